@@ -1,0 +1,64 @@
+"""Errors a user can mend.
+
+They say what is wrong, where, and what to do, and never show a traceback: the command line
+catches this family alone. Anything else is a fault of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class KDHarnessError(Exception):
+    """Something the user can mend.
+
+    Args:
+        message: what is wrong, in one sentence.
+        where: the file, line or field it was found in.
+        hint: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f"\n  {self.hint}" if self.hint else ""
+        return f"{place}{self.message}{advice}"
+
+
+class ConfigError(KDHarnessError):
+    """A config, a setting or a command line that cannot be used. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(KDHarnessError):
+    """A data set or benchmark file that cannot be read or trained on. Exit code 2."""
+
+    exit_code = 2
+
+
+class AssetError(KDHarnessError):
+    """A model or benchmark file that could not be found, fetched or verified."""
+
+
+class ModelError(KDHarnessError):
+    """A model or tokenizer that does not load, or models that do not go together."""
+
+
+class JudgeError(KDHarnessError):
+    """A judge that cannot be reached or cannot do what was asked of it."""
+
+
+class RunError(KDHarnessError):
+    """A run that could not be started, stopped, resumed or found."""
+
+
+class Interrupted(KDHarnessError):
+    """The user stopped the work. Everything finished is stored. Exit code 130."""
+
+    exit_code = 130

@@ -1,0 +1,94 @@
+"""The shape of the store, as append-only steps. A step that has landed is never edited."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+migrations = Migrations("kdharness")
+
+
+@migrations()
+def m001_initial(db: Database) -> None:
+    """Runs with their events and curves; checkpoints; answers, judgments and judge cards."""
+    db.execute("""
+        CREATE TABLE runs (
+            id TEXT PRIMARY KEY, method TEXT NOT NULL, status TEXT NOT NULL,
+            config TEXT NOT NULL, config_hash TEXT NOT NULL, folder TEXT NOT NULL,
+            created REAL NOT NULL, started REAL, finished REAL, heartbeat REAL,
+            pid INTEGER, pid_started REAL, host TEXT NOT NULL DEFAULT '',
+            step INTEGER NOT NULL DEFAULT 0, max_steps INTEGER NOT NULL DEFAULT 0,
+            loss REAL, checkpoint TEXT, error TEXT NOT NULL DEFAULT '',
+            info TEXT NOT NULL DEFAULT '{}')""")
+    db.execute("""
+        CREATE TABLE checkpoints (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, method TEXT NOT NULL,
+            path TEXT NOT NULL, created REAL NOT NULL, run TEXT REFERENCES runs(id),
+            step INTEGER NOT NULL DEFAULT 0, parents TEXT NOT NULL DEFAULT '{}',
+            config_hash TEXT NOT NULL DEFAULT '', info TEXT NOT NULL DEFAULT '{}')""")
+    db.execute("CREATE INDEX checkpoints_run ON checkpoints(run)")
+    db.execute("""
+        CREATE TABLE events (
+            id INTEGER PRIMARY KEY, run TEXT NOT NULL, time REAL NOT NULL,
+            kind TEXT NOT NULL, message TEXT NOT NULL DEFAULT '',
+            info TEXT NOT NULL DEFAULT '{}')""")
+    db.execute("CREATE INDEX events_run ON events(run, id)")
+    db.execute("""
+        CREATE TABLE points (
+            run TEXT NOT NULL, name TEXT NOT NULL, step INTEGER NOT NULL,
+            value REAL, time REAL NOT NULL,
+            PRIMARY KEY (run, name, step)) WITHOUT ROWID""")
+    db.execute("""
+        CREATE TABLE controls (
+            id INTEGER PRIMARY KEY, run TEXT NOT NULL, request TEXT NOT NULL,
+            time REAL NOT NULL, taken REAL)""")
+    db.execute("CREATE INDEX controls_waiting ON controls(run) WHERE taken IS NULL")
+    db.execute("""
+        CREATE TABLE answers (
+            id TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, bench TEXT NOT NULL,
+            revision TEXT NOT NULL, item TEXT NOT NULL, turn INTEGER NOT NULL,
+            text TEXT NOT NULL, finish TEXT NOT NULL, prompt_hash TEXT NOT NULL,
+            settings TEXT NOT NULL, created REAL NOT NULL,
+            prompt_tokens INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0,
+            seconds REAL NOT NULL DEFAULT 0, info TEXT NOT NULL DEFAULT '{}')""")
+    db.execute("CREATE INDEX answers_of ON answers(checkpoint, bench)")
+    db.execute("""
+        CREATE TABLE judgments (
+            id TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, bench TEXT NOT NULL,
+            revision TEXT NOT NULL, item TEXT NOT NULL, turn INTEGER NOT NULL,
+            category TEXT NOT NULL, judge TEXT NOT NULL, metric TEXT NOT NULL,
+            status TEXT NOT NULL, created REAL NOT NULL, value REAL,
+            weight REAL NOT NULL DEFAULT 1, answer TEXT, baseline TEXT NOT NULL DEFAULT '',
+            "order" INTEGER NOT NULL DEFAULT 0, raw TEXT NOT NULL DEFAULT '',
+            error TEXT NOT NULL DEFAULT '', prompt_tokens INTEGER NOT NULL DEFAULT 0,
+            tokens INTEGER NOT NULL DEFAULT 0, usd REAL NOT NULL DEFAULT 0,
+            info TEXT NOT NULL DEFAULT '{}')""")
+    db.execute("CREATE INDEX judgments_of ON judgments(checkpoint, bench, judge)")
+    db.execute("""
+        CREATE TABLE cards (
+            judge TEXT NOT NULL, created REAL NOT NULL, card TEXT NOT NULL,
+            PRIMARY KEY (judge, created))""")
+    db.execute("""
+        CREATE TABLE score_cache (
+            key TEXT PRIMARY KEY, state TEXT NOT NULL, scores TEXT NOT NULL)""")
+
+
+@migrations()
+def m002_judgment_changes(db: Database) -> None:
+    """Count the writes to each group of judgments, so that a cached score knows when it is old.
+
+    The counter is kept by triggers: reading one row a group is far cheaper than scanning the
+    judgments of every checkpoint each time a leaderboard opens.
+    """
+    db.execute("""
+        CREATE TABLE judgment_groups (
+            checkpoint TEXT NOT NULL, bench TEXT NOT NULL, revision TEXT NOT NULL,
+            judge TEXT NOT NULL, changes INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (checkpoint, bench, revision, judge)) WITHOUT ROWID""")
+    for event, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old")):
+        db.execute(f"""
+            CREATE TRIGGER judgments_{event.lower()} AFTER {event} ON judgments BEGIN
+                INSERT INTO judgment_groups (checkpoint, bench, revision, judge, changes)
+                VALUES ({row}.checkpoint, {row}.bench, {row}.revision, {row}.judge, 1)
+                ON CONFLICT DO UPDATE SET changes = changes + 1;
+            END""")

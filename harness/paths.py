@@ -1,0 +1,62 @@
+"""The one file that knows where things lie on disk.
+
+A home (`--home`, else `KDHARNESS_HOME`, else the platform's data folder) holds the store, the
+runs and the logs. Pulled models and benchmarks lie beside it in `assets/` unless
+`KDHARNESS_ASSETS` shares one folder between homes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every location of one home."""
+
+    home: Path
+
+    @property
+    def store(self) -> Path:
+        """The SQLite file with everything that happened."""
+        return self.home / "kdharness.db"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run: config, log, checkpoints."""
+        return self.home / "runs"
+
+    @property
+    def assets(self) -> Path:
+        """Pulled models and benchmark files."""
+        shared = os.environ.get("KDHARNESS_ASSETS")
+        return Path(shared).expanduser() if shared else self.home / "assets"
+
+    @property
+    def models(self) -> Path:
+        """Models made here: converted ones and students cut from a teacher."""
+        return self.home / "models"
+
+    @property
+    def settings(self) -> Path:
+        """The user's settings: default judge, theme, keys, prices."""
+        return self.home / "settings.yaml"
+
+    @property
+    def cache(self) -> Path:
+        """Teacher distributions, content-addressed; safe to delete."""
+        return self.home / "cache"
+
+    def run(self, run_id: str) -> Path:
+        """The folder of one run."""
+        return self.runs / run_id
+
+
+def find_paths(home: str | os.PathLike[str] | None = None) -> Paths:
+    """The home that was asked for, by option, environment or platform default."""
+    chosen = home or os.environ.get("KDHARNESS_HOME") or platformdirs.user_data_dir("kdharness")
+    return Paths(Path(chosen).expanduser().resolve())

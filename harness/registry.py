@@ -1,0 +1,50 @@
+"""Names of methods, benchmarks and engines, with where their code lies.
+
+Values are "module:attribute" strings, so that listing names imports nothing: `kdharness --help`
+must not load torch. Adding a method or a benchmark is one file and one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from kdharness.harness.errors import ConfigError
+
+TRAINERS: dict[str, str] = {
+    "sft": "kdharness.trainers.sft:train",
+    "kd": "kdharness.trainers.kd:train",
+    "dae": "kdharness.trainers.dae:train",
+}
+
+BENCHMARKS: dict[str, str] = {
+    "mt-bench": "kdharness.judges.mt_bench:MTBench",
+    "alpaca-eval": "kdharness.judges.alpaca_eval:AlpacaEval2",
+    "shop": "kdharness.judges.domain:Shop",
+    "heldout": "kdharness.judges.heldout:Heldout",
+}
+
+ENGINES: dict[str, str] = {
+    "openai": "kdharness.judges.client:OpenAIEngine",
+    "local": "kdharness.judges.local:LocalEngine",
+}
+
+TOOLS: dict[str, str] = {
+    "app": "kdharness.tui.app:run_app",
+    "cut_student": "kdharness.trainers.student:cut_student",
+    "load_chats": "kdharness.trainers.chat:load_chats",
+}
+
+
+def resolve(table: dict[str, str], name: str, kind: str) -> Any:
+    """Import and return what `name` stands for.
+
+    Raises:
+        ConfigError: no such name; the message lists those there are.
+    """
+    if name not in table:
+        raise ConfigError(
+            f"unknown {kind} {name!r}", hint=f"known: {', '.join(sorted(table))}"
+        )
+    module, attribute = table[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

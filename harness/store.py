@@ -1,0 +1,383 @@
+"""Every SQL statement of the project.
+
+One SQLite file in WAL mode holds all that happened. One worker writes a run's progress; screens
+read, and write only control requests. Each method is one statement or one transaction, so a
+process killed anywhere leaves whole rows behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sqlite_utils import Database
+
+from kdharness.harness.migrations import migrations
+from kdharness.harness.types import (
+    Answer,
+    Checkpoint,
+    Finish,
+    Judgment,
+    JudgmentStatus,
+    Request,
+    Run,
+    RunStatus,
+)
+
+RowType = TypeVar("RowType")
+_JSON_FIELDS = frozenset({"config", "info", "parents"})
+_ENUM_FIELDS: dict[tuple[type, str], type[Enum]] = {
+    (Run, "status"): RunStatus,
+    (Answer, "finish"): Finish,
+    (Judgment, "status"): JudgmentStatus,
+}
+
+
+def encode(row: Any) -> dict[str, Any]:
+    """A dataclass as a table row: mappings as JSON, enums as text."""
+    values: dict[str, Any] = {}
+    for spec in fields(row):
+        value = getattr(row, spec.name)
+        if spec.name in _JSON_FIELDS:
+            value = json.dumps(value, ensure_ascii=False, sort_keys=True)
+        elif isinstance(value, Enum):
+            value = value.value
+        elif isinstance(value, str):
+            # SQLite takes no lone surrogates, and a broken tokenizer can produce them.
+            value = value.encode("utf-8", "replace").decode("utf-8")
+        values[spec.name] = value
+    return values
+
+
+def decode(kind: type[RowType], row: dict[str, Any]) -> RowType:
+    """The inverse of `encode`; unknown columns are ignored so that old code reads new stores."""
+    values: dict[str, Any] = {}
+    for spec in fields(cast(Any, kind)):
+        if spec.name not in row:
+            continue
+        value = row[spec.name]
+        if spec.name in _JSON_FIELDS:
+            value = json.loads(value or "{}")
+        elif (kind, spec.name) in _ENUM_FIELDS:
+            value = _ENUM_FIELDS[(kind, spec.name)](value)
+        values[spec.name] = value
+    return kind(**values)
+
+
+class Store:
+    """One open connection. Open one per thread: a connection must not cross threads."""
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
+        """Open or create the store and bring its shape up to date.
+
+        `KDHARNESS_JOURNAL_MODE` replaces WAL, which is unsafe on network file systems.
+        """
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = Database(self.path)
+        connection = self.db.conn
+        connection.execute(f"PRAGMA busy_timeout={int(timeout * 1000)}")
+        mode = os.environ.get("KDHARNESS_JOURNAL_MODE", "wal")
+        if mode.lower() not in {"wal", "delete", "truncate", "persist", "memory"}:
+            mode = "wal"
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA mmap_size=0")
+        if migrations.pending(self.db):
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Apply pending migrations; another process may be doing the same at this moment."""
+        for attempt in range(50):
+            try:
+                migrations.apply(self.db)
+                return
+            except Exception:
+                if not migrations.pending(self.db):
+                    return
+                if attempt == 49:
+                    raise
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ plumbing
+
+    def _rows(
+        self, kind: type[RowType], sql: str, args: Sequence[Any] = ()
+    ) -> list[RowType]:
+        return [decode(kind, row) for row in self.db.query(sql, list(args))]
+
+    def _write(self, sql: str, args: Sequence[Any] = ()) -> int:
+        with self.db.atomic():
+            return self.db.execute(sql, list(args)).rowcount
+
+    def _insert(self, table: str, rows: Iterable[dict[str, Any]], verb: str) -> None:
+        listed = list(rows)
+        if not listed:
+            return
+        columns = list(listed[0])
+        names = ", ".join(f'"{column}"' for column in columns)
+        marks = ", ".join("?" for _ in columns)
+        sql = f"INSERT OR {verb} INTO {table} ({names}) VALUES ({marks})"
+        with self.db.atomic():
+            self.db.conn.executemany(sql, [[row[column] for column in columns] for row in listed])
+
+    def data_version(self) -> int:
+        """A number that changes when another connection commits: cheap to poll."""
+        return int(next(self.db.query("PRAGMA data_version"))["data_version"])
+
+    # ------------------------------------------------------------ runs
+
+    def add_run(self, run: Run) -> None:
+        """Store a new run. Raises sqlite3.IntegrityError when its id is taken."""
+        self._insert("runs", [encode(run)], "ABORT")
+
+    def update_run(self, run_id: str, **changes: Any) -> None:
+        """Change columns of one run; mappings are stored as JSON."""
+        values = {
+            name: json.dumps(value, sort_keys=True) if name in _JSON_FIELDS else value
+            for name, value in changes.items()
+        }
+        assignments = ", ".join(f'"{name}" = ?' for name in values)
+        self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
+
+    def run(self, run_id: str) -> Run | None:
+        """One run by its id."""
+        rows = self._rows(Run, "SELECT * FROM runs WHERE id = ?", [run_id])
+        return rows[0] if rows else None
+
+    def runs(self, method: str | None = None) -> list[Run]:
+        """All runs, newest first."""
+        where = "WHERE method = ?" if method else ""
+        return self._rows(
+            Run,
+            f"SELECT * FROM runs {where} ORDER BY created DESC, id",
+            [method] if method else [],
+        )
+
+    def run_ids(self) -> set[str]:
+        """The ids that are taken."""
+        return {row["id"] for row in self.db.query("SELECT id FROM runs")}
+
+    # ------------------------------------------------------------ events and curves
+
+    def add_event(self, run_id: str, kind: str, message: str = "", **info: Any) -> None:
+        """Note that something happened in a run."""
+        self.add_progress(run_id, events=[(time.time(), kind, message, info)])
+
+    def add_progress(
+        self,
+        run_id: str,
+        *,
+        events: Sequence[tuple[float, str, str, dict[str, Any]]] = (),
+        points: Sequence[tuple[str, int, float, float]] = (),
+        **changes: Any,
+    ) -> None:
+        """One commit of a worker's progress.
+
+        Args:
+            run_id: the run.
+            events: (time, kind, message, info).
+            points: (name, step, value, time); a later value of the same step replaces it.
+            changes: columns of the run, such as `step`, `loss`, `heartbeat`.
+        """
+        with self.db.atomic():
+            self.db.conn.executemany(
+                "INSERT INTO events (run, time, kind, message, info) VALUES (?, ?, ?, ?, ?)",
+                [(run_id, when, kind, text, json.dumps(info)) for when, kind, text, info in events],
+            )
+            self.db.conn.executemany(
+                "INSERT OR REPLACE INTO points (run, name, step, value, time) "
+                "VALUES (?, ?, ?, ?, ?)",
+                [(run_id, name, step, value, when) for name, step, value, when in points],
+            )
+            if changes:
+                assignments = ", ".join(f'"{name}" = ?' for name in changes)
+                self.db.execute(
+                    f"UPDATE runs SET {assignments} WHERE id = ?", [*changes.values(), run_id]
+                )
+
+    def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[dict[str, Any]]:
+        """Events of a run with an id above `after`, oldest first."""
+        rows = self.db.query(
+            "SELECT * FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
+            [run_id, after, limit],
+        )
+        return [{**row, "info": json.loads(row["info"])} for row in rows]
+
+    def curve(self, run_id: str, name: str, after: int = -1) -> list[tuple[int, float]]:
+        """(step, value) of one curve, in step order, above step `after`."""
+        rows = self.db.query(
+            "SELECT step, value FROM points WHERE run = ? AND name = ? AND step > ? ORDER BY step",
+            [run_id, name, after],
+        )
+        return [(row["step"], row["value"]) for row in rows]
+
+    def curve_names(self, run_id: str) -> list[str]:
+        """The curves a run has."""
+        rows = self.db.query(
+            "SELECT DISTINCT name FROM points WHERE run = ? ORDER BY name", [run_id]
+        )
+        return [row["name"] for row in rows]
+
+    def drop_points_after(self, run_id: str, step: int) -> None:
+        """Forget curve points past a resumed step, so that curves don't show a dead branch."""
+        self._write("DELETE FROM points WHERE run = ? AND step > ?", [run_id, step])
+
+    # ------------------------------------------------------------ control requests
+
+    def request(self, run_id: str, request: Request) -> None:
+        """Ask a worker for something; it looks between steps."""
+        self._write(
+            "INSERT INTO controls (run, request, time) VALUES (?, ?, ?)",
+            [run_id, request.value, time.time()],
+        )
+
+    def take_requests(self, run_id: str) -> list[Request]:
+        """The requests not yet taken, oldest first; they are marked as taken."""
+        waiting = list(
+            self.db.query(
+                "SELECT id, request FROM controls WHERE run = ? AND taken IS NULL ORDER BY id",
+                [run_id],
+            )
+        )
+        if waiting:
+            self._write(
+                "UPDATE controls SET taken = ? WHERE run = ? AND taken IS NULL AND id <= ?",
+                [time.time(), run_id, waiting[-1]["id"]],
+            )
+        return [Request(row["request"]) for row in waiting]
+
+    # ------------------------------------------------------------ checkpoints
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Store a checkpoint, or return the stored one with the same fingerprint.
+
+        A taken name gets a number: names are what people type, so they stay unique.
+        """
+        known = self.checkpoint(checkpoint.id)
+        if known is not None:
+            if known.path != checkpoint.path and checkpoint.path:
+                self._write(
+                    "UPDATE checkpoints SET path = ? WHERE id = ?",
+                    [checkpoint.path, checkpoint.id],
+                )
+            return self.checkpoint(checkpoint.id) or known
+        taken = {row["name"] for row in self.db.query("SELECT name FROM checkpoints")}
+        values = encode(checkpoint)
+        base, number = checkpoint.name, 2
+        while values["name"] in taken:
+            values["name"] = f"{base}-{number}"
+            number += 1
+        self._insert("checkpoints", [values], "IGNORE")
+        return cast(Checkpoint, self.checkpoint(checkpoint.id))
+
+    def checkpoint(self, key: str) -> Checkpoint | None:
+        """A checkpoint by id, name or path."""
+        rows = self._rows(
+            Checkpoint,
+            "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?1 AND path != '') "
+            "ORDER BY id = ?1 DESC, name = ?1 DESC, created DESC LIMIT 1",
+            [key],
+        )
+        return rows[0] if rows else None
+
+    def checkpoints(self, run: str | None = None) -> list[Checkpoint]:
+        """All checkpoints, or those of one run, oldest first."""
+        where = "WHERE run = ?" if run else ""
+        return self._rows(
+            Checkpoint,
+            f"SELECT * FROM checkpoints {where} ORDER BY created, step, name",
+            [run] if run else [],
+        )
+
+    # ------------------------------------------------------------ answers and judgments
+
+    def add_answers(self, answers: Iterable[Answer]) -> None:
+        """Store answers; the same identity replaces a failed one."""
+        self._insert("answers", (encode(answer) for answer in answers), "REPLACE")
+
+    def answers(
+        self, checkpoint: str, bench: str | None = None, revision: str | None = None
+    ) -> list[Answer]:
+        """Answers of one checkpoint, failures included."""
+        sql, args = "SELECT * FROM answers WHERE checkpoint = ?", [checkpoint]
+        if bench is not None:
+            sql, args = sql + " AND bench = ?", [*args, bench]
+        if revision is not None:
+            sql, args = sql + " AND revision = ?", [*args, revision]
+        return self._rows(Answer, sql + " ORDER BY created, item, turn", args)
+
+    def add_judgments(self, judgments: Iterable[Judgment]) -> None:
+        """Store judgments; the same identity replaces a failed one."""
+        self._insert("judgments", (encode(judgment) for judgment in judgments), "REPLACE")
+
+    def judgments(
+        self,
+        checkpoint: str | None = None,
+        bench: str | None = None,
+        judge: str | None = None,
+        revision: str | None = None,
+    ) -> list[Judgment]:
+        """Judgments, failures included, narrowed by what is given."""
+        sql, args = "SELECT * FROM judgments", []
+        wanted = {"checkpoint": checkpoint, "bench": bench, "judge": judge, "revision": revision}
+        for name, value in wanted.items():
+            if value is not None:
+                sql += f" {'AND' if args else 'WHERE'} {name} = ?"
+                args.append(value)
+        return self._rows(Judgment, sql + " ORDER BY created, item, turn", args)
+
+    def judgment_groups(self) -> Iterator[dict[str, Any]]:
+        """checkpoint, bench, revision, judge and a count of writes, one row a group."""
+        yield from self.db.query(
+            "SELECT checkpoint, bench, revision, judge, changes FROM judgment_groups "
+            "ORDER BY checkpoint, bench, revision, judge"
+        )
+
+    # ------------------------------------------------------------ derived, and safe to lose
+
+    def cached_scores(self) -> dict[str, tuple[str, str]]:
+        """key -> (state, JSON) of every cached score list."""
+        return {
+            row["key"]: (row["state"], row["scores"])
+            for row in self.db.query("SELECT key, state, scores FROM score_cache")
+        }
+
+    def cache_scores(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Keep derived scores: (key, state they were derived from, JSON)."""
+        self._insert(
+            "score_cache",
+            ({"key": key, "state": state, "scores": text} for key, state, text in rows),
+            "REPLACE",
+        )
+
+    # ------------------------------------------------------------ judge cards
+
+    def add_card(self, judge: str, card: dict[str, Any]) -> None:
+        """Store a judge's report card; the newest counts."""
+        self._insert(
+            "cards",
+            [{"judge": judge, "created": time.time(), "card": json.dumps(card)}],
+            "REPLACE",
+        )
+
+    def cards(self) -> dict[str, dict[str, Any]]:
+        """judge -> its newest card."""
+        rows = self.db.query("SELECT judge, card FROM cards ORDER BY created")
+        return {row["judge"]: json.loads(row["card"]) for row in rows}

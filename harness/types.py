@@ -1,0 +1,344 @@
+"""The nouns of the project, as frozen dataclasses. Imports nothing of ours.
+
+    RunConfig -> Run -> Checkpoint -> Answer -> Judgment -> Score
+
+Everything up to `Judgment` is stored. A `Score` is always derived from judgments, so that a
+better formula never needs a new answer or a new judge call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+Message = dict[str, str]
+"""One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
+
+
+class Method(StrEnum):
+    """How a checkpoint came to be."""
+
+    SFT = "sft"
+    KD = "kd"
+    DAE = "dae"
+    MERGE = "merge"
+    CUT = "cut"
+    MODEL = "model"
+    IMPORT = "import"
+
+
+class RunStatus(StrEnum):
+    """Where a run stands. `INTERRUPTED` is derived: running, but its process is gone."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process is expected to be behind it."""
+        return self in (RunStatus.STARTING, RunStatus.RUNNING, RunStatus.PAUSED)
+
+
+class Request(StrEnum):
+    """What a screen or a command may ask of a worker."""
+
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+class Finish(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ERROR = "error"
+
+
+class JudgmentStatus(StrEnum):
+    """`OK` has a value; `UNREADABLE` was answered but holds no verdict; `FAILED` never came."""
+
+    OK = "ok"
+    UNREADABLE = "unreadable"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of work: a training or an evaluation, with its own worker process."""
+
+    id: str
+    method: str
+    status: RunStatus
+    config: dict[str, Any]
+    config_hash: str
+    folder: str
+    created: float
+    step: int = 0
+    max_steps: int = 0
+    loss: float | None = None
+    started: float | None = None
+    finished: float | None = None
+    heartbeat: float | None = None
+    pid: int | None = None
+    pid_started: float | None = None
+    host: str = ""
+    checkpoint: str | None = None
+    error: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of weights and where they came from.
+
+    `id` is a fingerprint of the weights (see `harness.assets.fingerprint`), so the same folder
+    under another path is the same checkpoint. `parents` maps a role (student, teacher, expert,
+    reference) to the id of the checkpoint that played it. `path` is empty for answers made
+    elsewhere.
+    """
+
+    id: str
+    name: str
+    method: str
+    path: str
+    created: float
+    run: str | None = None
+    step: int = 0
+    parents: dict[str, str] = field(default_factory=dict)
+    config_hash: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's text for one turn of one item. `settings` is the hash of what made it."""
+
+    id: str
+    checkpoint: str
+    bench: str
+    revision: str
+    item: str
+    turn: int
+    text: str
+    finish: Finish
+    prompt_hash: str
+    settings: str
+    created: float
+    prompt_tokens: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """A verdict on one answer (or a pair): the raw reply and what was read from it.
+
+    `value` is the metric's own unit (1-10 for MT-Bench, 1-2 for an AlpacaEval preference, 0-1
+    for exact metrics, a sum of nats for losses) and `weight` what it is divided by when
+    averaged (tokens for losses, otherwise 1). `id` is the identity that makes asking twice
+    impossible: judge, its settings, prompt hash, answer hash and benchmark revision.
+    """
+
+    id: str
+    checkpoint: str
+    bench: str
+    revision: str
+    item: str
+    turn: int
+    category: str
+    judge: str
+    metric: str
+    status: JudgmentStatus
+    created: float
+    value: float | None = None
+    weight: float = 1.0
+    answer: str | None = None
+    baseline: str = ""
+    order: int = 0
+    raw: str = ""
+    error: str = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell of the leaderboard. `flags` are short marks, explained by the legend."""
+
+    checkpoint: str
+    run: str | None
+    method: str
+    bench: str
+    metric: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    n_failed: int
+    judge: str
+    flags: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The stable form of `leaderboard --format json`."""
+        return {
+            "checkpoint": self.checkpoint,
+            "run": self.run,
+            "method": self.method,
+            "bench": self.bench,
+            "metric": self.metric,
+            "value": self.value,
+            "ci_low": self.ci_low,
+            "ci_high": self.ci_high,
+            "n": self.n,
+            "n_failed": self.n_failed,
+            "judge": self.judge,
+            "flags": list(self.flags),
+        }
+
+
+# ---------------------------------------------------------------- what benchmarks exchange
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a benchmark: one user turn or several, and how to answer and score it."""
+
+    id: str
+    category: str
+    turns: tuple[str, ...]
+    messages: tuple[Message, ...] = ()
+    references: tuple[str, ...] = ()
+    temperature: float = 0.0
+    max_new_tokens: int = 1024
+    metric: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A chat to continue. `temperature` below 1e-4 means greedy."""
+
+    messages: tuple[Message, ...]
+    temperature: float = 0.0
+    max_new_tokens: int = 1024
+    seed: int = 0
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an engine said to one request; `error` is set when it said nothing usable.
+
+    `top_logprobs` holds, for the first generated token, (token text, log-probability) pairs.
+    """
+
+    text: str = ""
+    finish: Finish = Finish.STOP
+    prompt_tokens: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+    top_logprobs: tuple[tuple[str, float], ...] | None = None
+    error: str = ""
+
+
+class Engine(Protocol):
+    """Something that continues chats: a local model or an OpenAI-compatible endpoint."""
+
+    @property
+    def name(self) -> str:
+        """How the engine is shown, stored and told from others, such as `openai:gpt-x`."""
+        ...
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+        """Yield (index, reply) in any order, each as soon as it is finished."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and connections."""
+        ...
+
+
+def digest(*parts: Any) -> str:
+    """A short content hash of JSON-able parts: the identity of configs, prompts and answers."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+class Reporter(Protocol):
+    """How long work tells what it does, and learns that it should stop.
+
+    A worker's reporter writes to the store; a test's may do nothing.
+    """
+
+    def stage(self, name: str, total: int) -> None:
+        """A long step of `total` units begins."""
+        ...
+
+    def advance(self, done: int, **values: float) -> None:
+        """`done` units of the current stage are finished; `values` become curve points."""
+        ...
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        """Something worth a line in the log."""
+        ...
+
+    def check(self) -> None:
+        """Wait while paused; raise `Interrupted` when asked to stop. Cheap: call it often."""
+        ...
+
+
+@dataclass(frozen=True)
+class JudgeCall:
+    """One question to a judge about one answer (or pair), and what identifies it.
+
+    `info` goes with the judgment; `order` tells the two orders of a pair apart.
+    """
+
+    item: str
+    turn: int
+    category: str
+    metric: str
+    messages: tuple[Message, ...]
+    answer: str
+    baseline: str = ""
+    order: int = 0
+    max_tokens: int = 2048
+    temperature: float = 0.0
+    top_logprobs: int = 0
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was read from a judge's reply."""
+
+    status: JudgmentStatus
+    value: float | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One derived figure with its interval."""
+
+    metric: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    n_failed: int = 0
+    flags: tuple[str, ...] = ()

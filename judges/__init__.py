@@ -1,0 +1,1 @@
+"""How answers get verdicts: one file per benchmark, one client, one local engine."""

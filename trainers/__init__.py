@@ -1,0 +1,1 @@
+"""How weights change: one file per method, with the losses kept apart as pure functions."""
