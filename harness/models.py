@@ -1,0 +1,232 @@
+"""Models and tokenizers: found by name, loaded through transformers, safetensors only.
+
+A source is, in this order: a local folder, a stored checkpoint's name, a pulled model asset, or
+a hub id. torch and transformers are imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness import assets
+from kdharness.harness.errors import ModelError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+def resolve_model(source: str, paths: Paths) -> str:
+    """What `from_pretrained` should be given for `source`.
+
+    Raises:
+        ModelError: nothing of that name, with what was tried.
+        AssetError: a model asset that has not been pulled.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
+            raise ModelError(
+                f"{folder} holds no model (no config.json)",
+                hint="give the folder that save_pretrained wrote",
+            )
+        return str(folder.resolve())
+    if source in assets.manifest():
+        return str(_converted(source, paths))
+    if paths.store.exists():
+        with Store(paths.store) as store:
+            checkpoint = store.checkpoint(source)
+        if checkpoint is not None and checkpoint.path:
+            if Path(checkpoint.path).is_dir():
+                return checkpoint.path
+            raise ModelError(f"checkpoint {source} is stored, but its folder is gone",
+                             where=checkpoint.path)
+    if _HUB_ID.match(source) and not source.startswith("."):
+        return source
+    raise ModelError(
+        f"no model named {source!r}",
+        hint="give a local folder, a checkpoint's name (kdharness leaderboard), "
+        "an asset (kdharness data list) or a hub id such as org/name",
+    )
+
+
+def _converted(asset: str, paths: Paths) -> Path:
+    """The safetensors folder of a GGUF asset, converted once."""
+    target = paths.models / asset
+    if (target / "config.json").exists():
+        return target
+    name = next(iter(assets.manifest()[asset].files))
+    gguf = assets.asset_file(paths, asset, name)
+    convert_gguf(gguf, target)
+    return target
+
+
+def convert_gguf(gguf: Path, target: Path) -> None:
+    """Dequantise a GGUF file into an fp32 safetensors folder, all or nothing."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+            # What is saved is plain fp32: the marks of the quantised source would make
+            # transformers look for a quantiser when the folder is loaded again.
+            if hasattr(model, "hf_quantizer"):
+                del model.hf_quantizer
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(scratch)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer.save_pretrained(scratch)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class quiet_transformers:  # noqa: N801  (reads as a context, like contextlib's own)
+    """Silence progress bars and advice of transformers while a model loads."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self.level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self.level)
+
+
+def pick_device(device: str = "auto") -> str:
+    """`auto` is the first accelerator there is, else the CPU."""
+    if device != "auto":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def pick_dtype(dtype: str, device: str) -> Any:
+    """`auto` is bf16 where the hardware has it and fp32 on a CPU, where bf16 is slower."""
+    import torch
+
+    if dtype == "auto":
+        good = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if good else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def load_model(
+    source: str,
+    paths: Paths,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    quantization: dict[str, Any] | None = None,
+    **extra: Any,
+) -> Any:
+    """A causal LM in eval mode on `device`. PEFT folders load as their base with the adapter.
+
+    Raises:
+        ModelError: not found, not safetensors, needs remote code or a missing package.
+    """
+    from transformers import AutoModelForCausalLM
+
+    place = pick_device(device)
+    found = resolve_model(source, paths)
+    options: dict[str, Any] = {
+        "dtype": pick_dtype(dtype, place),
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+        **extra,
+    }
+    if quantization:
+        options["quantization_config"] = _quantization(quantization)
+        options["device_map"] = {"": place}
+    try:
+        with quiet_transformers():
+            if (Path(found) / "adapter_config.json").exists():
+                model = _load_adapter(found, paths, options, place)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(found, **options)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise _explain(error, source, found) from error
+    if "device_map" not in options:
+        model = model.to(place)
+    return model.eval()
+
+
+def _load_adapter(folder: str, paths: Paths, options: dict[str, Any], place: str) -> Any:
+    """The adapter's base model with the adapter merged in."""
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+    model = AutoModelForCausalLM.from_pretrained(resolve_model(base, paths), **options)
+    if "device_map" not in options:
+        model = model.to(place)
+    return PeftModel.from_pretrained(model, folder).merge_and_unload()
+
+
+def _quantization(settings: dict[str, Any]) -> Any:
+    """A transformers quantization config from `{method: bnb-4bit | bnb-8bit}`."""
+    from transformers import BitsAndBytesConfig
+
+    method = settings.get("method", "bnb-4bit")
+    if method == "bnb-8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+
+
+def _explain(error: Exception, source: str, found: str) -> ModelError:
+    """transformers' error as one of ours, with what to do."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if "trust_remote_code" in text:
+        hint = "this model runs its own code: set trust_remote_code: true if you trust its author"
+    elif "safetensors" in text:
+        hint = "only safetensors weights are loaded; convert the model once with save_pretrained"
+    elif isinstance(error, ImportError) or "pip install" in text:
+        hint = "a package this model needs is missing; see the message above"
+    elif not Path(found).exists():
+        hint = "check the name and the network, or give a local folder"
+    else:
+        hint = "is the folder complete? kdharness doctor tells what this machine can load"
+    return ModelError(f"could not load the model {source!r}: {first}", hint=hint)
+
+
+def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer of a model; its padding token is set, and pads on the left.
+
+    Raises:
+        ModelError: not found or not loadable.
+    """
+    from transformers import AutoTokenizer
+
+    found = resolve_model(source, paths)
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explain(error, source, found) from error
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

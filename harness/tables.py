@@ -1,0 +1,119 @@
+"""Listings: one function prints any list of rows as a table, JSON, CSV or Markdown.
+
+What models and people wrote is hostile text: control characters, escape sequences and bidi
+marks are made visible before anything reaches a terminal (`safe_text`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FORMATS = ("table", "json", "csv", "md")
+_KEEP = frozenset("\n\t")
+
+
+def safe_text(text: str, limit: int | None = None) -> str:
+    """Text that cannot drive a terminal: controls and formats become visible escapes.
+
+    Covers C0 and C1 controls (ANSI, OSC 8 and 52), bidi overrides, zero-width characters and
+    lone surrogates. Newlines and tabs stay. Beyond `limit` characters the rest is counted. At
+    most eight combining marks are kept on one character.
+    """
+    rest = ""
+    if limit is not None and len(text) > limit:
+        rest = f"… (+{len(text) - limit} characters)"
+        text = text[:limit]
+    if text.isascii() and text.isprintable():
+        return text + rest
+    out: list[str] = []
+    marks = 0
+    for char in text:
+        kind = unicodedata.category(char)
+        marks = marks + 1 if kind in {"Mn", "Me"} else 0
+        if marks > 8:
+            continue
+        if char in _KEEP or kind[0] != "C":
+            out.append(char)
+        else:
+            code = ord(char)
+            out.append(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+    return "".join(out) + rest
+
+
+def cell(value: Any) -> str:
+    """One value as table text."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, (list, tuple)):
+        return " ".join(str(part) for part in value)
+    return safe_text(str(value).replace("\n", " "), 200)
+
+
+def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> str:
+    """The rows in one of `FORMATS`. JSON keeps every key; the others show `columns`."""
+    if form == "json":
+        return json.dumps(list(rows), indent=2, ensure_ascii=True, default=str)
+    if form == "csv":
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow(["" if row.get(c) is None else csv_value(row[c]) for c in columns])
+        return buffer.getvalue().rstrip("\n")
+    if form == "md":
+        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        for row in rows:
+            values = (cell(row.get(c)).replace("|", "\\|") for c in columns)
+            lines.append("| " + " | ".join(values) + " |")
+        return "\n".join(lines)
+    return _table(rows, columns)
+
+
+def csv_value(value: Any) -> str:
+    """A CSV cell; a leading =, +, - or @ in text is quoted so that no spreadsheet runs it."""
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    text = safe_text(str(value))
+    return f"'{text}" if isinstance(value, str) and text[:1] in "=+-@" else text
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Plain aligned text: numbers to the right, no lines, cut to the terminal by nobody."""
+    from rich.cells import cell_len
+
+    body = [[cell(row.get(column)) for column in columns] for row in rows]
+    numeric = [
+        all(isinstance(row.get(c), (int, float)) or row.get(c) is None for row in rows) and rows
+        for c in columns
+    ]
+    widths = [
+        max([cell_len(column), *(cell_len(line[i]) for line in body)])
+        for i, column in enumerate(columns)
+    ]
+
+    def line(values: Sequence[str]) -> str:
+        parts = []
+        for value, width, right in zip(values, widths, numeric, strict=True):
+            pad = " " * (width - cell_len(value))
+            parts.append(pad + value if right else value + pad)
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([line(list(columns)), *(line(values) for values in body)])
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:
+    """Print a listing to stdout; talk about an empty one goes to stderr."""
+    if not rows and form == "table":
+        print("nothing to show yet", file=sys.stderr)
+        return
+    print(format_rows(rows, columns, form))
