@@ -92,3 +92,20 @@ def m002_judgment_changes(db: Database) -> None:
                 VALUES ({row}.checkpoint, {row}.bench, {row}.revision, {row}.judge, 1)
                 ON CONFLICT DO UPDATE SET changes = changes + 1;
             END""")
+
+
+@migrations()
+def m003_scoring(db: Database) -> None:
+    """What a leaderboard reads of judgments, as an index that leaves the judges' words aside.
+
+    `bench_notes` says what a benchmark revision is (flags, scorer, number of items) under an
+    empty checkpoint, and what was noticed about one checkpoint's answers under its id.
+    """
+    db.execute("""
+        CREATE TABLE bench_notes (
+            checkpoint TEXT NOT NULL, bench TEXT NOT NULL, revision TEXT NOT NULL,
+            info TEXT NOT NULL, PRIMARY KEY (checkpoint, bench, revision)) WITHOUT ROWID""")
+    db.execute("""
+        CREATE INDEX judgments_scored ON judgments(
+            checkpoint, bench, revision, judge, created, item, turn, category, metric, status,
+            value, weight, "order", baseline, info)""")

@@ -19,10 +19,24 @@ TRAINERS: dict[str, str] = {
 
 BENCHMARKS: dict[str, str] = {
     "mt-bench": "kdharness.judges.mt_bench:MTBench",
-    "alpaca-eval": "kdharness.judges.alpaca_eval:AlpacaEval2",
+    "mt-bench-pair": "kdharness.judges.mt_bench_pair:MTBenchPair",
+    "alpaca-eval-1": "kdharness.judges.alpaca_eval:AlpacaEval1",
+    "alpaca-eval-2": "kdharness.judges.alpaca_eval:AlpacaEval2",
     "shop": "kdharness.judges.domain:Shop",
     "heldout": "kdharness.judges.heldout:Heldout",
+    "file": "kdharness.judges.domain:UserBench",
 }
+
+SCORERS: dict[str, str] = {
+    "mt-bench": "kdharness.judges.scorers:score_ratings",
+    "mt-bench-pair": "kdharness.judges.scorers:score_pairs",
+    "alpaca-eval-1": "kdharness.judges.scorers:score_preferences",
+    "alpaca-eval-2": "kdharness.judges.scorers:score_alpaca_eval_2",
+    "shop": "kdharness.judges.scorers:score_exact",
+    "heldout": "kdharness.judges.scorers:score_heldout",
+    "file": "kdharness.judges.scorers:score_user_bench",
+}
+"""Judgments -> figures, by benchmark; "file" is any benchmark of the user's own."""
 
 ENGINES: dict[str, str] = {
     "openai": "kdharness.judges.client:OpenAIEngine",

@@ -350,6 +350,40 @@ class Store:
             "ORDER BY checkpoint, bench, revision, judge"
         )
 
+    def judgment_rows(
+        self, checkpoint: str, bench: str, revision: str, judge: str
+    ) -> list[tuple[Any, ...]]:
+        """What scoring needs of one group, oldest first, answered from an index alone.
+
+        Columns: item, turn, category, metric, status, value, weight, order, baseline, info
+        (JSON text), created.
+        """
+        return self.db.conn.execute(
+            'SELECT item, turn, category, metric, status, value, weight, "order", baseline, info, '
+            "created FROM judgments INDEXED BY judgments_scored WHERE checkpoint = ? "
+            "AND bench = ? AND revision = ? AND judge = ? ORDER BY created",
+            [checkpoint, bench, revision, judge],
+        ).fetchall()
+
+    def set_bench_note(
+        self, bench: str, revision: str, info: dict[str, Any], checkpoint: str = ""
+    ) -> None:
+        """Keep what a benchmark revision is, or what was noticed about a checkpoint's answers."""
+        row = {
+            "checkpoint": checkpoint,
+            "bench": bench,
+            "revision": revision,
+            "info": json.dumps(info, sort_keys=True),
+        }
+        self._insert("bench_notes", [row], "REPLACE")
+
+    def bench_notes(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """(checkpoint or "", bench, revision) -> what was noted."""
+        return {
+            (row["checkpoint"], row["bench"], row["revision"]): json.loads(row["info"])
+            for row in self.db.query("SELECT checkpoint, bench, revision, info FROM bench_notes")
+        }
+
     # ------------------------------------------------------------ derived, and safe to lose
 
     def cached_scores(self) -> dict[str, tuple[str, str]]:

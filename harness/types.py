@@ -229,13 +229,18 @@ class Item:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A chat to continue. `temperature` below 1e-4 means greedy."""
+    """A chat to continue. `temperature` below 1e-4 means greedy.
+
+    `choices` are first tokens whose log-probability is wanted even where they are not among the
+    top ones; an engine that sees the whole distribution adds them, an endpoint cannot.
+    """
 
     messages: tuple[Message, ...]
     temperature: float = 0.0
     max_new_tokens: int = 1024
     seed: int = 0
     top_logprobs: int = 0
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -319,6 +324,7 @@ class JudgeCall:
     max_tokens: int = 2048
     temperature: float = 0.0
     top_logprobs: int = 0
+    choices: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
 

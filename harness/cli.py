@@ -1,0 +1,105 @@
+"""The command line: a thin layer over the harness, each command loaded when it is called.
+
+`kdharness --help` must stay light (no torch, textual or openai), so this module and the
+`commands_*` modules import only click and our own small modules at their top.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.paths import Paths, find_paths
+
+COMMANDS: dict[str, str] = {
+    "demo": "kdharness.harness.commands_demo:demo_command",
+    "train": "kdharness.harness.commands_run:train_command",
+    "eval": "kdharness.harness.commands_eval:eval_command",
+    "runs": "kdharness.harness.commands_run:runs_command",
+    "show": "kdharness.harness.commands_run:show_command",
+    "logs": "kdharness.harness.commands_run:logs_command",
+    "stop": "kdharness.harness.commands_run:stop_command",
+    "pause": "kdharness.harness.commands_run:pause_command",
+    "resume": "kdharness.harness.commands_run:resume_command",
+    "leaderboard": "kdharness.harness.commands_eval:leaderboard_command",
+    "tradeoff": "kdharness.harness.commands_compare:tradeoff_command",
+    "judge": "kdharness.harness.commands_eval:judge_group",
+    "data": "kdharness.harness.commands_data:data_group",
+    "config": "kdharness.harness.commands_data:config_group",
+    "import": "kdharness.harness.commands_eval:import_group",
+    "export": "kdharness.harness.commands_eval:export_group",
+    "doctor": "kdharness.harness.commands_data:doctor_command",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are looked up."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the story, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True)
+@click.option("--home", type=click.Path(file_okay=False), envvar="KDHARNESS_HOME", default=None,
+              help="Where the store, runs and logs live (default: the platform's data folder).")
+@click.version_option(package_name="kdharness", prog_name="kdharness")
+@click.pass_context
+def cli(ctx: click.Context, home: str | None) -> None:
+    """Distil a small model from a big one, align it to a domain, and see what was gained and
+    what was lost. Without a command: the terminal app."""
+    ctx.obj = find_paths(home)
+    if ctx.invoked_subcommand is None:
+        _open_app(ctx.obj)
+
+
+def _open_app(paths: Paths) -> None:
+    from kdharness.harness.registry import TOOLS, resolve
+
+    if not sys.stdout.isatty():
+        raise click.UsageError("the app needs a terminal; see kdharness --help for the commands")
+    resolve(TOOLS, "app", "tool")(paths)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        result: Any = cli.main(args=args, prog_name="kdharness", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; what was finished is stored", err=True)
+        return 130
+    except KDHarnessError as error:
+        from kdharness.harness.tables import safe_text
+
+        click.echo(f"error: {safe_text(str(error))}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+if __name__ == "__main__":
+    main()

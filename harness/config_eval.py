@@ -1,0 +1,268 @@
+"""What an evaluation is told to do: checkpoints, benchmarks, judges, limits.
+
+Every field has a title, a description and its bounds, because the app makes its form from them.
+A judge or an answering endpoint is named by a SPEC: `openai:MODEL`, `openai:MODEL@URL` or
+`local:PATH_OR_ID`. Keys are never part of a SPEC: they come from the environment alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import ENGINES
+
+BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A named engine: its kind, the model it serves, and where (for endpoints)."""
+
+    kind: str
+    model: str
+    url: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.model}" + (f"@{self.url}" if self.url else "")
+
+
+def parse_spec(text: str) -> Spec:
+    """Read `openai:MODEL`, `openai:MODEL@URL` or `local:PATH_OR_ID`.
+
+    A model's own name may hold `@` and `:`; the URL is what follows the last `@http`.
+
+    Raises:
+        ConfigError: an unknown kind, no model, or a secret inside the URL.
+    """
+    kind, separator, rest = text.strip().partition(":")
+    if not separator or kind not in ENGINES or not rest.strip():
+        raise ConfigError(
+            f"{text!r} names no judge",
+            hint="use openai:MODEL, openai:MODEL@http://host:port/v1 or local:PATH_OR_HUB_ID",
+        )
+    model, url = rest.strip(), ""
+    if kind != "local":
+        found = re.search(r"@(?=https?://)", model)
+        if found:
+            model, url = model[: found.start()], model[found.end() :].rstrip("/")
+        if not model:
+            raise ConfigError(f"{text!r} names no model", hint="use openai:MODEL@URL")
+        if re.match(r"https?://[^/]*@", url):
+            raise ConfigError(
+                "a judge's URL must not hold a user name or a key",
+                hint="put the key into OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
+            )
+    return Spec(kind, model, url)
+
+
+class HeldoutOptions(BaseModel):
+    """Held-out loss: which rows, and which teacher to agree with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    general: str | None = Field(
+        None,
+        title="General rows",
+        description="JSONL of chats no method trained on. Empty: the shipped general test split.",
+    )
+    domain: str | None = Field(
+        None,
+        title="Domain rows",
+        description="JSONL of domain chats. Empty: the shipped shop test split.",
+    )
+    extra: dict[str, str] = Field(
+        default_factory=dict,
+        title="More sets",
+        description="Name to JSONL path; each becomes <name>_loss.",
+    )
+    teacher: str | None = Field(
+        None,
+        title="Teacher",
+        description="A checkpoint to agree with: adds KL to it and top-1 agreement.",
+    )
+    max_length: int = Field(
+        1024, ge=16, le=131_072, title="Longest row", description="Tokens; longer rows are cut."
+    )
+
+
+class EvalConfig(BaseModel):
+    """`kdharness eval`, as data."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Literal["eval"] = Field("eval", title="Method", description="What this run does.")
+    checkpoints: list[str] = Field(
+        default_factory=list,
+        title="Checkpoints",
+        description="Names, folders or hub ids of the models to score.",
+    )
+    benches: list[str] = Field(
+        default_factory=lambda: ["shop", "heldout"],
+        min_length=1,
+        title="Benchmarks",
+        description="Names (mt-bench, mt-bench-pair, alpaca-eval-1, alpaca-eval-2, shop, heldout) "
+        "or paths of your own .jsonl files.",
+    )
+    judge: list[str] = Field(
+        default_factory=list,
+        title="Judges",
+        description="openai:MODEL, openai:MODEL@URL or local:PATH. Several make a panel.",
+    )
+    imported: list[str] = Field(
+        default_factory=list,
+        title="Imported answers",
+        description="Models whose answers were imported: judged without their weights.",
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        title="Limit",
+        description="Score a fixed, category-balanced subset of this many items.",
+    )
+    references: Literal["corrected", "classic"] = Field(
+        "corrected",
+        title="Reference answers",
+        description="MT-Bench's corrected GPT-4 references, or the classic ones (13 are wrong).",
+    )
+    baseline: str | None = Field(
+        None,
+        title="Baseline",
+        description="The other side of pairwise judging: a checkpoint or an imported model. "
+        "'all' pairs every two checkpoints of this run.",
+    )
+    judge_config: str | None = Field(
+        None,
+        title="Judge template",
+        description="AlpacaEval evaluator config: a name in the pulled asset or a YAML file.",
+    )
+    discrete_fallback: bool = Field(
+        False,
+        title="Discrete fallback",
+        description="AlpacaEval 2 with a judge that gives no log-probabilities: read the token "
+        "itself, and mark the result as discrete. Off: refuse.",
+    )
+    heldout: HeldoutOptions = Field(
+        default_factory=HeldoutOptions, title="Held-out loss", description="Rows and teacher."
+    )
+    answer_engine: str | None = Field(
+        None,
+        title="Answering endpoint",
+        description="openai:MODEL@URL that serves the one checkpoint. Empty: in this process.",
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="Of sampled answers.")
+    batch_size: int = Field(
+        16, ge=1, le=1024, title="Batch size", description="Chats generated at once."
+    )
+    max_new_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=131_072,
+        title="Longest answer",
+        description="Tokens; replaces each benchmark's own limit and is marked in the result.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", title="Number format", description="Of local weights."
+    )
+    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps.")
+    trust_remote_code: bool = Field(
+        False, title="Trust remote code", description="Run code that a model's repository brings."
+    )
+    concurrency: int = Field(
+        16, ge=1, le=1024, title="Concurrency", description="Calls to an endpoint at once."
+    )
+    requests_per_minute: float | None = Field(
+        None, gt=0, title="Requests a minute", description="The endpoint's limit, if it has one."
+    )
+    tokens_per_minute: float | None = Field(
+        None, gt=0, title="Tokens a minute", description="The endpoint's limit, if it has one."
+    )
+    timeout: float = Field(
+        120.0, gt=0, title="Time limit of a call", description="Seconds until a call is retried."
+    )
+    total_timeout: float | None = Field(
+        None, gt=0, title="Time limit of the run", description="Seconds; what is done stays."
+    )
+    retries: int = Field(
+        10, ge=0, le=100, title="Retries", description="Of a call that failed for the moment."
+    )
+    budget: float | None = Field(
+        None, ge=0, title="Budget", description="US dollars; the run stops before it is passed."
+    )
+    retry_failed: bool = Field(
+        True,
+        title="Retry failures",
+        description="Ask again for verdicts that failed or could not be read in earlier runs.",
+    )
+
+    @field_validator("benches")
+    @classmethod
+    def _known_names(cls, values: list[str]) -> list[str]:
+        """Aliases become the names that outputs use; doubles are dropped."""
+        names = [BENCH_ALIASES.get(value.strip(), value.strip()) for value in values]
+        return list(dict.fromkeys(name for name in names if name))
+
+    @field_validator("judge")
+    @classmethod
+    def _judges_parse(cls, values: list[str]) -> list[str]:
+        """Refuse an unreadable SPEC before anything is loaded."""
+        for value in values:
+            try:
+                parse_spec(value)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        return list(dict.fromkeys(values))
+
+    @field_validator("answer_engine")
+    @classmethod
+    def _endpoint_parses(cls, value: str | None) -> str | None:
+        """An answering endpoint is a SPEC too."""
+        if value:
+            try:
+                parse_spec(value)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        return value or None
+
+
+def load_settings(paths: Paths) -> dict[str, Any]:
+    """The user's settings file, or nothing when there is none.
+
+    Raises:
+        ConfigError: it is not a YAML mapping.
+    """
+    if not paths.settings.exists():
+        return {}
+    try:
+        values = yaml.safe_load(paths.settings.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not readable as YAML: {error}", where=str(paths.settings)) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError("settings must be a mapping", where=str(paths.settings))
+    return values
+
+
+def default_judges(paths: Paths) -> list[str]:
+    """The judges of KDHARNESS_JUDGE (comma-separated), else of the settings' `judge`."""
+    named = os.environ.get("KDHARNESS_JUDGE", "").strip()
+    if named:
+        return [part.strip() for part in named.split(",") if part.strip()]
+    setting = load_settings(paths).get("judge")
+    if isinstance(setting, str):
+        return [part.strip() for part in setting.split(",") if part.strip()]
+    return [str(part) for part in setting] if isinstance(setting, list) else []
+
+
+def bench_name(bench: str) -> str:
+    """How a benchmark is called in outputs: a user's file goes by its stem."""
+    return Path(bench).stem if bench.endswith(".jsonl") else BENCH_ALIASES.get(bench, bench)

@@ -1,0 +1,259 @@
+"""Start, stop, pause, resume and watch runs. Each run is a process of its own session.
+
+The starter writes the run's row, starts a detached worker and waits for its `started` event;
+closing the starter leaves the worker running. A run that should be live but whose process is
+gone (pid and its start time, or the heartbeat for another host) is *interrupted*.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Request, Run, RunStatus
+
+if TYPE_CHECKING:
+    from kdharness.harness.config import AnyConfig
+
+HEARTBEAT_SECONDS = 2.0
+STALE_SECONDS = 60.0
+
+
+def process_started(pid: int) -> float | None:
+    """When the process began (seconds since the epoch), or None when it is gone."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def is_alive(run: Run) -> bool:
+    """Whether the run's worker still works."""
+    if run.pid is None:
+        return run.status is RunStatus.STARTING and time.time() - run.created < STALE_SECONDS
+    if run.host and run.host != socket.gethostname():
+        return time.time() - (run.heartbeat or 0) < STALE_SECONDS
+    began = process_started(run.pid)
+    return began is not None and abs(began - (run.pid_started or began)) < 2.0
+
+
+def effective_status(run: Run) -> RunStatus:
+    """The stored status, or INTERRUPTED when the process behind it is gone."""
+    if run.status.is_live and not is_alive(run):
+        return RunStatus.INTERRUPTED
+    return run.status
+
+
+def find_run(store: Store, run_id: str) -> Run:
+    """The run of that name. Raises RunError with the newest names."""
+    run = store.run(run_id)
+    if run is None:
+        names = ", ".join(found.id for found in store.runs()[:8]) or "none yet"
+        raise RunError(f"no run named {run_id!r}", hint=f"newest runs: {names}")
+    return run
+
+
+def new_run_id(store: Store, method: str) -> str:
+    """A short free name such as `kd-7f3a`."""
+    taken = store.run_ids()
+    while True:
+        name = f"{method}-{secrets.token_hex(2)}"
+        if name not in taken:
+            return name
+
+
+def start(
+    paths: Paths,
+    config: AnyConfig,
+    *,
+    name: str | None = None,
+    accelerate: str | None = None,
+    timeout: float = 120.0,
+) -> Run:
+    """Store a run and start its worker; returns once the worker says it has started.
+
+    Args:
+        paths: the home.
+        config: a validated config.
+        name: the run's name; otherwise the config's, otherwise made from the method.
+        accelerate: an accelerate config file: the worker runs under `accelerate launch`.
+        timeout: seconds to wait for the worker.
+
+    Raises:
+        ConfigError: the name is taken.
+        RunError: the worker ended before it started; the message holds the tail of its log.
+    """
+    from kdharness.harness.config import config_hash, dump_config
+
+    with Store(paths.store) as store:
+        wanted = name or getattr(config, "name", None)
+        run_id = wanted or new_run_id(store, config.method)
+        folder = paths.run(run_id)
+        run = Run(
+            id=run_id,
+            method=config.method,
+            status=RunStatus.STARTING,
+            config=config.model_dump(mode="json", by_alias=True),
+            config_hash=config_hash(config),
+            folder=str(folder),
+            created=time.time(),
+            host=socket.gethostname(),
+            info={"accelerate": accelerate} if accelerate else {},
+        )
+        try:
+            store.add_run(run)
+        except sqlite3.IntegrityError as error:
+            raise ConfigError(
+                f"a run named {run_id!r} exists",
+                hint=f"choose another name, or: kdharness resume {run_id}",
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(dump_config(config, full=True), "utf-8")
+        return _spawn(paths, store, run_id, accelerate, resume=False, timeout=timeout)
+
+
+def _spawn(
+    paths: Paths, store: Store, run_id: str, accelerate: str | None, *, resume: bool, timeout: float
+) -> Run:
+    command = [sys.executable, "-m"]
+    if accelerate:
+        command += ["accelerate.commands.launch", "--config_file", accelerate, "-m"]
+    command += ["kdharness.harness.worker", "--home", str(paths.home), run_id]
+    if resume:
+        command.append("--resume")
+    log = log_path(paths, run_id)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    events = store.events(run_id)
+    seen = events[-1]["id"] if events else 0
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    deadline = time.time() + timeout
+    while time.time() < deadline:
+        if any(event["kind"] == "started" for event in store.events(run_id, seen)):
+            return find_run(store, run_id)
+        if process.poll() is not None:
+            store.update_run(run_id, status=RunStatus.FAILED.value, error="did not start")
+            raise RunError(
+                f"the worker of {run_id} ended before it started", hint=log_tail(paths, run_id, 15)
+            )
+        time.sleep(0.05)
+    raise RunError(
+        f"the worker of {run_id} has not started within {timeout:.0f} s",
+        hint=f"see: kdharness logs {run_id}",
+    )
+
+
+def log_path(paths: Paths, run_id: str) -> Path:
+    """The worker's output."""
+    return paths.run(run_id) / "worker.log"
+
+
+def log_tail(paths: Paths, run_id: str, lines: int) -> str:
+    """The last lines of a worker's output."""
+    path = log_path(paths, run_id)
+    if not path.exists():
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(0, 2)
+        stream.seek(max(0, stream.tell() - 64 * 1024))
+        return "\n".join(stream.read().decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def ask(paths: Paths, run_id: str, request: Request) -> Run:
+    """Send a control request to a live run. Raises RunError when it is not live."""
+    with Store(paths.store) as store:
+        run = find_run(store, run_id)
+        if not effective_status(run).is_live:
+            raise RunError(f"{run_id} is not running: {effective_status(run).value}")
+        store.request(run_id, request)
+        return run
+
+
+def wait(paths: Paths, run_id: str, timeout: float = 600.0) -> Run:
+    """Wait until the run is no longer live."""
+    deadline = time.time() + timeout
+    with Store(paths.store) as store:
+        while time.time() < deadline:
+            run = find_run(store, run_id)
+            if not effective_status(run).is_live:
+                return run
+            time.sleep(0.1)
+    raise RunError(f"{run_id} has not ended within {timeout:.0f} s")
+
+
+def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
+    """Wake a paused run, or go on with one that was stopped, interrupted or failed."""
+    with Store(paths.store) as store:
+        run = find_run(store, run_id)
+        status = effective_status(run)
+        if status is RunStatus.PAUSED:
+            store.request(run_id, Request.RESUME)
+            return run
+        if status.is_live:
+            raise RunError(f"{run_id} is already running")
+        if status is RunStatus.FINISHED and run.method != "eval":
+            raise RunError(f"{run_id} is finished; there is nothing to resume")
+        store.take_requests(run_id)
+        store.update_run(
+            run_id, status=RunStatus.STARTING.value, pid=None, created=run.created, error="",
+            host=socket.gethostname(),
+        )
+        accelerate = run.info.get("accelerate")
+        return _spawn(paths, store, run_id, accelerate, resume=True, timeout=timeout)
+
+
+def follow(paths: Paths, run_id: str) -> Run:
+    """Show a run's progress on stderr until it ends.
+
+    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one leaves it.
+
+    Raises:
+        Interrupted: the user stopped it.
+        RunError: it failed; the message is the run's own.
+    """
+    from kdharness.harness.progress import ProgressView
+
+    asked = False
+    with Store(paths.store) as store, ProgressView(run_id) as view:
+        while True:
+            try:
+                run = find_run(store, run_id)
+                view.show(run, store)
+                if not effective_status(run).is_live:
+                    break
+                time.sleep(0.2)
+            except KeyboardInterrupt:
+                if asked:
+                    raise
+                asked = True
+                view.say("stopping: saving a checkpoint (again to leave it running)")
+                store.request(run_id, Request.STOP)
+    status = effective_status(run)
+    if status is RunStatus.STOPPED:
+        raise Interrupted(f"{run_id} was stopped", hint=f"go on with: kdharness resume {run_id}")
+    if status is not RunStatus.FINISHED:
+        reason = run.error or f"its process is gone\n{log_tail(paths, run_id, 10)}"
+        raise RunError(f"{run_id} {status.value}: {reason}", hint=f"see: kdharness logs {run_id}")
+    return run

@@ -1,0 +1,278 @@
+"""What the numbers mean: means, intervals, paired tests, power. Pure functions over arrays.
+
+The unit of chance is the *question*: both turns of an MT-Bench question, or all tokens of a
+held-out row, are drawn together. Intervals are bootstrap intervals with Hesterberg's expanded
+percentiles (The American Statistician 69(4), 2015, section 5.3), which keep their coverage with
+the ten questions of a category. Everything is seeded: the same judgments give the same digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, its interval at `LEVEL`, and the number of questions behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference (first minus second) with its interval and two-sided p-value.
+
+    `n` questions were answered by both; `n_needed` would tell a difference of this size with
+    80 % power at the 5 % level, None where the difference is 0.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    n_needed: int | None
+
+
+@lru_cache(maxsize=64)
+def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float32]:
+    """How often each of n questions is drawn in each resample: shape (resamples, n)."""
+    rng = np.random.default_rng([seed, n, resamples])
+    drawn = rng.integers(0, n, size=(resamples, n))
+    drawn += np.arange(resamples)[:, None] * n
+    counts = np.bincount(drawn.ravel(), minlength=resamples * n)
+    return counts.reshape(resamples, n).astype(np.float32)
+
+
+def student_quantile(p: float, df: int) -> float:
+    """Quantile of Student's t: Newton's method on the exact distribution function.
+
+    scipy has it, but importing scipy.stats costs more than a whole cached leaderboard.
+    """
+    if df > 10_000:
+        return _NORMAL.inv_cdf(p)
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+    x = _NORMAL.inv_cdf(p)
+    for _ in range(100):
+        density = scale * (1 + x * x / df) ** (-(df + 1) / 2)
+        step = (_student_cdf(x, df) - p) / density
+        step = max(-1.0 - abs(x), min(1.0 + abs(x), step))
+        x -= step
+        if abs(step) < 1e-12 * (1 + abs(x)):
+            break
+    return x
+
+
+def _student_cdf(x: float, df: int) -> float:
+    """Student's t distribution function for whole degrees of freedom (Abramowitz 26.7.3-4)."""
+    theta = math.atan2(x, math.sqrt(df))
+    cosine, sine = math.cos(theta), math.sin(theta)
+    total = 0.0
+    if df % 2:
+        term = cosine
+        for k in range(3, df + 1, 2):
+            total += term
+            term *= cosine * cosine * (k - 1) / k
+        inner = 2 / math.pi * (theta + sine * total)
+    else:
+        term = 1.0
+        for k in range(2, df + 1, 2):
+            total += term
+            term *= cosine * cosine * (k - 1) / k
+        inner = sine * total
+    return 0.5 + inner / 2
+
+
+@lru_cache(maxsize=1024)
+def expanded_tail(n: int, level: float = LEVEL) -> float:
+    """The lower percentile to read off a bootstrap of n questions.
+
+    A percentile interval is too narrow by sqrt((n-1)/n) and by normal in place of t quantiles.
+    """
+    if n < 2:
+        return (1 - level) / 2
+    t = student_quantile((1 - level) / 2, n - 1)
+    return _NORMAL.cdf(math.sqrt(n / (n - 1)) * t)
+
+
+def ratio_interval(
+    numerators: Sequence[float] | Floats,
+    denominators: Sequence[float] | Floats,
+    *,
+    bounds: tuple[float, float] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """sum(numerators) / sum(denominators) with an interval over questions.
+
+    Args:
+        numerators: one sum a question.
+        denominators: what it is divided by: rows with a verdict, or tokens.
+        bounds: the lowest and highest value possible; used where all questions agree.
+
+    Returns:
+        None when no question has a denominator. With one question, or with questions that all
+        agree and no bounds, low = high = value: nothing is known about the spread.
+    """
+    top = np.asarray(numerators, dtype=np.float64)
+    bottom = np.asarray(denominators, dtype=np.float64)
+    used = bottom > 0
+    top, bottom = top[used], bottom[used]
+    n = len(top)
+    if n == 0:
+        return None
+    value = float(top.sum() / bottom.sum())
+    ratios = top / bottom
+    if bool(np.ptp(ratios) <= 1e-12 * max(1.0, abs(value))):
+        low, high = _agreeing(value, n, bounds)
+        return Interval(value, low, high, n)
+    counts = resample_counts(n, resamples, seed)
+    drawn = np.stack([top, bottom], axis=1).astype(np.float32)
+    sums = (counts @ drawn).astype(np.float64)
+    low, high = _quantiles(sums[:, 0] / sums[:, 1], n)
+    return Interval(value, min(low, value), max(high, value), n)
+
+
+def _quantiles(draws: Floats, n: int) -> tuple[float, float]:
+    tail = expanded_tail(n)
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _agreeing(value: float, n: int, bounds: tuple[float, float] | None) -> tuple[float, float]:
+    """An interval where every question gave the same: a bootstrap would claim certainty.
+
+    The share of questions that might still differ is at most 1 - 0.025^(1/n) (Clopper-Pearson),
+    and they might differ by the whole range.
+    """
+    if bounds is None:
+        return value, value
+    share = 1 - ((1 - LEVEL) / 2) ** (1 / n)
+    return value - (value - bounds[0]) * share, value + (bounds[1] - value) * share
+
+
+def draws_interval(value: float, draws: Floats, n: int) -> Interval:
+    """An interval from bootstrap draws made elsewhere, such as refits of a model."""
+    finite = draws[np.isfinite(draws)]
+    if len(finite) < 2:
+        return Interval(value, value, value, n)
+    low, high = _quantiles(finite, n)
+    return Interval(value, min(low, value), max(high, value), n)
+
+
+def paired_difference(
+    first: Mapping[str, tuple[float, float]],
+    second: Mapping[str, tuple[float, float]],
+    *,
+    resamples: int = RESAMPLES,
+    flips: int = 10_000,
+    seed: int = 0,
+) -> Difference | None:
+    """How far two checkpoints are apart on the questions that both answered.
+
+    Args:
+        first, second: question -> (sum of values, sum of weights).
+
+    The p-value is a sign-flip test over questions: exact in spirit, free of a normal
+    distribution, and never 0 (the observed flip counts too). None with fewer than two shared
+    questions.
+    """
+    shared = sorted(q for q in first if q in second and first[q][1] > 0 and second[q][1] > 0)
+    n = len(shared)
+    if n < 2:
+        return None
+    a = np.array([first[q] for q in shared], dtype=np.float64)
+    b = np.array([second[q] for q in shared], dtype=np.float64)
+    value = float(a[:, 0].sum() / a[:, 1].sum() - b[:, 0].sum() / b[:, 1].sum())
+    counts = resample_counts(n, resamples, seed).astype(np.float64)
+    sums_a, sums_b = counts @ a, counts @ b
+    low, high = _quantiles(sums_a[:, 0] / sums_a[:, 1] - sums_b[:, 0] / sums_b[:, 1], n)
+    # Each question's share of the difference, so that flipping one keeps its weight.
+    shares = a[:, 0] / a[:, 1].sum() - b[:, 0] / b[:, 1].sum()
+    p = _sign_flip(shares, flips, seed)
+    spread = float(np.std(shares * n, ddof=1))
+    return Difference(value, min(low, value), max(high, value), p, n, questions_needed(value, spread))
+
+
+def _sign_flip(shares: Floats, flips: int, seed: int) -> float:
+    """Two-sided p-value of a sum under random signs; all signs when there are few."""
+    n = len(shares)
+    observed = abs(float(shares.sum())) * (1 - 1e-9)
+    if n <= 13:
+        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        sums = (bits * 2.0 - 1) @ shares
+        return float(np.mean(np.abs(sums) >= observed))
+    rng = np.random.default_rng([seed, n, flips])
+    signs = rng.integers(0, 2, size=(flips, n), dtype=np.int8)
+    sums = signs.astype(np.float32) @ (2 * shares).astype(np.float32) - shares.sum()
+    return float((1 + np.sum(np.abs(sums) >= observed)) / (1 + flips))
+
+
+def questions_needed(difference: float, spread: float, power: float = 0.8) -> int | None:
+    """Questions it takes to tell a mean difference from 0, two-sided at 1 - `LEVEL`.
+
+    Args:
+        difference: the mean paired difference to detect.
+        spread: standard deviation of the paired differences of single questions.
+    """
+    if difference == 0 or not math.isfinite(spread):
+        return None
+    reach = _NORMAL.inv_cdf(1 - (1 - LEVEL) / 2) + _NORMAL.inv_cdf(power)
+    return max(2, math.ceil((reach * spread / difference) ** 2))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm-adjusted p-values, in the given order."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    adjusted = [0.0] * len(values)
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, values[index] * (len(values) - rank)))
+        adjusted[index] = highest
+    return adjusted
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Rank correlation, ties at their mean rank; None where one side never varies."""
+    a, b = _ranks(first), _ranks(second)
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    means = ends - (counts - 1) / 2
+    return np.asarray(means[inverse.ravel()], dtype=np.float64)
+
+
+def cohen_kappa(first: Sequence[object], second: Sequence[object]) -> float | None:
+    """Agreement beyond chance between two raters' labels; None where chance agrees fully."""
+    n = len(first)
+    if n == 0:
+        return None
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    labels = set(first) | set(second)
+    expected = sum(
+        (sum(a == label for a in first) / n) * (sum(b == label for b in second) / n)
+        for label in labels
+    )
+    return None if expected >= 1 else (observed - expected) / (1 - expected)

@@ -1,0 +1,270 @@
+"""The process that trains or evaluates: `python -m kdharness.harness.worker --home H RUN`.
+
+It alone writes its run's progress, in at most four commits a second. It takes control requests
+between steps, and keeps a heartbeat from a thread, so that a long step does not look like death.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from kdharness.harness.errors import Interrupted, KDHarnessError
+from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.launch import HEARTBEAT_SECONDS, process_started
+from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
+
+FLUSH_SECONDS = 0.25
+
+
+class StoreReporter:
+    """Writes progress to the store in batches, and carries out stop, pause and resume."""
+
+    def __init__(self, store: Store, run: Run) -> None:
+        self.store = store
+        self.run_id = run.id
+        self.info: dict[str, Any] = dict(run.info)
+        self.terminated = threading.Event()
+        self._events: list[tuple[float, str, str, dict[str, Any]]] = []
+        self._points: list[tuple[str, int, float, float]] = []
+        self._columns: dict[str, Any] = {}
+        self._flushed = 0.0
+        self._checked = 0.0
+        self._first = True
+
+    def stage(self, name: str, total: int) -> None:
+        """A long step begins; its rate is measured from its first report on."""
+        self.info = {
+            **self.info, "stage": name, "stage_began": time.time(), "stage_first": 0,
+        }  # fmt: skip
+        self.info.pop("stage_last", None)
+        self._first = True
+        self._columns |= {"step": 0, "max_steps": total}
+        self.flush()
+
+    def advance(self, done: int, **values: float) -> None:
+        """Store progress; `loss` is also the run's last loss."""
+        now = time.time()
+        if self._first and done > 1:
+            self.info |= {"stage_began": now, "stage_first": done}
+        self._first = False
+        self.info["stage_last"] = now
+        self._columns["step"] = done
+        if "loss" in values:
+            self._columns["loss"] = values["loss"]
+        self._points += [(name, done, float(value), now) for name, value in values.items()]
+        if now - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        """Store an event at once, and print it to the worker's log."""
+        print(f"{time.strftime('%H:%M:%S')} {kind}: {message}", flush=True)
+        self._events.append((time.time(), kind, message, info))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered, in one commit."""
+        import json
+
+        self._flushed = time.time()
+        events, points, columns = self._events, self._points, self._columns
+        self._events, self._points, self._columns = [], [], {}
+        self.store.add_progress(
+            self.run_id,
+            events=events,
+            points=points,
+            heartbeat=self._flushed,
+            info=json.dumps(self.info),
+            **columns,
+        )
+
+    def check(self) -> None:
+        """Carry out waiting requests: at most ten looks a second."""
+        now = time.time()
+        if now - self._checked < 0.1 and not self.terminated.is_set():
+            return
+        self._checked = now
+        paused = False
+        while True:
+            for request in self.store.take_requests(self.run_id):
+                if request is Request.STOP:
+                    self.terminated.set()
+                paused = request is Request.PAUSE or (paused and request is not Request.RESUME)
+                self._set_status(RunStatus.PAUSED if paused else RunStatus.RUNNING)
+            if self.terminated.is_set():
+                raise Interrupted("stopped by request")
+            if not paused:
+                return
+            time.sleep(0.2)
+
+    def _set_status(self, status: RunStatus) -> None:
+        self._columns["status"] = status.value
+        self.say(status.value, kind="status")
+
+
+class SilentReporter:
+    """The reporter of ranks other than 0: they write nothing."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, done: int, **values: float) -> None:
+        """Nothing."""
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        """Print to the shared log."""
+        print(f"{kind}: {message}", flush=True)
+
+    def check(self) -> None:
+        """Nothing: rank 0 decides and tells the others."""
+
+
+def _beat(paths: Paths, run_id: str, done: threading.Event) -> None:
+    with Store(paths.store) as store:
+        while not done.wait(HEARTBEAT_SECONDS):
+            try:
+                store.update_run(run_id, heartbeat=time.time())
+            except Exception as error:  # a missed beat must never end the work
+                print(f"heartbeat: {error}", file=sys.stderr)
+
+
+def work(paths: Paths, run_id: str, *, resume: bool) -> int:
+    """Do one run; returns the process's exit code. Every way it can end is in the store."""
+    store = Store(paths.store)
+    run = store.run(run_id)
+    if run is None:
+        print(f"no run {run_id}", file=sys.stderr)
+        return 2
+    pid = os.getpid()
+    store.update_run(
+        run_id, status=RunStatus.RUNNING.value, pid=pid, pid_started=process_started(pid),
+        host=socket.gethostname(), heartbeat=time.time(), started=run.started or time.time(),
+        finished=None, error="",
+    )  # fmt: skip
+    store.add_event(run_id, "started", "resumed" if resume else "")
+    run = store.run(run_id) or run
+    reporter = StoreReporter(store, run)
+    signal.signal(signal.SIGTERM, lambda *_: reporter.terminated.set())
+    done = threading.Event()
+    beat = threading.Thread(target=_beat, args=(paths, run_id, done), daemon=True)
+    beat.start()
+    status, error, code = RunStatus.FINISHED, "", 0
+    try:
+        columns = _do(paths, store, run, reporter, resume)
+    except Interrupted:
+        status, columns, code = RunStatus.STOPPED, {}, 130
+    except KDHarnessError as problem:
+        status, error, columns, code = RunStatus.FAILED, str(problem), {}, problem.exit_code
+    except BaseException as problem:
+        traceback.print_exc()
+        status, columns, code = RunStatus.FAILED, {}, 1
+        error = f"{type(problem).__name__}: {problem}"
+    finally:
+        done.set()
+        beat.join()
+    reporter.flush()
+    store.update_run(
+        run_id, status=status.value, error=error[:4000], finished=time.time(), **columns
+    )
+    store.add_event(run_id, "ended", error[:4000] or status.value)
+    if error:
+        print(error, flush=True)
+    store.close()
+    return code
+
+
+def _do(
+    paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
+) -> dict[str, Any]:
+    """The work itself; returns the columns of the run that it fills in."""
+    from kdharness.harness.config import EvalConfig, parse_config
+
+    config = parse_config(run.config, where=f"{run.folder}/config.yaml")
+    if isinstance(config, EvalConfig):
+        from kdharness.harness.evaluate import run as evaluate
+
+        reporter.info["result"] = evaluate(config, paths, store, reporter)
+        return {}
+    outcome = _train(config, Job(
+        paths=paths, run=run.id, folder=paths.run(run.id), reporter=reporter, resume=resume,
+        rank=0, world=int(os.environ.get("WORLD_SIZE", "1")),
+    ))  # fmt: skip
+    checkpoint = _register(store, run, outcome)
+    reporter.info.update(outcome.info)
+    return {"checkpoint": checkpoint.name}
+
+
+def _train(config: Any, job: Job) -> Outcome:
+    from kdharness.harness.registry import TRAINERS, resolve
+
+    outcome: Outcome = resolve(TRAINERS, config.method, "method")(config, job)
+    return outcome
+
+
+def _register(store: Store, run: Run, outcome: Outcome) -> Checkpoint:
+    """The run's final weights as a checkpoint under the run's name."""
+    from kdharness.harness.assets import fingerprint
+
+    return store.add_checkpoint(
+        Checkpoint(
+            id=fingerprint(outcome.folder),
+            name=run.id,
+            method=run.method,
+            path=str(outcome.folder),
+            created=time.time(),
+            run=run.id,
+            step=outcome.step,
+            parents=dict(outcome.parents),
+            config_hash=run.config_hash,
+            info=dict(outcome.info),
+        )
+    )
+
+
+def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
+    """A rank other than 0: the same training, writing nothing to the store."""
+    from kdharness.harness.config import parse_config
+
+    with Store(paths.store) as store:
+        run = store.run(run_id)
+    if run is None:
+        return 2
+    config = parse_config(run.config)
+    try:
+        _train(config, Job(
+            paths=paths, run=run_id, folder=paths.run(run_id), reporter=SilentReporter(),
+            resume=resume, rank=rank, world=int(os.environ.get("WORLD_SIZE", "1")),
+        ))  # fmt: skip
+    except Interrupted:
+        return 130
+    return 0
+
+
+def main() -> None:
+    """Entry point of the worker process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run")
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    # Progress bars and advice of libraries have no reader here; ours goes through the store.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    paths = find_paths(args.home)
+    rank = int(os.environ.get("RANK", "0"))
+    if rank:
+        sys.exit(_work_silently(paths, args.run, rank, args.resume))
+    sys.exit(work(paths, args.run, resume=args.resume))
+
+
+if __name__ == "__main__":
+    main()
