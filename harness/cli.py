@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from kdharness.harness.errors import KDHarnessError
-from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.paths import Paths, find_paths, share_processors
 
 COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.commands_demo:demo_command",
@@ -80,6 +80,7 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    share_processors()
     try:
         result: Any = cli.main(args=args, prog_name="kdharness", standalone_mode=False)
         return result if isinstance(result, int) else 0

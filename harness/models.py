@@ -42,7 +42,7 @@ def resolve_model(source: str, paths: Paths) -> str:
         with Store(paths.store) as store:
             checkpoint = store.checkpoint(source)
         if checkpoint is not None and checkpoint.path:
-            if Path(checkpoint.path).is_dir():
+            if Path(checkpoint.path).is_dir() or _HUB_ID.match(checkpoint.path):
                 return checkpoint.path
             raise ModelError(f"checkpoint {source} is stored, but its folder is gone",
                              where=checkpoint.path)

@@ -46,7 +46,8 @@ ENGINES: dict[str, str] = {
 TOOLS: dict[str, str] = {
     "app": "kdharness.tui.app:run_app",
     "cut_student": "kdharness.trainers.student:cut_student",
-    "load_chats": "kdharness.trainers.chat:load_chats",
+    "describe_data": "kdharness.trainers.chat:describe_data",
+    "gaming": "kdharness.judges.gaming:oddities",
 }
 
 

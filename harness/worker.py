@@ -19,7 +19,7 @@ from typing import Any
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.launch import HEARTBEAT_SECONDS, process_started
-from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.paths import Paths, find_paths, share_processors
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
 
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     # Progress bars and advice of libraries have no reader here; ours goes through the store.
+    share_processors()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     paths = find_paths(args.home)

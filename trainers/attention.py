@@ -1,0 +1,301 @@
+"""The attention loss, streamed: the KL of attention rows with no [B, H, T, T] alive.
+
+Both models run their usual fast attention. A hook registered with transformers'
+`AttentionInterface` keeps the teacher's post-RoPE queries and keys of mapped layers; in the
+student's pass it computes KL(A_teacher ‖ A_student) in blocks of labelled rows from queries and
+keys alone. The gradient with respect to scores is A_s − A_t, recomputed block by block in the
+backward pass (METHOD.md sections 2 and 4.2).
+
+Shapes: H heads, G key heads (grouped-query attention), T positions, d head size.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdharness.harness.errors import ModelError
+
+PREFIX = "kdharness_"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Queries and keys of one layer: q [B, H, T, d], k [B, G, T, d], and how scores are made."""
+
+    q: Tensor
+    k: Tensor
+    scale: float
+    window: int = 0
+    softcap: float = 0.0
+
+
+@dataclass
+class AttentionTape:
+    """What passes between the two models' layers in one step.
+
+    Attributes:
+        layers: student layer -> teacher layer.
+        rows: labelled positions of each sample, ascending.
+        keys: [B, T] which keys are real tokens and not padding.
+        block: rows of scores alive at once.
+        teacher: filled by the teacher's pass: layer -> Rows.
+        terms: filled by the student's pass: layer -> summed KL over heads and rows.
+    """
+
+    layers: Mapping[int, int]
+    rows: Sequence[Tensor]
+    keys: Tensor
+    block: int = 64
+    teacher: dict[int, Rows] = field(default_factory=dict)
+    terms: dict[int, Tensor] = field(default_factory=dict)
+    heads: int = 1
+
+    def total(self) -> Tensor:
+        """The sum over mapped layers, averaged over heads and layers (not over positions).
+
+        Raises:
+            ModelError: a mapped layer did not pass through the hook.
+        """
+        missing = sorted(set(self.layers) - set(self.terms))
+        if missing:
+            raise ModelError(
+                f"attention of student layers {missing} could not be seen",
+                hint="this architecture does not use transformers' attention interface: "
+                "set trainer.attention_weight: 0",
+            )
+        total: Tensor = sum(self.terms.values()) / (self.heads * len(self.layers))  # type: ignore[assignment]
+        return total
+
+
+def block_scores(rows: Rows, sample: int, index: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Masked fp32 scores [H, r, S] of some rows of one sample, and the mask [r, S].
+
+    S ends at the last row of the block: causal attention sees no key beyond it.
+    """
+    end = int(index[-1]) + 1
+    q, k = rows.q[sample][:, index], rows.k[sample][:, :end]
+    groups = k.shape[0]
+    per_group = q.shape[0] // groups
+    scores = torch.bmm(
+        q.reshape(groups, per_group * len(index), -1), k.transpose(-1, -2)
+    ).view(q.shape[0], len(index), end).float()
+    scores *= rows.scale
+    if rows.softcap:
+        scores.div_(rows.softcap).tanh_().mul_(rows.softcap)
+    positions = torch.arange(end, device=index.device)
+    mask = (positions[None] <= index[:, None]) & keys[sample, :end][None]
+    if rows.window:
+        mask &= positions[None] > index[:, None] - rows.window
+    return scores, mask
+
+
+def log_rows(scores: Tensor, mask: Tensor) -> Tensor:
+    """Log attention rows; masked keys are −inf."""
+    return torch.log_softmax(scores.masked_fill_(~mask, float("-inf")), -1)
+
+
+def _kl(lt: Tensor, ls: Tensor) -> Tensor:
+    """Σ A_t (log A_t − log A_s), where a probability of exactly 0 says nothing.
+
+    The published code takes log 0 there and gets NaN.
+    """
+    pt = lt.exp()
+    return torch.where(pt > 0, pt * (lt - ls), 0.0).sum()
+
+
+class _StreamedKL(torch.autograd.Function):
+    """KL of labelled attention rows, summed over heads and rows, from queries and keys."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, student: Rows, teacher: Rows, tape: AttentionTape, dry: bool
+    ) -> Tensor:
+        ctx.save_for_backward(q, k)
+        ctx.student, ctx.teacher, ctx.tape = student, teacher, tape
+        total = torch.zeros((), dtype=torch.float32, device=q.device)
+        if dry:
+            # Activation checkpointing runs the layer again in the backward pass: only the same
+            # tensors need saving, the value is known.
+            return total
+        with torch.autocast(q.device.type, enabled=False):
+            for sample, index in _blocks(tape):
+                ls_scores, mask_s = block_scores(student, sample, index, tape.keys)
+                lt_scores, mask_t = block_scores(teacher, sample, index, tape.keys)
+                ls, lt = log_rows(ls_scores, mask_s), log_rows(lt_scores, mask_t)
+                if ls.shape[0] == lt.shape[0]:
+                    total += _kl(lt, ls)
+                else:
+                    total += _kl(lt.exp().mean(0).log(), ls.exp().mean(0).log())
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        q, k = ctx.saved_tensors
+        student: Rows = ctx.student
+        student = Rows(q, k, student.scale, student.window, student.softcap)
+        teacher, tape = ctx.teacher, ctx.tape
+        grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
+        groups = k.shape[1]
+        with torch.autocast(q.device.type, enabled=False):
+            for sample, index in _blocks(tape):
+                grad = _score_grad(student, teacher, tape, sample, index)
+                end = grad.shape[-1]
+                grad = (grad * (grad_output * student.scale)).to(q.dtype).view(groups, -1, end)
+                rows_q = q[sample][:, index].reshape(groups, -1, q.shape[-1])
+                grad_q[sample][:, index] = torch.bmm(grad, k[sample][:, :end]).view(
+                    q.shape[1], len(index), -1
+                )
+                grad_k[sample][:, :end] += torch.bmm(grad.transpose(-1, -2), rows_q)
+        return grad_q, grad_k, None, None, None, None
+
+
+def _score_grad(
+    student: Rows, teacher: Rows, tape: AttentionTape, sample: int, index: Tensor
+) -> Tensor:
+    """∂KL/∂scores of the student [H, r, S], before scaling."""
+    scores, mask_s = block_scores(student, sample, index, tape.keys)
+    cap = 1.0 - (scores / student.softcap) ** 2 if student.softcap else None
+    a_s = log_rows(scores, mask_s).exp_()
+    lt_scores, mask_t = block_scores(teacher, sample, index, tape.keys)
+    a_t = log_rows(lt_scores, mask_t).exp_()
+    if a_s.shape[0] == a_t.shape[0]:
+        # A row whose teacher sees none of the student's keys would give NaN; there is none:
+        # every row sees at least itself.
+        grad = a_s.sub_(a_t)
+    else:
+        mean_s, mean_t = a_s.mean(0), a_t.mean(0)
+        slope = torch.where(mean_t > 0, -mean_t / mean_s, 0.0) / a_s.shape[0]
+        grad = a_s * (slope - (a_s * slope).sum(-1, keepdim=True))
+    if cap is not None:
+        grad = torch.where(mask_s, grad * cap, 0.0)
+    return grad
+
+
+def _blocks(tape: AttentionTape) -> list[tuple[int, Tensor]]:
+    return [
+        (sample, part)
+        for sample, index in enumerate(tape.rows)
+        for part in index.split(tape.block)
+        if len(part)
+    ]
+
+
+def attention_kl(student: Rows, teacher: Rows, tape: AttentionTape, *, dry: bool = False) -> Tensor:
+    """Summed KL of one layer pair over heads and labelled rows, with a gradient to q and k.
+
+    With different head counts the head-averaged rows are compared (METHOD.md section 5).
+    """
+    result: Tensor = _StreamedKL.apply(student.q, student.k, student, teacher, tape, dry)
+    return result
+
+
+# ---------------------------------------------------------------- the hook
+
+
+def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> Rows:
+    if kwargs.get("s_aux") is not None:
+        raise ModelError(
+            "attention sinks have no attention loss yet", hint="set trainer.attention_weight: 0"
+        )
+    scale = kwargs.get("scaling")
+    window = kwargs.get("sliding_window") or 0
+    return Rows(
+        query,
+        key,
+        float(scale if scale is not None else query.shape[-1] ** -0.5),
+        int(window),
+        float(kwargs.get("softcap") or 0.0),
+    )
+
+
+def _hooked(base_name: str) -> Callable[..., Any]:
+    """The attention function that listens, and leaves the work to the model's usual one."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attend(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
+    ) -> Any:
+        layer = module.layer_idx
+        keep = getattr(module, "kd_keep", None)
+        if keep is not None and layer in keep.layers.values():
+            rows = _rows_of(module, query, key, kwargs)
+            keep.teacher[layer] = Rows(
+                rows.q.detach(), rows.k.detach(), rows.scale, rows.window, rows.softcap
+            )
+        tape = getattr(module, "kd_tape", None)
+        if tape is not None and layer in tape.layers and torch.is_grad_enabled():
+            rows = _rows_of(module, query, key, kwargs)
+            teacher = tape.teacher[tape.layers[layer]]
+            dry = layer in tape.terms
+            term = attention_kl(rows, teacher, tape, dry=dry)
+            if not dry:
+                same = rows.q.shape[1] == teacher.q.shape[1]
+                tape.heads = rows.q.shape[1] if same else 1
+                tape.terms[layer] = term
+        if base_name == "eager":
+            source = importlib.import_module(type(module).__module__)
+            base = source.eager_attention_forward
+        else:
+            base = ALL_ATTENTION_FUNCTIONS[base_name]
+        return base(module, query, key, value, mask, **kwargs)
+
+    return attend
+
+
+def listen(model: Any) -> None:
+    """Make a model's attention layers pass through the hook. Its numbers don't change.
+
+    Raises:
+        ModelError: the architecture does not use transformers' attention interface.
+    """
+    from transformers import AttentionInterface
+    from transformers.masking_utils import (
+        ALL_MASK_ATTENTION_FUNCTIONS,
+        AttentionMaskInterface,
+    )
+
+    base = str(model.config._attn_implementation or "eager")
+    if base.startswith(PREFIX):
+        return
+    name = PREFIX + base
+    AttentionInterface.register(name, _hooked(base))
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, NotImplementedError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be listened to: {error}",
+            hint="set trainer.attention_weight: 0",
+        ) from error
+
+
+def attention_modules(model: Any) -> list[Any]:
+    """The modules that call the attention interface: they know their layer."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "q_proj")
+    ]
+
+
+def set_keep(model: Any, tape: AttentionTape | None) -> None:
+    """From now on, keep queries and keys of this (teacher) model on `tape`."""
+    for module in attention_modules(model):
+        module.kd_keep = tape
+
+
+def set_tape(model: Any, tape: AttentionTape | None) -> None:
+    """From now on, compare this (student) model's layers with what `tape` holds.
+
+    It stays set until the next step: under activation checkpointing the layers run again in the
+    backward pass and must save the same tensors.
+    """
+    for module in attention_modules(model):
+        module.kd_tape = tape

@@ -1,0 +1,74 @@
+"""Domain alignment from expert: each row follows its own teacher (METHOD.md section 2).
+
+L = (1 − λ) L_ntp + λ L_pred, where the teacher is the domain expert on domain rows and the
+reference model on general rows. With LoRA, student, expert and reference share one copy of the
+base weights: the student's adapter, the expert's adapter, and no adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from kdharness.harness.checkpoints import model_checkpoint
+from kdharness.harness.config import DAEConfig, TeacherSpec
+from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.models import resolve_model
+from kdharness.trainers.distill import Method
+from kdharness.trainers.kd import load_frozen, make_mix, shared_vocab
+from kdharness.trainers.loop import Setting
+from kdharness.trainers.loop import train as train_method
+from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher, Teacher
+
+
+def train(config: DAEConfig, job: Job) -> Outcome:
+    """Align the student to its experts without letting go of the reference."""
+
+    def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
+        specs = {"general": config.reference, "domain": config.expert, **config.experts}
+        teachers: dict[int, Teacher] = {}
+        parents: dict[str, str] = {}
+        for number, kind in enumerate(setting.kinds):
+            teacher, parent = _teacher(specs[kind], kind, setting)
+            teachers[number] = teacher
+            role = {"general": "reference", "domain": "expert"}.get(kind, f"expert {kind}")
+            parents[role] = parent
+        return Method(make_mix(config.trainer), teachers), parents
+
+    source = config.expert or next(iter(config.experts.values()))
+    return train_method(config, job, build, teacher=source.model)
+
+
+def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Teacher, str]:
+    """The teacher of one kind of rows, and its checkpoint's id."""
+    paths = setting.job.paths
+    if spec is None:
+        # No reference named: the student as it was before training.
+        if setting.config.student.lora:
+            return AdapterTeacher(setting.student, None), setting.start.id
+        spec = TeacherSpec(model=setting.start.path)
+    parent = model_checkpoint(paths, spec.model)
+    vocab = shared_vocab(setting, spec.model)
+    if spec.cache:
+        from kdharness.trainers.cache import cached_teacher
+
+        return cached_teacher(setting, spec, parent.id, vocab, kind=kind), parent.id
+    folder = Path(resolve_model(spec.model, paths))
+    if setting.config.student.lora:
+        if parent.id == setting.start.id:
+            return AdapterTeacher(setting.student, None, vocab), parent.id
+        if _is_adapter_of(folder, setting):
+            setting.student.load_adapter(str(folder), adapter_name=kind, is_trainable=False)
+            setting.student.set_adapter("default")
+            return AdapterTeacher(setting.student, kind, vocab), parent.id
+    return OnlineTeacher(load_frozen(spec, setting), vocab), parent.id
+
+
+def _is_adapter_of(folder: Path, setting: Setting) -> bool:
+    """Whether a folder holds an adapter for the very base the student has."""
+    path = folder / "adapter_config.json"
+    if not path.exists():
+        return False
+    base = json.loads(path.read_text("utf-8")).get("base_model_name_or_path")
+    return bool(base) and model_checkpoint(setting.job.paths, base).id == setting.start.id

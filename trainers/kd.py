@@ -1,0 +1,106 @@
+"""Knowledge distillation: a bigger teacher's distributions and its attention (METHOD.md 2).
+
+L = (1 − λ) L_ntp + λ (L_pred + γ L_attn)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdharness.harness.checkpoints import model_checkpoint
+from kdharness.harness.config import DistillSpec, KDConfig, TeacherSpec
+from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.models import load_model, load_tokenizer
+from kdharness.trainers.attention import listen
+from kdharness.trainers.distill import Method
+from kdharness.trainers.loop import Setting
+from kdharness.trainers.loop import train as train_method
+from kdharness.trainers.losses import Mix
+from kdharness.trainers.student import kept_of, map_layers
+from kdharness.trainers.teachers import OnlineTeacher, causal_model, check_tokenizers
+
+
+def train(config: KDConfig, job: Job) -> Outcome:
+    """Distil the teacher into the student."""
+
+    def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
+        parent = model_checkpoint(job.paths, config.teacher.model)
+        vocab = shared_vocab(setting, config.teacher.model)
+        spec = config.trainer
+        if config.teacher.cache:
+            from kdharness.trainers.cache import cached_teacher
+
+            teacher: Any = cached_teacher(setting, config.teacher, parent.id, vocab)
+            return Method(make_mix(spec), {0: teacher}), {"teacher": parent.id}
+        model = load_frozen(config.teacher, setting)
+        layers: dict[int, int] = {}
+        if spec.attention_weight and spec.distill_weight:
+            layers = attention_layers(config, setting, model, parent.id)
+            listen(model)
+            listen(causal_model(setting.student))
+        method = Method(
+            make_mix(spec),
+            {0: OnlineTeacher(model, vocab)},
+            layers,
+            spec.distill_weight * spec.attention_weight,
+            spec.attention_block,
+        )
+        return method, {"teacher": parent.id}
+
+    return train_method(config, job, build, teacher=config.teacher.model)
+
+
+def make_mix(spec: DistillSpec) -> Mix:
+    """λ and the divergence, as the fused loss takes them."""
+    return Mix(
+        temperature=spec.temperature,
+        divergence=spec.divergence,
+        beta=spec.beta,
+        kl_weight=spec.distill_weight,
+        ce_weight=1.0 - spec.distill_weight,
+        chunk=spec.chunk,
+    )
+
+
+def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
+    """A teacher's model, on the student's device."""
+    return load_model(
+        spec.model,
+        setting.job.paths,
+        dtype=setting.config.trainer.dtype,
+        device=setting.device,
+        trust_remote_code=spec.trust_remote_code,
+        quantization=spec.quantization.model_dump() if spec.quantization else None,
+    )
+
+
+def shared_vocab(setting: Setting, teacher: str) -> int:
+    """How many ids student and teacher share; 0 when their heads are equally wide.
+
+    Raises:
+        ModelError: their tokenizers differ.
+    """
+    from transformers import AutoConfig
+
+    from kdharness.harness.models import resolve_model
+
+    tokenizer = load_tokenizer(teacher, setting.job.paths)
+    shared = check_tokenizers(setting.tokenizer, tokenizer, setting.start.name, teacher)
+    config = AutoConfig.from_pretrained(resolve_model(teacher, setting.job.paths))
+    theirs = config.get_text_config().vocab_size
+    ours = causal_model(setting.student).config.get_text_config().vocab_size
+    return 0 if ours == theirs else min(ours, theirs, shared)
+
+
+def attention_layers(
+    config: KDConfig, setting: Setting, teacher: Any, teacher_id: str
+) -> dict[int, int]:
+    """Student layer -> teacher layer for the attention loss."""
+    depth = causal_model(setting.student).config.num_hidden_layers
+    spec = config.trainer
+    kept = kept_of(setting.start, teacher_id) if spec.layer_map == "uniform" else None
+    layers = map_layers(kept or spec.layer_map, depth, teacher.config.num_hidden_layers)
+    if spec.attention_layers is not None:
+        layers = dict(sorted(layers.items())[-spec.attention_layers :])
+    return layers

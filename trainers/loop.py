@@ -1,0 +1,360 @@
+"""One training from config to checkpoint: what SFT, KD and DAE have in common."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainingArguments, set_seed
+
+from kdharness.harness.config import DAEConfig, KDConfig, SFTConfig, TrainerSpec
+from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
+from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.models import load_model, load_tokenizer, pick_device
+from kdharness.harness.types import Checkpoint
+from kdharness.trainers.batches import Collator, Plan, make_plan
+from kdharness.trainers.chat import Dataset, load_chats, set_chat_template
+from kdharness.trainers.distill import DistillTrainer, Method
+from kdharness.trainers.losses import Mix, fused_loss, labelled_positions, next_tokens
+from kdharness.trainers.student import make_student
+from kdharness.trainers.teachers import backbone, head_of
+
+TrainConfig = SFTConfig | KDConfig | DAEConfig
+
+
+@dataclass
+class Setting:
+    """Everything a method needs to build itself: the student, its data and where it runs."""
+
+    config: TrainConfig
+    job: Job
+    start: Checkpoint
+    student: Any
+    tokenizer: Any
+    train: Dataset
+    heldout: Dataset
+    kinds: list[str]
+    plan: Plan
+    device: str
+
+
+def train(
+    config: TrainConfig,
+    job: Job,
+    build: Callable[[Setting], tuple[Method, Mapping[str, str]]],
+    teacher: str | None = None,
+) -> Outcome:
+    """Train as `config` says.
+
+    Args:
+        config: a training config.
+        job: where the run lives and whom it tells.
+        build: makes the method's part and names its parents (role -> checkpoint id).
+        teacher: the source behind `student: {from: teacher}`.
+
+    Raises:
+        Interrupted: stopped by request; a checkpoint was saved.
+        RunError: out of memory (with what to lower), or a loss that exploded.
+    """
+    spec: TrainerSpec = config.trainer
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    set_seed(config.seed)
+    setting = _prepare(config, job, teacher)
+    method, parents = build(setting)
+    trainer = _make_trainer(setting, method)
+    checkpoint = newest_checkpoint(job.folder) if job.resume else None
+    if checkpoint is not None:
+        job.reporter.say(f"resuming from {checkpoint.name}")
+    job.reporter.stage("training", setting.plan.steps)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise _memory_advice(setting, error) from error
+    watcher: Watcher = next(
+        c for c in trainer.callback_handler.callbacks if isinstance(c, Watcher)
+    )
+    if watcher.stopped and trainer.state.global_step < setting.plan.steps:
+        raise Interrupted("stopped by request")
+    folder = _save(trainer, setting, watcher)
+    info = {
+        "tokens": setting.plan.tokens,
+        "labelled": setting.plan.labelled,
+        "padding_share": round(setting.plan.padding_share, 4),
+        "data": setting.train.fingerprint,
+        "shares": setting.plan.share,
+        **watcher.final,
+    }
+    return Outcome(
+        folder, trainer.state.global_step, {"student": setting.start.id, **parents}, info
+    )
+
+
+def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
+    spec = config.trainer
+    job.reporter.stage("loading", 1)
+    start = make_student(config.student, teacher, job.paths, dtype=spec.dtype)
+    device = pick_device(spec.device)
+    student = load_model(
+        start.path, job.paths, dtype=spec.dtype, device=device,
+        trust_remote_code=config.student.trust_remote_code,
+    )  # fmt: skip
+    tokenizer = load_tokenizer(start.path, job.paths)
+    fallback = load_tokenizer(teacher, job.paths) if teacher else None
+    set_chat_template(tokenizer, config.data, fallback)
+    if config.student.lora:
+        student = _with_adapter(student, config)
+    training, heldout = load_chats(config.data, tokenizer)
+    plan = make_plan(training.rows, config.data, spec, config.seed, job.world)
+    kinds = sorted({row.kind for row in training.rows})
+    for report in training.reports:
+        job.reporter.say(report.line())
+    job.reporter.say(
+        f"{plan.steps} steps, {plan.tokens} tokens, {plan.padding_share:.1%} padding"
+    )
+    return Setting(
+        config, job, start, student, tokenizer, training, heldout, kinds, plan, device
+    )
+
+
+def _with_adapter(student: Any, config: TrainConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = config.student.lora
+    assert lora is not None
+    return get_peft_model(
+        student,
+        LoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,  # type: ignore[arg-type]
+            target_modules=lora.target_modules, task_type="CAUSAL_LM",
+        ),
+    )  # fmt: skip
+
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "adafactor": "adafactor", "sgd": "sgd",
+}  # fmt: skip
+
+
+def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: str) -> Any:
+    """Our trainer settings as transformers'."""
+    spec = config.trainer
+    on_cpu = device == "cpu"
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=plan.steps,
+        per_device_train_batch_size=spec.batch_size,
+        gradient_accumulation_steps=spec.accumulation,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=spec.schedule,
+        warmup_steps=int(spec.warmup_ratio * plan.steps),
+        weight_decay=spec.weight_decay,
+        optim=_OPTIMIZERS[spec.optimizer],
+        max_grad_norm=spec.max_grad_norm,
+        activation_checkpointing=spec.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if spec.save_every else "no",
+        save_steps=spec.save_every or 500,
+        save_total_limit=spec.keep,
+        seed=config.seed,
+        use_cpu=on_cpu,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=not on_cpu,
+        disable_tqdm=True,
+        report_to=[],
+        average_tokens_across_devices=True,
+        label_names=["labels"],
+    )
+
+
+def _make_trainer(setting: Setting, method: Method) -> DistillTrainer:
+    config, job = setting.config, setting.job
+    trainer = DistillTrainer(
+        model=setting.student,
+        args=training_arguments(config, job.folder, setting.plan, setting.device),
+        method=method,
+        plan=setting.plan,
+        dataset=setting.train,
+        collator=Collator(setting.tokenizer.pad_token_id, setting.kinds),
+        max_loss=config.trainer.max_loss,
+        rank=job.rank,
+        world=job.world,
+        processing_class=setting.tokenizer,
+        callbacks=[Watcher(setting)],
+    )
+    return trainer
+
+
+class Watcher(TrainerCallback):  # type: ignore[misc]
+    """Reports steps, measures held-out loss, carries out stop and pause."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.stopped = False
+        self.final: dict[str, Any] = {}
+        self.best = float("inf")
+        self.curves: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Held-out loss before the first step."""
+        if state.global_step == 0:
+            self._heldout(kwargs["model"], 0)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """One point a step on every curve."""
+        names = {"grad_norm", "learning_rate", "loss", "kl", "ce", "attention", "router",
+                 "tokens_per_second"}  # fmt: skip
+        values = {name: float(value) for name, value in (logs or {}).items() if name in names}
+        if "loss" in values:
+            values["memory_gb"] = memory_gb(self.setting.device)
+            self.setting.job.reporter.advance(state.global_step, **values)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Measure when due; stop with a checkpoint when asked."""
+        every = self.setting.config.trainer.eval_every
+        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
+            self._heldout(kwargs["model"], state.global_step)
+        try:
+            self.setting.job.reporter.check()
+        except Interrupted:
+            self.stopped = True
+        if self.setting.job.world > 1:
+            self.stopped = _any_process(self.stopped)
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Held-out loss after the last step."""
+        if state.global_step == state.max_steps:
+            self._heldout(kwargs["model"], state.global_step)
+            self.final = dict(self.curves)
+
+    def _heldout(self, model: Any, step: int) -> None:
+        if not self.setting.heldout.rows:
+            return
+        self.curves = heldout_losses(model, self.setting)
+        self.setting.job.reporter.advance(step, **self.curves)
+
+
+def _any_process(flag: bool) -> bool:
+    """Whether any process wants this, so that all stop at the same step."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return flag
+    votes: list[bool] = [False] * dist.get_world_size()
+    dist.all_gather_object(votes, flag)
+    return any(votes)
+
+
+def memory_gb(device: str) -> float:
+    """Peak memory so far in GiB: of the accelerator, or of the process on a CPU."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated()) / 2**30
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 2**30
+
+
+@torch.no_grad()
+def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[str, float]:
+    """`<kind>_loss`: mean next-token loss over held-out labelled positions, in nats."""
+    training = model.training
+    model.eval()
+    order = sorted(range(len(setting.heldout)), key=lambda i: len(setting.heldout.rows[i]))
+    collator = Collator(setting.tokenizer.pad_token_id, _kinds(setting.heldout))
+    sums: dict[str, list[float]] = {}
+    for start in range(0, len(order), batch_size):
+        rows = [setting.heldout[i] for i in order[start : start + batch_size]]
+        for kind in {row["kind"] for row in rows}:
+            batch = collator([row for row in rows if row["kind"] == kind])
+            loss, count = _next_token_sum(model, batch)
+            known = sums.setdefault(kind, [0.0, 0.0])
+            known[0] += loss
+            known[1] += count
+    model.train(training)
+    return {f"{kind}_loss": total / max(count, 1) for kind, (total, count) in sums.items()}
+
+
+def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
+    device = next(model.parameters()).device
+    mask = labelled_positions(batch["labels"]).to(device)
+    base = backbone(model)
+    hidden = base(
+        input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device),
+        use_cache=False,
+    ).last_hidden_state  # fmt: skip
+    targets = next_tokens(batch["labels"].to(device), mask)
+    _, parts = fused_loss(
+        hidden[mask], head_of(model), mix=Mix(ce_weight=1.0, kl_weight=0.0), targets=targets
+    )
+    assert parts.ce is not None
+    return float(parts.ce), int(mask.sum())
+
+
+def _kinds(data: Dataset) -> list[str]:
+    return sorted({row.kind for row in data.rows})
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; a process can die half-way through."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and _is_whole(path):
+            found.append((int(number), path))
+    return max(found)[1] if found else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        json.loads((path / "trainer_state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(path.glob("*.safetensors")) or (path / "pytorch_model_fsdp_0").exists()
+
+
+def _save(trainer: DistillTrainer, setting: Setting, watcher: Watcher) -> Path:
+    """The final weights in `final/`, all or nothing; step checkpoints go once they are."""
+    job = setting.job
+    folder, scratch = job.folder / "final", job.folder / ".final"
+    if job.is_main:
+        shutil.rmtree(scratch, ignore_errors=True)
+    trainer.save_model(str(scratch))
+    if job.is_main:
+        setting.tokenizer.save_pretrained(scratch)
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+        if not setting.config.trainer.save_every:
+            for path in job.folder.glob("checkpoint-*"):
+                shutil.rmtree(path, ignore_errors=True)
+    return folder
+
+
+def _memory_advice(setting: Setting, error: Exception) -> KDHarnessError:
+    spec = setting.config.trainer
+    advice: Sequence[str]
+    if spec.batch_size > 1:
+        half = spec.batch_size // 2
+        advice = [
+            f"set trainer.batch_size: {half} and trainer.accumulation: "
+            f"{spec.accumulation * spec.batch_size // half} (the gradient stays the same)"
+        ]
+    elif not spec.gradient_checkpointing:
+        advice = ["set trainer.gradient_checkpointing: true"]
+    else:
+        advice = [f"set data.max_length: {setting.config.data.max_length // 2}, or use student.lora"]
+    return RunError(f"out of memory: {str(error).splitlines()[0]}", hint="; ".join(advice))
