@@ -40,24 +40,28 @@ class Answer:
     truncated: bool
 
 
+def load_chat_model(path: Path) -> tuple[Any, Any]:
+    """Load model and tokenizer from a folder, or from one GGUF file, in single precision."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+    folder = str(path.parent if gguf else path)
+    # Left padding: the answer must follow the prompt, not its padding.
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **gguf)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf), tokenizer
+
+
 class Teacher:
     """A chat model of transformers that answers many prompts at once, greedily."""
 
     def __init__(self, path: Path) -> None:
-        """Load a folder of weights, or one GGUF file, in single precision."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
-        folder = str(path.parent if gguf else path)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **gguf)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf)
-        self.model.eval()
-        # Left padding: the answer must follow the prompt, not its padding.
-        self.tokenizer.padding_side = "left"
-        self.end = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
-        if self.tokenizer.chat_template is None or self.end in (None, self.tokenizer.unk_token_id):
+        """Load the model; one that doesn't end its turns in the known way is refused."""
+        self.model, self.tokenizer = load_chat_model(path)
+        end = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        if self.tokenizer.chat_template is None or end in (None, self.tokenizer.unk_token_id):
             raise SystemExit(f"{path}: a chat template that ends turns by {END_OF_TURN} is needed")
+        self.end = int(end)
 
     def encode(self, prompt: str) -> str:
         """The text the model sees: the prompt in the chat template, up to the answer."""
