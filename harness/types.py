@@ -232,7 +232,9 @@ class GenerationRequest:
     """A chat to continue. `temperature` below 1e-4 means greedy.
 
     `choices` are first tokens whose log-probability is wanted even where they are not among the
-    top ones; an engine that sees the whole distribution adds them, an endpoint cannot.
+    top ones; an engine that sees the whole distribution adds them, an endpoint cannot. `stops`
+    are texts after which nothing matters any more; an engine may end there, keeping them, or
+    ignore them.
     """
 
     messages: tuple[Message, ...]
@@ -241,6 +243,7 @@ class GenerationRequest:
     seed: int = 0
     top_logprobs: int = 0
     choices: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,23 @@ class Reply:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What an engine was found to be able to do, before anything is asked of it.
+
+    `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
+    (None where it is not told), `note` says in a line what a user should know.
+    """
+
+    reachable: bool
+    model_known: bool | None = None
+    logprobs: bool = False
+    context: int | None = None
+    models: tuple[str, ...] = ()
+    seconds: float = 0.0
+    note: str = ""
+
+
 class Engine(Protocol):
     """Something that continues chats: a local model or an OpenAI-compatible endpoint."""
 
@@ -268,8 +288,32 @@ class Engine(Protocol):
         """How the engine is shown, stored and told from others, such as `openai:gpt-x`."""
         ...
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether asking the same again at temperature 0 cannot help."""
+        ...
+
+    def probe(self, *, logprobs: bool = False) -> Probe:
+        """What it can do; `logprobs` says whether they will be needed.
+
+        Raises:
+            JudgeError: it cannot be used at all, with what to do.
+        """
+        ...
+
+    def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
+        """(tokens, US dollars) that requests may cost; None where no price is known."""
+        ...
+
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
-        """Yield (index, reply) in any order, each as soon as it is finished."""
+        """Yield (index, reply) in any order, each as soon as it is finished.
+
+        Ends early when the budget or the total time is used up, or after `stop_soon`.
+        """
+        ...
+
+    def stop_soon(self) -> None:
+        """Start nothing new: `stream` yields what is on its way, and ends."""
         ...
 
     def close(self) -> None:
@@ -325,6 +369,7 @@ class JudgeCall:
     temperature: float = 0.0
     top_logprobs: int = 0
     choices: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
