@@ -207,7 +207,9 @@ def paired_difference(
     shares = a[:, 0] / a[:, 1].sum() - b[:, 0] / b[:, 1].sum()
     p = _sign_flip(shares, flips, seed)
     spread = float(np.std(shares * n, ddof=1))
-    return Difference(value, min(low, value), max(high, value), p, n, questions_needed(value, spread))
+    return Difference(
+        value, min(low, value), max(high, value), p, n, questions_needed(value, spread)
+    )
 
 
 def _sign_flip(shares: Floats, flips: int, seed: int) -> float:

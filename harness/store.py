@@ -335,7 +335,7 @@ class Store:
         revision: str | None = None,
     ) -> list[Judgment]:
         """Judgments, failures included, narrowed by what is given."""
-        sql, args = "SELECT * FROM judgments", []
+        sql, args = "SELECT * FROM judgments", list[Any]()
         wanted = {"checkpoint": checkpoint, "bench": bench, "judge": judge, "revision": revision}
         for name, value in wanted.items():
             if value is not None:

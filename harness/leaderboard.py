@@ -1,0 +1,367 @@
+"""Checkpoints x benchmarks x metrics, derived from stored judgments.
+
+Scores are computed once for each state of a group of judgments and kept in the store's cache,
+which is safe to lose. A group is one checkpoint under one benchmark revision and one judge; how
+often it was written to is its state. numpy is loaded only when something must be computed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import SCORERS, resolve
+from kdharness.harness.score_rows import Row, ScoreContext, counted_once
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, MetricValue, Score
+
+if TYPE_CHECKING:
+    from kdharness.harness.scoring import Difference
+
+SCORING_VERSION = "1"
+"""Part of every cache key: raise it when a formula changes."""
+
+LOWER_IS_BETTER = ("_loss", "_kl")
+COLUMNS = (
+    "checkpoint", "method", "bench", "metric", "value", "ci_low", "ci_high", "n", "n_failed",
+    "judge", "flags",
+)  # fmt: skip
+LEGEND = {
+    "subset": "a fixed subset of so many items, not the whole benchmark",
+    "references": "judged with other than the corrected reference answers",
+    "discrete": "the judge's token was read, not its log-probabilities",
+    "lc": "which variant of the length-controlled fit",
+    "C": "the fit's inverse regularisation strength",
+    "baseline": "compared with another baseline than the benchmark's own",
+    "template": "judged with another prompt than the benchmark's own",
+    "max_new_tokens": "answers were limited to so many tokens",
+    "verdict_tokens": "the judge's replies were limited to so many tokens",
+    "seed": "answers were sampled with this seed",
+    "same-answer": "one text answered several different prompts",
+    "talks-to-judge": "answers that address the judge or imitate a verdict",
+    "empty": "empty answers",
+    "truncated": "answers cut off at the token limit",
+    "other-language": "answers in another script than the question",
+    "judge": "what the judge's report card says: untested, toy, near-chance, or its weakness",
+    "contaminated": "training data of this checkpoint holds benchmark prompts",
+    "as-published": "read as the benchmark's own scripts read it",
+    "few-agree": "the panel's judges hardly agree",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Judgments of one checkpoint on one benchmark revision by one judge."""
+
+    checkpoint: str
+    bench: str
+    revision: str
+    judge: str
+    changes: int
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller figure is a better one."""
+    return metric.endswith(LOWER_IS_BETTER) or metric == "loss_rate"
+
+
+def leaderboard(
+    store: Store,
+    paths: Paths | None = None,
+    *,
+    checkpoints: Iterable[str] | None = None,
+    benches: Iterable[str] | None = None,
+    as_published: bool = False,
+    panels: bool = True,
+) -> list[Score]:
+    """Every figure of the store, one `Score` a checkpoint x benchmark x metric x judge.
+
+    Args:
+        paths: where pulled assets lie; without them the length-controlled win rate is the
+            difficulty-free one.
+        checkpoints, benches: only these, by name or id.
+        as_published: count rows as the benchmarks' own scripts would.
+        panels: add rows for the mean of several judges.
+    """
+    known = {c.id: c for c in store.checkpoints()}
+    wanted = set(checkpoints) if checkpoints is not None else None
+    chosen = set(benches) if benches is not None else None
+    groups = [
+        group
+        for group in (Group(**row) for row in store.judgment_groups())
+        if group.checkpoint in known
+        and (wanted is None or bool({group.checkpoint, known[group.checkpoint].name} & wanted))
+        and (chosen is None or group.bench in chosen)
+    ]
+    notes = store.bench_notes()
+    groups = _newest_revisions(groups, notes)
+    figures = _figures(store, paths, groups, notes, as_published)
+    if panels:
+        _add_panels(store, paths, groups, figures, notes, as_published)
+    cards = store.cards()
+    scores: list[Score] = []
+    for group, values in figures.items():
+        checkpoint = known[group.checkpoint]
+        flags = group_flags(group, notes, cards, as_published)
+        scores += [_score(checkpoint, group, value, flags) for value in values]
+    return sorted(scores, key=lambda s: (s.bench, s.judge, s.checkpoint))
+
+
+def _newest_revisions(
+    groups: Sequence[Group], notes: dict[tuple[str, str, str], dict[str, Any]]
+) -> list[Group]:
+    """Of revisions with the same marks, the one used last: the older one's data has changed."""
+    newest: dict[tuple[str, str, str, tuple[str, ...]], tuple[float, Group]] = {}
+    for group in groups:
+        note = notes.get(("", group.bench, group.revision), {})
+        key = (group.checkpoint, group.bench, group.judge, tuple(note.get("flags", ())))
+        used = float(note.get("used", 0.0))
+        if key not in newest or newest[key][0] <= used:
+            newest[key] = (used, group)
+    return [group for _, group in newest.values()]
+
+
+def group_flags(
+    group: Group,
+    notes: dict[tuple[str, str, str], dict[str, Any]],
+    cards: dict[str, dict[str, Any]],
+    as_published: bool,
+) -> tuple[str, ...]:
+    """Marks of a benchmark's revision, of the answers, and of the judge."""
+    flags = list(notes.get(("", group.bench, group.revision), {}).get("flags", ()))
+    flags += notes.get((group.checkpoint, group.bench, group.revision), {}).get("flags", ())
+    if group.judge != "exact":
+        flags += judge_flags(group.judge, cards)
+    if as_published:
+        flags.append("as-published")
+    return tuple(dict.fromkeys(flags))
+
+
+def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
+    """What the report card says; a judge without one is untested, a published one is neither."""
+    if judge.startswith(("published:", "panel:")):
+        return []
+    card = cards.get(judge)
+    if card is None:
+        return ["judge:toy" if judge.startswith("local:") else "judge:untested"]
+    return [f"judge:{label}" for label in card.get("labels", ())]
+
+
+def _score(
+    checkpoint: Checkpoint, group: Group, value: MetricValue, flags: tuple[str, ...]
+) -> Score:
+    return Score(
+        checkpoint=checkpoint.name, run=checkpoint.run, method=checkpoint.method,
+        bench=group.bench, metric=value.metric, value=value.value, ci_low=value.ci_low,
+        ci_high=value.ci_high, n=value.n, n_failed=value.n_failed, judge=group.judge,
+        flags=tuple(dict.fromkeys([*flags, *value.flags])),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- derived, and cached
+
+
+def _figures(
+    store: Store,
+    paths: Paths | None,
+    groups: Sequence[Group],
+    notes: dict[tuple[str, str, str], dict[str, Any]],
+    as_published: bool,
+) -> dict[Group, list[MetricValue]]:
+    """The figures of each group, from the cache where its state is unchanged."""
+    cached = store.cached_scores()
+    outside = _asset_state(paths)
+    figures: dict[Group, list[MetricValue]] = {}
+    fresh: list[tuple[str, str, str]] = []
+    for group in groups:
+        key = "|".join(
+            [group.checkpoint, group.bench, group.revision, group.judge, str(as_published)]
+        )
+        note = notes.get(("", group.bench, group.revision), {})
+        state = f"{SCORING_VERSION}:{group.changes}:{outside}:{note.get('scorer', '')}"
+        known = cached.get(key)
+        if known is not None and known[0] == state:
+            figures[group] = [_decode(value) for value in json.loads(known[1])]
+            continue
+        rows = [Row._make(row) for row in store.judgment_rows(
+            group.checkpoint, group.bench, group.revision, group.judge
+        )]  # fmt: skip
+        figures[group] = score_rows(rows, group.bench, note, paths, as_published)
+        encoded = json.dumps([_encode(value) for value in figures[group]])
+        fresh.append((key, state, encoded))
+    if fresh:
+        store.cache_scores(fresh)
+    return figures
+
+
+def score_rows(
+    rows: Sequence[Row],
+    bench: str,
+    note: dict[str, Any],
+    paths: Paths | None,
+    as_published: bool = False,
+) -> list[MetricValue]:
+    """The figures of some rows by their benchmark's scorer."""
+    if not rows:
+        return []
+    name = str(note.get("scorer") or (bench if bench in SCORERS else "file"))
+    scorer = resolve(SCORERS, name, "scorer")
+    context = ScoreContext(
+        as_published=as_published, asset=lambda a, n: _asset(paths, a, n), note=note
+    )
+    values: list[MetricValue] = scorer(rows, context)
+    return values
+
+
+def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:
+    """A pulled file, or None; scorers do without, and say so."""
+    if paths is None:
+        return None
+    path = paths.assets / asset / name
+    return path if path.exists() else None
+
+
+def _asset_state(paths: Paths | None) -> str:
+    """Changes when the files that scorers may use do."""
+    if paths is None:
+        return "-"
+    folder = paths.assets / "alpaca-eval-lc"
+    if not folder.is_dir():
+        return "-"
+    return ",".join(
+        f"{path.name}:{path.stat().st_mtime_ns}" for path in sorted(folder.glob("*.csv"))
+    )
+
+
+def _encode(value: MetricValue) -> list[Any]:
+    return [value.metric, value.value, value.ci_low, value.ci_high, value.n, value.n_failed,
+            list(value.flags)]  # fmt: skip
+
+
+def _decode(value: list[Any]) -> MetricValue:
+    metric, figure, low, high, n, failed, flags = value
+    return MetricValue(metric, figure, low, high, n, failed, tuple(flags))
+
+
+# ---------------------------------------------------------------- panels
+
+
+def _add_panels(
+    store: Store,
+    paths: Paths | None,
+    groups: Sequence[Group],
+    figures: dict[Group, list[MetricValue]],
+    notes: dict[tuple[str, str, str], dict[str, Any]],
+    as_published: bool,
+) -> None:
+    """The mean of several judges, where a checkpoint has more than one."""
+    teams: dict[tuple[str, str, str], list[Group]] = {}
+    for group in groups:
+        if group.judge != "exact":
+            teams.setdefault((group.checkpoint, group.bench, group.revision), []).append(group)
+    teams = {key: team for key, team in teams.items() if len(team) > 1}
+    if not teams:
+        return
+    from kdharness.harness.panels import panel_figures
+
+    for (checkpoint, bench, revision), team in teams.items():
+        members = "+".join(group.judge for group in team)
+        panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
+        rows = {
+            group.judge: [Row._make(row) for row in store.judgment_rows(
+                checkpoint, bench, revision, group.judge
+            )]
+            for group in team
+        }  # fmt: skip
+        note = notes.get(("", bench, revision), {})
+        figures[panel] = panel_figures(
+            rows,
+            partial(score_rows, bench=bench, note=note, paths=paths, as_published=as_published),
+        )
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def compare(
+    store: Store, first: str, second: str, bench: str, metric: str, judge: str | None = None
+) -> Difference | None:
+    """The paired difference of two checkpoints (first minus second) in one figure.
+
+    Works for every figure that is a weighted mean of its rows: ratings, turns, categories,
+    win rates, exact metrics, losses.
+    """
+    from kdharness.harness.scoring import paired_difference
+
+    sides = [store.checkpoint(first), store.checkpoint(second)]
+    if sides[0] is None or sides[1] is None:
+        return None
+    found: list[dict[tuple[str, str], list[Row]]] = []
+    for side in sides:
+        assert side is not None
+        table: dict[tuple[str, str], list[Row]] = {}
+        for group in store.judgment_groups():
+            if group["checkpoint"] == side.id and group["bench"] == bench:
+                if judge is not None and group["judge"] != judge:
+                    continue
+                rows = store.judgment_rows(side.id, bench, group["revision"], group["judge"])
+                table[group["revision"], group["judge"]] = [Row._make(row) for row in rows]
+        found.append(table)
+    # Only the same items under the same judge can be paired.
+    shared = [key for key in found[0] if key in found[1]]
+    if not shared:
+        return None
+    key = max(shared, key=lambda k: len(found[0][k]))
+    return paired_difference(*(question_sums(table[key], metric) for table in found))
+
+
+def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, float]]:
+    """Question -> (sum, weight) of the rows that a metric's mean is made of."""
+    kept = [row for row in counted_once(rows) if row.value is not None]
+    if metric.startswith("turn_"):
+        kept = [row for row in kept if row.turn == int(metric.removeprefix("turn_"))]
+    elif metric.startswith("category:"):
+        kept = [row for row in kept if row.category == metric.removeprefix("category:")]
+    elif any(row.metric == metric for row in kept):
+        kept = [row for row in kept if row.metric == metric]
+    table: dict[str, list[float]] = {}
+    for row in kept:
+        cell = table.setdefault(row.item, [0.0, 0.0])
+        value = row.value or 0.0
+        cell[0] += 100 * (value - 1) if row.metric == "preference" else value
+        cell[1] += row.weight
+    return {item: (cell[0], cell[1]) for item, cell in table.items()}
+
+
+def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
+    """Figures that the intervals do not let one rank: each overlaps the one above it.
+
+    Returns the (checkpoint, bench, metric, judge) of every score whose interval reaches the
+    next better one's estimate.
+    """
+    tables: dict[tuple[str, str, str], list[Score]] = {}
+    for score in scores:
+        if score.value is not None:
+            tables.setdefault((score.bench, score.metric, score.judge), []).append(score)
+    found: set[tuple[str, str, str, str]] = set()
+    for (bench, metric, judge), table in tables.items():
+        table.sort(key=lambda s: s.value or 0.0, reverse=not is_lower_better(metric))
+        for better, worse in pairwise(table):
+            if better.ci_low is None or worse.ci_low is None:
+                continue
+            if better.ci_high is None or worse.ci_high is None:
+                continue
+            if better.ci_low <= worse.ci_high and worse.ci_low <= better.ci_high:
+                found |= {(s.checkpoint, bench, metric, judge) for s in (better, worse)}
+    return found
+
+
+def renamed(scores: Iterable[Score], names: dict[str, str]) -> list[Score]:
+    """Scores with checkpoints shown under other names."""
+    return [replace(s, checkpoint=names.get(s.checkpoint, s.checkpoint)) for s in scores]
