@@ -1,0 +1,321 @@
+"""AlpacaEval 1 and 2: 805 instructions, each answer against a baseline's.
+
+Templates and their settings are read from the pulled asset (or a user's own config), in the
+format alpaca_eval keeps them in; its `model_name` is ignored, the judge is the SPEC's.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from kdharness.harness.assets import asset_file
+from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.errors import ConfigError, DataError, JudgeError
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import (
+    Answer,
+    Finish,
+    Item,
+    JudgeCall,
+    JudgmentStatus,
+    Reply,
+    Verdict,
+)
+from kdharness.judges.base import Benchmark, fill, rating_verdict, revision_flags, subset
+from kdharness.judges.verdicts import (
+    UNREADABLE,
+    cut_thinking,
+    read_first_token,
+    read_ranking,
+    read_token,
+    unswitch,
+)
+
+JUDGES_ASSET = "alpaca-eval-judges"
+ANSWER_TOKENS = 2048
+PARSERS = ("logprob_parser", "ranking_parser", "regex_parser")
+_ROLE = re.compile(r"<\|im_start\|>(\w+)\s*\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
+
+
+def is_switched(instruction: str) -> bool:
+    """Whether the baseline is shown second: fixed by the instruction, as upstream seeds it."""
+    seeded = random.Random(f"is_switched_outputs{instruction}0")
+    return seeded.choices([False, True], k=1)[0]
+
+
+@dataclass(frozen=True)
+class JudgeTemplate:
+    """One evaluator config: the template's messages and how its reply is read."""
+
+    name: str
+    messages: tuple[tuple[str, str], ...]
+    parser: str
+    first: str = "m"
+    second: str = "M"
+    binarize: bool = False
+    patterns: tuple[tuple[float, str], ...] = ()
+    max_tokens: int = 1
+    temperature: float = 0.0
+    top_logprobs: int = 0
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether an endpoint without log-probabilities cannot serve it."""
+        return self.parser == "logprob_parser"
+
+    def chat(self, fields: dict[str, str]) -> tuple[dict[str, str], ...]:
+        """The messages with their fields filled in, in a single pass each."""
+        return tuple(
+            {"role": role, "content": fill(text, fields).strip()} for role, text in self.messages
+        )
+
+    def read(self, reply: Reply) -> Verdict:
+        """The preference for the order that was shown."""
+        if self.parser == "ranking_parser":
+            return read_ranking(reply.text)
+        if self.parser == "regex_parser":
+            return _first_pattern(cut_thinking(reply.text), self.patterns)
+        if not self.top_logprobs:
+            return read_token(reply.text, self.first, self.second)
+        verdict = read_first_token(reply.top_logprobs, self.first, self.second)
+        if self.binarize and verdict.value is not None:
+            return Verdict(verdict.status, 1.0 if verdict.value < 1.5 else 2.0)
+        return verdict
+
+
+def _first_pattern(text: str, patterns: Sequence[tuple[float, str]]) -> Verdict:
+    """The value whose pattern matches earliest."""
+    found = [
+        (match.start(), value) for value, p in patterns if (match := re.search(p, text)) is not None
+    ]
+    if not found:
+        return UNREADABLE
+    value = min(found)[1]
+    return Verdict(JudgmentStatus.OK, 1.5 if value == 0 else value)
+
+
+def load_template(paths: Paths, name: str) -> JudgeTemplate:
+    """An evaluator config by its name in the pulled asset, or from a user's YAML file.
+
+    Raises:
+        ConfigError: no such config, or one that asks for what is not supported here.
+        AssetError: the asset has not been pulled.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+    else:
+        path = asset_file(paths, JUDGES_ASSET, f"evaluators_configs/{name}/configs.yaml")
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        key = name if name in entries else next(iter(entries))
+        entry = dict(entries[key])
+        template = str(entry["prompt_template"])
+        parser = str(entry["fn_completion_parser"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration, ValueError) as error:
+        raise ConfigError(f"not an evaluator config: {error}", where=str(path)) from error
+    if parser not in PARSERS or int(entry.get("batch_size", 1)) != 1:
+        raise ConfigError(
+            f"the evaluator config {key!r} uses {parser} with batch size "
+            f"{entry.get('batch_size', 1)}",
+            where=str(path),
+            hint=f"supported: batch size 1 with {', '.join(PARSERS)}",
+        )
+    return _template(str(key), entry, _template_text(path, template), parser)
+
+
+def _template_text(config: Path, template: str) -> str:
+    """A prompt template: beside its config, or relative to the folder of all configs."""
+    for folder in (config.parent, config.parent.parent):
+        path = folder / template
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise ConfigError(f"prompt template {template} not found", where=str(config))
+
+
+def _template(key: str, entry: dict[str, Any], text: str, parser: str) -> JudgeTemplate:
+    messages = tuple((role, body) for role, body in _ROLE.findall(text)) or (("user", text),)
+    settings = entry.get("completions_kwargs") or {}
+    reading = entry.get("completion_parser_kwargs") or {}
+    first = str(reading.get("numerator_token", "m"))
+    others = [str(t) for t in reading.get("denominator_tokens", ["m", "M"]) if str(t) != first]
+    patterns = tuple(
+        (float(value), str(pattern))
+        for value, pattern in (reading.get("outputs_to_match") or {}).items()
+    )
+    return JudgeTemplate(
+        name=key,
+        messages=messages,
+        parser=parser,
+        first=first,
+        second=others[0] if others else "M",
+        binarize=bool(reading.get("is_binarize", True)) and parser == "logprob_parser",
+        patterns=patterns,
+        max_tokens=int(settings.get("max_tokens", 100)),
+        temperature=float(settings.get("temperature", 0.0)),
+        top_logprobs=int(settings.get("top_logprobs", 5)) if parser == "logprob_parser" else 0,
+    )
+
+
+class AlpacaEval(Benchmark):
+    """What the two versions share."""
+
+    answers_as: ClassVar[str] = "alpaca-eval"
+    needs_judge: ClassVar[bool] = True
+    judge_metric: ClassVar[str] = "preference"
+    judge_config: ClassVar[str] = ""
+    baseline_name: ClassVar[str] = ""
+    baseline_file: ClassVar[tuple[str, str]] = ("", "")
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        template: JudgeTemplate,
+        baseline: dict[str, str],
+        against: str,
+        **rest: Any,
+    ) -> None:
+        super().__init__(items, **rest)
+        self.template = template
+        self.baseline = baseline
+        self.against = against
+        self._rest = rest
+        self.needs_logprobs = template.needs_logprobs and template.top_logprobs > 0
+        self.pairwise_with = against if not baseline else ""
+
+    @classmethod
+    def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> AlpacaEval:
+        """Instructions, baseline outputs and template from pulled assets."""
+        instructions = read_outputs(
+            asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")
+        )
+        everything = [
+            Item(
+                id=str(index), category=str(row.get("dataset", "")),
+                turns=(str(row["instruction"]),),
+                max_new_tokens=config.max_new_tokens or ANSWER_TOKENS,
+            )
+            for index, row in enumerate(instructions)
+        ]  # fmt: skip
+        items = subset(everything, config.limit)
+        flags = revision_flags(config, items, len(everything))
+        template = load_template(paths, config.judge_config or cls.judge_config)
+        if template.name != cls.judge_config:
+            flags.append(f"template:{template.name}")
+        baseline: dict[str, str] = {}
+        against = cls.baseline_name
+        if config.baseline and config.baseline != against:
+            against = config.baseline
+            flags.append(f"baseline:{against}")
+        else:
+            rows = read_outputs(asset_file(paths, *cls.baseline_file))
+            outputs = {str(row["instruction"]): str(row["output"]) for row in rows}
+            baseline = {i.id: outputs[i.turns[0]] for i in items if i.turns[0] in outputs}
+        fixed = [cls.name, repr(template), against, sorted(baseline.items()), config.seed]
+        return cls(
+            items, template, baseline, against, fixed=fixed, flags=flags, total=len(everything)
+        )
+
+    def for_judge(self, logprobs: bool, allow_discrete: bool) -> AlpacaEval:
+        """The benchmark as a judge with or without log-probabilities can serve it.
+
+        Raises:
+            JudgeError: it cannot, and the discrete reading was not asked for.
+        """
+        if logprobs or not self.template.needs_logprobs:
+            return self
+        if not allow_discrete:
+            raise JudgeError(
+                f"{self.name} reads log-probabilities, and this judge returns none",
+                hint="use --discrete to read the token itself (marked as such in the result)",
+            )
+        # Reasoning models need room to think before the one token that counts.
+        template = replace(self.template, top_logprobs=0, temperature=0.0, max_tokens=2048)
+        rest = dict(self._rest)
+        rest["fixed"] = [*rest.get("fixed", []), "discrete"]
+        rest["flags"] = [*rest.get("flags", []), "discrete"]
+        return type(self)(self.items, template, self.baseline, self.against, **rest)
+
+    def judge_calls(
+        self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
+    ) -> list[JudgeCall]:
+        """One call an instruction; which side comes first depends on the instruction."""
+        outputs = {a.item: a.text for a in baseline if a.turn == 1} or self.baseline
+        calls = []
+        for answer in answers:
+            if answer.item not in self._by_id or answer.item not in outputs:
+                continue
+            calls.append(self._call(self.item(answer.item), answer, outputs[answer.item]))
+        return calls
+
+    def _call(self, item: Item, answer: Answer, base: str) -> JudgeCall:
+        instruction = item.turns[0]
+        switched = is_switched(instruction)
+        shown = (answer.text, base) if switched else (base, answer.text)
+        fields = {"instruction": instruction, "output_1": shown[0], "output_2": shown[1]}
+        info: dict[str, Any] = {
+            "len_1": len(base), "len_2": len(answer.text), "switched": switched,
+        }  # fmt: skip
+        if base == answer.text:
+            info["equal"] = True
+        if answer.finish is Finish.LENGTH:
+            info["truncated"] = True
+        tokens = (self.template.first, self.template.second)
+        return JudgeCall(
+            item=item.id, turn=1, category=item.category, metric="preference",
+            messages=self.template.chat(fields), answer=answer.id, baseline=self.against,
+            max_tokens=self.template.max_tokens, temperature=self.template.temperature,
+            top_logprobs=self.template.top_logprobs,
+            choices=tokens if self.template.top_logprobs else (), info=info,
+        )  # fmt: skip
+
+    def settled(self, call: JudgeCall) -> Verdict | None:
+        """Equal outputs are a draw without a call."""
+        return Verdict(JudgmentStatus.OK, 1.5) if call.info.get("equal") else None
+
+    def read(self, call: JudgeCall, reply: Reply) -> Verdict:
+        """The preference for (baseline, model), whatever order was shown."""
+        verdict = rating_verdict(self.template.read(reply), reply)
+        return unswitch(verdict, bool(call.info.get("switched")))
+
+
+class AlpacaEval1(AlpacaEval):
+    """Version 1: ranked lists, against text_davinci_003."""
+
+    name: ClassVar[str] = "alpaca-eval-1"
+    judge_config: ClassVar[str] = "alpaca_eval_gpt4"
+    baseline_name: ClassVar[str] = "text_davinci_003"
+    baseline_file: ClassVar[tuple[str, str]] = ("alpaca-eval-1", "alpaca_eval.json")
+
+
+class AlpacaEval2(AlpacaEval):
+    """Version 2: one token's log-probabilities, against gpt4_1106_preview."""
+
+    name: ClassVar[str] = "alpaca-eval-2"
+    judge_config: ClassVar[str] = "weighted_alpaca_eval_gpt4_turbo"
+    baseline_name: ClassVar[str] = "gpt4_1106_preview"
+    baseline_file: ClassVar[tuple[str, str]] = ("alpaca-eval", "alpaca_eval_gpt4_baseline.json")
+
+
+def read_outputs(path: Path) -> list[dict[str, Any]]:
+    """A JSON list of model outputs, as alpaca_eval keeps them.
+
+    Raises:
+        DataError: not a list of objects with an instruction and an output.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"not a JSON list of outputs: {error}", where=str(path)) from error
+    if not isinstance(rows, list):
+        raise DataError("not a JSON list of outputs", where=str(path))
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or "instruction" not in row or "output" not in row:
+            raise DataError("a row needs instruction and output", where=f"{path}, entry {number}")
+    return rows
