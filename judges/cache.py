@@ -1,0 +1,71 @@
+"""A key-value cache with room to grow.
+
+transformers' dynamic cache concatenates on every token, which copies the whole cache each time:
+after a thousand tokens that costs more than the model. This one writes into buffers that are
+replaced only when they are full.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+ROOM = 256
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """A dynamic layer whose tensors are views into larger buffers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.room: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add states behind those there are, and return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        used = self.get_seq_length()
+        total = used + key_states.shape[-2]
+        if self.room is None or self.room[0].shape[-2] < total:
+            self.room = self._grown(key_states, value_states, used, total)
+        keys, values = self.room
+        keys[:, :, used:total] = key_states
+        values[:, :, used:total] = value_states
+        self.keys, self.values = keys[:, :, :total], values[:, :, :total]
+        return self.keys, self.values
+
+    def _grown(
+        self, keys: torch.Tensor, values: torch.Tensor, used: int, total: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Larger buffers with what the old ones held."""
+        length = total + max(ROOM, total // 4)
+        buffers = []
+        for new, old in ((keys, self.keys), (values, self.values)):
+            buffer = new.new_empty((*new.shape[:-2], length, new.shape[-1]))
+            if used:
+                buffer[:, :, :used] = old
+            buffers.append(buffer)
+        return buffers[0], buffers[1]
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows; the buffers are made anew when the next token comes."""
+        super().batch_select_indices(indices)
+        self.room = None
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.room = None
+
+
+def roomy_cache(config: Any) -> Cache:
+    """The cache a model of this config uses, its plain dynamic layers replaced."""
+    cache = DynamicCache(config=config)
+    cache.layers = [
+        RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    return cache

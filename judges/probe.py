@@ -1,0 +1,185 @@
+"""What an endpoint can do, found out before the first paid call.
+
+Everything optional is probed and nothing assumed: OpenAI, vLLM, llama.cpp, Ollama and
+`transformers serve` differ in whether they list models, tell a context length, or return
+log-probabilities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kdharness.harness.errors import JudgeError
+from kdharness.harness.types import GenerationRequest, Probe
+from kdharness.judges.limits import backoff
+from kdharness.judges.wire import CallError, Trouble
+
+if TYPE_CHECKING:
+    from kdharness.judges.client import OpenAIEngine
+
+TRIES = 6
+Result = TypeVar("Result")
+
+
+def probe(engine: OpenAIEngine, *, logprobs: bool) -> Probe:
+    """One listing of models and, where needed, one tiny completion.
+
+    Raises:
+        JudgeError: not reachable, refused, or a model the endpoint does not know.
+    """
+    return _run(_probe(engine, logprobs))
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in a loop of its own, even where this thread has one running."""
+    found: list[Any] = []
+
+    def inside() -> None:
+        try:
+            found.append((True, asyncio.run(work)))
+        except BaseException as error:
+            found.append((False, error))
+
+    thread = threading.Thread(target=inside, daemon=True)
+    thread.start()
+    thread.join()
+    good, value = found[0]
+    if not good:
+        raise value
+    result: Result = value
+    return result
+
+
+async def _probe(engine: OpenAIEngine, logprobs: bool) -> Probe:
+    started = time.monotonic()
+    async with engine.client() as client:
+        models, context = await _models(engine, client)
+        known = _is_known(engine.model, models)
+        has_logprobs, note = False, ""
+        if logprobs or not known:
+            # A model that is not listed may still be served: only asking tells.
+            has_logprobs, note = await _try(engine, client, logprobs, known, models)
+            known = True
+    return Probe(
+        reachable=True, model_known=known, logprobs=has_logprobs, context=context,
+        models=tuple(models), seconds=time.monotonic() - started, note=note,
+    )  # fmt: skip
+
+
+def _is_known(model: str, models: list[str]) -> bool | None:
+    """Whether a listing has the model; None without a listing."""
+    return model in models if models else None
+
+
+async def _models(engine: OpenAIEngine, client: Any) -> tuple[list[str], int | None]:
+    """(names, context of ours in tokens) as far as the endpoint tells; a missing list is fine."""
+    import httpx2
+    import openai
+
+    for attempt in range(TRIES):
+        try:
+            async with asyncio.timeout(min(engine.timeout, 30.0)):
+                response = await client.get("/models", cast_to=httpx2.Response)
+            return _read_models(response.content, engine.model)
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise JudgeError(
+                    f"{engine.name} refuses the key (HTTP {error.status_code})",
+                    hint="set OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
+                ) from error
+            if error.status_code < 500 and error.status_code != 429:
+                return [], None
+        except (openai.APIConnectionError, TimeoutError, httpx2.HTTPError) as error:
+            if attempt == TRIES - 1:
+                cause = error.__cause__ or error
+                raise JudgeError(
+                    f"{engine.name} cannot be reached: {cause or type(error).__name__}",
+                    hint="is the server running, and does the URL end where its API begins "
+                    "(often /v1)?",
+                ) from error
+            if attempt >= 1 and _refused(error):
+                raise JudgeError(
+                    f"{engine.name} cannot be reached: connection refused",
+                    hint="is the server running, and is the port right?",
+                ) from error
+        await asyncio.sleep(backoff(attempt, engine.first_wait))
+    return [], None
+
+
+def _refused(error: BaseException) -> bool:
+    """Nobody listens there: waiting longer does not help."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ConnectionRefusedError) or "refused" in str(seen).lower():
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
+    try:
+        entries = json.loads(raw)["data"]
+        names = [str(entry["id"]) for entry in entries]
+    except (ValueError, KeyError, TypeError):
+        return [], None
+    for entry in entries:
+        if entry["id"] != model:
+            continue
+        meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
+        for value in (
+            entry.get("max_model_len"), entry.get("context_length"), entry.get("context_window"),
+            meta.get("n_ctx_train"),
+        ):  # fmt: skip
+            if isinstance(value, int) and value > 0:
+                return names, value
+    return names, None
+
+
+async def _try(
+    engine: OpenAIEngine, client: Any, logprobs: bool, known: bool | None, models: list[str]
+) -> tuple[bool, str]:
+    """(whether log-probabilities come, a note) from one tiny completion."""
+    question = ({"role": "user", "content": "Reply with the single letter m."},)
+    wanted = [5, 0] if logprobs else [0]
+    last: CallError | None = None
+    for top in wanted:
+        request = GenerationRequest(question, 0.0, 16 if not top else 1, top_logprobs=top)
+        for attempt in range(TRIES):
+            try:
+                await engine.call(client, request)
+                note = "" if top or not logprobs else "it returns no log-probabilities"
+                return bool(top), note
+            except CallError as error:
+                last = error
+                if error.trouble is Trouble.FATAL:
+                    raise _unknown_model(engine, error, known, models) from error
+                if "cut off before" in error.message:
+                    # It thinks before it answers: it works, and gives no first-token verdict.
+                    return False, "it thinks first, so its first token is no verdict"
+                if error.trouble is Trouble.GIVE_UP:
+                    break
+                if top and "no log-probabilities" in error.message and attempt >= 2:
+                    break
+                await asyncio.sleep(
+                    backoff(attempt, engine.first_wait) if error.wait is None else error.wait
+                )
+    raise JudgeError(f"{engine.name} does not answer: {last.message if last else '?'}")
+
+
+def _unknown_model(
+    engine: OpenAIEngine, error: CallError, known: bool | None, models: list[str]
+) -> JudgeError:
+    """The refusal, with the models there are when ours is not among them."""
+    from kdharness.judges.client import advice
+
+    if known is False and error.message.startswith(("HTTP 404", "HTTP 400")):
+        some = ", ".join(models[:8]) + (" …" if len(models) > 8 else "")
+        return JudgeError(
+            f"{engine.name}: no model of that name", hint=f"the endpoint serves: {some}"
+        )
+    return JudgeError(f"{engine.name}: {error.message}", hint=advice(error))
