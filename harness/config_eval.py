@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import ENGINES
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
 
@@ -143,6 +142,14 @@ class EvalConfig(BaseModel):
         None,
         title="Judge template",
         description="AlpacaEval evaluator config: a name in the pulled asset or a YAML file.",
+    )
+    judge_max_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=131_072,
+        title="Longest verdict",
+        description="Tokens of a judge's reply, where less than the benchmark allows; small local "
+        "judges ramble. Marked in the result.",
     )
     discrete_fallback: bool = Field(
         False,

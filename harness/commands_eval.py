@@ -1,0 +1,258 @@
+"""Commands about evaluation: eval, leaderboard, judge, import, export."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.tables import FORMATS, print_table
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
+)
+
+
+def split(values: Sequence[str]) -> list[str]:
+    """Values of a repeatable option that also takes commas."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def checked_config(**fields: Any) -> Any:
+    """An EvalConfig from options; a mistake is told by its field, without a traceback."""
+    from kdharness.harness.config_eval import EvalConfig
+    from pydantic import ValidationError
+
+    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    try:
+        return EvalConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(message, where=where) from error
+
+
+@click.command("eval")
+@click.option(
+    "--ckpt",
+    multiple=True,
+    metavar="PATH",
+    help="Checkpoint to score: a folder, a stored name, an asset or a hub id.",
+)
+@click.option(
+    "--bench",
+    multiple=True,
+    metavar="NAME",
+    help="mt-bench, mt-bench-pair, alpaca-eval (2), alpaca-eval-1, shop, heldout, or "
+    "your own file.jsonl; commas or repeated. Default: shop,heldout.",
+)
+@click.option(
+    "--judge",
+    multiple=True,
+    metavar="SPEC",
+    help="openai:MODEL, openai:MODEL@URL or local:PATH; several make a panel.",
+)
+@click.option(
+    "--answers",
+    multiple=True,
+    metavar="MODEL",
+    help="Judge answers imported under this name, without weights.",
+)
+@click.option("--limit", type=click.IntRange(1), help="A fixed, balanced subset of N items.")
+@click.option(
+    "--references",
+    type=click.Choice(["corrected", "classic"]),
+    help="MT-Bench's reference answers.",
+)
+@click.option("--baseline", metavar="MODEL", help="The other side of pairwise judging, or all.")
+@click.option("--judge-config", metavar="NAME", help="AlpacaEval evaluator config, or its YAML.")
+@click.option(
+    "--discrete",
+    is_flag=True,
+    help="AlpacaEval 2 where the judge has no log-probabilities: read its token.",
+)
+@click.option("--teacher", metavar="PATH", help="Held-out agreement with this checkpoint.")
+@click.option("--general", type=click.Path(dir_okay=False), help="Held-out general rows (JSONL).")
+@click.option("--domain", type=click.Path(dir_okay=False), help="Held-out domain rows (JSONL).")
+@click.option("--answer-engine", metavar="SPEC", help="openai:MODEL@URL serving the checkpoint.")
+@click.option("--seed", type=click.IntRange(0), help="Of sampled answers.")
+@click.option("--batch-size", type=click.IntRange(1), help="Chats generated at once.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
+@click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--trust-remote-code", is_flag=True, help="Run a model repository's own code.")
+@click.option("--concurrency", type=click.IntRange(1), help="Calls to the judge at once.")
+@click.option("--requests-per-minute", type=float, help="The judge's limit.")
+@click.option("--tokens-per-minute", type=float, help="The judge's limit.")
+@click.option("--timeout", type=float, help="Seconds until a call is tried again.")
+@click.option("--total-timeout", type=float, help="Seconds for all of a judge's calls.")
+@click.option("--budget", type=float, metavar="USD", help="Stop before this is passed.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Only say that you mean to go on: what is stored is never asked for again.",
+)
+@click.option("--keep-failures", is_flag=True, help="Don't ask again for failed verdicts.")
+@click.option("--name", help="The run's name.")
+@click.option("--detach", is_flag=True, help="Return once the run has started.")
+@format_option
+@click.pass_obj
+def eval_command(paths: Paths, /, **options: Any) -> None:
+    """Answer benchmarks with a checkpoint and have the answers judged.
+
+    Everything is stored as it arrives: run the same command again after an error or a Ctrl-C,
+    and only what is missing is done.
+    """
+    from kdharness.harness import launch
+    from kdharness.harness.config_eval import bench_name
+    from kdharness.harness.types import RunStatus
+
+    config = config_of(paths, options)
+    run = launch.start(paths, config, name=options["name"])
+    click.echo(f"run {run.id}", err=True)
+    if options["detach"]:
+        click.echo(run.id)
+        return
+    run = launch.follow(paths, run.id)
+    shown = scores_of(
+        paths,
+        run.info.get("result", {}).get("checkpoints"),
+        [bench_name(bench) for bench in config.benches],
+    )
+    print_scores(shown, options["form"], "bench")
+    if run.status is not RunStatus.FINISHED:
+        sys.exit(130 if run.status is RunStatus.STOPPED else 1)
+
+
+def config_of(paths: Paths, options: dict[str, Any]) -> Any:
+    """The EvalConfig that the options mean; the judge's default is written into it."""
+    from kdharness.harness.config_eval import default_judges
+
+    heldout = {name: options[name] for name in ("teacher", "general", "domain") if options[name]}
+    config = checked_config(
+        checkpoints=split(options["ckpt"]), benches=split(options["bench"]),
+        judge=split(options["judge"]) or default_judges(paths),
+        imported=split(options["answers"]), heldout=heldout,
+        discrete_fallback=options["discrete"] or None,
+        trust_remote_code=options["trust_remote_code"] or None,
+        retry_failed=False if options["keep_failures"] else None,
+        **{name: options[name] for name in (
+            "limit", "references", "baseline", "judge_config", "answer_engine", "seed",
+            "batch_size", "max_new_tokens", "dtype", "device", "concurrency",
+            "requests_per_minute", "tokens_per_minute", "timeout", "total_timeout", "budget",
+        )},
+    )  # fmt: skip
+    if not config.checkpoints and not config.imported:
+        raise click.UsageError("name a checkpoint with --ckpt (or imported answers, --answers)")
+    return config
+
+
+def scores_of(
+    paths: Paths, checkpoints: Sequence[str] | None, benches: Sequence[str] | None
+) -> list[Any]:
+    """Stored scores of some checkpoints and benchmarks."""
+    from kdharness.harness.leaderboard import leaderboard
+    from kdharness.harness.store import Store
+
+    if not paths.store.exists():
+        return []
+    with Store(paths.store) as store:
+        return leaderboard(store, paths, checkpoints=checkpoints, benches=benches)
+
+
+def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
+    """Scores as a listing; the table's flags are explained on stderr."""
+    from kdharness.harness.leaderboard import COLUMNS, LEGEND
+
+    rows = [score.as_dict() for score in scores]
+    print_table(rows, COLUMNS, form)
+    if form != "table":
+        return
+    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
+    for mark in sorted(marks & set(LEGEND)):
+        click.echo(f"  {mark}: {LEGEND[mark]}", err=True)
+
+
+@click.command("leaderboard")
+@click.option("--bench", multiple=True, help="Only these benchmarks.")
+@click.option("--ckpt", multiple=True, help="Only these checkpoints.")
+@click.option("--metric", multiple=True, help="Only these metrics.")
+@click.option("--judge", multiple=True, help="Only these judges.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Categories and counts too (JSON and CSV always have them).",
+)
+@click.option(
+    "--as-published",
+    is_flag=True,
+    help="Count rows as the benchmarks' own scripts do (re-runs twice, and so on).",
+)
+@format_option
+@click.pass_obj
+def leaderboard_command(
+    paths: Paths, bench: tuple[str, ...], ckpt: tuple[str, ...], metric: tuple[str, ...],
+    judge: tuple[str, ...], everything: bool, as_published: bool, form: str,
+) -> None:  # fmt: skip
+    """Every checkpoint's figures with intervals, failures and marks."""
+    from kdharness.harness.config_eval import bench_name
+    from kdharness.harness.leaderboard import leaderboard
+    from kdharness.harness.store import Store
+
+    if not paths.store.exists():
+        print_table([], [], form)
+        return
+    with Store(paths.store) as store:
+        scores = leaderboard(
+            store, paths, checkpoints=split(ckpt) or None,
+            benches=[bench_name(name) for name in split(bench)] or None,
+            as_published=as_published,
+        )  # fmt: skip
+    if metric:
+        scores = [score for score in scores if score.metric in split(metric)]
+    if judge:
+        scores = [score for score in scores if score.judge in split(judge)]
+    if form in ("table", "md") and not everything and not metric:
+        scores = [score for score in scores if is_headline(score.metric)]
+    print_scores(ranked(scores), form)
+
+
+def is_headline(metric: str) -> bool:
+    """Whether a figure belongs into a table that is read by eye."""
+    return not metric.startswith(("category:", "n_", "agreement_")) and metric not in {
+        "standard_error", "lc_standard_error", "avg_length", "discrete_win_rate",
+    }  # fmt: skip
+
+
+def ranked(scores: Sequence[Any]) -> list[Any]:
+    """Best first within each benchmark, metric and judge."""
+    from kdharness.harness.leaderboard import is_lower_better
+
+    order = {metric: place for place, metric in enumerate(dict.fromkeys(s.metric for s in scores))}
+
+    def key(score: Any) -> tuple[Any, ...]:
+        value = score.value
+        signed = value if value is None or is_lower_better(score.metric) else -value
+        return (score.bench, order[score.metric], score.judge, value is None, signed or 0.0)
+
+    return sorted(scores, key=key)
+
+
+@click.group("judge")
+def judge_group() -> None:
+    """Check judges before they are trusted."""
+
+
+@click.group("import")
+def import_group() -> None:
+    """Bring in answers and judgments made elsewhere."""
+
+
+@click.group("export")
+def export_group() -> None:
+    """Write results in other tools' formats."""

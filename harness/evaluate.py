@@ -1,0 +1,245 @@
+"""Checkpoint -> answers -> judgments: resumable at every step.
+
+Every answer and every judgment is one row, stored the moment it arrives, under an identity made
+of what it depends on. A second run asks for what is missing or failed and for nothing else, and
+a kill at any moment loses at most what had not come back yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness import answering, judging
+from kdharness.harness.assets import fingerprint
+from kdharness.harness.config_eval import EvalConfig, default_judges
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.models import resolve_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import BENCHMARKS, resolve
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Method, Reporter, digest
+
+HOW_TO_JUDGE = (
+    "name a judge with --judge openai:MODEL, openai:MODEL@URL or local:PATH, "
+    "with `judge:` in settings.yaml, or with KDHARNESS_JUDGE"
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint to score; `source` loads it, empty where its answers were made elsewhere."""
+
+    checkpoint: Checkpoint
+    source: str
+
+
+@dataclass
+class Tally:
+    """What one evaluation did."""
+
+    answers: int = 0
+    failed_answers: int = 0
+    judgments: int = 0
+    failed_judgments: int = 0
+    reused: int = 0
+    usd: float = 0.0
+    waiting: list[str] = field(default_factory=list)
+    left: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the run's `info`."""
+        return {
+            "answers": self.answers,
+            "failed_answers": self.failed_answers,
+            "judgments": self.judgments,
+            "failed_judgments": self.failed_judgments,
+            "reused": self.reused,
+            "usd": round(self.usd, 6),
+            "waiting": self.waiting,
+            "left": self.left,
+        }
+
+
+@dataclass
+class Evaluation:
+    """What the steps share."""
+
+    config: EvalConfig
+    paths: Paths
+    store: Store
+    reporter: Reporter
+    tally: Tally = field(default_factory=Tally)
+    sides: dict[str, Subject] = field(default_factory=dict)
+
+
+def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> dict[str, Any]:
+    """Evaluate as the config says; what is stored already is not asked for again.
+
+    Raises:
+        ConfigError: nothing to evaluate, unknown benchmarks, a pairwise one without a baseline.
+        JudgeError: a judge that cannot be reached or cannot do what a benchmark needs. This is
+            found out before anything is answered.
+        Interrupted: stopped by the user; all that was finished is stored.
+    """
+    job = Evaluation(config, paths, store, reporter)
+    judges = config.judge or default_judges(paths)
+    benches = load_benches(config, paths)
+    subjects = find_subjects(config, paths, store)
+    panel = judging.open_judges(job, judges, benches) if any(map(asks_judge, benches)) else []
+    try:
+        baselines = find_baselines(job, benches, subjects)
+        for subject in [*subjects, *baselines]:
+            score_alone(job, subject, benches)
+        for judge in panel:
+            judging.judge_all(job, judge, subjects)
+    finally:
+        for judge in panel:
+            judge.engine.close()
+    if not judges:
+        note_waiting(job, subjects, benches)
+    return {**job.tally.as_dict(), "checkpoints": [s.checkpoint.name for s in subjects]}
+
+
+def asks_judge(bench: Any) -> bool:
+    """Whether a benchmark has anything to ask a judge."""
+    return bool(getattr(bench, "needs_a_judge", bench.needs_judge))
+
+
+def load_benches(config: EvalConfig, paths: Paths) -> list[Any]:
+    """The benchmarks of a config, by name or by the path of a user's file."""
+    benches = []
+    for name in config.benches:
+        if name.endswith(".jsonl"):
+            benches.append(resolve(BENCHMARKS, "file", "benchmark").load(paths, config, name))
+        elif name == "file":
+            raise ConfigError("a benchmark of your own goes by its path, such as mine.jsonl")
+        else:
+            benches.append(resolve(BENCHMARKS, name, "benchmark").load(paths, config))
+    labels = [bench.label for bench in benches]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two benchmarks are called {label!r}", hint="rename one file")
+    for bench, name in zip(benches, config.benches, strict=True):
+        if name.endswith(".jsonl") and bench.label in BENCHMARKS:
+            raise ConfigError(f"{name}: {bench.label!r} is a built-in benchmark's name")
+    return benches
+
+
+# ---------------------------------------------------------------- who is scored
+
+
+def find_subjects(config: EvalConfig, paths: Paths, store: Store) -> list[Subject]:
+    """The checkpoints of a config, each once, known to the store."""
+    subjects = [find_checkpoint(source, paths, store) for source in config.checkpoints]
+    for name in config.imported:
+        known = store.checkpoint(name)
+        if known is None:
+            raise ConfigError(
+                f"no answers of a model named {name!r} are stored",
+                hint="import them: kdharness import fastchat|alpaca-eval PATH",
+            )
+        subjects.append(Subject(known, ""))
+    if not subjects:
+        raise ConfigError("nothing to evaluate", hint="name a checkpoint: --ckpt PATH")
+    return list({subject.checkpoint.id: subject for subject in subjects}.values())
+
+
+def find_checkpoint(source: str, paths: Paths, store: Store) -> Subject:
+    """A stored checkpoint, or a new one for a folder, an asset or a hub id."""
+    known = store.checkpoint(source)
+    if known is not None and not known.path:
+        return Subject(known, "")
+    found = resolve_model(source, paths)
+    if Path(found).is_dir():
+        identity = fingerprint(found)
+        name = known.name if known else _name_of(source, Path(found))
+        path = str(Path(found).resolve())
+    else:
+        identity, name, path = digest("hub", found), found, found
+    if known is not None and known.id == identity:
+        return Subject(known, found)
+    checkpoint = Checkpoint(
+        id=identity, name=name, method=Method.MODEL.value, path=path, created=judging.now()
+    )
+    return Subject(store.add_checkpoint(checkpoint), found)
+
+
+def _name_of(source: str, folder: Path) -> str:
+    """What a person would call a model: the asset's name, else its folder's."""
+    if "/" not in source and not source.startswith("."):
+        return source
+    generic = folder.name in {"final", "checkpoint", "model", "best", "last"}
+    return f"{folder.parent.name}/{folder.name}" if generic else folder.name
+
+
+def find_baselines(
+    job: Evaluation, benches: Sequence[Any], subjects: Sequence[Subject]
+) -> list[Subject]:
+    """The other sides of pairwise judging that are not among the subjects themselves."""
+    for name in {b.pairwise_with for b in benches} - {"", "all"}:
+        job.sides[name] = find_checkpoint(name, job.paths, job.store)
+    have = {s.checkpoint.id for s in subjects}
+    others = {side.checkpoint.id: side for side in job.sides.values()}
+    return [side for key, side in others.items() if key not in have]
+
+
+# ---------------------------------------------------------------- what needs no judge
+
+
+def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> None:
+    """Held-out losses, answers, and exact scores of one checkpoint."""
+    benches = list(benches)
+    for bench in benches:
+        job.store.set_bench_note(bench.label, bench.revision, judging.bench_note(bench))
+    for bench in benches:
+        if hasattr(bench, "weigh") and subject.source:
+            _weigh(job, subject, bench)
+    answered = [bench for bench in benches if not hasattr(bench, "weigh")]
+    answering.answer_all(job, subject, answered)
+    for bench in answered:
+        answers = answering.answers_for(job.store, subject, bench, job.config)
+        judgments = bench.exact(answers)
+        known = {
+            j.id
+            for j in job.store.judgments(
+                subject.checkpoint.id, bench.label, "exact", bench.revision
+            )
+        }
+        fresh = [judgment for judgment in judgments if judgment.id not in known]
+        job.store.add_judgments(fresh)
+        job.tally.judgments += len(fresh)
+        job.tally.failed_judgments += sum(j.value is None for j in fresh)
+        answering.note_oddities(job, subject, bench, answers)
+
+
+def _weigh(job: Evaluation, subject: Subject, bench: Any) -> None:
+    """Held-out losses of one checkpoint, and agreement with the teacher where one is named."""
+    teacher = ""
+    if bench.teacher:
+        teacher = find_checkpoint(bench.teacher, job.paths, job.store).checkpoint.id
+    known = {
+        j.id
+        for j in job.store.judgments(subject.checkpoint.id, bench.label, "exact", bench.revision)
+    }
+    for judgments in bench.weigh(
+        subject.checkpoint.id, subject.source, job.paths, job.config, job.reporter, known, teacher
+    ):
+        job.store.add_judgments(judgments)
+        job.tally.judgments += len(judgments)
+
+
+def note_waiting(job: Evaluation, subjects: Sequence[Subject], benches: Iterable[Any]) -> None:
+    """Say which verdicts wait for a judge, and how to name one."""
+    for bench in benches:
+        if not asks_judge(bench):
+            continue
+        turns = sum(len(item.turns) for item in bench.items)
+        job.tally.waiting.append(bench.label)
+        job.reporter.say(
+            f"{bench.label}: {turns * len(subjects)} answers wait for a judge; {HOW_TO_JUDGE}",
+            kind="waiting",
+            bench=bench.label,
+        )

@@ -1,0 +1,298 @@
+"""Judgments of stored answers: the missing or failed ones only, each stored as it arrives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kdharness.harness import answering
+from kdharness.harness.config_eval import parse_spec
+from kdharness.harness.registry import ENGINES, resolve
+from kdharness.harness.types import (
+    Answer,
+    Engine,
+    Finish,
+    GenerationRequest,
+    JudgeCall,
+    Judgment,
+    JudgmentStatus,
+    Probe,
+    Reply,
+    Verdict,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from kdharness.harness.evaluate import Evaluation, Subject
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An open judge, and the benchmarks in the form it can serve."""
+
+    name: str
+    engine: Engine
+    probe: Probe
+    benches: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One judgment to be made: whose, of what, and its identities."""
+
+    checkpoint: str
+    bench: Any
+    call: JudgeCall
+    id: str
+    key: str
+
+
+def bench_note(bench: Any) -> dict[str, Any]:
+    """What the leaderboard needs to know of a benchmark's revision.
+
+    `used` tells which of two revisions with the same marks is the newer one.
+    """
+    return {
+        "flags": list(bench.flags),
+        "scorer": bench.name,
+        "items": len(bench.items),
+        "total": bench.total,
+        "used": now(),
+    }
+
+
+def now() -> float:
+    """The time rows are stamped with."""
+    return time.time()
+
+
+def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Any]) -> list[Judge]:
+    """Open and probe every judge before anything is answered or paid for.
+
+    Raises:
+        JudgeError: one cannot be used for what is asked.
+    """
+    judges: list[Judge] = []
+    wanted = [b for b in benches if getattr(b, "needs_a_judge", b.needs_judge)]
+    try:
+        for name in names:
+            spec = parse_spec(name)
+            engine: Engine = resolve(ENGINES, spec.kind, "judge").open(spec, job.config, job.paths)
+            judges.append(Judge(engine.name, engine, Probe(False), ()))
+            probe = engine.probe(logprobs=any(b.needs_logprobs for b in wanted))
+            if probe.note:
+                job.reporter.say(f"{engine.name}: {probe.note}", kind="probe")
+            served = tuple(
+                b.for_judge(probe.logprobs, job.config.discrete_fallback) for b in wanted
+            )
+            judges[-1] = Judge(engine.name, engine, probe, served)
+    except BaseException:
+        for judge in judges:
+            judge.engine.close()
+        raise
+    return judges
+
+
+def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> None:
+    """Every missing judgment of every subject under one judge."""
+    asks: list[Ask] = []
+    for bench in judge.benches:
+        job.store.set_bench_note(
+            bench.label,
+            bench.revision,
+            bench_note(bench),
+        )
+        for subject in subjects:
+            asks += _asks_of(job, judge, bench, subject, subjects)
+    _ask(job, judge, asks)
+
+
+def _asks_of(
+    job: Evaluation, judge: Judge, bench: Any, subject: Subject, subjects: Sequence[Subject]
+) -> list[Ask]:
+    """The judgments of one subject on one benchmark that are not stored yet."""
+    answers = answering.answers_for(job.store, subject, bench, job.config)
+    good = [answer for answer in answers if answer.finish is not Finish.ERROR]
+    calls: list[JudgeCall] = []
+    if not bench.pairwise_with:
+        calls = bench.judge_calls(good)
+    else:
+        for other in _opponents(job, bench, subject, subjects):
+            theirs = answering.answers_for(job.store, other, bench, job.config)
+            theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
+            name = other.checkpoint.name
+            calls += [replace(c, baseline=name) for c in bench.judge_calls(good, theirs)]
+    _note_unanswered(job, judge, bench, subject, good)
+    return _not_stored(job, judge, bench, subject, calls)
+
+
+def _opponents(
+    job: Evaluation, bench: Any, subject: Subject, subjects: Sequence[Subject]
+) -> list[Subject]:
+    """Who a subject is compared with: the baseline, or with `all` every later subject.
+
+    Each pair is judged once, in both orders; the later one's side is mirrored from it.
+    """
+    if bench.pairwise_with == "all":
+        ids = [other.checkpoint.id for other in subjects]
+        return list(subjects[ids.index(subject.checkpoint.id) + 1 :])
+    side = job.sides[bench.pairwise_with]
+    return [] if side.checkpoint.id == subject.checkpoint.id else [side]
+
+
+def _note_unanswered(
+    job: Evaluation, judge: Judge, bench: Any, subject: Subject, good: Sequence[Answer]
+) -> None:
+    """A missing answer is a failed judgment, so that "158/160 scored" can be said."""
+    have = {(answer.item, answer.turn) for answer in good}
+    rows = [
+        Judgment(
+            id=digest("unanswered", judge.name, subject.checkpoint.id, bench.label,
+                      bench.revision, item.id, turn),
+            checkpoint=subject.checkpoint.id, bench=bench.label, revision=bench.revision,
+            item=item.id, turn=turn, category=item.category, judge=judge.name,
+            metric=bench.judge_metric, status=JudgmentStatus.FAILED, created=now(),
+            baseline=getattr(bench, "against", ""), error="no answer",
+        )
+        for item in bench.items
+        for turn in range(1, len(item.turns) + 1)
+        if bench.judge_metric and (item.id, turn) not in have
+    ]  # fmt: skip
+    job.store.add_judgments(rows)
+    job.tally.failed_judgments += len(rows)
+
+
+def _not_stored(
+    job: Evaluation, judge: Judge, bench: Any, subject: Subject, calls: Sequence[JudgeCall]
+) -> list[Ask]:
+    """Calls without a stored verdict; settled and already paid ones are stored at once."""
+    checkpoint = subject.checkpoint.id
+    stored = job.store.judgments(checkpoint, bench.label, judge.name)
+    by_id = {judgment.id: judgment for judgment in stored}
+    paid = {
+        (j.info["call"], j.item, j.turn, j.order): j
+        for j in stored
+        if j.status is JudgmentStatus.OK and "call" in j.info
+    }
+    asks: list[Ask] = []
+    ready: list[Judgment] = []
+    longest = job.config.judge_max_tokens
+    for call in calls:
+        if longest is not None:
+            call = replace(call, max_tokens=min(call.max_tokens, longest))
+        key = digest(judge.name, call.temperature, call.max_tokens, call.top_logprobs,
+                     list(call.messages))  # fmt: skip
+        ask = Ask(checkpoint, bench, call, _identity(bench, call, key), key)
+        known = by_id.get(ask.id)
+        settled = bench.settled(call)
+        if known is not None and not _again(job, judge, known):
+            continue
+        if settled is not None:
+            ready.append(_as_judgment(judge, ask, Reply(), settled))
+        elif (same := paid.get((key, call.item, call.turn, call.order))) is not None:
+            ready.append(_copied(ask, same))
+            job.tally.reused += 1
+        else:
+            asks.append(ask)
+    job.store.add_judgments(ready)
+    return asks
+
+
+def _identity(bench: Any, call: JudgeCall, key: str) -> str:
+    return digest(
+        "judgment", key, call.answer, bench.label, bench.revision, call.item, call.turn,
+        call.order, call.baseline,
+    )  # fmt: skip
+
+
+def _again(job: Evaluation, judge: Judge, known: Judgment) -> bool:
+    """Whether a stored judgment is worth another call."""
+    if known.status is JudgmentStatus.OK or not job.config.retry_failed:
+        return False
+    if known.status is JudgmentStatus.UNREADABLE:
+        return not judge.engine.deterministic
+    return True
+
+
+def _copied(ask: Ask, paid: Judgment) -> Judgment:
+    """The same question to the same judge was answered under another revision."""
+    return replace(
+        paid, id=ask.id, revision=ask.bench.revision, created=now(), usd=0.0,
+        answer=ask.call.answer, baseline=ask.call.baseline,
+        info={**ask.call.info, "call": ask.key, "copied": paid.id},
+    )  # fmt: skip
+
+
+def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
+    """Put the calls to the judge and store each reply."""
+    if not asks:
+        return
+    requests = [
+        GenerationRequest(
+            messages=ask.call.messages, temperature=ask.call.temperature,
+            max_new_tokens=ask.call.max_tokens, top_logprobs=ask.call.top_logprobs,
+            choices=ask.call.choices, stops=ask.call.stops,
+        )
+        for ask in asks
+    ]  # fmt: skip
+    tokens, usd = judge.engine.estimate(requests)
+    price = f", about ${usd:.2f}" if usd is not None else ""
+    job.reporter.say(
+        f"{judge.name}: {len(asks)} calls, about {tokens:,} tokens{price}",
+        kind="estimate", calls=len(asks), tokens=tokens, usd=usd,
+    )  # fmt: skip
+    job.reporter.stage(f"{judge.name}: verdicts", len(asks))
+    done = failed = 0
+    spent = 0.0
+    for index, reply in answering.watched(judge.engine, requests, job.reporter):
+        ask = asks[index]
+        verdict = Verdict(JudgmentStatus.FAILED) if reply.error else ask.bench.read(ask.call, reply)
+        judgment = _as_judgment(judge, ask, reply, verdict)
+        job.store.add_judgments([judgment, *_mirrored(judge, ask, judgment, job)])
+        done += 1
+        failed += verdict.status is not JudgmentStatus.OK
+        spent += reply.usd
+        job.reporter.advance(done, failed=float(failed), usd=spent)
+    job.tally.judgments += done
+    job.tally.failed_judgments += failed
+    job.tally.usd += spent
+    job.tally.left += len(asks) - done
+    job.reporter.say(
+        f"{judge.name}: {done - failed}/{len(asks)} scored, {failed} failed, "
+        f"{len(asks) - done} not asked, ${spent:.4f}",
+        kind="judged", judge=judge.name, scored=done - failed, failed=failed, usd=spent,
+    )  # fmt: skip
+
+
+def _as_judgment(judge: Judge, ask: Ask, reply: Reply, verdict: Verdict) -> Judgment:
+    call = ask.call
+    info = {**call.info, **verdict.info, "call": ask.key}
+    if reply.top_logprobs is not None:
+        info["top_logprobs"] = [[token, round(value, 6)] for token, value in reply.top_logprobs]
+    return Judgment(
+        id=ask.id, checkpoint=ask.checkpoint, bench=ask.bench.label, revision=ask.bench.revision,
+        item=call.item, turn=call.turn, category=call.category, judge=judge.name,
+        metric=call.metric, status=verdict.status, created=now(), value=verdict.value,
+        answer=call.answer, baseline=call.baseline, order=call.order, raw=reply.text,
+        error=reply.error, prompt_tokens=reply.prompt_tokens, tokens=reply.tokens, usd=reply.usd,
+        info=info,
+    )  # fmt: skip
+
+
+def _mirrored(judge: Judge, ask: Ask, judgment: Judgment, job: Evaluation) -> list[Judgment]:
+    """The opponent's side of a match when every two checkpoints are paired."""
+    if ask.bench.pairwise_with != "all":
+        return []
+    other = job.store.checkpoint(ask.call.baseline)
+    mine = job.store.checkpoint(ask.checkpoint)
+    if other is None or mine is None:
+        return []
+    value = None if judgment.value is None else 1 - judgment.value
+    return [
+        replace(
+            judgment, id=digest("mirror", judgment.id), checkpoint=other.id, baseline=mine.name,
+            value=value, usd=0.0, answer=None, info={"mirrored": judgment.id},
+        )
+    ]  # fmt: skip
