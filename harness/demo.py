@@ -37,14 +37,14 @@ class Scale:
     judged_items: int = 4
     answer_tokens: int = 64
     judge_tokens: int = 96
-    shop_items: int | None = None
+    exact_items: int | None = None
     domain_share: float = 0.4
 
 
 FULL = Scale()
 SMOKE = Scale(
     keep_layers=4, general_tokens=600, domain_tokens=400, dae_tokens=600, judged_items=1,
-    answer_tokens=8, judge_tokens=8, shop_items=6,
+    answer_tokens=8, judge_tokens=8, exact_items=8,
 )  # fmt: skip
 
 
@@ -97,24 +97,27 @@ def story(scale: Scale, judge: str | None) -> list[Step]:
             "method": "dae", "student": "kd", "reference": "kd", "expert": "expert", "data": mixed,
             "trainer": _trainer(scale.dae_tokens, 1e-4),
         }),
-        ("scores", "scoring every checkpoint", _eval_config(scale, judge)),
+        ("scores", "shop metrics and held-out losses of every checkpoint",
+         _scores(scale, ["shop", "heldout"])),
+        ("verdicts", "MT-Bench and AlpacaEval on a small fixed subset", {
+            **_scores(scale, ["mt-bench", "alpaca-eval"]),
+            "judge": [judge or f"local:{TEACHER}"],
+            "limit": scale.judged_items,
+            "max_new_tokens": scale.answer_tokens,
+            "judge_max_tokens": scale.judge_tokens if judge is None else None,
+        }),
     ]  # fmt: skip
     return [Step(name, title, parse_config(values, where=f"demo step {name}"))
             for name, title, values in raw]
 
 
-def _eval_config(scale: Scale, judge: str | None) -> dict[str, Any]:
-    """Exact metrics and held-out losses first; what a judge is needed for on a small subset."""
+def _scores(scale: Scale, benches: list[str]) -> dict[str, Any]:
     return {
         "method": "eval",
         "checkpoints": [TEACHER, "sft", "kd", "expert", "dae"],
-        "benches": ["shop", "heldout", "mt-bench", "alpaca-eval"],
-        "judge": [judge or f"local:{TEACHER}"],
+        "benches": benches,
+        "limit": scale.exact_items,
         "heldout": {"teacher": TEACHER, "max_length": 192},
-        "judged_limit": scale.judged_items,
-        "exact_limit": scale.shop_items,
-        "judged_max_new_tokens": scale.answer_tokens,
-        "judge_max_tokens": scale.judge_tokens if judge is None else None,
         "batch_size": 24,
     }
 

@@ -6,6 +6,10 @@ student's pass it computes KL(A_teacher ‖ A_student) in blocks of labelled row
 keys alone. The gradient with respect to scores is A_s − A_t, recomputed block by block in the
 backward pass (METHOD.md sections 2 and 4.2).
 
+Rows are compared over the keys that both layers may see: where a sliding-window layer is mapped
+to a full one, the teacher's mass outside the student's window would make the KL infinite. Every
+row sees at least itself.
+
 Shapes: H heads, G key heads (grouped-query attention), T positions, d head size.
 """
 
@@ -127,7 +131,8 @@ class _StreamedKL(torch.autograd.Function):
             for sample, index in _blocks(tape):
                 ls_scores, mask_s = block_scores(student, sample, index, tape.keys)
                 lt_scores, mask_t = block_scores(teacher, sample, index, tape.keys)
-                ls, lt = log_rows(ls_scores, mask_s), log_rows(lt_scores, mask_t)
+                mask = mask_s & mask_t
+                ls, lt = log_rows(ls_scores, mask), log_rows(lt_scores, mask)
                 if ls.shape[0] == lt.shape[0]:
                     total += _kl(lt, ls)
                 else:
@@ -162,19 +167,17 @@ def _score_grad(
     """∂KL/∂scores of the student [H, r, S], before scaling."""
     scores, mask_s = block_scores(student, sample, index, tape.keys)
     cap = 1.0 - (scores / student.softcap) ** 2 if student.softcap else None
-    a_s = log_rows(scores, mask_s).exp_()
     lt_scores, mask_t = block_scores(teacher, sample, index, tape.keys)
-    a_t = log_rows(lt_scores, mask_t).exp_()
+    mask = mask_s & mask_t
+    a_s, a_t = log_rows(scores, mask).exp_(), log_rows(lt_scores, mask).exp_()
     if a_s.shape[0] == a_t.shape[0]:
-        # A row whose teacher sees none of the student's keys would give NaN; there is none:
-        # every row sees at least itself.
         grad = a_s.sub_(a_t)
     else:
         mean_s, mean_t = a_s.mean(0), a_t.mean(0)
         slope = torch.where(mean_t > 0, -mean_t / mean_s, 0.0) / a_s.shape[0]
         grad = a_s * (slope - (a_s * slope).sum(-1, keepdim=True))
     if cap is not None:
-        grad = torch.where(mask_s, grad * cap, 0.0)
+        grad = torch.where(mask, grad * cap, 0.0)
     return grad
 
 

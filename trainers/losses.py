@@ -11,6 +11,7 @@ All divergences are in nats, summed over positions; the caller divides by N.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,8 +106,6 @@ def apply_head(head: Head, hidden: Tensor) -> Tensor:
 
 def _log_mixture(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
     """log(β p + (1 − β) q)."""
-    import math
-
     return torch.logaddexp(lp + math.log(beta), lq + math.log1p(-beta))
 
 
@@ -175,12 +174,13 @@ def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor
     lse = torch.logsumexp(scaled, -1, keepdim=True)
     lq_top = scaled.gather(-1, target.ids) - lse
     rest = scaled.scatter(-1, target.ids, float("-inf"))
-    lq_rest = torch.logsumexp(rest, -1, keepdim=True) - lse
-    del rest
     tiny = torch.finfo(torch.float32).tiny
-    lp_rest = torch.log1p(-target.logp.exp().sum(-1, keepdim=True).clamp(max=1.0)).clamp(
-        min=float(torch.log(torch.tensor(tiny)))
-    )
+    floor = math.log(tiny)
+    # An empty bucket (k is the whole vocabulary, or the k tokens hold all the mass) stays finite.
+    lq_rest = (torch.logsumexp(rest, -1, keepdim=True) - lse).clamp(min=floor)
+    del rest
+    kept = target.logp.float().exp().sum(-1, keepdim=True).clamp(max=1.0)
+    lp_rest = torch.log1p(-kept).clamp(min=floor)
     lp = torch.cat([target.logp.float(), lp_rest], -1)
     lq = torch.cat([lq_top, lq_rest], -1)
     value, slope = divergence_rows(lp, lq, mix.divergence, mix.beta)

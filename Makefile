@@ -1,0 +1,53 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Threads of two busy torch processes should sleep at barriers, not spin on each other's cores.
+export OMP_WAIT_POLICY ?= passive
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo smoke test check lint types install bench snapshots clean
+
+demo: $(VENV)/.ready
+	$(BIN)/kdharness --home .demo demo
+
+smoke: $(VENV)/.ready
+	$(BIN)/kdharness --home .smoke demo --smoke
+
+test: $(VENV)/.ready lint types
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready lint types
+	$(BIN)/python -m pytest -m "not slow and not model" -n 2 -x
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	PYTHONPATH=.typing $(BIN)/lint-imports
+
+types: $(VENV)/.ready .typing
+	MYPYPATH=.typing $(BIN)/mypy -p kdharness.harness -p kdharness.trainers -p kdharness.judges \
+		-p kdharness.tui -p kdharness.data
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/bench -p no:randomly -s
+
+snapshots: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/tui --snapshot-update
+
+install: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("kdharness needs Python 3.11 or newer; run: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Type checkers and import-linter cannot see an editable install's mapping of folders to packages.
+.typing:
+	mkdir -p .typing/kdharness
+	for name in harness trainers judges tui data; do ln -sfn ../../$$name .typing/kdharness/$$name; done
+
+lint types: .typing
+
+clean:
+	rm -rf $(VENV) .typing .demo .smoke build *.egg-info

@@ -1,0 +1,195 @@
+"""The fused loss against plain formulas written here, in float64, with autograd."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kdharness.trainers.losses import (
+    Head,
+    Mix,
+    TopK,
+    apply_head,
+    divergence_rows,
+    fused_loss,
+    labelled_positions,
+    next_tokens,
+    top_k,
+)
+
+KINDS = ["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
+
+
+def plain_divergence(p: torch.Tensor, q: torch.Tensor, kind: str, beta: float) -> torch.Tensor:
+    """The definition, on probabilities, with nothing clever."""
+
+    def kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a * (a.log() - b.log())).sum()
+
+    m = beta * p + (1 - beta) * q
+    return {
+        "forward_kl": lambda: kl(p, q),
+        "reverse_kl": lambda: kl(q, p),
+        "js": lambda: beta * kl(p, m) + (1 - beta) * kl(q, m),
+        "skew_kl": lambda: kl(p, m),
+        "skew_reverse_kl": lambda: kl(q, m),
+    }[kind]()
+
+
+def plain_logits(x: torch.Tensor, w: torch.Tensor, b: Any, scale: float, cap: float) -> Any:
+    z = x @ w.T
+    z = z if b is None else z + b
+    z = z * scale
+    return cap * torch.tanh(z / cap) if cap else z
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, 0.0), (0.6, 4.0)])
+@pytest.mark.parametrize("ce_weight", [0.0, 0.3])
+def test_loss_and_gradients_match_the_formula(
+    kind: str, temperature: float, scale: float, cap: float, ce_weight: float
+) -> None:
+    g = torch.Generator().manual_seed(7)
+    n, h, ht, v = 23, 12, 20, 41
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    hidden, w, b = rand(n, h).requires_grad_(), rand(v, h).requires_grad_(), rand(v).requires_grad_()
+    teacher_hidden, wt = rand(n, ht), rand(v, ht)
+    targets = torch.randint(0, v, (n,), generator=g)
+    beta = 0.3
+    zs = plain_logits(hidden, w, b, scale, cap)
+    zt = plain_logits(teacher_hidden, wt, None, scale, cap)
+    p, q = (zt / temperature).softmax(-1), (zs / temperature).softmax(-1)
+    kl = temperature**2 * plain_divergence(p, q, kind, beta)
+    ce = F.cross_entropy(zs, targets, reduction="sum")
+    want = 0.7 * kl + ce_weight * ce
+    want_grads = torch.autograd.grad(want, (hidden, w, b))
+
+    mix = Mix(temperature, kind, beta, 0.7, ce_weight, chunk=5)
+    got, parts = fused_loss(
+        hidden, Head(w, b, scale, cap), mix=mix,
+        teacher=(Head(wt, None, scale, cap), teacher_hidden), targets=targets,
+    )  # fmt: skip
+    grads = torch.autograd.grad(3 * got, (hidden, w, b))
+    assert float(got) == pytest.approx(float(want), rel=2e-6)
+    assert parts.kl is not None and float(parts.kl) == pytest.approx(float(kl), rel=2e-6)
+    assert parts.ce is not None and float(parts.ce) == pytest.approx(float(ce), rel=2e-6)
+    for ours, theirs in zip(grads, want_grads, strict=True):
+        assert torch.linalg.norm(ours - 3 * theirs) <= 5e-6 * torch.linalg.norm(3 * theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cached_teacher_is_the_same_divergence_over_k_plus_one_outcomes(kind: str) -> None:
+    g = torch.Generator().manual_seed(3)
+    n, h, v, k, beta, t = 11, 8, 30, 6, 0.4, 1.5
+    hidden = torch.randn(n, h, generator=g, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(v, h, generator=g, dtype=torch.float64, requires_grad=True)
+    zt = torch.randn(n, v, generator=g, dtype=torch.float64)
+    p = (zt / t).softmax(-1)
+    best = p.topk(k, -1)
+    p_buckets = torch.cat([best.values, 1 - best.values.sum(-1, keepdim=True)], -1)
+    q = ((hidden @ w.T) / t).softmax(-1)
+    q_top = q.gather(-1, best.indices)
+    q_buckets = torch.cat([q_top, 1 - q_top.sum(-1, keepdim=True)], -1)
+    want = t * t * plain_divergence(p_buckets, q_buckets, kind, beta)
+    want_grads = torch.autograd.grad(want, (hidden, w))
+    got, _ = fused_loss(
+        hidden, Head(w), mix=Mix(t, kind, beta, chunk=4),
+        teacher=TopK(best.indices, best.values.log().float()),
+    )  # fmt: skip
+    grads = torch.autograd.grad(got, (hidden, w))
+    assert float(got) == pytest.approx(float(want), rel=1e-5)
+    for ours, theirs in zip(grads, want_grads, strict=True):
+        assert torch.linalg.norm(ours - theirs) <= 2e-5 * torch.linalg.norm(theirs)
+
+
+def test_a_cache_of_the_whole_vocabulary_is_the_online_loss() -> None:
+    g = torch.Generator().manual_seed(5)
+    head = Head(torch.randn(17, 6, generator=g))
+    teacher_hidden, hidden = torch.randn(9, 6, generator=g), torch.randn(9, 6, generator=g)
+    cached = top_k(head, teacher_hidden, k=17, temperature=2.0, chunk=4, vocab=0)
+    student = Head(torch.randn(17, 6, generator=g))
+    online, _ = fused_loss(hidden, student, mix=Mix(2.0), teacher=(head, teacher_hidden))
+    offline, _ = fused_loss(hidden, student, mix=Mix(2.0), teacher=cached)
+    assert float(offline) == pytest.approx(float(online), rel=1e-5)
+
+
+def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_do() -> None:
+    weight, hidden = torch.randn(10, 4), torch.randn(3, 4, requires_grad=True)
+    loss, _ = fused_loss(
+        hidden, Head(weight), mix=Mix(kl_weight=0, ce_weight=1), targets=torch.tensor([1, 2, 3])
+    )
+    loss.backward()
+    assert weight.grad is None
+    assert hidden.grad is not None and hidden.grad.abs().sum() > 0
+
+
+def test_padded_vocabularies_are_compared_on_the_shared_ids() -> None:
+    g = torch.Generator().manual_seed(1)
+    hidden = torch.randn(5, 4, generator=g, requires_grad=True)
+    ws = torch.randn(12, 4, generator=g, requires_grad=True)
+    wt, ht = torch.randn(16, 4, generator=g), torch.randn(5, 4, generator=g)
+    got, _ = fused_loss(hidden, Head(ws, vocab=10), mix=Mix(), teacher=(Head(wt, vocab=10), ht))
+    p, q = (ht @ wt[:10].T).softmax(-1), (hidden @ ws[:10].T).softmax(-1)
+    want = (p * (p.log() - q.log())).sum()
+    assert float(got) == pytest.approx(float(want), rel=1e-5)
+    mine = torch.autograd.grad(got, ws)[0]
+    theirs = torch.autograd.grad(want, ws)[0]
+    assert torch.allclose(mine, theirs, atol=1e-5)
+    assert mine[10:].abs().sum() == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), kind=st.sampled_from(KINDS), beta=st.floats(0.05, 0.95),
+    size=st.floats(0.1, 20.0),
+)  # fmt: skip
+def test_divergences_are_never_negative_and_zero_only_for_equals(
+    seed: int, kind: str, beta: float, size: float
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    a = torch.log_softmax(size * torch.randn(4, 9, generator=g, dtype=torch.float64), -1)
+    b = torch.log_softmax(size * torch.randn(4, 9, generator=g, dtype=torch.float64), -1)
+    value, _ = divergence_rows(a, b, kind, beta)
+    same, slope = divergence_rows(a, a, kind, beta)
+    assert (value >= -1e-12).all()
+    assert same.abs().max() < 1e-9
+    q = a.exp()
+    assert (slope - q * slope.sum(-1, keepdim=True)).abs().max() < 1e-9
+
+
+def test_labels_are_shifted_by_one() -> None:
+    """The position before the first answer token learns it; the last position learns nothing."""
+    labels = torch.tensor([[-100, -100, 7, 8, 9], [-100, 5, -100, 6, -100]])
+    mask = labelled_positions(labels)
+    assert mask.tolist() == [
+        [False, True, True, True, False],
+        [True, False, True, False, False],
+    ]
+    assert next_tokens(labels, mask).tolist() == [7, 8, 9, 5, 6]
+
+
+def test_extreme_logits_stay_finite() -> None:
+    hidden = torch.tensor([[300.0], [-300.0]], requires_grad=True)
+    head, teacher = Head(torch.tensor([[1.0], [-1.0]])), Head(torch.tensor([[-1.0], [1.0]]))
+    for kind in KINDS:
+        loss, _ = fused_loss(
+            hidden, head, mix=Mix(divergence=kind), teacher=(teacher, hidden.detach())
+        )
+        (grad,) = torch.autograd.grad(loss, hidden)
+        assert math.isfinite(float(loss))
+        assert torch.isfinite(grad).all()
+
+
+def test_apply_head_follows_the_models_own_conventions() -> None:
+    head = Head(torch.eye(2), torch.tensor([1.0, 0.0]), scale=2.0, softcap=3.0)
+    got = apply_head(head, torch.tensor([[1.0, -1.0]]))
+    assert got.tolist()[0] == pytest.approx([3 * math.tanh(4 / 3), 3 * math.tanh(-2 / 3)])
