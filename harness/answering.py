@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config_eval import EvalConfig, parse_spec
 from kdharness.harness.errors import Interrupted
-from kdharness.harness.registry import ENGINES, TOOLS, resolve
+from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -231,13 +231,3 @@ def watched(
                 engine.stop_soon()
     if stop is not None:
         raise stop
-
-
-def note_oddities(job: Evaluation, subject: Subject, bench: Any, answers: Sequence[Answer]) -> None:
-    """Keep what looks like gaming or an accident in a checkpoint's answers."""
-    if not answers:
-        return
-    look: Callable[[Any, Sequence[Answer]], dict[str, Any]] = resolve(TOOLS, "gaming", "tool")
-    job.store.set_bench_note(
-        bench.label, bench.revision, look(bench, answers), subject.checkpoint.id
-    )

@@ -1,4 +1,4 @@
-"""Commands about evaluation: eval, leaderboard, judge, import, export."""
+"""Commands about evaluation: eval and leaderboard; judge, import and export lie beside."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from kdharness.harness.commands_exchange import export_group, import_group
+from kdharness.harness.commands_judge import judge_group
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS, print_table
+
+__all__ = [
+    "eval_command", "export_group", "import_group", "judge_group", "leaderboard_command",
+]  # fmt: skip
 
 format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
@@ -241,18 +247,3 @@ def ranked(scores: Sequence[Any]) -> list[Any]:
         return (score.bench, order[score.metric], score.judge, value is None, signed or 0.0)
 
     return sorted(scores, key=key)
-
-
-@click.group("judge")
-def judge_group() -> None:
-    """Check judges before they are trusted."""
-
-
-@click.group("import")
-def import_group() -> None:
-    """Bring in answers and judgments made elsewhere."""
-
-
-@click.group("export")
-def export_group() -> None:
-    """Write results in other tools' formats."""

@@ -17,6 +17,7 @@ from kdharness.harness.assets import fingerprint
 from kdharness.harness.config_eval import EvalConfig, default_judges
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import resolve_model
+from kdharness.harness.oddities import note_oddities
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
@@ -212,7 +213,7 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> No
         job.store.add_judgments(fresh)
         job.tally.judgments += len(fresh)
         job.tally.failed_judgments += sum(j.value is None for j in fresh)
-        answering.note_oddities(job, subject, bench, answers)
+        note_oddities(job, subject, bench, answers)
 
 
 def _weigh(job: Evaluation, subject: Subject, bench: Any) -> None:

@@ -35,6 +35,7 @@ COLUMNS = (
 LEGEND = {
     "subset": "a fixed subset of so many items, not the whole benchmark",
     "references": "judged with other than the corrected reference answers",
+    "imported": "judged elsewhere; the prompts and references used are not known here",
     "discrete": "the judge's token was read, not its log-probabilities",
     "lc": "which variant of the length-controlled fit",
     "C": "the fit's inverse regularisation strength",
@@ -144,8 +145,8 @@ def group_flags(
 
 
 def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
-    """What the report card says; a judge without one is untested, a published one is neither."""
-    if judge.startswith(("published:", "panel:")):
+    """What the report card says; a judge without one is untested, an imported one is neither."""
+    if judge.startswith(("imported:", "panel:")):
         return []
     card = cards.get(judge)
     if card is None:

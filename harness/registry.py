@@ -48,6 +48,10 @@ TOOLS: dict[str, str] = {
     "cut_student": "kdharness.trainers.student:cut_student",
     "describe_data": "kdharness.trainers.chat:describe_data",
     "gaming": "kdharness.judges.gaming:oddities",
+    "alpaca_item": "kdharness.judges.alpaca_items:item_of",
+    "read_source": "kdharness.trainers.rows:read_source",
+    "report_card": "kdharness.judges.report_card:check",
+    "contamination": "kdharness.judges.contamination:overlaps",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from kdharness.harness.score_rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.scoring import Interval, ratio_interval
@@ -78,7 +79,7 @@ def score_ratings(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
     `score` is the mean over all rated rows (not the mean of the two turns' means), as FastChat
     prints it.
     """
-    rows = rows if context.as_published else counted_once(rows)
+    rows = _as_stored(rows) if context.as_published else counted_once(rows)
     figures = [measure("score", rows, RATING)]
     for turn in sorted({row.turn for row in rows}):
         figures.append(measure(f"turn_{turn}", [r for r in rows if r.turn == turn], RATING))
@@ -86,6 +87,16 @@ def score_ratings(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
     if len(categories) > 1 or "" not in categories:
         figures += [measure(f"category:{c}", part, RATING) for c, part in categories.items()]
     return figures
+
+
+def _as_stored(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the scores that FastChat averages: those out of range too."""
+    return [
+        row._replace(status=OK, value=float(row.details["published"]))
+        if row.status != OK and '"published"' in row.info
+        else row
+        for row in rows
+    ]
 
 
 def score_exact(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
@@ -120,8 +131,10 @@ def score_preferences(rows: Sequence[Row], context: ScoreContext) -> list[Metric
     p = np.array([row.value for row in good], dtype=np.float64) - 1
     wins, losses = int((p > 0.5).sum()), int((p < 0.5).sum())
     draws = n - wins - losses
+    rate = measure("win_rate", rows, UNIT, value=lambda row: (row.value or 0.0) - 1, scale=100)
     figures = [
-        measure("win_rate", rows, UNIT, value=lambda row: (row.value or 0.0) - 1, scale=100),
+        # The mean in numpy's own order of summing: the published figure to its last digit.
+        replace(rate, value=float(p.mean()) * 100) if n else rate,
         measure("discrete_win_rate", rows, UNIT, value=_discrete, scale=100),
     ]
     error = float(100 * np.std(p, ddof=1) / np.sqrt(n)) if n > 1 else None
@@ -196,9 +209,11 @@ def score_pairs(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
     whatever the order it was shown in.
     """
     kept = rows if context.as_published else counted_once(rows)
-    matches: dict[tuple[str, int, str], dict[int, Row]] = {}
+    matches: dict[tuple[str, int, str, float], dict[int, Row]] = {}
     for row in kept:
-        matches.setdefault((row.item, row.turn, row.baseline), {})[row.order] = row
+        # A re-run has a time of its own, and counts again as published.
+        when = row.created if context.as_published else 0.0
+        matches.setdefault((row.item, row.turn, row.baseline, when), {})[row.order] = row
     judged: list[tuple[Row, float, float]] = []
     for sides in matches.values():
         pair = [sides.get(order) for order in (0, 1)]
