@@ -287,10 +287,14 @@ class OpenAIEngine:
                 return response.status_code, response.headers, response.content
         except openai.APIStatusError as error:
             return error.response.status_code, error.response.headers, error.response.content
-        except (TimeoutError, openai.APITimeoutError) as error:
+        except TimeoutError as error:
             raise CallError(f"no reply within {self.timeout:g} s", Trouble.RETRY) from error
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
+            # The aiohttp transport calls every failed connection a connect timeout.
+            late = isinstance(error, openai.APITimeoutError)
+            if late and not isinstance(cause, httpx2.ConnectTimeout):
+                raise CallError(f"no reply within {self.timeout:g} s", Trouble.RETRY) from error
             self._failures += 1
             trouble = Trouble.FATAL if self._failures > UNREACHABLE_AFTER else Trouble.RETRY
             raise CallError(
