@@ -16,8 +16,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlite_utils import Database
-
 from kdharness.harness.migrations import migrations
 from kdharness.harness.types import (
     Answer,
@@ -29,6 +27,7 @@ from kdharness.harness.types import (
     Run,
     RunStatus,
 )
+from sqlite_utils import Database
 
 RowType = TypeVar("RowType")
 _JSON_FIELDS = frozenset({"config", "info", "parents"})
@@ -169,6 +168,26 @@ class Store:
             f"SELECT * FROM runs {where} ORDER BY created DESC, id",
             [method] if method else [],
         )
+
+    def recent_runs(self, limit: int) -> list[Run]:
+        """The newest runs: what a screen shows before it reads the rest."""
+        return self._rows(Run, "SELECT * FROM runs ORDER BY created DESC, id LIMIT ?", [limit])
+
+    def live_runs(self, also: Iterable[str] = ()) -> list[Run]:
+        """Runs that are starting, running or paused, and those named."""
+        names = list(also)
+        marks = ", ".join("?" for _ in names)
+        return self._rows(
+            Run,
+            "SELECT * FROM runs WHERE status IN ('starting', 'running', 'paused') "
+            f"OR id IN ({marks})",
+            names,
+        )
+
+    def runs_state(self) -> tuple[int, int]:
+        """(number of runs, newest row): differs when a run was added or removed."""
+        row = self.db.conn.execute("SELECT COUNT(*), COALESCE(MAX(rowid), 0) FROM runs").fetchone()
+        return int(row[0]), int(row[1])
 
     def run_ids(self) -> set[str]:
         """The ids that are taken."""
