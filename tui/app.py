@@ -1,0 +1,267 @@
+"""The terminal app: screens over the store, nothing heavier.
+
+It opens on whatever the store holds, follows it by SQLite's own change counter once a second,
+and repaints what changed. Runs are processes of their own: closing the app leaves them running.
+torch, transformers and openai are never loaded here (a test holds that).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+from kdharness.harness.errors import KDHarnessError, RunError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run
+from kdharness.tui.screens_base import ListPlace, Place
+from kdharness.tui.screens_runs import RunsScreen
+from kdharness.tui.settings import read_settings, save_theme
+from kdharness.tui.themes import THEMES
+from kdharness.tui.widgets_bars import PLACES
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+POLL_SECONDS = 1.0
+
+
+def _leaderboard() -> Screen[Any]:
+    from kdharness.tui.screens_leaderboard import LeaderboardScreen
+
+    return LeaderboardScreen()
+
+
+MAKERS: dict[str, Callable[[], Screen[Any]]] = {
+    "runs": RunsScreen,
+    "leaderboard": _leaderboard,
+}
+"""Screens are imported when one goes there: the first paint waits for none of them."""
+
+
+class HarnessApp(App[None]):
+    """kdharness, on a terminal."""
+
+    TITLE = "kdharness"
+    CSS_PATH = "kdharness.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1", "help", "Help", key_display="F1", id="app.help"),
+        Binding("escape", "back", "Back", show=False, id="app.back"),
+        Binding("q", "leave", "Quit", id="app.quit"),
+        *(
+            Binding(f"{digit},f{int(digit) + 1}", f"go('{name}')", title, show=False,
+                    id=f"app.{name}")
+            for digit, name, title, _ in PLACES
+        ),
+        Binding("question_mark", "legend", "Marks", key_display="?", show=False, id="app.legend"),
+        Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
+    ]  # fmt: skip
+
+    def __init__(self, paths: Paths, *, clock: Callable[[], float] = time.time) -> None:
+        import os
+
+        self.paths = paths
+        self.settings = read_settings(paths)
+        # Under NO_COLOR nothing but the terminal's own colours may be used.
+        plain = bool(os.environ.get("NO_COLOR"))
+        super().__init__(ansi_color=True if plain else None)
+        self.now = clock
+        self.version = 0
+        self._store: Store | None = None
+        self._counter = -1
+        self._minute = -1
+        for theme in THEMES.values():
+            self.register_theme(theme)
+        self.theme = "ansi" if plain else self.settings.theme
+        self.set_keymap(self.settings.keys)
+
+    # ------------------------------------------------------------ the store
+
+    @property
+    def store(self) -> Store:
+        """The connection of the screen's own thread; workers open their own."""
+        if self._store is None:
+            self._store = Store(self.paths.store)
+        return self._store
+
+    def first_runs(self, limit: int) -> list[Run]:
+        """What the first paint shows."""
+        return self.store.recent_runs(limit)
+
+    def on_mount(self) -> None:
+        """Start to follow the store."""
+        if self.settings.problem:
+            self.notify(self.settings.problem, severity="warning", timeout=15, markup=False)
+        self._counter = self.store.data_version()
+        self.set_interval(POLL_SECONDS, self.follow)
+
+    def follow(self) -> None:
+        """Tell the front screen when the store was written to."""
+        counter = self.store.data_version()
+        place = self.screen
+        if counter != self._counter:
+            self._counter = counter
+            self.version += 1
+            if isinstance(place, Place):
+                place.seen = self.version
+                place.store_changed()
+        if isinstance(place, Place):
+            place.tick()
+
+    def minute_passed(self) -> bool:
+        """Whether the clock shows another minute than at the last call."""
+        minute = int(self.now() // 60)
+        passed, self._minute = minute != self._minute, minute
+        return passed
+
+    def on_unmount(self) -> None:
+        """Close the connection; runs go on."""
+        if self._store is not None:
+            self._store.close()
+
+    # ------------------------------------------------------------ going about
+
+    def get_default_screen(self) -> Screen[Any]:
+        """Home."""
+        screen = MAKERS["runs"]()
+        self.install_screen(screen, "runs")
+        return screen
+
+    async def action_go(self, place: str) -> None:
+        """Another screen; each keeps its state while the app is open."""
+        if place not in MAKERS:
+            return
+        while len(self.screen_stack) > (1 if place == "runs" else 2):
+            await self.pop_screen()
+        if getattr(self.screen, "place", "") == place:
+            return
+        if not self.is_screen_installed(place):
+            self.install_screen(MAKERS[place](), place)
+        if len(self.screen_stack) == 1:
+            await self.push_screen(place)
+        else:
+            await self.switch_screen(place)
+
+    async def action_back(self) -> None:
+        """Out of the filter, off the screen, home."""
+        screen = self.screen
+        if isinstance(screen, ListPlace) and screen.leave_filter():
+            return
+        if len(self.screen_stack) > 1:
+            await self.pop_screen()
+        elif getattr(screen, "place", "") != "runs":
+            await self.action_go("runs")
+
+    def action_leave(self) -> None:
+        """Close the app; runs go on in their own processes."""
+        self.exit()
+
+    def action_help(self) -> None:
+        """What this screen is for, and its keys."""
+        from kdharness.tui.screens_help import TextDialog, help_text
+
+        screen = self.screen
+        keys = []
+        for _, binding, enabled, _ in screen.active_bindings.values():
+            if enabled and binding.description and not binding.system:
+                line = (self.get_key_display(binding), binding.description, binding.id or "")
+                if line not in keys:
+                    keys.append(line)
+        title = getattr(screen, "title_text", "") or "Help"
+        self.push_screen(TextDialog(title, help_text(getattr(screen, "about", ""), keys)))
+
+    def action_legend(self) -> None:
+        """What the marks mean."""
+        legend = getattr(self.screen, "legend", None)
+        if legend is not None:
+            legend()
+        else:
+            self.action_help()
+
+    def action_next_theme(self) -> None:
+        """The next look, kept in the settings file."""
+        names = list(THEMES)
+        self.use_theme(names[(names.index(self.theme) + 1) % len(names)])
+
+    def use_theme(self, name: str) -> None:
+        """Change the look and keep it."""
+        self.theme = name
+        try:
+            save_theme(self.paths, name)
+        except OSError as error:
+            self.notify(f"not kept: {error}", severity="warning", markup=False)
+        self.notify(f"theme: {name}", timeout=2, markup=False)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: everything that can be done here, in one list."""
+        for name in THEMES:
+            yield SystemCommand(f"Theme: {name}", "Change the look, and keep it",
+                                lambda name=name: self.use_theme(name))
+        for node, binding, enabled, _ in screen.active_bindings.values():
+            if enabled and binding.description and not binding.system:
+                key = self.get_key_display(binding)
+                yield SystemCommand(
+                    binding.description, f"key {key}",
+                    lambda a=binding.action, n=node: self.run_action(a, n),
+                )
+
+    # ------------------------------------------------------------ doing things
+
+    def open_run(self, run: str, others: Sequence[str] = ()) -> None:
+        """The screen of one run, with other runs' curves laid over its own."""
+
+    def open_checkpoint(self, name: str) -> None:
+        """The run that made a checkpoint."""
+        found = self.store.checkpoint(name)
+        if found is not None and found.run:
+            self.open_run(found.run)
+
+    def open_new(self) -> None:
+        """The form of a new run."""
+
+    def open_evaluate(self, checkpoints: Sequence[str]) -> None:
+        """The form of an evaluation."""
+
+    def pause_or_resume(self, run: str) -> None:
+        """Ask a run to pause, or to go on."""
+
+    def stop_run(self, run: str) -> None:
+        """Ask a run to stop with a checkpoint, after a question."""
+
+    def start_demo(self) -> None:
+        """Run the demo in a process of its own."""
+
+    def demo_lines(self) -> list[str]:
+        """The last words of a demo started from here."""
+        return []
+
+    def export_table(
+        self, stem: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
+    ) -> None:
+        """Ask for a format and a place, and write the rows."""
+
+
+def run_app(paths: Paths) -> None:
+    """Open the app on a home; returns when it is closed.
+
+    Raises:
+        RunError: the store cannot be opened.
+    """
+    app = HarnessApp(paths)
+    try:
+        app.store.data_version()
+    except (OSError, sqlite3.Error) as error:
+        raise RunError(
+            f"the store cannot be opened: {error}", where=str(paths.store),
+            hint="choose another home: kdharness --home DIR",
+        ) from error
+    app.run()
+    if app.return_code:
+        sys.exit(app.return_code)
+
+
+__all__ = ["HarnessApp", "KDHarnessError", "run_app"]

@@ -1,0 +1,113 @@
+"""What all screens share: the bars, the filter line, and following the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from kdharness.tui.widgets_bars import KeyBar, NavBar
+from kdharness.tui.widgets_table import Listing
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input
+
+if TYPE_CHECKING:
+    from kdharness.tui.app import HarnessApp
+
+
+class Place(Screen[Any]):
+    """A screen of the app. `about` is its page of the help."""
+
+    place: ClassVar[str] = ""
+    title_text: ClassVar[str] = ""
+    about: ClassVar[str] = ""
+    AUTO_FOCUS = None
+    seen: int = -1
+
+    @property
+    def harness(self) -> HarnessApp:
+        """The app, by its own type."""
+        return cast("HarnessApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        """The bars around what a screen shows."""
+        yield NavBar(self.place)
+        yield from self.body()
+        yield KeyBar()
+
+    def body(self) -> Iterable[Widget]:
+        """The screen's own widgets."""
+        return ()
+
+    def on_screen_resume(self) -> None:
+        """Catch up with what happened while another screen was in front."""
+        if self.seen != self.harness.version:
+            self.seen = self.harness.version
+            self.store_changed()
+
+    def store_changed(self) -> None:
+        """The store was written to: read again what is shown."""
+
+    def tick(self) -> None:
+        """Called about every second while in front, for what ages without being written."""
+
+
+class ListPlace(Place):
+    """A screen around one listing, with a filter line and an export."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/", id="list.filter"),
+        Binding("e", "export", "Export", show=False, id="list.export"),
+    ]
+
+    def listing(self) -> Listing:
+        """The main listing."""
+        return self.query_one("#list", Listing)
+
+    def filter_line(self) -> Input:
+        """The hidden line to type a filter into; yield it below the listing."""
+        line = Input(placeholder="filter: words, or column:word; Esc clears", id="filter")
+        line.display = False
+        return line
+
+    def on_mount(self) -> None:
+        """Keys go to the listing."""
+        self.listing().focus()
+
+    def action_filter(self) -> None:
+        """Type words to narrow the list."""
+        line = self.query_one("#filter", Input)
+        line.display = True
+        line.focus()
+
+    @on(Input.Changed, "#filter")
+    def _narrow(self, event: Input.Changed) -> None:
+        self.listing().set_filter(event.value)
+
+    @on(Input.Submitted, "#filter")
+    def _keep_filter(self, event: Input.Submitted) -> None:
+        event.input.display = bool(event.value)
+        self.listing().focus()
+
+    def leave_filter(self) -> bool:
+        """Escape from the filter line, or clear a kept filter; whether there was one."""
+        line = self.query_one("#filter", Input)
+        if not line.display:
+            return False
+        line.value = ""
+        line.display = False
+        self.listing().focus()
+        return True
+
+    def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
+        """A file name's stem, the rows and the columns to export."""
+        listing = self.listing()
+        columns = [column.key for column in listing.columns if column.key != "bar"]
+        return self.place, [dict(row) for row in listing.rows], columns
+
+    def action_export(self) -> None:
+        """Write the rows as CSV, JSON or Markdown."""
+        self.harness.export_table(*self.export_rows())

@@ -1,0 +1,51 @@
+"""Help: what a screen is for, and every key that does something on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+KeyLine = tuple[str, str, str]
+"""Key, what it does, and the name it has in `settings.yaml`."""
+
+
+class TextDialog(ModalScreen[None]):
+    """A page of text over the screen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,f1,enter", "dismiss(None)", "Close", id="dialog.close"),
+    ]
+
+    def __init__(self, title: str, text: Text) -> None:
+        super().__init__()
+        self.heading, self.text = title, text
+
+    def compose(self) -> ComposeResult:
+        """A frame with the text, which scrolls."""
+        with Vertical(classes="dialog wide") as frame:
+            frame.border_title = Text(self.heading).plain
+            frame.border_subtitle = "Esc closes, ↑↓ scroll"
+            with VerticalScroll():
+                yield Static(self.text)
+
+    def on_mount(self) -> None:
+        """Arrow keys scroll."""
+        self.query_one(VerticalScroll).focus()
+
+
+def help_text(about: str, keys: Sequence[KeyLine]) -> Text:
+    """The help page of a screen."""
+    text = Text(f"{about}\n\n" if about else "")
+    for key, what, name in keys:
+        text.append(f"{key:>14}  ", "bold")
+        text.append(what)
+        text.append(f"  {name}\n", "dim")
+    text.append("\nKeys can be changed in settings.yaml:  keys: {name: key}", "dim")
+    return text

@@ -1,0 +1,65 @@
+"""The app's part of `settings.yaml`: the look and the keys.
+
+```yaml
+theme: light            # dark, light, ansi, high-contrast
+keys:                   # an action's name: the key(s) that do it, see F1
+  runs.new: c
+  app.quit: x,f10
+```
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdharness.harness.paths import Paths
+from kdharness.tui.themes import THEMES
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """What the app takes from the settings file; `problem` says what could not be used."""
+
+    theme: str = "dark"
+    keys: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+def read_settings(paths: Paths) -> AppSettings:
+    """The settings, or defaults with a note on what is wrong. Loads YAML only for a file."""
+    if not paths.settings.is_file():
+        return AppSettings()
+    import yaml
+
+    try:
+        values: Any = yaml.safe_load(paths.settings.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        return AppSettings(problem=f"settings.yaml cannot be read: {first}")
+    if not isinstance(values, dict):
+        return AppSettings(problem="settings.yaml must be a mapping")
+    problems = []
+    theme = values.get("theme", "dark")
+    if theme not in THEMES:
+        problems.append(f"settings.yaml: theme {theme!r}; one of {', '.join(THEMES)}")
+        theme = "dark"
+    keys = values.get("keys") or {}
+    if not isinstance(keys, dict):
+        problems.append("settings.yaml: keys must be a mapping of action to key")
+        keys = {}
+    mapping = {str(action): str(key) for action, key in keys.items() if key}
+    return AppSettings(str(theme), mapping, "; ".join(problems))
+
+
+def save_theme(paths: Paths, name: str) -> None:
+    """Keep the chosen look, leaving every other line of the file as it is."""
+    text = paths.settings.read_text(encoding="utf-8") if paths.settings.is_file() else ""
+    line = f"theme: {name}"
+    if re.search(r"(?m)^theme:.*$", text):
+        text = re.sub(r"(?m)^theme:.*$", line, text)
+    else:
+        text = f"{text.rstrip()}\n{line}\n".lstrip()
+    paths.settings.parent.mkdir(parents=True, exist_ok=True)
+    paths.settings.write_text(text, encoding="utf-8")

@@ -1,0 +1,151 @@
+"""The lines at the top and bottom of every screen, and bars drawn in text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+PLACES = (
+    ("1", "runs", "Runs", "Runs"),
+    ("2", "leaderboard", "Leaderboard", "Board"),
+    ("3", "tradeoff", "Trade-off", "Trade-off"),
+    ("4", "compare", "Compare", "Compare"),
+    ("5", "transcripts", "Transcripts", "Texts"),
+    ("6", "evaluate", "Evaluate", "Eval"),
+    ("7", "judges", "Judges", "Judges"),
+    ("8", "assets", "Assets", "Assets"),
+    ("9", "doctor", "Doctor", "Doctor"),
+)
+"""Key, name, title, and the title where there is little room."""
+
+
+class NavBar(Widget):
+    """Where one is, and the digits that go elsewhere."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"bar--text", "bar--key", "bar--here"}
+    DEFAULT_CSS = "NavBar { dock: top; height: 1; }"
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+
+    def render_line(self, y: int) -> Strip:
+        """The one line."""
+        width = self.size.width
+        text = self.get_component_rich_style("bar--text")
+        key = self.get_component_rich_style("bar--key")
+        here = self.get_component_rich_style("bar--here")
+        wide = width >= 113
+        segments = [Segment(" kdharness  " if wide else "", here if wide else text)]
+        for digit, name, title, short in PLACES:
+            click = Style.from_meta({"@click": f"app.go('{name}')"})
+            label = title if wide else short
+            style = here if name == self.place else text
+            segments.append(Segment(digit, (here if name == self.place else key) + click))
+            gap = "  " if wide else " "
+            segments += [Segment(f" {label}", style + click), Segment(gap, text)]
+        return Strip(segments).adjust_cell_length(width, text)
+
+
+class KeyBar(Widget):
+    """The keys that do something here, as many as fit; F1 has them all."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"bar--text", "bar--key"}
+    DEFAULT_CSS = "KeyBar { dock: bottom; height: 1; }"
+
+    def on_mount(self) -> None:
+        """Follow the keys that are active."""
+        self.screen.bindings_updated_signal.subscribe(self, self._changed)
+
+    def _changed(self, _screen: Screen[object]) -> None:
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """The one line."""
+        width = self.size.width
+        text = self.get_component_rich_style("bar--text")
+        key_style = self.get_component_rich_style("bar--key")
+        segments: list[Segment] = []
+        used = 0
+        for node, binding, enabled, _ in self.screen.active_bindings.values():
+            if not binding.show or not enabled:
+                continue
+            name = self.app.get_key_display(binding)
+            if used + cell_len(name) + cell_len(binding.description) + 3 > width:
+                break
+            click = Style()
+            if "(" not in binding.action:
+                click = Style.from_meta({"@click": self._target(node, binding.action)})
+            segments.append(Segment(f" {name}", key_style + click))
+            segments.append(Segment(f" {binding.description} ", text + click))
+            used += cell_len(name) + cell_len(binding.description) + 3
+        return Strip(segments).adjust_cell_length(width, text)
+
+    def _target(self, node: object, action: str) -> str:
+        if "." in action:
+            return action
+        if node is self.app:
+            return f"app.{action}"
+        return f"screen.{action}" if node is self.screen else f"focused.{action}"
+
+
+def bar(share: float, width: int) -> str:
+    """A progress bar in eighths of a cell."""
+    share = min(max(share, 0.0), 1.0)
+    eighths = round(share * width * 8)
+    full, rest = divmod(eighths, 8)
+    partial = " ▏▎▍▌▋▊▉"[rest] if full < width and rest else ""
+    return ("█" * full + partial).ljust(width, "░" if width < 4 else "·")
+
+
+def interval(
+    low: float, value: float, high: float, left: float, right: float, width: int
+) -> tuple[int, int, int]:
+    """Cells of an interval's ends and its estimate on a scale from `left` to `right`."""
+    span = right - left
+
+    def cell(number: float) -> int:
+        share = (number - left) / span if span > 0 else 0.5
+        return min(max(round(share * (width - 1)), 0), width - 1)
+
+    return cell(low), cell(value), cell(high)
+
+
+def interval_text(
+    low: float, value: float, high: float, left: float, right: float, width: int,
+    zero: float | None = None,
+) -> str:  # fmt: skip
+    """An interval as text: `├──●──┤`, with a mark where zero lies if that is given."""
+    start, middle, end = interval(low, value, high, left, right, width)
+    cells = [" "] * width
+    if zero is not None and left <= zero <= right:
+        cells[interval(zero, zero, zero, left, right, width)[1]] = "┊"
+    for place in range(start, end + 1):
+        cells[place] = "─"
+    if start < end:
+        cells[start], cells[end] = "├", "┤"
+    cells[middle] = "●"
+    return "".join(cells)
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """The course of a curve in one line of blocks."""
+    import math
+
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or width < 1:
+        return ""
+    low, high = min(finite), max(finite)
+    span = (high - low) or 1.0
+    step = max(len(finite) / width, 1.0)
+    picked = [finite[min(int(i * step), len(finite) - 1)] for i in range(min(width, len(finite)))]
+    picked[-1] = finite[-1]
+    return "".join("▁▂▃▄▅▆▇█"[min(int((v - low) / span * 7.999), 7)] for v in picked)
