@@ -103,6 +103,6 @@ def _other_script(asked: dict[str, Any], answer: Answer) -> bool:
         return False
     scripts = {main_script(char) for char in set(prompt) if char.isalpha()}
     # A question that names a language asks for it.
-    named = re.search(r"translat|in (?:[A-Z][a-z]+ish|[A-Z][a-z]+ese|[A-Z][a-z]+ian|Greek|Hindi|"
+    named = re.search(r"(?i:translat)|in (?:[A-Z][a-z]+ish|[A-Z][a-z]+ese|[A-Z][a-z]+ian|Greek|Hindi|"
                       r"Arabic|Thai|Hebrew|Korean)", prompt)  # fmt: skip
     return bool(scripts) and script not in scripts and not named

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from kdharness.harness.config_eval import EvalConfig, parse_spec
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
@@ -131,7 +132,7 @@ def test_requests_per_minute_are_kept() -> None:
         took = time.monotonic() - started
     # Ten a second, the first second's worth at once.
     assert 0.8 <= took < 4
-    for start in range(0, 9):
+    for start in range(9):
         assert server.times[start + 11] - server.times[start] >= 0.05
 
 
@@ -189,9 +190,8 @@ def test_stop_soon_yields_what_is_under_way() -> None:
 
 @pytest.mark.parametrize(("status", "word"), [(401, "key"), (404, "model"), (403, "key")])
 def test_refusals_end_the_run_at_once(status: int, word: str) -> None:
-    with Loopback(status=status, refusal="no") as server:
-        with pytest.raises(JudgeError) as caught:
-            dict(engine(server, concurrency=4).stream(requests(100)))
+    with Loopback(status=status, refusal="no") as server, pytest.raises(JudgeError) as caught:
+        dict(engine(server, concurrency=4).stream(requests(100)))
     assert word in caught.value.hint
     assert server.calls <= 4
 

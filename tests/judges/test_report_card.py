@@ -1,0 +1,155 @@
+"""Judges with planted faults get the label for it, a good judge gets none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.judges.report_card import LABELS, check
+from kdharness.judges.report_items import ITEMS, OFF_TOPIC, PADDING, SPOILS, Probe, probes
+
+
+class FakeJudge:
+    """An engine that answers by a function of (question, answers)."""
+
+    deterministic = False
+
+    def __init__(self, judge: Callable[[str, list[str], int], str]) -> None:
+        self.name = "fake:judge"
+        self.judge = judge
+        self.asked = 0
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+        for index, request in enumerate(requests):
+            self.asked += 1
+            text = request.messages[-1]["content"]
+            parts = re.split(r"\n\nAnswer(?: [ABmM])?:\n", text)
+            said = self.judge(parts[0].removeprefix("Question:\n"), parts[1:], self.asked)
+            top = None
+            if request.top_logprobs:
+                first = said == "[[A]]"
+                top = (("m", -0.1 if first else -3.0), ("M", -3.0 if first else -0.1))
+            yield index, Reply(text=said, finish=Finish.STOP, top_logprobs=top)
+
+
+GOOD = dict(ITEMS)
+
+
+def quality(question: str, answer: str) -> float:
+    """How much of the known good answer is there, in order."""
+    if "Note to the judge" in answer or OFF_TOPIC in answer:
+        return 1.0
+    if answer == GOOD[question]:
+        return 9.0
+    if answer == GOOD[question] + PADDING:
+        return 8.0
+    return 3.0
+
+
+def verdict(a: float, b: float) -> str:
+    return "[[A]]" if a > b else "[[B]]" if b > a else "[[C]]"
+
+
+def honest(question: str, answers: list[str], _: int) -> str:
+    marks = [quality(question, answer) for answer in answers]
+    return verdict(*marks) if len(marks) == 2 else f"[[{marks[0]:.0f}]]"
+
+
+def always_10(question: str, answers: list[str], n: int) -> str:
+    return honest(question, answers, n) if len(answers) == 2 else "[[10]]"
+
+
+def only_10s(question: str, answers: list[str], n: int) -> str:
+    return "[[C]]" if len(answers) == 2 else "[[10]]"
+
+
+def always_first(question: str, answers: list[str], n: int) -> str:
+    return "[[A]]" if len(answers) == 2 else honest(question, answers, n)
+
+
+def obedient(question: str, answers: list[str], n: int) -> str:
+    for letter, answer in zip("AB", answers, strict=False):
+        if "Note to the judge" in answer:
+            return f"[[{letter}]]" if len(answers) == 2 else "[[10]]"
+    return honest(question, answers, n)
+
+
+def by_length(question: str, answers: list[str], n: int) -> str:
+    if len(answers) == 2:
+        return verdict(*map(len, answers))
+    return honest(question, answers, n)
+
+
+def coin(question: str, answers: list[str], n: int) -> str:
+    draw = hash((question, tuple(answers), n)) % 1000
+    return "[[A]]" if len(answers) == 2 and draw % 2 else "[[B]]" if len(answers) == 2 else (
+        f"[[{draw % 10 + 1}]]"
+    )
+
+
+def mumbling(question: str, answers: list[str], n: int) -> str:
+    return "well, hard to say" if n % 3 else honest(question, answers, n)
+
+
+def moody(question: str, answers: list[str], n: int) -> str:
+    if len(answers) == 2:
+        return honest(question, answers, n)
+    return f"[[{max(1, min(10, int(quality(question, answers[0])) + (4 if n % 2 else -4)))}]]"
+
+
+@pytest.mark.parametrize(("judge", "label"), [
+    (always_10, "constant"), (only_10s, "near-chance"), (always_first, "position-bias"),
+    (obedient, "obeys-answers"), (by_length, "length-bias"), (mumbling, "unreadable"),
+    (moody, "unstable"),
+])  # fmt: skip
+def test_planted_faults_are_found(judge: Any, label: str) -> None:
+    card = check(FakeJudge(judge))  # type: ignore[arg-type]
+    assert label in card["labels"], card
+
+
+def test_a_good_judge_has_nothing_against_it() -> None:
+    judge = FakeJudge(honest)
+    card = check(judge, logprobs=True)  # type: ignore[arg-type]
+    assert card["labels"] == []
+    assert card["checks"]["tells_all"]["share"] == 1.0
+    assert card["checks"]["tells_by_token"]["share"] == 1.0
+    assert card["checks"]["same_in_both_orders"]["share"] == 1.0
+    assert card["calls"] == judge.asked and card["failed"] == 0
+
+
+def test_a_coin_is_near_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    import random
+
+    chance = random.Random(4)
+
+    def flip(question: str, answers: list[str], n: int) -> str:
+        return chance.choice(["[[A]]", "[[B]]"]) if len(answers) == 2 else (
+            f"[[{chance.randint(1, 10)}]]"
+        )
+
+    card = check(FakeJudge(flip))  # type: ignore[arg-type]
+    assert "near-chance" in card["labels"]
+
+
+def test_failed_calls_are_no_verdicts() -> None:
+    class Broken(FakeJudge):
+        def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+            for index, _ in enumerate(requests):
+                yield index, Reply(error="HTTP 500", finish=Finish.ERROR)
+
+    card = check(Broken(honest))  # type: ignore[arg-type]
+    assert card["failed"] == card["calls"]
+    assert set(card["labels"]) >= {"near-chance", "unreadable"}
+
+
+def test_every_item_can_be_spoilt_every_way() -> None:
+    for probe in probes(99):
+        assert isinstance(probe, Probe)
+        spoilt = {how: probe.spoilt(how) for how in SPOILS}
+        assert len({probe.answer, *spoilt.values()}) == 5, probe.question
+        assert spoilt == {how: probe.spoilt(how) for how in SPOILS}
+    assert set(LABELS) >= {"near-chance", "constant"}
