@@ -67,7 +67,7 @@ def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
         kept = "–" if item.retention is None else f"{item.retention:6.1%}"
         click.echo(f"  {number} {item.point.checkpoint:<24} gain {gain}  retention {kept}")
     if smoke:
-        click.echo("\nThe smoke run trains on next to nothing: these figures mean nothing.", err=True)
+        click.echo("\nA smoke run trains on next to nothing: its figures mean nothing.", err=True)
         return
     click.echo("\nWhat the figures say")
     for line in findings(scores):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+
 from kdharness.harness.commands_exchange import export_group, import_group
 from kdharness.harness.commands_judge import judge_group
 from kdharness.harness.errors import ConfigError
@@ -29,8 +30,9 @@ def split(values: Sequence[str]) -> list[str]:
 
 def checked_config(**fields: Any) -> Any:
     """An EvalConfig from options; a mistake is told by its field, without a traceback."""
-    from kdharness.harness.config_eval import EvalConfig
     from pydantic import ValidationError
+
+    from kdharness.harness.config_eval import EvalConfig
 
     given = {name: value for name, value in fields.items() if value not in (None, [], {})}
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import click
+
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS, print_table
 

@@ -342,7 +342,8 @@ def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
     """pydantic's errors as lines that name the field and, for a typo, the nearest one."""
     lines = []
     for detail in error.errors():
-        place = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function"))
+        parts = [str(part) for part in detail["loc"]]
+        place = ".".join(part for part in parts if not part.startswith("function"))
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             names = _field_names(model, detail["loc"][:-1])
@@ -453,7 +454,8 @@ def dump_config(config: AnyConfig, *, full: bool = False) -> str:
 def preset_names() -> list[str]:
     """The presets that ship, such as `kd-laptop`."""
     folder = resources.files("kdharness.data").joinpath("presets")
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    names = [entry.name for entry in folder.iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def preset_text(name: str) -> str:

@@ -31,14 +31,14 @@ class Scale:
     """How much of everything: trained tokens, layers kept, items scored."""
 
     keep_layers: int = 24
-    general_tokens: int = 20_000
-    domain_tokens: int = 14_000
+    general_tokens: int = 12_000
+    domain_tokens: int = 18_000
     dae_tokens: int = 24_000
     judged_items: int = 4
     answer_tokens: int = 64
-    judge_tokens: int = 96
+    judge_tokens: int = 64
     exact_items: int | None = None
-    domain_share: float = 0.4
+    domain_share: float = 0.6
 
 
 FULL = Scale()
@@ -66,7 +66,7 @@ def _trainer(tokens: int, rate: float, **more: Any) -> dict[str, Any]:
 def story(scale: Scale, judge: str | None) -> list[Step]:
     """The runs in order, each a plain config."""
     heldout = [
-        {"path": "general:validation", "kind": "general", "limit": 16},
+        {"path": "general:validation", "kind": "general", "limit": 8},
         {"path": "shop:validation", "kind": "domain", "limit": 16},
     ]
     student = {"from": TEACHER, "keep_layers": scale.keep_layers}
@@ -81,21 +81,21 @@ def story(scale: Scale, judge: str | None) -> list[Step]:
     raw: list[tuple[str, str, dict[str, Any]]] = [
         ("sft", "SFT of a cut student on general answers", {
             "method": "sft", "student": student, "data": general,
-            "trainer": _trainer(scale.general_tokens, 3e-4),
+            "trainer": _trainer(scale.general_tokens, 5e-4),
         }),
         ("kd", "KD of the same student on the same rows: the teacher's distributions and attention",
          {
             "method": "kd", "student": {**student, "from": "teacher"}, "teacher": TEACHER,
-            "data": general, "trainer": _trainer(scale.general_tokens, 3e-4),
+            "data": general, "trainer": _trainer(scale.general_tokens, 5e-4),
         }),
         ("expert", "the domain expert: SFT of the KD student on the shop", {
             "method": "sft", "student": "kd", "data": shop,
-            "trainer": _trainer(scale.domain_tokens, 1e-4),
+            "trainer": _trainer(scale.domain_tokens, 3e-4),
         }),
         ("dae", "DAE of the KD student: shop rows follow the expert, general rows the KD student",
          {
             "method": "dae", "student": "kd", "reference": "kd", "expert": "expert", "data": mixed,
-            "trainer": _trainer(scale.dae_tokens, 1e-4),
+            "trainer": _trainer(scale.dae_tokens, 3e-4),
         }),
         ("scores", "shop metrics and held-out losses of every checkpoint",
          _scores(scale, ["shop", "heldout"])),

@@ -93,7 +93,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class quiet_transformers:  # noqa: N801  (reads as a context, like contextlib's own)
+class quiet_transformers:
     """Silence progress bars and advice of transformers while a model loads."""
 
     def __enter__(self) -> None:

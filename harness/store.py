@@ -16,6 +16,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from sqlite_utils import Database
+
 from kdharness.harness.migrations import migrations
 from kdharness.harness.types import (
     Answer,
@@ -27,7 +29,6 @@ from kdharness.harness.types import (
     Run,
     RunStatus,
 )
-from sqlite_utils import Database
 
 RowType = TypeVar("RowType")
 _JSON_FIELDS = frozenset({"config", "info", "parents"})

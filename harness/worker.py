@@ -186,7 +186,8 @@ def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
     """The work itself; returns the columns of the run that it fills in."""
-    from kdharness.harness.config import EvalConfig, parse_config
+    from kdharness.harness.config import parse_config
+    from kdharness.harness.config_eval import EvalConfig
 
     config = parse_config(run.config, where=f"{run.folder}/config.yaml")
     if isinstance(config, EvalConfig):

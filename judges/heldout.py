@@ -66,6 +66,7 @@ class Heldout(Benchmark):
     def __init__(self, rows: Sequence[HeldoutRow], teacher: str | None, **rest: Any) -> None:
         self.rows = tuple(rows)
         self.teacher = teacher
+        self.teacher_states: dict[str, Any] = {}
         own = [row for row in rows if row.set != OTHER_WRITER]
         items = [Item(id=row.key, category=row.category, turns=()) for row in own]
         super().__init__(items, **rest)
@@ -114,7 +115,9 @@ class Heldout(Benchmark):
             return
         from kdharness.judges.heldout_pass import Scorer
 
-        scorer = Scorer(source, paths, config, self.teacher if teacher else None)
+        scorer = Scorer(
+            source, paths, config, self.teacher if teacher else None, self.teacher_states
+        )
         encoded = [encode(scorer.tokenizer, row, config.heldout.max_length) for row in missing]
         empty = [e.row.id for e in encoded if not e.positions]
         if len(empty) == len(encoded):

@@ -73,7 +73,7 @@ class AttentionTape:
                 hint="this architecture does not use transformers' attention interface: "
                 "set trainer.attention_weight: 0",
             )
-        total: Tensor = sum(self.terms.values()) / (self.heads * len(self.layers))  # type: ignore[assignment]
+        total: Tensor = sum(self.terms.values()) / (self.heads * len(self.layers))
         return total
 
 

@@ -220,7 +220,8 @@ def tokenizer_source(config: AnyConfig) -> str:
 
 def marked(row: Row, tokenizer: Any) -> str:
     """A row's text with its labelled runs between ⟦ and ⟧."""
-    text, run, inside = "", [], False
+    run: list[int] = []
+    text, inside = "", False
     for token, label in zip([*row.input_ids, None], [*row.labels, IGNORE], strict=True):
         labelled = label != IGNORE
         if run and (labelled != inside or token is None):

@@ -21,11 +21,12 @@ from transformers import Trainer
 from transformers.modeling_outputs import ModelOutput
 
 from kdharness.harness.errors import RunError
+from kdharness.harness.heads import causal_model
 from kdharness.trainers.attention import AttentionTape, set_tape
 from kdharness.trainers.batches import Collator, Plan
 from kdharness.trainers.chat import Dataset
 from kdharness.trainers.losses import Mix, fused_loss, labelled_positions, next_tokens
-from kdharness.trainers.teachers import Segment, Teacher, causal_model, head_of, route
+from kdharness.trainers.teachers import Segment, Teacher, head_of, route
 
 
 @dataclass
@@ -150,7 +151,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's part of the plan, in order."""
         return DataLoader(
-            self.train_dataset,  # type: ignore[arg-type]
+            self.train_dataset,
             batch_sampler=self.plan.for_rank(*self.shard),
             collate_fn=self.data_collator,
             num_workers=0,

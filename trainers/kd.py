@@ -10,6 +10,7 @@ from typing import Any
 
 from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import DistillSpec, KDConfig, TeacherSpec
+from kdharness.harness.heads import causal_model
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.trainers.attention import listen
@@ -18,7 +19,7 @@ from kdharness.trainers.loop import Setting
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.losses import Mix
 from kdharness.trainers.student import kept_of, map_layers
-from kdharness.trainers.teachers import OnlineTeacher, causal_model, check_tokenizers
+from kdharness.trainers.teachers import OnlineTeacher, check_tokenizers
 
 
 def train(config: KDConfig, job: Job) -> Outcome:

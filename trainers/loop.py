@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from kdharness.harness.config import DAEConfig, KDConfig, SFTConfig, TrainerSpec
 from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
+from kdharness.harness.heads import backbone
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
 from kdharness.harness.types import Checkpoint
@@ -22,7 +23,7 @@ from kdharness.trainers.chat import Dataset, load_chats, set_chat_template
 from kdharness.trainers.distill import DistillTrainer, Method
 from kdharness.trainers.losses import Mix, fused_loss, labelled_positions, next_tokens
 from kdharness.trainers.student import make_student
-from kdharness.trainers.teachers import backbone, head_of
+from kdharness.trainers.teachers import head_of
 
 TrainConfig = SFTConfig | KDConfig | DAEConfig
 
@@ -130,7 +131,7 @@ def _with_adapter(student: Any, config: TrainConfig) -> Any:
     return get_peft_model(
         student,
         LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,  # type: ignore[arg-type]
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
             target_modules=lora.target_modules, task_type="CAUSAL_LM",
         ),
     )  # fmt: skip
@@ -356,5 +357,6 @@ def _memory_advice(setting: Setting, error: Exception) -> KDHarnessError:
     elif not spec.gradient_checkpointing:
         advice = ["set trainer.gradient_checkpointing: true"]
     else:
-        advice = [f"set data.max_length: {setting.config.data.max_length // 2}, or use student.lora"]
+        half = setting.config.data.max_length // 2
+        advice = [f"set data.max_length: {half}, or use student.lora"]
     return RunError(f"out of memory: {str(error).splitlines()[0]}", hint="; ".join(advice))

@@ -63,14 +63,14 @@ def map_layers(
     if spec == "last-k":
         k = min(student_depth, teacher_depth)
         return {student_depth - k + i: teacher_depth - k + i for i in range(k)}
-    layers = list(spec)  # type: ignore[arg-type]
-    if len(layers) != student_depth or not all(-1 <= int(n) < teacher_depth for n in layers):
+    layers = [int(layer) for layer in spec]
+    if len(layers) != student_depth or not all(-1 <= n < teacher_depth for n in layers):
         raise ConfigError(
             f"a layer map needs {student_depth} numbers from -1 to {teacher_depth - 1}, "
             f"got {len(layers)}",
             where="trainer.layer_map",
         )
-    return {i: int(n) for i, n in enumerate(layers) if int(n) >= 0}
+    return {i: n for i, n in enumerate(layers) if n >= 0}
 
 
 def find_layers(model: Any) -> tuple[Any, str]:
@@ -160,10 +160,14 @@ def make_student(
     with Store(paths.store) as store:
         return store.add_checkpoint(
             Checkpoint(
-                id=fingerprint(target), name=f"{parent.name}-cut{kept_count}",
-                method=Method.CUT.value, path=str(target), created=time.time(),
-                parents={"teacher": parent.id}, info=info,
-            )  # fmt: skip
+                id=fingerprint(target),
+                name=f"{parent.name}-cut{kept_count}",
+                method=Method.CUT.value,
+                path=str(target),
+                created=time.time(),
+                parents={"teacher": parent.id},
+                info=info,
+            )
         )
 
 

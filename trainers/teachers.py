@@ -15,51 +15,18 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.errors import ModelError
+from kdharness.harness.heads import backbone, head_parts
 from kdharness.trainers.attention import AttentionTape, set_keep
 from kdharness.trainers.losses import Head, TopK
 
 
-def causal_model(model: Any) -> Any:
-    """The causal LM inside wrappers (DDP, PEFT)."""
-    inner = getattr(model, "module", model)
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-
-
-def backbone(model: Any) -> Any:
-    """The part of a causal LM that ends in the last hidden states."""
-    causal = causal_model(model)
-    base = causal.base_model
-    if base is causal:
-        raise ModelError(f"{type(causal).__name__} has no separate backbone to distil through")
-    return base
-
-
 def head_of(model: Any, vocab: int = 0) -> Head:
-    """The output head with the soft-cap and scale of models that have them.
+    """The output head, compared on the first `vocab` ids (0: all).
 
     Raises:
         ModelError: a head with an adapter of its own, or none at all.
     """
-    causal = causal_model(model)
-    module = causal.get_output_embeddings()
-    if module is None:
-        raise ModelError(f"{type(causal).__name__} has no output head")
-    if hasattr(module, "lora_A") or hasattr(module, "modules_to_save"):
-        raise ModelError(
-            "the output head has an adapter; the fused loss needs it plain",
-            hint="leave lm_head out of student.lora.target_modules",
-        )
-    config = causal.config.get_text_config()
-    scale = float(getattr(config, "logit_scale", None) or 1.0)
-    if getattr(config, "logits_scaling", None):
-        scale /= float(config.logits_scaling)
-    return Head(
-        module.weight,
-        getattr(module, "bias", None),
-        scale,
-        float(getattr(config, "final_logit_softcapping", None) or 0.0),
-        vocab,
-    )
+    return Head(*head_parts(model), vocab)
 
 
 @dataclass(frozen=True)

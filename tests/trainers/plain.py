@@ -36,7 +36,8 @@ def run(model: Any, batch: dict[str, Tensor], *, attention: bool) -> tuple[Tenso
 
 def kl_rows(a: Tensor, b: Tensor) -> Tensor:
     """KL(a || b) over the last axis, zero probabilities saying nothing."""
-    return torch.where(a > 0, a * (a.clamp(min=1e-38).log() - b.clamp(min=1e-38).log()), 0.0).sum(-1)
+    log_a, log_b = a.clamp(min=1e-38).log(), b.clamp(min=1e-38).log()
+    return torch.where(a > 0, a * (log_a - log_b), 0.0).sum(-1)
 
 
 def kd_loss(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kdharness.trainers.losses import (
     Head,
     Mix,
@@ -61,7 +62,7 @@ def test_loss_and_gradients_match_the_formula(
     def rand(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    hidden, w, b = rand(n, h).requires_grad_(), rand(v, h).requires_grad_(), rand(v).requires_grad_()
+    hidden, w, b = (rand(*shape).requires_grad_() for shape in ((n, h), (v, h), (v,)))
     teacher_hidden, wt = rand(n, ht), rand(v, ht)
     targets = torch.randint(0, v, (n,), generator=g)
     beta = 0.3

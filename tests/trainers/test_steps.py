@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from kdharness.harness.errors import ModelError
 from kdharness.trainers.attention import AttentionTape, listen
 from kdharness.trainers.distill import Step, attach_loss
 from kdharness.trainers.losses import Mix, labelled_positions, next_tokens
 from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher, Segment, route
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import plain
@@ -96,7 +97,9 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 2e-5) -> None:
+def assert_same(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 2e-5
+) -> None:
     assert set(ours) == set(theirs)
     norm = torch.stack([g.norm() for g in theirs.values()]).norm()
     error = torch.stack([(ours[n] - theirs[n]).norm() for n in theirs]).norm()
