@@ -190,9 +190,9 @@ def _not_stored(
         if known is not None and not _again(job, judge, known):
             continue
         if settled is not None:
-            ready.append(_as_judgment(judge, ask, Reply(), settled))
+            ready += _both_sides(job, ask, _as_judgment(judge, ask, Reply(), settled))
         elif (same := paid.get((key, call.item, call.turn, call.order))) is not None:
-            ready.append(_copied(ask, same))
+            ready += _both_sides(job, ask, _copied(ask, same))
             job.tally.reused += 1
         else:
             asks.append(ask)
@@ -250,7 +250,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         ask = asks[index]
         verdict = Verdict(JudgmentStatus.FAILED) if reply.error else ask.bench.read(ask.call, reply)
         judgment = _as_judgment(judge, ask, reply, verdict)
-        job.store.add_judgments([judgment, *_mirrored(judge, ask, judgment, job)])
+        job.store.add_judgments(_both_sides(job, ask, judgment))
         done += 1
         failed += verdict.status is not JudgmentStatus.OK
         spent += reply.usd
@@ -281,18 +281,18 @@ def _as_judgment(judge: Judge, ask: Ask, reply: Reply, verdict: Verdict) -> Judg
     )  # fmt: skip
 
 
-def _mirrored(judge: Judge, ask: Ask, judgment: Judgment, job: Evaluation) -> list[Judgment]:
-    """The opponent's side of a match when every two checkpoints are paired."""
+def _both_sides(job: Evaluation, ask: Ask, judgment: Judgment) -> list[Judgment]:
+    """A judgment, and the opponent's side of it when every two checkpoints are paired."""
     if ask.bench.pairwise_with != "all":
-        return []
+        return [judgment]
     other = job.store.checkpoint(ask.call.baseline)
     mine = job.store.checkpoint(ask.checkpoint)
     if other is None or mine is None:
-        return []
+        return [judgment]
     value = None if judgment.value is None else 1 - judgment.value
-    return [
-        replace(
-            judgment, id=digest("mirror", judgment.id), checkpoint=other.id, baseline=mine.name,
-            value=value, usd=0.0, answer=None, info={"mirrored": judgment.id},
-        )
-    ]  # fmt: skip
+    mirrored = replace(
+        judgment, id=digest("mirror", judgment.id), checkpoint=other.id, baseline=mine.name,
+        value=value, usd=0.0, answer=None, order=1 - judgment.order,
+        info={"mirrored": judgment.id},
+    )  # fmt: skip
+    return [judgment, mirrored]

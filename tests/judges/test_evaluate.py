@@ -1,0 +1,307 @@
+"""From checkpoint to leaderboard: what is asked, what is stored, what is not asked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kdharness.harness import evaluate
+from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.errors import ConfigError, Interrupted, JudgeError
+from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus, Score
+from kdharness.harness.worker import SilentReporter
+
+from .bench_files import write_assets
+from .loopback import Loopback, completion
+
+
+class Listener(SilentReporter):
+    """Keeps what was said, and asks to stop after so many checks."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.said: list[tuple[str, str]] = []
+        self.stop_after = stop_after
+        self.checks = 0
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        self.said.append((kind, message))
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.stop_after is not None and self.checks > self.stop_after:
+            raise Interrupted("stopped")
+
+
+@pytest.fixture()
+def home(paths: Paths) -> Paths:
+    write_assets(paths.home / "assets")
+    return paths
+
+
+@pytest.fixture()
+def store(home: Paths) -> Iterator[Store]:
+    with Store(home.store) as opened:
+        yield opened
+
+
+def imported(store: Store, name: str, text: str = "An answer to {item}, turn {turn}.") -> None:
+    """A model with answers to both benchmarks and no weights."""
+    store.add_checkpoint(Checkpoint(id=f"id-{name}", name=name, method="import", path="",
+                                    created=1.0))  # fmt: skip
+    keys = [("mt-bench", str(n), t) for n in range(81, 89) for t in (1, 2)]
+    keys += [("alpaca-eval", str(n), 1) for n in range(12)]
+    store.add_answers(
+        Answer(id=f"{name}/{b}/{i}/{t}", checkpoint=f"id-{name}", bench=b, revision="", item=i,
+               turn=t, text=text.format(item=i, turn=t, name=name), finish=Finish.STOP,
+               prompt_hash="", settings="", created=1.0)
+        for b, i, t in keys
+    )  # fmt: skip
+
+
+def judged(server: Loopback, **changes: Any) -> EvalConfig:
+    settings: dict[str, Any] = {
+        "imported": ["a"], "benches": ["mt-bench", "alpaca-eval"], "judge": [server.spec],
+        "timeout": 1.0, "concurrency": 8,
+    }  # fmt: skip
+    return EvalConfig(**{**settings, **changes})
+
+
+def scores(store: Store, home: Paths) -> dict[tuple[str, str, str], Score]:
+    return {(s.checkpoint, s.bench, s.metric): s for s in leaderboard(store, home)}
+
+
+def test_the_whole_way_with_a_model(
+    home: Paths, store: Store, tiny_teacher: Path, write_jsonl: Callable[[str, list[Any]], Path]
+) -> None:
+    mine = write_jsonl("mine.jsonl", [{"prompt": "Say x", "reference": "x",
+                                       "metric": "exact_match"}, {"prompt": "Rate me"}])
+    with Loopback() as server:
+        config = judged(
+            server, imported=[], checkpoints=[str(tiny_teacher)], max_new_tokens=6, limit=4,
+            benches=["shop", "heldout", "mt-bench", "alpaca-eval", str(mine)],
+        )  # fmt: skip
+        done = evaluate.run(config, home, store, SilentReporter())
+        # 4 x 2 turns, 4 instructions, one rated row; the probe asks once.
+        assert server.calls == 8 + 4 + 1 + 1
+        assert done["answers"] == 4 + 8 + 4 + 2 and done["failed_judgments"] == 0
+        again = evaluate.run(config, home, store, SilentReporter())
+        assert server.calls == 8 + 4 + 1 + 2
+        assert again["answers"] == again["judgments"] == 0
+    found = scores(store, home)
+    name = tiny_teacher.name
+    for bench, metric in (("shop", "score"), ("heldout", "general_loss"), ("mt-bench", "score"),
+                          ("alpaca-eval-2", "win_rate"), ("mine", "score")):  # fmt: skip
+        score = found[name, bench, metric]
+        assert score.value is not None and score.n_failed == 0
+        assert any(flag.startswith("subset:") for flag in score.flags) == (bench != "mine")
+    assert found[name, "mt-bench", "score"].n == 8
+    assert "judge:untested" in found[name, "mt-bench", "score"].flags
+    answers = store.answers(store.checkpoints()[0].id)
+    assert {a.finish for a in answers} == {Finish.LENGTH}
+    assert any(f.startswith("truncated:") for f in found[name, "shop", "score"].flags)
+
+
+def test_without_a_judge_it_says_what_waits(home: Paths, store: Store) -> None:
+    imported(store, "a")
+    listener = Listener()
+    done = evaluate.run(EvalConfig(imported=["a"], benches=["mt-bench"]), home, store, listener)
+    assert done["waiting"] == ["mt-bench"]
+    kind, message = listener.said[-1]
+    assert kind == "waiting"
+    assert all(part in message for part in ("16", "--judge", "KDHARNESS_JUDGE", "settings.yaml"))
+
+
+def test_the_default_judge_is_found(
+    home: Paths, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported(store, "a")
+    config = EvalConfig(imported=["a"], benches=["mt-bench"])
+    with Loopback() as server:
+        home.settings.write_text(f"judge: {server.spec}\n")
+        assert evaluate.run(config, home, store, SilentReporter())["judgments"] == 16
+        monkeypatch.setenv("KDHARNESS_JUDGE", "local:nowhere")
+        with pytest.raises(Exception, match="nowhere"):
+            evaluate.run(config, home, store, SilentReporter())
+
+
+def test_a_subsets_verdicts_are_the_whole_runs(home: Paths, store: Store) -> None:
+    imported(store, "a")
+    with Loopback() as server:
+        evaluate.run(judged(server, benches=["mt-bench"], limit=4), home, store, SilentReporter())
+        assert server.calls == 8
+        done = evaluate.run(judged(server, benches=["mt-bench"]), home, store, SilentReporter())
+        assert server.calls == 16 and done["reused"] == 8 and done["judgments"] == 8
+    rows = [s for s in leaderboard(store, home) if s.metric == "score"]
+    assert sorted((s.n, "subset:4" in s.flags) for s in rows) == [(8, True), (16, False)]
+
+
+def test_faults_change_no_score(home: Paths, store: Store, tmp_path: Path) -> None:
+    imported(store, "a")
+    with Loopback() as clean:
+        evaluate.run(judged(clean), home, store, SilentReporter())
+    wanted = {k: (s.value, s.n) for k, s in scores(store, home).items()}
+    other = Paths(tmp_path / "other")
+    write_assets(other.home / "assets")
+    with Store(other.store) as second:
+        imported(second, "a")
+        with Loopback(fault_rate=0.3, seed=5) as server:
+            server.retry_after = None
+            config = judged(server, timeout=0.3)
+            done = evaluate.run(config, other, second, SilentReporter())
+        assert done["failed_judgments"] == 0
+        found = {k: (s.value, s.n) for k, s in scores(second, other).items()}
+        assert sum(server.injected.values()) > 3
+        assert server.calls <= 28 + 1 + sum(server.injected.values())
+    assert found == wanted
+
+
+def test_failures_are_shown_kept_and_retried(home: Paths, store: Store) -> None:
+    imported(store, "a")
+
+    def half(body: dict[str, Any]) -> dict[str, Any]:
+        asked = json.dumps(body["messages"])
+        if "82" in asked:
+            return completion("I cannot say.")
+        return completion("[[7]]")
+
+    with Loopback(answer=half) as server:
+        config = judged(server, benches=["mt-bench"])
+        done = evaluate.run(config, home, store, SilentReporter())
+        assert done["failed_judgments"] == 2
+        score = scores(store, home)["a", "mt-bench", "score"]
+        assert (score.value, score.n, score.n_failed) == (7.0, 14, 2)
+        bad = [j for j in store.judgments("id-a") if j.status is JudgmentStatus.UNREADABLE]
+        assert {j.raw for j in bad} == {"I cannot say."} and all(j.value is None for j in bad)
+        server.answer = lambda body: completion("[[7]]")
+        kept = judged(server, benches=["mt-bench"], retry_failed=False)
+        assert evaluate.run(kept, home, store, SilentReporter())["judgments"] == 0
+        assert evaluate.run(config, home, store, SilentReporter())["judgments"] == 2
+    score = scores(store, home)["a", "mt-bench", "score"]
+    assert (score.n, score.n_failed) == (16, 0)
+
+
+def test_answers_that_never_came_are_failed_judgments(home: Paths, store: Store) -> None:
+    imported(store, "a")
+    store.db.execute("DELETE FROM answers WHERE item = '81' AND turn = 2")
+    store.db.conn.commit()
+    with Loopback() as server:
+        evaluate.run(judged(server, benches=["mt-bench"]), home, store, SilentReporter())
+    score = scores(store, home)["a", "mt-bench", "score"]
+    assert (score.n, score.n_failed) == (15, 1)
+
+
+def test_stopping_keeps_all_that_came(home: Paths, store: Store) -> None:
+    imported(store, "a")
+    with Loopback(delay=0.05) as server:
+        config = judged(server, benches=["mt-bench"], concurrency=4)
+        with pytest.raises(Interrupted):
+            evaluate.run(config, home, store, Listener(stop_after=3))
+        stored = len([j for j in store.judgments("id-a") if j.value is not None])
+        assert 4 <= stored <= 8 and sum(server.finished.values()) == stored
+        evaluate.run(config, home, store, SilentReporter())
+        assert max(server.finished.values()) == 1
+        assert server.calls == 16
+
+
+def test_a_judge_without_logprobs_is_refused_before_anything(
+    home: Paths, store: Store, tiny_teacher: Path
+) -> None:
+    with Loopback(answer=lambda body: completion("m")) as server:
+        config = judged(server, imported=[], checkpoints=[str(tiny_teacher)],
+                        benches=["alpaca-eval"])  # fmt: skip
+        with pytest.raises(JudgeError, match="log-probabilities"):
+            evaluate.run(config, home, store, SilentReporter())
+        assert not store.answers("x") and not store.checkpoints()[0].run
+        imported(store, "a")
+        discrete = judged(server, benches=["alpaca-eval"], discrete_fallback=True)
+        evaluate.run(discrete, home, store, SilentReporter())
+    score = scores(store, home)["a", "alpaca-eval-2", "win_rate"]
+    assert "discrete" in score.flags and score.n == 12
+
+
+def test_pairwise_against_a_baseline_and_all_pairs(home: Paths, store: Store) -> None:
+    for name in "abc":
+        imported(store, name, "{name} about {item}.{turn}")
+    with Loopback(answer=lambda body: completion(
+        "[[A]]" if "Aa: a" in body["messages"][1]["content"] else
+        "[[B]]" if "Ab: a" in body["messages"][1]["content"] else "[[A]]"
+    )) as server:  # fmt: skip
+        config = judged(server, imported=["a", "b"], benches=["mt-bench-pair"], baseline="c")
+        evaluate.run(config, home, store, SilentReporter())
+        assert server.calls == 2 * 2 * 16
+        found = scores(store, home)
+        assert "baseline:c" in found["a", "mt-bench-pair", "win_rate"].flags
+    everyone = judged(server, imported=list("abc"), benches=["mt-bench-pair"], baseline="all")
+    with Loopback(port=server.port, answer=lambda body: completion("[[A]]")) as again:
+        evaluate.run(everyone, home, store, SilentReporter())
+        # Pairs with c exist under the other revision and are not asked again.
+        assert again.calls == 2 * 16
+    rows = [s for s in leaderboard(store, home)
+            if "baseline:all" in s.flags and s.metric == "order_flip_rate"]  # fmt: skip
+    assert {(s.checkpoint, s.n) for s in rows} == {(name, 32) for name in "abc"}
+
+
+def test_a_panel_stands_beside_its_judges(home: Paths, store: Store) -> None:
+    imported(store, "a")
+    with Loopback() as one, Loopback(answer=lambda b: completion("[[5]]")) as two:
+        config = judged(one, benches=["mt-bench"], judge=[one.spec, two.spec])
+        evaluate.run(config, home, store, SilentReporter())
+    rows = [s for s in leaderboard(store, home) if s.metric == "score"]
+    by_judge = {s.judge: s.value for s in rows}
+    panel = next(name for name in by_judge if name.startswith("panel:"))
+    singles = [value or 0 for name, value in by_judge.items() if name != panel]
+    assert by_judge[panel] == pytest.approx(sum(singles) / 2)
+    metrics = {s.metric for s in leaderboard(store, home) if s.judge == panel}
+    assert "agreement_mean_difference" in metrics
+
+
+def test_answers_through_an_endpoint(home: Paths, store: Store, tiny_teacher: Path) -> None:
+    with Loopback(answer=lambda b: completion("Copper Hall", tokens=2)) as server:
+        config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=["shop"], limit=6,
+                            answer_engine=server.spec)  # fmt: skip
+        done = evaluate.run(config, home, store, SilentReporter())
+        assert done["answers"] == 6 and server.calls == 6
+    answers = store.answers(store.checkpoints()[0].id, "shop")
+    assert {a.text for a in answers} == {"Copper Hall"}
+
+
+def test_the_budget_stops_before_it_is_passed(home: Paths, store: Store) -> None:
+    imported(store, "a")
+    home.settings.write_text("prices: {judge-1: {input: 1000, output: 1000}}\n")
+    with Loopback() as server:
+        config = judged(server, benches=["mt-bench"], budget=2.2, concurrency=4)
+        done = evaluate.run(config, home, store, SilentReporter())
+    assert 0 < done["judgments"] < 16 and done["left"] == 16 - done["judgments"]
+    assert 0 < done["usd"] <= 2.2
+
+
+@pytest.mark.parametrize(("fields", "said"), [
+    ({"checkpoints": ["x"], "benches": ["no-such"]}, "no-such"),
+    ({"benches": ["mt-bench"]}, "nothing to evaluate"),
+    ({"imported": ["nobody"], "benches": ["mt-bench"]}, "nobody"),
+    ({"checkpoints": ["x"], "benches": ["mt-bench-pair"]}, "baseline"),
+])  # fmt: skip
+def test_what_cannot_be_evaluated_is_told(
+    home: Paths, store: Store, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluate.run(EvalConfig(**fields), home, store, SilentReporter())
+    assert said in str(caught.value)
+
+
+def test_the_same_folder_is_the_same_checkpoint(
+    home: Paths, store: Store, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = shutil.copytree(tiny_teacher, tmp_path / "copy")
+    one = evaluate.find_checkpoint(str(tiny_teacher), home, store)
+    two = evaluate.find_checkpoint(str(copy), home, store)
+    assert one.checkpoint.id == two.checkpoint.id and len(store.checkpoints()) == 1

@@ -1,0 +1,128 @@
+"""The in-process engine, against transformers' own generation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from kdharness.harness.models import load_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Finish, GenerationRequest
+from kdharness.judges.local import LocalEngine
+
+PROMPTS = ["Hello there", "What is it?", "A much longer prompt about whisks and feeders, " * 4,
+           "size", "Marlowick policy: how big can a gift card be?"]  # fmt: skip
+
+
+def asked(text: str, **options: object) -> GenerationRequest:
+    settings: dict[str, object] = {"temperature": 0.0, "max_new_tokens": 24}
+    return GenerationRequest(({"role": "user", "content": text},), **{**settings, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture()
+def engine(paths: Paths, tiny_teacher: Path) -> LocalEngine:
+    return LocalEngine(str(tiny_teacher), paths, batch_size=3)
+
+
+def test_greedy_is_transformers_greedy(engine: LocalEngine, paths: Paths, tiny_teacher: Path) -> None:
+    replies = dict(engine.stream([asked(text) for text in PROMPTS]))
+    model = load_model(str(tiny_teacher), paths)
+    for index, text in enumerate(PROMPTS):
+        ids = engine.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True,
+            return_tensors="pt", return_dict=True,
+        )  # fmt: skip
+        out = model.generate(**ids, max_new_tokens=24, do_sample=False,
+                             eos_token_id=sorted(engine._ends), pad_token_id=2)
+        wanted = engine.tokenizer.decode(out[0, ids["input_ids"].shape[1] :],
+                                         skip_special_tokens=True).strip()
+        assert replies[index].text == wanted
+        assert replies[index].prompt_tokens == ids["input_ids"].shape[1]
+
+
+def test_answers_do_not_depend_on_their_batch(paths: Paths, tiny_teacher: Path) -> None:
+    requests = [asked(t, temperature=0.9, seed=i + 1) for i, t in enumerate(PROMPTS)]
+    found = [
+        {i: r.text for i, r in LocalEngine(str(tiny_teacher), paths, batch_size=n).stream(requests)}
+        for n in (1, 2, 5)
+    ]
+    assert found[0] == found[1] == found[2]
+    other = [asked(t, temperature=0.9, seed=i + 9) for i, t in enumerate(PROMPTS)]
+    engine = LocalEngine(str(tiny_teacher), paths)
+    assert {i: r.text for i, r in engine.stream(other)} != found[0]
+
+
+def test_limits_and_ends(engine: LocalEngine) -> None:
+    replies = dict(engine.stream([asked("Hello", max_new_tokens=n) for n in (1, 5, 9)]))
+    assert [replies[i].tokens for i in range(3)] == [1, 5, 9]
+    assert all(r.finish is Finish.LENGTH for r in replies.values())
+    end = engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end in engine._ends
+    # A row that ends leaves the batch while the others go on.
+    first = engine.tokenizer(replies[0].text, add_special_tokens=False)["input_ids"][0]
+    engine._ends = engine._ends | {first}
+    again = dict(engine.stream([asked("Hello", max_new_tokens=9), asked("size", max_new_tokens=9)]))
+    assert again[0].tokens == 0 and again[0].finish is Finish.STOP
+    assert len(again) == 2
+
+
+def test_stops_end_a_reply_and_stay_in_it(engine: LocalEngine) -> None:
+    whole = dict(engine.stream([asked("Hello", max_new_tokens=30)]))[0].text
+    stop = whole[5:7]
+    cut = dict(engine.stream([asked("Hello", max_new_tokens=30, stops=(stop,))]))[0]
+    assert stop in cut.text and cut.finish is Finish.STOP and whole.startswith(cut.text[:5])
+    assert cut.tokens < 30
+
+
+def test_a_prompt_past_the_context_is_an_error(engine: LocalEngine) -> None:
+    long, short = asked("word " * 2000), asked("Hello")
+    replies = dict(engine.stream([long, short]))
+    assert "context" in replies[0].error and replies[0].finish is Finish.ERROR
+    assert not replies[1].error
+
+
+def test_first_token_logprobs_are_the_models(engine: LocalEngine) -> None:
+    request = asked("Which?", max_new_tokens=1, top_logprobs=5, choices=("m", "M"))
+    padded = asked("A longer one, so that the other is padded " * 3, max_new_tokens=1,
+                   top_logprobs=5)
+    reply = dict(engine.stream([request, padded]))[0]
+    ids = engine.tokenizer.apply_chat_template(
+        list(request.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        logs = engine.model(**ids).logits[0, -1].float().log_softmax(-1)
+    found = dict(reply.top_logprobs or ())
+    for letter in "mM":
+        token = engine.tokenizer.convert_tokens_to_ids(letter)
+        assert found[letter] == pytest.approx(float(logs[token]), abs=1e-4)
+    best = logs.topk(5)
+    assert max(found.values()) == pytest.approx(float(best.values[0]), abs=1e-4)
+    assert len(found) in (5, 6, 7)
+
+
+def test_stopping_soon_ends_the_stream(paths: Paths, tiny_teacher: Path) -> None:
+    engine = LocalEngine(str(tiny_teacher), paths, batch_size=1)
+    found = []
+    for pair in engine.stream([asked(text) for text in PROMPTS]):
+        found.append(pair)
+        engine.stop_soon()
+    assert len(found) == 1
+
+
+def test_a_cache_with_room_is_the_dynamic_one() -> None:
+    from kdharness.judges.cache import RoomyLayer
+    from transformers.cache_utils import DynamicLayer
+
+    torch.manual_seed(0)
+    roomy, plain = RoomyLayer(), DynamicLayer()
+    for step in (7, 1, 1, 300, 1, 2):
+        keys, values = torch.randn(3, 2, step, 4), torch.randn(3, 2, step, 4)
+        for mine, theirs in zip(roomy.update(keys, values), plain.update(keys, values), strict=True):
+            assert torch.equal(mine, theirs)
+        assert roomy.get_seq_length() == plain.get_seq_length()
+    keep = torch.tensor([2, 0])
+    roomy.batch_select_indices(keep)
+    plain.batch_select_indices(keep)
+    keys = torch.randn(2, 2, 1, 4)
+    assert torch.equal(roomy.update(keys, keys)[0], plain.update(keys, keys)[0])
