@@ -45,8 +45,8 @@ ENGINES: dict[str, str] = {
 
 TOOLS: dict[str, str] = {
     "app": "kdharness.tui.app:run_app",
-    "cut_student": "kdharness.trainers.student:cut_student",
     "describe_data": "kdharness.trainers.chat:describe_data",
+    "build_caches": "kdharness.trainers.cache:build_caches",
     "gaming": "kdharness.judges.gaming:oddities",
     "alpaca_item": "kdharness.judges.alpaca_items:item_of",
     "read_source": "kdharness.trainers.rows:read_source",

@@ -129,7 +129,7 @@ class Method:
     attention_block: int = 64
 
 
-class DistillTrainer(Trainer):  # type: ignore[misc]
+class DistillTrainer(Trainer):
     """transformers' loop with planned batches, routed teachers and the fused loss."""
 
     def __init__(

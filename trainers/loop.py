@@ -17,6 +17,7 @@ from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
 from kdharness.harness.heads import backbone
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
+from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import Dataset, load_chats, set_chat_template
@@ -94,6 +95,34 @@ def train(
     return Outcome(
         folder, trainer.state.global_step, {"student": setting.start.id, **parents}, info
     )
+
+
+class _Quiet:
+    """A reporter that only talks."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.told = say
+
+    def stage(self, name: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, done: int, **values: float) -> None:
+        """Nothing."""
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        """Pass it on."""
+        self.told(message)
+
+    def check(self) -> None:
+        """Nothing."""
+
+
+def prepare_setting(
+    config: TrainConfig, paths: Paths, teacher: str | None, say: Callable[[str], None]
+) -> Setting:
+    """Student, tokenizer, data and plan of a config, outside of any run."""
+    job = Job(paths=paths, run="", folder=paths.home, reporter=_Quiet(say))
+    return _prepare(config, job, teacher)
 
 
 def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
@@ -194,7 +223,7 @@ def _make_trainer(setting: Setting, method: Method) -> DistillTrainer:
     return trainer
 
 
-class Watcher(TrainerCallback):  # type: ignore[misc]
+class Watcher(TrainerCallback):
     """Reports steps, measures held-out loss, carries out stop and pause."""
 
     def __init__(self, setting: Setting) -> None:

@@ -1,0 +1,140 @@
+"""Configs: YAML in and out, presets, and errors that name the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kdharness.harness.config import (
+    CONFIGS,
+    KDConfig,
+    config_hash,
+    dump_config,
+    load_config,
+    parse_config,
+    preset_names,
+    preset_text,
+)
+from kdharness.harness.errors import ConfigError
+from pydantic import BaseModel
+
+KD: dict[str, Any] = {
+    "method": "kd", "student": {"from": "teacher", "keep_layers": 2}, "teacher": "org/model",
+    "data": {"train": "general:train"},
+}  # fmt: skip
+
+
+def test_every_preset_is_a_valid_config(tmp_path: Path) -> None:
+    assert len(preset_names()) >= 8
+    for name in preset_names():
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(preset_text(name), "utf-8")
+        load_config(path)
+
+
+def test_yaml_out_is_the_same_config_in(tmp_path: Path) -> None:
+    config = parse_config(KD)
+    for full in (False, True):
+        path = tmp_path / "c.yaml"
+        path.write_text(dump_config(config, full=full), "utf-8")
+        assert config_hash(load_config(path)) == config_hash(config)
+
+
+def test_the_hash_forgets_the_name_and_nothing_else() -> None:
+    base = config_hash(parse_config(KD))
+    assert config_hash(parse_config({**KD, "name": "x"})) == base
+    assert config_hash(parse_config({**KD, "seed": 1})) != base
+
+
+def test_short_forms_stand_for_long_ones() -> None:
+    config = parse_config(KD)
+    assert isinstance(config, KDConfig)
+    assert config.teacher.model == "org/model"
+    assert config.data.train[0].path == "general:train"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"trainer": {"temprature": 2}}, "trainer.temprature: unknown field; did you mean temper"),
+        ({"trainer": {"learning_rate": "fast"}}, "trainer.learning_rate"),
+        ({"trainer": {"learning_rate": -1}}, "trainer.learning_rate"),
+        ({"teacher": None}, "teacher"),
+        ({"data": {}}, "data.train"),
+        ({"student": {"keep_layers": 2}}, "exactly one of model, from, experts_from"),
+        ({"student": {"from": "teacher"}}, "keep_layers"),
+        ({"teacher": {"model": "x", "cache": {}}}, "attention_weight to 0"),
+        ({"method": "kdd"}, "one of: sft, kd, dae, eval"),
+        ({"name": "a b"}, "name"),
+    ],
+)
+def test_mistakes_name_their_field(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({**KD, **changes}, where="c.yaml")
+    assert says in str(caught.value)
+    assert "c.yaml" in str(caught.value)
+
+
+def test_dae_needs_a_teacher_for_every_kind() -> None:
+    config = {"method": "dae", "student": "a/b", "expert": "a/c",
+              "data": {"train": [{"path": "x.jsonl", "kind": "law"}]}}  # fmt: skip
+    with pytest.raises(ConfigError, match="'law' have no teacher"):
+        parse_config(config)
+    with pytest.raises(ConfigError, match="needs domain rows"):
+        parse_config({**config, "data": {"train": "x.jsonl"}})
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("method: kd\nteacher: [unclosed\nseed: 1\n", "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert "bad.yaml:3" in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(tmp_path / "absent.yaml")
+    path.write_text("- a\n- list\n", "utf-8")
+    with pytest.raises(ConfigError, match="mapping"):
+        load_config(path)
+
+
+def test_overrides_reach_nested_fields(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(KD), "utf-8")
+    config = load_config(path, ["trainer.temperature=2", "teacher.cache={k: 8}",
+                                "trainer.attention_weight=0"])  # fmt: skip
+    assert isinstance(config, KDConfig)
+    assert config.trainer.temperature == 2
+    assert config.teacher.model == "org/model"
+    assert config.teacher.cache is not None and config.teacher.cache.k == 8
+    for bad in ("nonsense", "=1", "seed.x=1"):
+        with pytest.raises(ConfigError):
+            load_config(path, [bad])
+
+
+def test_paths_are_relative_to_the_config_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n", "utf-8")
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**KD, "data": {"train": "rows.jsonl"}}), "utf-8")
+    monkeypatch.chdir("/")
+    config = load_config(path)
+    assert isinstance(config, KDConfig)
+    assert config.data.train[0].path == str(tmp_path / "rows.jsonl")
+
+
+def test_every_field_has_a_title() -> None:
+    """The app's forms are made from these models."""
+
+    def check(model: type[BaseModel]) -> None:
+        for name, field in model.model_fields.items():
+            if name not in ("method",):
+                assert field.title, f"{model.__name__}.{name}"
+            for part in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+                if isinstance(part, type) and issubclass(part, BaseModel):
+                    check(part)
+
+    for model in CONFIGS.values():
+        check(model)

@@ -1,0 +1,153 @@
+"""The store: rows in and out, concurrency, requests, derived state."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from kdharness.harness.migrations import migrations
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import (
+    Answer,
+    Checkpoint,
+    Finish,
+    Judgment,
+    JudgmentStatus,
+    Request,
+    Run,
+    RunStatus,
+)
+
+
+def make_run(name: str = "r", **changes: object) -> Run:
+    run = Run(id=name, method="kd", status=RunStatus.STARTING, config={"a": [1, {"b": "ü"}]},
+              config_hash="h", folder="/x", created=1.0)  # fmt: skip
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+def make_judgment(name: str, **changes: object) -> Judgment:
+    judgment = Judgment(
+        id=name, checkpoint="c", bench="b", revision="1", item=name, turn=1, category="math",
+        judge="j", metric="score", status=JudgmentStatus.OK, created=1.0, value=3.0,
+        info={"n": 1},
+    )  # fmt: skip
+    return replace(judgment, **changes)  # type: ignore[arg-type]
+
+
+def test_runs_round_trip_and_are_listed_newest_first(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        store.add_run(make_run("old", created=1.0))
+        store.add_run(make_run("new", created=2.0))
+        assert [run.id for run in store.runs()] == ["new", "old"]
+        assert store.run("old") == make_run("old", created=1.0)
+        with pytest.raises(sqlite3.IntegrityError):
+            store.add_run(make_run("old"))
+
+
+def test_progress_is_one_commit_with_events_points_and_columns(paths: Paths) -> None:
+    with Store(paths.store) as store, Store(paths.store) as other:
+        store.add_run(make_run())
+        store.add_progress("r", events=[(1.0, "note", "hello", {"k": 1})],
+                           points=[("loss", 1, 2.5, 1.0), ("loss", 1, 2.0, 1.1)], step=1, loss=2.0)
+        found = other.run("r")
+        assert found is not None and (found.step, found.loss) == (1, 2.0)
+        assert other.curve("r", "loss") == [(1, 2.0)]
+        assert other.events("r")[0]["info"] == {"k": 1}
+        store.drop_points_after("r", 0)
+        assert other.curve("r", "loss") == []
+
+
+def test_requests_are_taken_once_in_order(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        store.request("r", Request.PAUSE)
+        store.request("r", Request.STOP)
+        store.request("other", Request.STOP)
+        assert store.take_requests("r") == [Request.PAUSE, Request.STOP]
+        assert store.take_requests("r") == []
+
+
+def test_a_checkpoint_is_known_by_fingerprint_name_and_path(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        first = store.add_checkpoint(Checkpoint("f1", "kd", "kd", "/a", 1.0))
+        second = store.add_checkpoint(Checkpoint("f2", "kd", "kd", "/b", 2.0))
+        again = store.add_checkpoint(Checkpoint("f1", "whatever", "kd", "/moved", 3.0))
+        assert (first.name, second.name, again.name) == ("kd", "kd-2", "kd")
+        assert again.path == "/moved"
+        for key in ("f2", "kd-2", "/b"):
+            found = store.checkpoint(key)
+            assert found is not None and found.id == "f2"
+
+
+def test_a_judgment_cannot_be_counted_twice_and_a_retry_replaces_a_failure(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        failed = make_judgment("x", status=JudgmentStatus.FAILED, value=None, error="429")
+        store.add_judgments([failed, make_judgment("y")])
+        before = next(iter(store.judgment_groups()))["changes"]
+        store.add_judgments([make_judgment("x")])
+        assert [j.status for j in store.judgments("c")] == [JudgmentStatus.OK] * 2
+        assert next(iter(store.judgment_groups()))["changes"] > before
+
+
+def test_answers_with_surrogates_and_nul_survive(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        answer = Answer("a", "c", "b", "1", "q", 1, "bad \ud800 \x00 end", Finish.STOP, "p", "s", 1)
+        store.add_answers([answer])
+        text = store.answers("c")[0].text
+        assert text.startswith("bad ") and text.endswith("\x00 end")
+
+
+def test_several_writers_and_a_reader_do_not_disturb_each_other(paths: Paths) -> None:
+    Store(paths.store).close()
+    errors: list[Exception] = []
+
+    def write(name: str) -> None:
+        try:
+            with Store(paths.store) as store:
+                for i in range(50):
+                    store.add_judgments([make_judgment(f"{name}{i}")])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    with Store(paths.store) as store:
+        while any(thread.is_alive() for thread in threads):
+            store.judgments("c")
+        assert not errors
+        assert len(store.judgments("c")) == 200
+
+
+def test_two_processes_may_migrate_at_once(paths: Paths) -> None:
+    opened: list[bool] = []
+
+    def open_it() -> None:
+        with Store(paths.store) as store:
+            opened.append(not migrations.pending(store.db))
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == [True] * 6
+
+
+def test_the_journal_mode_can_be_chosen(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(paths.store) as store:
+        assert store.db.journal_mode == "wal"
+    monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "delete")
+    with Store(paths.store) as store:
+        assert store.db.journal_mode == "delete"
+
+
+def test_the_newest_card_counts(paths: Paths) -> None:
+    with Store(paths.store) as store:
+        store.add_card("openai:x", {"n": 1})
+        time.sleep(0.01)
+        store.add_card("openai:x", {"n": 2})
+        assert store.cards() == {"openai:x": {"n": 2}}

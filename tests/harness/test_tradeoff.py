@@ -1,0 +1,88 @@
+"""Gain, retention, front and hypervolume, by hand and by property."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kdharness.harness.tradeoff import (
+    Axis,
+    Point,
+    dominated_area,
+    draw,
+    gain,
+    hypervolume,
+    pareto_front,
+    place,
+    retention,
+)
+
+LOSS = Axis("heldout", "general_loss", True)
+SCORE = Axis("shop", "score", False)
+
+
+def test_the_design_documents_trial() -> None:
+    """METHOD.md's table: DAE takes the whole gain and pays 0.4 % where domain SFT pays 12 %."""
+    points = [
+        Point("reference", "model", 2.087, 0.0),
+        Point("expert", "sft", 2.347, 1.0),
+        Point("dae", "dae", 2.095, 1.0),
+    ]
+    placed = {p.point.checkpoint: p for p in place(points, LOSS, SCORE, "reference", "expert")}
+    assert placed["dae"].gain == 1.0
+    assert placed["dae"].retention == pytest.approx(0.9962, abs=1e-4)
+    assert placed["expert"].retention == pytest.approx(0.8892, abs=1e-4)
+    assert [placed[n].on_front for n in ("reference", "expert", "dae")] == [True, False, True]
+
+
+def test_losses_and_scores_turn_the_same_way() -> None:
+    assert gain(3.0, 4.0, 2.0) == 0.5
+    assert gain(0.5, 0.0, 1.0) == 0.5
+    assert gain(1.0, 1.0, 1.0) is None
+    assert retention(4.0, 2.0, lower_is_better=True) == 0.5
+    assert retention(2.0, 4.0, lower_is_better=False) == 0.5
+    assert retention(0.0, 2.0, lower_is_better=True) is None
+
+
+def test_without_reference_or_expert_nothing_is_invented() -> None:
+    placed = place([Point("a", "kd", 1.0, 2.0)], LOSS, SCORE, None, None)
+    assert (placed[0].gain, placed[0].retention) == (None, None)
+    assert dominated_area(placed) is None
+
+
+def test_hypervolume_by_hand() -> None:
+    assert hypervolume([(1.0, 1.0)], (0.0, 0.0)) == 1.0
+    assert hypervolume([(1.0, 0.5), (0.5, 1.0)], (0.0, 0.0)) == pytest.approx(0.75)
+    assert hypervolume([(1.0, 0.5), (0.5, 1.0)], (0.5, 0.0)) == pytest.approx(0.25)
+    assert hypervolume([(0.4, 0.4)], (0.5, 0.0)) == 0.0
+
+
+pairs = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
+
+
+@given(points=pairs)
+def test_hypervolume_against_counting_cells(points: list[tuple[float, float]]) -> None:
+    rng = random.Random(0)
+    samples = [(rng.random(), rng.random()) for _ in range(2000)]
+    hit = sum(any(x >= a and y >= b for x, y in points) for a, b in samples)
+    assert hypervolume(points, (0.0, 0.0)) == pytest.approx(hit / len(samples), abs=0.06)
+
+
+@given(points=pairs)
+def test_the_front_is_what_nothing_beats(points: list[tuple[float, float]]) -> None:
+    front = pareto_front(points)
+    assert any(front)
+    kept = [p for p, on in zip(points, front, strict=True) if on]
+    assert hypervolume(kept, (0.0, 0.0)) == pytest.approx(hypervolume(points, (0.0, 0.0)))
+
+
+def test_the_drawing_puts_better_to_the_right_and_up() -> None:
+    points = [Point("bad", "sft", 3.0, 0.1), Point("good", "dae", 2.0, 0.9)]
+    lines = draw(place(points, LOSS, SCORE, None, None), LOSS, SCORE, width=40, height=8)
+    row_bad = next(i for i, line in enumerate(lines) if "o1" in line)
+    row_good = next(i for i, line in enumerate(lines) if "#2" in line)
+    assert row_good < row_bad
+    assert lines[row_good].index("#2") > lines[row_bad].index("o1")
+    assert "3 at the left" in lines[-1] and "2 at the right" in lines[-1]

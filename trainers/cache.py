@@ -1,0 +1,259 @@
+"""A teacher's distributions on disk: top-k tokens with log-probabilities, the rest in one bucket.
+
+Content-addressed: the folder's name is the hash of what the numbers depend on (teacher, tokenizer,
+temperature, k, shared vocabulary), and a row is found by its tokens and labelled positions. Later
+epochs, seeds and sweeps then run no teacher. A folder whose note says something else is refused.
+
+Each process appends to a data file of its own; an entry of the index is written after its data, so
+that a process killed anywhere leaves whole entries behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdharness.harness.config import AnyConfig, DAEConfig, DistillSpec, KDConfig, TeacherSpec
+from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.types import digest
+from kdharness.trainers.attention import AttentionTape
+from kdharness.trainers.batches import Collator
+from kdharness.trainers.chat import Dataset, Row
+from kdharness.trainers.losses import TopK, labelled_positions, top_k
+from kdharness.trainers.teachers import OnlineTeacher, hidden_states
+
+if TYPE_CHECKING:
+    from kdharness.harness.paths import Paths
+    from kdharness.trainers.loop import Setting
+
+BYTES_PER_TOKEN = 8
+"""An id (int32) and a log-probability (float32)."""
+
+
+def row_key(row: Row) -> str:
+    """What a cached row is: its tokens and which positions are labelled."""
+    return digest(row.input_ids, [label != -100 for label in row.labels])
+
+
+def cache_bytes(rows: Sequence[Row], k: int) -> int:
+    """The size of the cached distributions of some rows, in bytes."""
+    return sum(row.labelled for row in rows) * k * BYTES_PER_TOKEN
+
+
+class TeacherCache:
+    """One folder of cached distributions."""
+
+    def __init__(self, folder: Path, note: Mapping[str, Any], rank: int = 0) -> None:
+        """Open or create.
+
+        Raises:
+            DataError: the folder was made for something else; the message tells what differs.
+        """
+        self.folder, self.k, self.rank = folder, int(note["k"]), rank
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "note.json"
+        if path.exists():
+            known = json.loads(path.read_text("utf-8"))
+            differs = [
+                f"{name} is {known.get(name)!r} there and {value!r} here"
+                for name, value in note.items()
+                if known.get(name) != value
+            ]
+            if differs:
+                raise DataError(
+                    f"this teacher cache was made for something else: {'; '.join(differs)}",
+                    where=str(folder),
+                    hint="delete the folder to build it anew",
+                )
+        else:
+            scratch = folder / f".note-{rank}"
+            scratch.write_text(json.dumps(dict(note), indent=1), "utf-8")
+            scratch.replace(path)
+        self.index: dict[str, tuple[str, int, int]] = {}
+        for file in sorted(folder.glob("index-*.jsonl")):
+            self._read_index(file)
+        self.maps: dict[str, Any] = {}
+
+    def _read_index(self, file: Path) -> None:
+        data = f"data-{file.stem.removeprefix('index-')}.bin"
+        size = (self.folder / data).stat().st_size if (self.folder / data).exists() else 0
+        for line in file.read_text("utf-8").splitlines():
+            try:
+                key, offset, count = json.loads(line)
+            except ValueError:
+                continue  # the last line of a process that was killed
+            if offset + count * self.k * BYTES_PER_TOKEN <= size:
+                self.index[key] = (data, offset, count)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.index
+
+    def add(self, keys: Sequence[str], sizes: Sequence[int], found: TopK) -> None:
+        """Append the distributions of some rows, in order."""
+        name = f"data-{self.rank}.bin"
+        ids = found.ids.to("cpu", torch.int32).numpy()
+        logp = found.logp.to("cpu", torch.float32).numpy()
+        start = 0
+        lines = []
+        with (self.folder / name).open("ab") as stream:
+            for key, size in zip(keys, sizes, strict=True):
+                offset = stream.tell()
+                stream.write(np.ascontiguousarray(ids[start : start + size]).tobytes())
+                stream.write(np.ascontiguousarray(logp[start : start + size]).tobytes())
+                lines.append(json.dumps([key, offset, size]))
+                self.index[key] = (name, offset, size)
+                start += size
+        with (self.folder / f"index-{self.rank}.jsonl").open("a", encoding="utf-8") as stream_index:
+            stream_index.write("\n".join(lines) + "\n")
+
+    def get(self, key: str) -> tuple[Any, Any]:
+        """(ids [n, k], log-probabilities [n, k]) of one row, as numpy arrays."""
+        name, offset, count = self.index[key]
+        with (self.folder / name).open("rb") as stream:
+            stream.seek(offset)
+            cells = count * self.k
+            raw = stream.read(cells * BYTES_PER_TOKEN)
+        ids = np.frombuffer(raw, np.int32, cells).reshape(count, self.k)
+        logp = np.frombuffer(raw, np.float32, cells, cells * 4).reshape(count, self.k)
+        return ids, logp
+
+
+class CachedTeacher:
+    """A teacher that is run only for rows whose distributions are not stored yet."""
+
+    def __init__(
+        self, cache: TeacherCache, data: Dataset, load: Any, temperature: float, vocab: int,
+        chunk: int = 128,
+    ) -> None:  # fmt: skip
+        """`load` makes the OnlineTeacher when a row is missing; it may never be called."""
+        self.cache, self.data, self.load = cache, data, load
+        self.temperature, self.vocab, self.chunk = temperature, vocab, chunk
+        self.keys: dict[int, str] = {}
+        self.online: OnlineTeacher | None = None
+
+    def look(
+        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
+    ) -> TopK:
+        """Cached distributions at labelled positions; missing rows are run and stored first."""
+        indices = batch["index"][rows].tolist()
+        keys = [self._key(index) for index in indices]
+        missing = [key not in self.cache for key in keys]
+        if any(missing):
+            chosen = rows.clone()
+            chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)
+            self._fill(batch, chosen, mask, [k for k, m in zip(keys, missing, strict=True) if m])
+        parts = [self.cache.get(key) for key in keys]
+        ids = torch.from_numpy(np.concatenate([ids for ids, _ in parts]).astype(np.int64))
+        logp = torch.from_numpy(np.concatenate([logp for _, logp in parts]).copy())
+        return TopK(ids.to(mask.device), logp.to(mask.device))
+
+    def _key(self, index: int) -> str:
+        if index not in self.keys:
+            self.keys[index] = row_key(self.data.rows[index])
+        return self.keys[index]
+
+    def _fill(
+        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, keys: Sequence[str]
+    ) -> None:
+        if self.online is None:
+            self.online = self.load()
+        from kdharness.trainers.teachers import head_of
+
+        hidden = hidden_states(self.online.model, batch, rows, mask)
+        found = top_k(
+            head_of(self.online.model, self.vocab), hidden, self.cache.k, self.temperature,
+            self.chunk, self.vocab,
+        )  # fmt: skip
+        self.cache.add(keys, mask[rows].sum(-1).tolist(), found)
+
+
+def cached_teacher(
+    setting: Setting, spec: TeacherSpec, teacher_id: str, vocab: int, kind: str | None = None
+) -> CachedTeacher:
+    """The cached teacher of a training; tells its size and how much is stored already."""
+    from kdharness.trainers.kd import load_frozen
+
+    assert spec.cache is not None
+    trainer = setting.config.trainer
+    assert isinstance(trainer, DistillSpec)
+    note = {
+        "teacher": teacher_id,
+        "tokenizer": digest(sorted(setting.tokenizer.get_vocab().items())),
+        "temperature": trainer.temperature,
+        "k": spec.cache.k,
+        "vocab": vocab,
+    }
+    folder = setting.job.paths.cache / digest(note)
+    cache = TeacherCache(folder, note, setting.job.rank)
+    rows = [row for row in setting.train.rows if kind is None or row.kind == kind]
+    stored = sum(row_key(row) in cache for row in rows)
+    size = cache_bytes(rows, spec.cache.k)
+    setting.job.reporter.say(
+        f"teacher cache: {size / 1e6:.1f} MB for {len(rows)} rows, {stored} stored already, "
+        f"in {folder}"
+    )
+    return CachedTeacher(
+        cache, setting.train, lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
+        trainer.temperature, vocab, trainer.chunk,
+    )  # fmt: skip
+
+
+def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
+    """Fill every cache of a config ahead of training; returns the rows that were run.
+
+    Raises:
+        ConfigError: the config has no cached teacher.
+    """
+    from kdharness.trainers.loop import prepare_setting
+
+    if not isinstance(config, (KDConfig, DAEConfig)):
+        raise ConfigError(f"a {config.method} config has no teacher to cache")
+    specs: dict[str | None, TeacherSpec | None]
+    if isinstance(config, KDConfig):
+        specs, source = {None: config.teacher}, config.teacher.model
+    else:
+        specs = {"general": config.reference, "domain": config.expert}
+        specs |= dict(config.experts.items())
+        chosen = config.expert or next(iter(config.experts.values()))
+        source = chosen.model
+    wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
+    if not wanted:
+        raise ConfigError(
+            "no teacher of this config has a cache", hint="set teacher.cache: {k: 64}"
+        )
+    setting = prepare_setting(config, paths, source, say)
+    ran = 0
+    for kind, spec in wanted.items():
+        ran += _build(setting, spec, kind, progress)
+    return ran
+
+
+def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
+    from kdharness.harness.checkpoints import model_checkpoint
+    from kdharness.trainers.kd import shared_vocab
+
+    vocab = shared_vocab(setting, spec.model)
+    parent = model_checkpoint(setting.job.paths, spec.model)
+    teacher = cached_teacher(setting, spec, parent.id, vocab, kind)
+    rows = [
+        index
+        for index, row in enumerate(setting.train.rows)
+        if (kind is None or row.kind == kind) and row_key(row) not in teacher.cache
+    ]
+    rows.sort(key=lambda index: len(setting.train.rows[index]))
+    collate = Collator(setting.tokenizer.pad_token_id, setting.kinds)
+    size = setting.config.trainer.batch_size
+    for start in range(0, len(rows), size):
+        batch = collate([setting.train[index] for index in rows[start : start + size]])
+        batch = {name: value.to(setting.device) for name, value in batch.items()}
+        mask = labelled_positions(batch["labels"])
+        everything = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+        teacher.look(batch, everything, mask, None)
+        progress(min(start + size, len(rows)), len(rows))
+    return len(rows)
