@@ -1,0 +1,182 @@
+"""Students made from other models, layer maps, tokenizers that differ, the teacher cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kdharness.harness.config import StudentSpec
+from kdharness.harness.errors import ConfigError, DataError, ModelError
+from kdharness.harness.models import load_model
+from kdharness.harness.paths import Paths
+from kdharness.trainers.batches import Collator
+from kdharness.trainers.cache import CachedTeacher, TeacherCache, cache_bytes, row_key
+from kdharness.trainers.chat import Dataset, Row
+from kdharness.trainers.experts import mix_models
+from kdharness.trainers.losses import labelled_positions, top_k
+from kdharness.trainers.student import cut_model, kept_layers, kept_of, make_student, map_layers
+from kdharness.trainers.teachers import OnlineTeacher, check_tokenizers, head_of, hidden_states
+from transformers import AutoTokenizer
+
+IDS = torch.tensor([[5, 9, 33, 7, 61]])
+
+
+@given(depth=st.integers(2, 80), data=st.data())
+def test_kept_layers_are_spread_with_both_ends(depth: int, data: Any) -> None:
+    keep = data.draw(st.integers(2, depth))
+    kept = kept_layers(keep, depth)
+    assert len(set(kept)) == keep
+    assert (kept[0], kept[-1]) == (0, depth - 1)
+    gaps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("keep", [0, 5, [], [2, 1], [0, 9], [1, 1]])
+def test_layers_that_do_not_exist_are_refused(keep: Any) -> None:
+    with pytest.raises(ConfigError):
+        kept_layers(keep, 4)
+
+
+def test_layer_maps() -> None:
+    assert map_layers("uniform", 2, 4) == {0: 1, 1: 3}
+    assert map_layers("uniform", 3, 3) == {0: 0, 1: 1, 2: 2}
+    assert map_layers("last-k", 2, 4) == {0: 2, 1: 3}
+    assert map_layers("last-k", 4, 2) == {2: 0, 3: 1}
+    assert map_layers([3, -1, 0], 3, 4) == {0: 3, 2: 0}
+    with pytest.raises(ConfigError, match="layer map needs 2 numbers"):
+        map_layers([0], 2, 4)
+
+
+def test_a_cut_model_is_the_teacher_without_the_dropped_layers(tiny_teacher: Path) -> None:
+    paths = Paths(tiny_teacher.parent / "home-cut")
+    teacher = load_model(str(tiny_teacher), paths)
+    everything, kept = cut_model(teacher, 4)
+    assert kept == [0, 1, 2, 3]
+    assert torch.equal(everything(IDS).logits, teacher(IDS).logits)
+    student, kept = cut_model(teacher, [0, 3])
+    assert student.config.num_hidden_layers == 2
+    assert [layer.self_attn.layer_idx for layer in student.model.layers] == [0, 1]
+    assert len(teacher.model.layers) == 4
+    hidden = teacher.model.embed_tokens(IDS)
+    place = teacher.model.rotary_emb(hidden, torch.arange(IDS.shape[1])[None])
+    for index in (0, 3):
+        out = teacher.model.layers[index](hidden, position_embeddings=place, attention_mask=None)
+        hidden = out[0] if isinstance(out, tuple) else out
+    want = teacher.lm_head(teacher.model.norm(hidden))
+    assert torch.allclose(student(IDS).logits, want, atol=1e-5)
+    student(IDS).logits.sum().backward()
+    assert teacher.model.layers[0].mlp.up_proj.weight.grad is None
+
+
+def test_a_cut_student_is_made_once_and_knows_its_parent(tiny_teacher: Path, paths: Paths) -> None:
+    spec = StudentSpec.model_validate({"from": "teacher", "keep_layers": 2})
+    first = make_student(spec, str(tiny_teacher), paths)
+    again = make_student(spec, str(tiny_teacher), paths)
+    assert first == again
+    assert kept_of(first, first.parents["teacher"]) == [0, 3]
+    assert kept_of(first, "another") is None
+    loaded = load_model(first.path, paths)
+    assert loaded.config.num_hidden_layers == 2
+    with pytest.raises(ConfigError, match="no teacher to cut from"):
+        make_student(spec, None, paths)
+
+
+def test_an_upcycled_mixture_gives_the_dense_outputs(tiny_teacher: Path) -> None:
+    dense = load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-moe"))
+    mixture = mix_models([dense])
+    assert mixture.config.num_local_experts == 2
+    assert torch.allclose(mixture(IDS).logits, dense(IDS).logits, atol=1e-4)
+
+
+def test_experts_of_different_shapes_are_refused(tiny_teacher: Path) -> None:
+    import copy
+
+    dense = load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-moe"))
+    other = copy.deepcopy(dense)
+    other.config.intermediate_size = 65
+    with pytest.raises(ModelError, match="differ in intermediate_size"):
+        mix_models([dense, other])
+
+
+def test_tokenizers_are_compared_by_content(tiny_teacher: Path, tmp_path: Path) -> None:
+    from_disk = [AutoTokenizer.from_pretrained(tiny_teacher) for _ in range(2)]
+    assert check_tokenizers(*from_disk, "a", "b") == 400
+    inner = json.loads((tiny_teacher / "tokenizer.json").read_text("utf-8"))
+    vocab = inner["model"]["vocab"]
+    one, two = sorted(vocab, key=lambda token: vocab[token])[300:302]
+    vocab[one], vocab[two] = vocab[two], vocab[one]
+    for file in tiny_teacher.glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(inner), "utf-8")
+    other = AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="the tokenizers of a and b differ: id 300"):
+        check_tokenizers(from_disk[0], other, "a", "b")
+
+
+# ---------------------------------------------------------------- the teacher cache
+
+NOTE = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
+
+
+def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], Any]:
+    rows = [Row([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
+            for i in range(3)]  # fmt: skip
+    data = Dataset(rows)
+    batch = Collator(2, ["general"])([data[i] for i in range(3)])
+    return data, batch, load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-c"))
+
+
+def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    data, batch, model = cache_case(tiny_teacher)
+    mask, rows = labelled_positions(batch["labels"]), torch.tensor([True, False, True])
+    calls = []
+
+    def load() -> OnlineTeacher:
+        calls.append(1)
+        return OnlineTeacher(model)
+
+    first = CachedTeacher(TeacherCache(tmp_path, NOTE), data, load, 1.0, 0)
+    built = first.look(batch, rows, mask, None)
+    head, hidden = head_of(model), hidden_states(model, batch, rows, mask)
+    want = top_k(head, hidden, 4, 1.0, 8, 0)
+    assert torch.equal(built.ids, want.ids)
+    assert torch.allclose(built.logp, want.logp)
+    assert len(calls) == 1
+
+    def never() -> OnlineTeacher:
+        raise AssertionError("the teacher ran")
+
+    warm = CachedTeacher(TeacherCache(tmp_path, NOTE), data, never, 1.0, 0)
+    read = warm.look(batch, rows, mask, None)
+    assert torch.equal(read.ids, built.ids)
+    assert torch.equal(read.logp, built.logp)
+    size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
+    assert size == cache_bytes([data.rows[0], data.rows[2]], 4)
+
+
+def test_a_cache_for_something_else_is_refused_with_what_differs(tmp_path: Path) -> None:
+    TeacherCache(tmp_path, NOTE)
+    with pytest.raises(DataError, match="temperature is 1.0 there and 2.0 here"):
+        TeacherCache(tmp_path, {**NOTE, "temperature": 2.0})
+
+
+def test_a_cache_cut_off_mid_write_keeps_whole_entries_only(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    data, batch, model = cache_case(tiny_teacher)
+    mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
+    full = CachedTeacher(TeacherCache(tmp_path, NOTE), data, lambda: OnlineTeacher(model), 1.0, 0)
+    full.look(batch, rows, mask, None)
+    file = tmp_path / "data-0.bin"
+    file.write_bytes(file.read_bytes()[:-5])
+    index = tmp_path / "index-0.jsonl"
+    index.write_text(index.read_text("utf-8") + '["half', "utf-8")
+    cache = TeacherCache(tmp_path, NOTE)
+    assert [row_key(row) in cache for row in data.rows] == [True, True, False]
