@@ -79,13 +79,13 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     """An empty home."""
     return Paths(tmp_path / "home")
 
 
-@pytest.fixture()
+@pytest.fixture
 def write_jsonl(tmp_path: Path) -> Callable[[str, list[Any]], Path]:
     """Write rows as a JSONL file beside the home."""
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
+
 from kdharness.harness.config import (
     CONFIGS,
     KDConfig,
@@ -18,7 +20,6 @@ from kdharness.harness.config import (
     preset_text,
 )
 from kdharness.harness.errors import ConfigError
-from pydantic import BaseModel
 
 KD: dict[str, Any] = {
     "method": "kd", "student": {"from": "teacher", "keep_layers": 2}, "teacher": "org/model",

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
+
 from kdharness.harness.migrations import migrations
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from kdharness.harness.imports_alpaca import import_alpaca_eval, preference_of
 from kdharness.harness.leaderboard import leaderboard
 from kdharness.harness.paths import Paths

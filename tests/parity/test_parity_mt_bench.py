@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from kdharness.harness.imports import import_fastchat
 from kdharness.harness.leaderboard import leaderboard
 from kdharness.harness.store import Store

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
 from kdharness.harness.chats import encode_chat
 from kdharness.harness.config import DataSpec, SourceSpec, TrainerSpec
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.trainers.batches import Collator, make_plan
 from kdharness.trainers.chat import Row, encode_sources, load_chats, marked
 from kdharness.trainers.rows import read_source, to_chat
-from transformers import AutoTokenizer
 
 Write = Callable[[str, list[Any]], Path]
 TALK = [{"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}]
@@ -68,7 +69,8 @@ FORMATS = [
     {"prompt": "What colour?", "completion": "Red."},
     {"prompt": TALK[:1], "response": "Red."},
     {"instruction": "What", "input": "colour?", "output": "Red."},
-    {"conversations": [{"from": "human", "value": "What colour?"}, {"from": "gpt", "value": "Red."}]},
+    {"conversations": [{"from": "human", "value": "What colour?"},
+                       {"from": "gpt", "value": "Red."}]},
 ]
 
 
@@ -202,7 +204,8 @@ def test_how_a_step_is_cut_does_not_change_its_rows() -> None:
         trainer = TrainerSpec(max_steps=12, batch_size=size, accumulation=accumulation)
         plan = make_plan(rows, spec, trainer, 5, world)
         per = plan.per_step
-        return [sorted(sum(plan.batches[i : i + per], [])) for i in range(0, per * 12, per)]
+        cut = [plan.batches[i : i + per] for i in range(0, per * 12, per)]
+        return [sorted(index for batch in step for index in batch) for step in cut]
 
     whole = steps(8, 1, 1)
     assert steps(4, 2, 1) == steps(1, 8, 1) == steps(2, 2, 2) == steps(4, 1, 2) == whole

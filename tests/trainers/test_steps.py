@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
+import plain
 import pytest
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from kdharness.trainers.attention import AttentionTape, listen
 from kdharness.trainers.distill import Step, attach_loss
 from kdharness.trainers.losses import Mix, labelled_positions, next_tokens
 from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher, Segment, route
-
-sys.path.insert(0, str(Path(__file__).parent))
-import plain
 
 VOCAB = 64
 

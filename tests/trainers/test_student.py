@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
 from kdharness.harness.config import StudentSpec
 from kdharness.harness.errors import ConfigError, DataError, ModelError
 from kdharness.harness.models import load_model
@@ -21,7 +24,6 @@ from kdharness.trainers.experts import mix_models
 from kdharness.trainers.losses import labelled_positions, top_k
 from kdharness.trainers.student import cut_model, kept_layers, kept_of, make_student, map_layers
 from kdharness.trainers.teachers import OnlineTeacher, check_tokenizers, head_of, hidden_states
-from transformers import AutoTokenizer
 
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
 
@@ -32,7 +34,7 @@ def test_kept_layers_are_spread_with_both_ends(depth: int, data: Any) -> None:
     kept = kept_layers(keep, depth)
     assert len(set(kept)) == keep
     assert (kept[0], kept[-1]) == (0, depth - 1)
-    gaps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(kept)]
     assert max(gaps) - min(gaps) <= 1
 
 
@@ -163,7 +165,7 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
 
 def test_a_cache_for_something_else_is_refused_with_what_differs(tmp_path: Path) -> None:
     TeacherCache(tmp_path, NOTE)
-    with pytest.raises(DataError, match="temperature is 1.0 there and 2.0 here"):
+    with pytest.raises(DataError, match=r"temperature is 1\.0 there and 2\.0 here"):
         TeacherCache(tmp_path, {**NOTE, "temperature": 2.0})
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import (

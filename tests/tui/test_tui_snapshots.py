@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.pilot import Pilot
+
 from kdharness.harness.paths import Paths
 from kdharness.tui.app import HarnessApp
-from textual.pilot import Pilot
 
 AppOn = Callable[[Paths], HarnessApp]
 SMALL, LARGE = (80, 24), (120, 40)
