@@ -186,3 +186,53 @@ def config_diff(*configs: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
         if any(value != values[0] for value in values[1:]):
             out.append((name, values))
     return out
+
+
+# ---------------------------------------------------------------- lineage
+
+
+def lineage(store: Any, name: str, limit: int = 200) -> list[dict[str, Any]]:
+    """A checkpoint and its ancestors as rows of a tree, each with depth and role.
+
+    A checkpoint met a second time is not walked again: `again` says so.
+    """
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
+
+    def walk(key: str, depth: int, role: str) -> None:
+        found = store.checkpoint(key)
+        if len(rows) >= limit:
+            return
+        if found is None:
+            rows.append({"id": f"{len(rows)}", "name": key, "depth": depth, "role": role,
+                         "method": "", "run": "", "path": "", "again": False})  # fmt: skip
+            return
+        again = found.id in seen
+        seen.add(found.id)
+        rows.append({"id": f"{len(rows)}", "name": found.name, "depth": depth, "role": role,
+                     "method": found.method, "run": found.run or "", "path": found.path,
+                     "again": again})  # fmt: skip
+        if not again:
+            for parent_role, parent in sorted(found.parents.items()):
+                walk(parent, depth + 1, parent_role)
+
+    walk(name, 0, "")
+    return rows
+
+
+def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(role, name) of what a run that has no checkpoint yet starts from."""
+    out = []
+    for role in ("student", "teacher", "reference", "expert"):
+        spec = config.get(role)
+        if not spec:
+            continue
+        if isinstance(spec, Mapping):
+            name = spec.get("from") if spec.get("from") not in (None, "teacher") else None
+            out.append((role, str(name or spec.get("model") or model_name(spec))))
+        else:
+            out.append((role, str(spec)))
+    experts = config.get("experts")
+    for name, spec in (experts.items() if isinstance(experts, Mapping) else ()):
+        out.append((str(name), model_name(spec)))
+    return out

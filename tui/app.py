@@ -7,24 +7,28 @@ torch, transformers and openai are never loaded here (a test holds that).
 
 from __future__ import annotations
 
-import sqlite3
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdharness.harness.errors import KDHarnessError, RunError
+from textual.app import SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
 from kdharness.harness.types import Run
+from kdharness.tui.actions import Actions
+from kdharness.tui.first_page import first_page
 from kdharness.tui.screens_base import ListPlace, Place
 from kdharness.tui.screens_runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
 from kdharness.tui.widgets_bars import PLACES
-from textual.app import App, SystemCommand
-from textual.binding import Binding, BindingType
-from textual.screen import Screen
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
 
 POLL_SECONDS = 1.0
 
@@ -42,7 +46,7 @@ MAKERS: dict[str, Callable[[], Screen[Any]]] = {
 """Screens are imported when one goes there: the first paint waits for none of them."""
 
 
-class HarnessApp(App[None]):
+class HarnessApp(Actions):
     """kdharness, on a terminal."""
 
     TITLE = "kdharness"
@@ -61,10 +65,12 @@ class HarnessApp(App[None]):
         Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
     ]  # fmt: skip
 
-    def __init__(self, paths: Paths, *, clock: Callable[[], float] = time.time) -> None:
-        import os
-
+    def __init__(
+        self, paths: Paths, *, clock: Callable[[], float] = time.time,
+        first: Sequence[Run] | None = None,
+    ) -> None:  # fmt: skip
         self.paths = paths
+        self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
         # Under NO_COLOR nothing but the terminal's own colours may be used.
         plain = bool(os.environ.get("NO_COLOR"))
@@ -85,19 +91,33 @@ class HarnessApp(App[None]):
     def store(self) -> Store:
         """The connection of the screen's own thread; workers open their own."""
         if self._store is None:
+            from kdharness.harness.store import Store
+
             self._store = Store(self.paths.store)
         return self._store
 
-    def first_runs(self, limit: int) -> list[Run]:
-        """What the first paint shows."""
-        return self.store.recent_runs(limit)
-
     def on_mount(self) -> None:
-        """Start to follow the store."""
+        """Paint first, then load what is needed to follow the store."""
         if self.settings.problem:
             self.notify(self.settings.problem, severity="warning", timeout=15, markup=False)
+        self.call_after_refresh(
+            self.run_worker, self._load_store, thread=True, group="store", exit_on_error=True
+        )
+
+    def _load_store(self) -> None:
+        """The slow imports, in a thread: keys are answered meanwhile."""
+        import kdharness.harness.store
+
+        assert kdharness.harness.store
+        self.call_from_thread(self._follow_store)
+
+    def _follow_store(self) -> None:
         self._counter = self.store.data_version()
+        self.version += 1
         self.set_interval(POLL_SECONDS, self.follow)
+        if isinstance(self.screen, Place):
+            self.screen.seen = self.version
+            self.screen.store_changed()
 
     def follow(self) -> None:
         """Tell the front screen when the store was written to."""
@@ -209,41 +229,6 @@ class HarnessApp(App[None]):
                     lambda a=binding.action, n=node: self.run_action(a, n),
                 )
 
-    # ------------------------------------------------------------ doing things
-
-    def open_run(self, run: str, others: Sequence[str] = ()) -> None:
-        """The screen of one run, with other runs' curves laid over its own."""
-
-    def open_checkpoint(self, name: str) -> None:
-        """The run that made a checkpoint."""
-        found = self.store.checkpoint(name)
-        if found is not None and found.run:
-            self.open_run(found.run)
-
-    def open_new(self) -> None:
-        """The form of a new run."""
-
-    def open_evaluate(self, checkpoints: Sequence[str]) -> None:
-        """The form of an evaluation."""
-
-    def pause_or_resume(self, run: str) -> None:
-        """Ask a run to pause, or to go on."""
-
-    def stop_run(self, run: str) -> None:
-        """Ask a run to stop with a checkpoint, after a question."""
-
-    def start_demo(self) -> None:
-        """Run the demo in a process of its own."""
-
-    def demo_lines(self) -> list[str]:
-        """The last words of a demo started from here."""
-        return []
-
-    def export_table(
-        self, stem: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
-    ) -> None:
-        """Ask for a format and a place, and write the rows."""
-
 
 def run_app(paths: Paths) -> None:
     """Open the app on a home; returns when it is closed.
@@ -251,17 +236,7 @@ def run_app(paths: Paths) -> None:
     Raises:
         RunError: the store cannot be opened.
     """
-    app = HarnessApp(paths)
-    try:
-        app.store.data_version()
-    except (OSError, sqlite3.Error) as error:
-        raise RunError(
-            f"the store cannot be opened: {error}", where=str(paths.store),
-            hint="choose another home: kdharness --home DIR",
-        ) from error
+    app = HarnessApp(paths, first=first_page(paths))
     app.run()
     if app.return_code:
         sys.exit(app.return_code)
-
-
-__all__ = ["HarnessApp", "KDHarnessError", "run_app"]

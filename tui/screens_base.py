@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from kdharness.tui.widgets_bars import KeyBar, NavBar
-from kdharness.tui.widgets_table import Listing
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Input
+
+from kdharness.tui.widgets_bars import KeyBar, NavBar
+from kdharness.tui.widgets_table import Listing
 
 if TYPE_CHECKING:
+    from textual.widgets import Input
+
     from kdharness.tui.app import HarnessApp
 
 
@@ -67,35 +68,42 @@ class ListPlace(Place):
         """The main listing."""
         return self.query_one("#list", Listing)
 
-    def filter_line(self) -> Input:
-        """The hidden line to type a filter into; yield it below the listing."""
-        line = Input(placeholder="filter: words, or column:word; Esc clears", id="filter")
-        line.display = False
-        return line
+    def _filter_line(self) -> Input | None:
+        from textual.widgets import Input
+
+        lines = self.query("#filter").results(Input)
+        return next(iter(lines), None)
 
     def on_mount(self) -> None:
         """Keys go to the listing."""
         self.listing().focus()
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Type words to narrow the list."""
-        line = self.query_one("#filter", Input)
+        from textual.widgets import Input
+
+        line = self._filter_line()
+        if line is None:
+            line = Input(placeholder="filter: words, or column:word; Esc clears", id="filter")
+            await self.mount(line, after=self.listing())
         line.display = True
         line.focus()
 
-    @on(Input.Changed, "#filter")
-    def _narrow(self, event: Input.Changed) -> None:
-        self.listing().set_filter(event.value)
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Narrow the list with every letter."""
+        if event.input.id == "filter":
+            self.listing().set_filter(event.value)
 
-    @on(Input.Submitted, "#filter")
-    def _keep_filter(self, event: Input.Submitted) -> None:
-        event.input.display = bool(event.value)
-        self.listing().focus()
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep the filter, and go back to the list."""
+        if event.input.id == "filter":
+            event.input.display = bool(event.value)
+            self.listing().focus()
 
     def leave_filter(self) -> bool:
         """Escape from the filter line, or clear a kept filter; whether there was one."""
-        line = self.query_one("#filter", Input)
-        if not line.display:
+        line = self._filter_line()
+        if line is None or not line.display:
             return False
         line.value = ""
         line.display = False

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from rich.text import Text
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Static
+
 from kdharness.harness.leaderboard import LEGEND, leaderboard
 from kdharness.harness.store import Store
 from kdharness.harness.tables import safe_text
@@ -23,11 +29,6 @@ from kdharness.tui.boards import (
 from kdharness.tui.screens_base import ListPlace
 from kdharness.tui.widgets_bars import interval_text
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
-from rich.text import Text
-from textual import on, work
-from textual.binding import Binding, BindingType
-from textual.widget import Widget
-from textual.widgets import Static
 
 FIXED = [
     Column("id", "checkpoint", 16, grow=1, frozen=True),
@@ -70,7 +71,6 @@ class LeaderboardScreen(ListPlace):
         yield Static(classes="line", id="what")
         yield Listing(FIXED, self.cell, id="list", marks=True, empty="reading the judgments …")
         yield Static(classes="detail", id="cell")
-        yield self.filter_line()
 
     def on_mount(self) -> None:
         """Read in a thread; judgments may be many."""

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Static
+
 from kdharness.harness.tables import safe_text
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.views import DASH, age, clock, figure, run_line
@@ -12,11 +18,6 @@ from kdharness.tui.screens_base import ListPlace
 from kdharness.tui.tour import tour_text
 from kdharness.tui.widgets_bars import bar
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
-from rich.text import Text
-from textual import on
-from textual.binding import Binding, BindingType
-from textual.widget import Widget
-from textual.widgets import Static
 
 STATUS_MARKS = {
     "starting": ("◌", "accent"),
@@ -27,7 +28,6 @@ STATUS_MARKS = {
     "failed": ("✗", "bad"),
     "interrupted": ("!", "bad"),
 }
-FIRST_PAGE = 100
 COLUMNS = [
     Column("id", "run", 10, grow=2, frozen=True),
     Column("method", "kind", 4, leave=2),
@@ -65,38 +65,43 @@ class RunsScreen(ListPlace):
         super().__init__()
         self.runs: dict[str, Run] = {}
         self.status: dict[str, RunStatus] = {}
+        self.lines: dict[str, dict[str, Any]] = {}
         self.state: tuple[int, int] = (-1, -1)
-        self.complete = False
 
     def body(self) -> Iterable[Widget]:
         """The list, or the tour where there is nothing to list."""
         yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="no run matches the filter")
         yield Static(id="tour")
         yield Static(classes="detail", id="more")
-        yield self.filter_line()
 
     def on_mount(self) -> None:
-        """The first page at once; the rest after the first paint."""
+        """The first page at once; the rest when the store is open."""
         super().on_mount()
         self.seen = self.harness.version
-        self._read(self.harness.first_runs(FIRST_PAGE))
-        self.call_after_refresh(self._read_all)
+        # Whether live runs still have a process is looked up after the first paint.
+        self._read(self.harness.first, look=False)
 
     def _read_all(self) -> None:
         store = self.harness.store
         self.state = store.runs_state()
-        if self.state[0] > FIRST_PAGE or self.complete:
-            self.runs = {}
-            self._read(store.runs())
-        self.complete = True
+        self.runs = {}
+        self._read(store.runs())
 
-    def _read(self, runs: list[Run]) -> None:
+    def _read(self, runs: list[Run], *, look: bool = True) -> None:
         """Take rows of the store; new ones go on top."""
         fresh = {run.id: run for run in runs if run.id not in self.runs}
         self.runs = {**fresh, **self.runs}
         self.runs |= {run.id: run for run in runs}
-        self._judge_status(runs)
+        if look:
+            self._judge_status(runs)
+        self._draw_up(runs)
         self._show()
+
+    def _draw_up(self, runs: Iterable[Run]) -> None:
+        """Make the lines of these runs anew; a thousand others stay as they are."""
+        now = self.harness.now()
+        for run in runs:
+            self.lines[run.id] = run_line(run, now, self.status.get(run.id))
 
     def _judge_status(self, runs: Iterable[Run]) -> bool:
         """Look whether live runs still have a process; whether any status changed."""
@@ -115,11 +120,9 @@ class RunsScreen(ListPlace):
         return [run for run in self.runs.values() if run.status.is_live]
 
     def _show(self) -> None:
-        now = self.harness.now()
-        rows = [run_line(run, now, self.status.get(run.id)) for run in self.runs.values()]
         listing = self.listing()
-        listing.set_rows(rows)
-        empty = not rows
+        listing.set_rows([self.lines[name] for name in self.runs])
+        empty = not self.runs
         if empty == listing.display:
             listing.display = not empty
         self._tell(listing.row)
@@ -130,8 +133,6 @@ class RunsScreen(ListPlace):
 
     def store_changed(self) -> None:
         """Read live runs again, and all of them when one was added."""
-        if not self.complete:
-            return
         if self.harness.store.runs_state() != self.state:
             self._read_all()
             return
@@ -141,8 +142,12 @@ class RunsScreen(ListPlace):
         """A process may have died without a word, and ages grow."""
         if not self.runs and self.harness.demo_lines():
             self._show()
-        if self._judge_status(self.live()) or self.harness.minute_passed():
+        live = self.live()
+        if self._judge_status(live):
+            self._draw_up(live)
             self._show()
+        elif self.harness.minute_passed():
+            self.listing().refresh()
 
     # ------------------------------------------------------------ cells
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.text import Text
+
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import safe_text
-from rich.text import Text
 
 
 def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:

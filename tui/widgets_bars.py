@@ -75,7 +75,10 @@ class KeyBar(Widget):
         key_style = self.get_component_rich_style("bar--key")
         segments: list[Segment] = []
         used = 0
-        for node, binding, enabled, _ in self.screen.active_bindings.values():
+        active = sorted(
+            self.screen.active_bindings.values(), key=lambda a: a.binding.id != "app.help"
+        )
+        for node, binding, enabled, _ in active:
             if not binding.show or not enabled:
                 continue
             name = self.app.get_key_display(binding)
@@ -98,12 +101,9 @@ class KeyBar(Widget):
 
 
 def bar(share: float, width: int) -> str:
-    """A progress bar in eighths of a cell."""
-    share = min(max(share, 0.0), 1.0)
-    eighths = round(share * width * 8)
-    full, rest = divmod(eighths, 8)
-    partial = " ▏▎▍▌▋▊▉"[rest] if full < width and rest else ""
-    return ("█" * full + partial).ljust(width, "░" if width < 4 else "·")
+    """A progress bar: a heavy line for what is done, a light one for the rest."""
+    done = round(min(max(share, 0.0), 1.0) * width)
+    return "━" * done + "─" * (width - done)
 
 
 def interval(

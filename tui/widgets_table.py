@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from kdharness.harness.tables import safe_text
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
@@ -21,6 +20,8 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+from kdharness.harness.tables import safe_text
 
 Row = Mapping[str, Any]
 Part = tuple[str, str]
@@ -151,7 +152,7 @@ class Listing(ScrollView, can_focus=True):
             self._arrange()
         else:
             for index, (then, now) in enumerate(zip(before, self.rows, strict=True)):
-                if then != now:
+                if then is not now and then != now:
                     self._repaint(index)
         if self.row != old:
             self.post_message(self.Highlighted(self, self.row))

@@ -1,0 +1,230 @@
+"""What the app does besides showing: ask workers, start runs, export. Slow parts in threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textual.app import App
+
+from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.paths import Paths
+from kdharness.harness.tables import format_rows
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+    from kdharness.tui.widgets_chart import Plane
+
+TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
+PICTURES = (".svg", ".png")
+
+
+class Actions(App[None]):
+    """The app's deeds; screens call them by name."""
+
+    paths: Paths
+    demo_process: subprocess.Popen[bytes] | None = None
+
+    if TYPE_CHECKING:
+
+        @property
+        def store(self) -> Store:
+            """See the app."""
+
+    # ------------------------------------------------------------ in a thread
+
+    def in_thread(
+        self, work: Callable[[], Any], done: Callable[[Any], None] | None = None, *,
+        group: str = "deed", failed: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Do something slow; what the user can mend is told, not raised."""
+
+        def body() -> None:
+            try:
+                result = work()
+            except (KDHarnessError, OSError) as error:
+                self.call_from_thread(failed or self.complain, str(error))
+                return
+            if done is not None:
+                self.call_from_thread(done, result)
+
+        self.run_worker(body, thread=True, group=group, exclusive=False)
+
+    def complain(self, message: str) -> None:
+        """Say what went wrong."""
+        from kdharness.harness.tables import safe_text
+
+        self.notify(safe_text(message, 600), severity="error", timeout=12, markup=False)
+
+    def tell(self, message: str) -> None:
+        """Say what was done."""
+        self.notify(message, timeout=4, markup=False)
+
+    # ------------------------------------------------------------ runs
+
+    def open_run(self, run: str, others: Sequence[str] = ()) -> None:
+        """The screen of one run, with other runs' curves laid over its own."""
+        from kdharness.tui.screens_run import RunScreen
+
+        self.push_screen(RunScreen(run, others))
+
+    def open_checkpoint(self, name: str) -> None:
+        """The run that made a checkpoint."""
+        found = self.store.checkpoint(name)
+        if found is not None and found.run and self.store.run(found.run):
+            self.open_run(found.run)
+        else:
+            self.tell(f"{name} was not made by a run of this store")
+
+    def open_new(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
+        """The form of a new run, from a config that there is or from a preset."""
+
+    def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
+        """The form of an evaluation."""
+
+    def choose_runs(
+        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
+    ) -> None:
+        """Mark runs in a list."""
+        from kdharness.harness.views import models_of
+        from kdharness.tui.screens_dialogs import Choose
+        from kdharness.tui.widgets_table import Column
+
+        rows = [
+            {"id": run.id, "method": run.method, "models": models_of(run.config)}
+            for run in self.store.runs()
+            if run.id != but and run.method != "eval"
+        ]
+        columns = [Column("id", "run", 14, grow=1), Column("method", "kind", 5),
+                   Column("models", "models", 20, grow=2)]  # fmt: skip
+
+        def chosen(names: list[str] | None) -> None:
+            if names is not None:
+                take(names)
+
+        self.push_screen(Choose("Runs", rows, columns, many=True, marked=marked), chosen)
+
+    def pause_or_resume(self, run: str) -> None:
+        """Ask a run to pause, or to go on."""
+
+        def work() -> str:
+            from kdharness.harness import launch
+            from kdharness.harness.store import Store
+            from kdharness.harness.types import Request, RunStatus
+
+            with Store(self.paths.store) as store:
+                status = launch.effective_status(launch.find_run(store, run))
+            if status in (RunStatus.RUNNING, RunStatus.STARTING):
+                launch.ask(self.paths, run, Request.PAUSE)
+                return f"{run} pauses after this step"
+            launch.resume(self.paths, run)
+            return f"{run} goes on"
+
+        self.in_thread(work, self.tell)
+
+    def stop_run(self, run: str) -> None:
+        """Ask a run to stop with a checkpoint, after a question."""
+        from kdharness.tui.screens_dialogs import Confirm
+
+        def work() -> str:
+            from kdharness.harness import launch
+            from kdharness.harness.types import Request
+
+            launch.ask(self.paths, run, Request.STOP)
+            return f"{run} saves a checkpoint and stops"
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.in_thread(work, self.tell)
+
+        detail = "It saves a checkpoint first and can go on later (p)."
+        self.push_screen(Confirm(f"Stop {run}?", detail), answered)
+
+    def start_demo(self) -> None:
+        """Run the demo in a process of its own, which outlives the app."""
+        if self.demo_process is not None and self.demo_process.poll() is None:
+            self.tell("the demo is running")
+            return
+        self.paths.home.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "kdharness.harness.cli", "--home",
+                   str(self.paths.home), "demo"]  # fmt: skip
+        with (self.paths.home / "demo.log").open("wb") as sink:
+            self.demo_process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
+        self.tell("the demo has started: about 20 minutes on two cores")
+
+    def demo_lines(self) -> list[str]:
+        """The last words of a demo started from here."""
+        if self.demo_process is None:
+            return []
+        try:
+            text = (self.paths.home / "demo.log").read_text("utf-8", "replace")
+        except OSError:
+            return []
+        lines = [line for line in text.splitlines() if line.strip()][-5:]
+        if self.demo_process.poll() not in (None, 0):
+            lines.append("(the demo has ended with an error)")
+        return lines or ["starting …"]
+
+    # ------------------------------------------------------------ exports
+
+    def export_table(
+        self, stem: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
+    ) -> None:
+        """Ask for a file name, and write the rows in the format of its ending."""
+
+        def write(path: Path) -> None:
+            plain = [{k: v for k, v in row.items() if not isinstance(v, (dict, set))}
+                     for row in rows]  # fmt: skip
+            text = format_rows(plain, columns, TABLE_FORMATS[path.suffix])
+            path.write_text(text + "\n", encoding="utf-8")
+
+        self._ask_path(f"{stem}.csv", tuple(TABLE_FORMATS), f"{len(rows)} rows", write)
+
+    def export_curves(
+        self, stem: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str,
+        log: bool,
+    ) -> None:  # fmt: skip
+        """Ask for a file name, and draw the curves there."""
+
+        def write(path: Path) -> None:
+            from kdharness.tui.pictures import save_curves
+
+            save_curves(path, series, title, log)
+
+        self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
+
+    def export_plane(self, stem: str, plane: Plane) -> None:
+        """Ask for a file name, and draw the plane there."""
+
+        def write(path: Path) -> None:
+            from kdharness.tui.pictures import save_plane
+
+            save_plane(path, plane)
+
+        self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
+
+    def _ask_path(
+        self, name: str, endings: Sequence[str], what: str, write: Callable[[Path], None]
+    ) -> None:
+        from kdharness.tui.screens_dialogs import Ask
+
+        def check(text: str) -> str:
+            path = Path(text).expanduser()
+            if path.suffix not in endings:
+                return f"end it with {', '.join(endings)}"
+            return "" if path.parent.is_dir() else f"no folder {path.parent}"
+
+        def take(text: str | None) -> None:
+            if text:
+                path = Path(text).expanduser()
+                self.in_thread(lambda: write(path), lambda _: self.tell(f"wrote {path}"))
+
+        help_text = f"Write {what} to a file; the ending says how: {', '.join(endings)}"
+        self.push_screen(Ask("Export", name, help_text, check), take)

@@ -1,0 +1,141 @@
+"""Drawing with characters: lines in braille dots, ticks at round numbers. No widget in here.
+
+textual-plot was tried first. Importing it (numpy with it) takes longer than opening the whole
+app, its error bars are symmetric where our intervals are not, its legend reads names as markup,
+and it fails under NO_COLOR; what is needed of it is this page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+Part = tuple[str, str]
+
+
+class Canvas:
+    """A grid of cells, each of 2 × 4 dots; what is drawn later lies on top."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = max(width, 1), max(height, 1)
+        self._dots = [[0] * self.width for _ in range(self.height)]
+        self._roles = [[""] * self.width for _ in range(self.height)]
+        self._chars: dict[tuple[int, int], Part] = {}
+
+    def dot(self, x: int, y: int, role: str) -> None:
+        """One dot; x counts half cells, y quarter cells from the top."""
+        column, row = x >> 1, y >> 2
+        if 0 <= column < self.width and 0 <= row < self.height:
+            self._dots[row][column] |= DOTS[y & 3][x & 1]
+            self._roles[row][column] = role
+
+    def line(self, x0: int, y0: int, x1: int, y1: int, role: str) -> None:
+        """A straight line of dots (Bresenham)."""
+        limit = 8 * (self.width + self.height)
+        y0, y1 = (max(-limit, min(y, limit)) for y in (y0, y1))
+        dx, dy = abs(x1 - x0), -abs(y1 - y0)
+        step_x, step_y = (1 if x1 > x0 else -1), (1 if y1 > y0 else -1)
+        error = dx + dy
+        while True:
+            self.dot(x0, y0, role)
+            if x0 == x1 and y0 == y1:
+                return
+            twice = 2 * error
+            if twice >= dy:
+                error += dy
+                x0 += step_x
+            if twice <= dx:
+                error += dx
+                y0 += step_y
+
+    def put(self, x: int, y: int, text: str, role: str = "") -> None:
+        """Characters from a cell on, cut at the edge."""
+        for offset, char in enumerate(text):
+            if 0 <= x + offset < self.width and 0 <= y < self.height:
+                self._chars[x + offset, y] = (char, role)
+
+    def free(self, x: int, y: int, length: int) -> bool:
+        """Whether no characters stand there yet."""
+        inside = x >= 0 and x + length <= self.width and 0 <= y < self.height
+        return inside and not any((x + i, y) in self._chars for i in range(length))
+
+    def row(self, y: int) -> list[Part]:
+        """One line as text with roles, runs of the same role together."""
+        parts: list[Part] = []
+        for x in range(self.width):
+            char = self._chars.get((x, y))
+            if char is None:
+                bits = self._dots[y][x]
+                char = (chr(0x2800 + bits), self._roles[y][x]) if bits else (" ", "")
+            if parts and parts[-1][1] == char[1]:
+                parts[-1] = (parts[-1][0] + char[0], char[1])
+            else:
+                parts.append(char)
+        return parts
+
+
+class Scale:
+    """From a figure to dots: linear or logarithmic, forwards or backwards."""
+
+    def __init__(
+        self, low: float, high: float, size: int, *, log: bool = False, reverse: bool = False
+    ) -> None:
+        self.log = log and low > 0
+        if not high > low:
+            pad = abs(low) * 0.05 or 1.0
+            low, high = (low / 1.5, high * 1.5) if self.log else (low - pad, high + pad)
+        self.low, self.high, self.size, self.reverse = low, high, max(size, 2), reverse
+        self._a, self._b = self._value(low), self._value(high)
+
+    def _value(self, number: float) -> float:
+        return math.log10(number) if self.log else number
+
+    def place(self, number: float) -> int:
+        """The dot of a figure; figures outside fall outside."""
+        if self.log and number <= 0:
+            return 0
+        share = (self._value(number) - self._a) / (self._b - self._a)
+        share = 1 - share if self.reverse else share
+        return round(min(max(share, -4.0), 5.0) * (self.size - 1))
+
+    def ticks(self, count: int) -> list[float]:
+        """Round figures inside the scale, about so many."""
+        if self.log:
+            found = log_ticks(self.low, self.high)
+            step = math.ceil(len(found) / max(count, 1))
+            if len(found) >= 2:
+                return found[::step]
+        return ticks(self.low, self.high, count)
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten."""
+    if not high > low or count < 1:
+        return [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with twos and fives where the scale is short."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    parts = (1,) if last - first > 3 else (1, 2, 5)
+    found = [m * 10.0**e for e in range(first, last + 1) for m in parts]
+    return [value for value in found if low * 0.999 <= value <= high * 1.001]
+
+
+def tick_text(value: float, values: Sequence[float]) -> str:
+    """A tick's label, with as many decimals as the steps between ticks need."""
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e5):
+        text = f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+        return text.replace(".0e", "e")
+    steps = [b - a for a, b in pairwise(values) if b > a]
+    step = min(steps, default=abs(value) or 1.0)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
+    return f"{value:.{min(decimals, 6)}f}"
