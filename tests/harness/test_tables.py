@@ -1,0 +1,70 @@
+"""Listings, and hostile text in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdharness.harness.tables import FORMATS, cell, format_rows, safe_text
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m", "\x1b]8;;http://x\x07link\x1b]8;;\x07", "\x1b]52;c;aGk=\x07",
+    "a\u202egnirts", "zero\u200bwidth", "nul\x00", "bell\x07", "\x9b31m", "\ud800",
+    "e" + "\u0301" * 500,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_hostile_reaches_the_terminal(text: str) -> None:
+    shown = safe_text(text)
+    assert not any(unicodedata.category(c)[0] == "C" for c in shown)
+    assert len(shown) < 60
+
+
+@given(text=st.text(max_size=200))
+def test_safe_text_holds_no_control_but_newline_and_tab(text: str) -> None:
+    shown = safe_text(text)
+    assert all(c in "\n\t" or unicodedata.category(c)[0] != "C" for c in shown)
+    assert safe_text(shown) == shown
+
+
+def test_long_text_is_cut_and_the_rest_counted() -> None:
+    assert safe_text("x" * 1_000_000, 10) == "x" * 10 + "… (+999990 characters)"
+
+
+ROWS = [
+    {"name": "a|b", "value": 1.23456, "note": None, "extra": 1},
+    {"name": "=HYPERLINK()", "value": 2, "note": ["x", "y"], "extra": 2},
+]
+
+
+def test_json_keeps_every_key_and_its_types() -> None:
+    assert json.loads(format_rows(ROWS, ["name"], "json")) == ROWS
+
+
+def test_csv_runs_no_formula() -> None:
+    table = list(csv.reader(io.StringIO(format_rows(ROWS, ["name", "value", "note"], "csv"))))
+    assert table[0] == ["name", "value", "note"]
+    assert table[2] == ["'=HYPERLINK()", "2", "x y"]
+
+
+def test_markdown_escapes_bars() -> None:
+    assert "a\\|b" in format_rows(ROWS, ["name"], "md")
+
+
+def test_tables_align_wide_characters() -> None:
+    lines = format_rows([{"n": "日本", "v": 1}, {"n": "abcd", "v": 22}], ["n", "v"], "table")
+    assert lines.splitlines() == ["n      v", "日本   1", "abcd  22"]
+
+
+def test_cells() -> None:
+    assert [cell(v) for v in (None, True, 0.123456, 12345.6, ("a", 1))] == [
+        "–", "yes", "0.1235", "12,346", "a 1",
+    ]  # fmt: skip
+    assert set(FORMATS) == {"table", "json", "csv", "md"}
