@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -179,7 +180,7 @@ def _figures(
     cached = store.cached_scores()
     outside = _asset_state(paths)
     figures: dict[Group, list[MetricValue]] = {}
-    fresh: list[tuple[str, str, str]] = []
+    stale: list[tuple[Group, str, str]] = []
     for group in groups:
         key = "|".join(
             [group.checkpoint, group.bench, group.revision, group.judge, str(as_published)]
@@ -189,16 +190,33 @@ def _figures(
         known = cached.get(key)
         if known is not None and known[0] == state:
             figures[group] = [_decode(value) for value in json.loads(known[1])]
-            continue
-        rows = [Row._make(row) for row in store.judgment_rows(
-            group.checkpoint, group.bench, group.revision, group.judge
-        )]  # fmt: skip
-        figures[group] = score_rows(rows, group.bench, note, paths, as_published)
-        encoded = json.dumps([_encode(value) for value in figures[group]])
-        fresh.append((key, state, encoded))
-    if fresh:
-        store.cache_scores(fresh)
+        else:
+            figures[group] = []
+            stale.append((group, key, state))
+    if not stale:
+        return figures
+    fresh: list[tuple[str, str, str]] = []
+    with one_thread():
+        for group, key, state in stale:
+            note = notes.get(("", group.bench, group.revision), {})
+            values = score_rows(read_group(store, group), group.bench, note, paths, as_published)
+            figures[group] = values
+            fresh.append((key, state, json.dumps([_encode(value) for value in values])))
+    store.cache_scores(fresh)
     return figures
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Keep the linear algebra on one thread: these products are small, and waking a pool for
+    each costs three times the work itself."""
+    try:
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    except ImportError:
+        return nullcontext()
+    import numpy  # noqa: F401  (the pools must be loaded before they can be limited)
+
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 def score_rows(
@@ -218,6 +236,12 @@ def score_rows(
     )
     values: list[MetricValue] = scorer(rows, context)
     return values
+
+
+def read_group(store: Store, group: Group) -> list[Row]:
+    """The rows of one group, oldest first."""
+    rows = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
+    return list(map(Row._make, rows))
 
 
 def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:
@@ -274,12 +298,7 @@ def _add_panels(
     for (checkpoint, bench, revision), team in teams.items():
         members = "+".join(group.judge for group in team)
         panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
-        rows = {
-            group.judge: [Row._make(row) for row in store.judgment_rows(
-                checkpoint, bench, revision, group.judge
-            )]
-            for group in team
-        }  # fmt: skip
+        rows = {group.judge: read_group(store, group) for group in team}
         note = notes.get(("", bench, revision), {})
         figures[panel] = panel_figures(
             rows,

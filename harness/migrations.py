@@ -109,3 +109,22 @@ def m003_scoring(db: Database) -> None:
         CREATE INDEX judgments_scored ON judgments(
             checkpoint, bench, revision, judge, created, item, turn, category, metric, status,
             value, weight, "order", baseline, info)""")
+
+
+@migrations()
+def m004_scored_facts(db: Database) -> None:
+    """The facts of `info` that scoring needs, as columns of that index.
+
+    Reading them as JSON cost more than everything else of a cold leaderboard, and what a judge's
+    log-probabilities take up has no place in an index.
+    """
+    db.execute("DROP INDEX judgments_scored")
+    for name in ("len_1", "len_2", "published", "absent"):
+        db.execute(
+            f"ALTER TABLE judgments ADD COLUMN {name} REAL "
+            f"GENERATED ALWAYS AS (json_extract(info, '$.{name}')) VIRTUAL"
+        )
+    db.execute("""
+        CREATE INDEX judgments_scored ON judgments(
+            checkpoint, bench, revision, judge, created, item, turn, category, metric, status,
+            value, weight, "order", baseline, len_1, len_2, published, absent)""")

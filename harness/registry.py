@@ -30,8 +30,8 @@ BENCHMARKS: dict[str, str] = {
 SCORERS: dict[str, str] = {
     "mt-bench": "kdharness.judges.scorers:score_ratings",
     "mt-bench-pair": "kdharness.judges.scorers:score_pairs",
-    "alpaca-eval-1": "kdharness.judges.scorers:score_preferences",
-    "alpaca-eval-2": "kdharness.judges.scorers:score_alpaca_eval_2",
+    "alpaca-eval-1": "kdharness.judges.preferences:score_preferences",
+    "alpaca-eval-2": "kdharness.judges.preferences:score_alpaca_eval_2",
     "shop": "kdharness.judges.scorers:score_exact",
     "heldout": "kdharness.judges.scorers:score_heldout",
     "file": "kdharness.judges.scorers:score_user_bench",

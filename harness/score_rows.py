@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,12 @@ OK = JudgmentStatus.OK.value
 
 
 class Row(NamedTuple):
-    """The columns of `Store.judgment_rows`."""
+    """The columns of `Store.judgment_rows`.
+
+    `len_1` and `len_2` are the characters of the baseline's and the model's answer; `published`
+    is a score that only the benchmark's own script counts; `absent` marks an item that an
+    imported file left out.
+    """
 
     item: str
     turn: int
@@ -25,13 +29,11 @@ class Row(NamedTuple):
     weight: float
     order: int
     baseline: str
-    info: str
+    len_1: float | None
+    len_2: float | None
+    published: float | None
+    absent: float | None
     created: float
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """`info`, decoded."""
-        return dict(json.loads(self.info))
 
 
 def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
@@ -39,7 +41,8 @@ def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
     return [
         Row(
             j.item, j.turn, j.category, j.metric, j.status.value, j.value, j.weight, j.order,
-            j.baseline, json.dumps(dict(j.info)), j.created,
+            j.baseline, j.info.get("len_1"), j.info.get("len_2"), j.info.get("published"),
+            j.info.get("absent"), j.created,
         )
         for j in judgments
     ]  # fmt: skip

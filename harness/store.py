@@ -375,13 +375,12 @@ class Store:
     ) -> list[tuple[Any, ...]]:
         """What scoring needs of one group, oldest first, answered from an index alone.
 
-        Columns: item, turn, category, metric, status, value, weight, order, baseline, info
-        (JSON text), created.
+        Columns: those of `score_rows.Row`.
         """
         return self.db.conn.execute(
-            'SELECT item, turn, category, metric, status, value, weight, "order", baseline, info, '
-            "created FROM judgments INDEXED BY judgments_scored WHERE checkpoint = ? "
-            "AND bench = ? AND revision = ? AND judge = ? ORDER BY created",
+            'SELECT item, turn, category, metric, status, value, weight, "order", baseline, len_1, '
+            "len_2, published, absent, created FROM judgments INDEXED BY judgments_scored "
+            "WHERE checkpoint = ? AND bench = ? AND revision = ? AND judge = ? ORDER BY created",
             [checkpoint, bench, revision, judge],
         ).fetchall()
 

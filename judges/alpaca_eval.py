@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+
 from kdharness.harness.assets import asset_file
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.errors import ConfigError, DataError, JudgeError

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 ROOM = 256
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class RoomyLayer(DynamicLayer):
     """A dynamic layer whose tensors are views into larger buffers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -29,6 +29,10 @@ _TALKS = re.compile(
     r"(?:better|the best)",
     re.IGNORECASE,
 )
+_LANGUAGE = re.compile(
+    r"(?i:translat)|in (?:[A-Z][a-z]+ish|[A-Z][a-z]+ese|[A-Z][a-z]+ian"
+    r"|Greek|Hindi|Arabic|Thai|Hebrew|Korean)"
+)
 _SCRIPTS = ("LATIN", "CYRILLIC", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "ARABIC", "HEBREW",
             "DEVANAGARI", "GREEK", "THAI")  # fmt: skip
 
@@ -103,6 +107,5 @@ def _other_script(asked: dict[str, Any], answer: Answer) -> bool:
         return False
     scripts = {main_script(char) for char in set(prompt) if char.isalpha()}
     # A question that names a language asks for it.
-    named = re.search(r"(?i:translat)|in (?:[A-Z][a-z]+ish|[A-Z][a-z]+ese|[A-Z][a-z]+ian|Greek|Hindi|"
-                      r"Arabic|Thai|Hebrew|Korean)", prompt)  # fmt: skip
+    named = _LANGUAGE.search(prompt)
     return bool(scripts) and script not in scripts and not named

@@ -23,9 +23,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from kdharness.harness.errors import AssetError
 from kdharness.harness.scoring import Interval, draws_interval, resample_counts
-from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
@@ -218,12 +219,16 @@ def _refits(
     draws = np.tile(b, (LC_RESAMPLES, 1))
     if len(active) == 0 or len(p) < 2:
         return draws
-    counts = resample_counts(len(p), LC_RESAMPLES).astype(np.float64)
+    size = len(active)
     part = x[:, active]
     share = sigmoid(x @ b)
-    gradient = c * (counts @ (part * (share - p)[:, None])) + np.sign(b[active])
+    slopes = part * (share - p)[:, None]
     outer = part[:, :, None] * part[:, None, :] * (share * (1 - share))[:, None, None]
-    curvature = c * (counts @ outer.reshape(len(p), -1)).reshape(-1, len(active), len(active))
+    # Single precision is far finer than what 500 resamples can tell.
+    terms = np.column_stack([slopes, outer.reshape(len(p), -1)]).astype(np.float32)
+    sums = (resample_counts(len(p), LC_RESAMPLES) @ terms).astype(np.float64)
+    gradient = c * sums[:, :size] + np.sign(b[active])
+    curvature = c * sums[:, size:].reshape(-1, size, size)
     if extra is not None and extra_p is not None:
         other = extra[:, active]
         q = sigmoid(extra @ b)

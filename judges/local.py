@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
 from kdharness.harness.chats import encode_prompt, render
 from kdharness.harness.config_eval import EvalConfig, Spec
 from kdharness.harness.errors import DataError
@@ -166,7 +167,7 @@ class LocalEngine:
         if batch:
             yield batch
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    @torch.inference_mode()
     def _generate(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
         model, started = self.model, time.monotonic()
         device = next(model.parameters()).device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from kdharness.harness.score_rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.scoring import Interval, ratio_interval
@@ -12,8 +11,6 @@ from kdharness.harness.types import MetricValue
 Bounds = tuple[float, float]
 UNIT: Bounds = (0.0, 1.0)
 RATING: Bounds = (1.0, 10.0)
-LEAST_FOR_LENGTH = 20
-"""Rows below which a length-controlled fit says nothing."""
 
 
 def sums(
@@ -92,8 +89,8 @@ def score_ratings(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
 def _as_stored(rows: Sequence[Row]) -> list[Row]:
     """Rows with the scores that FastChat averages: those out of range too."""
     return [
-        row._replace(status=OK, value=float(row.details["published"]))
-        if row.status != OK and '"published"' in row.info
+        row._replace(status=OK, value=row.published)
+        if row.status != OK and row.published is not None
         else row
         for row in rows
     ]
@@ -117,87 +114,6 @@ def score_heldout(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
         part = [row for row in kept if row.metric == name]
         bounds = UNIT if name.endswith("_agreement") else None
         figures.append(measure(name, part, bounds))
-    return figures
-
-
-def score_preferences(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """AlpacaEval: the win rate and its company. A preference is 1-2; p = preference - 1."""
-    import numpy as np
-
-    rows = rows if context.as_published else counted_once(rows)
-    good = [row for row in rows if row.status == OK and row.value is not None]
-    failed = len(rows) - len(good)
-    n = len(good)
-    p = np.array([row.value for row in good], dtype=np.float64) - 1
-    wins, losses = int((p > 0.5).sum()), int((p < 0.5).sum())
-    draws = n - wins - losses
-    rate = measure("win_rate", rows, UNIT, value=lambda row: (row.value or 0.0) - 1, scale=100)
-    figures = [
-        # The mean in numpy's own order of summing: the published figure to its last digit.
-        replace(rate, value=float(p.mean()) * 100) if n else rate,
-        measure("discrete_win_rate", rows, UNIT, value=_discrete, scale=100),
-    ]
-    error = float(100 * np.std(p, ddof=1) / np.sqrt(n)) if n > 1 else None
-    lengths = [int(row.details["len_2"]) for row in rows if "len_2" in row.details]
-    plain: dict[str, float | None] = {
-        "standard_error": error,
-        "n_wins": wins if n else None,
-        "n_wins_base": losses if n else None,
-        "n_draws": draws if n else None,
-        "n_total": n,
-        # Whole characters, as the published tables have it.
-        "avg_length": int(sum(lengths) / len(lengths)) if lengths else None,
-    }
-    return figures + [
-        MetricValue(name, value, None, None, n, failed) for name, value in plain.items()
-    ]
-
-
-def _discrete(row: Row) -> float:
-    """1 for a win, 0 for a loss, a half for a draw."""
-    value = row.value or 0.0
-    return 1.0 if value > 1.5 else 0.0 if value < 1.5 else 0.5
-
-
-def score_alpaca_eval_2(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """Version 2 adds the length-controlled win rate."""
-    return score_preferences(rows, context) + length_controlled(rows, context)
-
-
-def length_controlled(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """The official variant where its files are, else the difficulty-free one, named so."""
-    import numpy as np
-    from kdharness.judges import length_control as lc
-
-    rows = rows if context.as_published else counted_once(rows)
-    known = [(row, row.details) for row in rows]
-    known = [(row, info) for row, info in known if "len_1" in info and not info.get("absent")]
-    good = [row.status == OK and row.value is not None for row, _ in known]
-    values = [(row.value or 0.0) - 1 for row, _ in known]
-    p = np.where(good, values, np.nan)
-    n = int((~np.isnan(p)).sum()) if len(p) else 0
-    failed = len(rows) - n
-    if n < LEAST_FOR_LENGTH or float(np.nanmin(p)) == float(np.nanmax(p)):
-        return []
-    len_1 = np.array([info["len_1"] for _, info in known], dtype=np.float64)
-    len_2 = np.array([info["len_2"] for _, info in known], dtype=np.float64)
-    files = [context.asset(lc.ASSET, name) for name in (lc.DIFFICULTY_FILE, lc.GAMED_FILE)]
-    if files[0] is not None and files[1] is not None and not context.note.get("own_items"):
-        table = lc.read_difficulty(files[0])
-        places = [int(row.item) for row, _ in known]
-        if context.as_published:
-            # Upstream counts rows, so that difficulties shift behind a missing one.
-            order = {place: index for index, place in enumerate(sorted(set(places)))}
-            places = [order[place] for place in places]
-        result = lc.official(p, len_1, len_2, table[places], lc.read_gamed(files[1]))
-    else:
-        result = lc.difficulty_free(p, len_1, len_2)
-    flags = (f"lc:{result.variant}", f"C={result.c:.6g}")
-    figures = [metric_value("length_controlled_winrate", result.rate, n, failed, flags=flags)]
-    if result.variant == "official":
-        figures.append(
-            MetricValue("lc_standard_error", result.spread, None, None, n, failed, flags)
-        )
     return figures
 
 
@@ -250,9 +166,9 @@ def score_user_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricV
     """A user's own benchmark: exact metrics, ratings or preferences, by what its rows hold."""
     metrics = {row.metric for row in rows}
     if metrics <= {"preference"}:
-        return score_preferences(rows, context) + length_controlled(
-            rows, ScoreContext(note={"own_items": True})
-        )
+        from kdharness.judges.preferences import score_alpaca_eval_2
+
+        return score_alpaca_eval_2(rows, ScoreContext(note={"own_items": True}))
     if metrics <= {"rating"}:
         return score_ratings(rows, context)
     figures = score_exact(rows, context)

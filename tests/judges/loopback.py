@@ -16,23 +16,50 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Answerer = Callable[[dict[str, Any]], dict[str, Any]]
-FAULTS = ("429", "500", "503", "hang", "cut", "html", "empty", "wrong-json", "no-choices",
-          "no-logprobs")
+FAULTS = (
+    "429",
+    "500",
+    "503",
+    "hang",
+    "cut",
+    "html",
+    "empty",
+    "wrong-json",
+    "no-choices",
+    "no-logprobs",
+)
 
 
-def completion(text: str, *, finish: str = "stop", top: list[tuple[str, float]] | None = None,
-               prompt_tokens: int = 10, tokens: int = 5) -> dict[str, Any]:
+def completion(
+    text: str,
+    *,
+    finish: str = "stop",
+    top: list[tuple[str, float]] | None = None,
+    prompt_tokens: int = 10,
+    tokens: int = 5,
+) -> dict[str, Any]:
     """A chat completion's body."""
     choice: dict[str, Any] = {
-        "index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish,
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": finish,
     }
     if top is not None:
-        choice["logprobs"] = {"content": [{
-            "token": top[0][0], "logprob": top[0][1],
-            "top_logprobs": [{"token": t, "logprob": v} for t, v in top],
-        }]}
-    return {"id": "x", "object": "chat.completion", "choices": [choice],
-            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}}
+        choice["logprobs"] = {
+            "content": [
+                {
+                    "token": top[0][0],
+                    "logprob": top[0][1],
+                    "top_logprobs": [{"token": t, "logprob": v} for t, v in top],
+                }
+            ]
+        }
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens},
+    }
 
 
 def a_judge(body: dict[str, Any]) -> dict[str, Any]:
@@ -113,9 +140,7 @@ class Loopback:
         """The judge SPEC that names it."""
         return f"openai:judge-1@{self.url}"
 
-    async def _connection(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -157,7 +182,9 @@ class Loopback:
 
     async def _answer(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if self.status != 200:
-            self._send(writer, self.status, json.dumps({"error": {"message": self.refusal}}).encode())
+            self._send(
+                writer, self.status, json.dumps({"error": {"message": self.refusal}}).encode()
+            )
             return
         fault = self._fault(body)
         if fault is not None:
@@ -174,9 +201,7 @@ class Loopback:
         fault = self._chance.choice(self.faults)
         return None if fault == "no-logprobs" and not body.get("logprobs") else fault
 
-    async def _break(
-        self, fault: str, body: dict[str, Any], writer: asyncio.StreamWriter
-    ) -> None:
+    async def _break(self, fault: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if fault == "429":
             extra = {} if self.retry_after is None else {"Retry-After": self.retry_after}
             self._send(writer, 429, b'{"error": {"message": "slow down"}}', extra)
@@ -186,8 +211,12 @@ class Loopback:
             await asyncio.sleep(60)
         elif fault == "cut":
             whole = json.dumps(self.answer(body)).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
-                         + str(len(whole)).encode() + b"\r\n\r\n" + whole[: len(whole) // 2])
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+                + str(len(whole)).encode()
+                + b"\r\n\r\n"
+                + whole[: len(whole) // 2]
+            )
             writer.close()
         elif fault == "html":
             self._send(writer, 200, b"<html><body>Bad gateway</body></html>")
@@ -202,10 +231,15 @@ class Loopback:
 
     @staticmethod
     def _send(
-        writer: asyncio.StreamWriter, status: int, body: bytes,
+        writer: asyncio.StreamWriter,
+        status: int,
+        body: bytes,
         extra: dict[str, str] | None = None,
     ) -> None:
-        lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json",
-                 f"Content-Length: {len(body)}"]
+        lines = [
+            f"HTTP/1.1 {status} X",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
         lines += [f"{name}: {value}" for name, value in (extra or {}).items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)

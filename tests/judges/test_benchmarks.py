@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.errors import AssetError, ConfigError, DataError, JudgeError
 from kdharness.harness.paths import Paths
@@ -22,7 +23,7 @@ from kdharness.judges.mt_bench_pair import MTBenchPair
 from .bench_files import BASE, write_assets
 
 
-@pytest.fixture()
+@pytest.fixture
 def home(paths: Paths) -> Paths:
     write_assets(paths.home / "assets")
     return paths

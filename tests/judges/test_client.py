@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -217,7 +218,7 @@ def test_parameters_that_are_refused_are_learnt_once() -> None:
                 ("temperature", "Unsupported value: 'temperature' does not support 0."),
             ):
                 if name in body:
-                    text = ('{"error": {"message": "%s"}}' % message).encode()
+                    text = json.dumps({"error": {"message": message}}).encode()
                     server._send(writer, 400, text)
                     return
             await served(body, writer)
@@ -245,7 +246,7 @@ def test_specs() -> None:
     assert parse_spec("local:./a@b").model == "./a@b"
     for wrong in ("gpt-4", "openai:", "what:x", "openai:@http://h/v1",
                   "openai:m@http://user:key@h/v1"):
-        with pytest.raises(Exception, match="judge|model|key"):
+        with pytest.raises(Exception, match=r"judge|model|key"):
             parse_spec(wrong)
 
 
@@ -262,9 +263,11 @@ def test_probe_tells_what_an_endpoint_can_do() -> None:
 
 
 def test_probe_names_the_models_there_are() -> None:
-    with Loopback(models=("other",), status=404, refusal="no such model") as server:
-        with pytest.raises(JudgeError) as caught:
-            engine(server).probe()
+    with (
+        Loopback(models=("other",), status=404, refusal="no such model") as server,
+        pytest.raises(JudgeError) as caught,
+    ):
+        engine(server).probe()
     assert "other" in caught.value.hint
 
 

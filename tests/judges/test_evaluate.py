@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kdharness.harness import evaluate
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.errors import ConfigError, Interrupted, JudgeError
@@ -39,13 +40,13 @@ class Listener(SilentReporter):
             raise Interrupted("stopped")
 
 
-@pytest.fixture()
+@pytest.fixture
 def home(paths: Paths) -> Paths:
     write_assets(paths.home / "assets")
     return paths
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(home: Paths) -> Iterator[Store]:
     with Store(home.store) as opened:
         yield opened
@@ -153,7 +154,7 @@ def test_faults_change_no_score(home: Paths, store: Store, tmp_path: Path) -> No
         imported(second, "a")
         with Loopback(fault_rate=0.3, seed=5) as server:
             server.retry_after = None
-            config = judged(server, timeout=0.3)
+            config = judged(server, timeout=1.5)
             done = evaluate.run(config, other, second, SilentReporter())
         assert done["failed_judgments"] == 0
         found = {k: (s.value, s.n) for k, s in scores(second, other).items()}

@@ -20,8 +20,8 @@ def answers(texts: list[str], finish: Finish = Finish.STOP) -> list[Answer]:
     ]  # fmt: skip
 
 
-PROMPTS = [f"Please tell me something about subject number {n} of the long list." for n in range(20)]
-HONEST = [f"Subject {n} is about {n * 7} things, of which {n} matter most to us." for n in range(20)]
+PROMPTS = [f"Please say something about subject number {n} of the long list." for n in range(20)]
+HONEST = [f"Subject {n} is about {n * 7} things, of which {n} matter most." for n in range(20)]
 
 
 def flags(prompts: list[str], texts: list[str], finish: Finish = Finish.STOP) -> list[str]:

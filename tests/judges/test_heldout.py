@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from kdharness.harness.chats import encode_chat
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.errors import DataError
@@ -28,7 +29,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def files(write_jsonl: Callable[[str, list[Any]], Path]) -> dict[str, str]:
     return {"general": str(write_jsonl("general.jsonl", ROWS)),
             "domain": str(write_jsonl("domain.jsonl", ROWS[:1]))}  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from kdharness.harness.models import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
@@ -20,12 +21,14 @@ def asked(text: str, **options: object) -> GenerationRequest:
     return GenerationRequest(({"role": "user", "content": text},), **{**settings, **options})  # type: ignore[arg-type]
 
 
-@pytest.fixture()
+@pytest.fixture
 def engine(paths: Paths, tiny_teacher: Path) -> LocalEngine:
     return LocalEngine(str(tiny_teacher), paths, batch_size=3)
 
 
-def test_greedy_is_transformers_greedy(engine: LocalEngine, paths: Paths, tiny_teacher: Path) -> None:
+def test_greedy_is_transformers_greedy(
+    engine: LocalEngine, paths: Paths, tiny_teacher: Path
+) -> None:
     replies = dict(engine.stream([asked(text) for text in PROMPTS]))
     model = load_model(str(tiny_teacher), paths)
     for index, text in enumerate(PROMPTS):
@@ -33,10 +36,16 @@ def test_greedy_is_transformers_greedy(engine: LocalEngine, paths: Paths, tiny_t
             [{"role": "user", "content": text}], add_generation_prompt=True,
             return_tensors="pt", return_dict=True,
         )  # fmt: skip
-        out = model.generate(**ids, max_new_tokens=24, do_sample=False,
-                             eos_token_id=sorted(engine._ends), pad_token_id=2)
-        wanted = engine.tokenizer.decode(out[0, ids["input_ids"].shape[1] :],
-                                         skip_special_tokens=True).strip()
+        out = model.generate(
+            **ids,
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=sorted(engine._ends),
+            pad_token_id=2,
+        )
+        wanted = engine.tokenizer.decode(
+            out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True
+        ).strip()
         assert replies[index].text == wanted
         assert replies[index].prompt_tokens == ids["input_ids"].shape[1]
 
@@ -84,8 +93,9 @@ def test_a_prompt_past_the_context_is_an_error(engine: LocalEngine) -> None:
 
 def test_first_token_logprobs_are_the_models(engine: LocalEngine) -> None:
     request = asked("Which?", max_new_tokens=1, top_logprobs=5, choices=("m", "M"))
-    padded = asked("A longer one, so that the other is padded " * 3, max_new_tokens=1,
-                   top_logprobs=5)
+    padded = asked(
+        "A longer one, so that the other is padded " * 3, max_new_tokens=1, top_logprobs=5
+    )
     reply = dict(engine.stream([request, padded]))[0]
     ids = engine.tokenizer.apply_chat_template(
         list(request.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -111,14 +121,17 @@ def test_stopping_soon_ends_the_stream(paths: Paths, tiny_teacher: Path) -> None
 
 
 def test_a_cache_with_room_is_the_dynamic_one() -> None:
-    from kdharness.judges.cache import RoomyLayer
     from transformers.cache_utils import DynamicLayer
+
+    from kdharness.judges.cache import RoomyLayer
 
     torch.manual_seed(0)
     roomy, plain = RoomyLayer(), DynamicLayer()
     for step in (7, 1, 1, 300, 1, 2):
         keys, values = torch.randn(3, 2, step, 4), torch.randn(3, 2, step, 4)
-        for mine, theirs in zip(roomy.update(keys, values), plain.update(keys, values), strict=True):
+        for mine, theirs in zip(
+            roomy.update(keys, values), plain.update(keys, values), strict=True
+        ):
             assert torch.equal(mine, theirs)
         assert roomy.get_seq_length() == plain.get_seq_length()
     keep = torch.tensor([2, 0])

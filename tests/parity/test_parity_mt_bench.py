@@ -67,7 +67,9 @@ def test_averages(store: Store, model: str) -> None:
 
 
 def test_a_re_run_counts_once_and_twice_as_published(store: Store) -> None:
-    assert round(figures(store, as_published=True)["mistral-orpo", "score"].value or 0, 6) == 5.858934
+    assert (
+        round(figures(store, as_published=True)["mistral-orpo", "score"].value or 0, 6) == 5.858934
+    )
     once = figures(store)["mistral-orpo", "score"]
     assert (once.n, once.n_failed) == (160, 0)
     assert figures(store, as_published=True)["mistral-orpo", "score"].n == 319
@@ -115,12 +117,16 @@ def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
     for name in ("question.jsonl", "judge_prompts.jsonl"):
         shutil.copy(source / name, folder / name)
     shutil.copy(source / "reference_answer.gpt-4.jsonl", folder / "reference_answer/gpt-4.jsonl")
-    shutil.copy(source / "reference_answer.gpt-4-0125-preview.corrected.jsonl",
-                folder / "reference_answer/gpt-4-0125-preview.jsonl")
+    shutil.copy(
+        source / "reference_answer.gpt-4-0125-preview.corrected.jsonl",
+        folder / "reference_answer/gpt-4-0125-preview.jsonl",
+    )
     bench = MTBench.load(Paths(tmp_path), EvalConfig(references="classic"))
     assert len(bench.items) == 80
-    marks = {1: ("[The Start of Assistant's Answer]\n", "\n[The End of Assistant's Answer]"),
-             2: ("### Assistant A:\n", "\n\n<|The End of Assistant A's Conversation with User|>")}
+    marks = {
+        1: ("[The Start of Assistant's Answer]\n", "\n[The End of Assistant's Answer]"),
+        2: ("### Assistant A:\n", "\n\n<|The End of Assistant A's Conversation with User|>"),
+    }
     rows = [r for r in judgments(SINGLES[0]) if r["model"] == "vicuna-7b-v1.3-greedy"]
     answers: dict[tuple[int, int], str] = {}
     for row in rows:
@@ -129,8 +135,19 @@ def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
         text = prompt[prompt.rindex(start) + len(start) : prompt.rindex(end)]
         answers[row["question_id"], row["turn"]] = text
     made = [
-        Answer(id=f"{q}-{t}", checkpoint="c", bench="mt-bench", revision="", item=str(q), turn=t,
-               text=text, finish=Finish.STOP, prompt_hash="", settings="", created=0.0)
+        Answer(
+            id=f"{q}-{t}",
+            checkpoint="c",
+            bench="mt-bench",
+            revision="",
+            item=str(q),
+            turn=t,
+            text=text,
+            finish=Finish.STOP,
+            prompt_hash="",
+            settings="",
+            created=0.0,
+        )
         for (q, t), text in answers.items()
     ]
     calls = {(c.item, c.turn): c for c in bench.judge_calls(made)}
