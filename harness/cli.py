@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "judge": "kdharness.harness.commands_eval:judge_group",
     "data": "kdharness.harness.commands_data:data_group",
     "config": "kdharness.harness.commands_data:config_group",
+    "selfcheck": "kdharness.harness.commands_train:selfcheck_command",
     "cache": "kdharness.harness.commands_train:cache_group",
     "import": "kdharness.harness.commands_eval:import_group",
     "export": "kdharness.harness.commands_eval:export_group",

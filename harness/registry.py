@@ -46,6 +46,7 @@ ENGINES: dict[str, str] = {
 TOOLS: dict[str, str] = {
     "app": "kdharness.tui.app:run_app",
     "describe_data": "kdharness.trainers.chat:describe_data",
+    "selfcheck": "kdharness.trainers.selfcheck:selfcheck",
     "build_caches": "kdharness.trainers.cache:build_caches",
     "gaming": "kdharness.judges.gaming:oddities",
     "alpaca_item": "kdharness.judges.alpaca_items:item_of",

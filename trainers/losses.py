@@ -247,7 +247,7 @@ class _FusedHead(torch.autograd.Function):
             step = grad.to(compute)
             del logits, grad
             if grad_h is not None:
-                torch.mm(step, matrix, out=grad_h[rows])
+                grad_h[rows] = step @ matrix
             if grad_w is not None:
                 if grad_w.dtype == compute:
                     grad_w.addmm_(step.t(), states[rows])

@@ -1,0 +1,160 @@
+"""Counting instead of timing: live bytes and floating-point operations of a piece of work."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class LiveBytes(TorchDispatchMode):
+    """Peak bytes of tensors that were made, and not yet freed, while the mode is on.
+
+    Storages are counted once however many views they have; what existed before is not counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run the operation and count the storages it made."""
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, torch.Tensor) and value.device.type != "meta":
+                self._count(value.untyped_storage())
+        return out
+
+    def _count(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.live += self._sizes[key]
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.live -= self._sizes.pop(key, 0)
+
+
+def _sdpa_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    """Both products of attention, whole rows: 2 · 2 · B · H · T · S · d."""
+    batch, heads, rows, size = query
+    return int(4 * batch * heads * rows * key[2] * size)
+
+
+def _sdpa_backward_flops(grad: Any, query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
+    """Scores again and four products: 2.5 times the forward."""
+    return int(2.5 * _sdpa_flops(query, key, None))
+
+
+def _addmm_flops(total: Any, left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
+    """An in-place matrix product: 2 · m · k · n."""
+    return int(2 * left[0] * left[1] * right[1])
+
+
+def count_flops(work: Callable[[], Any]) -> int:
+    """Floating-point operations of `work`.
+
+    torch's counter takes the CPU's fused attention and in-place products for nothing.
+    """
+    aten = torch.ops.aten
+    mapping = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward_flops,
+        aten.addmm_: _addmm_flops,
+    }
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    with counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """Peak live bytes of what `work` makes."""
+    gc.collect()
+    with LiveBytes() as counter:
+        work()
+    return counter.peak
+
+
+def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
+    """The shortest of a few runs, after one that is not counted."""
+    work()
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the arithmetic of a decoder needs: `body` are its parameters without embeddings and
+    head."""
+
+    body: int
+    layers: int
+    heads: int
+    head_size: int
+    hidden: int
+    vocab: int
+
+
+def shape_of(model: Any) -> Shape:
+    """The shape of a causal LM; of a mixture, the parameters that one token meets."""
+    from kdharness.harness.heads import causal_model
+
+    causal = causal_model(model)
+    config = causal.config.get_text_config()
+    embeddings = causal.get_input_embeddings().weight
+    head = causal.get_output_embeddings().weight
+    outside = {id(embeddings), id(head)}
+    body = 0
+    for name, value in causal.named_parameters():
+        if id(value) in outside or "lora_" in name:
+            continue
+        share = 1.0
+        if ".experts." in name:
+            experts = getattr(config, "num_local_experts", None) or config.num_experts
+            share = config.num_experts_per_tok / experts
+        body += int(value.numel() * share)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Shape(body, config.num_hidden_layers, heads, size, config.hidden_size, head.shape[0])
+
+
+def floor_flops(
+    student: Shape, teacher: Shape | None, *, rows: int, width: int, labelled: int,
+    lora: bool = False, checkpointing: bool = False,
+) -> float:  # fmt: skip
+    """What one step cannot do without (METHOD.md section 4).
+
+    Full fine-tuning 6 · P_s + 2 · P_t a position, LoRA 4 · P_s + 2 · P_t, one more 2 · P_s with
+    gradient checkpointing; attention products; heads at labelled positions only.
+    """
+    positions = rows * width
+    scores = 4.0 * rows * width**2
+    times = (2 if lora else 3) + bool(checkpointing)
+    total = 2.0 * times * student.body * positions
+    attention = scores * student.layers * student.heads * student.head_size
+    total += attention * (3.5 + bool(checkpointing))
+    total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
+    if teacher is not None:
+        total += 2.0 * teacher.body * positions
+        total += scores * teacher.layers * teacher.heads * teacher.head_size
+        total += 2.0 * teacher.vocab * teacher.hidden * labelled
+    return total
