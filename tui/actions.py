@@ -35,10 +35,13 @@ class Actions(App[None]):
         def store(self) -> Store:
             """See the app."""
 
+        async def action_go(self, place: str) -> None:
+            """See the app."""
+
     # ------------------------------------------------------------ in a thread
 
     def in_thread(
-        self, work: Callable[[], Any], done: Callable[[Any], None] | None = None, *,
+        self, work: Callable[[], Any], done: Callable[[Any], Any] | None = None, *,
         group: str = "deed", failed: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         """Do something slow; what the user can mend is told, not raised."""
@@ -82,9 +85,33 @@ class Actions(App[None]):
 
     def open_new(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
         """The form of a new run, from a config that there is or from a preset."""
+        from kdharness.tui.screens_new import NewRunScreen
 
-    def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
-        """The form of an evaluation."""
+        self.push_screen(NewRunScreen(config, base))
+
+    async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
+        """The form of an evaluation, which stays as it was left."""
+        from kdharness.tui.screens_evaluate import EvaluateScreen
+
+        await self.action_go("evaluate")
+        if isinstance(self.screen, EvaluateScreen):
+            self.screen.choose(checkpoints)
+
+    def start_run(self, config: Any) -> None:
+        """Start a worker in a thread, and open the run when it has started."""
+        self.tell("starting …")
+
+        def work() -> str:
+            from kdharness.harness import launch
+
+            return launch.start(self.paths, config).id
+
+        self.in_thread(work, self._opened)
+
+    async def _opened(self, run: str) -> None:
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        self.open_run(run)
 
     def choose_runs(
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
@@ -186,6 +213,15 @@ class Actions(App[None]):
             path.write_text(text + "\n", encoding="utf-8")
 
         self._ask_path(f"{stem}.csv", tuple(TABLE_FORMATS), f"{len(rows)} rows", write)
+
+    def export_text(self, name: str, text: str) -> None:
+        """Ask for a file name, and write a config there; an existing file is not replaced."""
+
+        def write(path: Path) -> None:
+            with path.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+
+        self._ask_path(name, (".yaml", ".yml"), "the config", write)
 
     def export_curves(
         self, stem: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str,

@@ -7,6 +7,7 @@ torch, transformers and openai are never loaded here (a test holds that).
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
@@ -21,7 +22,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
 from kdharness.tui.first_page import first_page
-from kdharness.tui.screens_base import ListPlace, Place
+from kdharness.tui.screens_base import Place
 from kdharness.tui.screens_runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
@@ -39,9 +40,16 @@ def _leaderboard() -> Screen[Any]:
     return LeaderboardScreen()
 
 
+def _evaluate() -> Screen[Any]:
+    from kdharness.tui.screens_evaluate import EvaluateScreen
+
+    return EvaluateScreen()
+
+
 MAKERS: dict[str, Callable[[], Screen[Any]]] = {
     "runs": RunsScreen,
     "leaderboard": _leaderboard,
+    "evaluate": _evaluate,
 }
 """Screens are imported when one goes there: the first paint waits for none of them."""
 
@@ -106,10 +114,10 @@ class HarnessApp(Actions):
 
     def _load_store(self) -> None:
         """The slow imports, in a thread: keys are answered meanwhile."""
-        import kdharness.harness.store
-
-        assert kdharness.harness.store
+        importlib.import_module("kdharness.harness.store")
         self.call_from_thread(self._follow_store)
+        for name in ("launch", "config", "leaderboard"):
+            importlib.import_module(f"kdharness.harness.{name}")
 
     def _follow_store(self) -> None:
         self._counter = self.store.data_version()
@@ -169,7 +177,7 @@ class HarnessApp(Actions):
     async def action_back(self) -> None:
         """Out of the filter, off the screen, home."""
         screen = self.screen
-        if isinstance(screen, ListPlace) and screen.leave_filter():
+        if isinstance(screen, Place) and screen.leave_filter():
             return
         if len(self.screen_stack) > 1:
             await self.pop_screen()

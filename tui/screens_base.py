@@ -49,6 +49,10 @@ class Place(Screen[Any]):
             self.seen = self.harness.version
             self.store_changed()
 
+    def leave_filter(self) -> bool:
+        """Take back what Escape takes back before it leaves the screen; whether there was any."""
+        return False
+
     def store_changed(self) -> None:
         """The store was written to: read again what is shown."""
 

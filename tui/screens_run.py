@@ -352,10 +352,10 @@ class RunScreen(Place):
         """Stop with a checkpoint; asks first."""
         self.harness.stop_run(self.run_id)
 
-    def action_evaluate(self) -> None:
+    async def action_evaluate(self) -> None:
         """Score the checkpoint."""
         if self.run is not None and self.run.checkpoint:
-            self.harness.open_evaluate([self.run.checkpoint])
+            await self.harness.open_evaluate([self.run.checkpoint])
         else:
             self.notify("no checkpoint yet", severity="warning", timeout=3, markup=False)
 

@@ -226,11 +226,11 @@ class RunsScreen(ListPlace):
         """Stop the run with a checkpoint (asks first)."""
         self._with_run(self.harness.stop_run)
 
-    def action_evaluate(self) -> None:
+    async def action_evaluate(self) -> None:
         """Score the run's checkpoint."""
         run = self.chosen()
         if run is not None and run.checkpoint:
-            self.harness.open_evaluate([run.checkpoint])
+            await self.harness.open_evaluate([run.checkpoint])
         elif run is not None:
             self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
 
