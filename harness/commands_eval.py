@@ -105,6 +105,11 @@ def checked_config(**fields: Any) -> Any:
     help="Only say that you mean to go on: what is stored is never asked for again.",
 )
 @click.option("--keep-failures", is_flag=True, help="Don't ask again for failed verdicts.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be answered and asked, with tokens and price, and stop.",
+)
 @click.option("--name", help="The run's name.")
 @click.option("--detach", is_flag=True, help="Return once the run has started.")
 @format_option
@@ -120,12 +125,16 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     from kdharness.harness.types import RunStatus
 
     config = config_of(paths, options)
+    if options["dry_run"]:
+        print_plan(paths, config, options["form"])
+        return
     run = launch.start(paths, config, name=options["name"])
     click.echo(f"run {run.id}", err=True)
     if options["detach"]:
         click.echo(run.id)
         return
     run = launch.follow(paths, run.id)
+    say_outcome(run.info.get("result", {}))
     shown = scores_of(
         paths,
         run.info.get("result", {}).get("checkpoints"),
@@ -134,6 +143,28 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     print_scores(shown, options["form"], "bench")
     if run.status is not RunStatus.FINISHED:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
+
+
+def say_outcome(result: dict[str, Any]) -> None:
+    """What an evaluation did, in a few lines on stderr."""
+    from kdharness.harness.evaluate import HOW_TO_JUDGE
+
+    if not result:
+        return
+    failed = result["failed_answers"] + result["failed_judgments"]
+    click.echo(
+        f"{result['answers']} answers, {result['judgments']} verdicts"
+        + (f", {result['reused']} already paid for" if result["reused"] else "")
+        + f", {failed} failed, ${result['usd']:.4f}",
+        err=True,
+    )
+    if failed or result["left"]:
+        left = f"{result['left']} not asked; " if result["left"] else ""
+        click.echo(f"  {left}run the same command again for what is missing", err=True)
+    if result["waiting"]:
+        click.echo(
+            f"waiting for a judge: {', '.join(result['waiting'])}\n  {HOW_TO_JUDGE}", err=True
+        )
 
 
 def config_of(paths: Paths, options: dict[str, Any]) -> Any:
@@ -157,6 +188,20 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
     if not config.checkpoints and not config.imported:
         raise click.UsageError("name a checkpoint with --ckpt (or imported answers, --answers)")
     return config
+
+
+def print_plan(paths: Paths, config: Any, form: str) -> None:
+    """What an evaluation would ask, and what it would cost."""
+    from kdharness.harness.eval_plan import COLUMNS, plan
+    from kdharness.harness.store import Store
+
+    with Store(paths.store) as store:
+        rows = plan(config, paths, store)
+    print_table(rows, COLUMNS, form)
+    calls, tokens = sum(row["calls"] for row in rows), sum(row["tokens"] for row in rows)
+    known = [row["usd"] for row in rows if row["usd"] is not None]
+    price = f"about ${sum(known):.2f}" if len(known) == len(rows) else "price unknown"
+    click.echo(f"{calls} calls, about {tokens:,} tokens, {price}", err=True)
 
 
 def scores_of(

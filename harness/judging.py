@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -115,17 +115,38 @@ def _asks_of(
     """The judgments of one subject on one benchmark that are not stored yet."""
     answers = answering.answers_for(job.store, subject, bench, job.config)
     good = [answer for answer in answers if answer.finish is not Finish.ERROR]
-    calls: list[JudgeCall] = []
-    if not bench.pairwise_with:
-        calls = bench.judge_calls(good)
-    else:
-        for other in _opponents(job, bench, subject, subjects):
-            theirs = answering.answers_for(job.store, other, bench, job.config)
-            theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
-            name = other.checkpoint.name
-            calls += [replace(c, baseline=name) for c in bench.judge_calls(good, theirs)]
+    calls = calls_for(job, bench, subject, subjects, good)
     _note_unanswered(job, judge, bench, subject, good)
-    return _not_stored(job, judge, bench, subject, calls)
+    asks, ready = not_stored(job, judge.engine, bench, subject, calls)
+    job.store.add_judgments(ready)
+    job.tally.reused += sum("copied" in judgment.info for judgment in ready)
+    return asks
+
+
+def calls_for(
+    job: Evaluation,
+    bench: Any,
+    subject: Subject,
+    subjects: Sequence[Subject],
+    answers: Sequence[Answer],
+    complete: Callable[[Any, Sequence[Answer]], Sequence[Answer]] = lambda _bench, found: found,
+) -> list[JudgeCall]:
+    """What a benchmark asks about a subject's answers, against each opponent if it has any.
+
+    `complete` may add to an opponent's answers: a plan assumes those that are not made yet.
+    """
+    if not bench.pairwise_with:
+        return list(bench.judge_calls(answers))
+    calls: list[JudgeCall] = []
+    for other in _opponents(job, bench, subject, subjects):
+        theirs = answering.answers_for(job.store, other, bench, job.config)
+        theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
+        name = other.checkpoint.name
+        calls += [
+            replace(call, baseline=name)
+            for call in bench.judge_calls(answers, complete(bench, theirs))
+        ]
+    return calls
 
 
 def _opponents(
@@ -147,6 +168,8 @@ def _note_unanswered(
 ) -> None:
     """A missing answer is a failed judgment, so that "158/160 scored" can be said."""
     have = {(answer.item, answer.turn) for answer in good}
+    side = job.sides.get(bench.pairwise_with)
+    baseline = side.checkpoint.name if side else getattr(bench, "against", "")
     rows = [
         Judgment(
             id=digest("unanswered", judge.name, subject.checkpoint.id, bench.label,
@@ -154,7 +177,7 @@ def _note_unanswered(
             checkpoint=subject.checkpoint.id, bench=bench.label, revision=bench.revision,
             item=item.id, turn=turn, category=item.category, judge=judge.name,
             metric=bench.judge_metric, status=JudgmentStatus.FAILED, created=now(),
-            baseline=getattr(bench, "against", ""), error="no answer",
+            baseline=baseline, error="no answer",
         )
         for item in bench.items
         for turn in range(1, len(item.turns) + 1)
@@ -164,12 +187,12 @@ def _note_unanswered(
     job.tally.failed_judgments += len(rows)
 
 
-def _not_stored(
-    job: Evaluation, judge: Judge, bench: Any, subject: Subject, calls: Sequence[JudgeCall]
-) -> list[Ask]:
-    """Calls without a stored verdict; settled and already paid ones are stored at once."""
+def not_stored(
+    job: Evaluation, engine: Engine, bench: Any, subject: Subject, calls: Sequence[JudgeCall]
+) -> tuple[list[Ask], list[Judgment]]:
+    """(calls to make, judgments that need none: settled, or paid for under another revision)."""
     checkpoint = subject.checkpoint.id
-    stored = job.store.judgments(checkpoint, bench.label, judge.name)
+    stored = job.store.judgments(checkpoint, bench.label, engine.name)
     by_id = {judgment.id: judgment for judgment in stored}
     paid = {
         (j.info["call"], j.item, j.turn, j.order): j
@@ -182,22 +205,20 @@ def _not_stored(
     for call in calls:
         if longest is not None:
             call = replace(call, max_tokens=min(call.max_tokens, longest))
-        key = digest(judge.name, call.temperature, call.max_tokens, call.top_logprobs,
+        key = digest(engine.name, call.temperature, call.max_tokens, call.top_logprobs,
                      list(call.messages))  # fmt: skip
         ask = Ask(checkpoint, bench, call, _identity(bench, call, key), key)
         known = by_id.get(ask.id)
         settled = bench.settled(call)
-        if known is not None and not _again(job, judge, known):
+        if known is not None and not _again(job, engine, known):
             continue
         if settled is not None:
-            ready += _both_sides(job, ask, _as_judgment(judge, ask, Reply(), settled))
+            ready += _both_sides(job, ask, _as_judgment(engine.name, ask, Reply(), settled))
         elif (same := paid.get((key, call.item, call.turn, call.order))) is not None:
             ready += _both_sides(job, ask, _copied(ask, same))
-            job.tally.reused += 1
         else:
             asks.append(ask)
-    job.store.add_judgments(ready)
-    return asks
+    return asks, ready
 
 
 def _identity(bench: Any, call: JudgeCall, key: str) -> str:
@@ -207,12 +228,12 @@ def _identity(bench: Any, call: JudgeCall, key: str) -> str:
     )  # fmt: skip
 
 
-def _again(job: Evaluation, judge: Judge, known: Judgment) -> bool:
+def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
     """Whether a stored judgment is worth another call."""
     if known.status is JudgmentStatus.OK or not job.config.retry_failed:
         return False
     if known.status is JudgmentStatus.UNREADABLE:
-        return not judge.engine.deterministic
+        return not engine.deterministic
     return True
 
 
@@ -229,14 +250,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     """Put the calls to the judge and store each reply."""
     if not asks:
         return
-    requests = [
-        GenerationRequest(
-            messages=ask.call.messages, temperature=ask.call.temperature,
-            max_new_tokens=ask.call.max_tokens, top_logprobs=ask.call.top_logprobs,
-            choices=ask.call.choices, stops=ask.call.stops,
-        )
-        for ask in asks
-    ]  # fmt: skip
+    requests = [request_of(ask) for ask in asks]
     tokens, usd = judge.engine.estimate(requests)
     price = f", about ${usd:.2f}" if usd is not None else ""
     job.reporter.say(
@@ -249,7 +263,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     for index, reply in answering.watched(judge.engine, requests, job.reporter):
         ask = asks[index]
         verdict = Verdict(JudgmentStatus.FAILED) if reply.error else ask.bench.read(ask.call, reply)
-        judgment = _as_judgment(judge, ask, reply, verdict)
+        judgment = _as_judgment(judge.name, ask, reply, verdict)
         job.store.add_judgments(_both_sides(job, ask, judgment))
         done += 1
         failed += verdict.status is not JudgmentStatus.OK
@@ -266,14 +280,23 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     )  # fmt: skip
 
 
-def _as_judgment(judge: Judge, ask: Ask, reply: Reply, verdict: Verdict) -> Judgment:
+def request_of(ask: Ask) -> GenerationRequest:
+    """The request that puts a call to an engine."""
+    call = ask.call
+    return GenerationRequest(
+        messages=call.messages, temperature=call.temperature, max_new_tokens=call.max_tokens,
+        top_logprobs=call.top_logprobs, choices=call.choices, stops=call.stops,
+    )  # fmt: skip
+
+
+def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgment:
     call = ask.call
     info = {**call.info, **verdict.info, "call": ask.key}
     if reply.top_logprobs is not None:
         info["top_logprobs"] = [[token, round(value, 6)] for token, value in reply.top_logprobs]
     return Judgment(
         id=ask.id, checkpoint=ask.checkpoint, bench=ask.bench.label, revision=ask.bench.revision,
-        item=call.item, turn=call.turn, category=call.category, judge=judge.name,
+        item=call.item, turn=call.turn, category=call.category, judge=judge,
         metric=call.metric, status=verdict.status, created=now(), value=verdict.value,
         answer=call.answer, baseline=call.baseline, order=call.order, raw=reply.text,
         error=reply.error, prompt_tokens=reply.prompt_tokens, tokens=reply.tokens, usd=reply.usd,
