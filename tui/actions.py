@@ -14,6 +14,7 @@ from textual.app import App
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import format_rows
+from kdharness.tui.widgets_table import Listing
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -135,6 +136,48 @@ class Actions(App[None]):
 
         self.push_screen(Choose("Runs", rows, columns, many=True, marked=marked), chosen)
 
+    def choose_checkpoints(
+        self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
+    ) -> None:
+        """Mark checkpoints in a list."""
+        from kdharness.tui.screens_dialogs import Choose
+        from kdharness.tui.widgets_table import Column
+
+        rows = [
+            {"id": c.name, "method": c.method, "run": c.run or ""}
+            for c in reversed(self.store.checkpoints())
+        ]
+        columns = [Column("id", "checkpoint", 20, grow=2), Column("method", "kind", 6),
+                   Column("run", "run", 12, grow=1)]  # fmt: skip
+
+        def chosen(names: list[str] | None) -> None:
+            if names is not None:
+                take(names)
+
+        self.push_screen(Choose("Checkpoints", rows, columns, many=True, marked=marked), chosen)
+
+    def marked_checkpoints(self) -> list[str]:
+        """Checkpoints marked on the leaderboard, else those of runs marked at home."""
+        for name in ("leaderboard", "runs"):
+            if not self.is_screen_installed(name):
+                continue
+            screen = self.get_screen(name)
+            marks = screen.query("#list").first(Listing).marked if screen.is_mounted else []
+            if name == "leaderboard" and len(marks) > 1:
+                return list(marks)
+            runs = [self.store.run(mark) for mark in marks] if name == "runs" else []
+            found = [run.checkpoint for run in runs if run is not None and run.checkpoint]
+            if len(found) > 1:
+                return found
+        return []
+
+    async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
+        """Two checkpoints' answers, at an item."""
+        await self.action_go("transcripts")
+        show = getattr(self.screen, "open", None)
+        if show is not None:
+            show(first, second, bench, item)
+
     def pause_or_resume(self, run: str) -> None:
         """Ask a run to pause, or to go on."""
 
@@ -222,6 +265,12 @@ class Actions(App[None]):
                 stream.write(text)
 
         self._ask_path(name, (".yaml", ".yml"), "the config", write)
+
+    def export_file(
+        self, name: str, endings: Sequence[str], write: Callable[[Path], None]
+    ) -> None:
+        """Ask for a file name, and let `write` fill it."""
+        self._ask_path(name, endings, "it", write)
 
     def export_curves(
         self, stem: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str,

@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 
 
-def _leaderboard() -> Screen[Any]:
-    from kdharness.tui.screens_leaderboard import LeaderboardScreen
-
-    return LeaderboardScreen()
-
-
-def _evaluate() -> Screen[Any]:
-    from kdharness.tui.screens_evaluate import EvaluateScreen
-
-    return EvaluateScreen()
-
-
-MAKERS: dict[str, Callable[[], Screen[Any]]] = {
-    "runs": RunsScreen,
-    "leaderboard": _leaderboard,
-    "evaluate": _evaluate,
+PLACE_SCREENS = {
+    "leaderboard": "screens_leaderboard:LeaderboardScreen",
+    "tradeoff": "screens_tradeoff:TradeOffScreen",
+    "compare": "screens_compare:CompareScreen",
+    "transcripts": "screens_transcripts:TranscriptsScreen",
+    "evaluate": "screens_evaluate:EvaluateScreen",
+    "judges": "screens_places:JudgesScreen",
+    "assets": "screens_places:AssetsScreen",
+    "doctor": "screens_places:DoctorScreen",
 }
 """Screens are imported when one goes there: the first paint waits for none of them."""
+
+
+def make_screen(place: str) -> Screen[Any]:
+    """Import and make the screen of a place."""
+    module, name = PLACE_SCREENS[place].split(":")
+    screen: Screen[Any] = getattr(importlib.import_module(f"kdharness.tui.{module}"), name)()
+    return screen
 
 
 class HarnessApp(Actions):
@@ -155,20 +155,20 @@ class HarnessApp(Actions):
 
     def get_default_screen(self) -> Screen[Any]:
         """Home."""
-        screen = MAKERS["runs"]()
+        screen = RunsScreen()
         self.install_screen(screen, "runs")
         return screen
 
     async def action_go(self, place: str) -> None:
         """Another screen; each keeps its state while the app is open."""
-        if place not in MAKERS:
+        if place != "runs" and place not in PLACE_SCREENS:
             return
         while len(self.screen_stack) > (1 if place == "runs" else 2):
             await self.pop_screen()
         if getattr(self.screen, "place", "") == place:
             return
         if not self.is_screen_installed(place):
-            self.install_screen(MAKERS[place](), place)
+            self.install_screen(make_screen(place), place)
         if len(self.screen_stack) == 1:
             await self.push_screen(place)
         else:

@@ -17,6 +17,7 @@ MARKS = {
     "!": "answers look odd: truncated, empty, repeated, addressed to the judge, contaminated",
     "°": "not the whole standard benchmark: a subset, other references, limits or templates",
     "✗": "some answers or verdicts failed and are left out",
+    "¶": "a published figure: another judge, other settings, no interval",
     "≈": "too close to its neighbour to be ranked: the intervals overlap",
 }
 
@@ -48,6 +49,8 @@ class Figure:
     @property
     def title(self) -> str:
         """The metric, short enough for a column."""
+        if self.judge.startswith("published:"):
+            return f"{self.metric.replace('_', ' ')} ¶"
         return self.metric.removeprefix("category:").replace("_", " ")
 
 
@@ -75,13 +78,8 @@ def is_hidden(metric: str) -> bool:
     return metric in _HIDDEN or metric.startswith(("n_", "agreement_"))
 
 
-def is_published(score: Score) -> bool:
-    """Whether a figure was not made here but read from a published table."""
-    return score.judge.startswith("published:")
-
-
 def make_board(
-    scores: Sequence[Score], *, bench: str = "", categories: bool = False, published: bool = False
+    scores: Sequence[Score], *, bench: str = "", categories: bool = False
 ) -> Board:
     """The table of some scores.
 
@@ -89,7 +87,6 @@ def make_board(
         scores: the whole leaderboard.
         bench: only this benchmark; all of them when empty.
         categories: each benchmark's categories as columns too.
-        published: figures of published tables too.
     """
     benches = list(dict.fromkeys(score.bench for score in scores))
     close = unresolved(scores)
@@ -100,8 +97,6 @@ def make_board(
             continue
         found = Figure(score.bench, score.metric, score.judge)
         if is_hidden(score.metric) or (found.is_category and not categories):
-            continue
-        if is_published(score) and not published:
             continue
         figures[found] = None
         row = rows.setdefault(

@@ -21,7 +21,6 @@ from kdharness.tui.boards import (
     Board,
     Figure,
     half_width,
-    is_published,
     make_board,
     marks_of,
     sentence,
@@ -62,7 +61,8 @@ class LeaderboardScreen(ListPlace):
         self.scores: list[Score] = []
         self.board = Board([], [], [])
         self.bench = ""
-        self.categories = self.published = False
+        self.categories = False
+        self.published = 0
         self.scale = (0.0, 1.0)
         self.figure: Figure | None = None
 
@@ -98,9 +98,8 @@ class LeaderboardScreen(ListPlace):
     def rebuild(self) -> None:
         """Columns and rows anew; the chosen figure stays if it is still there."""
         listing = self.listing()
-        self.board = make_board(
-            self.scores, bench=self.bench, categories=self.categories, published=self.published
-        )
+        scores = [*self.scores, *self._published()]
+        self.board = make_board(scores, bench=self.bench, categories=self.categories)
         listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
         listing.set_columns([*FIXED, *(
             Column(f.key, f"{f.title:>7}", 16, group=f.bench) for f in self.board.figures
@@ -206,12 +205,19 @@ class LeaderboardScreen(ListPlace):
         self.notify(self.bench or "all benchmarks", timeout=2, markup=False)
 
     def action_published(self) -> None:
-        """Published figures beside one's own."""
-        if not any(is_published(score) for score in self.scores):
-            self.notify("no published figures are stored here", timeout=4, markup=False)
-            return
-        self.published = not self.published
+        """The paper's table beside one's own figures, then AlpacaEval's too, then neither."""
+        self.published = (self.published + 1) % 3
+        words = ("own figures alone", "with the paper's table", "with AlpacaEval's public table")
+        self.notify(words[self.published], timeout=3, markup=False)
         self.rebuild()
+
+    def _published(self) -> list[Score]:
+        if not self.published:
+            return []
+        from kdharness.tui.published import alpaca_scores, paper_scores
+
+        more = alpaca_scores(self.harness.paths) if self.published == 2 else []
+        return [*paper_scores(), *more]
 
     def action_mark(self) -> None:
         """Mark the checkpoint, to compare."""

@@ -91,10 +91,10 @@ class Chart(Widget):
 
 
 def frame(
-    canvas: Canvas, x: Scale, y: Scale, names: tuple[str, str], top: list[Part]
+    canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]
 ) -> list[list[Part]]:
     """A canvas with ticks to its left and below, and a line on top."""
-    y_ticks = y.ticks(max(canvas.height // 3, 2))
+    y_ticks = y.ticks(max(canvas.height // 3, 3))
     labels = {(canvas.height * 4 - 1 - y.place(v)) // 4: tick_text(v, y_ticks) for v in y_ticks}
     room = max((len(text) for text in labels.values()), default=1)
     lines: list[list[Part]] = [top]
@@ -113,7 +113,6 @@ def frame(
             below[start : start + len(text)] = text
             axis[place] = "┬"
     lines.append([(" " * room + "└" + "".join(axis), "axis")])
-    name = names[0]
     tail = "".join(below)
     blank = len(tail) - len(tail.rstrip())
     if name and blank > len(name):
@@ -150,7 +149,7 @@ class CurveChart(Chart):
         ys = [y for _, points in curves for _, y in points]
         rows = height - 3
         y_scale = Scale(min(ys), max(ys), rows * 4, log=self.log_axis)
-        values = y_scale.ticks(max(rows // 3, 2))
+        values = y_scale.ticks(max(rows // 3, 3))
         room = max((len(tick_text(v, values)) for v in values), default=1) + 1
         canvas = Canvas(width - room, rows)
         x_scale = Scale(min(xs), max(xs), canvas.width * 2)
@@ -163,7 +162,7 @@ class CurveChart(Chart):
                 while not canvas.free(x, y, 1) and y > 0:
                     y -= 1
                 canvas.put(x, y, letter, series.role)
-        return frame(canvas, x_scale, y_scale, (self.x_name, ""), top)
+        return frame(canvas, x_scale, y_scale, self.x_name, top)
 
     def _top(self, curves: Sequence[tuple[Series, object]], width: int) -> list[Part]:
         parts: list[Part] = [(f" {safe_text(self.title)}", "strong")]
@@ -218,13 +217,17 @@ class PlaneChart(Chart):
     def draw(self, width: int, height: int) -> list[list[Part]]:
         """Both axes, the front, whiskers, marks."""
         plane = self.plane
-        better = "better ↑" if not plane.y_reverse else "better ↑ (lower)"
-        top: list[Part] = [(f" {plane.y_name}", "strong"), (f"  {better}", "dim")]
+        low = [" (lower is better)" if reverse else "" for reverse in
+               (plane.y_reverse, plane.x_reverse)]  # fmt: skip
+        top: list[Part] = [
+            (" ↑ ", "dim"), (plane.y_name, "strong"), (low[0], "dim"),
+            ("   → ", "dim"), (plane.x_name, "strong"), (low[1], "dim"),
+        ]  # fmt: skip
         if not plane.marks or height < 6 or width < 20:
             return [top, [], [("  no checkpoint has both figures yet", "dim")]]
         rows = height - 3
         y_scale = self._scale([(m.y, *m.y_ends) for m in plane.marks], rows * 4, plane.y_reverse)
-        values = y_scale.ticks(max(rows // 3, 2))
+        values = y_scale.ticks(max(rows // 3, 3))
         room = max((len(tick_text(v, values)) for v in values), default=1) + 1
         canvas = Canvas(width - room, rows)
         x_scale = self._scale(
@@ -232,8 +235,7 @@ class PlaneChart(Chart):
         )
         self._draw_lines(canvas, x_scale, y_scale)
         self._draw_marks(canvas, x_scale, y_scale)
-        arrow = "better → (lower)" if plane.x_reverse else "better →"
-        return frame(canvas, x_scale, y_scale, (f" {plane.x_name} {arrow}", ""), top)
+        return frame(canvas, x_scale, y_scale, "", top)
 
     def _scale(
         self, values: Sequence[tuple[float | None, ...]], size: int, reverse: bool

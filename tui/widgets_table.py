@@ -7,9 +7,8 @@ sideways under a frozen first part. Cells are plain text with a role, never mark
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -22,35 +21,18 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from kdharness.harness.tables import safe_text
+from kdharness.tui.rows import (
+    ROLES,
+    CellOf,
+    Column,
+    Part,
+    Row,
+    narrowed,
+    ordered,
+    plain_cell,
+)
 
-Row = Mapping[str, Any]
-Part = tuple[str, str]
-"""Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-4."""
-ROLES = ("dim", "good", "warn", "bad", "accent", "strong",
-         "series-1", "series-2", "series-3", "series-4")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: `leave` says how early it goes when there is no room (0: never)."""
-
-    key: str
-    title: str
-    width: int
-    right: bool = False
-    grow: int = 0
-    leave: int = 0
-    frozen: bool = False
-    group: str = ""
-
-
-CellOf = Callable[[Row, Column, int], list[Part]]
-
-
-def plain_cell(row: Row, column: Column, width: int) -> list[Part]:
-    """A row's value as text."""
-    value = row.get(column.key)
-    return [("" if value is None else str(value), "")]
+__all__ = ["ROLES", "CellOf", "Column", "Listing", "Part", "Row", "plain_cell"]
 
 
 class Listing(ScrollView, can_focus=True):
@@ -103,9 +85,11 @@ class Listing(ScrollView, can_focus=True):
 
     def __init__(
         self, columns: Sequence[Column], cell: CellOf = plain_cell, *, key: str = "id",
-        empty: str = "nothing here yet", marks: bool = False, id: str | None = None,
+        empty: str = "nothing here yet", marks: bool = False, opens: bool = True,
+        id: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(id=id)
+        self.opens = opens
         self.columns = list(columns)
         self.cell, self.key, self.empty, self.marks = cell, key, empty, marks
         self.all_rows: list[Row] = []
@@ -159,7 +143,7 @@ class Listing(ScrollView, can_focus=True):
 
     def set_filter(self, words: str) -> None:
         """Keep rows that hold every word; `column:word` looks into one column."""
-        self.words = words.strip().casefold()
+        self.words = words.strip()
         row = self.row
         self._apply()
         self.cursor = self.rows.index(row) if row in self.rows else 0
@@ -177,25 +161,10 @@ class Listing(ScrollView, can_focus=True):
         self.refresh()
 
     def _apply(self) -> None:
-        rows = self.all_rows
-        if self.words:
-            tests = [self._test(word) for word in self.words.split()]
-            rows = [row for row in rows if all(test(row) for test in tests)]
+        rows = narrowed(self.all_rows, self.words, self.columns) if self.words else self.all_rows
         if self.sort_key is not None:
-            key = self.sort_key
-            have = [row for row in rows if row.get(key) is not None]
-            rest = [row for row in rows if row.get(key) is None]
-            have.sort(key=lambda row: _sortable(row[key]), reverse=self.reverse)
-            rows = [*have, *rest]
+            rows = ordered(rows, self.sort_key, self.reverse)
         self.rows = list(rows)
-
-    def _test(self, word: str) -> Callable[[Row], bool]:
-        name, colon, text = word.partition(":")
-        if colon and any(name == column.key for column in self.columns):
-            return lambda row: text in str(row.get(name) or "").casefold()
-        return lambda row: any(
-            word in str(row.get(column.key) or "").casefold() for column in self.columns
-        )
 
     # ------------------------------------------------------------ layout and painting
 
@@ -371,6 +340,10 @@ class Listing(ScrollView, can_focus=True):
             key = self.columns[self.active].key
             self.sort_by(key, not self.reverse if key == self.sort_key else False)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Lists whose rows open nothing don't offer it."""
+        return action != "select" or self.opens
+
     def action_select(self) -> None:
         """Open the row."""
         if self.row is not None:
@@ -413,10 +386,3 @@ class Listing(ScrollView, can_focus=True):
         if index == self.cursor:
             self.action_select()
         self.move_to(index)
-
-
-def _sortable(value: Any) -> tuple[int, Any]:
-    """Numbers before text, and both comparable."""
-    if isinstance(value, (bool, int, float)):
-        return (0, value) if value == value else (1, "")
-    return (1, str(value).casefold())

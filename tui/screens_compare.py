@@ -1,0 +1,308 @@
+"""Compare: two to four checkpoints, what differs in their figures, configs and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.store import Store
+from kdharness.harness.tables import safe_text
+from kdharness.harness.views import config_diff, figure
+from kdharness.tui.comparing import Flip, Line, Table, config_of, differences, flips, tables_of
+from kdharness.tui.form_model import text_of
+from kdharness.tui.screens_base import ListPlace
+from kdharness.tui.widgets_bars import interval_text
+from kdharness.tui.widgets_table import Column, Listing, Part, Row
+
+LETTERS = "ABCD"
+TABS = (("f", "figures", "Figures"), ("l", "flips", "Flips"), ("g", "config", "Config"))
+
+
+class CompareScreen(ListPlace):
+    """The first checkpoint is the base; differences are others minus base."""
+
+    place = "compare"
+    title_text = "Compare"
+    about = (
+        "A is the base. Each figure shows the paired difference to A on the items both answered, "
+        "with its 95 % interval drawn about zero: ▲ better, ▼ worse, ≈ not told apart. p is "
+        "corrected for the number of figures of a benchmark (Holm). [ and ] choose which other "
+        "checkpoint is drawn. l lists the items whose verdict moved, Enter reads their answers; "
+        "g shows what differs in the configs; u lays the curves over each other."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "choose", "Choose", id="compare.choose"),
+        *(Binding(key, f"tab('{name}')", title, id=f"compare.{name}") for key, name, title in TABS),
+        Binding("u", "curves", "Curves", id="compare.curves"),
+        Binding("right_square_bracket", "other(1)", "Next", key_display="]", show=False,
+                id="compare.next"),
+        Binding("left_square_bracket", "other(-1)", "Before", key_display="[", show=False,
+                id="compare.previous"),
+    ]  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.lines: list[Line] = []
+        self.tables: dict[str, Table] = {}
+        self.configs: list[dict[str, Any]] = []
+        self.other = 0
+        self.tab = "figures"
+        self.scale: dict[str, float] = {}
+
+    def body(self) -> Iterable[Widget]:
+        """Who is compared, and one listing for what is looked at."""
+        yield Static(classes="head", id="what")
+        yield Listing([], self.cell, id="list", empty="choose two to four checkpoints: c")
+        yield Static(classes="detail", id="more")
+
+    def on_mount(self) -> None:
+        """Compare what was marked elsewhere; otherwise the two newest."""
+        super().on_mount()
+        self.seen = self.harness.version
+        marked = self.harness.marked_checkpoints()
+        if len(marked) < 2:
+            judged = dict.fromkeys(g["checkpoint"] for g in self.harness.store.judgment_groups())
+            found = [c.name for c in self.harness.store.checkpoints() if c.id in judged]
+            marked = found[-2:]
+        self.set_names(marked)
+
+    def on_screen_resume(self) -> None:
+        """Marks may have changed meanwhile."""
+        marked = self.harness.marked_checkpoints()
+        if len(marked) >= 2 and marked != self.names:
+            self.set_names(marked)
+        super().on_screen_resume()
+
+    def set_names(self, names: Sequence[str]) -> None:
+        """Compare these."""
+        self.names = list(names)[:4]
+        self.other = 0
+        self.lines, self.tables = [], {}
+        if len(self.names) >= 2:
+            self.listing().empty = "pairing the judgments …"
+            self.load(list(self.names))
+        self._fill()
+
+    def store_changed(self) -> None:
+        """New judgments may have come."""
+        if len(self.names) >= 2:
+            self.load(list(self.names))
+
+    @work(thread=True, exclusive=True, group="compare")
+    def load(self, names: list[str]) -> None:
+        """Bootstrap and sign flips take their time."""
+        with Store(self.harness.paths.store) as store:
+            tables = {name: tables_of(store, name) for name in names}
+            lines = differences(store, self.harness.paths, names, tables)
+            configs = [config_of(store, name) for name in names]
+        self.app.call_from_thread(self.show, names, lines, tables, configs)
+
+    def show(self, names: list[str], lines: list[Line], tables: dict[str, Table],
+             configs: list[dict[str, Any]]) -> None:
+        """Show what was found, if it is still what is asked for."""
+        if names == self.names:
+            self.lines, self.tables, self.configs = lines, tables, configs
+            self.listing().empty = "nothing that both were judged on"
+            self._fill()
+
+    # ------------------------------------------------------------ showing
+
+    @property
+    def chosen(self) -> str:
+        """The checkpoint that is drawn against the base."""
+        return self.names[1 + self.other] if len(self.names) > 1 else ""
+
+    def _fill(self) -> None:
+        text = Text(no_wrap=True, overflow="ellipsis")
+        listing = self.listing()
+        for letter, name in zip(LETTERS, self.names, strict=False):
+            style = listing.style_of("active") if name == self.chosen else "bold"
+            text.append(f" {letter} ", "bold")
+            text.append(safe_text(name, 30), style)
+            text.append(" (base)  " if letter == "A" else "  ")
+        text.append("\n")
+        for key, tab, title in TABS:
+            text.append(f" {key} ", "bold")
+            text.append(title, listing.style_of("active") if tab == self.tab else "")
+        self.query_one("#what", Static).update(text)
+        columns, rows = {
+            "figures": self._figures, "flips": self._flips, "config": self._config,
+        }[self.tab]()  # fmt: skip
+        listing.set_columns(columns)
+        listing.sort_key = None
+        listing.set_rows(rows)
+        listing.refresh()
+        self._tell(listing.row)
+
+    def _figures(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        rows = []
+        self.scale = {}
+        for line in self.lines:
+            gap = line.differences.get(self.chosen)
+            row: dict[str, Any] = {
+                "id": f"{line.bench}:{line.metric}:{line.judge}", "bench": line.bench,
+                "metric": line.metric.removeprefix("category:"), "base": line.value,
+                "line": line, "difference": gap.value if gap else None,
+                "p": line.adjusted.get(self.chosen),
+            }  # fmt: skip
+            if gap:
+                reach = max(abs(gap.low), abs(gap.high))
+                kind = f"{line.bench}:{line.judge}"
+                self.scale[kind] = max(self.scale.get(kind, 0.0), reach)
+            for letter, name in zip(LETTERS[1:], self.names[1:], strict=False):
+                found = line.differences.get(name)
+                row[letter] = found.value if found else None
+            rows.append(row)
+        columns = [
+            Column("bench", "benchmark", 10, leave=2), Column("metric", "figure", 14, grow=1),
+            Column("base", "A", 7, right=True),
+            *(Column(letter, f"{letter} − A", 8, right=True)
+              for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)),
+            Column("bar", f"{LETTERS[1 + self.other]} − A, 95 %", 22, grow=2),
+            Column("p", "p", 6, right=True), Column("n", "n", 4, right=True, leave=1),
+        ]  # fmt: skip
+        return columns, rows
+
+    def _found_flips(self) -> list[Flip]:
+        if not self.tables or self.chosen not in self.tables:
+            return []
+        return flips(self.tables[self.names[0]], self.tables[self.chosen])
+
+    def _flips(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        rows = [
+            {"id": f"{f.bench}:{f.judge}:{f.item}", "bench": f.bench, "item": f.item,
+             "category": f.category, "first": f.first, "second": f.second,
+             "move": f.second - f.first, "flip": f.flipped, "judge": f.judge}
+            for f in self._found_flips()
+        ]  # fmt: skip
+        columns = [
+            Column("flip", "", 2), Column("bench", "benchmark", 13), Column("item", "item", 12,
+            grow=1), Column("category", "category", 12, grow=1),
+            Column("first", "A", 7, right=True),
+            Column("second", LETTERS[1 + self.other], 7, right=True),
+            Column("move", "move", 7, right=True),
+        ]  # fmt: skip
+        return columns, rows
+
+    def _config(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        rows = []
+        for name, values in config_diff(*self.configs) if self.configs else []:
+            row = {"id": name, "field": name}
+            for letter, value in zip(LETTERS, values, strict=False):
+                row[letter] = text_of(value) if value is not None else "–"
+            rows.append(row)
+        columns = [Column("field", "field", 24, grow=1), *(
+            Column(letter, f"{letter} {name}", 14, grow=1)
+            for letter, name in zip(LETTERS, self.names, strict=False)
+        )]  # fmt: skip
+        return columns, rows
+
+    def cell(self, row: Row, column: Column, width: int) -> list[Part]:
+        """One cell of the page that is shown."""
+        key = column.key
+        value = row.get(key)
+        if key == "bar":
+            return self._bar(row, width)
+        if key == "n":
+            gap = row["line"].differences.get(self.chosen)
+            return [(str(gap.n) if gap else "", "dim")]
+        if key == "p":
+            text = "" if value is None else f"{value:.3f}" if value >= 0.0005 else "<.001"
+            return [(text, "dim")]
+        if key == "flip":
+            better = row["move"] > 0
+            return [("" if not value else "▲" if better else "▼", "good" if better else "bad")]
+        if isinstance(value, float):
+            signed = key == "move" or (key in "BCD" and self.tab == "figures")
+            return [(f"{'+' if signed and value > 0 else ''}{figure(value, 3)}", "")]
+        return [("" if value is None else str(value), "dim" if key == "bench" else "")]
+
+    def _bar(self, row: Row, width: int) -> list[Part]:
+        line: Line = row["line"]
+        gap = line.differences.get(self.chosen)
+        if gap is None:
+            return [("", "")]
+        reach = self.scale.get(f"{line.bench}:{line.judge}") or 1.0
+        text = interval_text(gap.low, gap.value, gap.high, -reach, reach, width - 2, zero=0.0)
+        mark, role = verdict(line, gap.low, gap.high)
+        return [(text, role), (f" {mark}", role)]
+
+    def _tell(self, row: Row | None) -> None:
+        more = self.query_one("#more", Static)
+        more.display = row is not None and self.tab == "figures"
+        if row is None or self.tab != "figures":
+            return
+        line: Line = row["line"]
+        gap = line.differences.get(self.chosen)
+        if gap is None:
+            more.update("")
+            return
+        mark, _ = verdict(line, gap.low, gap.high)
+        words = {"▲": "better", "▼": "worse", "≈": "not told apart"}[mark]
+        need = f"; telling a difference of this size takes {gap.n_needed:,} items" if (
+            mark == "≈" and gap.n_needed) else ""  # fmt: skip
+        ends = f"[{gap.low:+.4g}, {gap.high:+.4g}]"
+        more.update(Text(safe_text(
+            f"{self.chosen} is {words} on {line.bench} {line.metric}: {gap.value:+.4g} {ends}, "
+            f"p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
+        )))  # fmt: skip
+
+    # ------------------------------------------------------------ actions
+
+    @on(Listing.Highlighted, "#list")
+    def _moved(self, event: Listing.Highlighted) -> None:
+        self._tell(event.row)
+
+    @on(Listing.Selected, "#list")
+    async def _open(self, event: Listing.Selected) -> None:
+        row = event.row
+        if row is not None and self.tab != "config":
+            item = str(row["item"]) if self.tab == "flips" else ""
+            await self.harness.open_transcripts(self.names[0], self.chosen, str(row["bench"]), item)
+
+    def action_tab(self, name: str) -> None:
+        """Another page."""
+        self.tab = name
+        self.listing().cursor = 0
+        self._fill()
+
+    def action_other(self, by: int) -> None:
+        """Draw another checkpoint against the base."""
+        if len(self.names) > 2:
+            self.other = (self.other + by) % (len(self.names) - 1)
+            self._fill()
+
+    def action_choose(self) -> None:
+        """Mark two to four; the first one marked is the base."""
+
+        def take(names: list[str]) -> None:
+            if len(names) < 2:
+                self.notify("mark at least two", severity="warning", markup=False)
+            else:
+                self.set_names(names)
+
+        self.harness.choose_checkpoints(take, marked=self.names)
+
+    def action_curves(self) -> None:
+        """The runs' curves over each other."""
+        store = self.harness.store
+        runs = [c.run for name in self.names if (c := store.checkpoint(name)) and c.run]
+        if runs:
+            self.harness.open_run(runs[0], runs[1:])
+        else:
+            self.notify("none of them was trained here", timeout=3, markup=False)
+
+
+def verdict(line: Line, low: float, high: float) -> tuple[str, str]:
+    """▲ better, ▼ worse, ≈ not told apart; and its role."""
+    if low <= 0 <= high:
+        return "≈", "dim"
+    better = (low > 0) != line.lower_is_better
+    return ("▲", "good") if better else ("▼", "bad")
