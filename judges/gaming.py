@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from kdharness.harness.types import Answer, Finish
@@ -42,14 +43,23 @@ def talks_to_judge(text: str) -> bool:
     return _TALKS.search(text) is not None
 
 
+@cache
+def script_of(char: str) -> str:
+    """The writing system of a letter; kana and Han together are one. Empty for anything else."""
+    if not char.isalpha():
+        return ""
+    name = unicodedata.name(char, "")
+    script = next((s for s in _SCRIPTS if name.startswith(s)), "OTHER")
+    return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
+
+
 def main_script(text: str) -> str:
-    """The writing system of most letters; kana and Han together are one. Empty without letters."""
+    """The writing system of most letters; empty without letters."""
     found: Counter[str] = Counter()
-    for char in text[:4000]:
-        if char.isalpha():
-            name = unicodedata.name(char, "")
-            script = next((s for s in _SCRIPTS if name.startswith(s)), "OTHER")
-            found["CJK" if script in ("HIRAGANA", "KATAKANA") else script] += 1
+    for char, count in Counter(text[:4000]).items():
+        script = script_of(char)
+        if script:
+            found[script] += count
     return found.most_common(1)[0][0] if found else ""
 
 
@@ -105,7 +115,7 @@ def _other_script(asked: dict[str, Any], answer: Answer) -> bool:
     script = main_script(answer.text)
     if not script or len(answer.text) < 20:
         return False
-    scripts = {main_script(char) for char in set(prompt) if char.isalpha()}
+    scripts = {script_of(char) for char in set(prompt)} - {""}
     # A question that names a language asks for it.
     named = _LANGUAGE.search(prompt)
     return bool(scripts) and script not in scripts and not named
