@@ -26,7 +26,7 @@ from kdharness.trainers.attention import AttentionTape, set_tape
 from kdharness.trainers.batches import Collator, Plan
 from kdharness.trainers.chat import Dataset
 from kdharness.trainers.losses import Mix, fused_loss, labelled_positions, next_tokens
-from kdharness.trainers.teachers import Segment, Teacher, head_of, route
+from kdharness.trainers.teachers import OnlineTeacher, Segment, Teacher, head_of, route
 
 
 @dataclass
@@ -147,6 +147,16 @@ class DistillTrainer(Trainer):
         # The loss arrives normalised over the whole step (num_items_in_batch); Trainer must
         # neither divide it again nor count items itself in another way.
         self.model_accepts_loss_kwargs = True
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Under FSDP2 teachers are sharded too: a big teacher is the reason to have many GPUs."""
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 2:
+            for teacher in self.method.teachers.values():
+                if isinstance(teacher, OnlineTeacher) and not teacher.sharded:
+                    teacher.shard(self.accelerator.torch_device_mesh)
+        return prepared
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's part of the plan, in order."""

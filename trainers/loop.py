@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,16 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from kdharness.harness.config import DAEConfig, KDConfig, SFTConfig, TrainerSpec
 from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
-from kdharness.harness.heads import backbone
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import Dataset, load_chats, set_chat_template
-from kdharness.trainers.distill import DistillTrainer, Method
-from kdharness.trainers.losses import Mix, fused_loss, labelled_positions, next_tokens
+from kdharness.trainers.distill import DistillTrainer, Method, Step
+from kdharness.trainers.losses import Mix, labelled_positions, next_tokens
 from kdharness.trainers.student import make_student
-from kdharness.trainers.teachers import head_of
+from kdharness.trainers.teachers import Segment
 
 TrainConfig = SFTConfig | KDConfig | DAEConfig
 
@@ -73,6 +74,9 @@ def train(
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     if checkpoint is not None:
         job.reporter.say(f"resuming from {checkpoint.name}")
+    if job.world > 1:
+        engine = trainer.accelerator.distributed_type.value
+        job.reporter.say(f"engine: {engine}, {job.world} processes")
     job.reporter.stage("training", setting.plan.steps)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -128,8 +132,9 @@ def prepare_setting(
 def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     spec = config.trainer
     job.reporter.stage("loading", 1)
-    start = make_student(config.student, teacher, job.paths, dtype=spec.dtype)
     device = pick_device(spec.device)
+    with _main_first(job, device):
+        start = make_student(config.student, teacher, job.paths, dtype=spec.dtype)
     student = load_model(
         start.path, job.paths, dtype=spec.dtype, device=device,
         trust_remote_code=config.student.trust_remote_code,
@@ -150,6 +155,32 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     return Setting(
         config, job, start, student, tokenizer, training, heldout, kinds, plan, device
     )
+
+
+@contextmanager
+def _main_first(job: Job, device: str) -> Iterator[None]:
+    """Rank 0 makes and stores what all processes then find."""
+    if job.world == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    with PartialState(cpu=device == "cpu").main_process_first():
+        yield
+
+
+def _allow_fsdp_on_cpu(args: Any) -> None:
+    """Let several CPU processes shard: FSDP2 works over gloo.
+
+    accelerate offers FSDP to processes on accelerators only and falls back to DDP in silence;
+    it looks at the kind of processes when the Trainer makes its Accelerator, after this.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if wanted and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
 def _with_adapter(student: Any, config: TrainConfig) -> Any:
@@ -207,9 +238,12 @@ def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: st
 
 def _make_trainer(setting: Setting, method: Method) -> DistillTrainer:
     config, job = setting.config, setting.job
+    args = training_arguments(config, job.folder, setting.plan, setting.device)
+    if job.world > 1:
+        _allow_fsdp_on_cpu(args)
     trainer = DistillTrainer(
         model=setting.student,
-        args=training_arguments(config, job.folder, setting.plan, setting.device),
+        args=args,
         method=method,
         plan=setting.plan,
         dataset=setting.train,
@@ -317,19 +351,23 @@ def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[st
 
 
 def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
+    """Summed next-token loss and its positions, through the student's own forward.
+
+    A sharded model gathers its weights when it is called as a whole.
+    """
     device = next(model.parameters()).device
-    mask = labelled_positions(batch["labels"]).to(device)
-    base = backbone(model)
-    hidden = base(
+    labels = batch["labels"].to(device)
+    mask = labelled_positions(labels)
+    everything = torch.ones(len(mask), dtype=torch.bool, device=device)
+    step = Step(
+        mask, [Segment(everything, None)], next_tokens(labels, mask),
+        Mix(ce_weight=1.0, kl_weight=0.0), torch.ones((), device=device),
+    )  # fmt: skip
+    model(
         input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device),
-        use_cache=False,
-    ).last_hidden_state  # fmt: skip
-    targets = next_tokens(batch["labels"].to(device), mask)
-    _, parts = fused_loss(
-        hidden[mask], head_of(model), mix=Mix(ce_weight=1.0, kl_weight=0.0), targets=targets
-    )
-    assert parts.ce is not None
-    return float(parts.ce), int(mask.sum())
+        step=step,
+    )  # fmt: skip
+    return float(step.parts["ce"]), int(mask.sum())
 
 
 def _kinds(data: Dataset) -> list[str]:

@@ -356,9 +356,12 @@ def fused_loss(
         (loss, parts): a scalar with a gradient, and detached sums for the log.
     """
     parts = Parts()
-    loss: Tensor = _FusedHead.apply(
-        hidden, head.weight, head.bias, head, teacher, targets, mix, parts
-    )
+    weight, bias = head.weight, head.bias
+    if not torch.is_grad_enabled():
+        # Inside an autograd function nothing tells that no gradient is wanted.
+        hidden, weight = hidden.detach(), weight.detach()
+        bias = None if bias is None else bias.detach()
+    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)
     return loss, parts
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, Protocol
 
 import torch
@@ -60,6 +61,24 @@ class OnlineTeacher:
         self.model = model.requires_grad_(False)
         self.model.eval()
         self.vocab = vocab
+        self.sharded = False
+
+    def shard(self, mesh: Any = None) -> None:
+        """Spread the weights over the processes with FSDP2, layer by layer.
+
+        From then on every process must run the teacher on every micro-batch: gathering weights
+        is a joint act (see `route`).
+        """
+        from torch.distributed.fsdp import fully_shard
+
+        options = {} if mesh is None else {"mesh": mesh}
+        attach_states(self.model)
+        layers = getattr(backbone(self.model), "layers", None)
+        for layer in layers if layers is not None else ():
+            fully_shard(layer, **options)
+        # The root keeps embeddings and head gathered after its forward: the loss needs the head.
+        fully_shard(self.model, reshard_after_forward=False, **options)
+        self.sharded = True
 
     def look(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
@@ -133,11 +152,28 @@ def hidden_states(
         first, last = int(used[0]), int(used[-1]) + 1
         ids, keys, mask = ids[:, first:last], keys[:, first:last], mask[:, first:last]
     device = next(model.parameters()).device
-    base = backbone(model)
-    hidden: Tensor = base(
-        input_ids=ids.to(device), attention_mask=keys.to(device), use_cache=False
-    ).last_hidden_state
+    inputs = {"input_ids": ids.to(device), "attention_mask": keys.to(device)}
+    if getattr(model, "kd_gives_states", False):
+        hidden: Tensor = model(**inputs, states=True)
+    else:
+        hidden = backbone(model)(**inputs, use_cache=False).last_hidden_state
     return hidden[mask.to(hidden.device)].to(mask.device)
+
+
+def attach_states(model: Any) -> None:
+    """Let a causal LM's own forward give last hidden states.
+
+    A sharded model gathers its embeddings and head when *it* is called, not its backbone.
+    """
+    plain = model.forward
+
+    def forward(self: Any, *args: Any, states: bool = False, **kwargs: Any) -> Any:
+        if not states:
+            return plain(*args, **kwargs)
+        return self.base_model(**kwargs, use_cache=False).last_hidden_state
+
+    model.forward = MethodType(forward, model)
+    model.kd_gives_states = True
 
 
 def route(
@@ -160,6 +196,11 @@ def route(
             batch["kind"], dtype=torch.bool
         )
         if not bool(rows.any()):
+            if getattr(teacher, "sharded", False):
+                # Another process may need this teacher now: gather along, keep nothing.
+                first = torch.zeros_like(rows)
+                first[0] = True
+                teacher.look(batch, first, mask, None)
             continue
         segments.append(Segment(rows, teacher.look(batch, rows, mask, tape)))
     return segments

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.trainers import losses, selfcheck

@@ -1,0 +1,91 @@
+"""Two processes (DDP, FSDP2 over gloo on this CPU) give what one gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from kdharness.harness import cli, launch
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+
+pytestmark = pytest.mark.slow
+
+COMMON = {
+    "compute_environment": "LOCAL_MACHINE", "num_machines": 1, "num_processes": 2,
+    "machine_rank": 0, "main_process_port": 0, "mixed_precision": "no", "use_cpu": False,
+}  # fmt: skip
+ENGINES: dict[str, dict[str, Any]] = {
+    "ddp": {**COMMON, "distributed_type": "MULTI_GPU"},
+    "fsdp2": {
+        **COMMON,
+        "distributed_type": "FSDP",
+        "fsdp_config": {
+            "fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
+            "fsdp_state_dict_type": "FULL_STATE_DICT", "fsdp_reshard_after_forward": True,
+        },
+    },
+}  # fmt: skip
+
+
+def make_config(tmp_path: Path, teacher: Path, method: str, accumulation: int) -> str:
+    train: list[dict[str, Any]] = [{"path": "general:train", "limit": 24}]
+    values: dict[str, Any] = {
+        "method": method, "student": {"from": str(teacher), "keep_layers": 2},
+        "data": {"train": train, "max_length": 64,
+                 "heldout": [{"path": "general:validation", "limit": 4}]},
+        "trainer": {"learning_rate": 0.005, "max_steps": 3, "batch_size": 2,
+                    "accumulation": accumulation, "device": "cpu", "optimizer": "sgd"},
+    }  # fmt: skip
+    if method == "kd":
+        values["teacher"] = str(teacher)
+        values["student"] = {"from": "teacher", "keep_layers": 2}
+    else:
+        values["expert"] = str(teacher)
+        train.append({"path": "shop:train", "kind": "domain", "limit": 24})
+    path = tmp_path / f"{method}-{accumulation}.yaml"
+    path.write_text(yaml.safe_dump(values), "utf-8")
+    return str(path)
+
+
+def trained(home: Path, name: str) -> dict[str, torch.Tensor]:
+    return dict(load_file(home / "runs" / name / "final" / "model.safetensors"))
+
+
+@pytest.mark.parametrize("method", ["kd", "dae"])
+def test_two_processes_give_what_one_gives(
+    method: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    home = ["--home", str(paths.home)]
+    one = make_config(tmp_path, tiny_teacher, method, 4)
+    two = make_config(tmp_path, tiny_teacher, method, 2)
+    assert cli.run([*home, "train", one, "--name", "one"]) == 0
+    want = trained(paths.home, "one")
+    with Store(paths.store) as store:
+        losses = store.curve("one", "loss")
+    for name, engine in ENGINES.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(engine), "utf-8")
+        code = cli.run([*home, "train", two, "--name", name, "--accelerate", str(file)])
+        assert code == 0, launch.log_tail(paths, name, 30)
+        engines = {"ddp": "MULTI_CPU", "fsdp2": "FSDP"}
+        assert f"engine: {engines[name]}, 2 processes" in launch.log_tail(paths, name, 60)
+        got = trained(paths.home, name)
+        # A gathered state has the tied head under both of its names; they must be one still.
+        head = got.pop("lm_head.weight", None)
+        assert head is None or torch.equal(head, got["model.embed_tokens.weight"])
+        assert set(got) == set(want)
+        for key, value in want.items():
+            assert torch.allclose(got[key], value, rtol=1e-4, atol=2e-5), (name, key)
+        with Store(paths.store) as store:
+            assert [loss for _, loss in store.curve(name, "loss")] == pytest.approx(
+                [loss for _, loss in losses], rel=1e-4
+            )
+            assert store.run(name) is not None
+            assert len([run for run in store.runs() if run.id == name]) == 1
