@@ -77,7 +77,10 @@ def _is_known(model: str, models: list[str]) -> bool | None:
 
 
 async def _models(engine: OpenAIEngine, client: Any) -> tuple[list[str], int | None]:
-    """(names, context of ours in tokens) as far as the endpoint tells; a missing list is fine."""
+    """(names, context of ours in tokens) as far as the endpoint tells.
+
+    A missing or broken list is fine: `transformers serve` has one only where the hub's cache is.
+    """
     import httpx2
     import openai
 
@@ -92,7 +95,7 @@ async def _models(engine: OpenAIEngine, client: Any) -> tuple[list[str], int | N
                     f"{engine.name} refuses the key (HTTP {error.status_code})",
                     hint="set OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
                 ) from error
-            if error.status_code < 500 and error.status_code != 429:
+            if error.status_code not in (429, 503) and (error.status_code < 500 or attempt >= 1):
                 return [], None
         except (openai.APIConnectionError, TimeoutError, httpx2.HTTPError) as error:
             if attempt == TRIES - 1:
