@@ -30,6 +30,8 @@ COMMANDS: dict[str, str] = {
     "judge": "kdharness.harness.commands_eval:judge_group",
     "data": "kdharness.harness.commands_data:data_group",
     "config": "kdharness.harness.commands_data:config_group",
+    "plan": "kdharness.harness.commands_train:plan_command",
+    "merge-adapter": "kdharness.harness.commands_train:merge_adapter_command",
     "selfcheck": "kdharness.harness.commands_train:selfcheck_command",
     "cache": "kdharness.harness.commands_train:cache_group",
     "import": "kdharness.harness.commands_eval:import_group",

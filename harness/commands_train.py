@@ -78,3 +78,40 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
         click.echo("ok" if result["ok"] else "something is off: see the notes", err=True)
     if not result["ok"]:
         ctx.exit(1)
+
+
+@click.command("plan")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@click.option("--engine", type=click.Choice(["single", "ddp", "fsdp2"]), default="single",
+              show_default=True, help="How several processes share the work.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True,
+              help="GPUs, over all machines.")
+@click.option("--tflops", type=click.FloatRange(min=0, min_open=True),
+              help="What one GPU sustains; gives the time.")
+@format_option
+@click.pass_obj
+def plan_command(
+    paths: Paths, config: str, overrides: tuple[str, ...], engine: str, processes: int,
+    tflops: float | None, form: str,
+) -> None:  # fmt: skip
+    """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
+    from kdharness.harness.config import load_config
+    from kdharness.harness.plan import make_plan
+    from kdharness.harness.registry import TOOLS, resolve
+
+    parsed = load_config(config, overrides)
+    rows = resolve(TOOLS, "planned_rows", "tool")(parsed, paths, processes)
+    plan = make_plan(parsed, paths, rows, engine=engine, processes=processes, tflops=tflops)
+    print_table(plan.rows(), ["figure", "value", "unit"], form)
+
+
+@click.command("merge-adapter")
+@click.argument("checkpoint")
+@click.argument("output", type=click.Path(file_okay=False))
+@click.pass_obj
+def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
+    """Write the plain model that CHECKPOINT (a LoRA run or folder) stands for into OUTPUT."""
+    from kdharness.harness.registry import TOOLS, resolve
+
+    click.echo(resolve(TOOLS, "merge_adapter", "tool")(checkpoint, output, paths))

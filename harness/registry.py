@@ -47,6 +47,8 @@ TOOLS: dict[str, str] = {
     "app": "kdharness.tui.app:run_app",
     "describe_data": "kdharness.trainers.chat:describe_data",
     "selfcheck": "kdharness.trainers.selfcheck:selfcheck",
+    "planned_rows": "kdharness.trainers.batches:planned_rows",
+    "merge_adapter": "kdharness.trainers.student:merge_adapter",
     "build_caches": "kdharness.trainers.cache:build_caches",
     "gaming": "kdharness.judges.gaming:oddities",
     "alpaca_item": "kdharness.judges.alpaca_items:item_of",

@@ -57,7 +57,7 @@ def _sdpa_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> 
 
 def _sdpa_backward_flops(grad: Any, query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
     """Scores again and four products: 2.5 times the forward."""
-    return int(2.5 * _sdpa_flops(query, key, None))
+    return _sdpa_flops(query, key, None) * 5 // 2
 
 
 def _addmm_flops(total: Any, left: Any, right: Any, *args: Any, **kwargs: Any) -> int:

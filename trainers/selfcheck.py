@@ -87,7 +87,8 @@ def plain_step(models: Models, method: str, mix: Mix, attention_weight: float) -
     if method == "sft":
         return ce
     if method == "dae":
-        kl = plain_dae(student, *models.teachers, batch, temperature=mix.temperature)
+        first, second = models.teachers
+        kl = plain_dae(student, first, second, batch, temperature=mix.temperature)
     else:
         kl = plain_kd(
             student, models.teachers[0], batch, models.layers if attention_weight else {},

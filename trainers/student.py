@@ -204,3 +204,32 @@ def kept_of(checkpoint: Checkpoint, teacher: str) -> list[int] | None:
     if kept is None or checkpoint.parents.get("teacher") != teacher:
         return None
     return [int(layer) for layer in kept]
+
+
+def merge_adapter(source: str, output: str, paths: Paths) -> str:
+    """Write a LoRA checkpoint as a plain model folder; returns the folder.
+
+    Raises:
+        ConfigError: the output exists. ModelError: the source is not an adapter.
+    """
+    folder = Path(resolve_model(source, paths))
+    if not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{source} is not an adapter: there is nothing to merge")
+    target = Path(output).expanduser().resolve()
+    if target.exists():
+        raise ConfigError("this folder exists; choose another name", where=str(target))
+    model = load_model(str(folder), paths, device="cpu")
+    parent = model_checkpoint(paths, source)
+    save_folder(model, load_tokenizer(str(folder), paths), target, {"merged_from": parent.name})
+    with Store(paths.store) as store:
+        store.add_checkpoint(
+            Checkpoint(
+                id=fingerprint(target),
+                name=target.name,
+                method=parent.method,
+                path=str(target),
+                created=time.time(),
+                parents={"adapter": parent.id},
+            )
+        )
+    return str(target)

@@ -1,0 +1,216 @@
+"""Figures of the training steps: ratios of both sides measured in one process.
+
+    make bench   or   python -m pytest tests/bench/bench_trainers.py -s
+
+fp32 on the CPU. Bytes and FLOPs are counted, so they are exact; wall times are the shortest of a
+few runs and vary with the machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kdharness.harness.heads import causal_model
+from kdharness.trainers.attention import listen
+from kdharness.trainers.distill import attach_loss
+from kdharness.trainers.losses import Mix, labelled_positions
+from kdharness.trainers.measure import count_flops, floor_flops, peak_bytes, seconds, shape_of
+from kdharness.trainers.plain import plain_dae, plain_kd
+from kdharness.trainers.selfcheck import Models, fused_step, random_batch, tiny_model
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+ROWS: list[str] = []
+SMALL: dict[str, Any] = {
+    "vocab_size": 32_000, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8,
+    "num_attention_heads": 8, "num_key_value_heads": 4,
+}  # fmt: skip
+SMOL: dict[str, Any] = {
+    "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def record(work: str, against: str, figure: float, bar: str, good: bool) -> None:
+    row = f"| {work} | {against} | {figure:.2f} | {bar} | {'yes' if good else 'NO'} |"
+    ROWS.append(row)
+    print("\n" + row)
+    assert good, row
+
+
+def models(shape: dict[str, Any], rows: int, width: int, teachers: int = 2, *, attention: bool
+           ) -> Models:  # fmt: skip
+    student = tiny_model(1, **shape)
+    others = [tiny_model(2 + i, **shape).requires_grad_(False) for i in range(teachers)]
+    depth = shape["num_hidden_layers"]
+    for model in (causal_model(student), *others):
+        listen(model)
+    attach_loss(student)
+    layers = {i: i for i in range(depth)} if attention else {}
+    return Models(student, others, random_batch(shape["vocab_size"], rows, width), layers)
+
+
+def steps(
+    case: Models, method: str, weight: float
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """(fused, plain as published: eager attention, cross-entropy of both sides paid)."""
+    student, batch = case.student, case.batch
+
+    def fused() -> None:
+        student.zero_grad(set_to_none=True)
+        fused_step(case, method, Mix(), weight).backward()
+
+    def plain() -> None:
+        student.zero_grad(set_to_none=True)
+        if method == "dae":
+            loss = plain_dae(student, *case.teachers, batch, ntp=True)
+        else:
+            loss = plain_kd(student, case.teachers[0], batch, case.layers, ntp=True)
+        loss.backward()
+
+    return fused, plain
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Any:
+    gc.collect()
+    yield
+    gc.collect()
+
+
+def test_kd_4x512_peak() -> None:
+    fused, plain = steps(models(SMALL, 4, 512, 1, attention=True), "kd", 1.0)
+    ratio = peak_bytes(plain) / peak_bytes(fused)
+    record("KD step 4×512, V = 32k: peak live bytes", "plain formula", ratio, "≥ 5", ratio >= 5)
+
+
+def test_kd_1x2048_peak() -> None:
+    fused, plain = steps(models(SMALL, 1, 2048, 1, attention=True), "kd", 1.0)
+    ratio = peak_bytes(plain) / peak_bytes(fused)
+    record("KD step 1×2048, attention loss: peak live bytes", "plain formula", ratio, "≥ 12",
+           ratio >= 12)  # fmt: skip
+
+
+def test_dae_4x256_peak_and_flops() -> None:
+    case = models(SMALL, 4, 256, 2, attention=False)
+    fused, plain = steps(case, "dae", 0.0)
+    ratio = peak_bytes(plain) / peak_bytes(fused)
+    flops = count_flops(fused)
+    work = "DAE step 4×256, V = 32k"
+    record(f"{work}: peak live bytes", "plain formula", ratio, "≥ 4", ratio >= 4)
+    saved = count_flops(plain) / flops
+    record(f"{work}: FLOPs", "plain formula", saved, "≥ 2.2", saved >= 2.2)
+    labelled = int(labelled_positions(case.batch["labels"]).sum())
+    floor = floor_flops(shape_of(case.student), shape_of(case.teachers[0]), rows=4, width=256,
+                        labelled=labelled)  # fmt: skip
+    over = flops / floor
+    record(f"{work}: FLOPs over the floor", "floor", over, "≤ 1.1", over <= 1.1)
+
+
+@pytest.mark.parametrize(("method", "bar"), [("kd", 1.5), ("dae", 1.8)])
+def test_wall_time_of_a_smollm2_sized_step(method: str, bar: float) -> None:
+    case = models(SMOL, 4, 128, 1 if method == "kd" else 2, attention=method == "kd")
+    fused, plain = steps(case, method, 1.0 if method == "kd" else 0.0)
+    ratio = seconds(plain, 2) / seconds(fused, 2)
+    record(f"{method.upper()} step 4×128, SmolLM2-sized: wall time", "plain formula", ratio,
+           f"≥ {bar}", ratio >= bar)  # fmt: skip
+
+
+def test_against_trl() -> None:
+    """TRL's GKD loss on whole logits, off-policy: forward KL is its beta = 0."""
+    gkd = pytest.importorskip("trl.experimental.gkd", reason="pip install trl (bench extra)")
+    shape = {**SMALL, "num_hidden_layers": 8}
+    case = models(shape, 4, 512, 1, attention=False)
+    student, teacher, batch = case.student, case.teachers[0], case.batch
+    fused, _ = steps(case, "kd", 0.0)
+
+    def trl() -> None:
+        # What GKDTrainer.compute_loss does with a given batch.
+        student.zero_grad(set_to_none=True)
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        ours = student(**inputs, use_cache=False)
+        with torch.no_grad():
+            theirs = teacher(**inputs, use_cache=False)
+        loss = gkd.GKDTrainer.generalized_jsd_loss(
+            student_logits=ours.logits[:, :-1, :], teacher_logits=theirs.logits[:, :-1, :],
+            labels=batch["labels"][:, 1:], beta=0.0,
+        )
+        loss.backward()
+
+    peak = peak_bytes(trl) / peak_bytes(fused)
+    record("KD step 4×512, no attention loss: peak live bytes", "TRL GKD", peak, "≥ 3", peak >= 3)
+    wall = seconds(trl) / seconds(fused)
+    record("KD step 4×512, no attention loss: wall time", "TRL GKD", wall, "≥ 1.3", wall >= 1.3)
+
+
+def test_a_warm_cache_needs_no_teacher() -> None:
+    from kdharness.trainers.losses import top_k
+    from kdharness.trainers.teachers import Segment, head_of, hidden_states
+
+    case = models(SMOL, 4, 128, 2, attention=False)
+    batch, mask = case.batch, labelled_positions(case.batch["labels"])
+    online, _ = steps(case, "dae", 0.0)
+    cached = []
+    for kind, teacher in enumerate(case.teachers):
+        rows = batch["kind"].eq(kind)
+        hidden = hidden_states(teacher, batch, rows, mask)
+        cached.append(Segment(rows, top_k(head_of(teacher), hidden, 64, 1.0, 128, 0)))
+
+    def warm() -> None:
+        from kdharness.trainers.distill import Step
+
+        case.student.zero_grad(set_to_none=True)
+        step = Step(mask, cached, None, Mix(), mask.sum().float())
+        case.student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                     step=step)["loss"].backward()  # fmt: skip
+
+    ratio = seconds(online, 2) / seconds(warm, 2)
+    record("DAE step from a warm cache, equal sizes: wall time", "online", ratio, "≥ 1.3",
+           ratio >= 1.3)  # fmt: skip
+
+
+def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
+    """On the real small model: it must be pulled (`kdharness data pull smollm2-135m-instruct`)."""
+    from kdharness.harness.chats import encode_chat
+    from kdharness.harness.config import SourceSpec
+    from kdharness.harness.models import load_model, load_tokenizer
+    from kdharness.harness.paths import find_paths
+    from kdharness.trainers.losses import fused_loss, top_k
+    from kdharness.trainers.rows import read_source
+    from kdharness.trainers.student import cut_model
+    from kdharness.trainers.teachers import head_of, hidden_states
+
+    paths = find_paths(os.environ.get("KDHARNESS_BENCH_HOME", ".demo"))
+    name = "smollm2-135m-instruct"
+    teacher, tokenizer = load_model(name, paths), load_tokenizer(name, paths)
+    student, _ = cut_model(teacher, 27)
+    on = off = 0.0
+    for chat in read_source(SourceSpec(path="general:validation", limit=12)):
+        coded = encode_chat(tokenizer, chat["messages"], max_length=192)
+        batch = {"input_ids": torch.tensor([coded.input_ids]),
+                 "attention_mask": torch.ones(1, len(coded.input_ids), dtype=torch.long)}
+        mask = labelled_positions(torch.tensor([coded.labels]))
+        rows = torch.ones(1, dtype=torch.bool)
+        theirs = hidden_states(teacher, batch, rows, mask)
+        with torch.no_grad():
+            ours = hidden_states(student, batch, rows, mask)
+            head = head_of(student)
+            full = (head_of(teacher), theirs)
+            cached = top_k(head_of(teacher), theirs, 64, 1.0, 128, 0)
+            on += float(fused_loss(ours, head, mix=Mix(), teacher=full)[0])
+            off += float(fused_loss(ours, head, mix=Mix(), teacher=cached)[0])
+    error = abs(off / on - 1)
+    print(f"\nonline {on:.3f}, cached {off:.3f}")
+    record("KD loss from a cache of k = 64 (relative error, %)", "online, SmolLM2", 100 * error,
+           "≤ 1", error <= 0.01)  # fmt: skip
+
+
+def test_zz_table() -> None:
+    """The table for docs/training.md."""
+    print("\n| work | against | figure | bar | reached |\n|---|---|---|---|---|")
+    print("\n".join(ROWS))
