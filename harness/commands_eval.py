@@ -15,8 +15,13 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS, print_table
 
 __all__ = [
-    "eval_command", "export_group", "import_group", "judge_group", "leaderboard_command",
-]  # fmt: skip
+    "compare_command",
+    "eval_command",
+    "export_group",
+    "import_group",
+    "judge_group",
+    "leaderboard_command",
+]
 
 format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
@@ -219,10 +224,14 @@ def scores_of(
 
 def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
     """Scores as a listing; the table's flags are explained on stderr."""
-    from kdharness.harness.leaderboard import COLUMNS, LEGEND
+    from kdharness.harness.leaderboard import COLUMNS, LEGEND, rank_ranges
 
     rows = [score.as_dict() for score in scores]
-    print_table(rows, COLUMNS, form)
+    if form in ("table", "md"):
+        rows = [{**row, "rank": rank} for row, rank in zip(rows, rank_ranges(scores), strict=True)]
+        print_table(rows, ("rank", *COLUMNS), form)
+    else:
+        print_table(rows, COLUMNS, form)
     if form != "table":
         return
     marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
@@ -246,26 +255,39 @@ def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
     is_flag=True,
     help="Count rows as the benchmarks' own scripts do (re-runs twice, and so on).",
 )
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Published figures beside: the paper's, and AlpacaEval's where its asset is pulled.",
+)
+@click.option(
+    "--panel",
+    type=click.Choice(["mean", "median", "majority", "none"]),
+    default="mean",
+    help="How several judges of the same answers are put together.",
+)
 @format_option
 @click.pass_obj
 def leaderboard_command(
     paths: Paths, bench: tuple[str, ...], ckpt: tuple[str, ...], metric: tuple[str, ...],
-    judge: tuple[str, ...], everything: bool, as_published: bool, form: str,
+    judge: tuple[str, ...], everything: bool, as_published: bool, published: bool, panel: str,
+    form: str,
 ) -> None:  # fmt: skip
     """Every checkpoint's figures with intervals, failures and marks."""
     from kdharness.harness.config_eval import bench_name
     from kdharness.harness.leaderboard import leaderboard
     from kdharness.harness.store import Store
 
-    if not paths.store.exists():
-        print_table([], [], form)
-        return
-    with Store(paths.store) as store:
-        scores = leaderboard(
-            store, paths, checkpoints=split(ckpt) or None,
-            benches=[bench_name(name) for name in split(bench)] or None,
-            as_published=as_published,
-        )  # fmt: skip
+    benches = [bench_name(name) for name in split(bench)] or None
+    scores: list[Any] = []
+    if paths.store.exists():
+        with Store(paths.store) as store:
+            scores = leaderboard(
+                store, paths, checkpoints=split(ckpt) or None, benches=benches,
+                as_published=as_published, panels=panel,
+            )  # fmt: skip
+    if published:
+        scores += published_scores(paths, benches)
     if metric:
         scores = [score for score in scores if score.metric in split(metric)]
     if judge:
@@ -273,6 +295,14 @@ def leaderboard_command(
     if form in ("table", "md") and not everything and not metric:
         scores = [score for score in scores if is_headline(score.metric)]
     print_scores(ranked(scores), form)
+
+
+def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
+    """Published figures on some benchmarks, or all."""
+    from kdharness.harness.published import alpaca_scores, paper_scores
+
+    found = [*paper_scores(), *alpaca_scores(paths)]
+    return [score for score in found if benches is None or score.bench in benches]
 
 
 def is_headline(metric: str) -> bool:
@@ -294,3 +324,35 @@ def ranked(scores: Sequence[Any]) -> list[Any]:
         return (score.bench, order[score.metric], score.judge, value is None, signed or 0.0)
 
     return sorted(scores, key=key)
+
+
+@click.command("compare")
+@click.argument("checkpoints", nargs=-1, required=True)
+@click.option("--bench", multiple=True, help="Only these benchmarks.")
+@click.option("--metric", multiple=True, help="Only these metrics.")
+@click.option("--all", "everything", is_flag=True, help="Categories too (JSON always has them).")
+@format_option
+@click.pass_obj
+def compare_command(
+    paths: Paths, checkpoints: tuple[str, ...], bench: tuple[str, ...], metric: tuple[str, ...],
+    everything: bool, form: str,
+) -> None:  # fmt: skip
+    """Paired differences of each checkpoint to the first, on the items that both answered."""
+    from kdharness.harness.compare import COLUMNS, compare_all
+    from kdharness.harness.config_eval import bench_name
+    from kdharness.harness.store import Store
+
+    with Store(paths.store) as store:
+        found = compare_all(store, paths, checkpoints)
+    wanted = {bench_name(name) for name in split(bench)}
+    rows = [
+        one.as_dict()
+        for one in found
+        if (not wanted or one.bench in wanted)
+        and (not metric or one.metric in split(metric))
+        and (everything or metric or form in ("json", "csv") or is_headline(one.metric))
+    ]
+    print_table(rows, COLUMNS, form)
+    if form == "table" and rows:
+        click.echo("  p_holm: corrected for all that is compared here; n_needed: items it would "
+                   "take to tell a difference of this size (80 % power)", err=True)  # fmt: skip

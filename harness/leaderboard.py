@@ -10,20 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import SCORERS, resolve
-from kdharness.harness.score_rows import Row, ScoreContext, counted_once
+from kdharness.harness.score_rows import Row, ScoreContext, question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, MetricValue, Score
 
-if TYPE_CHECKING:
-    from kdharness.harness.scoring import Difference
+__all__ = [
+    "COLUMNS", "LEGEND", "Group", "group_flags", "is_lower_better", "leaderboard", "question_sums",
+    "rank_ranges", "read_group", "score_rows", "unresolved",
+]  # fmt: skip
 
 SCORING_VERSION = "1"
 """Part of every cache key: raise it when a formula changes."""
@@ -36,6 +38,7 @@ COLUMNS = (
 LEGEND = {
     "subset": "a fixed subset of so many items, not the whole benchmark",
     "references": "judged with other than the corrected reference answers",
+    "published": "a figure from elsewhere, without its rows",
     "imported": "judged elsewhere; the prompts and references used are not known here",
     "discrete": "the judge's token was read, not its log-probabilities",
     "lc": "which variant of the length-controlled fit",
@@ -80,7 +83,7 @@ def leaderboard(
     checkpoints: Iterable[str] | None = None,
     benches: Iterable[str] | None = None,
     as_published: bool = False,
-    panels: bool = True,
+    panels: str | bool = True,
 ) -> list[Score]:
     """Every figure of the store, one `Score` a checkpoint x benchmark x metric x judge.
 
@@ -89,7 +92,8 @@ def leaderboard(
             difficulty-free one.
         checkpoints, benches: only these, by name or id.
         as_published: count rows as the benchmarks' own scripts would.
-        panels: add rows for the mean of several judges.
+        panels: add rows that put several judges together: mean (the default), median or
+            majority; none leaves them out.
     """
     known = {c.id: c for c in store.checkpoints()}
     wanted = set(checkpoints) if checkpoints is not None else None
@@ -104,8 +108,9 @@ def leaderboard(
     notes = store.bench_notes()
     groups = _newest_revisions(groups, notes)
     figures = _figures(store, paths, groups, notes, as_published)
-    if panels:
-        _add_panels(store, paths, groups, figures, notes, as_published)
+    if panels and panels != "none":
+        how = panels if isinstance(panels, str) else "mean"
+        _add_panels(store, paths, groups, figures, notes, as_published, how)
     cards = store.cards()
     scores: list[Score] = []
     for group, values in figures.items():
@@ -147,7 +152,7 @@ def group_flags(
 
 def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
     """What the report card says; a judge without one is untested, an imported one is neither."""
-    if judge.startswith(("imported:", "panel:")):
+    if judge.startswith(("imported:", "panel:", "published:")):
         return []
     card = cards.get(judge)
     if card is None:
@@ -284,8 +289,9 @@ def _add_panels(
     figures: dict[Group, list[MetricValue]],
     notes: dict[tuple[str, str, str], dict[str, Any]],
     as_published: bool,
+    how: str,
 ) -> None:
-    """The mean of several judges, where a checkpoint has more than one."""
+    """Several judges put together, where a checkpoint has more than one."""
     teams: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         if group.judge != "exact":
@@ -293,70 +299,31 @@ def _add_panels(
     teams = {key: team for key, team in teams.items() if len(team) > 1}
     if not teams:
         return
-    from kdharness.harness.panels import panel_figures
-
+    cached, outside = store.cached_scores(), _asset_state(paths)
+    fresh: list[tuple[str, str, str]] = []
     for (checkpoint, bench, revision), team in teams.items():
         members = "+".join(group.judge for group in team)
         panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
-        rows = {group.judge: read_group(store, group) for group in team}
+        key = "|".join([checkpoint, bench, revision, panel.judge, str(as_published), how])
+        changes = ",".join(str(group.changes) for group in team)
+        state = f"{SCORING_VERSION}:{changes}:{outside}"
+        known = cached.get(key)
+        if known is not None and known[0] == state:
+            figures[panel] = [_decode(value) for value in json.loads(known[1])]
+            continue
+        from kdharness.harness.panels import panel_figures
+
         note = notes.get(("", bench, revision), {})
         figures[panel] = panel_figures(
-            rows,
+            {group.judge: read_group(store, group) for group in team},
             partial(score_rows, bench=bench, note=note, paths=paths, as_published=as_published),
+            how,
         )
+        fresh.append((key, state, json.dumps([_encode(value) for value in figures[panel]])))
+    store.cache_scores(fresh)
 
 
-# ---------------------------------------------------------------- comparing
-
-
-def compare(
-    store: Store, first: str, second: str, bench: str, metric: str, judge: str | None = None
-) -> Difference | None:
-    """The paired difference of two checkpoints (first minus second) in one figure.
-
-    Works for every figure that is a weighted mean of its rows: ratings, turns, categories,
-    win rates, exact metrics, losses.
-    """
-    from kdharness.harness.scoring import paired_difference
-
-    sides = [store.checkpoint(first), store.checkpoint(second)]
-    if sides[0] is None or sides[1] is None:
-        return None
-    found: list[dict[tuple[str, str], list[Row]]] = []
-    for side in sides:
-        assert side is not None
-        table: dict[tuple[str, str], list[Row]] = {}
-        for group in store.judgment_groups():
-            if group["checkpoint"] == side.id and group["bench"] == bench:
-                if judge is not None and group["judge"] != judge:
-                    continue
-                rows = store.judgment_rows(side.id, bench, group["revision"], group["judge"])
-                table[group["revision"], group["judge"]] = [Row._make(row) for row in rows]
-        found.append(table)
-    # Only the same items under the same judge can be paired.
-    shared = [key for key in found[0] if key in found[1]]
-    if not shared:
-        return None
-    key = max(shared, key=lambda k: len(found[0][k]))
-    return paired_difference(*(question_sums(table[key], metric) for table in found))
-
-
-def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, float]]:
-    """Question -> (sum, weight) of the rows that a metric's mean is made of."""
-    kept = [row for row in counted_once(rows) if row.value is not None]
-    if metric.startswith("turn_"):
-        kept = [row for row in kept if row.turn == int(metric.removeprefix("turn_"))]
-    elif metric.startswith("category:"):
-        kept = [row for row in kept if row.category == metric.removeprefix("category:")]
-    elif any(row.metric == metric for row in kept):
-        kept = [row for row in kept if row.metric == metric]
-    table: dict[str, list[float]] = {}
-    for row in kept:
-        cell = table.setdefault(row.item, [0.0, 0.0])
-        value = row.value or 0.0
-        cell[0] += 100 * (value - 1) if row.metric == "preference" else value
-        cell[1] += row.weight
-    return {item: (cell[0], cell[1]) for item, cell in table.items()}
+# ---------------------------------------------------------------- ranking
 
 
 def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
@@ -382,6 +349,32 @@ def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
     return found
 
 
-def renamed(scores: Iterable[Score], names: dict[str, str]) -> list[Score]:
-    """Scores with checkpoints shown under other names."""
-    return [replace(s, checkpoint=names.get(s.checkpoint, s.checkpoint)) for s in scores]
+def rank_ranges(scores: Sequence[Score]) -> list[str]:
+    """Which ranks a score may have among its benchmark, metric and judge: `1`, or `2-4`.
+
+    One is surely better than another only where their intervals do not overlap; figures without
+    intervals (counts, published ones) are compared by their values.
+    """
+    tables: dict[tuple[str, str, str], list[int]] = {}
+    for place, score in enumerate(scores):
+        if score.value is not None:
+            tables.setdefault((score.bench, score.metric, score.judge), []).append(place)
+    ranks = [""] * len(scores)
+    for (_, metric, _), places in tables.items():
+        sign = -1.0 if is_lower_better(metric) else 1.0
+        ends = {place: _ends(scores[place], sign) for place in places}
+        for place in places:
+            low, high = ends[place]
+            above = sum(other[0] > high for other in ends.values())
+            below = sum(other[1] < low for other in ends.values())
+            best, worst = above + 1, len(places) - below
+            ranks[place] = str(best) if best == worst else f"{best}-{worst}"
+    return ranks
+
+
+def _ends(score: Score, sign: float) -> tuple[float, float]:
+    """The interval turned so that more is better."""
+    value = score.value or 0.0
+    low = value if score.ci_low is None else score.ci_low
+    high = value if score.ci_high is None else score.ci_high
+    return (sign * low, sign * high) if sign > 0 else (sign * high, sign * low)

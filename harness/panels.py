@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
@@ -88,18 +89,18 @@ def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
 
 
 def panel_figures(
-    rows: Mapping[str, Sequence[Row]], score: Callable[[Sequence[Row]], list[MetricValue]]
+    rows: Mapping[str, Sequence[Row]],
+    score: Callable[[Sequence[Row]], list[MetricValue]],
+    how: str = "mean",
 ) -> list[MetricValue]:
-    """The panel's mean under the benchmark's own scorer, and the agreement as figures."""
-    figures = score(merged(rows))
+    """The panel's verdicts under the benchmark's own scorer, and the agreement as figures."""
+    figures = score(merged(rows, how))
+    if how != "mean":
+        figures = [replace(f, flags=(*f.flags, f"panel:{how}")) for f in figures]
     agreed = agreement(rows)
     strength = agreed.get("spearman", agreed.get("kappa"))
     if strength is not None and strength < CHANCE:
-        figures = [
-            MetricValue(f.metric, f.value, f.ci_low, f.ci_high, f.n, f.n_failed,
-                        (*f.flags, "few-agree"))
-            for f in figures
-        ]  # fmt: skip
+        figures = [replace(f, flags=(*f.flags, "few-agree")) for f in figures]
     n = figures[0].n if figures else 0
     return figures + [
         MetricValue(f"agreement_{name}", value, None, None, n) for name, value in agreed.items()

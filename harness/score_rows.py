@@ -76,3 +76,21 @@ class ScoreContext:
     as_published: bool = False
     asset: Callable[[str, str], Path | None] = lambda _asset, _name: None
     note: dict[str, Any] = field(default_factory=dict)
+
+
+def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, float]]:
+    """Question -> (sum, weight) of the rows that a metric's mean is made of."""
+    kept = [row for row in counted_once(rows) if row.value is not None]
+    if metric.startswith("turn_"):
+        kept = [row for row in kept if row.turn == int(metric.removeprefix("turn_"))]
+    elif metric.startswith("category:"):
+        kept = [row for row in kept if row.category == metric.removeprefix("category:")]
+    elif any(row.metric == metric for row in kept):
+        kept = [row for row in kept if row.metric == metric]
+    table: dict[str, list[float]] = {}
+    for row in kept:
+        cell = table.setdefault(row.item, [0.0, 0.0])
+        value = row.value or 0.0
+        cell[0] += 100 * (value - 1) if row.metric == "preference" else value
+        cell[1] += row.weight
+    return {item: (cell[0], cell[1]) for item, cell in table.items()}

@@ -16,8 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlite_utils import Database
-
+from kdharness.harness.light_sqlite import Database
 from kdharness.harness.migrations import migrations
 from kdharness.harness.types import (
     Answer,

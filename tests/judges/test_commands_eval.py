@@ -101,7 +101,7 @@ def test_import_leaderboard_and_export(
         out.splitlines()
     ) == 2
     code, out, _ = kd("leaderboard", "--format", "md", "--bench", "mt-bench")
-    assert out.startswith("| checkpoint |")
+    assert out.startswith("| rank | checkpoint |")
 
     code, out, _ = kd("export", "fastchat", str(tmp_path / "out"))
     assert code == 0 and out.strip().endswith("gpt-4_single.jsonl")

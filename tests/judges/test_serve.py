@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kdharness.harness import assets, evaluate
 from kdharness.harness.config_eval import EvalConfig, parse_spec
 from kdharness.harness.errors import AssetError, JudgeError

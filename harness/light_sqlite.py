@@ -1,0 +1,21 @@
+"""sqlite-utils without numpy and pandas.
+
+It imports both where they are installed, only to know their number types: half a second at the
+start of every command and of the app, for types that never reach the store.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_UNWANTED = [name for name in ("numpy", "pandas") if name not in sys.modules]
+# A None here makes an import fail the way a missing package does, which sqlite-utils expects.
+sys.modules.update(dict.fromkeys(_UNWANTED))  # type: ignore[arg-type]
+try:
+    from sqlite_utils import Database
+    from sqlite_utils.migrations import Migrations
+finally:
+    for _name in _UNWANTED:
+        sys.modules.pop(_name, None)
+
+__all__ = ["Database", "Migrations"]
