@@ -119,7 +119,7 @@ def _by_hand(draw: ImageDraw.ImageDraw, char: str, x: int, y: int, ink: str) -> 
         ends = {"l": (x, middle[1]), "r": (x + width - 1, middle[1]),
                 "t": (middle[0], y), "b": (middle[0], y + height - 1)}  # fmt: skip
         for side in LINES[char]:
-            draw.line((*middle, *ends[side]), fill=ink)
+            draw.line((*middle, *ends[side]), fill=ink, width=3 if char == "━" else 1)
         return True
     return False
 

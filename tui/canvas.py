@@ -131,11 +131,18 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def tick_text(value: float, values: Sequence[float]) -> str:
-    """A tick's label, with as many decimals as the steps between ticks need."""
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e5):
-        text = f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
-        return text.replace(".0e", "e")
+    """A tick's label, with as many digits as tell it from its neighbours and no more."""
+    biggest = max((abs(v) for v in values), default=abs(value)) or 1.0
     steps = [b - a for a, b in pairwise(values) if b > a]
-    step = min(steps, default=abs(value) or 1.0)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
-    return f"{value:.{min(decimals, 6)}f}"
+    step = min(steps, default=biggest)
+    places = math.floor(math.log10(step) + 1e-9)
+    if values and values[0] > 0 and biggest / values[0] >= 50:
+        return _short(f"{value:.1g}")
+    if biggest >= 1e6 or biggest < 1e-3:
+        digits = max(0, math.floor(math.log10(abs(value) or biggest)) - places)
+        return _short(f"{value:.{digits}e}") if value else "0"
+    return f"{value:.{max(0, -places)}f}"
+
+
+def _short(text: str) -> str:
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")

@@ -104,7 +104,7 @@ class NewRunScreen(FormScreen):
         def chosen(names: list[str] | None) -> None:
             if names and names[0] != self.values["method"]:
                 values = fitting(CONFIGS[names[0]], self.values)
-                self.values = {"method": names[0], **values}
+                self.values = {**values, "method": names[0]}
                 self.query_one(FormSheet).cursor = 0
                 self.rebuild()
 

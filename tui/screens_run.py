@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -216,9 +217,12 @@ class RunScreen(Place):
             role = "bad" if kind in ("error", "failed") else "accent"
             for row in text_lines(f"{event['message']}"):
                 lines.append([(f"{when} ", "dim"), (f"{kind:<9} ", role), *row])
-        tail = log_tail(self.harness.paths, self.run_id, 400)
+        # Events are printed to the worker's log too; what libraries said is only there.
+        printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
+        tail = [line for line in log_tail(self.harness.paths, self.run_id, 400).splitlines()
+                if not printed.match(line)]  # fmt: skip
         if tail:
-            lines += [[], [("worker.log", "strong")], *text_lines(tail, "dim")]
+            lines += [[], [("worker.log", "strong")], *text_lines("\n".join(tail), "dim")]
         return lines
 
     def _lineage(self, run: Run) -> list[dict[str, Any]]:

@@ -136,9 +136,9 @@ class TradeOffScreen(ListPlace):
         listing.set_rows(rows)
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{x.label} × {y.label}", "bold")
-        text.append(safe_text(f"  reference {roles[0] or DASH}  expert {roles[1] or DASH}"))
+        text.append(safe_text(f"  reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
         area = dominated_area(placed)
-        text.append(f"  hypervolume {figure(area)}" if area is not None else "")
+        text.append(f"  hypervolume: {figure(area)}" if area is not None else "")
         self.query_one("#what", Static).update(text)
         self._draw()
 

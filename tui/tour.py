@@ -18,6 +18,9 @@ def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:
         "Distil a student from a teacher (KD), align it to your domain without losing the rest "
         "(DAE), and see in one table what was gained and what was lost.\n\n"
     )
+    if demo:
+        text.append("The demo has started; its runs appear here. It says:\n", "bold")
+        text.append("\n".join(safe_text(line, 200) for line in demo[-5:]) + "\n\n")
     for key, what, more in (
         ("d", "see it happen", "the demo trains, aligns and scores a small real model here: "
                                "20 minutes on two cores"),
@@ -30,7 +33,4 @@ def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:
         text.append(f" {what}", "bold")
         text.append(f"  {more}\n" if width >= 100 else f"\n       {more}\n", "dim")
     text.append(f"\nEverything is kept in {paths.home}", "dim")
-    if demo:
-        text.append("\n\nThe demo has started; its runs appear here. It says:\n", "bold")
-        text.append("\n".join(safe_text(line, 200) for line in demo[-5:]))
     return text

@@ -99,7 +99,9 @@ def read_transcript(
                 categories[j.item] = j.category
             for item in {*answers, *verdicts}:
                 turns = [answers.get(item, {})[t] for t in sorted(answers.get(item, {}))]
-                table[item] = Side(tuple(turns), tuple(verdicts.get(item, {}).values()))
+                found_here = verdicts.get(item, {})
+                order = sorted(found_here, key=lambda key: (key[1], key[0], key[3], key[2]))
+                table[item] = Side(tuple(turns), tuple(found_here[key] for key in order))
         sides.append(table)
     items = sorted({*sides[0], *sides[1]}, key=_natural)
     judged = {item for item in items if item in categories}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.pilot import Pilot
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -34,9 +36,9 @@ def config(method: str, **more: Any) -> dict[str, Any]:
     """A small stored config."""
     values: dict[str, Any] = {
         "method": method, "name": None, "seed": 42,
-        "student": {"model": None, "from": "teacher", "keep_layers": 12},
+        "student": {"model": None, "from": "big-model", "keep_layers": 12},
         "data": {"train": [{"path": "general:train", "kind": "general"}], "max_length": 256},
-        "trainer": {"learning_rate": 2e-5, "epochs": 2.0, "temperature": 1.0},
+        "trainer": {"learning_rate": 2e-5, "epochs": 2.0},
         **more,
     }  # fmt: skip
     return values
@@ -91,6 +93,7 @@ def add_verdicts(store: Store, name: str, skill: float) -> None:
             created=NOW - 4000, value=value, weight=weight, raw=raw, answer=answer or None,
         ))  # fmt: skip
 
+    luck = sum(map(ord, name))
     for n, (item, category) in enumerate(ITEMS):
         text = f"{name} answers {item}: the result is {int(skill * 10) + n % 3}.\nBecause of that."
         if item == "q2":
@@ -100,14 +103,15 @@ def add_verdicts(store: Store, name: str, skill: float) -> None:
             revision="r1", item=item, turn=1, text=text, finish=Finish.STOP, prompt_hash="p",
             settings="s", created=NOW - 4500, tokens=20, seconds=0.5,
         ))  # fmt: skip
-        value = None if item == "q6" and name == "sft" else min(10.0, 3 + skill * 4 + (n * 7) % 3)
+        rating = min(10.0, 3 + skill * 4 + (n * 7 + luck) % 4 * 0.75)
+        value = None if item == "q6" and name == "sft" else rating
         judgment(item, category, "mt-bench", "rating", "openai:judge-x", value,
                  raw=f"Clear enough. Rating: [[{value}]]", answer=digest("a", checkpoint, item))
-        judgment(item, category, "shop", "accuracy", "exact", float((n + int(skill * 9)) % 3 > 0))
+        judgment(item, category, "shop", "accuracy", "exact", float((n * 5 + luck) % 7 < skill * 5))
         judgment(f"general/{item}", "general", "heldout", "general_loss", "exact",
-                 (3 - skill + 0.1 * (n % 4)) * 50, weight=50.0)
+                 (3 - skill + 0.1 * ((n * 3 + luck) % 5)) * 50, weight=50.0)
         judgment(f"domain/{item}", "domain", "heldout", "domain_loss", "exact",
-                 (4 - 2 * skill + 0.2 * (n % 3)) * 40, weight=40.0)
+                 (4 - 2 * skill + 0.2 * ((n + luck) % 4)) * 40, weight=40.0)
     store.add_answers(answers)
     store.add_judgments(judgments)
 
@@ -134,8 +138,11 @@ def fill(store: Store) -> None:
     for name, steps, level in (("sft", 200, 3.0), ("kd", 200, 2.4), ("expert", 80, 2.0),
                                ("dae", 90, 1.5)):
         add_curves(store, name, steps, level)
-    store.add_event("dae", "note", "general:train (general): 240 rows, 30,876 tokens")
-    store.add_event("dae", "note", HOSTILE)
+    store.add_progress("dae", events=[
+        (NOW - 990, "started", "", {}),
+        (NOW - 980, "note", "general:train (general): 240 rows, 30,876 tokens", {}),
+        (NOW - 970, "note", HOSTILE, {}),
+    ])  # fmt: skip
     add_checkpoint(store, "big-model", "model", {})
     add_checkpoint(store, "sft", "sft", {})
     add_checkpoint(store, "kd", "kd", {"teacher": "big-model"})
@@ -153,6 +160,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """An empty home; `NO_COLOR` and keys of judges are not inherited."""
     for name in ("NO_COLOR", "KDHARNESS_JUDGE", "KDHARNESS_ASSETS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
     return Paths(tmp_path / "home")
 
 
@@ -168,3 +177,28 @@ def filled(home: Paths) -> Paths:
 def app_on() -> Callable[[Paths], HarnessApp]:
     """Make an app whose clock stands still."""
     return lambda paths: HarnessApp(paths, clock=lambda: NOW)
+
+
+@pytest.fixture
+def shown() -> Callable[[HarnessApp], str]:
+    """The characters on the screen."""
+    return lambda app: "\n".join(s.text for s in app.screen._compositor.render_strips())
+
+
+@pytest.fixture
+def told() -> Callable[[HarnessApp], str]:
+    """What was said in notifications."""
+    return lambda app: "\n".join(note.message for note in app._notifications)
+
+
+@pytest.fixture
+def press() -> Callable[..., Awaitable[None]]:
+    """Press keys, letting threads finish after each."""
+
+    async def press_keys(pilot: Pilot[None], *keys: str) -> None:
+        for key in keys:
+            await pilot.press(key)
+            await pilot.app.workers.wait_for_complete()
+            await pilot.pause()
+
+    return press_keys

@@ -12,14 +12,12 @@ from kdharness.tui.app import HarnessApp
 from kdharness.tui.widgets_table import Listing
 
 AppOn = Callable[[Paths], HarnessApp]
+Shown = Callable[[HarnessApp], str]
 
 
-def shown(app: HarnessApp) -> str:
-    """The characters on the screen."""
-    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
-
-
-async def test_runs_show_status_models_and_time_left(filled: Paths, app_on: AppOn) -> None:
+async def test_runs_show_status_models_and_time_left(
+    filled: Paths, app_on: AppOn, shown: Shown
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
@@ -30,7 +28,7 @@ async def test_runs_show_status_models_and_time_left(filled: Paths, app_on: AppO
         assert "0.987" in text
 
 
-async def test_hostile_text_is_only_text(filled: Paths, app_on: AppOn) -> None:
+async def test_hostile_text_is_only_text(filled: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
@@ -53,7 +51,7 @@ async def test_filter_sort_and_mark(filled: Paths, app_on: AppOn) -> None:
         assert listing.rows[0]["id"] == "sft" and listing.marked == ["sft"]
 
 
-async def test_a_run_written_elsewhere_appears(filled: Paths, app_on: AppOn) -> None:
+async def test_a_run_written_elsewhere_appears(filled: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
@@ -86,7 +84,7 @@ async def test_nothing_is_repainted_when_nothing_changed(filled: Paths, app_on: 
         assert painted == []
 
 
-async def test_leaderboard_by_keyboard(filled: Paths, app_on: AppOn) -> None:
+async def test_leaderboard_by_keyboard(filled: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("2")
@@ -108,7 +106,9 @@ async def test_leaderboard_by_keyboard(filled: Paths, app_on: AppOn) -> None:
         assert app.screen.place == "runs"  # type: ignore[attr-defined]
 
 
-async def test_help_lists_every_key_and_quit_leaves(filled: Paths, app_on: AppOn) -> None:
+async def test_help_lists_every_key_and_quit_leaves(
+    filled: Paths, app_on: AppOn, shown: Shown
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("f1")
@@ -119,7 +119,7 @@ async def test_help_lists_every_key_and_quit_leaves(filled: Paths, app_on: AppOn
     assert app.return_code == 0
 
 
-async def test_empty_store_shows_the_tour(home: Paths, app_on: AppOn) -> None:
+async def test_empty_store_shows_the_tour(home: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()

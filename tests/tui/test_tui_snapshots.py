@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,52 @@ def test_runs(snap_compare: Any, filled: Paths, app_on: AppOn, size: tuple[int, 
 @SIZES
 def test_leaderboard(snap_compare: Any, filled: Paths, app_on: AppOn, size: Any) -> None:
     assert snap_compare(app_on(filled), terminal_size=size, run_before=keys("2"))
+
+
+PLACES = {
+    "tradeoff": ("3",), "compare": ("4",), "transcripts": ("5", "right"), "evaluate": ("6",),
+    "judges": ("7",), "assets": ("8",), "doctor": ("9",), "new-run": ("n",),
+    "run": ("slash", "k", "d", "enter", "end", "enter", "down"), "palette": ("ctrl+p",),
+    "help": ("f1",), "lineage": ("down", "down", "enter", "i"),
+    "log": ("down", "down", "enter", "g"),
+    "presets": ("n", "p"), "flips": ("4", "l"),
+}  # fmt: skip
+
+
+PARTS = ("palette", "help", "lineage", "log", "presets", "flips")
+"""Parts of screens, pictured at the small size alone."""
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, size) for name in PLACES for size in (SMALL, LARGE)
+     if size == SMALL or name not in PARTS],
+    ids=lambda value: value if isinstance(value, str) else f"{value[0]}x{value[1]}",
+)  # fmt: skip
+def test_place(
+    snap_compare: Any, filled: Paths, app_on: AppOn, size: Any, name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{"check": "python", "status": "ok", "detail": "3.11.7"},
+            {"check": "judge", "status": "note", "detail": "none set"}]
+    done = subprocess.CompletedProcess((), 0, json.dumps(rows), "")
+    monkeypatch.setattr("kdharness.tui.screens_places.run_command", lambda *_: done)
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys(*PLACES[name]))
+
+
+@pytest.mark.parametrize("theme", ["light", "ansi", "high-contrast"])
+def test_tradeoff_themes(snap_compare: Any, filled: Paths, app_on: AppOn, theme: str) -> None:
+    filled.settings.write_text(f"theme: {theme}\n", "utf-8")
+    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys("3"))
+
+
+@pytest.mark.parametrize("name", ["tradeoff", "compare", "new-run", "transcripts"])
+def test_place_without_colour(
+    snap_compare: Any, filled: Paths, app_on: AppOn, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys(*PLACES[name]))
 
 
 def test_runs_without_colour(
