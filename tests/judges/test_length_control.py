@@ -1,0 +1,101 @@
+"""The length-controlled fit against scikit-learn, and its own properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kdharness.harness.errors import AssetError
+from kdharness.judges import length_control as lc
+from sklearn.linear_model import LogisticRegression
+
+
+def made(n: int = 400, seed: int = 0, bias: float = -1.0, length: float = -1.5) -> tuple:  # type: ignore[type-arg]
+    """Preferences that follow the model: p in 0-1, lengths, difficulty."""
+    rng = np.random.default_rng(seed)
+    len_1 = rng.integers(200, 2500, n).astype(float)
+    len_2 = rng.integers(200, 2500, n).astype(float)
+    gamma = rng.normal(0, 1, n)
+    z = length * lc.length_feature(len_1, len_2) + 0.7 * gamma + bias
+    p = np.clip(lc.sigmoid(z) + rng.normal(0, 0.15, n), 0, 1)
+    return p, len_1, len_2, gamma
+
+
+@pytest.mark.parametrize("c", [0.01, 0.3, 10.0])
+def test_the_optimum_is_sklearns(c: float) -> None:
+    p, len_1, len_2, gamma = made()
+    x = np.column_stack([lc.length_feature(len_1, len_2), gamma, np.ones(len(p))])
+    weight = np.linspace(0.1, 1, len(p))
+    ours = lc.fit(x, p, weight, c)
+    theirs = LogisticRegression(
+        C=c, penalty="l1", solver="liblinear", fit_intercept=False, tol=1e-10, max_iter=10_000,
+        random_state=123,
+    ).fit(
+        np.vstack([x, x]), np.repeat([1, 0], len(p)),
+        sample_weight=np.concatenate([p * weight, (1 - p) * weight]),
+    )  # fmt: skip
+    assert ours == pytest.approx(theirs.coef_[0], abs=1e-4)
+    assert lc._objective(x, p, weight, c, ours) <= lc._objective(
+        x, p, weight, c, theirs.coef_[0]
+    ) + 1e-9
+
+
+def test_one_step_refits_are_refits() -> None:
+    p, len_1, len_2, _ = made()
+    x = np.column_stack([lc.length_feature(len_1, len_2), np.ones(len(p))])
+    b = lc.fit(x, p, np.ones(len(p)), 100.0)
+    quick = lc._refits(x, p, b, 100.0)
+    counts = lc.resample_counts(len(p), lc.LC_RESAMPLES)
+    whole = np.array([lc.fit(x, p, row.astype(float), 100.0, b) for row in counts[:60]])
+    assert np.abs(quick[:60] - whole).max() < 0.05 * whole.std(axis=0).max() + 0.02
+
+
+def test_length_alone_earns_nothing() -> None:
+    """A model that wins only by being longer is at a half once length is taken out."""
+    rng = np.random.default_rng(1)
+    len_1 = np.full(600, 1000.0)
+    len_2 = rng.choice([500.0, 1000.0, 2500.0], 600, p=[0.1, 0.2, 0.7])
+    p = (len_2 > len_1) * 0.9 + (len_2 == len_1) * 0.5 + (len_2 < len_1) * 0.1
+    found = lc.difficulty_free(p, len_1, len_2)
+    assert float(100 * p.mean()) > 70
+    assert found.rate.value == pytest.approx(50, abs=6)
+
+
+def test_intervals_cover() -> None:
+    hits = 0
+    for seed in range(200):
+        p, len_1, len_2, gamma = made(300, seed)
+        found = lc.difficulty_free(p, len_1, len_2)
+        if seed == 0:
+            big = made(200_000, 10_000)
+            truth = lc.difficulty_free(*big[:3]).rate.value
+        hits += found.rate.low <= truth <= found.rate.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_a_strong_penalty_gives_a_half() -> None:
+    p, len_1, len_2, gamma = made()
+    gamed = lc.Gamed(np.zeros(4), np.zeros(4), np.full(4, 0.5))
+    found = lc.official(p, len_1, len_2, gamma, gamed, c=1e-9)
+    assert found.weights == (0.0, 0.0, 0.0) and found.rate.value == 50
+
+
+def test_rows_without_a_verdict_do_not_break_it() -> None:
+    p, len_1, len_2, gamma = made()
+    p[::7] = np.nan
+    gamed = lc.Gamed(np.array([2.0, -2.0]), np.zeros(2), np.array([0.2, 0.8]))
+    found = lc.official(p, len_1, len_2, gamma, gamed)
+    assert found.rate.low < found.rate.value < found.rate.high and found.c in lc.GRID
+    assert found.rate.n == int((~np.isnan(p)).sum())
+
+
+def test_files_that_are_something_else_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(AssetError, match="expected"):
+        lc.read_difficulty(path)
+    other = tmp_path / "y.csv"
+    other.write_text("std_delta_len,instruction_difficulty,preference\n1,0,1.7\n")
+    with pytest.raises(AssetError, match="0-1"):
+        lc.read_gamed(other)
