@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+
 from kdharness.harness.errors import AssetError
 from kdharness.judges import length_control as lc
-from sklearn.linear_model import LogisticRegression
 
 
 def made(n: int = 400, seed: int = 0, bias: float = -1.0, length: float = -1.5) -> tuple:  # type: ignore[type-arg]
@@ -65,7 +66,7 @@ def test_length_alone_earns_nothing() -> None:
 def test_intervals_cover() -> None:
     hits = 0
     for seed in range(200):
-        p, len_1, len_2, gamma = made(300, seed)
+        p, len_1, len_2, _ = made(300, seed)
         found = lc.difficulty_free(p, len_1, len_2)
         if seed == 0:
             big = made(200_000, 10_000)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kdharness.harness import evaluate
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.leaderboard import leaderboard

@@ -1,0 +1,59 @@
+"""The guide's worked example runs, and its names are the program's."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from kdharness.harness import evaluate, registry
+from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.worker import SilentReporter
+from kdharness.judges.domain import read_rows
+from kdharness.judges.report_card import LABELS
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "judges.md").read_text("utf-8")
+
+
+def block(language: str) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)[0]
+
+
+def test_the_worked_example_runs(
+    paths: Paths, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("capitals_example")
+    lines = ("from kdharness.harness.types import Item\n"
+             "from kdharness.judges.base import Benchmark, subset\n"
+             "from kdharness.judges.domain import exact_judgment\n")  # fmt: skip
+    exec(compile(lines + block("python"), "judges.md", "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, "capitals_example", module)
+    monkeypatch.setitem(registry.BENCHMARKS, "capitals", "capitals_example:Capitals")
+    monkeypatch.setitem(registry.SCORERS, "capitals", "kdharness.judges.scorers:score_exact")
+    config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=["capitals"])
+    with Store(paths.store) as store:
+        evaluate.run(config, paths, store, SilentReporter())
+        (score,) = [s for s in leaderboard(store, paths) if s.metric == "score"]
+    assert (score.bench, score.n) == ("capitals", 1)
+
+
+def test_the_rows_of_ones_own_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(block("json"))
+    rows = read_rows(path, EvalConfig())
+    assert [row.metrics for row in rows] == [("accuracy",), ("json_f1",), ("rating",)]
+    assert json.loads(rows[1].item.references[0])["colour"] == "red"
+
+
+def test_every_benchmark_and_label_is_explained() -> None:
+    for name in registry.BENCHMARKS:
+        assert name == "file" or name in GUIDE
+    for label in LABELS:
+        assert f"judge:{label}" in GUIDE
