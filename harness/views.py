@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from kdharness.harness.types import Run, RunStatus
@@ -148,12 +149,11 @@ def downsample(points: Points, buckets: int) -> list[tuple[float, float]]:
         while stop < len(points) and (points[stop][0] < edge or bucket == buckets):
             stop += 1
         if stop > start:
-            part = range(start, stop)
-            finite = [i for i in part if math.isfinite(points[i][1])] or list(part)
-            kept = {
-                start, stop - 1, min(finite, key=lambda i: points[i][1]),
-                max(finite, key=lambda i: points[i][1]),
-            }  # fmt: skip
+            values = [y for _, y in points[start:stop] if isfinite(y)]
+            kept = {start, stop - 1}
+            if values:
+                ends = [y for _, y in points[start:stop]]
+                kept |= {start + ends.index(min(values)), start + ends.index(max(values))}
             out += [points[i] for i in sorted(kept)]
         start = stop
     return out
@@ -191,13 +191,16 @@ def config_diff(*configs: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
 # ---------------------------------------------------------------- lineage
 
 
-def lineage(store: Any, name: str, limit: int = 200) -> list[dict[str, Any]]:
+def lineage(
+    store: Any, name: str, limit: int = 200, seen: set[str] | None = None
+) -> list[dict[str, Any]]:
     """A checkpoint and its ancestors as rows of a tree, each with depth and role.
 
-    A checkpoint met a second time is not walked again: `again` says so.
+    A checkpoint met a second time is not walked again: `again` says so. `seen` holds those met
+    before, and grows.
     """
     rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    seen = set() if seen is None else seen
 
     def walk(key: str, depth: int, role: str) -> None:
         found = store.checkpoint(key)

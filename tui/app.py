@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -190,15 +191,10 @@ class HarnessApp(Actions):
 
     def action_help(self) -> None:
         """What this screen is for, and its keys."""
-        from kdharness.tui.screens_help import TextDialog, help_text
+        from kdharness.tui.screens_help import TextDialog, help_text, key_lines
 
         screen = self.screen
-        keys = []
-        for _, binding, enabled, _ in screen.active_bindings.values():
-            if enabled and binding.description and not binding.system:
-                line = (self.get_key_display(binding), binding.description, binding.id or "")
-                if line not in keys:
-                    keys.append(line)
+        keys = [line for line, _ in key_lines(screen)]
         title = getattr(screen, "title_text", "") or "Help"
         self.push_screen(TextDialog(title, help_text(getattr(screen, "about", ""), keys)))
 
@@ -226,16 +222,15 @@ class HarnessApp(Actions):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: everything that can be done here, in one list."""
+        from kdharness.tui.screens_help import key_lines
+
         for name in THEMES:
             yield SystemCommand(f"Theme: {name}", "Change the look, and keep it",
                                 lambda name=name: self.use_theme(name))
-        for node, binding, enabled, _ in screen.active_bindings.values():
-            if enabled and binding.description and not binding.system:
-                key = self.get_key_display(binding)
-                yield SystemCommand(
-                    binding.description, f"key {key}",
-                    lambda a=binding.action, n=node: self.run_action(a, n),
-                )
+        for (keys, what, _), active in key_lines(screen):
+            action, node = active.binding.action, active.node
+            yield SystemCommand(what, f"key {keys}",
+                                lambda a=action, n=node: self.run_action(a, n))
 
 
 def run_app(paths: Paths) -> None:
@@ -244,7 +239,8 @@ def run_app(paths: Paths) -> None:
     Raises:
         RunError: the store cannot be opened.
     """
-    app = HarnessApp(paths, first=first_page(paths))
+    # What does not fit on the screen can wait until after the first paint.
+    app = HarnessApp(paths, first=first_page(paths, shutil.get_terminal_size().lines))
     app.run()
     if app.return_code:
         sys.exit(app.return_code)

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+SPANS = [[[sum(DOTS[y][side] for y in range(first, last + 1)) for last in range(4)]
+          for first in range(4)] for side in range(2)]  # fmt: skip
+"""side of the cell -> first dot -> last dot -> the bits between them."""
 Part = tuple[str, str]
 
 
@@ -31,10 +34,31 @@ class Canvas:
             self._dots[row][column] |= DOTS[y & 3][x & 1]
             self._roles[row][column] = role
 
+    def column(self, x: int, y0: int, y1: int, role: str) -> None:
+        """A vertical line of dots, whole cells at a time."""
+        at = x >> 1
+        y0, y1 = max(min(y0, y1), 0), min(max(y0, y1), self.height * 4 - 1)
+        if not 0 <= at < self.width or y0 > y1:
+            return
+        side = x & 1
+        for row in range(y0 >> 2, (y1 >> 2) + 1):
+            first = max(y0 - row * 4, 0)
+            last = min(y1 - row * 4, 3)
+            self._dots[row][at] |= SPANS[side][first][last]
+            self._roles[row][at] = role
+
     def line(self, x0: int, y0: int, x1: int, y1: int, role: str) -> None:
-        """A straight line of dots (Bresenham)."""
+        """A straight line of dots: steep ones column by column, others by Bresenham."""
         limit = 8 * (self.width + self.height)
         y0, y1 = (max(-limit, min(y, limit)) for y in (y0, y1))
+        if abs(y1 - y0) > abs(x1 - x0):
+            if x1 < x0:
+                x0, y0, x1, y1 = x1, y1, x0, y0
+            slope = (y1 - y0) / (x1 - x0 + 1)
+            for index in range(x1 - x0 + 1):
+                start, stop = y0 + round(slope * index), y0 + round(slope * (index + 1))
+                self.column(x0 + index, start, y1 if index == x1 - x0 else stop, role)
+            return
         dx, dy = abs(x1 - x0), -abs(y1 - y0)
         step_x, step_y = (1 if x1 > x0 else -1), (1 if y1 > y0 else -1)
         error = dx + dy

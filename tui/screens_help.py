@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
 KeyLine = tuple[str, str, str]
@@ -40,12 +40,35 @@ class TextDialog(ModalScreen[None]):
         self.query_one(VerticalScroll).focus()
 
 
+def key_lines(screen: Screen[Any]) -> list[tuple[KeyLine, ActiveBinding]]:
+    """What can be done on a screen, one line an action: the screen's own first, the app's last."""
+    app = screen.app
+    found: dict[tuple[str, str], tuple[list[str], ActiveBinding]] = {}
+    for active in screen.active_bindings.values():
+        binding = active.binding
+        if not active.enabled or not binding.description or not binding.id:
+            continue
+        key = app.get_key_display(binding)
+        keys, _ = found.setdefault((binding.description, binding.action), ([], active))
+        if key not in keys:
+            keys.append(key)
+
+    def order(pair: tuple[list[str], ActiveBinding]) -> int:
+        node = pair[1].node
+        return 0 if node is screen else 2 if node is app else 1
+
+    return [
+        ((" ".join(keys), active.binding.description, active.binding.id or ""), active)
+        for keys, active in sorted(found.values(), key=order)
+    ]
+
+
 def help_text(about: str, keys: Sequence[KeyLine]) -> Text:
     """The help page of a screen."""
     text = Text(f"{about}\n\n" if about else "")
     for key, what, name in keys:
-        text.append(f"{key:>14}  ", "bold")
-        text.append(what)
+        text.append(f"{key:>12}  ", "bold")
+        text.append(f"{what:<26}")
         text.append(f"  {name}\n", "dim")
     text.append("\nKeys can be changed in settings.yaml:  keys: {name: key}", "dim")
     return text

@@ -233,8 +233,9 @@ class RunScreen(Place):
             "id": "0", "name": run.id, "depth": 0, "role": "", "method": run.method,
             "run": run.id, "path": "no checkpoint yet", "again": False,
         }]  # fmt: skip
+        seen: set[str] = set()
         for role, name in origins(run.config):
-            for row in lineage(store, name):
+            for row in lineage(store, name, seen=seen):
                 rows.append({**row, "id": str(len(rows)), "depth": row["depth"] + 1,
                              "role": row["role"] or role})  # fmt: skip
         return rows

@@ -17,6 +17,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.views import config_diff, downsample, figure, models_of, smooth
 from kdharness.tui.canvas import Canvas, Scale, tick_text, ticks
 from kdharness.tui.comparing import differences, flips, tables_of
+from kdharness.tui.curves import CurveBook
 from kdharness.tui.form_model import (
     MISSING,
     check,
@@ -45,6 +46,21 @@ def test_thinning_keeps_the_extremes_and_the_ends(values: list[float], buckets: 
     assert kept[0] == points[0] and kept[-1] == points[-1]
     assert max(y for _, y in kept) == max(values) and min(y for _, y in kept) == min(values)
     assert [x for x, _ in kept] == sorted({x for x, _ in kept})
+
+
+def test_a_long_growing_curve_stays_short_and_keeps_its_spike() -> None:
+    book = CurveBook()
+    for start in range(0, 60_000, 7_000):
+        steps = range(start, min(start + 7_000, 60_000))
+        book.add("r", "loss", [(float(i), 99.0 if i == 31_415 else 1.0) for i in steps])
+        book.ready("r", "loss", None, 0.0, 100)
+    drawn = book.ready("r", "loss", None, 0.0, 100)
+    assert len(drawn) <= 400 and (31_415.0, 99.0) in drawn and drawn[-1] == (59_999.0, 1.0)
+    whole = book.ready("r", "loss", None, 0.9, 100)
+    assert 1.0 < max(y for _, y in whole) < 20
+    part = book.ready("r", "loss", (31_000.0, 32_000.0), 0.9, 100)
+    assert max(y for _, y in part) == pytest.approx(max(y for _, y in whole), rel=1e-3)
+    assert part[0][0] >= 30_999 and part[-1][0] <= 32_001
 
 
 def test_smoothing_starts_at_the_first_value_and_skips_what_is_no_number() -> None:

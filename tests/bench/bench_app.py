@@ -1,0 +1,346 @@
+"""The app's figures: `python tests/bench/bench_app.py [--store DIR] [--quick]`.
+
+Makes a store with 1,000 runs, 1,000,000 points and 200,000 judgments (kept in --store for the
+next time), then measures a real process in a pseudo-terminal and screens in this process. Prints
+one line a figure with its limit; the exit code is 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import pty
+import random
+import select
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, RunStatus, digest
+
+RUNS, STEPS, CHECKPOINTS, ITEMS = 1000, 125, 50, 80
+CURVES = ("loss", "kl", "attention", "learning_rate", "grad_norm", "tokens_per_second",
+          "memory_gb", "general_loss")  # fmt: skip
+CATEGORIES = ("writing", "math", "coding", "reasoning", "stem", "roleplay", "extraction",
+              "humanities")  # fmt: skip
+BARE = """
+from textual.app import App
+from textual.widgets import DataTable
+
+class Bare(App):
+    def compose(self):
+        yield DataTable()
+
+    def on_mount(self):
+        table = self.query_one(DataTable)
+        table.add_columns("run", "status", "loss")
+        table.add_rows([("hello-run", "finished", "1.5")] * 20)
+
+Bare().run()
+"""
+WRITER = """
+import sys, time, random
+from kdharness.harness.store import Store
+store, run = Store(sys.argv[1]), sys.argv[2]
+step = 200
+while True:
+    step += 1
+    now = time.time()
+    store.add_progress(run, points=[("loss", step, random.random(), now)], step=step,
+                       loss=random.random(), heartbeat=now)
+    time.sleep(0.25)
+"""
+
+
+# ---------------------------------------------------------------- the store
+
+
+def build(paths: Paths) -> None:
+    """The big store, in a few big transactions."""
+    random.seed(0)
+    now = time.time()
+    config = {"method": "kd", "seed": 1, "student": {"from": "teacher", "keep_layers": 24},
+              "teacher": {"model": "hub/big"}, "data": {"train": [{"path": "general:train"}]},
+              "trainer": {"learning_rate": 2e-5, "notes": "x" * 1200}}  # fmt: skip
+    with Store(paths.store) as store:
+        for number in range(RUNS):
+            name = f"run-{number:04d}"
+            store.add_run(Run(
+                id=name, method="kd", status=RunStatus.FINISHED, config=config,
+                config_hash=f"{number}", folder=f"/runs/{name}", created=now - 1000 + number,
+                started=now - 1000 + number, step=STEPS, max_steps=STEPS, loss=1.5,
+                checkpoint=name if number < CHECKPOINTS else None,
+            ))  # fmt: skip
+        points = [
+            (f"run-{number:04d}", name, step, 1 / (step + 1) + random.random() / 9, now)
+            for number in range(RUNS) for name in CURVES for step in range(STEPS)
+        ]  # fmt: skip
+        with store.db.atomic():
+            store.db.conn.executemany("INSERT INTO points (run, name, step, value, time) "
+                                      "VALUES (?, ?, ?, ?, ?)", points)  # fmt: skip
+        for number in range(CHECKPOINTS):
+            name = f"run-{number:04d}"
+            store.add_checkpoint(Checkpoint(id=f"id-{name}", name=name, method="kd", path="",
+                                            created=now, run=name))  # fmt: skip
+            store.add_judgments(judgments(f"id-{name}", number / CHECKPOINTS, now))
+        for bench in ("mt-bench", "shop", "heldout", *(f"own-{i}" for i in range(20))):
+            scorer = "file" if bench.startswith("own") else bench
+            store.set_bench_note(bench, "r", {"flags": [], "scorer": scorer, "items": ITEMS})
+
+
+def judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]:
+    """4,000 judgments of one checkpoint over 23 benchmarks."""
+    rows = []
+    plans = [("mt-bench", "rating", "openai:j", 2), ("shop", "accuracy", "exact", 1),
+             ("heldout", "general_loss", "exact", 1), ("heldout", "domain_loss", "exact", 1)]
+    plans += [(f"own-{i}", "exact_match", "exact", 1) for i in range(20)]
+    for bench, metric, judge, turns in plans:
+        repeat = 4 if bench == "mt-bench" else 2
+        for turn in range(1, turns + 1):
+            for item in range(ITEMS * repeat if bench != "heldout" else ITEMS):
+                value = min(10.0, 3 + 5 * skill + 2 * random.random())
+                if metric != "rating":
+                    value = float(random.random() < skill) if "loss" not in metric else 90 - skill
+                rows.append(Judgment(
+                    id=digest(checkpoint, bench, metric, item, turn), checkpoint=checkpoint,
+                    bench=bench, revision="r", item=f"q{item}", turn=turn,
+                    category=CATEGORIES[item % 8], judge=judge, metric=metric,
+                    status=JudgmentStatus.OK, created=now, value=value,
+                    weight=40.0 if "loss" in metric else 1.0,
+                ))  # fmt: skip
+    return rows
+
+
+# ---------------------------------------------------------------- a process in a terminal
+
+
+class Terminal:
+    """A command in a pseudo-terminal of 80 × 24."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.began = time.perf_counter()
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
+            os.execvp(command[0], command)
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+
+    def wait_for(self, needle: bytes, timeout: float = 20) -> float:
+        """Seconds since the start until these bytes are painted."""
+        seen = b""
+        while time.perf_counter() - self.began < timeout:
+            if select.select([self.fd], [], [], 0.02)[0]:
+                seen += os.read(self.fd, 65536)
+                if needle in seen:
+                    return time.perf_counter() - self.began
+        raise TimeoutError(f"{needle!r} was not painted; seen {seen[-300:]!r}")
+
+    def drain(self, seconds: float) -> None:
+        """Read what comes for so long."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            if select.select([self.fd], [], [], 0.01)[0]:
+                os.read(self.fd, 65536)
+
+    def key(self, text: bytes) -> float:
+        """Seconds from a key to the next bytes painted."""
+        while select.select([self.fd], [], [], 0)[0]:
+            os.read(self.fd, 65536)
+        began = time.perf_counter()
+        os.write(self.fd, text)
+        if not select.select([self.fd], [], [], 2)[0]:
+            return 2.0
+        took = time.perf_counter() - began
+        os.read(self.fd, 65536)
+        return took
+
+    def close(self) -> None:
+        """End the process."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+def app_command(home: Path) -> list[str]:
+    """The app as a user starts it."""
+    return [str(Path(sys.executable).with_name("kdharness")), "--home", str(home)]
+
+
+def first_paints(home: Path, rounds: int) -> tuple[float, float, float]:
+    """Medians: a bare app with a table, an empty store, the big store; taken in turn."""
+    times: dict[str, list[float]] = {"bare": [], "empty": [], "big": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        commands = {
+            "bare": ([sys.executable, "-c", BARE], b"hello-run"),
+            "empty": (app_command(Path(scratch) / "home"), b"happen"),
+            "big": (app_command(home), b"run-0999"),
+        }
+        for turn in range(rounds + 1):
+            for name, (command, needle) in commands.items():
+                terminal = Terminal(command)
+                took = terminal.wait_for(needle)
+                terminal.close()
+                if turn:  # the first round fills the file cache
+                    times[name].append(took)
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    return middle["bare"], middle["empty"], middle["big"]
+
+
+def under_load(paths: Paths, seconds: float) -> tuple[float, float]:
+    """p95 from key to paint, and the app's CPU share at rest, while four runs write."""
+    names = [f"live-{n}" for n in range(4)]
+    writers: list[subprocess.Popen[bytes]] = []
+    with Store(paths.store) as store:
+        for name in names:
+            writer = subprocess.Popen([sys.executable, "-c", WRITER, str(paths.store), name])
+            writers.append(writer)
+            if store.run(name) is None:
+                store.add_run(Run(id=name, method="kd", status=RunStatus.RUNNING, config={},
+                                  config_hash="", folder="", created=time.time(), max_steps=9999,
+                                  info={"stage_began": time.time()}))  # fmt: skip
+            store.update_run(name, pid=writer.pid, status=RunStatus.RUNNING.value)
+    try:
+        time.sleep(1.5)
+        terminal = Terminal(app_command(paths.home))
+        terminal.wait_for(b"live-0")
+        terminal.drain(3)
+        process = psutil.Process(terminal.pid)
+        before = sum(process.cpu_times()[:2])
+        terminal.drain(seconds)
+        share = (sum(process.cpu_times()[:2]) - before) / seconds
+        times = []
+        for turn in range(100):
+            times.append(terminal.key(b"j" if turn % 20 < 10 else b"k"))
+            terminal.drain(0.03 + 0.05 * random.random())
+        terminal.close()
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+        with Store(paths.store) as store:
+            for name in names:
+                store.update_run(name, status=RunStatus.FINISHED.value)
+    return sorted(times)[94], share
+
+
+# ---------------------------------------------------------------- in this process
+
+
+async def screens(paths: Paths) -> dict[str, float]:
+    """Seconds to open and sort the leaderboard, and to open the trade-off."""
+    from kdharness.tui.app import HarnessApp
+    from kdharness.tui.widgets_table import Listing
+
+    out: dict[str, float] = {}
+
+    async def until(ready: Callable[[], bool]) -> None:
+        while not ready():
+            await asyncio.sleep(0.001)
+
+    def listing(app: HarnessApp, place: str) -> Listing | None:
+        if getattr(app.screen, "place", "") != place:
+            return None
+        found = app.screen.query("#list").results(Listing)
+        return next(iter(found), None)
+
+    def filled(app: HarnessApp, place: str) -> bool:
+        table = listing(app, place)
+        return table is not None and bool(table.rows) and not table._repaint_required
+
+    with Store(paths.store) as store, store.db.atomic():
+        store.db.execute("DELETE FROM score_cache")
+    for name in ("cold", "warm"):
+        app = HarnessApp(paths)
+        async with app.run_test(size=(120, 40)) as pilot:
+            await pilot.pause(1.0)
+            began = time.perf_counter()
+            await app.action_go("leaderboard")
+            await until(lambda: filled(app, "leaderboard"))  # noqa: B023
+            out[f"leaderboard {name}"] = time.perf_counter() - began
+            await pilot.pause(0.2)
+            began = time.perf_counter()
+            await pilot.press("s")
+            out[f"sort {name}"] = time.perf_counter() - began
+            began = time.perf_counter()
+            await app.action_go("tradeoff")
+            await until(lambda: filled(app, "tradeoff"))  # noqa: B023
+            out[f"tradeoff {name}"] = time.perf_counter() - began
+    return out
+
+
+def chart_redraw() -> float:
+    """Seconds to prepare and draw four curves of 100,000 steps at 120 × 40, once they grew."""
+    from kdharness.tui.curves import CurveBook
+    from kdharness.tui.widgets_chart import CurveChart, Series
+
+    book = CurveBook()
+    for run in "abcd":
+        book.add(run, "loss", [(float(i), 1 / (i + 1) + random.random()) for i in range(100_000)])
+    chart = CurveChart()
+    times = []
+    for turn in range(5):
+        for run in "abcd":
+            book.add(run, "loss", [(100_000.0 + turn, 0.5)])
+        began = time.perf_counter()
+        chart.series = [Series(run, book.ready(run, "loss", None, 0.6, 110), f"series-{i + 1}")
+                        for i, run in enumerate("abcd")]  # fmt: skip
+        chart.draw(110, 36)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def test_the_apps_figures() -> None:
+    """For `make bench`."""
+    assert main([]) == 0
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measure, print, judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", type=Path, help="keep the big store here")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, shorter waits")
+    args = parser.parse_args(words)
+    os.environ.pop("NO_COLOR", None)
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = Paths((args.store or Path(scratch)).resolve())
+        if not paths.store.exists():
+            build(paths)
+        found = asyncio.run(screens(paths))
+        bare, empty, big = first_paints(paths.home, 3 if args.quick else 9)
+        p95, share = under_load(paths, 5 if args.quick else 20)
+        rows = [
+            ("first paint, empty store / bare app", empty / bare, 1.3, "×"),
+            ("first paint, big store / bare app", big / bare, 1.3, "×"),
+            ("leaderboard opens (scores cached)", found["leaderboard warm"] * 1e3, 300, "ms"),
+            ("leaderboard sorts", found["sort warm"] * 1e3, 100, "ms"),
+            ("trade-off opens", found["tradeoff warm"] * 1e3, 500, "ms"),
+            ("key to paint, p95, four runs writing", p95 * 1e3, 50, "ms"),
+            ("CPU at rest, four runs writing", share * 100, 3, "%"),
+            ("chart redraw, 4 × 100,000 steps", chart_redraw() * 1e3, 50, "ms"),
+        ]
+    print(f"bare app {bare * 1e3:.0f} ms, empty store {empty * 1e3:.0f} ms, big {big * 1e3:.0f} "
+          f"ms; leaderboard without cached scores {found['leaderboard cold']:.2f} s")
+    missed = False
+    for name, value, limit, unit in rows:
+        ok = value <= limit
+        missed |= not ok
+        mark = "ok  " if ok else "MISS"
+        print(f"{mark} {name:<40} {value:8.2f} {unit:<3} (at most {limit} {unit})")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
