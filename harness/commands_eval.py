@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -103,6 +104,7 @@ def checked_config(**fields: Any) -> Any:
 @click.option("--tokens-per-minute", type=float, help="The judge's limit.")
 @click.option("--timeout", type=float, help="Seconds until a call is tried again.")
 @click.option("--total-timeout", type=float, help="Seconds for all of a judge's calls.")
+@click.option("--judge-max-tokens", type=click.IntRange(1), help="Longest verdict, in tokens.")
 @click.option("--budget", type=float, metavar="USD", help="Stop before this is passed.")
 @click.option(
     "--resume",
@@ -150,6 +152,15 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
 
 
+def absolute(name: str) -> str:
+    """A path that exists, made absolute: a run may be resumed from another folder."""
+    kind, sign, rest = name.partition(":")
+    if sign and kind == "local":
+        return f"local:{absolute(rest)}"
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
 def say_outcome(result: dict[str, Any]) -> None:
     """What an evaluation did, in a few lines on stderr."""
     from kdharness.harness.evaluate import HOW_TO_JUDGE
@@ -176,10 +187,15 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
     """The EvalConfig that the options mean; the judge's default is written into it."""
     from kdharness.harness.config_eval import default_judges
 
-    heldout = {name: options[name] for name in ("teacher", "general", "domain") if options[name]}
+    heldout = {
+        name: absolute(options[name])
+        for name in ("teacher", "general", "domain")
+        if options[name]
+    }
     config = checked_config(
-        checkpoints=split(options["ckpt"]), benches=split(options["bench"]),
-        judge=split(options["judge"]) or default_judges(paths),
+        checkpoints=[absolute(name) for name in split(options["ckpt"])],
+        benches=[absolute(b) if b.endswith(".jsonl") else b for b in split(options["bench"])],
+        judge=[absolute(spec) for spec in split(options["judge"]) or default_judges(paths)],
         imported=split(options["answers"]), heldout=heldout,
         discrete_fallback=options["discrete"] or None,
         trust_remote_code=options["trust_remote_code"] or None,
@@ -188,6 +204,7 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
             "limit", "references", "baseline", "judge_config", "answer_engine", "seed",
             "batch_size", "max_new_tokens", "dtype", "device", "concurrency",
             "requests_per_minute", "tokens_per_minute", "timeout", "total_timeout", "budget",
+            "judge_max_tokens",
         )},
     )  # fmt: skip
     if not config.checkpoints and not config.imported:

@@ -187,3 +187,25 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
+    kd: Callable[..., Result], tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_teacher.parent)
+    code, _, err = kd("eval", "--ckpt", tiny_teacher.name, "--bench", "mt-bench", "--judge",
+                        "openai:m@http://127.0.0.1:9/v1", "--format", "json")  # fmt: skip
+    assert code == 1 and "cannot be reached" in err and "Traceback" not in err
+
+
+def test_paths_are_kept_absolute(
+    paths: Paths, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdharness.harness.commands_eval import absolute
+
+    monkeypatch.chdir(tiny_teacher.parent)
+    assert absolute(tiny_teacher.name) == str(tiny_teacher)
+    assert absolute(f"local:{tiny_teacher.name}") == f"local:{tiny_teacher}"
+    assert absolute("org/model") == "org/model"
+    assert absolute("openai:m@http://h/v1") == "openai:m@http://h/v1"

@@ -23,6 +23,7 @@ def made(n: int = 400, seed: int = 0, bias: float = -1.0, length: float = -1.5) 
     return p, len_1, len_2, gamma
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("c", [0.01, 0.3, 10.0])
 def test_the_optimum_is_sklearns(c: float) -> None:
     p, len_1, len_2, gamma = made()
