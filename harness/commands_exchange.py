@@ -62,6 +62,17 @@ def fastchat_command(paths: Paths, files: tuple[Path, ...], as_published: bool, 
         _finish(paths, store, found, as_published, form)
 
 
+def result_files(path: Path) -> list[Path]:
+    """The files of a results folder: annotations where there are any, else outputs."""
+    if not path.is_dir():
+        return [path]
+    for name in ("*annotations.json", "*model_outputs.json"):
+        found = sorted(path.rglob(name))
+        if found:
+            return found
+    return [path]
+
+
 @import_group.command("alpaca-eval")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="What to call the model (default: the file's generator).")
@@ -75,8 +86,9 @@ def alpaca_eval_command(
     from kdharness.harness.imports_alpaca import import_alpaca_eval
     from kdharness.harness.store import Store
 
+    listed = [part for path in files for part in result_files(path)]
     with Store(paths.store) as store:
-        found = [import_alpaca_eval(store, path, name) for path in files]
+        found = [import_alpaca_eval(store, path, name) for path in listed]
         _finish(paths, store, found, as_published, form)
 
 

@@ -28,6 +28,8 @@ from kdharness.harness.types import (
 
 MT_BENCH = "mt-bench"
 PAIRS = "mt-bench-pair"
+FAILED_ANSWER = "$ERROR$"
+"""What FastChat stores where an API gave no answer; its judges then rate that text."""
 CATEGORIES = (
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
 )  # fmt: skip
@@ -181,7 +183,8 @@ def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]
         Answer(
             id=digest("imported", model.id, MT_BENCH, item, turn, str(text)),
             checkpoint=model.id, bench=MT_BENCH, revision="imported", item=item, turn=turn,
-            text=str(text), finish=Finish.STOP, prompt_hash="", settings="imported", created=when,
+            text=str(text), finish=Finish.ERROR if text == FAILED_ANSWER else Finish.STOP,
+            prompt_hash="", settings="imported", created=when,
         )
         for turn, text in enumerate(row["choices"][0]["turns"], start=1)
     ]  # fmt: skip

@@ -152,7 +152,6 @@ def _annotation(
         # Rows keep their file's order: the one that comes later counts.
         created=time.time() + place * 1e-6, value=value, answer=answer.id,
         baseline=str(row.get("generator_1") or ""), raw=str(text),
-        usd=float(row.get("price_per_example") or 0.0),
         info={"len_1": len(str(row["output_1"])), "len_2": len(str(row["output_2"]))},
     )  # fmt: skip
 

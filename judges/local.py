@@ -38,8 +38,16 @@ class _Row:
     prompt: list[int]
     limit: int
     generator: torch.Generator | None
+    done: bool = False
     tokens: list[int] = field(default_factory=list)
     logprobs: tuple[tuple[str, float], ...] | None = None
+
+    def anew(self) -> _Row:
+        """The same row before its first token."""
+        seeded = None
+        if self.generator is not None:
+            seeded = torch.Generator().manual_seed(self.request.seed)
+        return _Row(self.index, self.request, self.prompt, self.limit, seeded)
 
 
 class LocalEngine:
@@ -133,7 +141,24 @@ class LocalEngine:
         for batch in self._batches(rows):
             if self._stopped:
                 return
-            yield from self._generate(batch)
+            yield from self._in_room(batch)
+
+    def _in_room(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
+        """A batch; where memory does not suffice, its unfinished rows again in two halves."""
+        try:
+            yield from self._generate(rows)
+            return
+        except torch.OutOfMemoryError as error:
+            left = [row for row in rows if not row.done]
+            message = str(error).splitlines()[0]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(rows) == 1:
+            yield left[0].index, Reply(error=f"out of memory: {message}", finish=Finish.ERROR)
+            return
+        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+            if half:
+                yield from self._in_room([row.anew() for row in half])
 
     def _row(self, index: int, request: GenerationRequest) -> _Row | Reply:
         """A request ready for a batch, or the error reply of one that cannot be."""
@@ -238,6 +263,7 @@ class LocalEngine:
         return Finish.LENGTH if len(row.tokens) >= row.limit else None
 
     def _reply(self, row: _Row, reason: Finish, seconds: float) -> Reply:
+        row.done = True
         return Reply(
             text=self.tokenizer.decode(row.tokens, skip_special_tokens=True).strip(),
             finish=reason, prompt_tokens=len(row.prompt), tokens=len(row.tokens),

@@ -120,6 +120,31 @@ def test_stopping_soon_ends_the_stream(paths: Paths, tiny_teacher: Path) -> None
     assert len(found) == 1
 
 
+def test_memory_that_does_not_suffice_halves_the_batch(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [asked(t, temperature=0.9, seed=i + 1) for i, t in enumerate(PROMPTS)]
+    wanted = {i: r.text for i, r in engine.stream(requests)}
+    whole = engine._generate
+
+    def narrow(rows):  # type: ignore[no-untyped-def]
+        for place, pair in enumerate(whole(rows)):
+            yield pair
+            if len(rows) > 1 and place == 0:
+                raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(engine, "_generate", narrow)
+    assert {i: r.text for i, r in engine.stream(requests)} == wanted
+
+    def nothing_fits(rows):  # type: ignore[no-untyped-def]
+        raise torch.OutOfMemoryError("no room")
+        yield
+
+    monkeypatch.setattr(engine, "_generate", nothing_fits)
+    replies = dict(engine.stream(requests))
+    assert len(replies) == len(PROMPTS) and all("memory" in r.error for r in replies.values())
+
+
 def test_a_cache_with_room_is_the_dynamic_one() -> None:
     from transformers.cache_utils import DynamicLayer
 
