@@ -41,8 +41,12 @@ class QuantizationSpec(Settings):
 class CacheSpec(Settings):
     """Keep a teacher's distributions on disk, so that later epochs and runs need no teacher."""
 
-    k: int = Field(64, ge=1, le=4096, title="Tokens kept", description=(
-        "The k likeliest tokens are kept a position; the mass of the rest goes in one bucket."))
+    k: int = Field(64, ge=2, le=4096, title="Tokens kept", description=(
+        "Tokens kept a position."))
+    tail: Literal["sampled", "bucket"] = Field("sampled", title="Tail", description=(
+        "sampled: half of the k are drawn from outside the likeliest, which keeps loss and "
+        "gradient unbiased (forward_kl only). bucket: the mass of the rest in one bucket, for "
+        "any divergence; the loss comes out a few percent low."))
 
 
 class ModelSpec(Settings):
@@ -104,6 +108,17 @@ class StudentSpec(Settings):
         if isinstance(self.keep_layers, int) and self.keep_layers < 1:
             raise ValueError("keep_layers must be at least 1")
         return self
+
+
+def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) -> None:
+    """A sampled tail estimates a sum over the teacher's distribution: forward KL alone is one."""
+    for teacher in teachers:
+        sampled = teacher is not None and teacher.cache and teacher.cache.tail == "sampled"
+        if sampled and trainer.divergence != "forward_kl":
+            raise ValueError(
+                f"a sampled cache gives forward_kl only, not {trainer.divergence}: "
+                "set cache.tail to bucket"
+            )
 
 
 def _spell_out(value: Any) -> Any:
@@ -266,6 +281,7 @@ class KDConfig(RunConfig):
                 "teacher.cache keeps distributions, not attention: "
                 "set trainer.attention_weight to 0 or leave teacher.cache out"
             )
+        _check_tail([self.teacher], self.trainer)
         return self
 
 
@@ -299,6 +315,7 @@ class DAEConfig(RunConfig):
                 )
         if all(source.kind == "general" for source in self.data.train):
             raise ValueError("DAE needs domain rows: give a source kind: domain")
+        _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
         return self
 
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from kdharness.trainers.loop import Setting
 
 BYTES_PER_TOKEN = 8
-"""An id (int32) and a log-probability (float32)."""
+"""An id (int32) and a log-weight (float32)."""
+BYTES_PER_POSITION = 4
+"""The entropy of the whole distribution (float32); NaN where the tail is a bucket."""
 
 
 def row_key(row: Row) -> str:
@@ -43,7 +45,7 @@ def row_key(row: Row) -> str:
 
 def cache_bytes(rows: Sequence[Row], k: int) -> int:
     """The size of the cached distributions of some rows, in bytes."""
-    return sum(row.labelled for row in rows) * k * BYTES_PER_TOKEN
+    return sum(row.labelled for row in rows) * (k * BYTES_PER_TOKEN + BYTES_PER_POSITION)
 
 
 class TeacherCache:
@@ -56,6 +58,7 @@ class TeacherCache:
             DataError: the folder was made for something else; the message tells what differs.
         """
         self.folder, self.k, self.rank = folder, int(note["k"]), rank
+        self.position_bytes = self.k * BYTES_PER_TOKEN + BYTES_PER_POSITION
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "note.json"
         if path.exists():
@@ -88,7 +91,7 @@ class TeacherCache:
                 key, offset, count = json.loads(line)
             except ValueError:
                 continue  # the last line of a process that was killed
-            if offset + count * self.k * BYTES_PER_TOKEN <= size:
+            if offset + count * self.position_bytes <= size:
                 self.index[key] = (data, offset, count)
 
     def __contains__(self, key: str) -> bool:
@@ -99,6 +102,11 @@ class TeacherCache:
         name = f"data-{self.rank}.bin"
         ids = found.ids.to("cpu", torch.int32).numpy()
         logp = found.logp.to("cpu", torch.float32).numpy()
+        entropy = (
+            np.full(len(ids), np.nan, np.float32)
+            if found.entropy is None
+            else found.entropy.to("cpu", torch.float32).numpy()
+        )
         start = 0
         lines = []
         with (self.folder / name).open("ab") as stream:
@@ -106,22 +114,24 @@ class TeacherCache:
                 offset = stream.tell()
                 stream.write(np.ascontiguousarray(ids[start : start + size]).tobytes())
                 stream.write(np.ascontiguousarray(logp[start : start + size]).tobytes())
+                stream.write(np.ascontiguousarray(entropy[start : start + size]).tobytes())
                 lines.append(json.dumps([key, offset, size]))
                 self.index[key] = (name, offset, size)
                 start += size
         with (self.folder / f"index-{self.rank}.jsonl").open("a", encoding="utf-8") as stream_index:
             stream_index.write("\n".join(lines) + "\n")
 
-    def get(self, key: str) -> tuple[Any, Any]:
-        """(ids [n, k], log-probabilities [n, k]) of one row, as numpy arrays."""
+    def get(self, key: str) -> tuple[Any, Any, Any]:
+        """(ids [n, k], log-weights [n, k], entropy [n]) of one row, as numpy arrays."""
         name, offset, count = self.index[key]
         with (self.folder / name).open("rb") as stream:
             stream.seek(offset)
             cells = count * self.k
-            raw = stream.read(cells * BYTES_PER_TOKEN)
+            raw = stream.read(count * self.position_bytes)
         ids = np.frombuffer(raw, np.int32, cells).reshape(count, self.k)
         logp = np.frombuffer(raw, np.float32, cells, cells * 4).reshape(count, self.k)
-        return ids, logp
+        entropy = np.frombuffer(raw, np.float32, count, cells * BYTES_PER_TOKEN)
+        return ids, logp, entropy
 
 
 class CachedTeacher:
@@ -129,9 +139,13 @@ class CachedTeacher:
 
     def __init__(
         self, cache: TeacherCache, data: Dataset, load: Any, temperature: float, vocab: int,
-        chunk: int = 128,
+        chunk: int = 128, sampled: int = 0,
     ) -> None:  # fmt: skip
-        """`load` makes the OnlineTeacher when a row is missing; it may never be called."""
+        """`load` makes the OnlineTeacher when a row is missing; it may never be called.
+
+        `sampled` of the k tokens are drawn from the tail, by a seed of the row's own.
+        """
+        self.sampled = sampled
         self.cache, self.data, self.load = cache, data, load
         self.temperature, self.vocab, self.chunk = temperature, vocab, chunk
         self.keys: dict[int, str] = {}
@@ -149,9 +163,14 @@ class CachedTeacher:
             chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)
             self._fill(batch, chosen, mask, [k for k, m in zip(keys, missing, strict=True) if m])
         parts = [self.cache.get(key) for key in keys]
-        ids = torch.from_numpy(np.concatenate([ids for ids, _ in parts]).astype(np.int64))
-        logp = torch.from_numpy(np.concatenate([logp for _, logp in parts]).copy())
-        return TopK(ids.to(mask.device), logp.to(mask.device))
+        ids = torch.from_numpy(np.concatenate([part[0] for part in parts]).astype(np.int64))
+        logp = torch.from_numpy(np.concatenate([part[1] for part in parts]))
+        entropy = torch.from_numpy(np.concatenate([part[2] for part in parts]))
+        return TopK(
+            ids.to(mask.device),
+            logp.to(mask.device),
+            entropy.to(mask.device) if self.sampled else None,
+        )
 
     def _key(self, index: int) -> str:
         if index not in self.keys:
@@ -166,11 +185,16 @@ class CachedTeacher:
         from kdharness.trainers.teachers import head_of
 
         hidden = hidden_states(self.online.model, batch, rows, mask)
-        found = top_k(
-            head_of(self.online.model, self.vocab), hidden, self.cache.k, self.temperature,
-            self.chunk, self.vocab,
-        )  # fmt: skip
-        self.cache.add(keys, mask[rows].sum(-1).tolist(), found)
+        sizes = mask[rows].sum(-1).tolist()
+        head = head_of(self.online.model, self.vocab)
+        for key, size, states in zip(keys, sizes, hidden.split(sizes), strict=True):
+            # The row's own seed: what is drawn depends on neither batch nor order.
+            generator = torch.Generator(states.device).manual_seed(int(key[:12], 16))
+            found = top_k(
+                head, states, self.cache.k, self.temperature, self.chunk, self.vocab,
+                self.sampled, generator,
+            )  # fmt: skip
+            self.cache.add([key], [size], found)
 
 
 def cached_teacher(
@@ -187,6 +211,7 @@ def cached_teacher(
         "tokenizer": digest(sorted(setting.tokenizer.get_vocab().items())),
         "temperature": trainer.temperature,
         "k": spec.cache.k,
+        "tail": spec.cache.tail,
         "vocab": vocab,
     }
     folder = setting.job.paths.cache / digest(note)
@@ -201,6 +226,7 @@ def cached_teacher(
     return CachedTeacher(
         cache, setting.train, lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
         trainer.temperature, vocab, trainer.chunk,
+        spec.cache.k // 2 if spec.cache.tail == "sampled" else 0,
     )  # fmt: skip
 
 

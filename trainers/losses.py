@@ -42,15 +42,22 @@ class Head:
 
 @dataclass(frozen=True)
 class TopK:
-    """A cached teacher distribution at temperature T: the k likeliest tokens and the rest.
+    """A cached teacher distribution at temperature T, in k tokens a position.
+
+    Without `entropy` these are the k likeliest tokens, and the rest's mass is one bucket: the
+    divergence over k + 1 outcomes, which is never more than the true one. With it, part of the
+    tokens are drawn from the rest and share its mass: an unbiased estimate of the whole
+    distribution, for forward KL.
 
     Attributes:
         ids: [n, k] token ids.
-        logp: [n, k] log-probabilities; the rest's mass is what they leave of 1.
+        logp: [n, k] log-weights.
+        entropy: [n] of the whole distribution, in nats, or None.
     """
 
     ids: Tensor
     logp: Tensor
+    entropy: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,8 @@ def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor
     """
     t = mix.temperature
     scaled = zs.div_(t) if t != 1.0 else zs
+    if target.entropy is not None:
+        return _sampled_divergence(scaled, target, t)
     lse = torch.logsumexp(scaled, -1, keepdim=True)
     lq_top = scaled.gather(-1, target.ids) - lse
     rest = scaled.scatter(-1, target.ids, float("-inf"))
@@ -189,6 +198,19 @@ def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor
     grad = scaled.sub_(lse).exp_().mul_(share - total)
     grad.scatter_(-1, target.ids, slope[:, :-1] - lq_top.exp() * total)
     return value.sum(), grad.div_(t)
+
+
+def _sampled_divergence(scaled: Tensor, target: TopK, t: float) -> tuple[Tensor, Tensor]:
+    """Forward KL as −H(p) − Σ w log q over the kept tokens, and its gradient.
+
+    The weights w sum to 1 and their expectation is p, so loss and gradient are unbiased.
+    """
+    assert target.entropy is not None
+    lq = torch.log_softmax(scaled, -1)
+    weights = target.logp.float().exp()
+    total = -(weights * lq.gather(-1, target.ids)).sum() - target.entropy.float().sum()
+    grad = lq.exp_().scatter_add_(-1, target.ids, -weights)
+    return total, grad.div_(t)
 
 
 class _FusedHead(torch.autograd.Function):
@@ -326,7 +348,8 @@ def _teacher_divergence(
     """The divergence from an online or a cached teacher, over the shared ids."""
     shared = logits if not vocab else logits[:, :vocab].clone()
     if isinstance(teacher, TopK):
-        return _topk_divergence(shared, TopK(teacher.ids[rows], teacher.logp[rows]), mix)
+        entropy = None if teacher.entropy is None else teacher.entropy[rows]
+        return _topk_divergence(shared, TopK(teacher.ids[rows], teacher.logp[rows], entropy), mix)
     head, hidden = teacher
     logits_t = apply_head(head, hidden[rows])
     if vocab:
@@ -366,15 +389,33 @@ def fused_loss(
 
 
 @torch.no_grad()
-def top_k(head: Head, hidden: Tensor, k: int, temperature: float, chunk: int, vocab: int) -> TopK:
-    """The k likeliest tokens of each position with their log-probabilities at `temperature`."""
-    ids, logp = [], []
+def top_k(
+    head: Head, hidden: Tensor, k: int, temperature: float, chunk: int, vocab: int,
+    sampled: int = 0, generator: torch.Generator | None = None,
+) -> TopK:  # fmt: skip
+    """A teacher's distributions at `temperature` in k tokens a position.
+
+    The k − `sampled` likeliest with their log-probabilities; `sampled` more drawn from the rest
+    (with replacement, by its probabilities), each with an equal share of the rest's mass.
+    """
+    ids, logp, entropy = [], [], []
     for start in range(0, hidden.shape[0], chunk):
         logits = apply_head(head, hidden[start : start + chunk])
         if vocab:
             logits = logits[:, :vocab]
         values = torch.log_softmax(logits / temperature, -1)
-        best = values.topk(min(k, values.shape[-1]), -1)
+        best = values.topk(min(k - sampled, values.shape[-1]), -1)
         ids.append(best.indices)
         logp.append(best.values)
-    return TopK(torch.cat(ids), torch.cat(logp))
+        if sampled:
+            p = values.exp()
+            entropy.append(-(p * values).sum(-1))
+            rest = p.scatter(-1, best.indices, 0.0)
+            mass = rest.sum(-1, keepdim=True)
+            # A row whose kept tokens hold all the mass still needs something to draw from.
+            rest = torch.where(mass > 0, rest, torch.ones_like(rest))
+            drawn = torch.multinomial(rest, sampled, replacement=True, generator=generator)
+            share = (mass.clamp(min=torch.finfo(torch.float32).tiny) / sampled).log()
+            ids[-1] = torch.cat([ids[-1], drawn], -1)
+            logp[-1] = torch.cat([logp[-1], share.expand(-1, sampled)], -1)
+    return TopK(torch.cat(ids), torch.cat(logp), torch.cat(entropy) if sampled else None)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,37 +19,52 @@ class LiveBytes(TorchDispatchMode):
     """Peak bytes of tensors that were made, and not yet freed, while the mode is on.
 
     Storages are counted once however many views they have; what existed before is not counted.
+    Storages are watched through torch's own weak references: a Python finaliser on a storage
+    object does not fire for one that was also seen through a view.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self._sizes: dict[int, int] = {}
+        self._known: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Run the operation and count the storages it made."""
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        given = {
+            value.untyped_storage()._cdata
+            for value in tree_leaves((args, kwargs))
+            if isinstance(value, torch.Tensor) and value.device.type != "meta"
+        }
+        out = func(*args, **kwargs)
         for value in tree_leaves(out):
+            # A view of what was there before (a transposed weight) is nothing new.
             if isinstance(value, torch.Tensor) and value.device.type != "meta":
-                self._count(value.untyped_storage())
+                storage = value.untyped_storage()
+                if storage._cdata not in given:
+                    self._count(storage)
         return out
 
     def _count(self, storage: Any) -> None:
         key = storage._cdata
-        if key in self._sizes:
+        if key in self._known:
             return
-        self._sizes[key] = storage.nbytes()
-        self.live += self._sizes[key]
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._drop, key)
+        size = storage.nbytes()
+        self._known[key] = (StorageWeakRef(storage), size)
+        self.live += size
+        if self.live > self.peak:
+            # What was freed since is only looked for where it matters: at a new peak.
+            self._sweep()
+            self.peak = max(self.peak, self.live)
 
-    def _drop(self, key: int) -> None:
-        self.live -= self._sizes.pop(key, 0)
+    def _sweep(self) -> None:
+        for key in [key for key, (ref, _) in self._known.items() if ref.expired()]:
+            self.live -= self._known.pop(key)[1]
 
 
-def _sdpa_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+def _sdpa_flops(query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
     """Both products of attention, whole rows: 2 · 2 · B · H · T · S · d."""
     batch, heads, rows, size = query
     return int(4 * batch * heads * rows * key[2] * size)
@@ -57,7 +72,7 @@ def _sdpa_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> 
 
 def _sdpa_backward_flops(grad: Any, query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
     """Scores again and four products: 2.5 times the forward."""
-    return _sdpa_flops(query, key, None) * 5 // 2
+    return int(_sdpa_flops(query, key)) * 5 // 2
 
 
 def _addmm_flops(total: Any, left: Any, right: Any, *args: Any, **kwargs: Any) -> int:

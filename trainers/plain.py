@@ -62,11 +62,7 @@ def plain_kd(
     zs, as_ = forward(student, batch, attention=bool(layers))
     loss = prediction_kl(zs, zt, mask, temperature)
     if ntp:
-        flat = batch["labels"][:, 1:].reshape(-1)
-        for logits in (zs, zt):
-            F.cross_entropy(
-                logits[:, :-1].reshape(-1, logits.shape[-1]), flat, ignore_index=IGNORE
-            )
+        loss = loss + 0.0 * _both_losses(zs, zt, batch)
     total = zs.new_zeros(())
     for below, above in layers.items():
         ours, theirs = as_[below], at[above]
@@ -91,10 +87,15 @@ def plain_dae(
         ze, _ = forward(expert, batch, attention=False)
     zs, _ = forward(student, batch, attention=False)
     chosen = torch.where(batch["kind"].ne(0)[:, None, None], ze, zr)
-    if ntp:
-        flat = batch["labels"][:, 1:].reshape(-1)
-        for logits in (zs, chosen):
-            F.cross_entropy(
-                logits[:, :-1].reshape(-1, logits.shape[-1]), flat, ignore_index=IGNORE
-            )
-    return prediction_kl(zs, chosen, mask, temperature)
+    loss = prediction_kl(zs, chosen, mask, temperature)
+    return loss + 0.0 * _both_losses(zs, chosen, batch) if ntp else loss
+
+
+def _both_losses(student: Tensor, teacher: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Cross-entropy of both sides, as published: paid for, kept in the graph, weighted by 0."""
+    flat = batch["labels"][:, 1:].reshape(-1)
+    losses = [
+        F.cross_entropy(z[:, :-1].reshape(-1, z.shape[-1]), flat, ignore_index=IGNORE)
+        for z in (student, teacher)
+    ]
+    return losses[0] + losses[1]

@@ -123,6 +123,29 @@ def test_a_cache_of_the_whole_vocabulary_is_the_online_loss() -> None:
     assert float(offline) == pytest.approx(float(online), rel=1e-5)
 
 
+def test_a_sampled_tail_is_unbiased_and_near() -> None:
+    """The mean over many draws is the true loss and gradient; one draw is near already."""
+    g = torch.Generator().manual_seed(2)
+    n, v = 40, 300
+    head, student = Head(torch.randn(v, 6, generator=g)), Head(torch.randn(v, 6, generator=g))
+    theirs = torch.randn(n, 6, generator=g)
+    ours = torch.randn(n, 6, generator=g, requires_grad=True)
+    want, _ = fused_loss(ours, student, mix=Mix(1.5), teacher=(head, theirs))
+    (want_grad,) = torch.autograd.grad(want, ours)
+    values, grads = [], []
+    for _ in range(200):
+        cached = top_k(head, theirs, 64, 1.5, 16, 0, sampled=32, generator=g)
+        assert cached.logp.exp().sum(-1).sub(1).abs().max() < 1e-5
+        loss, _ = fused_loss(ours, student, mix=Mix(1.5), teacher=cached)
+        values.append(float(loss))
+        grads.append(torch.autograd.grad(loss, ours)[0])
+    mean = sum(values) / len(values)
+    spread = (sum((x - mean) ** 2 for x in values) / len(values)) ** 0.5
+    assert abs(mean - float(want)) < 4 * spread / len(values) ** 0.5 + 1e-6 * float(want)
+    error = torch.stack(grads).mean(0) - want_grad
+    assert error.norm() < 0.1 * want_grad.norm()
+
+
 def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_do() -> None:
     weight, hidden = torch.randn(10, 4), torch.randn(3, 4, requires_grad=True)
     loss, _ = fused_loss(

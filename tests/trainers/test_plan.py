@@ -45,7 +45,7 @@ def saved(model: Any, folder: Path) -> str:
 @pytest.mark.parametrize("shape", list(SHAPES))
 @pytest.mark.parametrize("width", [64, 256])
 def test_memory_of_a_kd_step(shape: str, width: int, checkpointing: bool, tmp_path: Path) -> None:
-    """Everything a step makes: gradients, activations, logits, the teacher's q and k."""
+    """Everything a step of two micro-batches makes: gradients, activations, logits, q and k."""
     settings = {"vocab_size": 4096, **SHAPES[shape]}
     student, teacher = tiny_model(1, **settings), tiny_model(2, **settings).requires_grad_(False)
     size = model_size(saved(student, tmp_path / "m"), Paths(tmp_path))
@@ -62,7 +62,8 @@ def test_memory_of_a_kd_step(shape: str, width: int, checkpointing: bool, tmp_pa
 
     def work() -> None:
         student.zero_grad(set_to_none=True)
-        fused_step(models, "kd", Mix(), 1.0).backward()
+        for _ in range(2):
+            fused_step(models, "kd", Mix(), 1.0).backward()
 
     real = peak_bytes(work)
     config = parse_config({

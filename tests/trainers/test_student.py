@@ -122,7 +122,7 @@ def test_tokenizers_are_compared_by_content(tiny_teacher: Path, tmp_path: Path) 
 
 # ---------------------------------------------------------------- the teacher cache
 
-NOTE = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
+NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
 
 
 def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], Any]:
@@ -161,6 +161,21 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
     assert torch.equal(read.logp, built.logp)
     size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
     assert size == cache_bytes([data.rows[0], data.rows[2]], 4)
+
+
+def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Path) -> None:
+    data, batch, model = cache_case(tiny_teacher)
+    mask = labelled_positions(batch["labels"])
+    looks = []
+    for folder, rows in (("a", [True, True, True]), ("b", [False, True, False])):
+        teacher = CachedTeacher(TeacherCache(tmp_path / folder, NOTE), data,
+                                lambda: OnlineTeacher(model), 1.0, 0, sampled=2)  # fmt: skip
+        looks.append(teacher.look(batch, torch.tensor(rows), mask, None))
+    whole, one = looks
+    size = int(mask[1].sum())
+    assert torch.equal(whole.ids[size : 2 * size], one.ids)
+    assert whole.entropy is not None and one.entropy is not None
+    assert torch.allclose(whole.entropy[size : 2 * size], one.entropy, atol=1e-5)
 
 
 def test_a_cache_for_something_else_is_refused_with_what_differs(tmp_path: Path) -> None:
