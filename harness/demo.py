@@ -32,8 +32,8 @@ class Scale:
 
     keep_layers: int = 24
     general_tokens: int = 12_000
-    domain_tokens: int = 18_000
-    dae_tokens: int = 24_000
+    domain_tokens: int = 20_000
+    dae_tokens: int = 36_000
     judged_items: int = 4
     answer_tokens: int = 64
     judge_tokens: int = 64

@@ -36,13 +36,15 @@ def summary_rows(scores: Sequence[Score]) -> tuple[list[dict[str, Any]], list[st
         row: dict[str, Any] = {"checkpoint": name}
         for title, (bench, metric) in SUMMARY.items():
             score = figure(scores, name, bench, metric)
-            row[title] = "–" if score is None or score.value is None else _with_interval(score)
+            row[title] = "–" if score is None else _with_interval(score)
         rows.append(row)
     return rows, ["checkpoint", *SUMMARY]
 
 
 def _with_interval(score: Score) -> str:
-    assert score.value is not None
+    if score.value is None:
+        # A toy judge often gives no verdict that can be read; that is not a score of 0.
+        return f"0/{score.n + score.n_failed} read"
     if score.ci_low is None or score.ci_high is None:
         return f"{score.value:.3g}"
     return f"{score.value:.3g} ±{(score.ci_high - score.ci_low) / 2:.2g}"

@@ -35,9 +35,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training: the folder of weights, their parents by role, and figures."""
+    """What came of a training: the folder of weights, their parents by role, and figures.
+
+    `others` are more checkpoints of the run by name, such as `best`.
+    """
 
     folder: Path
     step: int
     parents: Mapping[str, str] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Path] = field(default_factory=dict)

@@ -199,7 +199,7 @@ def _do(
         paths=paths, run=run.id, folder=paths.run(run.id), reporter=reporter, resume=resume,
         rank=0, world=int(os.environ.get("WORLD_SIZE", "1")),
     ))  # fmt: skip
-    checkpoint = _register(store, run, outcome)
+    checkpoint = _register(paths, store, run, outcome)
     reporter.info.update(outcome.info)
     return {"checkpoint": checkpoint.name}
 
@@ -211,24 +211,31 @@ def _train(config: Any, job: Job) -> Outcome:
     return outcome
 
 
-def _register(store: Store, run: Run, outcome: Outcome) -> Checkpoint:
-    """The run's final weights as a checkpoint under the run's name."""
+def _register(paths: Paths, store: Store, run: Run, outcome: Outcome) -> Checkpoint:
+    """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
     from kdharness.harness.assets import fingerprint
+    from kdharness.harness.export import model_card
 
-    return store.add_checkpoint(
-        Checkpoint(
-            id=fingerprint(outcome.folder),
-            name=run.id,
-            method=run.method,
-            path=str(outcome.folder),
-            created=time.time(),
-            run=run.id,
-            step=outcome.step,
-            parents=dict(outcome.parents),
-            config_hash=run.config_hash,
-            info=dict(outcome.info),
+    final: Checkpoint | None = None
+    for suffix, folder in {"": outcome.folder, **outcome.others}.items():
+        checkpoint = store.add_checkpoint(
+            Checkpoint(
+                id=fingerprint(folder),
+                name=f"{run.id}@{suffix}" if suffix else run.id,
+                method=run.method,
+                path=str(folder),
+                created=time.time(),
+                run=run.id,
+                step=outcome.step,
+                parents=dict(outcome.parents),
+                config_hash=run.config_hash,
+                info=dict(outcome.info),
+            )
         )
-    )
+        (folder / "README.md").write_text(model_card(paths, checkpoint.name), "utf-8")
+        final = final or checkpoint
+    assert final is not None
+    return final
 
 
 def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:

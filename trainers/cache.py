@@ -30,7 +30,7 @@ from kdharness.trainers.teachers import OnlineTeacher, hidden_states
 
 if TYPE_CHECKING:
     from kdharness.harness.paths import Paths
-    from kdharness.trainers.loop import Setting
+    from kdharness.trainers.setting import Setting
 
 BYTES_PER_TOKEN = 8
 """An id (int32) and a log-weight (float32)."""

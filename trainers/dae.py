@@ -17,8 +17,8 @@ from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import resolve_model
 from kdharness.trainers.distill import Method
 from kdharness.trainers.kd import load_frozen, make_mix, shared_vocab
-from kdharness.trainers.loop import Setting
 from kdharness.trainers.loop import train as train_method
+from kdharness.trainers.setting import Setting
 from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher, Teacher
 
 

@@ -15,9 +15,9 @@ from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.trainers.attention import listen
 from kdharness.trainers.distill import Method
-from kdharness.trainers.loop import Setting
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.losses import Mix
+from kdharness.trainers.setting import Setting
 from kdharness.trainers.student import kept_of, map_layers
 from kdharness.trainers.teachers import OnlineTeacher, check_tokenizers
 

@@ -7,43 +7,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
-from kdharness.harness.config import DAEConfig, KDConfig, SFTConfig, TrainerSpec
+from kdharness.harness.config import TrainerSpec
 from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Checkpoint
 from kdharness.trainers.batches import Collator, Plan, make_plan
-from kdharness.trainers.chat import Dataset, load_chats, set_chat_template
-from kdharness.trainers.distill import DistillTrainer, Method, Step
-from kdharness.trainers.losses import Mix, labelled_positions, next_tokens
+from kdharness.trainers.chat import load_chats, set_chat_template
+from kdharness.trainers.distill import DistillTrainer, Method
+from kdharness.trainers.setting import Setting, TrainConfig
 from kdharness.trainers.student import make_student
-from kdharness.trainers.teachers import Segment
-
-TrainConfig = SFTConfig | KDConfig | DAEConfig
-
-
-@dataclass
-class Setting:
-    """Everything a method needs to build itself: the student, its data and where it runs."""
-
-    config: TrainConfig
-    job: Job
-    start: Checkpoint
-    student: Any
-    tokenizer: Any
-    train: Dataset
-    heldout: Dataset
-    kinds: list[str]
-    plan: Plan
-    device: str
+from kdharness.trainers.watch import Watcher
 
 
 def train(
@@ -70,7 +50,7 @@ def train(
     set_seed(config.seed)
     setting = _prepare(config, job, teacher)
     method, parents = build(setting)
-    trainer = _make_trainer(setting, method)
+    trainer, watcher = _make_trainer(setting, method)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     if checkpoint is not None:
         job.reporter.say(f"resuming from {checkpoint.name}")
@@ -82,12 +62,9 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise _memory_advice(setting, error) from error
-    watcher: Watcher = next(
-        c for c in trainer.callback_handler.callbacks if isinstance(c, Watcher)
-    )
     if watcher.stopped and trainer.state.global_step < setting.plan.steps:
         raise Interrupted("stopped by request")
-    folder = _save(trainer, setting, watcher)
+    folder = _save(trainer, setting)
     info = {
         "tokens": setting.plan.tokens,
         "labelled": setting.plan.labelled,
@@ -96,9 +73,10 @@ def train(
         "shares": setting.plan.share,
         **watcher.final,
     }
-    return Outcome(
-        folder, trainer.state.global_step, {"student": setting.start.id, **parents}, info
-    )
+    best = job.folder / "best"
+    others = {"best": best} if config.trainer.best and best.exists() else {}
+    step = trainer.state.global_step
+    return Outcome(folder, step, {"student": setting.start.id, **parents}, info, others)
 
 
 class _Quiet:
@@ -236,11 +214,12 @@ def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: st
     )
 
 
-def _make_trainer(setting: Setting, method: Method) -> DistillTrainer:
+def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Watcher]:
     config, job = setting.config, setting.job
     args = training_arguments(config, job.folder, setting.plan, setting.device)
     if job.world > 1:
         _allow_fsdp_on_cpu(args)
+    watcher = Watcher(setting)
     trainer = DistillTrainer(
         model=setting.student,
         args=args,
@@ -252,126 +231,10 @@ def _make_trainer(setting: Setting, method: Method) -> DistillTrainer:
         rank=job.rank,
         world=job.world,
         processing_class=setting.tokenizer,
-        callbacks=[Watcher(setting)],
+        callbacks=[watcher],
     )
-    return trainer
-
-
-class Watcher(TrainerCallback):
-    """Reports steps, measures held-out loss, carries out stop and pause."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.stopped = False
-        self.final: dict[str, Any] = {}
-        self.best = float("inf")
-        self.curves: dict[str, float] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Held-out loss before the first step."""
-        if state.global_step == 0:
-            self._heldout(kwargs["model"], 0)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """One point a step on every curve."""
-        names = {"grad_norm", "learning_rate", "loss", "kl", "ce", "attention", "router",
-                 "tokens_per_second"}  # fmt: skip
-        values = {name: float(value) for name, value in (logs or {}).items() if name in names}
-        if "loss" in values:
-            values["memory_gb"] = memory_gb(self.setting.device)
-            self.setting.job.reporter.advance(state.global_step, **values)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Measure when due; stop with a checkpoint when asked."""
-        every = self.setting.config.trainer.eval_every
-        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
-            self._heldout(kwargs["model"], state.global_step)
-        try:
-            self.setting.job.reporter.check()
-        except Interrupted:
-            self.stopped = True
-        if self.setting.job.world > 1:
-            self.stopped = _any_process(self.stopped)
-        if self.stopped:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Held-out loss after the last step."""
-        if state.global_step == state.max_steps:
-            self._heldout(kwargs["model"], state.global_step)
-            self.final = dict(self.curves)
-
-    def _heldout(self, model: Any, step: int) -> None:
-        if not self.setting.heldout.rows:
-            return
-        self.curves = heldout_losses(model, self.setting)
-        self.setting.job.reporter.advance(step, **self.curves)
-
-
-def _any_process(flag: bool) -> bool:
-    """Whether any process wants this, so that all stop at the same step."""
-    import torch.distributed as dist
-
-    if not dist.is_initialized():
-        return flag
-    votes: list[bool] = [False] * dist.get_world_size()
-    dist.all_gather_object(votes, flag)
-    return any(votes)
-
-
-def memory_gb(device: str) -> float:
-    """Peak memory so far in GiB: of the accelerator, or of the process on a CPU."""
-    if device.startswith("cuda"):
-        return float(torch.cuda.max_memory_allocated()) / 2**30
-    import psutil
-
-    return float(psutil.Process().memory_info().rss) / 2**30
-
-
-@torch.no_grad()
-def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[str, float]:
-    """`<kind>_loss`: mean next-token loss over held-out labelled positions, in nats."""
-    training = model.training
-    model.eval()
-    order = sorted(range(len(setting.heldout)), key=lambda i: len(setting.heldout.rows[i]))
-    collator = Collator(setting.tokenizer.pad_token_id, _kinds(setting.heldout))
-    sums: dict[str, list[float]] = {}
-    for start in range(0, len(order), batch_size):
-        rows = [setting.heldout[i] for i in order[start : start + batch_size]]
-        for kind in {row["kind"] for row in rows}:
-            batch = collator([row for row in rows if row["kind"] == kind])
-            loss, count = _next_token_sum(model, batch)
-            known = sums.setdefault(kind, [0.0, 0.0])
-            known[0] += loss
-            known[1] += count
-    model.train(training)
-    return {f"{kind}_loss": total / max(count, 1) for kind, (total, count) in sums.items()}
-
-
-def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
-    """Summed next-token loss and its positions, through the student's own forward.
-
-    A sharded model gathers its weights when it is called as a whole.
-    """
-    device = next(model.parameters()).device
-    labels = batch["labels"].to(device)
-    mask = labelled_positions(labels)
-    everything = torch.ones(len(mask), dtype=torch.bool, device=device)
-    step = Step(
-        mask, [Segment(everything, None)], next_tokens(labels, mask),
-        Mix(ce_weight=1.0, kl_weight=0.0), torch.ones((), device=device),
-    )  # fmt: skip
-    model(
-        input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device),
-        step=step,
-    )  # fmt: skip
-    return float(step.parts["ce"]), int(mask.sum())
-
-
-def _kinds(data: Dataset) -> list[str]:
-    return sorted({row.kind for row in data.rows})
+    watcher.trainer = trainer
+    return trainer, watcher
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -395,7 +258,7 @@ def _is_whole(path: Path) -> bool:
     return any(path.glob("*.safetensors")) or (path / "pytorch_model_fsdp_0").exists()
 
 
-def _save(trainer: DistillTrainer, setting: Setting, watcher: Watcher) -> Path:
+def _save(trainer: DistillTrainer, setting: Setting) -> Path:
     """The final weights in `final/`, all or nothing; step checkpoints go once they are."""
     job = setting.job
     folder, scratch = job.folder / "final", job.folder / ".final"

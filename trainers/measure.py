@@ -102,7 +102,7 @@ def peak_bytes(work: Callable[[], Any]) -> int:
     gc.collect()
     with LiveBytes() as counter:
         work()
-    return counter.peak
+    return int(counter.peak)
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from kdharness.harness.config import SFTConfig
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.trainers.distill import Method
-from kdharness.trainers.loop import Setting
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.losses import Mix
+from kdharness.trainers.setting import Setting
 
 
 def train(config: SFTConfig, job: Job) -> Outcome:

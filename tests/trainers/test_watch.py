@@ -1,0 +1,84 @@
+"""Best checkpoints by a rule, out-of-memory advice, model cards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from kdharness.harness import cli
+from kdharness.harness.config import parse_config
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.trainers.loop import _memory_advice
+from kdharness.trainers.watch import rule_value
+
+CURVES = {"general_loss": 2.0, "domain_loss": 4.0}
+
+
+def test_rules() -> None:
+    assert rule_value("general_loss", CURVES) == 2.0
+    assert rule_value("general_loss + 0.5 * domain_loss", CURVES) == 4.0
+    assert rule_value("-(general_loss - domain_loss) / 2", CURVES) == 1.0
+    with pytest.raises(ConfigError, match="no held-out curve named 'loss'"):
+        rule_value("loss", CURVES)
+    for bad in ("__import__('os')", "general_loss **2", "1 +", "general_loss / 0", "'x'"):
+        with pytest.raises(ConfigError, match="cannot read the rule"):
+            rule_value(bad, CURVES)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [
+        ({"batch_size": 8, "accumulation": 2}, "trainer.batch_size: 4 and trainer.accumulation: 4"),
+        ({"batch_size": 1}, "trainer.gradient_checkpointing: true"),
+        ({"batch_size": 1, "gradient_checkpointing": True}, "data.max_length: 1024"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower_and_by_how_much(
+    trainer: dict[str, Any], says: str
+) -> None:
+    config = parse_config({"method": "sft", "student": "a/b", "data": {"train": "x"},
+                           "trainer": trainer})  # fmt: skip
+    error = _memory_advice(SimpleNamespace(config=config), torch.OutOfMemoryError("CUDA oom"))  # type: ignore[arg-type]
+    assert says in str(error) and "out of memory" in str(error)
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_kept_with_a_card(
+    tiny_teacher: Path, tmp_path: Path, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate that wrecks the model: the best step is not the last one."""
+    config = {
+        "method": "sft", "name": "wild", "student": {"from": str(tiny_teacher), "keep_layers": 2},
+        "data": {"train": {"path": "general:train", "limit": 16}, "max_length": 64,
+                 "heldout": {"path": "general:validation", "limit": 4}},
+        "trainer": {"learning_rate": 0.05, "schedule": "constant", "warmup_ratio": 0,
+                    "max_steps": 12, "batch_size": 4, "eval_every": 1, "best": "general_loss"},
+    }  # fmt: skip
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    assert cli.run(["--home", str(paths.home), "train", str(path)]) == 0
+    with Store(paths.store) as store:
+        curve = dict(store.curve("wild", "general_loss"))
+        best, last = store.checkpoint("wild@best"), store.checkpoint("wild")
+    assert best is not None and last is not None
+    note = json.loads((Path(best.path) / "best.json").read_text("utf-8"))
+    lowest = min((value, step) for step, value in curve.items() if step)
+    assert (note["value"], note["step"]) == pytest.approx(lowest)
+    if lowest[1] != 12:
+        assert best.id != last.id
+    card = (Path(last.path) / "README.md").read_text("utf-8")
+    for part in ("wild", "sft", "tiny-teacher", last.config_hash):
+        assert part in card
+    capsys.readouterr()
+    config["trainer"] = {"max_steps": 1, "best": "nonsense_loss"}
+    path.write_text(yaml.safe_dump({**config, "name": "bad"}), "utf-8")
+    assert cli.run(["--home", str(paths.home), "train", str(path)]) != 0
+    assert "no held-out curve named 'nonsense_loss'" in capsys.readouterr().err

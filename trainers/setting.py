@@ -1,0 +1,30 @@
+"""Everything a method needs to build itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.config import DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.jobs import Job
+from kdharness.harness.types import Checkpoint
+from kdharness.trainers.batches import Plan
+from kdharness.trainers.chat import Dataset
+
+TrainConfig = SFTConfig | KDConfig | DAEConfig
+
+
+@dataclass
+class Setting:
+    """Everything a method needs to build itself: the student, its data and where it runs."""
+
+    config: TrainConfig
+    job: Job
+    start: Checkpoint
+    student: Any
+    tokenizer: Any
+    train: Dataset
+    heldout: Dataset
+    kinds: list[str]
+    plan: Plan
+    device: str
