@@ -18,6 +18,7 @@ from kdharness.harness.paths import Paths, find_paths, share_processors
 COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.commands_demo:demo_command",
     "train": "kdharness.harness.commands_run:train_command",
+    "merge": "kdharness.harness.commands_experiment:merge_command",
     "eval": "kdharness.harness.commands_eval:eval_command",
     "runs": "kdharness.harness.commands_run:runs_command",
     "show": "kdharness.harness.commands_run:show_command",

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import digest
 
@@ -319,11 +320,12 @@ class DAEConfig(RunConfig):
         return self
 
 
-AnyConfig = SFTConfig | KDConfig | DAEConfig | EvalConfig
+AnyConfig = SFTConfig | KDConfig | DAEConfig | MergeConfig | EvalConfig
 CONFIGS: dict[str, type[AnyConfig]] = {
     "sft": SFTConfig,
     "kd": KDConfig,
     "dae": DAEConfig,
+    "merge": MergeConfig,
     "eval": EvalConfig,
 }
 

@@ -15,6 +15,7 @@ TRAINERS: dict[str, str] = {
     "sft": "kdharness.trainers.sft:train",
     "kd": "kdharness.trainers.kd:train",
     "dae": "kdharness.trainers.dae:train",
+    "merge": "kdharness.trainers.merge:train",
 }
 
 BENCHMARKS: dict[str, str] = {

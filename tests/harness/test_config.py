@@ -67,7 +67,7 @@ def test_short_forms_stand_for_long_ones() -> None:
         ({"student": {"keep_layers": 2}}, "exactly one of model, from, experts_from"),
         ({"student": {"from": "teacher"}}, "keep_layers"),
         ({"teacher": {"model": "x", "cache": {}}}, "attention_weight to 0"),
-        ({"method": "kdd"}, "one of: sft, kd, dae, eval"),
+        ({"method": "kdd"}, "one of: sft, kd, dae, merge, eval"),
         ({"name": "a b"}, "name"),
     ],
 )
