@@ -92,6 +92,23 @@ def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: Write
     assert [c["messages"] for c in lines] == [c["messages"] for c in table]
 
 
+def test_a_hub_data_set_is_read_by_name_and_split(tmp_path: Path, write_jsonl: Write,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real library, on a data set that lies on this disk."""
+    folder = tmp_path / "org" / "talks"
+    folder.mkdir(parents=True)
+    rows = [{"messages": TALK}, {"messages": TALK}]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "test.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    source = SourceSpec(path=f"hub:{folder}")
+    assert len(read_source(source)) == 2
+    test = read_source(source.model_copy(update={"split": "test"}))
+    assert [chat["messages"] for chat in test] == [TALK]
+    with pytest.raises(DataError, match="could not load the data set"):
+        read_source(SourceSpec(path="hub:nobody/nothing-like-this"))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
