@@ -1,0 +1,83 @@
+"""Mixture-of-experts models on both sides; the student's router loss is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import plain
+import pytest
+import torch
+import yaml
+from test_steps import VOCAB, assert_same, fused, gradients, make, make_batch
+
+from kdharness.harness import cli
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.trainers.attention import listen
+from kdharness.trainers.distill import attach_loss
+from kdharness.trainers.losses import Mix
+from kdharness.trainers.teachers import OnlineTeacher
+
+
+def mixtral(seed: int, **changes: Any) -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+        "num_local_experts": 4, "num_experts_per_tok": 2, "initializer_range": 0.25,
+        "attn_implementation": "sdpa", "pad_token_id": 0, "sliding_window": None,
+        "router_aux_loss_coef": 0.05,
+    }  # fmt: skip
+    return MixtralForCausalLM(MixtralConfig(**{**settings, **changes})).eval()
+
+
+@pytest.mark.parametrize("student_is_mixture", [True, False])
+def test_kd_from_a_mixture(student_is_mixture: bool) -> None:
+    student = mixtral(1) if student_is_mixture else make(1)
+    teacher, batch, layers = mixtral(2), make_batch(), {0: 0, 2: 2}
+    want = plain.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
+    theirs = gradients(student, want)
+    listen(student)
+    listen(teacher)
+    attach_loss(student)
+    got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(), layers=layers, gamma=1.0)
+    assert float(got) == pytest.approx(float(want), rel=5e-6)
+    assert_same(gradients(student, got), theirs)
+
+
+def test_the_students_router_loss_is_added() -> None:
+    student, teacher, batch = mixtral(1, output_router_logits=True), mixtral(2), make_batch()
+    out = student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                  labels=batch["labels"])  # fmt: skip
+    want = plain.kd_loss(student, teacher, batch) + 0.05 * out.aux_loss
+    theirs = gradients(student, want)
+    attach_loss(student)
+    got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix())
+    assert float(got) == pytest.approx(float(want), rel=5e-6)
+    assert_same(gradients(student, got), theirs)
+
+
+@pytest.mark.slow
+def test_a_two_expert_student_through_the_command(
+    tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    config = {
+        "method": "kd", "name": "moe", "teacher": str(tiny_teacher),
+        "student": {"experts_from": [str(tiny_teacher), str(tiny_teacher)]},
+        "data": {"train": {"path": "general:train", "limit": 8}, "max_length": 64},
+        "trainer": {"learning_rate": 0.001, "max_steps": 2, "batch_size": 4},
+    }  # fmt: skip
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    assert cli.run(["--home", str(paths.home), "train", str(path)]) == 0
+    with Store(paths.store) as store:
+        found = store.checkpoint("moe")
+        assert found is not None
+        start = store.checkpoint(found.parents["student"])
+        # The student starts as its teacher: only the router loss is there to be learnt.
+        assert store.curve("moe", "kl")[0][1] == pytest.approx(0, abs=1e-4)
+        assert store.curve("moe", "router")[0][1] > 0
+    assert start is not None and start.name == "tiny-teacher-2x"
