@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textual.app import App
+from textual.screen import Screen
 
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.paths import Paths
@@ -101,18 +102,29 @@ class Actions(App[None]):
     def start_run(self, config: Any) -> None:
         """Start a worker in a thread, and open the run when it has started."""
         self.tell("starting …")
+        form = self.screen
 
         def work() -> str:
             from kdharness.harness import launch
 
             return launch.start(self.paths, config).id
 
-        self.in_thread(work, self._opened)
+        def started(run: str) -> None:
+            from kdharness.tui.screens_run import RunScreen
 
-    async def _opened(self, run: str) -> None:
-        while len(self.screen_stack) > 1:
-            await self.pop_screen()
-        self.open_run(run)
+            if self.screen is not form:
+                # One has gone elsewhere meanwhile, and is left there.
+                self.tell(f"{run} has started")
+            elif not self.is_installed(form):
+                self.switch_screen(RunScreen(run))
+            else:
+                self.push_screen(RunScreen(run))
+
+        self.in_thread(work, started)
+
+    def is_installed(self, screen: Screen[Any]) -> bool:
+        """Whether a screen stays when one leaves it."""
+        return screen in self._installed_screens.values()
 
     def choose_runs(
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""

@@ -239,6 +239,9 @@ def run_app(paths: Paths) -> None:
     Raises:
         RunError: the store cannot be opened.
     """
+    # Exported by some shells, they would hide every later change of the terminal's size.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     # What does not fit on the screen can wait until after the first paint.
     app = HarnessApp(paths, first=first_page(paths, shutil.get_terminal_size().lines))
     app.run()

@@ -98,9 +98,10 @@ class Choose(ModalScreen[list[str] | None]):
     def __init__(
         self, title: str, rows: Sequence[Row], columns: Sequence[Column], *,
         many: bool = False, marked: Sequence[str] = (), cell: CellOf = plain_cell,
-        other: str = "", current: str = "",
+        other: str = "", current: str = "", narrow: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.narrow = narrow
         self.heading, self.rows, self.columns = title, list(rows), list(columns)
         self.many, self.marked, self.cell, self.other = many, list(marked), cell, other
         self.current = current
@@ -126,7 +127,10 @@ class Choose(ModalScreen[list[str] | None]):
         names = [str(row.get(listing.key)) for row in listing.rows]
         if self.current in names:
             listing.move_to(names.index(self.current))
-        listing.focus()
+        if self.narrow:
+            self.action_filter()
+        else:
+            listing.focus()
 
     @on(Listing.Selected)
     def _take(self, event: Listing.Selected) -> None:

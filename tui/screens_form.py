@@ -54,6 +54,7 @@ class FormScreen(Screen):
         Binding("left_square_bracket", "section(-1)", "Part before", key_display="[", show=False,
                 id="form.previous"),
         Binding("x", "error", "Next error", show=False, id="form.error"),
+        Binding("slash", "find", "Find a field", key_display="/", show=False, id="form.find"),
     ]  # fmt: skip
 
     def __init__(self, values: Mapping[str, Any], base: Mapping[str, Any], origin: str) -> None:
@@ -315,6 +316,20 @@ class FormScreen(Screen):
 
         sheet = self.query_one(FormSheet)
         sheet.move_to(section(self.fields, sheet.cursor, by))
+
+    def action_find(self) -> None:
+        """Type a part of a field's name."""
+        rows = [{"id": field.id, "title": field.title, "help": field.help}
+                for field in self.fields]  # fmt: skip
+        columns = [Column("title", "field", 24), Column("id", "name", 26, grow=1),
+                   Column("help", "", 10, grow=1, leave=1)]  # fmt: skip
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                ids = [field.id for field in self.fields]
+                self.query_one(FormSheet).move_to(ids.index(names[0]))
+
+        self.app.push_screen(Choose("Find a field", rows, columns, narrow=True), chosen)
 
     def action_error(self) -> None:
         """The next field with something to mend."""

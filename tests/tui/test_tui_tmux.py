@@ -1,0 +1,176 @@
+"""The whole way in a real terminal: configure, train, quit, come back, evaluate, compare."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import RunStatus
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
+]
+
+
+class Tmux:
+    """A terminal of its own server, so that nobody's session is touched."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        self.name = f"kdharness-{os.getpid()}"
+
+    def _run(self, *words: str) -> str:
+        command = ["tmux", "-L", self.name, *words]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        return done.stdout
+
+    def open(self, columns: int = 80, rows: int = 24) -> None:
+        """The app in a new window."""
+        program = Path(sys.executable).with_name("kdharness")
+        environment = ("env", "-u", "NO_COLOR", "HF_HUB_OFFLINE=1", "OMP_WAIT_POLICY=passive")
+        self._run("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows),
+                  "-c", str(self.folder),
+                  " ".join([*environment, str(program), "--home", str(self.home)]))
+
+    def screen(self) -> str:
+        """What is seen."""
+        return self._run("capture-pane", "-p")
+
+    def wait(self, *texts: str, timeout: float = 30) -> str:
+        """Until one of the texts is seen."""
+        end = time.time() + timeout
+        while time.time() < end:
+            seen = self.screen()
+            if any(text in seen for text in texts):
+                return seen
+            time.sleep(0.1)
+        windows = self._run("list-windows")
+        raise AssertionError(f"{texts} not seen in {timeout} s ({windows}):\n{self.screen()}")
+
+    def press(self, *keys: str) -> None:
+        """Keys by tmux's names."""
+        for key in keys:
+            self._run("send-keys", key)
+            time.sleep(0.15)
+
+    def type(self, text: str) -> None:
+        """Plain text."""
+        self._run("send-keys", "-l", text)
+        time.sleep(0.2)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Another size of the terminal."""
+        self._run("resize-window", "-x", str(columns), "-y", str(rows))
+
+    def alive(self) -> bool:
+        """Whether the app is open."""
+        return bool(self._run("list-sessions"))
+
+    def set_field(self, name: str, value: str) -> None:
+        """Find a field of a form and type its value."""
+        self.press("/")
+        self.wait("Find a field")
+        self.type(name)
+        self.press("Enter", "Enter")
+        self.wait(f".{name.split('.')[-1]}", f"  {name}")
+        self.press("Enter", "C-e", "C-u")
+        self.type(value)
+        self.press("Enter")
+        self.wait(value[:16])
+
+    def close(self) -> None:
+        """End this server."""
+        self._run("kill-server")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Tmux]:
+    """A terminal that is closed whatever happens."""
+    tmux = Tmux(tmp_path / "home", tmp_path)
+    yield tmux
+    tmux.close()
+
+
+def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path) -> None:
+    paths = Paths(terminal.home)
+    terminal.open()
+    terminal.wait("see it happen")
+    terminal.press("n")
+    terminal.wait("New run: kd")
+    for name, value in (
+        ("teacher.model", str(tiny_teacher)), ("keep_layers", "2"), ("max_steps", "30"),
+        ("eval_every", "10"), ("max_length", "96"), ("name", "tiny-kd"),
+    ):  # fmt: skip
+        terminal.set_field(name, value)
+    terminal.wait("ready: s starts it")
+    terminal.press("s")
+    terminal.wait("Start this kd run?")
+    terminal.press("y")
+    terminal.wait("training", timeout=120)
+    # Closing the app leaves the run alone; opening finds it.
+    terminal.press("q")
+    for _ in range(50):
+        if not terminal.alive():
+            break
+        time.sleep(0.1)
+    assert not terminal.alive()
+    terminal.open()
+    terminal.wait("tiny-kd")
+    terminal.wait("✓ finished", timeout=120)
+    terminal.press("Enter")
+    seen = terminal.wait("general_loss")
+    assert "tiny-teacher/2 ← tiny-teacher" in seen or "teacher/2 ← tiny-teacher" in seen
+    assert any("\u2800" < char <= "\u28ff" for char in seen), "no curve is drawn"
+    terminal.press("v")
+    terminal.wait("Evaluate")
+    terminal.set_field("limit", "4")
+    terminal.press("s")
+    terminal.wait("Start this evaluation?")
+    terminal.press("y")
+    terminal.wait("eval-", timeout=60)
+    terminal.wait("✓ finished", timeout=180)
+    terminal.press("2")
+    seen = terminal.wait("general loss")
+    assert "tiny-kd" in seen and "●" in seen
+    terminal.resize(120, 40)
+    terminal.wait("2 Leaderboard")
+    terminal.press("3")
+    terminal.wait("other_writer_loss", "general_loss")
+    terminal.press("q")
+    with Store(paths.store) as store:
+        statuses = {run.id: run.status for run in store.runs()}
+        assert statuses["tiny-kd"] is RunStatus.FINISHED and len(statuses) == 2
+        assert {s["judge"] for s in store.judgment_groups()} == {"exact"}
+
+
+def test_pause_go_on_and_stop_in_a_real_run(terminal: Tmux, tiny_teacher: Path) -> None:
+    terminal.open(120, 40)
+    terminal.wait("see it happen")
+    terminal.press("n")
+    terminal.wait("New run: kd")
+    for name, value in (("teacher.model", str(tiny_teacher)), ("keep_layers", "2"),
+                        ("max_steps", "5000"), ("epochs", "500"), ("max_length", "64"),
+                        ("name", "long")):  # fmt: skip
+        terminal.set_field(name, value)
+    terminal.press("s")
+    terminal.wait("Start this kd run?")
+    terminal.press("y")
+    terminal.wait("training", timeout=120)
+    terminal.press("p")
+    terminal.wait("‖ paused", timeout=30)
+    terminal.press("p")
+    terminal.wait("▶ running", timeout=30)
+    terminal.press("x")
+    terminal.wait("Stop long?")
+    terminal.press("y")
+    terminal.wait("■ stopped", timeout=60)
