@@ -10,7 +10,7 @@ import click
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.tables import FORMATS, print_table
+from kdharness.harness.tables import FORMATS, print_table, safe_text
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -32,26 +32,30 @@ COLUMNS = ["#", "checkpoint", "method", "general", "domain", "gain", "retention"
 @click.option("--expert", metavar="CKPT", help="The checkpoint whose gain counts as 1.")
 @click.option("--floor", type=(float, float), default=(0.0, 0.0), metavar="RETENTION GAIN",
               help="The hypervolume counts above this.")
+@click.option("--keep", type=click.FloatRange(min=0), metavar="SHARE",
+              help="Pick the most domain with at least this share of the general figure.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table")
 @click.pass_obj
 def tradeoff_command(
     paths: Paths, general: str | None, domain: str | None, reference: str | None,
-    expert: str | None, floor: tuple[float, float], form: str,
+    expert: str | None, floor: tuple[float, float], keep: float | None, form: str,
 ) -> None:  # fmt: skip
     """General against domain: who gained how much, who lost how much, who is on the front."""
     from kdharness.harness.store import Store
     from kdharness.harness.tradeoff import dominated_area, draw
+    from kdharness.harness.tradeoff_groups import statistics
 
     with Store(paths.store) as store:
         view = trade_off_view(store, paths, general, domain, reference, expert)
-    x, y, placed, roles = view
+        x, y, placed, roles = view
+        certainty = statistics(store, x, y, placed, roles, floor, keep)
     volume = dominated_area(placed, floor)
     rows = [placed_row(item) for item in placed]
     if form == "json":
         click.echo(json.dumps({
             "axes": {"general": x.label, "domain": y.label}, "points": rows,
             "hypervolume": volume, "reference": roles[0], "expert": roles[1],
-            "floor": list(floor),
+            "floor": list(floor), "statistics": certainty,
         }, indent=2))  # fmt: skip
         return
     numbered = [{"#": number, **row} for number, row in enumerate(rows, 1)]
@@ -64,6 +68,46 @@ def tradeoff_command(
                f"expert {roles[1] or 'unknown'}", err=True)
     if volume is not None:
         click.echo(f"hypervolume of (retention, gain) above {floor}: {volume:.4f}", err=True)
+    for line in certainty_lines(certainty):
+        click.echo(line)
+
+
+def certainty_lines(found: dict[str, Any]) -> list[str]:
+    """The trade-off's statistics as lines: intervals, seeds, and what to pick."""
+    from kdharness.harness.tables import format_rows
+
+    def text(part: dict[str, Any] | None) -> str:
+        if part is None:
+            return "–"
+        return f"{part['value']:.3g} [{part['ci_low']:.3g}, {part['ci_high']:.3g}]"
+
+    rows = [
+        {"checkpoint": name, **{figure: text(part) for figure, part in parts.items()}}
+        for name, parts in found["points"].items()
+    ]
+    lines = []
+    if rows:
+        lines += ["", "95 % intervals over questions", format_rows(
+            rows, ["checkpoint", "gain", "retention", "above_curve"], "table")]  # fmt: skip
+    if found["hypervolume"]:
+        lines.append(f"hypervolume {text(found['hypervolume'])}")
+    for one in found["recipes"]:
+        lines.append(
+            f"{one['recipe']}: mean {one['figure']} of {len(one['checkpoints'])} seeds: "
+            f"over questions {text(one['questions'])}, over seeds {text(one['seeds'])}"
+        )
+    picked = found["pick"]
+    if picked is not None:
+        sure = "" if picked["sure"] else " (its interval reaches below)"
+        rivals = ", ".join(picked["rivals"])
+        lines.append(
+            f"pick {picked['checkpoint']}: the most domain with at least "
+            f"{picked['min_retention']:g} of general{sure}"
+            + (f"; not told apart from: {rivals}" if rivals else "")
+        )
+    elif found["keep"] is not None:
+        lines.append(f"no checkpoint is known to keep {found['keep']:g} of general")
+    return [safe_text(line) for line in [*lines, *(f"note: {n}" for n in found["notes"])]]
 
 
 def placed_row(item: Placed) -> dict[str, Any]:
