@@ -6,6 +6,7 @@ a hub id. torch and transformers are imported inside the functions.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -183,6 +184,18 @@ def _load_adapter(folder: str, paths: Paths, options: dict[str, Any], place: str
     if "device_map" not in options:
         model = model.to(place)
     return PeftModel.from_pretrained(model, folder).merge_and_unload()
+
+
+def load_config_of(source: str, paths: Paths) -> Any:
+    """A model's transformers config; an adapter's is its base model's."""
+    from transformers import AutoConfig
+
+    found = resolve_model(source, paths)
+    note = Path(found) / "adapter_config.json"
+    if note.exists():
+        base = json.loads(note.read_text("utf-8"))["base_model_name_or_path"]
+        found = resolve_model(str(base), paths)
+    return AutoConfig.from_pretrained(found)
 
 
 def _quantization(settings: dict[str, Any]) -> Any:

@@ -90,11 +90,11 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
         ModelError: no such model.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    from kdharness.harness.models import resolve_model
+    from kdharness.harness.models import load_config_of
 
-    config = AutoConfig.from_pretrained(resolve_model(source, paths))
+    config = load_config_of(source, paths)
     text = config.get_text_config()
     if keep_layers is not None:
         text.num_hidden_layers = keep_layers

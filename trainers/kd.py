@@ -12,7 +12,7 @@ from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import DistillSpec, KDConfig, TeacherSpec
 from kdharness.harness.heads import causal_model
 from kdharness.harness.jobs import Job, Outcome
-from kdharness.harness.models import load_model, load_tokenizer
+from kdharness.harness.models import load_config_of, load_model, load_tokenizer
 from kdharness.trainers.attention import listen
 from kdharness.trainers.distill import Method
 from kdharness.trainers.loop import train as train_method
@@ -82,13 +82,9 @@ def shared_vocab(setting: Setting, teacher: str) -> int:
     Raises:
         ModelError: their tokenizers differ.
     """
-    from transformers import AutoConfig
-
-    from kdharness.harness.models import resolve_model
-
     tokenizer = load_tokenizer(teacher, setting.job.paths)
     shared = check_tokenizers(setting.tokenizer, tokenizer, setting.start.name, teacher)
-    config = AutoConfig.from_pretrained(resolve_model(teacher, setting.job.paths))
+    config = load_config_of(teacher, setting.job.paths)
     theirs = config.get_text_config().vocab_size
     ours = causal_model(setting.student).config.get_text_config().vocab_size
     return 0 if ours == theirs else min(ours, theirs, shared)

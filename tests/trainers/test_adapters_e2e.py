@@ -1,0 +1,91 @@
+"""LoRA through the commands: expert adapter, DAE on one base, merging; experts by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from kdharness.harness import cli, launch
+from kdharness.harness.models import load_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+
+pytestmark = pytest.mark.slow
+
+GENERAL = {"path": "general:train", "limit": 12}
+SHOP = {"path": "shop:train", "kind": "domain", "limit": 12}
+IDS = torch.tensor([[5, 9, 33, 7, 61]])
+
+
+class Commands:
+    def __init__(self, tmp_path: Path, paths: Paths) -> None:
+        self.tmp_path, self.home = tmp_path, ["--home", str(paths.home)]
+
+    def train(self, **values: Any) -> int:
+        values = {"trainer": {"learning_rate": 0.01, "max_steps": 3, "batch_size": 4}, **values}
+        path = self.tmp_path / f"{values['name']}.yaml"
+        path.write_text(yaml.safe_dump(values), "utf-8")
+        return cli.run([*self.home, "train", str(path)])
+
+
+@pytest.fixture
+def kd(tmp_path: Path, paths: Paths) -> Commands:
+    return Commands(tmp_path, paths)
+
+
+def test_dae_with_adapters_of_one_base(
+    kd: Commands, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    student = {"model": str(tiny_teacher), "lora": {"r": 4}}
+    shop = {"train": SHOP, "max_length": 64}
+    assert kd.train(method="sft", name="expert", student=student, data=shop) == 0
+    folder = paths.run("expert") / "final"
+    assert (folder / "adapter_model.safetensors").exists()
+    assert not (folder / "model.safetensors").exists()
+    mixed = {"train": [GENERAL, SHOP], "domain_share": 0.5, "max_length": 64}
+    for checkpointing in (False, True):
+        name = f"dae-{checkpointing}".lower()
+        trainer = {"learning_rate": 0.01, "max_steps": 3, "batch_size": 4,
+                   "gradient_checkpointing": checkpointing}  # fmt: skip
+        code = kd.train(method="dae", name=name, student=student, expert="expert", data=mixed,
+                        trainer=trainer)  # fmt: skip
+        assert code == 0, launch.log_tail(paths, name, 20)
+    with Store(paths.store) as store:
+        curves = [store.curve(name, "loss") for name in ("dae-false", "dae-true")]
+        found = store.checkpoint("dae-true")
+        expert, base = store.checkpoint("expert"), store.checkpoint("tiny-teacher")
+    assert [v for _, v in curves[0]] == pytest.approx([v for _, v in curves[1]], rel=1e-4)
+    assert found is not None and expert is not None and base is not None
+    assert found.parents == {"student": base.id, "reference": base.id, "expert": expert.id}
+    merged = tmp_path / "merged"
+    assert cli.run([*kd.home, "merge-adapter", "dae-true", str(merged)]) == 0
+    plain, adapted = load_model(str(merged), paths), load_model("dae-true", paths)
+    assert torch.allclose(plain(IDS).logits, adapted(IDS).logits, atol=1e-5)
+    assert not torch.allclose(plain(IDS).logits, load_model(str(tiny_teacher), paths)(IDS).logits)
+    assert cli.run([*kd.home, "merge-adapter", "dae-true", str(merged)]) == 2
+    assert cli.run([*kd.home, "merge-adapter", str(tiny_teacher), str(tmp_path / "x")]) == 1
+
+
+def test_experts_by_name_follow_their_own_rows(
+    kd: Commands, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    rows = tmp_path / "tagged.jsonl"
+    line = '{{"prompt": "Clause {0}?", "completion": "Yes, {0}.", "expert": "law"}}\n'
+    rows.write_text("".join(line.format(i) for i in range(8)), "utf-8")
+    data = {"train": [GENERAL, SHOP, {"path": str(rows), "kind": "law"}], "domain_share": 0.5,
+            "max_length": 64}  # fmt: skip
+    code = kd.train(
+        method="dae", name="two", student=str(tiny_teacher), expert=str(tiny_teacher),
+        experts={"law": str(tiny_teacher)}, data=data,
+    )  # fmt: skip
+    assert code == 0
+    with Store(paths.store) as store:
+        found = store.checkpoint("two")
+    assert found is not None
+    assert set(found.parents) == {"student", "reference", "expert", "expert law"}
+    assert set(found.info["shares"]) == {"general", "domain", "law"}
+    assert found.info["shares"]["law"] == pytest.approx(0.25, abs=0.1)
