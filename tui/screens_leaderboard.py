@@ -214,7 +214,7 @@ class LeaderboardScreen(ListPlace):
     def _published(self) -> list[Score]:
         if not self.published:
             return []
-        from kdharness.tui.published import alpaca_scores, paper_scores
+        from kdharness.harness.published import alpaca_scores, paper_scores
 
         more = alpaca_scores(self.harness.paths) if self.published == 2 else []
         return [*paper_scores(), *more]

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 
 from kdharness.harness.config import CONFIGS, load_config, parse_config, preset_names, preset_text
 from kdharness.harness.paths import Paths
+from kdharness.harness.published import PAPER_ROWS, paper_scores
 from kdharness.harness.store import Store
 from kdharness.harness.views import config_diff, downsample, figure, models_of, smooth
 from kdharness.tui.canvas import Canvas, Scale, tick_text, ticks
@@ -29,7 +30,6 @@ from kdharness.tui.form_model import (
     value_of,
     yaml_text,
 )
-from kdharness.tui.published import PAPER_ROWS, paper_scores
 from kdharness.tui.screens_new import short_config
 from kdharness.tui.transcript import marked_lines
 from kdharness.tui.widgets_bars import interval_text
