@@ -122,6 +122,27 @@ class Actions(App[None]):
 
         self.in_thread(work, started)
 
+    def ask_to_start(
+        self, question: str, known: str, config: Any, plan: Callable[[Paths, Any], list[str]]
+    ) -> None:
+        """Ask, with what is known at once; what takes longer to find out is added as it comes."""
+        from kdharness.tui.screens_dialogs import Confirm
+
+        dialog = Confirm(question, f"{known}\n\nlooking what it takes …")
+
+        def told(lines: list[str]) -> None:
+            dialog.tell("\n".join([known, "", *lines]))
+
+        def failed(message: str) -> None:
+            dialog.tell(f"{known}\n\n✗ {message}")
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.start_run(config)
+
+        self.push_screen(dialog, answered)
+        self.in_thread(lambda: plan(self.paths, config), told, group="plan", failed=failed)
+
     def is_installed(self, screen: Screen[Any]) -> bool:
         """Whether a screen stays when one leaves it."""
         return screen in self._installed_screens.values()

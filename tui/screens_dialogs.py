@@ -33,14 +33,21 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         """The question and what a yes does."""
-        text = Text(safe_text(self.question, 400) + "\n", style="bold")
-        text.append(f"\n{safe_text(self.detail, 2000)}\n" if self.detail else "", "not bold")
-        text.append("\n y ", "bold reverse")
-        text.append(" yes   ", "not bold")
-        text.append(" n ", "bold reverse")
-        text.append(" no", "not bold")
         with Vertical(classes="dialog"):
+            yield Static(Text(safe_text(self.question, 400), "bold"))
+            yield Static(Text(safe_text(self.detail, 4000)), id="detail")
+            text = Text("\n")
+            text.append(" y ", "bold reverse")
+            text.append(" yes   ")
+            text.append(" n ", "bold reverse")
+            text.append(" no")
             yield Static(text)
+
+    def tell(self, detail: str) -> None:
+        """Replace what is told about a yes, while the question stands."""
+        self.detail = detail
+        if self.is_attached:
+            self.query_one("#detail", Static).update(Text(safe_text(detail, 4000)))
 
     def action_answer(self, yes: bool) -> None:
         """Close with the answer."""

@@ -12,11 +12,10 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.views import models_of
 from kdharness.tui.form_model import Checked, set_value
 from kdharness.tui.pickers import card_words
-from kdharness.tui.screens_dialogs import Confirm
+from kdharness.tui.plans import evaluation
 from kdharness.tui.screens_form import FormScreen
 
-SIZES = {"mt-bench": 160, "mt-bench-pair": 320, "alpaca-eval-1": 805, "alpaca-eval-2": 805}
-"""Judge calls of a whole benchmark for one checkpoint."""
+JUDGED = ("mt-bench", "mt-bench-pair", "alpaca-eval-1", "alpaca-eval-2")
 
 
 class EvaluateScreen(FormScreen):
@@ -83,36 +82,23 @@ class EvaluateScreen(FormScreen):
             self.harness.complain("mend what is marked first (x goes from one to the next)")
             return
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.harness.start_run(config)
+        known = self.known(config)
+        self.harness.ask_to_start("Start this evaluation?", known, config, evaluation)
 
-        text = self.plan(config)
-        self.app.push_screen(Confirm("Start this evaluation?", text), answered)
-
-    def plan(self, config: EvalConfig) -> str:
-        """Calls at most, from what the store knows; the worker tells tokens and price."""
+    def known(self, config: EvalConfig) -> str:
+        """What is known at once: who is scored on what, and what the judge's card says."""
         cards = self.harness.store.cards()
         lines = [models_of(config.model_dump(mode="json"))]
-        models = len(config.checkpoints) + len(config.imported)
-        asked = [bench for bench in map(bench_name, config.benches) if bench in SIZES]
+        asked = [bench for bench in map(bench_name, config.benches) if bench in JUDGED]
         own = [bench for bench in config.benches if bench.endswith(".jsonl")]
-        calls = 0
-        for bench in asked:
-            whole = SIZES[bench]
-            per_item = 2 if bench == "mt-bench" else 4 if bench == "mt-bench-pair" else 1
-            calls += models * min(whole, (config.limit or whole) * per_item)
         if asked or own:
             if not config.judge:
                 names = ", ".join(asked + own)
                 lines.append(f"no judge: {names} will be answered and wait for one")
             for judge in config.judge:
                 lines.append(f"judge {judge}: {card_words(cards.get(judge))}")
-            if config.judge and calls:
-                lines.append(f"at most {calls * len(config.judge)} judge calls; what is stored is "
-                             "not asked again")
-                lines.append("the judge is probed first, and tokens and price stand in the log "
-                             "before the first call")
+            if config.judge:
+                lines.append("what is stored is not asked again")
             if config.budget is not None:
                 lines.append(f"stops before {config.budget:g} US dollars")
         else:

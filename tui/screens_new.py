@@ -18,7 +18,8 @@ from kdharness.harness.config import (
 from kdharness.harness.types import Run
 from kdharness.harness.views import models_of
 from kdharness.tui.form_model import fitting, spelled_out
-from kdharness.tui.screens_dialogs import Choose, Confirm, PickFile
+from kdharness.tui.plans import training
+from kdharness.tui.screens_dialogs import Choose, PickFile
 from kdharness.tui.screens_form import FormScreen
 from kdharness.tui.widgets_form import FormSheet
 from kdharness.tui.widgets_table import Column
@@ -151,13 +152,8 @@ class NewRunScreen(FormScreen):
             self.action_error()
             self.harness.complain("mend what is marked first (x goes from one to the next)")
             return
-        plan = plan_text(config, self.harness.store.runs())
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.harness.start_run(config)
-
-        self.app.push_screen(Confirm(f"Start this {config.method} run?", plan), answered)
+        known = plan_text(config, self.harness.store.runs())
+        self.harness.ask_to_start(f"Start this {config.method} run?", known, config, training)
 
 
 def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +188,6 @@ def plan_text(config: Any, runs: list[Run]) -> str:
     same = [run.id for run in runs if run.config_hash == identity]
     if same:
         lines.append(f"the same config was run before: {', '.join(same[:3])}")
-    lines.append("\nIt runs in a process of its own; closing the app leaves it running.")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from kdharness.harness.config import load_config, parse_config
+from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
@@ -26,6 +27,18 @@ Press = Callable[..., Awaitable[None]]
 LARGE = (120, 40)
 
 
+def plan_of(command: list[str], text: str = "") -> Any:
+    """What the planning process says, without the process."""
+    if command[0] == "-c":
+        return [{"checkpoint": "kd", "bench": "mt-bench", "judge": "openai:judge-x", "answers": 3,
+                 "calls": 160, "tokens": 9000, "usd": 0.123}]  # fmt: skip
+    return [{"figure": "parameters student", "value": 42_000_000},
+            {"figure": "parameters trained", "value": 42_000_000},
+            {"figure": "steps", "value": 60}, {"figure": "tokens", "value": 30_876},
+            {"figure": "tokens labelled", "value": 19_000},
+            {"figure": "memory peak", "value": 1.041}, {"figure": "disk", "value": 0.63}]
+
+
 @pytest.fixture
 def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Configs that were handed to `launch.start`, which starts nothing."""
@@ -39,6 +52,7 @@ def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return run
 
     monkeypatch.setattr("kdharness.harness.launch.start", start)
+    monkeypatch.setattr("kdharness.tui.plans._ask", plan_of)
     return configs
 
 
@@ -155,14 +169,29 @@ async def test_copy_a_run_choose_a_method_and_start(
         await press(pilot, "s")
         text = shown(app)
         assert "Start this kd run?" in text and "big-model/12 ← big-model" in text
+        assert "60 steps, 30,876 tokens" in text and "memory about 1.04 GiB" in text
         await press(pilot, "y")
         assert [c.name for c in started] == ["my-run"]
         assert isinstance(app.screen, RunScreen)
 
 
-async def test_a_run_that_cannot_start_is_told(
-    filled: Paths, app_on: AppOn, told: Shown, press: Press
+async def test_a_plan_that_fails_says_why_before_the_start(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(command: list[str], text: str = "") -> Any:
+        raise RunError("smollm2 has not been pulled")
+
+    monkeypatch.setattr("kdharness.tui.plans._ask", fail)
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n", "s")
+        assert "✗ smollm2 has not been pulled" in shown(app)
+
+
+async def test_a_run_that_cannot_start_is_told(
+    filled: Paths, app_on: AppOn, told: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdharness.tui.plans._ask", plan_of)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")
@@ -205,7 +234,8 @@ async def test_evaluate_from_a_run_to_a_start(
         assert screen.values["judge"] == ["openai:judge-x"]
         await press(pilot, "s")
         text = shown(app)
-        assert "near-chance" in text and "at most 160 judge calls" in text
+        assert "near-chance" in text and "not asked again" in text
+        assert "160 calls, about 9,000 tokens, about $0.12" in text
         await press(pilot, "y")
     assert started[0].checkpoints == ["kd"] and started[0].judge == ["openai:judge-x"]
 
