@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.commands_demo:demo_command",
     "train": "kdharness.harness.commands_run:train_command",
     "merge": "kdharness.harness.commands_experiment:merge_command",
+    "sweep": "kdharness.harness.commands_experiment:sweep_command",
     "eval": "kdharness.harness.commands_eval:eval_command",
     "runs": "kdharness.harness.commands_run:runs_command",
     "show": "kdharness.harness.commands_run:show_command",

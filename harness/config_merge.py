@@ -75,6 +75,12 @@ class MergeConfig(BaseModel):
             raise ValueError("a model is named twice; give it a weight instead")
         return self
 
+    def checkpoints(self, run: str) -> list[str]:
+        """The names of what a run of this makes: one an alpha, the run's own for a lone one."""
+        if self.kind != "wise-ft" or len(self.alphas) == 1:
+            return [run]
+        return [f"{run}-{alpha_label(alpha)}" for alpha in self.alphas]
+
     @property
     def sources(self) -> dict[str, str]:
         """Role -> model, in the order in which they are put together."""
@@ -82,3 +88,8 @@ class MergeConfig(BaseModel):
             return {"reference": str(self.reference), "expert": str(self.expert)}
         first = {"reference": self.reference} if self.reference else {}
         return {**first, **{f"model-{n}": name for n, name in enumerate(self.models, 1)}}
+
+
+def alpha_label(alpha: float) -> str:
+    """What tells one checkpoint of a curve from the others."""
+    return f"alpha-{alpha:g}"

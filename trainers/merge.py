@@ -28,7 +28,7 @@ import torch
 from kdharness.harness.assets import fingerprint
 from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import config_hash
-from kdharness.harness.config_merge import MergeConfig
+from kdharness.harness.config_merge import MergeConfig, alpha_label
 from kdharness.harness.errors import ModelError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, resolve_model
@@ -182,7 +182,7 @@ def recipes(config: MergeConfig) -> list[tuple[str, dict[str, Any]]]:
         return [("", {"kind": config.kind, "weights": list(config.weights), **more})]
     several = len(config.alphas) > 1
     return [
-        (f"alpha-{alpha:g}" if several else "", {"kind": config.kind, "alpha": alpha})
+        (alpha_label(alpha) if several else "", {"kind": config.kind, "alpha": alpha})
         for alpha in config.alphas
     ]
 

@@ -1,0 +1,350 @@
+"""An experiment of several runs: steps that need each other, over a grid or list of settings.
+
+    name: shop
+    question: Does DAE keep what domain SFT loses?
+    steps:
+      kd:     {preset: kd-laptop}
+      expert: {method: sft, student: kd, data: …}
+      dae:    {method: dae, student: kd, expert: expert, data: …}
+      scores: {method: eval, checkpoints: [kd, expert, dae], benches: [shop, heldout]}
+    vary: {dae.trainer.temperature: [1, 2], seed: [1, 2, 3]}
+
+A step's name where a model is expected stands for that step's checkpoint *of the same settings*,
+and is a dependency. A step is run once for each different choice of the settings that reach it
+(its own, or those of a step it needs), so the KD above is trained three times, not six.
+
+A varied field belongs to the steps in which it is written; written nowhere, to every step that
+knows it; with a step's name in front, to that one. `seed` leaves evaluations alone: what is asked
+must not change with it.
+
+Nothing is remembered but the runs themselves: a run of the same name and config hash that is
+finished is done, so a killed sweep goes on where it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from kdharness.harness.config import (
+    AnyConfig,
+    absolute_paths,
+    describe_errors,
+    parse_config,
+    preset_text,
+    set_field,
+)
+from kdharness.harness.config_merge import MergeConfig
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import digest
+
+MODEL_FIELDS = frozenset({
+    "student", "teacher", "reference", "expert", "models", "model", "from", "experts_from",
+    "checkpoints", "baseline",
+})  # fmt: skip
+Vary = dict[str, Any]
+
+
+class SweepConfig(BaseModel):
+    """`kdharness sweep`, as data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(..., pattern=r"^[\w-]{1,32}$", title="Name", description=(
+        "What every run's name begins with."))
+    question: str = Field("", title="Question", description="What the experiment is to answer.")
+    steps: dict[str, Any] = Field(..., min_length=1, title="Steps", description=(
+        "Name -> a run config, with `config: FILE` or `preset: NAME` to start from, and `needs` "
+        "for what must be finished first (steps named as models are needed anyway)."))
+    vary: Vary | list[Vary] = Field(default_factory=dict, title="Vary", description=(
+        "Field -> values: every combination. A list of such mappings: each of them in turn."))
+
+    @field_validator("steps")
+    @classmethod
+    def _plain_names(cls, steps: dict[str, Any]) -> dict[str, Any]:
+        for name in steps:
+            if not re.fullmatch(r"[A-Za-z][\w-]{0,23}", name):
+                raise ValueError(f"{name!r} is no step name: letters, digits, - and _")
+        return steps
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the experiment: its config, the settings that reach it, and what it needs."""
+
+    name: str
+    step: str
+    config: AnyConfig
+    needs: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Step:
+    values: dict[str, Any]
+    needs: tuple[str, ...]
+
+
+def load_sweep(path: str | Path) -> tuple[SweepConfig, list[Planned]]:
+    """Read an experiment and work out all of its runs, in an order in which they can run.
+
+    Raises:
+        ConfigError: no such file, broken YAML, a step or field that is wrong (named by step).
+    """
+    file = Path(path)
+    try:
+        raw = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"cannot read the experiment: {reason}", where=str(path)) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "it is not YAML"
+        raise ConfigError(f"broken YAML: {problem}", where=where) from error
+    if not isinstance(raw, dict):
+        raise ConfigError("an experiment is a mapping with name and steps", where=str(path))
+    raw.setdefault("name", re.sub(r"[^\w-]", "-", file.stem)[:32])
+    try:
+        sweep = SweepConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, SweepConfig), where=str(path)) from error
+    return sweep, plan_sweep(sweep, file.resolve().parent, str(path))
+
+
+# ---------------------------------------------------------------- steps
+
+
+def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Planned]:
+    """Every run, each once, dependencies first."""
+    steps = {name: _read_step(name, raw, sweep, base, where) for name, raw in sweep.steps.items()}
+    order = _in_order(steps, where)
+    combinations = list(_combinations(sweep.vary, where))
+    keys = list(dict.fromkeys(key for one in combinations for key in one))
+    own = {key: _steps_of(key, steps, combinations, where) for key in keys}
+    planned: dict[str, Planned] = {}
+    for combination in combinations:
+        made: dict[str, Planned] = {}
+        for step in order:
+            one = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
+            made[step] = planned.setdefault(one.name, one)
+    return list(planned.values())
+
+
+def _read_step(
+    name: str, raw: Any, sweep: SweepConfig, base: Path, where: str
+) -> _Step:
+    """A step's config as plain data, started from a file or preset where it names one."""
+    place = f"{where}: steps.{name}"
+    values = {"config": raw} if isinstance(raw, str) else copy.deepcopy(raw)
+    if not isinstance(values, dict):
+        raise ConfigError("a step is a run config or the path of one", where=place)
+    needs = values.pop("needs", [])
+    file, preset = values.pop("config", None), values.pop("preset", None)
+    start: dict[str, Any] = {}
+    if file is not None:
+        path = base / str(file)
+        try:
+            start = yaml.safe_load(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read {file}: {error}", where=place) from error
+        start = absolute_paths(start, path.resolve().parent)
+    elif preset is not None:
+        start = yaml.safe_load(preset_text(str(preset)))
+    values = _over(start, absolute_paths(values, base))
+    values.pop("name", None)
+    listed = [needs] if isinstance(needs, str) else list(needs)
+    unknown = [need for need in listed if need not in sweep.steps]
+    if unknown:
+        raise ConfigError(f"needs {unknown[0]}, which is no step", where=place,
+                          hint=f"steps: {', '.join(sweep.steps)}")  # fmt: skip
+    found = {text for text in _model_names(values) if text in sweep.steps and text != name}
+    wanted = [step for step in sweep.steps if step in found or step in listed]
+    return _Step(values, tuple(wanted))
+
+
+def _over(below: Any, above: Any) -> Any:
+    """`above` laid over `below`, mapping by mapping."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{k: _over(below[k], v) if k in below else v for k, v in above.items()}}
+
+
+def _model_names(values: Any, field: str = "", above: str = "") -> Iterator[str]:
+    """Every text that stands where a model is expected."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _model_names(value, str(key), field)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _model_names(value, field, above)
+    elif isinstance(values, str) and (field in MODEL_FIELDS or above == "experts"):
+        yield values
+
+
+def _in_order(steps: Mapping[str, _Step], where: str) -> list[str]:
+    """Step names, what is needed first."""
+    order: list[str] = []
+    waiting = dict(steps)
+    while waiting:
+        ready = [name for name, step in waiting.items() if not set(step.needs) & set(waiting)]
+        if not ready:
+            raise ConfigError(f"steps that need each other: {', '.join(waiting)}", where=where)
+        order += ready
+        for name in ready:
+            del waiting[name]
+    return order
+
+
+# ---------------------------------------------------------------- settings
+
+
+def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str, Any]]:
+    """Every choice of settings; with nothing varied, the one empty choice."""
+    for grid in [vary] if isinstance(vary, Mapping) else (vary or [{}]):
+        lists = [value if isinstance(value, list) else [value] for value in grid.values()]
+        if any(not values for values in lists):
+            raise ConfigError("a varied field has no values", where=f"{where}: vary")
+        for choice in itertools.product(*lists):
+            yield dict(zip(grid, choice, strict=True))
+
+
+def _steps_of(
+    key: str, steps: Mapping[str, _Step], combinations: Sequence[Mapping[str, Any]], where: str
+) -> dict[str, str]:
+    """Step -> the field in it that this varied key stands for."""
+    first, _, rest = key.partition(".")
+    if first in steps and rest:
+        return {first: rest}
+    written = [name for name, step in steps.items() if _is_written(step.values, key)]
+    if key == "seed":
+        written = [name for name in steps if steps[name].values.get("method") != "eval"]
+    if not written:
+        value = next(one[key] for one in combinations if key in one)
+        written = [name for name, step in steps.items() if _knows(step.values, key, value)]
+    if not written:
+        for name, step in steps.items():
+            parse_config(step.values, where=f"{where}: steps.{name}")
+        raise ConfigError(
+            f"no step has a field {key!r}", where=f"{where}: vary",
+            hint="write it in the step that should vary, or name the step: STEP.trainer.epochs",
+        )
+    return dict.fromkeys(written, key)
+
+
+def _is_written(values: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Whether the step is a config that takes this field and value."""
+    changed = copy.deepcopy(dict(values))
+    try:
+        set_field(changed, f"{key}={json.dumps(value)}")
+        parse_config(changed)
+    except ConfigError:
+        return False
+    return True
+
+
+def _plan_run(
+    prefix: str, step: str, what: _Step, combination: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, str]], made: Mapping[str, Planned], where: str,
+) -> Planned:
+    """One step under one choice of settings."""
+    values = copy.deepcopy(what.values)
+    settings: dict[str, Any] = {}
+    for need in what.needs:
+        settings |= made[need].settings
+    for key, value in combination.items():
+        if step in own[key]:
+            set_field(values, f"{own[key][step]}={json.dumps(value)}")
+            settings[key] = value
+    settings = {key: value for key, value in combination.items() if key in settings}
+    place = f"{where}: steps.{step}"
+    outputs = {need: _outputs(made[need]) for need in what.needs}
+    name = run_name(prefix, step, settings, list(own))
+    filled = _fill(values, outputs, place)
+    if filled.get("method") != "eval":
+        filled["name"] = name
+    return Planned(name, step, parse_config(filled, where=place),
+                   tuple(made[need].name for need in what.needs), settings)  # fmt: skip
+
+
+def _outputs(planned: Planned) -> list[str]:
+    """The checkpoints that a run makes."""
+    if isinstance(planned.config, MergeConfig):
+        return planned.config.checkpoints(planned.name)
+    return [] if planned.config.method == "eval" else [planned.name]
+
+
+def _fill(values: Any, outputs: Mapping[str, list[str]], where: str, field: str = "",
+          above: str = "") -> Any:
+    """Step names where models are expected become the names of those steps' checkpoints."""
+    if isinstance(values, Mapping):
+        return {k: _fill(v, outputs, where, str(k), field) for k, v in values.items()}
+    model = field in MODEL_FIELDS or above == "experts"
+    if isinstance(values, list):
+        filled: list[Any] = []
+        for value in values:
+            if model and isinstance(value, str) and value in outputs:
+                filled += outputs[value]
+            else:
+                filled.append(_fill(value, outputs, where, field, above))
+        return filled
+    if model and isinstance(values, str) and values in outputs:
+        if len(outputs[values]) != 1:
+            raise ConfigError(
+                f"{field}: the step {values} makes {len(outputs[values])} checkpoints, not one",
+                where=where,
+            )
+        return outputs[values][0]
+    return values
+
+
+def run_name(prefix: str, step: str, settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """`shop-dae-temperature2-s1`: the step and what reaches it, short and unique.
+
+    Two varied fields with the same last part are told apart by their whole names.
+    """
+    leaves = [key.rsplit(".", 1)[-1] for key in keys]
+    parts = [prefix, step]
+    for key, value in settings.items():
+        leaf = key.rsplit(".", 1)[-1]
+        label = "s" if leaf == "seed" else leaf
+        if leaves.count(leaf) > 1:
+            label = key
+        text = str(value) if not isinstance(value, (list, dict)) else digest(value)[:6]
+        # Texts such as paths may share their last letters, or differ in what a name cannot hold.
+        slug = re.sub(r"[^\w.]", "_", text)
+        if isinstance(value, str) and (slug != text or len(slug) > 16):
+            slug = f"{slug[-12:]}{digest(value)[:4]}"
+        parts.append(f"{label}{slug}")
+    name = "-".join(parts)
+    return name if len(name) <= 64 else f"{name[:55]}-{digest(dict(settings))[:8]}"
+
+
+def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
+    """The experiment's file beside the store, for the report: its question and how to repeat it."""
+    target = sweeps_folder(paths) / f"{sweep.name}.yaml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(Path(path).read_text("utf-8"), "utf-8")
+
+
+def sweeps_folder(paths: Paths) -> Path:
+    """Where experiments' files are kept."""
+    return paths.home / "sweeps"
