@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on, work
@@ -20,6 +20,9 @@ from kdharness.tui.screens_base import ListPlace
 from kdharness.tui.widgets_bars import interval_text
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
 
+if TYPE_CHECKING:
+    from kdharness.harness.scoring import Difference
+
 LETTERS = "ABCD"
 TABS = (("f", "figures", "Figures"), ("l", "flips", "Flips"), ("g", "config", "Config"))
 
@@ -31,10 +34,11 @@ class CompareScreen(ListPlace):
     title_text = "Compare"
     about = (
         "A is the base. Each figure shows the paired difference to A on the items both answered, "
-        "with its 95 % interval drawn about zero: ▲ better, ▼ worse, ≈ not told apart. p is "
-        "corrected for the number of figures of a benchmark (Holm). [ and ] choose which other "
-        "checkpoint is drawn. l lists the items whose verdict moved, Enter reads their answers; "
-        "g shows what differs in the configs; u lays the curves over each other."
+        "with its 95 % interval drawn about zero: ▲ better, ▼ worse, ≈ not told apart, △ ▽ no "
+        "longer told apart once p is corrected for the benchmark's number of figures (Holm). "
+        "[ and ] choose which other checkpoint is drawn. l lists the items whose verdict "
+        "moved, Enter reads their answers; g shows what differs in the configs; u lays the "
+        "curves over each other."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
@@ -231,7 +235,7 @@ class CompareScreen(ListPlace):
             return [("", "")]
         reach = self.scale.get(f"{line.bench}:{line.judge}") or 1.0
         text = interval_text(gap.low, gap.value, gap.high, -reach, reach, width - 2, zero=0.0)
-        mark, role = verdict(line, gap.low, gap.high)
+        mark, role = verdict(line, gap, line.adjusted.get(self.chosen))
         return [(text, role), (f" {mark}", role)]
 
     def _tell(self, row: Row | None) -> None:
@@ -244,10 +248,11 @@ class CompareScreen(ListPlace):
         if gap is None:
             more.update("")
             return
-        mark, _ = verdict(line, gap.low, gap.high)
-        words = {"▲": "better", "▼": "worse", "≈": "not told apart"}[mark]
+        mark, _ = verdict(line, gap, line.adjusted.get(self.chosen))
+        words = {"▲": "better", "▼": "worse", "≈": "not told apart", "△": "perhaps better",
+                 "▽": "perhaps worse"}[mark]  # fmt: skip
         need = f"; telling a difference of this size takes {gap.n_needed:,} items" if (
-            mark == "≈" and gap.n_needed) else ""  # fmt: skip
+            mark in "≈△▽" and gap.n_needed) else ""  # fmt: skip
         ends = f"[{gap.low:+.4g}, {gap.high:+.4g}]"
         more.update(Text(safe_text(
             f"{self.chosen} is {words} on {line.bench} {line.metric}: {gap.value:+.4g} {ends}, "
@@ -300,9 +305,11 @@ class CompareScreen(ListPlace):
             self.notify("none of them was trained here", timeout=3, markup=False)
 
 
-def verdict(line: Line, low: float, high: float) -> tuple[str, str]:
-    """▲ better, ▼ worse, ≈ not told apart; and its role."""
-    if low <= 0 <= high:
+def verdict(line: Line, gap: Difference, adjusted: float | None) -> tuple[str, str]:
+    """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
+    if gap.low <= 0 <= gap.high:
         return "≈", "dim"
-    better = (low > 0) != line.lower_is_better
+    better = (gap.low > 0) != line.lower_is_better
+    if adjusted is not None and adjusted >= 0.05:
+        return ("△" if better else "▽"), "dim"
     return ("▲", "good") if better else ("▼", "bad")

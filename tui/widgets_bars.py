@@ -129,7 +129,7 @@ def interval_text(
     if zero is not None and left <= zero <= right:
         cells[interval(zero, zero, zero, left, right, width)[1]] = "┊"
     for place in range(start, end + 1):
-        cells[place] = "─"
+        cells[place] = "─" if cells[place] == " " else "┼"
     if start < end:
         cells[start], cells[end] = "├", "┤"
     cells[middle] = "●"

@@ -191,14 +191,27 @@ def told() -> Callable[[HarnessApp], str]:
     return lambda app: "\n".join(note.message for note in app._notifications)
 
 
+async def settle(pilot: Pilot[None]) -> None:
+    """Until no thread works any more; a load that a newer one replaced counts as done."""
+    while any(not worker.is_finished for worker in pilot.app.workers):
+        await pilot.pause(0.01)
+    await pilot.pause()
+
+
+@pytest.fixture
+def settled() -> Callable[[Pilot[None]], Awaitable[None]]:
+    """Wait for threads."""
+    return settle
+
+
 @pytest.fixture
 def press() -> Callable[..., Awaitable[None]]:
     """Press keys, letting threads finish after each."""
 
     async def press_keys(pilot: Pilot[None], *keys: str) -> None:
+        await settle(pilot)
         for key in keys:
             await pilot.press(key)
-            await pilot.app.workers.wait_for_complete()
-            await pilot.pause()
+            await settle(pilot)
 
     return press_keys

@@ -95,7 +95,7 @@ def test_a_canvas_draws_in_dots_and_letters_on_top() -> None:
 
 def test_intervals_are_drawn_with_their_zero() -> None:
     text = interval_text(-1, 0.5, 2, -2, 2, 41, zero=0.0)
-    assert text.index("├") == 10 and text.index("●") == 25 and text[40] == "┤"
+    assert text[20] == "┼" and text.index("├") == 10 and text.index("●") == 25 and text[40] == "┤"
     assert len(interval_text(0, 0, 0, 0, 0, 10)) == 10
 
 

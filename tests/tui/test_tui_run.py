@@ -67,15 +67,13 @@ async def test_points_that_come_are_added_and_a_resumed_run_is_read_anew(
         with Store(filled.store) as other:
             other.add_progress("dae", points=[("loss", 91, 0.5, 0.0)], step=91)
         app.follow()
-        await app.workers.wait_for_complete()
-        await pilot.pause()
+        await press(pilot)
         assert book.last("dae", "loss") == 0.5
         with Store(filled.store) as other:
             other.drop_points_after("dae", 40)
             other.update_run("dae", step=40)
         app.follow()
-        await app.workers.wait_for_complete()
-        await pilot.pause()
+        await press(pilot)
         assert book.last_step("dae", "loss") == 40
 
 

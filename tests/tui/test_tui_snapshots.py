@@ -25,7 +25,8 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
     async def press(pilot: Pilot[None]) -> None:
         for name in names:
             await pilot.press(name)
-            await pilot.app.workers.wait_for_complete()
+            while any(not worker.is_finished for worker in pilot.app.workers):
+                await pilot.pause(0.01)
             await pilot.pause()
 
     return press
