@@ -33,8 +33,8 @@ class Scale:
     keep_layers: int = 24
     general_tokens: int = 12_000
     domain_tokens: int = 20_000
-    dae_tokens: int = 36_000
-    judged_items: int = 4
+    dae_tokens: int = 30_000
+    judged_items: int = 3
     answer_tokens: int = 64
     judge_tokens: int = 64
     exact_items: int | None = None

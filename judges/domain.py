@@ -42,7 +42,7 @@ from kdharness.judges.base import (
 from kdharness.judges.verdicts import read_rating, read_winner
 
 EXACT = "exact"
-SHOP_TOKENS = 96
+SHOP_TOKENS = 64
 FILE_TOKENS = 512
 JUDGED = ("rating", "pair")
 _KEYS = frozenset({
