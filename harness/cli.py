@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "leaderboard": "kdharness.harness.commands_eval:leaderboard_command",
     "compare": "kdharness.harness.commands_eval:compare_command",
     "tradeoff": "kdharness.harness.commands_compare:tradeoff_command",
+    "report": "kdharness.harness.commands_experiment:report_command",
     "judge": "kdharness.harness.commands_eval:judge_group",
     "data": "kdharness.harness.commands_data:data_group",
     "config": "kdharness.harness.commands_data:config_group",

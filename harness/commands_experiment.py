@@ -1,8 +1,9 @@
-"""Commands about experiments: merge, sweep."""
+"""Commands about experiments: merge, sweep, report."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -80,3 +81,44 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, form: str) -> 
     print_table([result.as_dict() for result in results], SWEEP_COLUMNS, form)
     if any(result.status not in DONE for result in results):
         ctx.exit(1)
+
+
+@click.command("report")
+@click.option("--output", type=click.Path(dir_okay=False), default="report.html",
+              show_default=True, help="The HTML file; the Markdown twin is written beside it.")
+@click.option("--title", default="kdharness report", show_default=True)
+@click.option("--question", default="", help="What was to be answered (default: what the "
+              "experiments run here say).")
+@click.option("--general", metavar="BENCH:METRIC", help="The trade-off's general axis.")
+@click.option("--domain", metavar="BENCH:METRIC", help="The trade-off's domain axis.")
+@click.option("--keep", type=click.FloatRange(min=0), default=0.98, show_default=True,
+              metavar="SHARE", help="The share of general that a picked checkpoint must keep.")
+@click.option("--transcripts", default=4, show_default=True, help="How many to show.")
+@click.pass_obj
+def report_command(
+    paths: Paths, output: str, title: str, question: str, general: str | None,
+    domain: str | None, keep: float, transcripts: int,
+) -> None:  # fmt: skip
+    """Write all that is known here as one HTML file and its Markdown twin."""
+    from kdharness.harness.errors import ConfigError
+    from kdharness.harness.report import collect
+    from kdharness.harness.report_blocks import markdown
+    from kdharness.harness.report_html import page
+    from kdharness.harness.store import Store
+
+    target = Path(output)
+    if target.suffix.lower() == ".md":
+        raise ConfigError("the report is HTML, its Markdown twin is written beside it",
+                          where="--output", hint=f"use {target.with_suffix('.html')}")
+    with Store(paths.store) as store:
+        blocks = collect(store, paths, question=question, keep=keep, general=general,
+                         domain=domain, talks=transcripts)  # fmt: skip
+    twin = target.with_suffix(".md")
+    try:
+        target.write_text(page(title, blocks), "utf-8")
+        twin.write_text(markdown(title, blocks), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the report: {error.strerror}", where=output,
+                          hint="name a file in a folder that exists") from error
+    click.echo(str(target))
+    click.echo(str(twin))

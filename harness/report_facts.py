@@ -1,0 +1,104 @@
+"""The report's plain facts: judges, flags, costs, and how to repeat everything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+
+import yaml
+
+from kdharness.harness.leaderboard import LEGEND
+from kdharness.harness.report_blocks import Block, Code, Heading, Paragraph, Table, interval
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run, Score
+
+
+def when(moment: float | None) -> str:
+    """A time of this machine's clock, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) if moment else "–"
+
+
+def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
+    """The report card of every judge that gave a score."""
+    from kdharness.harness.commands_judge import card_rows
+
+    used = sorted({s.judge for s in scores if s.judge != "exact"})
+    if not used:
+        return
+    yield Heading("Judges")
+    cards = store.cards()
+    for judge in used:
+        card = cards.get(judge)
+        if card is None:
+            yield Paragraph(f"{judge}: never checked (kdharness judge check {judge}).")
+            continue
+        verdict = ", ".join(card.get("labels", ())) or "nothing against it"
+        yield Table(("check", "share", "n"), tuple(
+            (row["check"].strip(), interval(row["share"], row.get("low"), row.get("high")),
+             str(row.get("n", "–"))) for row in card_rows(card)
+        ), f"{judge}: {verdict}; checked {when(card.get('created'))}")  # fmt: skip
+
+
+def flags(scores: Sequence[Score]) -> Iterator[Block]:
+    """Every mark on a score, with what it means and where it stands."""
+    where: dict[str, set[str]] = {}
+    for score in scores:
+        for flag in score.flags:
+            where.setdefault(flag, set()).add(f"{score.checkpoint} on {score.bench}")
+    if where:
+        yield Heading("Flags")
+        yield Table(("flag", "what it means", "where"), tuple(
+            (flag, LEGEND.get(flag.split(":")[0].split("=")[0], "–"),
+             ", ".join(sorted(places)[:6]) + (" …" if len(places) > 6 else ""))
+            for flag, places in sorted(where.items())
+        ))  # fmt: skip
+
+
+def costs(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
+    """Time and tokens of each run, and what judges were paid."""
+    yield Heading("Costs")
+    rows = tuple(
+        (run.id, f"{(run.finished or 0) - (run.started or 0):.0f} s"
+         if run.finished and run.started else "–",
+         f"{run.info['tokens']:,}" if "tokens" in run.info else "–")
+        for run in runs
+    )  # fmt: skip
+    if rows:
+        yield Table(("run", "from start to end", "tokens trained"), rows,
+                    "a run that was paused or resumed counts the time between, too")  # fmt: skip
+    spent: dict[str, list[float]] = {}
+    for judgment in store.judgments():
+        if judgment.judge != "exact":
+            total = spent.setdefault(judgment.judge, [0, 0, 0, 0.0])
+            total[0] += 1
+            total[1] += judgment.prompt_tokens
+            total[2] += judgment.tokens
+            total[3] += judgment.usd
+    if spent:
+        yield Table(("judge", "verdicts", "prompt tokens", "reply tokens", "US dollars"), tuple(
+            (judge, f"{t[0]:.0f}", f"{t[1]:,.0f}", f"{t[2]:,.0f}", f"{t[3]:.2f}")
+            for judge, t in sorted(spent.items())
+        ))  # fmt: skip
+
+
+def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterator[Block]:
+    """Versions, and a command with its file for every experiment and every run outside of one."""
+    yield Heading("How to repeat it")
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("kdharness", "torch", "transformers")
+    )
+    yield Paragraph(f"Made with {versions}. Save a text below as a file and give it to the "
+                    "command that it stands under.")  # fmt: skip
+    inside: set[str] = set()
+    for name, text in experiments.items():
+        yield Code(text, f"kdharness sweep {name}.yaml")
+        inside |= {run.id for run in runs if run.id.startswith(f"{name}-")}
+    for run in runs:
+        if run.id in inside:
+            continue
+        # An evaluation's config is taken by `sweep` as its one step.
+        scored = run.method == "eval"
+        values = {"name": "repeat", "steps": {"scores": run.config}} if scored else run.config
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
+        yield Code(text, f"kdharness {'sweep' if scored else 'train'} {run.id}.yaml")
