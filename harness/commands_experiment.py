@@ -50,14 +50,16 @@ def merge_command(
 def sweep_command(ctx: click.Context, config: str, dry_run: bool, form: str) -> None:
     """Run an experiment: several steps that need each other, over a grid or list of settings.
 
+    CONFIG is a file, or the name of an experiment that ships (baselines).
     Finished runs are not repeated, so the same command goes on after a stop. A run that fails
     stops only those that need it; the exit code is then 1.
     """
-    from kdharness.harness.sweep import keep_copy, load_sweep
+    from kdharness.harness.sweep import find_experiment, keep_copy, load_sweep
     from kdharness.harness.sweep_run import DONE, run_sweep, state_of
 
     paths: Paths = ctx.obj
-    sweep, planned = load_sweep(config)
+    file = find_experiment(config)
+    sweep, planned = load_sweep(file)
     states = {one.name: state_of(paths, one) for one in planned}
     if dry_run:
         rows = [
@@ -67,7 +69,7 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, form: str) -> 
         ]  # fmt: skip
         print_table(rows, SWEEP_COLUMNS, form)
         return
-    keep_copy(paths, config, sweep)
+    keep_copy(paths, file, sweep)
     live = sys.stderr.isatty()
 
     def tick(text: str) -> None:

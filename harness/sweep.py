@@ -29,6 +29,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,27 @@ def run_name(prefix: str, step: str, settings: Mapping[str, Any], keys: Sequence
         parts.append(f"{label}{slug}")
     name = "-".join(parts)
     return name if len(name) <= 64 else f"{name[:55]}-{digest(dict(settings))[:8]}"
+
+
+def experiment_names() -> list[str]:
+    """The experiments that ship, such as `baselines`."""
+    folder = resources.files("kdharness.data.experiments")
+    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return sorted(name.removesuffix(".yaml") for name in names)
+
+
+def find_experiment(text: str) -> Path:
+    """The file that `kdharness sweep` was given, by its path or a shipped experiment's name.
+
+    Raises:
+        ConfigError: neither, with the names there are.
+    """
+    if Path(text).exists():
+        return Path(text)
+    if text in experiment_names():
+        return Path(str(resources.files("kdharness.data.experiments").joinpath(f"{text}.yaml")))
+    raise ConfigError(f"no file and no shipped experiment {text!r}",
+                      hint=f"shipped: {', '.join(experiment_names())}")
 
 
 def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:

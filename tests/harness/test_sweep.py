@@ -20,7 +20,13 @@ from kdharness.harness.config import config_hash
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.sweep import Planned, load_sweep, run_name
+from kdharness.harness.sweep import (
+    Planned,
+    experiment_names,
+    find_experiment,
+    load_sweep,
+    run_name,
+)
 from kdharness.harness.types import RunStatus
 
 TRAINER = {"learning_rate": 0.01, "max_steps": 2, "batch_size": 4, "device": "cpu"}
@@ -134,6 +140,20 @@ def test_names_stay_short_and_apart() -> None:
     assert long[0] != long[1] and all(len(name) <= 64 for name in long)
     paths = [run_name("x", "kd", {"teacher": t}, ["teacher"]) for t in ("/a/model", "/b/model")]
     assert paths[0] != paths[1]
+
+
+def test_the_shipped_experiments_can_be_planned() -> None:
+    assert experiment_names() == ["baselines"]
+    _, planned = load_sweep(find_experiment("baselines"))
+    assert len(planned) == 3 * 8 and len({one.name for one in planned}) == len(planned)
+    tokens = {
+        one.config.trainer.max_tokens  # type: ignore[union-attr]
+        for one in planned if one.config.method in ("sft", "kd", "dae")
+    }  # fmt: skip
+    assert len(tokens) == 1, "methods are compared at equal tokens"
+    with pytest.raises(ConfigError, match="no file and no shipped") as told:
+        find_experiment("baseline")
+    assert "baselines" in told.value.hint
 
 
 # ---------------------------------------------------------------- the work

@@ -180,6 +180,23 @@ def test_a_model_keeps_the_precision_of_the_first(paths: Paths, tmp_path: Path) 
     assert {t.dtype for t in merged.values()} == {torch.bfloat16}
 
 
+def test_an_adapter_is_merged_as_the_model_it_makes(paths: Paths, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    a, _ = two_models(tmp_path)
+    torch.manual_seed(0)
+    student = get_peft_model(load_model(str(a), paths, device="cpu"), LoraConfig(
+        r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False,
+    ))  # fmt: skip
+    student.save_pretrained(tmp_path / "lora")
+    make_tokenizer(tmp_path / "lora")
+    train(MergeConfig(reference=str(a), expert=str(tmp_path / "lora"), alphas=[0.5]),
+          job(paths, "half"))  # fmt: skip
+    whole = load_model(str(tmp_path / "lora"), paths, device="cpu").state_dict()
+    wanted = interpolate(load_file(a / "model.safetensors"), whole, 0.5)
+    assert equal(load_file(paths.run("half") / "final" / "model.safetensors"), wanted)
+
+
 def test_models_that_differ_are_refused_with_what_differs(paths: Paths, tmp_path: Path) -> None:
     a, b = two_models(tmp_path)
 
