@@ -21,7 +21,7 @@ CELL = (9, 19)
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SHOTS: dict[str, tuple[tuple[int, int], list[str]]] = {
     "runs": ((80, 24), []),
-    "run": ((120, 40), ["slash", *"kd", "enter", "enter", "wait", "down"]),
+    "run": ((120, 40), ["slash", *"id", "colon", *"dae", "enter", "enter", "wait"]),
     "leaderboard": ((120, 30), ["2", "wait"]),
     "tradeoff": ((120, 40), ["3", "wait"]),
     "compare": ((120, 40), ["4", "wait"]),

@@ -66,6 +66,9 @@ def models_of(config: Mapping[str, Any]) -> str:
         names += [str(name) for name in config.get("imported") or []]
         who = ", ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"
         return f"{who} × {', '.join(map(str, config.get('benches') or []))}"
+    if config.get("method") == "merge":
+        ends = [config.get("reference"), *(config.get("models") or []), config.get("expert")]
+        return " + ".join(model_name(end) for end in ends if end)
     experts = config.get("experts")
     teachers = [config.get("teacher"), config.get("expert")]
     teachers += list(experts.values()) if isinstance(experts, Mapping) else []

@@ -123,12 +123,13 @@ class Actions(App[None]):
         self.in_thread(work, started)
 
     def ask_to_start(
-        self, question: str, known: str, config: Any, plan: Callable[[Paths, Any], list[str]]
-    ) -> None:
+        self, question: str, known: str, config: Any,
+        plan: Callable[[Paths, Any], list[str]] | None,
+    ) -> None:  # fmt: skip
         """Ask, with what is known at once; what takes longer to find out is added as it comes."""
         from kdharness.tui.screens_dialogs import Confirm
 
-        dialog = Confirm(question, f"{known}\n\nlooking what it takes …")
+        dialog = Confirm(question, f"{known}\n\nlooking what it takes …" if plan else known)
 
         def told(lines: list[str]) -> None:
             dialog.tell("\n".join([known, "", *lines]))
@@ -141,7 +142,8 @@ class Actions(App[None]):
                 self.start_run(config)
 
         self.push_screen(dialog, answered)
-        self.in_thread(lambda: plan(self.paths, config), told, group="plan", failed=failed)
+        if plan is not None:
+            self.in_thread(lambda: plan(self.paths, config), told, group="plan", failed=failed)
 
     def is_installed(self, screen: Screen[Any]) -> bool:
         """Whether a screen stays when one leaves it."""

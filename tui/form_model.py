@@ -26,6 +26,7 @@ PICKS = {
     "model": "model", "from": "model", "teacher": "model", "baseline": "model",
     "path": "file", "general": "file", "domain": "file", "chat_template": "file",
     "judge_config": "file", "checkpoints": "checkpoints", "imported": "checkpoints",
+    "reference": "model", "expert": "model", "models": "checkpoints",
     "benches": "benches", "judge": "judges", "experts_from": "checkpoints",
 }  # fmt: skip
 
@@ -85,7 +86,7 @@ def shape_of(annotation: Any) -> Shape:
         inner = _union(args[0])[0]
         if _is_model(inner):
             return Shape("groups", optional, model=inner)
-        return Shape("list", optional)
+        return Shape("numbers" if inner in (int, float) else "list", optional)
     if origin is dict:
         inner = _union(args[1])[0]
         if _is_model(inner):
@@ -205,6 +206,8 @@ def value_of(field: Field, text: str) -> Any:
         return _number(text, whole=field.kind == "integer")
     if field.kind == "flag":
         return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower(), text)
+    if field.kind == "numbers":
+        return [_number(part.strip(), whole=False) for part in text.split(",") if part.strip()]
     if field.kind == "list":
         return [part.strip() for part in text.split(",") if part.strip()]
     if field.kind in ("mixed", "pairs"):

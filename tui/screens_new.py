@@ -26,7 +26,8 @@ from kdharness.tui.widgets_table import Column
 
 METHODS = {"sft": "supervised fine-tuning on the answers",
            "kd": "follow a teacher's distributions and attention",
-           "dae": "domain rows follow an expert, general rows a reference"}  # fmt: skip
+           "dae": "domain rows follow an expert, general rows a reference",
+           "merge": "weights put together; nothing is trained"}  # fmt: skip
 FIRST_PRESETS = ("kd-laptop", "sft-laptop")
 
 
@@ -153,7 +154,8 @@ class NewRunScreen(FormScreen):
             self.harness.complain("mend what is marked first (x goes from one to the next)")
             return
         known = plan_text(config, self.harness.store.runs())
-        self.harness.ask_to_start(f"Start this {config.method} run?", known, config, training)
+        plan = training if config.method != "merge" else None
+        self.harness.ask_to_start(f"Start this {config.method} run?", known, config, plan)
 
 
 def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,8 +173,11 @@ def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def plan_text(config: Any, runs: list[Run]) -> str:
     """What a start would do, in lines."""
     values = config.model_dump(mode="json", by_alias=True)
-    trainer = values["trainer"]
     lines = [models_of(values)]
+    if config.method == "merge":
+        made = ", ".join(config.checkpoints(config.name or "the run's name"))
+        return f"{lines[0]}\n{config.kind}: makes {made}; nothing is trained"
+    trainer = values["trainer"]
     train = ", ".join(source["path"] for source in values["data"]["train"])
     lines.append(f"on {train}, rows cut at {values['data']['max_length']} tokens")
     length = f"{trainer['epochs']:g} epochs"

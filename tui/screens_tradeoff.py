@@ -249,15 +249,12 @@ def merge_curves(checkpoints: Sequence[Checkpoint]) -> list[list[str]]:
     """Names along each WiSE-FT curve: merges of the same parents, by their share."""
     families: dict[tuple[tuple[str, str], ...], list[Checkpoint]] = {}
     for checkpoint in checkpoints:
-        if checkpoint.method == "merge" and checkpoint.parents:
+        if checkpoint.method == "merge" and {"reference", "expert"} <= set(checkpoint.parents):
             families.setdefault(tuple(sorted(checkpoint.parents.items())), []).append(checkpoint)
     names = {checkpoint.id: checkpoint.name for checkpoint in checkpoints}
     lines = []
     for parents, family in families.items():
-        family.sort(key=lambda c: float(c.info.get("share", c.info.get("alpha", 0.5))))
+        family.sort(key=lambda c: float(c.info.get("alpha", 0.5)))
         ends = {role: names.get(parent, parent) for role, parent in parents}
-        first = ends.get("reference") or ends.get("student")
-        last = ends.get("expert")
-        line = [c.name for c in family]
-        lines.append([*([first] if first else []), *line, *([last] if last else [])])
+        lines.append([ends["reference"], *(c.name for c in family), ends["expert"]])
     return lines

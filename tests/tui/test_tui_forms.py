@@ -215,6 +215,27 @@ async def test_the_form_opens_from_a_run_and_shows_yaml_at_80_columns(
         assert isinstance(app.screen, NewRunScreen)
 
 
+async def test_a_merge_is_filled_in_and_started(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press, started: list[Any]
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n", "m", "end", "enter")
+        assert "wise-ft needs a reference and an expert" in shown(app)
+        for name, row_name in (("reference", "kd"), ("expert", "expert")):
+            at(app, name)
+            await press(pilot, "o", "slash", *row_name, "enter", "enter")
+        at(app, "alphas")
+        await type_value(pilot, press, "0.3")
+        assert app.screen.values["alphas"] == [0.3]
+        await press(pilot, "s")
+        text = shown(app)
+        assert "kd + expert" in text and "nothing is trained" in text
+        await press(pilot, "y")
+    assert started[0].method == "merge" and started[0].sources == {
+        "reference": "kd", "expert": "expert"}  # fmt: skip
+
+
 async def test_evaluate_from_a_run_to_a_start(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press, started: list[Any]
 ) -> None:

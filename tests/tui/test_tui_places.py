@@ -92,7 +92,7 @@ async def test_an_export_to_nowhere_is_refused_while_typing(
 def test_merges_are_joined_with_their_ends() -> None:
     def merged(name: str, share: float) -> Checkpoint:
         return Checkpoint(id=name, name=name, method="merge", path="", created=0,
-                          parents={"reference": "r", "expert": "e"}, info={"share": share})
+                          parents={"reference": "r", "expert": "e"}, info={"alpha": share})
 
     ends = [Checkpoint(id=i, name=f"{i}-name", method="sft", path="", created=0) for i in "re"]
     lines = merge_curves([merged("m2", 0.7), *ends, merged("m1", 0.2)])
