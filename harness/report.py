@@ -319,6 +319,12 @@ def _categories(scores: Sequence[Score]) -> Iterator[Block]:
                      for c in categories))
             for name, row in table.items()
         ), title)  # fmt: skip
+        for category in categories:
+            yield Whiskers(f"{bench}, {category} ({judge})", tuple(
+                (name, float(row[category].value or 0.0), row[category].ci_low,
+                 row[category].ci_high)
+                for name, row in table.items() if category in row
+            ))  # fmt: skip
         if len(categories) < 3:
             continue
         values = [s.value for row in table.values() for s in row.values() if s.value is not None]

@@ -9,7 +9,15 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from kdharness.harness.report_blocks import Block, Code, Heading, Paragraph, Table, Talk
+from kdharness.harness.report_blocks import (
+    Block,
+    Code,
+    Heading,
+    Paragraph,
+    Table,
+    Talk,
+    Whiskers,
+)
 from kdharness.harness.report_svg import picture
 from kdharness.harness.tables import safe_text
 
@@ -29,6 +37,7 @@ caption { text-align: left; font-style: italic; padding-bottom: .3rem }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; white-space: pre-wrap;
   overflow-wrap: anywhere; max-height: 26rem; unicode-bidi: plaintext }
 figure { margin: 1rem 0 } figcaption { font-style: italic }
+.small { display: inline-block; width: min(100%, 30rem); vertical-align: top }
 svg { width: 100%; max-width: 46rem; height: auto } svg text { fill: currentColor;
   font: 11px system-ui, sans-serif } .grid { stroke: var(--rule); stroke-width: 1 }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
@@ -75,7 +84,8 @@ def _block(block: Block, places: dict[str, str]) -> str:
         )
         return (f"<h3>{esc(block.title)}</h3><pre>{esc(block.prompt)}</pre>"
                 f'<div class="sides">{sides}</div>')  # fmt: skip
-    return f"<figure><figcaption>{esc(block.title)}</figcaption>{picture(block)}</figure>"
+    kind = ' class="small"' if isinstance(block, Whiskers) else ""
+    return f"<figure{kind}><figcaption>{esc(block.title)}</figcaption>{picture(block)}</figure>"
 
 
 def _table(block: Table) -> str:

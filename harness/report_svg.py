@@ -208,7 +208,7 @@ def whiskers(block: Whiskers) -> str:
 
 def radar(block: Radar) -> str:
     """A spoke a category, a closed line a checkpoint."""
-    middle, reach, centre = WIDTH / 2, 120.0, 160.0
+    middle, reach, centre = WIDTH / 2, 120.0, 164.0
     count = len(block.categories)
 
     def at(place: int, value: float) -> tuple[float, float]:
@@ -227,7 +227,9 @@ def radar(block: Radar) -> str:
         x, y = at(place, block.high)
         parts.append(_line(middle, centre, x, y, 'class="grid"'))
         side = "middle" if abs(x - middle) < 8 else "start" if x > middle else "end"
-        parts.append(_text(middle + (x - middle) * 1.08, centre + (y - centre) * 1.1 + 4,
+        # The topmost name stands clear of the scale's own figure.
+        above = 8 if side == "middle" and y < centre else 0
+        parts.append(_text(middle + (x - middle) * 1.08, centre + (y - centre) * 1.1 + 4 - above,
                            category[:30], side))  # fmt: skip
     for place, (_, values) in enumerate(block.series):
         corners = [at(n, value) for n, value in enumerate(values) if value is not None]

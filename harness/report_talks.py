@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kdharness.harness.config_eval import EvalConfig
-from kdharness.harness.leaderboard import Group, is_lower_better, read_group
+from kdharness.harness.leaderboard import Group, read_group
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.report_blocks import Block, Paragraph, Talk, number
@@ -19,7 +19,7 @@ LONGEST = 3000
 def telling_talks(
     store: Store, paths: Paths, names: tuple[str, str], count: int
 ) -> list[Block]:
-    """Items on which two checkpoints differ most, in turn for and against the second one."""
+    """Items whose figures differ most between two checkpoints, in turn upwards and downwards."""
     first, second = (store.checkpoint(name) for name in names)
     if first is None or second is None:
         return []
@@ -27,7 +27,6 @@ def telling_talks(
     for bench, tables in _means(store, first, second).items():
         shared = sorted(set(tables[0]) & set(tables[1]))
         gaps = sorted(shared, key=lambda item: tables[1][item] - tables[0][item])
-        # In turn: the most gained, the most lost, the next.
         chosen = [item for pair in zip(reversed(gaps), gaps, strict=True) for item in pair]
         chosen = [i for i in dict.fromkeys(chosen) if tables[0][i] != tables[1][i]]
         found += [(bench, item, tables[0][item], tables[1][item]) for item in chosen[:count]]
@@ -78,10 +77,8 @@ def _means(
             continue
         sides = []
         for table in tables:
-            rows = read_group(store, table[key])
-            sign = -1.0 if rows and is_lower_better(rows[0].metric) else 1.0
-            sums = question_sums(rows, "")
-            sides.append({item: sign * v / w for item, (v, w) in sums.items() if w})
+            sums = question_sums(read_group(store, table[key]), "")
+            sides.append({item: v / w for item, (v, w) in sums.items() if w})
         out[key[0]] = (sides[0], sides[1])
     return out
 

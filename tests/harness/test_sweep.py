@@ -195,6 +195,12 @@ def test_an_experiment_end_to_end_and_again(
                       "heldout:general_loss", "--format", "json")  # fmt: skip
     view = json.loads(out)
     assert view["statistics"]["curve"] == ["x-wise-alpha-0.3", "x-wise-alpha-0.6"]
+    page = tmp_path / "report.html"
+    code, _, err = kd("report", "--output", str(page))
+    assert code == 0, err
+    text = page.read_text("utf-8")
+    for words in ("Does it?", "kdharness sweep x.yaml", "x-wise-alpha-0.6", "<svg"):
+        assert words in text, words
     changed = steps(str(tiny_teacher))
     changed["kd"] = {**changed["kd"], "trainer": {**TRAINER, "max_steps": 3}}
     code, _, err = kd("sweep", str(sweep_file(tmp_path, steps=changed)))
