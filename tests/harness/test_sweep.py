@@ -225,6 +225,32 @@ def test_a_failure_stops_only_what_needs_it(
 
 
 @pytest.mark.slow
+def test_ctrl_c_stops_the_run_with_a_checkpoint(
+    kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    some = {"kd": steps(str(tiny_teacher))["kd"]}
+    some["kd"] = {**some["kd"], "trainer": {**TRAINER, "max_steps": 2000}}
+    file = str(sweep_file(tmp_path, steps=some))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdharness.harness.cli", "--home", str(paths.home), "sweep", file],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.time() + 90
+    run = None
+    while time.time() < deadline and (run is None or run.step < 2):
+        time.sleep(0.05)
+        if paths.store.exists():
+            with Store(paths.store) as store:
+                run = store.run("x-kd")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same sweep goes on from there" in err
+    code, out, _ = kd("sweep", file, "--dry-run", "--format", "json")
+    assert code == 0 and json.loads(out)[0]["status"] == "stopped"
+    assert list(paths.run("x-kd").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(
     kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
