@@ -21,12 +21,12 @@ CELL = (9, 19)
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SHOTS: dict[str, tuple[tuple[int, int], list[str]]] = {
     "runs": ((80, 24), []),
-    "run": ((120, 40), ["slash", *"id", "colon", *"dae", "enter", "enter", "wait"]),
-    "leaderboard": ((120, 30), ["2", "wait"]),
-    "tradeoff": ((120, 40), ["3", "wait"]),
-    "compare": ((120, 40), ["4", "wait"]),
-    "transcripts": ((120, 40), ["5", "wait"]),
-    "new-run": ((120, 40), ["n", "wait"]),
+    "run": ((120, 34), ["slash", *"id", "colon", *"dae", "enter", "enter", "wait"]),
+    "leaderboard": ((120, 22), ["2", "wait"]),
+    "tradeoff": ((120, 34), ["3", "wait"]),
+    "compare": ((120, 26), ["4", "wait"]),
+    "transcripts": ((120, 26), ["5", "wait", "d", "wait"]),
+    "new-run": ((120, 36), ["n", "wait"]),
     "evaluate": ((120, 40), ["6", "wait"]),
     "judges": ((80, 24), ["7", "wait"]),
     "assets": ((80, 24), ["8", "wait"]),
@@ -134,10 +134,12 @@ async def shoot(
     app = HarnessApp(Paths(home), **({"clock": clock} if clock else {}))
     async with app.run_test(size=size) as pilot:
         await pilot.pause(0.3)
-        await app.workers.wait_for_complete()
+        while app.busy:
+            await pilot.pause(0.01)
         for key in keys:
             if key == "wait":
-                await app.workers.wait_for_complete()
+                while app.busy:
+                    await pilot.pause(0.01)
                 await pilot.pause(0.2)
             else:
                 await pilot.press(key)
@@ -147,7 +149,7 @@ async def shoot(
         ink = "#d0d0d0" if theme.ansi else str(theme.foreground)
         strips = app.screen._compositor.render_strips()
     target.parent.mkdir(parents=True, exist_ok=True)
-    paint(strips, size, dark, ink).save(target, optimize=True)
+    paint(strips, size, dark, ink).quantize(96).save(target, optimize=True)
 
 
 def main() -> None:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textual.app import App
 from textual.screen import Screen
 
-from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import format_rows
+from kdharness.tui.background import Background
 from kdharness.tui.widgets_table import Listing
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
 PICTURES = (".svg", ".png")
 
 
-class Actions(App[None]):
+class Actions(Background):
     """The app's deeds; screens call them by name."""
 
     paths: Paths
@@ -39,25 +38,6 @@ class Actions(App[None]):
 
         async def action_go(self, place: str) -> None:
             """See the app."""
-
-    # ------------------------------------------------------------ in a thread
-
-    def in_thread(
-        self, work: Callable[[], Any], done: Callable[[Any], Any] | None = None, *,
-        group: str = "deed", failed: Callable[[str], None] | None = None,
-    ) -> None:  # fmt: skip
-        """Do something slow; what the user can mend is told, not raised."""
-
-        def body() -> None:
-            try:
-                result = work()
-            except (KDHarnessError, OSError) as error:
-                self.call_from_thread(failed or self.complain, str(error))
-                return
-            if done is not None:
-                self.call_from_thread(done, result)
-
-        self.run_worker(body, thread=True, group=group, exclusive=False)
 
     def complain(self, message: str) -> None:
         """Say what went wrong."""
@@ -143,7 +123,7 @@ class Actions(App[None]):
 
         self.push_screen(dialog, answered)
         if plan is not None:
-            self.in_thread(lambda: plan(self.paths, config), told, group="plan", failed=failed)
+            self.in_thread(lambda: plan(self.paths, config), told, failed=failed)
 
     def is_installed(self, screen: Screen[Any]) -> bool:
         """Whether a screen stays when one leaves it."""

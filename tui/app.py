@@ -109,16 +109,23 @@ class HarnessApp(Actions):
         """Paint first, then load what is needed to follow the store."""
         if self.settings.problem:
             self.notify(self.settings.problem, severity="warning", timeout=15, markup=False)
-        self.call_after_refresh(
-            self.run_worker, self._load_store, thread=True, group="store", exit_on_error=True
-        )
+        self.call_after_refresh(self._load_store)
 
     def _load_store(self) -> None:
-        """The slow imports, in a thread: keys are answered meanwhile."""
-        importlib.import_module("kdharness.harness.store")
-        self.call_from_thread(self._follow_store)
-        for name in ("launch", "config", "leaderboard"):
-            importlib.import_module(f"kdharness.harness.{name}")
+        """The slow imports, in threads: keys are answered meanwhile."""
+
+        def more() -> None:
+            for name in ("launch", "config", "leaderboard"):
+                importlib.import_module(f"kdharness.harness.{name}")
+
+        def store() -> None:
+            importlib.import_module("kdharness.harness.store")
+
+        def follow(_: None) -> None:
+            self._follow_store()
+            self.in_thread(more)
+
+        self.in_thread(store, follow)
 
     def _follow_store(self) -> None:
         self._counter = self.store.data_version()
@@ -126,7 +133,7 @@ class HarnessApp(Actions):
         self.set_interval(POLL_SECONDS, self.follow)
         if isinstance(self.screen, Place):
             self.screen.seen = self.version
-            self.screen.store_changed()
+            self.screen.while_here(self.screen.store_changed)
 
     def follow(self) -> None:
         """Tell the front screen when the store was written to."""
@@ -137,9 +144,9 @@ class HarnessApp(Actions):
             self.version += 1
             if isinstance(place, Place):
                 place.seen = self.version
-                place.store_changed()
+                place.while_here(place.store_changed)
         if isinstance(place, Place):
-            place.tick()
+            place.while_here(place.tick)
 
     def minute_passed(self) -> bool:
         """Whether the clock shows another minute than at the last call."""

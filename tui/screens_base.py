@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -16,6 +17,7 @@ from kdharness.tui.widgets_table import Listing
 if TYPE_CHECKING:
     from textual.widgets import Input
 
+    from kdharness.harness.store import Store
     from kdharness.tui.app import HarnessApp
 
 
@@ -43,11 +45,38 @@ class Place(Screen[Any]):
         """The screen's own widgets."""
         return ()
 
+    def read(self, work: Callable[[Store], Any], show: Callable[[Any], Any]) -> None:
+        """Read from the store in a thread with a connection of its own, then show it."""
+        path = self.harness.paths.store
+
+        def body() -> Any:
+            from kdharness.harness.store import Store
+
+            with Store(path) as store:
+                return work(store)
+
+        def done(result: Any) -> None:
+            # Through the screen's own queue, which starts when it is mounted.
+            self.call_later(self.while_here, lambda: show(result))
+
+        self.harness.read(f"{self.place}-{id(self)}", body, done)
+
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another screen was in front."""
         if self.seen != self.harness.version:
             self.seen = self.harness.version
-            self.store_changed()
+            self.while_here(self.store_changed)
+
+    def while_here(self, show: Callable[[], Any]) -> None:
+        """Change what is shown, unless the screen is not there yet or is being closed."""
+        if not (self.is_mounted and self.is_attached):
+            return
+        try:
+            show()
+        except NoMatches:
+            # Between the end of its widgets and its own, a screen still gets messages.
+            if self.is_running and not self._pruning and self.app._exit is False:
+                raise
 
     def leave_filter(self) -> bool:
         """Take back what Escape takes back before it leaves the screen; whether there was any."""

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
-from textual import on, work
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.store import Store
 from kdharness.harness.tables import safe_text
 from kdharness.harness.views import config_diff, figure
 from kdharness.tui.comparing import Flip, Line, Table, config_of, differences, flips, tables_of
@@ -22,6 +21,7 @@ from kdharness.tui.widgets_table import Column, Listing, Part, Row
 
 if TYPE_CHECKING:
     from kdharness.harness.scoring import Difference
+    from kdharness.harness.store import Store
 
 LETTERS = "ABCD"
 TABS = (("f", "figures", "Figures"), ("l", "flips", "Flips"), ("g", "config", "Config"))
@@ -99,14 +99,16 @@ class CompareScreen(ListPlace):
         if len(self.names) >= 2:
             self.load(list(self.names))
 
-    @work(thread=True, exclusive=True, group="compare")
     def load(self, names: list[str]) -> None:
         """Bootstrap and sign flips take their time."""
-        with Store(self.harness.paths.store) as store:
+        paths = self.harness.paths
+
+        def work(store: Store) -> tuple[list[Line], dict[str, Table], list[dict[str, Any]]]:
             tables = {name: tables_of(store, name) for name in names}
-            lines = differences(store, self.harness.paths, names, tables)
-            configs = [config_of(store, name) for name in names]
-        self.app.call_from_thread(self.show, names, lines, tables, configs)
+            lines = differences(store, paths, names, tables)
+            return lines, tables, [config_of(store, name) for name in names]
+
+        self.read(work, lambda found: self.show(names, *found))
 
     def show(self, names: list[str], lines: list[Line], tables: dict[str, Table],
              configs: list[dict[str, Any]]) -> None:

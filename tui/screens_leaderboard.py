@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual import on, work
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.leaderboard import LEGEND, leaderboard
-from kdharness.harness.store import Store
 from kdharness.harness.tables import safe_text
 from kdharness.harness.types import Score
 from kdharness.harness.views import figure
@@ -82,12 +81,10 @@ class LeaderboardScreen(ListPlace):
         """New judgments may have come."""
         self.load()
 
-    @work(thread=True, exclusive=True, group="leaderboard")
     def load(self) -> None:
         """Compute what is not cached yet."""
-        with Store(self.harness.paths.store) as store:
-            scores = leaderboard(store, self.harness.paths)
-        self.app.call_from_thread(self.show, scores)
+        paths = self.harness.paths
+        self.read(lambda store: leaderboard(store, paths), self.show)
 
     def show(self, scores: list[Score]) -> None:
         """Show these scores; nothing is repainted when they are the same."""

@@ -221,7 +221,7 @@ class AssetsScreen(ListPlace):
             return {name: assets.status(self.harness.paths, asset, verify=verify)
                     for name, asset in assets.manifest().items()}  # fmt: skip
 
-        self.harness.in_thread(work, self.show, group="assets")
+        self.harness.in_thread(work, self.show)
 
     def show(self, states: dict[str, str]) -> None:
         """Show these states."""
@@ -278,11 +278,13 @@ class AssetsScreen(ListPlace):
         self.states[name] = "pulling …"
         self._rows()
 
+        app, paths = self.harness, self.harness.paths
+
         def say(text: str) -> None:
-            self.app.call_from_thread(self.hear, text)
+            app.call_later(self.hear, text)
 
         def work() -> None:
-            assets.pull(self.harness.paths, name, say=say)
+            assets.pull(paths, name, say=say)
 
         def ended(message: str) -> None:
             self.states[name] = "missing"
@@ -350,7 +352,7 @@ class DoctorScreen(ListPlace):
                 raise ConfigError(done.stderr.strip()[-400:] or "doctor said nothing") from error
             return rows
 
-        self.harness.in_thread(work, self.listing().set_rows, group="doctor")
+        self.harness.in_thread(work, self.listing().set_rows)
 
 
 def run_command(home: Any, *words: str) -> subprocess.CompletedProcess[str]:

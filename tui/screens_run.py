@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
-from textual import on, work
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widget import Widget
@@ -24,6 +24,9 @@ from kdharness.tui.widgets_bars import bar, sparkline
 from kdharness.tui.widgets_chart import CurveChart, Series
 from kdharness.tui.widgets_lines import Line, Lines, text_lines
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
 
 TABS = (("c", "curves", "Curves"), ("g", "log", "Log"), ("f", "config", "Config"),
         ("i", "lineage", "Lineage"))  # fmt: skip
@@ -127,20 +130,20 @@ class RunScreen(Place):
         self._fill_tab()
         self.load()
 
-    @work(thread=True, exclusive=True, group="curves")
     def load(self) -> None:
         """Points that came since the last look."""
-        from kdharness.harness.store import Store
+        runs = [self.run_id, *self.others]
 
-        fresh: list[tuple[str, str, list[tuple[float, float]]]] = []
-        with Store(self.harness.paths.store) as store:
-            for run in [self.run_id, *self.others]:
+        def work(store: Store) -> list[tuple[str, str, list[tuple[float, float]]]]:
+            fresh = []
+            for run in runs:
                 for name in store.curve_names(run):
-                    after = self.book.last_step(run, name)
-                    found = store.curve(run, name, after)
+                    found = store.curve(run, name, self.book.last_step(run, name))
                     points = [(float(s), float("nan") if v is None else v) for s, v in found]
                     fresh.append((run, name, points))
-        self.app.call_from_thread(self.take, fresh)
+            return fresh
+
+        self.read(work, self.take)
 
     def take(self, fresh: list[tuple[str, str, list[tuple[float, float]]]]) -> None:
         """Show new points, if there were any."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
-from textual import on, work
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widget import Widget
@@ -15,7 +15,6 @@ from textual.widgets import Static
 from kdharness.harness.commands_compare import trade_off_view
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.leaderboard import leaderboard
-from kdharness.harness.store import Store
 from kdharness.harness.tables import safe_text
 from kdharness.harness.tradeoff import Axis, Placed, dominated_area
 from kdharness.harness.types import Checkpoint
@@ -24,6 +23,9 @@ from kdharness.tui.boards import is_hidden
 from kdharness.tui.screens_base import ListPlace
 from kdharness.tui.widgets_chart import Mark, Plane, PlaneChart
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
 
 COLUMNS = [
     Column("number", "#", 3, right=True),
@@ -88,24 +90,26 @@ class TradeOffScreen(ListPlace):
         """New scores may have come."""
         self.load()
 
-    @work(thread=True, exclusive=True, group="tradeoff")
     def load(self) -> None:
         """Axes, points and front from the store."""
-        with Store(self.harness.paths.store) as store:
-            labels = dict.fromkeys(
-                f"{s.bench}:{s.metric}" for s in leaderboard(store, self.harness.paths)
+        paths, axes, roles = self.harness.paths, dict(self.axes), dict(self.roles)
+
+        def work(store: Store) -> tuple[View | None, list[str], list[list[str]], str]:
+            labels = list(dict.fromkeys(
+                f"{s.bench}:{s.metric}" for s in leaderboard(store, paths)
                 if not is_hidden(s.metric)
-            )  # fmt: skip
+            ))  # fmt: skip
             merges = merge_curves(store.checkpoints())
             try:
                 view = trade_off_view(
-                    store, self.harness.paths, self.axes["general"], self.axes["domain"],
-                    self.roles["reference"], self.roles["expert"],
+                    store, paths, axes["general"], axes["domain"], roles["reference"],
+                    roles["expert"],
                 )  # fmt: skip
             except ConfigError as error:
-                self.app.call_from_thread(self.show, None, list(labels), merges, str(error))
-                return
-        self.app.call_from_thread(self.show, view, list(labels), merges, "")
+                return None, labels, merges, str(error)
+            return view, labels, merges, ""
+
+        self.read(work, lambda found: self.show(*found))
 
     def show(
         self, view: View | None, labels: list[str], merges: list[list[str]], problem: str

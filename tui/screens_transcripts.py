@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.markup import escape
 from rich.text import Text
-from textual import work
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.store import Store
 from kdharness.harness.tables import safe_text
 from kdharness.harness.views import figure
 from kdharness.tui.screens_base import Place
@@ -31,6 +29,9 @@ from kdharness.tui.transcript import (
 )
 from kdharness.tui.widgets_lines import Lines, text_lines
 from kdharness.tui.widgets_table import Column, Part, Row
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
 
 
 class TranscriptsScreen(Place):
@@ -110,17 +111,17 @@ class TranscriptsScreen(Place):
         self.wanted = exchange.item if exchange else ""
         self.load()
 
-    @work(thread=True, exclusive=True, group="transcripts")
     def load(self) -> None:
         """Answers, verdicts and prompts."""
-        names, bench = self.names, self.bench
-        with Store(self.harness.paths.store) as store:
+        names, wanted, paths = self.names, self.bench, self.harness.paths
+
+        def work(store: Store) -> tuple[list[str], Transcript]:
             benches = benches_of(store, names)
-            if bench not in benches:
-                bench = benches[0] if benches else ""
-            prompts = read_prompts(self.harness.paths, bench)
-            transcript = read_transcript(store, bench, names, prompts)
-        self.app.call_from_thread(self.show, benches, transcript)
+            bench = wanted if wanted in benches else next(iter(benches), "")
+            prompts = read_prompts(paths, bench)
+            return benches, read_transcript(store, bench, names, prompts)
+
+        self.read(work, lambda found: self.show(*found))
 
     def show(self, benches: list[str], transcript: Transcript) -> None:
         """Show what was read."""

@@ -192,8 +192,8 @@ def told() -> Callable[[HarnessApp], str]:
 
 
 async def settle(pilot: Pilot[None]) -> None:
-    """Until no thread works any more; a load that a newer one replaced counts as done."""
-    while any(not worker.is_finished for worker in pilot.app.workers):
+    """Until no thread works any more."""
+    while getattr(pilot.app, "busy", False):
         await pilot.pause(0.01)
     await pilot.pause()
 

@@ -88,7 +88,8 @@ async def test_leaderboard_by_keyboard(filled: Paths, app_on: AppOn, shown: Show
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("2")
-        await app.workers.wait_for_complete()
+        while app.busy:
+            await pilot.pause(0.01)
         await pilot.pause()
         text = shown(app)
         assert "general loss" in text and "├" in text and "●" in text

@@ -351,7 +351,8 @@ async def walk():
     async with app.run_test(size=(120, 40)) as pilot:
         for key in ["2", "3", "4", "5", "6", "7", "8", "1", "n", "escape", "enter"]:
             await pilot.press(key)
-            await app.workers.wait_for_complete()
+            while app.busy:
+                await pilot.pause(0.01)
             await pilot.pause()
 
 asyncio.run(walk())

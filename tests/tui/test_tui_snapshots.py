@@ -25,7 +25,7 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
     async def press(pilot: Pilot[None]) -> None:
         for name in names:
             await pilot.press(name)
-            while any(not worker.is_finished for worker in pilot.app.workers):
+            while getattr(pilot.app, "busy", False):
                 await pilot.pause(0.01)
             await pilot.pause()
 
