@@ -31,10 +31,10 @@ class Scale:
     """How much of everything: trained tokens, layers kept, items scored."""
 
     keep_layers: int = 24
-    general_tokens: int = 12_000
-    domain_tokens: int = 20_000
-    dae_tokens: int = 30_000
-    judged_items: int = 3
+    general_tokens: int = 9_000
+    domain_tokens: int = 18_000
+    dae_tokens: int = 26_000
+    judged_items: int = 2
     answer_tokens: int = 64
     judge_tokens: int = 64
     exact_items: int | None = None
