@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from textual._path import CSSPathType
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
@@ -28,6 +29,7 @@ class Place(Screen[Any]):
     title_text: ClassVar[str] = ""
     about: ClassVar[str] = ""
     AUTO_FOCUS = None
+    CSS_PATH: ClassVar[CSSPathType | None] = "screens.tcss"
     seen: int = -1
 
     @property

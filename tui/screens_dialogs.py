@@ -22,6 +22,7 @@ from kdharness.tui.widgets_table import CellOf, Column, Listing, Part, Row, plai
 class Confirm(ModalScreen[bool]):
     """Yes or no; Enter says neither, so that nothing is stopped by accident."""
 
+    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", id="dialog.yes"),
         Binding("n,escape,q", "answer(False)", "No", id="dialog.no"),
@@ -57,6 +58,7 @@ class Confirm(ModalScreen[bool]):
 class Ask(ModalScreen[str | None]):
     """One line to type; `check` says what is wrong with it, as one types."""
 
+    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="dialog.cancel"),
     ]
@@ -95,6 +97,7 @@ class Ask(ModalScreen[str | None]):
 class Choose(ModalScreen[list[str] | None]):
     """One row of a list, or several marked with space; `/` narrows it by typing."""
 
+    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Cancel", id="dialog.cancel"),
         Binding("space", "mark", "Mark", id="dialog.mark"),
@@ -195,6 +198,7 @@ FILE_COLUMNS = [Column("name", "name", 20, grow=1), Column("size", "size", 9, ri
 class PickFile(ModalScreen[str | None]):
     """A file or folder: walk with the arrows, or type a path."""
 
+    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="dialog.cancel"),
         Binding("left,backspace", "up", "Folder above", id="dialog.up"),

@@ -19,6 +19,7 @@ KeyLine = tuple[str, str, str]
 class TextDialog(ModalScreen[None]):
     """A page of text over the screen."""
 
+    CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,f1,enter", "dismiss(None)", "Close", id="dialog.close"),
     ]

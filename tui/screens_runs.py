@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
+from textual._path import CSSPathType
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
@@ -43,6 +44,7 @@ COLUMNS = [
 class RunsScreen(ListPlace):
     """Every run, newest first."""
 
+    CSS_PATH: ClassVar[CSSPathType | None] = None
     place = "runs"
     title_text = "Runs"
     about = (
