@@ -212,6 +212,8 @@ def press() -> Callable[..., Awaitable[None]]:
         await settle(pilot)
         for key in keys:
             await pilot.press(key)
-            await settle(pilot)
+            if pilot.app.busy:  # type: ignore[attr-defined]
+                await settle(pilot)
+        await pilot.pause()
 
     return press_keys

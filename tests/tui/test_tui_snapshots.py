@@ -27,7 +27,7 @@ def keys(*names: str) -> Callable[[Pilot[None]], Any]:
             await pilot.press(name)
             while getattr(pilot.app, "busy", False):
                 await pilot.pause(0.01)
-            await pilot.pause()
+        await pilot.pause()
 
     return press
 
