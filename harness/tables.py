@@ -21,9 +21,9 @@ _KEEP = frozenset("\n\t")
 def safe_text(text: str, limit: int | None = None) -> str:
     """Text that cannot drive a terminal: controls and formats become visible escapes.
 
-    Covers C0 and C1 controls (ANSI, OSC 8 and 52), bidi overrides, zero-width characters and
-    lone surrogates. Newlines and tabs stay. Beyond `limit` characters the rest is counted. At
-    most eight combining marks are kept on one character.
+    Covers line and paragraph separators, C0 and C1 controls (ANSI, OSC 8 and 52), bidi
+    overrides, zero-width characters and lone surrogates. Newlines and tabs stay. Beyond `limit`
+    characters the rest is counted. At most eight combining marks are kept on one character.
     """
     rest = ""
     if limit is not None and len(text) > limit:
@@ -38,7 +38,7 @@ def safe_text(text: str, limit: int | None = None) -> str:
         marks = marks + 1 if kind in {"Mn", "Me"} else 0
         if marks > 8:
             continue
-        if char in _KEEP or kind[0] != "C":
+        if char in _KEEP or (kind[0] != "C" and kind not in {"Zl", "Zp"}):
             out.append(char)
         else:
             code = ord(char)

@@ -128,6 +128,8 @@ class HarnessApp(Actions):
         self.in_thread(store, follow)
 
     def _follow_store(self) -> None:
+        if not self.screen_stack:
+            return
         self._counter = self.store.data_version()
         self.version += 1
         self.set_interval(POLL_SECONDS, self.follow)
@@ -136,7 +138,12 @@ class HarnessApp(Actions):
             self.screen.while_here(self.screen.store_changed)
 
     def follow(self) -> None:
-        """Tell the front screen when the store was written to."""
+        """Tell the front screen when the store was written to.
+
+        The timer may fire once more after a quitting app has taken its screens down.
+        """
+        if not self.screen_stack:
+            return
         counter = self.store.data_version()
         place = self.screen
         if counter != self._counter:

@@ -16,7 +16,7 @@ from kdharness.harness.tables import FORMATS, cell, format_rows, safe_text
 HOSTILE = [
     "\x1b[31mred\x1b[0m", "\x1b]8;;http://x\x07link\x1b]8;;\x07", "\x1b]52;c;aGk=\x07",
     "a\u202egnirts", "zero\u200bwidth", "nul\x00", "bell\x07", "\x9b31m", "\ud800",
-    "e" + "\u0301" * 500,
+    "e" + "\u0301" * 500, "two\u2028lines\u2029here",
 ]  # fmt: skip
 
 
@@ -24,6 +24,7 @@ HOSTILE = [
 def test_nothing_hostile_reaches_the_terminal(text: str) -> None:
     shown = safe_text(text)
     assert not any(unicodedata.category(c)[0] == "C" for c in shown)
+    assert len(shown.splitlines()) == 1
     assert len(shown) < 60
 
 

@@ -150,3 +150,13 @@ def test_the_app_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_late_tick_finds_no_screen_and_does_nothing(home: Paths, app_on: AppOn) -> None:
+    """The poll timer can fire after a quitting app has taken its screens down."""
+    app = app_on(home)
+    async with app.run_test(size=(80, 24)):
+        pass
+    assert not app.screen_stack
+    app.follow()
+    app._follow_store()
