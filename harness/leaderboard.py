@@ -27,7 +27,7 @@ __all__ = [
     "rank_ranges", "read_group", "score_rows", "unresolved",
 ]  # fmt: skip
 
-SCORING_VERSION = "1"
+SCORING_VERSION = "2"
 """Part of every cache key: raise it when a formula changes."""
 
 LOWER_IS_BETTER = ("_loss", "_kl")

@@ -59,7 +59,8 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
         key = (row.item, row.turn, row.metric, row.order, row.baseline)
         if row.status == OK or key not in kept or kept[key].status != OK:
             kept[key] = row
-    return list(kept.values())
+    # Sums of floats depend on their order: figures must not, on which verdict came first.
+    return [kept[key] for key in sorted(kept)]
 
 
 @dataclass(frozen=True)

@@ -106,14 +106,16 @@ class TranscriptsScreen(Place):
             self.load()
 
     def store_changed(self) -> None:
-        """New answers may have come; the item stays."""
+        """New answers may have come; the item stays, also one that is still being opened."""
         exchange = self.exchange
-        self.wanted = exchange.item if exchange else ""
+        if not self.wanted and exchange is not None:
+            self.wanted = exchange.item
         self.load()
 
     def load(self) -> None:
         """Answers, verdicts and prompts."""
-        names, wanted, paths = self.names, self.bench, self.harness.paths
+        self.asked += 1
+        names, wanted, paths, asked = self.names, self.bench, self.harness.paths, self.asked
 
         def work(store: Store) -> tuple[list[str], Transcript]:
             benches = benches_of(store, names)
@@ -121,11 +123,11 @@ class TranscriptsScreen(Place):
             prompts = read_prompts(paths, bench)
             return benches, read_transcript(store, bench, names, prompts)
 
-        self.read(work, lambda found: self.show(*found))
+        self.read(work, lambda found: self.show(asked, *found))
 
-    def show(self, benches: list[str], transcript: Transcript) -> None:
-        """Show what was read."""
-        if transcript.names != self.names:
+    def show(self, asked: int, benches: list[str], transcript: Transcript) -> None:
+        """Show what was read, unless something else has been asked for since."""
+        if asked != self.asked:
             return
         self.benches, self.bench = benches, transcript.bench
         same = self.transcript == transcript and not self.wanted

@@ -386,3 +386,18 @@ async def test_a_tiny_terminal_does_no_harm(filled: Paths, app_on: AppOn, press:
             await press(pilot, key)
         await pilot.resize_terminal(100, 30)
         await pilot.pause()
+
+
+async def test_a_change_of_the_store_does_not_lose_the_item_being_opened(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "5")
+        screen = app.screen
+        assert isinstance(screen, TranscriptsScreen) and len(screen.transcript.exchanges) > 2
+        item = screen.transcript.exchanges[2].item
+        screen.open(*screen.names, screen.bench, item)
+        screen.store_changed()
+        await press(pilot)
+        assert screen.exchange is not None and screen.exchange.item == item
