@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +60,14 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
         key = (row.item, row.turn, row.metric, row.order, row.baseline)
         if row.status == OK or key not in kept or kept[key].status != OK:
             kept[key] = row
-    # Sums of floats depend on their order: figures must not, on which verdict came first.
-    return [kept[key] for key in sorted(kept)]
+    # Figures must not depend on which verdict came first: sums of floats do on their order, and
+    # so do the folds of the length control, which upstream cuts in the data set's order.
+    return [kept[key] for key in sorted(kept, key=lambda key: (_place(key[0]), key[1:]))]
+
+
+def _place(item: str) -> tuple[int, str]:
+    """Sorts numbered items by number, which is their place in the benchmark, before others."""
+    return (int(item), item) if item.isdecimal() else (sys.maxsize, item)
 
 
 @dataclass(frozen=True)

@@ -204,9 +204,9 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
     with Store(Paths(tmp_path / "other").store) as store:
         import_alpaca_eval(store, written[1])
         found = values(store)
-    assert {k: found[k] for k in ("win_rate", "n_wins", "avg_length")} == {
-        k: wanted[k] for k in ("win_rate", "n_wins", "avg_length")
-    }
+    assert (found["n_wins"], found["avg_length"]) == (wanted["n_wins"], wanted["avg_length"])
+    # The stand-in instructions have other ids once imported: another order, another last digit.
+    assert found["win_rate"] == pytest.approx(wanted["win_rate"], rel=1e-12)
 
 
 def test_a_model_card_says_what_is_known(

@@ -149,6 +149,11 @@ def test_each_thing_counts_once() -> None:
     assert [(r.item, r.value) for r in counted_once(rows)] == [("1", 8.0), ("2", None)]
 
 
+def test_rows_come_in_the_benchmarks_order_whichever_verdict_was_first() -> None:
+    rows = from_judgments([rating("c", item, 5.0) for item in (100, 9, 81, 10)])
+    assert [row.item for row in counted_once(rows)] == ["9", "10", "81", "100"]
+
+
 def test_panels_mean_median_majority() -> None:
     judges = {
         name: from_judgments([rating("c", item, value) for item, value in enumerate(values)])
