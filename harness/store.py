@@ -383,6 +383,25 @@ class Store:
             [checkpoint, bench, revision, judge],
         ).fetchall()
 
+    def judge_spending(self, checkpoint: str | None = None) -> list[dict[str, Any]]:
+        """judge, calls, prompt_tokens, tokens and usd of what judges were asked.
+
+        Only what was asked from here counts: not exact metrics, verdicts made elsewhere, the
+        other side of a pair's one call, a reply that was paid for under another revision, or an
+        item that was settled without asking.
+        """
+        where = "AND checkpoint = ?" if checkpoint is not None else ""
+        return list(self.db.query(
+            "SELECT judge, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
+            "SUM(tokens) AS tokens, SUM(usd) AS usd FROM judgments "
+            f"WHERE judge != 'exact' AND judge NOT LIKE 'imported:%' {where} "
+            "AND json_extract(info, '$.mirrored') IS NULL "
+            "AND json_extract(info, '$.copied') IS NULL "
+            "AND (raw != '' OR error != '' OR prompt_tokens + tokens > 0) "
+            "GROUP BY judge ORDER BY judge",
+            [checkpoint] if checkpoint is not None else [],
+        ))  # fmt: skip
+
     def set_bench_note(
         self, bench: str, revision: str, info: dict[str, Any], checkpoint: str = ""
     ) -> None:
