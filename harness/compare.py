@@ -1,28 +1,51 @@
 """Checkpoints against a first one: paired differences over the items that both answered.
 
 Pairing takes out what items have in common, which is most of their spread: differences are told
-apart that two intervals side by side would hide.
+apart that two intervals side by side would hide. Commands, report and screens all read this one
+list, so that none of them can call a winner that another does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.leaderboard import Group, is_lower_better, leaderboard, read_group
 from kdharness.harness.paths import Paths
 from kdharness.harness.score_rows import Row, question_sums
-from kdharness.harness.scoring import Difference, holm, paired_difference
 from kdharness.harness.store import Store
-from kdharness.harness.types import Score
+from kdharness.harness.types import Checkpoint, Score
+
+if TYPE_CHECKING:
+    from kdharness.harness.scoring import Difference
 
 Key = tuple[str, str, str]
+"""(benchmark, revision, judge)"""
+Table = dict[Key, list[Row]]
 COLUMNS = (
     "bench", "metric", "judge", "base", "base_value", "other", "other_value", "difference",
     "ci_low", "ci_high", "p", "p_holm", "n", "n_needed", "verdict",
 )  # fmt: skip
 LEVEL = 0.05
+NOT_TOLD = "not told apart"
+_BOOKKEEPING = frozenset({
+    "standard_error", "lc_standard_error", "avg_length", "discrete_win_rate",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Side:
+    """A checkpoint with all its judgments."""
+
+    checkpoint: Checkpoint
+    table: Table
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.checkpoint.name
 
 
 @dataclass(frozen=True)
@@ -38,13 +61,25 @@ class Compared:
     other_value: float
     gap: Difference
     p_holm: float = 1.0
+    revision: str = ""
+
+    @property
+    def lean(self) -> str:
+        """`better` or `worse` where the interval leaves zero out, before any correction."""
+        if self.gap.low > 0:
+            return "worse" if is_lower_better(self.metric) else "better"
+        if self.gap.high < 0:
+            return "better" if is_lower_better(self.metric) else "worse"
+        return ""
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `not told apart` after Holm's correction."""
-        if self.p_holm >= LEVEL:
-            return "not told apart"
-        return "better" if (self.gap.value > 0) != is_lower_better(self.metric) else "worse"
+        """`better` or `worse` where the interval leaves zero out *and* p holds after Holm.
+
+        The two are different tests (a bootstrap and sign flips), and with few questions each
+        can pass where the other does not: a winner is called where both agree.
+        """
+        return (self.lean or NOT_TOLD) if self.p_holm < LEVEL else NOT_TOLD
 
     def as_dict(self) -> dict[str, object]:
         """A row of `compare`."""
@@ -53,15 +88,22 @@ class Compared:
             "base_value": self.base_value, "other": self.other, "other_value": self.other_value,
             "difference": self.gap.value, "ci_low": self.gap.low, "ci_high": self.gap.high,
             "p": self.gap.p, "p_holm": self.p_holm, "n": self.gap.n,
-            "n_needed": self.gap.n_needed, "verdict": self.verdict,
+            "n_needed": self.gap.n_needed, "verdict": self.verdict, "revision": self.revision,
         }  # fmt: skip
 
 
-def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[Compared]:
-    """Every figure that is a mean over items, of each checkpoint against the first.
+def is_bookkeeping(metric: str) -> bool:
+    """Whether a figure counts or accompanies others: nobody is better or worse in it."""
+    return metric in _BOOKKEEPING or metric.startswith(("n_", "agreement_"))
 
-    Figures whose rows do not add up to them (a length-controlled rate, a panel) are left out.
-    Holm's correction runs over all that is compared: many categories make false alarms.
+
+def sides_of(
+    store: Store, names: Sequence[str], benches: Collection[str] = ()
+) -> list[Side]:
+    """The checkpoints of these names, ids or paths, with their judgments.
+
+    Args:
+        benches: only judgments on these benchmarks; by default all.
 
     Raises:
         ConfigError: fewer than two names, or one that is not stored.
@@ -74,35 +116,69 @@ def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list
         if checkpoint is None:
             raise ConfigError(f"no checkpoint named {name!r}", hint="see kdharness leaderboard")
         found.append(checkpoint)
-    tables = [_table(store, checkpoint.id) for checkpoint in found]
-    base, *others = found
+    tables: dict[str, Table] = {checkpoint.id: {} for checkpoint in found}
+    for group in (Group(**row) for row in store.judgment_groups()):
+        if group.checkpoint in tables and (not benches or group.bench in benches):
+            key = (group.bench, group.revision, group.judge)
+            tables[group.checkpoint][key] = read_group(store, group)
+    return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in found]
+
+
+def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[Compared]:
+    """Every figure that is a mean over items, of each checkpoint against the first.
+
+    Raises:
+        ConfigError: fewer than two names, or one that is not stored.
+    """
+    return compare_sides(store, paths, sides_of(store, names))
+
+
+def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> list[Compared]:
+    """Every figure that is a mean over items, of each side against the first.
+
+    Figures whose rows do not add up to them (a length-controlled rate, a panel) are left out.
+    """
+    from kdharness.harness.scoring import paired_difference
+
+    base, *others = sides
     compared: list[Compared] = []
-    for score in leaderboard(store, paths, checkpoints=[base.id], panels=False):
-        matched = _rows_of(tables[0], score)
+    for score in leaderboard(store, paths, checkpoints=[base.checkpoint.id], panels=False):
+        if score.value is None or is_bookkeeping(score.metric):
+            continue
+        matched = _rows_of(base.table, score, score.value)
         if matched is None:
             continue
         key, sums = matched
-        for other, table in zip(others, tables[1:], strict=True):
-            if key not in table:
+        for other in others:
+            if key not in other.table:
                 continue
-            theirs = question_sums(table[key], score.metric)
+            theirs = question_sums(other.table[key], score.metric)
             gap = paired_difference(theirs, sums)
             if gap is not None:
                 compared.append(
                     Compared(score.bench, score.metric, score.judge, base.name, other.name,
-                             _mean(sums), _mean(theirs), gap)
+                             score.value, _mean(theirs), gap, revision=key[1])
                 )  # fmt: skip
-    adjusted = holm([one.gap.p for one in compared])
-    return [replace(one, p_holm=p) for one, p in zip(compared, adjusted, strict=True)]
+    return _corrected(compared)
 
 
-def _table(store: Store, checkpoint: str) -> dict[Key, list[Row]]:
-    """(bench, revision, judge) -> rows of one checkpoint."""
-    return {
-        (group.bench, group.revision, group.judge): read_group(store, group)
-        for group in (Group(**row) for row in store.judgment_groups())
-        if group.checkpoint == checkpoint
-    }
+def _corrected(compared: Sequence[Compared]) -> list[Compared]:
+    """Holm's correction over all that is compared on one benchmark under one judge.
+
+    Many categories and many checkpoints make false alarms, so they count together. Benchmarks
+    are questions of their own: what else was measured must not change what one of them says.
+    """
+    from kdharness.harness.scoring import holm
+
+    families: dict[tuple[str, str], list[int]] = {}
+    for place, one in enumerate(compared):
+        families.setdefault((one.bench, one.judge), []).append(place)
+    found = list(compared)
+    for places in families.values():
+        adjusted = holm([compared[place].gap.p for place in places])
+        for place, p in zip(places, adjusted, strict=True):
+            found[place] = replace(compared[place], p_holm=p)
+    return found
 
 
 def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
@@ -110,13 +186,15 @@ def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
 
 
 def _rows_of(
-    table: Mapping[Key, list[Row]], score: Score
+    table: Table, score: Score, value: float
 ) -> tuple[Key, dict[str, tuple[float, float]]] | None:
-    """The group whose rows' mean is this score, with its sums by question."""
+    """The group whose rows' mean is this score's value, with its sums by question."""
     for key, rows in table.items():
-        if (key[0], key[2]) != (score.bench, score.judge) or score.value is None:
+        if (key[0], key[2]) != (score.bench, score.judge):
             continue
         sums = question_sums(rows, score.metric)
-        if sums and abs(_mean(sums) - score.value) <= 1e-6 * max(1.0, abs(score.value)):
+        if not sum(weight for _, weight in sums.values()):
+            continue
+        if abs(_mean(sums) - value) <= 1e-6 * max(1.0, abs(value)):
             return key, sums
     return None

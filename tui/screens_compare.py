@@ -11,20 +11,25 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.compare import Compared
+from kdharness.harness.costs import TITLES
+from kdharness.harness.side_by_side import Flip, flips
 from kdharness.harness.tables import safe_text
-from kdharness.harness.views import config_diff, figure
-from kdharness.tui.comparing import Flip, Line, Table, config_of, differences, flips, tables_of
+from kdharness.harness.views import figure
+from kdharness.tui.comparing import Line, Seen, look
 from kdharness.tui.form_model import text_of
 from kdharness.tui.screens_base import ListPlace
 from kdharness.tui.widgets_bars import interval_text
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
 
 if TYPE_CHECKING:
-    from kdharness.harness.scoring import Difference
     from kdharness.harness.store import Store
 
 LETTERS = "ABCD"
-TABS = (("f", "figures", "Figures"), ("l", "flips", "Flips"), ("g", "config", "Config"))
+TABS = (
+    ("f", "figures", "Figures"), ("l", "flips", "Flips"), ("g", "config", "Config"),
+    ("o", "cost", "Cost"),
+)  # fmt: skip
 
 
 class CompareScreen(ListPlace):
@@ -35,14 +40,17 @@ class CompareScreen(ListPlace):
     about = (
         "A is the base. Each figure shows the paired difference to A on the items both answered, "
         "with its 95 % interval drawn about zero: ▲ better, ▼ worse, ≈ not told apart, △ ▽ no "
-        "longer told apart once p is corrected for the benchmark's number of figures (Holm). "
+        "longer told apart once p is corrected for all figures of the benchmark that are compared "
+        "here (Holm). "
         "[ and ] choose which other checkpoint is drawn. l lists the items whose verdict "
-        "moved, Enter reads their answers; g shows what differs in the configs; u lays the "
-        "curves over each other."
+        "moved, Enter reads their answers; g shows what differs in the configs; o what each cost, "
+        "with all that it came from; u lays the curves over each other."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
-        *(Binding(key, f"tab('{name}')", title, id=f"compare.{name}") for key, name, title in TABS),
+        # The bar below has no room for a fourth page at 80 columns; the line above names it, too.
+        *(Binding(key, f"tab('{name}')", title, id=f"compare.{name}", show=name != "cost")
+          for key, name, title in TABS),
         Binding("u", "curves", "Curves", id="compare.curves"),
         Binding("right_square_bracket", "other(1)", "Next", key_display="]", show=False,
                 id="compare.next"),
@@ -53,9 +61,7 @@ class CompareScreen(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
-        self.lines: list[Line] = []
-        self.tables: dict[str, Table] = {}
-        self.configs: list[dict[str, Any]] = []
+        self.found = Seen()
         self.other = 0
         self.tab = "figures"
         self.scale: dict[str, float] = {}
@@ -88,7 +94,7 @@ class CompareScreen(ListPlace):
         """Compare these."""
         self.names = list(names)[:4]
         self.other = 0
-        self.lines, self.tables = [], {}
+        self.found = Seen()
         if len(self.names) >= 2:
             self.listing().empty = "pairing the judgments …"
             self.load(list(self.names))
@@ -103,18 +109,15 @@ class CompareScreen(ListPlace):
         """Bootstrap and sign flips take their time."""
         paths = self.harness.paths
 
-        def work(store: Store) -> tuple[list[Line], dict[str, Table], list[dict[str, Any]]]:
-            tables = {name: tables_of(store, name) for name in names}
-            lines = differences(store, paths, names, tables)
-            return lines, tables, [config_of(store, name) for name in names]
+        def work(store: Store) -> Seen:
+            return look(store, paths, names)
 
-        self.read(work, lambda found: self.show(names, *found))
+        self.read(work, lambda found: self.show(names, found))
 
-    def show(self, names: list[str], lines: list[Line], tables: dict[str, Table],
-             configs: list[dict[str, Any]]) -> None:
+    def show(self, names: list[str], found: Seen) -> None:
         """Show what was found, if it is still what is asked for."""
         if names == self.names:
-            self.lines, self.tables, self.configs = lines, tables, configs
+            self.found = found
             self.listing().empty = "nothing that both were judged on"
             self._fill()
 
@@ -140,6 +143,7 @@ class CompareScreen(ListPlace):
         self.query_one("#what", Static).update(text)
         columns, rows = {
             "figures": self._figures, "flips": self._flips, "config": self._config,
+            "cost": self._cost,
         }[self.tab]()  # fmt: skip
         listing.set_columns(columns)
         listing.sort_key = None
@@ -150,21 +154,23 @@ class CompareScreen(ListPlace):
     def _figures(self) -> tuple[list[Column], list[dict[str, Any]]]:
         rows = []
         self.scale = {}
-        for line in self.lines:
-            gap = line.differences.get(self.chosen)
+        for line in self.found.lines:
+            pair = line.others.get(self.chosen)
+            gap = pair.gap if pair else None
             row: dict[str, Any] = {
-                "id": f"{line.bench}:{line.metric}:{line.judge}", "bench": line.bench,
+                "id": f"{line.bench}:{line.metric}:{line.judge}:{line.revision}",
+                "bench": line.bench,
                 "metric": line.metric.removeprefix("category:"), "base": line.value,
                 "line": line, "difference": gap.value if gap else None,
-                "p": line.adjusted.get(self.chosen),
+                "p": pair.p_holm if pair else None,
             }  # fmt: skip
             if gap:
                 reach = max(abs(gap.low), abs(gap.high))
                 kind = f"{line.bench}:{line.judge}"
                 self.scale[kind] = max(self.scale.get(kind, 0.0), reach)
             for letter, name in zip(LETTERS[1:], self.names[1:], strict=False):
-                found = line.differences.get(name)
-                row[letter] = found.value if found else None
+                found = line.others.get(name)
+                row[letter] = found.gap.value if found else None
             rows.append(row)
         columns = [
             Column("bench", "benchmark", 10, leave=2), Column("metric", "figure", 14, grow=1),
@@ -177,13 +183,13 @@ class CompareScreen(ListPlace):
         return columns, rows
 
     def _found_flips(self) -> list[Flip]:
-        if not self.tables or self.chosen not in self.tables:
+        if len(self.found.sides) <= 1 + self.other:
             return []
-        return flips(self.tables[self.names[0]], self.tables[self.chosen])
+        return flips(self.found.sides[0].table, self.found.sides[1 + self.other].table)
 
     def _flips(self) -> tuple[list[Column], list[dict[str, Any]]]:
         rows = [
-            {"id": f"{f.bench}:{f.judge}:{f.item}", "bench": f.bench, "item": f.item,
+            {"id": f"{f.bench}:{f.judge}:{f.item}:{f.metric}", "bench": f.bench, "item": f.item,
              "category": f.category, "first": f.first, "second": f.second,
              "move": f.second - f.first, "flip": f.flipped, "judge": f.judge}
             for f in self._found_flips()
@@ -198,13 +204,26 @@ class CompareScreen(ListPlace):
         return columns, rows
 
     def _config(self) -> tuple[list[Column], list[dict[str, Any]]]:
-        rows = []
-        for name, values in config_diff(*self.configs) if self.configs else []:
-            row = {"id": name, "field": name}
-            for letter, value in zip(LETTERS, values, strict=False):
-                row[letter] = text_of(value) if value is not None else "–"
-            rows.append(row)
-        columns = [Column("field", "field", 24, grow=1), *(
+        return self._beside("field", [
+            (name, [text_of(value) if value is not None else "–" for value in values])
+            for name, values in self.found.settings
+        ])  # fmt: skip
+
+    def _cost(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        texts = [cost.texts() for cost in self.found.costs]
+        return self._beside("cost", [
+            (title, [one[key] for one in texts]) for key, title in TITLES.items()
+        ] if texts else [])  # fmt: skip
+
+    def _beside(
+        self, title: str, found: Sequence[tuple[str, Sequence[str]]]
+    ) -> tuple[list[Column], list[dict[str, Any]]]:
+        """A column a checkpoint, a row a field."""
+        rows = [
+            {"id": name, "field": name, **dict(zip(LETTERS, values, strict=False))}
+            for name, values in found
+        ]
+        columns = [Column("field", title, 24, grow=1), *(
             Column(letter, f"{letter} {name}", 14, grow=1)
             for letter, name in zip(LETTERS, self.names, strict=False)
         )]  # fmt: skip
@@ -217,8 +236,8 @@ class CompareScreen(ListPlace):
         if key == "bar":
             return self._bar(row, width)
         if key == "n":
-            gap = row["line"].differences.get(self.chosen)
-            return [(str(gap.n) if gap else "", "dim")]
+            pair = row["line"].others.get(self.chosen)
+            return [(str(pair.gap.n) if pair else "", "dim")]
         if key == "p":
             text = "" if value is None else f"{value:.3f}" if value >= 0.0005 else "<.001"
             return [(text, "dim")]
@@ -232,12 +251,13 @@ class CompareScreen(ListPlace):
 
     def _bar(self, row: Row, width: int) -> list[Part]:
         line: Line = row["line"]
-        gap = line.differences.get(self.chosen)
-        if gap is None:
+        pair = line.others.get(self.chosen)
+        if pair is None:
             return [("", "")]
+        gap = pair.gap
         reach = self.scale.get(f"{line.bench}:{line.judge}") or 1.0
         text = interval_text(gap.low, gap.value, gap.high, -reach, reach, width - 2, zero=0.0)
-        mark, role = verdict(line, gap, line.adjusted.get(self.chosen))
+        mark, role = verdict(pair)
         return [(text, role), (f" {mark}", role)]
 
     def _tell(self, row: Row | None) -> None:
@@ -246,11 +266,11 @@ class CompareScreen(ListPlace):
         if row is None or self.tab != "figures":
             return
         line: Line = row["line"]
-        gap = line.differences.get(self.chosen)
-        if gap is None:
+        pair = line.others.get(self.chosen)
+        if pair is None:
             more.update("")
             return
-        mark, _ = verdict(line, gap, line.adjusted.get(self.chosen))
+        gap, (mark, _) = pair.gap, verdict(pair)
         words = {"▲": "better", "▼": "worse", "≈": "not told apart", "△": "perhaps better",
                  "▽": "perhaps worse"}[mark]  # fmt: skip
         need = f"; telling a difference of this size takes {gap.n_needed:,} items" if (
@@ -270,7 +290,7 @@ class CompareScreen(ListPlace):
     @on(Listing.Selected, "#list")
     async def _open(self, event: Listing.Selected) -> None:
         row = event.row
-        if row is not None and self.tab != "config":
+        if row is not None and self.tab in ("figures", "flips"):
             item = str(row["item"]) if self.tab == "flips" else ""
             await self.harness.open_transcripts(self.names[0], self.chosen, str(row["bench"]), item)
 
@@ -307,11 +327,11 @@ class CompareScreen(ListPlace):
             self.notify("none of them was trained here", timeout=3, markup=False)
 
 
-def verdict(line: Line, gap: Difference, adjusted: float | None) -> tuple[str, str]:
+def verdict(pair: Compared) -> tuple[str, str]:
     """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
-    if gap.low <= 0 <= gap.high:
+    if not pair.lean:
         return "≈", "dim"
-    better = (gap.low > 0) != line.lower_is_better
-    if adjusted is not None and adjusted >= 0.05:
+    better = pair.lean == "better"
+    if pair.verdict != pair.lean:
         return ("△" if better else "▽"), "dim"
     return ("▲", "good") if better else ("▼", "bad")

@@ -117,6 +117,10 @@ async def test_compare_marked_checkpoints_down_to_an_answer(
         assert screen.chosen != first
         await press(pilot, "g")
         assert "method" in shown(app)
+        await press(pilot, "o")
+        assert "FLOPs with ancestors" in shown(app) and "judge calls" in shown(app)
+        await press(pilot, "enter")
+        assert app.screen is screen  # a cost has no answer to read
         await press(pilot, "l")
         listing = screen.listing()
         assert listing.rows and listing.rows[0]["flip"]

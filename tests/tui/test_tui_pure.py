@@ -14,10 +14,11 @@ from rich.cells import cell_len
 from kdharness.harness.config import CONFIGS, load_config, parse_config, preset_names, preset_text
 from kdharness.harness.paths import Paths
 from kdharness.harness.published import PAPER_ROWS, paper_scores
+from kdharness.harness.side_by_side import flips
 from kdharness.harness.store import Store
 from kdharness.harness.views import config_diff, downsample, figure, models_of, smooth
 from kdharness.tui.canvas import Canvas, Scale, tick_text, ticks
-from kdharness.tui.comparing import differences, flips, tables_of
+from kdharness.tui.comparing import look
 from kdharness.tui.curves import CurveBook
 from kdharness.tui.form_model import (
     MISSING,
@@ -179,15 +180,13 @@ def test_a_stored_config_comes_back_short() -> None:
 
 def test_differences_pair_items_and_leave_out_what_cannot_be_paired(filled: Paths) -> None:
     with Store(filled.store) as store:
-        names = ["sft", "kd", "expert"]
-        tables = {name: tables_of(store, name) for name in names}
-        lines = differences(store, filled, names, tables)
-    found = {(line.bench, line.metric): line for line in lines}
-    loss = found["heldout", "domain_loss"]
-    assert loss.lower_is_better and loss.differences["expert"].high < 0
-    assert loss.adjusted["kd"] >= loss.differences["kd"].p
-    assert found["mt-bench", "score"].differences["kd"].n == 7  # q6 of sft cannot be read
-    moved = flips(tables["sft"], tables["expert"])
+        found = look(store, filled, ["sft", "kd", "expert"])
+    lines = {(line.bench, line.metric): line.others for line in found.lines}
+    loss = lines["heldout", "domain_loss"]
+    assert loss["expert"].verdict == "better" and loss["expert"].gap.high < 0
+    assert loss["kd"].p_holm >= loss["kd"].gap.p
+    assert lines["mt-bench", "score"]["kd"].gap.n == 7  # q6 of sft cannot be read
+    moved = flips(found.sides[0].table, found.sides[2].table)
     assert moved and all(f.bench != "heldout" for f in moved)
     assert [f.flipped for f in moved] == sorted((f.flipped for f in moved), reverse=True)
 
