@@ -28,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "pause": "kdharness.harness.commands_run:pause_command",
     "resume": "kdharness.harness.commands_run:resume_command",
     "leaderboard": "kdharness.harness.commands_eval:leaderboard_command",
-    "compare": "kdharness.harness.commands_eval:compare_command",
+    "compare": "kdharness.harness.commands_compare:compare_command",
     "tradeoff": "kdharness.harness.commands_compare:tradeoff_command",
     "report": "kdharness.harness.commands_experiment:report_command",
     "judge": "kdharness.harness.commands_eval:judge_group",

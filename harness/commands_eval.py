@@ -16,7 +16,6 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS, print_table
 
 __all__ = [
-    "compare_command",
     "eval_command",
     "export_group",
     "import_group",
@@ -324,9 +323,9 @@ def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
 
 def is_headline(metric: str) -> bool:
     """Whether a figure belongs into a table that is read by eye."""
-    return not metric.startswith(("category:", "n_", "agreement_")) and metric not in {
-        "standard_error", "lc_standard_error", "avg_length", "discrete_win_rate",
-    }  # fmt: skip
+    from kdharness.harness.compare import is_bookkeeping
+
+    return not metric.startswith("category:") and not is_bookkeeping(metric)
 
 
 def ranked(scores: Sequence[Any]) -> list[Any]:
@@ -341,35 +340,3 @@ def ranked(scores: Sequence[Any]) -> list[Any]:
         return (score.bench, order[score.metric], score.judge, value is None, signed or 0.0)
 
     return sorted(scores, key=key)
-
-
-@click.command("compare")
-@click.argument("checkpoints", nargs=-1, required=True)
-@click.option("--bench", multiple=True, help="Only these benchmarks.")
-@click.option("--metric", multiple=True, help="Only these metrics.")
-@click.option("--all", "everything", is_flag=True, help="Categories too (JSON always has them).")
-@format_option
-@click.pass_obj
-def compare_command(
-    paths: Paths, checkpoints: tuple[str, ...], bench: tuple[str, ...], metric: tuple[str, ...],
-    everything: bool, form: str,
-) -> None:  # fmt: skip
-    """Paired differences of each checkpoint to the first, on the items that both answered."""
-    from kdharness.harness.compare import COLUMNS, compare_all
-    from kdharness.harness.config_eval import bench_name
-    from kdharness.harness.store import Store
-
-    with Store(paths.store) as store:
-        found = compare_all(store, paths, checkpoints)
-    wanted = {bench_name(name) for name in split(bench)}
-    rows = [
-        one.as_dict()
-        for one in found
-        if (not wanted or one.bench in wanted)
-        and (not metric or one.metric in split(metric))
-        and (everything or metric or form in ("json", "csv") or is_headline(one.metric))
-    ]
-    print_table(rows, COLUMNS, form)
-    if form == "table" and rows:
-        click.echo("  p_holm: corrected for all that is compared here; n_needed: items it would "
-                   "take to tell a difference of this size (80 % power)", err=True)  # fmt: skip
