@@ -71,7 +71,7 @@ def collect(
     blocks += _categories(scores)
     blocks += judges(store, scores)
     blocks += flags(scores)
-    blocks += costs(store, runs)
+    blocks += costs(store, runs, scores)
     names = _two_to_show(view, scores)
     if names:
         blocks += [Heading("Telling transcripts"), *telling_talks(store, paths, names, talks)]
@@ -300,7 +300,7 @@ def _differences(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterato
         yield Heading("Differences from the reference")
         yield Table(("checkpoint", "bench", "metric", "difference", "p (Holm)", "verdict"), rows,
                     f"paired with {reference} over the questions both answered; p is corrected "
-                    "for all comparisons, categories included")  # fmt: skip
+                    "for all comparisons on the same benchmark, categories included")  # fmt: skip
 
 
 def _categories(scores: Sequence[Score]) -> Iterator[Block]:

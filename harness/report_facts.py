@@ -8,6 +8,7 @@ from importlib import metadata
 
 import yaml
 
+from kdharness.harness.costs import TITLES, costs_of
 from kdharness.harness.leaderboard import LEGEND
 from kdharness.harness.report_blocks import Block, Code, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
@@ -55,30 +56,30 @@ def flags(scores: Sequence[Score]) -> Iterator[Block]:
         ))  # fmt: skip
 
 
-def costs(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
-    """Time and tokens of each run, and what judges were paid."""
+def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterator[Block]:
+    """What each checkpoint cost with all that it came from, each run's time, and the judges."""
     yield Heading("Costs")
+    judged = {score.checkpoint for score in scores}
+    shown = [one for one in store.checkpoints() if one.run or one.name in judged]
+    if shown:
+        yield Table(("checkpoint", *TITLES.values()), tuple(
+            (cost.checkpoint, *(cost.texts()[key] for key in TITLES))
+            for cost in costs_of(store, shown)
+        ), "FLOPs with ancestors: its own training and those of its start, teacher, expert and "
+           "reference, each run once; ≥: some have no figure")  # fmt: skip
     rows = tuple(
-        (run.id, f"{(run.finished or 0) - (run.started or 0):.0f} s"
-         if run.finished and run.started else "–",
-         f"{run.info['tokens']:,}" if "tokens" in run.info else "–")
-        for run in runs
+        (run.id, f"{run.finished - run.started:.0f} s")
+        for run in runs if run.finished and run.started
     )  # fmt: skip
     if rows:
-        yield Table(("run", "from start to end", "tokens trained"), rows,
+        yield Table(("run", "from start to end"), rows,
                     "a run that was paused or resumed counts the time between, too")  # fmt: skip
-    spent: dict[str, list[float]] = {}
-    for judgment in store.judgments():
-        if judgment.judge != "exact":
-            total = spent.setdefault(judgment.judge, [0, 0, 0, 0.0])
-            total[0] += 1
-            total[1] += judgment.prompt_tokens
-            total[2] += judgment.tokens
-            total[3] += judgment.usd
+    spent = store.judge_spending()
     if spent:
-        yield Table(("judge", "verdicts", "prompt tokens", "reply tokens", "US dollars"), tuple(
-            (judge, f"{t[0]:.0f}", f"{t[1]:,.0f}", f"{t[2]:,.0f}", f"{t[3]:.2f}")
-            for judge, t in sorted(spent.items())
+        yield Table(("judge", "calls", "prompt tokens", "reply tokens", "US dollars"), tuple(
+            (row["judge"], f"{row['calls']:,}", f"{row['prompt_tokens']:,}",
+             f"{row['tokens']:,}", f"{row['usd']:.2f}")
+            for row in spent
         ))  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def fill(paths: Paths, text: str = "a plain answer") -> None:
             store.add_progress(name, points=[("loss", s, 3 - s / 9, 1.0) for s in range(1, 9)])
             store.add_checkpoint(Checkpoint(
                 id=ids[name], name=name, method=METHODS[name], path="", created=float(n), run=name,
-                parents=parents, info={"alpha": 0.5} if name == "wise" else {},
+                parents=parents, info={"alpha": 0.5} if name == "wise" else {"flops": 2e12},
             ))  # fmt: skip
             for bench, mean, spread, judge in (
                 ("mt-bench", general, 0.1, "openai:judge"), ("shop", domain, 0.1, "exact"),
@@ -138,6 +138,17 @@ def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
                       "a plain answer dae", "kdharness train"):  # fmt: skip
             assert words in text, words
         assert re.search(r"most domain with at least 0\.98 of general: dae", text)
+
+
+def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
+    fill(paths)
+    _, twin = report(paths, tmp_path)
+    rows: dict[str, list[str]] = {}
+    for line in twin.split("## Costs")[1].split("## ")[0].splitlines():
+        name, *cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+        rows.setdefault(name, cells)
+    assert rows["dae"][:3] == ["1,234", "2e12", "6e12"] and rows["wise"][:3] == ["0", "0", "4e12"]
+    assert rows["dae"][4:] == ["40", "0.40"] and rows["openai:judge"][0] == "160"
 
 
 def test_the_page_is_whole_and_needs_nothing_else(paths: Paths, tmp_path: Path) -> None:
