@@ -39,6 +39,11 @@ class Row:
         """Positions that learn something."""
         return sum(label != IGNORE for label in self.labels[1:])
 
+    @property
+    def label_places(self) -> list[int]:
+        """How many tokens each labelled position sees, itself included."""
+        return [seen for seen, label in enumerate(self.labels[1:], 1) if label != IGNORE]
+
 
 @dataclass
 class Report:

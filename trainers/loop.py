@@ -21,6 +21,7 @@ from kdharness.harness.paths import Paths
 from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import load_chats, set_chat_template
 from kdharness.trainers.distill import DistillTrainer, Method
+from kdharness.trainers.flops import training_flops
 from kdharness.trainers.setting import Setting, TrainConfig
 from kdharness.trainers.student import make_student
 from kdharness.trainers.watch import Watcher
@@ -50,6 +51,8 @@ def train(
     set_seed(config.seed)
     setting = _prepare(config, job, teacher)
     method, parents = build(setting)
+    # Before any wrapper shards the models: then they no longer show their whole shapes.
+    flops = training_flops(setting, method)
     trainer, watcher = _make_trainer(setting, method)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     if checkpoint is not None:
@@ -68,6 +71,7 @@ def train(
     info = {
         "tokens": setting.plan.tokens,
         "labelled": setting.plan.labelled,
+        "flops": flops,
         "padding_share": round(setting.plan.padding_share, 4),
         "data": setting.train.fingerprint,
         "shares": setting.plan.share,

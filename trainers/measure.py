@@ -6,7 +6,6 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -132,62 +131,3 @@ def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 4)
         fast()
         ratios.append((between - began) / (time.perf_counter() - between))
     return statistics.median(ratios)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the arithmetic of a decoder needs: `body` are its parameters without embeddings and
-    head."""
-
-    body: int
-    layers: int
-    heads: int
-    head_size: int
-    hidden: int
-    vocab: int
-
-
-def shape_of(model: Any) -> Shape:
-    """The shape of a causal LM; of a mixture, the parameters that one token meets."""
-    from kdharness.harness.heads import causal_model
-
-    causal = causal_model(model)
-    config = causal.config.get_text_config()
-    embeddings = causal.get_input_embeddings().weight
-    head = causal.get_output_embeddings().weight
-    outside = {id(embeddings), id(head)}
-    body = 0
-    for name, value in causal.named_parameters():
-        if id(value) in outside or "lora_" in name:
-            continue
-        share = 1.0
-        if ".experts." in name:
-            experts = getattr(config, "num_local_experts", None) or config.num_experts
-            share = config.num_experts_per_tok / experts
-        body += int(value.numel() * share)
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return Shape(body, config.num_hidden_layers, heads, size, config.hidden_size, head.shape[0])
-
-
-def floor_flops(
-    student: Shape, teacher: Shape | None, *, rows: int, width: int, labelled: int,
-    lora: bool = False, checkpointing: bool = False,
-) -> float:  # fmt: skip
-    """What one step cannot do without (METHOD.md section 4).
-
-    Full fine-tuning 6 · P_s + 2 · P_t a position, LoRA 4 · P_s + 2 · P_t, one more 2 · P_s with
-    gradient checkpointing; attention products; heads at labelled positions only.
-    """
-    positions = rows * width
-    scores = 4.0 * rows * width**2
-    times = (2 if lora else 3) + bool(checkpointing)
-    total = 2.0 * times * student.body * positions
-    attention = scores * student.layers * student.heads * student.head_size
-    total += attention * (3.5 + bool(checkpointing))
-    total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
-    if teacher is not None:
-        total += 2.0 * teacher.body * positions
-        total += scores * teacher.layers * teacher.heads * teacher.head_size
-        total += 2.0 * teacher.vocab * teacher.hidden * labelled
-    return total

@@ -20,14 +20,9 @@ from kdharness.harness.heads import causal_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.attention import AttentionTape, listen
 from kdharness.trainers.distill import Step, attach_loss
+from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
 from kdharness.trainers.losses import Mix, labelled_positions, next_tokens
-from kdharness.trainers.measure import (
-    count_flops,
-    floor_flops,
-    peak_bytes,
-    seconds,
-    shape_of,
-)
+from kdharness.trainers.measure import count_flops, peak_bytes, seconds
 from kdharness.trainers.plain import plain_dae, plain_kd, plain_sft
 from kdharness.trainers.teachers import OnlineTeacher, Segment, route
 
@@ -147,11 +142,9 @@ def check(models: Models, method: str, mix: Mix, attention_weight: float) -> Cas
 
 
 def _attention_loss_flops(models: Models) -> float:
-    """The attention loss itself: scores of both sides twice, and two gradient products."""
-    student, mask = shape_of(models.student), labelled_positions(models.batch["labels"])
-    per_row = 2.0 * student.heads * student.head_size * 6
+    mask = labelled_positions(models.batch["labels"])
     keys = sum(float(row.nonzero().sum() + row.sum()) for row in mask)
-    return per_row * keys * len(models.layers)
+    return attention_loss_flops(shape_of(models.student), len(models.layers), keys)
 
 
 def _note(loss: float, grad: float, flops: float) -> str:

@@ -20,14 +20,9 @@ import torch
 from kdharness.harness.heads import causal_model
 from kdharness.trainers.attention import listen
 from kdharness.trainers.distill import attach_loss
+from kdharness.trainers.flops import floor_flops, shape_of
 from kdharness.trainers.losses import Mix, labelled_positions
-from kdharness.trainers.measure import (
-    count_flops,
-    floor_flops,
-    peak_bytes,
-    shape_of,
-    time_ratio,
-)
+from kdharness.trainers.measure import count_flops, peak_bytes, time_ratio
 from kdharness.trainers.plain import plain_dae, plain_kd
 from kdharness.trainers.selfcheck import Models, fused_step, random_batch, tiny_model
 

@@ -13,7 +13,8 @@ import yaml
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.trainers import losses, selfcheck
-from kdharness.trainers.measure import LiveBytes, count_flops, floor_flops, peak_bytes, shape_of
+from kdharness.trainers.flops import floor_flops, shape_of
+from kdharness.trainers.measure import LiveBytes, count_flops, peak_bytes
 from kdharness.trainers.plain import plain_dae, plain_kd, plain_sft
 
 

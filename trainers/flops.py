@@ -1,0 +1,127 @@
+"""What a training costs in FLOPs, by arithmetic alone (METHOD.md section 4).
+
+Full fine-tuning 6 · P_s + 2 · P_t a position, LoRA 4 · P_s + 2 · P_t, one more 2 · P_s with
+gradient checkpointing; attention products; heads at labelled positions only. Padding counts: it is
+computed. `selfcheck` and the tests hold the real steps against this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.trainers.distill import Method
+from kdharness.trainers.setting import Setting
+from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the arithmetic of a decoder needs: `body` are its parameters without embeddings, head
+    and adapter."""
+
+    body: int
+    layers: int
+    heads: int
+    head_size: int
+    hidden: int
+    vocab: int
+    adapter: int = 0
+
+
+def shape_of(model: Any) -> Shape:
+    """The shape of a causal LM; of a mixture, the parameters that one token meets."""
+    from kdharness.harness.heads import causal_model
+
+    causal = causal_model(model)
+    config = causal.config.get_text_config()
+    embeddings = causal.get_input_embeddings().weight
+    head = causal.get_output_embeddings().weight
+    outside = {id(embeddings), id(head)}
+    body = adapter = 0
+    for name, value in causal.named_parameters():
+        if id(value) in outside:
+            continue
+        if "lora_" in name:
+            adapter += value.numel()
+            continue
+        share = 1.0
+        if ".experts." in name:
+            experts = getattr(config, "num_local_experts", None) or config.num_experts
+            share = config.num_experts_per_tok / experts
+        # Two 4-bit weights stand in one number.
+        packed = 2 if type(value).__name__ == "Params4bit" else 1
+        body += int(value.numel() * packed * share)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Shape(body, config.num_hidden_layers, heads, size, config.hidden_size, head.shape[0],
+                 adapter)  # fmt: skip
+
+
+def floor_flops(
+    student: Shape, teacher: Shape | None, *, rows: int, width: int, labelled: int,
+    lora: bool = False, checkpointing: bool = False,
+) -> float:  # fmt: skip
+    """What one step of `rows` x `width` positions cannot do without."""
+    times = (2 if lora else 3) + bool(checkpointing)
+    total = 2.0 * times * student.body * rows * width
+    # An adapter's own weights do get gradients.
+    total += 2.0 * (3 + bool(checkpointing)) * student.adapter * rows * width
+    # The backward of attention multiplies five times where its forward multiplies twice.
+    total += _scores(student, rows, width) * (3.5 + bool(checkpointing))
+    total += 2.0 * (2 if lora else 3) * student.vocab * student.hidden * labelled
+    if teacher is not None:
+        total += forward_flops(teacher, rows=rows, width=width, labelled=labelled)
+    return total
+
+
+def forward_flops(shape: Shape, *, rows: int, width: int, labelled: int) -> float:
+    """A frozen model's pass over a batch, its head at labelled positions."""
+    body = 2.0 * shape.body * rows * width
+    return body + _scores(shape, rows, width) + 2.0 * shape.vocab * shape.hidden * labelled
+
+
+def _scores(shape: Shape, rows: int, width: int) -> float:
+    return 4.0 * rows * width**2 * shape.layers * shape.heads * shape.head_size
+
+
+def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
+    """The attention loss: scores of both sides twice, and two gradient products.
+
+    Args:
+        layers: mapped layers.
+        keys: over all labelled positions, how many keys each of them sees.
+    """
+    return 2.0 * student.heads * student.head_size * 6 * keys * layers
+
+
+def training_flops(setting: Setting, method: Method) -> float:
+    """A whole training, all processes together. A cached teacher is free: it does not run.
+
+    Each row costs the forward of its own teacher, on the micro-batch's rows that follow it.
+    """
+    student = shape_of(setting.student)
+    shapes = {
+        setting.kinds[number]: shape_of(teacher.model)
+        for number, teacher in method.teachers.items()
+        if isinstance(teacher, (OnlineTeacher, AdapterTeacher))
+    }
+    spec, lora = setting.config.trainer, setting.config.student.lora is not None
+    one_for_all = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
+    total = 0.0
+    for batch in setting.plan.batches:
+        rows = [setting.train.rows[index] for index in batch]
+        total += floor_flops(
+            student, one_for_all, rows=len(rows), width=max(map(len, rows)),
+            labelled=sum(row.labelled for row in rows), lora=lora,
+            checkpointing=spec.gradient_checkpointing,
+        )  # fmt: skip
+        for kind, shape in {} if one_for_all else shapes.items():
+            mine = [row for row in rows if row.kind == kind]
+            if mine:
+                total += forward_flops(shape, rows=len(mine), width=max(map(len, mine)),
+                                       labelled=sum(row.labelled for row in mine))  # fmt: skip
+        if method.attention_weight and method.layers:
+            keys = float(sum(sum(row.label_places) for row in rows))
+            total += attention_loss_flops(student, len(method.layers), keys)
+    return total
