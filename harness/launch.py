@@ -45,7 +45,8 @@ def process_started(pid: int) -> float | None:
 def is_alive(run: Run) -> bool:
     """Whether the run's worker still works."""
     if run.pid is None:
-        return run.status is RunStatus.STARTING and time.time() - run.created < STALE_SECONDS
+        last = max(run.created, run.heartbeat or 0)
+        return run.status is RunStatus.STARTING and time.time() - last < STALE_SECONDS
     if run.host and run.host != socket.gethostname():
         return time.time() - (run.heartbeat or 0) < STALE_SECONDS
     began = process_started(run.pid)
@@ -213,13 +214,16 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             return run
         if status.is_live:
             raise RunError(f"{run_id} is already running")
-        if status is RunStatus.FINISHED and run.method != "eval":
+        if status is RunStatus.FINISHED and run.method not in ("eval", "sweep"):
             raise RunError(f"{run_id} is finished; there is nothing to resume")
-        store.take_requests(run_id)
-        store.update_run(
-            run_id, status=RunStatus.STARTING.value, pid=None, created=run.created, error="",
+        # Two processes may want to go on with it at once: one gets it, or it would run twice.
+        claimed = store.claim_run(
+            run, status=RunStatus.STARTING.value, pid=None, heartbeat=time.time(), error="",
             host=socket.gethostname(),
-        )
+        )  # fmt: skip
+        if not claimed:
+            raise RunError(f"{run_id} is already running: it was just resumed elsewhere")
+        store.take_requests(run_id)
         accelerate = run.info.get("accelerate")
         return _spawn(paths, store, run_id, accelerate, resume=True, timeout=timeout)
 

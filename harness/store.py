@@ -155,6 +155,18 @@ class Store:
         assignments = ", ".join(f'"{name}" = ?' for name in values)
         self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
 
+    def claim_run(self, run: Run, **changes: Any) -> bool:
+        """Change columns of a run if it still is as it was read; whether it was.
+
+        Of two processes that would start a worker for the same run, one gets it.
+        """
+        assignments = ", ".join(f'"{name}" = ?' for name in changes)
+        return self._write(
+            f"UPDATE runs SET {assignments} "
+            "WHERE id = ? AND status = ? AND pid IS ? AND heartbeat IS ?",
+            [*changes.values(), run.id, run.status.value, run.pid, run.heartbeat],
+        ) == 1  # fmt: skip
+
     def run(self, run_id: str) -> Run | None:
         """One run by its id."""
         rows = self._rows(Run, "SELECT * FROM runs WHERE id = ?", [run_id])
