@@ -45,17 +45,22 @@ def merge_command(
 @click.command("sweep")
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="List the runs and how they stand; start nothing.")
+@click.option("--detach", is_flag=True,
+              help="Carry it out in a process of its own, and print that run's name.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table")
 @click.pass_context
-def sweep_command(ctx: click.Context, config: str, dry_run: bool, form: str) -> None:
+def sweep_command(
+    ctx: click.Context, config: str, dry_run: bool, detach: bool, form: str
+) -> None:
     """Run an experiment: several steps that need each other, over a grid or list of settings.
 
     CONFIG is a file, or the name of an experiment that ships (baselines).
     Finished runs are not repeated, so the same command goes on after a stop. A run that fails
-    stops only those that need it; the exit code is then 1.
+    stops only those that need it; the exit code is then 1. With --detach it is a run itself, to
+    be followed, stopped and resumed as any other (kdharness runs, logs, stop, resume).
     """
     from kdharness.harness.sweep import find_experiment, keep_copy, load_sweep
-    from kdharness.harness.sweep_run import DONE, run_sweep, state_of
+    from kdharness.harness.sweep_run import DONE, prepare, run_sweep, state_of
 
     paths: Paths = ctx.obj
     file = find_experiment(config)
@@ -69,6 +74,11 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, form: str) -> 
         ]  # fmt: skip
         print_table(rows, SWEEP_COLUMNS, form)
         return
+    if detach:
+        from kdharness.harness.sweep_worker import start_sweep
+
+        click.echo(start_sweep(paths, file).id)
+        return
     keep_copy(paths, file, sweep)
     live = sys.stderr.isatty()
 
@@ -79,6 +89,7 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, form: str) -> 
     def say(text: str) -> None:
         click.echo(("\r\x1b[K" if live else "") + safe_text(text), err=True)
 
+    prepare(paths, sweep, say)
     results = run_sweep(paths, planned, say, tick)
     print_table([result.as_dict() for result in results], SWEEP_COLUMNS, form)
     if any(result.status not in DONE for result in results):

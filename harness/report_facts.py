@@ -96,7 +96,8 @@ def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterat
         yield Code(text, f"kdharness sweep {name}.yaml")
         inside |= {run.id for run in runs if run.id.startswith(f"{name}-")}
     for run in runs:
-        if run.id in inside:
+        # The run that carries out an experiment is repeated by the experiment's own file.
+        if run.id in inside or run.method == "sweep":
             continue
         # An evaluation's config is taken by `sweep` as its one step.
         scored = run.method == "eval"

@@ -26,34 +26,32 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kdharness.harness.config import (
     AnyConfig,
-    absolute_paths,
     describe_errors,
     parse_config,
-    preset_text,
     set_field,
 )
 from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.sweep_steps import MODEL_FIELDS, Step, in_order, read_step
 from kdharness.harness.types import digest
 
-MODEL_FIELDS = frozenset({
-    "student", "teacher", "reference", "expert", "models", "model", "from", "experts_from",
-    "checkpoints", "baseline",
-})  # fmt: skip
 Vary = dict[str, Any]
+MOST_COMBINATIONS = 10_000
+"""A grid of more is a slip of the pen, and would fill the memory before it could be listed."""
 
 
 class SweepConfig(BaseModel):
@@ -61,6 +59,7 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    method: Literal["sweep"] = "sweep"
     name: str = Field(..., pattern=r"^[\w-]{1,32}$", title="Name", description=(
         "What every run's name begins with."))
     question: str = Field("", title="Question", description="What the experiment is to answer.")
@@ -69,6 +68,8 @@ class SweepConfig(BaseModel):
         "for what must be finished first (steps named as models are needed anyway)."))
     vary: Vary | list[Vary] = Field(default_factory=dict, title="Vary", description=(
         "Field -> values: every combination. A list of such mappings: each of them in turn."))
+    assets: list[str] = Field(default_factory=list, title="Assets", description=(
+        "Models and benchmarks to fetch before anything starts (`kdharness data list`)."))
 
     @field_validator("steps")
     @classmethod
@@ -90,14 +91,13 @@ class Planned:
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Step:
-    values: dict[str, Any]
-    needs: tuple[str, ...]
-
-
-def load_sweep(path: str | Path) -> tuple[SweepConfig, list[Planned]]:
+def load_sweep(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> tuple[SweepConfig, list[Planned]]:
     """Read an experiment and work out all of its runs, in an order in which they can run.
+
+    Args:
+        overrides: `a.b=value`, put into the file's values first.
 
     Raises:
         ConfigError: no such file, broken YAML, a step or field that is wrong (named by step).
@@ -116,6 +116,8 @@ def load_sweep(path: str | Path) -> tuple[SweepConfig, list[Planned]]:
     if not isinstance(raw, dict):
         raise ConfigError("an experiment is a mapping with name and steps", where=str(path))
     raw.setdefault("name", re.sub(r"[^\w-]", "-", file.stem)[:32])
+    for override in overrides:
+        set_field(raw, override)
     try:
         sweep = SweepConfig.model_validate(raw)
     except ValidationError as error:
@@ -123,13 +125,26 @@ def load_sweep(path: str | Path) -> tuple[SweepConfig, list[Planned]]:
     return sweep, plan_sweep(sweep, file.resolve().parent, str(path))
 
 
+def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConfig:
+    """The experiment with files and presets written into its steps: it needs no other file.
+
+    It is what a worker is given: the files may be changed or gone before it has come to them.
+    """
+    steps: dict[str, Any] = {}
+    for name, raw in sweep.steps.items():
+        step = read_step(name, raw, list(sweep.steps), base, where)
+        steps[name] = {**step.values, "needs": list(step.needs)} if step.needs else step.values
+    return sweep.model_copy(update={"steps": steps})
+
+
 # ---------------------------------------------------------------- steps
 
 
 def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Planned]:
     """Every run, each once, dependencies first."""
-    steps = {name: _read_step(name, raw, sweep, base, where) for name, raw in sweep.steps.items()}
-    order = _in_order(steps, where)
+    names = list(sweep.steps)
+    steps = {name: read_step(name, raw, names, base, where) for name, raw in sweep.steps.items()}
+    order = in_order(steps, where)
     combinations = list(_combinations(sweep.vary, where))
     keys = list(dict.fromkeys(key for one in combinations for key in one))
     own = {key: _steps_of(key, steps, combinations, where) for key in keys}
@@ -142,71 +157,6 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
     return list(planned.values())
 
 
-def _read_step(
-    name: str, raw: Any, sweep: SweepConfig, base: Path, where: str
-) -> _Step:
-    """A step's config as plain data, started from a file or preset where it names one."""
-    place = f"{where}: steps.{name}"
-    values = {"config": raw} if isinstance(raw, str) else copy.deepcopy(raw)
-    if not isinstance(values, dict):
-        raise ConfigError("a step is a run config or the path of one", where=place)
-    needs = values.pop("needs", [])
-    file, preset = values.pop("config", None), values.pop("preset", None)
-    start: dict[str, Any] = {}
-    if file is not None:
-        path = base / str(file)
-        try:
-            start = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {file}: {error}", where=place) from error
-        start = absolute_paths(start, path.resolve().parent)
-    elif preset is not None:
-        start = yaml.safe_load(preset_text(str(preset)))
-    values = _over(start, absolute_paths(values, base))
-    values.pop("name", None)
-    listed = [needs] if isinstance(needs, str) else list(needs)
-    unknown = [need for need in listed if need not in sweep.steps]
-    if unknown:
-        raise ConfigError(f"needs {unknown[0]}, which is no step", where=place,
-                          hint=f"steps: {', '.join(sweep.steps)}")  # fmt: skip
-    found = {text for text in _model_names(values) if text in sweep.steps and text != name}
-    wanted = [step for step in sweep.steps if step in found or step in listed]
-    return _Step(values, tuple(wanted))
-
-
-def _over(below: Any, above: Any) -> Any:
-    """`above` laid over `below`, mapping by mapping."""
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return above
-    return {**below, **{k: _over(below[k], v) if k in below else v for k, v in above.items()}}
-
-
-def _model_names(values: Any, field: str = "", above: str = "") -> Iterator[str]:
-    """Every text that stands where a model is expected."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _model_names(value, str(key), field)
-    elif isinstance(values, list):
-        for value in values:
-            yield from _model_names(value, field, above)
-    elif isinstance(values, str) and (field in MODEL_FIELDS or above == "experts"):
-        yield values
-
-
-def _in_order(steps: Mapping[str, _Step], where: str) -> list[str]:
-    """Step names, what is needed first."""
-    order: list[str] = []
-    waiting = dict(steps)
-    while waiting:
-        ready = [name for name, step in waiting.items() if not set(step.needs) & set(waiting)]
-        if not ready:
-            raise ConfigError(f"steps that need each other: {', '.join(waiting)}", where=where)
-        order += ready
-        for name in ready:
-            del waiting[name]
-    return order
-
-
 # ---------------------------------------------------------------- settings
 
 
@@ -216,12 +166,15 @@ def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str,
         lists = [value if isinstance(value, list) else [value] for value in grid.values()]
         if any(not values for values in lists):
             raise ConfigError("a varied field has no values", where=f"{where}: vary")
+        if math.prod(map(len, lists)) > MOST_COMBINATIONS:
+            raise ConfigError(f"more than {MOST_COMBINATIONS:,} combinations",
+                              where=f"{where}: vary")  # fmt: skip
         for choice in itertools.product(*lists):
             yield dict(zip(grid, choice, strict=True))
 
 
 def _steps_of(
-    key: str, steps: Mapping[str, _Step], combinations: Sequence[Mapping[str, Any]], where: str
+    key: str, steps: Mapping[str, Step], combinations: Sequence[Mapping[str, Any]], where: str
 ) -> dict[str, str]:
     """Step -> the field in it that this varied key stands for."""
     first, _, rest = key.partition(".")
@@ -263,7 +216,7 @@ def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
 
 
 def _plan_run(
-    prefix: str, step: str, what: _Step, combination: Mapping[str, Any],
+    prefix: str, step: str, what: Step, combination: Mapping[str, Any],
     own: Mapping[str, Mapping[str, str]], made: Mapping[str, Planned], where: str,
 ) -> Planned:
     """One step under one choice of settings."""
@@ -277,7 +230,7 @@ def _plan_run(
             settings[key] = value
     settings = {key: value for key, value in combination.items() if key in settings}
     place = f"{where}: steps.{step}"
-    outputs = {need: _outputs(made[need]) for need in what.needs}
+    outputs = {need: outputs_of(made[need]) for need in what.needs}
     name = run_name(prefix, step, settings, list(own))
     filled = _fill(values, outputs, place)
     if filled.get("method") != "eval":
@@ -286,7 +239,7 @@ def _plan_run(
                    tuple(made[need].name for need in what.needs), settings)  # fmt: skip
 
 
-def _outputs(planned: Planned) -> list[str]:
+def outputs_of(planned: Planned) -> list[str]:
     """The checkpoints that a run makes."""
     if isinstance(planned.config, MergeConfig):
         return planned.config.checkpoints(planned.name)
@@ -361,10 +314,23 @@ def find_experiment(text: str) -> Path:
 
 
 def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
-    """The experiment's file beside the store, for the report: its question and how to repeat it."""
+    """The experiment beside the store, for the report: its question and how to repeat it.
+
+    The text as it is, comments and all; where it leans on other files beside it, or was changed
+    by options, what it came to is written instead.
+    """
     target = sweeps_folder(paths) / f"{sweep.name}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(Path(path).read_text("utf-8"), "utf-8")
+    text = Path(path).read_text("utf-8")
+    whole = spell_out(sweep, Path(path).resolve().parent, str(path))
+    try:
+        alone = spell_out(SweepConfig.model_validate(yaml.safe_load(text)), target.parent) == whole
+    except (ConfigError, ValidationError):
+        alone = False
+    if not alone:
+        values = whole.model_dump(mode="json", exclude={"method"}, exclude_unset=True)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
+    target.write_text(text, "utf-8")
 
 
 def sweeps_folder(paths: Paths) -> Path:

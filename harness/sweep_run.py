@@ -9,15 +9,16 @@ from typing import Any
 
 from kdharness.harness import launch
 from kdharness.harness.config import config_hash
-from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
+from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.sweep import Planned
+from kdharness.harness.sweep import Planned, SweepConfig
 from kdharness.harness.types import Request, Run, RunStatus
 
 Say = Callable[[str], None]
 Tick = Callable[[str], None]
 DONE = ("finished", "done before")
+TAKEN_UP = ("starting", "running", "paused", "finished")
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,36 @@ class Result:
                 "seconds": round(self.seconds, 1), "note": self.note}  # fmt: skip
 
 
-def run_sweep(paths: Paths, planned: Sequence[Planned], say: Say, tick: Tick) -> list[Result]:
+def prepare(paths: Paths, sweep: SweepConfig, say: Say) -> None:
+    """Fetch what the experiment names under `assets` and is not there yet.
+
+    Raises:
+        AssetError: no source has it.
+    """
+    from kdharness.harness import assets
+
+    for name in sweep.assets:
+        assets.pull(paths, name, say=say)
+
+
+def run_sweep(
+    paths: Paths, planned: Sequence[Planned], say: Say, tick: Tick, *,
+    begin: Callable[[Planned], None] | None = None,
+    end: Callable[[Result], None] | None = None,
+) -> list[Result]:  # fmt: skip
     """Carry out every run; one that fails stops only those that need it.
 
+    Several processes may carry out the same experiment at once: a run is started by one of them
+    and watched by all.
+
     Args:
+        paths: the home.
         planned: the runs, dependencies first.
         say: takes one line a run, when it has ended.
-        tick: takes the state of the run at work, a few times a second.
+        tick: takes the state of the run at work, a few times a second. Raising `Interrupted`
+            in it stops that run with a checkpoint, and the experiment once it has ended.
+        begin: takes each run before it is looked at; may raise `Interrupted`, too.
+        end: takes what became of each run.
 
     Raises:
         Interrupted: the user stopped it; the same call goes on from there.
@@ -55,6 +79,8 @@ def run_sweep(paths: Paths, planned: Sequence[Planned], say: Say, tick: Tick) ->
             result = Result(one.name, one.step, "skipped", 0.0,
                             f"needs {lost[0]}, which {results[lost[0]].status}")  # fmt: skip
         else:
+            if begin is not None:
+                begin(one)
             try:
                 status, note = _run_one(paths, one, tick)
             except Interrupted:
@@ -63,6 +89,8 @@ def run_sweep(paths: Paths, planned: Sequence[Planned], say: Say, tick: Tick) ->
                 status, note = "failed", str(error).splitlines()[0]
             result = Result(one.name, one.step, status, time.time() - began, note)
         results[one.name] = result
+        if end is not None:
+            end(result)
         took = f" in {result.seconds:.0f} s" if result.status in ("finished", "failed") else ""
         rest = f": {result.note}" if result.note else ""
         say(f"[{number}/{len(planned)}] {one.name} {result.status}{took}{rest}")
@@ -92,32 +120,54 @@ def _run_one(paths: Paths, one: Planned, tick: Tick) -> tuple[str, str]:
     state = state_of(paths, one)
     if state == RunStatus.FINISHED.value:
         return "done before", ""
-    if state == "new":
-        launch.start(paths, one.config, name=one.name)
-    elif state not in (RunStatus.RUNNING.value, RunStatus.STARTING.value):
-        launch.resume(paths, one.name)
-    run = _watch(paths, one.name, tick)
+    _take_up(paths, one, state)
+    run, asked = _watch(paths, one.name, tick)
     status = launch.effective_status(run)
-    if status is RunStatus.STOPPED:
-        raise Interrupted(f"{one.name} was stopped", hint="the same sweep goes on from there")
+    if status is RunStatus.STOPPED or asked:
+        raise Interrupted(f"{one.name} was stopped" if status is RunStatus.STOPPED else
+                          f"stopped when {one.name} had {status.value}",
+                          hint="the same sweep goes on from there")  # fmt: skip
     if status is not RunStatus.FINISHED:
         reason = run.error.splitlines()[0] if run.error else "its process is gone"
         return "failed", f"{reason} (kdharness logs {one.name})"
     return "finished", f"loss {run.loss:.4f}" if run.loss is not None else ""
 
 
-def _watch(paths: Paths, name: str, tick: Tick) -> Run:
-    """Wait for a run's end. Ctrl-C asks it to stop with a checkpoint; a second one leaves it."""
+def _take_up(paths: Paths, one: Planned, state: str) -> None:
+    """Start or resume a run that has no process at work; a live one is only joined."""
+    try:
+        if state == "new":
+            launch.start(paths, one.config, name=one.name)
+        elif state not in (RunStatus.RUNNING.value, RunStatus.STARTING.value):
+            launch.resume(paths, one.name)
+    except (ConfigError, RunError):
+        # Another process may have taken it up at the same moment: then it is watched.
+        if state_of(paths, one) not in TAKEN_UP:
+            raise
+
+
+def _watch(paths: Paths, name: str, tick: Tick) -> tuple[Run, bool]:
+    """Wait for a run's end; returns it, and whether it was asked to stop from here.
+
+    Ctrl-C, or `Interrupted` from `tick`, asks it to stop with a checkpoint; a second Ctrl-C
+    leaves it.
+    """
     asked = False
     with Store(paths.store) as store:
         while True:
             try:
                 run = launch.find_run(store, name)
                 if not launch.effective_status(run).is_live:
-                    return run
+                    return run, asked
                 loss = f", loss {run.loss:.4f}" if run.loss is not None else ""
-                stage = run.info.get("stage", run.status.value)
-                tick(f"{name} {stage} {run.step}/{run.max_steps}{loss}")
+                stage = "stopping" if asked else run.info.get("stage", run.status.value)
+                text = f"{name} {stage} {run.step}/{run.max_steps}{loss}"
+                try:
+                    tick(text)
+                except Interrupted:
+                    if not asked:
+                        asked = True
+                        store.request(name, Request.STOP)
                 time.sleep(0.2)
             except KeyboardInterrupt:
                 if asked:

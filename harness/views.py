@@ -60,7 +60,12 @@ def model_name(spec: Any) -> str:
 
 
 def models_of(config: Mapping[str, Any]) -> str:
-    """`student ← teacher` of a training, `checkpoints × benchmarks` of an evaluation."""
+    """`student ← teacher` of a training, `checkpoints × benchmarks` of an evaluation.
+
+    Of an experiment, its steps.
+    """
+    if config.get("method") == "sweep":
+        return ", ".join(map(str, config.get("steps") or []))
     if config.get("method") == "eval":
         names = [model_name(name) for name in config.get("checkpoints") or []]
         names += [str(name) for name in config.get("imported") or []]
@@ -111,7 +116,7 @@ def run_line(run: Run, now: float, status: RunStatus | None = None) -> dict[str,
         "eta": eta(run, now) if state is RunStatus.RUNNING else None,
         "loss": run.loss,
         "when": when,
-        "stage": str(run.info.get("stage", "")),
+        "stage": str(run.info.get("at_work") or run.info.get("stage", "")),
         "checkpoint": run.checkpoint or "",
         "error": run.error,
     }

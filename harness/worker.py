@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from kdharness.harness.errors import Interrupted, KDHarnessError
@@ -33,6 +34,7 @@ class StoreReporter:
         self.store = store
         self.run_id = run.id
         self.info: dict[str, Any] = dict(run.info)
+        self.on_status: Callable[[RunStatus], None] | None = None
         self.terminated = threading.Event()
         self._events: list[tuple[float, str, str, dict[str, Any]]] = []
         self._points: list[tuple[str, int, float, float]] = []
@@ -109,6 +111,8 @@ class StoreReporter:
     def _set_status(self, status: RunStatus) -> None:
         self._columns["status"] = status.value
         self.say(status.value, kind="status")
+        if self.on_status is not None:
+            self.on_status(status)
 
 
 class SilentReporter:
@@ -189,6 +193,11 @@ def _do(
     from kdharness.harness.config import parse_config
     from kdharness.harness.config_eval import EvalConfig
 
+    if run.method == "sweep":
+        from kdharness.harness.sweep_worker import carry_out
+
+        carry_out(paths, run, reporter)
+        return {}
     config = parse_config(run.config, where=f"{run.folder}/config.yaml")
     if isinstance(config, EvalConfig):
         from kdharness.harness.evaluate import run as evaluate
