@@ -79,6 +79,16 @@ class Actions(Background):
         if isinstance(self.screen, EvaluateScreen):
             self.screen.choose(checkpoints)
 
+    async def open_experiment(self, name: str) -> None:
+        """Experiments, at the one that was carried out under this name."""
+        from kdharness.harness.sweep import sweeps_folder
+        from kdharness.tui.screens_experiments import ExperimentsScreen
+
+        await self.action_go("experiments")
+        file = sweeps_folder(self.paths) / f"{name}.yaml"
+        if isinstance(self.screen, ExperimentsScreen):
+            self.screen.choose(file)
+
     def start_run(self, config: Any) -> None:
         """Start a worker in a thread, and open the run when it has started."""
         self.tell("starting …")
@@ -140,7 +150,7 @@ class Actions(Background):
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
             for run in self.store.runs()
-            if run.id != but and run.method != "eval"
+            if run.id != but and run.method not in ("eval", "sweep")
         ]
         columns = [Column("id", "run", 14, grow=1), Column("method", "kind", 5),
                    Column("models", "models", 20, grow=2)]  # fmt: skip
@@ -220,13 +230,16 @@ class Actions(Background):
             from kdharness.harness.types import Request
 
             launch.ask(self.paths, run, Request.STOP)
-            return f"{run} saves a checkpoint and stops"
+            return f"{run} stops with a checkpoint"
 
         def answered(yes: bool | None) -> None:
             if yes:
                 self.in_thread(work, self.tell)
 
         detail = "It saves a checkpoint first and can go on later (p)."
+        found = self.store.run(run)
+        if found is not None and found.method == "sweep":
+            detail = "The run at work saves a checkpoint first; all of it can go on later (p)."
         self.push_screen(Confirm(f"Stop {run}?", detail), answered)
 
     def start_demo(self) -> None:

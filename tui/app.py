@@ -41,6 +41,7 @@ PLACE_SCREENS = {
     "compare": "screens_compare:CompareScreen",
     "transcripts": "screens_transcripts:TranscriptsScreen",
     "evaluate": "screens_evaluate:EvaluateScreen",
+    "experiments": "screens_experiments:ExperimentsScreen",
     "judges": "screens_places:JudgesScreen",
     "assets": "screens_places:AssetsScreen",
     "doctor": "screens_places:DoctorScreen",
@@ -241,6 +242,9 @@ class HarnessApp(Actions):
         for name in THEMES:
             yield SystemCommand(f"Theme: {name}", "Change the look, and keep it",
                                 lambda name=name: self.use_theme(name))
+        if getattr(screen, "place", "") not in ("runs", "experiments"):
+            yield SystemCommand("Experiments", "key w on Runs",
+                                lambda: self.run_action("go('experiments')"))
         for (keys, what, _), active in key_lines(screen):
             action, node = active.binding.action, active.node
             yield SystemCommand(what, f"key {keys}",

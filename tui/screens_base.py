@@ -109,9 +109,13 @@ class ListPlace(Place):
         lines = self.query("#filter").results(Input)
         return next(iter(lines), None)
 
+    def first(self) -> Widget:
+        """What keys go to at first."""
+        return self.listing()
+
     def on_mount(self) -> None:
         """Keys go to the listing."""
-        self.listing().focus()
+        self.first().focus()
 
     async def action_filter(self) -> None:
         """Type words to narrow the list."""

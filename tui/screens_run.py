@@ -103,8 +103,8 @@ class RunScreen(Place):
         """What is known at once; curves come from a thread."""
         self.seen = self.harness.version
         self.reread()
-        first = "log" if self.run is not None and self.run.method == "eval" else "curves"
-        self.action_tab(first)
+        without = self.run is not None and self.run.method in ("eval", "sweep")
+        self.action_tab("log" if without else "curves")
 
     # ------------------------------------------------------------ reading
 
@@ -187,7 +187,8 @@ class RunScreen(Place):
         steps = f"{stage} {run.step}/{run.max_steps} {share:.0%}" if run.max_steps else stage
         failed = self.book.last(self.run_id, "failed")
         facts += [f"{failed:.0f} failed"] if failed else []
-        tail = "  ".join(facts)
+        facts += [f"now {run.info['at_work']}"] if run.info.get("at_work") else []
+        tail = safe_text("  ".join(facts), 80)
         room = max(width - len(steps) - len(tail) - 4, 4)
         text.append(f"\n{safe_text(steps)} ")
         text.append(bar(share, min(room, 60)), styles.style_of(role))
@@ -367,9 +368,11 @@ class RunScreen(Place):
         else:
             self.notify("no checkpoint yet", severity="warning", timeout=3, markup=False)
 
-    def action_new(self) -> None:
-        """A new run from this config."""
-        if self.run is not None:
+    async def action_new(self) -> None:
+        """A new run from this config; an experiment's file."""
+        if self.run is not None and self.run.method == "sweep":
+            await self.harness.open_experiment(str(self.run.config.get("name")))
+        elif self.run is not None:
             self.harness.open_new(self.run.config, self.run.id)
 
     def action_where(self) -> None:

@@ -41,6 +41,11 @@ COLUMNS = [
 ]
 
 
+def _unit(row: Row) -> str:
+    """What a run's progress counts."""
+    return "runs" if row["method"] == "sweep" else "steps"
+
+
 class RunsScreen(ListPlace):
     """Every run, newest first."""
 
@@ -50,12 +55,14 @@ class RunsScreen(ListPlace):
     about = (
         "Every training and evaluation, newest first; runs started elsewhere appear by "
         "themselves. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
-        "their curves are laid over each other (Enter), and their checkpoints compared (4).\n\n"
+        "their curves are laid over each other (Enter), and their checkpoints compared (4). w "
+        "goes to experiments: several runs from one file.\n\n"
         "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  "
         "✗ failed  ! interrupted: its process is gone, can be resumed"
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", id="runs.new"),
+        Binding("w", "experiments", "Experiments", id="runs.experiments"),
         Binding("space", "mark", "Mark", id="runs.mark"),
         Binding("p", "pause", "Pause/resume", show=False, id="runs.pause"),
         Binding("x", "stop", "Stop", show=False, id="runs.stop"),
@@ -177,7 +184,7 @@ class RunsScreen(ListPlace):
             return [(str(row["stage"]) or DASH, "dim")]
         share = f"{row['progress']:4.0%} "
         if status == "finished":
-            return [(f"{share}{row['step']} steps", "dim")]
+            return [(f"{share}{row['step']} {_unit(row)}", "dim")]
         return [(share, ""), (bar(row["progress"], width - len(share)), STATUS_MARKS[status][1])]
 
     def _tell(self, row: Row | None) -> None:
@@ -191,7 +198,8 @@ class RunsScreen(ListPlace):
             text.append(safe_text(str(row["error"]), 400), self.listing().style_of("bad"))
         else:
             parts = [row["stage"] or row["method"], row["models"]]
-            parts += [f"step {row['step']} of {row['max_steps']}"] if row["max_steps"] else []
+            count = f"{_unit(row)[:-1]} {row['step']} of {row['max_steps']}"
+            parts += [count] if row["max_steps"] else []
             text.append(safe_text(" · ".join(filter(None, parts)), 400))
         more.update(text)
 
@@ -214,6 +222,10 @@ class RunsScreen(ListPlace):
     def action_new(self) -> None:
         """Fill in a config and start it."""
         self.harness.open_new()
+
+    async def action_experiments(self) -> None:
+        """Several runs from one file."""
+        await self.harness.action_go("experiments")
 
     def chosen(self) -> Run | None:
         """The run under the cursor."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from textual.pilot import Pilot
 
 from kdharness.harness.paths import Paths
@@ -171,6 +172,63 @@ def filled(home: Paths) -> Paths:
     with Store(home.store) as store:
         fill(store)
     return home
+
+
+STEPS: dict[str, Any] = {
+    "kd": {"method": "kd", "teacher": "big-model", "student": {"from": "teacher", "keep_layers": 2},
+           "data": {"train": "general:train"}, "trainer": {"epochs": 1}},
+    "expert": {"method": "sft", "student": "kd", "trainer": {"epochs": 1},
+               "data": {"train": {"path": "shop:train", "kind": "domain"}}},
+    "scores": {"method": "eval", "checkpoints": ["kd", "expert"], "benches": ["shop"]},
+}  # fmt: skip
+WRONG = """\
+name: wrong
+question: Where is the mistake?
+steps:
+  kd:
+    method: kd
+    teacher: big-model
+    student: {from: teacher, keep_layers: 2}
+    data: {train: "general:train"}
+    trainer:
+      epochs: -1
+      learning_rat: 1.0e-4
+"""
+
+
+@pytest.fixture
+def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A home with an experiment at work and a file with mistakes, beside one that ships."""
+    from kdharness.harness import sweep_files
+    from kdharness.harness.config import config_hash
+    from kdharness.harness.sweep import load_sweep, spell_out
+
+    monkeypatch.setattr(sweep_files, "experiment_names", lambda: ["baselines"])
+    folder = filled.home / "sweeps"
+    folder.mkdir()
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump({
+        "name": "small", "question": "Does the expert forget?", "steps": STEPS,
+        "vary": {"seed": [1, 2]}}, sort_keys=False))  # fmt: skip
+    (folder / "wrong.yaml").write_text(WRONG)
+    sweep, planned = load_sweep(file)
+    whole = spell_out(sweep, folder).model_dump(mode="json")
+    states: dict[str, dict[str, Any]] = {
+        "small-kd-s1": {"step": 50, "max_steps": 50, "loss": 1.25, "checkpoint": "kd"},
+        "small-kd-s2": {"step": 20, "max_steps": 50, "loss": 1.75, "pid": os.getpid(),
+                        "status": RunStatus.RUNNING, "info": {"stage": "training"}},
+        "small-expert-s1": {"status": RunStatus.FAILED, "max_steps": 50, "error": "out of memory"},
+    }  # fmt: skip
+    with Store(filled.store) as store:
+        for one in planned:
+            if one.name in states:
+                add_run(store, one.name, one.config.method, 700, **states[one.name],
+                        config=one.config.model_dump(mode="json", by_alias=True))  # fmt: skip
+                store.update_run(one.name, config_hash=config_hash(one.config))
+        add_run(store, "sweep-small", "sweep", 800, config=whole, status=RunStatus.RUNNING,
+                pid=os.getpid(), step=1, max_steps=6,
+                info={"stage": "runs", "at_work": "small-kd-s2"})  # fmt: skip
+    return filled
 
 
 @pytest.fixture

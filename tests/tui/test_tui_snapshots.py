@@ -74,6 +74,24 @@ def test_place(
     assert snap_compare(app_on(filled), terminal_size=size, run_before=keys(*PLACES[name]))
 
 
+@SIZES
+@pytest.mark.parametrize("name", ["plan", "wrong"])
+def test_experiments(
+    snap_compare: Any, experimenting: Paths, app_on: AppOn, size: Any, name: str
+) -> None:
+    downs = ["down"] * (1 if name == "plan" else 2)
+    press = keys("w", *downs, *(["enter", "down"] if name == "plan" else []))
+    assert snap_compare(app_on(experimenting), terminal_size=size, run_before=press)
+
+
+def test_experiments_without_colour(
+    snap_compare: Any, experimenting: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap_compare(app_on(experimenting), terminal_size=SMALL,
+                        run_before=keys("w", "down"))  # fmt: skip
+
+
 @pytest.mark.parametrize("theme", ["light", "ansi", "high-contrast"])
 def test_tradeoff_themes(snap_compare: Any, filled: Paths, app_on: AppOn, theme: str) -> None:
     filled.settings.write_text(f"theme: {theme}\n", "utf-8")

@@ -1,0 +1,370 @@
+"""Experiments by keyboard: files, plans, mistakes in place, start and stop, and live states."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from textual.widgets import Input
+
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Request
+from kdharness.tui import screens_experiments
+from kdharness.tui.app import HarnessApp
+from kdharness.tui.experiments import counted, line_of, places, read_plan
+from kdharness.tui.screens_dialogs import Confirm
+from kdharness.tui.screens_experiments import ExperimentsScreen
+from kdharness.tui.screens_run import RunScreen
+from kdharness.tui.widgets_table import Listing
+
+AppOn = Callable[[Paths], HarnessApp]
+Shown = Callable[[HarnessApp], str]
+Press = Callable[..., Awaitable[None]]
+SMALL, LARGE = (80, 24), (120, 40)
+HOSTILE = "[bold]x[/] [@click=app.leave]y[/] \x1b]52;c;aGk=\x07 \u202e\u2066z"
+
+
+def on_screen(app: HarnessApp) -> ExperimentsScreen:
+    assert isinstance(app.screen, ExperimentsScreen)
+    return app.screen
+
+
+def mend(home: Paths) -> Path:
+    """Take the mistakes out of the file that has some."""
+    file = home.home / "sweeps" / "wrong.yaml"
+    text = file.read_text().replace("epochs: -1", "epochs: 1").replace("learning_rat:", "seed_:")
+    file.write_text("\n".join(line for line in text.splitlines() if "seed_" not in line) + "\n")
+    return file
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
+async def test_it_lists_experiments_and_the_runs_they_come_to(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=size) as pilot:
+        await press(pilot)
+        assert "w Experiments" in shown(app)
+        await press(pilot, "w")
+        text = shown(app)
+        assert "baselines" in text and "24 runs: 24 to do" in text and "· to do" in text
+        assert "s Start" in text and "▶ running 1/6" in text
+        await press(pilot, "down")
+        text = shown(app)
+        assert "Does the expert forget?" in text
+        assert "6 runs: 1 finished, 1 running, 1 failed, 3 to do" in text
+        assert "▶ running" in text and "out of memory" in text and "1.25" in text
+        await press(pilot, "enter", "end")
+        assert "needs small-kd-s2, small-expert-s2" in " ".join(shown(app).split())
+        await press(pilot, "y")
+        assert "question: Does the expert forget?" in shown(app)
+        await press(pilot, "y", "escape", "escape")
+        assert app.screen.place == "runs"  # type: ignore[attr-defined]
+
+
+async def test_it_follows_the_store_and_repaints_nothing_else(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, settled: Any
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "w", "down")
+        with Store(experimenting.store) as other:
+            other.update_run("small-kd-s2", step=45, loss=0.625)
+            other.update_run("sweep-small", step=2)
+        app.follow()
+        await settled(pilot)
+        text = shown(app)
+        assert "0.625" in text and " 90% " in text and "running 2/6" in text
+        painted: list[str] = []
+        for widget in app.screen.query("Listing, Static, Lines"):
+            widget.refresh = lambda *_, w=widget, **__: painted.append(w.id) or w  # type: ignore
+        with Store(experimenting.store) as other:
+            other.add_event("kd", "note", "of no concern")
+        app.follow()
+        await settled(pilot)
+        app.follow()
+        await settled(pilot)
+        assert painted == []
+
+
+async def test_a_process_that_died_without_a_word_is_noticed(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, settled: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "w", "down")
+        monkeypatch.setattr("kdharness.harness.launch.process_started", lambda _: None)
+        app.follow()
+        await settled(pilot)
+        assert "! interrupted" in shown(app) and "interrupted 1/6" in shown(app)
+
+
+async def test_mistakes_stand_at_their_lines_until_they_are_mended(
+    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "w", "end")
+        lines = [line.strip() for line in shown(app).splitlines()]
+        place = next(n for n, line in enumerate(lines) if "epochs: -1" in line)
+        assert lines[place].startswith("10 ✗") and "greater than" in lines[place + 1]
+        place = next(n for n, line in enumerate(lines) if "learning_rat:" in line)
+        assert "did you mean learning_rate?" in lines[place + 1]
+        assert "cannot be started" in shown(app)
+        await press(pilot, "s")
+        assert "mend what is marked first" in told(app) and app.screen is on_screen(app)
+        mend(experimenting)
+        await press(pilot, "r")
+        assert "1 run: 1 to do" in shown(app) and "wrong-kd" in shown(app)
+
+
+async def test_a_file_is_opened_by_its_path(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    kept = yaml.safe_load((experimenting.home / "sweeps" / "small.yaml").read_text())
+    file.write_text(yaml.safe_dump({**kept, "name": "mine", "vary": {}}))
+    app = app_on(experimenting)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "w", "o", "slash")
+        app.screen.query_one("#path", Input).value = str(file)
+        await press(pilot, "enter")
+        assert "mine-expert" in shown(app) and "3 runs: 3 to do" in shown(app)
+        assert on_screen(app).names().row["id"] == str(file)  # type: ignore[index]
+        await press(pilot, "o", "slash")
+        app.screen.query_one("#path", Input).value = str(tmp_path / "gone.yaml")
+        await press(pilot, "enter")
+        assert "cannot read the experiment" in shown(app)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
+async def test_hostile_files_are_only_text(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
+) -> None:
+    folder = experimenting.home / "sweeps"
+    kept = yaml.safe_load((folder / "small.yaml").read_text())
+    kept["steps"]["kd"]["teacher"] = HOSTILE
+    texts = {
+        "a": yaml.safe_dump({**kept, "name": "a", "question": HOSTILE, "vary": {
+            "kd.teacher": [HOSTILE, "x"]}}),
+        "b": yaml.safe_dump({"name": HOSTILE, "steps": {HOSTILE: HOSTILE}}),
+        "c": f"name: c\nsteps: [{HOSTILE!r}", "d": "m" * 900_000, "e": "&a [*a, *a]",
+        "f": "steps: &a {kd: *a}", "g": yaml.safe_dump({"steps": {"kd": {"needs": 3}}}),
+        "h": "steps: {kd: {method: kd}}\nvary: {seed: [2026-01-01]}", "i": "",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text, "utf-8")
+    with Store(experimenting.store) as store:
+        store.update_run("sweep-small", error=HOSTILE, info={"at_work": HOSTILE})
+        store.update_run("small-kd-s2", error=HOSTILE, info={"stage": HOSTILE}, max_steps=0)
+    app = app_on(experimenting)
+    async with app.run_test(size=size) as pilot:
+        await press(pilot, "w")
+        for _ in range(12):
+            await press(pilot, "down")
+            assert not set(shown(app)) & set("\x1b\x07\u202e\u2066\x00"), shown(app)
+            await press(pilot, "y", "y", "enter", "end", "escape")
+        app.open_run("sweep-small")
+        await press(pilot, "g")
+        assert not set(shown(app)) & set("\x1b\x07\u202e\u2066\x00")
+    assert app.return_code in (None, 0)
+
+
+async def test_it_works_without_colour(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = app_on(experimenting)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "w", "down", "enter", "down", "escape", "end")
+        assert "✗" in shown(app)
+
+
+# ---------------------------------------------------------------- what is done
+
+
+async def test_it_asks_before_it_starts_and_says_how_many(
+    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[Path] = []
+    threads: list[Any] = []
+
+    def start(paths: Paths, file: Path) -> Any:
+        started.append(file)
+        threads.append(threading.current_thread())
+        return SimpleNamespace(id="sweep-baselines")
+
+    monkeypatch.setattr("kdharness.harness.sweep_worker.start_sweep", start)
+    app = app_on(experimenting)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "w", "s")
+        assert isinstance(app.screen, Confirm)
+        assert "24 runs: 24 to start" in shown(app) and "process of their own" in shown(app)
+        await press(pilot, "n")
+        assert started == []
+        await press(pilot, "s", "y")
+        assert [file.name for file in started] == ["baselines.yaml"]
+        assert threads[0] is not threading.main_thread()
+        assert "sweep-baselines has started" in told(app)
+        # One at work is not started again; one that was stopped is gone on with.
+        await press(pilot, "down", "s")
+        assert "small is at work" in told(app) and len(started) == 1
+        with Store(experimenting.store) as store:
+            store.update_run("sweep-small", status="stopped")
+            store.update_run("small-kd-s2", status="stopped")
+        app.follow()
+        await press(pilot, "s")
+        assert "3 to start, 2 to go on with, 1 finished before" in shown(app)
+
+
+async def test_what_cannot_be_started_is_told(
+    experimenting: Paths, app_on: AppOn, told: Shown, press: Press,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(paths: Paths, file: Path) -> Any:
+        raise ConfigError("the file was changed")
+
+    monkeypatch.setattr("kdharness.harness.sweep_worker.start_sweep", start)
+    app = app_on(experimenting)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "w", "s", "y")
+        assert "the file was changed" in told(app)
+
+
+async def test_it_stops_and_pauses_the_experiment_itself(
+    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "w", "x")
+        assert "nothing of it is running" in told(app)
+        await press(pilot, "p", "g", "down", "p", "x")
+        assert "Stop sweep-small?" in shown(app) and "The run at work" in shown(app)
+        await press(pilot, "y")
+        with Store(experimenting.store) as store:
+            assert store.take_requests("sweep-small") == [Request.PAUSE, Request.STOP]
+            # Carried out by a command in a terminal it has no run of its own.
+            store.update_run("sweep-small", status="stopped")
+        app.follow()
+        await press(pilot, "x")
+        assert "Stop small-kd-s2?" in shown(app)
+
+
+async def test_enter_opens_a_run_that_is_there(
+    experimenting: Paths, app_on: AppOn, told: Shown, press: Press
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "w", "down", "enter", "enter")
+        assert isinstance(app.screen, RunScreen) and app.screen.run_id == "small-kd-s1"
+        await press(pilot, "escape", "end", "enter")
+        assert "small-scores-s2 has not been started" in told(app)
+        await press(pilot, "g")
+        assert isinstance(app.screen, RunScreen) and app.screen.run_id == "sweep-small"
+
+
+async def test_an_experiment_among_the_runs(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot)
+        assert "sweep-small" in shown(app) and "expert, kd, scores" in shown(app)
+        listing = app.screen.query_one("#list", Listing)
+        listing.move_to([row["id"] for row in listing.rows].index("sweep-small"))
+        await press(pilot)
+        assert "run 1 of 6" in shown(app) and "small-kd-s2 ·" in shown(app)
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunScreen) and app.screen.tab == "log"
+        assert "now small-kd-s2" in shown(app)
+        await press(pilot, "c", "f", "i", "n")
+        assert on_screen(app).chosen == experimenting.home / "sweeps" / "small.yaml"
+        offered: list[str] = []
+        app.choose_runs(offered.extend)
+        await press(pilot)
+        assert "sweep-small" not in shown(app) and "small-kd-s1" in shown(app)
+
+
+async def test_the_palette_and_help_know_it(
+    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(experimenting)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot)
+        for keys in ([], ["2"]):
+            await press(pilot, *keys)
+            titles = [command.title for command in app.get_system_commands(app.screen)]
+            assert titles.count("Experiments") == 1
+        await press(pilot, "1", "w", "f1")
+        assert "kdharness sweep" in shown(app) and "experiments.start" in shown(app)
+
+
+async def test_files_are_read_in_threads(
+    experimenting: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    real = screens_experiments.look
+
+    def look(*args: Any) -> Any:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return real(*args)
+
+    monkeypatch.setattr(screens_experiments, "look", look)
+    app = app_on(experimenting)
+    async with app.run_test(size=SMALL) as pilot:
+        await press(pilot, "w", "down", "r")
+    assert seen and not any(seen)
+
+
+def test_it_loads_no_model_library() -> None:
+    code = (
+        "import sys, kdharness.tui.screens_experiments, kdharness.harness.sweep_worker;"
+        "from kdharness.tui.experiments import read_plan;"
+        "from kdharness.harness.sweep import find_experiment;"
+        "assert len(read_plan(find_experiment('baselines')).planned) == 24;"
+        "print(sorted({'torch', 'openai', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- the parts
+
+
+def test_lines_of_fields() -> None:
+    text = "name: x\nsteps:\n  kd: &a\n    data: {train: [a,\n      b]}\n  e: *a\n"
+    assert [line_of(text, place.split(".")) for place in (
+        "name", "steps", "steps.kd", "steps.kd.data.train.1", "steps.kd.data.heldout",
+        "steps.e.data", "vary", "steps.kd.data.train.7")] == [1, 2, 3, 5, 4, 4, 0, 4]  # fmt: skip
+    assert line_of("a: [", ["a"]) == 0
+    error = ConfigError("broken YAML: x", where="/a/b.yaml:7")
+    assert places("", error, "/a/b.yaml") == {7: ["broken YAML: x"]}
+    error = ConfigError("steps that need each other: a, b", where="/a/b.yaml")
+    assert places("name: x", error, "/a/b.yaml") == {0: ["steps that need each other: a, b"]}
+
+
+def test_a_file_that_breaks_the_reader_is_its_own_fault(tmp_path: Path) -> None:
+    file = tmp_path / "loop.yaml"
+    file.write_text("name: x\nsteps: {kd: &a {method: kd, data: *a}}\n")
+    assert "this is no experiment" in read_plan(file).wrong[0][0] or read_plan(file).wrong
+
+
+def test_counts_are_in_the_order_of_work() -> None:
+    rows = [{"status": s} for s in ("to do", "failed", "finished", "to do", "running")]
+    assert counted(rows) == "5 runs: 1 finished, 1 running, 1 failed, 2 to do"
+    assert counted([]) == "0 runs"
