@@ -319,11 +319,12 @@ class Store:
         return cast(Checkpoint, self.checkpoint(checkpoint.id))
 
     def checkpoint(self, key: str) -> Checkpoint | None:
-        """A checkpoint by id, name or path."""
+        """A checkpoint by id, name or path, or by a run that came out at the very same weights."""
         rows = self._rows(
             Checkpoint,
             "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?1 AND path != '') "
-            "ORDER BY id = ?1 DESC, name = ?1 DESC, created DESC LIMIT 1",
+            "OR name = (SELECT checkpoint FROM runs WHERE id = ?1) "
+            "ORDER BY id = ?1 DESC, name = ?1 DESC, path = ?1 DESC, created DESC LIMIT 1",
             [key],
         )
         return rows[0] if rows else None

@@ -71,6 +71,17 @@ def test_requests_are_taken_once_in_order(paths: Paths) -> None:
         assert store.take_requests("r") == []
 
 
+def test_a_run_that_came_out_at_known_weights_has_them_as_its_checkpoint(paths: Paths) -> None:
+    """Two seeds of a training without chance end alike: one checkpoint, two runs."""
+    with Store(paths.store) as store:
+        weights = Checkpoint(id="w", name="a", method="sft", path="/a", created=1.0, run="a")
+        store.add_run(make_run("a", checkpoint="a"))
+        store.add_checkpoint(weights)
+        store.add_run(make_run("b", checkpoint="a"))
+        assert store.checkpoint("b") == weights
+        assert store.checkpoint("c") is None
+
+
 def test_a_checkpoint_is_known_by_fingerprint_name_and_path(paths: Paths) -> None:
     with Store(paths.store) as store:
         first = store.add_checkpoint(Checkpoint("f1", "kd", "kd", "/a", 1.0))
