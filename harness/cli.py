@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "train": "kdharness.harness.commands_run:train_command",
     "merge": "kdharness.harness.commands_experiment:merge_command",
     "sweep": "kdharness.harness.commands_experiment:sweep_command",
+    "replicate": "kdharness.harness.commands_replicate:replicate_command",
     "eval": "kdharness.harness.commands_eval:eval_command",
     "runs": "kdharness.harness.commands_run:runs_command",
     "show": "kdharness.harness.commands_run:show_command",

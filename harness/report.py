@@ -31,6 +31,7 @@ from kdharness.harness.report_blocks import (
     interval,
     number,
 )
+from kdharness.harness.report_claims import claims
 from kdharness.harness.report_facts import costs, flags, how_to_repeat, judges, when
 from kdharness.harness.report_talks import telling_talks
 from kdharness.harness.store import Store
@@ -62,6 +63,7 @@ def collect(
     blocks: list[Block] = [Heading("Question"), Paragraph(asked or "None was written down: give "
                            "one with --question, or in the experiment's file.")]  # fmt: skip
     blocks += _short_answer(view)
+    blocks += claims(store, paths)
     blocks += _runs(runs)
     blocks += _lineage(store, runs)
     blocks += _board(scores)
@@ -363,6 +365,9 @@ def _experiments(paths: Paths) -> dict[str, str]:
 
 def _questions(experiments: Mapping[str, str]) -> Iterator[str]:
     for text in experiments.values():
-        values = yaml.safe_load(text)
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError:
+            continue
         if isinstance(values, dict) and values.get("question"):
             yield str(values["question"])

@@ -37,6 +37,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kdharness.harness.claims import ClaimSpec
 from kdharness.harness.config import (
     AnyConfig,
     describe_errors,
@@ -70,6 +71,8 @@ class SweepConfig(BaseModel):
         "Field -> values: every combination. A list of such mappings: each of them in turn."))
     assets: list[str] = Field(default_factory=list, title="Assets", description=(
         "Models and benchmarks to fetch before anything starts (`kdharness data list`)."))
+    claims: list[ClaimSpec] = Field(default_factory=list, title="Claims", description=(
+        "What the experiment is to show, stated beforehand; judged when its runs are done."))
 
     @field_validator("steps")
     @classmethod
@@ -142,6 +145,7 @@ def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConf
 
 def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Planned]:
     """Every run, each once, dependencies first."""
+    _check_claims(sweep, where)
     names = list(sweep.steps)
     steps = {name: read_step(name, raw, names, base, where) for name, raw in sweep.steps.items()}
     order = in_order(steps, where)
@@ -155,6 +159,18 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
             one = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
             made[step] = planned.setdefault(one.name, one)
     return list(planned.values())
+
+
+def _check_claims(sweep: SweepConfig, where: str) -> None:
+    """What a claim is about is a step; what it is compared with may be a model as well."""
+    for number, claim in enumerate(sweep.claims, 1):
+        for field in ("of", "curve"):
+            step = getattr(claim, field)
+            if step is not None and step not in sweep.steps:
+                raise ConfigError(
+                    f"{step!r} is no step", where=f"{where}: claims.{number}.{field}",
+                    hint=f"steps: {', '.join(sweep.steps)}",
+                )  # fmt: skip
 
 
 # ---------------------------------------------------------------- settings

@@ -134,7 +134,7 @@ def trade_off_stats(
         if plane.expert else "no expert is known: gain is a share of the expert's"
     ]  # fmt: skip
     both = min(draws.n_general, draws.n_domain)
-    above = _above(draws, plane) if draws.gain_known and plane.curve else {}
+    above = above_draws(draws, plane) if draws.gain_known and plane.curve else {}
     if draws.gain_known and not plane.curve:
         notes.append("no WiSE-FT merges between reference and expert are scored: no curve to "
                      "stand above")  # fmt: skip
@@ -208,7 +208,7 @@ def _volume(draws: Draws, floor: tuple[float, float]) -> Interval | None:
 # ---------------------------------------------------------------- above the WiSE-FT curve
 
 
-def _above(draws: Draws, plane: Plane) -> dict[str, tuple[float, Floats]]:
+def above_draws(draws: Draws, plane: Plane) -> dict[str, tuple[float, Floats]]:
     """Distance above the curve, as measured and drawn, of every point that is not on it."""
     assert plane.expert is not None
     line = [draws.names.index(n) for n in (plane.reference, *plane.curve, plane.expert)]

@@ -143,7 +143,7 @@ def test_names_stay_short_and_apart() -> None:
 
 
 def test_the_shipped_experiments_can_be_planned() -> None:
-    assert experiment_names() == ["baselines"]
+    assert experiment_names() == ["baselines", "replication"]
     _, planned = load_sweep(find_experiment("baselines"))
     assert len(planned) == 3 * 8 and len({one.name for one in planned}) == len(planned)
     tokens = {

@@ -1,0 +1,294 @@
+"""Claims: their intervals on worlds whose truth is known, and their way from store to command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdharness.harness import cli
+from kdharness.harness.claims import (
+    FAILS,
+    HOLDS,
+    UNSURE,
+    ClaimSpec,
+    Finding,
+    drawn_effect,
+    finding_lines,
+    judge_claims,
+    paired_effect,
+    two_way_interval,
+)
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.sweep import find_experiment, load_sweep
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
+
+Sums = dict[str, tuple[float, float]]
+
+
+def pairs(
+    rng: np.random.Generator, effect: float, *, seeds: int, questions: int, of_seeds: float,
+    of_questions: float = 1.0, rest: float = 1.0,
+) -> list[tuple[Sums, Sums]]:  # fmt: skip
+    """Two checkpoints a seed whose difference is `effect` plus chance of every kind."""
+    shifts, moods = rng.normal(0, of_seeds, seeds), rng.normal(0, of_questions, questions)
+    weights = rng.integers(5, 50, questions)
+    found = []
+    for shift in shifts:
+        base = rng.normal(3, 2, questions)
+        gap = effect + shift + moods + rng.normal(0, rest, questions)
+        found.append((
+            {f"q{i}": (float((b + g) * w), float(w))
+             for i, (b, g, w) in enumerate(zip(base, gap, weights, strict=True))},
+            {f"q{i}": (float(b * w), float(w))
+             for i, (b, w) in enumerate(zip(base, weights, strict=True))},
+        ))  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.0), (3, 0.5), (5, 0.2), (2, 1.0), (1, 0.0)])
+def test_intervals_cover_a_planted_effect(seeds: int, of_seeds: float) -> None:
+    rng = np.random.default_rng(seeds)
+    trials, hits = 600, 0
+    for _ in range(trials):
+        found = paired_effect(pairs(rng, 0.4, seeds=seeds, questions=40, of_seeds=of_seeds))
+        assert found is not None
+        hits += found.low <= 0.4 <= found.high
+    # What a cell holds beside its seed and question counts twice: wide rather than narrow.
+    assert hits / trials >= 0.93
+
+
+def test_where_nothing_differs_nothing_is_claimed() -> None:
+    rng = np.random.default_rng(5)
+    claim = ClaimSpec(text="a beats b", metric="x:y", of="a", than="b")
+    verdicts = [
+        Finding(claim, {}, paired_effect(pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3)))
+        .verdict for _ in range(400)
+    ]  # fmt: skip
+    assert verdicts.count(HOLDS) <= 14 and verdicts.count(FAILS) <= 14
+    strong = [
+        Finding(claim, {}, paired_effect(pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1)))
+        .verdict for _ in range(50)
+    ]  # fmt: skip
+    assert strong.count(HOLDS) >= 48
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.integers(1, 9)), min_size=3,
+                max_size=12))  # fmt: skip
+def test_an_effect_is_the_difference_of_both_means(cells: list[tuple[float, float, int]]) -> None:
+    first = {str(i): (a * w, float(w)) for i, (a, _, w) in enumerate(cells)}
+    second = {str(i): (b * w, float(w)) for i, (_, b, w) in enumerate(cells)}
+    there, back = paired_effect([(first, second)]), paired_effect([(second, first)])
+    assert there is not None and back is not None
+    total = sum(w for _, _, w in cells)
+    plain = sum(a * w for a, _, w in cells) / total - sum(b * w for _, b, w in cells) / total
+    assert there.value == pytest.approx(plain, abs=1e-9)
+    assert (back.value, back.low, back.high) == pytest.approx(
+        (-there.value, -there.high, -there.low), abs=1e-9
+    )
+
+
+def test_the_interval_by_hand() -> None:
+    # Seeds alone: t with 2 degrees of freedom, s / sqrt(3).
+    low, high = two_way_interval([1.0, 2.0, 3.0], 0.0, 50)
+    reach = 4.30265 / math.sqrt(3)
+    assert (low, high) == pytest.approx((2 - reach, 2 + reach), rel=1e-4)
+    # Questions alone: t with 9 degrees of freedom.
+    low, high = two_way_interval([2.0], 0.25, 10)
+    assert high - 2 == pytest.approx(2.26216 * 0.5, rel=1e-4) and 2 - low == pytest.approx(high - 2)
+    # Both: the squares of their half-widths add up.
+    low, high = two_way_interval([1.0, 2.0, 3.0], 0.25, 10)
+    assert high - 2 == pytest.approx(math.hypot(4.30265 / math.sqrt(3), 2.26216 * 0.5), rel=1e-4)
+    assert two_way_interval([1.0], 0.1, 1) == (-math.inf, math.inf)
+
+
+def test_draws_give_the_interval_that_rows_give() -> None:
+    rng = np.random.default_rng(9)
+    world = pairs(rng, 0.4, seeds=3, questions=60, of_seeds=0.2)
+    plain = paired_effect(world)
+    assert plain is not None
+    counts = rng.multinomial(60, [1 / 60] * 60, size=4000)
+    draws = []
+    for first, second in world:
+        a, b = (np.array([side[f"q{i}"] for i in range(60)]) for side in (first, second))
+        top_a, top_b = counts @ a, counts @ b
+        draws.append(top_a[:, 0] / top_a[:, 1] - top_b[:, 0] / top_b[:, 1])
+    drawn = drawn_effect(plain.per_seed, draws, 60)
+    assert drawn is not None and drawn.value == plain.value
+    assert drawn.high - drawn.low == pytest.approx(plain.high - plain.low, rel=0.1)
+    assert drawn_effect([math.nan], draws[:1], 60) is None
+    assert drawn_effect([1.0], [np.full(100, np.nan)], 60) is None
+
+
+# ---------------------------------------------------------------- from the store
+
+EXPERIMENT: dict[str, Any] = {
+    "name": "x",
+    "steps": {
+        "expert": {"method": "sft", "student": "start", "data": {"train": "shop:train"}},
+        "dae": {"method": "dae", "student": "start", "reference": "start", "expert": "expert",
+                "data": {"train": ["general:train", {"path": "shop:train", "kind": "domain"}]}},
+        "wise": {"method": "merge", "reference": "start", "expert": "expert", "alphas": [0.5]},
+    },
+    "vary": {"seed": [1, 2]},
+    "claims": [
+        {"text": "DAE loses less", "metric": "heldout:other_writer_loss", "of": "dae",
+         "than": "expert"},
+        {"text": "the expert loses less", "metric": "heldout:other_writer_loss", "of": "expert",
+         "than": "dae"},
+        {"text": "DAE has half of the gain", "figure": "gain", "of": "dae", "reference": "start",
+         "expert": "expert", "threshold": 0.5},
+        {"text": "DAE keeps generality", "figure": "retention", "of": "dae", "reference": "start",
+         "expert": "expert", "threshold": 0.9},
+        {"text": "DAE is above the curve", "figure": "above_curve", "of": "dae",
+         "reference": "start", "expert": "expert", "curve": "wise"},
+        {"text": "judges like it", "metric": "alpaca-eval-2:win_rate", "of": "dae",
+         "than": "expert"},
+    ],
+}  # fmt: skip
+# (general loss, domain score)
+TRUTH = {"start": (2.0, 0.2), "expert": (2.6, 0.9), "wise": (2.2, 0.5), "dae": (2.05, 0.8)}
+
+
+def written(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({**EXPERIMENT, **changes}), "utf-8")
+    return path
+
+
+def planted(paths: Paths) -> None:
+    rng = np.random.default_rng(1)
+    hard, easy = rng.normal(0, 0.4, 50), rng.normal(0, 0.1, 50)
+    with Store(paths.store) as store:
+        for name in ["start", *(f"x-{s}-s{n}" for s in ("expert", "dae", "wise") for n in (1, 2))]:
+            loss, score = TRUTH[name.split("-")[1] if "-" in name else name]
+            store.add_checkpoint(Checkpoint(
+                id=digest(name), name=name, method="sft", path="", created=1.0
+            ))  # fmt: skip
+            for bench, metric, mean, common, weight in (
+                ("heldout", "other_writer_loss", loss, hard, 30.0),
+                ("shop", "score", score, easy, 1.0),
+            ):  # fmt: skip
+                values = mean + common + rng.normal(0, 0.05, 50)
+                store.add_judgments(Judgment(
+                    id=f"{name}-{metric}-{i}", checkpoint=digest(name), bench=bench, revision="1",
+                    item=str(i), turn=1, category="", judge="exact", metric=metric,
+                    status=JudgmentStatus.OK, created=1.0, value=float(v) * weight, weight=weight,
+                ) for i, v in enumerate(values))  # fmt: skip
+
+
+def test_planted_claims_are_judged_as_they_were_planted(paths: Paths, tmp_path: Path) -> None:
+    planted(paths)
+    sweep, planned = load_sweep(written(tmp_path))
+    with Store(paths.store) as store:
+        found = judge_claims(store, sweep.claims, planned)
+    assert [one.verdict for one in found] == [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, UNSURE]
+    by_text = {one.claim.text: one for one in found}
+    loses = by_text["DAE loses less"].effect
+    assert loses is not None and loses.value == pytest.approx(0.55, abs=0.03)
+    assert len(loses.per_seed) == 2 and loses.questions == 50
+    gained = by_text["DAE has half of the gain"].effect
+    assert gained is not None and gained.value == pytest.approx(6 / 7, abs=0.05)
+    # At DAE's retention of 2 / 2.05 the curve from (1, 0) to (2 / 2.2, 3/7) gives 0.115.
+    above = by_text["DAE is above the curve"].effect
+    assert above is not None and above.value == pytest.approx(6 / 7 - 0.115, abs=0.07)
+    assert "alpaca-eval-2:win_rate" in by_text["judges like it"].note
+    lines = finding_lines(found)
+    assert lines[0] == "1. holds: DAE loses less" and "2 seeds (" in lines[2]
+
+
+def test_the_report_tells_what_holds(paths: Paths, tmp_path: Path) -> None:
+    planted(paths)
+    (paths.home / "sweeps").mkdir()
+    (paths.home / "sweeps" / "x.yaml").write_text(yaml.safe_dump(EXPERIMENT), "utf-8")
+    (paths.home / "sweeps" / "broken.yaml").write_text("steps: [", "utf-8")
+    out = tmp_path / "report.html"
+    assert cli.run(["--home", str(paths.home), "report", "--output", str(out)]) == 0
+    for text in (out.read_text("utf-8"), out.with_suffix(".md").read_text("utf-8")):
+        assert "Claims, and whether they hold" in text and "does not hold" in text
+        assert "DAE has half of the gain" in text and "limit 0.5" in text
+        assert "The claims of broken.yaml cannot be read" in text
+
+
+def test_settings_that_are_no_seeds_are_claims_of_their_own(paths: Paths, tmp_path: Path) -> None:
+    vary = {"dae.trainer.temperature": [1, 2], "seed": [1, 2]}
+    sweep, planned = load_sweep(written(tmp_path, vary=vary, claims=EXPERIMENT["claims"][:1]))
+    with Store(paths.store) as store:
+        found = judge_claims(store, sweep.claims, planned)
+    assert [one.settings for one in found] == [
+        {"dae.trainer.temperature": 1}, {"dae.trainer.temperature": 2}]  # fmt: skip
+    assert all(one.verdict == UNSURE and "is not there" in one.note for one in found)
+
+
+@pytest.mark.parametrize(("claim", "message"), [
+    ({"text": "a", "of": "dae"}, "a metric or a figure"),
+    ({"text": "a", "of": "dae", "metric": "x:y", "figure": "gain"}, "a metric or a figure"),
+    ({"text": "a", "of": "dae", "metric": "x:y"}, "name it as `than`"),
+    ({"text": "a", "of": "dae", "metric": "loss", "than": "expert"}, "claims.0.metric"),
+    ({"text": "a", "of": "dae", "figure": "gain"}, "needs a reference and an expert"),
+    ({"text": "a", "of": "dae", "figure": "above_curve", "reference": "r", "expert": "e"},
+     "needs the step that makes the curve"),
+    ({"text": "a", "of": "kd", "metric": "x:y", "than": "dae"}, "'kd' is no step"),
+])  # fmt: skip
+def test_mistakes_are_named(tmp_path: Path, claim: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_sweep(written(tmp_path, claims=[claim]))
+
+
+def test_the_shipped_replication_is_matched_by_tokens() -> None:
+    sweep, planned = load_sweep(find_experiment("replication"))
+    assert len(sweep.claims) >= 9 and {one.settings.get("seed") for one in planned} == {1, 2, 3}
+    tokens = {
+        step: {one.config.trainer.max_tokens for one in planned if one.step == step}  # type: ignore[union-attr]
+        for step in ("sft", "kd", "expert", "lora", "replay", "dae")
+    }
+    assert tokens["sft"] == tokens["kd"] and len(tokens["kd"]) == 1
+    assert tokens["expert"] == tokens["lora"] == tokens["replay"] == tokens["dae"]
+
+
+@pytest.mark.slow
+def test_replicate_end_to_end_and_again(
+    tiny_teacher: Path, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"train": {"path": "general:train", "limit": 16}, "max_length": 96}
+    trainer = {"max_steps": 4, "batch_size": 4, "learning_rate": 0.01}
+    experiment = {
+        "name": "tiny",
+        "steps": {
+            "sft": {"method": "sft", "student": str(tiny_teacher), "data": data,
+                    "trainer": trainer},
+            "kd": {"method": "kd", "student": str(tiny_teacher), "teacher": str(tiny_teacher),
+                   "data": data, "trainer": trainer},
+            "scores": {"method": "eval", "checkpoints": ["sft", "kd"], "benches": ["heldout"],
+                       "limit": 8, "heldout": {"teacher": str(tiny_teacher)}},
+        },
+        "claims": [{"text": "KD is closer", "metric": "heldout:general_kl", "of": "kd",
+                    "than": "sft"}],
+    }  # fmt: skip
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(experiment), "utf-8")
+    args = ["--home", str(paths.home), "replicate", str(path), "--seeds", "2"]
+    assert cli.run([*args, "--dry-run", "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 6
+    assert cli.run(args) == 0
+    first = capsys.readouterr()
+    # A student that is its own teacher stays at a divergence of nearly nothing under KD.
+    assert "1. holds: KD is closer" in first.out and "2 seeds" in first.out
+    assert cli.run([*args, "--format", "json"]) == 0
+    again = capsys.readouterr()
+    assert again.err.count("done before") == 6
+    row, = json.loads(again.out)
+    assert row["verdict"] == "holds" and row["effect"] > 0 and len(row["per_seed"]) == 2
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(yaml.safe_dump({**experiment, "claims": []}), "utf-8")
+    assert cli.run(["--home", str(paths.home), "replicate", str(plain)]) == 2
+    assert "states no claims" in capsys.readouterr().err
