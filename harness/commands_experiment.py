@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS, print_table, safe_text
+
+if TYPE_CHECKING:
+    from kdharness.harness.sweep import Planned, SweepConfig
 
 SWEEP_COLUMNS = ("run", "step", "status", "seconds", "note")
 
@@ -80,20 +85,45 @@ def sweep_command(
         click.echo(start_sweep(paths, file).id)
         return
     keep_copy(paths, file, sweep)
+    say, tick = narrators()
+    prepare(paths, sweep, say)
+    results = run_sweep(paths, planned, say, tick)
+    print_table([result.as_dict() for result in results], SWEEP_COLUMNS, form)
+    if sweep.claims and form == "table":
+        click.echo("")
+        print_claims(paths, sweep, planned, form)
+    if any(result.status not in DONE for result in results):
+        ctx.exit(1)
+
+
+def narrators() -> tuple[Callable[[str], None], Callable[[str], None]]:
+    """(say, tick): lines on stderr, and on a terminal one line below them that changes."""
     live = sys.stderr.isatty()
+
+    def say(text: str) -> None:
+        click.echo(("\r\x1b[K" if live else "") + safe_text(text), err=True)
 
     def tick(text: str) -> None:
         if live:
             click.echo(f"\r\x1b[K{safe_text(text, 76)}", nl=False, err=True)
 
-    def say(text: str) -> None:
-        click.echo(("\r\x1b[K" if live else "") + safe_text(text), err=True)
+    return say, tick
 
-    prepare(paths, sweep, say)
-    results = run_sweep(paths, planned, say, tick)
-    print_table([result.as_dict() for result in results], SWEEP_COLUMNS, form)
-    if any(result.status not in DONE for result in results):
-        ctx.exit(1)
+
+def print_claims(
+    paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], form: str
+) -> None:
+    """What holds of an experiment's claims, to stdout."""
+    from kdharness.harness.claims import COLUMNS, finding_lines, judge_claims
+    from kdharness.harness.store import Store
+
+    with Store(paths.store) as store:
+        findings = judge_claims(store, sweep.claims, planned)
+    if form != "table":
+        print_table([one.as_dict() for one in findings], COLUMNS, form)
+        return
+    for line in finding_lines(findings):
+        click.echo(safe_text(line))
 
 
 @click.command("report")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.tables import FORMATS, print_table, safe_text
+from kdharness.harness.tables import FORMATS, print_table
 
 
 @click.command("replicate")
@@ -29,9 +27,8 @@ def replicate_command(
     small real model with three seeds: about an hour on 2 cores, 13 GB. Stopped or killed, the same
     command goes on. Each claim holds, does not hold, or nobody can tell.
     """
-    from kdharness.harness.claims import COLUMNS, finding_lines, judge_claims
+    from kdharness.harness.commands_experiment import narrators, print_claims
     from kdharness.harness.errors import ConfigError
-    from kdharness.harness.store import Store
     from kdharness.harness.sweep import find_experiment, keep_copy, load_sweep
     from kdharness.harness.sweep_run import DONE, prepare, run_sweep, state_of
 
@@ -47,24 +44,10 @@ def replicate_command(
         print_table(rows, ("run", "step", "status"), form)
         return
     keep_copy(paths, file, sweep)
-    live = sys.stderr.isatty()
-
-    def tick(text: str) -> None:
-        if live:
-            click.echo(f"\r\x1b[K{safe_text(text, 76)}", nl=False, err=True)
-
-    def say(text: str) -> None:
-        click.echo(("\r\x1b[K" if live else "") + safe_text(text), err=True)
-
+    say, tick = narrators()
     prepare(paths, sweep, say)
     results = run_sweep(paths, planned, say, tick)
-    with Store(paths.store) as store:
-        findings = judge_claims(store, sweep.claims, planned)
-    if form == "table":
-        for line in finding_lines(findings):
-            click.echo(safe_text(line))
-    else:
-        print_table([one.as_dict() for one in findings], COLUMNS, form)
+    print_claims(paths, sweep, planned, form)
     if any(result.status not in DONE for result in results):
         ctx.exit(1)
 
