@@ -80,7 +80,7 @@ def check_command(ctx: click.Context, form: str) -> None:
 @click.pass_obj
 def show_data_command(paths: Paths, config: str, rows: int) -> None:
     """Show what a config's data looks like to the model: counts, lengths, labelled parts."""
-    from kdharness.harness.config import load_config
+    from kdharness.harness.config_files import load_config
     from kdharness.harness.registry import TOOLS, resolve
 
     for line in resolve(TOOLS, "describe_data", "tool")(load_config(config), paths, rows):
@@ -101,7 +101,7 @@ def config_group() -> None:
               help="Write here instead of to stdout; an existing file is kept.")
 def init_command(preset: str | None, output: Path | None) -> None:
     """Start a config from a preset; without a name, list the presets."""
-    from kdharness.harness.config import preset_names, preset_text
+    from kdharness.harness.config_files import preset_names, preset_text
     from kdharness.harness.errors import ConfigError
 
     if preset is None:
@@ -126,7 +126,8 @@ def init_command(preset: str | None, output: Path | None) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
 def check_config_command(config: str, overrides: tuple[str, ...]) -> None:
     """Check a config without running it; exit code 2 when something is wrong."""
-    from kdharness.harness.config import config_hash, load_config
+    from kdharness.harness.config import config_hash
+    from kdharness.harness.config_files import load_config
 
     parsed = load_config(config, overrides)
     click.echo(f"ok: {parsed.method} config {config_hash(parsed)}")
@@ -138,7 +139,7 @@ def check_config_command(config: str, overrides: tuple[str, ...]) -> None:
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
 def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> None:
     """Print a config with every default filled in."""
-    from kdharness.harness.config import dump_config, load_config
+    from kdharness.harness.config_files import dump_config, load_config
 
     parsed = load_config(config, overrides)
     if form == "json":

@@ -32,7 +32,7 @@ def merge_command(
     Prints the checkpoints that were made.
     """
     from kdharness.harness import launch
-    from kdharness.harness.config import load_config
+    from kdharness.harness.config_files import load_config
     from kdharness.harness.errors import ConfigError
     from kdharness.harness.store import Store
 

@@ -31,7 +31,7 @@ def train_command(
 ) -> None:  # fmt: skip
     """Train a student as CONFIG says: SFT, KD or DAE."""
     from kdharness.harness import launch
-    from kdharness.harness.config import load_config
+    from kdharness.harness.config_files import load_config
     from kdharness.harness.errors import ConfigError
 
     parsed = load_config(config, overrides)

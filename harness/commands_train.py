@@ -27,7 +27,7 @@ def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None
     """Run the teachers of CONFIG over its data once, ahead of training."""
     from rich.progress import Progress
 
-    from kdharness.harness.config import load_config
+    from kdharness.harness.config_files import load_config
     from kdharness.harness.registry import TOOLS, resolve
 
     parsed = load_config(config, overrides)
@@ -62,7 +62,7 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
     """
     import json
 
-    from kdharness.harness.config import load_config
+    from kdharness.harness.config_files import load_config
     from kdharness.harness.registry import TOOLS, resolve
 
     parsed = load_config(config) if config else None
@@ -96,7 +96,7 @@ def plan_command(
     tflops: float | None, form: str,
 ) -> None:  # fmt: skip
     """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
-    from kdharness.harness.config import load_config
+    from kdharness.harness.config_files import load_config
     from kdharness.harness.plan import make_plan
     from kdharness.harness.registry import TOOLS, resolve
 

@@ -1,24 +1,18 @@
-"""Run configs: pydantic models, YAML in and out, presets.
+"""Run configs: pydantic models.
 
 Every field carries a title and help, because the app's forms, `config init` and the docs are
-made from these models. An unknown field, a wrong type or a missing file is a `ConfigError` that
-names the file and the field.
+made from these models. `config_files` reads and writes them.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.config_merge import MergeConfig
-from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import digest
 
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
@@ -333,153 +327,3 @@ CONFIGS: dict[str, type[AnyConfig]] = {
 def config_hash(config: AnyConfig) -> str:
     """The identity of what is done: everything but the run's name."""
     return digest(config.model_dump(mode="json", by_alias=True, exclude={"name"}))
-
-
-# ---------------------------------------------------------------- YAML in and out
-
-
-def parse_config(values: Any, where: str = "config") -> AnyConfig:
-    """Validate plain data into a config.
-
-    Raises:
-        ConfigError: with one line a mistake, each naming its field.
-    """
-    if not isinstance(values, dict):
-        raise ConfigError("a config is a mapping of fields", where=where)
-    method = values.get("method")
-    if method not in CONFIGS:
-        raise ConfigError(
-            f"method is {method!r}", where=where, hint=f"one of: {', '.join(CONFIGS)}"
-        )
-    try:
-        return CONFIGS[method].model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(describe_errors(error, CONFIGS[method]), where=where) from error
-
-
-def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's errors as lines that name the field and, for a typo, the nearest one."""
-    lines = []
-    for detail in error.errors():
-        parts = [str(part) for part in detail["loc"]]
-        place = ".".join(part for part in parts if not part.startswith("function"))
-        message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "extra_forbidden":
-            names = _field_names(model, detail["loc"][:-1])
-            near = difflib.get_close_matches(str(detail["loc"][-1]), names, n=1)
-            message = "unknown field" + (f"; did you mean {near[0]}?" if near else "")
-            if not near and names:
-                message += f"; fields here: {', '.join(names)}"
-        elif detail["type"] != "missing" and not isinstance(detail.get("input"), (dict, list)):
-            message += f" (got {detail.get('input')!r})"
-        lines.append(f"{place}: {message}" if place else message)
-    return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
-
-
-def _field_names(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    """The fields of the (nested) model at `place`."""
-    current: Any = model
-    for part in place:
-        if not isinstance(part, str):
-            continue
-        fields = getattr(current, "model_fields", {})
-        field = fields.get(part)
-        if field is None:
-            continue
-        current = _model_of(field.annotation) or current
-    fields = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
-
-
-def _model_of(annotation: Any) -> Any:
-    """The pydantic model inside an annotation such as `X | None` or `list[X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = _model_of(part)
-        if found is not None:
-            return found
-    return None
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
-    """Read a YAML config, apply `a.b=value` overrides, and make its local paths absolute.
-
-    Raises:
-        ConfigError: no such file, broken YAML (with the line), or a field that is wrong.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the config: {reason}", where=str(path)) from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise ConfigError(f"broken YAML: {problem}", where=where) from error
-    for override in overrides:
-        set_field(values, override)
-    return parse_config(absolute_paths(values, file.resolve().parent), where=str(path))
-
-
-def set_field(values: Any, override: str) -> None:
-    """Apply one `a.b=value` (the value read as YAML) to nested plain data, in place."""
-    name, sign, text = override.partition("=")
-    parts = name.strip().split(".")
-    if not sign or not all(parts) or not isinstance(values, dict):
-        raise ConfigError(f"cannot use --set {override!r}", hint="write --set trainer.epochs=1")
-    for index, part in enumerate(parts[:-1]):
-        below = values.get(part)
-        if below is None or isinstance(below, str):
-            below = {} if below is None else {"model": below}
-            values[part] = below
-        if not isinstance(below, dict):
-            raise ConfigError(
-                f"--set {override}: {'.'.join(parts[: index + 1])} has no fields of its own"
-            )
-        values = below
-    values[parts[-1]] = yaml.safe_load(text)
-
-
-def absolute_paths(values: Any, base: Path) -> Any:
-    """Strings that name something existing beside the config become absolute paths."""
-    if isinstance(values, dict):
-        return {
-            key: value if key in ("name", "method") else absolute_paths(value, base)
-            for key, value in values.items()
-        }
-    if isinstance(values, list):
-        return [absolute_paths(value, base) for value in values]
-    if isinstance(values, str) and values and not Path(values).is_absolute():
-        beside = base / values
-        looks_local = "/" in values or values.endswith((".jsonl", ".parquet"))
-        if looks_local and beside.exists():
-            return str(beside.resolve())
-    return values
-
-
-def dump_config(config: AnyConfig, *, full: bool = False) -> str:
-    """The config as YAML that `load_config` takes back; `full` writes defaults too."""
-    values = config.model_dump(mode="json", by_alias=True, exclude_unset=not full)
-    values = {"method": config.method, **{k: v for k, v in values.items() if k != "method"}}
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
-    return text
-
-
-def preset_names() -> list[str]:
-    """The presets that ship, such as `kd-laptop`."""
-    folder = resources.files("kdharness.data").joinpath("presets")
-    names = [entry.name for entry in folder.iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def preset_text(name: str) -> str:
-    """A preset's YAML, with its comments. Raises ConfigError with the names there are."""
-    if name not in preset_names():
-        raise ConfigError(f"no preset {name!r}", hint=f"known: {', '.join(preset_names())}")
-    folder = resources.files("kdharness.data").joinpath("presets")
-    return folder.joinpath(f"{name}.yaml").read_text("utf-8")

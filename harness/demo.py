@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness import assets, launch
-from kdharness.harness.config import AnyConfig, config_hash, parse_config
+from kdharness.harness.config import AnyConfig, config_hash
+from kdharness.harness.config_files import parse_config
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store

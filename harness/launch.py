@@ -99,7 +99,8 @@ def start(
         ConfigError: the name is taken.
         RunError: the worker ended before it started; the message holds the tail of its log.
     """
-    from kdharness.harness.config import config_hash, dump_config
+    from kdharness.harness.config import config_hash
+    from kdharness.harness.config_files import dump_config
 
     with Store(paths.store) as store:
         wanted = name or getattr(config, "name", None)

@@ -38,12 +38,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kdharness.harness.claims import ClaimSpec
-from kdharness.harness.config import (
-    AnyConfig,
-    describe_errors,
-    parse_config,
-    set_field,
-)
+from kdharness.harness.config import AnyConfig
+from kdharness.harness.config_files import describe_errors, parse_config, set_field
 from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths

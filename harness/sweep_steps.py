@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kdharness.harness.config import absolute_paths, preset_text
+from kdharness.harness.config_files import absolute_paths, preset_text
 from kdharness.harness.errors import ConfigError
 
 MODEL_FIELDS = frozenset({

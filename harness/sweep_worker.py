@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from kdharness.harness import launch
-from kdharness.harness.config import config_hash, dump_config
+from kdharness.harness.config import config_hash
+from kdharness.harness.config_files import dump_config
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store

@@ -190,8 +190,8 @@ def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
     """The work itself; returns the columns of the run that it fills in."""
-    from kdharness.harness.config import parse_config
     from kdharness.harness.config_eval import EvalConfig
+    from kdharness.harness.config_files import parse_config
 
     if run.method == "sweep":
         from kdharness.harness.sweep_worker import carry_out
@@ -249,7 +249,7 @@ def _register(paths: Paths, store: Store, run: Run, outcome: Outcome) -> Checkpo
 
 def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
     """A rank other than 0: the same training, writing nothing to the store."""
-    from kdharness.harness.config import parse_config
+    from kdharness.harness.config_files import parse_config
 
     with Store(paths.store) as store:
         run = store.run(run_id)

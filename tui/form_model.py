@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from kdharness.harness.config import CONFIGS, absolute_paths, describe_errors, parse_config
+from kdharness.harness.config import CONFIGS
+from kdharness.harness.config_files import absolute_paths, describe_errors, parse_config
 from kdharness.harness.errors import ConfigError
 
 Place = tuple[str | int, ...]

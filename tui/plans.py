@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config import dump_config
+from kdharness.harness.config_files import dump_config
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import safe_text
@@ -18,7 +18,7 @@ from kdharness.harness.views import clock
 
 EVALUATION = """
 import json, sys
-from kdharness.harness.config import parse_config
+from kdharness.harness.config_files import parse_config
 from kdharness.harness.eval_plan import plan
 from kdharness.harness.paths import find_paths
 from kdharness.harness.store import Store

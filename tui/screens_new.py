@@ -8,13 +8,8 @@ from typing import Any, ClassVar
 import yaml
 from textual.binding import Binding, BindingType
 
-from kdharness.harness.config import (
-    CONFIGS,
-    config_hash,
-    load_config,
-    preset_names,
-    preset_text,
-)
+from kdharness.harness.config import CONFIGS, config_hash
+from kdharness.harness.config_files import load_config, preset_names, preset_text
 from kdharness.harness.types import Run
 from kdharness.harness.views import models_of
 from kdharness.tui.form_model import fitting, spelled_out
@@ -160,7 +155,7 @@ class NewRunScreen(FormScreen):
 
 def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A stored config without what equals the defaults."""
-    from kdharness.harness.config import parse_config
+    from kdharness.harness.config_files import parse_config
 
     try:
         parsed = parse_config(dict(config))

@@ -9,10 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from kdharness.harness.config import (
-    CONFIGS,
-    KDConfig,
-    config_hash,
+from kdharness.harness.config import CONFIGS, KDConfig, config_hash
+from kdharness.harness.config_files import (
     dump_config,
     load_config,
     parse_config,

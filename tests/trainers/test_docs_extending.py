@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.config import SFTConfig, parse_config
+from kdharness.harness.config import SFTConfig
+from kdharness.harness.config_files import parse_config
 from kdharness.harness.jobs import Job
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TRAINERS, resolve

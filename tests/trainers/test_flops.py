@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.config import parse_config
+from kdharness.harness.config_files import parse_config
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TRAINERS, resolve

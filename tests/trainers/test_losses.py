@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdharness.trainers.divergences import divergence_rows
 from kdharness.trainers.losses import (
     Head,
     Mix,
     TopK,
     apply_head,
-    divergence_rows,
     fused_loss,
     labelled_positions,
     next_tokens,

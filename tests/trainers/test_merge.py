@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from kdharness.harness import cli
-from kdharness.harness.config import load_config, parse_config
+from kdharness.harness.config_files import load_config, parse_config
 from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.jobs import Job

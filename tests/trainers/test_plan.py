@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kdharness.harness import cli
-from kdharness.harness.config import parse_config
+from kdharness.harness.config_files import parse_config
 from kdharness.harness.paths import Paths
 from kdharness.harness.plan import (
     activation_floats,

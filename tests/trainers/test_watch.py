@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from kdharness.harness import cli
-from kdharness.harness.config import parse_config
+from kdharness.harness.config_files import parse_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store

@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from kdharness.harness.config import load_config, parse_config
+from kdharness.harness.config_files import load_config, parse_config
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store

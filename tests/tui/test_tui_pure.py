@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kdharness.harness.config import CONFIGS, load_config, parse_config, preset_names, preset_text
+from kdharness.harness.config import CONFIGS
+from kdharness.harness.config_files import load_config, parse_config, preset_names, preset_text
 from kdharness.harness.paths import Paths
 from kdharness.harness.published import PAPER_ROWS, paper_scores
 from kdharness.harness.side_by_side import flips
