@@ -13,29 +13,9 @@ from rich.text import Text
 from kdharness.harness.store import Store
 from kdharness.harness.tables import safe_text
 from kdharness.harness.types import Run
+from kdharness.harness.views import clock, eta
 
-
-def eta_seconds(run: Run, now: float) -> float | None:
-    """Seconds left in the run's current stage, from its rate so far; None before a rate is known.
-
-    Uses `info`: `stage_began` (time) and `stage_first` (the step the stage began at).
-    """
-    began = run.info.get("stage_began")
-    done = run.step - int(run.info.get("stage_first", 0))
-    if began is None or done < 1 or run.max_steps <= run.step:
-        return None
-    last = float(run.info.get("stage_last", now))
-    return max(0.0, (last - float(began)) / done * (run.max_steps - run.step) - (now - last))
-
-
-def clock(seconds: float | None) -> str:
-    """Seconds as h:mm:ss or m:ss; a dash when unknown."""
-    if seconds is None:
-        return "–:––"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
+UNKNOWN = "–:––"
 
 class ProgressView:
     """Bars where stderr is a terminal; where it is a file, a line now and then."""
@@ -79,7 +59,7 @@ class ProgressView:
             if event["kind"] in {"note", "warning"} and event["message"]:
                 self.say(f"{self.run_id}: {event['message']}")
         stage = str(run.info.get("stage", run.method))
-        left = clock(eta_seconds(run, time.time()))
+        left = clock(eta(run, time.time())) or UNKNOWN
         note = f"loss {run.loss:.4f}" if run.loss is not None else ""
         if not self.live:
             self._line(run, stage, left, note)

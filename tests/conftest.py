@@ -95,3 +95,17 @@ def write_jsonl(tmp_path: Path) -> Callable[[str, list[Any]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line on an empty home: (exit code, stdout, stderr)."""
+    from kdharness.harness import cli
+
+    def call(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run(["--home", str(paths.home), *args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kdharness.harness import cli, launch
+from kdharness.harness import launch
 from kdharness.harness.config import config_hash
 from kdharness.harness.errors import ConfigError, RunError
 from kdharness.harness.paths import Paths
@@ -360,17 +360,6 @@ def test_a_run_that_is_no_experiment_keeps_its_name(
 # ---------------------------------------------------------------- real processes
 
 Kd = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Kd:
-    def call(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run(["--home", str(paths.home), *args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.slow
