@@ -22,13 +22,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-if TYPE_CHECKING:
-    from kdharness.harness.store import Store
-    from kdharness.harness.sweep import Planned
 
 Sums = Mapping[str, tuple[float, float]]
 """Question -> (sum of values, sum of weights)."""
@@ -205,188 +201,31 @@ def drawn_effect(values: Sequence[float], draws: Sequence[Any], questions: int) 
     return Effect(math.fsum(values) / len(values), low, high, questions, tuple(values))
 
 
-# ---------------------------------------------------------------- from the store
-
-
-def judge_claims(
-    store: Store, claims: Sequence[ClaimSpec], planned: Sequence[Planned]
-) -> list[Finding]:
-    """Every claim, once for each choice of settings that are no seeds."""
-    found: list[Finding] = []
-    for claim in claims:
-        about = [one for one in planned if one.step == claim.of]
-        groups: dict[str, list[Planned]] = {}
-        for one in about:
-            groups.setdefault(repr(_without_seed(one.settings)), []).append(one)
-        for members in groups.values():
-            settings = _without_seed(members[0].settings)
-            try:
-                effect, note = _effect(store, claim, members, planned), ""
-            except LookupError as missing:
-                effect, note = None, str(missing.args[0])
-            if effect is None and not note:
-                note = ("fewer than two questions that all of them answered" if claim.metric else
-                        "the expert's own gain is not told apart from 0: no share of it can be")
-            found.append(Finding(claim, settings, effect, note))
-    return found
-
-
-def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key.rsplit(".", 1)[-1] != "seed"}
-
-
-def _effect(
-    store: Store, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
-) -> Effect | None:
-    if claim.metric is None:
-        return _trade_off_effect(store, claim, members, planned)
-    from kdharness.harness.leaderboard import is_lower_better
-
-    pairs = []
-    for one in members:
-        first = _checkpoint(one)
-        second = _beside(claim.than, one, planned)
-        pairs.append(_shared_rows(store, first, second, claim.metric))
-    if is_lower_better(claim.metric.partition(":")[2]):
-        pairs = [(second, first) for first, second in pairs]
-    return paired_effect(pairs)
-
-
-def _trade_off_effect(
-    store: Store, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
-) -> Effect | None:
-    from kdharness.harness.leaderboard import is_lower_better
-    from kdharness.harness.tradeoff_stats import Answered, Plane, above_draws, draw_plane
-
-    assert claim.figure is not None
-    values, draws, questions = [], [], 10**9
-    for one in members:
-        name = _checkpoint(one)
-        reference = _beside(claim.reference, one, planned)
-        expert = _beside(claim.expert, one, planned)
-        curve = _all_beside(claim.curve, one, planned) if claim.curve else []
-        names = list(dict.fromkeys([reference, *curve, expert, name]))
-        answered = [
-            Answered(n, _rows(store, n, claim.general), _rows(store, n, claim.domain))
-            for n in names
-        ]
-        plane = Plane(
-            reference, expert, is_lower_better(claim.general.partition(":")[2]),
-            is_lower_better(claim.domain.partition(":")[2]), tuple(curve),
-        )  # fmt: skip
-        drawn = draw_plane(answered, plane)
-        if claim.figure != "retention" and not drawn.gain_known:
-            return None
-        if claim.figure == "above_curve":
-            value, resampled = above_draws(drawn, plane)[name]
-        else:
-            place = names.index(name)
-            value = float(getattr(drawn, claim.figure)[place])
-            resampled = getattr(drawn, f"{claim.figure}_draws")[:, place]
-        values.append(value)
-        draws.append(resampled)
-        counts = {"gain": drawn.n_domain, "retention": drawn.n_general}
-        questions = min(questions, counts.get(claim.figure, min(drawn.n_domain, drawn.n_general)))
-    return drawn_effect(values, draws, questions)
-
-
-def _checkpoint(one: Planned) -> str:
-    from kdharness.harness.sweep import outputs_of
-
-    made = outputs_of(one)
-    if len(made) != 1:
-        raise LookupError(f"the step {one.step} makes {len(made)} checkpoints, not one")
-    return made[0]
-
-
-def _all_beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> list[str]:
-    """The checkpoints of a step under the settings of `one`, or the model of that name."""
-    from kdharness.harness.sweep import outputs_of
-
-    steps = [other for other in planned if other.step == name]
-    if not steps:
-        return [name or ""]
-    for other in steps:
-        shared = set(other.settings) & set(one.settings)
-        if all(other.settings[key] == one.settings[key] for key in shared):
-            return outputs_of(other)
-    raise LookupError(f"no run of {name} has the settings of {one.name}")
-
-
-def _beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> str:
-    made = _all_beside(name, one, planned)
-    if len(made) != 1:
-        raise LookupError(f"the step {name} makes {len(made)} checkpoints, not one")
-    return made[0]
-
-
-def _tables(store: Store, name: str, label: str) -> dict[tuple[str, str], Sums]:
-    """(revision, judge) -> rows by question of one checkpoint's figure.
-
-    Rows count only where their mean is the figure of the leaderboard: what is no mean over
-    questions cannot be claimed about.
-    """
-    from kdharness.harness.leaderboard import Group, leaderboard, read_group
-    from kdharness.harness.score_rows import question_sums
-
-    bench, _, metric = label.partition(":")
-    checkpoint = store.checkpoint(name)
-    found: dict[tuple[str, str], Sums] = {}
-    if checkpoint is None:
-        raise LookupError(f"{name} is not there: run the experiment to its end")
-    groups = [Group(**raw) for raw in store.judgment_groups()]
-    for score in leaderboard(store, None, checkpoints=[checkpoint.id], panels=False):
-        if (score.bench, score.metric) != (bench, metric) or score.value is None:
-            continue
-        for group in groups:
-            if (group.checkpoint, group.bench, group.judge) != (checkpoint.id, bench, score.judge):
-                continue
-            sums = question_sums(read_group(store, group), metric)
-            weight = math.fsum(w for _, w in sums.values())
-            mean = math.fsum(v for v, _ in sums.values()) / weight if weight else math.nan
-            if math.isclose(mean, score.value, rel_tol=1e-6, abs_tol=1e-6):
-                found[group.revision, group.judge] = sums
-    if not found:
-        raise LookupError(f"{name} has no rows whose mean is {label}")
-    return found
-
-
-def _rows(store: Store, name: str, label: str) -> Sums:
-    """Of several revisions or judges, the one with most questions."""
-    return max(_tables(store, name, label).values(), key=len)
-
-
-def _shared_rows(store: Store, first: str, second: str, label: str) -> tuple[Sums, Sums]:
-    """Rows of both under the same revision and judge."""
-    ours, theirs = _tables(store, first, label), _tables(store, second, label)
-    both = [key for key in ours if key in theirs]
-    if not both:
-        raise LookupError(f"{first} and {second} were not judged alike on {label}")
-    key = max(both, key=lambda k: len(ours[k]))
-    return ours[key], theirs[key]
+# ---------------------------------------------------------------- in words
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Claims as a person reads them, two lines each."""
+    """Claims as a person reads them."""
     lines = []
     for number, one in enumerate(findings, 1):
-        row, effect = one.as_dict(), one.effect
         lines.append(f"{number}. {one.verdict}: {one.claim.text}")
-        if effect is None:
-            lines.append(f"   {row['figure']}: {one.note}")
-            continue
-        settings = "".join(f", {key} {value}" for key, value in one.settings.items())
-        limit = f", to be above {one.claim.threshold:g}" if one.claim.threshold else ""
-        seeds = len(effect.per_seed)
-        lines.append(
-            f"   {row['figure']}{settings}: {effect.value:+.3g} better "
-            f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}"
-            if one.claim.metric else
-            f"   {row['figure']}{settings}: {effect.value:.3g} "
-            f"[{effect.low:.3g}, {effect.high:.3g}]{limit}"
-        )
-        each = ", ".join(f"{value:+.3g}" for value in effect.per_seed)
-        lines.append(
-            f"   {seeds} seed{'s' * (seeds != 1)} ({each}), {effect.questions} questions"
-        )
+        lines += [f"   {part}" for part in claim_parts(one)]
     return lines
+
+
+def claim_parts(one: Finding) -> list[str]:
+    """What stands below a claim: its effect with the interval, and what it rests on."""
+    effect, figure = one.effect, one.as_dict()["figure"]
+    if effect is None:
+        return [f"{figure}: {one.note}"]
+    settings = "".join(f", {key} {value}" for key, value in one.settings.items())
+    limit = f", to be above {one.claim.threshold:g}" if one.claim.threshold else ""
+    seeds = len(effect.per_seed)
+    each = ", ".join(f"{value:+.3g}" for value in effect.per_seed)
+    ends = f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}"
+    better = " better" if one.claim.metric else ""
+    return [
+        f"{figure}{settings}: {effect.value:+.3g}{better} {ends}",
+        f"{seeds} seed{'s' * (seeds != 1)} ({each}), {effect.questions} questions",
+        *([one.note] if one.note else []),
+    ]

@@ -114,7 +114,8 @@ def print_claims(
     paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], form: str
 ) -> None:
     """What holds of an experiment's claims, to stdout."""
-    from kdharness.harness.claims import COLUMNS, finding_lines, judge_claims
+    from kdharness.harness.claim_judge import judge_claims
+    from kdharness.harness.claims import COLUMNS, finding_lines
     from kdharness.harness.store import Store
 
     with Store(paths.store) as store:

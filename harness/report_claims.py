@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdharness.harness.claims import Finding, judge_claims
+from kdharness.harness.claim_judge import judge_claims
+from kdharness.harness.claims import Finding
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.report_blocks import Block, Heading, Paragraph, Table, number

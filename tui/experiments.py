@@ -14,15 +14,21 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.tables import safe_text
 from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.views import DASH, figure
+from kdharness.tui.rows import STATUS_MARKS
+from kdharness.tui.widgets_bars import bar
 from kdharness.tui.widgets_lines import Line, text_lines
+from kdharness.tui.widgets_table import Column, Part, Row
 
 if TYPE_CHECKING:
+    from kdharness.harness.claims import ClaimSpec
     from kdharness.harness.paths import Paths
     from kdharness.harness.store import Store
     from kdharness.harness.sweep import Planned
     from kdharness.harness.sweep_files import Experiment
 
 TO_DO, OTHER = "to do", "other settings"
+MARKS = {**STATUS_MARKS, TO_DO: ("·", "dim"), OTHER: ("✗", "bad")}
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Plan:
     text: str
     planned: list[tuple[Planned, str]] = field(default_factory=list)
     wrong: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    claims: Sequence[ClaimSpec] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,48 @@ def plan_rows(
     return rows
 
 
+def plan_cell(row: Row, column: Column, width: int) -> list[Part]:
+    """One cell of either list."""
+    key, status = column.key, str(row["status"])
+    if key == "status":
+        mark, role = MARKS.get(status, ("", ""))
+        count = f" {row['step']}/{row['max_steps']}" if "name" in row and status else ""
+        return [(f"{mark} {status}{count}" if status else "", role)]
+    if key == "progress":
+        return _progress(row, status, width)
+    if key == "loss":
+        return [(figure(row["loss"]), "" if row["loss"] is not None else "dim")]
+    strong = key in ("id", "name")
+    return [(str(row.get(key) or ("" if key == "question" else DASH)),
+             "strong" if strong else "dim" if key in ("from", "needs") else "")]  # fmt: skip
+
+
+def _progress(row: Row, status: str, width: int) -> list[Part]:
+    if status == "failed":
+        return [(str(row["error"]) or "failed", "bad")]
+    if not row["max_steps"]:
+        return [(str(row["stage"]) or DASH, "dim")]
+    share = f"{row['progress']:4.0%} "
+    if status in ("finished", OTHER):
+        return [(f"{share}{row['step']} steps", "dim")]
+    return [(share, ""), (bar(row["progress"], width - len(share)), MARKS[status][1])]
+
+
+def start_words(view: View) -> str:
+    """How many runs a start begins, goes on with, and leaves alone."""
+    states = [str(row["status"]) for row in view.runs]
+    fresh, done = states.count(TO_DO), states.count("finished")
+    rest = len(states) - fresh - done
+    parts = [f"{fresh} to start"] if fresh else []
+    parts += [f"{rest} to go on with"] if rest else []
+    parts += [f"{done} finished before"] if done else []
+    total = f"{len(states)} run{'s' * (len(states) != 1)}"
+    return (
+        f"{total}: {', '.join(parts)}.\n\nThey run one after another in a process of their own: "
+        "closing the app leaves it running. A run that fails stops only those that need it."
+    )
+
+
 def counted(rows: Sequence[Mapping[str, Any]]) -> str:
     """`24 runs: 3 finished, 1 running, 20 to do`."""
     names = [str(row["status"]) for row in rows]
@@ -169,6 +218,26 @@ def _order(status: str) -> int:
     return order.index(status)
 
 
+# ---------------------------------------------------------------- claims
+
+VERDICTS = {"holds": ("✓", "good"), "does not hold": ("✗", "bad"), "can't tell": ("?", "dim")}
+
+
+def claim_lines(store: Store, plan: Plan) -> list[Line]:
+    """What holds of the claims so far, as lines."""
+    from kdharness.harness.claim_judge import judge_claims
+    from kdharness.harness.claims import claim_parts
+
+    lines: list[Line] = []
+    for one in judge_claims(store, plan.claims, [planned for planned, _ in plan.planned]):
+        mark, role = VERDICTS[one.verdict]
+        text = safe_text(one.claim.text, 400)
+        lines.append([(f"{mark} {one.verdict}: ", role), (text, "strong")])
+        lines += [[(f"  {safe_text(part, 400)}", "dim")] for part in claim_parts(one)]
+        lines.append([("", "")])
+    return lines
+
+
 # ---------------------------------------------------------------- what is wrong, and where
 
 
@@ -181,13 +250,14 @@ def read_plan(file: Path) -> Plan:
     text = ""
     try:
         text = experiment_text(file)
-        _, planned = load_sweep(file)
+        sweep, planned = load_sweep(file)
     except ConfigError as error:
         return Plan(text, wrong=places(text, error, str(file)))
     except Exception as error:  # any file may be opened: what it breaks is its own fault
         problem = f"this is no experiment: {type(error).__name__}: {error}"
         return Plan(text, wrong={0: [problem]})
-    return Plan(text, [(one, config_hash(one.config)) for one in planned])
+    identified = [(one, config_hash(one.config)) for one in planned]
+    return Plan(text, identified, claims=sweep.claims)
 
 
 def places(text: str, error: ConfigError, file: str) -> dict[int, list[str]]:

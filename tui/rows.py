@@ -11,6 +11,16 @@ Part = tuple[str, str]
 """Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-4."""
 ROLES = ("dim", "good", "warn", "bad", "accent", "strong",
          "series-1", "series-2", "series-3", "series-4")  # fmt: skip
+STATUS_MARKS = {
+    "starting": ("◌", "accent"),
+    "running": ("▶", "good"),
+    "paused": ("‖", "accent"),
+    "stopped": ("■", "warn"),
+    "finished": ("✓", "dim"),
+    "failed": ("✗", "bad"),
+    "interrupted": ("!", "bad"),
+}
+"""A run's status -> its mark and role."""
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,26 @@ from textual.widgets import Static
 
 from kdharness.harness.tables import safe_text
 from kdharness.harness.types import RunStatus
-from kdharness.harness.views import DASH, figure
-from kdharness.tui.experiments import OTHER, TO_DO, Book, View, counted, file_lines, look
+from kdharness.tui.experiments import (
+    MARKS,
+    OTHER,
+    Book,
+    View,
+    claim_lines,
+    counted,
+    file_lines,
+    look,
+    plan_cell,
+    start_words,
+)
 from kdharness.tui.screens_base import ListPlace
 from kdharness.tui.screens_dialogs import Confirm, PickFile
-from kdharness.tui.screens_runs import STATUS_MARKS
-from kdharness.tui.widgets_bars import bar
-from kdharness.tui.widgets_lines import Lines
-from kdharness.tui.widgets_table import Column, Listing, Part, Row
+from kdharness.tui.widgets_lines import Line, Lines
+from kdharness.tui.widgets_table import Column, Listing, Row
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
-MARKS = {**STATUS_MARKS, TO_DO: ("·", "dim"), OTHER: ("✗", "bad")}
 EXPERIMENTS = [
     Column("name", "experiment", 12, grow=2),
     Column("status", "status", 18),
@@ -62,12 +69,13 @@ class ExperimentsScreen(ListPlace):
         "wrong, the file with what is to be mended. Enter goes down to the runs, and opens one; "
         "Esc goes back up. s starts it, or goes on with it, in a process of its own that outlives "
         "the app; finished runs are not repeated. x stops it: the run at work saves a checkpoint "
-        "first."
+        "first. c tells which of the claims that its file states hold so far."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "file", "Open a file", id="experiments.file"),
         Binding("x", "stop", "Stop", id="experiments.stop"),
         Binding("y", "yaml", "YAML", id="experiments.yaml"),
+        Binding("c", "claims", "Claims", id="experiments.claims"),
         Binding("p", "pause", "Pause/go on", show=False, id="experiments.pause"),
         Binding("g", "log", "Its log", show=False, id="experiments.log"),
         Binding("r", "again", "Read the files again", show=False, id="experiments.again"),
@@ -78,14 +86,15 @@ class ExperimentsScreen(ListPlace):
         self.book = Book()
         self.chosen: Path | None = None
         self.view: View | None = None
-        self.yaml = False
+        # The runs are shown, or a page in their place: "yaml" or "claims".
+        self.page = ""
         self._told: list[Text] = [Text(), Text()]
 
     def body(self) -> Iterable[Widget]:
         """Both lists, with a few words about each, and the file."""
-        yield Sheet(EXPERIMENTS, self.cell, id="experiments", empty="reading …")
+        yield Sheet(EXPERIMENTS, plan_cell, id="experiments", empty="reading …")
         yield Static(id="about-experiment", classes="detail")
-        yield Sheet(PLAN, self.cell, id="list", empty="")
+        yield Sheet(PLAN, plan_cell, id="list", empty="")
         yield Lines(id="file")
         yield Static(id="about-run", classes="line")
 
@@ -150,18 +159,43 @@ class ExperimentsScreen(ListPlace):
                 names.move_to(places.index(str(self.chosen)))
         self.listing().set_rows(view.runs)
         fresh = before is None or before.chosen != view.chosen or before.plan is not view.plan
-        if fresh:
-            lines, first = file_lines(view.plan)
-            page = self.query_one("#file", Lines)
-            page.set_lines(lines)
-            self.call_after_refresh(page.scroll_to, y=max(first - 3, 0), animate=False)
+        if self.page == "claims":
+            self._judge()
+        elif fresh:
+            self._file(view)
         self._panes()
         self._say("#about-experiment", 0, self._about(view))
         self._tell(self.listing().row)
 
+    def _file(self, view: View) -> None:
+        lines, first = file_lines(view.plan)
+        page = self.query_one("#file", Lines)
+        page.set_lines(lines)
+        self.call_after_refresh(page.scroll_to, y=max(first - 3, 0), animate=False)
+
+    def _judge(self) -> None:
+        """Hold the claims against the store, in a thread."""
+        view = self.view
+        if view is None:
+            return
+        plan, harness = view.plan, self.harness
+
+        def body() -> list[Line]:
+            from kdharness.harness.store import Store
+
+            with Store(harness.paths.store) as store:
+                return claim_lines(store, plan)
+
+        def told(lines: list[Line]) -> None:
+            if self.page == "claims" and self.view is not None and self.view.plan is plan:
+                self.query_one("#file", Lines).set_lines(lines)
+
+        harness.read(f"claims-{id(self)}", body,
+                     lambda lines: self.call_later(self.while_here, lambda: told(lines)))
+
     def _panes(self) -> None:
-        """The runs, or the file where it is wrong or asked for."""
-        file = self.yaml or (self.view is not None and bool(self.view.plan.wrong))
+        """The runs, or the page that is asked for; the file where it is wrong."""
+        file = bool(self.page) or (self.view is not None and bool(self.view.plan.wrong))
         page, listing = self.query_one("#file", Lines), self.listing()
         held = page.has_focus or listing.has_focus
         page.display, listing.display = file, not file
@@ -194,33 +228,6 @@ class ExperimentsScreen(ListPlace):
             text.append(f"\n{safe_text(view.sweep.error, 300)}", style("bad"))
         return text
 
-    # ------------------------------------------------------------ cells
-
-    def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """One cell of either list."""
-        key, status = column.key, str(row["status"])
-        if key == "status":
-            mark, role = MARKS.get(status, ("", ""))
-            count = f" {row['step']}/{row['max_steps']}" if "name" in row and status else ""
-            return [(f"{mark} {status}{count}" if status else "", role)]
-        if key == "progress":
-            return self._progress(row, status, width)
-        if key == "loss":
-            return [(figure(row["loss"]), "" if row["loss"] is not None else "dim")]
-        strong = key in ("id", "name")
-        return [(str(row.get(key) or ("" if key == "question" else DASH)),
-                 "strong" if strong else "dim" if key in ("from", "needs") else "")]  # fmt: skip
-
-    def _progress(self, row: Row, status: str, width: int) -> list[Part]:
-        if status == "failed":
-            return [(str(row["error"]) or "failed", "bad")]
-        if not row["max_steps"]:
-            return [(str(row["stage"]) or DASH, "dim")]
-        share = f"{row['progress']:4.0%} "
-        if status in ("finished", OTHER):
-            return [(f"{share}{row['step']} steps", "dim")]
-        return [(share, ""), (bar(row["progress"], width - len(share)), MARKS[status][1])]
-
     def _tell(self, row: Row | None) -> None:
         """A line about the run under the cursor."""
         text = Text(no_wrap=True, overflow="ellipsis")
@@ -246,7 +253,8 @@ class ExperimentsScreen(ListPlace):
 
     def choose(self, file: Path) -> None:
         """Show the plan of this file."""
-        self.chosen, self.yaml = file, False
+        self.chosen = file
+        self._turn("")
         self.look()
 
     # ------------------------------------------------------------ going about
@@ -278,10 +286,26 @@ class ExperimentsScreen(ListPlace):
         keys = ["id", "step_name", "settings", "status", "step", "max_steps", "loss", "needs"]
         return Path(name).name, rows, keys
 
+    def _turn(self, page: str) -> None:
+        """Show the runs, or a page in their place."""
+        self.page = page
+        if self.view is not None and page == "claims":
+            self.query_one("#file", Lines).set_lines([[("judging …", "dim")]])
+            self._judge()
+        elif self.view is not None:
+            self._file(self.view)
+        self._panes()
+
     def action_yaml(self) -> None:
         """The file itself, or the runs."""
-        self.yaml = not self.yaml
-        self._panes()
+        self._turn("" if self.page == "yaml" else "yaml")
+
+    def action_claims(self) -> None:
+        """What the file's claims come to so far, or the runs."""
+        if self.view is None or not self.view.plan.claims:
+            self.harness.tell("this experiment states no claims")
+            return
+        self._turn("" if self.page == "claims" else "claims")
 
     def action_again(self) -> None:
         """Files that a plan leans on may have changed."""
@@ -368,18 +392,3 @@ class ExperimentsScreen(ListPlace):
             self.harness.open_run(self.view.sweep.id)
         else:
             self.harness.tell("not started from here yet")
-
-
-def start_words(view: View) -> str:
-    """How many runs a start begins, goes on with, and leaves alone."""
-    states = [str(row["status"]) for row in view.runs]
-    fresh, done = states.count(TO_DO), states.count("finished")
-    rest = len(states) - fresh - done
-    parts = [f"{fresh} to start"] if fresh else []
-    parts += [f"{rest} to go on with"] if rest else []
-    parts += [f"{done} finished before"] if done else []
-    total = f"{len(states)} run{'s' * (len(states) != 1)}"
-    return (
-        f"{total}: {', '.join(parts)}.\n\nThey run one after another in a process of their own: "
-        "closing the app leaves it running. A run that fails stops only those that need it."
-    )

@@ -18,8 +18,8 @@ from kdharness.harness.tables import safe_text
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.views import clock, eta, figure, lineage, models_of, origins
 from kdharness.tui.curves import SMOOTHING, CurveBook
+from kdharness.tui.rows import STATUS_MARKS
 from kdharness.tui.screens_base import Place
-from kdharness.tui.screens_runs import STATUS_MARKS
 from kdharness.tui.widgets_bars import bar, sparkline
 from kdharness.tui.widgets_chart import CurveChart, Series
 from kdharness.tui.widgets_lines import Line, Lines, text_lines

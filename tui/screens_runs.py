@@ -15,20 +15,12 @@ from textual.widgets import Static
 from kdharness.harness.tables import safe_text
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.views import DASH, age, clock, figure, run_line
+from kdharness.tui.rows import STATUS_MARKS
 from kdharness.tui.screens_base import ListPlace
 from kdharness.tui.tour import tour_text
 from kdharness.tui.widgets_bars import bar
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
 
-STATUS_MARKS = {
-    "starting": ("◌", "accent"),
-    "running": ("▶", "good"),
-    "paused": ("‖", "accent"),
-    "stopped": ("■", "warn"),
-    "finished": ("✓", "dim"),
-    "failed": ("✗", "bad"),
-    "interrupted": ("!", "bad"),
-}
 COLUMNS = [
     Column("id", "run", 10, grow=2, frozen=True),
     Column("method", "kind", 4, leave=2),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness import cli
+from kdharness.harness.claim_judge import judge_claims
 from kdharness.harness.claims import (
     FAILS,
     HOLDS,
@@ -22,7 +23,6 @@ from kdharness.harness.claims import (
     Finding,
     drawn_effect,
     finding_lines,
-    judge_claims,
     paired_effect,
     two_way_interval,
 )
@@ -204,6 +204,16 @@ def test_planted_claims_are_judged_as_they_were_planted(paths: Paths, tmp_path: 
     assert "alpaca-eval-2:win_rate" in by_text["judges like it"].note
     lines = finding_lines(found)
     assert lines[0] == "1. holds: DAE loses less" and "2 seeds (" in lines[2]
+
+
+def test_a_seed_that_is_missing_is_said(paths: Paths, tmp_path: Path) -> None:
+    planted(paths)
+    sweep, planned = load_sweep(written(tmp_path, vary={"seed": [1, 2, 3]}))
+    with Store(paths.store) as store:
+        found = judge_claims(store, sweep.claims, planned)
+    assert [one.verdict for one in found] == [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, UNSURE]
+    assert found[0].note == "2 of 3 seeds: x-dae-s3 is not there: run the experiment to its end"
+    assert "2 of 3 seeds" in "\n".join(finding_lines(found))
 
 
 def test_the_report_tells_what_holds(paths: Paths, tmp_path: Path) -> None:

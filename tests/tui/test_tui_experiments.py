@@ -74,6 +74,35 @@ async def test_it_lists_experiments_and_the_runs_they_come_to(
         assert app.screen.place == "runs"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
+async def test_claims_are_judged_as_far_as_there_are_figures(
+    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
+    size: tuple[int, int],
+) -> None:  # fmt: skip
+    file = experimenting.home / "sweeps" / "small.yaml"
+    values = yaml.safe_load(file.read_text())
+    values["claims"] = [
+        {"text": f"the expert beats {HOSTILE}", "metric": "shop:score", "of": "expert",
+         "than": "kd"},
+        {"text": "nothing is lost", "metric": "mt-bench:score", "of": "kd", "than": "kd"},
+    ]  # fmt: skip
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    app = app_on(experimenting)
+    async with app.run_test(size=size) as pilot:
+        await press(pilot, "w", "c")
+        assert "this experiment states no claims" in told(app)
+        await press(pilot, "down", "c")
+        text = shown(app)
+        assert "? can't tell: the expert beats [bold]x[/]" in text and "\x1b" not in text
+        assert "small-expert-s2 is not there" in " ".join(text.split())
+        await press(pilot, "y")
+        assert "question: Does the expert forget?" in shown(app)
+        await press(pilot, "c")
+        assert "can't tell" in shown(app)
+        await press(pilot, "c")
+        assert "6 runs" in shown(app) and "can't tell" not in shown(app)
+
+
 async def test_it_follows_the_store_and_repaints_nothing_else(
     experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, settled: Any
 ) -> None:
