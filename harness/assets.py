@@ -26,6 +26,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlparse
 
+from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
 
@@ -148,22 +149,13 @@ def pull(
                 reasons.append(f"{label}: {error.message}")
                 say(f"{name}: not from {label} ({error.message})")
                 continue
-            _replace(place, target)
+            replace_folder(place, target)
         say(f"{name}: from {label}, licence {asset.licence}. {asset.notice}".rstrip())
         return target
     raise AssetError(
         f"could not pull {name}; " + "; ".join(reasons),
         hint=f"get the files yourself and run: kdharness data pull {name} --from FOLDER",
     )
-
-
-def _replace(place: Path, target: Path) -> None:
-    """Put a verified folder in place of whatever was there."""
-    old = place.parent / "old"
-    if target.exists():
-        os.replace(target, old)
-    os.replace(place, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _verify(asset: Asset, place: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kdharness.harness.durable import write_text
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS
 
@@ -140,5 +141,5 @@ def export_card_command(paths: Paths, checkpoint: str, out: Path | None) -> None
     if out is None:
         click.echo(text)
     else:
-        out.write_text(text, encoding="utf-8")
+        write_text(out, text)
         click.echo(out)

@@ -144,6 +144,7 @@ def report_command(
     domain: str | None, keep: float, transcripts: int,
 ) -> None:  # fmt: skip
     """Write all that is known here as one HTML file and its Markdown twin."""
+    from kdharness.harness.durable import write_text
     from kdharness.harness.errors import ConfigError
     from kdharness.harness.report import collect
     from kdharness.harness.report_blocks import markdown
@@ -159,8 +160,8 @@ def report_command(
                          domain=domain, talks=transcripts)  # fmt: skip
     twin = target.with_suffix(".md")
     try:
-        target.write_text(page(title, blocks), "utf-8")
-        twin.write_text(markdown(title, blocks), "utf-8")
+        write_text(target, page(title, blocks))
+        write_text(twin, markdown(title, blocks))
     except OSError as error:
         raise ConfigError(f"cannot write the report: {error.strerror}", where=output,
                           hint="name a file in a folder that exists") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.leaderboard import LEGEND, leaderboard
 from kdharness.harness.paths import Paths
@@ -48,7 +49,7 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
@@ -237,7 +238,7 @@ def _annotations(
 
 def _write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
     return path
 
 

@@ -7,7 +7,6 @@ a hub id. torch and transformers are imported inside the functions.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness import assets
+from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -88,8 +88,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
             model.save_pretrained(scratch)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             tokenizer.save_pretrained(scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(scratch, target)
+        replace_folder(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -41,6 +41,7 @@ from kdharness.harness.claims import ClaimSpec
 from kdharness.harness.config import AnyConfig
 from kdharness.harness.config_files import describe_errors, parse_config, set_field
 from kdharness.harness.config_merge import MergeConfig
+from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.sweep_steps import MODEL_FIELDS, Step, in_order, read_step
@@ -342,7 +343,7 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     if not alone:
         values = whole.model_dump(mode="json", exclude={"method"}, exclude_unset=True)
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
-    target.write_text(text, "utf-8")
+    write_text(target, text)
 
 
 def sweeps_folder(paths: Paths) -> Path:

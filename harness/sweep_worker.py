@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from kdharness.harness import launch
 from kdharness.harness.config import config_hash
 from kdharness.harness.config_files import dump_config
+from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -96,7 +97,7 @@ def _go_on(paths: Paths, run: Run, whole: SweepConfig) -> Run:
             values = whole.model_dump(mode="json", by_alias=True)
             store.update_run(run.id, config=values, config_hash=identity)
         text = dump_config(cast(Any, whole), full=True)
-        (paths.run(run.id) / "config.yaml").write_text(text, "utf-8")
+        write_text(paths.run(run.id) / "config.yaml", text)
     try:
         return launch.resume(paths, run.id)
     except RunError:

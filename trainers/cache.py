@@ -11,6 +11,7 @@ that a process killed anywhere leaves whole entries behind.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.config import AnyConfig, DAEConfig, DistillSpec, KDConfig, TeacherSpec
+from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.types import digest
 from kdharness.trainers.attention import AttentionTape
@@ -75,9 +77,7 @@ class TeacherCache:
                     hint="delete the folder to build it anew",
                 )
         else:
-            scratch = folder / f".note-{rank}"
-            scratch.write_text(json.dumps(dict(note), indent=1), "utf-8")
-            scratch.replace(path)
+            write_text(path, json.dumps(dict(note), indent=1))
         self.index: dict[str, tuple[str, int, int]] = {}
         for file in sorted(folder.glob("index-*.jsonl")):
             self._read_index(file)
@@ -118,6 +118,9 @@ class TeacherCache:
                 lines.append(json.dumps([key, offset, size]))
                 self.index[key] = (name, offset, size)
                 start += size
+            # An index entry that outlives its data would train a student on zeros.
+            stream.flush()
+            os.fsync(stream.fileno())
         with (self.folder / f"index-{self.rank}.jsonl").open("a", encoding="utf-8") as stream_index:
             stream_index.write("\n".join(lines) + "\n")
 

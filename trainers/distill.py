@@ -8,9 +8,11 @@ change its gradient.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.modeling_outputs import ModelOutput
 
+from kdharness.harness.durable import is_sealed, seal
 from kdharness.harness.errors import RunError
 from kdharness.harness.heads import causal_model
 from kdharness.trainers.attention import AttentionTape, set_tape
@@ -134,10 +137,11 @@ class DistillTrainer(Trainer):
 
     def __init__(
         self, *, method: Method, plan: Plan, dataset: Dataset, collator: Collator,
-        max_loss: float = 1e4, rank: int = 0, world: int = 1, **kwargs: Any,
+        max_loss: float = 1e4, keep: int = 1, rank: int = 0, world: int = 1, **kwargs: Any,
     ) -> None:  # fmt: skip
         self.method = method
         self.plan = plan
+        self.keep = keep
         self.max_loss = max_loss
         self.shard = (rank, world)
         self.sums: dict[str, float] = {}
@@ -227,6 +231,22 @@ class DistillTrainer(Trainer):
         for name, part in step.parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(part)
         self.tokens_since += int(inputs["attention_mask"].sum())
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save, then seal; the older ones go only after that.
+
+        A process or a machine may die anywhere in here: what is not sealed is never loaded.
+        """
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if not self.is_world_process_zero():
+            return
+        folder = Path(str(self.args.output_dir))
+        seal(folder / f"checkpoint-{self.state.global_step}")
+        steps = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]
+        whole = sorted(filter(is_sealed, steps), key=lambda path: int(path.name[11:]))
+        for path in set(steps) - set(whole[-self.keep :]):
+            shutil.rmtree(path, ignore_errors=True)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss and the speed since the last log."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config import TrainerSpec
+from kdharness.harness.durable import is_sealed, replace_folder
 from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
@@ -207,7 +207,8 @@ def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: st
         logging_nan_inf_filter=False,
         save_strategy="steps" if spec.save_every else "no",
         save_steps=spec.save_every or 500,
-        save_total_limit=spec.keep,
+        # Older checkpoints go only once the newer one is on the disk: `DistillTrainer`.
+        save_total_limit=None,
         seed=config.seed,
         use_cpu=on_cpu,
         remove_unused_columns=False,
@@ -234,6 +235,7 @@ def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Wat
         dataset=setting.train,
         collator=Collator(setting.tokenizer.pad_token_id, setting.kinds),
         max_loss=config.trainer.max_loss,
+        keep=config.trainer.keep,
         rank=job.rank,
         world=job.world,
         processing_class=setting.tokenizer,
@@ -251,17 +253,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
     found = []
     for path in folder.glob("checkpoint-*"):
         number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and _is_whole(path):
+        if number.isdigit() and is_sealed(path):
             found.append((int(number), path))
     return max(found)[1] if found else None
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        json.loads((path / "trainer_state.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return any(path.glob("*.safetensors")) or (path / "pytorch_model_fsdp_0").exists()
 
 
 def _save(trainer: DistillTrainer, setting: Setting) -> Path:
@@ -273,8 +267,7 @@ def _save(trainer: DistillTrainer, setting: Setting) -> Path:
     trainer.save_model(str(scratch))
     if job.is_main:
         setting.tokenizer.save_pretrained(scratch)
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
+        replace_folder(scratch, folder)
         if not setting.config.trainer.save_every:
             for path in job.folder.glob("checkpoint-*"):
                 shutil.rmtree(path, ignore_errors=True)

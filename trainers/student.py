@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from kdharness.harness.assets import fingerprint
 from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import StudentSpec
+from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models import load_model, load_tokenizer, resolve_model
 from kdharness.harness.paths import Paths
@@ -181,8 +181,7 @@ def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "kdharness.json").write_text(json.dumps(origin), "utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(scratch, target)
+        replace_folder(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

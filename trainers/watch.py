@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ConfigError, Interrupted
 from kdharness.trainers.batches import Collator
 from kdharness.trainers.chat import Dataset
@@ -137,8 +138,7 @@ class Watcher(TrainerCallback):
             self.setting.tokenizer.save_pretrained(scratch)
             note = {"value": found, "step": step, "rule": rule}
             (scratch / "best.json").write_text(json.dumps(note), "utf-8")
-            shutil.rmtree(target, ignore_errors=True)
-            scratch.rename(target)
+            replace_folder(scratch, target)
 
 
 def _any_process(flag: bool) -> bool:

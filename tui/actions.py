@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
+from kdharness.harness.durable import write_text
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import format_rows
 from kdharness.tui.background import Background
@@ -281,7 +282,7 @@ class Actions(Background):
             plain = [{k: v for k, v in row.items() if not isinstance(v, (dict, set))}
                      for row in rows]  # fmt: skip
             text = format_rows(plain, columns, TABLE_FORMATS[path.suffix])
-            path.write_text(text + "\n", encoding="utf-8")
+            write_text(path, text + "\n")
 
         self._ask_path(f"{stem}.csv", tuple(TABLE_FORMATS), f"{len(rows)} rows", write)
 

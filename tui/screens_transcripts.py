@@ -13,6 +13,7 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.durable import write_text
 from kdharness.harness.tables import safe_text
 from kdharness.harness.views import figure
 from kdharness.tui.screens_base import Place
@@ -273,6 +274,6 @@ class TranscriptsScreen(Place):
         text = as_text(exchange, self.transcript)
 
         def write(path: Path) -> Any:
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
 
         self.harness.export_file(f"{self.bench}-{exchange.item}.md", (".md", ".txt"), write)

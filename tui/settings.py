@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdharness.harness.durable import write_text
 from kdharness.harness.paths import Paths
 from kdharness.tui.themes import THEMES
 
@@ -62,4 +63,4 @@ def save_theme(paths: Paths, name: str) -> None:
     else:
         text = f"{text.rstrip()}\n{line}\n".lstrip()
     paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    paths.settings.write_text(text, encoding="utf-8")
+    write_text(paths.settings, text)

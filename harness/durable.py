@@ -1,0 +1,98 @@
+"""Files that a power cut cannot halve: written beside, flushed to the disk, then renamed.
+
+The order is all there is to it. Bytes must reach the disk before the name that points at them
+does, and a new name is on the disk only once its folder is flushed too; a rename alone orders
+nothing. A folder that many processes write to in place (a step checkpoint) is *sealed* instead:
+a list of its files and their sizes is written last, and without that list it does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+SEAL = "sealed.json"
+
+
+def sync_file(path: Path) -> None:
+    """Flush one file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder; where folders cannot be opened (Windows), nothing to do."""
+    if os.name != "nt":
+        sync_file(folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file below a folder, and the names of each folder after its files."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(root) / name
+            if not path.is_symlink():
+                sync_file(path)
+        sync_folder(Path(root))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a file in place whole: a reader, or a machine after a power cut, sees old or new.
+
+    Raises:
+        OSError: it could not be written; what was there before stays.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def replace_folder(scratch: Path, target: Path) -> None:
+    """Put a finished folder in place of whatever was there, after its bytes are on the disk.
+
+    A folder cannot be renamed onto a full one, so for one moment there is neither; a process
+    killed in it leaves `target` missing, never half-written.
+    """
+    sync_tree(scratch)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(scratch, target)
+    sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def seal(folder: Path) -> None:
+    """Say that a folder is complete: flush its files, then list their sizes in `sealed.json`."""
+    sync_tree(folder)
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != SEAL
+    }
+    write_text(folder / SEAL, json.dumps(sizes, indent=1))
+    sync_folder(folder.parent)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder was written to its end and still has every file at its size."""
+    try:
+        sizes = json.loads((folder / SEAL).read_text("utf-8"))
+        return bool(sizes) and all(
+            (folder / name).stat().st_size == size for name, size in sizes.items()
+        )
+    except (OSError, ValueError, AttributeError):
+        return False
