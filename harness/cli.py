@@ -109,6 +109,21 @@ def run(args: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except Exception as error:
+        # What the machine did to us is told like any other error that a user can mend.
+        found = _mendable(error, args)
+        if found is None:
+            raise
+        click.echo(f"error: {found}", err=True)
+        return found.exit_code
+
+
+def _mendable(error: Exception, args: list[str] | None) -> KDHarnessError | None:
+    from kdharness.harness.mending import mendable
+
+    given = list(sys.argv[1:] if args is None else args)
+    home = given[given.index("--home") + 1] if "--home" in given[:-1] else None
+    return mendable(error, find_paths(home).home)
 
 
 if __name__ == "__main__":

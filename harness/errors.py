@@ -58,6 +58,10 @@ class RunError(KDHarnessError):
     """A run that could not be started, stopped, resumed or found."""
 
 
+class StoreError(KDHarnessError):
+    """A store that cannot be opened, read or written: damaged, newer, locked, not ours to write."""
+
+
 class Interrupted(KDHarnessError):
     """The user stopped the work. Everything finished is stored. Exit code 130."""
 

@@ -17,12 +17,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
 
 if TYPE_CHECKING:
+    import filelock
+
     from kdharness.harness.config import AnyConfig
 
 HEARTBEAT_SECONDS = 2.0
@@ -30,7 +33,20 @@ STALE_SECONDS = 60.0
 
 
 def process_started(pid: int) -> float | None:
-    """When the process began (seconds since the epoch), or None when it is gone."""
+    """When the process began, or None when it is gone.
+
+    On Linux in seconds since the machine started: the clock of the wall may be set back while a
+    run goes on, and by it a living worker would look like another process that took its number.
+    Elsewhere in seconds since the epoch.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.parent.parent.joinpath("self").exists():
+        try:
+            # The name in parentheses may hold blanks and parentheses itself.
+            fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] == "Z" else int(fields[19]) / os.sysconf("SC_CLK_TCK")
     import psutil
 
     try:
@@ -42,15 +58,29 @@ def process_started(pid: int) -> float | None:
         return None
 
 
+def run_lock(paths: Paths, run_id: str) -> filelock.BaseFileLock:
+    """The lock a worker holds while it works; the system frees it when the process dies.
+
+    Status and process number in the store say who *should* be at work; of two workers that were
+    started for one run by whatever means, this lets one through.
+    """
+    import filelock
+
+    folder = paths.run(run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder / ".lock")
+
+
 def is_alive(run: Run) -> bool:
     """Whether the run's worker still works."""
     if run.pid is None:
         last = max(run.created, run.heartbeat or 0)
-        return run.status is RunStatus.STARTING and time.time() - last < STALE_SECONDS
+        return run.status is RunStatus.STARTING and abs(time.time() - last) < STALE_SECONDS
     if run.host and run.host != socket.gethostname():
-        return time.time() - (run.heartbeat or 0) < STALE_SECONDS
+        # A beat from the future says that a clock went back, not that somebody is alive.
+        return abs(time.time() - (run.heartbeat or 0)) < STALE_SECONDS
     began = process_started(run.pid)
-    return began is not None and abs(began - (run.pid_started or began)) < 2.0
+    return began is not None and abs(began - (run.pid_started or began)) < 0.5
 
 
 def effective_status(run: Run) -> RunStatus:
@@ -125,7 +155,7 @@ def start(
                 hint=f"choose another name, or: kdharness resume {run_id}",
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(dump_config(config, full=True), "utf-8")
+        write_text(folder / "config.yaml", dump_config(config, full=True))
         return _spawn(paths, store, run_id, accelerate, resume=False, timeout=timeout)
 
 

@@ -16,8 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from kdharness.harness.light_sqlite import Database
-from kdharness.harness.migrations import migrations
+from kdharness.harness.store_open import open_store
 from kdharness.harness.types import (
     Answer,
     Checkpoint,
@@ -75,34 +74,13 @@ class Store:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
         """Open or create the store and bring its shape up to date.
 
-        `KDHARNESS_JOURNAL_MODE` replaces WAL, which is unsafe on network file systems.
+        `KDHARNESS_JOURNAL_MODE` replaces WAL, which network file systems cannot carry.
+
+        Raises:
+            StoreError: damaged, written by a newer version, locked, or not to be read here.
         """
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.db = Database(self.path)
-        connection = self.db.conn
-        connection.execute(f"PRAGMA busy_timeout={int(timeout * 1000)}")
-        mode = os.environ.get("KDHARNESS_JOURNAL_MODE", "wal")
-        if mode.lower() not in {"wal", "delete", "truncate", "persist", "memory"}:
-            mode = "wal"
-        connection.execute(f"PRAGMA journal_mode={mode}")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA mmap_size=0")
-        if migrations.pending(self.db):
-            self._migrate()
-
-    def _migrate(self) -> None:
-        """Apply pending migrations; another process may be doing the same at this moment."""
-        for attempt in range(50):
-            try:
-                migrations.apply(self.db)
-                return
-            except Exception:
-                if not migrations.pending(self.db):
-                    return
-                if attempt == 49:
-                    raise
-                time.sleep(0.1)
+        self.db, self.read_only = open_store(self.path, timeout)
 
     def close(self) -> None:
         """Close the connection."""
@@ -444,7 +422,12 @@ class Store:
         }
 
     def cache_scores(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        """Keep derived scores: (key, state they were derived from, JSON)."""
+        """Keep derived scores: (key, state they were derived from, JSON).
+
+        A store that can only be read goes without: they are derived again.
+        """
+        if self.read_only:
+            return
         self._insert(
             "score_cache",
             ({"key": key, "state": state, "scores": text} for key, state, text in rows),

@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -17,14 +18,18 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from kdharness.harness.durable import write_text
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.jobs import Job, Outcome
-from kdharness.harness.launch import HEARTBEAT_SECONDS, process_started
+from kdharness.harness.launch import HEARTBEAT_SECONDS, process_started, run_lock
+from kdharness.harness.mending import mendable
 from kdharness.harness.paths import Paths, find_paths, share_processors
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
 
 FLUSH_SECONDS = 0.25
+LOCK_SECONDS = 5.0
+"""A worker that was killed a moment ago may not be gone yet."""
 
 
 class StoreReporter:
@@ -143,6 +148,25 @@ def _beat(paths: Paths, run_id: str, done: threading.Event) -> None:
 
 def work(paths: Paths, run_id: str, *, resume: bool) -> int:
     """Do one run; returns the process's exit code. Every way it can end is in the store."""
+    import filelock
+
+    try:
+        with run_lock(paths, run_id).acquire(timeout=LOCK_SECONDS):
+            return _work(paths, run_id, resume=resume)
+    except filelock.Timeout:
+        print(f"another worker is at {run_id}; this one leaves it alone", flush=True)
+        return 1
+    except KDHarnessError as error:
+        print(f"error: {error}", flush=True)
+        return error.exit_code
+    except (OSError, sqlite3.Error) as error:
+        # The store itself failed, so this is told in the log; the run shows as interrupted.
+        traceback.print_exc()
+        print(f"error: {mendable(error, paths.home) or error}", flush=True)
+        return 1
+
+
+def _work(paths: Paths, run_id: str, *, resume: bool) -> int:
     store = Store(paths.store)
     run = store.run(run_id)
     if run is None:
@@ -170,8 +194,9 @@ def work(paths: Paths, run_id: str, *, resume: bool) -> int:
         status, error, columns, code = RunStatus.FAILED, str(problem), {}, problem.exit_code
     except BaseException as problem:
         traceback.print_exc()
-        status, columns, code = RunStatus.FAILED, {}, 1
-        error = f"{type(problem).__name__}: {problem}"
+        known = mendable(problem, paths.home)
+        status, columns, code = RunStatus.FAILED, {}, known.exit_code if known else 1
+        error = str(known) if known else f"{type(problem).__name__}: {problem}"
     finally:
         done.set()
         beat.join()
@@ -241,7 +266,7 @@ def _register(paths: Paths, store: Store, run: Run, outcome: Outcome) -> Checkpo
                 info=dict(outcome.info),
             )
         )
-        (folder / "README.md").write_text(model_card(paths, checkpoint.name), "utf-8")
+        write_text(folder / "README.md", model_card(paths, checkpoint.name))
         final = final or checkpoint
     assert final is not None
     return final

@@ -1,0 +1,45 @@
+"""Which file system a path lies on. SQLite's WAL needs shared memory, which networks lack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NETWORK = frozenset({
+    "nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "lustre", "9p", "gpfs", "beegfs",
+    "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse",
+    "virtiofs", "wekafs",
+})  # fmt: skip
+MOUNTS = Path("/proc/self/mounts")
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that holds a path, such as `ext4`; `unknown` where none is listed.
+
+    Read from the kernel's table where there is one (a millisecond), else asked of psutil.
+    """
+    place = str(path.resolve())
+    mounts = _from_kernel() if MOUNTS.exists() else _from_psutil()
+    holding = [(len(point), kind) for point, kind in mounts if _below(place, point)]
+    return max(holding, default=(0, "unknown"))[1]
+
+
+def is_network(path: Path) -> bool:
+    """Whether a path lies on a network file system, as far as one can tell."""
+    return file_system(path) in NETWORK
+
+
+def _below(place: str, point: str) -> bool:
+    return place == point or place.startswith(point.rstrip("/") + "/")
+
+
+def _from_kernel() -> list[tuple[str, str]]:
+    lines = MOUNTS.read_text("utf-8", "replace").splitlines()
+    # Blanks in names are written as \040. A later mount hides an earlier one at the same point.
+    fields = [line.split(" ") for line in lines if line.count(" ") >= 2]
+    return list({part[1].replace("\\040", " "): part[2] for part in fields}.items())
+
+
+def _from_psutil() -> list[tuple[str, str]]:
+    import psutil
+
+    return [(part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)]
