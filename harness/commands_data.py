@@ -152,13 +152,23 @@ def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> N
 
 
 @click.command("doctor")
+@click.option("--offline", is_flag=True, help="Ask neither judges nor the model hub.")
 @format_option
 @click.pass_context
-def doctor_command(ctx: click.Context, form: str) -> None:
-    """Tell what this machine can do, and what stands in the way."""
+def doctor_command(ctx: click.Context, offline: bool, form: str) -> None:
+    """Tell what this machine can do, what stands in the way, and what to do about it.
+
+    Exit code 1 when something is broken. Judges and the hub are asked, for three seconds at most.
+    """
     from kdharness.harness.doctor import examine
 
-    rows = examine(ctx.obj)
-    print_table(rows, ["check", "status", "detail"], form)
+    rows = examine(ctx.obj, online=not offline)
+    columns = ["check", "status", "detail"]
+    print_table(rows, columns if form == "table" else [*columns, "advice"], form)
+    to_do = [row for row in rows if row["advice"]]
+    if form == "table" and to_do:
+        click.echo("\nwhat to do:")
+        for row in sorted(to_do, key=lambda row: row["status"]):
+            click.echo(safe_text(f"  {row['check']} ({row['status']}): {row['advice']}"))
     if any(row["status"] == "broken" for row in rows):
         ctx.exit(1)

@@ -350,7 +350,7 @@ def test_config_commands(kd: Kd, tmp_path: Path) -> None:
 def test_doctor_tells_versions_and_what_is_missing(kd: Kd) -> None:
     rows = {row["check"]: row for row in kd.json("doctor")}
     assert rows["torch"]["status"] == "ok"
-    assert "kdharness data pull mt-bench" in rows["asset mt-bench"]["detail"]
+    assert "kdharness data pull mt-bench" in rows["asset mt-bench"]["advice"]
     assert rows["judge"]["status"] == "note"
 
 
