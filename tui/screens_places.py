@@ -308,14 +308,17 @@ class AssetsScreen(ListPlace):
         self.look(verify=True)
 
 
+_GRAVITY = {"broken": 0, "note": 1, "ok": 2}
+
+
 class DoctorScreen(ListPlace):
     """What this machine can do."""
 
     place = "doctor"
     title_text = "Doctor"
     about = (
-        "Versions, processors, memory, disk, assets, hub and judge, looked at in a process of its "
-        "own. r looks again."
+        "Versions, processors, memory, disk, store, assets, hub and judge, looked at in a process "
+        "of its own; what is broken comes first. Below the list: what to do. r looks again."
     )
     BINDINGS: ClassVar[list[BindingType]] = [Binding("r", "look", "Look again", id="doctor.look")]
 
@@ -327,6 +330,7 @@ class DoctorScreen(ListPlace):
             self.cell, key="check", id="list", opens=False,
             empty="looking: loading torch takes a moment …",
         )  # fmt: skip
+        yield Lines(id="advice")
 
     def on_mount(self) -> None:
         """Look at once."""
@@ -341,6 +345,14 @@ class DoctorScreen(ListPlace):
             return [(f"{mark} {value}", role)]
         return [(value, "strong" if column.key == "check" else "")]
 
+    @on(Listing.Highlighted, "#list")
+    def _moved(self, event: Listing.Highlighted) -> None:
+        row = event.row or {}
+        lines: list[Line] = [[], [(safe_text(str(row.get("detail", "")), 400), "dim")]]
+        if row.get("advice"):
+            lines += [[], [("→ ", "accent"), (safe_text(str(row["advice"]), 400), "strong")]]
+        self.query_one("#advice", Lines).set_lines(lines)
+
     def action_look(self) -> None:
         """Ask `kdharness doctor`."""
 
@@ -350,7 +362,7 @@ class DoctorScreen(ListPlace):
                 rows: list[dict[str, Any]] = json.loads(done.stdout)
             except ValueError as error:
                 raise ConfigError(done.stderr.strip()[-400:] or "doctor said nothing") from error
-            return rows
+            return sorted(rows, key=lambda row: _GRAVITY.get(row["status"], 0))
 
         self.harness.in_thread(work, self.listing().set_rows)
 

@@ -261,12 +261,15 @@ async def test_doctor_asks_the_command(
     filled: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = [{"check": "memory", "status": "note", "detail": "1 of 8 GiB free"}]
+    rows = [{"check": "python", "status": "ok", "detail": "3.11", "advice": ""},
+            {"check": "memory", "status": "note", "detail": "1 of 8 GiB free",
+             "advice": "close other programs"}]  # fmt: skip
     monkeypatch.setattr("kdharness.tui.screens_places.run_command", answered(0, json.dumps(rows)))
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "9")
         assert "1 of 8 GiB free" in shown(app)
+        assert "→ close other programs" in shown(app), "what is not ok comes first"
         monkeypatch.setattr("kdharness.tui.screens_places.run_command", answered(1, "", "boom"))
         await press(pilot, "r")
         assert "boom" in told(app)

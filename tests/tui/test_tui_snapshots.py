@@ -66,8 +66,8 @@ def test_place(
     snap_compare: Any, filled: Paths, app_on: AppOn, size: Any, name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = [{"check": "python", "status": "ok", "detail": "3.11.7"},
-            {"check": "judge", "status": "note", "detail": "none set"}]
+    rows = [{"check": "python", "status": "ok", "detail": "3.11.7", "advice": ""},
+            {"check": "judge", "status": "note", "detail": "none set", "advice": "use --judge"}]
     done = subprocess.CompletedProcess((), 0, json.dumps(rows), "")
     monkeypatch.setattr("kdharness.tui.screens_places.run_command", lambda *_: done)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
