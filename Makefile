@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo smoke test check lint types install bench snapshots clean
+.PHONY: demo smoke test check lint types install bench snapshots docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -33,6 +33,9 @@ bench: $(VENV)/.ready
 
 snapshots: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/tui --snapshot-update
+
+docs: $(VENV)/.ready
+	$(BIN)/python docs/make_commands.py
 
 install: $(VENV)/.ready
 
