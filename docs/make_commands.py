@@ -20,8 +20,8 @@ PAGE = Path(__file__).parent / "commands.md"
 WIDTH = 96
 HEAD = """# Commands
 
-Made from `kdharness COMMAND --help` by `make docs`; a test holds it against the commands. Listings \
-and exit codes are in [outputs.md](outputs.md).
+Made from `kdharness COMMAND --help` by `make docs`; a test holds it against the commands. \
+Listings and exit codes are in [outputs.md](outputs.md).
 """
 
 
