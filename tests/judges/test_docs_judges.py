@@ -30,10 +30,7 @@ def test_the_worked_example_runs(
     paths: Paths, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = types.ModuleType("capitals_example")
-    lines = ("from kdharness.harness.types import Item\n"
-             "from kdharness.judges.base import Benchmark, subset\n"
-             "from kdharness.judges.domain import exact_judgment\n")  # fmt: skip
-    exec(compile(lines + block("python"), "judges.md", "exec"), module.__dict__)
+    exec(compile(block("python"), "judges.md", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "capitals_example", module)
     monkeypatch.setitem(registry.BENCHMARKS, "capitals", "capitals_example:Capitals")
     monkeypatch.setitem(registry.SCORERS, "capitals", "kdharness.judges.scorers:score_exact")

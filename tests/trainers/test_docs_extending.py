@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.config import SFTConfig
+from kdharness.harness import config as configs
 from kdharness.harness.config_files import parse_config
 from kdharness.harness.jobs import Job
 from kdharness.harness.paths import Paths
@@ -41,6 +41,11 @@ def test_the_example_method_trains(
 ) -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text("utf-8"), re.S)
     code = next(block for block in blocks if "softened self" in block)
+    fields = next(block for block in blocks if "class SoftenConfig" in block)
+    monkeypatch.setattr(configs, "CONFIGS", dict(configs.CONFIGS))
+    monkeypatch.setattr(configs, "SoftenConfig", None, raising=False)
+    monkeypatch.setattr("kdharness.harness.config_files.CONFIGS", configs.CONFIGS)
+    exec(compile(fields, "config.py", "exec"), configs.__dict__)
     module = types.ModuleType("kdharness.trainers.soften")
     exec(compile(code, "soften.py", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "kdharness.trainers.soften", module)
@@ -48,11 +53,11 @@ def test_the_example_method_trains(
     monkeypatch.setitem(TRAINERS, "soften", "")
     exec(line, {"TRAINERS": TRAINERS})
     config = parse_config({
-        "method": "sft", "student": {"from": str(tiny_teacher), "keep_layers": 2},
+        "method": "soften", "student": {"from": str(tiny_teacher), "keep_layers": 2},
         "data": {"train": {"path": "general:train", "limit": 12}, "max_length": 64},
         "trainer": {"learning_rate": 0.01, "max_steps": 6, "batch_size": 4, "device": "cpu"},
     })  # fmt: skip
-    assert isinstance(config, SFTConfig)
+    assert config.method == "soften"
     reporter = Silent()
     job = Job(paths, "r", tmp_path / "run", reporter)
     outcome = resolve(TRAINERS, "soften", "method")(config, job)
