@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdharness.harness.config_eval import EvalConfig, parse_spec
+from kdharness.harness.config_eval import EvalConfig, in_shard, parse_spec
 from kdharness.harness.errors import Interrupted
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
@@ -135,7 +135,7 @@ def _missing(
     }
     wanted = []
     for item in items:
-        if len(item.turns) < turn:
+        if len(item.turns) < turn or not in_shard(job.config.shard, item.id):
             continue
         said: list[str] = []
         for step in range(1, turn + 1):

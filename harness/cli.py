@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "cache": "kdharness.harness.commands_train:cache_group",
     "import": "kdharness.harness.commands_eval:import_group",
     "export": "kdharness.harness.commands_eval:export_group",
+    "store": "kdharness.harness.commands_store:store_group",
     "doctor": "kdharness.harness.commands_data:doctor_command",
 }
 

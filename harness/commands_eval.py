@@ -76,6 +76,7 @@ def checked_config(**fields: Any) -> Any:
     help="Judge answers imported under this name, without weights.",
 )
 @click.option("--limit", type=click.IntRange(1), help="A fixed, balanced subset of N items.")
+@click.option("--shard", metavar="I/N", help="The I-th of N parts: several machines each do one.")
 @click.option(
     "--references",
     type=click.Choice(["corrected", "classic"]),
@@ -203,7 +204,7 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
             "limit", "references", "baseline", "judge_config", "answer_engine", "seed",
             "batch_size", "max_new_tokens", "dtype", "device", "concurrency",
             "requests_per_minute", "tokens_per_minute", "timeout", "total_timeout", "budget",
-            "judge_max_tokens",
+            "judge_max_tokens", "shard",
         )},
     )  # fmt: skip
     if not config.checkpoints and not config.imported:

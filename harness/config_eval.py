@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 from kdharness.harness.registry import ENGINES
+from kdharness.harness.secrets import holds_secret, redact
+from kdharness.harness.types import digest
 
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
 
@@ -46,7 +48,7 @@ def parse_spec(text: str) -> Spec:
     kind, separator, rest = text.strip().partition(":")
     if not separator or kind not in ENGINES or not rest.strip():
         raise ConfigError(
-            f"{text!r} names no judge",
+            f"{redact(text, shapes=True)[:200]!r} names no judge",
             hint="use openai:MODEL, openai:MODEL@http://host:port/v1 or local:PATH_OR_HUB_ID",
         )
     model, url = rest.strip(), ""
@@ -55,8 +57,9 @@ def parse_spec(text: str) -> Spec:
         if found:
             model, url = model[: found.start()], model[found.end() :].rstrip("/")
         if not model:
-            raise ConfigError(f"{text!r} names no model", hint="use openai:MODEL@URL")
-        if re.match(r"https?://[^/]*@", url):
+            shown = redact(text, shapes=True)[:200]
+            raise ConfigError(f"{shown!r} names no model", hint="use openai:MODEL@URL")
+        if holds_secret(url):
             raise ConfigError(
                 "a judge's URL must not hold a user name or a key",
                 hint="put the key into OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
@@ -94,6 +97,14 @@ class HeldoutOptions(BaseModel):
     )
 
 
+def in_shard(shard: str | None, item: str) -> bool:
+    """Whether an item belongs to part I of N; a part's items depend on their ids alone."""
+    if shard is None:
+        return True
+    part, parts = map(int, shard.split("/"))
+    return int(digest("shard", item)[:8], 16) % parts == part - 1
+
+
 class EvalConfig(BaseModel):
     """`kdharness eval`, as data."""
 
@@ -127,6 +138,13 @@ class EvalConfig(BaseModel):
         ge=1,
         title="Limit",
         description="Score a fixed, category-balanced subset of this many items.",
+    )
+    shard: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$",
+        title="Shard",
+        description="I/N: do the I-th of N parts of the items. Several machines each do one, into "
+        "one home or into homes that `kdharness store merge` brings together.",
     )
     references: Literal["corrected", "classic"] = Field(
         "corrected",
@@ -211,6 +229,16 @@ class EvalConfig(BaseModel):
         description="Ask again for verdicts that failed or could not be read in earlier runs.",
     )
 
+    @field_validator("shard")
+    @classmethod
+    def _shard_exists(cls, value: str | None) -> str | None:
+        """Of N parts there are those from 1 to N."""
+        if value is not None:
+            part, parts = map(int, value.split("/"))
+            if part > parts:
+                raise ValueError(f"there is no part {part} of {parts}")
+        return value
+
     @field_validator("benches")
     @classmethod
     def _known_names(cls, values: list[str]) -> list[str]:
@@ -249,10 +277,8 @@ def load_settings(paths: Paths) -> dict[str, Any]:
     """
     if not paths.settings.exists():
         return {}
-    try:
-        values = yaml.safe_load(paths.settings.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not readable as YAML: {error}", where=str(paths.settings)) from error
+    text = read_text(paths.settings, "the settings", limit=CONFIG_BYTES)
+    values = parse_yaml(text, str(paths.settings))
     if values is None:
         return {}
     if not isinstance(values, dict):

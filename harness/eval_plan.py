@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdharness.harness import answering, judging
-from kdharness.harness.config_eval import EvalConfig, default_judges, parse_spec
+from kdharness.harness.config_eval import EvalConfig, default_judges, in_shard, parse_spec
 from kdharness.harness.evaluate import (
     Evaluation,
     Subject,
@@ -56,8 +56,9 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
     for bench in benches:
         for subject in subjects:
             have = answering.answers_for(store, subject, bench, config)
-            good = [answer for answer in have if answer.finish is not Finish.ERROR]
-            turns = sum(len(item.turns) for item in bench.items)
+            mine = {item.id for item in bench.items if in_shard(config.shard, item.id)}
+            good = [a for a in have if a.finish is not Finish.ERROR and a.item in mine]
+            turns = sum(len(item.turns) for item in bench.items if item.id in mine)
             base = {
                 "checkpoint": subject.checkpoint.name, "bench": bench.label, "judge": "",
                 "answers": turns - len(good) if subject.source else 0, "calls": 0, "tokens": 0,
@@ -86,7 +87,11 @@ def _cost(
 ) -> dict[str, Any]:
     """Calls, tokens and price of one subject under one judge."""
     answers = _completed(bench, good) if subject.source else good
-    calls = judging.calls_for(job, bench, subject, subjects, answers, _completed)
+    calls = [
+        call
+        for call in judging.calls_for(job, bench, subject, subjects, answers, _completed)
+        if in_shard(job.config.shard, call.item)
+    ]
     asks, _ = judging.not_stored(job, engine, bench, subject, calls)
     tokens, usd = engine.estimate([judging.request_of(ask) for ask in asks])
     return {"judge": engine.name, "calls": len(asks), "tokens": tokens, "usd": usd}

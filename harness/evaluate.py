@@ -14,7 +14,7 @@ from typing import Any
 
 from kdharness.harness import answering, judging
 from kdharness.harness.assets import fingerprint
-from kdharness.harness.config_eval import EvalConfig, default_judges
+from kdharness.harness.config_eval import EvalConfig, default_judges, in_shard
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import resolve_model
 from kdharness.harness.oddities import note_oddities
@@ -209,7 +209,11 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> No
                 subject.checkpoint.id, bench.label, "exact", bench.revision
             )
         }
-        fresh = [judgment for judgment in judgments if judgment.id not in known]
+        fresh = [
+            judgment
+            for judgment in judgments
+            if judgment.id not in known and in_shard(job.config.shard, judgment.item)
+        ]
         job.store.add_judgments(fresh)
         job.tally.judgments += len(fresh)
         job.tally.failed_judgments += sum(j.value is None for j in fresh)

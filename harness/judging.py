@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness import answering
-from kdharness.harness.config_eval import parse_spec
+from kdharness.harness.config_eval import in_shard, parse_spec
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.types import (
     Answer,
@@ -115,7 +115,11 @@ def _asks_of(
     """The judgments of one subject on one benchmark that are not stored yet."""
     answers = answering.answers_for(job.store, subject, bench, job.config)
     good = [answer for answer in answers if answer.finish is not Finish.ERROR]
-    calls = calls_for(job, bench, subject, subjects, good)
+    calls = [
+        call
+        for call in calls_for(job, bench, subject, subjects, good)
+        if in_shard(job.config.shard, call.item)
+    ]
     _note_unanswered(job, judge, bench, subject, good)
     asks, ready = not_stored(job, judge.engine, bench, subject, calls)
     job.store.add_judgments(ready)
@@ -181,7 +185,9 @@ def _note_unanswered(
         )
         for item in bench.items
         for turn in range(1, len(item.turns) + 1)
-        if bench.judge_metric and (item.id, turn) not in have
+        if bench.judge_metric
+        and (item.id, turn) not in have
+        and in_shard(job.config.shard, item.id)
     ]  # fmt: skip
     job.store.add_judgments(rows)
     job.tally.failed_judgments += len(rows)

@@ -11,62 +11,20 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
-from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
+from kdharness.harness.errors import StoreError
 from kdharness.harness.store_open import open_store
-from kdharness.harness.types import (
-    Answer,
-    Checkpoint,
-    Finish,
-    Judgment,
-    JudgmentStatus,
-    Request,
-    Run,
-    RunStatus,
+from kdharness.harness.store_rows import (
+    JSON_FIELDS,
+    RowType,
+    decode,
+    encode,
+    stored_json,
+    stored_text,
 )
-
-RowType = TypeVar("RowType")
-_JSON_FIELDS = frozenset({"config", "info", "parents"})
-_ENUM_FIELDS: dict[tuple[type, str], type[Enum]] = {
-    (Run, "status"): RunStatus,
-    (Answer, "finish"): Finish,
-    (Judgment, "status"): JudgmentStatus,
-}
-
-
-def encode(row: Any) -> dict[str, Any]:
-    """A dataclass as a table row: mappings as JSON, enums as text."""
-    values: dict[str, Any] = {}
-    for spec in fields(row):
-        value = getattr(row, spec.name)
-        if spec.name in _JSON_FIELDS:
-            value = json.dumps(value, ensure_ascii=False, sort_keys=True)
-        elif isinstance(value, Enum):
-            value = value.value
-        elif isinstance(value, str):
-            # SQLite takes no lone surrogates, and a broken tokenizer can produce them.
-            value = value.encode("utf-8", "replace").decode("utf-8")
-        values[spec.name] = value
-    return values
-
-
-def decode(kind: type[RowType], row: dict[str, Any]) -> RowType:
-    """The inverse of `encode`; unknown columns are ignored so that old code reads new stores."""
-    values: dict[str, Any] = {}
-    for spec in fields(cast(Any, kind)):
-        if spec.name not in row:
-            continue
-        value = row[spec.name]
-        if spec.name in _JSON_FIELDS:
-            value = json.loads(value or "{}")
-        elif (kind, spec.name) in _ENUM_FIELDS:
-            value = _ENUM_FIELDS[(kind, spec.name)](value)
-        values[spec.name] = value
-    return kind(**values)
-
+from kdharness.harness.types import Answer, Checkpoint, Judgment, Request, Run
 
 class Store:
     """One open connection. Open one per thread: a connection must not cross threads."""
@@ -97,7 +55,22 @@ class Store:
     def _rows(
         self, kind: type[RowType], sql: str, args: Sequence[Any] = ()
     ) -> list[RowType]:
-        return [decode(kind, row) for row in self.db.query(sql, list(args))]
+        try:
+            return [decode(kind, row) for row in self.db.query(sql, list(args))]
+        except ValueError as error:
+            raise self._unreadable(f"a {kind.__name__.lower()}", error) from error
+
+    def _unreadable(self, what: str, error: ValueError) -> StoreError:
+        return StoreError(
+            f"{what} holds what cannot be read ({error})", where=str(self.path),
+            hint="nothing was changed; leave out such rows: kdharness store salvage",
+        )  # fmt: skip
+
+    def _json(self, text: str, what: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise self._unreadable(what, error) from error
 
     def _write(self, sql: str, args: Sequence[Any] = ()) -> int:
         with self.db.atomic():
@@ -127,9 +100,10 @@ class Store:
     def update_run(self, run_id: str, **changes: Any) -> None:
         """Change columns of one run; mappings are stored as JSON."""
         values = {
-            name: json.dumps(value, sort_keys=True) if name in _JSON_FIELDS else value
+            name: json.dumps(value, sort_keys=True) if name in JSON_FIELDS else value
             for name, value in changes.items()
         }
+        values = {k: stored_text(v) if isinstance(v, str) else v for k, v in values.items()}
         assignments = ", ".join(f'"{name}" = ?' for name in values)
         self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
 
@@ -183,6 +157,34 @@ class Store:
         """The ids that are taken."""
         return {row["id"] for row in self.db.query("SELECT id FROM runs")}
 
+    def forget_runs(self, runs: Sequence[str]) -> list[str]:
+        """Remove runs, the checkpoints they made, and all answers and verdicts of those.
+
+        Returns the checkpoints that stay, because others descend from them.
+        """
+        with self.db.atomic():
+            self.db.execute("CREATE TEMP TABLE IF NOT EXISTS going (id TEXT PRIMARY KEY)")
+            self.db.execute("DELETE FROM going")
+            for run in runs:
+                self.db.execute(
+                    "INSERT OR IGNORE INTO going SELECT id FROM checkpoints WHERE run = ?", [run]
+                )
+                for table in ("events", "points", "controls"):
+                    self.db.execute(f"DELETE FROM {table} WHERE run = ?", [run])
+                self.db.execute("DELETE FROM runs WHERE id = ?", [run])
+            staying = [row[0] for row in self.db.execute(
+                "SELECT DISTINCT parent.value FROM checkpoints AS c, json_each(c.parents) AS parent"
+                " WHERE c.id NOT IN (SELECT id FROM going)"
+                " AND parent.value IN (SELECT id FROM going)"
+            ).fetchall()]  # fmt: skip
+            # Deleting verdicts counts as a change of their group, so groups go last.
+            for table in ("answers", "judgments", "bench_notes", "judgment_groups"):
+                self.db.execute(f"DELETE FROM {table} WHERE checkpoint IN (SELECT id FROM going)")
+            for kept in staying:
+                self.db.execute("DELETE FROM going WHERE id = ?", [kept])
+            self.db.execute("DELETE FROM checkpoints WHERE id IN (SELECT id FROM going)")
+        return staying
+
     # ------------------------------------------------------------ events and curves
 
     def add_event(self, run_id: str, kind: str, message: str = "", **info: Any) -> None:
@@ -208,7 +210,10 @@ class Store:
         with self.db.atomic():
             self.db.conn.executemany(
                 "INSERT INTO events (run, time, kind, message, info) VALUES (?, ?, ?, ?, ?)",
-                [(run_id, when, kind, text, json.dumps(info)) for when, kind, text, info in events],
+                [
+                    (run_id, when, kind, stored_text(text), stored_text(json.dumps(info)))
+                    for when, kind, text, info in events
+                ],
             )
             self.db.conn.executemany(
                 "INSERT OR REPLACE INTO points (run, name, step, value, time) "
@@ -216,6 +221,9 @@ class Store:
                 [(run_id, name, step, value, when) for name, step, value, when in points],
             )
             if changes:
+                changes = {
+                    k: stored_text(v) if isinstance(v, str) else v for k, v in changes.items()
+                }
                 assignments = ", ".join(f'"{name}" = ?' for name in changes)
                 self.db.execute(
                     f"UPDATE runs SET {assignments} WHERE id = ?", [*changes.values(), run_id]
@@ -227,7 +235,7 @@ class Store:
             "SELECT * FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
             [run_id, after, limit],
         )
-        return [{**row, "info": json.loads(row["info"])} for row in rows]
+        return [{**row, "info": self._json(row["info"], "an event")} for row in rows]
 
     def curve(self, run_id: str, name: str, after: int = -1) -> list[tuple[int, float]]:
         """(step, value) of one curve, in step order, above step `after`."""
@@ -282,10 +290,7 @@ class Store:
         known = self.checkpoint(checkpoint.id)
         if known is not None:
             if known.path != checkpoint.path and checkpoint.path:
-                self._write(
-                    "UPDATE checkpoints SET path = ? WHERE id = ?",
-                    [checkpoint.path, checkpoint.id],
-                )
+                self.set_checkpoint_path(checkpoint.id, checkpoint.path)
             return self.checkpoint(checkpoint.id) or known
         taken = {row["name"] for row in self.db.query("SELECT name FROM checkpoints")}
         values = encode(checkpoint)
@@ -295,6 +300,10 @@ class Store:
             number += 1
         self._insert("checkpoints", [values], "IGNORE")
         return cast(Checkpoint, self.checkpoint(checkpoint.id))
+
+    def set_checkpoint_path(self, checkpoint: str, path: str) -> None:
+        """Say where a checkpoint's weights lie now."""
+        self._write("UPDATE checkpoints SET path = ? WHERE id = ?", [path, checkpoint])
 
     def checkpoint(self, key: str) -> Checkpoint | None:
         """A checkpoint by id, name or path, or by a run that came out at the very same weights."""
@@ -401,14 +410,16 @@ class Store:
             "checkpoint": checkpoint,
             "bench": bench,
             "revision": revision,
-            "info": json.dumps(info, sort_keys=True),
+            "info": stored_json(info),
         }
         self._insert("bench_notes", [row], "REPLACE")
 
     def bench_notes(self) -> dict[tuple[str, str, str], dict[str, Any]]:
         """(checkpoint or "", bench, revision) -> what was noted."""
         return {
-            (row["checkpoint"], row["bench"], row["revision"]): json.loads(row["info"])
+            (row["checkpoint"], row["bench"], row["revision"]): self._json(
+                row["info"], "a note on a benchmark"
+            )
             for row in self.db.query("SELECT checkpoint, bench, revision, info FROM bench_notes")
         }
 
@@ -440,11 +451,11 @@ class Store:
         """Store a judge's report card; the newest counts."""
         self._insert(
             "cards",
-            [{"judge": judge, "created": time.time(), "card": json.dumps(card)}],
+            [{"judge": judge, "created": time.time(), "card": stored_text(json.dumps(card))}],
             "REPLACE",
         )
 
     def cards(self) -> dict[str, dict[str, Any]]:
         """judge -> its newest card."""
         rows = self.db.query("SELECT judge, card FROM cards ORDER BY created")
-        return {row["judge"]: json.loads(row["card"]) for row in rows}
+        return {row["judge"]: self._json(row["card"], "a judge's card") for row in rows}

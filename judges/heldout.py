@@ -7,7 +7,6 @@ is a mean over tokens and its interval a ratio bootstrap over rows.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kdharness.harness.chats import IGNORE, encode_chat
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.config_eval import EvalConfig, in_shard
 from kdharness.harness.errors import AssetError, DataError, ModelError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import parse_json, read_text
 from kdharness.harness.types import Item, Judgment, JudgmentStatus, Reporter, digest
 from kdharness.judges.base import Benchmark, read_jsonl, revision_flags, subset
 from kdharness.judges.domain import EXACT
@@ -110,7 +110,12 @@ class Heldout(Benchmark):
             known: identities that are stored already; their rows are not measured again.
             teacher: the id of the teacher's checkpoint, when the config names one.
         """
-        missing = [row for row in self.rows if not self._wanted(checkpoint, row, teacher) <= known]
+        missing = [
+            row
+            for row in self.rows
+            if in_shard(config.shard, row.key)
+            and not self._wanted(checkpoint, row, teacher) <= known
+        ]
         if not missing:
             return
         from kdharness.judges.heldout_pass import Scorer
@@ -213,7 +218,7 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
         path = asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")
     except AssetError:
         return []
-    entries = json.loads(path.read_text(encoding="utf-8"))
+    entries = parse_json(read_text(path, "the baseline's answers", error=DataError))
     lengths = [(len(str(row["output"])), index) for index, row in enumerate(entries)]
     # Not the very shortest, which say little about a writer, and none whose prompt would fill
     # the tokens that a row is cut to.

@@ -1,0 +1,167 @@
+"""Keys, kept out of everything that is written down.
+
+A key comes from the environment and is sent to its endpoint; servers echo it in errors and
+models in answers, libraries print it, tracebacks quote it. What is stored, logged or printed
+passes through `redact`, at few places: the store's rows, the client's replies, a worker's output,
+the command line's errors. Known keys are found in every form in which they travel; in messages
+(`shapes=True`) also what merely looks like a key, since a key may come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TextIO
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "[hidden]"
+OURS = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SHORTEST = 8
+SHORTEST_OTHER = 16
+"""A shorter value (of a variable that is not ours) is no key: hiding it would tear texts apart."""
+
+_NAMES = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(://)[^\s/@'\"]{1,512}@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?i)([?&;](?:api[_-]?key|key|access[_-]?token|token|auth|authorization|secret|"
+                r"password|passwd|sig|signature|code)=)[^\s&;#'\"<>]{1,4096}"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=*-]{8,4096}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"(?i)([\"']?\b(?:x-)?api[_-]?key[\"']?\s{0,4}[:=]\s{0,4}[\"']?)"
+                r"[A-Za-z0-9._~+/*-]{8,4096}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_*.…-]{6,512}"), HIDDEN),
+    (re.compile(r"\bhf_[A-Za-z0-9]{16,512}"), HIDDEN),
+)  # fmt: skip
+_SECRET_PARAMETER = re.compile(
+    r"(?i)[?&;](?:api[_-]?key|key|access[_-]?token|token|auth|authorization|secret|password|sig|"
+    r"signature|code)="
+)
+
+
+def redact(text: str, *, shapes: bool = False) -> str:
+    """The text without this environment's keys.
+
+    Args:
+        shapes: also hide what looks like a key (`Bearer …`, `sk-…`, `user:word@host`): right for
+            messages, wrong for texts that are data.
+    """
+    pattern = _pattern(_environment_keys())
+    if pattern is not None:
+        text = pattern.sub(HIDDEN, text)
+    if shapes:
+        for shape, instead in _SHAPES:
+            text = shape.sub(instead, text)
+    return text
+
+
+def redact_data(value: Any, *, shapes: bool = False) -> Any:
+    """Plain data, keys of mappings included, without this environment's keys."""
+    if _pattern(_environment_keys()) is None and not shapes:
+        return value
+    if isinstance(value, str):
+        return redact(value, shapes=shapes)
+    if isinstance(value, Mapping):
+        return {
+            redact_data(key, shapes=shapes): redact_data(part, shapes=shapes)
+            for key, part in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return type(value)(redact_data(part, shapes=shapes) for part in value)
+    return value
+
+
+def holds_secret(url: str) -> bool:
+    """Whether a URL carries a user name, a password or a key."""
+    return bool(re.match(r"\w+://[^/?#]*@", url) or _SECRET_PARAMETER.search(url))
+
+
+def _environment_keys() -> tuple[str, ...]:
+    found = set()
+    for name, value in os.environ.items():
+        value = value.strip()
+        if name in OURS:
+            shortest = SHORTEST
+        elif _NAMES.search(name.upper()) and not value.startswith(("/", "~", ".")):
+            shortest = SHORTEST_OTHER
+        else:
+            continue
+        if len(value) >= shortest:
+            found.add(value)
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+@lru_cache(maxsize=8)
+def _pattern(keys: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Every form of every key, the longest first."""
+    whole = {form for key in keys for form in _forms(key)}
+    parts = [re.escape(form) for form in sorted(whole, key=len, reverse=True)]
+    parts += [_masked(key) for key in keys]
+    return re.compile("|".join(parts)) if parts else None
+
+
+def _forms(key: str) -> set[str]:
+    """A key as it stands in headers, URLs, JSON, HTML and HTTP's basic authorisation."""
+    html = key.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    spelt = {
+        key, quote(key, safe=""), quote(key), quote_plus(key), json.dumps(key)[1:-1],
+        json.dumps(key, ensure_ascii=False)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/"),
+        repr(key)[1:-1], html,
+        # Every character escaped, as some JSON writers do.
+        "".join(f"\\u{ord(char):04x}" for char in key),
+        "".join(f"%{byte:02X}" for byte in key.encode("utf-8", "replace")),
+    }  # fmt: skip
+    raw = key.encode("utf-8", "replace")
+    for head in (b"", b":", b"api:", b"user:"):
+        spelt.add(base64.b64encode(head + raw).decode().rstrip("="))
+    return {form for form in spelt if len(form) >= SHORTEST}
+
+
+def _masked(key: str) -> str:
+    """`sk-abc***wxyz`, as endpoints quote a key they refuse: even its ends are not ours to tell."""
+    head, tail = re.escape(key[:4]), re.escape(key[-3:])
+    return rf"{head}[\w.*…-]{{0,64}}(?:\*{{2,}}|\.{{3}}|…)[\w.*…-]{{0,64}}{tail}"
+
+
+# ---------------------------------------------------------------- output
+
+
+class RedactedStream:
+    """A text stream that hides keys in what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it without keys; a text is one piece, as `print` and tracebacks write them."""
+        self._stream.write(redact(text, shapes=True))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Each of them."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_output() -> None:
+    """Hide keys in all that this process prints from now on, tracebacks included."""
+    sys.stdout = RedactedStream(sys.stdout)
+    sys.stderr = RedactedStream(sys.stderr)
+
+
+def redact_tracebacks() -> None:
+    """Hide keys in the traceback that ends this process, and leave its other output alone."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        import traceback
+
+        text = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(redact(text, shapes=True))
+
+    sys.excepthook = hook

@@ -1,0 +1,124 @@
+"""The order of a write: bytes, then the name, then the folder; and what is half-written is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kdharness.harness import durable
+
+
+class Recorder:
+    """What reached the system, in order: `sync NAME`, `rename A B`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        fsync, replace = os.fsync, os.replace
+
+        def spy_fsync(descriptor: int) -> None:
+            self.calls.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+            fsync(descriptor)
+
+        def spy_replace(source: str | Path, target: str | Path) -> None:
+            self.calls.append(f"rename {Path(source).name} {Path(target).name}")
+            replace(source, target)
+
+        monkeypatch.setattr(durable.os, "fsync", spy_fsync)
+        monkeypatch.setattr(durable.os, "replace", spy_replace)
+
+    def place(self, call: str) -> int:
+        assert self.calls.count(call) == 1, self.calls
+        return self.calls.index(call)
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads Linux's /proc")
+
+
+@linux
+def test_a_file_is_flushed_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Recorder(monkeypatch)
+    durable.write_text(tmp_path / "note.json", "{}")
+    scratch = f".note.json.{os.getpid()}"
+    assert seen.calls == [
+        f"sync {scratch}", f"rename {scratch} note.json", f"sync {tmp_path.name}"
+    ]  # fmt: skip
+    assert (tmp_path / "note.json").read_text() == "{}" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "note.json"
+    durable.write_text(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        durable.write_text(path, "new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["note.json"]
+
+
+@linux
+def test_a_folder_is_flushed_to_its_leaves_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, target = tmp_path / ".new", tmp_path / "final"
+    (scratch / "part").mkdir(parents=True)
+    (scratch / "weights").write_bytes(b"w")
+    (scratch / "part" / "index").write_bytes(b"i")
+    target.mkdir()
+    (target / "stale").write_bytes(b"s")
+    seen = Recorder(monkeypatch)
+    durable.replace_folder(scratch, target)
+    rename = seen.place("rename .new final")
+    for name in ("weights", "index", "part", ".new"):
+        assert seen.place(f"sync {name}") < rename
+    assert seen.place(f"sync {tmp_path.name}") > rename
+    assert sorted(p.name for p in target.iterdir()) == ["part", "weights"]
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+
+
+@linux
+def test_the_seal_comes_after_all_it_speaks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    (folder / "optimizer.pt").write_bytes(b"o" * 100)
+    seen = Recorder(monkeypatch)
+    durable.seal(folder)
+    assert seen.place("sync optimizer.pt") < seen.place(
+        f"rename .sealed.json.{os.getpid()} sealed.json"
+    ) < seen.place(f"sync {tmp_path.name}")
+    assert durable.is_sealed(folder)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    sizes=st.lists(st.integers(0, 300), min_size=1, max_size=4),
+    which=st.integers(0, 10), cut=st.floats(0, 0.999), kind=st.sampled_from(["cut", "gone", "seal"]),
+)  # fmt: skip
+def test_whatever_is_missing_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], which: int, cut: float, kind: str
+) -> None:
+    folder = tmp_path_factory.mktemp("step")
+    for number, size in enumerate(sizes):
+        (folder / f"f{number}").write_bytes(b"x" * (size + 1))
+    assert not durable.is_sealed(folder)
+    durable.seal(folder)
+    assert durable.is_sealed(folder)
+    victim = folder / ("sealed.json" if kind == "seal" else f"f{which % len(sizes)}")
+    data = victim.read_bytes()
+    if kind == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(data[: int(len(data) * cut)])
+    assert not durable.is_sealed(folder)
