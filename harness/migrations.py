@@ -127,3 +127,12 @@ def m004_scored_facts(db: Database) -> None:
         CREATE INDEX judgments_scored ON judgments(
             checkpoint, bench, revision, judge, created, item, turn, category, metric, status,
             value, weight, "order", baseline, len_1, len_2, published, absent)""")
+
+
+@migrations()
+def m005_groups_of_old(db: Database) -> None:
+    """Count the judgments that were there before m002 did: no leaderboard showed them."""
+    db.execute("""
+        INSERT OR IGNORE INTO judgment_groups (checkpoint, bench, revision, judge, changes)
+        SELECT checkpoint, bench, revision, judge, COUNT(*) FROM judgments
+        GROUP BY checkpoint, bench, revision, judge""")
