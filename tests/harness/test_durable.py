@@ -104,7 +104,8 @@ def test_the_seal_comes_after_all_it_speaks_for(
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(0, 300), min_size=1, max_size=4),
-    which=st.integers(0, 10), cut=st.floats(0, 0.999), kind=st.sampled_from(["cut", "gone", "seal"]),
+    which=st.integers(0, 10), cut=st.floats(0, 0.999),
+    kind=st.sampled_from(["cut", "gone", "seal"]),
 )  # fmt: skip
 def test_whatever_is_missing_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], which: int, cut: float, kind: str
