@@ -14,6 +14,7 @@ import click
 
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.paths import Paths, find_paths, share_processors
+from kdharness.harness.secrets import RedactedStream, redact, redact_tracebacks
 
 COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.commands_demo:demo_command",
@@ -85,6 +86,7 @@ def _open_app(paths: Paths) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
+    redact_tracebacks()
     sys.exit(run(args))
 
 
@@ -97,7 +99,7 @@ def run(args: list[str] | None = None) -> int:
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        error.show(RedactedStream(sys.stderr))  # type: ignore[arg-type]
         return 2
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; what was finished is stored", err=True)
@@ -105,7 +107,7 @@ def run(args: list[str] | None = None) -> int:
     except KDHarnessError as error:
         from kdharness.harness.tables import safe_text
 
-        click.echo(f"error: {safe_text(str(error))}", err=True)
+        click.echo(f"error: {safe_text(redact(str(error), shapes=True))}", err=True)
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
@@ -115,7 +117,7 @@ def run(args: list[str] | None = None) -> int:
         found = _mendable(error, args)
         if found is None:
             raise
-        click.echo(f"error: {found}", err=True)
+        click.echo(f"error: {redact(str(found), shapes=True)}", err=True)
         return found.exit_code
 
 

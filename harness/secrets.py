@@ -10,6 +10,7 @@ the command line's errors. Known keys are found in every form in which they trav
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from functools import lru_cache
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
-HIDDEN = "[hidden]"
+HIDDEN = "***"
 OURS = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST = 8
 SHORTEST_OTHER = 16
@@ -105,11 +106,10 @@ def _pattern(keys: tuple[str, ...]) -> re.Pattern[str] | None:
 
 def _forms(key: str) -> set[str]:
     """A key as it stands in headers, URLs, JSON, HTML and HTTP's basic authorisation."""
-    html = key.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     spelt = {
         key, quote(key, safe=""), quote(key), quote_plus(key), json.dumps(key)[1:-1],
         json.dumps(key, ensure_ascii=False)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/"),
-        repr(key)[1:-1], html,
+        repr(key)[1:-1], html.escape(key),
         # Every character escaped, as some JSON writers do.
         "".join(f"\\u{ord(char):04x}" for char in key),
         "".join(f"%{byte:02X}" for byte in key.encode("utf-8", "replace")),

@@ -26,6 +26,7 @@ from kdharness.harness.store_rows import (
 )
 from kdharness.harness.types import Answer, Checkpoint, Judgment, Request, Run
 
+
 class Store:
     """One open connection. Open one per thread: a connection must not cross threads."""
 

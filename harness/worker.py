@@ -24,6 +24,7 @@ from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.launch import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.mending import mendable
 from kdharness.harness.paths import Paths, find_paths, share_processors
+from kdharness.harness.secrets import redact, redact_output
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
 
@@ -191,12 +192,14 @@ def _work(paths: Paths, run_id: str, *, resume: bool) -> int:
     except Interrupted:
         status, columns, code = RunStatus.STOPPED, {}, 130
     except KDHarnessError as problem:
-        status, error, columns, code = RunStatus.FAILED, str(problem), {}, problem.exit_code
+        status, columns, code = RunStatus.FAILED, {}, problem.exit_code
+        error = redact(str(problem), shapes=True)
     except BaseException as problem:
         traceback.print_exc()
         known = mendable(problem, paths.home)
         status, columns, code = RunStatus.FAILED, {}, known.exit_code if known else 1
         error = str(known) if known else f"{type(problem).__name__}: {problem}"
+        error = redact(error, shapes=True)
     finally:
         done.set()
         beat.join()
@@ -299,6 +302,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     # Progress bars and advice of libraries have no reader here; ours goes through the store.
+    redact_output()
     share_processors()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
