@@ -246,7 +246,7 @@ class KDSpec(DistillSpec):
 class RunConfig(Settings):
     """What every training run has."""
 
-    name: str | None = Field(None, pattern=r"^[\w.-]{1,64}$", title="Name", description=(
+    name: str | None = Field(None, pattern=r"^\w[\w.-]{0,63}$", title="Name", description=(
         "The run's name; made from the method when left out."))
     seed: int = Field(42, ge=0, title="Seed")
 

@@ -7,11 +7,14 @@ A judge or an answering endpoint is named by a SPEC: `openai:MODEL`, `openai:MOD
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -64,7 +67,41 @@ def parse_spec(text: str) -> Spec:
                 "a judge's URL must not hold a user name or a key",
                 hint="put the key into OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
             )
+        if url and not _host(url):
+            raise ConfigError("a judge's URL names no host", hint="use openai:MODEL@URL")
     return Spec(kind, model, url)
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = _host(url)
+    if host in ("localhost", "0.0.0.0", socket.gethostname().lower()):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def plain_http_warning(spec: str) -> str:
+    """What to say of a SPEC whose key and texts anyone on the way can read; else nothing."""
+    try:
+        url = parse_spec(spec).url
+    except ConfigError:
+        return ""
+    if not url.startswith("http://") or is_here(url):
+        return ""
+    return (
+        f"{spec}: the key and all texts travel unencrypted to {_host(url)}; "
+        "use https, or a tunnel to a port of this machine"
+    )
 
 
 class HeldoutOptions(BaseModel):

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from kdharness.harness.config import CONFIGS, AnyConfig
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import exists
+from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
+from kdharness.harness.secrets import redact
 
 
 def parse_config(values: Any, where: str = "config") -> AnyConfig:
@@ -24,9 +27,9 @@ def parse_config(values: Any, where: str = "config") -> AnyConfig:
     if not isinstance(values, dict):
         raise ConfigError("a config is a mapping of fields", where=where)
     method = values.get("method")
-    if method not in CONFIGS:
+    if not isinstance(method, str) or method not in CONFIGS:
         raise ConfigError(
-            f"method is {method!r}", where=where, hint=f"one of: {', '.join(CONFIGS)}"
+            f"method is {_shown(method)}", where=where, hint=f"one of: {', '.join(CONFIGS)}"
         )
     try:
         return CONFIGS[method].model_validate(values)
@@ -48,9 +51,18 @@ def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
             if not near and names:
                 message += f"; fields here: {', '.join(names)}"
         elif detail["type"] != "missing" and not isinstance(detail.get("input"), (dict, list)):
-            message += f" (got {detail.get('input')!r})"
-        lines.append(f"{place}: {message}" if place else message)
+            message += f" (got {_shown(detail.get('input'))})"
+        lines.append(redact(f"{place}: {message}" if place else message, shapes=True))
     return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A wrong value as an error quotes it: short, and no number too long to be written."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return f"a {type(value).__name__} of thousands of digits"
+    return redact(text if len(text) <= 200 else text[:200] + "…", shapes=True)
 
 
 def _field_names(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
@@ -86,18 +98,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
         ConfigError: no such file, broken YAML (with the line), or a field that is wrong.
     """
     file = Path(path)
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the config: {reason}", where=str(path)) from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise ConfigError(f"broken YAML: {problem}", where=where) from error
+    values = parse_yaml(read_text(file, "the config", limit=CONFIG_BYTES), str(path))
     for override in overrides:
         set_field(values, override)
     return parse_config(absolute_paths(values, file.resolve().parent), where=str(path))
@@ -119,7 +120,7 @@ def set_field(values: Any, override: str) -> None:
                 f"--set {override}: {'.'.join(parts[: index + 1])} has no fields of its own"
             )
         values = below
-    values[parts[-1]] = yaml.safe_load(text)
+    values[parts[-1]] = parse_yaml(text, f"--set {name.strip()}")
 
 
 def absolute_paths(values: Any, base: Path) -> Any:
@@ -132,10 +133,9 @@ def absolute_paths(values: Any, base: Path) -> Any:
     if isinstance(values, list):
         return [absolute_paths(value, base) for value in values]
     if isinstance(values, str) and values and not Path(values).is_absolute():
-        beside = base / values
         looks_local = "/" in values or values.endswith((".jsonl", ".parquet"))
-        if looks_local and beside.exists():
-            return str(beside.resolve())
+        if looks_local and exists(base / values):
+            return str((base / values).resolve())
     return values
 
 

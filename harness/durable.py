@@ -94,5 +94,5 @@ def is_sealed(folder: Path) -> bool:
         return bool(sizes) and all(
             (folder / name).stat().st_size == size for name, size in sizes.items()
         )
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import platformdirs
 
+from kdharness.harness.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -52,8 +54,34 @@ class Paths:
         return self.home / "cache"
 
     def run(self, run_id: str) -> Path:
-        """The folder of one run."""
+        """The folder of one run.
+
+        Raises:
+            ConfigError: a name that would lead out of the runs' folder.
+        """
+        if run_id in ("", ".", "..") or any(sign in run_id for sign in "/\\\0"):
+            raise ConfigError(f"{run_id!r} is no run's name", hint="use letters, digits, . - and _")
         return self.runs / run_id
+
+
+def local_path(text: str) -> Path:
+    """What a user's text names on this machine; `~nobody` and a NUL are no reason to fail."""
+    try:
+        return Path(text.replace("\0", "\ufffd")).expanduser()
+    except RuntimeError:
+        return Path(text.replace("\0", "\ufffd"))
+
+
+def exists(path: Path, *, folder: bool | None = None) -> bool:
+    """Whether something is there; a name that is too long to be one is not.
+
+    Args:
+        folder: True for a folder, False for a regular file, None for either.
+    """
+    try:
+        return path.exists() if folder is None else path.is_dir() if folder else path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def find_paths(home: str | os.PathLike[str] | None = None) -> Paths:

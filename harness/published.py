@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 
+from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import read_text
 from kdharness.harness.types import Score
 
 PAPER = "published:arXiv 2406.19112"
@@ -53,13 +57,20 @@ def alpaca_scores(paths: Paths) -> list[Score]:
         path = paths.assets / "alpaca-eval-judges" / file
         if not path.is_file():
             continue
-        with path.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                name = row.get("") or ""
-                for metric in METRICS:
-                    try:
-                        value = float(row[metric])
-                    except (KeyError, TypeError, ValueError):
-                        continue
-                    scores.append(_score(name, bench, metric, value, ALPACA, 805))
+        text = read_text(path, "a public leaderboard", error=AssetError)
+        try:
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise AssetError(
+                f"is damaged: {error}", where=str(path),
+                hint="fetch it again: kdharness data pull alpaca-eval-judges",
+            ) from error  # fmt: skip
+        for row in rows:
+            for metric in METRICS:
+                try:
+                    value = float(row[metric])
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if math.isfinite(value):
+                    scores.append(_score(row.get("") or "", bench, metric, value, ALPACA, 805))
     return scores

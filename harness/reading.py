@@ -182,7 +182,11 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML whose dates stay text: nothing here is a date, and a name may look like one."""
 
 
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+def _date_as_text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date_as_text)
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from kdharness.harness import launch
 from kdharness.harness.commands_compare import placed_row, trade_off_view
 from kdharness.harness.commands_eval import is_headline, ranked
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.leaderboard import leaderboard
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 from kdharness.harness.report_blocks import (
     Block,
     Code,
@@ -359,15 +358,16 @@ def _two_to_show(view: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str,
 
 def _experiments(paths: Paths) -> dict[str, str]:
     return {
-        path.stem: path.read_text("utf-8") for path in sorted(sweeps_folder(paths).glob("*.yaml"))
+        path.stem: read_text(path, "the experiment", limit=CONFIG_BYTES)
+        for path in sorted(sweeps_folder(paths).glob("*.yaml"))
     }
 
 
 def _questions(experiments: Mapping[str, str]) -> Iterator[str]:
     for text in experiments.values():
         try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values = parse_yaml(text, "experiment")
+        except ConfigError:
             continue
         if isinstance(values, dict) and values.get("question"):
             yield str(values["question"])

@@ -44,6 +44,7 @@ from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 from kdharness.harness.sweep_steps import MODEL_FIELDS, Step, in_order, read_step
 from kdharness.harness.types import digest
 
@@ -103,16 +104,7 @@ def load_sweep(
         ConfigError: no such file, broken YAML, a step or field that is wrong (named by step).
     """
     file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the experiment: {reason}", where=str(path)) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise ConfigError(f"broken YAML: {problem}", where=where) from error
+    raw = parse_yaml(read_text(file, "the experiment", limit=CONFIG_BYTES), str(path))
     if not isinstance(raw, dict):
         raise ConfigError("an experiment is a mapping with name and steps", where=str(path))
     raw.setdefault("name", re.sub(r"[^\w-]", "-", file.stem)[:32])
@@ -337,7 +329,8 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     text = Path(path).read_text("utf-8")
     whole = spell_out(sweep, Path(path).resolve().parent, str(path))
     try:
-        alone = spell_out(SweepConfig.model_validate(yaml.safe_load(text)), target.parent) == whole
+        bare = SweepConfig.model_validate(parse_yaml(text, str(path)))
+        alone = spell_out(bare, target.parent) == whole
     except (ConfigError, ValidationError):
         alone = False
     if not alone:

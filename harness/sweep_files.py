@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 from kdharness.harness.sweep import experiment_names, sweeps_folder
-
-LARGEST_FILE = 1_000_000
-"""More bytes than this are no experiment that a person wrote."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,8 @@ def read_experiment(file: Path, origin: str) -> Experiment:
     """Name and question of a file; one that cannot be read has its file's name and no question."""
     name, question = file.stem, ""
     try:
-        values = yaml.safe_load(experiment_text(file))
-    except (ConfigError, yaml.YAMLError):
+        values = parse_yaml(experiment_text(file), str(file))
+    except ConfigError:
         values = None
     if isinstance(values, dict):
         name, question = str(values.get("name") or name), str(values.get("question") or "")
@@ -44,13 +40,7 @@ def experiment_text(file: Path) -> str:
     Raises:
         ConfigError: it cannot be read, or is much too large to be one.
     """
-    try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise ConfigError("too large to be an experiment", where=str(file))
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the experiment: {reason}", where=str(file)) from error
+    return read_text(file, "the experiment", limit=CONFIG_BYTES)
 
 
 def experiments(paths: Paths) -> list[Experiment]:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdharness.harness.config_files import absolute_paths, preset_text
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 
 MODEL_FIELDS = frozenset({
     "student", "teacher", "reference", "expert", "models", "model", "from", "experts_from",
@@ -39,12 +38,12 @@ def read_step(name: str, raw: Any, names: Sequence[str], base: Path, where: str)
     if file is not None:
         path = base / str(file)
         try:
-            start = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {file}: {error}", where=place) from error
+            start = parse_yaml(read_text(path, "the config", limit=CONFIG_BYTES), str(path))
+        except ConfigError as error:
+            raise ConfigError(f"cannot read {file}: {error.message}", where=place) from error
         start = absolute_paths(start, path.resolve().parent)
     elif preset is not None:
-        start = yaml.safe_load(preset_text(str(preset)))
+        start = parse_yaml(preset_text(str(preset)), str(preset))
     values = _over(start, absolute_paths(values, base))
     values.pop("name", None)
     listed = [needs] if isinstance(needs, str) else needs

@@ -6,7 +6,6 @@ format alpaca_eval keeps them in; its `model_name` is ignored, the judge is the 
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Sequence
@@ -14,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from kdharness.harness.assets import asset_file
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.errors import ConfigError, DataError, JudgeError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import CONFIG_BYTES, parse_json, parse_yaml, read_text
 from kdharness.harness.types import (
     Answer,
     Finish,
@@ -114,12 +112,12 @@ def load_template(paths: Paths, name: str) -> JudgeTemplate:
     else:
         path = asset_file(paths, JUDGES_ASSET, f"evaluators_configs/{name}/configs.yaml")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = parse_yaml(read_text(path, "the judge template", limit=CONFIG_BYTES), str(path))
         key = name if name in entries else next(iter(entries))
         entry = dict(entries[key])
         template = str(entry["prompt_template"])
         parser = str(entry["fn_completion_parser"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration, ValueError) as error:
+    except (KeyError, TypeError, StopIteration, ValueError) as error:
         raise ConfigError(f"not an evaluator config: {error}", where=str(path)) from error
     if parser not in PARSERS or int(entry.get("batch_size", 1)) != 1:
         raise ConfigError(
@@ -311,8 +309,8 @@ def read_outputs(path: Path) -> list[dict[str, Any]]:
         DataError: not a list of objects with an instruction and an output.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        rows = parse_json(read_text(path, "a list of outputs", error=DataError))
+    except ValueError as error:
         raise DataError(f"not a JSON list of outputs: {error}", where=str(path)) from error
     if not isinstance(rows, list):
         raise DataError("not a JSON list of outputs", where=str(path))

@@ -7,7 +7,6 @@ that a leaderboard needs neither the benchmark's files nor its class.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import parse_json, read_lines
 from kdharness.harness.types import (
     Answer,
     Item,
@@ -126,19 +126,11 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: unreadable, not UTF-8, or a line that is no JSON object, with its number.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8 text", where=str(path)) from error
     rows = []
     # Split at newlines alone: str.splitlines would also cut JSON strings at U+2028 and the like.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path, DataError):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise DataError(f"not JSON: {error}", where=f"{path}, line {number}") from error
         if not isinstance(row, dict):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.errors import DataError
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, local_path
 from kdharness.harness.types import (
     Answer,
     Finish,
@@ -44,6 +44,7 @@ from kdharness.judges.verdicts import read_rating, read_winner
 EXACT = "exact"
 SHOP_TOKENS = 64
 FILE_TOKENS = 512
+MOST_TOKENS = 131_072
 JUDGED = ("rating", "pair")
 _KEYS = frozenset({
     "id", "category", "system", "prompt", "messages", "turns", "reference", "references",
@@ -153,7 +154,7 @@ class UserBench(Benchmark):
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> UserBench:
         """Read and check the file; every mistake is told with its line number."""
-        path = Path(source).expanduser()
+        path = local_path(source)
         rows = read_rows(path, config)
         items = subset([row.item for row in rows], config.limit)
         chosen = {item.id for item in items}
@@ -301,7 +302,7 @@ def _check(raw: dict[str, Any], number: int, config: EvalConfig) -> _Row:
     named = raw.get("metric") or ("pair" if config.baseline else "rating")
     wanted = [named] if isinstance(named, str) else named
     known = (*metrics.METRICS, *JUDGED)
-    if not isinstance(wanted, list) or any(name not in known for name in wanted):
+    if not isinstance(wanted, list) or not wanted or any(name not in known for name in wanted):
         raise ValueError(f"metric must be one of {', '.join(known)}")
     if "pair" in wanted and not config.baseline:
         wanted = ["rating" if name == "pair" else name for name in wanted]
@@ -313,8 +314,8 @@ def _check(raw: dict[str, Any], number: int, config: EvalConfig) -> _Row:
     if choices and "accuracy" in wanted and not set(map(str, references)) & set(choices):
         raise ValueError("the reference is none of the choices")
     limit = raw.get("max_new_tokens", FILE_TOKENS)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise ValueError("max_new_tokens must be a whole number above 0")
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MOST_TOKENS:
+        raise ValueError(f"max_new_tokens must be a whole number in 1-{MOST_TOKENS}")
     temperature = raw.get("temperature", 0.0)
     if not isinstance(temperature, (int, float)) or not 0 <= temperature <= 2:
         raise ValueError("temperature must lie in 0-2")

@@ -23,6 +23,7 @@ from torch import Tensor
 from kdharness.harness.config import AnyConfig, DAEConfig, DistillSpec, KDConfig, TeacherSpec
 from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.reading import parse_json, read_json_object, read_lines
 from kdharness.harness.types import digest
 from kdharness.trainers.attention import AttentionTape
 from kdharness.trainers.batches import Collator
@@ -60,11 +61,12 @@ class TeacherCache:
             DataError: the folder was made for something else; the message tells what differs.
         """
         self.folder, self.k, self.rank = folder, int(note["k"]), rank
+        self.vocab = int(note.get("vocab", 1 << 31))
         self.position_bytes = self.k * BYTES_PER_TOKEN + BYTES_PER_POSITION
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "note.json"
         if path.exists():
-            known = json.loads(path.read_text("utf-8"))
+            known = read_json_object(path, "the note of this teacher cache", DataError)
             differs = [
                 f"{name} is {known.get(name)!r} there and {value!r} here"
                 for name, value in note.items()
@@ -86,12 +88,13 @@ class TeacherCache:
     def _read_index(self, file: Path) -> None:
         data = f"data-{file.stem.removeprefix('index-')}.bin"
         size = (self.folder / data).stat().st_size if (self.folder / data).exists() else 0
-        for line in file.read_text("utf-8").splitlines():
+        for _, line in read_lines(file, DataError):
             try:
-                key, offset, count = json.loads(line)
-            except ValueError:
+                key, offset, count = parse_json(line)
+                whole = isinstance(key, str) and type(offset) is type(count) is int
+            except (ValueError, TypeError):
                 continue  # the last line of a process that was killed
-            if offset + count * self.position_bytes <= size:
+            if whole and offset >= 0 and 0 <= count <= (size - offset) // self.position_bytes:
                 self.index[key] = (data, offset, count)
 
     def __contains__(self, key: str) -> bool:
@@ -134,7 +137,15 @@ class TeacherCache:
         ids = np.frombuffer(raw, np.int32, cells).reshape(count, self.k)
         logp = np.frombuffer(raw, np.float32, cells, cells * 4).reshape(count, self.k)
         entropy = np.frombuffer(raw, np.float32, count, cells * BYTES_PER_TOKEN)
+        if cells and (ids.min() < 0 or ids.max() >= self.vocab or not np.isfinite(logp).all()):
+            raise self._damaged(f"{name} holds no distributions at {offset}")
         return ids, logp, entropy
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(
+            f"this teacher cache is damaged: {what}", where=str(self.folder),
+            hint="delete the folder to build it anew",
+        )  # fmt: skip
 
 
 class CachedTeacher:
@@ -166,6 +177,9 @@ class CachedTeacher:
             chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)
             self._fill(batch, chosen, mask, [k for k, m in zip(keys, missing, strict=True) if m])
         parts = [self.cache.get(key) for key in keys]
+        for key, part, size in zip(keys, parts, mask[rows].sum(-1).tolist(), strict=True):
+            if len(part[0]) != size:
+                raise self.cache._damaged(f"{len(part[0])} positions of {size} for row {key}")
         ids = torch.from_numpy(np.concatenate([part[0] for part in parts]).astype(np.int64))
         logp = torch.from_numpy(np.concatenate([part[1] for part in parts]))
         entropy = torch.from_numpy(np.concatenate([part[2] for part in parts]))

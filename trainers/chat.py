@@ -17,6 +17,7 @@ from kdharness.harness.chats import CHATML, IGNORE, encode_chat, render
 from kdharness.harness.config import AnyConfig, DataSpec, SourceSpec
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import CONFIG_BYTES, read_text
 from kdharness.harness.types import digest
 from kdharness.trainers.rows import Chat, read_source
 
@@ -98,11 +99,11 @@ def set_chat_template(tokenizer: Any, spec: DataSpec, fallback: Any = None) -> N
         tokenizer.chat_template = CHATML
     elif spec.chat_template:
         try:
-            tokenizer.chat_template = Path(spec.chat_template).read_text("utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the chat template: {error.strerror}", where="data.chat_template"
-            ) from error
+            tokenizer.chat_template = read_text(
+                Path(spec.chat_template), "the chat template", limit=CONFIG_BYTES
+            )
+        except ConfigError as error:
+            raise ConfigError(error.message, where="data.chat_template") from error
     elif not tokenizer.chat_template and fallback is not None and fallback.chat_template:
         tokenizer.chat_template = fallback.chat_template
     if not tokenizer.chat_template:

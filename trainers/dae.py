@@ -7,14 +7,15 @@ base weights: the student's adapter, the expert's adapter, and no adapter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import DAEConfig, TeacherSpec
+from kdharness.harness.errors import ModelError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import resolve_model
+from kdharness.harness.reading import read_json_object
 from kdharness.trainers.distill import Method
 from kdharness.trainers.kd import load_frozen, make_mix, shared_vocab
 from kdharness.trainers.loop import train as train_method
@@ -70,5 +71,7 @@ def _is_adapter_of(folder: Path, setting: Setting) -> bool:
     path = folder / "adapter_config.json"
     if not path.exists():
         return False
-    base = json.loads(path.read_text("utf-8")).get("base_model_name_or_path")
-    return bool(base) and model_checkpoint(setting.job.paths, base).id == setting.start.id
+    base = read_json_object(path, "adapter_config.json", ModelError).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        return False
+    return model_checkpoint(setting.job.paths, base).id == setting.start.id

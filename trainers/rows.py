@@ -5,7 +5,6 @@ Nothing is ever unpickled. A malformed line is an error that names the file and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -13,11 +12,15 @@ from typing import Any
 
 from kdharness.harness.config import SourceSpec
 from kdharness.harness.errors import DataError
+from kdharness.harness.paths import exists, local_path
+from kdharness.harness.reading import parse_json, read_lines, whole_characters
 
 Chat = dict[str, Any]
 """`{"messages": [...], "truncated": bool}` with roles system, user, assistant."""
 
 SHIPPED = ("general", "shop")
+SPLITS = ("train", "validation", "test")
+PARQUET_ROWS = 1024
 _ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant",
     "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bing": "assistant",
@@ -31,7 +34,7 @@ def shipped_file(name: str) -> Path | None:
     if not sign or folder not in SHIPPED:
         return None
     path = Path(str(resources.files("kdharness.data"))) / folder / f"{split}.jsonl"
-    if not path.exists():
+    if split not in SPLITS or not path.exists():
         raise DataError(f"no shipped data {name!r}", hint="splits: train, validation, test")
     return path
 
@@ -56,8 +59,8 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
     if source.path.startswith("hub:"):
         yield from _hub_rows(source)
         return
-    path = shipped_file(source.path) or Path(source.path).expanduser()
-    if not path.is_file():
+    path = shipped_file(source.path) or local_path(source.path)
+    if not exists(path, folder=False):
         raise DataError(
             "no such data file", where=str(path),
             hint="paths are relative to the config file; shipped data is named like shop:train",
@@ -75,29 +78,27 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                yield where, json.loads(line)
-            except (ValueError, UnicodeDecodeError) as error:
-                raise DataError(f"this line is not JSON: {error}", where=where) from error
+    for number, line in read_lines(path, DataError):
+        where = f"{path}:{number}"
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"this line is not JSON: {error}", where=where) from error
+        yield where, row
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}: row {number}", row
-    except pyarrow.ArrowException as error:
+                yield f"{path}: row {number}", whole_characters(row)
+    except (pyarrow.ArrowException, OSError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"this is not a readable Parquet file: {error}", where=str(path)) from error
 
 
@@ -144,23 +145,26 @@ def to_chat(row: Any, form: str, where: str) -> Chat:
     form = detect_format(row) if form == "auto" else form
     try:
         messages = _messages(row, form)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"this row is not in the {form} format: {error}", where=where) from error
     if not messages:
-        fields = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
+        fields = ", ".join(sorted(row))[:200] if isinstance(row, dict) else type(row).__name__
         raise DataError(
             f"cannot tell the format of this row (fields: {fields})", where=where,
             hint="use messages, prompt + completion, instruction + output, or conversations",
         )  # fmt: skip
     for turn in messages:
         if turn["role"] not in {"system", "user", "assistant", "tool"}:
-            raise DataError(f"unknown role {turn['role']!r}", where=where)
+            raise DataError(f"unknown role {turn['role'][:80]!r}", where=where)
         if not isinstance(turn["content"], str):
             raise DataError(f"the {turn['role']} turn's content is not text", where=where)
+    expert = row.get("expert")
+    if expert is not None and not isinstance(expert, str):
+        raise DataError("expert is not a name", where=where)
     return {
         "messages": messages,
         "truncated": bool(row.get("truncated", False)),
-        "expert": row.get("expert"),
+        "expert": expert,
         "where": where,
     }
 
@@ -189,7 +193,9 @@ def _messages(row: Any, form: str) -> list[dict[str, Any]]:
 
 
 def _turn(turn: Any, role: str, content: str) -> dict[str, Any]:
-    name = str(turn[role])
+    name = turn[role]
+    if not isinstance(name, str):
+        raise TypeError(f"{role} is not text")
     kept: dict[str, Any] = {"role": _ROLES.get(name, name), "content": turn[content]}
     if turn.get("train") is not None:
         kept["train"] = turn["train"]

@@ -17,6 +17,7 @@ from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models import load_model, load_tokenizer, resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import read_json_object
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, digest
 
@@ -188,13 +189,10 @@ def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]
 
 def read_origin(folder: str | Path) -> dict[str, Any]:
     """How a made model was made; empty for any other model."""
-    import json
-
     path = Path(folder) / "kdharness.json"
     if not path.exists():
         return {}
-    origin: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return origin
+    return read_json_object(path, "kdharness.json", ModelError)
 
 
 def kept_of(checkpoint: Checkpoint, teacher: str) -> list[int] | None:

@@ -13,7 +13,8 @@ import torch
 from transformers import TrainerCallback
 
 from kdharness.harness.durable import replace_folder
-from kdharness.harness.errors import ConfigError, Interrupted
+from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.reading import read_json_object
 from kdharness.trainers.batches import Collator
 from kdharness.trainers.chat import Dataset
 from kdharness.trainers.distill import Step
@@ -72,8 +73,10 @@ class Watcher(TrainerCallback):
         self.trainer: Any = None
         self.curves: dict[str, float] = {}
         note = setting.job.folder / "best" / "best.json"
-        found = json.loads(note.read_text("utf-8")) if setting.job.resume and note.exists() else {}
-        self.best = float(found.get("value", math.inf))
+        going_on = setting.job.resume and note.exists()
+        found = read_json_object(note, "the note on the best weights", RunError) if going_on else {}
+        value = found.get("value", math.inf)
+        self.best = float(value) if isinstance(value, (int, float)) else math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Held-out loss before the first step; a rule that cannot be read ends the run here."""

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from kdharness.harness.config import CONFIGS
 from kdharness.harness.config_files import absolute_paths, describe_errors, parse_config
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.reading import parse_yaml
 
 Place = tuple[str | int, ...]
 MISSING: Any = object()
@@ -215,8 +216,8 @@ def value_of(field: Field, text: str) -> Any:
         if "," in text and text[0] not in "[{":
             return [_number(part.strip(), whole=True) for part in text.split(",") if part.strip()]
         try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError:
+            return parse_yaml(text, "field")
+        except ConfigError:
             return text
     return text
 

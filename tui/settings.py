@@ -32,18 +32,19 @@ def read_settings(paths: Paths) -> AppSettings:
     """The settings, or defaults with a note on what is wrong. Loads YAML only for a file."""
     if not paths.settings.is_file():
         return AppSettings()
-    import yaml
+    from kdharness.harness.errors import ConfigError
+    from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 
     try:
-        values: Any = yaml.safe_load(paths.settings.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        return AppSettings(problem=f"settings.yaml cannot be read: {first}")
+        text = read_text(paths.settings, "the settings", limit=CONFIG_BYTES)
+        values: Any = parse_yaml(text, "settings.yaml") or {}
+    except ConfigError as error:
+        return AppSettings(problem=f"settings.yaml cannot be read: {error}")
     if not isinstance(values, dict):
         return AppSettings(problem="settings.yaml must be a mapping")
     problems = []
     theme = values.get("theme", "dark")
-    if theme not in THEMES:
+    if not isinstance(theme, str) or theme not in THEMES:
         problems.append(f"settings.yaml: theme {theme!r}; one of {', '.join(THEMES)}")
         theme = "dark"
     keys = values.get("keys") or {}
