@@ -50,13 +50,13 @@ def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form
 @click.pass_obj
 def fastchat_command(paths: Paths, files: tuple[Path, ...], as_published: bool, form: str) -> None:
     """Import FastChat answers, single or pair judgments; importing twice changes nothing."""
-    from kdharness.harness.imports import import_fastchat
+    from kdharness.harness.imports import files_below, import_fastchat
     from kdharness.harness.store import Store
 
     listed = [
         part
         for path in files
-        for part in (sorted(path.rglob("*.jsonl")) if path.is_dir() else [path])
+        for part in (files_below(path, "*.jsonl") if path.is_dir() else [path])
     ]
     with Store(paths.store) as store:
         found = [import_fastchat(store, path) for path in listed]
@@ -67,8 +67,10 @@ def result_files(path: Path) -> list[Path]:
     """The files of a results folder: annotations where there are any, else outputs."""
     if not path.is_dir():
         return [path]
+    from kdharness.harness.imports import files_below
+
     for name in ("*annotations.json", "*model_outputs.json"):
-        found = sorted(path.rglob(name))
+        found = files_below(path, name)
         if found:
             return found
     return [path]

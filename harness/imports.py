@@ -7,7 +7,7 @@ counts, and `--as-published` counts all of them, as FastChat's own script does.
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError
+from kdharness.harness.reading import parse_json, read_text
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -28,6 +29,7 @@ from kdharness.harness.types import (
 
 MT_BENCH = "mt-bench"
 PAIRS = "mt-bench-pair"
+LONGEST_NAME = 200
 FAILED_ANSWER = "$ERROR$"
 """What FastChat stores where an API gave no answer; its judges then rate that text."""
 CATEGORIES = (
@@ -78,8 +80,8 @@ def import_fastchat(store: Store, path: Path) -> Imported:
     for where, row in rows:
         try:
             made = reader(store, row, found)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"not a FastChat row: {error!r}", where=where) from error
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise DataError(f"not a FastChat row: {told(error)}", where=where) from error
         for item in made:
             if isinstance(item, Answer):
                 answers.append(item)
@@ -110,15 +112,10 @@ def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         DataError: unreadable, with the line or entry.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8 text", where=str(path)) from error
+    text = read_text(path, "the file", error=DataError)
     if text.lstrip().startswith("["):
         try:
-            listed = json.loads(text)
+            listed = parse_json(text)
         except ValueError as error:
             raise DataError(f"not JSON: {error}", where=str(path)) from error
         pairs = [(f"{path}, entry {n}", row) for n, row in enumerate(listed, start=1)]
@@ -128,13 +125,70 @@ def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                pairs.append((f"{path}, line {number}", json.loads(line)))
+                pairs.append((f"{path}, line {number}", parse_json(line)))
             except ValueError as error:
                 raise DataError(f"not JSON: {error}", where=f"{path}, line {number}") from error
     for where, row in pairs:
         if not isinstance(row, dict):
             raise DataError("not a JSON object", where=where)
     return pairs
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Whether a file found in a folder really lies there: a link may lead anywhere."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder that came from somewhere.
+
+    Raises:
+        DataError: one is a link that leads out of the folder.
+    """
+    found = sorted(folder.rglob(pattern))
+    for path in found:
+        if not inside(path, folder):
+            raise DataError(
+                "is a link that leads out of the imported folder", where=str(path),
+                hint="name the file itself if you mean it",
+            )  # fmt: skip
+    return found
+
+
+def told(error: Exception) -> str:
+    """What is wrong with a row, short enough to print."""
+    text = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def named(value: Any, field: str) -> str:
+    """A name out of a file. Raises ValueError: it is not text, empty or a text of its own."""
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
+        raise ValueError(f"{field} must be a name of at most {LONGEST_NAME} characters")
+    return value
+
+
+def said(value: Any, field: str) -> str:
+    """A text out of a file; null is an empty one. Raises ValueError for anything else."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{field} must be text")
+    return value or ""
+
+
+def whole(value: Any, field: str) -> int:
+    """A small number out of a file, written as such or as text. Raises ValueError."""
+    number = int(value)
+    if number != float(value) or abs(number) > 1 << 40:
+        raise ValueError(f"{field} must be a whole number")
+    return number
+
+
+def when(value: Any) -> float:
+    """Seconds since the epoch; 0 where a file does not tell. Raises ValueError."""
+    seconds = float(value or 0.0)
+    if not 0 <= seconds <= 1e11:
+        raise ValueError("tstamp must be seconds since 1970")
+    return seconds
 
 
 def imported_model(store: Store, name: str) -> Checkpoint:
@@ -174,19 +228,22 @@ def category_of(question: int) -> str:
 
 
 def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]:
-    model = imported_model(store, str(row["model_id"]))
+    turns = row["choices"][0]["turns"]
+    if not isinstance(turns, list) or not all(isinstance(text, str) for text in turns):
+        raise ValueError("turns must be a list of texts")
+    model = imported_model(store, named(row["model_id"], "model_id"))
     found.models.add(model.name)
     found.benches.add(MT_BENCH)
-    item = str(int(row["question_id"]))
-    when = float(row.get("tstamp") or time.time())
+    item = str(whole(row["question_id"], "question_id"))
+    made = when(row.get("tstamp")) or time.time()
     return [
         Answer(
-            id=digest("imported", model.id, MT_BENCH, item, turn, str(text)),
+            id=digest("imported", model.id, MT_BENCH, item, turn, text),
             checkpoint=model.id, bench=MT_BENCH, revision="imported", item=item, turn=turn,
-            text=str(text), finish=Finish.ERROR if text == FAILED_ANSWER else Finish.STOP,
-            prompt_hash="", settings="imported", created=when,
+            text=text, finish=Finish.ERROR if text == FAILED_ANSWER else Finish.STOP,
+            prompt_hash="", settings="imported", created=made,
         )
-        for turn, text in enumerate(row["choices"][0]["turns"], start=1)
+        for turn, text in enumerate(turns, start=1)
     ]  # fmt: skip
 
 
@@ -201,27 +258,30 @@ def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: An
 
 def _judge_name(row: dict[str, Any]) -> str:
     judge = row.get("judge", "unknown")
-    return f"imported:{judge[0] if isinstance(judge, list) and judge else judge}"
+    return f"imported:{named(judge[0] if isinstance(judge, list) and judge else judge, 'judge')}"
 
 
 def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
-    model = imported_model(store, str(row["model"]))
+    question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
+    score = float(row["score"])
+    if not math.isfinite(score):
+        raise ValueError("score must be a number")
+    text, judge = said(row.get("judgment"), "judgment"), _judge_name(row)
+    made = when(row.get("tstamp"))
+    model = imported_model(store, named(row["model"], "model"))
     found.models.add(model.name)
     found.benches.add(MT_BENCH)
-    question, turn, score = int(row["question_id"]), int(row["turn"]), float(row["score"])
-    text, judge = str(row.get("judgment", "")), _judge_name(row)
-    when = float(row.get("tstamp") or 0.0)
     good = 1 <= score <= 10
     # Out of range is no score here, but FastChat's own script averages it.
     info = {} if good or score == -1 else {"published": score}
     return [
         Judgment(
-            id=digest("imported", model.id, judge, question, turn, when, score, text),
+            id=digest("imported", model.id, judge, question, turn, made, score, text),
             checkpoint=model.id, bench=MT_BENCH,
             revision=imported_revision(store, MT_BENCH, ["imported"]), item=str(question),
             turn=turn,
             category=category_of(question), judge=judge, metric="rating",
-            status=JudgmentStatus.OK if good else JudgmentStatus.UNREADABLE, created=when,
+            status=JudgmentStatus.OK if good else JudgmentStatus.UNREADABLE, created=made,
             value=score if good else None, raw=text, info=info,
         )
     ]  # fmt: skip
@@ -229,26 +289,26 @@ def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgmen
 
 def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
     """Both orders of one match, seen from both sides."""
-    sides = [imported_model(store, str(row[key])) for key in ("model_1", "model_2")]
+    question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
+    played, judge = when(row.get("tstamp")), _judge_name(row)
+    sides = [imported_model(store, named(row[key], key)) for key in ("model_1", "model_2")]
     found.models |= {side.name for side in sides}
     found.benches.add(PAIRS)
-    question, turn = int(row["question_id"]), int(row["turn"])
-    when, judge = float(row.get("tstamp") or 0.0), _judge_name(row)
     revision = imported_revision(store, PAIRS, ["imported"])
     made = []
     for order, game in enumerate(("g1", "g2")):
-        winner, text = str(row[f"{game}_winner"]), str(row.get(f"{game}_judgment", ""))
+        winner, text = str(row[f"{game}_winner"]), said(row.get(f"{game}_judgment"), "judgment")
         for place, side in enumerate(sides):
             other = sides[1 - place]
             value = {"tie": 0.5, f"model_{place + 1}": 1.0, f"model_{2 - place}": 0.0}.get(winner)
             made.append(
                 Judgment(
-                    id=digest("imported", side.id, other.id, judge, question, turn, when, game,
+                    id=digest("imported", side.id, other.id, judge, question, turn, played, game,
                               winner, text),
                     checkpoint=side.id, bench=PAIRS, revision=revision, item=str(question),
                     turn=turn, category=category_of(question), judge=judge, metric="pair",
                     status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
-                    created=when, value=value, baseline=other.name,
+                    created=played, value=value, baseline=other.name,
                     # The first side is A in the first game; seen from the second it is reversed.
                     order=order if place == 0 else 1 - order, raw=text,
                 )

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.imports import Imported, imported_model, imported_revision, keep, read_rows
+from kdharness.harness.imports import (
+    Imported,
+    imported_model,
+    imported_revision,
+    inside,
+    keep,
+    named,
+    read_rows,
+    said,
+    told,
+)
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
@@ -38,7 +48,7 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
     """
     if path.is_dir():
         path = next((p for p in (path / "annotations.json", path / "model_outputs.json")
-                     if p.exists()), path)  # fmt: skip
+                     if p.exists() and inside(p, path)), path)  # fmt: skip
     rows = read_rows(path)
     if not rows:
         raise DataError("holds no rows", where=str(path))
@@ -50,8 +60,8 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
             answers, judgments = _annotations(store, rows, name, found, find)
         else:
             answers, judgments = _outputs(store, rows, name, found, find), []
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"not an alpaca_eval file: {error!r}", where=str(path)) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"not an alpaca_eval file: {told(error)}", where=str(path)) from error
     keep(store, found, answers, judgments)
     return found
 
@@ -72,11 +82,24 @@ def _outputs(
     for where, row in rows:
         if "instruction" not in row or "output" not in row:
             raise DataError("a row needs instruction and output", where=where)
+        _check(row, where, "generator", "instruction", "output")
         model = imported_model(store, name or str(row.get("generator") or Path(where).stem))
         found.models.add(model.name)
-        made.append(_output(model, find(str(row["instruction"])), str(row["output"]), row))
+        made.append(_output(model, find(row["instruction"] or ""), row["output"] or "", row))
     found.benches.add("alpaca-eval")
     return made
+
+
+def _check(row: dict[str, Any], where: str, *fields: str) -> None:
+    """Refuse names and texts that are something else; a missing one has its own default."""
+    try:
+        for field in fields:
+            if field.startswith(("generator", "annotator")):
+                named(row.get(field) or "unnamed", field)
+            else:
+                said(row.get(field), field)
+    except ValueError as error:
+        raise DataError(f"not an alpaca_eval row: {error}", where=where) from error
 
 
 def _annotations(
@@ -90,6 +113,8 @@ def _annotations(
         missing = {"instruction", "output_1", "output_2", "preference"} - set(row)
         if missing:
             raise DataError(f"a row lacks {', '.join(sorted(missing))}", where=where)
+        _check(row, where, "generator_1", "generator_2", "annotator", "instruction", "output_1",
+               "output_2")  # fmt: skip
         model = imported_model(store, name or str(row.get("generator_2") or "unnamed"))
         baseline = str(row.get("generator_1") or "")
         groups.setdefault(
@@ -100,7 +125,7 @@ def _annotations(
         found.models.add(model.name)
         bench = alpaca_bench(baseline, annotator)
         found.benches.add(bench)
-        own = [find(str(row["instruction"])) for row in part]
+        own = [find(row["instruction"] or "") for row in part]
         flags = ["imported"] + ([] if baseline in BASELINES else [f"baseline:{baseline or '?'}"])
         whole = len(part) >= WHOLE * ALPACA_ITEMS
         if not whole:
@@ -108,7 +133,7 @@ def _annotations(
         foreign = any(not item.isdigit() for item in own)
         revision = imported_revision(store, bench, flags, own_items=foreign)
         for place, (item, row) in enumerate(zip(own, part, strict=True)):
-            answer = _output(model, item, str(row["output_2"]), row)
+            answer = _output(model, item, row["output_2"] or "", row)
             answers.append(answer)
             judgments.append(
                 _annotation(model, bench, revision, item, row, annotator, answer, place)
@@ -129,7 +154,10 @@ def preference_of(value: Any) -> float | None:
     """A stored preference in 1-2; 0 is a draw, null and NaN are no verdict."""
     if value is None or isinstance(value, (str, bool)):
         return None
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
     if math.isnan(number) or (number != 0 and not 1 <= number <= 2):
         return None
     return 1.5 if number == 0 else number
