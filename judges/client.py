@@ -19,12 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kdharness.harness.config_eval import EvalConfig, Spec, load_settings
+from kdharness.harness.config_eval import EvalConfig, Spec, is_here, load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
+from kdharness.harness.secrets import redact
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
 from kdharness.judges.limits import FIRST_WAIT, Bucket, Budget, Gate, Price, backoff, find_price
 from kdharness.judges.limits import retry_after as asked_wait
+from kdharness.judges.transport import TooLarge, http_client
 from kdharness.judges.wire import CallError, Dialect, Trouble, adapt, body, read_body, status_error
 
 KEY_NAMES = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY")
@@ -197,11 +199,7 @@ class OpenAIEngine:
         }  # fmt: skip
         if self.url:
             options["base_url"] = self.url
-        try:
-            options["http_client"] = openai.DefaultAioHttpClient(timeout=self.timeout)
-        except RuntimeError:
-            pass
-        return openai.AsyncOpenAI(**options)
+        return openai.AsyncOpenAI(**options, http_client=http_client(self.timeout))
 
     def _time_left(self) -> float | None:
         if self.total_timeout is None:
@@ -270,7 +268,7 @@ class OpenAIEngine:
             # Another call may have learnt the same while this one was under way.
             if status in (400, 422) and (known != self.dialect or adapt(self.dialect, text, sent)):
                 continue
-            raise status_error(status, self._redacted(text), asked_wait(headers))
+            raise status_error(status, redact(text, shapes=True), asked_wait(headers))
 
     async def _post(self, client: Any, sent: dict[str, Any]) -> tuple[int, Any, bytes]:
         """(status, headers, body). Raises CallError when nothing came back."""
@@ -291,6 +289,8 @@ class OpenAIEngine:
             raise CallError(f"no reply within {self.timeout:g} s", Trouble.RETRY) from error
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
+            if isinstance(cause, TooLarge):
+                raise CallError(str(cause), Trouble.GIVE_UP) from error
             # The aiohttp transport calls every failed connection a connect timeout.
             late = isinstance(error, openai.APITimeoutError)
             if late and not isinstance(cause, httpx2.ConnectTimeout):
@@ -298,13 +298,8 @@ class OpenAIEngine:
             self._failures += 1
             trouble = Trouble.FATAL if self._failures > UNREACHABLE_AFTER else Trouble.RETRY
             raise CallError(
-                f"not reached: {self._redacted(str(cause)) or type(cause).__name__}", trouble
+                f"not reached: {redact(str(cause), shapes=True) or type(cause).__name__}", trouble
             ) from error
-
-    def _redacted(self, text: str) -> str:
-        """Text without the key, which some endpoints echo."""
-        key = find_key()
-        return text.replace(key, "***") if key else text
 
 
 def replace_dialect(dialect: Dialect) -> Dialect:
@@ -331,4 +326,4 @@ def advice(error: CallError) -> str:
 
 def _is_own(url: str) -> bool:
     """Whether a URL is this machine: it costs nothing."""
-    return any(host in url for host in ("//localhost", "//127.0.0.1", "//[::1]", "//0.0.0.0"))
+    return bool(url) and is_here(url)

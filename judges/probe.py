@@ -8,21 +8,24 @@ log-probabilities.
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdharness.harness.errors import JudgeError
+from kdharness.harness.reading import parse_json
+from kdharness.harness.secrets import redact
 from kdharness.harness.types import GenerationRequest, Probe
 from kdharness.judges.limits import backoff
+from kdharness.judges.transport import TooLarge
 from kdharness.judges.wire import CallError, Trouble
 
 if TYPE_CHECKING:
     from kdharness.judges.client import OpenAIEngine
 
 TRIES = 6
+MOST_MODELS = 10_000
 Result = TypeVar("Result")
 
 
@@ -98,10 +101,13 @@ async def _models(engine: OpenAIEngine, client: Any) -> tuple[list[str], int | N
             if error.status_code not in (429, 503) and (error.status_code < 500 or attempt >= 1):
                 return [], None
         except (openai.APIConnectionError, TimeoutError, httpx2.HTTPError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, TooLarge):
+                return [], None
             if attempt == TRIES - 1:
-                cause = error.__cause__ or error
                 raise JudgeError(
-                    f"{engine.name} cannot be reached: {cause or type(error).__name__}",
+                    f"{engine.name} cannot be reached: "
+                    f"{redact(str(cause), shapes=True) or type(error).__name__}",
                     hint="is the server running, and does the URL end where its API begins "
                     "(often /v1)?",
                 ) from error
@@ -126,8 +132,8 @@ def _refused(error: BaseException) -> bool:
 
 def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
     try:
-        entries = json.loads(raw)["data"]
-        names = [str(entry["id"]) for entry in entries]
+        entries = parse_json(raw)["data"][:MOST_MODELS]
+        names = [redact(str(entry["id"])[:200]) for entry in entries]
     except (ValueError, KeyError, TypeError):
         return [], None
     for entry in entries:

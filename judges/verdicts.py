@@ -14,27 +14,31 @@ from typing import Any
 
 from kdharness.harness.types import JudgmentStatus, Verdict
 
-_DOUBLE = re.compile(r"\[\[(\d+\.?\d*)\]\]")
-_SINGLE = re.compile(r"\[(\d+\.?\d*)\]")
+# A judge's text may be made to cost: no pattern here may go over the same stretch twice.
+_DOUBLE = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
+_SINGLE = re.compile(r"\[(\d+(?:\.\d*)?)\]")
 # "[[10/10]]", "[[ 7 ]]", "[[8.5 out of 10]]": clear verdicts that FastChat loses.
-_LOOSE = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*(?:/\s*10|out of\s+10)?\s*\]\]", re.IGNORECASE)
+_LOOSE = re.compile(
+    r"\[\[\s{0,9}(\d{1,9}(?:\.\d{1,9})?)\s{0,9}(?:/\s{0,9}10|out of\s{1,9}10)?\s{0,9}\]\]",
+    re.IGNORECASE,
+)
 # A lone bracket is a rating where the text says so, and a citation elsewhere.
 _NAMED = re.compile(
-    r"(?:rating|score|verdict|grade)\b[^.\n\[\]]{0,40}\[(\d+(?:\.\d+)?)(?:\s*/\s*10)?\]",
+    r"(?:rating|score|verdict|grade)\b[^.\n\[\]]{0,40}\[(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\]",
     re.IGNORECASE,
 )
 _LAST = re.compile(
-    r"(?:rating|score|verdict|grade)\W{0,6}(\d+(?:\.\d+)?)(?:\s*/\s*10)?\W*$", re.IGNORECASE
+    r"(?:rating|score|verdict|grade)\W{0,6}(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\W{0,99}$",
+    re.IGNORECASE,
 )
 _THINKING = (
-    (re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE), ""),
-    (re.compile(r"<\|channel\|>analysis.*?<\|channel\|>final(?:<\|message\|>)?", re.DOTALL), ""),
-    (re.compile(r"\[THINK\].*?\[/THINK\]", re.DOTALL), ""),
-    (re.compile(r"<reasoning>.*?</reasoning>", re.DOTALL | re.IGNORECASE), ""),
+    (re.compile(r"<think(?:ing)?>", re.IGNORECASE), re.compile(r"</think(?:ing)?>", re.IGNORECASE)),
+    (re.compile(r"<\|channel\|>analysis"), re.compile(r"<\|channel\|>final(?:<\|message\|>)?")),
+    (re.compile(r"\[THINK\]"), re.compile(r"\[/THINK\]")),
+    (re.compile(r"<reasoning>", re.IGNORECASE), re.compile(r"</reasoning>", re.IGNORECASE)),
 )
-# Some chat templates open the thinking themselves, so that only its end is in the reply.
-_THINKING_END = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_THINKING_OPEN = re.compile(r"<think(?:ing)?>(?!.*</think).*$", re.DOTALL | re.IGNORECASE)
+_RANKING_LENGTH = 10_000
+_ABSURD = 1e9
 
 UNREADABLE = Verdict(JudgmentStatus.UNREADABLE)
 
@@ -44,10 +48,27 @@ def cut_thinking(text: str) -> str:
 
     Thinking that never ended leaves nothing: what stands in it is no verdict.
     """
-    for pattern, replacement in _THINKING:
-        text = pattern.sub(replacement, text)
-    text = _THINKING_END.sub("", text)
-    return _THINKING_OPEN.sub("", text).strip()
+    for begin, end in _THINKING:
+        text = _without(text, begin, end)
+    begin, end = _THINKING[0]
+    # Some chat templates open the thinking themselves, so that only its end is in the reply.
+    closings = list(end.finditer(text))
+    if closings:
+        text = text[closings[-1].end() :]
+    opened = begin.search(text)
+    return (text[: opened.start()] if opened else text).strip()
+
+
+def _without(text: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
+    """The text without its stretches from `begin` to the nearest `end`, each looked at once."""
+    kept, place = [], 0
+    while opened := begin.search(text, place):
+        closed = end.search(text, opened.end())
+        if closed is None:
+            break
+        kept.append(text[place : opened.start()])
+        place = closed.end()
+    return "".join(kept) + text[place:]
 
 
 def read_rating(
@@ -63,12 +84,13 @@ def read_rating(
         found = _DOUBLE.search(reply) or _SINGLE.search(reply)
         if not found:
             return UNREADABLE
-        return Verdict(JudgmentStatus.OK, float(found.group(1)))
+        value = float(found.group(1))
+        return Verdict(JudgmentStatus.OK, value) if math.isfinite(value) else UNREADABLE
     text = cut_thinking(reply)
     found = _DOUBLE.search(text) or _LOOSE.search(text) or _lone_bracket(text)
     if not found:
         return UNREADABLE
-    value = float(found.group(1))
+    value = min(float(found.group(1)), _ABSURD)
     if not low <= value <= high:
         return Verdict(JudgmentStatus.UNREADABLE, None, {"out_of_range": value})
     return Verdict(JudgmentStatus.OK, value)
@@ -79,7 +101,7 @@ def _lone_bracket(text: str) -> re.Match[str] | None:
     stripped = text.strip()
     if not stripped:
         return None
-    whole = re.fullmatch(r"\[?(\d+(?:\.\d+)?)\]?(?:\s*/\s*10)?\.?", stripped)
+    whole = re.fullmatch(r"\[?(\d+(?:\.\d+)?)\]?(?:\s{0,9}/\s{0,9}10)?\.?", stripped)
     if whole:
         return whole
     named = list(_NAMED.finditer(stripped))
@@ -98,7 +120,7 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
             if f"[[{letter}]]" in reply:
                 return Verdict(JudgmentStatus.OK, value)
         return UNREADABLE
-    found = re.findall(r"\[\[\s*([ABC])\s*\]\]", cut_thinking(reply))
+    found = re.findall(r"\[\[\s{0,9}([ABC])\s{0,9}\]\]", cut_thinking(reply))
     if not found:
         return UNREADABLE
     return Verdict(JudgmentStatus.OK, values[found[-1]])
@@ -107,6 +129,8 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
 def read_ranking(reply: str, name: str = "model_1") -> Verdict:
     """AlpacaEval 1: the rank of `name` in a list of {model, rank}, 1 or 2."""
     text = cut_thinking(reply).strip()
+    if len(text) > _RANKING_LENGTH:
+        return UNREADABLE
     text = re.sub(r"^```\w*\s*|\s*```$", "", text)
     try:
         ranking = ast.literal_eval(text)
@@ -115,7 +139,7 @@ def read_ranking(reply: str, name: str = "model_1") -> Verdict:
         return UNREADABLE
     except RecursionError:
         return UNREADABLE
-    if rank not in (1, 2):
+    if not isinstance(rank, (int, float)) or rank not in (1, 2):
         return UNREADABLE
     return Verdict(JudgmentStatus.OK, float(rank))
 
@@ -127,12 +151,14 @@ def read_first_token(
 
     A token that is not listed has no weight; none listed is no verdict.
     """
-    logs = {token: value for token, value in top_logprobs or () if token in (first, second)}
+    logs = {
+        token: value
+        for token, value in top_logprobs or ()
+        if token in (first, second) and math.isfinite(value)
+    }
     if not logs:
         return UNREADABLE
     top = max(logs.values())
-    if math.isinf(top) or math.isnan(top):
-        return UNREADABLE
     weights = {token: math.exp(value - top) for token, value in logs.items()}
     share = weights.get(first, 0.0) / sum(weights.values())
     return Verdict(JudgmentStatus.OK, 2.0 - share)
@@ -159,8 +185,9 @@ def stored_preference(value: Any) -> float | None:
     """An annotation file's preference in 1-2; its 0 means a draw, its null no verdict."""
     if value is None or isinstance(value, (str, bool)):
         return None
-    number = float(value)
-    if math.isnan(number):
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
     if number == 0:
         return 1.5
@@ -174,5 +201,5 @@ def stored_top_logprobs(
     try:
         entries = completion["logprobs"]["content"][0]["top_logprobs"]  # type: ignore[index]
         return tuple((str(entry["token"]), float(entry["logprob"])) for entry in entries)
-    except (TypeError, KeyError, IndexError, ValueError):
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return None

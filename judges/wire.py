@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from kdharness.harness.reading import parse_json
+from kdharness.harness.secrets import redact
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 
 GREEDY = 1e-4
+LONGEST_REPLY = 1_000_000
+"""Characters; a judge that says more than that has said no verdict."""
+LONGEST_ERROR = 20_000
+MOST_TOKENS = 1 << 40
+MOST_TOP = 1000
 
 
 class Trouble(Enum):
@@ -112,15 +120,15 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
 
 def short(text: str, limit: int = 300) -> str:
     """An error's own words, found in JSON or HTML, without line breaks."""
-    found = text
+    found = text = text[:LONGEST_ERROR]
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         inner = value.get("error", value) if isinstance(value, dict) else value
         if isinstance(inner, dict):
             inner = inner.get("message", inner)
         found = inner if isinstance(inner, str) else json.dumps(inner)
     except ValueError:
-        found = re.sub(r"<[^>]+>", " ", text)
+        found = re.sub(r"<[^<>]+>", " ", text)
     found = " ".join(found.split())
     return found if len(found) <= limit else found[:limit] + "…"
 
@@ -133,7 +141,7 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
             for. None of these is ever a verdict.
     """
     try:
-        value = json.loads(raw)
+        value = parse_json(raw)
     except ValueError as error:
         words = short(raw.decode("utf-8", "replace"), 120)
         raise CallError(f"the reply is not JSON: {words}", Trouble.RETRY) from error
@@ -145,7 +153,9 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
         raise CallError(f"the reply has no choices{said}", Trouble.RETRY)
     choice = choices[0]
     message = choice.get("message")
-    text = _text(message if isinstance(message, dict) else {})
+    text = redact(_text(message if isinstance(message, dict) else {}))
+    if len(text) > LONGEST_REPLY:
+        raise CallError(f"a reply of {len(text):,} characters", Trouble.GIVE_UP)
     reason = choice.get("finish_reason")
     if reason == "content_filter":
         raise CallError("stopped by the endpoint's content filter", Trouble.GIVE_UP)
@@ -166,7 +176,8 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    return value if sound else 0
 
 
 def _text(message: Mapping[str, Any]) -> str:
@@ -182,9 +193,10 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] | None:
-    """The first token's alternatives."""
+    """The first token's alternatives; one whose number is none has no weight."""
     try:
-        entries = choice["logprobs"]["content"][0]["top_logprobs"]
-        return tuple((str(entry["token"]), float(entry["logprob"])) for entry in entries) or None
-    except (KeyError, IndexError, TypeError, ValueError):
+        entries = choice["logprobs"]["content"][0]["top_logprobs"][:MOST_TOP]
+        pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None
+    return tuple((token, value) for token, value in pairs if math.isfinite(value)) or None
