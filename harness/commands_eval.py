@@ -128,10 +128,13 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     and only what is missing is done.
     """
     from kdharness.harness import launch
-    from kdharness.harness.config_eval import bench_name
+    from kdharness.harness.config_eval import bench_name, plain_http_warning
     from kdharness.harness.types import RunStatus
 
     config = config_of(paths, options)
+    for spec in (*config.judge, *([config.answer_engine] if config.answer_engine else [])):
+        if warning := plain_http_warning(spec):
+            click.echo(f"warning: {warning}", err=True)
     if options["dry_run"]:
         print_plan(paths, config, options["form"])
         return

@@ -49,11 +49,13 @@ def check_command(
     batch_size: int, probe_only: bool, form: str,
 ) -> None:  # fmt: skip
     """Probe SPEC and write its report card, which then stands beside its scores."""
-    from kdharness.harness.config_eval import EvalConfig, parse_spec
+    from kdharness.harness.config_eval import EvalConfig, parse_spec, plain_http_warning
     from kdharness.harness.registry import ENGINES, TOOLS, resolve
     from kdharness.harness.store import Store
 
     parsed = parse_spec(spec)
+    if warning := plain_http_warning(spec):
+        click.echo(f"warning: {warning}", err=True)
     config = EvalConfig(concurrency=concurrency, timeout=timeout, batch_size=batch_size)
     engine = resolve(ENGINES, parsed.kind, "judge").open(parsed, config, paths)
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness import answering
-from kdharness.harness.config_eval import in_shard, parse_spec
+from kdharness.harness.config_eval import in_shard, parse_spec, plain_http_warning
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.types import (
     Answer,
@@ -79,6 +79,8 @@ def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Any]) -
     try:
         for name in names:
             spec = parse_spec(name)
+            if warning := plain_http_warning(name):
+                job.reporter.say(warning, kind="warning")
             engine: Engine = resolve(ENGINES, spec.kind, "judge").open(spec, job.config, job.paths)
             judges.append(Judge(engine.name, engine, Probe(False), ()))
             probe = engine.probe(logprobs=any(b.needs_logprobs for b in wanted))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kdharness.harness.config_eval import EvalConfig, bench_name, default_judges
+from kdharness.harness.config_eval import EvalConfig, bench_name, default_judges, plain_http_warning
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.views import models_of
 from kdharness.tui.form_model import Checked, set_value
@@ -97,6 +97,8 @@ class EvaluateScreen(FormScreen):
                 lines.append(f"no judge: {names} will be answered and wait for one")
             for judge in config.judge:
                 lines.append(f"judge {judge}: {card_words(cards.get(judge))}")
+                if warning := plain_http_warning(judge):
+                    lines.append(f"warning: {warning}")
             if config.judge:
                 lines.append("what is stored is not asked again")
             if config.budget is not None:

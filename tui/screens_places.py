@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from kdharness.harness import assets
-from kdharness.harness.config_eval import default_judges, parse_spec
+from kdharness.harness.config_eval import default_judges, parse_spec, plain_http_warning
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.tables import safe_text
 from kdharness.harness.views import age
@@ -147,6 +147,8 @@ class JudgesScreen(ListPlace):
                 self.harness.in_thread(work, finished, failed=ended)
 
         detail = "It is asked about 150 short questions; a paid one costs a few cents."
+        if warning := plain_http_warning(spec):
+            detail += f" Warning: {warning}."
         self.app.push_screen(Confirm(f"Check {spec}?", detail), answered)
 
 
