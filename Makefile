@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+QUIET := --quiet --disable-pip-version-check
 # Threads of two busy torch processes should sleep at barriers, not spin on each other's cores.
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo smoke test check lint types install bench snapshots docs clean
+.PHONY: demo smoke test check lint types install bench snapshots docs lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -39,10 +40,20 @@ docs: $(VENV)/.ready
 
 install: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# After a change of versions: needs uv (pip install uv).
+lock:
+	$(PYTHON) tests/tools/make_lock.py
+
+# Known vulnerabilities in what is locked: needs pip-audit (pip install pip-audit) and PyPI's JSON.
+audit:
+	pip-audit --disable-pip --require-hashes --requirement requirements.lock
+
+# Everything but torch is checked against its hash; what the second step adds is torch's own.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("kdharness needs Python 3.11 or newer; run: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install $(QUIET) --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install $(QUIET) --no-build-isolation -c constraints.txt -e '.[dev]'
 	touch $@
 
 # Type checkers and import-linter cannot see an editable install's mapping of folders to packages.
