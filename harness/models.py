@@ -6,7 +6,6 @@ a hub id. torch and transformers are imported inside the functions.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -15,9 +14,13 @@ from typing import Any
 
 from kdharness.harness import assets
 from kdharness.harness.durable import replace_folder
-from kdharness.harness.errors import ModelError
-from kdharness.harness.paths import Paths
+from kdharness.harness.errors import KDHarnessError, ModelError
+from kdharness.harness.gguf_header import check_gguf
+from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.reading import read_json_object
+from kdharness.harness.secrets import redact
 from kdharness.harness.store import Store
+from kdharness.harness.weights import check_folder
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
@@ -29,8 +32,8 @@ def resolve_model(source: str, paths: Paths) -> str:
         ModelError: nothing of that name, with what was tried.
         AssetError: a model asset that has not been pulled.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = local_path(source)
+    if exists(folder, folder=True):
         if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
             raise ModelError(
                 f"{folder} holds no model (no config.json)",
@@ -43,14 +46,14 @@ def resolve_model(source: str, paths: Paths) -> str:
         with Store(paths.store) as store:
             checkpoint = store.checkpoint(source)
         if checkpoint is not None and checkpoint.path:
-            if Path(checkpoint.path).is_dir() or _HUB_ID.match(checkpoint.path):
+            if exists(Path(checkpoint.path), folder=True) or _HUB_ID.match(checkpoint.path):
                 return checkpoint.path
             raise ModelError(f"checkpoint {source} is stored, but its folder is gone",
                              where=checkpoint.path)
     if _HUB_ID.match(source) and not source.startswith("."):
         return source
     raise ModelError(
-        f"no model named {source!r}",
+        f"no model named {source[:200]!r}",
         hint="give a local folder, a checkpoint's name (kdharness leaderboard), "
         "an asset (kdharness data list) or a hub id such as org/name",
     )
@@ -72,12 +75,13 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_gguf(gguf)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
             )
             # What is saved is plain fp32: the marks of the quantised source would make
             # transformers look for a quantiser when the folder is loaded again.
@@ -86,9 +90,15 @@ def convert_gguf(gguf: Path, target: Path) -> None:
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
             model.save_pretrained(scratch)
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = AutoTokenizer.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, trust_remote_code=False
+            )
             tokenizer.save_pretrained(scratch)
         replace_folder(scratch, target)
+    except Exception as error:  # a header may be sound and what it says still be nonsense
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _explain(error, gguf.name, str(gguf)) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -150,7 +160,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     place = pick_device(device)
-    found = resolve_model(source, paths)
+    found = _checked(source, paths)
     options: dict[str, Any] = {
         "dtype": pick_dtype(dtype, place),
         "trust_remote_code": trust_remote_code,
@@ -165,12 +175,37 @@ def load_model(
             if (Path(found) / "adapter_config.json").exists():
                 model = _load_adapter(found, paths, options, place)
             else:
-                model = AutoModelForCausalLM.from_pretrained(found, **options)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+                model, info = AutoModelForCausalLM.from_pretrained(
+                    found, output_loading_info=True, **options
+                )
+                _refuse_missing(info, source)
+    except (MemoryError, KDHarnessError):
+        raise
+    except Exception as error:  # of transformers, tokenizers, safetensors, and hostile files
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
         raise _explain(error, source, found) from error
     if "device_map" not in options:
         model = model.to(place)
     return model.eval()
+
+
+def _checked(source: str, paths: Paths) -> str:
+    """The source as `from_pretrained` takes it; a folder's claims are held against its files."""
+    found = resolve_model(source, paths)
+    if exists(Path(found), folder=True):
+        check_folder(Path(found))
+    return found
+
+
+def _refuse_missing(info: Any, source: str) -> None:
+    """Weights that are not there would be drawn by chance, in silence."""
+    missing = sorted(map(str, info.get("missing_keys", ())))
+    if missing:
+        raise ModelError(
+            f"could not load the model {source!r}: {len(missing)} tensors are missing from its "
+            f"weights, the first is {missing[0][:120]}", hint="is the folder complete?",
+        )  # fmt: skip
 
 
 def _load_adapter(folder: str, paths: Paths, options: dict[str, Any], place: str) -> Any:
@@ -179,22 +214,26 @@ def _load_adapter(folder: str, paths: Paths, options: dict[str, Any], place: str
     from transformers import AutoModelForCausalLM
 
     base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(resolve_model(base, paths), **options)
+    model = AutoModelForCausalLM.from_pretrained(_checked(base, paths), **options)
     if "device_map" not in options:
         model = model.to(place)
     return PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 
-def load_config_of(source: str, paths: Paths) -> Any:
+def load_config_of(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
     """A model's transformers config; an adapter's is its base model's."""
     from transformers import AutoConfig
 
-    found = resolve_model(source, paths)
+    found = _checked(source, paths)
     note = Path(found) / "adapter_config.json"
     if note.exists():
-        base = json.loads(note.read_text("utf-8"))["base_model_name_or_path"]
-        found = resolve_model(str(base), paths)
-    return AutoConfig.from_pretrained(found)
+        base = read_json_object(note, note.name, ModelError)["base_model_name_or_path"]
+        found = _checked(str(base), paths)
+    try:
+        # Said outright: left open, transformers would ask on the terminal.
+        return AutoConfig.from_pretrained(found, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _explain(error, source, found) from error
 
 
 def _quantization(settings: dict[str, Any]) -> Any:
@@ -209,7 +248,7 @@ def _quantization(settings: dict[str, Any]) -> Any:
 
 def _explain(error: Exception, source: str, found: str) -> ModelError:
     """transformers' error as one of ours, with what to do."""
-    text = str(error).strip()
+    text = redact(str(error).strip(), shapes=True)
     first = text.splitlines()[0] if text else type(error).__name__
     if "trust_remote_code" in text:
         hint = "this model runs its own code: set trust_remote_code: true if you trust its author"
@@ -221,7 +260,7 @@ def _explain(error: Exception, source: str, found: str) -> ModelError:
         hint = "check the name and the network, or give a local folder"
     else:
         hint = "is the folder complete? kdharness doctor tells what this machine can load"
-    return ModelError(f"could not load the model {source!r}: {first}", hint=hint)
+    return ModelError(f"could not load the model {source!r}: {first[:400]}", hint=hint)
 
 
 def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
@@ -232,11 +271,13 @@ def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False
     """
     from transformers import AutoTokenizer
 
-    found = resolve_model(source, paths)
+    found = _checked(source, paths)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the tokenizers package raises plain Exception
         raise _explain(error, source, found) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:

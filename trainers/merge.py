@@ -146,7 +146,9 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     check_parents(parents, config, job.paths)
     models = []
     for number, source in enumerate(names, 1):
-        dtype = stored_dtype(resolve_model(names[0], job.paths)) if number == 1 else "auto"
+        dtype = "auto" if number > 1 else stored_dtype(
+            resolve_model(names[0], job.paths), trust_remote_code=config.trust_remote_code
+        )
         models.append(
             load_model(source, job.paths, dtype=dtype, device="cpu",
                        trust_remote_code=config.trust_remote_code)
@@ -288,11 +290,12 @@ def _base_of(folder: str, paths: Paths) -> str:
     return resolve_model(str(PeftConfig.from_pretrained(folder).base_model_name_or_path), paths)
 
 
-def stored_dtype(folder: str) -> str:
+def stored_dtype(folder: str, *, trust_remote_code: bool = False) -> str:
     """The precision a model is stored in, by name; an adapter's is told by its base: auto."""
     from transformers import AutoConfig
 
     if (Path(folder) / "adapter_config.json").exists():
         return "auto"
-    dtype = str(getattr(AutoConfig.from_pretrained(folder), "dtype", None)).removeprefix("torch.")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return dtype if dtype in ("float32", "bfloat16", "float16") else "auto"

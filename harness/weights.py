@@ -1,0 +1,190 @@
+"""Model folders from elsewhere, looked at before any library reads them.
+
+A header is a few bytes that claim anything: exabytes of tensors, a million layers, a shard at
+`../../x`. Libraries allocate first and complain later, or never. Here the claims are held against
+the files: what a folder says must be no more than what lies in it. Pickled weights are refused,
+whatever they are called.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import ModelError
+from kdharness.harness.reading import parse_json_object, read_json_object
+
+HEADER_BYTES = 100 * 2**20
+"""What the safetensors format itself allows."""
+INDEX = "model.safetensors.index.json"
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
+    "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+}  # fmt: skip
+PACKED = 64
+"""Weights in a few bits, several to an element, and shared between layers: a wide margin."""
+LAYERS = 256
+"""So many layers are believed in any case: some models share one layer's weights."""
+_LAYER_FIELDS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_PRODUCTS = (
+    ("vocab_size", "hidden_size"), ("vocab_size", "n_embd"), ("hidden_size", "intermediate_size"),
+    ("hidden_size", "num_attention_heads", "head_dim"), ("hidden_size", "num_key_value_heads"),
+    ("hidden_size", "num_local_experts"), ("hidden_size", "num_experts"),
+    ("hidden_size", "moe_intermediate_size"), ("hidden_size",), ("n_embd", "n_inner"),
+)  # fmt: skip
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a model folder whose files do not bear out what they claim.
+
+    Raises:
+        ModelError: damaged or hostile, with the file and what is wrong with it.
+    """
+    adapter = folder / "adapter_config.json"
+    if adapter.exists():
+        _check_adapter(folder, read_json_object(adapter, "adapter_config.json", ModelError))
+    if (folder / INDEX).exists():
+        _check_index(folder)
+    elements = tensors = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        for shape in tensor_shapes(path).values():
+            elements += math.prod(shape)
+            tensors += 1
+    if (folder / "config.json").exists():
+        config = read_json_object(folder / "config.json", "config.json", ModelError)
+        if tensors and not adapter.exists():
+            _check_config(config, elements, tensors, str(folder / "config.json"))
+
+
+def _check_adapter(folder: Path, config: Mapping[str, Any]) -> None:
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            "it names no base model (base_model_name_or_path)",
+            where=str(folder / "adapter_config.json"),
+        )
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            "this adapter has no adapter_model.safetensors; pickled weights are never loaded",
+            where=str(folder), hint="convert it once with peft's save_pretrained",
+        )  # fmt: skip
+
+
+def _check_index(folder: Path) -> None:
+    """Shards are files of this very folder, and safetensors."""
+    where = str(folder / INDEX)
+    table = read_json_object(folder / INDEX, "the index of the weights", ModelError)
+    shards = table.get("weight_map")
+    if not isinstance(shards, dict):
+        raise ModelError("it has no weight_map", where=where)
+    for name in {str(shard)[:300] for shard in shards.values()}:
+        plain = Path(name).name == name and name not in ("", ".", "..") and "\\" not in name
+        if not plain or not name.endswith(".safetensors") or "\0" in name:
+            raise ModelError(
+                f"the shard {name[:120]!r} is not a safetensors file of this folder", where=where
+            )
+        if not (folder / name).is_file():
+            raise ModelError(f"the shard {name[:120]!r} is missing", where=where)
+
+
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """The tensors a safetensors file really holds.
+
+    Raises:
+        ModelError: a header that is damaged or claims what the file does not hold.
+    """
+    where = str(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            head = stream.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+            if not 2 <= length <= min(HEADER_BYTES, size - 8):
+                raise ModelError(f"its header claims {length:,} bytes of {size:,}", where=where)
+            raw = stream.read(length)
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=where) from error
+    try:
+        header = parse_json_object(raw)
+    except ValueError as error:
+        raise ModelError(f"its header is damaged: {error}", where=where) from error
+    shapes: dict[str, list[int]] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        shapes[name], begin, end = _entry(entry, name, where)
+        spans.append((begin, end, name))
+    place = 0
+    for begin, end, name in sorted(spans):
+        if begin < place:
+            raise ModelError(f"the tensor {name[:120]!r} overlaps another one", where=where)
+        place = max(place, end)
+    if place > size - 8 - length:
+        raise ModelError(
+            f"its tensors end at {place:,} bytes, the file after {size - 8 - length:,}",
+            where=where, hint="is the download complete?",
+        )  # fmt: skip
+    return shapes
+
+
+def _entry(entry: Any, name: str, where: str) -> tuple[list[int], int, int]:
+    shape, kind, offsets = (
+        (entry.get("shape"), entry.get("dtype"), entry.get("data_offsets"))
+        if isinstance(entry, dict)
+        else (None, None, None)
+    )
+    sound = (
+        isinstance(shape, list) and all(type(part) is int and part >= 0 for part in shape)
+        and isinstance(offsets, list) and len(offsets) == 2
+        and all(type(part) is int and part >= 0 for part in offsets)
+        and isinstance(kind, str)
+    )  # fmt: skip
+    if not sound or shape is None or offsets is None:
+        raise ModelError(f"the tensor {name[:120]!r} is described wrongly", where=where)
+    begin, end = offsets
+    bits = BITS.get(str(kind))
+    if end < begin or (bits and math.prod(shape) * bits != (end - begin) * 8):
+        raise ModelError(
+            f"the tensor {name[:120]!r} has {max(0, end - begin):,} bytes, which is not its shape",
+            where=where,
+        )
+    return shape, begin, end
+
+
+def _check_config(config: Mapping[str, Any], elements: int, tensors: int, where: str) -> None:
+    """A config is what the library allocates by: it may not promise more than there is."""
+    for part in _mappings(config):
+        for field in _LAYER_FIELDS:
+            layers = part.get(field)
+            if isinstance(layers, int) and layers > max(tensors, LAYERS):
+                raise ModelError(
+                    f"{field} is {_figure(layers)}, but the weights are {tensors} tensors",
+                    where=where,
+                )
+        for fields in _PRODUCTS:
+            numbers = [part.get(field) for field in fields]
+            if not all(isinstance(number, int) for number in numbers):
+                continue
+            wanted = math.prod(abs(number) for number in numbers if isinstance(number, int))
+            if wanted > PACKED * elements + 2**20:
+                raise ModelError(
+                    f"{' × '.join(fields)} is {_figure(wanted)}, but the weights have only "
+                    f"{elements:,} numbers", where=where,
+                )  # fmt: skip
+
+
+def _figure(number: int) -> str:
+    return f"{number:,}" if abs(number) < 10**15 else "absurdly large"
+
+
+def _mappings(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield config
+    for value in config.values():
+        if isinstance(value, dict):
+            yield from _mappings(value)
