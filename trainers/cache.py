@@ -61,7 +61,7 @@ class TeacherCache:
             DataError: the folder was made for something else; the message tells what differs.
         """
         self.folder, self.k, self.rank = folder, int(note["k"]), rank
-        self.vocab = int(note.get("vocab", 1 << 31))
+        self.vocab = int(note.get("vocab") or 1 << 31)
         self.position_bytes = self.k * BYTES_PER_TOKEN + BYTES_PER_POSITION
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "note.json"
@@ -137,7 +137,7 @@ class TeacherCache:
         ids = np.frombuffer(raw, np.int32, cells).reshape(count, self.k)
         logp = np.frombuffer(raw, np.float32, cells, cells * 4).reshape(count, self.k)
         entropy = np.frombuffer(raw, np.float32, count, cells * BYTES_PER_TOKEN)
-        if cells and (ids.min() < 0 or ids.max() >= self.vocab or not np.isfinite(logp).all()):
+        if cells and (ids.min() < 0 or ids.max() >= self.vocab or not (logp < 1).all()):
             raise self._damaged(f"{name} holds no distributions at {offset}")
         return ids, logp, entropy
 

@@ -144,6 +144,7 @@ class DistillTrainer(Trainer):
         self.keep = keep
         self.max_loss = max_loss
         self.shard = (rank, world)
+        self.begun = False
         self.sums: dict[str, float] = {}
         self.tokens_since, self.clock = 0, time.monotonic()
         super().__init__(train_dataset=dataset, data_collator=collator, **kwargs)
@@ -179,6 +180,7 @@ class DistillTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Ask the teachers, then run the student with the loss inside its forward."""
+        self.begun = True
         mask = labelled_positions(inputs["labels"])
         norm = torch.as_tensor(
             mask.sum() if num_items_in_batch is None else num_items_in_batch, dtype=torch.float32

@@ -14,10 +14,11 @@ from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config import TrainerSpec
 from kdharness.harness.durable import is_sealed, replace_folder
-from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
+from kdharness.harness.errors import Interrupted, KDHarnessError, ModelError, RunError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths
+from kdharness.harness.weights import check_folder
 from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import load_chats, set_chat_template
 from kdharness.trainers.distill import DistillTrainer, Method
@@ -56,6 +57,7 @@ def train(
     trainer, watcher = _make_trainer(setting, method)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     if checkpoint is not None:
+        _check_state(checkpoint)
         job.reporter.say(f"resuming from {checkpoint.name}")
     if job.world > 1:
         engine = trainer.accelerator.distributed_type.value
@@ -65,6 +67,10 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise _memory_advice(setting, error) from error
+    except Exception as error:
+        if checkpoint is None or trainer.begun or isinstance(error, (KDHarnessError, OSError)):
+            raise
+        raise _state_damaged(checkpoint, str(error)) from error
     if watcher.stopped and trainer.state.global_step < setting.plan.steps:
         raise Interrupted("stopped by request")
     folder = _save(trainer, setting)
@@ -256,6 +262,31 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if number.isdigit() and is_sealed(path):
             found.append((int(number), path))
     return max(found)[1] if found else None
+
+
+def _check_state(folder: Path) -> None:
+    """Refuse weights that are pickled or damaged. The Trainer's own state is read by torch with
+    `weights_only`, which builds tensors and runs nothing.
+
+    Raises:
+        RunError: with the file.
+    """
+    for path in sorted(folder.glob("*.bin")):
+        if path.name != "training_args.bin":  # written by transformers, and never read
+            raise _state_damaged(folder, f"{path.name} is pickled, and never loaded")
+    try:
+        check_folder(folder)
+    except ModelError as error:
+        raise _state_damaged(folder, str(error)) from error
+
+
+def _state_damaged(folder: Path, what: str) -> RunError:
+    first = (what.strip() or "no reason told").splitlines()[0][:300]
+    return RunError(
+        f"the state saved in {folder.name} cannot be loaded: {first}", where=str(folder),
+        hint="if the folder is not to be trusted, delete it; the run then goes on from the "
+        "checkpoint before it, or from its beginning",
+    )  # fmt: skip
 
 
 def _save(trainer: DistillTrainer, setting: Setting) -> Path:
