@@ -6,7 +6,7 @@ made from these models. `config_files` reads and writes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -322,6 +322,20 @@ CONFIGS: dict[str, type[AnyConfig]] = {
     "merge": MergeConfig,
     "eval": EvalConfig,
 }
+
+
+def trusted_code(config: AnyConfig) -> list[str]:
+    """The models whose own code this config allows to run."""
+
+    def walk(values: Any) -> Iterator[str]:
+        if isinstance(values, dict):
+            if values.get("trust_remote_code") is True:
+                names = values.get("model") or values.get("from") or values.get("checkpoints")
+                yield ", ".join(names) if isinstance(names, list) else str(names or "every model")
+            for part in values.values():
+                yield from walk(part)
+
+    return list(dict.fromkeys(walk(config.model_dump(mode="json", by_alias=True))))
 
 
 def config_hash(config: AnyConfig) -> str:

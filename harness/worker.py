@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from kdharness.harness.durable import write_text
@@ -218,6 +219,7 @@ def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
     """The work itself; returns the columns of the run that it fills in."""
+    from kdharness.harness.config import trusted_code
     from kdharness.harness.config_eval import EvalConfig
     from kdharness.harness.config_files import parse_config
 
@@ -227,6 +229,9 @@ def _do(
         carry_out(paths, run, reporter)
         return {}
     config = parse_config(run.config, where=f"{run.folder}/config.yaml")
+    if trusted := trusted_code(config):
+        reporter.info["trusted_code"] = trusted
+        reporter.say(f"runs code that comes with {', '.join(trusted)}", kind="warning")
     if isinstance(config, EvalConfig):
         from kdharness.harness.evaluate import run as evaluate
 
@@ -236,6 +241,8 @@ def _do(
         paths=paths, run=run.id, folder=paths.run(run.id), reporter=reporter, resume=resume,
         rank=0, world=int(os.environ.get("WORLD_SIZE", "1")),
     ))  # fmt: skip
+    if trusted:
+        outcome = replace(outcome, info={**outcome.info, "trusted_code": trusted})
     checkpoint = _register(paths, store, run, outcome)
     reporter.info.update(outcome.info)
     return {"checkpoint": checkpoint.name}
