@@ -1,0 +1,160 @@
+"""The wheel holds the house and works without it: other folder, other home, no source beside it.
+
+torch and the rest come from the running environment through a .pth, which takes seconds where an
+installation takes minutes; what is tested is that nothing of kdharness does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import sysconfig
+import termios
+import time
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent
+ROOMS = ("harness", "trainers", "judges", "tui", "data")
+LEFT_OUT = shutil.ignore_patterns("__pycache__")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that no build folder appears beside the sources."""
+    source = tmp_path_factory.mktemp("source")
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, source / room, ignore=LEFT_OUT)
+    # What lies beside the rooms in a work tree, and must not get in.
+    shutil.copytree(ROOT / "docs", source / "docs", ignore=LEFT_OUT)
+    (source / "tests").mkdir()
+    (source / "tests" / "test_x.py").write_text("", "utf-8")
+    (source / ".typing" / "kdharness").mkdir(parents=True)
+    (source / ".typing" / "kdharness" / "harness").symlink_to("../../harness")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    target = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+               "--disable-pip-version-check", "--wheel-dir", str(target), str(source)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=target)
+    assert done.returncode == 0, done.stderr
+    (found,) = target.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of an environment that has kdharness from the wheel alone."""
+    place = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    python = place / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps",
+         "--no-index", "--disable-pip-version-check", str(wheel)], check=True,
+    )  # fmt: skip
+    (site,) = place.glob("lib/python*/site-packages")
+    # Editable installs work by .pth files, which are not read in a folder that is named in one.
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    return place / "bin"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A user with nothing set, who has just installed."""
+    keep = {name: os.environ[name] for name in ("PATH", "HF_HUB_OFFLINE") if name in os.environ}
+    return {**keep, "HOME": str(folder / "user"), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+
+
+def test_the_wheel_holds_the_house_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (about,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+        metadata = Parser().parsestr(archive.read(about).decode())
+        extra = {Path(name).name for name in archive.namelist() if ".dist-info/" in name}
+    mine = {
+        f"kdharness/{path.relative_to(ROOT).as_posix()}"
+        for room in ROOMS for path in (ROOT / room).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }  # fmt: skip
+    assert names == mine
+    assert {"kdharness/tui/kdharness.tcss", "kdharness/data/presets/kd-laptop.yaml",
+            "kdharness/data/assets.json", "kdharness/harness/py.typed"} <= names  # fmt: skip
+    assert {"entry_points.txt", "LICENSE"} <= extra
+    assert (metadata["Name"], metadata["Requires-Python"]) == ("kdharness", ">=3.11")
+    assert metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_the_commands_work_from_another_folder(installed: Path, elsewhere: Path) -> None:
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [str(installed / words[0]), *words[1:]], cwd=elsewhere, env=environment(elsewhere),
+            capture_output=True, text=True,
+        )  # fmt: skip
+        # The doctor may find this machine itself wanting.
+        assert done.returncode in ((0, 1) if "doctor" in words else (0,)), done.stderr
+        return done.stdout
+
+    where = "import kdharness.harness as h, kdharness.tui as t; print(h.__file__, t.__file__)"
+    for name in run("python", "-c", where).split():
+        assert name.startswith(str(installed.parent))
+    assert run("kdharness", "--version").startswith("kdharness, version ")
+    assert "doctor" in run("kdharness", "--help")
+    rows = {row["check"]: row for row in json.loads(run("kdharness", "doctor", "--offline",
+                                                        "--format", "json"))}  # fmt: skip
+    assert str(installed.parent) in rows["kdharness"]["detail"]
+    assert rows["home"]["detail"].startswith(str(elsewhere / "user"))
+    for preset in run("kdharness", "config", "init").split():
+        run("kdharness", "config", "init", preset, "--output", f"{preset}.yaml")
+        assert run("kdharness", "config", "check", f"{preset}.yaml").startswith("ok: ")
+    assert "CC-BY-NC-4.0" in run("kdharness", "data", "list")
+    assert run("kdharness", "runs", "--format", "json").strip() == "[]"
+
+
+def test_the_app_opens_from_another_folder_and_closes(installed: Path, elsewhere: Path) -> None:
+    main, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [str(installed / "kdharness")], stdin=other, stdout=other, stderr=other, cwd=elsewhere,
+        env=environment(elsewhere), start_new_session=True,
+    )  # fmt: skip
+    os.close(other)
+    try:
+        assert b"see it happen" in _read(main, b"see it happen", 60)
+        os.write(main, b"q")
+        _read(main, b"\0never", 20)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        os.close(main)
+
+
+def _read(terminal: int, word: bytes, seconds: float) -> bytes:
+    """What is drawn until a word is seen, the program ends or time is up."""
+    seen, end = b"", time.monotonic() + seconds
+    while word not in seen and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+            if not part:
+                break
+            seen += part
+    return seen
