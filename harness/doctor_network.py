@@ -15,14 +15,17 @@ from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from kdharness.harness import assets
-from kdharness.harness.config_eval import Spec, default_judges, parse_spec
+from kdharness.harness.config_eval import Spec, default_judges, is_here, parse_spec
 from kdharness.harness.doctor_home import writable
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.findings import Finding, broken, fine, note
 from kdharness.harness.paths import Paths
+from kdharness.harness.secrets import redact
 
 SECONDS = 3.0
-KEYS = ("OPENAI_API_KEY", "KDHARNESS_JUDGE_API_KEY")
+KEYS = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY")
+"""In the order in which a judge's client takes them."""
+SET_KEY = "export OPENAI_API_KEY=… (or KDHARNESS_JUDGE_API_KEY=…)"
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 YES = frozenset({"1", "ON", "YES", "TRUE"})
 Found = TypeVar("Found")
@@ -88,14 +91,14 @@ def judge(text: str, *, online: bool) -> list[Finding]:
     url = spec.url or os.environ.get("OPENAI_BASE_URL", "").rstrip("/")
     key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
     if not url and not key:
-        return [broken(check, "no key", f"export {KEYS[0]}=… (or {KEYS[1]})")]
+        return [broken(check, "no key", SET_KEY)]
     if key != key.strip() or not key.isascii():
         return [broken(check, "the key has blanks or odd characters around it",
                        "export it again, without quotes or a line break")]
     found: list[Finding] = []
     place = urlparse(url or "https://api.openai.com/v1")
-    if place.scheme == "http" and key and not is_loopback(place.hostname or ""):
-        found.append(note(check, f"the key goes to {place.hostname} over plain http",
+    if place.scheme == "http" and not is_here(place.geturl()):
+        found.append(note(check, f"key and texts go to {place.hostname} over plain http",
                           "use https, or an ssh tunnel to localhost"))
     if not online:
         return [*found, fine(check, "not asked (--offline)")]
@@ -109,12 +112,15 @@ def reach(check: str, spec: Spec, url: str, key: str) -> Finding:
         **({"Authorization": f"Bearer {key}"} if key else {}),
     })  # fmt: skip
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            names = _names(answer.read(4 * 2**20))
+        with urllib.request.build_opener(_Stay).open(request, timeout=SECONDS) as answer:
+            names = [redact(name) for name in _names(answer.read(4 * 2**20))]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return broken(check, f"refuses the key (HTTP {error.code})" if key else
-                          f"wants a key (HTTP {error.code})", f"export {KEYS[0]}=… (or {KEYS[1]})")
+                          f"wants a key (HTTP {error.code})", SET_KEY)
+        if 300 <= error.code < 400:
+            return broken(check, f"sends its callers elsewhere (HTTP {error.code}), and a key "
+                          "follows nobody", "name the final URL in the SPEC")
         if error.code >= 500 or error.code == 429:
             return note(check, f"busy or failing (HTTP {error.code})", "try again in a while")
         return note(check, f"there, but lists no models (HTTP {error.code})", "does the URL end "
@@ -128,6 +134,13 @@ def reach(check: str, spec: Spec, url: str, key: str) -> Finding:
         return note(check, f"there, but does not list this model; it lists {some}",
                     "correct the name, or ask: kdharness judge check " + str(spec))
     return fine(check, "reachable" + (", knows the model" if names else ""))
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A key is for the URL that was named: redirects, which would carry it on, are answers."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
 
 
 def _names(body: bytes) -> list[str]:
@@ -144,11 +157,6 @@ def _local(check: str, spec: Spec) -> Finding:
         return broken(check, f"{spec.model} does not exist",
                       "correct the path, or name a pulled asset")
     return fine(check, "loads in this process")
-
-
-def is_loopback(host: str) -> bool:
-    """This machine itself."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 # ---------------------------------------------------------------- hub and proxies
@@ -197,10 +205,11 @@ def proxy(paths: Paths) -> Finding:
         return fine("proxy", "none")
     for text in _judges(paths):
         try:
-            host = urlparse(parse_spec(text).url).hostname or ""
+            url = parse_spec(text).url
         except ConfigError:
             continue
-        if is_loopback(host) and not urllib.request.proxy_bypass(host):
+        host = urlparse(url).hostname or ""
+        if is_here(url) and not urllib.request.proxy_bypass(host):
             return note("proxy", f"{text} is on this machine, but its calls go to the proxy",
                         f"export NO_PROXY={host},localhost,127.0.0.1")
     return fine("proxy", f"for {', '.join(sorted(proxies))}")

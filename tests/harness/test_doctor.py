@@ -531,6 +531,8 @@ def endpoint() -> Iterator[SimpleNamespace]:
             time.sleep(state.wait)
             body = json.dumps({"data": [{"id": name} for name in state.models]}).encode()
             self.send_response(state.status)
+            if 300 <= state.status < 400:
+                self.send_header("Location", "/elsewhere/models")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -557,6 +559,11 @@ def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> N
     (row,) = doctor_network.judge(f"openai:judge-1@{endpoint.url}", online=True)
     says(row, "ok", "knows the model", "")
     assert endpoint.keys == [("/v1/models", "Bearer sk-test")]
+    monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "other-key")
+    endpoint.models, endpoint.keys[:] = ["judge-1", "other-key"], []
+    (row,) = doctor_network.judge(f"openai:judge-2@{endpoint.url}", online=True)
+    says(row, "note", "lists judge-1, ***", "correct the name")
+    assert endpoint.keys == [("/v1/models", "Bearer other-key")], "the client's own order"
     assert doctor_network.judge(f"openai:judge-1@{endpoint.url}", online=False)[0].status == "ok"
     assert len(endpoint.keys) == 1, "--offline asks nobody"
 
@@ -565,6 +572,7 @@ def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> N
     (401, [], "broken", "wants a key", "export OPENAI_API_KEY"),
     (403, [], "broken", "HTTP 403", "export OPENAI_API_KEY"),
     (404, [], "note", "lists no models", "often /v1"),
+    (302, [], "broken", "sends its callers elsewhere", "name the final URL"),
     (503, [], "note", "busy or failing", "try again"),
     (200, ["other"], "note", "does not list this model; it lists other", "correct the name"),
     (200, [], "ok", "reachable", ""),
@@ -575,6 +583,7 @@ def test_judges_that_answer_oddly(
     endpoint.status, endpoint.models = status, models
     (row,) = doctor_network.judge(f"openai:judge-1@{endpoint.url}", online=True)
     says(row, kind, detail, advice)
+    assert [path for path, _ in endpoint.keys] == ["/v1/models"]
 
 
 def test_a_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
