@@ -17,8 +17,17 @@ from kdharness.harness.paths import Paths
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
-OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0.1, "sgd": 0}
-"""State an optimiser keeps, in bytes a trained parameter (fp32 moments for AdamW)."""
+OPTIMIZER_STATE = {"adamw": (2.0, 0.0), "adamw_8bit": (0.0, 2.0), "adafactor": (0.05, 0.0),
+                   "sgd": (0.0, 0.0)}  # fmt: skip
+"""(numbers in the parameter's own format, further bytes) that an optimiser keeps a parameter.
+
+torch makes AdamW's moments like the parameters: bf16 weights have bf16 moments."""
+
+
+def optimizer_bytes(optimizer: str, unit: int) -> float:
+    """Bytes of an optimiser's state a trained parameter of `unit` bytes."""
+    numbers, further = OPTIMIZER_STATE[optimizer]
+    return numbers * unit + further
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,7 @@ def plan_memory(
     parts = {
         "weights": student.total * unit / shard + (trained * unit if lora else 0),
         "gradients": trained * unit / shard,
-        "optimizer": trained * OPTIMIZER_BYTES[spec.optimizer] / shard,
+        "optimizer": trained * optimizer_bytes(spec.optimizer, unit) / shard,
         "activations": unit
         * activation_floats(student, tokens, checkpointing=spec.gradient_checkpointing),
     }
@@ -284,7 +293,7 @@ def make_plan(
         memory=memory,
         flops=flops,
         seconds=flops / (tflops * 1e12 * processes) if tflops else None,
-        disk=final + saved * (final + trained * OPTIMIZER_BYTES[spec.optimizer]),
+        disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, unit)),
     )
 
 

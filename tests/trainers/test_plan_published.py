@@ -1,0 +1,125 @@
+"""Plans for 7B and 70B models against what others have published about them.
+
+Parameter counts are those of the models' cards. LLaMA-Factory's README gives rules of thumb for
+bf16 training: 60 GB for 7B and 600 GB for 70B (all weights), 16 and 160 GB (LoRA). LongLoRA
+(arXiv 2309.12307, table 12) measured 25.7 GB a GPU for LoRA on Llama 2 7B with 8,192 tokens,
+checkpointed, with whole logits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness.config_files import parse_config
+from kdharness.harness.paths import Paths
+from kdharness.harness.plan import Size, model_size, plan_memory
+
+GB = 1e9
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000,
+    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": False,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "llama-2-7b": LLAMA,
+    "llama-2-70b": {**LLAMA, "hidden_size": 8192, "intermediate_size": 28672,
+                    "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8},
+    "mistral-7b": {**LLAMA, "model_type": "mistral", "architectures": ["MistralForCausalLM"],
+                   "intermediate_size": 14336, "num_key_value_heads": 8},
+    "mixtral-8x7b": {**LLAMA, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"],
+                     "intermediate_size": 14336, "num_key_value_heads": 8,
+                     "num_local_experts": 8, "num_experts_per_tok": 2},
+}  # fmt: skip
+CARDS = {"llama-2-7b": 6_738_415_616, "llama-2-70b": 68_976_648_192,
+         "mistral-7b": 7_241_732_096, "mixtral-8x7b": 46_702_792_704}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Size]:
+    found = {}
+    for name, config in MODELS.items():
+        folder = tmp_path_factory.mktemp("shapes") / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+        found[name] = model_size(str(folder), Paths(folder))
+    return found
+
+
+def memory(
+    sizes: dict[str, Size], student: str, teacher: str = "", *, width: int = 512,
+    engine: str = "single", processes: int = 1, **trainer: Any,
+) -> dict[str, float]:  # fmt: skip
+    """The parts of a plan, in GB a process."""
+    lora = {"r": trainer.pop("lora")} if "lora" in trainer else None
+    quantization = trainer.pop("quantization", None)
+    values: dict[str, Any] = {
+        "method": "kd" if teacher else "sft", "student": {"model": "s/s", "lora": lora},
+        "data": {"train": "x"},
+        "trainer": {"batch_size": 1, "dtype": "bfloat16", "gradient_checkpointing": True,
+                    **trainer},
+    }  # fmt: skip
+    if teacher:
+        values["teacher"] = {"model": "t/t", "quantization": quantization}
+        values["trainer"]["attention_weight"] = 0.0
+    teachers = {"teacher": sizes[teacher]} if teacher else {}
+    parts, _ = plan_memory(parse_config(values), sizes[student], teachers, width, engine=engine,
+                           processes=processes, on_cpu=False)  # fmt: skip
+    return {name: size / GB for name, size in parts.items()}
+
+
+def test_models_have_as_many_weights_as_their_cards_say(sizes: dict[str, Size]) -> None:
+    assert {name: size.total for name, size in sizes.items()} == CARDS
+    # A token of Mixtral meets two of eight experts: 12.9 billion of the 46.7.
+    mixtral = sizes["mixtral-8x7b"]
+    assert mixtral.body + 2 * 32000 * 4096 == pytest.approx(12.9e9, rel=0.005)
+
+
+@pytest.mark.parametrize(("student", "published"), [("llama-2-7b", 60), ("llama-2-70b", 600)])
+def test_training_all_weights_in_bf16(
+    sizes: dict[str, Size], student: str, published: float
+) -> None:
+    total = sum(memory(sizes, student).values())
+    assert total == pytest.approx(published, rel=0.1)
+
+
+@pytest.mark.parametrize(("student", "published"), [("llama-2-7b", 16), ("llama-2-70b", 160)])
+def test_training_an_adapter(sizes: dict[str, Size], student: str, published: float) -> None:
+    total = sum(memory(sizes, student, lora=8).values())
+    assert 0.8 * published < total < published
+
+
+def test_long_rows_cost_what_was_measured(sizes: dict[str, Size]) -> None:
+    """Ours makes no whole logits: [8192, 32000] in bf16, in fp32 and its gradient are added."""
+    ours = sum(memory(sizes, "llama-2-7b", width=8192, lora=8).values())
+    whole_logits = 8192 * 32000 * (2 + 4 + 4) / GB
+    context = 1.0  # what CUDA itself takes
+    assert ours + whole_logits + context == pytest.approx(25.7, rel=0.2)
+    assert ours < 25.7
+
+
+def test_7b_from_8x7b_on_eight_gpus(sizes: dict[str, Size]) -> None:
+    """The published set-up: eight 80 GB GPUs, sharded, 8 rows of 2,048 tokens a GPU."""
+    sharded = memory(sizes, "mistral-7b", "mixtral-8x7b", width=2048, engine="fsdp2",
+                     processes=8, batch_size=8)  # fmt: skip
+    assert sharded["teacher teacher"] == pytest.approx(2 * 46.7 / 8, rel=0.01)
+    assert sharded["weights"] + sharded["gradients"] + sharded["optimizer"] == pytest.approx(
+        8 * 7.24 / 8, rel=0.01
+    )
+    assert sum(sharded.values()) < 80
+    # Without sharding the teacher alone is bigger than a GPU; in 4 bits it is not.
+    assert memory(sizes, "mistral-7b", "mixtral-8x7b")["teacher teacher"] > 80
+    four = memory(sizes, "mistral-7b", "mixtral-8x7b", lora=16,
+                  quantization={"method": "bnb-4bit"})  # fmt: skip
+    # The published 4-bit files of Mixtral 8x7B take 23.8 (GPTQ) to 26.4 GB (GGUF Q4_K_M).
+    assert 23.8 <= four["teacher teacher"] <= 26.4
+    assert sum(four.values()) < 48
+
+
+def test_70b_needs_more_than_one_machine(sizes: dict[str, Size]) -> None:
+    one = memory(sizes, "llama-2-70b", engine="fsdp2", processes=8, width=2048)
+    two = memory(sizes, "llama-2-70b", engine="fsdp2", processes=16, width=2048)
+    assert sum(one.values()) > 72 > sum(two.values())
