@@ -111,10 +111,16 @@ def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, timeout=1.0)
     try:
         connection.execute("SELECT COUNT(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
+        if _is_locked(error):
+            raise
         connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
     return connection
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def store(paths: Paths) -> Finding:
@@ -127,6 +133,9 @@ def store(paths: Paths) -> Finding:
             complaint, whole = _quick_check(connection)
             applied = _applied(connection)
     except sqlite3.Error as error:
+        if _is_locked(error):
+            return note("store", f"{path} is held by another process",
+                        "look again in a moment; if it stays so, see kdharness runs for what hangs")
         return broken("store", f"{path}: {error}", "nothing was changed; save what can be saved: "
                       "kdharness store salvage")
     if complaint:

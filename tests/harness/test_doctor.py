@@ -169,12 +169,19 @@ def test_a_gpu_but_a_torch_for_the_cpu(card: Path) -> None:
 
 def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> None:
     monkeypatch.setattr(doctor_machine, "NVIDIA", tmp_path / "none")
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'GPU 0: H200'\n", "utf-8")
-    program.chmod(0o755)
+    monkeypatch.setattr(doctor_machine, "AMD", tmp_path / "none")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
-    says(doctor_machine.no_gpu(torch), "broken", "an NVIDIA GPU is here", "pip install torch")
+
+    def smi(script: str) -> Finding:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        program.chmod(0o755)
+        return doctor_machine.no_gpu(torch)
+
+    says(smi("echo 'GPU 0: H200'"), "broken", "an NVIDIA GPU is here", "pip install torch")
+    says(smi("echo 'could not talk to the driver'; exit 9"), "broken", "NVIDIA GPU is here", "pip")
+    says(smi("echo 'No devices were found'; exit 6"), "note", "none: training runs on", "plan")
 
 
 def test_a_driver_that_is_too_old(card: Path) -> None:
@@ -439,6 +446,16 @@ def test_a_store_that_is_no_database(paths: Paths) -> None:
     paths.store.write_text("not a database at all, but long enough to be read" * 40, "utf-8")
     says(doctor_home.store(paths), "broken", "not a database", "kdharness store salvage")
     assert [row.status for row in doctor_home.runs(paths)] == []
+
+
+def test_a_store_that_another_process_holds(stored: Paths, monkeypatch: Env) -> None:
+    change(stored, "PRAGMA journal_mode=delete")
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **{**k, "timeout": 0.05}))
+    with closing(real(stored.store, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        says(doctor_home.store(stored), "note", "held by another process", "look again")
+    assert doctor_home.store(stored).status == "ok"
 
 
 def test_a_database_of_somebody_else(paths: Paths) -> None:
