@@ -186,9 +186,12 @@ class OpenAIEngine:
             _, late = await asyncio.wait(workers, timeout=left) if workers else (set(), set())
             for task in late:
                 task.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            ends = await asyncio.gather(*workers, return_exceptions=True)
         if fatal:
             raise fatal[0]
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
     def client(self) -> Any:
         """The openai package's async client; aiohttp carries it where that is installed."""
@@ -262,7 +265,7 @@ class OpenAIEngine:
             started = time.monotonic()
             self.calls += 1
             status, headers, raw = await self._post(client, sent)
-            if status < 400:
+            if status < 300:
                 return read_body(raw, request, time.monotonic() - started)
             text = raw.decode("utf-8", "replace")
             # Another call may have learnt the same while this one was under way.
@@ -285,12 +288,12 @@ class OpenAIEngine:
                 return response.status_code, response.headers, response.content
         except openai.APIStatusError as error:
             return error.response.status_code, error.response.headers, error.response.content
+        except TooLarge as error:
+            raise CallError(str(error), Trouble.GIVE_UP) from error
         except TimeoutError as error:
             raise CallError(f"no reply within {self.timeout:g} s", Trouble.RETRY) from error
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
-            if isinstance(cause, TooLarge):
-                raise CallError(str(cause), Trouble.GIVE_UP) from error
             # The aiohttp transport calls every failed connection a connect timeout.
             late = isinstance(error, openai.APITimeoutError)
             if late and not isinstance(cause, httpx2.ConnectTimeout):
@@ -300,6 +303,9 @@ class OpenAIEngine:
             raise CallError(
                 f"not reached: {redact(str(cause), shapes=True) or type(cause).__name__}", trouble
             ) from error
+        except Exception as error:  # a server that does not speak HTTP, by any layer's own error
+            told = redact(str(error), shapes=True)[:300] or type(error).__name__
+            raise CallError(f"no HTTP reply: {told}", Trouble.RETRY) from error
 
 
 def replace_dialect(dialect: Dialect) -> Dialect:
@@ -319,6 +325,8 @@ def advice(error: CallError) -> str:
         return f"check the key in {' or '.join(reversed(KEY_NAMES))}"
     if text.startswith("HTTP 404"):
         return "check the model's name and that the URL ends where its API begins (often /v1)"
+    if text.startswith("HTTP 3"):
+        return "give the URL that it leads to, if you trust it: redirects are not followed"
     if text.startswith(("HTTP 402", "HTTP 429")):
         return "the account's quota is used up; what was finished is stored"
     return "is the server running? What was finished is stored; run the same command again"

@@ -107,6 +107,8 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
     """What an HTTP error status means for the call and for the run."""
     message = f"HTTP {status}: {short(text)}"
     lowered = text.lower()
+    if 300 <= status < 400:
+        return CallError(f"HTTP {status}: the endpoint has moved", Trouble.FATAL)
     if status == 429 and ("insufficient_quota" in lowered or "billing" in lowered):
         return CallError(message, Trouble.FATAL)
     if status in (401, 403, 402):
