@@ -17,7 +17,7 @@ import yaml
 
 from kdharness.harness.errors import ConfigError, KDHarnessError
 
-CONFIG_BYTES = 1_000_000
+CONFIG_BYTES = 256_000
 """More than this is no config that a person wrote."""
 LINE_BYTES = 64 * 2**20
 """The longest line of a JSONL file: some two hundred books."""
@@ -179,7 +179,26 @@ def _mended(text: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML whose dates stay text: nothing here is a date, and a name may look like one."""
+    """Safe YAML whose dates stay text: nothing here is a date, and a name may look like one.
+
+    The scanner's time grows with the square of the depth, so it is bounded there already.
+    """
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """`[` or `{`."""
+        self._deeper(self.flow_level)
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        """A block that is further in."""
+        self._deeper(len(self.indents))
+        return bool(super().add_indent(column))
+
+    def _deeper(self, depth: int) -> None:
+        if depth > DEPTH:
+            raise yaml.MarkedYAMLError(
+                problem=f"nested deeper than {DEPTH} levels", problem_mark=self.get_mark()
+            )
 
 
 def _date_as_text(loader: _Loader, node: yaml.ScalarNode) -> str:
