@@ -1,0 +1,179 @@
+"""Training rows, chats and benchmark files from anyone, through the readers that runs use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_tokenizer
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kdharness.harness import reading
+from kdharness.harness.config import SourceSpec
+from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.errors import DataError
+from kdharness.harness.paths import Paths
+from kdharness.judges.domain import UserBench
+from kdharness.judges.heldout import Heldout
+from kdharness.trainers.chat import encode_sources
+from kdharness.trainers.rows import read_source
+
+from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+
+FAST = settings(settings.get_profile("hostile"), max_examples=100)
+ROWS = (
+    {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"},
+                  {"role": "assistant", "content": "Hello!", "train": True}], "truncated": False,
+     "expert": "domain"},
+    {"prompt": "Hi", "completion": "Hello!"},
+    {"prompt": [{"role": "user", "content": "Hi"}], "response": "Hello!"},
+    {"instruction": "Add", "input": "1 2", "output": "3", "system": "Count."},
+    {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]},
+)  # fmt: skip
+ITEMS = (
+    {"id": "a", "prompt": "2 + 2?", "reference": "4", "metric": "exact_match", "category": "sums"},
+    {"id": 7, "messages": [{"role": "user", "content": "Hi"},
+                           {"role": "assistant", "content": "Yo"}],
+     "metric": ["rating", "rouge_l"], "rubric": "short", "max_new_tokens": 9, "temperature": 0.5},
+    {"turns": ["Hi", "And?"], "system": "Be kind.", "references": ["x", {"a": 1}]},
+    {"prompt": "Which?", "reference": "b", "choices": ["a", "b"], "metric": "accuracy"},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real one."""
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def read(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
+    """As a training reads it, to token rows when there is a tokenizer."""
+    spec = SourceSpec(path=str(path))
+    if tokenizer is None:
+        return lambda: read_source(spec)
+    return lambda: encode_sources([spec], tokenizer, 64)
+
+
+@FAST
+@given(rows=st.lists(spoilt(*ROWS), min_size=1, max_size=3))
+@example(rows=[{"messages": [{"role": "assistant", "content": "\ud800 half"}]}])
+@example(rows=[{"messages": [{"role": ["user"], "content": "x"}]}])
+@example(rows=[{"prompt": "a", "completion": "b", "expert": {"a": 1}}])
+def test_spoilt_rows(rows: list[Any], tmp_path: Path, tokenizer: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(as_json, rows)), "utf-8")
+    error = told(read(path, tokenizer))
+    if error is None:
+        encoded = encode_sources([SourceSpec(path=str(path))], tokenizer, 64)
+        assert encoded.rows and all(0 < len(row) <= 64 for row in encoded.rows)
+    else:
+        assert str(path) in str(error)
+
+
+@FAST
+@given(raw=damaged("\n".join(map(as_json, ROWS)).encode()))
+def test_damaged_rows(raw: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(raw)
+    told(read(path))
+
+
+@pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
+def test_files_that_are_no_rows(raw: bytes, tmp_path: Path) -> None:
+    for name in ("rows.jsonl", "rows.parquet"):
+        path = tmp_path / name
+        path.write_bytes(raw)
+        error = told(read(path))
+        assert isinstance(error, DataError) and name in str(error)
+    assert told(lambda: UserBench.load(Paths(tmp_path), EvalConfig(), str(tmp_path / "rows.jsonl")))
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS[1]).encode())
+    assert len(read_source(SourceSpec(path=str(path)))) == 1
+
+
+def test_an_endless_line_and_what_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LINE_BYTES", 10_000)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(ROWS[1]).encode() + b'\n{"prompt": "' + b"a" * 20_000)
+    with pytest.raises(DataError, match=r"rows\.jsonl:2.*longer than"):
+        read(path)()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    for name in ("pipe.jsonl", "folder.jsonl", "none.jsonl", "a\0b.jsonl", "x" * 5000 + ".jsonl",
+                 "~nobody/rows.jsonl"):  # fmt: skip
+        assert told(read(tmp_path / name)), name
+        assert told(lambda name=name: UserBench.load(
+            Paths(tmp_path), EvalConfig(), str(tmp_path / name)))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [
+    "shop:../../../../etc/passwd", "general:../shop/train", "shop:train/../train", "shop:",
+    "shop:/etc/passwd",
+])  # fmt: skip
+def test_shipped_data_leads_nowhere_else(name: str) -> None:
+    with pytest.raises(DataError):
+        read_source(SourceSpec(path=name))
+
+
+def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+    for name in ("rows.pkl", "rows.pt", "rows.bin", "rows"):
+        (tmp_path / name).write_bytes(b"\x80\x04}q\x00.")
+        with pytest.raises(DataError, match="pickles are never read"):
+            read(tmp_path / name)()
+
+
+@settings(FAST, max_examples=60)
+@given(rows=st.lists(spoilt(*ROWS), min_size=1, max_size=3), data=st.data())
+def test_spoilt_parquet(rows: list[Any], data: st.DataObject, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "rows.parquet"
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([r for r in rows if r]), path)
+    except Exception:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROWS[0]]), path)
+    if data.draw(st.booleans()):
+        path.write_bytes(data.draw(damaged(path.read_bytes())))
+    error = told(read(path))
+    assert error is None or str(path) in str(error)
+
+
+@FAST
+@given(rows=st.lists(spoilt(*ITEMS), min_size=1, max_size=3), pairs=st.booleans())
+@example(rows=[{"prompt": "x", "metric": []}], pairs=False)
+@example(rows=[{"prompt": "x", "metric": [["rating"]]}], pairs=False)
+@example(rows=[{"prompt": "x", "max_new_tokens": 10**30}], pairs=False)
+@example(rows=[{"prompt": "x", "temperature": float("nan")}], pairs=False)
+@example(rows=[{"prompt": "x", "id": {"a": [1]}}], pairs=True)
+def test_spoilt_benchmarks(rows: list[Any], pairs: bool, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(map(as_json, rows)), "utf-8")
+    config = EvalConfig(baseline="other" if pairs else None)
+
+    def go() -> None:
+        bench = UserBench.load(Paths(tmp_path), config, str(path))
+        assert bench.items and all(item.max_new_tokens >= 1 for item in bench.items)
+        json.dumps([item.turns for item in bench.items]).encode("utf-8")
+
+    error = told(go)
+    assert error is None or "mine.jsonl" in str(error)
+
+
+@settings(FAST, max_examples=40)
+@given(rows=st.lists(spoilt(*ROWS), min_size=1, max_size=3))
+def test_spoilt_heldout_rows(rows: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "held.jsonl"
+    path.write_text("\n".join(map(as_json, rows)), "utf-8")
+    config = EvalConfig(heldout={"general": str(path)})
+    told(lambda: Heldout.load(Paths(tmp_path), config))
