@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.config_merge import MergeConfig
+from kdharness.harness.secrets import holds_secret
 from kdharness.harness.types import digest
 
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
@@ -60,6 +61,25 @@ class TeacherSpec(ModelSpec):
         "Load the teacher in 4 or 8 bits."))
     cache: CacheSpec | None = Field(None, title="Cache", description=(
         "Store top-k distributions once and train from them. Not for attention loss."))
+    served: str | None = Field(None, title="Served at", description=(
+        "URL of a vLLM server that runs this teacher on devices of its own, such as "
+        "http://gpu-box:8000/v1. Fills the cache; only tokenizer and config are needed here."))
+
+    @model_validator(mode="after")
+    def _served_fills_a_cache(self) -> Self:
+        if self.served is None:
+            return self
+        if not self.served.startswith(("http://", "https://")) or holds_secret(self.served):
+            raise ValueError(
+                "served is an http(s) URL without a key in it (keys: OPENAI_API_KEY)"
+            )
+        if self.cache is None or self.cache.tail != "bucket":
+            raise ValueError(
+                "a served teacher tells its likeliest tokens: set cache: {k: 20, tail: bucket}"
+            )
+        if self.quantization is not None:
+            raise ValueError("a served teacher is quantised where it is served")
+        return self
 
 
 class LoraSpec(Settings):
@@ -108,6 +128,10 @@ class StudentSpec(Settings):
 def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) -> None:
     """A sampled tail estimates a sum over the teacher's distribution: forward KL alone is one."""
     for teacher in teachers:
+        if teacher is not None and teacher.served and trainer.temperature != 1.0:
+            raise ValueError(
+                "a server tells probabilities at temperature 1: set trainer.temperature to 1"
+            )
         sampled = teacher is not None and teacher.cache and teacher.cache.tail == "sampled"
         if sampled and trainer.divergence != "forward_kl":
             raise ValueError(

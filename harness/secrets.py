@@ -21,6 +21,8 @@ from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
+KEY_NAMES = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY")
+"""Where the key of an OpenAI-compatible endpoint is looked for."""
 OURS = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST = 8
 SHORTEST_OTHER = 16
@@ -41,6 +43,11 @@ _SECRET_PARAMETER = re.compile(
     r"(?i)[?&;](?:api[_-]?key|key|access[_-]?token|token|auth|authorization|secret|password|sig|"
     r"signature|code)="
 )
+
+
+def find_key() -> str | None:
+    """The key of the environment, if there is one."""
+    return next((os.environ[name] for name in KEY_NAMES if os.environ.get(name)), None)
 
 
 def redact(text: str, *, shapes: bool = False) -> str:

@@ -22,23 +22,17 @@ from typing import Any
 from kdharness.harness.config_eval import EvalConfig, Spec, is_here, load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.secrets import redact
+from kdharness.harness.secrets import KEY_NAMES, find_key, redact
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
 from kdharness.judges.limits import FIRST_WAIT, Bucket, Budget, Gate, Price, backoff, find_price
 from kdharness.judges.limits import retry_after as asked_wait
 from kdharness.judges.transport import TooLarge, http_client
 from kdharness.judges.wire import CallError, Dialect, Trouble, adapt, body, read_body, status_error
 
-KEY_NAMES = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY")
 # After so many failures in a row to even reach the endpoint, the rest would fail as well.
 UNREACHABLE_AFTER = 40
 TYPICAL_REPLY = 256
 _DONE = object()
-
-
-def find_key() -> str | None:
-    """The key of the environment, if there is one."""
-    return next((os.environ[name] for name in KEY_NAMES if os.environ.get(name)), None)
 
 
 class OpenAIEngine:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.config import AnyConfig, DAEConfig, DistillSpec, KDConfig, TeacherSpec
+from kdharness.harness.config_eval import plain_http_warning
 from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.reading import parse_json, read_json_object, read_lines
@@ -29,6 +30,7 @@ from kdharness.trainers.attention import AttentionTape
 from kdharness.trainers.batches import Collator
 from kdharness.trainers.chat import Dataset, Row
 from kdharness.trainers.losses import TopK, labelled_positions, top_k
+from kdharness.trainers.served import ServedTeacher
 from kdharness.trainers.teachers import OnlineTeacher, hidden_states
 
 if TYPE_CHECKING:
@@ -153,13 +155,15 @@ class CachedTeacher:
 
     def __init__(
         self, cache: TeacherCache, data: Dataset, load: Any, temperature: float, vocab: int,
-        chunk: int = 128, sampled: int = 0,
+        chunk: int = 128, sampled: int = 0, served: ServedTeacher | None = None,
     ) -> None:  # fmt: skip
         """`load` makes the OnlineTeacher when a row is missing; it may never be called.
 
+        `served` is asked instead, where the teacher runs elsewhere.
+
         `sampled` of the k tokens are drawn from the tail, by a seed of the row's own.
         """
-        self.sampled = sampled
+        self.sampled, self.served = sampled, served
         self.cache, self.data, self.load = cache, data, load
         self.temperature, self.vocab, self.chunk = temperature, vocab, chunk
         self.keys: dict[int, str] = {}
@@ -197,6 +201,11 @@ class CachedTeacher:
     def _fill(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, keys: Sequence[str]
     ) -> None:
+        if self.served is not None:
+            founds = self.served.distributions(batch, rows, mask)
+            for key, size, found in zip(keys, mask[rows].sum(-1).tolist(), founds, strict=True):
+                self.cache.add([key], [size], found)
+            return
         if self.online is None:
             self.online = self.load()
         from kdharness.trainers.teachers import head_of
@@ -236,6 +245,8 @@ def cached_teacher(
     rows = [row for row in setting.train.rows if kind is None or row.kind == kind]
     stored = sum(row_key(row) in cache for row in rows)
     size = cache_bytes(rows, spec.cache.k)
+    if spec.served and (warning := plain_http_warning(f"openai:{spec.model}@{spec.served}")):
+        setting.job.reporter.say(warning)
     setting.job.reporter.say(
         f"teacher cache: {size / 1e6:.1f} MB for {len(rows)} rows, {stored} stored already, "
         f"in {folder}"
@@ -244,6 +255,7 @@ def cached_teacher(
         cache, setting.train, lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
         trainer.temperature, vocab, trainer.chunk,
         spec.cache.k // 2 if spec.cache.tail == "sampled" else 0,
+        ServedTeacher(spec.model, spec.served, spec.cache.k, vocab) if spec.served else None,
     )  # fmt: skip
 
 
@@ -278,11 +290,10 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
 
 
 def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
-    from kdharness.harness.checkpoints import model_checkpoint
-    from kdharness.trainers.kd import shared_vocab
+    from kdharness.trainers.kd import parent_of, shared_vocab
 
     vocab = shared_vocab(setting, spec.model)
-    parent = model_checkpoint(setting.job.paths, spec.model)
+    parent = parent_of(spec, setting.job.paths)
     teacher = cached_teacher(setting, spec, parent.id, vocab, kind)
     rows = [
         index

@@ -17,7 +17,7 @@ from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import resolve_model
 from kdharness.harness.reading import read_json_object
 from kdharness.trainers.distill import Method
-from kdharness.trainers.kd import load_frozen, make_mix, shared_vocab
+from kdharness.trainers.kd import load_frozen, make_mix, parent_of, shared_vocab
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.setting import Setting
 from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher, Teacher
@@ -49,7 +49,7 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Tea
         if setting.config.student.lora:
             return AdapterTeacher(setting.student, None), setting.start.id
         spec = TeacherSpec(model=setting.start.path)
-    parent = model_checkpoint(paths, spec.model)
+    parent = parent_of(spec, paths)
     vocab = shared_vocab(setting, spec.model)
     if spec.cache:
         from kdharness.trainers.cache import cached_teacher

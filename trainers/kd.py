@@ -5,14 +5,21 @@ L = (1 − λ) L_ntp + λ (L_pred + γ L_attn)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import DistillSpec, KDConfig, TeacherSpec
+from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.heads import causal_model
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_config_of, load_model, load_tokenizer
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, digest
+from kdharness.harness.types import Method as CheckpointMethod
 from kdharness.trainers.attention import listen
 from kdharness.trainers.distill import Method
 from kdharness.trainers.loop import train as train_method
@@ -26,7 +33,7 @@ def train(config: KDConfig, job: Job) -> Outcome:
     """Distil the teacher into the student."""
 
     def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
-        parent = model_checkpoint(job.paths, config.teacher.model)
+        parent = parent_of(config.teacher, job.paths)
         vocab = shared_vocab(setting, config.teacher.model)
         spec = config.trainer
         if config.teacher.cache:
@@ -62,6 +69,25 @@ def make_mix(spec: DistillSpec) -> Mix:
         ce_weight=1.0 - spec.distill_weight,
         chunk=spec.chunk,
     )
+
+
+def parent_of(spec: TeacherSpec, paths: Paths) -> Checkpoint:
+    """The checkpoint that lineage names as a teacher.
+
+    One that is served elsewhere may have no weights here: it is known by its name then.
+    """
+    try:
+        return model_checkpoint(paths, spec.model)
+    except KDHarnessError:
+        if not spec.served:
+            raise
+    with Store(paths.store) as store:
+        return store.add_checkpoint(
+            Checkpoint(
+                id=digest("served", spec.model), name=Path(spec.model).name,
+                method=CheckpointMethod.MODEL.value, path="", created=time.time(),
+            )
+        )  # fmt: skip
 
 
 def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
