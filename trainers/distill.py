@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MethodType
@@ -137,11 +137,13 @@ class DistillTrainer(Trainer):
 
     def __init__(
         self, *, method: Method, plan: Plan, dataset: Dataset, collator: Collator,
-        max_loss: float = 1e4, keep: int = 1, rank: int = 0, world: int = 1, **kwargs: Any,
+        max_loss: float = 1e4, keep: int = 1,
+        say: Callable[[str], None] = lambda _: None, rank: int = 0, world: int = 1, **kwargs: Any,
     ) -> None:  # fmt: skip
         self.method = method
         self.plan = plan
         self.keep = keep
+        self.say = say
         self.max_loss = max_loss
         self.shard = (rank, world)
         self.begun = False
@@ -243,6 +245,8 @@ class DistillTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if not self.is_world_process_zero():
             return
+        # Curves up to here must be in the store before a resume can begin behind them.
+        self.say(f"saving step {self.state.global_step}")
         folder = Path(str(self.args.output_dir))
         seal(folder / f"checkpoint-{self.state.global_step}")
         steps = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]

@@ -242,6 +242,7 @@ def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Wat
         collator=Collator(setting.tokenizer.pad_token_id, setting.kinds),
         max_loss=config.trainer.max_loss,
         keep=config.trainer.keep,
+        say=job.reporter.say,
         rank=job.rank,
         world=job.world,
         processing_class=setting.tokenizer,
