@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +69,9 @@ def train(
     except torch.OutOfMemoryError as error:
         raise _memory_advice(setting, error) from error
     except Exception as error:
-        if checkpoint is None or trainer.begun or isinstance(error, (KDHarnessError, OSError)):
+        # torch seeks by what a damaged file says, which the system calls an invalid argument.
+        machine = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if checkpoint is None or trainer.begun or machine or isinstance(error, KDHarnessError):
             raise
         raise _state_damaged(checkpoint, str(error)) from error
     if watcher.stopped and trainer.state.global_step < setting.plan.steps:
