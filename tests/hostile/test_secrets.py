@@ -1,0 +1,423 @@
+"""Keys appear nowhere: planted where they come from, looked for in every byte that is written."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from conftest import make_llama
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdharness.harness import cli
+from kdharness.harness.config_eval import is_here, parse_spec, plain_http_warning
+from kdharness.harness.config_files import load_config
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.secrets import RedactedStream, holds_secret, redact, redact_data
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Finish, Run, RunStatus
+
+from .loopback import Loopback, completion
+
+KEYS = {
+    "OPENAI_API_KEY": 'sk-planted+/OPENAI"key=4711\\x9Zq7',
+    "KDHARNESS_JUDGE_API_KEY": "sk-planted-JUDGE-0815abcXYZ",
+    "HF_TOKEN": "hf_plantedHUBtoken0123456789",
+    "SOME_OTHER_SECRET": "planted-other-secret-55555",
+}
+Result = tuple[int, str, str]
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The keys, in this process's environment and in that of what it starts."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return KEYS
+
+
+def forms(key: str) -> set[bytes]:
+    """How a key may stand somewhere."""
+    texts = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], key[:14], key[-9:]}
+    raw = {text.encode() for text in texts if len(text) >= 8}
+    raw.add(base64.b64encode(f":{key}".encode()).rstrip(b"="))
+    raw.add(key.encode("utf-16-le"))
+    return raw
+
+
+WANTED = {form: name for name, key in KEYS.items() for form in forms(key)}
+
+
+def leaks(raw: bytes) -> set[str]:
+    """The planted keys, or telling parts of them, found in some bytes."""
+    return {name for form, name in WANTED.items() if form in raw}
+
+
+def leaking_files(folder: Path) -> dict[str, set[str]]:
+    """Files below a folder that hold a key."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and (names := leaks(path.read_bytes())):
+            found[str(path.relative_to(folder))] = names
+    return found
+
+
+def masked(key: str) -> str:
+    """As OpenAI quotes a key that it refuses."""
+    return f"{key[:8]}{'*' * 12}{key[-4:]}"
+
+
+# ---------------------------------------------------------------- one module
+
+
+def test_every_form_of_a_key_is_found(planted: dict[str, str]) -> None:
+    for key in planted.values():
+        for text in (
+            key, f"Bearer {key}", f"?api_key={quote(key, safe='')}&x=1", json.dumps({"key": key}),
+            json.dumps(json.dumps({"key": key})), repr({"k": key}), quote_plus(key),
+            "".join(f"\\u{ord(c):04x}" for c in key), f"a{key}b{key}c",
+            base64.b64encode(key.encode()).decode(), base64.b64encode(f":{key}".encode()).decode(),
+        ):  # fmt: skip
+            clean = redact(text, shapes=True)
+            assert not leaks(clean.encode()) and "***" in clean, text
+    for key in planted.values():
+        clean = redact(f"Incorrect API key provided: {masked(key)}. See https://x.")
+        assert key[:8] not in clean and key[-4:] not in clean and "See https://x" in clean
+        clean = redact(f"key {key[:6]}...{key[-4:]} is revoked")
+        assert key[:6] not in clean and "is revoked" in clean
+
+
+def test_what_looks_like_a_key_is_hidden_in_messages_alone() -> None:
+    for text in (
+        "Authorization: Bearer abcdefghijklmnop", "http://me:word@host/v1", "?api_key=abcdefgh123",
+        "x-api-key: abcdefghij", '"api_key": "abcdefghij"', "key sk-abcdefghijklmnop is wrong",
+        "hf_abcdefghijklmnopqrstuv", "Basic dXNlcjpwYXNz", "&access_token=abc123456",
+    ):  # fmt: skip
+        assert redact(text) == text
+        clean = redact(text, shapes=True)
+        assert "***" in clean and "abcdefgh" not in clean and "me:word" not in clean
+    for text in ("the task-force met", "see https://example.org/v1?page=2", "tokens: 12",
+                 "HTTP 404: no such model", "/home/me/runs/kd-7f3a/final"):  # fmt: skip
+        assert redact(text, shapes=True) == text
+
+
+@settings(settings.get_profile("hostile"), max_examples=100)
+@given(before=st.text(max_size=30), after=st.text(max_size=30))
+def test_around_a_key_nothing_is_lost(before: str, after: str) -> None:
+    key = "sk-planted-JUDGE-0815abcXYZ"
+    os.environ["KDHARNESS_JUDGE_API_KEY"] = key
+    try:
+        clean = redact(before + key + after)
+    finally:
+        del os.environ["KDHARNESS_JUDGE_API_KEY"]
+    assert key not in clean
+    assert clean.startswith(before[:-1] if before else "") and clean.endswith(after[1:])
+
+
+def test_redaction_costs_no_more_than_its_length(planted: dict[str, str]) -> None:
+    began = time.process_time()
+    for text in ("sk-" * 100_000, "://" * 100_000, "Bearer " * 50_000, "a@" * 100_000,
+                 "api_key=" * 50_000, "sk-p" + "*" * 200_000, "sk-p..." * 50_000,
+                 "://" + "a" * 300_000, "?key=" * 50_000):  # fmt: skip
+        redact(text, shapes=True)
+    assert time.process_time() - began < 8
+
+
+def test_short_values_and_paths_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+    monkeypatch.setenv("SSH_KEY", "/home/somebody/.ssh/id_rsa")
+    monkeypatch.setenv("OTHER_TOKEN", "checkpoint")
+    text = "EMPTY checkpoint in /home/somebody/.ssh/id_rsa"
+    assert redact(text) == text
+
+
+def test_rows_pass_through_it(planted: dict[str, str], paths: Paths) -> None:
+    key = planted["OPENAI_API_KEY"]
+    with Store(paths.store) as store:
+        store.add_run(Run(id="r", method="sft", status=RunStatus.FAILED, config={"a": [key]},
+                          config_hash="h", folder="f", created=1.0, error=f"said {key}",
+                          ))  # fmt: skip
+        store.update_run("r", error=f"again {key}", info={"note": key})
+        store.add_event("r", "note", f"an event with {key}", detail=key)
+        store.add_progress("r", error=key)
+        store.add_checkpoint(Checkpoint(id="c", name="c", method="sft", path="", created=1.0,
+                                        info={"x": key}))  # fmt: skip
+        store.add_answers([Answer(id="a", checkpoint="c", bench="b", revision="r", item="1", turn=1,
+                                  text=f"my key is {key}!", finish=Finish.STOP, prompt_hash="",
+                                  settings="", created=1.0, info={"e": {"deep": [key]}},
+                                  )])  # fmt: skip
+        store.set_bench_note("b", "r", {"note": key})
+        store.add_card("judge", {"labels": [key]})
+        assert store.answers("c")[0].text == "my key is ***!"
+        assert store.run("r") is not None
+    assert leaking_files(paths.home) == {}
+    assert redact_data({"a": (key, 1)}) == {"a": ("***", 1)}
+
+
+def test_a_stream_hides_what_is_printed(planted: dict[str, str]) -> None:
+    sink = io.StringIO()
+    stream = RedactedStream(sink)
+    print("key:", planted["HF_TOKEN"], file=stream)  # type: ignore[call-overload]
+    stream.writelines([f"{planted['OPENAI_API_KEY']}\n"])
+    stream.flush()
+    assert not leaks(sink.getvalue().encode()) and sink.getvalue().count("***") == 2
+
+
+# ---------------------------------------------------------------- configs and addresses
+
+
+@pytest.mark.parametrize("url", [
+    "http://me:KEY@h/v1", "https://KEY@h/v1", "http://h/v1?api_key=KEY", "http://h/v1?x=1&key=KEY",
+    "http://h/v1?access_token=KEY", "http://h/v1;token=KEY", "http://h/v1?SIG=KEY", "http://me:@h",
+])  # fmt: skip
+def test_an_address_that_holds_a_key_is_refused_without_showing_it(
+    url: str, tmp_path: Path, kd: Callable[..., Result]
+) -> None:
+    secret = "planted" + "9x" * 8
+    spec = f"openai:m@{url.replace('KEY', secret)}"
+    assert holds_secret(url)
+    with pytest.raises(ConfigError, match="must not hold") as caught:
+        parse_spec(spec)
+    assert secret not in str(caught.value)
+    path = tmp_path / "eval.yaml"
+    for line in (f"judge: ['{spec}']", f"answer_engine: '{spec}'", f"judge: '{spec}'"):
+        path.write_text(f"method: eval\ncheckpoints: [x]\n{line}\n", "utf-8")
+        with pytest.raises(ConfigError) as caught:
+            load_config(path)
+        assert secret not in str(caught.value)
+    for args in (("judge", "check", spec), ("eval", "--ckpt", "x", "--judge", spec),
+                 ("eval", "--ckpt", "x", "--answer-engine", spec)):  # fmt: skip
+        code, out, err = kd(*args)
+        assert code == 2 and secret not in out + err and "Traceback" not in err
+
+
+def test_a_key_in_a_config_is_refused_without_showing_it(
+    tmp_path: Path, kd: Callable[..., Result], paths: Paths, planted: dict[str, str]
+) -> None:
+    path = tmp_path / "kd.yaml"
+    for text in ("api_key: {}", "teacher: {{model: a/b, token: {}}}", "seed: {}", "trainer: {}",
+                 "method: {}", "trainer: {{epochs: {}}}"):  # fmt: skip
+        for key in planted.values():
+            path.write_text("method: kd\n" * ("method" not in text) + text.format(json.dumps(key))
+                            + "\nstudent: a/b\ndata: {train: x.jsonl}\n", "utf-8")  # fmt: skip
+            code, out, err = kd("train", str(path))
+            assert code == 2 and not leaks((out + err).encode()), err
+    paths.settings.parent.mkdir(parents=True, exist_ok=True)
+    paths.settings.write_text(f"judge: [openai:m\napi_key: {planted['OPENAI_API_KEY']}\n", "utf-8")
+    code, out, err = kd("judge", "list")
+    assert code == 2 and not leaks((out + err).encode()) and "settings.yaml" in err
+
+
+def test_plain_http_to_another_machine_warns(kd: Callable[..., Result]) -> None:
+    here = ("http://localhost:8000/v1", "http://127.0.0.1/v1", "http://127.9.9.9:1/v1",
+            "http://[::1]:8000/v1", f"http://{socket.gethostname()}/v1",
+            "http://LOCALHOST/v1")  # fmt: skip
+    away = ("http://judge.example/v1", "http://10.0.0.7:8000/v1",
+            "http://localhost.evil.example/v1", "http://127.0.0.1.evil.example/v1",
+            "http://[2001:db8::1]/v1", "http://8.8.8.8/v1",
+            "http://evil.example/127.0.0.1", "http://evil.example/v1#//localhost")  # fmt: skip
+    for url in here:
+        assert is_here(url) and not plain_http_warning(f"openai:m@{url}"), url
+    for url in away:
+        assert "unencrypted" in plain_http_warning(f"openai:m@{url}"), url
+        assert not plain_http_warning(f"openai:m@{url.replace('http:', 'https:')}")
+    assert not plain_http_warning("openai:gpt-x") and not plain_http_warning("local:x")
+    _, _, err = kd("eval", "--ckpt", "x", "--judge", "openai:m@http://judge.invalid/v1",
+                   "--dry-run")  # fmt: skip
+    assert "warning: openai:m@http://judge.invalid/v1: the key and all texts travel" in err
+    _, _, err = kd("eval", "--ckpt", "x", "--judge", "openai:m@http://127.0.0.1:9/v1", "--dry-run")
+    assert "unencrypted" not in err
+
+
+def test_the_app_warns_of_plain_http(paths: Paths) -> None:
+    from types import SimpleNamespace
+
+    from kdharness.harness.config_eval import EvalConfig
+    from kdharness.tui.screens_evaluate import EvaluateScreen
+
+    with Store(paths.store) as store:
+        screen: Any = SimpleNamespace(harness=SimpleNamespace(store=store))
+        for url, warned in (("http://judge.invalid/v1", True), ("https://judge.invalid/v1", False),
+                            ("http://localhost:1/v1", False)):  # fmt: skip
+            config = EvalConfig(checkpoints=["x"], benches=["mt-bench"], judge=[f"openai:m@{url}"])
+            assert ("unencrypted" in EvaluateScreen.known(screen, config)) is warned
+
+
+# ---------------------------------------------------------------- crashes
+
+
+CRASH = """
+import os, sys
+from kdharness.harness import cli{more}
+def boom(*a, **k):
+    secret = os.environ['OPENAI_API_KEY']
+    raise ValueError('upstream said: Bearer ' + secret + ' and ' + os.environ['HF_TOKEN'])
+{patch}
+"""
+
+
+def run_python(code: str, *args: str) -> subprocess.CompletedProcess[bytes]:
+    """A process of its own, with the planted environment."""
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, timeout=60)
+
+
+def test_a_traceback_of_the_command_line_shows_no_key(planted: dict[str, str]) -> None:
+    code = CRASH.format(more="", patch="cli.cli.main = boom\ncli.main(['runs'])")
+    done = run_python(code)
+    assert done.returncode == 1
+    assert b"ValueError: upstream said" in done.stderr and b"Traceback" in done.stderr
+    assert not leaks(done.stdout + done.stderr)
+
+
+def test_a_crash_of_the_worker_shows_no_key(planted: dict[str, str], paths: Paths) -> None:
+    with Store(paths.store) as store:
+        store.add_run(Run(id="r", method="sft", status=RunStatus.STARTING, config={},
+                          config_hash="h", folder=str(paths.run("r")),
+                          created=time.time()))  # fmt: skip
+    code = CRASH.format(
+        more=", worker",
+        patch="worker._do = boom\nplain = worker.redact_output\n"
+        "worker.redact_output = lambda: (plain(), print('KEY', os.environ['OPENAI_API_KEY']))\n"
+        "worker.main()",
+    )
+    done = run_python(code, "--home", str(paths.home), "r")
+    assert done.returncode == 1 and b"Traceback" in done.stdout + done.stderr
+    assert b"KEY ***" in done.stdout
+    assert not leaks(done.stdout + done.stderr)
+    with Store(paths.store) as store:
+        run = store.run("r")
+        assert run is not None and "upstream said" in run.error
+    assert leaking_files(paths.home) == {}
+
+
+# ---------------------------------------------------------------- end to end
+
+
+@dataclass
+class Watch:
+    """Looks at every process's command line for keys, and counts what it has seen."""
+
+    seen: set[str] = field(default_factory=set)
+    found: set[str] = field(default_factory=set)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        while not self.done.wait(0.05):
+            for place in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    raw = place.read_bytes()
+                except OSError:
+                    continue
+                self.found |= leaks(raw)
+                if b"kdharness.harness.worker" in raw:
+                    self.seen.add("worker")
+
+
+@pytest.fixture
+def processes() -> Iterator[Watch]:
+    """Watches while the test runs."""
+    watch = Watch()
+    thread = threading.Thread(target=watch.look, daemon=True)
+    thread.start()
+    yield watch
+    watch.done.set()
+    thread.join(5)
+
+
+class Parrot(Loopback):
+    """A judge that repeats the key it was sent: in errors, in replies, masked and escaped."""
+
+    status_of_calls: tuple[int, ...] = (200,)
+
+    async def _answer(self, body: dict[str, Any], writer: Any) -> None:
+        sent = self.headers[-1].get("authorization", "")
+        key = sent.removeprefix("Bearer ")
+        status = self.status_of_calls[self.calls % len(self.status_of_calls)]
+        echo = f"{sent} | {quote(key, safe='')} | {masked(key)} | {key[:6]}...{key[-4:]}"
+        if status == 200:
+            top = [("m", -0.1), ("M", -2.0)] if body.get("logprobs") else None
+            text = f"You sent {echo}. Rating: [[7]]" if top is None else "m"
+            self._send(writer, 200, json.dumps(completion(text, top=top)).encode())
+        else:
+            raw = json.dumps({"error": {"message": f"no: {echo}", "code": key}}).encode()
+            self._send(writer, status, raw, {"X-Echo": quote(key), "Retry-After": "0"})
+
+
+def everything(kd: Callable[..., Result], paths: Paths, out: Path) -> str:
+    """What all the commands that show something print, with their files below `out`."""
+    with Store(paths.store) as store:
+        runs = [run.id for run in store.runs()]
+    said = ""
+    commands = [
+        ("runs",), ("leaderboard",), ("leaderboard", "--format", "json"), ("judge", "list"),
+        ("report", "--output", str(out / "report.html")), ("export", "fastchat", str(out / "fc")),
+        ("export", "alpaca-eval", str(out / "ae")), ("tradeoff",), ("doctor",),
+        *(("show", run) for run in runs), *(("show", run, "--format", "json") for run in runs),
+        *(("logs", run) for run in runs),
+    ]  # fmt: skip
+    for command in commands:
+        _, stdout, stderr = kd(*command)
+        assert "Traceback" not in stderr, (command, stderr)
+        said += stdout + stderr
+    return said
+
+
+@pytest.mark.slow
+def test_no_key_is_left_anywhere(
+    planted: dict[str, str], kd: Callable[..., Result], paths: Paths, tmp_path: Path,
+    processes: Watch,
+) -> None:  # fmt: skip
+    model = tmp_path / "tiny"
+    make_llama(model, seed=3)
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text("".join(json.dumps({"id": str(n), "prompt": f"Say {n}"}) + "\n"
+                            for n in range(4)), "utf-8")  # fmt: skip
+    out = tmp_path / "out"
+    out.mkdir()
+    said = ""
+    for statuses in ((200,), (400,), (401,), (429, 200), (500,), (200, 500, 400)):
+        with Parrot() as server:
+            server.status_of_calls = statuses
+            _, stdout, stderr = kd("judge", "check", server.spec, "--items", "2", "--timeout", "5",
+                                   *(["--probe-only"] if statuses != (200,) else []))  # fmt: skip
+            said += stdout + stderr
+            if statuses in ((500,), (400,)):
+                continue
+            _, stdout, stderr = kd(
+                "eval", "--ckpt", str(model), "--bench", str(rows), "--judge", server.spec,
+                "--max-new-tokens", "4", "--timeout", "5", "--total-timeout", "6",
+            )  # fmt: skip
+            said += stdout + stderr
+            assert server.headers, "nothing was asked"
+            assert planted["KDHARNESS_JUDGE_API_KEY"] in server.headers[0]["authorization"]
+    said += everything(kd, paths, out)
+    with Store(paths.store) as store:
+        raws = [judgment.raw for judgment in store.judgments()]
+        errors = [run.error for run in store.runs() if run.error]
+    assert any("You sent Bearer ***" in raw for raw in raws), raws[:3]
+    assert any("HTTP 401" in error and "***" in error for error in errors), errors
+    assert "worker" in processes.seen and not processes.found
+    assert not leaks(said.encode())
+    assert leaking_files(paths.home) == {} and leaking_files(out) == {}
+    assert any(out.rglob("*.html")) and any(paths.home.rglob("worker.log"))
+
+
+def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
+    for number, form in enumerate(WANTED):
+        (tmp_path / f"{number}").write_bytes(b"\x00" + form + b"\x01")
+    assert len(leaking_files(tmp_path)) == len(WANTED) and set(WANTED.values()) == set(KEYS)
+    assert cli.COMMANDS
