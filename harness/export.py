@@ -17,12 +17,19 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.tables import cell, format_rows, safe_text
-from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus
+from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
+
+LONGEST_FILE_NAME = 200
+"""Bytes; file systems take 255, and endings are added."""
 
 
 def file_name(text: str) -> str:
-    """A name that is safe as a file's."""
-    return re.sub(r"[^\w.+-]+", "_", text).strip("._") or "unnamed"
+    """A name that is safe as a file's: no folder, no option, and no longer than disks allow."""
+    name = re.sub(r"[^\w.+-]+", "_", text).lstrip("-").strip("._") or "unnamed"
+    if len(name.encode()) <= LONGEST_FILE_NAME:
+        return name
+    head = name.encode()[: LONGEST_FILE_NAME - 9].decode("utf-8", "ignore")
+    return f"{head}-{digest(text)[:8]}"
 
 
 def chosen(store: Store, names: Sequence[str]) -> list[Checkpoint]:
