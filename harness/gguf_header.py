@@ -21,15 +21,20 @@ _STRING, _ARRAY = 8, 9
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
-def check_gguf(path: Path) -> None:
+def check_gguf(path: Path) -> tuple[int, int]:
     """Refuse a GGUF file whose header is damaged or claims what the file does not hold.
+
+    Returns:
+        How many numbers there are, in how many tensors.
 
     Raises:
         ModelError: with what is wrong.
     """
     try:
         with path.open("rb") as stream:
-            _Header(stream, path.stat().st_size, str(path)).walk()
+            header = _Header(stream, path.stat().st_size, str(path))
+            tensors = header.walk()
+            return header.elements, tensors
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
@@ -37,10 +42,10 @@ def check_gguf(path: Path) -> None:
 class _Header:
     def __init__(self, stream: BinaryIO, size: int, where: str) -> None:
         self.stream, self.size, self.where = stream, size, where
-        self.alignment = 32
+        self.alignment, self.elements = 32, 0
 
-    def walk(self) -> None:
-        """Magic, version, counts; then metadata; then the tensors' places."""
+    def walk(self) -> int:
+        """Magic, version, counts; then metadata; then the places of so many tensors."""
         if self.bytes(4) != b"GGUF":
             raise self.wrong("it is not a GGUF file")
         version = self.number("<I")
@@ -65,6 +70,7 @@ class _Header:
             raise self.wrong(
                 f"its tensors end at {start + max(ends):,} bytes, the file after {self.size:,}"
             )
+        return tensors
 
     def tensor(self) -> int:
         """Where a tensor's bytes end, counted from the start of the data."""
@@ -73,6 +79,7 @@ class _Header:
         if dimensions > DIMENSIONS:
             raise self.wrong(f"the tensor {name[:80]!r} has {dimensions} dimensions")
         count = int(math.prod([self.number("<Q") for _ in range(dimensions)]))
+        self.elements += count
         kind, offset = self.number("<I"), self.number("<Q")
         return offset + self.bytes_of(count, kind, name)
 

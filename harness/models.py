@@ -20,7 +20,7 @@ from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.reading import read_json_object
 from kdharness.harness.secrets import redact
 from kdharness.harness.store import Store
-from kdharness.harness.weights import check_folder
+from kdharness.harness.weights import check_config, check_folder
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
@@ -73,13 +73,17 @@ def _converted(asset: str, paths: Paths) -> Path:
 def convert_gguf(gguf: Path, target: Path) -> None:
     """Dequantise a GGUF file into an fp32 safetensors folder, all or nothing."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    check_gguf(gguf)
+    elements, tensors = check_gguf(gguf)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:
         with quiet_transformers():
+            config = AutoConfig.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, trust_remote_code=False
+            )
+            check_config(config.to_dict(), elements, tensors, str(gguf))
             model = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
             )
@@ -96,7 +100,8 @@ def convert_gguf(gguf: Path, target: Path) -> None:
             tokenizer.save_pretrained(scratch)
         replace_folder(scratch, target)
     except Exception as error:  # a header may be sound and what it says still be nonsense
-        if isinstance(error, OSError) and error.errno is not None:
+        full = isinstance(error, OSError) and error.errno is not None
+        if full or isinstance(error, (KDHarnessError, MemoryError)):
             raise
         raise _explain(error, gguf.name, str(gguf)) from error
     finally:

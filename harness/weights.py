@@ -26,9 +26,10 @@ BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64,
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
 }  # fmt: skip
-PACKED = 64
-"""Weights in a few bits, several to an element, and shared between layers: a wide margin."""
-LAYERS = 256
+MARGIN, MARGIN_QUANTISED = 4, 16
+"""How much more numbers a config may speak of than there are: unused fields, packed bits."""
+SLACK = 2**18
+LAYERS = 16
 """So many layers are believed in any case: some models share one layer's weights."""
 _LAYER_FIELDS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _PRODUCTS = (
@@ -36,6 +37,10 @@ _PRODUCTS = (
     ("hidden_size", "num_attention_heads", "head_dim"), ("hidden_size", "num_key_value_heads"),
     ("hidden_size", "num_local_experts"), ("hidden_size", "num_experts"),
     ("hidden_size", "moe_intermediate_size"), ("hidden_size",), ("n_embd", "n_inner"),
+    ("num_hidden_layers", "hidden_size", "intermediate_size"),
+    ("num_hidden_layers", "hidden_size", "hidden_size"), ("n_layer", "n_embd", "n_embd"),
+    ("num_experts", "hidden_size", "moe_intermediate_size"),
+    ("num_local_experts", "hidden_size", "intermediate_size"),
 )  # fmt: skip
 
 
@@ -58,7 +63,7 @@ def check_folder(folder: Path) -> None:
     if (folder / "config.json").exists():
         config = read_json_object(folder / "config.json", "config.json", ModelError)
         if tensors and not adapter.exists():
-            _check_config(config, elements, tensors, str(folder / "config.json"))
+            check_config(config, elements, tensors, str(folder / "config.json"))
 
 
 def _check_adapter(folder: Path, config: Mapping[str, Any]) -> None:
@@ -157,8 +162,13 @@ def _entry(entry: Any, name: str, where: str) -> tuple[list[int], int, int]:
     return shape, begin, end
 
 
-def _check_config(config: Mapping[str, Any], elements: int, tensors: int, where: str) -> None:
-    """A config is what the library allocates by: it may not promise more than there is."""
+def check_config(config: Mapping[str, Any], elements: int, tensors: int, where: str) -> None:
+    """A config is what the library allocates by: it may not promise more than there is.
+
+    Raises:
+        ModelError: the field, what it says, and what there is.
+    """
+    most = elements * (MARGIN_QUANTISED if config.get("quantization_config") else MARGIN) + SLACK
     for part in _mappings(config):
         for field in _LAYER_FIELDS:
             layers = part.get(field)
@@ -172,7 +182,7 @@ def _check_config(config: Mapping[str, Any], elements: int, tensors: int, where:
             if not all(isinstance(number, int) for number in numbers):
                 continue
             wanted = math.prod(abs(number) for number in numbers if isinstance(number, int))
-            if wanted > PACKED * elements + 2**20:
+            if wanted > most:
                 raise ModelError(
                     f"{' × '.join(fields)} is {_figure(wanted)}, but the weights have only "
                     f"{elements:,} numbers", where=where,
