@@ -128,6 +128,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "10^9 heads": {"num_attention_heads": 10**9, "head_dim": 10**6},
     "an inner size of 10^12": {"intermediate_size": 10**12},
     "one layer more": {"num_hidden_layers": 5},
+    "as much as the margins allow": {"num_hidden_layers": 16, "hidden_size": 512,
+                                     "intermediate_size": 64},
     "layers of text": {"num_hidden_layers": "many"},
     "negative sizes": {"hidden_size": -32},
     "no model type": {"model_type": "no-such-thing"},
@@ -394,9 +396,10 @@ def test_gguf_that_claims_too_much(name: str, tmp_path: Path) -> None:
 def test_a_sound_gguf_passes_and_its_nonsense_is_told(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(gguf(SETTING, 1, TENSOR, 1, bytes(64)))
-    check_gguf(path)
-    with pytest.raises(ModelError, match=r"model\.gguf"):
-        convert_gguf(path, tmp_path / "out")
+    assert check_gguf(path) == (16, 1)
+    error = told(lambda: convert_gguf(path, tmp_path / "out"))
+    assert isinstance(error, ModelError) and "model.gguf" in str(error)
+    assert "num_hidden_layers is 32, but the weights are 1 tensors" in str(error)
 
 
 @FAST

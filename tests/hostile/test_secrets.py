@@ -130,11 +130,11 @@ def test_around_a_key_nothing_is_lost(before: str, after: str) -> None:
 
 def test_redaction_costs_no_more_than_its_length(planted: dict[str, str]) -> None:
     began = time.process_time()
-    for text in ("sk-" * 100_000, "://" * 100_000, "Bearer " * 50_000, "a@" * 100_000,
-                 "api_key=" * 50_000, "sk-p" + "*" * 200_000, "sk-p..." * 50_000,
-                 "://" + "a" * 300_000, "?key=" * 50_000):  # fmt: skip
+    for text in ("sk-" * 30_000, "://" * 30_000, "Bearer " * 15_000, "a@" * 30_000,
+                 "api_key=" * 15_000, "sk-p" + "*" * 60_000, "sk-p..." * 15_000,
+                 "://" + "a" * 100_000, "?key=" * 15_000):  # fmt: skip
         redact(text, shapes=True)
-    assert time.process_time() - began < 8
+    assert time.process_time() - began < 5
 
 
 def test_short_values_and_paths_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
