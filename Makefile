@@ -52,7 +52,8 @@ audit:
 $(VENV)/.ready: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("kdharness needs Python 3.11 or newer; run: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(QUIET) --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install $(QUIET) --no-deps --only-binary :all: --require-hashes \
+		-r requirements.lock
 	$(BIN)/python -m pip install $(QUIET) --no-build-isolation -c constraints.txt -e '.[dev]'
 	touch $@
 
