@@ -7,7 +7,7 @@ QUIET := --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo smoke test check lint types install bench snapshots docs lock audit clean
+.PHONY: demo smoke test check lint types install bench soak snapshots docs lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -30,7 +30,14 @@ types: $(VENV)/.ready .typing
 		-p kdharness.tui -p kdharness.data
 
 bench: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/bench -p no:randomly -s
+	$(BIN)/python -m pytest tests/bench/bench_trainers.py tests/bench/bench_app.py -p no:randomly -s
+	$(BIN)/python tests/bench/bench_judges.py
+
+# What takes long or breaks things in earnest: docs/reliability.md. The disks need root.
+soak: $(VENV)/.ready
+	$(BIN)/python tests/soak/soak_kill.py
+	$(BIN)/python tests/soak/soak_disk.py
+	$(BIN)/python tests/soak/soak_load.py --minutes $(or $(MINUTES),60)
 
 snapshots: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/tui --snapshot-update

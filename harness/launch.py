@@ -129,34 +129,63 @@ def start(
         ConfigError: the name is taken.
         RunError: the worker ended before it started; the message holds the tail of its log.
     """
+    with Store(paths.store) as store:
+        run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
+        return _spawn(paths, store, run.id, accelerate, resume=False, timeout=timeout)
+
+
+def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
+    """Store a run that others will start, or find it again where it was prepared before.
+
+    For schedulers: the processes of a job that is started anew go on with the run it had.
+
+    Raises:
+        ConfigError: the name belongs to a run of another config.
+        RunError: it is live already.
+    """
+    from kdharness.harness.config import config_hash
+
+    with Store(paths.store) as store:
+        known = store.run(name)
+        if known is None or known.config_hash != config_hash(config):
+            return _add(paths, store, config, name, None, RunStatus.STOPPED)
+        if effective_status(known).is_live:
+            raise RunError(f"{name} is already running")
+        return known
+
+
+def _add(
+    paths: Paths, store: Store, config: AnyConfig, name: str | None, accelerate: str | None,
+    status: RunStatus,
+) -> Run:  # fmt: skip
+    """Store a new run and its folder."""
     from kdharness.harness.config import config_hash
     from kdharness.harness.config_files import dump_config
 
-    with Store(paths.store) as store:
-        wanted = name or getattr(config, "name", None)
-        run_id = wanted or new_run_id(store, config.method)
-        folder = paths.run(run_id)
-        run = Run(
-            id=run_id,
-            method=config.method,
-            status=RunStatus.STARTING,
-            config=config.model_dump(mode="json", by_alias=True),
-            config_hash=config_hash(config),
-            folder=str(folder),
-            created=time.time(),
-            host=socket.gethostname(),
-            info={"accelerate": accelerate} if accelerate else {},
-        )
-        try:
-            store.add_run(run)
-        except sqlite3.IntegrityError as error:
-            raise ConfigError(
-                f"a run named {run_id!r} exists",
-                hint=f"choose another name, or: kdharness resume {run_id}",
-            ) from error
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", dump_config(config, full=True))
-        return _spawn(paths, store, run_id, accelerate, resume=False, timeout=timeout)
+    wanted = name or getattr(config, "name", None)
+    run_id = wanted or new_run_id(store, config.method)
+    folder = paths.run(run_id)
+    run = Run(
+        id=run_id,
+        method=config.method,
+        status=status,
+        config=config.model_dump(mode="json", by_alias=True),
+        config_hash=config_hash(config),
+        folder=str(folder),
+        created=time.time(),
+        host=socket.gethostname(),
+        info={"accelerate": str(Path(accelerate).resolve())} if accelerate else {},
+    )
+    try:
+        store.add_run(run)
+    except sqlite3.IntegrityError as error:
+        raise ConfigError(
+            f"a run named {run_id!r} exists",
+            hint=f"choose another name, or: kdharness resume {run_id}",
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", dump_config(config, full=True))
+    return run
 
 
 def _spawn(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from kdharness.harness.errors import KDHarnessError, RunError, StoreError
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122",
                "file too large", "os error 27")  # fmt: skip
+_WRITE_WORDS = ("write", "writing", "inline_container", "unexpected pos", "iostream")
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 SCARCE_BYTES = 16 * 2**20
 """Less free than this beside a failed write, and the disk is what failed."""
+RESERVE_BYTES = 2**19
 
 
 def mendable(error: BaseException, home: Path) -> KDHarnessError | None:
@@ -44,7 +46,7 @@ def mendable(error: BaseException, home: Path) -> KDHarnessError | None:
     text = str(error).lower()
     if any(words in text for words in _FULL_WORDS) or (
         # torch tells of a failed write by a line of its C++ source, without the reason.
-        "write" in text and _free(home) < SCARCE_BYTES
+        any(words in text for words in _WRITE_WORDS) and _free(home) < SCARCE_BYTES
     ):
         return _disk_full(home, error)
     return None
@@ -94,6 +96,41 @@ def store_troubles(path: Path) -> Iterator[None]:
             f"the store cannot be opened: {error.strerror or error}", where=str(path),
             hint="check the path and its permissions, or choose another place with --home",
         ) from error  # fmt: skip
+
+
+@contextmanager
+def whole_or_gone(folder: Path) -> Iterator[None]:
+    """Remove a folder that could not be written to its end: on a full disk its room is needed.
+
+    Raises what went wrong, in words where the machine is to blame. That is found out before the
+    folder goes, while the disk still is as full as it was.
+    """
+    try:
+        yield
+    except BaseException as error:
+        known = mendable(error, folder.parent)
+        shutil.rmtree(folder, ignore_errors=True)
+        if known is None or known is error:
+            raise
+        raise known from error
+
+
+@contextmanager
+def reserve(folder: Path) -> Iterator[Callable[[], None]]:
+    """Keep some room on the disk for the last words; yields what gives it free.
+
+    On a disk that is full to the last byte not even "the disk is full" can be stored.
+    """
+    path = folder / ".reserve"
+
+    def give() -> None:
+        path.unlink(missing_ok=True)
+
+    try:
+        path.write_bytes(b"\0" * RESERVE_BYTES)
+        yield give
+    finally:
+        give()
 
 
 def _disk_full(home: Path, error: BaseException) -> RunError:

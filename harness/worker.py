@@ -23,7 +23,7 @@ from kdharness.harness.durable import write_text
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.launch import HEARTBEAT_SECONDS, process_started, run_lock
-from kdharness.harness.mending import mendable
+from kdharness.harness.mending import mendable, reserve
 from kdharness.harness.paths import Paths, find_paths, share_processors
 from kdharness.harness.secrets import redact, redact_output
 from kdharness.harness.store import Store
@@ -174,6 +174,14 @@ def _work(paths: Paths, run_id: str, *, resume: bool) -> int:
     if run is None:
         print(f"no run {run_id}", file=sys.stderr)
         return 2
+    with reserve(paths.run(run_id)) as give_room:
+        return _carry_out(paths, store, run, resume, give_room)
+
+
+def _carry_out(
+    paths: Paths, store: Store, run: Run, resume: bool, give_room: Callable[[], None]
+) -> int:
+    run_id = run.id
     pid = os.getpid()
     store.update_run(
         run_id, status=RunStatus.RUNNING.value, pid=pid, pid_started=process_started(pid),
@@ -196,6 +204,7 @@ def _work(paths: Paths, run_id: str, *, resume: bool) -> int:
         status, columns, code = RunStatus.FAILED, {}, problem.exit_code
         error = redact(str(problem), shapes=True)
     except BaseException as problem:
+        give_room()
         traceback.print_exc()
         known = mendable(problem, paths.home)
         status, columns, code = RunStatus.FAILED, {}, known.exit_code if known else 1
@@ -204,6 +213,7 @@ def _work(paths: Paths, run_id: str, *, resume: bool) -> int:
     finally:
         done.set()
         beat.join()
+        give_room()
     reporter.flush()
     store.update_run(
         run_id, status=status.value, error=error[:4000], finished=time.time(), **columns

@@ -25,6 +25,7 @@ from transformers.modeling_outputs import ModelOutput
 from kdharness.harness.durable import is_sealed, seal
 from kdharness.harness.errors import RunError
 from kdharness.harness.heads import causal_model
+from kdharness.harness.mending import whole_or_gone
 from kdharness.trainers.attention import AttentionTape, set_tape
 from kdharness.trainers.batches import Collator, Plan
 from kdharness.trainers.chat import Dataset
@@ -236,20 +237,40 @@ class DistillTrainer(Trainer):
             self.sums[name] = self.sums.get(name, 0.0) + float(part)
         self.tokens_since += int(inputs["attention_mask"].sum())
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As transformers does, but for plain SGD in shards: torch cannot give an empty state
+        back, and there is nothing in it."""
+        if checkpoint is None or not (self.is_fsdp_enabled and self.args.optim == "sgd"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu",
+                           weights_only=True)  # fmt: skip
+        self.lr_scheduler.load_state_dict(state)
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, then seal; the older ones go only after that.
 
         A process or a machine may die anywhere in here: what is not sealed is never loaded.
         """
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
+        step = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if not self.is_world_process_zero():
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
             return
+        with whole_or_gone(step):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            self._seal(step)
+
+    def _seal(self, step: Path) -> None:
+        """Seal a step's folder; the older ones go once it is."""
         # Curves up to here must be in the store before a resume can begin behind them.
         self.say(f"saving step {self.state.global_step}")
-        folder = Path(str(self.args.output_dir))
-        seal(folder / f"checkpoint-{self.state.global_step}")
-        steps = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]
+        seal(step)
+        steps = [path for path in step.parent.glob("checkpoint-*") if path.name[11:].isdigit()]
         whole = sorted(filter(is_sealed, steps), key=lambda path: int(path.name[11:]))
         for path in set(steps) - set(whole[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)

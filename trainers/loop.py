@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config import TrainerSpec
-from kdharness.harness.durable import is_sealed, replace_folder
+from kdharness.harness.durable import is_sealed
 from kdharness.harness.errors import Interrupted, KDHarnessError, ModelError, RunError
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
@@ -26,7 +27,7 @@ from kdharness.trainers.distill import DistillTrainer, Method
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.setting import Setting, TrainConfig
 from kdharness.trainers.student import make_student
-from kdharness.trainers.watch import Watcher
+from kdharness.trainers.watch import Watcher, save_whole
 
 
 def train(
@@ -268,6 +269,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
+# What transformers writes and never reads, and what accelerate reads, with `weights_only`, where a
+# model is sharded.
+_STATE_FILES = re.compile(r"(training_args|(optimizer|pytorch_model_fsdp)(_\d+)?)\.bin")
+
+
 def _check_state(folder: Path) -> None:
     """Refuse weights that are pickled or damaged. The Trainer's own state is read by torch with
     `weights_only`, which builds tensors and runs nothing.
@@ -276,7 +282,7 @@ def _check_state(folder: Path) -> None:
         RunError: with the file.
     """
     for path in sorted(folder.glob("*.bin")):
-        if path.name != "training_args.bin":  # written by transformers, and never read
+        if not _STATE_FILES.fullmatch(path.name):
             raise _state_damaged(folder, f"{path.name} is pickled, and never loaded")
     try:
         check_folder(folder)
@@ -296,16 +302,11 @@ def _state_damaged(folder: Path, what: str) -> RunError:
 def _save(trainer: DistillTrainer, setting: Setting) -> Path:
     """The final weights in `final/`, all or nothing; step checkpoints go once they are."""
     job = setting.job
-    folder, scratch = job.folder / "final", job.folder / ".final"
-    if job.is_main:
-        shutil.rmtree(scratch, ignore_errors=True)
-    trainer.save_model(str(scratch))
-    if job.is_main:
-        setting.tokenizer.save_pretrained(scratch)
-        replace_folder(scratch, folder)
-        if not setting.config.trainer.save_every:
-            for path in job.folder.glob("checkpoint-*"):
-                shutil.rmtree(path, ignore_errors=True)
+    folder = job.folder / "final"
+    save_whole(trainer, setting, folder)
+    if job.is_main and not setting.config.trainer.save_every:
+        for path in job.folder.glob("checkpoint-*"):
+            shutil.rmtree(path, ignore_errors=True)
     return folder
 
 

@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from transformers import TrainerCallback
 
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.mending import whole_or_gone
 from kdharness.harness.reading import read_json_object
 from kdharness.trainers.batches import Collator
 from kdharness.trainers.chat import Dataset
@@ -132,15 +135,24 @@ class Watcher(TrainerCallback):
         if step == 0 or not found < self.best:
             return
         self.best = found
-        job = self.setting.job
-        scratch, target = job.folder / ".best", job.folder / "best"
-        if job.is_main:
-            shutil.rmtree(scratch, ignore_errors=True)
-        self.trainer.save_model(str(scratch))
-        if job.is_main:
-            self.setting.tokenizer.save_pretrained(scratch)
-            note = {"value": found, "step": step, "rule": rule}
-            (scratch / "best.json").write_text(json.dumps(note), "utf-8")
+        note = {"value": found, "step": step, "rule": rule}
+        target = self.setting.job.folder / "best"
+        save_whole(self.trainer, self.setting, target, {"best.json": json.dumps(note)})
+
+
+def save_whole(
+    trainer: Any, setting: Setting, target: Path, notes: Mapping[str, str] | None = None
+) -> None:
+    """Student, tokenizer and notes in `target`, all or nothing; every process takes part."""
+    scratch, is_main = target.with_name(f".{target.name}"), setting.job.is_main
+    if is_main:
+        shutil.rmtree(scratch, ignore_errors=True)
+    with whole_or_gone(scratch) if is_main else nullcontext():
+        trainer.save_model(str(scratch))
+        if is_main:
+            setting.tokenizer.save_pretrained(scratch)
+            for name, text in (notes or {}).items():
+                (scratch / name).write_text(text, "utf-8")
             replace_folder(scratch, target)
 
 

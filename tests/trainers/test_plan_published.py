@@ -9,7 +9,6 @@ checkpointed, with whole logits.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest

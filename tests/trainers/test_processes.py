@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -56,6 +58,38 @@ def make_config(tmp_path: Path, teacher: Path, method: str, accumulation: int) -
 
 def trained(home: Path, name: str) -> dict[str, torch.Tensor]:
     return dict(load_file(home / "runs" / name / "final" / "model.safetensors"))
+
+
+@pytest.mark.parametrize(("engine", "optimizer"), [("fsdp2", "adamw"), ("fsdp2", "sgd")])
+def test_killed_in_shards_and_resumed(
+    engine: str, optimizer: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """As one process goes on where it was killed, so do two that share a model."""
+    home = ["--home", str(paths.home)]
+    file = tmp_path / "engine.yaml"
+    file.write_text(yaml.safe_dump(ENGINES[engine]), "utf-8")
+    config = make_config(tmp_path, tiny_teacher, "kd", 1)
+    changes = [f"trainer.optimizer={optimizer}", "trainer.save_every=2", "trainer.max_steps=40"]
+    options = [part for change in changes for part in ("--set", change)]
+    for name in ("calm", "hit"):
+        args = [*home, "train", config, *options, "--name", name, "--accelerate", str(file)]
+        assert cli.run([*args, *(["--detach"] if name == "hit" else [])]) == 0
+    with Store(paths.store) as store:
+        deadline = time.monotonic() + 60
+        while launch.find_run(store, "hit").step < 6 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        worker = psutil.Process(launch.find_run(store, "hit").pid)
+        family = [worker, *worker.parent().children(recursive=True)]  # type: ignore[union-attr]
+        for process in {one.pid: one for one in family}.values():
+            process.kill()
+        while launch.effective_status(launch.find_run(store, "hit")).is_live:
+            time.sleep(0.05)
+    assert cli.run([*home, "resume", "hit"]) == 0, launch.log_tail(paths, "hit", 40)
+    assert "resuming from checkpoint-" in launch.log_tail(paths, "hit", 2000)
+    calm, hit = trained(paths.home, "calm"), trained(paths.home, "hit")
+    assert all(torch.equal(calm[key], hit[key]) for key in calm)
+    with Store(paths.store) as store:
+        assert store.curve("calm", "loss") == store.curve("hit", "loss")
 
 
 @pytest.mark.parametrize("method", ["kd", "dae"])

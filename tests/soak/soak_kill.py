@@ -1,0 +1,410 @@
+"""Fifty kills at random points over all that runs long: `python tests/soak/soak_kill.py`.
+
+Each part does some work undisturbed, then the same work killed again and again (SIGKILL, which
+nothing can catch), and compares: the store opens, nothing that was finished is lost or asked for
+twice, and the end is the very same. Real commands, real workers, tiny models. `--seed` chooses
+other moments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "bench"), str(TESTS / "judges")]
+
+from bench_app import Terminal, app_command
+from bench_files import write_mt_bench
+from conftest import make_llama
+
+from kdharness.harness import launch
+from kdharness.harness.durable import is_sealed
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus, RunStatus
+
+SERVER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from loopback import Loopback, a_judge
+import json
+log = open({log!r}, "a")
+def answer(body):
+    log.write(json.dumps(body["messages"][-1]["content"][-400:]) + "\\n")
+    log.flush()
+    return a_judge(body)
+with Loopback(answer, port={port}, delay=0.05) as server:
+    print("ready", flush=True)
+    time.sleep(3600)
+"""
+
+
+class Soak:
+    """Kills, counted by what was killed, and the homes they happened in."""
+
+    def __init__(self, place: Path, seed: int) -> None:
+        self.place, self.chance = place, random.Random(seed)
+        self.kills: dict[str, int] = {}
+        self.model = place / "teacher"
+        make_llama(self.model, seed=1, tie_word_embeddings=True, attention_dropout=0.1)
+
+    def command(self, home: Path, *args: str) -> list[str]:
+        return [*app_command(home), *args]
+
+    def run(self, home: Path, *args: str) -> str:
+        done = subprocess.run(self.command(home, *args), capture_output=True, text=True)
+        assert done.returncode == 0, (args, done.stderr[-2000:])
+        return done.stdout
+
+    def start(self, home: Path, *args: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command(home, *args), stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+
+    def kill(self, what: str, pid: int) -> bool:
+        """SIGKILL; whether there was still something to kill."""
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        self.kills[what] = self.kills.get(what, 0) + 1
+        return True
+
+    def whole(self, home: Path) -> None:
+        """The store opens and no page of it is wrong."""
+        with Store(home / "kdharness.db") as store:
+            assert store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def until(ready: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = ready()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise TimeoutError("it did not come to that")
+
+
+def status(home: Path, run: str) -> RunStatus:
+    with Store(home / "kdharness.db") as store:
+        return launch.effective_status(launch.find_run(store, run))
+
+
+def config(soak: Soak, name: str, **changes: Any) -> str:
+    values: dict[str, Any] = {
+        "method": "kd", "name": name, "teacher": str(soak.model),
+        "student": {"from": "teacher", "keep_layers": 2},
+        "data": {"train": {"path": "general:train", "limit": 60}, "max_length": 96,
+                 "heldout": [{"path": "general:validation", "limit": 4}]},
+        "trainer": {"learning_rate": 0.01, "max_steps": 200, "batch_size": 4, "device": "cpu",
+                    "accumulation": 2, "save_every": 3, "eval_every": 20, "best": "general_loss"},
+    }  # fmt: skip
+    path = soak.place / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**values, **changes}), "utf-8")
+    return str(path)
+
+
+# ---------------------------------------------------------------- training
+
+
+def training(soak: Soak, kills: int) -> None:
+    """Weights and curves of a run that was killed again and again are those of a calm one."""
+    home = soak.place / "training"
+    soak.run(home, "train", config(soak, "calm"))
+    soak.run(home, "train", config(soak, "hit"), "--detach")
+    done = 0
+    while done < kills and status(home, "hit").is_live:
+        with Store(home / "kdharness.db") as store:
+            before = launch.find_run(store, "hit")
+            if soak.chance.random() < 0.3:
+                time.sleep(soak.chance.uniform(0, 8))
+            else:
+                goal = before.step + soak.chance.randint(1, 12)
+                until(lambda: launch.find_run(store, "hit").step >= goal  # noqa: B023
+                      or not status(home, "hit").is_live)
+                time.sleep(soak.chance.uniform(0, 0.15))
+            pid = launch.find_run(store, "hit").pid
+        if pid is None or not soak.kill("training", pid):
+            break
+        done += 1
+        until(lambda: not status(home, "hit").is_live)
+        soak.whole(home)
+        if status(home, "hit") is RunStatus.FINISHED:
+            break
+        for folder in (home / "runs" / "hit").glob("checkpoint-*"):
+            if is_sealed(folder):
+                json.loads((folder / "trainer_state.json").read_text())
+        soak.run(home, "resume", "hit", "--detach")
+    until(lambda: status(home, "hit") is RunStatus.FINISHED, 600)
+    calm, hit = (home / "runs" / name / "final" / "model.safetensors" for name in ("calm", "hit"))
+    assert calm.read_bytes() == hit.read_bytes(), "the weights differ"
+    with Store(home / "kdharness.db") as store:
+        for curve in ("loss", "general_loss"):
+            assert store.curve("calm", curve) == store.curve("hit", curve), curve
+    assert done >= kills // 2, f"only {done} kills came before the end"
+
+
+def followers(soak: Soak, kills: int) -> None:
+    """Killing the command line or the app that watches a run leaves the run alone."""
+    home = soak.place / "followers"
+    trainer = {"learning_rate": 0.01, "max_steps": 30, "batch_size": 4, "device": "cpu"}
+    for number in range(kills):
+        name = f"run-{number}"
+        follower = soak.start(home, "train", config(soak, name, trainer=trainer))
+        until(lambda: (home / "kdharness.db").exists())
+        until(lambda: name in run_names(home))  # noqa: B023
+        until(lambda: status(home, name) is RunStatus.RUNNING)  # noqa: B023
+        app = Terminal(app_command(home))
+        app.wait_for(name.encode())
+        app.drain(soak.chance.uniform(0, 1))
+        assert soak.kill("command line", follower.pid) and follower.wait() == -signal.SIGKILL
+        assert status(home, name).is_live
+        app.close()
+        soak.kills["app"] = soak.kills.get("app", 0) + 1
+        until(lambda: status(home, name) is RunStatus.FINISHED)  # noqa: B023
+        soak.whole(home)
+
+
+def run_names(home: Path) -> set[str]:
+    with Store(home / "kdharness.db") as store:
+        return store.run_ids()
+
+
+# ---------------------------------------------------------------- caching
+
+
+def caching(soak: Soak, kills: int) -> None:
+    """A teacher cache that was killed while it was built holds the same numbers, once each."""
+    entries = []
+    for name, count in (("calm-cache", 0), ("hit-cache", kills)):
+        home = soak.place / name
+        teacher = {"model": str(soak.model), "cache": {"k": 32}}
+        data = {"train": {"path": "general:train", "limit": 600}, "max_length": 192}
+        file = config(soak, name, teacher=teacher, data=data,
+                      trainer={"max_steps": 4, "batch_size": 2, "device": "cpu",
+                               "attention_weight": 0.0})  # fmt: skip
+        for _ in range(count):
+            building = soak.start(home, "cache", "build", file)
+            grown = cache_bytes(home)
+            until(lambda: cache_bytes(home) > grown or building.poll() is not None)  # noqa: B023
+            time.sleep(soak.chance.uniform(0, 0.6))
+            if soak.kill("caching", building.pid):
+                building.wait()
+        soak.run(home, "cache", "build", file)
+        entries.append(cached(home))
+    assert entries[0].keys() == entries[1].keys() and len(entries[0]) > 100
+    for key, value in entries[0].items():
+        assert value == entries[1][key], "a cached row differs"
+
+
+def cache_bytes(home: Path) -> int:
+    return sum(path.stat().st_size for path in home.glob("cache/*/data-*.bin"))
+
+
+def cached(home: Path) -> dict[str, bytes]:
+    """key -> the bytes of its entry, for every whole entry of the one cache of a home."""
+    (folder,) = [path for path in (home / "cache").iterdir() if path.is_dir()]
+    note = json.loads((folder / "note.json").read_text())
+    position = int(note["k"]) * 8 + 4
+    found: dict[str, bytes] = {}
+    for index in folder.glob("index-*.jsonl"):
+        data = (folder / f"data-{index.stem.removeprefix('index-')}.bin").read_bytes()
+        for line in index.read_text().splitlines():
+            try:
+                key, offset, count = json.loads(line)
+            except ValueError:
+                continue
+            assert offset + count * position <= len(data), "an entry points past its data"
+            assert key not in found, "a row was computed twice though it was stored"
+            found[key] = data[offset : offset + count * position]
+    return found
+
+
+# ---------------------------------------------------------------- answers and verdicts
+
+
+def generating(soak: Soak, kills: int) -> None:
+    """Answers are made once; those of a killed evaluation are those of a calm one."""
+    texts = []
+    for name, count in (("calm-answers", 0), ("hit-answers", kills)):
+        home = soak.place / name
+        args = ["eval", "--ckpt", str(soak.model), "--bench", "shop", "--limit", "60",
+                "--batch-size", "2", "--max-new-tokens", "24", "--device", "cpu"]  # fmt: skip
+        for _ in range(count):
+            before = answers_of(home)
+            out = soak.run(home, *args, "--detach").split()[-1]
+            until(lambda: len(answers_of(home)) > len(before)  # noqa: B023
+                  or not status(home, out).is_live)  # noqa: B023
+            time.sleep(soak.chance.uniform(0, 0.4))
+            with Store(home / "kdharness.db") as store:
+                pid = launch.find_run(store, out).pid
+            if pid is not None and soak.kill("generating", pid):
+                until(lambda: not status(home, out).is_live)  # noqa: B023
+            soak.whole(home)
+            after = answers_of(home)
+            assert all(after[key] == value for key, value in before.items()), "made again"
+        soak.run(home, *args)
+        texts.append({key: text for key, (text, _) in answers_of(home).items()})
+    assert texts[0] == texts[1] and len(texts[0]) == 60
+
+
+def answers_of(home: Path) -> dict[tuple[str, int], tuple[str, float]]:
+    """(item, turn) -> (text, when it was made)."""
+    if not (home / "kdharness.db").exists():
+        return {}
+    with Store(home / "kdharness.db") as store:
+        rows = [answer for made in store.checkpoints() for answer in store.answers(made.id)]
+    return {(row.item, row.turn): (row.text, row.created) for row in rows}
+
+
+def judging(soak: Soak, kills: int, server_kills: int) -> None:
+    """No verdict is paid for twice but those on their way, whoever dies: worker or server."""
+    home, questions = soak.place / "judging", 4 * 12
+    write_mt_bench(home / "assets" / "mt-bench", per_category=12)
+    with Store(home / "kdharness.db") as store:
+        store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
+        store.add_answers(
+            Answer(id=f"{n}.{t}", checkpoint="a", bench="mt-bench", revision="", item=str(n),
+                   turn=t, text=f"<<{n}.{t}>>", finish=Finish.STOP, prompt_hash="", settings="",
+                   created=1.0)
+            for n in range(81, 81 + questions) for t in (1, 2)
+        )  # fmt: skip
+    log, port = soak.place / "asked.jsonl", free_port()
+    code = SERVER.format(tests=str(TESTS / "judges"), log=str(log), port=port)
+    server = serve(code)
+    args = ["eval", "--answers", "a", "--bench", "mt-bench", "--judge",
+            f"openai:judge-1@http://127.0.0.1:{port}/v1", "--concurrency", "2"]  # fmt: skip
+    victims = ["worker"] * kills + ["server"] * server_kills
+    soak.chance.shuffle(victims)
+    try:
+        for victim in victims:
+            have, asked = verdicts(home), len(calls(log))
+            run = soak.run(home, *args, "--detach").split()[-1]
+            until(lambda: len(calls(log)) > asked or not status(home, run).is_live)  # noqa: B023
+            time.sleep(soak.chance.uniform(0, 0.5))
+            if victim == "server":
+                assert soak.kill("judge server", server.pid)
+                server.wait()
+                time.sleep(soak.chance.uniform(0, 1))
+                server = serve(code)
+                time.sleep(0.5)
+            with Store(home / "kdharness.db") as store:
+                pid = launch.find_run(store, run).pid
+            if status(home, run).is_live and pid is not None and soak.kill("judging", pid):
+                until(lambda: not status(home, run).is_live)  # noqa: B023
+            soak.whole(home)
+            again = {mark(text) for text in calls(log)[asked:]} & have
+            assert not again, f"stored verdicts were asked for again: {again}"
+        soak.run(home, *args)
+    finally:
+        server.kill()
+        server.wait()
+    assert len(verdicts(home)) == 2 * questions
+    on_their_way = 2 * (len(victims) * 2)
+    assert len(calls(log)) <= 2 * questions + on_their_way, "more was asked than what was lost"
+
+
+def serve(code: str) -> subprocess.Popen[bytes]:
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+    return server
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def calls(log: Path) -> list[str]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def mark(text: str) -> tuple[str, int]:
+    item, turn = text.rsplit("<<", 1)[1].split(">>")[0].split(".")
+    return item, int(turn)
+
+
+def verdicts(home: Path) -> set[tuple[str, int]]:
+    with Store(home / "kdharness.db") as store:
+        return {(j.item, j.turn) for j in store.judgments() if j.status is JudgmentStatus.OK}
+
+
+# ---------------------------------------------------------------- exporting
+
+
+def exporting(soak: Soak, kills: int) -> None:
+    """A killed export or report leaves the old file or the new one, whole."""
+    home = soak.place / "judging"
+    report = soak.place / "report.html"
+    soak.run(home, "report", "--output", str(report))
+    for number in range(kills):
+        what = ("report", "export", "backup")[number % 3]
+        folder, copy = soak.place / f"export-{number}", soak.place / f"copy-{number}.db"
+        args = {
+            "report": ["report", "--output", str(report)],
+            "export": ["export", "fastchat", str(folder)],
+            "backup": ["store", "backup", str(copy)],
+        }[what]
+        export = soak.start(home, *args)
+        time.sleep(soak.chance.uniform(0.3, 1.8))
+        if soak.kill("exporting", export.pid):
+            export.wait()
+        text = report.read_text("utf-8")
+        assert text.rstrip().endswith("</html>")
+        for file in folder.rglob("*.jsonl"):
+            for line in file.read_text("utf-8").splitlines():
+                json.loads(line)
+        soak.whole(home)
+
+
+PARTS: dict[str, Callable[[Soak], None]] = {
+    "training": lambda soak: training(soak, 14),
+    "followers": lambda soak: followers(soak, 4),
+    "caching": lambda soak: caching(soak, 7),
+    "generating": lambda soak: generating(soak, 8),
+    "judging": lambda soak: judging(soak, 7, 4),
+    "exporting": lambda soak: exporting(soak, 6),
+}
+
+
+def test_killed_fifty_times() -> None:
+    """For `make soak`."""
+    assert main([]) == 0
+
+
+def main(words: list[str] | None = None) -> int:
+    """Kill, compare, count."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("parts", nargs="*", default=list(PARTS))
+    args = parser.parse_args(words)
+    with tempfile.TemporaryDirectory(prefix="kdharness-soak-") as scratch:
+        soak = Soak(Path(scratch), args.seed)
+        for name in args.parts:
+            began = time.monotonic()
+            PARTS[name](soak)
+            print(f"{name}: as undisturbed, {time.monotonic() - began:.0f} s", flush=True)
+    listed = ", ".join(f"{count} {what}" for what, count in soak.kills.items())
+    print(f"{sum(soak.kills.values())} kills: {listed}", flush=True)
+    if set(args.parts) == set(PARTS):
+        assert sum(soak.kills.values()) >= 50
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
