@@ -284,6 +284,12 @@ def _check_state(folder: Path) -> None:
     for path in sorted(folder.glob("*.bin")):
         if not _STATE_FILES.fullmatch(path.name):
             raise _state_damaged(folder, f"{path.name} is pickled, and never loaded")
+    for name, whose in (("global_step*", "DeepSpeed"), ("**/.metadata", "torch's sharded state")):
+        if any(folder.glob(name)):
+            raise _state_damaged(
+                folder, f"what {whose} saves is pickled, and never loaded; FSDP2 with "
+                "fsdp_state_dict_type: FULL_STATE_DICT can be resumed",
+            )  # fmt: skip
     try:
         check_folder(folder)
     except ModelError as error:

@@ -161,3 +161,18 @@ def test_a_list_of_files_that_is_none_seals_nothing(tmp_path: Path) -> None:
         (tmp_path / SEAL).write_bytes(raw)
         assert not is_sealed(tmp_path)
     assert issubclass(RunError, KDHarnessError)
+
+
+@pytest.mark.parametrize("path", ["global_step7/mp_rank_00_model_states.pt",
+                                  "pytorch_model_fsdp_0/.metadata"])  # fmt: skip
+def test_what_other_engines_pickle_is_refused(path: str, tmp_path: Path) -> None:
+    """DeepSpeed's state and torch's sharded metadata are unpickled by those who read them."""
+    from kdharness.trainers.loop import _check_state
+
+    marker = tmp_path / "ran"
+    victim = tmp_path / "checkpoint-7" / path
+    victim.parent.mkdir(parents=True)
+    bomb(victim, marker)
+    with pytest.raises(RunError, match="pickled, and never loaded"):
+        _check_state(tmp_path / "checkpoint-7")
+    assert not marker.exists()
