@@ -80,6 +80,7 @@ class HarnessApp(Actions):
         first: Sequence[Run] | None = None,
     ) -> None:  # fmt: skip
         self.paths = paths
+        self.home = paths.home
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
         # Under NO_COLOR nothing but the terminal's own colours may be used.
@@ -255,7 +256,7 @@ def run_app(paths: Paths) -> None:
     """Open the app on a home; returns when it is closed.
 
     Raises:
-        RunError: the store cannot be opened.
+        KDHarnessError: the store cannot be opened, or failed under the app.
     """
     # Exported by some shells, they would hide every later change of the terminal's size.
     for name in ("COLUMNS", "LINES"):
@@ -263,5 +264,7 @@ def run_app(paths: Paths) -> None:
     # What does not fit on the screen can wait until after the first paint.
     app = HarnessApp(paths, first=first_page(paths, shutil.get_terminal_size().lines))
     app.run()
+    if app.trouble is not None:
+        raise app.trouble
     if app.return_code:
         sys.exit(app.return_code)

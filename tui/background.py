@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from rich.text import Text
 from textual.app import App
 
 from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.mending import mendable
+from kdharness.harness.secrets import redact
 
 Work = Callable[[], Any]
 Done = Callable[[Any], Any]
@@ -25,9 +30,26 @@ class Background(App[None]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.home = Path()
+        self.trouble: KDHarnessError | None = None
         self._working = 0
         self._reading: set[str] = set()
         self._waiting: dict[str, tuple[Work, Done]] = {}
+
+    def _handle_exception(self, error: Exception) -> None:
+        """What the user can mend ends the app in words; a fault of ours in a traceback."""
+        self.trouble = mendable(error, self.home)
+        if self.trouble is None:
+            super()._handle_exception(error)
+        else:
+            self.exit(return_code=self.trouble.exit_code)
+
+    def _fatal_error(self) -> None:
+        """A plain traceback: Textual's own shows the values of variables, keys among them."""
+        self.bell()
+        text = redact(traceback.format_exc(), shapes=True)
+        self._exit_renderables.append(Text(text.rstrip()))
+        self._close_messages_no_wait()
 
     @property
     def busy(self) -> bool:

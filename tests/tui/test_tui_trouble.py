@@ -1,0 +1,70 @@
+"""How the app ends when the store cannot be used, or when a fault of ours meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import pytest
+
+from kdharness.harness.errors import StoreError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.tui.app import HarnessApp
+
+
+def newer(paths: Paths) -> None:
+    Store(paths.store).close()
+    connection = sqlite3.connect(paths.store)
+    connection.execute(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
+        "VALUES ('kdharness', 'm999_later', '2030')"
+    )
+    connection.commit()
+    connection.close()
+
+
+async def test_a_newer_store_ends_the_app_in_words(paths: Paths) -> None:
+    newer(paths)
+    app = HarnessApp(paths)
+    async with app.run_test(size=(80, 24)):
+        for _ in range(500):
+            if app.trouble is not None:
+                break
+            await asyncio.sleep(0.02)
+    assert isinstance(app.trouble, StoreError) and app.return_code == 1
+    assert "m999_later" in str(app.trouble) and "upgrade" in str(app.trouble)
+
+
+async def test_a_store_that_is_damaged_under_the_app_ends_it_in_words(paths: Paths) -> None:
+    Store(paths.store).close()
+    app = HarnessApp(paths)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.5)
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorname = "SQLITE_CORRUPT"
+        app._handle_exception(error)
+        await pilot.pause()
+    assert isinstance(app.trouble, StoreError) and "salvage" in str(app.trouble)
+
+
+async def test_a_crash_shows_no_key(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "planted-key-0123456789"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ValueError, match="planted"):
+        await crash(HarnessApp(paths), key)
+    shown = capsys.readouterr().err
+    assert "ValueError: no luck with ***" in shown and key not in shown
+
+
+async def crash(app: HarnessApp, key: str) -> None:
+    """Meet a fault of ours whose words, and whose variables, hold a key."""
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.2)
+        try:
+            raise ValueError(f"no luck with {key}")
+        except ValueError as error:
+            app._handle_exception(error)
+        await pilot.pause()
