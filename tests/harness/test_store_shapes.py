@@ -103,7 +103,7 @@ def test_killed_while_it_is_brought_up_to_date(tmp_path: Path) -> None:
     fill_judgments(path, 20_000)
     template = path.read_bytes()
     reached = set()
-    for _ in range(8):
+    for _ in range(5):
         path.write_bytes(template)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

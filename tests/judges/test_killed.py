@@ -33,7 +33,7 @@ with Store(paths.store) as store:
     evaluate.run(EvalConfig.model_validate_json(sys.argv[2]), paths, store, SilentReporter())
 """
 QUESTIONS = 4 * 40
-KILLS = 20
+KILLS = 10
 
 
 def stored(paths: Paths) -> set[tuple[str, int]]:
@@ -43,7 +43,7 @@ def stored(paths: Paths) -> set[tuple[str, int]]:
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(paths: Paths) -> None:
+def test_killed_ten_times(paths: Paths) -> None:
     write_mt_bench(paths.home / "assets" / "mt-bench", per_category=40)
     with Store(paths.store) as store:
         store.add_checkpoint(
