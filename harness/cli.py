@@ -54,6 +54,20 @@ class LazyGroup(click.Group):
         """The commands in the order of the story, not of the alphabet."""
         return list(COMMANDS)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """What the machine did to us is raised like any other error that a user can mend."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            from kdharness.harness.mending import mendable
+
+            found = mendable(error, (ctx.obj or find_paths()).home)
+            if found is None or found is error:
+                raise
+            raise found from error
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module."""
         if cmd_name not in COMMANDS:
@@ -112,21 +126,6 @@ def run(args: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except Exception as error:
-        # What the machine did to us is told like any other error that a user can mend.
-        found = _mendable(error, args)
-        if found is None:
-            raise
-        click.echo(f"error: {redact(str(found), shapes=True)}", err=True)
-        return found.exit_code
-
-
-def _mendable(error: Exception, args: list[str] | None) -> KDHarnessError | None:
-    from kdharness.harness.mending import mendable
-
-    given = list(sys.argv[1:] if args is None else args)
-    home = given[given.index("--home") + 1] if "--home" in given[:-1] else None
-    return mendable(error, find_paths(home).home)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from kdharness.harness import assets, launch, mounts
 from kdharness.harness.config_eval import load_settings
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.findings import Finding, broken, fine, note
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, nearest
 from kdharness.harness.types import Run, RunStatus
 
 GIB = 2**30
@@ -39,13 +39,6 @@ def look(paths: Paths) -> list[Finding]:
         home(paths), disk(paths), file_system(paths), store(paths), *runs(paths),
         settings(paths), *asset_folder(paths), *asset_files(paths),
     ]  # fmt: skip
-
-
-def nearest(place: Path) -> Path:
-    """The place itself, or the closest folder above it that exists."""
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return place
 
 
 def writable(place: Path) -> str:
@@ -153,10 +146,10 @@ def store(paths: Paths) -> Finding:
 
 def _shape(applied: list[str]) -> Finding | None:
     """A store of another version."""
-    from kdharness.harness.migrations import migrations
+    from kdharness.harness.migrations import migrations, unknown_steps
 
     known = [migration.name for migration in migrations._migrations]
-    newer = [name for name in applied if name not in known]
+    newer = unknown_steps(applied)
     if newer:
         return broken("store", f"a newer version of kdharness wrote it (step {newer[-1]})",
                       "pip install --upgrade kdharness, or choose another --home")

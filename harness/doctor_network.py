@@ -20,11 +20,9 @@ from kdharness.harness.doctor_home import writable
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.findings import Finding, broken, fine, note
 from kdharness.harness.paths import Paths
-from kdharness.harness.secrets import redact
+from kdharness.harness.secrets import find_key, redact
 
 SECONDS = 3.0
-KEYS = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY")
-"""In the order in which a judge's client takes them."""
 SET_KEY = "export OPENAI_API_KEY=… (or KDHARNESS_JUDGE_API_KEY=…)"
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 YES = frozenset({"1", "ON", "YES", "TRUE"})
@@ -89,7 +87,7 @@ def judge(text: str, *, online: bool) -> list[Finding]:
     if spec.kind == "local":
         return [_local(check, spec)]
     url = spec.url or os.environ.get("OPENAI_BASE_URL", "").rstrip("/")
-    key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
+    key = find_key() or ""
     if not url and not key:
         return [broken(check, "no key", SET_KEY)]
     if key != key.strip() or not key.isascii():

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdharness.harness.errors import KDHarnessError, RunError, StoreError
+from kdharness.harness.paths import nearest
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122",
@@ -143,9 +144,7 @@ def _disk_full(home: Path, error: BaseException) -> RunError:
 
 
 def _free(place: Path) -> int:
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(nearest(place)).free
 
 
 def _cramped(path: Path) -> bool:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kdharness.harness.light_sqlite import Database, Migrations
 
 migrations = Migrations("kdharness")
+
+
+def unknown_steps(applied: Iterable[str]) -> list[str]:
+    """Those of a store's steps that a newer version made."""
+    known = {migration.name for migration in migrations._migrations}
+    return [name for name in applied if name not in known]
 
 
 @migrations()

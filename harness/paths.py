@@ -84,6 +84,13 @@ def exists(path: Path, *, folder: bool | None = None) -> bool:
         return False
 
 
+def nearest(place: Path) -> Path:
+    """The place itself, or the closest folder above it that exists."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
+
+
 def find_paths(home: str | os.PathLike[str] | None = None) -> Paths:
     """The home that was asked for, by option, environment or platform default."""
     chosen = home or os.environ.get("KDHARNESS_HOME") or platformdirs.user_data_dir("kdharness")

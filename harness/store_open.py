@@ -11,7 +11,7 @@ from urllib.parse import quote
 from kdharness.harness.errors import StoreError
 from kdharness.harness.light_sqlite import Database
 from kdharness.harness.mending import store_troubles
-from kdharness.harness.migrations import migrations
+from kdharness.harness.migrations import migrations, unknown_steps
 from kdharness.harness.mounts import is_network
 
 _MODES = frozenset({"wal", "delete", "truncate", "persist", "memory"})
@@ -77,8 +77,7 @@ def _set_journal(connection: sqlite3.Connection, wanted: str) -> None:
 
 def refuse_newer(db: Database, path: Path) -> None:
     """Raise StoreError when a newer version has changed the store's shape; nothing is touched."""
-    known = {migration.name for migration in migrations._migrations}
-    newer = [step.name for step in migrations.applied(db) if step.name not in known]
+    newer = unknown_steps(step.name for step in migrations.applied(db))
     if newer:
         raise StoreError(
             f"a newer version of kdharness wrote this store (it has the step {newer[-1]})",

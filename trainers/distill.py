@@ -133,6 +133,15 @@ class Method:
     attention_block: int = 64
 
 
+def step_folders(folder: Path) -> list[Path]:
+    """A run's step checkpoints, whole or not, oldest first."""
+    prefix = "checkpoint-"
+    found = [
+        path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()
+    ]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(prefix)))
+
+
 class DistillTrainer(Trainer):
     """transformers' loop with planned batches, routed teachers and the fused loss."""
 
@@ -270,8 +279,8 @@ class DistillTrainer(Trainer):
         # Curves up to here must be in the store before a resume can begin behind them.
         self.say(f"saving step {self.state.global_step}")
         seal(step)
-        steps = [path for path in step.parent.glob("checkpoint-*") if path.name[11:].isdigit()]
-        whole = sorted(filter(is_sealed, steps), key=lambda path: int(path.name[11:]))
+        steps = step_folders(step.parent)
+        whole = [path for path in steps if is_sealed(path)]
         for path in set(steps) - set(whole[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)
 

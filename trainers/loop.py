@@ -23,7 +23,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.weights import check_folder
 from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import load_chats, set_chat_template
-from kdharness.trainers.distill import DistillTrainer, Method
+from kdharness.trainers.distill import DistillTrainer, Method, step_folders
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.setting import Setting, TrainConfig
 from kdharness.trainers.student import make_student
@@ -261,12 +261,7 @@ def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Wat
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; a process can die half-way through."""
-    found = []
-    for path in folder.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and is_sealed(path):
-            found.append((int(number), path))
-    return max(found)[1] if found else None
+    return next((path for path in reversed(step_folders(folder)) if is_sealed(path)), None)
 
 
 # What transformers writes and never reads, and what accelerate reads, with `weights_only`, where a
