@@ -30,7 +30,6 @@ from urllib.parse import urlparse
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.reading import read_json_object
 
 Say = Callable[[str], None]
 
@@ -280,44 +279,3 @@ def _unpack(archive: zipfile.ZipFile, spec: AssetFile, path: Path) -> None:
         while left and (part := source.read(min(left, 1 << 20))):
             sink.write(part)
             left -= len(part)
-
-
-# ---------------------------------------------------------------- what a checkpoint is
-
-
-def fingerprint(folder: str | os.PathLike[str]) -> str:
-    """The identity of a model folder: its weights' headers and samples of their bytes.
-
-    Reads at most 17 × 64 KiB a weight file, so that a 90 GB checkpoint takes milliseconds; a
-    training step changes every one of those samples. Config and adapter config are part of it,
-    file names of the folder are not.
-
-    Raises:
-        AssetError: no safetensors weights in the folder.
-    """
-    root = Path(folder)
-    weights = sorted(path for path in root.glob("*.safetensors") if path.is_file())
-    if not weights:
-        raise AssetError(f"no safetensors weights in {root}")
-    total = hashlib.sha256()
-    for name in ("config.json", "adapter_config.json"):
-        path = root / name
-        if path.exists():
-            total.update(_stable_config(path))
-    block = 64 * 1024
-    for path in weights:
-        size = path.stat().st_size
-        total.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as stream:
-            for index in range(17):
-                stream.seek(max(0, min(size * index // 16, size - block)))
-                total.update(stream.read(block))
-    return total.hexdigest()[:20]
-
-
-def _stable_config(path: Path) -> bytes:
-    """A model config without what saving changes from place to place."""
-    config = read_json_object(path, path.name, AssetError)
-    for key in ("_name_or_path", "transformers_version", "base_model_name_or_path"):
-        config.pop(key, None)
-    return json.dumps(config, sort_keys=True).encode()

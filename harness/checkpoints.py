@@ -1,48 +1,236 @@
-"""A model by any of its names, as a checkpoint that lineage can point at."""
+"""A model by any of its names, as the checkpoint that scores and lineage belong to.
+
+A checkpoint is what a folder holds, not where it is: the same weights with the same interface are
+the same checkpoint wherever they are found. A name stands for what its folder holds *now*. Where
+that has changed, the earlier checkpoint keeps its answers and scores under `NAME@old`.
+"""
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from kdharness.harness.assets import fingerprint
-from kdharness.harness.models import resolve_model
-from kdharness.harness.paths import Paths
+from kdharness.harness.adoption import adopt
+from kdharness.harness.hub import short_name, split_hub_name
+from kdharness.harness.identity import ModelIdentity, Progress
+from kdharness.harness.paths import Paths, exists
+from kdharness.harness.resolve import identity_of, resolve_model
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, digest
+from kdharness.harness.types import Checkpoint, Method, Reporter, Run
 
-_GENERIC = frozenset({"final", "checkpoint", "model", "best", "last", "hf"})
+GENERIC = frozenset({"final", "checkpoint", "model", "best", "last", "hf"})
+SHOWN_BYTES = 2**30
+Say = Callable[[str], None]
 
 
 def model_name(source: str, folder: Path) -> str:
     """What a person would call a model: the asset's name, else its folder's."""
     if "/" not in source and not source.startswith("."):
         return source
-    if folder.name in _GENERIC or folder.name.startswith("checkpoint-"):
+    if folder.name in GENERIC or folder.name.startswith("checkpoint-"):
         return f"{folder.parent.name}/{folder.name}"
     return folder.name
 
 
-def model_checkpoint(paths: Paths, source: str) -> Checkpoint:
-    """The stored checkpoint of a model; a model not seen before is stored as method `model`.
+def find_model(
+    source: str,
+    paths: Paths,
+    store: Store,
+    *,
+    progress: Progress | None = None,
+    say: Say = lambda _: None,
+) -> tuple[Checkpoint, str]:
+    """The checkpoint a source names, and where it is loaded from.
+
+    A model that was not seen before is stored as method `model`.
+
+    Args:
+        source: a folder, an asset, a stored checkpoint's or run's name, or a hub id.
+        progress: told how many bytes of weights were read.
+        say: told when a name has come to stand for something else.
+
+    Returns:
+        (checkpoint, folder or `org/name@commit`); the second is empty where its answers were made
+        elsewhere.
 
     Raises:
-        ModelError, AssetError: nothing of that name.
+        ModelError, AssetError: nothing of that name, or weights that cannot be read.
+    """
+    known = store.checkpoint(source)
+    if known is not None and not known.path:
+        return known, ""
+    run = _unlike_its_checkpoint(source, known, paths, store)
+    found = str((paths.runs / run.id / "final").resolve()) if run else resolve_model(source, paths)
+    identity = identity_of(found, paths, store, progress)
+    checkpoint = store.checkpoint(identity.id)
+    if checkpoint is not None and checkpoint.id == identity.id:
+        there = bool(checkpoint.path) and exists(Path(checkpoint.path), folder=True)
+        if not there and checkpoint.path != found:
+            checkpoint = _settle(checkpoint, found, store)
+        return checkpoint, found
+    here = next((c for c in store.checkpoints() if c.path == found), None)
+    if here is not None and not here.weights and adopt(here, identity, paths, store):
+        adopted = store.checkpoint(identity.id)
+        assert adopted is not None
+        return adopted, found
+    if run is not None:
+        return _add_run(run, found, identity, store), found
+    return _add(source, found, identity, known, here, store, say), found
+
+
+def _unlike_its_checkpoint(
+    source: str, known: Checkpoint | None, paths: Paths, store: Store
+) -> Run | None:
+    """A run whose name leads to another run's checkpoint, with weights of its own.
+
+    Older versions took two runs for one where samples of their weights agreed.
+    """
+    if known is None or known.name == source or known.run == source:
+        return None
+    run = store.run(source)
+    return run if run is not None and exists(paths.runs / source / "final", folder=True) else None
+
+
+def _add_run(run: Run, found: str, identity: ModelIdentity, store: Store) -> Checkpoint:
+    made = store.add_checkpoint(
+        Checkpoint(
+            id=identity.id, name=run.id, method=run.method, path=found, created=time.time(),
+            run=run.id, step=run.step, config_hash=run.config_hash, weights=identity.weights,
+            interface=identity.interface,
+        )
+    )  # fmt: skip
+    store.update_run(run.id, checkpoint=made.name)
+    return made
+
+
+def _settle(checkpoint: Checkpoint, found: str, store: Store) -> Checkpoint:
+    """Its folder has moved, or has become again what it was before it was changed."""
+    plain = re.sub(r"@old(-\d+)?$", "", checkpoint.name)
+    holder = store.checkpoint(plain)
+    if plain != checkpoint.name and holder is not None and holder.path == found:
+        store.swap_checkpoints(holder, checkpoint)
+    else:
+        store.set_checkpoint_path(checkpoint.id, found)
+    return store.checkpoint(checkpoint.id) or checkpoint
+
+
+def _add(
+    source: str,
+    found: str,
+    identity: ModelIdentity,
+    known: Checkpoint | None,
+    here: Checkpoint | None,
+    store: Store,
+    say: Say,
+) -> Checkpoint:
+    """Store what was not seen before; what its folder or hub name held earlier makes room."""
+    new = Checkpoint(
+        id=identity.id, name=_name_for(source, found, known), method=Method.MODEL.value,
+        path=found, created=time.time(), weights=identity.weights, interface=identity.interface,
+    )  # fmt: skip
+    old = here or _earlier_commit(new, store)
+    if old is not None:
+        kept = _old_name(old, store)
+        store.rename_checkpoint(old, kept, path=old.path if split_hub_name(old.path) else "")
+        what = (
+            "its tokenizer, chat template or generation config changed"
+            if old.weights == identity.weights
+            else "it holds other weights than before"
+        )
+        say(
+            f"{old.name}: {what} since it was scored; its earlier answers and scores are kept "
+            f"as {kept}"
+        )
+        new = replace(
+            new, name=old.name, method=old.method, run=old.run, step=old.step,
+            parents=old.parents, config_hash=old.config_hash, info=old.info,
+        )  # fmt: skip
+    return store.add_checkpoint(new)
+
+
+def _name_for(source: str, found: str, known: Checkpoint | None) -> str:
+    named = split_hub_name(found)
+    if named is None or exists(Path(found), folder=True):
+        return known.name if known is not None else model_name(source, Path(found))
+    # Whoever names a revision means that revision, and sees it.
+    return short_name(found) if "@" in source else named[0]
+
+
+def _earlier_commit(new: Checkpoint, store: Store) -> Checkpoint | None:
+    """The stored checkpoint of a hub model's plain name, where the hub has moved on."""
+    holder = store.checkpoint(new.name)
+    if holder is None or holder.name != new.name or not split_hub_name(new.path):
+        return None
+    return holder if split_hub_name(holder.path) else None
+
+
+def _old_name(old: Checkpoint, store: Store) -> str:
+    named = split_hub_name(old.path)
+    if named is not None and named[1] and not exists(Path(old.path), folder=True):
+        return store.free_name(short_name(old.path))
+    return store.free_name(f"{old.name}@old")
+
+
+def model_checkpoint(paths: Paths, source: str, *, reporter: Reporter | None = None) -> Checkpoint:
+    """The stored checkpoint of a model, for lineage; see `find_model`.
+
+    Raises:
+        ModelError, AssetError: nothing of that name, or weights that cannot be read.
     """
     with Store(paths.store) as store:
-        known = store.checkpoint(source)
-        if known is not None and not known.path:
-            return known
-        found = resolve_model(source, paths)
-        if Path(found).is_dir():
-            identity, path = fingerprint(found), str(Path(found).resolve())
-            name = known.name if known else model_name(source, Path(found))
-        else:
-            identity, path, name = digest("hub", found), found, found
-        if known is not None and known.id == identity:
-            return known
+        return find_model(source, paths, store, **told(reporter, source))[0]
+
+
+def add_made(
+    paths: Paths,
+    folder: Path,
+    *,
+    name: str,
+    method: str,
+    parents: Mapping[str, str],
+    info: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+    **more: Any,
+) -> Checkpoint:
+    """Store a checkpoint of a folder that was made here; the stored one where it holds the same.
+
+    Args:
+        more: further fields of `Checkpoint`, such as run, step and config_hash.
+
+    Raises:
+        ModelError: weights that cannot be read.
+    """
+    found = str(folder)
+    with Store(paths.store) as store:
+        progress = told(reporter, name).get("progress")
+        identity = identity_of(found, paths, store, progress)
         return store.add_checkpoint(
             Checkpoint(
-                id=identity, name=name, method=Method.MODEL.value, path=path, created=time.time()
+                id=identity.id, name=name, method=method, path=found, created=time.time(),
+                parents=dict(parents), info=dict(info or {}), weights=identity.weights,
+                interface=identity.interface, **more,
             )
-        )
+        )  # fmt: skip
+
+
+def told(reporter: Reporter | None, source: str) -> dict[str, Any]:
+    """`progress` and `say` of `find_model`, for a reporter; small models are not worth a stage."""
+    if reporter is None:
+        return {}
+    began = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal began
+        if total < SHOWN_BYTES:
+            return
+        if not began:
+            began = True
+            reporter.stage(f"reading the weights of {source}, MiB", total >> 20)
+        reporter.advance(done >> 20)
+        reporter.check()
+
+    return {"progress": progress, "say": lambda text: reporter.say(text, kind="identity")}

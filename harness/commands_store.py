@@ -1,4 +1,4 @@
-"""Commands that look after the store: check, vacuum, backup, prune, archive, merge, salvage."""
+"""Commands on the store: check, vacuum, backup, prune, archive, merge, rehash, salvage."""
 
 from __future__ import annotations
 
@@ -115,6 +115,25 @@ def merge_command(paths: Paths, homes: tuple[str, ...], files: bool) -> None:
             source = place / "kdharness.db" if place.is_dir() else place
             counts = merge(store, source, home=paths.home, files=files)
             click.echo(f"{home}: {_counted(counts)}", err=True)
+
+
+@store_group.command("rehash")
+@format_option
+@click.pass_obj
+def rehash_command(paths: Paths, form: str) -> None:
+    """Identify checkpoints that an older version knew by samples of their weights.
+
+    Each is also identified when it is next used. One whose folder is gone or has changed since it
+    was scored keeps its old identity, its answers and its scores.
+    """
+    from kdharness.harness.adoption import adopt_all
+    from kdharness.harness.store import Store
+
+    with Store(paths.store) as store:
+        rows = [{"checkpoint": name, "result": what} for name, what in adopt_all(paths, store)]
+    print_table(rows, ["checkpoint", "result"], form)
+    if not rows:
+        click.echo("every checkpoint is identified by every byte of its weights", err=True)
 
 
 @store_group.command("salvage")

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from kdharness.harness import answering, judging
-from kdharness.harness.assets import fingerprint
+from kdharness.harness.checkpoints import find_model, told
 from kdharness.harness.config_eval import EvalConfig, default_judges, in_shard
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.models import resolve_model
 from kdharness.harness.oddities import note_oddities
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, Reporter, digest
+from kdharness.harness.types import Checkpoint, Reporter
 
 HOW_TO_JUDGE = (
     "name a judge with --judge openai:MODEL, openai:MODEL@URL or local:PATH, "
@@ -88,7 +86,7 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     job = Evaluation(config, paths, store, reporter)
     judges = config.judge or default_judges(paths)
     benches = load_benches(config, paths)
-    subjects = find_subjects(config, paths, store)
+    subjects = find_subjects(config, paths, store, reporter)
     panel = judging.open_judges(job, judges, benches) if any(map(asks_judge, benches)) else []
     try:
         baselines = find_baselines(job, benches, subjects)
@@ -132,9 +130,13 @@ def load_benches(config: EvalConfig, paths: Paths) -> list[Any]:
 # ---------------------------------------------------------------- who is scored
 
 
-def find_subjects(config: EvalConfig, paths: Paths, store: Store) -> list[Subject]:
+def find_subjects(
+    config: EvalConfig, paths: Paths, store: Store, reporter: Reporter | None = None
+) -> list[Subject]:
     """The checkpoints of a config, each once, known to the store."""
-    subjects = [find_checkpoint(source, paths, store) for source in config.checkpoints]
+    subjects = [
+        find_checkpoint(source, paths, store, reporter) for source in config.checkpoints
+    ]
     for name in config.imported:
         known = store.checkpoint(name)
         if known is None:
@@ -148,32 +150,12 @@ def find_subjects(config: EvalConfig, paths: Paths, store: Store) -> list[Subjec
     return list({subject.checkpoint.id: subject for subject in subjects}.values())
 
 
-def find_checkpoint(source: str, paths: Paths, store: Store) -> Subject:
+def find_checkpoint(
+    source: str, paths: Paths, store: Store, reporter: Reporter | None = None
+) -> Subject:
     """A stored checkpoint, or a new one for a folder, an asset or a hub id."""
-    known = store.checkpoint(source)
-    if known is not None and not known.path:
-        return Subject(known, "")
-    found = resolve_model(source, paths)
-    if Path(found).is_dir():
-        identity = fingerprint(found)
-        name = known.name if known else _name_of(source, Path(found))
-        path = str(Path(found).resolve())
-    else:
-        identity, name, path = digest("hub", found), found, found
-    if known is not None and known.id == identity:
-        return Subject(known, found)
-    checkpoint = Checkpoint(
-        id=identity, name=name, method=Method.MODEL.value, path=path, created=judging.now()
-    )
-    return Subject(store.add_checkpoint(checkpoint), found)
-
-
-def _name_of(source: str, folder: Path) -> str:
-    """What a person would call a model: the asset's name, else its folder's."""
-    if "/" not in source and not source.startswith("."):
-        return source
-    generic = folder.name in {"final", "checkpoint", "model", "best", "last"}
-    return f"{folder.parent.name}/{folder.name}" if generic else folder.name
+    checkpoint, found = find_model(source, paths, store, **told(reporter, source))
+    return Subject(checkpoint, found)
 
 
 def find_baselines(
@@ -181,7 +163,7 @@ def find_baselines(
 ) -> list[Subject]:
     """The other sides of pairwise judging that are not among the subjects themselves."""
     for name in {b.pairwise_with for b in benches} - {"", "all"}:
-        job.sides[name] = find_checkpoint(name, job.paths, job.store)
+        job.sides[name] = find_checkpoint(name, job.paths, job.store, job.reporter)
     have = {s.checkpoint.id for s in subjects}
     others = {side.checkpoint.id: side for side in job.sides.values()}
     return [side for key, side in others.items() if key not in have]
@@ -224,7 +206,9 @@ def _weigh(job: Evaluation, subject: Subject, bench: Any) -> None:
     """Held-out losses of one checkpoint, and agreement with the teacher where one is named."""
     teacher = ""
     if bench.teacher:
-        teacher = find_checkpoint(bench.teacher, job.paths, job.store).checkpoint.id
+        teacher = find_checkpoint(
+            bench.teacher, job.paths, job.store, job.reporter
+        ).checkpoint.id
     known = {
         j.id
         for j in job.store.judgments(subject.checkpoint.id, bench.label, "exact", bench.revision)

@@ -213,10 +213,11 @@ def not_stored(
     for call in calls:
         if longest is not None:
             call = replace(call, max_tokens=min(call.max_tokens, longest))
-        key = digest(engine.name, call.temperature, call.max_tokens, call.top_logprobs,
-                     list(call.messages))  # fmt: skip
+        key, *older = call_keys(engine, call)
         ask = Ask(checkpoint, bench, call, _identity(bench, call, key), key)
-        known = by_id.get(ask.id)
+        known = by_id.get(ask.id) or _of_same_judge(
+            engine, [by_id.get(_identity(bench, call, old)) for old in older]
+        )
         settled = bench.settled(call)
         if known is not None and not _again(job, engine, known):
             continue
@@ -227,6 +228,21 @@ def not_stored(
         else:
             asks.append(ask)
     return asks, ready
+
+
+def call_keys(engine: Engine, call: JudgeCall) -> list[str]:
+    """What a call to a judge is: its key, and the one that older versions gave it.
+
+    They knew a local judge by its name alone, whatever its folder held.
+    """
+    asked = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
+    plain = digest(*asked)
+    return [digest(*asked, engine.identity), plain] if engine.identity else [plain]
+
+
+def _of_same_judge(engine: Engine, known: Sequence[Judgment | None]) -> Judgment | None:
+    """A verdict under an older key, if the judge's files have not been written since."""
+    return next((j for j in known if j is not None and j.created >= engine.unchanged_since), None)
 
 
 def _identity(bench: Any, call: JudgeCall, key: str) -> str:

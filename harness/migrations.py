@@ -144,3 +144,19 @@ def m005_groups_of_old(db: Database) -> None:
         INSERT OR IGNORE INTO judgment_groups (checkpoint, bench, revision, judge, changes)
         SELECT checkpoint, bench, revision, judge, COUNT(*) FROM judgments
         GROUP BY checkpoint, bench, revision, judge""")
+
+
+@migrations()
+def m006_identities(db: Database) -> None:
+    """Room for what identifies a checkpoint: its weights and its interface, byte by byte.
+
+    Until then `id` was a hash of samples, which two different models could share. Rows keep their
+    old id until their folder has been read (`harness.adoption`). `file_digests` remembers what
+    files were found to hold, so that an unchanged one is not read again.
+    """
+    for name in ("weights", "interface"):
+        db.execute(f"ALTER TABLE checkpoints ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+    db.execute("CREATE INDEX checkpoints_weights ON checkpoints(weights)")
+    db.execute("""
+        CREATE TABLE file_digests (
+            path TEXT PRIMARY KEY, stamp TEXT NOT NULL, digests TEXT NOT NULL) WITHOUT ROWID""")

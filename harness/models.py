@@ -1,127 +1,20 @@
-"""Models and tokenizers: found by name, loaded through transformers, safetensors only.
+"""Models and tokenizers, loaded through transformers and peft, safetensors only.
 
-A source is, in this order: a local folder, a stored checkpoint's name, a pulled model asset, or
-a hub id. torch and transformers are imported inside the functions.
+torch and transformers are imported inside the functions.
 """
 
 from __future__ import annotations
 
-import re
-import shutil
-import tempfile
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness import assets
-from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import KDHarnessError, ModelError
-from kdharness.harness.gguf_header import check_gguf
-from kdharness.harness.paths import Paths, exists, local_path
-from kdharness.harness.reading import read_json_object
-from kdharness.harness.secrets import redact
-from kdharness.harness.store import Store
-from kdharness.harness.weights import check_config, check_folder
-
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-
-
-def resolve_model(source: str, paths: Paths) -> str:
-    """What `from_pretrained` should be given for `source`.
-
-    Raises:
-        ModelError: nothing of that name, with what was tried.
-        AssetError: a model asset that has not been pulled.
-    """
-    folder = local_path(source)
-    if exists(folder, folder=True):
-        if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
-            raise ModelError(
-                f"{folder} holds no model (no config.json)",
-                hint="give the folder that save_pretrained wrote",
-            )
-        return str(folder.resolve())
-    if source in assets.manifest():
-        return str(_converted(source, paths))
-    if paths.store.exists():
-        with Store(paths.store) as store:
-            checkpoint = store.checkpoint(source)
-        if checkpoint is not None and checkpoint.path:
-            if exists(Path(checkpoint.path), folder=True) or _HUB_ID.match(checkpoint.path):
-                return checkpoint.path
-            raise ModelError(f"checkpoint {source} is stored, but its folder is gone",
-                             where=checkpoint.path)
-    if _HUB_ID.match(source) and not source.startswith("."):
-        return source
-    raise ModelError(
-        f"no model named {source[:200]!r}",
-        hint="give a local folder, a checkpoint's name (kdharness leaderboard), "
-        "an asset (kdharness data list) or a hub id such as org/name",
-    )
-
-
-def _converted(asset: str, paths: Paths) -> Path:
-    """The safetensors folder of a GGUF asset, converted once."""
-    target = paths.models / asset
-    if (target / "config.json").exists():
-        return target
-    name = next(iter(assets.manifest()[asset].files))
-    gguf = assets.asset_file(paths, asset, name)
-    convert_gguf(gguf, target)
-    return target
-
-
-def convert_gguf(gguf: Path, target: Path) -> None:
-    """Dequantise a GGUF file into an fp32 safetensors folder, all or nothing."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    elements, tensors = check_gguf(gguf)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, trust_remote_code=False
-            )
-            check_config(config.to_dict(), elements, tensors, str(gguf))
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-            )
-            # What is saved is plain fp32: the marks of the quantised source would make
-            # transformers look for a quantiser when the folder is loaded again.
-            if hasattr(model, "hf_quantizer"):
-                del model.hf_quantizer
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config
-            model.save_pretrained(scratch)
-            tokenizer = AutoTokenizer.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, trust_remote_code=False
-            )
-            tokenizer.save_pretrained(scratch)
-        replace_folder(scratch, target)
-    except Exception as error:  # a header may be sound and what it says still be nonsense
-        full = isinstance(error, OSError) and error.errno is not None
-        if full or isinstance(error, (KDHarnessError, MemoryError)):
-            raise
-        raise _explain(error, gguf.name, str(gguf)) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-class quiet_transformers:
-    """Silence progress bars and advice of transformers while a model loads."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self.level = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self.level)
+from kdharness.harness.loading_errors import explain, quiet_transformers
+from kdharness.harness.paths import Paths
+from kdharness.harness.resolve import local_folder, naming_base
+from kdharness.harness.weights import ADAPTER
 
 
 def pick_device(device: str = "auto") -> str:
@@ -162,10 +55,9 @@ def load_model(
     Raises:
         ModelError: not found, not safetensors, needs remote code or a missing package.
     """
-    from transformers import AutoModelForCausalLM
 
     place = pick_device(device)
-    found = _checked(source, paths)
+    found = local_folder(source, paths, weights=True, code=trust_remote_code)
     options: dict[str, Any] = {
         "dtype": pick_dtype(dtype, place),
         "trust_remote_code": trust_remote_code,
@@ -177,30 +69,27 @@ def load_model(
         options["device_map"] = {"": place}
     try:
         with quiet_transformers():
-            if (Path(found) / "adapter_config.json").exists():
-                model = _load_adapter(found, paths, options, place)
-            else:
-                model, info = AutoModelForCausalLM.from_pretrained(
-                    found, output_loading_info=True, **options
-                )
-                _refuse_missing(info, source)
+            model = _load(found, source, paths, options, place)
     except (MemoryError, KDHarnessError):
         raise
     except Exception as error:  # of transformers, tokenizers, safetensors, and hostile files
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        raise _explain(error, source, found) from error
+        raise explain(error, source) from error
     if "device_map" not in options:
         model = model.to(place)
     return model.eval()
 
 
-def _checked(source: str, paths: Paths) -> str:
-    """The source as `from_pretrained` takes it; a folder's claims are held against its files."""
-    found = resolve_model(source, paths)
-    if exists(Path(found), folder=True):
-        check_folder(Path(found))
-    return found
+def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], place: str) -> Any:
+    """A model folder, or an adapter merged into its base."""
+    from transformers import AutoModelForCausalLM
+
+    if (folder / "adapter_config.json").exists():
+        return _load_adapter(folder, source, paths, options, place)
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    _refuse_missing(info, source)
+    return model
 
 
 def _refuse_missing(info: Any, source: str) -> None:
@@ -213,32 +102,73 @@ def _refuse_missing(info: Any, source: str) -> None:
         )  # fmt: skip
 
 
-def _load_adapter(folder: str, paths: Paths, options: dict[str, Any], place: str) -> Any:
-    """The adapter's base model with the adapter merged in."""
-    from peft import PeftConfig, PeftModel
-    from transformers import AutoModelForCausalLM
+def _load_adapter(
+    folder: Path, source: str, paths: Paths, options: dict[str, Any], place: str
+) -> Any:
+    """The adapter's base model with the adapter merged in; the base may be an adapter itself."""
+    from peft import PeftModel
 
-    base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(_checked(base, paths), **options)
+    code = bool(options["trust_remote_code"])
+    with naming_base(folder) as base:
+        below = local_folder(base, paths, weights=True, code=code)
+        model = _load(below, base, paths, options, place)
     if "device_map" not in options:
         model = model.to(place)
-    return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of is an error below
+        model = PeftModel.from_pretrained(model, str(folder))
+        load_adapter(model, folder, "default", source)
+    return model.merge_and_unload()
+
+
+def load_adapter(model: Any, folder: Path, name: str, source: str) -> None:
+    """Load an adapter's tensors into a PEFT model, every one of them.
+
+    peft leaves a tensor it does not find at its start, where an adapter changes nothing: a file
+    with other names would score exactly as its base.
+
+    Raises:
+        ModelError: tensors that are missing, or that fit nothing.
+    """
+    result = model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+    missing, stray = sorted(result.missing_keys), sorted(result.unexpected_keys)
+    if not missing and not stray:
+        return
+    told = []
+    if missing:
+        told.append(f"{len(missing)} adapter tensors are missing, the first is {missing[0][:120]}")
+    if stray:
+        told.append(
+            f"{len(stray)} tensors of its file fit nothing in the base, the first is "
+            f"{stray[0][:120]}"
+        )
+    wrapped = next((word for word in ("_orig_mod.", "module.") if _wrapped(stray, word)), "")
+    raise ModelError(
+        f"could not load the adapter {source!r}: {'; '.join(told)}",
+        where=str(folder / ADAPTER),
+        hint=f"it was saved from a wrapped model: take {wrapped!r} out of its tensors' names"
+        if wrapped
+        else "was it trained on this base model?",
+    )
+
+
+def _wrapped(names: Sequence[str], word: str) -> bool:
+    return any(f".{word}" in name for name in names)
 
 
 def load_config_of(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
     """A model's transformers config; an adapter's is its base model's."""
     from transformers import AutoConfig
 
-    found = _checked(source, paths)
-    note = Path(found) / "adapter_config.json"
-    if note.exists():
-        base = read_json_object(note, note.name, ModelError)["base_model_name_or_path"]
-        found = _checked(str(base), paths)
+    found = local_folder(source, paths, weights=False, code=trust_remote_code)
+    if (found / "adapter_config.json").exists():
+        with naming_base(found) as base:
+            return load_config_of(base, paths, trust_remote_code=trust_remote_code)
     try:
         # Said outright: left open, transformers would ask on the terminal.
         return AutoConfig.from_pretrained(found, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise _explain(error, source, found) from error
+        raise explain(error, source) from error
 
 
 def _quantization(settings: dict[str, Any]) -> Any:
@@ -251,23 +181,6 @@ def _quantization(settings: dict[str, Any]) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 
 
-def _explain(error: Exception, source: str, found: str) -> ModelError:
-    """transformers' error as one of ours, with what to do."""
-    text = redact(str(error).strip(), shapes=True)
-    first = text.splitlines()[0] if text else type(error).__name__
-    if "trust_remote_code" in text:
-        hint = "this model runs its own code: set trust_remote_code: true if you trust its author"
-    elif "safetensors" in text:
-        hint = "only safetensors weights are loaded; convert the model once with save_pretrained"
-    elif isinstance(error, ImportError) or "pip install" in text:
-        hint = "a package this model needs is missing; see the message above"
-    elif not Path(found).exists():
-        hint = "check the name and the network, or give a local folder"
-    else:
-        hint = "is the folder complete? kdharness doctor tells what this machine can load"
-    return ModelError(f"could not load the model {source!r}: {first[:400]}", hint=hint)
-
-
 def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
     """The fast tokenizer of a model; its padding token is set, and pads on the left.
 
@@ -276,14 +189,14 @@ def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False
     """
     from transformers import AutoTokenizer
 
-    found = _checked(source, paths)
+    found = local_folder(source, paths, weights=False, code=trust_remote_code)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=trust_remote_code)
     except MemoryError:
         raise
     except Exception as error:  # the tokenizers package raises plain Exception
-        raise _explain(error, source, found) from error
+        raise explain(error, source) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

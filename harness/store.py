@@ -8,85 +8,17 @@ process killed anywhere leaves whole rows behind.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from kdharness.harness.errors import StoreError
-from kdharness.harness.store_open import open_store
-from kdharness.harness.store_rows import (
-    JSON_FIELDS,
-    RowType,
-    decode,
-    encode,
-    stored_json,
-    stored_text,
-)
-from kdharness.harness.types import Answer, Checkpoint, Judgment, Request, Run
+from kdharness.harness.store_checkpoints import CheckpointRows
+from kdharness.harness.store_rows import JSON_FIELDS, encode, stored_json, stored_text
+from kdharness.harness.types import Answer, Judgment, Request, Run
 
 
-class Store:
+class Store(CheckpointRows):
     """One open connection. Open one per thread: a connection must not cross threads."""
-
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
-        """Open or create the store and bring its shape up to date.
-
-        `KDHARNESS_JOURNAL_MODE` replaces WAL, which network file systems cannot carry.
-
-        Raises:
-            StoreError: damaged, written by a newer version, locked, or not to be read here.
-        """
-        self.path = Path(path)
-        self.db, self.read_only = open_store(self.path, timeout)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.db.close()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # ------------------------------------------------------------ plumbing
-
-    def _rows(
-        self, kind: type[RowType], sql: str, args: Sequence[Any] = ()
-    ) -> list[RowType]:
-        try:
-            return [decode(kind, row) for row in self.db.query(sql, list(args))]
-        except ValueError as error:
-            raise self._unreadable(f"a {kind.__name__.lower()}", error) from error
-
-    def _unreadable(self, what: str, error: ValueError) -> StoreError:
-        return StoreError(
-            f"{what} holds what cannot be read ({error})", where=str(self.path),
-            hint="nothing was changed; leave out such rows: kdharness store salvage",
-        )  # fmt: skip
-
-    def _json(self, text: str, what: str) -> Any:
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise self._unreadable(what, error) from error
-
-    def _write(self, sql: str, args: Sequence[Any] = ()) -> int:
-        with self.db.atomic():
-            return self.db.execute(sql, list(args)).rowcount
-
-    def _insert(self, table: str, rows: Iterable[dict[str, Any]], verb: str) -> None:
-        listed = list(rows)
-        if not listed:
-            return
-        columns = list(listed[0])
-        names = ", ".join(f'"{column}"' for column in columns)
-        marks = ", ".join("?" for _ in columns)
-        sql = f"INSERT OR {verb} INTO {table} ({names}) VALUES ({marks})"
-        with self.db.atomic():
-            self.db.conn.executemany(sql, [[row[column] for column in columns] for row in listed])
 
     def data_version(self) -> int:
         """A number that changes when another connection commits: cheap to poll."""
@@ -280,51 +212,6 @@ class Store:
                 [time.time(), run_id, waiting[-1]["id"]],
             )
         return [Request(row["request"]) for row in waiting]
-
-    # ------------------------------------------------------------ checkpoints
-
-    def add_checkpoint(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Store a checkpoint, or return the stored one with the same fingerprint.
-
-        A taken name gets a number: names are what people type, so they stay unique.
-        """
-        known = self.checkpoint(checkpoint.id)
-        if known is not None:
-            if known.path != checkpoint.path and checkpoint.path:
-                self.set_checkpoint_path(checkpoint.id, checkpoint.path)
-            return self.checkpoint(checkpoint.id) or known
-        taken = {row["name"] for row in self.db.query("SELECT name FROM checkpoints")}
-        values = encode(checkpoint)
-        base, number = checkpoint.name, 2
-        while values["name"] in taken:
-            values["name"] = f"{base}-{number}"
-            number += 1
-        self._insert("checkpoints", [values], "IGNORE")
-        return cast(Checkpoint, self.checkpoint(checkpoint.id))
-
-    def set_checkpoint_path(self, checkpoint: str, path: str) -> None:
-        """Say where a checkpoint's weights lie now."""
-        self._write("UPDATE checkpoints SET path = ? WHERE id = ?", [path, checkpoint])
-
-    def checkpoint(self, key: str) -> Checkpoint | None:
-        """A checkpoint by id, name or path, or by a run that came out at the very same weights."""
-        rows = self._rows(
-            Checkpoint,
-            "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?1 AND path != '') "
-            "OR name = (SELECT checkpoint FROM runs WHERE id = ?1) "
-            "ORDER BY id = ?1 DESC, name = ?1 DESC, path = ?1 DESC, created DESC LIMIT 1",
-            [key],
-        )
-        return rows[0] if rows else None
-
-    def checkpoints(self, run: str | None = None) -> list[Checkpoint]:
-        """All checkpoints, or those of one run, oldest first."""
-        where = "WHERE run = ?" if run else ""
-        return self._rows(
-            Checkpoint,
-            f"SELECT * FROM checkpoints {where} ORDER BY created, step, name",
-            [run] if run else [],
-        )
 
     # ------------------------------------------------------------ answers and judgments
 

@@ -101,10 +101,13 @@ class Run:
 class Checkpoint:
     """A folder of weights and where they came from.
 
-    `id` is a fingerprint of the weights (see `harness.assets.fingerprint`), so the same folder
-    under another path is the same checkpoint. `parents` maps a role (student, teacher, expert,
-    reference) to the id of the checkpoint that played it. `path` is empty for answers made
-    elsewhere.
+    `id` says what the folder holds (see `harness.identity`), so that the same folder under another
+    path is the same checkpoint. `weights` and `interface` are the two hashes it is made of: the
+    first decides what is the same model, both decide what answers it gives. Both are empty for
+    answers made elsewhere, and for what older versions identified by samples of the weights.
+    `parents` maps a role (student, teacher, expert, reference) to the id of the checkpoint that
+    played it. `path` is empty for answers made elsewhere, and for what a folder held before it
+    was changed.
     """
 
     id: str
@@ -117,6 +120,13 @@ class Checkpoint:
     parents: dict[str, str] = field(default_factory=dict)
     config_hash: str = ""
     info: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    interface: str = ""
+
+    @property
+    def model(self) -> str:
+        """What is the same for two checkpoints that hold the same weights."""
+        return self.weights or self.id
 
 
 @dataclass(frozen=True)
@@ -291,6 +301,16 @@ class Engine(Protocol):
     @property
     def deterministic(self) -> bool:
         """Whether asking the same again at temperature 0 cannot help."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What its weights and template are; empty for an endpoint, which does not tell."""
+        ...
+
+    @property
+    def unchanged_since(self) -> float:
+        """When its files were last written; 0 for an endpoint."""
         ...
 
     def probe(self, *, logprobs: bool = False) -> Probe:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kdharness.harness.reading import parse_json_object, read_json_object
 HEADER_BYTES = 100 * 2**20
 """What the safetensors format itself allows."""
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
     "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
@@ -73,21 +75,22 @@ def _check_adapter(folder: Path, config: Mapping[str, Any]) -> None:
             "it names no base model (base_model_name_or_path)",
             where=str(folder / "adapter_config.json"),
         )
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not (folder / ADAPTER).is_file():
         raise ModelError(
             "this adapter has no adapter_model.safetensors; pickled weights are never loaded",
             where=str(folder), hint="convert it once with peft's save_pretrained",
         )  # fmt: skip
 
 
-def _check_index(folder: Path) -> None:
-    """Shards are files of this very folder, and safetensors."""
+def _check_index(folder: Path) -> set[str]:
+    """The shards an index names: files of this very folder, and safetensors."""
     where = str(folder / INDEX)
     table = read_json_object(folder / INDEX, "the index of the weights", ModelError)
     shards = table.get("weight_map")
     if not isinstance(shards, dict):
         raise ModelError("it has no weight_map", where=where)
-    for name in {str(shard)[:300] for shard in shards.values()}:
+    names = {str(shard)[:300] for shard in shards.values()}
+    for name in names:
         plain = Path(name).name == name and name not in ("", ".", "..") and "\\" not in name
         if not plain or not name.endswith(".safetensors") or "\0" in name:
             raise ModelError(
@@ -95,10 +98,21 @@ def _check_index(folder: Path) -> None:
             )
         if not (folder / name).is_file():
             raise ModelError(f"the shard {name[:120]!r} is missing", where=where)
+    return names
 
 
-def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """The tensors a safetensors file really holds.
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a safetensors file: its stored type, shape, and span of bytes in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def tensor_entries(path: Path) -> dict[str, TensorEntry]:
+    """Read a safetensors header: name -> entry, with spans counted from the file's beginning.
 
     Raises:
         ModelError: a header that is damaged or claims what the file does not hold.
@@ -118,27 +132,54 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
         header = parse_json_object(raw)
     except ValueError as error:
         raise ModelError(f"its header is damaged: {error}", where=where) from error
-    shapes: dict[str, list[int]] = {}
-    spans: list[tuple[int, int, str]] = []
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        shapes[name], begin, end = _entry(entry, name, where)
-        spans.append((begin, end, name))
-    place = 0
-    for begin, end, name in sorted(spans):
-        if begin < place:
+    entries = {
+        name: _entry(entry, name, 8 + length, where)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+    place = 8 + length
+    for name, entry in sorted(entries.items(), key=lambda pair: (pair[1].begin, pair[1].end)):
+        if entry.begin < place:
             raise ModelError(f"the tensor {name[:120]!r} overlaps another one", where=where)
-        place = max(place, end)
-    if place > size - 8 - length:
+        place = max(place, entry.end)
+    if place > size:
         raise ModelError(
-            f"its tensors end at {place:,} bytes, the file after {size - 8 - length:,}",
-            where=where, hint="is the download complete?",
-        )  # fmt: skip
-    return shapes
+            f"its tensors end at {place - 8 - length:,} bytes, the file after "
+            f"{size - 8 - length:,}",
+            where=where,
+            hint="is the download complete?",
+        )
+    return entries
 
 
-def _entry(entry: Any, name: str, where: str) -> tuple[list[int], int, int]:
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors a safetensors file really holds.
+
+    Raises:
+        ModelError: as `tensor_entries`.
+    """
+    return {name: entry.shape for name, entry in tensor_entries(path).items()}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that loading a folder reads, sorted by name.
+
+    An adapter's own file; else `model.safetensors`; else the shards its index names; else every
+    safetensors file there is. Copies in another layout (`consolidated.safetensors`) do not count.
+
+    Raises:
+        ModelError: an index that names files outside the folder or missing ones.
+    """
+    if (folder / "adapter_config.json").exists():
+        return [path for path in [folder / ADAPTER] if path.is_file()]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if (folder / INDEX).exists():
+        return sorted({folder / name for name in _check_index(folder)})
+    return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+
+
+def _entry(entry: Any, name: str, start: int, where: str) -> TensorEntry:
     shape, kind, offsets = (
         (entry.get("shape"), entry.get("dtype"), entry.get("data_offsets"))
         if isinstance(entry, dict)
@@ -159,7 +200,7 @@ def _entry(entry: Any, name: str, where: str) -> tuple[list[int], int, int]:
             f"the tensor {name[:120]!r} has {max(0, end - begin):,} bytes, which is not its shape",
             where=where,
         )
-    return shape, begin, end
+    return TensorEntry(str(kind), tuple(shape), start + begin, start + end)
 
 
 def check_config(config: Mapping[str, Any], elements: int, tensors: int, where: str) -> None:

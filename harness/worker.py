@@ -253,7 +253,7 @@ def _do(
     ))  # fmt: skip
     if trusted:
         outcome = replace(outcome, info={**outcome.info, "trusted_code": trusted})
-    checkpoint = _register(paths, store, run, outcome)
+    checkpoint = _register(paths, run, outcome, reporter)
     reporter.info.update(outcome.info)
     return {"checkpoint": checkpoint.name}
 
@@ -265,27 +265,20 @@ def _train(config: Any, job: Job) -> Outcome:
     return outcome
 
 
-def _register(paths: Paths, store: Store, run: Run, outcome: Outcome) -> Checkpoint:
+def _register(
+    paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter
+) -> Checkpoint:
     """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
-    from kdharness.harness.assets import fingerprint
+    from kdharness.harness.checkpoints import add_made
     from kdharness.harness.export import model_card
 
     final: Checkpoint | None = None
     for suffix, folder in {"": outcome.folder, **outcome.others}.items():
-        checkpoint = store.add_checkpoint(
-            Checkpoint(
-                id=fingerprint(folder),
-                name=f"{run.id}@{suffix}" if suffix else run.id,
-                method=run.method,
-                path=str(folder),
-                created=time.time(),
-                run=run.id,
-                step=outcome.step,
-                parents=dict(outcome.parents),
-                config_hash=run.config_hash,
-                info=dict(outcome.info),
-            )
-        )
+        checkpoint = add_made(
+            paths, folder, name=f"{run.id}@{suffix}" if suffix else run.id, method=run.method,
+            run=run.id, step=outcome.step, parents=outcome.parents, config_hash=run.config_hash,
+            info=outcome.info, reporter=reporter,
+        )  # fmt: skip
         write_text(folder / "README.md", model_card(paths, checkpoint.name))
         final = final or checkpoint
     assert final is not None

@@ -39,6 +39,8 @@ class OpenAIEngine:
     """A model behind an OpenAI-compatible URL."""
 
     deterministic = False
+    identity = ""
+    unchanged_since = 0.0
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +21,10 @@ import torch
 from kdharness.harness.chats import encode_prompt, render
 from kdharness.harness.config_eval import EvalConfig, Spec
 from kdharness.harness.errors import DataError
-from kdharness.harness.models import load_model, load_tokenizer, resolve_model
+from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
+from kdharness.harness.resolve import identity_of, resolve_model
+from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
 from kdharness.judges.cache import roomy_cache
 
@@ -82,6 +86,19 @@ class LocalEngine:
             spec.model, paths, batch_size=config.batch_size, dtype=config.dtype,
             device=config.device, trust_remote_code=config.trust_remote_code,
         )  # fmt: skip
+
+    @cached_property
+    def identity(self) -> str:
+        """What its weights and template are: a judge that changed is asked again."""
+        with Store(self.paths.store) as store:
+            return identity_of(resolve_model(self.source, self.paths), self.paths, store).id
+
+    @cached_property
+    def unchanged_since(self) -> float:
+        """When its files were last written, in seconds since the epoch; now for a hub model."""
+        folder = Path(resolve_model(self.source, self.paths))
+        times = [path.stat().st_mtime for path in folder.glob("*") if path.is_file()]
+        return max(times, default=time.time())
 
     def probe(self, *, logprobs: bool = False) -> Probe:
         """Finds the model without loading it; log-probabilities are always there."""

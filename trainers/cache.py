@@ -224,7 +224,8 @@ class CachedTeacher:
 
 
 def cached_teacher(
-    setting: Setting, spec: TeacherSpec, teacher_id: str, vocab: int, kind: str | None = None
+    setting: Setting, spec: TeacherSpec, teacher_weights: str, vocab: int,
+    kind: str | None = None,
 ) -> CachedTeacher:
     """The cached teacher of a training; tells its size and how much is stored already."""
     from kdharness.trainers.kd import load_frozen
@@ -233,7 +234,7 @@ def cached_teacher(
     trainer = setting.config.trainer
     assert isinstance(trainer, DistillSpec)
     note = {
-        "teacher": teacher_id,
+        "teacher": teacher_weights,
         "tokenizer": digest(sorted(setting.tokenizer.get_vocab().items())),
         "temperature": trainer.temperature,
         "k": spec.cache.k,
@@ -294,7 +295,7 @@ def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any)
 
     vocab = shared_vocab(setting, spec.model)
     parent = parent_of(spec, setting.job.paths)
-    teacher = cached_teacher(setting, spec, parent.id, vocab, kind)
+    teacher = cached_teacher(setting, spec, parent.model, vocab, kind)
     rows = [
         index
         for index, row in enumerate(setting.train.rows)

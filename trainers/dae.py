@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import DAEConfig, TeacherSpec
-from kdharness.harness.errors import ModelError
 from kdharness.harness.jobs import Job, Outcome
-from kdharness.harness.models import resolve_model
-from kdharness.harness.reading import read_json_object
+from kdharness.harness.models import load_adapter
+from kdharness.harness.resolve import identity_of, local_folder, naming_base, resolve_model
+from kdharness.harness.store import Store
 from kdharness.trainers.distill import Method
 from kdharness.trainers.kd import load_frozen, make_mix, parent_of, shared_vocab
 from kdharness.trainers.loop import train as train_method
@@ -49,18 +48,18 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Tea
         if setting.config.student.lora:
             return AdapterTeacher(setting.student, None), setting.start.id
         spec = TeacherSpec(model=setting.start.path)
-    parent = parent_of(spec, paths)
+    parent = parent_of(spec, paths, setting.job.reporter)
     vocab = shared_vocab(setting, spec.model)
     if spec.cache:
         from kdharness.trainers.cache import cached_teacher
 
-        return cached_teacher(setting, spec, parent.id, vocab, kind=kind), parent.id
-    folder = Path(resolve_model(spec.model, paths))
+        return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
     if setting.config.student.lora:
-        if parent.id == setting.start.id:
+        if parent.model == setting.start.model:
             return AdapterTeacher(setting.student, None, vocab), parent.id
+        folder = local_folder(spec.model, paths, weights=True)
         if _is_adapter_of(folder, setting):
-            setting.student.load_adapter(str(folder), adapter_name=kind, is_trainable=False)
+            load_adapter(setting.student, folder, kind, spec.model)
             setting.student.set_adapter("default")
             return AdapterTeacher(setting.student, kind, vocab), parent.id
     return OnlineTeacher(load_frozen(spec, setting), vocab), parent.id
@@ -68,10 +67,9 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Tea
 
 def _is_adapter_of(folder: Path, setting: Setting) -> bool:
     """Whether a folder holds an adapter for the very base the student has."""
-    path = folder / "adapter_config.json"
-    if not path.exists():
+    if not (folder / "adapter_config.json").exists():
         return False
-    base = read_json_object(path, "adapter_config.json", ModelError).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        return False
-    return model_checkpoint(setting.job.paths, base).id == setting.start.id
+    paths = setting.job.paths
+    with naming_base(folder) as base, Store(paths.store) as store:
+        found = identity_of(resolve_model(base, paths), paths, store)
+    return found.weights == setting.start.weights

@@ -7,16 +7,13 @@ the dense model's very outputs before training, whatever the router says.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from kdharness.harness.assets import fingerprint
-from kdharness.harness.checkpoints import model_checkpoint
+from kdharness.harness.checkpoints import add_made, model_checkpoint
 from kdharness.harness.config import StudentSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, digest
 
 FAMILIES = ("llama", "mistral")
@@ -107,15 +104,8 @@ def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Che
             {"experts_from": [parent.name for parent in parents]},
         )  # fmt: skip
     count = max(2, len(parents))
-    with Store(paths.store) as store:
-        return store.add_checkpoint(
-            Checkpoint(
-                id=fingerprint(target),
-                name=f"{parents[0].name}-{count}x",
-                method=Method.CUT.value,
-                path=str(target),
-                created=time.time(),
-                parents={f"expert {i}": parent.id for i, parent in enumerate(parents)},
-                info={"experts": count},
-            )
-        )
+    return add_made(
+        paths, target, name=f"{parents[0].name}-{count}x", method=Method.CUT.value,
+        parents={f"expert {i}": parent.id for i, parent in enumerate(parents)},
+        info={"experts": count},
+    )  # fmt: skip

@@ -18,7 +18,7 @@ from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, digest
+from kdharness.harness.types import Checkpoint, Reporter, digest
 from kdharness.harness.types import Method as CheckpointMethod
 from kdharness.trainers.attention import listen
 from kdharness.trainers.distill import Method
@@ -33,18 +33,18 @@ def train(config: KDConfig, job: Job) -> Outcome:
     """Distil the teacher into the student."""
 
     def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
-        parent = parent_of(config.teacher, job.paths)
+        parent = parent_of(config.teacher, job.paths, job.reporter)
         vocab = shared_vocab(setting, config.teacher.model)
         spec = config.trainer
         if config.teacher.cache:
             from kdharness.trainers.cache import cached_teacher
 
-            teacher: Any = cached_teacher(setting, config.teacher, parent.id, vocab)
+            teacher: Any = cached_teacher(setting, config.teacher, parent.model, vocab)
             return Method(make_mix(spec), {0: teacher}), {"teacher": parent.id}
         model = load_frozen(config.teacher, setting)
         layers: dict[int, int] = {}
         if spec.attention_weight and spec.distill_weight:
-            layers = attention_layers(config, setting, model, parent.id)
+            layers = attention_layers(config, setting, model, parent)
             listen(model)
             listen(causal_model(setting.student))
         method = Method(
@@ -71,13 +71,15 @@ def make_mix(spec: DistillSpec) -> Mix:
     )
 
 
-def parent_of(spec: TeacherSpec, paths: Paths) -> Checkpoint:
+def parent_of(
+    spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None
+) -> Checkpoint:
     """The checkpoint that lineage names as a teacher.
 
     One that is served elsewhere may have no weights here: it is known by its name then.
     """
     try:
-        return model_checkpoint(paths, spec.model)
+        return model_checkpoint(paths, spec.model, reporter=reporter)
     except KDHarnessError:
         if not spec.served:
             raise
@@ -117,12 +119,14 @@ def shared_vocab(setting: Setting, teacher: str) -> int:
 
 
 def attention_layers(
-    config: KDConfig, setting: Setting, teacher: Any, teacher_id: str
+    config: KDConfig, setting: Setting, teacher: Any, parent: Checkpoint
 ) -> dict[int, int]:
     """Student layer -> teacher layer for the attention loss."""
     depth = causal_model(setting.student).config.num_hidden_layers
     spec = config.trainer
-    kept = kept_of(setting.start, teacher_id) if spec.layer_map == "uniform" else None
+    kept = (
+        kept_of(setting.start, parent, setting.job.paths) if spec.layer_map == "uniform" else None
+    )
     layers = map_layers(kept or spec.layer_map, depth, teacher.config.num_hidden_layers)
     if spec.attention_layers is not None:
         layers = dict(sorted(layers.items())[-spec.attention_layers :])

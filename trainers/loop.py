@@ -17,9 +17,10 @@ from transformers import TrainingArguments, set_seed
 from kdharness.harness.config import TrainerSpec
 from kdharness.harness.durable import is_sealed
 from kdharness.harness.errors import Interrupted, KDHarnessError, ModelError, RunError
+from kdharness.harness.hub import split_hub_name
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, exists
 from kdharness.harness.weights import check_folder
 from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import load_chats, set_chat_template
@@ -126,7 +127,9 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     job.reporter.stage("loading", 1)
     device = pick_device(spec.device)
     with _main_first(job, device):
-        start = make_student(config.student, teacher, job.paths, dtype=spec.dtype)
+        start = make_student(
+            config.student, teacher, job.paths, dtype=spec.dtype, reporter=job.reporter
+        )
     student = load_model(
         start.path, job.paths, dtype=spec.dtype, device=device,
         trust_remote_code=config.student.trust_remote_code,
@@ -135,7 +138,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
     if config.student.lora:
-        student = _with_adapter(student, config)
+        student = _with_adapter(student, config, start.path)
     training, heldout = load_chats(config.data, tokenizer)
     plan = make_plan(training.rows, config.data, spec, config.seed, job.world)
     kinds = sorted({row.kind for row in training.rows})
@@ -175,16 +178,19 @@ def _allow_fsdp_on_cpu(args: Any) -> None:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-def _with_adapter(student: Any, config: TrainConfig) -> Any:
+def _with_adapter(student: Any, config: TrainConfig, start: str) -> Any:
     from peft import LoraConfig, get_peft_model
 
     lora = config.student.lora
     assert lora is not None
+    # The adapter's config names its base: by hub id and commit, not by this machine's cache.
+    hub = None if exists(Path(start), folder=True) else split_hub_name(start)
     return get_peft_model(
         student,
         LoraConfig(
             r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
             target_modules=lora.target_modules, task_type="CAUSAL_LM",
+            base_model_name_or_path=hub[0] if hub else start, revision=hub[1] if hub else None,
         ),
     )  # fmt: skip
 

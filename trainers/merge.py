@@ -18,22 +18,20 @@ Tensors that are no floating-point numbers must be equal.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdharness.harness.assets import fingerprint
-from kdharness.harness.checkpoints import model_checkpoint
+from kdharness.harness.checkpoints import add_made, model_checkpoint
 from kdharness.harness.config import config_hash
 from kdharness.harness.config_merge import MergeConfig, alpha_label
 from kdharness.harness.errors import ModelError
 from kdharness.harness.jobs import Job, Outcome
-from kdharness.harness.models import load_model, load_tokenizer, resolve_model
+from kdharness.harness.models import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
+from kdharness.harness.resolve import resolve_model
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.student import save_folder
 from kdharness.trainers.teachers import check_tokenizers
@@ -147,7 +145,7 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     models = []
     for number, source in enumerate(names, 1):
         dtype = "auto" if number > 1 else stored_dtype(
-            resolve_model(names[0], job.paths), trust_remote_code=config.trust_remote_code
+            names[0], job.paths, trust_remote_code=config.trust_remote_code
         )
         models.append(
             load_model(source, job.paths, dtype=dtype, device="cpu",
@@ -206,21 +204,10 @@ def _store(
     """The checkpoint under the run's name and its alpha; the run itself finds it by its weights."""
     if not job.is_main:
         return
-    with Store(job.paths.store) as store:
-        store.add_checkpoint(
-            Checkpoint(
-                id=fingerprint(folder),
-                name=f"{job.run}-{label}" if label else job.run,
-                method=config.method,
-                path=str(folder),
-                created=time.time(),
-                run=job.run,
-                step=1,
-                parents=parents,
-                config_hash=config_hash(config),
-                info=info,
-            )
-        )
+    add_made(
+        job.paths, folder, name=f"{job.run}-{label}" if label else job.run, method=config.method,
+        run=job.run, step=1, parents=parents, config_hash=config_hash(config), info=info,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- do they go together
@@ -234,10 +221,8 @@ def check_parents(
     Raises:
         ModelError: what differs, with both names.
     """
-    from transformers import AutoConfig
-
     sources = list(config.sources.values())
-    ids = [parent.id for parent in parents.values()]
+    ids = [parent.model for parent in parents.values()]
     for source, identity in zip(sources[1:], ids[1:], strict=True):
         if identity == ids[0]:
             raise ModelError(
@@ -247,8 +232,7 @@ def check_parents(
     trust = config.trust_remote_code
     kinds = {}
     for source in sources:
-        folder = _base_of(resolve_model(source, paths), paths)
-        shape = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+        shape = load_config_of(source, paths, trust_remote_code=trust)
         text = shape.get_text_config()
         kinds[source] = (shape.model_type, bool(getattr(text, "tie_word_embeddings", False)))
     for source in sources[1:]:
@@ -281,21 +265,10 @@ def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
             )
 
 
-def _base_of(folder: str, paths: Paths) -> str:
-    """The folder whose config tells the shape: an adapter's base model."""
-    if not (Path(folder) / "adapter_config.json").exists():
-        return folder
-    from peft import PeftConfig
-
-    return resolve_model(str(PeftConfig.from_pretrained(folder).base_model_name_or_path), paths)
-
-
-def stored_dtype(folder: str, *, trust_remote_code: bool = False) -> str:
+def stored_dtype(source: str, paths: Paths, *, trust_remote_code: bool = False) -> str:
     """The precision a model is stored in, by name; an adapter's is told by its base: auto."""
-    from transformers import AutoConfig
-
-    if (Path(folder) / "adapter_config.json").exists():
+    if (Path(resolve_model(source, paths)) / "adapter_config.json").exists():
         return "auto"
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
     dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return dtype if dtype in ("float32", "bfloat16", "float16") else "auto"

@@ -228,7 +228,7 @@ def config_cases(config: AnyConfig, paths: Paths, say: Callable[[str], None]
                  ) -> list[tuple[str, Models, Mix, float]]:  # fmt: skip
     """The config's own student and teachers on its first few rows."""
     from kdharness.trainers.batches import Collator
-    from kdharness.trainers.kd import attention_layers, load_frozen, make_mix
+    from kdharness.trainers.kd import attention_layers, load_frozen, make_mix, parent_of
     from kdharness.trainers.loop import prepare_setting
 
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
@@ -246,7 +246,8 @@ def config_cases(config: AnyConfig, paths: Paths, say: Callable[[str], None]
         teachers = [load_frozen(config.teacher, setting)]
         mix, weight = make_mix(config.trainer), config.trainer.attention_weight
         if weight:
-            layers = attention_layers(config, setting, teachers[0], "")
+            parent = parent_of(config.teacher, paths)
+            layers = attention_layers(config, setting, teachers[0], parent)
             listen(teachers[0])
             listen(causal_model(setting.student))
     elif isinstance(config, DAEConfig):

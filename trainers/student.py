@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.assets import fingerprint
-from kdharness.harness.checkpoints import model_checkpoint
+from kdharness.harness.checkpoints import add_made, model_checkpoint
 from kdharness.harness.config import StudentSpec
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ConfigError, ModelError
-from kdharness.harness.models import load_model, load_tokenizer, resolve_model
-from kdharness.harness.paths import Paths
+from kdharness.harness.models import load_model, load_tokenizer
+from kdharness.harness.paths import Paths, exists
 from kdharness.harness.reading import read_json_object
+from kdharness.harness.resolve import resolve_model
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, digest
+from kdharness.harness.types import Checkpoint, Method, Reporter, digest
 
 
 def kept_layers(keep: int | Sequence[int], depth: int) -> list[int]:
@@ -117,8 +117,9 @@ def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
 
 
 def make_student(
-    spec: StudentSpec, teacher: str | None, paths: Paths, *, dtype: str = "auto"
-) -> Checkpoint:
+    spec: StudentSpec, teacher: str | None, paths: Paths, *, dtype: str = "auto",
+    reporter: Reporter | None = None,
+) -> Checkpoint:  # fmt: skip
     """The checkpoint the student starts from, made and stored once if it does not exist yet.
 
     Args:
@@ -126,12 +127,16 @@ def make_student(
         teacher: the source that `from: teacher` stands for.
         paths: the home; made students lie in its `models/`.
         dtype: the precision to make it in.
+        reporter: told while large weights are read.
 
     Raises:
         ConfigError: `from: teacher` in a config without a teacher.
     """
     if spec.model:
-        return model_checkpoint(paths, spec.model)
+        start = model_checkpoint(paths, spec.model, reporter=reporter)
+        if spec.lora and exists(Path(start.path) / "adapter_config.json"):
+            return _merged(start, spec.model, paths, trust_remote_code=spec.trust_remote_code)
+        return start
     if spec.experts_from:
         from kdharness.trainers.experts import make_mixture
 
@@ -144,10 +149,9 @@ def make_student(
             )
         source = teacher
     assert spec.keep_layers is not None
-    resolved = resolve_model(source, paths)
-    name = f"cut-{Path(resolved).name}-{digest(resolved, spec.keep_layers)[:8]}"
-    target = paths.models / name
-    parent = model_checkpoint(paths, source)
+    parent = model_checkpoint(paths, source, reporter=reporter)
+    # Named after what the teacher is and not where it lies: weights that changed are cut anew.
+    target = paths.models / f"cut-{_file_name(parent)}-{digest(parent.id, spec.keep_layers)[:8]}"
     if not (target / "config.json").exists():
         model = load_model(
             source, paths, dtype=dtype, device="cpu", trust_remote_code=spec.trust_remote_code
@@ -157,19 +161,33 @@ def make_student(
             student, load_tokenizer(source, paths), target, {"kept_layers": kept, "from": source}
         )
     info = read_origin(target)
-    kept_count = len(info["kept_layers"])
-    with Store(paths.store) as store:
-        return store.add_checkpoint(
-            Checkpoint(
-                id=fingerprint(target),
-                name=f"{parent.name}-cut{kept_count}",
-                method=Method.CUT.value,
-                path=str(target),
-                created=time.time(),
-                parents={"teacher": parent.id},
-                info=info,
-            )
-        )
+    return add_made(
+        paths, target, name=f"{parent.name}-cut{len(info['kept_layers'])}",
+        method=Method.CUT.value, parents={"teacher": parent.id}, info=info,
+    )  # fmt: skip
+
+
+def _merged(
+    adapter: Checkpoint, source: str, paths: Paths, *, trust_remote_code: bool
+) -> Checkpoint:
+    """An adapter checkpoint as a whole model, made once: what a new adapter is trained on.
+
+    The new adapter's config names its base. Were that the old adapter's own base, loading would
+    leave the old adapter out.
+    """
+    target = paths.models / f"merged-{_file_name(adapter)}-{adapter.id[:8]}"
+    if not (target / "config.json").exists():
+        model = load_model(source, paths, device="cpu", trust_remote_code=trust_remote_code)
+        save_folder(model, load_tokenizer(source, paths), target, {"merged_from": adapter.name})
+    return add_made(
+        paths, target, name=f"{adapter.name}-merged", method=adapter.method,
+        parents={"adapter": adapter.id},
+    )  # fmt: skip
+
+
+def _file_name(checkpoint: Checkpoint) -> str:
+    """A checkpoint's name as the part of a folder's."""
+    return re.sub(r"[^\w.-]", "-", checkpoint.name)[:64]
 
 
 def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
@@ -195,10 +213,17 @@ def read_origin(folder: str | Path) -> dict[str, Any]:
     return read_json_object(path, "kdharness.json", ModelError)
 
 
-def kept_of(checkpoint: Checkpoint, teacher: str) -> list[int] | None:
-    """The layers a student kept, when it was cut from that very teacher, directly or trained on."""
-    kept = checkpoint.info.get("kept_layers")
-    if kept is None or checkpoint.parents.get("teacher") != teacher:
+def kept_of(checkpoint: Checkpoint, teacher: Checkpoint, paths: Paths) -> list[int] | None:
+    """The layers a student kept, when it was cut from that very teacher, directly or trained on.
+
+    The weights decide: a teacher with another chat template has the same layers.
+    """
+    kept, source = checkpoint.info.get("kept_layers"), checkpoint.parents.get("teacher")
+    if kept is None or source is None:
+        return None
+    with Store(paths.store) as store:
+        origin = store.checkpoint(source)
+    if origin is None or origin.model != teacher.model:
         return None
     return [int(layer) for layer in kept]
 
@@ -218,15 +243,7 @@ def merge_adapter(source: str, output: str, paths: Paths) -> str:
     model = load_model(str(folder), paths, device="cpu")
     parent = model_checkpoint(paths, source)
     save_folder(model, load_tokenizer(str(folder), paths), target, {"merged_from": parent.name})
-    with Store(paths.store) as store:
-        store.add_checkpoint(
-            Checkpoint(
-                id=fingerprint(target),
-                name=target.name,
-                method=parent.method,
-                path=str(target),
-                created=time.time(),
-                parents={"adapter": parent.id},
-            )
-        )
+    add_made(
+        paths, target, name=target.name, method=parent.method, parents={"adapter": parent.id}
+    )
     return str(target)

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.assets import fingerprint
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError, ModelError
 from kdharness.harness.gguf_header import check_gguf
-from kdharness.harness.models import convert_gguf, load_config_of, load_model, load_tokenizer
+from kdharness.harness.identity import identify
+from kdharness.harness.models import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
+from kdharness.harness.resolve import convert_gguf
 from kdharness.harness.weights import check_folder, tensor_shapes
 from kdharness.trainers.cache import TeacherCache
 
@@ -99,7 +100,7 @@ def test_safetensors_that_claim_too_much(name: str, folder: Path, paths: Paths) 
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_model(str(folder), paths)
     assert time.monotonic() - began < 2
-    told(lambda: fingerprint(folder))
+    told(lambda: identify(folder))
 
 
 @FAST
@@ -168,7 +169,7 @@ def test_files_that_are_no_part_of_a_model(raw: bytes, folder: Path, paths: Path
         (folder / name).write_bytes(whole)
     (folder / "config.json").write_bytes(raw)
     assert told(lambda: load_model(str(folder), paths)) is not None
-    told(lambda: fingerprint(folder))
+    told(lambda: identify(folder))
 
 
 @settings(FAST, max_examples=25)

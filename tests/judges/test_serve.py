@@ -18,8 +18,8 @@ from kdharness.harness import assets, evaluate
 from kdharness.harness.config_eval import EvalConfig, parse_spec
 from kdharness.harness.errors import AssetError, JudgeError
 from kdharness.harness.leaderboard import leaderboard
-from kdharness.harness.models import resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.resolve import resolve_model
 from kdharness.harness.store import Store
 from kdharness.harness.worker import SilentReporter
 from kdharness.judges.client import OpenAIEngine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from kdharness.harness.checkpoints import model_checkpoint
 from kdharness.harness.config import StudentSpec
 from kdharness.harness.errors import ConfigError, DataError, ModelError
 from kdharness.harness.models import load_model
@@ -80,8 +82,9 @@ def test_a_cut_student_is_made_once_and_knows_its_parent(tiny_teacher: Path, pat
     first = make_student(spec, str(tiny_teacher), paths)
     again = make_student(spec, str(tiny_teacher), paths)
     assert first == again
-    assert kept_of(first, first.parents["teacher"]) == [0, 3]
-    assert kept_of(first, "another") is None
+    teacher = model_checkpoint(paths, str(tiny_teacher))
+    assert kept_of(first, teacher, paths) == [0, 3]
+    assert kept_of(first, replace(teacher, weights="another"), paths) is None
     loaded = load_model(first.path, paths)
     assert loaded.config.num_hidden_layers == 2
     with pytest.raises(ConfigError, match="no teacher to cut from"):

@@ -1,0 +1,212 @@
+"""From a model's name to a folder on this machine.
+
+A source is, in this order: a local folder, a pulled model asset, a stored checkpoint's name, or
+a hub id such as `org/name` or `org/name@revision`. torch and transformers are imported inside the
+functions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdharness.harness import assets
+from kdharness.harness.durable import replace_folder
+from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
+from kdharness.harness.gguf_header import check_gguf
+from kdharness.harness.hub import pinned, snapshot, split_hub_name
+from kdharness.harness.identity import ModelIdentity, Progress, identify
+from kdharness.harness.loading_errors import explain, quiet_transformers
+from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.reading import read_json_object
+from kdharness.harness.store import Store
+from kdharness.harness.types import digest
+from kdharness.harness.weights import check_config, check_folder
+
+DEEPEST = 8
+"""How many adapters may stand on each other."""
+
+
+def resolve_model(source: str, paths: Paths) -> str:
+    """Resolve a source to a local folder, or to `org/name@commit` of the hub.
+
+    Raises:
+        ModelError: nothing of that name, with what was tried.
+        AssetError: a model asset that has not been pulled.
+    """
+    folder = local_path(source)
+    if exists(folder, folder=True):
+        if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
+            raise ModelError(
+                f"{folder} holds no model (no config.json)",
+                hint="give the folder that save_pretrained wrote",
+            )
+        return str(folder.resolve())
+    if source in assets.manifest():
+        return str(_converted(source, paths))
+    if paths.store.exists():
+        with Store(paths.store) as store:
+            checkpoint = store.checkpoint(source)
+        # A hub model's plain name means the commit it is at now, not the one that was scored.
+        if (
+            checkpoint is not None
+            and checkpoint.path
+            and not _is_plain_hub_name(source, checkpoint.path)
+        ):
+            if exists(Path(checkpoint.path), folder=True):
+                return checkpoint.path
+            if split_hub_name(checkpoint.path):
+                return pinned(checkpoint.path)
+            raise ModelError(
+                f"checkpoint {source} is stored, but its folder is gone", where=checkpoint.path
+            )
+    if split_hub_name(source):
+        return pinned(source)
+    raise ModelError(
+        f"no model named {source[:200]!r}",
+        hint="give a local folder, a checkpoint's name (kdharness leaderboard), "
+        "an asset (kdharness data list) or a hub id such as org/name",
+    )
+
+
+def _is_plain_hub_name(source: str, path: str) -> bool:
+    """Whether a name without a revision and a stored path are of one repository of the hub."""
+    ours, theirs = split_hub_name(source), split_hub_name(path)
+    return ours is not None and theirs is not None and ours == (theirs[0], None)
+
+
+def _converted(asset: str, paths: Paths) -> Path:
+    """The safetensors folder of a GGUF asset, converted once."""
+    target = paths.models / asset
+    if (target / "config.json").exists():
+        return target
+    name = next(iter(assets.manifest()[asset].files))
+    gguf = assets.asset_file(paths, asset, name)
+    convert_gguf(gguf, target)
+    return target
+
+
+def convert_gguf(gguf: Path, target: Path) -> None:
+    """Dequantise a GGUF file into an fp32 safetensors folder, all or nothing."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    elements, tensors = check_gguf(gguf)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, trust_remote_code=False
+            )
+            check_config(config.to_dict(), elements, tensors, str(gguf))
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+            )
+            # What is saved is plain fp32: the marks of the quantised source would make
+            # transformers look for a quantiser when the folder is loaded again.
+            if hasattr(model, "hf_quantizer"):
+                del model.hf_quantizer
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(scratch)
+            tokenizer = AutoTokenizer.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, trust_remote_code=False
+            )
+            tokenizer.save_pretrained(scratch)
+        replace_folder(scratch, target)
+    except Exception as error:  # a header may be sound and what it says still be nonsense
+        full = isinstance(error, OSError) and error.errno is not None
+        if full or isinstance(error, (KDHarnessError, MemoryError)):
+            raise
+        raise explain(error, gguf.name) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def local_folder(source: str, paths: Paths, *, weights: bool, code: bool = False) -> Path:
+    """A source's files on this machine; a folder's claims are held against its files.
+
+    Args:
+        weights: fetch a hub model's weights too, not only its configs and tokenizer.
+        code: fetch its Python files too.
+
+    Raises:
+        ModelError: not found, not to be fetched, damaged or hostile.
+    """
+    found = resolve_model(source, paths)
+    if exists(Path(found), folder=True):
+        folder = Path(found)
+    else:
+        folder = snapshot(found, weights=weights, code=code)
+    check_folder(folder)
+    return folder
+
+
+def adapter_base(folder: Path) -> str:
+    """The base model an adapter names, as a source.
+
+    Raises:
+        ModelError: it names none.
+    """
+    config = read_json_object(folder / "adapter_config.json", "adapter_config.json", ModelError)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            "this adapter names no base model",
+            where=str(folder / "adapter_config.json"),
+            hint="set base_model_name_or_path to the model it was trained on",
+        )
+    named = split_hub_name(base)
+    on_hub = named is not None and not exists(local_path(base), folder=True)
+    pinned_too = isinstance(revision, str) and revision and named is not None and not named[1]
+    return f"{base}@{revision}" if on_hub and pinned_too else base
+
+
+@contextmanager
+def naming_base(folder: Path) -> Iterator[str]:
+    """Give the base model an adapter names; an error about it says who named it.
+
+    Raises:
+        ModelError: whatever is raised inside, with the adapter's file and field.
+    """
+    base = adapter_base(folder)
+    try:
+        yield base
+    except KDHarnessError as error:
+        if not isinstance(error, (ModelError, AssetError)) or "base model" in error.message:
+            raise
+        raise ModelError(
+            f"its base model {base[:200]!r} (base_model_name_or_path) cannot be used: "
+            f"{error.message}",
+            where=str(folder / "adapter_config.json"),
+            hint="set base_model_name_or_path to a folder on this machine or to a hub id",
+        ) from error
+
+
+def identity_of(
+    found: str, paths: Paths, store: Store, progress: Progress | None = None, depth: int = 0
+) -> ModelIdentity:
+    """Identify what `resolve_model` found: a folder by its content, a hub model by its commit.
+
+    Raises:
+        AssetError, ModelError: no weights, damaged ones, or an adapter without its base.
+    """
+    if not exists(Path(found), folder=True):
+        named = split_hub_name(found)
+        commit = digest("hub", named[1] if named else found)
+        return ModelIdentity(commit, commit)
+
+    def base(_: str) -> ModelIdentity:
+        if depth == DEEPEST:
+            raise ModelError(
+                f"more than {DEEPEST} adapters stand on each other: does one name itself?",
+                where=found,
+            )
+        with naming_base(Path(found)) as named:
+            return identity_of(resolve_model(named, paths), paths, store, progress, depth + 1)
+
+    return identify(found, store, base=base, progress=progress)
