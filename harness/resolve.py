@@ -16,6 +16,7 @@ from pathlib import Path
 from kdharness.harness import assets
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
+from kdharness.harness.generation_config import make_savable
 from kdharness.harness.gguf_header import check_gguf
 from kdharness.harness.hub import pinned, snapshot, split_hub_name
 from kdharness.harness.identity import ModelIdentity, Progress, identify
@@ -112,6 +113,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
                 del model.hf_quantizer
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
+            make_savable(model)
             model.save_pretrained(scratch)
             tokenizer = AutoTokenizer.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, trust_remote_code=False

@@ -279,7 +279,14 @@ def _register(
             run=run.id, step=outcome.step, parents=outcome.parents, config_hash=run.config_hash,
             info=outcome.info, reporter=reporter,
         )  # fmt: skip
-        write_text(folder / "README.md", model_card(paths, checkpoint.name))
+        try:
+            write_text(folder / "README.md", model_card(paths, checkpoint.name))
+        except (OSError, KDHarnessError) as error:
+            # The weights are saved and stored; a page about them can be made again.
+            reporter.say(
+                f"{checkpoint.name} is saved, but not its README: {error}; make one with: "
+                f"kdharness export model-card {checkpoint.name}", kind="warning",
+            )  # fmt: skip
         final = final or checkpoint
     assert final is not None
     return final

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -30,6 +31,7 @@ from kdharness.trainers.attention import AttentionTape, set_tape
 from kdharness.trainers.batches import Collator, Plan
 from kdharness.trainers.chat import Dataset
 from kdharness.trainers.losses import Mix, fused_loss, labelled_positions, next_tokens
+from kdharness.trainers.saving import save_beside, step_folders
 from kdharness.trainers.teachers import OnlineTeacher, Segment, Teacher, head_of, route
 
 
@@ -133,17 +135,10 @@ class Method:
     attention_block: int = 64
 
 
-def step_folders(folder: Path) -> list[Path]:
-    """A run's step checkpoints, whole or not, oldest first."""
-    prefix = "checkpoint-"
-    found = [
-        path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()
-    ]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(prefix)))
-
-
 class DistillTrainer(Trainer):
     """transformers' loop with planned batches, routed teachers and the fused loss."""
+
+    processing_class: Any
 
     def __init__(
         self, *, method: Method, plan: Plan, dataset: Dataset, collator: Collator,
@@ -259,6 +254,15 @@ class DistillTrainer(Trainer):
         for group, rate in zip(groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The model alone. The tokenizer follows where the weights are safe: `save_whole`."""
+        tokenizer = self.processing_class
+        self.processing_class = None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.processing_class = tokenizer
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, then seal; the older ones go only after that.
 
@@ -272,6 +276,10 @@ class DistillTrainer(Trainer):
         with whole_or_gone(step):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            if self.processing_class is not None:
+                tokenizer = partial(self.processing_class.save_pretrained, step)
+                if trouble := save_beside("tokenizer", tokenizer, step):
+                    self.say(trouble)
             self._seal(step)
 
     def _seal(self, step: Path) -> None:

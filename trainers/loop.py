@@ -24,11 +24,12 @@ from kdharness.harness.paths import Paths, exists
 from kdharness.harness.weights import check_folder
 from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import load_chats, set_chat_template
-from kdharness.trainers.distill import DistillTrainer, Method, step_folders
+from kdharness.trainers.distill import DistillTrainer, Method
 from kdharness.trainers.flops import training_flops
+from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
 from kdharness.trainers.setting import Setting, TrainConfig
 from kdharness.trainers.student import make_student
-from kdharness.trainers.watch import Watcher, save_whole
+from kdharness.trainers.watch import Watcher
 
 
 def train(
@@ -54,6 +55,8 @@ def train(
         torch.set_num_threads(spec.threads)
     set_seed(config.seed)
     setting = _prepare(config, job, teacher)
+    if job.is_main:
+        _check_saving(setting)
     method, parents = build(setting)
     # Before any wrapper shards the models: then they no longer show their whole shapes.
     flops = training_flops(setting, method)
@@ -92,6 +95,19 @@ def train(
     others = {"best": best} if config.trainer.best and best.exists() else {}
     step = trainer.state.global_step
     return Outcome(folder, step, {"student": setting.start.id, **parents}, info, others)
+
+
+def _check_saving(setting: Setting) -> None:
+    """Find out before the first step what would lose a training at its end."""
+    job = setting.job
+    dropped = check_savable(setting.student, setting.tokenizer, job.folder)
+    if dropped:
+        job.reporter.say(
+            "the student's generation config contradicts itself and could not be saved; left out "
+            f"of what is saved: {', '.join(dropped)}",
+            kind="warning",
+        )
+    check_room(setting.config, setting.student, job.folder)
 
 
 class _Quiet:

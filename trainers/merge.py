@@ -33,6 +33,7 @@ from kdharness.harness.models import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.resolve import resolve_model
 from kdharness.harness.types import Checkpoint
+from kdharness.trainers.saving import MARGIN, refuse_without_room, saved_bytes
 from kdharness.trainers.student import save_folder
 from kdharness.trainers.teachers import check_tokenizers
 
@@ -154,6 +155,8 @@ def train(config: MergeConfig, job: Job) -> Outcome:
         job.reporter.advance(number)
         job.reporter.check()
     states = [model.state_dict() for model in models]
+    new = [label for label, _ in recipes(config) if not _made(job.folder / (label or "final"))]
+    refuse_without_room(int(len(new) * saved_bytes(models[0]) * MARGIN), job.folder)
     check_states(states, names)
     tokenizer = load_tokenizer(names[0], job.paths, trust_remote_code=config.trust_remote_code)
     wanted = recipes(config)
@@ -163,7 +166,7 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     for number, (label, info) in enumerate(wanted, 1):
         job.reporter.check()
         folder = job.folder / (label or "final")
-        if not (folder / "config.json").exists():
+        if not _made(folder):
             vessel.load_state_dict(_combine(config, states, names, info))
             save_folder(vessel, tokenizer, folder, {**info, "parents": sources})
         made.append((folder, info))
@@ -173,6 +176,10 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     return Outcome(
         middle[0], len(wanted), {role: parent.id for role, parent in parents.items()}, middle[1]
     )
+
+
+def _made(folder: Path) -> bool:
+    return (folder / "config.json").exists()
 
 
 def recipes(config: MergeConfig) -> list[tuple[str, dict[str, Any]]]:

@@ -14,6 +14,7 @@ from kdharness.harness.checkpoints import add_made, model_checkpoint
 from kdharness.harness.config import StudentSpec
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.generation_config import make_savable
 from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.harness.paths import Paths, exists
 from kdharness.harness.reading import read_json_object
@@ -196,10 +197,12 @@ def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]
 
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    dropped = make_savable(model)
+    note = {**origin, "generation_config_without": dropped} if dropped else origin
     try:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        (scratch / "kdharness.json").write_text(json.dumps(origin), "utf-8")
+        (scratch / "kdharness.json").write_text(json.dumps(note), "utf-8")
         replace_folder(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -5,23 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import math
-import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
-from kdharness.harness.mending import whole_or_gone
 from kdharness.harness.reading import read_json_object
 from kdharness.trainers.batches import Collator
 from kdharness.trainers.chat import Dataset
 from kdharness.trainers.distill import Step
 from kdharness.trainers.losses import Mix, labelled_positions, next_tokens
+from kdharness.trainers.saving import save_whole
 from kdharness.trainers.setting import Setting
 from kdharness.trainers.teachers import Segment
 
@@ -138,22 +134,6 @@ class Watcher(TrainerCallback):
         note = {"value": found, "step": step, "rule": rule}
         target = self.setting.job.folder / "best"
         save_whole(self.trainer, self.setting, target, {"best.json": json.dumps(note)})
-
-
-def save_whole(
-    trainer: Any, setting: Setting, target: Path, notes: Mapping[str, str] | None = None
-) -> None:
-    """Student, tokenizer and notes in `target`, all or nothing; every process takes part."""
-    scratch, is_main = target.with_name(f".{target.name}"), setting.job.is_main
-    if is_main:
-        shutil.rmtree(scratch, ignore_errors=True)
-    with whole_or_gone(scratch) if is_main else nullcontext():
-        trainer.save_model(str(scratch))
-        if is_main:
-            setting.tokenizer.save_pretrained(scratch)
-            for name, text in (notes or {}).items():
-                (scratch / name).write_text(text, "utf-8")
-            replace_folder(scratch, target)
 
 
 def _any_process(flag: bool) -> bool:

@@ -1,0 +1,234 @@
+"""What cannot be saved is found before the first step; weights are safe before anything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GenerationConfig
+
+from kdharness.harness.config import SFTConfig
+from kdharness.harness.config_files import parse_config
+from kdharness.harness.errors import RunError
+from kdharness.harness.generation_config import make_savable
+from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.models import load_model, load_tokenizer
+from kdharness.harness.paths import Paths
+from kdharness.harness.worker import SilentReporter
+from kdharness.trainers import saving
+from kdharness.trainers.saving import check_room, check_savable, room_needed, saved_bytes
+from kdharness.trainers.sft import train
+
+VICUNA = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": 1}
+
+
+class Listener(SilentReporter):
+    """Keeps what was said, and how many steps were made."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps = 0
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        self.said.append(f"{kind}: {message}")
+
+    def advance(self, done: int, **values: float) -> None:
+        if "loss" in values:
+            self.steps = done
+
+
+@pytest.fixture
+def student(tiny_teacher: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_teacher, tmp_path / "student"))
+
+
+def sft(student: Path, **changes: Any) -> SFTConfig:
+    trainer = {"max_steps": 2, "batch_size": 2, **changes.pop("trainer", {})}
+    made = parse_config(
+        {
+            "method": "sft", "student": {"model": str(student), **changes},
+            "data": {"train": {"path": "shop:validation", "limit": 8}, "max_length": 64},
+            "trainer": trainer,
+        }
+    )  # fmt: skip
+    assert isinstance(made, SFTConfig)
+    return made
+
+
+def run(config: SFTConfig, paths: Paths) -> tuple[Outcome, Listener]:
+    reporter = Listener()
+    folder = paths.runs / "r"
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Job(paths=paths, run="r", folder=folder, reporter=reporter)
+    return train(config, job), reporter
+
+
+# ---------------------------------------------------------------- generation configs
+
+
+class Holder:
+    """Something with a generation config."""
+
+    def __init__(self, **values: Any) -> None:
+        self.generation_config = GenerationConfig(**values)
+
+
+def test_what_has_no_effect_is_taken_out() -> None:
+    holder = Holder(**VICUNA, length_penalty=2.0, pad_token_id=-1, max_length=77)
+    assert make_savable(holder) == [
+        "temperature=0.9", "top_p=0.6", "length_penalty=2.0", "pad_token_id=-1"
+    ]  # fmt: skip
+    holder.generation_config.validate(strict=True)
+    kept = holder.generation_config.to_diff_dict()
+    assert kept["eos_token_id"] == 1 and kept["max_length"] == 77
+
+
+def test_a_sound_config_is_left_alone() -> None:
+    holder = Holder(do_sample=True, temperature=0.7, top_p=0.9, num_beams=2, length_penalty=0.5)
+    before = holder.generation_config.to_dict()
+    assert make_savable(holder) == []
+    assert holder.generation_config.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"num_return_sequences": 3}, {"max_new_tokens": -1}, {"early_stopping": "maybe"},
+        {"cache_implementation": "magic"}, {"temperature": "hot"},
+        {"forced_eos_token_id": 5, "suppress_tokens": [5]},
+    ],
+)  # fmt: skip
+def test_one_beyond_repair_keeps_its_token_ids(broken: dict[str, Any]) -> None:
+    holder = Holder(eos_token_id=[1, 7], bos_token_id=3)
+    for name, value in broken.items():
+        setattr(holder.generation_config, name, value)
+    dropped = make_savable(holder)
+    holder.generation_config.validate(strict=True)
+    assert holder.generation_config.eos_token_id == [1, 7]
+    assert any(line.startswith(next(iter(broken))) for line in dropped)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_a_students_invalid_config_costs_no_training(
+    lora: Any, student: Path, paths: Paths
+) -> None:
+    """Vicuna's and Llama 2's: every step was made, and nothing was saved."""
+    (student / "generation_config.json").write_text(json.dumps(VICUNA), "utf-8")
+    config = sft(student, lora=lora, trainer={"save_every": 1, "max_steps": 2})
+    outcome, reporter = run(config, paths)
+    assert any("left out" in line and "temperature=0.9" in line for line in reporter.said)
+    load_model(str(outcome.folder), paths)
+    assert load_tokenizer(str(outcome.folder), paths).chat_template
+    steps = sorted(path.name for path in (paths.runs / "r").glob("checkpoint-*"))
+    assert steps == ["checkpoint-1", "checkpoint-2"]
+    assert load_tokenizer(str(paths.runs / "r" / "checkpoint-1"), paths).chat_template
+
+
+def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
+    from kdharness.harness.config import StudentSpec
+    from kdharness.trainers.student import make_student, merge_adapter, read_origin
+
+    (student / "generation_config.json").write_text(json.dumps(VICUNA), "utf-8")
+    spec = StudentSpec.model_validate({"from": str(student), "keep_layers": 2})
+    made = make_student(spec, None, paths)
+    assert "temperature=0.9" in read_origin(made.path)["generation_config_without"]
+    outcome, _ = run(sft(student, lora={"r": 2}), paths)
+    merged = merge_adapter(str(outcome.folder), str(paths.home / "merged"), paths)
+    load_model(merged, paths)
+
+
+# ---------------------------------------------------------------- before the first step
+
+
+def test_a_folder_that_cannot_be_written(student: Path, paths: Paths) -> None:
+    model, tokenizer = load_model(str(student), paths), load_tokenizer(str(student), paths)
+    place = paths.home / "a file"
+    paths.home.mkdir(parents=True, exist_ok=True)
+    place.write_text("", "utf-8")
+    with pytest.raises(RunError, match="cannot be saved"):
+        check_savable(model, tokenizer, place)
+
+
+def test_a_tokenizer_that_cannot_be_saved_is_found_before_the_first_step(
+    student: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedTokenizerBase
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise TypeError("Object of type set is not JSON serializable")
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", fail)
+    reporter = Listener()
+    folder = paths.runs / "r"
+    folder.mkdir(parents=True)
+    with pytest.raises(RunError, match="the student's tokenizer cannot be saved") as caught:
+        train(sft(student), Job(paths=paths, run="r", folder=folder, reporter=reporter))
+    assert "not JSON serializable" in caught.value.message and reporter.steps == 0
+    assert not (folder / ".trial").exists()
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_disk_too_small_is_found_before_the_first_step(
+    student: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(str(student), paths)
+    size = sum(t.nbytes for t in {id(p): p for p in model.parameters()}.values())
+    assert saved_bytes(model) == size
+    once = room_needed(sft(student), model, paths.home)
+    assert size < once < 1.1 * size
+    kept = sft(student, trainer={"save_every": 5, "keep": 2, "best": "general_loss"})
+    # The final one, two of the best, and three of weights with two moments each.
+    assert room_needed(kept, model, paths.home) == pytest.approx(
+        saving.MARGIN * 12 * size, rel=0.01
+    )
+    monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: Usage(0, 0, once - 1))
+    with pytest.raises(RunError, match=r"the checkpoints need .* GiB are free") as caught:
+        check_room(sft(student), model, paths.home)
+    assert "prune" in caught.value.hint
+    monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: Usage(0, 0, once))
+    check_room(sft(student), model, paths.home)
+    monkeypatch.setattr(saving, "_file_limit", lambda: size - 1)
+    with pytest.raises(RunError, match="no file may be larger"):
+        check_room(sft(student), model, paths.home)
+
+
+def test_an_adapters_room_is_the_adapters(student: Path, paths: Paths) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(load_model(str(student), paths), LoraConfig(r=2))
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    assert saved_bytes(model) == trained
+
+
+# ---------------------------------------------------------------- at the end
+
+
+def test_what_fails_beside_the_weights_does_not_cost_them(
+    student: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedTokenizerBase
+
+    plain = PreTrainedTokenizerBase.save_pretrained
+
+    def fail(self: Any, folder: Any, *args: Any, **more: Any) -> Any:
+        if Path(folder).name == ".trial":
+            return plain(self, folder, *args, **more)
+        raise OSError(28, os.strerror(28), str(folder))
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", fail)
+    outcome, reporter = run(sft(student), paths)
+    assert (outcome.folder / "model.safetensors").stat().st_size > 0
+    assert any("but not their tokenizer" in line and "full" in line for line in reporter.said)
+
+
+def test_a_save_without_weights_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    with pytest.raises(RunError, match="no weights were written"):
+        saving._refuse_empty(tmp_path)

@@ -1,0 +1,215 @@
+"""Saving what was trained: found possible before the first step, and weights before all else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.durable import replace_folder
+from kdharness.harness.errors import KDHarnessError, RunError
+from kdharness.harness.generation_config import make_savable
+from kdharness.harness.loading_errors import essence
+from kdharness.harness.mending import mendable, whole_or_gone
+from kdharness.harness.paths import nearest
+from kdharness.harness.plan import optimizer_bytes
+from kdharness.harness.weights import tensor_entries, weight_files
+from kdharness.trainers.setting import Setting, TrainConfig
+
+GIB = 2**30
+MARGIN = 1.05
+"""Configs, tokenizer and file system beside the weights."""
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """A run's step checkpoints, whole or not, oldest first."""
+    prefix = "checkpoint-"
+    found = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(prefix)))
+
+
+def check_savable(model: Any, tokenizer: Any, folder: Path) -> list[str]:
+    """Save everything but the weights once, so that nothing but the machine can fail at the end.
+
+    Args:
+        model: the student, with its adapter where it has one; its generation config is mended.
+        folder: the run's folder, where checkpoints will be written.
+
+    Returns:
+        Settings that were taken out of the generation config, see `make_savable`.
+
+    Raises:
+        RunError: the folder cannot be written, or a config or tokenizer cannot be saved.
+    """
+    adapter = hasattr(model, "get_base_model")
+    plain = model.get_base_model() if adapter else model
+    dropped = make_savable(plain)
+    scratch = folder / ".trial"
+    parts: dict[str, Any] = {
+        "config": plain.config,
+        "generation config": getattr(plain, "generation_config", None),
+        "adapter config": model.peft_config["default"] if adapter else None,
+        "tokenizer": tokenizer,
+    }
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        for what, part in parts.items():
+            try:
+                if part is not None:
+                    part.save_pretrained(scratch)
+            except Exception as error:  # a config can hold anything
+                raise _cannot(what, error, folder) from error
+    except OSError as error:
+        raise _cannot("folder", error, folder) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return dropped
+
+
+def _cannot(what: str, error: Exception, folder: Path) -> KDHarnessError:
+    known = mendable(error, folder)
+    if known is not None:
+        return known
+    return RunError(
+        f"the student's {what} cannot be saved, so nothing that is trained could be: "
+        f"{essence(str(error) or type(error).__name__)}",
+        where=str(folder),
+        hint=f"repair the {what} in the student's folder",
+    )
+
+
+def saved_bytes(model: Any) -> int:
+    """Bytes of the weights a checkpoint of this model holds: all of them, or the adapter's."""
+    adapter = hasattr(model, "get_base_model")
+    seen: set[int] = set()
+    total = 0
+    for value in model.parameters():
+        if id(value) in seen or (adapter and not value.requires_grad):
+            continue
+        seen.add(id(value))
+        total += value.numel() * value.element_size()
+    return total
+
+
+def room_needed(config: TrainConfig, model: Any, folder: Path) -> int:
+    """Bytes that a run's checkpoints will take on the disk beyond those it has already.
+
+    The final weights; with `trainer.best` a second copy while the better one takes its place; with
+    `trainer.save_every` the checkpoints kept and one more, each with the optimizer's state.
+    """
+    spec = config.trainer
+    weights = saved_bytes(model)
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    element = next((p.element_size() for p in model.parameters() if p.requires_grad), 4)
+    step = weights + trained * optimizer_bytes(spec.optimizer, element)
+    needed = weights
+    if spec.best:
+        needed += weights if (folder / "best").exists() else 2 * weights
+    if spec.save_every:
+        needed += max(1, spec.keep + 1 - len(step_folders(folder))) * step
+    return int(needed * MARGIN)
+
+
+def check_room(config: TrainConfig, model: Any, folder: Path) -> None:
+    """Refuse a training whose checkpoints do not fit on the disk.
+
+    Raises:
+        RunError: how much is needed and how much is free, or the limit on the size of a file.
+    """
+    refuse_without_room(room_needed(config, model, folder), folder)
+    limit, largest = _file_limit(), saved_bytes(model)
+    if limit is not None and largest > limit:
+        raise RunError(
+            f"the weights take {largest / GIB:.2f} GiB, and no file may be larger than "
+            f"{limit / GIB:.2f} GiB here",
+            where=str(folder),
+            hint="raise the limit (ulimit -f), or choose another place with --home",
+        )
+
+
+def refuse_without_room(needed: int, folder: Path) -> None:
+    """Raise RunError where less than `needed` bytes are free in a folder's file system."""
+    free = shutil.disk_usage(nearest(folder)).free
+    if needed > free:
+        raise RunError(
+            f"the checkpoints need {needed / GIB:.2f} GiB, and {free / GIB:.2f} GiB are free",
+            where=str(folder),
+            hint="free some space (kdharness store prune), lower trainer.keep, or choose another "
+            "place with --home",
+        )
+
+
+def _file_limit() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit: int = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+@contextmanager
+def _whole_state(trainer: Any) -> Iterator[None]:
+    """FSDP gathers the whole model for this save; in shards transformers would write nothing."""
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    kind = getattr(plugin, "state_dict_type", None)
+    if plugin is None or not trainer.is_fsdp_enabled or "FULL" in str(kind):
+        yield
+        return
+    plugin.set_state_dict_type("FULL_STATE_DICT")
+    try:
+        yield
+    finally:
+        plugin.set_state_dict_type(kind)
+
+
+def save_whole(
+    trainer: Any, setting: Setting, target: Path, notes: Mapping[str, str] | None = None
+) -> None:
+    """Save the student in `target`, all or nothing; every process takes part.
+
+    The weights come first. Once they are written, nothing that stands beside them (tokenizer,
+    notes) can lose them: what fails there is said, and the folder stands without it.
+
+    Raises:
+        RunError: the weights could not be written; what was there before stays.
+    """
+    scratch, is_main = target.with_name(f".{target.name}"), setting.job.is_main
+    if is_main:
+        shutil.rmtree(scratch, ignore_errors=True)
+    with whole_or_gone(scratch) if is_main else nullcontext(), _whole_state(trainer):
+        trainer.save_model(str(scratch))
+        if is_main:
+            _refuse_empty(scratch)
+    if not is_main:
+        return
+    beside = {"tokenizer": partial(setting.tokenizer.save_pretrained, scratch)}
+    for name, text in (notes or {}).items():
+        beside[name] = partial((scratch / name).write_text, text, "utf-8")
+    troubles = [save_beside(what, save, target) for what, save in beside.items()]
+    replace_folder(scratch, target)
+    for trouble in filter(None, troubles):
+        setting.job.reporter.say(trouble, kind="warning")
+
+
+def save_beside(what: str, save: Callable[[], Any], target: Path) -> str:
+    """Save something beside weights that are safe; returns what to say where that failed."""
+    try:
+        save()
+    except Exception as error:  # whatever it is, it must not cost the weights
+        known = mendable(error, target.parent)
+        reason = known.message if known else essence(str(error) or type(error).__name__)
+        return f"the weights are saved in {target}, but not their {what}: {reason}"
+    return ""
+
+
+def _refuse_empty(folder: Path) -> None:
+    """A save that wrote no tensors is none, whatever it returned."""
+    if not any(tensor_entries(path) for path in weight_files(folder)):
+        raise RunError(
+            "no weights were written", where=str(folder),
+            hint="is the engine's config one that gathers a whole model? see docs/scale.md",
+        )  # fmt: skip
