@@ -26,6 +26,7 @@ from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import load_chats, set_chat_template
 from kdharness.trainers.distill import DistillTrainer, Method
 from kdharness.trainers.flops import training_flops
+from kdharness.trainers.resuming import begun_with, keep_note, refuse_changes
 from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
 from kdharness.trainers.setting import Setting, TrainConfig
 from kdharness.trainers.student import make_student
@@ -58,10 +59,11 @@ def train(
     if job.is_main:
         _check_saving(setting)
     method, parents = build(setting)
+    checkpoint = newest_checkpoint(job.folder) if job.resume else None
+    begun = _check_begun(setting, parents, checkpoint)
     # Before any wrapper shards the models: then they no longer show their whole shapes.
     flops = training_flops(setting, method)
     trainer, watcher = _make_trainer(setting, method)
-    checkpoint = newest_checkpoint(job.folder) if job.resume else None
     if checkpoint is not None:
         _check_state(checkpoint)
         job.reporter.say(f"resuming from {checkpoint.name}")
@@ -87,7 +89,7 @@ def train(
         "labelled": setting.plan.labelled,
         "flops": flops,
         "padding_share": round(setting.plan.padding_share, 4),
-        "data": setting.train.fingerprint,
+        "data": begun["train"],
         "shares": setting.plan.share,
         **watcher.final,
     }
@@ -108,6 +110,22 @@ def _check_saving(setting: Setting) -> None:
             kind="warning",
         )
     check_room(setting.config, setting.student, job.folder)
+
+
+def _check_begun(
+    setting: Setting, parents: Mapping[str, str], checkpoint: Path | None
+) -> dict[str, Any]:
+    """Go on with what the run was begun with, or write down what it is begun with now."""
+    job, now = setting.job, begun_with(setting, parents)
+    if checkpoint is None:
+        if job.is_main:
+            keep_note(job.folder, now)
+    elif not refuse_changes(job.folder, now, checkpoint.name):
+        job.reporter.say(
+            "this run was begun by an older version: whether its data, student and teachers are "
+            "still the same cannot be checked", kind="warning",
+        )  # fmt: skip
+    return now
 
 
 class _Quiet:

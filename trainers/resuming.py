@@ -1,0 +1,97 @@
+"""Going on with a run: only with what it was begun with.
+
+A checkpoint stands for the steps behind it. With other rows, another template or another teacher
+in front of it, the training would be neither the one that was begun nor the one that is there now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.durable import write_text
+from kdharness.harness.errors import RunError
+from kdharness.harness.reading import read_json_object
+from kdharness.harness.store import Store
+from kdharness.trainers.setting import Setting
+
+NOTE = "begun-with.json"
+_WHAT = {
+    "train": "the training rows",
+    "heldout": "the held-out rows",
+    "student": "the student's weights",
+    "steps": "the number of steps",
+}
+
+
+def begun_with(setting: Setting, parents: Mapping[str, str]) -> dict[str, Any]:
+    """What a training depends on besides its config.
+
+    The rows are compared as tokens and labels, so that a changed file, order, chat template or
+    tokenizer shows, and a moved or re-saved file does not.
+    """
+    return {
+        "train": setting.train.fingerprint,
+        "train_rows": len(setting.train),
+        "heldout": setting.heldout.fingerprint,
+        "heldout_rows": len(setting.heldout),
+        "student": setting.start.model,
+        "teachers": _weights_of(parents, setting),
+        "steps": setting.plan.steps,
+    }
+
+
+def _weights_of(parents: Mapping[str, str], setting: Setting) -> dict[str, str]:
+    """Role -> identity of the weights: a teacher's own template does not matter here."""
+    with Store(setting.job.paths.store) as store:
+        known = {role: store.checkpoint(key) for role, key in parents.items()}
+    return {role: found.model if found else parents[role] for role, found in known.items()}
+
+
+def keep_note(folder: Path, now: Mapping[str, Any]) -> None:
+    """Write down what a run is begun with."""
+    write_text(folder / NOTE, json.dumps(now, indent=1))
+
+
+def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> bool:
+    """Refuse to go on where something is not what the run was begun with.
+
+    Returns:
+        Whether that could be told: a run of an older version has no note of it.
+
+    Raises:
+        RunError: every part that changed.
+    """
+    if not (folder / NOTE).exists():
+        return False
+    then = read_json_object(folder / NOTE, "the note of what this run was begun with", RunError)
+    changed = [
+        _difference(name, then, now) for name in _WHAT if name in then and then[name] != now[name]
+    ]
+    teachers = then.get("teachers")
+    before: Mapping[str, Any] = teachers if isinstance(teachers, dict) else {}
+    changed += [
+        f"the {role}" for role in now["teachers"] if before.get(role) != now["teachers"][role]
+    ]
+    if changed:
+        raise RunError(
+            f"{', '.join(changed)} changed since {checkpoint} was saved",
+            where=str(folder),
+            hint="put back what was there and resume again, or begin a new run with kdharness "
+            "train: this one's steps belong to what it was begun with",
+        )
+    return True
+
+
+def _difference(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    rows = f"{name}_rows"
+    if name == "steps":
+        return f"{_WHAT[name]} ({then[name]} then, {now[name]} now)"
+    if rows not in now:
+        return _WHAT[name]
+    marks = f"fingerprint {str(then[name])[:8]} then, {str(now[name])[:8]} now"
+    if then.get(rows) != now[rows]:
+        return f"{_WHAT[name]} ({then.get(rows)} then, {now[rows]} now; {marks})"
+    return f"{_WHAT[name]} ({marks})"
