@@ -124,13 +124,22 @@ def init_command(preset: str | None, output: Path | None) -> None:
 @config_group.command("check")
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
-def check_config_command(config: str, overrides: tuple[str, ...]) -> None:
-    """Check a config without running it; exit code 2 when something is wrong."""
+@click.pass_obj
+def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
+    """Check a config without running it; exit code 2 when something is wrong.
+
+    Its fields, and as far as they are on this machine its models and data: adapters that would
+    not load, tokens and lengths that a model cannot take, rows that cannot be read.
+    """
     from kdharness.harness.config import config_hash
     from kdharness.harness.config_files import load_config
+    from kdharness.harness.registry import TOOLS, resolve
 
     parsed = load_config(config, overrides)
+    notes = resolve(TOOLS, "preflight", "tool")(parsed, paths)
     click.echo(f"ok: {parsed.method} config {config_hash(parsed)}")
+    for line in notes:
+        click.echo(safe_text(line), err=True)
 
 
 @config_group.command("show")

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kdharness.harness import answering, judging
 from kdharness.harness.checkpoints import find_model, told
 from kdharness.harness.config_eval import EvalConfig, default_judges, in_shard
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.models import check_adapter
 from kdharness.harness.oddities import note_oddities
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, exists
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Reporter
@@ -153,8 +155,15 @@ def find_subjects(
 def find_checkpoint(
     source: str, paths: Paths, store: Store, reporter: Reporter | None = None
 ) -> Subject:
-    """A stored checkpoint, or a new one for a folder, an asset or a hub id."""
+    """A stored checkpoint, or a new one for a folder, an asset or a hub id.
+
+    Raises:
+        ModelError: not found, or an adapter that would not load whole: of several checkpoints to
+            score the last one's fault is found before the first is asked anything.
+    """
     checkpoint, found = find_model(source, paths, store, **told(reporter, source))
+    if found and exists(Path(found) / "adapter_config.json"):
+        check_adapter(Path(found), source, paths)
     return Subject(checkpoint, found)
 
 

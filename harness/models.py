@@ -14,7 +14,7 @@ from kdharness.harness.errors import KDHarnessError, ModelError
 from kdharness.harness.loading_errors import explain, quiet_transformers
 from kdharness.harness.paths import Paths
 from kdharness.harness.resolve import local_folder, naming_base
-from kdharness.harness.weights import ADAPTER
+from kdharness.harness.weights import ADAPTER, tensor_entries
 
 
 def pick_device(device: str = "auto") -> str:
@@ -130,7 +130,13 @@ def load_adapter(model: Any, folder: Path, name: str, source: str) -> None:
     Raises:
         ModelError: tensors that are missing, or that fit nothing.
     """
-    result = model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+    _refuse_partial(
+        model.load_adapter(str(folder), adapter_name=name, is_trainable=False), folder, source
+    )
+
+
+def _refuse_partial(result: Any, folder: Path, source: str) -> None:
+    """Raise ModelError for adapter tensors that are missing, or that fit nothing."""
     missing, stray = sorted(result.missing_keys), sorted(result.unexpected_keys)
     if not missing and not stray:
         return
@@ -150,6 +156,57 @@ def load_adapter(model: Any, folder: Path, name: str, source: str) -> None:
         if wrapped
         else "was it trained on this base model?",
     )
+
+
+def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
+    """A model's shapes without its numbers: its config's architecture on the meta device.
+
+    Raises:
+        ModelError: not found, or an architecture that cannot be built.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # an architecture's own code
+        raise explain(error, source) from error
+
+
+def check_adapter(folder: Path, source: str, paths: Paths) -> None:
+    """Refuse an adapter that would not load whole, without loading any weights.
+
+    Does nothing for a whole model.
+
+    Raises:
+        ModelError: as `load_model` would.
+    """
+    if not (folder / "adapter_config.json").exists():
+        return
+    import torch
+    from peft import PeftConfig, get_peft_model
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+    from peft.utils.save_and_load import set_peft_model_state_dict
+
+    with naming_base(folder) as base:
+        below = local_folder(base, paths, weights=False)
+        check_adapter(below, base, paths)
+        model = meta_model(base, paths)
+    entries = tensor_entries(folder / ADAPTER)
+    try:
+        with quiet_transformers(), warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            config = PeftConfig.from_pretrained(str(folder))
+            adapted = get_peft_model(model, config)
+            tensors = {name: torch.empty(entry.shape) for name, entry in entries.items()}
+            result = set_peft_model_state_dict(adapted, tensors, low_cpu_mem_usage=True)
+    except Exception as error:  # of peft and torch
+        raise explain(error, source) from error
+    prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type, "")
+    kept = [key for key in result.missing_keys if prefix in key]
+    _refuse_partial(result._replace(missing_keys=kept), folder, source)
 
 
 def _wrapped(names: Sequence[str], word: str) -> bool:

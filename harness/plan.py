@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.config import AnyConfig, DAEConfig, DistillSpec, KDConfig, SFTConfig
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.paths import Paths
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -96,7 +96,7 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
     """The exact size of a model from its config alone; `keep_layers` cuts it first.
 
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or an architecture whose shape is not known here.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -112,26 +112,50 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     outside = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    active = active_experts(text)
     body = 0
     for name, value in model.named_parameters():
-        if id(value) in outside:
-            continue
-        share = 1.0
-        if ".experts." in name:
-            share = text.num_experts_per_tok / text.num_local_experts
-        body += int(value.numel() * share)
-    heads = text.num_attention_heads
+        if id(value) not in outside:
+            body += int(value.numel() * (active if ".experts." in name else 1.0))
+    heads, hidden = _shape(text, "num_attention_heads"), _shape(text, "hidden_size")
     return Size(
         total=sum(p.numel() for p in model.parameters()),
         body=body,
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        intermediate=text.intermediate_size,
+        layers=_shape(text, "num_hidden_layers"),
+        hidden=hidden,
+        # GPT-2 and its kin leave the inner size open: four times the hidden one.
+        intermediate=_shape(text, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
         heads=heads,
-        key_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
-        vocab=text.vocab_size,
+        key_heads=_shape(text, "num_key_value_heads", default=heads),
+        head_size=_shape(text, "head_dim", default=hidden // heads),
+        vocab=_shape(text, "vocab_size"),
     )
+
+
+def _shape(config: Any, *names: str, default: int | None = None) -> int:
+    """A whole number of a model's config, by any of its names.
+
+    Raises:
+        ModelError: it has none of them.
+    """
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    if default is None:
+        raise ModelError(
+            f"the shape of a {getattr(config, 'model_type', 'model')} model is not known here: "
+            f"its config has no {names[0]}",
+            hint="plan works for decoder models with attention; training may work all the same",
+        )
+    return default
+
+
+def active_experts(config: Any) -> float:
+    """The share of a mixture's experts that one token passes through; 1 for a dense model."""
+    every = ("num_local_experts", "num_experts", "n_routed_experts")
+    total = _shape(config, *every, default=0)
+    return _shape(config, "num_experts_per_tok", "moe_topk", default=total) / total if total else 1
 
 
 def activation_floats(size: Size, tokens: int, *, checkpointing: bool) -> float:

@@ -13,6 +13,7 @@ import torch
 
 from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.heads import backbone, head_logits
+from kdharness.harness.model_limits import limits_of, refuse_beyond
 from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.judges.heldout import BATCH_TOKENS, LOGIT_CELLS, Encoded, check_vocabularies
@@ -35,16 +36,29 @@ class Scorer:
             check_vocabularies(
                 self.tokenizer, load_tokenizer(teacher, paths, trust_remote_code=trust)
             )
+        self.max_length = config.heldout.max_length
         self.model = load_model(source, paths, **options)
         self.teacher = load_model(teacher, paths, **options) if teacher else None
         self.teacher_states = teacher_states
+        self.names = (source, teacher or "")
 
     def close(self) -> None:
         """Give the memory back."""
         del self.model, self.teacher
 
     def batches(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-        """Rows of like length together, bounded by padded tokens."""
+        """Rows of like length together, bounded by padded tokens.
+
+        Raises:
+            DataError: a row with a token or a length that the model or the teacher cannot take.
+        """
+        for model, name in zip((self.model, self.teacher), self.names, strict=True):
+            if model is not None:
+                pairs = ((f"{row.row.set}/{row.row.id}", row.ids) for row in rows)
+                refuse_beyond(
+                    pairs, limits_of(model), self.tokenizer, name, max_length=self.max_length,
+                    field="heldout.max_length",
+                )  # fmt: skip
         batch: list[Encoded] = []
         for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
             if batch and len(batch[0].ids) * (len(batch) + 1) > BATCH_TOKENS:

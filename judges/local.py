@@ -21,6 +21,13 @@ import torch
 from kdharness.harness.chats import encode_prompt, render
 from kdharness.harness.config_eval import EvalConfig, Spec
 from kdharness.harness.errors import DataError
+from kdharness.harness.model_limits import (
+    ModelLimits,
+    first_beyond,
+    limits_of,
+    unknown_token,
+    usable_pad,
+)
 from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.resolve import identity_of, resolve_model
@@ -144,6 +151,11 @@ class LocalEngine:
         known = getattr(self.model.config, "max_position_embeddings", None)
         return int(known) if known else 1 << 20
 
+    @cached_property
+    def limits(self) -> ModelLimits:
+        """How many token ids and positions the model has."""
+        return limits_of(self.model)
+
     # ------------------------------------------------------------ generating
 
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
@@ -183,6 +195,9 @@ class LocalEngine:
             prompt = encode_prompt(self.tokenizer, request.messages)
         except DataError as error:
             return Reply(error=str(error), finish=Finish.ERROR)
+        if (beyond := first_beyond(prompt, self.limits)) is not None:
+            said = unknown_token(beyond, self.tokenizer, self.limits, self.source)
+            return Reply(error=said, finish=Finish.ERROR, prompt_tokens=len(prompt))
         room = self.context - len(prompt)
         if room < 1:
             return Reply(
@@ -214,7 +229,7 @@ class LocalEngine:
         model, started = self.model, time.monotonic()
         device = next(model.parameters()).device
         width = max(len(row.prompt) for row in rows)
-        pad = self.tokenizer.pad_token_id or 0
+        pad = usable_pad(self.tokenizer.pad_token_id, self.limits)
         ids = torch.tensor([[pad] * (width - len(r.prompt)) + r.prompt for r in rows])
         mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in rows])
         ids, mask = ids.to(device), mask.to(device)
@@ -302,7 +317,7 @@ class LocalEngine:
             }
             for choice in row.request.choices:
                 spelt = self.tokenizer(choice, add_special_tokens=False)["input_ids"]
-                if len(spelt) == 1 and choice not in found:
+                if len(spelt) == 1 and spelt[0] < logs.shape[-1] and choice not in found:
                     found[choice] = float(logs[spelt[0]])
             ranked = sorted(found.items(), key=lambda pair: -pair[1])
             row.logprobs = tuple((t, v) for t, v in ranked if not math.isinf(v))

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.config import AnyConfig, DataSpec, TrainerSpec
+from kdharness.harness.config import DataSpec, TrainerSpec
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.paths import Paths
 from kdharness.trainers.chat import Row
 
 POOL = 256
@@ -282,28 +281,3 @@ class Collator:
             "index": torch.tensor([r["index"] for r in rows]),
             "kind": torch.tensor([self.kinds[r["kind"]] for r in rows]),
         }
-
-
-def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, Any]:
-    """Steps, tokens, labelled tokens, padding share and the widest row of a config's training.
-
-    Reads and tokenises the data; loads no model.
-    """
-    from kdharness.harness.models import load_tokenizer
-    from kdharness.trainers.chat import encode_sources, set_chat_template, tokenizer_source
-
-    data: DataSpec | None = getattr(config, "data", None)
-    trainer: TrainerSpec | None = getattr(config, "trainer", None)
-    if data is None or trainer is None:
-        raise ConfigError(f"a {config.method} config has no training data")
-    tokenizer = load_tokenizer(tokenizer_source(config), paths)
-    set_chat_template(tokenizer, data)
-    rows = encode_sources(data.train, tokenizer, data.max_length).rows
-    plan = make_plan(rows, data, trainer, getattr(config, "seed", 0), world)
-    return {
-        "steps": plan.steps,
-        "tokens": plan.tokens,
-        "labelled": plan.labelled,
-        "padding_share": plan.padding_share,
-        "width": max(len(row) for row in rows),
-    }

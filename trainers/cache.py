@@ -302,7 +302,7 @@ def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any)
         if (kind is None or row.kind == kind) and row_key(row) not in teacher.cache
     ]
     rows.sort(key=lambda index: len(setting.train.rows[index]))
-    collate = Collator(setting.tokenizer.pad_token_id, setting.kinds)
+    collate = Collator(setting.pad_id, setting.kinds)
     size = setting.config.trainer.batch_size
     for start in range(0, len(rows), size):
         batch = collate([setting.train[index] for index in rows[start : start + size]])

@@ -15,6 +15,7 @@ from kdharness.harness.config import DistillSpec, KDConfig, TeacherSpec
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.heads import causal_model
 from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.model_limits import limits_of
 from kdharness.harness.models import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -24,6 +25,7 @@ from kdharness.trainers.attention import listen
 from kdharness.trainers.distill import Method
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.losses import Mix
+from kdharness.trainers.preflight import hold
 from kdharness.trainers.setting import Setting
 from kdharness.trainers.student import kept_of, map_layers
 from kdharness.trainers.teachers import OnlineTeacher, check_tokenizers
@@ -93,8 +95,12 @@ def parent_of(
 
 
 def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
-    """A teacher's model, on the student's device."""
-    return load_model(
+    """A teacher's model, on the student's device.
+
+    Raises:
+        DataError: the rows hold a token or a length that it cannot take.
+    """
+    model = load_model(
         spec.model,
         setting.job.paths,
         dtype=setting.config.trainer.dtype,
@@ -102,6 +108,11 @@ def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization.model_dump() if spec.quantization else None,
     )
+    limits = limits_of(model)
+    hold(setting.train, limits, setting.tokenizer, spec.model, setting.config.data)
+    if setting.pad_id >= limits.vocabulary:
+        setting.pad_id = 0
+    return model
 
 
 def shared_vocab(setting: Setting, teacher: str) -> int:

@@ -17,8 +17,10 @@ from transformers import TrainingArguments, set_seed
 from kdharness.harness.config import TrainerSpec
 from kdharness.harness.durable import is_sealed
 from kdharness.harness.errors import Interrupted, KDHarnessError, ModelError, RunError
+from kdharness.harness.heads import causal_model
 from kdharness.harness.hub import split_hub_name
 from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.model_limits import limits_of, usable_pad
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths, exists
 from kdharness.harness.weights import check_folder
@@ -26,6 +28,7 @@ from kdharness.trainers.batches import Collator, Plan, make_plan
 from kdharness.trainers.chat import load_chats, set_chat_template
 from kdharness.trainers.distill import DistillTrainer, Method
 from kdharness.trainers.flops import training_flops
+from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import begun_with, keep_note, refuse_changes
 from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
 from kdharness.trainers.setting import Setting, TrainConfig
@@ -174,6 +177,10 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     if config.student.lora:
         student = _with_adapter(student, config, start.path)
     training, heldout = load_chats(config.data, tokenizer)
+    limits = limits_of(causal_model(student))
+    for rows in (training, heldout):
+        if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
+            job.reporter.say(note, kind="warning")
     plan = make_plan(training.rows, config.data, spec, config.seed, job.world)
     kinds = sorted({row.kind for row in training.rows})
     for report in training.reports:
@@ -182,8 +189,9 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
         f"{plan.steps} steps, {plan.tokens} tokens, {plan.padding_share:.1%} padding"
     )
     return Setting(
-        config, job, start, student, tokenizer, training, heldout, kinds, plan, device
-    )
+        config, job, start, student, tokenizer, training, heldout, kinds, plan, device,
+        usable_pad(tokenizer.pad_token_id, limits),
+    )  # fmt: skip
 
 
 @contextmanager
@@ -283,7 +291,7 @@ def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Wat
         method=method,
         plan=setting.plan,
         dataset=setting.train,
-        collator=Collator(setting.tokenizer.pad_token_id, setting.kinds),
+        collator=Collator(setting.pad_id, setting.kinds),
         max_loss=config.trainer.max_loss,
         keep=config.trainer.keep,
         say=job.reporter.say,

@@ -236,7 +236,7 @@ def config_cases(config: AnyConfig, paths: Paths, say: Callable[[str], None]
     source = config.teacher.model if isinstance(config, KDConfig) else None
     setting = prepare_setting(config, paths, source, say)
     chosen = setting.plan.batches[0][:ROWS]
-    collate = Collator(setting.tokenizer.pad_token_id, setting.kinds)
+    collate = Collator(setting.pad_id, setting.kinds)
     made = collate([setting.train[index] for index in chosen])
     batch = {name: value.to(setting.device) for name, value in made.items()}
     teachers: list[Any] = []

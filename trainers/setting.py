@@ -28,3 +28,4 @@ class Setting:
     kinds: list[str]
     plan: Plan
     device: str
+    pad_id: int = 0

@@ -162,7 +162,7 @@ def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[st
     training = model.training
     model.eval()
     order = sorted(range(len(setting.heldout)), key=lambda i: len(setting.heldout.rows[i]))
-    collator = Collator(setting.tokenizer.pad_token_id, _kinds(setting.heldout))
+    collator = Collator(setting.pad_id, _kinds(setting.heldout))
     sums: dict[str, list[float]] = {}
     for start in range(0, len(order), batch_size):
         rows = [setting.heldout[i] for i in order[start : start + batch_size]]
