@@ -233,4 +233,4 @@ def told(reporter: Reporter | None, source: str) -> dict[str, Any]:
         reporter.advance(done >> 20)
         reporter.check()
 
-    return {"progress": progress, "say": lambda text: reporter.say(text, kind="identity")}
+    return {"progress": progress, "say": lambda text: reporter.say(text, kind="warning")}

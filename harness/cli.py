@@ -7,14 +7,19 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.errors import KDHarnessError, did_you_mean
 from kdharness.harness.paths import Paths, find_paths, share_processors
 from kdharness.harness.secrets import RedactedStream, redact, redact_tracebacks
+from kdharness.harness.tables import safe_text, write_anything
 
 COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.commands_demo:demo_command",
@@ -47,6 +52,17 @@ COMMANDS: dict[str, str] = {
 }
 
 
+SYNONYMS = {
+    "run": ["train", "runs"], "start": ["train"], "evaluate": ["eval"], "score": ["eval"],
+    "bench": ["eval"], "ls": ["runs"], "list": ["runs"], "ps": ["runs"], "status": ["runs", "show"],
+    "log": ["logs"], "cancel": ["stop"], "kill": ["stop"], "board": ["leaderboard"],
+    "diff": ["compare"], "pareto": ["tradeoff"], "experiment": ["sweep"], "pull": ["data pull"],
+    "download": ["data pull"], "init": ["config init"], "check": ["config check", "doctor"],
+    "app": [], "tui": [],
+}  # fmt: skip
+"""What other tools call things; an empty list is the app, which needs no command."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are looked up."""
 
@@ -68,6 +84,16 @@ class LazyGroup(click.Group):
                 raise
             raise found from error
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a mistyped name is answered with the nearest ones."""
+        name = args[0]
+        if not name.startswith("-") and name not in COMMANDS:
+            near = did_you_mean(name, COMMANDS, SYNONYMS)
+            raise click.UsageError(f"no command {name!r}" + near, ctx)
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module."""
         if cmd_name not in COMMANDS:
@@ -77,7 +103,10 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=LazyGroup, invoke_without_command=True)
+@click.group(
+    cls=LazyGroup, invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 @click.option("--home", type=click.Path(file_okay=False), envvar="KDHARNESS_HOME", default=None,
               help="Where the store, runs and logs live (default: the platform's data folder).")
 @click.version_option(package_name="kdharness", prog_name="kdharness")
@@ -93,8 +122,12 @@ def cli(ctx: click.Context, home: str | None) -> None:
 def _open_app(paths: Paths) -> None:
     from kdharness.harness.registry import TOOLS, resolve
 
-    if not sys.stdout.isatty():
-        raise click.UsageError("the app needs a terminal; see kdharness --help for the commands")
+    for stream, what in ((sys.stdin, "input"), (sys.stdout, "output")):
+        if stream is None or not stream.isatty():
+            raise click.UsageError(
+                f"the app needs a terminal, and its {what} is none; see kdharness --help for the "
+                "commands"
+            )
     resolve(TOOLS, "app", "tool")(paths)
 
 
@@ -107,6 +140,37 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     share_processors()
+    write_anything()
+    with sigterm_as_ctrl_c():
+        return _run(args)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM stop a command as Ctrl-C does: with the worker it started, and a word.
+
+    A command that was told to end would otherwise leave its worker running, which nobody asked
+    for; `--detach` is the way to that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    known = signal.getsignal(signal.SIGTERM)
+    if known is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, known)
+
+
+def _run(args: list[str] | None) -> int:
     try:
         result: Any = cli.main(args=args, prog_name="kdharness", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -119,8 +183,6 @@ def run(args: list[str] | None = None) -> int:
         click.echo("interrupted; what was finished is stored", err=True)
         return 130
     except KDHarnessError as error:
-        from kdharness.harness.tables import safe_text
-
         click.echo(f"error: {safe_text(redact(str(error), shapes=True))}", err=True)
         return error.exit_code
     except BrokenPipeError:

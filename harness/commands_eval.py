@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import click
 
 from kdharness.harness.commands_exchange import export_group, import_group
 from kdharness.harness.commands_judge import judge_group
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.errors import ConfigError, did_you_mean
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import BENCHMARKS
 from kdharness.harness.tables import FORMATS, print_table
 
 __all__ = [
@@ -300,14 +301,24 @@ def leaderboard_command(
 
     benches = [bench_name(name) for name in split(bench)] or None
     scores: list[Any] = []
+    stored: list[str] = []
     if paths.store.exists():
         with Store(paths.store) as store:
+            stored = [group["bench"] for group in store.judgment_groups()]
+            named = [store.checkpoint(name) for name in split(ckpt)]
+            names = [c.name for c in store.checkpoints()]
+            unknown = [name for name, c in zip(split(ckpt), named, strict=True) if c is None]
+            refuse_unknown("checkpoint", unknown, names)
             scores = leaderboard(
-                store, paths, checkpoints=split(ckpt) or None, benches=benches,
-                as_published=as_published, panels=panel,
+                store, paths, checkpoints=[c.id for c in named if c is not None] or None,
+                benches=benches, as_published=as_published, panels=panel,
             )  # fmt: skip
+    known = {*stored, *BENCHMARKS, *(s.bench for s in published_scores(paths, None) if published)}
+    refuse_unknown("benchmark", benches or (), known - {"file"})
     if published:
         scores += published_scores(paths, benches)
+    refuse_unknown("metric", split(metric), [score.metric for score in scores])
+    refuse_unknown("judge", split(judge), [score.judge for score in scores])
     if metric:
         scores = [score for score in scores if score.metric in split(metric)]
     if judge:
@@ -315,6 +326,17 @@ def leaderboard_command(
     if form in ("table", "md") and not everything and not metric:
         scores = [score for score in scores if is_headline(score.metric)]
     print_scores(ranked(scores), form)
+
+
+def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first name that nothing stored has; nothing stored knows all."""
+    listed = sorted(set(known))
+    for name in names:
+        if listed and name not in listed:
+            some = ", ".join(listed[:12]) + (" …" if len(listed) > 12 else "")
+            raise ConfigError(
+                f"no {kind} {name!r}{did_you_mean(name, listed)}", hint=f"there are: {some}"
+            )
 
 
 def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:

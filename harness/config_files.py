@@ -8,18 +8,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from kdharness.harness.config import CONFIGS, AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import exists
-from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
+from kdharness.harness.reading import (
+    CONFIG_BYTES,
+    dump_yaml,
+    parse_yaml,
+    read_text,
+    written_yaml,
+)
 from kdharness.harness.secrets import redact
 
 
-def parse_config(values: Any, where: str = "config") -> AnyConfig:
+def parse_config(values: Any, where: str = "config", written: Any = None) -> AnyConfig:
     """Validate plain data into a config.
+
+    Args:
+        where: the file or place it comes from, for errors.
+        written: the same data with every scalar as the text that stands in the file.
 
     Raises:
         ConfigError: with one line a mistake, each naming its field.
@@ -34,11 +43,15 @@ def parse_config(values: Any, where: str = "config") -> AnyConfig:
     try:
         return CONFIGS[method].model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe_errors(error, CONFIGS[method]), where=where) from error
+        raise ConfigError(describe_errors(error, CONFIGS[method], written), where=where) from error
 
 
-def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's errors as lines that name the field and, for a typo, the nearest one."""
+def describe_errors(error: ValidationError, model: type[BaseModel], written: Any = None) -> str:
+    """pydantic's errors as lines that name the field and, for a typo, the nearest one.
+
+    A number or boolean where text belongs is shown as it was written, which is not how YAML read
+    it: `1.10` is the number 1.1.
+    """
     lines = []
     for detail in error.errors():
         parts = [str(part) for part in detail["loc"]]
@@ -50,10 +63,32 @@ def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
             message = "unknown field" + (f"; did you mean {near[0]}?" if near else "")
             if not near and names:
                 message += f"; fields here: {', '.join(names)}"
+        elif detail["type"] == "string_type" and not isinstance(detail.get("input"), (dict, list)):
+            message = _not_text(detail.get("input"), _written_at(written, detail["loc"]))
         elif detail["type"] != "missing" and not isinstance(detail.get("input"), (dict, list)):
             message += f" (got {_shown(detail.get('input'))})"
         lines.append(redact(f"{place}: {message}" if place else message, shapes=True))
     return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
+
+
+def _not_text(value: Any, written: str | None) -> str:
+    """What to say of a number, a boolean or nothing where text belongs."""
+    kinds = {bool: "a boolean", int: "a number", float: "a number", type(None): "empty"}
+    kind = kinds.get(type(value), f"a {type(value).__name__}")
+    if value is None and not written:
+        return "must be text, and is empty"
+    text = written if written else _shown(value)
+    return f'must be text, and {text} is {kind}: quote it ("{text}")'
+
+
+def _written_at(written: Any, place: Sequence[int | str]) -> str | None:
+    """The text of one scalar; a source that stands without its list is found all the same."""
+    for part in place:
+        if isinstance(written, dict):
+            written = written.get(part, written)
+        elif isinstance(written, list) and isinstance(part, int):
+            written = written[part] if part < len(written) else None
+    return written if isinstance(written, str) else None
 
 
 def _shown(value: Any) -> str:
@@ -98,44 +133,136 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
         ConfigError: no such file, broken YAML (with the line), or a field that is wrong.
     """
     file = Path(path)
-    values = parse_yaml(read_text(file, "the config", limit=CONFIG_BYTES), str(path))
+    text = read_text(file, "the config", limit=CONFIG_BYTES)
+    values = parse_yaml(text, str(path))
+    written = written_yaml(text)
     for override in overrides:
         set_field(values, override)
-    return parse_config(absolute_paths(values, file.resolve().parent), where=str(path))
+        if isinstance(written, dict):
+            set_field(written, override, as_written=True)
+    return parse_config(absolute_paths(values, file.resolve().parent), str(path), written)
 
 
-def set_field(values: Any, override: str) -> None:
-    """Apply one `a.b=value` (the value read as YAML) to nested plain data, in place."""
+def set_field(values: Any, override: str, *, as_written: bool = False) -> None:
+    """Apply one `a.b=value` (the value read as YAML) to nested plain data, in place.
+
+    A number in the name is a place in a list, from 0: `data.train.1.path=x`. The place just
+    behind the last one adds an entry.
+
+    Args:
+        as_written: keep the value as the text it is.
+
+    Raises:
+        ConfigError: a name that leads nowhere.
+    """
     name, sign, text = override.partition("=")
     parts = name.strip().split(".")
     if not sign or not all(parts) or not isinstance(values, dict):
         raise ConfigError(f"cannot use --set {override!r}", hint="write --set trainer.epochs=1")
-    for index, part in enumerate(parts[:-1]):
-        below = values.get(part)
-        if below is None or isinstance(below, str):
-            below = {} if below is None else {"model": below}
-            values[part] = below
-        if not isinstance(below, dict):
+    value = text if as_written else parse_yaml(text, f"--set {name.strip()}")
+    holder: Any = values
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        place = ".".join(parts[:index])
+        key: Any = part
+        if isinstance(holder, list):
+            key = _list_index(holder, part, override, place)
+        if last:
+            if isinstance(holder, list) and key == len(holder):
+                holder.append(value)
+            else:
+                holder[key] = value
+            return
+        fresh = isinstance(holder, list) and key == len(holder)
+        below = None if fresh else holder[key] if key in _keys(holder) else None
+        below = _opened(below, part, parts[index + 1], place or "the config")
+        if not isinstance(below, (dict, list)):
             raise ConfigError(
                 f"--set {override}: {'.'.join(parts[: index + 1])} has no fields of its own"
             )
-        values = below
-    values[parts[-1]] = parse_yaml(text, f"--set {name.strip()}")
+        if fresh:
+            holder.append(below)
+        else:
+            holder[key] = below
+        holder = below
 
 
-def absolute_paths(values: Any, base: Path) -> Any:
-    """Strings that name something existing beside the config become absolute paths."""
+def _keys(holder: Any) -> Any:
+    return range(len(holder)) if isinstance(holder, list) else holder
+
+
+def _opened(below: Any, part: str, following: str, place: str) -> Any:
+    """What a name goes on into: short forms are spelt out, and what is not there is made.
+
+    A plain string stands for `{path: …}` of a data source or `{model: …}` of a model; a source
+    that stands alone is a list of one.
+    """
+    is_source = part in ("train", "heldout") and place in ("data", "the config")
+    if following.isdecimal():
+        if below is None:
+            return []
+        return [below] if isinstance(below, (str, dict)) and is_source else below
+    if below is None:
+        return {}
+    if isinstance(below, str):
+        return {"path" if is_source or part.isdecimal() else "model": below}
+    return below
+
+
+def _list_index(holder: list[Any], part: str, override: str, place: str) -> int:
+    if not part.isdecimal():
+        raise ConfigError(
+            f"--set {override}: {place} is a list",
+            hint=f"name an entry by its place, from 0: {place}.0.{part}=…",
+        )
+    if int(part) > len(holder):
+        raise ConfigError(
+            f"--set {override}: {place} has {len(holder)} entries",
+            hint=f"places go from 0 to {len(holder) - 1}; {place}.{len(holder)} adds one",
+        )
+    return int(part)
+
+
+FILE_ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".jinja", ".j2", ".yaml", ".yml", ".txt")
+_FILE_FIELDS = frozenset({"path", "train", "heldout", "chat_template", "judge_config", "general",
+                          "domain", "extra", "benches"})  # fmt: skip
+_MODEL_FIELDS = frozenset({
+    "model", "from", "experts_from", "student", "teacher", "reference", "expert", "experts",
+    "models", "checkpoints", "baseline",
+})  # fmt: skip
+_NAMES = frozenset({"name", "method", "kind"})
+
+
+def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
+    """Strings that name something existing beside the config become absolute paths.
+
+    Anything with a slash or a data file's ending; in a field for a file any file, in a field for
+    a model a folder that holds one; behind `local:` the judge's folder.
+    """
     if isinstance(values, dict):
         return {
-            key: value if key in ("name", "method") else absolute_paths(value, base)
+            key: value
+            if key in _NAMES
+            # Names of experts and sets are the user's own: the field above them says what they are.
+            else absolute_paths(value, base, field if field in ("experts", "extra") else key)
             for key, value in values.items()
         }
     if isinstance(values, list):
-        return [absolute_paths(value, base) for value in values]
-    if isinstance(values, str) and values and not Path(values).is_absolute():
-        looks_local = "/" in values or values.endswith((".jsonl", ".parquet"))
-        if looks_local and exists(base / values):
-            return str((base / values).resolve())
+        return [absolute_paths(value, base, field) for value in values]
+    if not isinstance(values, str) or not values or Path(values).is_absolute():
+        return values
+    if field in ("judge", "answer_engine") and values.startswith("local:"):
+        return f"local:{absolute_paths(values.removeprefix('local:'), base, 'model')}"
+    path = base / values
+    looks_local = "/" in values or values.endswith(FILE_ENDINGS)
+    if looks_local and exists(path):
+        return str(path.resolve())
+    if field in _FILE_FIELDS - {"benches"} and exists(path, folder=False):
+        return str(path.resolve())
+    if field in _MODEL_FIELDS and any(
+        exists(path / note, folder=False) for note in ("config.json", "adapter_config.json")
+    ):
+        return str(path.resolve())
     return values
 
 
@@ -143,8 +270,7 @@ def dump_config(config: AnyConfig, *, full: bool = False) -> str:
     """The config as YAML that `load_config` takes back; `full` writes defaults too."""
     values = config.model_dump(mode="json", by_alias=True, exclude_unset=not full)
     values = {"method": config.method, **{k: v for k, v in values.items() if k != "method"}}
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
-    return text
+    return dump_yaml(values)
 
 
 def preset_names() -> list[str]:

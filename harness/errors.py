@@ -6,6 +6,9 @@ catches this family alone. Anything else is a fault of ours and keeps its traceb
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
 
 class KDHarnessError(Exception):
     """Something the user can mend.
@@ -28,6 +31,16 @@ class KDHarnessError(Exception):
         place = f"{self.where}: " if self.where else ""
         advice = f"\n  {self.hint}" if self.hint else ""
         return f"{place}{self.message}{advice}"
+
+
+def did_you_mean(
+    name: str, known: Iterable[str], synonyms: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """`; did you mean a or b?` for a mistyped name; empty where nothing is near."""
+    listed = list(known)
+    near = list((synonyms or {}).get(name, ()))
+    near = near or difflib.get_close_matches(name, listed, 3, 0.6)
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 class ConfigError(KDHarnessError):

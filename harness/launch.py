@@ -129,6 +129,9 @@ def start(
         ConfigError: the name is taken.
         RunError: the worker ended before it started; the message holds the tail of its log.
     """
+    from kdharness.harness.precheck import check_request
+
+    check_request(config, paths)
     with Store(paths.store) as store:
         run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
         return _spawn(paths, store, run.id, accelerate, resume=False, timeout=timeout)
@@ -210,6 +213,20 @@ def _spawn(
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
+    try:
+        return _wait_until_started(paths, store, run_id, process, seen, timeout)
+    except KeyboardInterrupt:
+        # It may have started a moment ago: whoever is interrupted here wants it no longer.
+        store.request(run_id, Request.STOP)
+        raise Interrupted(
+            f"{run_id} was asked to stop while it started", hint=f"see: kdharness show {run_id}"
+        ) from None
+
+
+def _wait_until_started(
+    paths: Paths, store: Store, run_id: str, process: subprocess.Popen[bytes], seen: int,
+    timeout: float,
+) -> Run:  # fmt: skip
     deadline = time.time() + timeout
     while time.time() < deadline:
         if any(event["kind"] == "started" for event in store.events(run_id, seen)):
@@ -291,7 +308,8 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
 def follow(paths: Paths, run_id: str) -> Run:
     """Show a run's progress on stderr until it ends.
 
-    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one leaves it.
+    Ctrl-C (or SIGTERM, see `cli.sigterm_as_ctrl_c`) asks the run to stop with a checkpoint and
+    waits for it; a second one leaves it.
 
     Raises:
         Interrupted: the user stopped it.
@@ -301,6 +319,7 @@ def follow(paths: Paths, run_id: str) -> Run:
 
     asked = False
     with Store(paths.store) as store, ProgressView(run_id) as view:
+        scores = find_run(store, run_id).method == "eval"
         while True:
             try:
                 run = find_run(store, run_id)
@@ -312,7 +331,8 @@ def follow(paths: Paths, run_id: str) -> Run:
                 if asked:
                     raise
                 asked = True
-                view.say("stopping: saving a checkpoint (again to leave it running)")
+                what = "what is under way is finished" if scores else "a checkpoint is saved"
+                view.say(f"stopping {run_id}: {what} (again to leave it running)")
                 store.request(run_id, Request.STOP)
     status = effective_status(run)
     if status is RunStatus.STOPPED:

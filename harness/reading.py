@@ -9,6 +9,7 @@ memory. Everything from outside comes in here; what goes out is plain data of bo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,10 @@ def _mended(text: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML whose dates stay text: nothing here is a date, and a name may look like one.
+    """Safe YAML that takes a value for a number or a boolean only where it plainly is one.
+
+    YAML 1.1 reads `no` as false, `12:30:45` as 45045, `010` as 8 and `2024_11` as 202411. Here
+    the rules are those of YAML 1.2: such values stay the text they are, and dates do too.
 
     The scanner's time grows with the square of the depth, so it is bounded there already.
     """
@@ -201,11 +205,42 @@ class _Loader(yaml.SafeLoader):
             )
 
 
-def _date_as_text(loader: _Loader, node: yaml.ScalarNode) -> str:
-    return str(loader.construct_scalar(node))
+_RESOLVERS = (
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("tag:yaml.org,2002:float",
+     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+     r"|\.(?:nan|NaN|NAN)", "-+0123456789."),
+    ("tag:yaml.org,2002:merge", "<<", "<"),
+    ("tag:yaml.org,2002:null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+)  # fmt: skip
+# The class's own table: changing the inherited one would change PyYAML for everybody.
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in _RESOLVERS:
+    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list(_first))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date_as_text)
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """YAML 1.2: a leading zero means nothing, `0o` is octal."""
+    text = str(loader.construct_scalar(node))
+    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+def _decimal(loader: _Loader, node: yaml.ScalarNode) -> float:
+    """`1e-5` is a number, with or without a point."""
+    text = str(loader.construct_scalar(node)).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _decimal)
+
+
+class _Written(_Loader):
+    """The same document with every scalar as it was written."""
+
+
+_Written.yaml_implicit_resolvers = {}
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -234,6 +269,39 @@ def parse_yaml(text: str, where: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that YAML 1.1 or 1.2 would take for something else."""
+
+
+for _tag, _pattern, _first in _RESOLVERS:
+    _Dumper.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list(_first))
+
+
+def dump_yaml(values: Any, *, width: int = 88, flow: bool = False) -> str:
+    """Plain data as YAML that `parse_yaml`, and readers of YAML 1.1, take back as it was.
+
+    Args:
+        width: characters a line is folded at.
+        flow: on one line, with brackets and braces.
+    """
+    text: str = yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width,
+        default_flow_style=flow,
+    )  # fmt: skip
+    return text
+
+
+def written_yaml(text: str) -> Any:
+    """A document that `parse_yaml` has read, with every scalar as the text it was written as."""
+    loader = _Written(text)
+    try:
+        return loader.get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None
+    finally:
+        loader.dispose()
 
 
 def _weigh(root: yaml.Node, where: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.errors import ConfigError, did_you_mean
 
 TRAINERS: dict[str, str] = {
     "sft": "kdharness.trainers.sft:train",
@@ -67,8 +67,12 @@ def resolve(table: dict[str, str], name: str, kind: str) -> Any:
         ConfigError: no such name; the message lists those there are.
     """
     if name not in table:
+        # "file" stands for a user's own benchmark, which goes by its path.
+        known = sorted(set(table) - {"file"})
         raise ConfigError(
-            f"unknown {kind} {name!r}", hint=f"known: {', '.join(sorted(table))}"
+            f"unknown {kind} {name!r}{did_you_mean(name, known)}",
+            hint=f"known: {', '.join(known)}"
+            + (", or the path of your own .jsonl file" if kind == "benchmark" else ""),
         )
     module, attribute = table[name].split(":")
     return getattr(importlib.import_module(module), attribute)

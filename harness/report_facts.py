@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
-import yaml
-
 from kdharness.harness.costs import TITLES, costs_of
 from kdharness.harness.leaderboard import LEGEND
+from kdharness.harness.reading import dump_yaml
 from kdharness.harness.report_blocks import Block, Code, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, Score
@@ -102,5 +101,5 @@ def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterat
         # An evaluation's config is taken by `sweep` as its one step.
         scored = run.method == "eval"
         values = {"name": "repeat", "steps": {"scores": run.config}} if scored else run.config
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
+        text = dump_yaml(values)
         yield Code(text, f"kdharness {'sweep' if scored else 'train'} {run.id}.yaml")

@@ -31,6 +31,19 @@ DEEPEST = 8
 """How many adapters may stand on each other."""
 
 
+def find_source(source: str, paths: Paths) -> None:
+    """Raise what `resolve_model` would, without converting an asset that was pulled.
+
+    Raises:
+        ModelError, AssetError: nothing of that name, or an asset that has not been pulled.
+    """
+    if not exists(local_path(source), folder=True) and source in assets.manifest():
+        if not (paths.models / source / "config.json").exists():
+            assets.asset_file(paths, source, next(iter(assets.manifest()[source].files)))
+        return
+    resolve_model(source, paths)
+
+
 def resolve_model(source: str, paths: Paths) -> str:
     """Resolve a source to a local folder, or to `org/name@commit` of the hub.
 

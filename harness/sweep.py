@@ -34,7 +34,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kdharness.harness.claims import ClaimSpec
@@ -44,7 +43,7 @@ from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.durable import write_text
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
+from kdharness.harness.reading import CONFIG_BYTES, dump_yaml, parse_yaml, read_text
 from kdharness.harness.sweep_steps import MODEL_FIELDS, Step, in_order, read_step
 from kdharness.harness.types import digest
 
@@ -335,7 +334,7 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
         alone = False
     if not alone:
         values = whole.model_dump(mode="json", exclude={"method"}, exclude_unset=True)
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
+        text = dump_yaml(values)
     write_text(target, text)
 
 

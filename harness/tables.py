@@ -46,6 +46,17 @@ def safe_text(text: str, limit: int | None = None) -> str:
     return "".join(out) + rest
 
 
+def write_anything() -> None:
+    """Let the output streams show what their encoding cannot by its code, instead of failing.
+
+    Windows consoles and `LANG=C` speak less than Unicode, and a listing holds whatever models and
+    people wrote.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def cell(value: Any) -> str:
     """One value as table text."""
     if value is None:

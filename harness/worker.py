@@ -27,6 +27,7 @@ from kdharness.harness.mending import mendable, reserve
 from kdharness.harness.paths import Paths, find_paths, share_processors
 from kdharness.harness.secrets import redact, redact_output
 from kdharness.harness.store import Store
+from kdharness.harness.tables import write_anything
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
 
 FLUSH_SECONDS = 0.25
@@ -319,6 +320,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     # Progress bars and advice of libraries have no reader here; ours goes through the store.
+    write_anything()
     redact_output()
     share_processors()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 
 def make_llama_other(folder: Path) -> Path:
@@ -18,3 +22,21 @@ def make_llama_other(folder: Path) -> Path:
     vocab[one], vocab[two] = vocab[two], vocab[one]
     path.write_text(json.dumps(inner), "utf-8")
     return folder
+
+
+def start_command(*args: str, **options: Any) -> subprocess.Popen[str]:
+    """`kdharness ARGS` in a process that hears Ctrl-C.
+
+    A child of a shell's background job, of nohup and of some CI runners inherits that SIGINT is
+    ignored, and Python then installs no handler for it.
+    """
+
+    def hear() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    settings: dict[str, Any] = {
+        "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": hear,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "kdharness.harness.cli", *args]
+    return subprocess.Popen(command, **{**settings, **options})

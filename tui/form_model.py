@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from kdharness.harness.config import CONFIGS
 from kdharness.harness.config_files import absolute_paths, describe_errors, parse_config
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.reading import parse_yaml
+from kdharness.harness.reading import dump_yaml, parse_yaml
 
 Place = tuple[str | int, ...]
 MISSING: Any = object()
@@ -195,7 +194,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(text_of(part) for part in value)
     if isinstance(value, Mapping):
-        return yaml.safe_dump(dict(value), default_flow_style=True, width=10_000).strip()
+        return dump_yaml(dict(value), flow=True, width=10_000).strip()
     return str(value)
 
 
@@ -351,8 +350,7 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     """The values as YAML, the method first."""
     model = CONFIGS[str(values["method"])]
     out = {"method": values["method"], **in_order(model, values)}
-    text: str = yaml.safe_dump(out, sort_keys=False, allow_unicode=True, width=72)
-    return text
+    return dump_yaml(out, width=72)
 
 
 def in_order(model: type[BaseModel], values: Any) -> Any:

@@ -204,9 +204,9 @@ class RunScreen(Place):
         if self.tab == "log":
             self.query_one("#log", Lines).set_lines(self._log_lines())
         elif self.tab == "config":
-            import yaml
+            from kdharness.harness.reading import dump_yaml
 
-            text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+            text = dump_yaml(run.config)
             self.query_one("#config", Lines).set_text(text)
         elif self.tab == "lineage":
             self.query_one("#lineage", Listing).set_rows(self._lineage(run))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests_support import start_command
 
 from kdharness.harness import cli, launch
 from kdharness.harness.paths import Paths
@@ -305,22 +306,47 @@ def test_usage_errors_exit_with_2(kd: Kd) -> None:
     assert code == 2 and "needs a terminal" in err
 
 
-def test_ctrl_c_stops_a_run_with_a_checkpoint(tiny_teacher: Path, paths: Paths, tmp_path: Path
-                                              ) -> None:  # fmt: skip
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_ctrl_c_and_sigterm_stop_a_run_with_a_checkpoint(
+    by: signal.Signals, tiny_teacher: Path, paths: Paths, tmp_path: Path
+) -> None:
     config = config_file(tmp_path, **long_config(tiny_teacher, "ctrl", max_steps=2000))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kdharness.harness.cli", "--home", str(paths.home), "train", config],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start_command("--home", str(paths.home), "train", config)
     wait_for(paths.store.exists)
     with Store(paths.store) as store:
         wait_for(lambda: (run := store.run("ctrl")) is not None and run.step >= 3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(by)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
+        assert "stopping ctrl: a checkpoint is saved" in err
         assert "kdharness resume ctrl" in err
         assert launch.find_run(store, "ctrl").status is RunStatus.STOPPED
     assert list(paths.run("ctrl").glob("checkpoint-*"))
+
+
+def test_sigterm_on_an_evaluation_stops_its_worker(
+    tiny_teacher: Path, paths: Paths, tmp_path: Path
+) -> None:
+    """`timeout 90 kdharness eval …` left the worker answering for minutes, without a word."""
+    bench = tmp_path / "many.jsonl"
+    rows = [{"id": str(n), "prompt": f"Word {n}", "metric": "exact_match", "reference": "x",
+             "max_new_tokens": 60} for n in range(4000)]  # fmt: skip
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    process = start_command(
+        "--home", str(paths.home), "eval", "--ckpt", str(tiny_teacher), "--bench", str(bench),
+        "--name", "e",
+    )  # fmt: skip
+    wait_for(paths.store.exists)
+    with Store(paths.store) as store:
+        wait_for(lambda: (run := store.run("e")) is not None and run.step >= 1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and "stopping e" in err and "resume e" in err, err
+        run = launch.find_run(store, "e")
+        assert run.status is RunStatus.STOPPED
+        wait_for(lambda: not launch.is_alive(run))
+        checkpoint = store.checkpoints()[0]
+        assert 0 < len(store.answers(checkpoint.id)) < 4000
 
 
 # ---------------------------------------------------------------- data, config, doctor, cache

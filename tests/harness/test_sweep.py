@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests_support import start_command
 
 from kdharness.harness import launch
 from kdharness.harness.config import config_hash
@@ -220,9 +221,8 @@ def test_ctrl_c_stops_the_run_with_a_checkpoint(
     some = {"kd": steps(str(tiny_teacher))["kd"]}
     some["kd"] = {**some["kd"], "trainer": {**TRAINER, "max_steps": 2000}}
     file = str(sweep_file(tmp_path, steps=some))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kdharness.harness.cli", "--home", str(paths.home), "sweep", file],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    process = start_command(
+        "--home", str(paths.home), "sweep", file, stdout=subprocess.DEVNULL
     )  # fmt: skip
     deadline = time.time() + 90
     run = None

@@ -54,7 +54,7 @@ BOMBS: dict[str, tuple[str, str]] = {
     "deep mapping": ("a: " + "{b: " * 800 + "1" + "}" * 800, "nested"),
     "deep but not for the stack": ("a: " + "[" * 120 + "]" * 120, "nested"),
     "long number": ("method: kd\nseed: " + "9" * 5000, "number"),
-    "sexagesimal": ("method: kd\nseed: " + "1:" * 5000 + "1", "number"),
+    "sexagesimal": ("method: kd\nseed: " + "1:" * 5000 + "1", "seed"),
     "given twice": ("method: kd\nseed: 1\nseed: 2\n", "given twice"),
     "list as a key": ("? [a, b]\n: 1\n", "plain text"),
     "two documents": ("method: kd\n---\nmethod: sft\n", "broken YAML"),

@@ -1,0 +1,99 @@
+"""What can be known to be wrong before a run exists: names and files that are not there.
+
+A run that could never have begun would stay in the store as a failed one, with the name that the
+next try wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdharness.harness.config import AnyConfig, DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config_eval import EvalConfig, default_judges, parse_spec
+from kdharness.harness.config_merge import MergeConfig
+from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
+from kdharness.harness.paths import Paths, exists
+from kdharness.harness.resolve import find_source
+from kdharness.harness.store import Store
+
+
+def check_request(config: AnyConfig, paths: Paths) -> None:
+    """Refuse a config that names models, benchmarks or data that are not there.
+
+    Loads no weights and asks no judge; benchmark files are read, as their mistakes are told with
+    their lines.
+
+    Raises:
+        ConfigError, DataError, ModelError, AssetError: what is missing, and where it is named.
+    """
+    if isinstance(config, EvalConfig):
+        _check_evaluation(config, paths)
+    for field, source in models_of(config):
+        try:
+            find_source(source, paths)
+        except KDHarnessError as error:
+            raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
+    if isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
+        _check_data(config)
+
+
+def models_of(config: AnyConfig) -> Iterator[tuple[str, str]]:
+    """(field, model) of every model a config names."""
+    if isinstance(config, EvalConfig):
+        yield from (("checkpoints", name) for name in config.checkpoints)
+        if config.heldout.teacher:
+            yield "heldout.teacher", config.heldout.teacher
+        return
+    if isinstance(config, MergeConfig):
+        yield from config.sources.items()
+        return
+    student = config.student
+    if student.model:
+        yield "student.model", student.model
+    if student.source and student.source != "teacher":
+        yield "student.from", student.source
+    for source in student.experts_from or ():
+        yield "student.experts_from", source
+    if isinstance(config, KDConfig) and not config.teacher.served:
+        yield "teacher.model", config.teacher.model
+    if isinstance(config, DAEConfig):
+        specs = {"reference": config.reference, "expert": config.expert}
+        named = {**specs, **{f"experts.{name}": spec for name, spec in config.experts.items()}}
+        for role, spec in named.items():
+            if spec is not None and not spec.served:
+                yield f"{role}.model", spec.model
+
+
+def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
+    """Files of one's own exist; shipped data and the hub's are named with a colon."""
+    for name, sources in (("train", config.data.train), ("heldout", config.data.heldout)):
+        for index, source in enumerate(sources):
+            if ":" not in source.path and not exists(Path(source.path), folder=False):
+                raise DataError(
+                    f"no such data file: {source.path}",
+                    where=f"data.{name}.{index}.path",
+                    hint="paths are relative to the config file; shipped data is named like "
+                    "shop:train",
+                )
+
+
+def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
+    from kdharness.harness.evaluate import asks_judge, load_benches
+
+    benches = load_benches(config, paths)
+    if not paths.store.exists():
+        known: set[str] = set()
+    else:
+        with Store(paths.store) as store:
+            known = {name for name in config.imported if store.checkpoint(name) is not None}
+    missing = [name for name in config.imported if name not in known]
+    if missing:
+        raise ConfigError(
+            f"no answers of a model named {missing[0]!r} are stored",
+            hint="import them: kdharness import fastchat|alpaca-eval PATH",
+        )
+    if any(asks_judge(bench) for bench in benches):
+        for spec in map(parse_spec, config.judge or default_judges(paths)):
+            if spec.kind == "local":
+                find_source(spec.model, paths)
