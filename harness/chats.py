@@ -4,6 +4,9 @@ Training and held-out scoring share this, so that "labelled" means the same thin
 Labels here are unshifted, as transformers keeps them: `labels[i] == input_ids[i]` where token i
 belongs to an assistant turn, its end-of-turn token included, else -100. Position i - 1 predicts
 it; the shift is made where losses are computed (METHOD.md section 2).
+
+What belongs to a turn is what the model would generate after the generation prompt; a template's
+own `{% generation %}` marks decide where it has them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.errors import DataError
+from kdharness.harness.honoured import check_honoured
+from kdharness.harness.rendering import (
+    Extras,
+    Span,
+    has_marks,
+    render,
+    render_marked,
+    settle_arguments,
+)
+from kdharness.harness.turns import Chat, Spans
 
 IGNORE = -100
 
@@ -25,35 +38,30 @@ CHATML = (
 
 @dataclass(frozen=True)
 class EncodedChat:
-    """Token ids and unshifted labels of equal length; `cut` when max_length shortened it."""
+    """Token ids and unshifted labels of equal length.
+
+    `cut`: max_length shortened it. `empty`: answers that say nothing, which are not labelled.
+    `unshown`: answers whose thoughts the template leaves out. `straddles`: an answer's first
+    token begins in the prompt. `ends`: no label was lost at the end by `cut` or `truncated`.
+    """
 
     input_ids: list[int]
     labels: list[int]
     cut: bool = False
+    empty: int = 0
+    unshown: int = 0
+    straddles: bool = False
+    ends: bool = True
 
     @property
     def labelled(self) -> int:
         """How many tokens some position learns to predict (the first token never is)."""
         return sum(label != IGNORE for label in self.labels[1:])
 
-
-def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> str:
-    """The chat as the text the model reads; `prompt` opens an assistant turn at the end.
-
-    Raises:
-        DataError: the tokenizer has no chat template, or the template refuses these turns.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise DataError(
-            f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template",
-            hint="set data.chat_template to a template file, or to chatml",
-        )
-    turns = [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
-    except Exception as error:  # jinja raises its own families, and templates raise what they like
-        raise DataError(f"the chat template refuses this chat: {error}") from error
-    return str(text)
+    @property
+    def last_label(self) -> int | None:
+        """The last token that is learnt."""
+        return next((label for label in reversed(self.labels) if label != IGNORE), None)
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -68,21 +76,29 @@ def encode_chat(
     *,
     max_length: int | None = None,
     truncated: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> EncodedChat:
     """Tokenise a chat and label its assistant turns.
 
     Args:
         tokenizer: a fast tokenizer with a chat template.
-        messages: the turns; an assistant turn with `train: false` is not labelled.
+        messages: the turns; an assistant turn with `train: false` is not labelled, nor one that
+            says nothing.
         max_length: tokens past this are cut off.
         truncated: the last answer was cut where it was generated, so its end-of-turn is not
             something to learn.
+        tools: schemas of the tools that the assistant may call.
+        variables: what the template is given besides, by name.
 
     Raises:
-        DataError: no template, a refused chat, or a tokenizer without offsets.
+        DataError: no template, a refused chat, something in the chat that the template does not
+            render, turns that cannot be told apart, or a tokenizer without offsets.
     """
-    text = render(tokenizer, messages, prompt=False)
-    spans = _assistant_spans(tokenizer, messages, text, truncated)
+    extras = Extras(tools or None, variables or {})
+    messages, text = settle_arguments(tokenizer, messages, extras)
+    check_honoured(tokenizer, messages, text, extras)
+    found = _trained(tokenizer, messages, text, extras, truncated)
     try:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     except NotImplementedError as error:
@@ -90,61 +106,54 @@ def encode_chat(
             "labels need a fast tokenizer (one with a tokenizer.json)",
             hint="convert it once with transformers' AutoTokenizer and save_pretrained",
         ) from error
-    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    ids = list(encoded["input_ids"])
+    labels, straddles = _label(ids, encoded["offset_mapping"], sorted(found.spans))
+    cut = max_length is not None and len(ids) > max_length
+    return EncodedChat(
+        ids[:max_length], labels[:max_length], cut, found.empty, found.unshown, straddles,
+        not cut and not truncated,
+    )  # fmt: skip
+
+
+def _trained(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], text: str, extras: Extras,
+    truncated: bool,
+) -> Spans:  # fmt: skip
+    chat = Chat(tokenizer, messages, text, extras)
+    if not has_marks(tokenizer):
+        return chat.trained(truncated)
+    marked, marks = render_marked(tokenizer, messages, extras)
+    if marked != text:
+        raise DataError("the chat template renders one chat in two ways")
+    return chat.trained(truncated, [span for span in marks if span[0] < span[1]])
+
+
+def _label(
+    ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span]
+) -> tuple[list[int], bool]:
+    """Label every token that holds a character of a span.
+
+    Tokenizers may leave blanks out of a token's offsets; a token begins where the one before it
+    ended. A token that begins before a span and ends in it (a prompt that ends in a blank, and
+    the answer's first word) is labelled: it is how that word is written there.
+
+    Returns:
+        Labels, and whether any token straddles the start of a span.
+    """
     labels = [IGNORE] * len(ids)
-    span = 0
+    straddles = False
+    span = reached = 0
     for index, (start, end) in enumerate(offsets):
+        start = min(start, reached)
+        reached = max(reached, end)
         while span < len(spans) and start >= spans[span][1]:
             span += 1
-        if span < len(spans) and start >= spans[span][0] and end > start:
+        if span < len(spans) and end > spans[span][0] and end > start:
             labels[index] = ids[index]
-    cut = max_length is not None and len(ids) > max_length
-    return EncodedChat(ids[:max_length], labels[:max_length], cut)
+            straddles = straddles or start < spans[span][0]
+    return labels, straddles
 
 
-def _assistant_spans(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], text: str, truncated: bool
-) -> list[tuple[int, int]]:
-    """Character spans of `text` that belong to trained assistant turns.
-
-    The span of turn i is what rendering it adds to the prompt before it. Templates that rewrite
-    earlier turns (some drop old reasoning) are not prefix-stable; there the answer's own text is
-    looked for, in order.
-    """
-    spans: list[tuple[int, int]] = []
-    position = 0
-    last = len(messages) - 1
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        content = str(message["content"])
-        before = render(tokenizer, messages[:index], prompt=True)
-        after = render(tokenizer, messages[: index + 1], prompt=False)
-        if after.startswith(before) and text.startswith(after):
-            start, end = len(before), len(after)
-        else:
-            start = text.find(content, position)
-            if start < 0:
-                start = text.find(content.strip(), position)
-            if start < 0:
-                raise DataError("the chat template changes an assistant turn beyond recognition")
-            end = _end_of_turn(tokenizer, text, start + len(content))
-        position = end
-        if message.get("train", True) is False:
-            continue
-        end = start + len(text[start:end].rstrip())
-        if truncated and index == last:
-            found = text.find(content.rstrip(), start)
-            end = found + len(content.rstrip()) if found >= 0 else end
-        spans.append((start, end))
-    return spans
-
-
-def _end_of_turn(tokenizer: Any, text: str, position: int) -> int:
-    """The end of the end-of-turn token that follows `position`, if one follows."""
-    rest = text[position:]
-    skipped = len(rest) - len(rest.lstrip())
-    for token in sorted(map(str, tokenizer.all_special_tokens), key=len, reverse=True):
-        if token and rest.lstrip().startswith(token):
-            return position + skipped + len(token)
-    return position
+__all__ = [
+    "CHATML", "IGNORE", "EncodedChat", "Extras", "encode_chat", "encode_prompt", "render",
+]  # fmt: skip

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.chats import encode_prompt, render
+from kdharness.harness.chats import encode_prompt
 from kdharness.harness.config_eval import EvalConfig, Spec
+from kdharness.harness.ends import end_of_turn
 from kdharness.harness.errors import DataError
 from kdharness.harness.model_limits import (
     ModelLimits,
@@ -324,7 +325,7 @@ class LocalEngine:
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Every token that ends a turn: the model's, the tokenizer's, and the template's own.
+    """Collect every token that ends a turn: the model's, the tokenizer's, and the template's own.
 
     Small chat models are often saved with the base model's end-of-text alone, and then ramble
     on past their end-of-turn.
@@ -334,14 +335,7 @@ def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
         getattr(getattr(model, "generation_config", None), "eos_token_id", None),
         getattr(model.config, "eos_token_id", None),
         tokenizer.eos_token_id,
+        end_of_turn(tokenizer),
     ):
         ends.update(value if isinstance(value, list) else [] if value is None else [value])
-    try:
-        chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bcd"}]
-        text = render(tokenizer, chat, prompt=False)
-    except DataError:
-        return ends
-    after = tokenizer(text[text.rindex("bcd") + 3 :].strip(), add_special_tokens=False)["input_ids"]
-    if after and after[0] in set(tokenizer.all_special_ids):
-        ends.add(after[0])
     return ends

@@ -1,0 +1,186 @@
+"""What a chat template does with any chat: found out once, on small chats of our own."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.errors import DataError
+from kdharness.harness.probes import Located, locate
+from kdharness.harness.rendering import REASONING, Extras, render, template_source
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a template does with any chat.
+
+    `end_last` closes the last answer and `end_mid` one that turns follow (texts, with the blanks
+    before them; empty: nothing does). `end_token` is the added token in `end_last`. `header` is
+    what a generation prompt adds; `unopened` is what stands before an answer all the same where
+    it adds nothing. `closed`: nothing follows `end_last`.
+    """
+
+    end_last: str = ""
+    end_mid: str = ""
+    end_token: str = ""
+    header: str = ""
+    unopened: str = ""
+    closed: bool = True
+    reasoning: bool = False
+    drops_system: bool = False
+
+
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Habits]] = weakref.WeakKeyDictionary()
+_USER, _ANSWER = {"role": "user", "content": "Ab"}, {"role": "assistant", "content": "Cd"}
+
+
+def habits(tokenizer: Any) -> Habits:
+    """What the tokenizer's template does, found out once on small chats."""
+    key = (template_source(tokenizer), len(tokenizer))
+    known = _KNOWN.setdefault(tokenizer, {})
+    if key not in known:
+        known[key] = _study(tokenizer)
+    return known[key]
+
+
+def added_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """A pattern of every added token, special or not, that is more than blanks."""
+    texts = {str(token.content) for token in tokenizer.added_tokens_decoder.values()}
+    texts = {text for text in texts if text.strip()}
+    longest = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest)) if longest else r"(?!)")
+
+
+def _study(tokenizer: Any) -> Habits:
+    tokens, nothing = added_tokens(tokenizer), Extras()
+    found: tuple[str, Located] | None = None
+    size = 0
+    for chat in ([_USER, _ANSWER, _USER, _ANSWER], [_USER, _ANSWER]):
+        found = locate(tokenizer, chat, None, prompt=False, extras=nothing)
+        size = len(chat)
+        if found is not None:
+            break
+    if found is None or found[1].whole(size - 1) is None:
+        return Habits(reasoning=_shows_reasoning(tokenizer))
+    text, places = found
+    tail = text[_end(places, size - 1) :]
+    prompts = _prompts(tokenizer)
+    header = _header(tokens, prompts)
+    between = tail
+    if size > 2 and places.whole(1) is not None:
+        start = _end(places, 1)
+        between = text[start : places.after(start, 1, len(text))]
+    first = tokens.search(tail)
+    last = tail[: first.end()] if first else ""
+    if not first:
+        last = tail.rstrip() if between.startswith(tail.rstrip()) else common_start(tail, between)
+    return Habits(
+        end_last=last,
+        end_mid=_mid_end(tokens, last, tail, between, _Asked(text, places, prompts)),
+        end_token=first.group() if first and not tail[: first.start()].strip() else "",
+        header=header,
+        unopened=_unopened(prompts, text, places),
+        closed=tail.rstrip() == last.rstrip(),
+        reasoning=_shows_reasoning(tokenizer),
+        drops_system=_drops_system(tokenizer),
+    )
+
+
+def _end(places: Located, index: int) -> int:
+    whole = places.whole(index)
+    return whole[1] if whole else 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What stands around a user's words: before the first, and after the last of a chat."""
+
+    text: str
+    places: Located
+    prompts: tuple[str, str] | None
+
+    def opens(self, between: str) -> bool:
+        """Whether a text is what introduces a user."""
+        whole = self.places.whole(0)
+        return whole is not None and bool(between) and self.text[: whole[0]].endswith(between)
+
+    def closes(self, token: str) -> bool:
+        """Whether a token follows a user's words when they come last."""
+        bare = self.prompts[0] if self.prompts else ""
+        return token in bare[bare.rfind(_USER["content"]) :]
+
+
+def _mid_end(tokens: re.Pattern[str], last: str, tail: str, between: str, asked: _Asked) -> str:
+    """How an answer is closed that turns follow."""
+    if between.startswith(last):
+        return last
+    found = tokens.search(between)
+    # The first token behind an answer may be its end, or the next role's beginning.
+    if (
+        found
+        and not between[: found.start()].strip()
+        and (asked.closes(found.group()) or not asked.opens(between))
+    ):
+        return between[: found.end()]
+    return whole_tokens(tokens, between, common_start(tail, between)).rstrip()
+
+
+def _prompts(tokenizer: Any) -> tuple[str, str] | None:
+    """A user's question without and with a generation prompt; None where it is refused."""
+    try:
+        bare = render(tokenizer, [_USER], prompt=False)
+        return bare, render(tokenizer, [_USER], prompt=True)
+    except DataError:
+        return None
+
+
+def _header(tokens: re.Pattern[str], prompts: tuple[str, str] | None) -> str:
+    """What a generation prompt adds to a chat that ends with a user."""
+    bare, opened = prompts or ("", "")
+    return opened[len(whole_tokens(tokens, opened, common_start(opened, bare))) :]
+
+
+def _unopened(prompts: tuple[str, str] | None, text: str, places: Located) -> str:
+    """What a template without a generation prompt writes before an answer."""
+    bare, opened = prompts or ("", "")
+    whole = places.whole(1)
+    if not bare or bare != opened or whole is None or not text.startswith(bare):
+        return ""
+    return text[len(bare) : whole[0]].partition("<think")[0]
+
+
+def _shows_reasoning(tokenizer: Any) -> bool:
+    """Whether a thought beside the last answer's content is rendered."""
+    for head in ([_USER], [{"role": "system", "content": "Ef"}, _USER]):
+        chat = [*head, {**_ANSWER, REASONING[0]: "thought"}]
+        found = locate(tokenizer, chat, None, prompt=False, extras=Extras())
+        if found is not None:
+            return len(found[1].words[-1]) > 1
+    return False
+
+
+def _drops_system(tokenizer: Any) -> bool:
+    """Whether a system turn is left out without a word when the chat ends with an answer."""
+    chat = [{"role": "system", "content": "Ef"}, _USER, _ANSWER]
+    found = locate(tokenizer, chat, None, prompt=False, extras=Extras())
+    return found is not None and not found[1].words[0]
+
+
+def common_start(one: str, other: str) -> str:
+    """The text that both begin with."""
+    size = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        size += 1
+    return one[:size]
+
+
+def whole_tokens(tokens: re.Pattern[str], text: str, part: str) -> str:
+    """`part`, with which `text` begins, without a piece of an added token at its end."""
+    for found in tokens.finditer(text):
+        if found.start() < len(part) < found.end():
+            return part[: found.start()]
+    return part

@@ -1,0 +1,198 @@
+"""Where each turn's own characters stand in a rendered chat.
+
+A template may strip, fold, reorder, drop or repeat what a turn holds, so that a turn cannot be
+found by its text (a user may write what the assistant answers) nor by the length of what comes
+before it. So the chat is rendered a second time with invisible marks (private-use characters, one
+pair a turn) around the words of every turn. Without the marks that text must be the first one,
+character by character; then the places of the marks are certain, and otherwise nothing is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.errors import DataError
+from kdharness.harness.rendering import REASONING, Extras, Message, Span, as_turn, render
+
+_PLANES = (0xF0000, 0x100000)
+_PLANE_SIZE = 0xFFFD
+# What templates look for in a content: thoughts, tool calls and the like stay as they are.
+_TAG = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]")
+
+
+@dataclass(frozen=True)
+class Located:
+    """The places of each message's words in a text, in order of appearance.
+
+    `words[i]` are the spans of message i that the text shows; `given[i]` is how many there were
+    to show. `heads` and `tails` are what a content holds before its first and after its last
+    marked word (tags, blanks).
+    """
+
+    words: list[list[Span]]
+    given: list[int]
+    heads: list[str]
+    tails: list[str]
+
+    def whole(self, index: int) -> Span | None:
+        """From a message's first to its last word; None where the text shows none."""
+        spans = self.words[index]
+        return (min(s for s, _ in spans), max(e for _, e in spans)) if spans else None
+
+    def before(self, place: int, index: int) -> int:
+        """The end of the last word before `place` that is not message `index`'s."""
+        return max(
+            (e for i, spans in enumerate(self.words) if i != index for s, e in spans if s < place),
+            default=0,
+        )
+
+    def after(self, place: int, index: int, end: int) -> int:
+        """The start of the next word from `place` that is not message `index`'s, else `end`."""
+        return min(
+            (s for i, spans in enumerate(self.words) if i != index for s, _ in spans if s >= place),
+            default=end,
+        )
+
+
+def locate(
+    tokenizer: Any, messages: Sequence[Message], text: str | None, *, prompt: bool, extras: Extras
+) -> tuple[str, Located] | None:
+    """Find the words of every message in a chat's rendering.
+
+    Args:
+        tokenizer: has the template.
+        messages: the chat.
+        text: its rendering, when it is known.
+        prompt: whether an assistant turn is opened at the end.
+        extras: what the template is given besides.
+
+    Returns:
+        The rendering and the places, or None when the template treats marked words otherwise
+        than plain ones, or refuses the chat.
+    """
+    try:
+        if text is None:
+            text = render(tokenizer, messages, prompt=prompt, extras=extras)
+        base = _free_plane(text, messages)
+        if base is None:
+            return None
+        for names in (True, False):
+            marker = _Marker(base, names)
+            marked = [marker.message(i, m) for i, m in enumerate(messages)]
+            try:
+                shown = render(tokenizer, marked, prompt=prompt, extras=extras)
+            except DataError:
+                continue
+            if re.sub(f"[{chr(base)}-{chr(base + _PLANE_SIZE)}]", "", shown) == text:
+                return text, marker.places(shown, len(messages))
+            if not any(m.get("tool_calls") for m in messages):
+                return None
+    except DataError:
+        pass
+    return None
+
+
+def _free_plane(text: str, messages: Sequence[Message]) -> int | None:
+    """A plane of private characters that the chat does not use."""
+    if 2 * len(messages) > _PLANE_SIZE:
+        return None
+    everything = text + "".join(str(m.get("content")) for m in messages)
+    for base in _PLANES:
+        if not any(base <= ord(c) <= base + _PLANE_SIZE for c in everything):
+            return base
+    return None
+
+
+class _Marker:
+    """Puts marks into messages and finds them again."""
+
+    def __init__(self, base: int, names: bool) -> None:
+        """`names`: mark the names of called tools too (some templates look at those)."""
+        self.base = base
+        self.names = names
+        self.given: list[int] = []
+        self.heads: list[str] = []
+        self.tails: list[str] = []
+
+    def message(self, index: int, message: Message) -> dict[str, Any]:
+        """A copy with marks around its words."""
+        self.given.append(0)
+        turn = as_turn(message)
+        content, head, tail = self.content(index, turn["content"])
+        self.heads.append(head)
+        self.tails.append(tail)
+        turn["content"] = content
+        for name in REASONING:
+            if isinstance(turn.get(name), str):
+                turn[name] = self.word(index, turn[name])
+                break
+        if turn.get("tool_calls"):
+            turn["tool_calls"] = [self.call(index, call) for call in turn["tool_calls"]]
+        return turn
+
+    def content(self, index: int, content: str) -> tuple[str, str, str]:
+        """Marks around what stands between tags, and what is outside of all marks."""
+        parts = re.split(f"({_TAG.pattern})", content)
+        spoken = [i for i in range(0, len(parts), 2) if parts[i].strip()]
+        if not spoken:
+            return (self.word(index, content), "", "") if content.strip() else (content, "", "")
+        head = "".join(parts[: spoken[0]]) + _leading(parts[spoken[0]])
+        tail = _trailing(parts[spoken[-1]]) + "".join(parts[spoken[-1] + 1 :])
+        for i in spoken:
+            parts[i] = self.word(index, parts[i])
+        return "".join(parts), head, tail
+
+    def word(self, index: int, text: str) -> str:
+        """Marks inside the blanks at both ends."""
+        bare = text.strip()
+        if not bare:
+            return text
+        self.given[index] += 1
+        opened, closed = chr(self.base + 2 * index), chr(self.base + 2 * index + 1)
+        return f"{_leading(text)}{opened}{bare}{closed}{_trailing(text)}"
+
+    def call(self, index: int, call: Mapping[str, Any]) -> dict[str, Any]:
+        """A tool call with marks in its name and arguments."""
+        function = dict(call["function"])
+        if self.names:
+            function["name"] = self.word(index, str(function["name"]))
+        arguments = function.get("arguments")
+        # Arguments that are JSON text already stay whole: marks at its ends are outside of it.
+        function["arguments"] = self.leaves(index, arguments)
+        return {**call, "function": function}
+
+    def leaves(self, index: int, value: Any) -> Any:
+        """Marks around every text in a value."""
+        if isinstance(value, str):
+            return self.word(index, value)
+        if isinstance(value, list):
+            return [self.leaves(index, one) for one in value]
+        if isinstance(value, dict):
+            return {self.word(index, str(k)): self.leaves(index, v) for k, v in value.items()}
+        return value
+
+    def places(self, shown: str, count: int) -> Located:
+        """The marked words' spans in the text without marks."""
+        words: list[list[Span]] = [[] for _ in range(count)]
+        opened: dict[int, int] = {}
+        place = 0
+        for character in shown:
+            code = ord(character) - self.base
+            if not 0 <= code <= _PLANE_SIZE:
+                place += 1
+            elif code % 2 == 0:
+                opened[code // 2] = place
+            elif code // 2 in opened:
+                words[code // 2].append((opened.pop(code // 2), place))
+        return Located(words, self.given, self.heads, self.tails)
+
+
+def _leading(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
+
+
+def _trailing(text: str) -> str:
+    return text[len(text.rstrip()) :]

@@ -1,0 +1,193 @@
+"""A chat as the text that a model reads, through the tokenizer's own template.
+
+What a template is given beside role and content (tool calls, thoughts, names, tools, variables)
+goes in here and nowhere else, so that training, held-out scoring and generation render alike.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdharness.harness.errors import DataError
+
+Message = Mapping[str, Any]
+Span = tuple[int, int]
+
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Names under which a thought may stand beside the content; transformers passes one as all."""
+_PASSED = ("tool_calls", "tool_call_id", "name", *REASONING)
+_RESERVED = frozenset(
+    {
+        "messages",
+        "conversation",
+        "conversations",
+        "tools",
+        "chat_template",
+        "tokenize",
+        "add_generation_prompt",
+        "continue_final_message",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+        "sanitize_control_tokens",
+    }
+)
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a template is given beside the turns: tool schemas, and variables of its own."""
+
+    tools: Sequence[Mapping[str, Any]] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        taken = sorted(_RESERVED & set(self.variables))
+        if taken:
+            raise DataError(f"a template variable cannot be called {taken[0]!r}")
+
+    def __bool__(self) -> bool:
+        return bool(self.tools or self.variables)
+
+
+NOTHING = Extras()
+
+
+def render(
+    tokenizer: Any, messages: Sequence[Message], *, prompt: bool, extras: Extras = NOTHING
+) -> str:
+    """Render a chat as the text the model reads; `prompt` opens an assistant turn at the end.
+
+    Raises:
+        DataError: the tokenizer has no chat template, or the template refuses these turns.
+    """
+    _need_template(tokenizer)
+    try:
+        text = tokenizer.apply_chat_template(
+            [as_turn(m) for m in messages],
+            tools=list(extras.tools) if extras.tools else None,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **extras.variables,
+        )
+    except Exception as error:  # jinja raises its own families, and templates raise what they like
+        raise _refused(error) from error
+    return str(text)
+
+
+def has_marks(tokenizer: Any) -> bool:
+    """Whether the template marks what the assistant writes with `{% generation %}`."""
+    return bool(_GENERATION.search(template_source(tokenizer)))
+
+
+def render_marked(
+    tokenizer: Any, messages: Sequence[Message], extras: Extras = NOTHING
+) -> tuple[str, list[Span]]:
+    """Render a chat, with the character spans that its `{% generation %}` blocks wrote.
+
+    transformers' own token mask is not used: it runs to the end of the chat where a block ends
+    in characters that belong to no token.
+
+    Raises:
+        DataError: as `render`.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    _need_template(tokenizer)
+    tools = list(extras.tools) if extras.tools else None
+    try:
+        texts, spans = render_jinja_template(
+            conversations=[[as_turn(m) for m in messages]],
+            tools=tools,
+            chat_template=tokenizer.get_chat_template(None, tools),
+            return_assistant_tokens_mask=True,
+            **{**tokenizer.special_tokens_map, **extras.variables},
+        )
+    except Exception as error:  # as above
+        raise _refused(error) from error
+    return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]]
+
+
+def as_turn(message: Message) -> dict[str, Any]:
+    """Reduce a message to what templates read; content that is not there is empty text."""
+    content = message.get("content")
+    turn: dict[str, Any] = {
+        "role": str(message["role"]),
+        "content": "" if content is None else str(content),
+    }
+    for name in _PASSED:
+        if message.get(name) is not None:
+            turn[name] = message[name]
+    return turn
+
+
+def template_source(tokenizer: Any) -> str:
+    """The template's source; of several named ones, all of them."""
+    source = getattr(tokenizer, "chat_template", None)
+    return "\n".join(map(str, source.values())) if isinstance(source, dict) else str(source or "")
+
+
+def reads_variable(tokenizer: Any, name: str) -> bool:
+    """Whether the template mentions a variable at all."""
+    return bool(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", template_source(tokenizer)))
+
+
+def settle_arguments(
+    tokenizer: Any, messages: Sequence[Message], extras: Extras
+) -> tuple[Sequence[Message], str]:
+    """Render a whole chat with tool arguments in the form that the template takes.
+
+    Most templates want a mapping; some (DeepSeek's) join the arguments as JSON text and fail on
+    one.
+
+    Returns:
+        The messages in the form that renders, and the text.
+
+    Raises:
+        DataError: neither form renders; the words are those about the mapping.
+    """
+    try:
+        return messages, render(tokenizer, messages, prompt=False, extras=extras)
+    except DataError:
+        if not any(message.get("tool_calls") for message in messages):
+            raise
+        written = [_with_written_arguments(message) for message in messages]
+        try:
+            return written, render(tokenizer, written, prompt=False, extras=extras)
+        except DataError:
+            pass
+        raise
+
+
+def _with_written_arguments(message: Message) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    return {**message, "tool_calls": [_written(call) for call in calls]}
+
+
+def _written(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    function["arguments"] = json.dumps(function.get("arguments"), ensure_ascii=False)
+    return {**call, "function": function}
+
+
+def _need_template(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        raise DataError(
+            f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template",
+            hint="set data.chat_template to a template file, or to chatml",
+        )
+
+
+def _refused(error: Exception) -> DataError:
+    return DataError(f"the chat template refuses this chat: {error}")
