@@ -1,11 +1,12 @@
-"""Data files as chats: reading JSONL, Parquet and hub data sets, and telling row formats apart.
+"""Data files as chats: reading JSON, Parquet and hub data sets, and telling row formats apart.
 
-Nothing is ever unpickled. A malformed line is an error that names the file and the line.
+Nothing is ever unpickled. A malformed line is an error that names the file and the line. What a
+row says is done or refused by name; fields that carry nothing for training are listed as unread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,28 @@ from typing import Any
 from kdharness.harness.config import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import exists, local_path
-from kdharness.harness.reading import parse_json, read_lines, whole_characters
+from kdharness.harness.reading import whole_characters
+from kdharness.trainers.fields import (
+    LEARN,
+    joined,
+    keys,
+    looks_like_turn,
+    parsed,
+    read_tools,
+    read_turns,
+    shown,
+    truth,
+    without_nulls,
+)
+from kdharness.trainers.json_rows import json_rows
 
 Chat = dict[str, Any]
-"""`{"messages": [...], "truncated": bool}` with roles system, user, assistant."""
+"""`{"messages": [...], "truncated": bool}` with roles system, user, assistant and tool; `tools`
+and `variables` for the template; `unread` names what was not read, of the row and of its turns."""
 
 SHIPPED = ("general", "shop")
 SPLITS = ("train", "validation", "test")
 PARQUET_ROWS = 1024
-_ROLES = {
-    "system": "system", "user": "user", "human": "user", "assistant": "assistant",
-    "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bing": "assistant",
-    "tool": "tool", "function": "tool",
-}  # fmt: skip
 
 
 def shipped_file(name: str) -> Path | None:
@@ -68,23 +78,13 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix in {".jsonl", ".json", ".ndjson"}:
-        yield from _jsonl_rows(path)
+        yield from json_rows(path)
     else:
         raise DataError(
             f"cannot read {path.suffix or 'a file without an ending'}",
             where=str(path),
-            hint="data is .jsonl or .parquet; pickles are never read",
+            hint="data is .jsonl, .json or .parquet; pickles are never read",
         )
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in read_lines(path, DataError):
-        where = f"{path}:{number}"
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            raise DataError(f"this line is not JSON: {error}", where=where) from error
-        yield where, row
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -97,7 +97,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         for batch in file.iter_batches(batch_size=PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}: row {number}", whole_characters(row)
+                yield f"{path}: row {number}", _table_row(whole_characters(row))
     except (pyarrow.ArrowException, OSError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"this is not a readable Parquet file: {error}", where=str(path)) from error
 
@@ -115,92 +115,237 @@ def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
     except Exception as error:  # the hub, the network and the data set's files each have theirs
         raise DataError(f"could not load the data set: {error}", where=source.path) from error
     for number, row in enumerate(data):
-        yield f"{source.path}: row {number}", row
+        yield f"{source.path}: row {number}", _table_row(row)
+
+
+def _table_row(row: Any) -> Any:
+    """A table's row as JSON would have it: tables give every object the fields of all others."""
+    if not isinstance(row, Mapping):
+        return row
+    return {name: without_nulls(value) for name, value in row.items()}
 
 
 # ---------------------------------------------------------------- row formats
 
+_SYSTEM = ("system", "system_prompt", "system_message")
+_CHATS = {"messages": ("messages",), "sharegpt": ("conversations", "conversation")}
+_ANSWERS = {"prompt": ("completion", "response"), "alpaca": ("output", "response")}
+_REFUSED = {
+    "chosen": "preference pairs are not learnt from: keep the answer you want as the completion",
+    "rejected": "preference pairs are not learnt from: keep the answer you want as the completion",
+    "chat_template": "set data.chat_template instead",
+    **dict.fromkeys(
+        ("image", "images", "audio", "audios", "video", "videos"), "text alone is supported"
+    ),
+}
+_READ = {
+    *_SYSTEM, *_REFUSED, "truncated", "expert", "tools", "functions", "chat_template_kwargs",
+    "enable_thinking", "documents",
+}  # fmt: skip
+
 
 def detect_format(row: Any) -> str:
-    """messages, prompt, alpaca or sharegpt, by the fields of a row; empty when none fits."""
-    if not isinstance(row, dict):
-        return ""
-    if isinstance(row.get("messages"), list):
-        return "messages"
-    if isinstance(row.get("conversations"), list):
+    """Tell messages, prompt, alpaca and sharegpt apart by a row's fields; empty: none fits."""
+    if isinstance(row, list) and row and all(map(looks_like_turn, row)):
         return "sharegpt"
-    if "instruction" in row and "output" in row:
+    if not isinstance(row, Mapping):
+        return ""
+    for form, names in _CHATS.items():
+        if any(isinstance(row.get(name), (list, str)) and row[name] for name in names):
+            return form
+    if "instruction" in row and any(name in row for name in _ANSWERS["alpaca"]):
         return "alpaca"
-    if "prompt" in row and ("completion" in row or "response" in row):
+    if "prompt" in row and any(name in row for name in _ANSWERS["prompt"]):
         return "prompt"
     return ""
 
 
 def to_chat(row: Any, form: str, where: str) -> Chat:
-    """One row as a chat.
+    """Read one row as a chat.
 
     Raises:
-        DataError: fields that fit no format, an unknown role, empty or non-text content.
+        DataError: fields that fit no format, an unknown role, empty or non-text content, or a
+            field that can be neither honoured nor left out.
     """
     form = detect_format(row) if form == "auto" else form
     try:
-        messages = _messages(row, form)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"this row is not in the {form} format: {error}", where=where) from error
-    if not messages:
-        fields = ", ".join(sorted(row))[:200] if isinstance(row, dict) else type(row).__name__
+        return _chat(row, form, where)
+    except DataError as error:
+        raise DataError(error.message, where=where, hint=error.hint) from error
+
+
+def _chat(row: Any, form: str, where: str) -> Chat:
+    fields: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
+    for name, reason in _REFUSED.items():
+        if fields.get(name):
+            raise DataError(f"the field {name} is not supported: {reason}")
+    if not form:
         raise DataError(
-            f"cannot tell the format of this row (fields: {fields})", where=where,
+            f"cannot tell the format of this row (fields: {keys(row)})",
             hint="use messages, prompt + completion, instruction + output, or conversations",
-        )  # fmt: skip
-    for turn in messages:
-        if turn["role"] not in {"system", "user", "assistant", "tool"}:
-            raise DataError(f"unknown role {turn['role'][:80]!r}", where=where)
-        if not isinstance(turn["content"], str):
-            raise DataError(f"the {turn['role']} turn's content is not text", where=where)
-    expert = row.get("expert")
+        )
+    used: set[str] = set()
+    unread_turns: set[str] = set()
+    try:
+        messages = _messages(row, form, used, unread_turns)
+        messages = _with_system(fields, messages)
+    except DataError as error:
+        raise DataError(
+            f"this row is not in the {form} format: {error.message}", hint=error.hint
+        ) from error
+    if not messages:
+        raise DataError("this row has no turns")
+    expert = fields.get("expert")
     if expert is not None and not isinstance(expert, str):
-        raise DataError("expert is not a name", where=where)
+        raise DataError("expert is not a name")
+    unread = {str(name) for name, value in fields.items() if value is not None}
     return {
         "messages": messages,
-        "truncated": bool(row.get("truncated", False)),
+        "truncated": fields.get("truncated") is not None
+        and truth(fields["truncated"], "truncated"),
         "expert": expert,
         "where": where,
+        "tools": read_tools(fields),
+        "variables": _variables(fields),
+        "unread": tuple(sorted(unread - used - _READ - _row_flags(fields, form))),
+        "unread_turns": tuple(sorted(unread_turns)),
     }
 
 
-def _messages(row: Any, form: str) -> list[dict[str, Any]]:
-    if form == "messages":
-        return [_turn(turn, "role", "content") for turn in row["messages"]]
-    if form == "sharegpt":
-        return [_turn(turn, "from", "value") for turn in row["conversations"]]
+def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
+    if form == "sharegpt" and isinstance(row, list):
+        return read_turns(row, unread)
+    if not isinstance(row, Mapping):
+        raise DataError(f"it is not an object: {shown(row)}")
+    if form in _CHATS:
+        name = _given(row, _CHATS[form], used)
+        return [*_history(row, form, used), *read_turns(row[name], unread)]
+    asked = _given(row, ("instruction",) if form == "alpaca" else ("prompt",), used)
+    answer = _given(row, _ANSWERS[form], used)
+    question = row[asked]
     if form == "alpaca":
-        prompt = row["instruction"]
-        if row.get("input"):
-            prompt = f"{prompt}\n\n{row['input']}"
-        head = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-        return [*head, *_pair(prompt, row["output"])]
-    if form == "prompt":
-        answer = row["completion"] if "completion" in row else row["response"]
-        if isinstance(row["prompt"], list):
-            turns = [_turn(turn, "role", "content") for turn in row["prompt"]]
-            rest = answer if isinstance(answer, list) else [
-                {"role": "assistant", "content": answer}
-            ]
-            return turns + [_turn(turn, "role", "content") for turn in rest]
-        return _pair(row["prompt"], answer)
-    return []
+        more = _given(row, ("input", "context"), used, needed=False)
+        question = joined(question, asked)
+        if more and row[more]:
+            question = f"{question}\n\n{joined(row[more], more)}"
+    elif row.get("context"):
+        raise DataError("context is not read beside prompt", hint="write it into the prompt")
+    asks = read_turns(question, unread) if _is_turns(question) else read_turns(
+        [{"role": "user", "content": _text(question, asked)}], unread
+    )  # fmt: skip
+    answers = read_turns(row[answer], unread) if _is_turns(row[answer]) else read_turns(
+        [{"role": "assistant", "content": _text(row[answer], answer)}], unread
+    )  # fmt: skip
+    return [*_history(row, form, used), *asks, *answers]
 
 
-def _turn(turn: Any, role: str, content: str) -> dict[str, Any]:
-    name = turn[role]
-    if not isinstance(name, str):
-        raise TypeError(f"{role} is not text")
-    kept: dict[str, Any] = {"role": _ROLES.get(name, name), "content": turn[content]}
-    if turn.get("train") is not None:
-        kept["train"] = turn["train"]
-    return kept
+def _is_turns(value: Any) -> bool:
+    return isinstance(value, list) and all(map(looks_like_turn, value))
 
 
-def _pair(prompt: Any, answer: Any) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+def _text(value: Any, name: str) -> str:
+    return joined(value, f"the {name}")
+
+
+def _given(
+    row: Mapping[str, Any], names: tuple[str, ...], used: set[str], *, needed: bool = True
+) -> str:
+    """The one of these fields that the row has; they are aliases."""
+    found = [name for name in names if row.get(name) is not None]
+    used.update(found)
+    if len({shown(row[name]) for name in found if row[name] != ""}) > 1:
+        raise DataError(f"{' and '.join(found)} stand side by side")
+    if not found and needed:
+        missing = " or ".join(names)
+        null = next((name for name in names if name in row), None)
+        raise DataError(
+            f"{null} is null" if null else f"no {missing} (its fields: {keys(row)})"
+        )
+    return next((name for name in found if row[name] != ""), found[0] if found else "")
+
+
+def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str, Any]]:
+    """Earlier turns of a row: pairs of what was asked and answered."""
+    history = row.get("history")
+    if not history:
+        return []
+    if form in _CHATS:
+        raise DataError(f"history stands beside {_CHATS[form][0]}")
+    used.add("history")
+    if isinstance(history, str):
+        history = parsed(history, "history")
+    if not isinstance(history, list) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2
+        and all(isinstance(text, str) for text in pair) for pair in history
+    ):  # fmt: skip
+        raise DataError(f"history is not a list of [question, answer] pairs: {shown(history)}")
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text}
+            for pair in history for role, text in zip(roles, pair, strict=True)]  # fmt: skip
+
+
+def _with_system(
+    row: Mapping[str, Any], messages: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The row's system text as its first turn."""
+    given = {name: joined(row[name], name) for name in _SYSTEM if row.get(name)}
+    if len(set(given.values())) > 1:
+        raise DataError(f"{' and '.join(given)} contradict each other")
+    if not given:
+        return messages
+    name, text = next(iter(given.items()))
+    own = [turn for turn in messages if turn["role"] == "system"]
+    if not own:
+        return [{"role": "system", "content": text}, *messages]
+    if own[0] is messages[0] and own[0]["content"].strip() == text.strip():
+        return messages
+    raise DataError(f"{name} stands beside another system turn", hint="keep one of them")
+
+
+def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row gives to the template by name."""
+    given = row.get("chat_template_kwargs") or {}
+    if isinstance(given, str):
+        given = parsed(given, "chat_template_kwargs")
+    if not isinstance(given, Mapping):
+        raise DataError(f"chat_template_kwargs is not an object: {shown(given)}")
+    variables = {str(name): value for name, value in given.items() if value is not None}
+    if row.get("enable_thinking") is not None:
+        wanted = truth(row["enable_thinking"], "enable_thinking")
+        if variables.setdefault("enable_thinking", wanted) != wanted:
+            raise DataError("enable_thinking and chat_template_kwargs contradict each other")
+    documents = row.get("documents")
+    if documents:
+        if not isinstance(documents, list) or not all(isinstance(d, Mapping) for d in documents):
+            raise DataError(f"documents is not a list of objects: {shown(documents)}")
+        variables["documents"] = documents
+    return variables
+
+
+def _row_flags(row: Mapping[str, Any], form: str) -> set[str]:
+    """Refuse what a whole row says about being learnt; the names that were looked at."""
+    seen: set[str] = set()
+    for name in (*LEARN, "masked"):
+        value = row.get(name)
+        if isinstance(value, list):
+            raise DataError(f"{name} holds labels of single tokens: these are made here")
+        try:
+            learnt = value is None or truth(value, name) != (name == "masked")
+        except DataError:
+            learnt = name != "weight"  # a measured loss, or the name of a split, means nothing
+        else:
+            seen |= {name} if value is not None else set()
+        if not learnt:
+            raise DataError(
+                f"{name}: {shown(value)} on a whole row is not supported",
+                hint="leave the row out, or give its source another weight in the config",
+            )
+    label = row.get("label")
+    if form in {"prompt", "messages"} and isinstance(label, bool):
+        raise DataError(
+            "the field label says whether an answer is wanted: such preference data is not "
+            "learnt from", hint="keep the wanted rows, without label",
+        )  # fmt: skip
+    if row.get("mask") in ("User", "Assistant", "System"):
+        raise DataError("the field mask names who is not learnt: use train: false on turns")
+    return seen
