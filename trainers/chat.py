@@ -1,8 +1,7 @@
-"""Chats as token rows with labels, and rows as batches.
+"""Chats as token rows with labels.
 
-A `Dataset` holds encoded rows and a report of what was kept, cut and dropped. Batches are
-planned ahead for the whole training, from a seed alone: the plan does not depend on how many
-processes share it, so a resumed or a multi-process run sees the very same rows.
+A `Dataset` holds encoded rows and, for each source, a report of what was kept, cut, dropped and
+not read, with warnings about what a model cannot learn from it.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.paths import Paths
 from kdharness.harness.reading import CONFIG_BYTES, read_text
 from kdharness.harness.types import digest
+from kdharness.trainers.reports import Report, Template
 from kdharness.trainers.rows import Chat, read_source
 
 
@@ -44,29 +44,6 @@ class Row:
     def label_places(self) -> list[int]:
         """How many tokens each labelled position sees, itself included."""
         return [seen for seen, label in enumerate(self.labels[1:], 1) if label != IGNORE]
-
-
-@dataclass
-class Report:
-    """What was read from one source."""
-
-    path: str
-    kind: str
-    rows: int = 0
-    tokens: int = 0
-    labelled: int = 0
-    cut: int = 0
-    dropped: int = 0
-    longest: int = 0
-
-    def line(self) -> str:
-        """One sentence for the log."""
-        share = self.labelled / max(self.tokens, 1)
-        return (
-            f"{self.path} ({self.kind}): {self.rows} rows, {self.tokens} tokens "
-            f"({share:.0%} labelled, longest {self.longest}); "
-            f"{self.cut} cut, {self.dropped} dropped without a labelled token"
-        )
 
 
 @dataclass
@@ -122,30 +99,38 @@ def encode_sources(sources: Sequence[SourceSpec], tokenizer: Any, max_length: in
             through the chat template.
     """
     data = Dataset([])
+    if not sources:
+        return data
+    template = Template.of(tokenizer)
     for number, source in enumerate(sources):
         report = Report(source.path, source.kind)
         for chat in read_source(source):
-            _encode(chat, tokenizer, max_length, source, number, data, report)
+            _encode(chat, tokenizer, max_length, source, number, data, report, template)
         if not report.rows:
             raise DataError(
-                f"no row has a labelled token ({report.dropped} dropped)", where=source.path,
-                hint="rows need an assistant turn that survives data.max_length "
-                f"({max_length} tokens)",
+                f"no row has a labelled token ({report.losses()})", where=source.path,
+                hint="rows need an assistant turn that says something, is not left out of "
+                f"training by the row, and survives data.max_length ({max_length} tokens)",
             )  # fmt: skip
+        report.warnings = template.warnings(report)
         data.reports.append(report)
     return data
 
 
 def _encode(
     chat: Chat, tokenizer: Any, max_length: int, source: SourceSpec, number: int, data: Dataset,
-    report: Report,
+    report: Report, template: Template,
 ) -> None:  # fmt: skip
     try:
         encoded = encode_chat(
-            tokenizer, chat["messages"], max_length=max_length, truncated=chat["truncated"]
-        )
+            tokenizer, chat["messages"], max_length=max_length, truncated=chat["truncated"],
+            tools=chat["tools"], variables=chat["variables"],
+        )  # fmt: skip
     except DataError as error:
         raise DataError(error.message, where=chat["where"], hint=error.hint) from error
+    report.unread.update(chat["unread"])
+    report.unread_turns.update(chat["unread_turns"])
+    report.empty += encoded.empty
     if not encoded.labelled:
         report.dropped += 1
         return
@@ -157,6 +142,9 @@ def _encode(
     report.tokens += len(row)
     report.labelled += encoded.labelled
     report.longest = max(report.longest, len(row))
+    report.unshown += encoded.unshown
+    report.straddling += encoded.straddles
+    report.endless += encoded.ends and encoded.last_label not in template.ends
 
 
 def load_chats(spec: DataSpec, tokenizer: Any) -> tuple[Dataset, Dataset]:
@@ -199,11 +187,13 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
         raise ConfigError(f"a {config.method} config has no training data")
     source = tokenizer_source(config)
     tokenizer = load_tokenizer(source, paths)
-    set_chat_template(tokenizer, spec)
+    set_chat_template(tokenizer, spec, teacher_tokenizer(config, paths, tokenizer))
     train, heldout = load_chats(spec, tokenizer)
     lines = [f"tokenizer: {source}"]
     lines += [report.line() for report in train.reports]
     lines += [f"held out: {report.line()}" for report in heldout.reports]
+    told = [text for report in [*train.reports, *heldout.reports] for text in report.warnings]
+    lines += [f"warning: {text}" for text in dict.fromkeys(told)]
     by_kind = Counter(row.kind for row in train.rows)
     lines.append("rows by kind: " + ", ".join(f"{k} {n}" for k, n in sorted(by_kind.items())))
     lines.append("labelled parts stand between ⟦ and ⟧:")
@@ -224,6 +214,14 @@ def tokenizer_source(config: AnyConfig) -> str:
     return str(student.source or student.experts_from[0])
 
 
+def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: Any) -> Any:
+    """Load the teacher's tokenizer for its template, where the student's has none."""
+    from kdharness.harness.models import load_tokenizer
+
+    model = getattr(getattr(config, "teacher", None), "model", None)
+    return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None
+
+
 def marked(row: Row, tokenizer: Any) -> str:
     """A row's text with its labelled runs between ⟦ and ⟧."""
     run: list[int] = []
@@ -242,5 +240,6 @@ def marked(row: Row, tokenizer: Any) -> str:
 
 __all__ = [
     "Dataset", "Report", "Row", "describe_data", "encode_sources", "load_chats", "marked",
-    "refuse_duplicates", "render", "set_chat_template", "tokenizer_source",
+    "refuse_duplicates", "render", "set_chat_template", "teacher_tokenizer",
+    "tokenizer_source",
 ]  # fmt: skip

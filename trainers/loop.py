@@ -185,6 +185,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     kinds = sorted({row.kind for row in training.rows})
     for report in training.reports:
         job.reporter.say(report.line())
+        for text in report.warnings:
+            job.reporter.say(text, kind="warning")
     job.reporter.say(
         f"{plan.steps} steps, {plan.tokens} tokens, {plan.padding_share:.1%} padding"
     )

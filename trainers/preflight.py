@@ -20,7 +20,13 @@ from kdharness.harness.models import check_adapter, load_tokenizer, meta_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.resolve import local_folder, resolve_model
 from kdharness.trainers.batches import make_plan
-from kdharness.trainers.chat import Dataset, encode_sources, set_chat_template, tokenizer_source
+from kdharness.trainers.chat import (
+    Dataset,
+    encode_sources,
+    set_chat_template,
+    teacher_tokenizer,
+    tokenizer_source,
+)
 from kdharness.trainers.rows import shipped_file
 
 
@@ -91,9 +97,10 @@ def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]
     if gone:
         return [f"not checked: no data file {path}" for path in gone]
     tokenizer = load_tokenizer(source, paths)
-    set_chat_template(tokenizer, config.data)
+    set_chat_template(tokenizer, config.data, teacher_tokenizer(config, paths, tokenizer))
     rows = encode_sources(config.data.train, tokenizer, config.data.max_length)
-    return hold_rows(config, rows, tokenizer, paths, here)
+    warnings = [text for report in rows.reports for text in report.warnings]
+    return [*dict.fromkeys(warnings), *hold_rows(config, rows, tokenizer, paths, here)]
 
 
 def hold_rows(
@@ -152,7 +159,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
         raise ConfigError(f"a {config.method} config has no training data")
     data = config.data
     tokenizer = load_tokenizer(tokenizer_source(config), paths)
-    set_chat_template(tokenizer, data)
+    set_chat_template(tokenizer, data, teacher_tokenizer(config, paths, tokenizer))
     rows = encode_sources(data.train, tokenizer, data.max_length)
     hold_rows(config, rows, tokenizer, paths)
     plan = make_plan(rows.rows, data, config.trainer, config.seed, world)
