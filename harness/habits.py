@@ -73,13 +73,16 @@ def _study(tokenizer: Any) -> Habits:
         start = _end(places, 1)
         between = text[start : places.after(start, 1, len(text))]
     first = tokens.search(tail)
-    last = tail[: first.end()] if first else ""
-    if not first:
-        last = tail.rstrip() if between.startswith(tail.rstrip()) else common_start(tail, between)
+    if between.startswith(tail.rstrip()):
+        last = tail.rstrip()
+    else:
+        # What follows closes the chat (Phi 3) or opens the next turn unasked (early Llama 3).
+        last = tail[: first.end()] if first else common_start(tail, between)
+    closing = list(tokens.finditer(last))
     return Habits(
         end_last=last,
         end_mid=_mid_end(tokens, last, tail, between, _Asked(text, places, prompts)),
-        end_token=first.group() if first and not tail[: first.start()].strip() else "",
+        end_token=closing[-1].group() if closing and closing[-1].end() == len(last) else "",
         header=header,
         unopened=_unopened(prompts, text, places),
         closed=tail.rstrip() == last.rstrip(),

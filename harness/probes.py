@@ -86,7 +86,7 @@ def locate(
                 shown = render(tokenizer, marked, prompt=prompt, extras=extras)
             except DataError:
                 continue
-            if re.sub(f"[{chr(base)}-{chr(base + _PLANE_SIZE)}]", "", shown) == text:
+            if re.sub(_marks(base), "", shown) == text:
                 return text, marker.places(shown, len(messages))
             if not any(m.get("tool_calls") for m in messages):
                 return None
@@ -101,9 +101,14 @@ def _free_plane(text: str, messages: Sequence[Message]) -> int | None:
         return None
     everything = text + "".join(str(m.get("content")) for m in messages)
     for base in _PLANES:
-        if not any(base <= ord(c) <= base + _PLANE_SIZE for c in everything):
+        if not re.search(_marks(base), everything):
             return base
     return None
+
+
+def _marks(base: int) -> str:
+    """A pattern of one mark."""
+    return f"[{chr(base)}-{chr(base + _PLANE_SIZE)}]"
 
 
 class _Marker:
@@ -178,12 +183,9 @@ class _Marker:
         """The marked words' spans in the text without marks."""
         words: list[list[Span]] = [[] for _ in range(count)]
         opened: dict[int, int] = {}
-        place = 0
-        for character in shown:
-            code = ord(character) - self.base
-            if not 0 <= code <= _PLANE_SIZE:
-                place += 1
-            elif code % 2 == 0:
+        for seen, mark in enumerate(re.finditer(_marks(self.base), shown)):
+            code, place = ord(mark.group()) - self.base, mark.start() - seen
+            if code % 2 == 0:
                 opened[code // 2] = place
             elif code // 2 in opened:
                 words[code // 2].append((opened.pop(code // 2), place))

@@ -176,18 +176,24 @@ class Chat:
         return bool(self.messages[index].get("tool_calls"))
 
     def _start_by_words(self, index: int, first: int, floor: int) -> int:
-        """Where the generation prompt ends in what stands between two turns' words."""
+        """Where the generation prompt ends in what stands between two turns' words.
+
+        The prompt may close the turn before it otherwise, and may open a thought that the turn
+        does not show: what both have of the header counts.
+        """
         between = self.text[floor:first]
         asked = self._prompt_tail(index)
-        if asked:
-            shared = common_start(between, asked)
-            return floor + len(shared if shared == between else _whole_tags(between, shared))
+        if asked and between.startswith(asked):
+            return floor + len(asked)
         header = self.habits.header
         for size in range(len(header), 0, -1):
-            place = between.rfind(header[:size])
-            whole = header[:size] == _whole_tags(header, header[:size])
-            if place >= 0 and whole and header[:size].strip():
+            part = header[:size]
+            place = between.rfind(part)
+            if place >= 0 and part.strip() and part == _whole_tags(header, part):
                 return floor + place + size
+        shared = _whole_tags(between, common_start(between, asked or ""))
+        if shared.strip():
+            return floor + len(shared)
         head = self.places.heads[index].lstrip() if self.places else ""
         start = first - len(head) if head and between.endswith(head) else first
         blank = self.habits.unopened

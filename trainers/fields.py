@@ -120,9 +120,21 @@ def read_turns(turns: Any, unread: set[str]) -> list[dict[str, Any]]:
     """
     if isinstance(turns, str):
         turns = parsed(turns, "the list of turns")
+    if isinstance(turns, Mapping):
+        turns = _rows_of_columns(turns)
     if not isinstance(turns, list):
         raise DataError(f"its turns are not a list: {shown(turns)}")
     return [read_turn(turn, number, unread) for number, turn in enumerate(turns, 1)]
+
+
+def _rows_of_columns(turns: Mapping[str, Any]) -> Any:
+    """Turns that a table keeps as one list for each field; anything else as it is."""
+    columns = list(turns.values())
+    if not columns or not all(isinstance(column, list) for column in columns):
+        return dict(turns)
+    if len({len(column) for column in columns}) != 1:
+        raise DataError("its turns have fields of different lengths")
+    return [dict(zip(turns, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:

@@ -151,7 +151,9 @@ def detect_format(row: Any) -> str:
     if not isinstance(row, Mapping):
         return ""
     for form, names in _CHATS.items():
-        if any(isinstance(row.get(name), (list, str)) and row[name] for name in names):
+        if any(isinstance(row.get(name), (list, Mapping)) or (
+            isinstance(row.get(name), str) and str(row[name]).lstrip().startswith("[")
+        ) for name in names):  # fmt: skip
             return form
     if "instruction" in row and any(name in row for name in _ANSWERS["alpaca"]):
         return "alpaca"

@@ -252,6 +252,24 @@ def test_an_answer_that_is_a_thought_alone_is_empty_where_that_is_dropped(
     assert (encoded.labelled, encoded.empty) == (0, 1)
 
 
+@settings(max_examples=200, deadline=None)
+@given(family=st.sampled_from(sorted(FAMILIES)), echo=st.booleans(), data=st.data())
+def test_thoughts_bring_nothing_of_a_user_into_the_labels(
+    family: str, echo: bool, data: st.DataObject, families: dict[str, Any]
+) -> None:
+    """Whatever a template does with thoughts, an answer's run is its own turn to its end."""
+    answers = data.draw(st.lists(ANSWERS, min_size=1, max_size=3))
+    chat = []
+    for text in answers:
+        thought = data.draw(st.sampled_from(["", "<think>\n{}\n</think>\n\n", "{}</think>"]))
+        said = thought.format(data.draw(ANSWERS)) + text
+        chat += [user(f"{said} {data.draw(TEXTS)}" if echo else data.draw(TEXTS)), answer(said)]
+    found = labelled(families[family], chat)
+    last = len(answers) - 1
+    for index, (run, text) in enumerate(zip(found, answers, strict=True)):
+        assert run.endswith(text + AROUND[family][-1 if index == last else 0][1])
+
+
 # ---------------------------------------------------------------- tools
 
 TOOLS = [{"type": "function", "function": {"name": "rain", "parameters": {"type": "object"}}}]
