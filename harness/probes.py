@@ -15,11 +15,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.rendering import REASONING, Extras, Message, Span, as_turn, render
+from kdharness.harness.rendering import (
+    REASONING,
+    Extras,
+    Message,
+    Span,
+    as_turn,
+    render,
+    template_source,
+)
 
 _PLANES = (0xF0000, 0x100000)
 _PLANE_SIZE = 0xFFFD
-# What templates look for in a content: thoughts, tool calls and the like stay as they are.
+# What a template may look for in a content (thoughts, tool calls): its own tags stay as they are.
 _TAG = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]")
 
 
@@ -80,7 +88,7 @@ def locate(
         if base is None:
             return None
         for names in (True, False):
-            marker = _Marker(base, names)
+            marker = _Marker(base, names, template_source(tokenizer))
             marked = [marker.message(i, m) for i, m in enumerate(messages)]
             try:
                 shown = render(tokenizer, marked, prompt=prompt, extras=extras)
@@ -114,10 +122,11 @@ def _marks(base: int) -> str:
 class _Marker:
     """Puts marks into messages and finds them again."""
 
-    def __init__(self, base: int, names: bool) -> None:
+    def __init__(self, base: int, names: bool, source: str) -> None:
         """`names`: mark the names of called tools too (some templates look at those)."""
         self.base = base
         self.names = names
+        self.source = source
         self.given: list[int] = []
         self.heads: list[str] = []
         self.tails: list[str] = []
@@ -140,7 +149,7 @@ class _Marker:
 
     def content(self, index: int, content: str) -> tuple[str, str, str]:
         """Marks around what stands between tags, and what is outside of all marks."""
-        parts = re.split(f"({_TAG.pattern})", content)
+        parts = self.split(content)
         spoken = [i for i in range(0, len(parts), 2) if parts[i].strip()]
         if not spoken:
             return (self.word(index, content), "", "") if content.strip() else (content, "", "")
@@ -149,6 +158,15 @@ class _Marker:
         for i in spoken:
             parts[i] = self.word(index, parts[i])
         return "".join(parts), head, tail
+
+    def split(self, content: str) -> list[str]:
+        """Texts and the template's own tags in turn, beginning and ending with a text."""
+        parts, last = [], 0
+        for tag in _TAG.finditer(content):
+            if tag.group() in self.source:
+                parts += [content[last : tag.start()], tag.group()]
+                last = tag.end()
+        return [*parts, content[last:]]
 
     def word(self, index: int, text: str) -> str:
         """Marks inside the blanks at both ends."""

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from kdharness.harness.errors import DataError
@@ -157,7 +158,8 @@ def settle_arguments(
     """
     try:
         return messages, render(tokenizer, messages, prompt=False, extras=extras)
-    except DataError:
+    except DataError as error:
+        error.hint = error.hint or _advice(messages)
         if not any(message.get("tool_calls") for message in messages):
             raise
         written = [_with_written_arguments(message) for message in messages]
@@ -166,6 +168,19 @@ def settle_arguments(
         except DataError:
             pass
         raise
+
+
+def _advice(messages: Sequence[Message]) -> str:
+    """What to do about a chat that a template refuses, where its shape tells."""
+    roles = [str(message["role"]) for message in messages]
+    others = [role for role in roles if role != "system"]
+    if others and others[0] == "assistant":
+        return "this chat begins with the assistant: take that turn out, or make it system text"
+    if "system" in roles:
+        return "templates without a system role want its text in the first user turn"
+    if any(one == other for one, other in pairwise(others)):
+        return "two turns of one role follow each other: join them"
+    return ""
 
 
 def _with_written_arguments(message: Message) -> Message:

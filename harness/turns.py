@@ -110,7 +110,10 @@ class Chat:
         return self.places is not None and len(self.places.words[index]) < self.places.given[index]
 
     def _not_shown(self, index: int) -> bool:
-        return self.places is not None and not self.places.words[index]
+        """Whether an answer is a thought alone, of which the text shows nothing."""
+        content = str(self.messages[index].get("content") or "")
+        alone = not content.rpartition("</think>")[2].strip() and not self._calls(index)
+        return alone and self.places is not None and not self.places.words[index]
 
     def _turn(self, index: int, number: int, cut: bool) -> Span:
         """The span of one turn, from its generation prompt to its end of turn."""

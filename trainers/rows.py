@@ -115,7 +115,7 @@ def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
     except Exception as error:  # the hub, the network and the data set's files each have theirs
         raise DataError(f"could not load the data set: {error}", where=source.path) from error
     for number, row in enumerate(data):
-        yield f"{source.path}: row {number}", _table_row(row)
+        yield f"{source.path}: row {number}", _table_row(whole_characters(row))
 
 
 def _table_row(row: Any) -> Any:
@@ -155,7 +155,7 @@ def detect_format(row: Any) -> str:
             isinstance(row.get(name), str) and str(row[name]).lstrip().startswith("[")
         ) for name in names):  # fmt: skip
             return form
-    if "instruction" in row and any(name in row for name in _ANSWERS["alpaca"]):
+    if "instruction" in row and ("output" in row or ("response" in row and "prompt" not in row)):
         return "alpaca"
     if "prompt" in row and any(name in row for name in _ANSWERS["prompt"]):
         return "prompt"

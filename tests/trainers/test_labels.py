@@ -151,8 +151,11 @@ def test_a_template_that_refuses_such_a_chat_says_why(
     family: str, families: dict[str, Any]
 ) -> None:
     chat = [answer("Hello!"), user("A prime."), answer("Seven.")]
-    with pytest.raises(DataError, match="refuses this chat: Conversation roles must alternate"):
+    with pytest.raises(
+        DataError, match="refuses this chat: Conversation roles must alternate"
+    ) as e:
         labelled(families[family], chat)
+    assert "begins with the assistant" in e.value.hint
 
 
 def test_a_prefix_of_only_a_system_turn_is_not_rendered_alone(families: dict[str, Any]) -> None:
@@ -472,6 +475,15 @@ def test_a_turn_that_cannot_be_told_from_the_rest_is_refused(plain: Any) -> None
     first = [chat[0], answer("a long answer", train=False), chat[2], answer("B")]
     with pytest.raises(DataError, match="assistant turn 2 cannot be told"):
         labelled(tokenizer, first)
+
+
+def test_an_answer_of_nothing_but_tags_is_one(families: dict[str, Any]) -> None:
+    for text in ("<b>", "[/INST]", "<think>\n<b>\n</think>\n\n<i>"):
+        for family in ("qwen3", "qwen-opened", "r1", "harmony", "phi3"):
+            encoded = encode_chat(families[family], [user("x"), answer(text)])
+            (run,) = runs(families[family], encoded)
+            assert run.endswith(text[-3:] + AROUND[family][-1][1])
+            assert encoded.empty == 0
 
 
 def test_private_characters_in_a_row_do_no_harm(families: dict[str, Any]) -> None:

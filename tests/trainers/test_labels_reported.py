@@ -186,3 +186,12 @@ def test_a_template_that_ignores_the_generation_prompt(plain: Any) -> None:
     assert labelled(tokenizer, chat) == ["B<|im_end|>", "C<|im_end|>"]
     (told,) = Template.of(tokenizer).warnings(Report("rows.jsonl", "general", rows=1))
     assert "no generation prompt" in told and "'<|im_start|>assistant'" in told
+
+
+def test_a_prompt_that_ends_in_a_blank_is_told(plain: Any) -> None:
+    from kdharness.trainers.reports import Report, Template
+
+    report = Report("rows.jsonl", "general", rows=3, straddling=2)
+    (told,) = Template.of(with_tokens(plain, FAMILIES["text"])).warnings(report)
+    assert told.startswith("in 2 of 3 rows an answer's first token begins in the prompt")
+    assert "the generation prompt ends in a blank" in told
