@@ -171,7 +171,8 @@ def _answer(
     label = f"{subject.checkpoint.name}: {name} answers"
     job.reporter.stage(label if turn == 1 else f"{label}, turn {turn}", len(wanted))
     requests = [request for _, request in wanted]
-    done = tokens = 0
+    done = tokens = failed = 0
+    first = ""
     for index, reply in watched(engine, requests, job.reporter):
         item, request = wanted[index]
         answer = _as_answer(subject, bench, name, item, turn, request, reply)
@@ -179,9 +180,13 @@ def _answer(
         done += 1
         tokens += reply.tokens
         job.tally.answers += 1
-        job.tally.failed_answers += answer.finish is Finish.ERROR
+        failed += answer.finish is Finish.ERROR
+        first = first or reply.error
         job.tally.usd += reply.usd
         job.reporter.advance(done)
+    job.tally.failed_answers += failed
+    if failed:
+        job.reporter.say(f"{label}: {failed} failed, the first: {first}", kind="warning")
     if done < len(wanted):
         job.tally.left += len(wanted) - done
         job.reporter.say(f"{label}: stopped with {len(wanted) - done} left", kind="limit")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from kdharness.harness.config_eval import EvalConfig
-from kdharness.harness.config_merge import MergeConfig
+from kdharness.harness.config_merge import NAME, MergeConfig
 from kdharness.harness.secrets import holds_secret
 from kdharness.harness.types import digest
 
@@ -270,7 +270,7 @@ class KDSpec(DistillSpec):
 class RunConfig(Settings):
     """What every training run has."""
 
-    name: str | None = Field(None, pattern=r"^\w[\w.-]{0,63}$", title="Name", description=(
+    name: str | None = Field(None, pattern=NAME, title="Name", description=(
         "The run's name; made from the method when left out."))
     seed: int = Field(42, ge=0, title="Seed")
 

@@ -65,6 +65,9 @@ def describe_errors(error: ValidationError, model: type[BaseModel], written: Any
                 message += f"; fields here: {', '.join(names)}"
         elif detail["type"] == "string_type" and not isinstance(detail.get("input"), (dict, list)):
             message = _not_text(detail.get("input"), _written_at(written, detail["loc"]))
+        elif detail["type"] == "string_pattern_mismatch" and detail["loc"][-1:] == ("name",):
+            message = f"{_shown(detail.get('input'))} is not a valid run name: use up to 64 " \
+                "letters, digits, . - and _, and begin with a letter or digit"
         elif detail["type"] != "missing" and not isinstance(detail.get("input"), (dict, list)):
             message += f" (got {_shown(detail.get('input'))})"
         lines.append(redact(f"{place}: {message}" if place else message, shapes=True))

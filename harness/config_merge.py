@@ -10,6 +10,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+NAME = r"^\w[\w.-]{0,63}$"
+"""What a run may be called: it is a folder's name, and an argument of commands."""
+
 
 class MergeConfig(BaseModel):
     """Merging: weights interpolated, averaged or added up; nothing is trained."""
@@ -17,7 +20,7 @@ class MergeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     method: Literal["merge"] = "merge"
-    name: str | None = Field(None, pattern=r"^[\w.-]{1,64}$", title="Name", description=(
+    name: str | None = Field(None, pattern=NAME, title="Name", description=(
         "The run's name; made from the method when left out."))
     seed: int = Field(42, ge=0, title="Seed", description=(
         "Nothing is drawn: it only tells runs of one experiment apart."))

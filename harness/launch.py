@@ -129,9 +129,17 @@ def start(
         ConfigError: the name is taken.
         RunError: the worker ended before it started; the message holds the tail of its log.
     """
-    from kdharness.harness.precheck import check_request
+    from kdharness.harness.config import CONFIGS
 
-    check_request(config, paths)
+    with Store(paths.store) as store:
+        wanted = name or getattr(config, "name", None)
+        if wanted and store.run(wanted) is not None:
+            raise _taken(wanted)
+    if type(config) in CONFIGS.values():
+        # An experiment's runs are looked at when the turn of each comes.
+        from kdharness.harness.precheck import check_request
+
+        check_request(config, paths)
     with Store(paths.store) as store:
         run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
         return _spawn(paths, store, run.id, accelerate, resume=False, timeout=timeout)
@@ -155,6 +163,13 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
         if effective_status(known).is_live:
             raise RunError(f"{name} is already running")
         return known
+
+
+def _taken(run_id: str) -> ConfigError:
+    return ConfigError(
+        f"a run named {run_id!r} exists",
+        hint=f"choose another name, or: kdharness resume {run_id}",
+    )
 
 
 def _add(
@@ -182,10 +197,7 @@ def _add(
     try:
         store.add_run(run)
     except sqlite3.IntegrityError as error:
-        raise ConfigError(
-            f"a run named {run_id!r} exists",
-            hint=f"choose another name, or: kdharness resume {run_id}",
-        ) from error
+        raise _taken(run_id) from error
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", dump_config(config, full=True))
     return run

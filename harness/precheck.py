@@ -13,7 +13,8 @@ from kdharness.harness.config import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.config_eval import EvalConfig, default_judges, parse_spec
 from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
-from kdharness.harness.paths import Paths, exists
+from kdharness.harness.models import check_adapter
+from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.resolve import find_source
 from kdharness.harness.store import Store
 
@@ -32,6 +33,8 @@ def check_request(config: AnyConfig, paths: Paths) -> None:
     for field, source in models_of(config):
         try:
             find_source(source, paths)
+            if exists(local_path(source) / "adapter_config.json", folder=False):
+                check_adapter(local_path(source), source, paths)
         except KDHarnessError as error:
             raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
     if isinstance(config, (SFTConfig, KDConfig, DAEConfig)):

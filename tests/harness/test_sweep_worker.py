@@ -90,6 +90,8 @@ class Workers:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     made = Workers()
     monkeypatch.setattr(launch, "_spawn", made.spawn)
+    # The models of these experiments are names alone.
+    monkeypatch.setattr("kdharness.harness.precheck.check_request", lambda *_: None)
     yield made
     for thread in made.threads:
         thread.join(timeout=20)
