@@ -1,54 +1,72 @@
-"""Benchmark prompts inside training data, by overlapping word 13-grams.
+"""Benchmark prompts inside training data, by overlapping runs of thirteen words.
 
 Thirteen words in a row are what GPT-3's authors (Brown et al. 2020, appendix C) looked for: long
-enough that two texts rarely share them by chance. Shorter prompts are looked for whole.
+enough that two texts rarely share them by chance. Scripts without blanks have no words to count,
+so their characters count as parts of one (`words.quarters`): 26 characters of Chinese or
+Japanese, 52 letters of Thai. Shorter prompts are looked for whole.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from kdharness.judges.words import quarters, words
 
 LENGTH = 13
 SHORTEST = 5
-_WORD = re.compile(r"\w+")
+Gram = tuple[str, ...]
 
 
-def words(text: str) -> list[str]:
-    """Casefolded words, without punctuation."""
-    return _WORD.findall(text.casefold())
+def size(listed: Sequence[str]) -> float:
+    """How many words of English a list of `words` stands for."""
+    return sum(map(quarters, listed)) / 4
 
 
-def grams(text: str, length: int = LENGTH) -> set[tuple[str, ...]]:
-    """Every run of `length` words."""
-    listed = words(text)
-    return {tuple(listed[i : i + length]) for i in range(len(listed) - length + 1)}
+def grams(listed: Sequence[str]) -> Iterator[Gram]:
+    """Every run that is worth `LENGTH` words and no longer; the whole where it is worth fewer.
+
+    Where a run ends depends on its own words alone, so a text that holds a prompt has its runs.
+    """
+    worth = [quarters(word) for word in listed]
+    if sum(worth) < 4 * LENGTH:
+        yield tuple(listed)
+        return
+    end = total = 0
+    for start in range(len(listed)):
+        while total < 4 * LENGTH and end < len(listed):
+            total += worth[end]
+            end += 1
+        if total < 4 * LENGTH:
+            return
+        yield tuple(listed[start:end])
+        total -= worth[start]
 
 
 def overlaps(prompts: Mapping[str, str], texts: Iterable[str]) -> dict[str, float]:
-    """Item id -> share of its 13-grams found in the texts, for those above 0.
+    """Item id -> share of its runs found in the texts, for those above 0.
 
     A prompt of 5 to 12 words counts as found when it stands in a text whole; shorter ones say
     nothing. Texts are read once, so that a large data set can be streamed.
     """
-    wanted: dict[tuple[str, ...], set[str]] = {}
+    wanted: dict[Gram, set[str]] = {}
     sizes: dict[str, int] = {}
-    lengths: set[int] = set()
     for item, prompt in prompts.items():
-        count = len(words(prompt))
-        if count < SHORTEST:
+        listed = words(prompt)
+        if size(listed) < SHORTEST:
             continue
-        length = min(LENGTH, count)
-        lengths.add(length)
-        own = grams(prompt, length)
+        own = set(grams(listed))
         sizes[item] = len(own)
         for gram in own:
             wanted.setdefault(gram, set()).add(item)
-    found: dict[str, set[tuple[str, ...]]] = {}
+    # A run is at least SHORTEST words long: what begins like none of them is passed by.
+    lengths: dict[Gram, set[int]] = {}
+    for gram in wanted:
+        lengths.setdefault(gram[:SHORTEST], set()).add(len(gram))
+    found: dict[str, set[Gram]] = {}
     for text in texts:
         listed = words(text)
-        for length in lengths:
-            for start in range(len(listed) - length + 1):
+        for start in range(len(listed) - SHORTEST + 1):
+            for length in lengths.get(tuple(listed[start : start + SHORTEST]), ()):
                 gram = tuple(listed[start : start + length])
                 for item in wanted.get(gram, ()):
                     found.setdefault(item, set()).add(gram)
