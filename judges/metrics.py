@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
+from kdharness.judges.choices import names
+from kdharness.judges.folding import normalise
+from kdharness.judges.words import words
+
+_OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
-_WORD = re.compile(r"\w+", re.UNICODE)
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*)(?:\.\d*)?(?:e[+-]?\d+)?|[+-]?\.\d+(?:e[+-]?\d+)?")
 
-
-def normalise(text: str) -> str:
-    """Case, width, spacing and closing punctuation are not what an answer is scored for."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.split()).strip(" .!?;:,\"'`*")
+_LARGEST = 300
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
@@ -32,38 +34,54 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()) -> float:
     """1 when the one choice that the answer names is a reference.
 
-    An answer that equals a choice names it. Otherwise the choices are looked for as whole
-    words, a longer choice hiding the shorter ones inside it; an answer that names none or
-    several is wrong, so that listing every choice earns nothing. Without choices this is
-    `exact_match`.
+    An answer that equals a choice names it. Otherwise `choices.named_choices` looks for them; an
+    answer that names none or several is wrong, so that listing every choice earns nothing.
+    Without choices this is `exact_match`.
     """
     if not choices:
         return exact_match(answer, references)
-    wanted = {normalise(reference) for reference in references}
-    text = normalise(answer)
-    options = sorted({normalise(choice) for choice in choices}, key=len, reverse=True)
-    if text in options:
-        return float(text in wanted)
-    named = set()
-    for option in options:
-        pattern = rf"(?<!\w){re.escape(option)}(?!\w)"
-        if re.search(pattern, text):
-            named.add(option)
-            text = re.sub(pattern, "\0", text)
-    return float(len(named) == 1 and named <= wanted)
+    return float(names(answer, references, choices))
 
 
-def find_json(text: str) -> Any:
-    """The first JSON object or list in a text, fenced or bare; None when there is none."""
+def find_json(text: str, kind: type[Any] = dict) -> Any:
+    """The JSON object or list that a text ends with, fenced or bare; None when there is none.
+
+    An object goes before a list (or the other way round, by `kind`), a list before a citation
+    such as `[1]`, what stands in a fence before what does not, and of several the last: an answer
+    that corrects itself ends with what it means, and offering many earns nothing.
+    """
+    bare = _values(text)
+    if len(bare) == 1 and text.strip()[:1] in ("{", "[") and text.strip()[-1:] in ("}", "]"):
+        return bare[0]
+    fenced = [value for block in _FENCE.findall(text) for value in _values(block)]
+    for wanted in (kind, dict, list):
+        for values in (fenced, bare):
+            found = [v for v in values if isinstance(v, wanted) and not _is_citation(v)]
+            if found:
+                return found[-1]
+    return bare[-1] if bare else None
+
+
+def _values(text: str) -> list[Any]:
+    """Every JSON object and list of a text that is not inside another one."""
     decoder = json.JSONDecoder()
-    for candidate in [*_FENCE.findall(text), text]:
-        for match in re.finditer(r"[{\[]", candidate):
-            try:
-                value, _ = decoder.raw_decode(candidate, match.start())
-            except (ValueError, RecursionError):
-                continue
-            return value
-    return None
+    found: list[Any] = []
+    place = 0
+    while opening := _OPENING.search(text, place):
+        try:
+            value, place = decoder.raw_decode(text, opening.start())
+        except RecursionError:
+            # No answer is nested so deep, and looking at each level in turn would take forever.
+            break
+        except ValueError:
+            place = opening.end()
+        else:
+            found.append(value)
+    return found
+
+
+def _is_citation(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1 and type(value[0]) is int
 
 
 def flatten(value: Any, path: str = "") -> Counter[tuple[str, str]]:
@@ -91,11 +109,15 @@ def _scalar(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = normalise(str(value))
-    try:
-        number = float(text.replace(",", ""))
-    except ValueError:
+    digits = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
+    if not _NUMBER.fullmatch(digits):
+        # A number with leading zeros is a code, "1,5" no fifteen.
         return text
-    return f"{number:.12g}"
+    number = Decimal(digits)
+    if not -_LARGEST < number.adjusted() < _LARGEST:
+        return digits
+    # Whole numbers to the last digit, as a barcode has it; others as far as a float is exact.
+    return str(int(number)) if number == number.to_integral_value() else f"{float(number):.12g}"
 
 
 def json_f1(answer: str, references: Sequence[str]) -> float:
@@ -103,30 +125,39 @@ def json_f1(answer: str, references: Sequence[str]) -> float:
 
     An answer without readable JSON scores 0: the form is part of the task.
     """
-    found = find_json(answer)
-    if found is None:
-        return 0.0
     best = 0.0
-    got = flatten(found)
     for reference in references:
-        wanted = flatten(find_json(reference))
-        common = sum((got & wanted).values())
-        total = sum(got.values()) + sum(wanted.values())
-        best = max(best, 2 * common / total if total else 0.0)
+        wanted = find_json(reference)
+        found = find_json(answer, list if isinstance(wanted, list) else dict)
+        if found is None or wanted is None:
+            continue
+        try:
+            best = max(best, _f1(flatten(found), flatten(wanted)))
+        except RecursionError:
+            continue
     return best
 
 
+def _f1(got: Counter[tuple[str, str]], wanted: Counter[tuple[str, str]]) -> float:
+    total = sum(got.values()) + sum(wanted.values())
+    return 2 * sum((got & wanted).values()) / total if total else 0.0
+
+
 def rouge_l(answer: str, references: Sequence[str]) -> float:
-    """ROUGE-L F1 over casefolded words against the best reference."""
-    words = _WORD.findall(answer.casefold())
+    """ROUGE-L F1 over casefolded words against the best reference.
+
+    Scripts without blanks between words are compared by characters. A reference without any
+    word, such as "+" or an emoji, is compared sign by sign.
+    """
     best = 0.0
     for reference in references:
-        wanted = _WORD.findall(reference.casefold())
-        if not words or not wanted:
-            best = max(best, float(words == wanted))
+        wanted, got = words(reference), words(answer)
+        if not wanted:
+            wanted, got = list("".join(reference.split())), list("".join(answer.split()))
+        if not wanted or not got:
+            best = max(best, float(got == wanted))
             continue
-        common = _common_length(words, wanted)
-        best = max(best, 2 * common / (len(words) + len(wanted)))
+        best = max(best, 2 * _common_length(got, wanted) / (len(got) + len(wanted)))
     return best
 
 

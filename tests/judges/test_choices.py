@@ -1,0 +1,150 @@
+"""Which choice an answer names: letters that are words, signs, numbers, other scripts."""
+
+from __future__ import annotations
+
+import string
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdharness.judges.choices import named_choices
+from kdharness.judges.folding import normalise, reading_of
+from kdharness.judges.metrics import accuracy
+
+LETTERS = ["A", "B", "C", "D"]
+ROMAN = ["I", "II", "III"]
+SIGNS = ["+", "-", "*", "/"]
+YES_NO = ["Yes", "No"]
+
+
+@pytest.mark.parametrize(("answer", "reference", "value"), [
+    # From public reports: the article was read as choice A.
+    ("B is a good choice.", "B", 1), ("It is a mammal.", "A", 0),
+    ("The answer is B because a car moves.", "B", 1), ("I would pick B — a safe choice.", "B", 1),
+    ("A good choice is B.", "B", 1), ("A good choice is B.", "A", 0),
+    ("It is a mammal, so B.", "B", 1), ("Vitamin A deficiency", "A", 0),
+    ("A is right.", "A", 1), ("I would say A, because it fits.", "A", 1),
+    ("option A shows it", "A", 1),
+    ("A", "A", 1), ("a", "A", 1), ("A.", "A", 1), ("(a) a mammal", "A", 1),
+    # Ways to write a letter.
+    ("(B)", "B", 1), ("B)", "B", 1), ("**B**", "B", 1), ("Answer: B", "B", 1), ("b. 4", "B", 1),
+    ("The answer is B", "B", 1), ("option b", "B", 1), ("b) Paris", "B", 1), ("`B`", "B", 1),
+    ("Answer: **D**", "D", 1), ("The correct answer is d.", "D", 1), (r"\boxed{D}", "D", 1),
+    ("Antwort:\n\nAntwort: C", "C", 1), ("[B]: it is warm", "B", 1), ("Of A-D, B", "B", 1),
+    # Letters inside other things.
+    ("T-shirt and B-12", "B", 0), ("C++", "C", 0), ("D'accord", "D", 0), ("A/B", "B", 0),
+    # Several are as good as none, and so is one that is denied.
+    ("A or B", "B", 0), ("A, B, C, D", "B", 0), ("The answer is B, not A", "B", 0),
+    ("not A", "A", 0), ("", "A", 0), ("none of them", "A", 0),
+    # Beside other scripts.
+    ("答案是C。", "C", 1), ("정답은 B입니다", "B", 1), ("正解はBです", "B", 1), ("选B", "B", 1),
+])  # fmt: skip
+def test_letters(answer: str, reference: str, value: int) -> None:
+    assert accuracy(answer, [reference], LETTERS) == value
+
+
+@pytest.mark.parametrize(("answer", "reference", "value"), [
+    ("I think it is II.", "II", 1), ("I think it is II.", "I", 0), ("I", "I", 1),
+    ("I believe the answer is I.", "I", 1), ("III.", "III", 1), ("I'm sure: III", "III", 1),
+    ("I’ve chosen II", "II", 1), ("I or II", "II", 0),
+])  # fmt: skip
+def test_a_pronoun_is_no_numeral(answer: str, reference: str, value: int) -> None:
+    assert accuracy(answer, [reference], ROMAN) == value
+
+
+def test_the_tenth_letter_is_no_pronoun() -> None:
+    ten = list(string.ascii_uppercase[:10])
+    assert accuracy("The answer is C because I computed the integral.", ["C"], ten) == 1
+
+
+@pytest.mark.parametrize(("answer", "reference", "value"), [
+    ("It is not known", "No", 0), ("Yes, there is no doubt.", "Yes", 1), ("Yes. No.", "Yes", 0),
+    ("There is no evidence.", "No", 0), ("No, it isn't.", "No", 1), ("no it is not", "No", 1),
+    ("The answer is no.", "No", 1), ("No. 5 says so", "No", 0), ("Nobody", "No", 0),
+    ("NO", "No", 1), ("Yes!", "Yes", 1),
+])  # fmt: skip
+def test_yes_and_no(answer: str, reference: str, value: int) -> None:
+    assert accuracy(answer, [reference], YES_NO) == value
+
+
+def test_what_is_denied_is_not_named() -> None:
+    both = ["true", "false"]
+    assert accuracy("That is not true.", ["true"], both) == 0
+    assert accuracy("It isn't true.", ["true"], both) == 0
+    assert accuracy("It is true.", ["true"], both) == 1
+    assert accuracy("这是不正确的", ["正确"], ["正确", "错误"]) == 0
+
+
+@pytest.mark.parametrize(("choices", "answer", "reference", "value"), [
+    (SIGNS, "It is +", "+", 1), (SIGNS, "It is +.", "+", 1), (SIGNS, "**+**", "+", 1),
+    (SIGNS, "*", "*", 1), (SIGNS, "**", "*", 0), (SIGNS, "+ or -", "+", 0),
+    (SIGNS, "a well-known sign: -", "-", 1), (SIGNS, "2 * 3", "*", 1),
+    ([".", "!", "?"], "It is !.", "!", 1), ([".", "!", "?"], "It is.", ".", 0),
+    (["m", "M"], "M", "m", 0), (["m", "M"], "m", "m", 1), (["m", "M"], "It is M.", "m", 0),
+    (["m", "M"], "It is m.", "m", 1), (["m", "M"], "(m)", "m", 1), (["mW", "MW"], "5 MW", "mW", 0),
+    (["$350", "$35"], "It costs $350.", "$350", 1), (["C", "C++"], "It is C++.", "C++", 1),
+    (["x²", "x2"], "x2", "x²", 0), (["...", "…"], "…", "...", 0),
+])  # fmt: skip
+def test_signs_and_case(choices: list[str], answer: str, reference: str, value: int) -> None:
+    assert accuracy(answer, [reference], choices) == value
+
+
+@pytest.mark.parametrize(("choices", "answer", "reference", "value"), [
+    (["1", "2", "10"], "It is 10.", "1", 0), (["1", "2", "10"], "It is 10.", "10", 1),
+    (["3", "4"], "3.5", "3", 0), (["3", "4"], "It is 3.", "3", 1), (["3", "4"], "-3", "3", 0),
+    (["3", "3.5"], "about 3.5 m", "3.5", 1), (["3", "4"], "3,000", "3", 0),
+    (["3", "4"], "At 3:30", "3", 0), (["3", "4"], "答案是3个", "3", 1), (["1", "2"], "1/2", "1", 0),
+])  # fmt: skip
+def test_numbers(choices: list[str], answer: str, reference: str, value: int) -> None:
+    assert accuracy(answer, [reference], choices) == value
+
+
+@pytest.mark.parametrize(("choices", "answer", "reference", "value"), [
+    (["是", "否"], "答案是否", "否", 1), (["是", "否"], "是的。", "是", 1),
+    (["是", "否"], "否。", "否", 1),
+    (["是", "否"], "这是不对的", "是", 0), (["正确", "错误"], "这句话是正确的。", "正确", 1),
+    (["猫", "狗"], "这是一只猫。", "猫", 1), (["北京", "上海"], "首都是北京。", "北京", 1),
+    (["北京", "上海"], "北京和上海", "北京", 0), (["서울", "부산"], "답은 서울입니다.", "서울", 1),
+    (["はい", "いいえ"], "いいえ、違います。", "いいえ", 1), (["ใช่", "ไม่ใช่"], "ไม่ใช่ครับ", "ไม่ใช่", 1),
+    (["क", "ख"], "कि", "क", 0), (["да", "нет"], "Ответ: нет.", "нет", 1),
+])  # fmt: skip
+def test_other_scripts(choices: list[str], answer: str, reference: str, value: int) -> None:
+    assert accuracy(answer, [reference], choices) == value
+
+
+def test_common_words_count_where_they_are_marked() -> None:
+    articles = ["a", "an", "the"]
+    assert accuracy("The right article is 'an'.", ["an"], articles) == 1
+    assert accuracy("the answer is an", ["an"], articles) == 1
+    assert accuracy("the word stands in an open field", ["an"], articles) == 0
+    small = ["a", "b", "c"]
+    assert accuracy("it is c because it fits", ["c"], small) == 1
+    assert accuracy("it is a mammal", ["a"], small) == 0
+
+
+@given(st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=2, max_size=5,
+                unique=True))  # fmt: skip
+def test_every_choice_names_itself_and_no_other(choices: list[str]) -> None:
+    read = reading_of(choices)
+    if read is None:
+        return
+    for choice in choices:
+        assert named_choices(choice, choices) == {read(choice)}
+        assert accuracy(choice, [choice], choices) == 1
+        others = [other for other in choices if other != choice]
+        assert accuracy(choice, others, choices) == 0
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_normalising_leaves_something_and_is_stable(text: str) -> None:
+    once = normalise(text)
+    assert once
+    assert normalise(once) == once
+
+
+def test_long_answers_take_no_longer_than_they_must() -> None:
+    started = time.perf_counter()
+    accuracy("A b " * 40_000, ["A"], LETTERS)
+    assert time.perf_counter() - started < 10
