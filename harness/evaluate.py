@@ -195,15 +195,18 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> No
         answers = answering.answers_for(job.store, subject, bench, job.config)
         judgments = bench.exact(answers)
         known = {
-            j.id
+            j.id: (j.value, j.status)
             for j in job.store.judgments(
                 subject.checkpoint.id, bench.label, "exact", bench.revision
             )
         }
+        # An exact score costs nothing: one that the metric would give another value today, since
+        # its rules have changed, replaces the stored one.
         fresh = [
             judgment
             for judgment in judgments
-            if judgment.id not in known and in_shard(job.config.shard, judgment.item)
+            if known.get(judgment.id) != (judgment.value, judgment.status)
+            and in_shard(job.config.shard, judgment.item)
         ]
         job.store.add_judgments(fresh)
         job.tally.judgments += len(fresh)
