@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 from kdharness.harness.assets import asset_file
 from kdharness.harness.config_eval import EvalConfig
-from kdharness.harness.errors import ConfigError, DataError, JudgeError
+from kdharness.harness.errors import DataError, JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.reading import CONFIG_BYTES, parse_json, parse_yaml, read_text
+from kdharness.harness.reading import parse_json, read_text
 from kdharness.harness.types import (
     Answer,
     Finish,
@@ -28,6 +28,7 @@ from kdharness.harness.types import (
     Verdict,
 )
 from kdharness.judges.base import Benchmark, fill, rating_verdict, revision_flags, subset
+from kdharness.judges.evaluator_config import read_evaluator
 from kdharness.judges.verdicts import (
     UNREADABLE,
     cut_thinking,
@@ -39,7 +40,6 @@ from kdharness.judges.verdicts import (
 
 JUDGES_ASSET = "alpaca-eval-judges"
 ANSWER_TOKENS = 2048
-PARSERS = ("logprob_parser", "ranking_parser", "regex_parser")
 _ROLE = re.compile(r"<\|im_start\|>(\w+)\s*\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 
 
@@ -111,54 +111,18 @@ def load_template(paths: Paths, name: str) -> JudgeTemplate:
         path = Path(name).expanduser()
     else:
         path = asset_file(paths, JUDGES_ASSET, f"evaluators_configs/{name}/configs.yaml")
-    try:
-        entries = parse_yaml(read_text(path, "the judge template", limit=CONFIG_BYTES), str(path))
-        key = name if name in entries else next(iter(entries))
-        entry = dict(entries[key])
-        template = str(entry["prompt_template"])
-        parser = str(entry["fn_completion_parser"])
-    except (KeyError, TypeError, StopIteration, ValueError) as error:
-        raise ConfigError(f"not an evaluator config: {error}", where=str(path)) from error
-    if parser not in PARSERS or int(entry.get("batch_size", 1)) != 1:
-        raise ConfigError(
-            f"the evaluator config {key!r} uses {parser} with batch size "
-            f"{entry.get('batch_size', 1)}",
-            where=str(path),
-            hint=f"supported: batch size 1 with {', '.join(PARSERS)}",
-        )
-    return _template(str(key), entry, _template_text(path, template), parser)
-
-
-def _template_text(config: Path, template: str) -> str:
-    """A prompt template: beside its config, or relative to the folder of all configs."""
-    for folder in (config.parent, config.parent.parent):
-        path = folder / template
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise ConfigError(f"prompt template {template} not found", where=str(config))
-
-
-def _template(key: str, entry: dict[str, Any], text: str, parser: str) -> JudgeTemplate:
-    messages = tuple((role, body) for role, body in _ROLE.findall(text)) or (("user", text),)
-    settings = entry.get("completions_kwargs") or {}
-    reading = entry.get("completion_parser_kwargs") or {}
-    first = str(reading.get("numerator_token", "m"))
-    others = [str(t) for t in reading.get("denominator_tokens", ["m", "M"]) if str(t) != first]
-    patterns = tuple(
-        (float(value), str(pattern))
-        for value, pattern in (reading.get("outputs_to_match") or {}).items()
-    )
+    config = read_evaluator(path, name)
     return JudgeTemplate(
-        name=key,
-        messages=messages,
-        parser=parser,
-        first=first,
-        second=others[0] if others else "M",
-        binarize=bool(reading.get("is_binarize", True)) and parser == "logprob_parser",
-        patterns=patterns,
-        max_tokens=int(settings.get("max_tokens", 100)),
-        temperature=float(settings.get("temperature", 0.0)),
-        top_logprobs=int(settings.get("top_logprobs", 5)) if parser == "logprob_parser" else 0,
+        name=config.name,
+        messages=tuple(_ROLE.findall(config.template)) or (("user", config.template),),
+        parser=config.parser,
+        first=config.first,
+        second=config.second,
+        binarize=config.binarize,
+        patterns=config.patterns,
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_logprobs=config.top_logprobs,
     )
 
 

@@ -1,0 +1,112 @@
+"""Evaluator configs of one's own: a mistake is told by its field, not by Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.judges.alpaca_eval import JudgeTemplate, load_template
+
+PROMPT = "<|im_start|>user\nWhich is better for {instruction}?\n{output_1}\n{output_2}\n<|im_end|>"
+REGEX: dict[str, Any] = {
+    "prompt_template": "prompt.txt", "fn_completion_parser": "regex_parser",
+    "completion_parser_kwargs": {"outputs_to_match": {1: "first", 2: "second"}},
+}  # fmt: skip
+Write = Callable[[Any], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    (tmp_path / "prompt.txt").write_text(PROMPT)
+
+    def call(entries: Any) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(entries if isinstance(entries, str) else yaml.safe_dump(entries))
+        return path
+
+    return call
+
+
+def matching(value: Any) -> dict[str, Any]:
+    return {**REGEX, "completion_parser_kwargs": {"outputs_to_match": value}}
+
+
+@pytest.mark.parametrize(("entry", "said"), [
+    # From a public report: a list where a mapping is meant.
+    (matching([r"Output \(a\)", r"Output \(b\)"]),
+     "mine.completion_parser_kwargs.outputs_to_match must be a mapping from a preference"),
+    (matching("first"), "outputs_to_match must be a mapping"),
+    (matching({"first": "a"}), "outputs_to_match must be a mapping from a preference"),
+    (matching({3: "a"}), "outputs_to_match must be a mapping from a preference"),
+    (matching({1: ["a"]}), "outputs_to_match.1 must be a pattern in quotes"),
+    (matching({1: "(a"}), "outputs_to_match.1 must be a regular expression"),
+    (matching({}), "outputs_to_match must be"), (matching(None), "outputs_to_match must be"),
+    ({**REGEX, "completion_parser_kwargs": None}, "outputs_to_match is missing"),
+    ({**REGEX, "completion_parser_kwargs": ["a"]}, "completion_parser_kwargs must be a mapping"),
+    ({**REGEX, "completions_kwargs": "x"}, "mine.completions_kwargs must be a mapping"),
+    ({**REGEX, "completions_kwargs": {"max_tokens": "many"}},
+     "mine.completions_kwargs.max_tokens must be a number, not 'many'"),
+    ({**REGEX, "completions_kwargs": {"max_tokens": 1.5}}, "max_tokens must be a whole number"),
+    ({**REGEX, "completions_kwargs": {"max_tokens": 0}}, "max_tokens must be a number from 1"),
+    ({**REGEX, "completions_kwargs": {"temperature": "hot"}}, "temperature must be a number"),
+    ({**REGEX, "completions_kwargs": {"temperature": -1}}, "temperature must be a number from 0"),
+    ({**REGEX, "completions_kwargs": {"tools": [{}]}}, "completions_kwargs.tools is not supported"),
+    ({**REGEX, "completions_kwargs": {"top_p": 0.5}}, "top_p is not supported"),
+    ({**REGEX, "is_randomize_output_order": False}, "is_randomize_output_order is not supported"),
+    ({**REGEX, "prompt_template": None}, "mine.prompt_template must be text, not None"),
+    ({k: v for k, v in REGEX.items() if k != "prompt_template"}, "prompt_template is missing"),
+    ({**REGEX, "prompt_template": ["a"]}, "prompt_template must be text"),
+    ({**REGEX, "prompt_template": "nowhere.txt"}, "nowhere.txt not found"),
+    ({**REGEX, "fn_completion_parser": 3}, "fn_completion_parser must be text"),
+    ({**REGEX, "batch_size": 5}, "batch size 5"), ({**REGEX, "batch_size": "1"}, "batch size 1"),
+    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
+      "completion_parser_kwargs": {"log_prob_index": -1}}, "log_prob_index is not supported"),
+    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
+      "completion_parser_kwargs": {"denominator_tokens": "mM"}}, "denominator_tokens must be"),
+    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
+      "completion_parser_kwargs": {"is_binarize": "no"}}, "is_binarize must be true or false"),
+    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
+      "completion_parser_kwargs": {"numerator_token": 1}}, "numerator_token must be text"),
+])  # fmt: skip
+def test_mistakes_are_told_by_their_field(
+    paths: Paths, write: Write, entry: dict[str, Any], said: str
+) -> None:
+    path = write({"mine": entry})
+    with pytest.raises(ConfigError) as caught:
+        load_template(paths, str(path))
+    told = str(caught.value)
+    assert said in told and "tmp" in told
+    assert "object has no attribute" not in told and "Error" not in told
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "mine", "mine: [1]", "prompt_template: a.txt"])
+def test_files_that_are_no_configs(paths: Paths, write: Write, text: str) -> None:
+    with pytest.raises(ConfigError, match="not an evaluator config"):
+        load_template(paths, str(write(text)))
+
+
+def test_what_may_be_left_out(paths: Paths, write: Write) -> None:
+    bare = {key: value for key, value in REGEX.items() if key != "fn_completion_parser"}
+    template = load_template(paths, str(write({"mine": {**bare, "completions_kwargs": None}})))
+    assert template == JudgeTemplate(
+        "mine", (("user", PROMPT.split("\n", 1)[1].removesuffix("<|im_end|>")),), "regex_parser",
+        patterns=((1.0, "first"), (2.0, "second")), max_tokens=100,
+    )  # fmt: skip
+    limited = {**REGEX, "completions_kwargs": {"max_tokens_to_sample": 7}}
+    assert load_template(paths, str(write({"mine": limited}))).max_tokens == 7
+
+
+def test_a_template_must_show_both_answers(paths: Paths, write: Write, tmp_path: Path) -> None:
+    path = write({"mine": REGEX})
+    (tmp_path / "prompt.txt").write_text("Is {output_1} good for {instruction}?")
+    with pytest.raises(ConfigError, match=r"lacks \{output_2\}"):
+        load_template(paths, str(path))
+    (tmp_path / "prompt.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_template(paths, str(path))
