@@ -33,6 +33,8 @@ def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form
     for one in found:
         models = ", ".join(sorted(one.models))
         click.echo(f"{one.rows} {one.kind} rows, {one.new} new: {models}", err=True)
+        for note in one.notes:
+            click.echo(f"  {note}", err=True)
     names = {name for one in found for name in one.models}
     benches = {bench for one in found for bench in one.benches}
     scores = leaderboard(
@@ -50,7 +52,8 @@ def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form
 @click.pass_obj
 def fastchat_command(paths: Paths, files: tuple[Path, ...], as_published: bool, form: str) -> None:
     """Import FastChat answers, single or pair judgments; importing twice changes nothing."""
-    from kdharness.harness.imports import files_below, import_fastchat
+    from kdharness.harness.import_rows import files_below
+    from kdharness.harness.imports import import_fastchat
     from kdharness.harness.store import Store
 
     listed = [
@@ -67,7 +70,7 @@ def result_files(path: Path) -> list[Path]:
     """The files of a results folder: annotations where there are any, else outputs."""
     if not path.is_dir():
         return [path]
-    from kdharness.harness.imports import files_below
+    from kdharness.harness.import_rows import files_below
 
     for name in ("*annotations.json", "*model_outputs.json"):
         found = files_below(path, name)

@@ -8,6 +8,7 @@ counts, and `--as-published` counts all of them, as FastChat's own script does.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.reading import parse_json, read_text
+from kdharness.harness.import_rows import (
+    named,
+    number,
+    read_rows,
+    said,
+    shown,
+    told,
+    when,
+    whole,
+)
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -29,9 +39,10 @@ from kdharness.harness.types import (
 
 MT_BENCH = "mt-bench"
 PAIRS = "mt-bench-pair"
-LONGEST_NAME = 200
 FAILED_ANSWER = "$ERROR$"
 """What FastChat stores where an API gave no answer; its judges then rate that text."""
+MT_BENCH_IDS = range(81, 161)
+_FOLDERS = ("model_answer", "model_judgment", "reference_answer")
 CATEGORIES = (
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
 )  # fmt: skip
@@ -39,19 +50,21 @@ CATEGORIES = (
 
 @dataclass
 class Imported:
-    """What a file brought."""
+    """What a file brought; `notes` say what of it was filed or left out in a way to know of."""
 
     kind: str = ""
+    bench: str = MT_BENCH
     rows: int = 0
     models: set[str] = field(default_factory=set)
     benches: set[str] = field(default_factory=set)
     new: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the command's listing."""
         return {
             "kind": self.kind, "rows": self.rows, "new": self.new,
-            "models": sorted(self.models), "benches": sorted(self.benches),
+            "models": sorted(self.models), "benches": sorted(self.benches), "notes": self.notes,
         }  # fmt: skip
 
 
@@ -71,8 +84,9 @@ def import_fastchat(store: Store, path: Path) -> Imported:
             f"holds rows of different kinds: {', '.join(sorted(kinds))}", where=str(path)
         )
     if not kinds:
-        raise DataError("holds no rows", where=str(path))
+        raise DataError("contains no rows", where=str(path))
     found = Imported(kind=kinds.pop(), rows=len(rows))
+    _name_bench(found, path, rows)
     readers: dict[str, Reader] = {"answers": _answers, "single": _singles, "pair": _pairs}
     reader = readers[found.kind]
     answers: list[Answer] = []
@@ -99,96 +113,18 @@ def kind_of(row: dict[str, Any], where: str) -> str:
         return "pair"
     if "score" in row and "model" in row and "turn" in row:
         return "single"
+    hint = "answers have model_id and choices, judgments model, turn and score, or g1_winner"
+    if {"question_id", "turns"} <= set(row):
+        hint = "this is a file of questions; import model_answer or model_judgment files"
+    elif {"model_a", "model_b", "winner"} <= set(row):
+        hint = "votes with model_a, model_b and winner are not supported; " + hint
+    elif {"instruction", "output"} <= set(row) or "preference" in row:
+        hint = "this looks like alpaca_eval's: kdharness import alpaca-eval FILE"
     raise DataError(
-        "neither an answer, a single nor a pair judgment of FastChat",
-        where=where,
-        hint="answers have model_id and choices, judgments model and score, or g1_winner",
-    )
-
-
-def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(where, row) of a JSON list or of JSON lines.
-
-    Raises:
-        DataError: unreadable, with the line or entry.
-    """
-    text = read_text(path, "the file", error=DataError)
-    if text.lstrip().startswith("["):
-        try:
-            listed = parse_json(text)
-        except ValueError as error:
-            raise DataError(f"not JSON: {error}", where=str(path)) from error
-        pairs = [(f"{path}, entry {n}", row) for n, row in enumerate(listed, start=1)]
-    else:
-        pairs = []
-        for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                pairs.append((f"{path}, line {number}", parse_json(line)))
-            except ValueError as error:
-                raise DataError(f"not JSON: {error}", where=f"{path}, line {number}") from error
-    for where, row in pairs:
-        if not isinstance(row, dict):
-            raise DataError("not a JSON object", where=where)
-    return pairs
-
-
-def inside(path: Path, folder: Path) -> bool:
-    """Whether a file found in a folder really lies there: a link may lead anywhere."""
-    return path.resolve().is_relative_to(folder.resolve())
-
-
-def files_below(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that came from somewhere.
-
-    Raises:
-        DataError: one is a link that leads out of the folder.
-    """
-    found = sorted(folder.rglob(pattern))
-    for path in found:
-        if not inside(path, folder):
-            raise DataError(
-                "is a link that leads out of the imported folder", where=str(path),
-                hint="name the file itself if you mean it",
-            )  # fmt: skip
-    return found
-
-
-def told(error: Exception) -> str:
-    """What is wrong with a row, short enough to print."""
-    text = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-def named(value: Any, field: str) -> str:
-    """A name out of a file. Raises ValueError: it is not text, empty or a text of its own."""
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
-        raise ValueError(f"{field} must be a name of at most {LONGEST_NAME} characters")
-    return value
-
-
-def said(value: Any, field: str) -> str:
-    """A text out of a file; null is an empty one. Raises ValueError for anything else."""
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{field} must be text")
-    return value or ""
-
-
-def whole(value: Any, field: str) -> int:
-    """A small number out of a file, written as such or as text. Raises ValueError."""
-    number = int(value)
-    if number != float(value) or abs(number) > 1 << 40:
-        raise ValueError(f"{field} must be a whole number")
-    return number
-
-
-def when(value: Any) -> float:
-    """Seconds since the epoch; 0 where a file does not tell. Raises ValueError."""
-    seconds = float(value or 0.0)
-    if not 0 <= seconds <= 1e11:
-        raise ValueError("tstamp must be seconds since 1970")
-    return seconds
+        "neither an answer, a single nor a pair judgment of FastChat "
+        f"(fields: {', '.join(sorted(row))[:200]})",
+        where=where, hint=hint,
+    )  # fmt: skip
 
 
 def imported_model(store: Store, name: str) -> Checkpoint:
@@ -221,25 +157,71 @@ def keep(
 # ---------------------------------------------------------------- FastChat
 
 
-def category_of(question: int) -> str:
+def _name_bench(found: Imported, path: Path, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """File the rows under MT-Bench only where every question is one of its own.
+
+    FastChat's rows do not say what they are about, and its judge runs on any questions: others
+    go by the folder they lie in (`data/BENCH/model_answer/…`).
+    """
+    for where, row in rows:
+        try:
+            if whole(row["question_id"], "question_id") in MT_BENCH_IDS:
+                continue
+        except KeyError:
+            raise DataError("question_id is missing", where=where) from None
+        except ValueError as error:
+            raise DataError(
+                str(error), where=where,
+                hint="MT-Bench's questions have the numbers 81 to 160; questions of your own need "
+                     "numbers as well",
+            ) from error  # fmt: skip
+        folder = path.resolve().parent
+        inside_bench = folder.name in _FOLDERS and re.fullmatch(r"[\w.-]{1,60}", folder.parent.name)
+        found.bench = f"fastchat-{folder.parent.name}" if inside_bench else "fastchat"
+        found.notes.append(
+            f"question {row['question_id']} is not one of MT-Bench's (81-160): imported as "
+            f"{found.bench}, not as {MT_BENCH}"
+        )
+        return
+
+
+def _identity(found: Imported, *parts: Any) -> str:
+    """The id of an imported row; MT-Bench's have none of their benchmark's name in it."""
+    return digest("imported", *parts, *([] if found.bench == MT_BENCH else [found.bench]))
+
+
+def category_of(question: int, bench: str = MT_BENCH) -> str:
     """The category of MT-Bench's question ids 81-160, ten each; empty for others."""
-    place = (question - 81) // 10
-    return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else ""
+    if bench != MT_BENCH or question not in MT_BENCH_IDS:
+        return ""
+    return CATEGORIES[(question - MT_BENCH_IDS.start) // 10]
+
+
+def _turns(row: dict[str, Any], found: Imported) -> list[str]:
+    """The texts of an answer's first choice, which is the one that FastChat judges."""
+    choices = row["choices"]
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise ValueError(f"choices must be a list of objects with turns, not {shown(choices)}")
+    if len(choices) > 1:
+        note = "rows with several choices: the first of each was imported, as FastChat judges it"
+        found.notes += [] if note in found.notes else [note]
+    turns = choices[0].get("turns")
+    if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
+        raise ValueError("turns must be a list of texts")
+    return turns
 
 
 def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]:
-    turns = row["choices"][0]["turns"]
-    if not isinstance(turns, list) or not all(isinstance(text, str) for text in turns):
-        raise ValueError("turns must be a list of texts")
+    turns = _turns(row, found)
     model = imported_model(store, named(row["model_id"], "model_id"))
     found.models.add(model.name)
-    found.benches.add(MT_BENCH)
+    found.benches.add(found.bench)
     item = str(whole(row["question_id"], "question_id"))
     made = when(row.get("tstamp")) or time.time()
     return [
         Answer(
-            id=digest("imported", model.id, MT_BENCH, item, turn, text),
-            checkpoint=model.id, bench=MT_BENCH, revision="imported", item=item, turn=turn,
+            id=digest("imported", model.id, found.bench, item, turn, text),
+            checkpoint=model.id, bench=found.bench, revision="imported", item=item, turn=turn,
             text=text, finish=Finish.ERROR if text == FAILED_ANSWER else Finish.STOP,
             prompt_hash="", settings="imported", created=made,
         )
@@ -257,30 +239,43 @@ def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: An
 
 
 def _judge_name(row: dict[str, Any]) -> str:
-    judge = row.get("judge", "unknown")
+    judge = row.get("judge") or "unknown"
     return f"imported:{named(judge[0] if isinstance(judge, list) and judge else judge, 'judge')}"
 
 
-def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
+def _place(row: dict[str, Any]) -> tuple[int, int]:
+    """(question, turn) of a judgment."""
     question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
-    score = float(row["score"])
-    if not math.isfinite(score):
-        raise ValueError("score must be a number")
+    if turn < 1:
+        raise ValueError(f"turn must be 1 or more, not {turn}")
+    return question, turn
+
+
+def _rating(value: Any) -> float | None:
+    """A stored score; null and NaN are no verdict, as FastChat's -1. Raises ValueError."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return number(value, "score")
+
+
+def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
+    question, turn = _place(row)
+    score = _rating(row["score"])
     text, judge = said(row.get("judgment"), "judgment"), _judge_name(row)
     made = when(row.get("tstamp"))
     model = imported_model(store, named(row["model"], "model"))
     found.models.add(model.name)
-    found.benches.add(MT_BENCH)
-    good = 1 <= score <= 10
+    found.benches.add(found.bench)
+    good = score is not None and 1 <= score <= 10
     # Out of range is no score here, but FastChat's own script averages it.
-    info = {} if good or score == -1 else {"published": score}
+    info = {} if good or score in (None, -1) else {"published": score}
     return [
         Judgment(
-            id=digest("imported", model.id, judge, question, turn, made, score, text),
-            checkpoint=model.id, bench=MT_BENCH,
-            revision=imported_revision(store, MT_BENCH, ["imported"]), item=str(question),
-            turn=turn,
-            category=category_of(question), judge=judge, metric="rating",
+            id=_identity(found, model.id, judge, question, turn, made, score, text),
+            checkpoint=model.id, bench=found.bench,
+            revision=imported_revision(store, found.bench, ["imported"], scorer=MT_BENCH),
+            item=str(question), turn=turn, category=category_of(question, found.bench),
+            judge=judge, metric="rating",
             status=JudgmentStatus.OK if good else JudgmentStatus.UNREADABLE, created=made,
             value=score if good else None, raw=text, info=info,
         )
@@ -289,12 +284,13 @@ def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgmen
 
 def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
     """Both orders of one match, seen from both sides."""
-    question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
+    question, turn = _place(row)
     played, judge = when(row.get("tstamp")), _judge_name(row)
     sides = [imported_model(store, named(row[key], key)) for key in ("model_1", "model_2")]
     found.models |= {side.name for side in sides}
-    found.benches.add(PAIRS)
-    revision = imported_revision(store, PAIRS, ["imported"])
+    bench = f"{found.bench}-pair"
+    found.benches.add(bench)
+    revision = imported_revision(store, bench, ["imported"], scorer=PAIRS)
     made = []
     for order, game in enumerate(("g1", "g2")):
         winner, text = str(row[f"{game}_winner"]), said(row.get(f"{game}_judgment"), "judgment")
@@ -303,10 +299,11 @@ def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]
             value = {"tie": 0.5, f"model_{place + 1}": 1.0, f"model_{2 - place}": 0.0}.get(winner)
             made.append(
                 Judgment(
-                    id=digest("imported", side.id, other.id, judge, question, turn, played, game,
-                              winner, text),
-                    checkpoint=side.id, bench=PAIRS, revision=revision, item=str(question),
-                    turn=turn, category=category_of(question), judge=judge, metric="pair",
+                    id=_identity(found, side.id, other.id, judge, question, turn, played, game,
+                                 winner, text),
+                    checkpoint=side.id, bench=bench, revision=revision, item=str(question),
+                    turn=turn, category=category_of(question, found.bench), judge=judge,
+                    metric="pair",
                     status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
                     created=played, value=value, baseline=other.name,
                     # The first side is A in the first game; seen from the second it is reversed.

@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.imports import (
-    Imported,
-    imported_model,
-    imported_revision,
-    inside,
-    keep,
-    named,
-    read_rows,
-    said,
-    told,
-)
+from kdharness.harness.import_rows import inside, named, read_rows, said, shown, told
+from kdharness.harness.imports import Imported, imported_model, imported_revision, keep
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
@@ -51,8 +42,8 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
                      if p.exists() and inside(p, path)), path)  # fmt: skip
     rows = read_rows(path)
     if not rows:
-        raise DataError("holds no rows", where=str(path))
-    annotated = "preference" in rows[0][1]
+        raise DataError("contains no rows", where=str(path))
+    annotated = any("preference" in row for _, row in rows)
     found = Imported(kind="annotations" if annotated else "outputs", rows=len(rows))
     find: Any = resolve(TOOLS, "alpaca_item", "tool")
     try:
@@ -80,8 +71,14 @@ def _outputs(
 ) -> list[Answer]:  # fmt: skip
     made = []
     for where, row in rows:
-        if "instruction" not in row or "output" not in row:
-            raise DataError("a row needs instruction and output", where=where)
+        missing = {"instruction", "output"} - set(row)
+        if missing:
+            raise DataError(
+                f"a row lacks {', '.join(sorted(missing))} "
+                f"(fields: {', '.join(sorted(row))[:200]})", where=where,
+                hint="model outputs have instruction and output; annotations have instruction, "
+                     "output_1, output_2 and preference",
+            )  # fmt: skip
         _check(row, where, "generator", "instruction", "output")
         model = imported_model(store, name or str(row.get("generator") or Path(where).stem))
         found.models.add(model.name)
@@ -96,6 +93,8 @@ def _check(row: dict[str, Any], where: str, *fields: str) -> None:
         for field in fields:
             if field.startswith(("generator", "annotator")):
                 named(row.get(field) or "unnamed", field)
+            elif field == "preference":
+                preference_of(row[field])
             else:
                 said(row.get(field), field)
     except ValueError as error:
@@ -113,10 +112,10 @@ def _annotations(
         missing = {"instruction", "output_1", "output_2", "preference"} - set(row)
         if missing:
             raise DataError(f"a row lacks {', '.join(sorted(missing))}", where=where)
-        _check(row, where, "generator_1", "generator_2", "annotator", "instruction", "output_1",
-               "output_2")  # fmt: skip
-        model = imported_model(store, name or str(row.get("generator_2") or "unnamed"))
-        baseline = str(row.get("generator_1") or "")
+        _check(row, where, "generator", "generator_1", "generator_2", "annotator", "instruction",
+               "output_1", "output_2", "preference")  # fmt: skip
+        baseline, model_name = generators(row)
+        model = imported_model(store, name or model_name or "unnamed")
         groups.setdefault(
             (model.name, baseline, str(row.get("annotator") or "unknown")), []
         ).append(row)
@@ -136,7 +135,7 @@ def _annotations(
             answer = _output(model, item, row["output_2"] or "", row)
             answers.append(answer)
             judgments.append(
-                _annotation(model, bench, revision, item, row, annotator, answer, place)
+                _annotation(model, bench, revision, item, row, annotator, answer, place, baseline)
             )
         if whole and not foreign:
             judgments += _absent(model, bench, revision, annotator, baseline, set(own))
@@ -150,37 +149,63 @@ def alpaca_bench(baseline: str, annotator: str) -> str:
     return "alpaca-eval-1" if annotator == "alpaca_eval_gpt4" else "alpaca-eval-2"
 
 
+def generators(row: dict[str, Any]) -> tuple[str, str]:
+    """(baseline, model) of an annotation; empty where it does not say.
+
+    alpaca_eval numbers the two only where both sides bring a `generator`: the one without a
+    number is then the side that has no other name.
+    """
+    first, second, plain = (
+        str(row.get(key) or "") for key in ("generator_1", "generator_2", "generator")
+    )
+    if not plain or (first and second):
+        return first, second
+    if first:
+        return first, plain
+    return (plain, second) if second or plain in BASELINES else ("", plain)
+
+
 def preference_of(value: Any) -> float | None:
-    """A stored preference in 1-2; 0 is a draw, null and NaN are no verdict."""
-    if value is None or isinstance(value, (str, bool)):
+    """A stored preference in 1-2; 0 is a draw, null, NaN and what lies outside no verdict.
+
+    Raises:
+        ValueError: it is neither null nor a number.
+    """
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     try:
-        number = float(value)
+        found = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.inf
     except OverflowError:
         return None
-    if math.isnan(number) or (number != 0 and not 1 <= number <= 2):
+    if math.isinf(found):
+        raise ValueError(f"preference must be a number from 1 to 2, not {shown(value)}")
+    if math.isnan(found) or (found != 0 and not 1 <= found <= 2):
         return None
-    return 1.5 if number == 0 else number
+    return 1.5 if found == 0 else found
 
 
 def _annotation(
     model: Checkpoint, bench: str, revision: str, item: str, row: dict[str, Any], annotator: str,
-    answer: Answer, place: int,
+    answer: Answer, place: int, baseline: str,
 ) -> Judgment:  # fmt: skip
     value = preference_of(row["preference"])
+    # A baseline that an older version did not see: the row is another one.
+    unnumbered = [baseline] if baseline and not row.get("generator_1") else []
     completion = row.get("raw_completion")
     text = completion.get("text", "") if isinstance(completion, dict) else completion or ""
     return Judgment(
         id=digest("imported", model.id, bench, annotator, item, row["output_1"], row["output_2"],
-                  row["preference"]),
+                  row["preference"], *unnumbered),
         checkpoint=model.id, bench=bench, revision=revision, item=item, turn=1,
         category=str(row.get("dataset") or ""), judge=f"imported:{annotator}",
         metric="preference",
         status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
         # Rows keep their file's order: the one that comes later counts.
         created=time.time() + place * 1e-6, value=value, answer=answer.id,
-        baseline=str(row.get("generator_1") or ""), raw=str(text),
-        info={"len_1": len(str(row["output_1"])), "len_2": len(str(row["output_2"]))},
+        baseline=baseline, raw=str(text),
+        info={"len_1": len(row["output_1"] or ""), "len_2": len(row["output_2"] or "")},
     )  # fmt: skip
 
 
