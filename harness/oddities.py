@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import KDHarnessError
@@ -35,13 +35,35 @@ def contaminated(job: Evaluation, checkpoint: Checkpoint, bench: Any) -> dict[st
     """
     overlaps: Any = resolve(TOOLS, "contamination", "tool")
     prompts = {item.id: "\n".join(item.turns) for item in bench.items if item.turns}
+    return _found_in_training(job, checkpoint, "benchmark prompts", lambda run: overlaps(
+        prompts, (str(turn["content"]) for chat in training_chats(run) for turn in chat)
+    ))  # fmt: skip
+
+
+def note_trained_rows(job: Evaluation, subject: Subject, bench: Any) -> None:
+    """Mark a checkpoint whose training data holds rows of a held-out set."""
+    known_chats: Any = resolve(TOOLS, "known_chats", "tool")
+    chats = {f"{row.set}/{row.id}": _said(row.messages) for row in bench.rows}
+    known = _found_in_training(job, subject.checkpoint, "held-out rows", lambda run: known_chats(
+        chats, map(_said, training_chats(run))
+    ))  # fmt: skip
+    found: dict[str, Any] = {"flags": [], "items": {}}
+    if known:
+        found = {"flags": [f"contaminated:{len(known)}"],
+                 "items": {"contaminated": sorted(known)[:50]}}  # fmt: skip
+    job.store.set_bench_note(bench.label, bench.revision, found, subject.checkpoint.id)
+
+
+def _found_in_training(
+    job: Evaluation, checkpoint: Checkpoint, what: str, look: Callable[[Run], dict[str, float]]
+) -> dict[str, float]:
     found: dict[str, float] = {}
     for run in training_runs(job, checkpoint):
         try:
-            found |= overlaps(prompts, training_texts(run))
+            found |= look(run)
         except (KDHarnessError, OSError, ValueError, ImportError) as error:
-            job.reporter.say(f"{run.id}: its training data cannot be checked for benchmark "
-                             f"prompts: {error}", kind="note")  # fmt: skip
+            job.reporter.say(f"{run.id}: its training data cannot be checked for {what}: {error}",
+                             kind="note")  # fmt: skip
     return found
 
 
@@ -63,13 +85,17 @@ def training_runs(job: Evaluation, checkpoint: Checkpoint) -> list[Run]:
     return runs
 
 
-def training_texts(run: Run) -> Iterator[str]:
-    """Every turn of a run's training rows."""
+def training_chats(run: Run) -> Iterator[list[dict[str, Any]]]:
+    """The turns of every row that a run was trained on."""
     from kdharness.harness.config import SourceSpec
 
     read: Any = resolve(TOOLS, "read_source", "tool")
     data = run.config.get("data") or {}
     for source in data.get("train") or []:
         for chat in read(SourceSpec.model_validate(source)):
-            for message in chat["messages"]:
-                yield str(message["content"])
+            yield chat["messages"]
+
+
+def _said(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The texts of the turns, without what the system is told."""
+    return [str(turn.get("content") or "") for turn in messages if turn.get("role") != "system"]

@@ -57,6 +57,7 @@ TOOLS: dict[str, str] = {
     "read_source": "kdharness.trainers.rows:read_source",
     "report_card": "kdharness.judges.report_card:check",
     "contamination": "kdharness.judges.contamination:overlaps",
+    "known_chats": "kdharness.judges.contamination:known_chats",
 }
 
 

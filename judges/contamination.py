@@ -71,3 +71,33 @@ def overlaps(prompts: Mapping[str, str], texts: Iterable[str]) -> dict[str, floa
                 for item in wanted.get(gram, ()):
                     found.setdefault(item, set()).add(gram)
     return {item: len(hits) / sizes[item] for item, hits in found.items()}
+
+
+def known_chats(
+    chats: Mapping[str, Sequence[str]], trained: Iterable[Sequence[str]]
+) -> dict[str, float]:
+    """Which chats stand in training data, as the texts of their turns: id -> 1.0.
+
+    A chat is known when its turns are those of a training row, one after the other, or when
+    every run of it (`overlaps`) is in a training row. A prompt with another answer is neither.
+    """
+    wanted: dict[tuple[Gram, ...], set[str]] = {}
+    for item, turns in chats.items():
+        wanted.setdefault(tuple(tuple(words(turn)) for turn in turns), set()).add(item)
+    lengths = {len(turns) for turns in wanted}
+    found: dict[str, float] = {}
+
+    def looked_at() -> Iterator[str]:
+        for turns in trained:
+            listed = [tuple(words(turn)) for turn in turns]
+            for length in lengths:
+                for start in range(len(listed) - length + 1):
+                    for item in wanted.get(tuple(listed[start : start + length]), ()):
+                        found[item] = 1.0
+            yield "\n".join(turns)
+
+    whole = {item: "\n".join(turns) for item, turns in chats.items()}
+    shares = overlaps(
+        {item: text for item, text in whole.items() if size(words(text)) >= LENGTH}, looked_at()
+    )
+    return found | {item: share for item, share in shares.items() if share == 1.0}

@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 from kdharness.harness.chats import IGNORE, encode_chat
 from kdharness.harness.config_eval import EvalConfig, in_shard
 from kdharness.harness.errors import AssetError, DataError, ModelError
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, local_path
 from kdharness.harness.reading import parse_json, read_text
 from kdharness.harness.types import Item, Judgment, JudgmentStatus, Reporter, digest
-from kdharness.judges.base import Benchmark, read_jsonl, revision_flags, subset
+from kdharness.judges.base import Benchmark, revision_flags, subset
 from kdharness.judges.domain import EXACT
+from kdharness.judges.heldout_rows import HeldoutRow, read_chats
 
 OTHER_WRITER = "other_writer"
 OTHER_ROWS = 24
@@ -29,23 +30,6 @@ OTHER_TOKENS = 128
 OTHER_CHARACTERS = 200
 BATCH_TOKENS = 2048
 LOGIT_CELLS = 64_000_000
-
-
-@dataclass(frozen=True)
-class HeldoutRow:
-    """One chat of one set."""
-
-    set: str
-    id: str
-    category: str
-    messages: tuple[dict[str, Any], ...]
-    truncated: bool = False
-    max_length: int | None = None
-
-    @property
-    def key(self) -> str:
-        """What the row is, for identities."""
-        return digest(self.set, self.id, list(self.messages), self.truncated, self.max_length)
 
 
 @dataclass(frozen=True)
@@ -67,6 +51,7 @@ class Heldout(Benchmark):
         self.rows = tuple(rows)
         self.teacher = teacher
         self.teacher_states: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
         own = [row for row in rows if row.set != OTHER_WRITER]
         items = [Item(id=row.key, category=row.category, turns=()) for row in own]
         super().__init__(items, **rest)
@@ -81,7 +66,7 @@ class Heldout(Benchmark):
         total = 0
         for name, path in files.items():
             if path:
-                found = read_chats(Path(path).expanduser(), name, options.max_length)
+                found = read_chats(local_path(path), name, options.max_length)
             else:
                 resource = resources.files(shipped[name]).joinpath("test.jsonl")
                 with resources.as_file(resource) as file:
@@ -92,7 +77,9 @@ class Heldout(Benchmark):
         rows += other_writer(paths)
         flags = [flag for flag in flags if flag.startswith("subset")]
         flags += [f"{name}:{Path(path).stem}" for name, path in files.items() if path]
-        return cls(rows, options.teacher, fixed=[cls.name], flags=flags, total=total)
+        bench = cls(rows, options.teacher, fixed=[cls.name], flags=flags, total=total)
+        bench.sources = {n: str(local_path(p).resolve()) for n, p in files.items() if p}
+        return bench
 
     def weigh(
         self,
@@ -175,36 +162,6 @@ def rows_as_items(rows: Sequence[HeldoutRow]) -> list[Item]:
 def _limited(rows: list[HeldoutRow], limit: int | None) -> list[HeldoutRow]:
     kept = {item.id for item in subset(rows_as_items(rows), limit)}
     return [row for row in rows if f"{row.set}/{row.id}" in kept]
-
-
-def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
-    """Rows with `messages`, or `prompt` and `response`.
-
-    Raises:
-        DataError: with the line of the first row that is neither.
-    """
-    rows = []
-    for number, raw in read_jsonl(path):
-        messages = raw.get("messages")
-        if messages is None and "prompt" in raw and "response" in raw:
-            messages = [
-                {"role": "user", "content": raw["prompt"]},
-                {"role": "assistant", "content": raw["response"]},
-            ]
-        if not isinstance(messages, list) or not all(
-            isinstance(m, dict) and "role" in m and isinstance(m.get("content"), str)
-            for m in messages
-        ):
-            raise DataError("needs messages with role and content", where=f"{path}, line {number}")
-        rows.append(
-            HeldoutRow(
-                name, str(raw.get("id", number)), str(raw.get("category", "")), tuple(messages),
-                bool(raw.get("truncated", False)), max_length,
-            )
-        )  # fmt: skip
-    if not rows:
-        raise DataError("holds no rows", where=str(path))
-    return rows
 
 
 def other_writer(paths: Paths) -> list[HeldoutRow]:

@@ -35,6 +35,12 @@ def files(write_jsonl: Callable[[str, list[Any]], Path]) -> dict[str, str]:
             "domain": str(write_jsonl("domain.jsonl", ROWS[:1]))}  # fmt: skip
 
 
+IDENTITIES = [
+    "cb227c64bc43e9481470",
+    "a88ddfa67945a19a7b06",
+    "84a20ef79ef161c49fe0",
+]
+SHIPPED = "9ca3637b4e5512e3d72c"
 
 
 def plain(model: Any, teacher: Any, tokenizer: Any, row: dict[str, Any]) -> dict[str, float]:
@@ -132,5 +138,63 @@ def test_rows_that_are_no_chats_are_told(
     paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
 ) -> None:
     path = write_jsonl("bad.jsonl", [ROWS[0], {"text": "x"}])
-    with pytest.raises(DataError, match="line 2"):
+    with pytest.raises(DataError, match=r"bad.jsonl:2: cannot tell the format"):
         Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
+
+
+def rows_of(paths: Paths, path: Path) -> list[Any]:
+    config = EvalConfig(heldout={"domain": str(path)})  # type: ignore[arg-type]
+    return [row for row in Heldout.load(paths, config).rows if row.set == "domain"]
+
+
+@pytest.mark.parametrize("row", [
+    {"prompt": "Where?", "completion": "Here."}, {"prompt": "Where?", "response": "Here."},
+    {"instruction": "Where?", "input": "", "output": "Here."},
+    {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]},
+    {"messages": [{"role": "user", "content": "Where?"},
+                  {"role": "assistant", "content": "Here."}]},
+    {"prompt": "Where?", "response": "Here.", "source": "me", "id": "a", "category": None},
+])  # fmt: skip
+def test_every_form_that_training_reads(
+    paths: Paths, write_jsonl: Callable[[str, list[Any]], Path], row: dict[str, Any]
+) -> None:
+    """A public report: a held-out file had to be in a form of its own."""
+    held, = rows_of(paths, write_jsonl("rows.jsonl", [row]))
+    assert [(m["role"], m["content"]) for m in held.messages] == [
+        ("user", "Where?"), ("assistant", "Here."),
+    ]  # fmt: skip
+    assert (held.id, held.category, held.truncated) == (row.get("id", "1"), "", False)
+
+
+def test_parquet_is_read(paths: Paths, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.table({"prompt": ["A?", "B?"], "completion": ["a", "b"]})
+    pyarrow.parquet.write_table(table, path)
+    held = rows_of(paths, path)
+    assert [row.id for row in held] == ["1", "2"]
+    assert [row.messages[1]["content"] for row in held] == ["a", "b"]
+
+
+def test_identities_of_rows_read_before_are_what_they_were(
+    paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
+) -> None:
+    """Stored judgments go by these: they were made with the reader of the first release."""
+    held = rows_of(paths, write_jsonl("rows.jsonl", [
+        {"prompt": "A?", "response": "a"}, ROWS[0], {**ROWS[2], "source": "kept"},
+    ]))  # fmt: skip
+    assert [row.key for row in held] == IDENTITIES
+    shipped = Heldout.load(paths, EvalConfig())
+    assert shipped.revision == SHIPPED
+
+
+def test_an_id_that_is_there_twice_is_told(
+    paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
+) -> None:
+    path = write_jsonl("rows.jsonl", [ROWS[0], ROWS[1], ROWS[0]])
+    with pytest.raises(DataError, match="id 'a' is also on line 1"):
+        rows_of(paths, path)
+    with pytest.raises(DataError, match="no such held-out file"):
+        rows_of(paths, path.with_name("none.jsonl"))

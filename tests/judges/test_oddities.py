@@ -79,6 +79,69 @@ def test_data_that_is_gone_is_said_not_guessed(
     assert any("cannot be checked" in message for _, message in listener.said)
 
 
+PAIRS = [("Say number 1.", "The number is 1, as asked."), ("Say number 2.", "It is 2."),
+         ("Where?", "Here.")]  # fmt: skip
+
+
+def pair(user: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "system", "content": "Be brief."},
+                         {"role": "user", "content": user},
+                         {"role": "assistant", "content": answer}]}  # fmt: skip
+
+
+def heldout_flags(
+    store: Store, paths: Paths, model: Path, data: Path, heldout: Path
+) -> set[str]:
+    """Marks of a checkpoint's held-out losses, once it was made by a run on some data."""
+    config = EvalConfig(checkpoints=[str(model)], benches=["heldout"], limit=3,
+                        heldout={"domain": str(heldout)})  # type: ignore[arg-type]
+    evaluate.run(config, paths, store, Listener())
+    store.add_run(Run(id="r", method="sft", status=RunStatus.FINISHED, config_hash="", folder="",
+                      config={"data": {"train": [{"path": str(data)}]}}, created=1.0))  # fmt: skip
+    store.db.execute("UPDATE checkpoints SET run = 'r'")
+    store.db.conn.commit()
+    evaluate.run(config, paths, store, Listener())
+    return {flag for score in leaderboard(store, paths) for flag in score.flags}
+
+
+@pytest.mark.parametrize(("trained_on", "held", "mark"), [
+    (PAIRS, PAIRS[:2], "contaminated:2"), (PAIRS, [("where", "here")], "contaminated:1"),
+    # The same question with another answer, another question with the same answer.
+    (PAIRS, [("Say number 1.", "No.")], ""), (PAIRS, [("Why?", "Here.")], ""),
+    # All of a longer row inside another.
+    ([("Do say: " + "one two three four five six seven", "eight nine ten eleven twelve 13 14 15")],
+     [("one two three four five six seven", "eight nine ten eleven twelve 13 14")],
+     "contaminated:1"),
+    ([("one two three four five six seven", "eight nine ten eleven twelve 13 or so")],
+     [("one two three four five six seven", "eight nine ten eleven twelve 13 14 15")], ""),
+])  # fmt: skip
+def test_held_out_rows_in_the_training_data_are_marked(
+    store: Store, paths: Paths, tiny_teacher: Path, write_jsonl: Write,
+    trained_on: list[tuple[str, str]], held: list[tuple[str, str]], mark: str,
+) -> None:  # fmt: skip
+    """A public report: the loss of the training file itself stood there without a word."""
+    data = write_jsonl("data.jsonl", [pair(*one) for one in trained_on])
+    rows = write_jsonl("rows.jsonl", [{"prompt": u, "response": a} for u, a in held])
+    found = heldout_flags(store, paths, tiny_teacher, data, rows)
+    assert {flag for flag in found if flag.startswith("contaminated")} == {mark} - {""}
+
+
+def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> None:
+    """What is marked must not be the templates that both were made by."""
+    from kdharness.harness.config import SourceSpec
+    from kdharness.judges.contamination import known_chats
+    from kdharness.trainers.rows import read_source
+
+    def texts(name: str) -> list[list[str]]:
+        return [[m["content"] for m in chat["messages"] if m["role"] != "system"]
+                for chat in read_source(SourceSpec(path=name))]  # fmt: skip
+
+    for folder in ("shop", "general"):
+        held = dict(enumerate(texts(f"{folder}:test")))
+        assert known_chats(held, texts(f"{folder}:train")) == {}  # type: ignore[arg-type]
+        assert len(known_chats(held, texts(f"{folder}:test"))) == len(held)  # type: ignore[arg-type]
+
+
 def test_one_answer_for_everything_is_marked(store: Store, paths: Paths) -> None:
     store.add_checkpoint(Checkpoint(id="x", name="x", method="import", path="", created=1.0))
     imported(store, "null", "The same long answer to whatever it was that you wanted to know.")
