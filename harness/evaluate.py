@@ -17,7 +17,8 @@ from kdharness.harness.checkpoints import find_model, told
 from kdharness.harness.config_eval import EvalConfig, default_judges, in_shard
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models import check_adapter
-from kdharness.harness.oddities import note_oddities
+from kdharness.harness.namesakes import refuse_namesake
+from kdharness.harness.oddities import note_oddities, note_trained_rows
 from kdharness.harness.paths import Paths, exists
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
@@ -185,10 +186,12 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> No
     """Held-out losses, answers, and exact scores of one checkpoint."""
     benches = list(benches)
     for bench in benches:
+        refuse_namesake(job.store, bench)
         job.store.set_bench_note(bench.label, bench.revision, judging.bench_note(bench))
     for bench in benches:
         if hasattr(bench, "weigh") and subject.source:
             _weigh(job, subject, bench)
+            note_trained_rows(job, subject, bench)
     answered = [bench for bench in benches if not hasattr(bench, "weigh")]
     answering.answer_all(job, subject, answered)
     for bench in answered:

@@ -52,7 +52,8 @@ class Ask:
 def bench_note(bench: Any) -> dict[str, Any]:
     """What the leaderboard needs to know of a benchmark's revision.
 
-    `used` tells which of two revisions with the same marks is the newer one.
+    `used` tells which of two revisions with the same marks is the newer one; `sources` are the
+    files it was read from, where they are a user's own.
     """
     return {
         "flags": list(bench.flags),
@@ -60,6 +61,7 @@ def bench_note(bench: Any) -> dict[str, Any]:
         "items": len(bench.items),
         "total": bench.total,
         "used": now(),
+        **({"sources": dict(bench.sources)} if getattr(bench, "sources", None) else {}),
     }
 
 

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.namesakes import hidden_files
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import SCORERS, resolve
 from kdharness.harness.score_rows import Row, ScoreContext, question_sums
@@ -54,7 +55,9 @@ LEGEND = {
     "truncated": "answers cut off at the token limit",
     "other-language": "answers in another script than the question",
     "judge": "what the judge's report card says: untested, toy, near-chance, or its weakness",
-    "contaminated": "training data of this checkpoint holds benchmark prompts",
+    "contaminated": "training data of this checkpoint holds benchmark prompts or held-out rows",
+    "hides": "an older result, from another file of this name, is not shown",
+    "n-too-small": "two questions or fewer: nothing can be said of the spread",
     "as-published": "read as the benchmark's own scripts read it",
     "few-agree": "the panel's judges hardly agree",
 }
@@ -106,7 +109,7 @@ def leaderboard(
         and (chosen is None or group.bench in chosen)
     ]
     notes = store.bench_notes()
-    groups = _newest_revisions(groups, notes)
+    groups, hides = _newest_revisions(groups, notes)
     figures = _figures(store, paths, groups, notes, as_published)
     if panels and panels != "none":
         how = panels if isinstance(panels, str) else "mean"
@@ -115,23 +118,34 @@ def leaderboard(
     scores: list[Score] = []
     for group, values in figures.items():
         checkpoint = known[group.checkpoint]
-        flags = group_flags(group, notes, cards, as_published)
+        flags = (*group_flags(group, notes, cards, as_published), *hides.get(group, ()))
         scores += [_score(checkpoint, group, value, flags) for value in values]
     return sorted(scores, key=lambda s: (s.bench, s.judge, s.checkpoint))
 
 
 def _newest_revisions(
     groups: Sequence[Group], notes: dict[tuple[str, str, str], dict[str, Any]]
-) -> list[Group]:
-    """Of revisions with the same marks, the one used last: the older one's data has changed."""
-    newest: dict[tuple[str, str, str, tuple[str, ...]], tuple[float, Group]] = {}
+) -> tuple[list[Group], dict[Group, tuple[str, ...]]]:
+    """Of revisions with the same marks, the one used last: the older one's data has changed.
+
+    Also returns marks for those that hide results of another file.
+    """
+    rivals: dict[tuple[str, str, str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
         note = notes.get(("", group.bench, group.revision), {})
         key = (group.checkpoint, group.bench, group.judge, tuple(note.get("flags", ())))
-        used = float(note.get("used", 0.0))
-        if key not in newest or newest[key][0] <= used:
-            newest[key] = (used, group)
-    return [group for _, group in newest.values()]
+        rivals.setdefault(key, []).append(group)
+    kept: list[Group] = []
+    hides: dict[Group, tuple[str, ...]] = {}
+    for several in rivals.values():
+        told = [notes.get(("", group.bench, group.revision), {}) for group in several]
+        # Of equally new ones the last, as they are listed.
+        place = max(range(len(several)), key=lambda n: (float(told[n].get("used", 0.0)), n))
+        kept.append(several[place])
+        others = hidden_files(told[place], (note for n, note in enumerate(told) if n != place))
+        if others:
+            hides[several[place]] = tuple(f"hides:{name}" for name in others)
+    return kept, hides
 
 
 def group_flags(

@@ -129,6 +129,7 @@ class UserBench(Benchmark):
 
     def __init__(self, rows: Sequence[BenchRow], stem: str, against: str = "", **rest: Any) -> None:
         self.stem = stem
+        self.sources: dict[str, str] = {}
         self.rows = {row.item.id: row for row in rows}
         super().__init__([row.item for row in rows], **rest)
         pairs = any("pair" in row.metrics for row in rows)
@@ -153,10 +154,12 @@ class UserBench(Benchmark):
             flags.append(f"baseline:{config.baseline}")
         kept = [row for row in rows if row.item.id in chosen]
         fixed = [path.stem, [[row.metrics, row.rubric] for row in kept], _RATE, _COMPARE]
-        return cls(
+        bench = cls(
             kept, path.stem, config.baseline or "",
             fixed=[*fixed, config.baseline, config.seed], flags=flags, total=len(rows),
         )  # fmt: skip
+        bench.sources = {"": str(path.resolve())}
+        return bench
 
     def exact(self, answers: Sequence[Answer]) -> list[Judgment]:
         """The exact metrics of each row, on its last turn."""

@@ -18,7 +18,7 @@ from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 PARSERS = ("logprob_parser", "ranking_parser", "regex_parser")
 PREFERENCES = (0.0, 1.0, 1.5, 2.0)
 # What would change a judge's reply or its reading, and is not done here.
-_UNSUPPORTED = {
+_UNSUPPORTED: dict[str, dict[str, Any]] = {
     "": {"processors_to_kwargs": None, "is_randomize_output_order": True},
     "completions_kwargs": {**dict.fromkeys((
         "tools", "tool_choice", "functions", "function_call", "tokens_to_avoid", "tokens_to_favor",
