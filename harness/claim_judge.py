@@ -63,14 +63,15 @@ def _effect(
         return _trade_off_effect(reader, claim, members, planned)
     from kdharness.harness.leaderboard import is_lower_better
 
-    pairs = []
+    pairs, width = [], None
     for one in members:
         first = _checkpoint(one)
         second = _beside(claim.than, one, planned)
         pairs.append(_shared_rows(reader, first, second, claim.metric))
+        width = reader.widths.get((first, claim.metric))
     if is_lower_better(claim.metric.partition(":")[2]):
         pairs = [(second, first) for first, second in pairs]
-    return paired_effect(pairs)
+    return paired_effect(pairs, width)
 
 
 def _trade_off_effect(
@@ -143,6 +144,7 @@ class _Reader:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.known: dict[tuple[str, str], dict[tuple[str, str], Sums]] = {}
+        self.widths: dict[tuple[str, str], float] = {}
 
     def tables(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
         """(revision, judge) -> rows by question of one checkpoint's figure.
@@ -158,7 +160,7 @@ class _Reader:
         """Rows count only where their mean is the figure of the leaderboard: what is no mean
         over questions cannot be claimed about."""
         from kdharness.harness.leaderboard import Group, leaderboard, read_group
-        from kdharness.harness.score_rows import question_sums
+        from kdharness.harness.score_rows import question_sums, value_range
 
         bench, _, metric = label.partition(":")
         checkpoint = self.store.checkpoint(name)
@@ -175,11 +177,14 @@ class _Reader:
             for group in groups:
                 if group.judge != score.judge:
                     continue
-                sums = question_sums(read_group(self.store, group), metric)
+                rows = read_group(self.store, group)
+                sums, limits = question_sums(rows, metric), value_range(rows, metric)
                 weight = math.fsum(w for _, w in sums.values())
                 mean = math.fsum(v for v, _ in sums.values()) / weight if weight else math.nan
                 if math.isclose(mean, score.value, rel_tol=1e-6, abs_tol=1e-6):
                     found[group.revision, group.judge] = sums
+                    if limits is not None:
+                        self.widths[name, label] = limits[1] - limits[0]
         if not found:
             raise LookupError(f"{name} has no rows whose mean is {label}")
         return found

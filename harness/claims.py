@@ -26,6 +26,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kdharness.harness.score_rows import LEAST_FOR_VERDICT
+
 Sums = Mapping[str, tuple[float, float]]
 """Question -> (sum of values, sum of weights)."""
 HOLDS, FAILS, UNSURE = "holds", "does not hold", "can't tell"
@@ -75,11 +77,14 @@ class ClaimSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Effect:
-    """A claim's effect with its interval, more being better; `per_seed` in the seeds' order."""
+    """A claim's effect with its interval, more being better; `per_seed` in the seeds' order.
+
+    `low` and `high` are None with fewer than three questions.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     questions: int
     per_seed: tuple[float, ...]
 
@@ -96,11 +101,18 @@ class Finding:
     @property
     def verdict(self) -> str:
         """`holds`, `does not hold` or `can't tell`."""
-        if self.effect is None:
+        effect = self.effect
+        if effect is None or self.too_few or effect.low is None or effect.high is None:
             return UNSURE
-        if self.effect.low > self.claim.threshold:
+        if effect.low > self.claim.threshold:
             return HOLDS
-        return FAILS if self.effect.high < self.claim.threshold else UNSURE
+        return FAILS if effect.high < self.claim.threshold else UNSURE
+
+    @property
+    def too_few(self) -> str:
+        """Why no verdict is given, where the questions are a handful."""
+        few = self.effect is not None and self.effect.questions < LEAST_FOR_VERDICT
+        return f"fewer than {LEAST_FOR_VERDICT} questions: too few for a verdict" if few else ""
 
     def as_dict(self) -> dict[str, Any]:
         """A row of `replicate --format json`."""
@@ -118,7 +130,7 @@ class Finding:
             "settings": dict(self.settings),
             "figure": " ".join(filter(None, (self.claim.metric or self.claim.figure, compared))),
             "per_seed": list(effect.per_seed) if effect else [],
-            "note": self.note,
+            "note": "; ".join(filter(None, (self.note, self.too_few))),
         }
 
 
@@ -127,7 +139,7 @@ class Finding:
 
 def two_way_interval(
     per_seed: Sequence[float], question_variance: float, questions: int
-) -> tuple[float, float]:
+) -> tuple[float, float] | tuple[None, None]:
     """The 95 % interval of a mean over seeds, were both seeds and questions drawn anew.
 
     Each source has its Student interval; their half-widths are added as squares (Howe, JASA
@@ -138,14 +150,14 @@ def two_way_interval(
         per_seed: the effect under each seed. A single one says nothing of the seeds: then the
             interval is over questions alone.
         question_variance: the variance of the mean over seeds, were other questions asked.
-        questions: how many there are.
+        questions: how many there are; with fewer than three there is no interval.
     """
-    from kdharness.harness.scoring import LEVEL, student_quantile
+    from kdharness.harness.scoring import LEAST, LEVEL, student_quantile
 
     seeds = len(per_seed)
     mean = math.fsum(per_seed) / seeds
-    if questions < 2:
-        return -math.inf, math.inf
+    if questions < LEAST:
+        return None, None
     squares = student_quantile((1 + LEVEL) / 2, questions - 1) ** 2 * question_variance
     if seeds > 1:
         of_seeds = math.fsum((x - mean) ** 2 for x in per_seed) / (seeds - 1) / seeds
@@ -154,12 +166,20 @@ def two_way_interval(
     return mean - reach, mean + reach
 
 
-def paired_effect(pairs: Sequence[tuple[Sums, Sums]]) -> Effect | None:
+def paired_effect(
+    pairs: Sequence[tuple[Sums, Sums]], width: float | None = None
+) -> Effect | None:
     """How much more the first of each pair has than the second; one pair a seed.
 
     Over the questions that all of them answered; None with fewer than two of these.
+
+    Args:
+        width: how far apart two values of the metric can be, where there is such a limit: then
+            questions that all agree do not claim certainty.
     """
     import numpy as np
+
+    from kdharness.harness.scoring import LEAST, LEVEL, student_quantile, unseen_share
 
     sides = [sums for pair in pairs for sums in pair]
     shared = sorted(q for q in sides[0] if all(s.get(q, (0, 0))[1] > 0 for s in sides))
@@ -169,7 +189,10 @@ def paired_effect(pairs: Sequence[tuple[Sums, Sums]]) -> Effect | None:
     table = np.array([_shares(first, shared) - _shares(second, shared) for first, second in pairs])
     # A question's share of the difference, times n: the mean over questions is the difference.
     per_seed = tuple(float(x) for x in table.mean(axis=1))
-    variance = float(table.mean(axis=0).var(ddof=1)) / n
+    moved = table.mean(axis=0)
+    variance = float(moved.var(ddof=1)) / n
+    if width is not None and n >= LEAST and float(np.ptp(moved)) <= 1e-12 * max(1.0, width):
+        variance = (unseen_share(n) * width / student_quantile((1 + LEVEL) / 2, n - 1)) ** 2
     low, high = two_way_interval(per_seed, variance, n)
     return Effect(math.fsum(per_seed) / len(per_seed), low, high, n, per_seed)
 
@@ -222,10 +245,11 @@ def claim_parts(one: Finding) -> list[str]:
     limit = f", to be above {one.claim.threshold:g}" if one.claim.threshold else ""
     seeds = len(effect.per_seed)
     each = ", ".join(f"{value:+.3g}" for value in effect.per_seed)
-    ends = f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}"
+    ends = "[too few questions]" if effect.low is None or effect.high is None else (
+        f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}")  # fmt: skip
     better = " better" if one.claim.metric else ""
     return [
         f"{figure}{settings}: {effect.value:+.3g}{better} {ends}",
         f"{seeds} seed{'s' * (seeds != 1)} ({each}), {effect.questions} questions",
-        *([one.note] if one.note else []),
+        *filter(None, (one.note, one.too_few)),
     ]

@@ -81,6 +81,8 @@ def certainty_lines(found: dict[str, Any]) -> list[str]:
     def text(part: dict[str, Any] | None) -> str:
         if part is None:
             return "–"
+        if part["ci_low"] is None or part["ci_high"] is None:
+            return f"{part['value']:.3g} [n {part['n']}: too small]"
         return f"{part['value']:.3g} [{part['ci_low']:.3g}, {part['ci_high']:.3g}]"
 
     rows = [

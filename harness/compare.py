@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.leaderboard import Group, is_lower_better, leaderboard, read_group
 from kdharness.harness.paths import Paths
-from kdharness.harness.score_rows import Row, question_sums
+from kdharness.harness.score_rows import LEAST_FOR_VERDICT, Row, question_sums, value_range
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Score
 
@@ -65,7 +65,12 @@ class Compared:
 
     @property
     def lean(self) -> str:
-        """`better` or `worse` where the interval leaves zero out, before any correction."""
+        """`better` or `worse` where the interval leaves zero out, before any correction.
+
+        A handful of questions never says so, however they fell.
+        """
+        if self.gap.low is None or self.gap.high is None or self.gap.n < LEAST_FOR_VERDICT:
+            return ""
         if self.gap.low > 0:
             return "worse" if is_lower_better(self.metric) else "better"
         if self.gap.high < 0:
@@ -153,7 +158,8 @@ def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> l
             if key not in other.table:
                 continue
             theirs = question_sums(other.table[key], score.metric)
-            gap = paired_difference(theirs, sums)
+            bounds = value_range(base.table[key], score.metric)
+            gap = paired_difference(theirs, sums, bounds=bounds)
             if gap is not None:
                 compared.append(
                     Compared(score.bench, score.metric, score.judge, base.name, other.name,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from kdharness.harness.score_rows import LEAST_FOR_VERDICT, TOO_SMALL
 from kdharness.harness.types import Score
 
 SUMMARY = {
@@ -46,41 +47,61 @@ def _with_interval(score: Score) -> str:
         # A toy judge often gives no verdict that can be read; that is not a score of 0.
         return f"0/{score.n + score.n_failed} read"
     if score.ci_low is None or score.ci_high is None:
-        return f"{score.value:.3g}"
+        few = f" (n {score.n})" if TOO_SMALL in score.flags else ""
+        return f"{score.value:.3g}{few}"
     return f"{score.value:.3g} ±{(score.ci_high - score.ci_low) / 2:.2g}"
 
 
 def findings(scores: Sequence[Score]) -> list[str]:
-    """The two claims of the paper, each told as the figures have it."""
+    """The two claims of the paper, each told as the figures have it; neither from a handful."""
 
-    def value(checkpoint: str, bench: str, metric: str) -> float | None:
-        score = figure(scores, checkpoint, bench, metric)
-        return score.value if score else None
+    def known(checkpoints: Sequence[str], bench: str, metric: str) -> list[Score]:
+        """The scores of these checkpoints; none where one of them is missing."""
+        found = [figure(scores, name, bench, metric) for name in checkpoints]
+        kept = [score for score in found if score is not None and score.value is not None]
+        return kept if len(kept) == len(found) else []
 
     lines = []
-    kl = value("sft", "heldout", "general_kl"), value("kd", "heldout", "general_kl")
-    if kl[0] is not None and kl[1] is not None:
-        verdict = "KD is closer to its teacher" if kl[1] < kl[0] else "KD is NOT closer"
-        lines.append(
-            f"{verdict} than SFT at equal tokens: KL {kl[1]:.3f} against {kl[0]:.3f} nats a token "
-            "on held-out general rows."
-        )
-    base, expert, dae = (value(name, "shop", "score") for name in ("kd", "expert", "dae"))
-    if base is not None and expert is not None and dae is not None and expert > base:
-        lines.append(
-            f"DAE has {(dae - base) / (expert - base):.0%} of the expert's domain gain "
-            f"(shop score {base:.2f} → {dae:.2f}, expert {expert:.2f})."
-        )
-    for metric, name in (("general_loss", "general rows"),
-                         ("other_writer_loss", "another writer's answers")):
-        losses = [value(c, "heldout", metric) for c in ("kd", "expert", "dae")]
-        if any(loss is None for loss in losses):
+    for found, tell in (
+        (known(("sft", "kd"), "heldout", "general_kl"), _closer),
+        (known(("kd", "expert", "dae"), "shop", "score"), _gained),
+        (known(("kd", "expert", "dae"), "heldout", "general_loss"), _kept("general rows")),
+        (known(("kd", "expert", "dae"), "heldout", "other_writer_loss"),
+         _kept("answers by another writer")),
+    ):  # fmt: skip
+        if not found:
             continue
-        kd, sft, aligned = (float(loss) for loss in losses if loss is not None)
-        verdict = "less" if aligned < sft else "NOT less"
-        lines.append(
-            f"On held-out {name} DAE loses {verdict} than domain SFT: "
-            f"{aligned / kd - 1:+.1%} against {sft / kd - 1:+.1%} (loss {kd:.3f} → {aligned:.3f} "
-            f"and {sft:.3f})."
-        )
+        rows = min(score.n for score in found)
+        first = found[0]
+        if rows < LEAST_FOR_VERDICT:
+            names = ", ".join(score.checkpoint for score in found)
+            lines.append(
+                f"{first.bench} {first.metric}: n = {rows} is too small to compare {names}."
+            )
+            continue
+        lines += tell(*(float(score.value or 0.0) for score in found))
     return lines
+
+
+def _closer(sft: float, kd: float) -> list[str]:
+    verdict = "KD is closer to its teacher" if kd < sft else "KD is NOT closer to its teacher"
+    return [f"{verdict} than SFT at equal tokens: KL {kd:.3f} against {sft:.3f} nats per token on "
+            "held-out general rows."]  # fmt: skip
+
+
+def _gained(base: float, expert: float, dae: float) -> list[str]:
+    if expert <= base:
+        return []
+    return [f"DAE has {(dae - base) / (expert - base):.0%} of the expert's domain gain "
+            f"(shop score {base:.2f} → {dae:.2f}, expert {expert:.2f})."]  # fmt: skip
+
+
+def _kept(name: str) -> Callable[..., list[str]]:
+    def tell(kd: float, sft: float, dae: float) -> list[str]:
+        verdict = "less" if dae < sft else "NOT less"
+        return [
+            f"On held-out {name} DAE loses {verdict} than domain SFT: {dae / kd - 1:+.1%} against "
+            f"{sft / kd - 1:+.1%} (loss {kd:.3f} → {dae:.3f} and {sft:.3f})."
+        ]
+
+    return tell

@@ -8,6 +8,7 @@ often it was written to is its state. numpy is loaded only when something must b
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 from kdharness.harness.namesakes import hidden_files
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import SCORERS, resolve
-from kdharness.harness.score_rows import Row, ScoreContext, question_sums
+from kdharness.harness.score_rows import TOO_SMALL, Row, ScoreContext, question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, MetricValue, Score
 
@@ -28,7 +29,7 @@ __all__ = [
     "rank_ranges", "read_group", "score_rows", "unresolved",
 ]  # fmt: skip
 
-SCORING_VERSION = "2"
+SCORING_VERSION = "3"
 """Part of every cache key: raise it when a formula changes."""
 
 LOWER_IS_BETTER = ("_loss", "_kl")
@@ -354,11 +355,12 @@ def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
     for (bench, metric, judge), table in tables.items():
         table.sort(key=lambda s: s.value or 0.0, reverse=not is_lower_better(metric))
         for better, worse in pairwise(table):
-            if better.ci_low is None or worse.ci_low is None:
+            few = TOO_SMALL in (*better.flags, *worse.flags)
+            ends = better.ci_low, better.ci_high, worse.ci_low, worse.ci_high
+            if not few and None in ends:
                 continue
-            if better.ci_high is None or worse.ci_high is None:
-                continue
-            if better.ci_low <= worse.ci_high and worse.ci_low <= better.ci_high:
+            low, high, other_low, other_high = (end or 0.0 for end in ends)
+            if few or (low <= other_high and other_low <= high):
                 found |= {(s.checkpoint, bench, metric, judge) for s in (better, worse)}
     return found
 
@@ -366,8 +368,8 @@ def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
 def rank_ranges(scores: Sequence[Score]) -> list[str]:
     """Which ranks a score may have among its benchmark, metric and judge: `1`, or `2-4`.
 
-    One is surely better than another only where their intervals do not overlap; figures without
-    intervals (counts, published ones) are compared by their values.
+    One is surely better than another only where their intervals do not overlap; counts and
+    published figures, which have none, are compared by their values.
     """
     tables: dict[tuple[str, str, str], list[int]] = {}
     for place, score in enumerate(scores):
@@ -387,7 +389,9 @@ def rank_ranges(scores: Sequence[Score]) -> list[str]:
 
 
 def _ends(score: Score, sign: float) -> tuple[float, float]:
-    """The interval turned so that more is better."""
+    """The interval turned so that more is better; boundless where there is too little for one."""
+    if TOO_SMALL in score.flags:
+        return -math.inf, math.inf
     value = score.value or 0.0
     low = value if score.ci_low is None else score.ci_low
     high = value if score.ci_high is None else score.ci_high

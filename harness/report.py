@@ -33,6 +33,7 @@ from kdharness.harness.report_blocks import (
 from kdharness.harness.report_claims import claims
 from kdharness.harness.report_facts import costs, flags, how_to_repeat, judges, when
 from kdharness.harness.report_talks import telling_talks
+from kdharness.harness.score_rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
 from kdharness.harness.sweep import sweeps_folder
 from kdharness.harness.types import Run, Score
@@ -133,7 +134,9 @@ def _short_answer(view: Mapping[str, Any]) -> Iterator[Block]:
         above = point["above_curve"]
         if above is None:
             continue
-        side = "stands above" if above["ci_low"] > 0 else (
+        few = above["ci_low"] is None or above["n"] < LEAST_FOR_VERDICT
+        side = "is not told apart from" if few else (
+            "stands above" if above["ci_low"] > 0 else
             "stands below" if above["ci_high"] < 0 else "is not told apart from")  # fmt: skip
         yield Paragraph(f"{name} {side} the WiSE-FT curve: {_cell(above)} of gain.")
     for note in found["notes"]:

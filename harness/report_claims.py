@@ -8,7 +8,7 @@ from kdharness.harness.claim_judge import judge_claims
 from kdharness.harness.claims import Finding
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.report_blocks import Block, Heading, Paragraph, Table, number
+from kdharness.harness.report_blocks import Block, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
 from kdharness.harness.sweep import load_sweep, sweeps_folder
 
@@ -44,6 +44,6 @@ def _row(one: Finding) -> tuple[str, ...]:
     limit = f", limit {one.claim.threshold:g}" if one.claim.threshold else ""
     return (
         one.claim.text + settings, one.verdict,
-        f"{number(effect.value)} [{number(effect.low)}, {number(effect.high)}]{limit}",
+        f"{interval(effect.value, effect.low, effect.high)}{limit}",
         str(len(effect.per_seed)), str(effect.questions),
     )  # fmt: skip

@@ -11,6 +11,11 @@ from typing import Any, NamedTuple
 from kdharness.harness.types import Judgment, JudgmentStatus
 
 OK = JudgmentStatus.OK.value
+TOO_SMALL = "n-too-small"
+"""The mark of a figure that has no interval because too few questions are behind it."""
+LEAST_FOR_VERDICT = 5
+"""With fewer questions nothing is called better or worse, whatever its interval."""
+_RANGES = {"rating": (1.0, 10.0), "preference": (0.0, 100.0)}
 
 
 class Row(NamedTuple):
@@ -102,3 +107,15 @@ def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, fl
         cell[0] += 100 * (value - 1) if row.metric == "preference" else value
         cell[1] += row.weight
     return {item: (cell[0], cell[1]) for item, cell in table.items()}
+
+
+def value_range(rows: Sequence[Row], metric: str) -> tuple[float, float] | None:
+    """The lowest and highest mean that `question_sums` of these rows could have; None for losses.
+
+    Everything but ratings and preferences, which count in percent, lies between 0 and 1.
+    """
+    kinds = {row.metric for row in rows}
+    if len(kinds) == 1 and kinds <= set(_RANGES):
+        return _RANGES[kinds.pop()]
+    losses = metric.endswith(("_loss", "_kl")) or kinds & set(_RANGES)
+    return None if losses else (0.0, 1.0)

@@ -3,7 +3,9 @@
 The unit of chance is the *question*: both turns of an MT-Bench question, or all tokens of a
 held-out row, are drawn together. Intervals are bootstrap intervals with Hesterberg's expanded
 percentiles (The American Statistician 69(4), 2015, section 5.3), which keep their coverage with
-the ten questions of a category. Everything is seeded: the same judgments give the same digits.
+the ten questions of a category. A handful of questions has too few different resamples for that:
+below `FEW` they are Student's t intervals, and below `LEAST` there is none. Everything is seeded:
+the same judgments give the same digits.
 """
 
 from __future__ import annotations
@@ -22,16 +24,23 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+LEAST = 3
+"""With fewer questions nothing can be said of the spread, so there is no interval."""
+FEW = 8
+"""With fewer questions the interval is Student's."""
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, its interval at `LEVEL`, and the number of questions behind it."""
+    """An estimate, its interval at `LEVEL`, and the number of questions behind it.
+
+    `low` and `high` are None where there are fewer than `LEAST` questions.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 
@@ -40,12 +49,13 @@ class Difference:
     """A paired difference (first minus second) with its interval and two-sided p-value.
 
     `n` questions were answered by both; `n_needed` would tell a difference of this size with
-    80 % power at the 5 % level, None where the difference is 0.
+    80 % power at the 5 % level, None where the difference is 0. As for `Interval`, the ends are
+    None, and so is `n_needed`, below `LEAST` questions.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     n: int
     n_needed: int | None
@@ -128,8 +138,8 @@ def ratio_interval(
         bounds: the lowest and highest value possible; used where all questions agree.
 
     Returns:
-        None when no question has a denominator. With one question, or with questions that all
-        agree and no bounds, low = high = value: nothing is known about the spread.
+        None when no question has a denominator. With questions that all agree and no bounds,
+        low = high = value: nothing is known about the spread.
     """
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.asarray(denominators, dtype=np.float64)
@@ -139,10 +149,14 @@ def ratio_interval(
     if n == 0:
         return None
     value = float(top.sum() / bottom.sum())
+    if n < LEAST:
+        return Interval(value, None, None, n)
     ratios = top / bottom
-    if bool(np.ptp(ratios) <= 1e-12 * max(1.0, abs(value))):
-        low, high = _agreeing(value, n, bounds)
-        return Interval(value, low, high, n)
+    if _alike(ratios):
+        return Interval(value, *_agreeing(value, n, bounds), n)
+    if n < FEW:
+        # Linearised: a question moves the ratio by what it has beyond its share.
+        return Interval(value, *_student(value, (top - value * bottom) / bottom.mean(), bounds), n)
     counts = resample_counts(n, resamples, seed)
     drawn = np.stack([top, bottom], axis=1).astype(np.float32)
     sums = counts @ drawn
@@ -159,17 +173,36 @@ def mean_intervals(
 ) -> list[Interval]:
     """The mean of each column with its interval, one question a row: one pass for all columns."""
     n = len(columns)
+    if n < FEW:
+        parts = [ratio_interval(columns[:, k], np.ones(n), bounds=bounds)
+                 for k in range(columns.shape[1])]  # fmt: skip
+        return [part for part in parts if part is not None]
     draws = (resample_counts(n, resamples, seed) @ columns.astype(np.float32)) / n
     found = []
     for place in range(columns.shape[1]):
         column = columns[:, place]
         value = float(column.mean())
-        if bool(np.ptp(column) <= 1e-12 * max(1.0, abs(value))):
+        if _alike(column):
             low, high = _agreeing(value, n, bounds)
         else:
             low, high = _quantiles(draws[:, place], n)
         found.append(Interval(value, min(low, value), max(high, value), n))
     return found
+
+
+def _alike(values: Floats) -> bool:
+    """Whether all values are the same, up to rounding."""
+    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
+
+
+def _student(
+    value: float, units: Floats, bounds: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Student's t interval around `value`, from one deviation a question, within the bounds."""
+    n = len(units)
+    reach = student_quantile((1 + LEVEL) / 2, n - 1) * float(units.std(ddof=1)) / math.sqrt(n)
+    lowest, highest = bounds or (-math.inf, math.inf)
+    return min(value, max(lowest, value - reach)), max(value, min(highest, value + reach))
 
 
 def _quantiles(draws: NDArray[Any], n: int) -> tuple[float, float]:
@@ -190,20 +223,31 @@ def _quantiles(draws: NDArray[Any], n: int) -> tuple[float, float]:
 def _agreeing(value: float, n: int, bounds: tuple[float, float] | None) -> tuple[float, float]:
     """An interval where every question gave the same: a bootstrap would claim certainty.
 
-    The share of questions that might still differ is at most 1 - 0.025^(1/n) (Clopper-Pearson),
-    and they might differ by the whole range.
+    Those that might still differ might do so by the whole range.
     """
     if bounds is None:
         return value, value
-    share = 1 - ((1 - LEVEL) / 2) ** (1 / n)
+    share = unseen_share(n)
     return value - (value - bounds[0]) * share, value + (bounds[1] - value) * share
+
+
+def unseen_share(n: int) -> float:
+    """The largest share of questions that may differ from n that agree (Clopper-Pearson)."""
+    return 1.0 - float(((1 - LEVEL) / 2) ** (1 / n))
 
 
 def draws_interval(value: float, draws: Floats, n: int) -> Interval:
     """An interval from bootstrap draws made elsewhere, such as refits of a model."""
+    if n < LEAST:
+        return Interval(value, None, None, n)
     finite = draws[np.isfinite(draws)]
     if len(finite) < 2:
         return Interval(value, value, value, n)
+    if n < FEW:
+        # The spread of the draws of n questions is too small by sqrt((n-1)/n).
+        error = float(finite.std(ddof=1)) * math.sqrt(n / (n - 1))
+        reach = student_quantile((1 + LEVEL) / 2, n - 1) * error
+        return Interval(value, value - reach, value + reach, n)
     low, high = _quantiles(finite, n)
     return Interval(value, min(low, value), max(high, value), n)
 
@@ -212,6 +256,7 @@ def paired_difference(
     first: Mapping[str, tuple[float, float]],
     second: Mapping[str, tuple[float, float]],
     *,
+    bounds: tuple[float, float] | None = None,
     resamples: int = RESAMPLES,
     flips: int = 10_000,
     seed: int = 0,
@@ -220,6 +265,7 @@ def paired_difference(
 
     Args:
         first, second: question -> (sum of values, sum of weights).
+        bounds: the lowest and highest value that either may have, where there are such.
 
     The p-value is a sign-flip test over questions: exact in spirit, free of a normal
     distribution, and never 0 (the observed flip counts too). None with fewer than two shared
@@ -231,17 +277,42 @@ def paired_difference(
         return None
     a = np.array([first[q] for q in shared], dtype=np.float64)
     b = np.array([second[q] for q in shared], dtype=np.float64)
+    means = np.concatenate([a[:, 0] / a[:, 1], b[:, 0] / b[:, 1]])
+    if bounds is not None and not bounds[0] <= means.min() <= means.max() <= bounds[1]:
+        bounds = None
     value = float(a[:, 0].sum() / a[:, 1].sum() - b[:, 0].sum() / b[:, 1].sum())
-    counts = resample_counts(n, resamples, seed).astype(np.float64)
-    sums_a, sums_b = counts @ a, counts @ b
-    low, high = _quantiles(sums_a[:, 0] / sums_a[:, 1] - sums_b[:, 0] / sums_b[:, 1], n)
     # Each question's share of the difference, so that flipping one keeps its weight.
     shares = a[:, 0] / a[:, 1].sum() - b[:, 0] / b[:, 1].sum()
     p = _sign_flip(shares, flips, seed)
+    if n < LEAST:
+        return Difference(value, None, None, p, n, None)
+    widest = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    low, high = _difference_ends(value, a, b, widest, resamples, seed)
     spread = float(np.std(shares * n, ddof=1))
     return Difference(
         value, min(low, value), max(high, value), p, n, questions_needed(value, spread)
     )
+
+
+def _difference_ends(
+    value: float, a: Floats, b: Floats, widest: tuple[float, float] | None, resamples: int,
+    seed: int,
+) -> tuple[float, float]:  # fmt: skip
+    n = len(a)
+    if widest is not None and _alike(a[:, 0] / a[:, 1] - b[:, 0] / b[:, 1]):
+        return _agreeing(value, n, widest)
+    if n < FEW:
+        return _student(value, _deviations(a) - _deviations(b), widest)
+    counts = resample_counts(n, resamples, seed).astype(np.float64)
+    sums_a, sums_b = counts @ a, counts @ b
+    return _quantiles(sums_a[:, 0] / sums_a[:, 1] - sums_b[:, 0] / sums_b[:, 1], n)
+
+
+def _deviations(cells: Floats) -> Floats:
+    """How far each question moves the ratio of two columns' sums."""
+    ratio = cells[:, 0].sum() / cells[:, 1].sum()
+    moved: Floats = (cells[:, 0] - ratio * cells[:, 1]) / cells[:, 1].mean()
+    return moved
 
 
 def _sign_flip(shares: Floats, flips: int, seed: int) -> float:

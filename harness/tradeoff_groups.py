@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,10 @@ def _as_json(
 def _ends(found: Interval | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    return {"value": found.value, "ci_low": found.low, "ci_high": found.high, "n": found.n}
+    ends = (None if end is None or not math.isfinite(end) else end
+            for end in (found.low, found.high))  # fmt: skip
+    return {"value": found.value, **dict(zip(("ci_low", "ci_high"), ends, strict=True)),
+            "n": found.n}  # fmt: skip
 
 
 # ---------------------------------------------------------------- rows

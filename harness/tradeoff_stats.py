@@ -24,7 +24,9 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from kdharness.harness.score_rows import LEAST_FOR_VERDICT
 from kdharness.harness.scoring import (
+    FEW,
     LEVEL,
     RESAMPLES,
     Floats,
@@ -105,7 +107,8 @@ class Pick:
     """The checkpoint to take under a constraint.
 
     `sure` says whether the whole interval of its retention meets the constraint; `rivals` meet it
-    too, and their gain is not told apart from the picked one's.
+    too, and their gain is not told apart from the picked one's. Below `LEAST_FOR_VERDICT`
+    questions nothing is sure and all are rivals.
     """
 
     checkpoint: str
@@ -134,6 +137,8 @@ def trade_off_stats(
         if plane.expert else "no expert is known: gain is a share of the expert's"
     ]  # fmt: skip
     both = min(draws.n_general, draws.n_domain)
+    if both < LEAST_FOR_VERDICT:
+        notes.append(f"n = {both}: too few questions to tell checkpoints apart")
     above = above_draws(draws, plane) if draws.gain_known and plane.curve else {}
     if draws.gain_known and not plane.curve:
         notes.append("no WiSE-FT merges between reference and expert are scored: no curve to "
@@ -142,9 +147,11 @@ def trade_off_stats(
     for place, name in enumerate(draws.names):
         points.append(PointStats(
             name,
-            _interval(draws.gain[place], draws.gain_draws[:, place], draws.n_domain)
+            _interval(draws.gain[place], draws.gain_draws[:, place], draws.n_domain,
+                      name in (plane.reference, plane.expert))
             if draws.gain_known else None,
-            _interval(draws.retention[place], draws.retention_draws[:, place], draws.n_general),
+            _interval(draws.retention[place], draws.retention_draws[:, place], draws.n_general,
+                      name == plane.reference),
             _interval(*above[name], both) if name in above else None,
         ))  # fmt: skip
     volume = _volume(draws, plane.floor) if draws.gain_known else None
@@ -171,9 +178,16 @@ def draw_plane(
             span = learnt[:, names.index(plane.expert)]
             gained = learnt / span[:, None]
             better = -span if plane.domain_lower_is_better else span
-            # Where resamples turn the expert's gain round, a share of it means nothing.
-            known = bool(better[0] > 0 and np.mean(better[1:] <= 0) <= (1 - LEVEL) / 2)
+            known = _surely_positive(better, n_domain)
     return Draws(names, kept[0], gained[0], kept[1:], gained[1:], n_general, n_domain, known)
+
+
+def _surely_positive(better: Floats, n: int) -> bool:
+    """Whether the expert gained: where resamples turn its gain round, a share means nothing."""
+    if n < FEW:
+        low = draws_interval(float(better[0]), better[1:], n).low
+        return low is not None and low > 0
+    return bool(better[0] > 0 and np.mean(better[1:] <= 0) <= (1 - LEVEL) / 2)
 
 
 def _means(columns: Sequence[Sums], resamples: int, seed: int) -> tuple[Floats, int]:
@@ -187,8 +201,18 @@ def _means(columns: Sequence[Sums], resamples: int, seed: int) -> tuple[Floats, 
         return (counts @ cells[:, :, 0]) / (counts @ cells[:, :, 1]), n
 
 
-def _interval(value: float, draws: Floats, n: int) -> Interval | None:
-    return draws_interval(float(value), draws, n) if math.isfinite(value) else None
+def _interval(value: float, draws: Floats, n: int, by_definition: bool = False) -> Interval | None:
+    """The interval of a figure; None where the figure is undefined.
+
+    Args:
+        by_definition: the figure is 0 or 1 whatever the questions. Of any other, draws of a
+            handful of questions that are all alike tell nothing of the spread.
+    """
+    if not math.isfinite(value):
+        return None
+    if n < FEW and not by_definition and len(np.unique(draws[np.isfinite(draws)])) < 2:
+        return Interval(float(value), None, None, n)
+    return draws_interval(float(value), draws, n)
 
 
 def _volume(draws: Draws, floor: tuple[float, float]) -> Interval | None:
@@ -271,10 +295,12 @@ def pick(stats: Stats, min_retention: float) -> Pick | None:
     for place in able:
         lead = draws.gain_draws[:, best] - draws.gain_draws[:, place]
         gap = _interval(draws.gain[best] - draws.gain[place], lead, draws.n_domain)
-        if place != best and gap is not None and gap.low <= 0:
+        few = gap is None or gap.low is None or draws.n_domain < LEAST_FOR_VERDICT
+        if place != best and (few or (gap is not None and (gap.low or 0.0) <= 0)):
             rivals.append(draws.names[place])
     kept = stats.points[best].retention
-    sure = kept is not None and kept.low >= min_retention
+    told = kept is not None and draws.n_general >= LEAST_FOR_VERDICT
+    sure = told and kept is not None and kept.low is not None and kept.low >= min_retention
     return Pick(draws.names[best], min_retention, sure, tuple(rivals))
 
 

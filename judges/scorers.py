@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kdharness.harness.score_rows import OK, Row, ScoreContext, counted_once
+from kdharness.harness.score_rows import OK, TOO_SMALL, Row, ScoreContext, counted_once
 from kdharness.harness.scoring import Interval, ratio_interval
 from kdharness.harness.types import MetricValue
 
@@ -54,9 +54,13 @@ def metric_value(
     scale: float = 1.0,
     flags: tuple[str, ...] = (),
 ) -> MetricValue:
-    """An interval as a figure; no interval is no figure."""
+    """An interval as a figure; no interval is no figure, and one without ends is marked."""
     if found is None:
         return MetricValue(name, None, None, None, n, n_failed, flags)
+    if found.low is None or found.high is None:
+        return MetricValue(
+            name, found.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL)
+        )
     return MetricValue(
         name, found.value * scale, found.low * scale, found.high * scale, n, n_failed, flags
     )

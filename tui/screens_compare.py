@@ -23,6 +23,7 @@ from kdharness.tui.widgets_bars import interval_text
 from kdharness.tui.widgets_table import Column, Listing, Part, Row
 
 if TYPE_CHECKING:
+    from kdharness.harness.scoring import Difference
     from kdharness.harness.store import Store
 
 LETTERS = "ABCD"
@@ -165,7 +166,7 @@ class CompareScreen(ListPlace):
                 "p": pair.p_holm if pair else None,
             }  # fmt: skip
             if gap:
-                reach = max(abs(gap.low), abs(gap.high))
+                reach = max(abs(end) for end in _ends(gap))
                 kind = f"{line.bench}:{line.judge}"
                 self.scale[kind] = max(self.scale.get(kind, 0.0), reach)
             for letter, name in zip(LETTERS[1:], self.names[1:], strict=False):
@@ -256,7 +257,8 @@ class CompareScreen(ListPlace):
             return [("", "")]
         gap = pair.gap
         reach = self.scale.get(f"{line.bench}:{line.judge}") or 1.0
-        text = interval_text(gap.low, gap.value, gap.high, -reach, reach, width - 2, zero=0.0)
+        low, high = _ends(gap)
+        text = interval_text(low, gap.value, high, -reach, reach, width - 2, zero=0.0)
         mark, role = verdict(pair)
         return [(text, role), (f" {mark}", role)]
 
@@ -275,7 +277,8 @@ class CompareScreen(ListPlace):
                  "▽": "perhaps worse"}[mark]  # fmt: skip
         need = f"; telling a difference of this size takes {gap.n_needed:,} items" if (
             mark in "≈△▽" and gap.n_needed) else ""  # fmt: skip
-        ends = f"[{gap.low:+.4g}, {gap.high:+.4g}]"
+        ends = "(too few items for an interval)" if gap.low is None else (
+            "[{:+.4g}, {:+.4g}]".format(*_ends(gap)))  # fmt: skip
         more.update(Text(safe_text(
             f"{self.chosen} is {words} on {line.bench} {line.metric}: {gap.value:+.4g} {ends}, "
             f"p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
@@ -325,6 +328,13 @@ class CompareScreen(ListPlace):
             self.harness.open_run(runs[0], runs[1:])
         else:
             self.notify("none of them was trained here", timeout=3, markup=False)
+
+
+def _ends(gap: Difference) -> tuple[float, float]:
+    """The interval's ends; the value itself where there is no interval."""
+    if gap.low is None or gap.high is None:
+        return gap.value, gap.value
+    return gap.low, gap.high
 
 
 def verdict(pair: Compared) -> tuple[str, str]:
