@@ -19,6 +19,7 @@ from kdharness.harness.errors import DataError
 from kdharness.harness.types import Item, Message
 from kdharness.judges import metrics
 from kdharness.judges.base import read_jsonl
+from kdharness.judges.choices import chosen
 from kdharness.judges.folding import reading_of
 
 FILE_TOKENS = 512
@@ -211,15 +212,13 @@ def _check_references(
                 f"metric json_f1 needs a JSON object or list as reference, not "
                 f"{_shown(reference)} (JSON has double quotes)"
             )
-    if choices and "accuracy" in exact:
-        read = reading_of(choices)
-        assert read is not None
-        options = {read(choice) for choice in choices}
-        if not any(read(reference) in options for reference in references):
-            raise ValueError(
-                f"the reference is none of the choices: {_shown(references[0])}; write it as it "
-                "stands there"
-            )
+    if not choices or "accuracy" not in exact:
+        return
+    if not any(chosen(reference, choices) for reference in references):
+        raise ValueError(
+            f"the reference is none of the choices: {_shown(references[0])}; write it as it "
+            "stands there"
+        )
 
 
 def _is_json(reference: str) -> bool:

@@ -55,6 +55,7 @@ _LINE_END = re.compile(r"[\s*_.!。]*(?:\n|$)")
 _COMPOUND = re.compile(r"[-'’./&@:](?!s\b)\w|[+#]")
 _IN_COMPOUND = re.compile(r"\w[-'’./&@]$")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:;,\n—–-])[\s\"'(*]*$")
+_LABELLED = re.compile(r"\s*[(\[]?(?P<label>[^\W\d_]|\d{1,2})[)\].:](?:\s+(?P<text>\S.*))?\s*")
 _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
 
 
@@ -64,16 +65,14 @@ def named_choices(answer: str, choices: Sequence[str]) -> set[str]:
     A choice that is only denied ("not B") is in it as "not …", so that it is never the answer.
     """
     read = reading_of(choices) or verbatim
-    whole = read(answer)
-    options = {read(choice): cased(choice) or choice for choice in choices}
-    if read is verbatim:
-        options = {option: option for option in options}
-    if whole in options:
+    options = _options(choices, read)
+    whole = _choice(answer, options, read)
+    if whole is not None:
         return {whole}
     lines = answer.split("\n")
     shown = "\n".join(verbatim(line) if read is verbatim else fold_width(line) for line in lines)
     named: set[str] = set()
-    for option, written in sorted(options.items(), key=lambda pair: -len(pair[1])):
+    for written, option in sorted(options.items(), key=lambda pair: -len(pair[0])):
         rest, place = [], 0
         for start, end in _occurrences(shown, written, read):
             denied = _NEGATED.search(shown[max(0, start - BEFORE) : start])
@@ -84,11 +83,46 @@ def named_choices(answer: str, choices: Sequence[str]) -> set[str]:
     return named
 
 
+def _parts(choices: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Label and text of choices such as "(A)" or "B. Rome", which stand for the choice alone."""
+    split = [_LABELLED.fullmatch(choice) for choice in choices]
+    labels = {match["label"].casefold() for match in split if match}
+    if len(labels) < len(choices):
+        return
+    texts = [match["text"] for match in split if match]
+    for match, choice in zip(split, choices, strict=True):
+        if match:
+            yield match["label"], choice
+            if match["text"] and texts.count(match["text"]) == 1:
+                yield match["text"], choice
+
+
 def names(answer: str, references: Sequence[str], choices: Sequence[str]) -> bool:
     """Whether the one choice that the answer names is a reference."""
-    read: Reading = reading_of(choices) or verbatim
+    wanted = {chosen(reference, choices) for reference in references} - {None}
     named = named_choices(answer, choices)
-    return len(named) == 1 and named <= {read(reference) for reference in references}
+    return len(named) == 1 and named <= wanted
+
+
+def chosen(text: str, choices: Sequence[str]) -> str | None:
+    """The choice that a whole text is, as `reading_of` has it; None where it is none."""
+    read = reading_of(choices) or verbatim
+    return _choice(text, _options(choices, read), read)
+
+
+def _options(choices: Sequence[str], read: Reading) -> dict[str, str]:
+    """Ways to write a choice -> the choice."""
+    clean = verbatim if read is verbatim else cased
+    options = {clean(choice): read(choice) for choice in choices}
+    for written, choice in _parts(choices):
+        options.setdefault(clean(written), read(choice))
+    return options
+
+
+def _choice(text: str, options: dict[str, str], read: Reading) -> str | None:
+    whole = read(text)
+    return next((option for written, option in options.items()
+                 if whole in (option, read(written))), None)  # fmt: skip
 
 
 def _occurrences(shown: str, option: str, read: Reading) -> Iterator[tuple[int, int]]:

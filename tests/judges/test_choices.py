@@ -114,6 +114,27 @@ def test_other_scripts(choices: list[str], answer: str, reference: str, value: i
     assert accuracy(answer, [reference], choices) == value
 
 
+@pytest.mark.parametrize(("answer", "named"), [
+    ("(B) Rome", "B"), ("B", "B"), ("b", "B"), ("Answer: B", "B"), ("Rome", "B"),
+    ("It is Rome.", "B"),
+    ("**B. Rome**", "B"), ("B, Rome", "B"), ("A or B", ""), ("Rome or Oslo", ""), ("A, Rome", ""),
+    ("It is a city.", ""), ("I think it is Rome", "B"),
+])  # fmt: skip
+@pytest.mark.parametrize("form", ["({}) {}", "{}. {}", "{}) {}", "{}: {}"])
+def test_labelled_choices_go_by_label_and_text(form: str, answer: str, named: str) -> None:
+    """From public reports: "(C)" was wanted, and the answer was C."""
+    choices = [form.format(*pair) for pair in (("A", "Oslo"), ("B", "Rome"), ("C", "Bern"))]
+    for letter, choice in zip("ABC", choices, strict=True):
+        for reference in (choice, letter, choice[-4:]):
+            assert accuracy(answer, [reference], choices) == (named == letter)
+
+
+@pytest.mark.parametrize("answer", ["C", "(C)", "c", "(C).", "The answer is (C).", "(C) Bern"])
+def test_bare_labels(answer: str) -> None:
+    assert accuracy(answer, ["(C)"], ["(A)", "(B)", "(C)"]) == 1
+    assert accuracy(answer, ["(A)"], ["(A)", "(B)", "(C)"]) == 0
+
+
 def test_common_words_count_where_they_are_marked() -> None:
     articles = ["a", "an", "the"]
     assert accuracy("The right article is 'an'.", ["an"], articles) == 1
