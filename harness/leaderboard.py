@@ -20,7 +20,7 @@ from typing import Any
 from kdharness.harness.namesakes import hidden_files
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import SCORERS, resolve
-from kdharness.harness.score_rows import TOO_SMALL, Row, ScoreContext, question_sums
+from kdharness.harness.score_rows import TOO_SMALL, Row, ScoreContext, about, question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, MetricValue, Score
 
@@ -120,7 +120,8 @@ def leaderboard(
     for group, values in figures.items():
         checkpoint = known[group.checkpoint]
         flags = (*group_flags(group, notes, cards, as_published), *hides.get(group, ()))
-        scores += [_score(checkpoint, group, value, flags) for value in values]
+        only = notes.get((group.checkpoint, group.bench, group.revision), {}).get("only", {})
+        scores += [_score(checkpoint, group, v, about(flags, only, v.metric)) for v in values]
     return sorted(scores, key=lambda s: (s.bench, s.judge, s.checkpoint))
 
 

@@ -47,10 +47,14 @@ def note_trained_rows(job: Evaluation, subject: Subject, bench: Any) -> None:
     known = _found_in_training(job, subject.checkpoint, "held-out rows", lambda run: known_chats(
         chats, map(_said, training_chats(run))
     ))  # fmt: skip
-    found: dict[str, Any] = {"flags": [], "items": {}}
-    if known:
-        found = {"flags": [f"contaminated:{len(known)}"],
-                 "items": {"contaminated": sorted(known)[:50]}}  # fmt: skip
+    only: dict[str, list[str]] = {}
+    for name in dict.fromkeys(row.set for row in bench.rows):
+        count = sum(item.startswith(f"{name}/") for item in known)
+        if count:
+            # A mark of its set's measures alone.
+            only.setdefault(f"contaminated:{count}", []).append(f"{name}_")
+    items = {"contaminated": sorted(known)[:50]} if known else {}
+    found = {"flags": list(only), "items": items, "only": only}
     job.store.set_bench_note(bench.label, bench.revision, found, subject.checkpoint.id)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +107,13 @@ def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, fl
         cell[0] += 100 * (value - 1) if row.metric == "preference" else value
         cell[1] += row.weight
     return {item: (cell[0], cell[1]) for item, cell in table.items()}
+
+
+def about(
+    flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str
+) -> tuple[str, ...]:
+    """The marks that are about a metric; `only` names those that are about some, by beginnings."""
+    return tuple(flag for flag in flags if metric.startswith(tuple(only.get(flag, ("",)))))
 
 
 def value_range(rows: Sequence[Row], metric: str) -> tuple[float, float] | None:
