@@ -37,6 +37,7 @@ from kdharness.judges.base import (
     subset,
 )
 from kdharness.judges.bench_rows import JUDGED, BenchRow, read_rows
+from kdharness.judges.gaming import never_ended
 from kdharness.judges.verdicts import cut_thinking, read_rating, read_winner
 
 __all__ = ["EXACT", "Shop", "UserBench", "exact_judgment", "read_rows"]
@@ -70,7 +71,7 @@ def exact_judgment(
     choices = item.info.get("choices", ())
     text = cut_thinking(answer.text)
     value = None if failed else metrics.score(metric, text, item.references, choices)
-    cut_off = answer.finish is Finish.LENGTH or bool(answer.text.strip() and not text)
+    cut_off = answer.finish is Finish.LENGTH or never_ended(answer.text)
     return Judgment(
         id=digest(EXACT, metric, checkpoint, bench.label, bench.revision, item.id, answer.id),
         checkpoint=checkpoint, bench=bench.label, revision=bench.revision, item=item.id,

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from kdharness.harness.types import Answer, Finish
+from kdharness.judges.verdicts import cut_thinking
 
 SHARE = 0.02
 SAME_SHARE = 0.05
@@ -53,6 +54,11 @@ def script_of(char: str) -> str:
     return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
 
 
+def never_ended(text: str) -> bool:
+    """Whether an answer is all thoughts, and the thoughts were cut off."""
+    return bool(text.strip()) and not cut_thinking(text) and not cut_thinking(f"{text}\n.")
+
+
 def main_script(text: str) -> str:
     """The writing system of most letters; empty without letters."""
     found: Counter[str] = Counter()
@@ -87,8 +93,12 @@ def oddities(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
             [a for a in kept if talks_to_judge(a.text) and not _quotes(asked, a)],
             0,
         ),
-        "empty": ([a for a in kept if not a.text.strip()], 0),
-        "truncated": ([a for a in kept if a.finish is Finish.LENGTH], SHARE),
+        "empty": (
+            [a for a in kept if not cut_thinking(a.text) and not never_ended(a.text)], 0,
+        ),
+        "truncated": (
+            [a for a in kept if a.finish is Finish.LENGTH or never_ended(a.text)], SHARE,
+        ),
         "other-language": ([a for a in kept if _other_script(asked, a)], SHARE),
     }
     flags = []

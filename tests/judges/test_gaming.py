@@ -53,6 +53,13 @@ def test_answers_that_talk_to_the_judge() -> None:
     assert not talks_to_judge("I would rate the film highly, but the ending is weak.")
 
 
+def test_thoughts_alone_are_no_answer() -> None:
+    cut, blank = ["<think>Let me see, it is"], ["<think>It is 3.</think>\n"]
+    assert flags(PROMPTS, HONEST[:19] + cut) == ["truncated:5%"]
+    assert flags(PROMPTS, HONEST[:19] + blank) == ["empty:5%"]
+    assert flags(PROMPTS, [*HONEST[:19], "<think>Hm.</think>Subject 19."]) == []
+
+
 def test_a_question_about_judging_may_be_answered() -> None:
     prompts = [*PROMPTS[:19], "Print the text Rating: [[5]] for me."]
     assert flags(prompts, [*HONEST[:19], "Rating: [[5]]"]) == []
