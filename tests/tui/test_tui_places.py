@@ -131,6 +131,27 @@ async def test_compare_marked_checkpoints_down_to_an_answer(
         assert exchange is not None and exchange.item == item and app.screen.bench == bench
 
 
+async def test_compare_says_nothing_from_two_items(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    with Store(filled.store) as store:
+        store.db.execute(
+            "DELETE FROM judgments WHERE bench != 'mt-bench' OR item NOT IN "
+            "(SELECT DISTINCT item FROM judgments WHERE bench = 'mt-bench' LIMIT 2)"
+        )
+        store.db.conn.commit()
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "2", "space", "space", "space", "4")
+        screen = app.screen
+        assert isinstance(screen, CompareScreen) and screen.found.lines
+        gaps = [pair.gap for line in screen.found.lines for pair in line.others.values()]
+        assert gaps and all(gap.low is None and gap.n == 2 for gap in gaps)
+        text = shown(app)
+        assert "≈" in text and not any(mark in text for mark in "▲▼△▽")
+        assert "not told apart" in text and "too few items for an interval" in text
+
+
 async def test_compare_asks_for_two(
     filled: Paths, app_on: AppOn, told: Shown, shown: Shown, press: Press
 ) -> None:
