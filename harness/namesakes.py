@@ -42,9 +42,9 @@ def refuse_namesake(store: Store, bench: Any) -> None:
         for name, path in (note.get("sources") or {}).items():
             mine = files.get(name)
             if mine is not None and _another(Path(mine), Path(path)):
-                called = f"the held-out set {name}" if name else f"the benchmark {label}"
+                called = f"held-out set {name!r}" if name else f"benchmark name {label!r}"
                 raise DataError(
-                    f"{called} is already the name of results from another file, {path}",
+                    f"the {called} already has results from another file, {path}",
                     where=mine,
                     hint="rename one of the two files: results go by the file's name, and the "
                          "newer ones would hide the older",

@@ -101,7 +101,7 @@ def test_held_out_sets_of_one_name(
     first = [{"prompt": f"Wieviel {n}?", "response": "x"} for n in range(3)]
     second = [{"prompt": f"Combien {n}?", "response": "x"} for n in range(3)]
     assert len(losses(write(tmp_path / "de/rows.jsonl", first))) == 1
-    with pytest.raises(DataError, match="the held-out set domain is already the name"):
+    with pytest.raises(DataError, match="the held-out set 'domain' already has results"):
         losses(write(tmp_path / "fr/rows.jsonl", second))
     # Marked by its file's name, another one stands beside it.
     assert len(losses(write(tmp_path / "fr/lignes.jsonl", second))) == 2
