@@ -224,10 +224,8 @@ def _weigh(job: Evaluation, subject: Subject, bench: Any) -> None:
         teacher = find_checkpoint(
             bench.teacher, job.paths, job.store, job.reporter
         ).checkpoint.id
-    known = {
-        j.id
-        for j in job.store.judgments(subject.checkpoint.id, bench.label, "exact", bench.revision)
-    }
+    stored = job.store.judgments(subject.checkpoint.id, bench.label, "exact", bench.revision)
+    known = bench.measured(subject.checkpoint.id, stored, teacher)
     for judgments in bench.weigh(
         subject.checkpoint.id, subject.source, job.paths, job.config, job.reporter, known, teacher
     ):

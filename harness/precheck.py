@@ -14,6 +14,7 @@ from kdharness.harness.config_eval import EvalConfig, default_judges, parse_spec
 from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.models import check_adapter
+from kdharness.harness.namesakes import refuse_namesake
 from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.resolve import find_source
 from kdharness.harness.store import Store
@@ -85,11 +86,12 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
     from kdharness.harness.evaluate import asks_judge, load_benches
 
     benches = load_benches(config, paths)
-    if not paths.store.exists():
-        known: set[str] = set()
-    else:
+    known: set[str] = set()
+    if paths.store.exists():
         with Store(paths.store) as store:
             known = {name for name in config.imported if store.checkpoint(name) is not None}
+            for bench in benches:
+                refuse_namesake(store, bench)
     missing = [name for name in config.imported if name not in known]
     if missing:
         raise ConfigError(

@@ -8,7 +8,7 @@ is a mean over tokens and its interval a ratio bootstrap over rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -137,6 +137,23 @@ class Heldout(Benchmark):
             self._identity(checkpoint, row, measure, teacher) for measure in self._measures(teacher)
         }
 
+    def measured(self, checkpoint: str, stored: Iterable[Judgment], teacher: str) -> set[str]:
+        """The identities of what is stored already.
+
+        A judgment of a store of an older version may have another id: its item, its metric and
+        the teacher say what it is.
+        """
+        have = {
+            (j.item, j.metric, j.baseline) for j in stored if j.status is JudgmentStatus.OK
+        }
+        return {
+            self._identity(checkpoint, row, measure, teacher)
+            for row in self.rows
+            for measure in self._measures(teacher)
+            if (f"{row.set}/{row.id}", f"{row.set}_{measure}", teacher if measure != "loss" else "")
+            in have
+        }
+
     def _identity(self, checkpoint: str, row: HeldoutRow, measure: str, teacher: str) -> str:
         other = "" if measure == "loss" else teacher
         return digest(EXACT, checkpoint, self.name, self.revision, row.key, measure, other)
@@ -201,7 +218,10 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
 def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
     """Token ids, and the positions that predict a labelled token."""
     limit = min(longest, row.max_length or longest)
-    chat = encode_chat(tokenizer, row.messages, max_length=limit, truncated=row.truncated)
+    chat = encode_chat(
+        tokenizer, row.messages, max_length=limit, truncated=row.truncated, tools=row.tools,
+        variables=row.variables,
+    )  # fmt: skip
     positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
     return Encoded(row, chat.input_ids, positions)
 

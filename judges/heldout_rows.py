@@ -6,7 +6,7 @@ identities were always made of; everything else is read as a training would read
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,16 @@ class HeldoutRow:
     messages: tuple[dict[str, Any], ...]
     truncated: bool = False
     max_length: int | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    variables: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """What the row is, for identities."""
-        return digest(self.set, self.id, list(self.messages), self.truncated, self.max_length)
+        more = [list(self.tools), self.variables] if self.tools or self.variables else []
+        return digest(
+            self.set, self.id, list(self.messages), self.truncated, self.max_length, *more
+        )
 
 
 def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
@@ -63,6 +68,7 @@ def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
         row = HeldoutRow(
             name, _label(raw, "id", str(number)), _label(raw, "category", ""),
             tuple(_kept(_messages(raw), chat["messages"])), bool(chat["truncated"]), max_length,
+            tuple(chat.get("tools") or ()), dict(chat.get("variables") or {}),
         )  # fmt: skip
         if row.id in seen:
             raise DataError(f"id {row.id!r} is also on line {seen[row.id]}",
