@@ -32,6 +32,7 @@ from kdharness.judges.evaluator_config import read_evaluator
 from kdharness.judges.verdicts import (
     UNREADABLE,
     cut_thinking,
+    is_unfinished,
     read_first_token,
     read_ranking,
     read_token,
@@ -40,6 +41,8 @@ from kdharness.judges.verdicts import (
 
 JUDGES_ASSET = "alpaca-eval-judges"
 ANSWER_TOKENS = 2048
+A_TOKEN = 8
+"""A judge that may say no more than so many tokens is meant to end at its limit."""
 _ROLE = re.compile(r"<\|im_start\|>(\w+)\s*\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 
 
@@ -80,6 +83,8 @@ class JudgeTemplate:
         if self.parser == "ranking_parser":
             return read_ranking(reply.text)
         if self.parser == "regex_parser":
+            if is_unfinished(reply.text):
+                return UNREADABLE
             return _first_pattern(cut_thinking(reply.text), self.patterns)
         if not self.top_logprobs:
             return read_token(reply.text, self.first, self.second)
@@ -244,7 +249,10 @@ class AlpacaEval(Benchmark):
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
         """The preference for (baseline, model), whatever order was shown."""
-        verdict = rating_verdict(self.template.read(reply), reply)
+        verdict = self.template.read(reply)
+        # The limit is part of the design where a token is all that is asked for.
+        if call.max_tokens > A_TOKEN:
+            verdict = rating_verdict(verdict, reply)
         return unswitch(verdict, bool(call.info.get("switched")))
 
 

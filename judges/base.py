@@ -19,6 +19,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.reading import parse_json, read_lines
 from kdharness.harness.types import (
     Answer,
+    Finish,
     Item,
     JudgeCall,
     Judgment,
@@ -177,10 +178,14 @@ def revision_flags(
 
 
 def rating_verdict(verdict: Verdict, reply: Reply) -> Verdict:
-    """The verdict with a note when the judge was cut off before it gave one."""
-    if verdict.status is JudgmentStatus.UNREADABLE and reply.finish == "length":
-        return Verdict(verdict.status, None, {**verdict.info, "cut_off": True})
-    return verdict
+    """Return the verdict, or none where the judge was cut off: it may not have been its last word.
+
+    An engine that ends at a call's `stops` has not cut anything off.
+    """
+    if reply.finish is not Finish.LENGTH:
+        return verdict
+    info = {"why": "the judge was cut off at its token limit", **verdict.info, "cut_off": True}
+    return Verdict(JudgmentStatus.UNREADABLE, None, info)
 
 
 def by_item(answers: Sequence[Answer]) -> dict[str, dict[int, Answer]]:

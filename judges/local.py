@@ -35,10 +35,13 @@ from kdharness.harness.resolve import identity_of, resolve_model
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
 from kdharness.judges.cache import roomy_cache
+from kdharness.judges.verdicts import is_unfinished
 
 GREEDY = 1e-4
 # Padded prompt tokens of one batch: what bounds memory where prompts are long.
 PREFILL_TOKENS = 16_384
+# Tokens at a prompt's end that may open a thought for the reply.
+PROMPT_END = 8
 
 
 @dataclass
@@ -291,9 +294,14 @@ class LocalEngine:
         row.tokens.append(token)
         if row.request.stops:
             tail = self.tokenizer.decode(row.tokens[-6:])
-            if any(stop in tail for stop in row.request.stops):
+            # A verdict among the thoughts is not what the stops wait for.
+            if any(stop in tail for stop in row.request.stops) and not self._is_thinking(row):
                 return Finish.STOP
         return Finish.LENGTH if len(row.tokens) >= row.limit else None
+
+    def _is_thinking(self, row: _Row) -> bool:
+        """Whether a row's text ends inside a thought, which its prompt may have opened."""
+        return is_unfinished(self.tokenizer.decode(row.prompt[-PROMPT_END:] + row.tokens))
 
     def _reply(self, row: _Row, reason: Finish, seconds: float) -> Reply:
         row.done = True

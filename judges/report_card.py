@@ -14,7 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.types import Engine, GenerationRequest, JudgmentStatus, Message, Reply
+from kdharness.harness.types import (
+    Engine,
+    Finish,
+    GenerationRequest,
+    JudgmentStatus,
+    Message,
+    Reply,
+)
 from kdharness.judges.report_items import PADDING, PLEA, SPOILS, Probe, probes
 from kdharness.judges.verdicts import read_first_token, read_rating, read_winner
 
@@ -186,6 +193,8 @@ def grade(
 
 def _value(question: Question, reply: Reply) -> float | None:
     """A rating, or 1 where the first-named answer won, whatever the order; None if unreadable."""
+    if reply.finish is Finish.LENGTH and not question.request.top_logprobs:
+        return None
     if question.check.startswith("rating"):
         verdict = read_rating(reply.text)
         return verdict.value if verdict.status is JudgmentStatus.OK else None

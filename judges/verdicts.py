@@ -13,15 +13,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdharness.harness.types import JudgmentStatus, Verdict
+from kdharness.judges.several import Mark, is_quoted, settle
+from kdharness.judges.thinking import without_thoughts
 
 # A judge's text may be made to cost: no pattern here may go over the same stretch twice.
 _DOUBLE = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
 _SINGLE = re.compile(r"\[(\d+(?:\.\d*)?)\]")
+_BRACKETS = re.compile(r"\[\[([^\[\]\n]{1,60})\]\]")
 # "[[10/10]]", "[[ 7 ]]", "[[8.5 out of 10]]": clear verdicts that FastChat loses.
-_LOOSE = re.compile(
-    r"\[\[\s{0,9}(\d{1,9}(?:\.\d{1,9})?)\s{0,9}(?:/\s{0,9}10|out of\s{1,9}10)?\s{0,9}\]\]",
-    re.IGNORECASE,
+_NUMBER = re.compile(
+    r"(\d{1,9}(?:\.\d{0,9})?)\s{0,9}(?:(?:/|out of)\s{0,9}(\d{1,9}))?", re.IGNORECASE
 )
+_BY_NAME = re.compile(
+    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)\b|\d", re.IGNORECASE
+)
+_OF = re.compile(r"\s{0,3}(?:/|out of)\s{0,3}\[{0,2}(\d{1,9})\b", re.IGNORECASE)
+_TOTAL = re.compile(r"\W{0,3}(?:/|out of|of)\W{0,3}", re.IGNORECASE)
+_SCALE = re.compile(r"\s{0,9}(?:to|through|and|[-–—~…]|\.{2,3})\s{0,9}", re.IGNORECASE)
 # A lone bracket is a rating where the text says so, and a citation elsewhere.
 _NAMED = re.compile(
     r"(?:rating|score|verdict|grade)\b[^.\n\[\]]{0,40}\[(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\]",
@@ -29,14 +37,17 @@ _NAMED = re.compile(
 )
 _LAST = re.compile(
     r"(?:rating|score|verdict|grade)\W{0,6}(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\W{0,99}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_WINNER = re.compile(r"\s{0,9}([ABC])\s{0,9}")
+_WINNERS = re.compile(r"\W{0,9}[ABC]\W{0,9}(?:(?:or|and|vs)\W{0,9})?[ABC]\b.{0,40}")
+_IF = re.compile(
+    r"[\"'”’)\s]{0,4}(?:if|when|means|indicates|stands for|for (?:an? )?(?:tie|draw)|for equal)",
     re.IGNORECASE,
 )
-_THINKING = (
-    (re.compile(r"<think(?:ing)?>", re.IGNORECASE), re.compile(r"</think(?:ing)?>", re.IGNORECASE)),
-    (re.compile(r"<\|channel\|>analysis"), re.compile(r"<\|channel\|>final(?:<\|message\|>)?")),
-    (re.compile(r"\[THINK\]"), re.compile(r"\[/THINK\]")),
-    (re.compile(r"<reasoning>", re.IGNORECASE), re.compile(r"</reasoning>", re.IGNORECASE)),
-)
+_PLAIN = str.maketrans({"［": "[", "］": "]", "【": "[", "】": "]"})
+LEAST_MASS = 0.05
+"""Of the first token's probability that the two letters must have together, to be a verdict."""
 _RANKING_LENGTH = 10_000
 _ABSURD = 1e9
 
@@ -44,41 +55,36 @@ UNREADABLE = Verdict(JudgmentStatus.UNREADABLE)
 
 
 def cut_thinking(text: str) -> str:
-    """The reply without a reasoning model's thoughts, which may hold any number of verdicts.
+    """Return the reply without a reasoning model's thoughts, which may hold many verdicts.
 
-    Thinking that never ended leaves nothing: what stands in it is no verdict.
+    Thoughts that never end leave what stands before them: mostly nothing.
     """
-    for begin, end in _THINKING:
-        text = _without(text, begin, end)
-    begin, end = _THINKING[0]
-    # Some chat templates open the thinking themselves, so that only its end is in the reply.
-    closings = list(end.finditer(text))
-    if closings:
-        text = text[closings[-1].end() :]
-    opened = begin.search(text)
-    return (text[: opened.start()] if opened else text).strip()
+    return without_thoughts(text)[0]
 
 
-def _without(text: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
-    """The text without its stretches from `begin` to the nearest `end`, each looked at once."""
-    kept, place = [], 0
-    while opened := begin.search(text, place):
-        closed = end.search(text, opened.end())
-        if closed is None:
-            break
-        kept.append(text[place : opened.start()])
-        place = closed.end()
-    return "".join(kept) + text[place:]
+def is_unfinished(text: str) -> bool:
+    """Tell whether a thought was begun and not ended, so that no answer can have followed."""
+    return without_thoughts(text)[1]
+
+
+def _unreadable(why: str, **info: Any) -> Verdict:
+    return Verdict(JudgmentStatus.UNREADABLE, None, {**info, "why": why})
+
+
+OPEN_THOUGHT = "the reply ends inside the judge's thoughts"
+SEVERAL = "the reply holds verdicts on several things"
 
 
 def read_rating(
     reply: str, *, published: bool = False, low: float = 1, high: float = 10
 ) -> Verdict:
-    """An MT-Bench rating: `[[7]]`, else `[7]`.
+    """Read an MT-Bench rating: `[[7]]`, else `[7]`.
 
-    Not published: thinking is cut first; `[[10/10]]` is read; a lone `[n]` counts only
-    where the words before it call it a rating (FastChat takes a citation `[1]` for a score);
-    outside `low`-`high` is no score (FastChat keeps `[[85]]` and crashes on `[[08]]`).
+    Not published: thoughts are cut first; `[[10/10]]` is read; the scale and the quoted format
+    are no ratings; of several ratings the last counts, and none where they rate several things
+    (FastChat takes the first number it meets); a lone `[n]` counts only where the words before
+    it call it a rating (FastChat takes a citation `[1]` for a score); outside `low`-`high` is no
+    score (FastChat keeps `[[85]]` and crashes on `[[08]]`).
     """
     if published:
         found = _DOUBLE.search(reply) or _SINGLE.search(reply)
@@ -86,33 +92,81 @@ def read_rating(
             return UNREADABLE
         value = float(found.group(1))
         return Verdict(JudgmentStatus.OK, value) if math.isfinite(value) else UNREADABLE
-    text = cut_thinking(reply)
-    found = _DOUBLE.search(text) or _LOOSE.search(text) or _lone_bracket(text)
-    if not found:
-        return UNREADABLE
-    value = min(float(found.group(1)), _ABSURD)
+    text, unfinished = without_thoughts(reply)
+    if unfinished:
+        return _unreadable(OPEN_THOUGHT)
+    text = text.replace("\\[", "[").replace("\\]", "]").translate(_PLAIN)
+    marks = _ratings(text, low, high)
+    mark = settle(text, marks)
+    if mark is None or mark.value is None:
+        return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
+    value = min(mark.value, _ABSURD)
     if not low <= value <= high:
         return Verdict(JudgmentStatus.UNREADABLE, None, {"out_of_range": value})
     return Verdict(JudgmentStatus.OK, value)
 
 
-def _lone_bracket(text: str) -> re.Match[str] | None:
-    """A rating without double brackets, where it cannot be a citation."""
+def _ratings(text: str, low: float, high: float) -> list[Mark]:
+    """Everything in a text that rates; the scale and the example of the format do not."""
+    marks: list[Mark] = []
+    brackets = 0
+    for match in _BRACKETS.finditer(text):
+        inside = match.group(1).strip(" \t*_`'\"")
+        number = _NUMBER.fullmatch(inside)
+        if number is None and _BY_NAME.search(inside) is None:
+            continue  # "[[rating]]" names the place, and is no rating
+        brackets += 1
+        whole = number[2] if number and number[2] else _whole_of(text, match.end())
+        fits = number is not None and whole in (None, f"{high:g}")
+        mark = Mark(match.start(), match.end(), float(number[1]) if number and fits else None)
+        if marks and _ends_scale(text, marks[-1], mark, low, high):
+            marks.pop()
+        elif not _is_total(text, marks, mark, high) and not is_quoted(text, mark):
+            marks.append(mark)
+    return marks if brackets else _without_brackets(text)
+
+
+def _whole_of(text: str, end: int) -> str | None:
+    """The 5 of "[[4]]/5" or "[[4]] out of 5"."""
+    found = _OF.match(text, end)
+    return found[1] if found else None
+
+
+def _ends_scale(text: str, before: Mark, mark: Mark, low: float, high: float) -> bool:
+    """Whether two numbers are the ends of the scale: "[[1]] to [[10]]"."""
+    ends = mark.value == high and before.value in (low, 0)
+    return ends and _SCALE.fullmatch(text, before.end, mark.start) is not None
+
+
+def _is_total(text: str, marks: Sequence[Mark], mark: Mark, high: float) -> bool:
+    """Whether a number is the 10 of "[[8]] out of [[10]]"."""
+    if not marks or mark.value != high:
+        return False
+    return _TOTAL.fullmatch(text, marks[-1].end, mark.start) is not None
+
+
+def _without_brackets(text: str) -> list[Mark]:
+    """Ratings without double brackets, where they cannot be citations."""
     stripped = text.strip()
-    if not stripped:
-        return None
     whole = re.fullmatch(r"\[?(\d+(?:\.\d+)?)\]?(?:\s{0,9}/\s{0,9}10)?\.?", stripped)
     if whole:
-        return whole
-    named = list(_NAMED.finditer(stripped))
-    return named[-1] if named else _LAST.search(stripped.splitlines()[-1])
+        return [Mark(0, len(text), float(whole[1]))]
+    named = list(_NAMED.finditer(text))
+    if named:
+        return [Mark(match.start(1) - 1, match.end(), float(match[1])) for match in named]
+    lines = list(_LAST.finditer(text.rstrip()))
+    # Only what the reply ends with: in the middle such words may tell of anything.
+    if not lines or lines[-1].end() < len(text.rstrip()):
+        return []
+    return [Mark(match.start(1), match.end(1), float(match[1])) for match in lines]
 
 
 def read_winner(reply: str, *, published: bool = False) -> Verdict:
-    """A pairwise verdict as printed: A is 1.0, B is 0.0, a tie ([[C]]) is 0.5.
+    """Read a pairwise verdict as printed: A is 1.0, B is 0.0, a tie ([[C]]) is 0.5.
 
-    FastChat looks for [[A]], then [[B]], then [[C]], anywhere. Not published: thinking is cut
-    first, and a reply that holds different verdicts is read by its last one.
+    FastChat looks for [[A]], then [[B]], then [[C]], anywhere. Not published: thoughts are cut
+    first, what only repeats the rules ("[[A]] if …") is left out, and of several verdicts the
+    last counts, or none where they are about several things.
     """
     values = {"A": 1.0, "B": 0.0, "C": 0.5}
     if published:
@@ -120,53 +174,83 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
             if f"[[{letter}]]" in reply:
                 return Verdict(JudgmentStatus.OK, value)
         return UNREADABLE
-    found = re.findall(r"\[\[\s{0,9}([ABC])\s{0,9}\]\]", cut_thinking(reply))
-    if not found:
-        return UNREADABLE
-    return Verdict(JudgmentStatus.OK, values[found[-1]])
+    text, unfinished = without_thoughts(reply)
+    if unfinished:
+        return _unreadable(OPEN_THOUGHT)
+    text = text.replace("\\[", "[").replace("\\]", "]").translate(_PLAIN)
+    marks = []
+    for match in _BRACKETS.finditer(text):
+        inside = match[1].strip("*_`'\"")
+        letter = _WINNER.fullmatch(inside)
+        if letter or _WINNERS.fullmatch(inside):
+            marks.append(Mark(match.start(), match.end(), values[letter[1]] if letter else None))
+    if len({mark.value for mark in marks}) > 1:
+        marks = [mark for mark in marks if not _IF.match(text, mark.end)]
+    marks = [mark for mark in marks if not is_quoted(text, mark)]
+    mark = settle(text, marks)
+    if mark is None or mark.value is None:
+        return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
+    return Verdict(JudgmentStatus.OK, mark.value)
 
 
 def read_ranking(reply: str, name: str = "model_1") -> Verdict:
-    """AlpacaEval 1: the rank of `name` in a list of {model, rank}, 1 or 2."""
-    text = cut_thinking(reply).strip()
-    if len(text) > _RANKING_LENGTH:
+    """Read an AlpacaEval 1 verdict: the rank of `name` in a list of {model, rank}, 1 or 2.
+
+    A list that ranks a model twice, or both models alike, holds no verdict.
+    """
+    text, unfinished = without_thoughts(reply)
+    if unfinished or len(text) > _RANKING_LENGTH:
         return UNREADABLE
     text = re.sub(r"^```\w*\s*|\s*```$", "", text)
     try:
         ranking = ast.literal_eval(text)
-        rank = next(entry["rank"] for entry in ranking if entry["model"] == name)
-    except (ValueError, SyntaxError, TypeError, LookupError, StopIteration, MemoryError):
+        ranks = [(entry["model"], entry["rank"]) for entry in ranking]
+        (rank,) = (rank for model, rank in ranks if model == name)
+        alike = any(rank == other for model, other in ranks if model != name)
+    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError):
         return UNREADABLE
-    except RecursionError:
-        return UNREADABLE
-    if not isinstance(rank, (int, float)) or rank not in (1, 2):
+    if not isinstance(rank, (int, float)) or isinstance(rank, bool) or rank not in (1, 2) or alike:
         return UNREADABLE
     return Verdict(JudgmentStatus.OK, float(rank))
 
 
 def read_first_token(
-    top_logprobs: Sequence[tuple[str, float]] | None, first: str = "m", second: str = "M"
+    top_logprobs: Sequence[tuple[str, float]] | None,
+    first: str = "m",
+    second: str = "M",
+    *,
+    published: bool = False,
 ) -> Verdict:
-    """AlpacaEval 2, weighted: 2 - P(first) / (P(first) + P(second)) over exactly these tokens.
+    """Read AlpacaEval 2, weighted: 2 - P(first) / (P(first) + P(second)), of exactly these tokens.
 
-    A token that is not listed has no weight; none listed is no verdict.
+    A token that is not listed has no weight; none listed is no verdict. Not published: where
+    another token is likelier and both together have less than `LEAST_MASS`, the judge was saying
+    something else (a thought, a sentence), and what little they have is no verdict (alpaca_eval
+    divides it all the same).
     """
-    logs = {
-        token: value
-        for token, value in top_logprobs or ()
-        if token in (first, second) and math.isfinite(value)
-    }
+    top = [(token, value) for token, value in top_logprobs or () if math.isfinite(value)]
+    logs = {token: value for token, value in top if token in (first, second)}
     if not logs:
         return UNREADABLE
-    top = max(logs.values())
-    weights = {token: math.exp(value - top) for token, value in logs.items()}
+    mass = min(1.0, sum(math.exp(min(0.0, value)) for value in logs.values()))
+    likeliest = max(top, key=lambda pair: pair[1])[0]
+    if likeliest not in logs and mass < LEAST_MASS and not published:
+        return _unreadable(
+            f"the first token is {likeliest[:40]!r}; {first} and {second} have {100 * mass:.2g} %",
+            mass=mass,
+        )
+    best = max(logs.values())
+    weights = {token: math.exp(value - best) for token, value in logs.items()}
     share = weights.get(first, 0.0) / sum(weights.values())
     return Verdict(JudgmentStatus.OK, 2.0 - share)
 
 
 def read_token(reply: str, first: str = "m", second: str = "M") -> Verdict:
-    """AlpacaEval 2, discrete: the token itself."""
-    text = cut_thinking(reply).strip().strip("\"'`.*")
+    """Read AlpacaEval 2, discrete: the token itself, and nothing beside it."""
+    text, unfinished = without_thoughts(reply)
+    if unfinished:
+        return _unreadable(OPEN_THOUGHT)
+    text = text.strip().strip("\"'`.*")
     if text == first:
         return Verdict(JudgmentStatus.OK, 1.0)
     if text == second:

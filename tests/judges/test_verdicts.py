@@ -27,7 +27,7 @@ from kdharness.judges.verdicts import read_rating, read_winner
     ("<think>maybe [[2]]?</think> Rating: [[9]]", 9.0),
     ("It may be [[3]] but </think>\nRating: [[6]]", 6.0),
     ("<|channel|>analysis<|message|>[[1]]<|channel|>final<|message|>[[8]]", 8.0),
-    ("First [[6]], on reflection [[7]]", 6.0),
+    ("First [[6]], on reflection [[7]]", 7.0),
 ])  # fmt: skip
 def test_ratings_that_are_there(reply: str, value: float) -> None:
     assert read_rating(reply).value == value

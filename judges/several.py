@@ -1,0 +1,132 @@
+"""Which of several verdicts in one reply counts: the last, or none where they say two things. Pure.
+
+Judges repeat the scale ("from [[1]] to [[10]]"), quote the format they were given, correct
+themselves, and sometimes rate two things apart. The first three have a last word; two ratings of
+two things have none, and picking one of them would make up a score.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_CONTEXT = 200
+"""Characters before a verdict that may say what it is about."""
+_MOST = 50
+"""Verdicts of one reply that are looked at, from the end."""
+_SHORT = 3
+"""So few words between two verdicts make them a list, unless one of them corrects."""
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_SENTENCE = re.compile(r"[.!?;。！？；\n]")
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_NAMES_IT = re.compile(r"[:：=|]\W{0,9}\Z")
+_ARROW = re.compile(r"[→⇒]|[-=]>")
+_FINAL = _set(
+    "overall final finally total average mean conclusion altogether combined together verdict "
+    "summary sum therefore thus hence all"
+)
+_CORRECTS = _set(
+    "no but wait hmm sorry actually rather instead correction corrected correcting revised "
+    "revise revising adjusted adjust updated update changed change reconsidered reconsider "
+    "reconsidering reflection second-guess better new now actual"
+)
+_GIVES = _set(
+    "so earn earns deserve deserves merit merits give gives giving gave rate rates rated "
+    "rating score scores scored grade grades award awards assign assigns get gets choose "
+    "chose pick prefer judge"
+)
+_PLAIN = _set(
+    "the a an my this that it its is are be i i'd i’d i'll i’ll would will of to for and so "
+    "in on at by as with also here answer answers response responses reply output assistant "
+    "assistants ai model user quality given"
+)
+_NUMBERS = {"first": "1", "1st": "1", "one": "1", "a": "1", "second": "2", "2nd": "2", "two": "2",
+            "b": "2", "third": "3", "3rd": "3", "three": "3", "c": "3", "fourth": "4", "d": "4",
+            "4th": "4", "four": "4"}  # fmt: skip
+_COUNTED = re.compile(
+    r"\b(first|second|third|fourth|1st|2nd|3rd|4th)\b"
+    r"|\b(?:turn|question|answer|response|assistant|output|part|task|reply|model|candidate|round|"
+    r"criterion|aspect|prompt|item|version|option)s?\s{0,3}(?:no\.?|number|#)?\s{0,3}"
+    r"(\d{1,3}|one|two|three|four|[a-d])\b",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(
+    r"(?:like this|for (?:example|instance)|e\.g\.|such as|in the form(?:at)? of"
+    r"|(?:this|the|following|required|requested|given|strict) format)\W{0,6}"
+    r"(?:(?:the |a |my )?(?:rating|score|verdict)\W{0,5})?\Z",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A verdict in a text: where it stands and what it says; None where it cannot be read."""
+
+    start: int
+    end: int
+    value: float | None
+
+
+def settle(text: str, marks: Sequence[Mark]) -> Mark | None:
+    """Return the verdict that counts, or None: unreadable, or verdicts on several things."""
+    marks = marks[-_MOST:]
+    if not marks or marks[-1].value is None:
+        return None
+    last = marks[-1]
+    others = [mark for mark in marks[:-1] if mark.value not in (None, last.value)]
+    if not others:
+        return last
+    labels = {mark: _label(text, marks, place) for place, mark in enumerate(marks)}
+    own = _words(labels[last])
+    if own & _FINAL:
+        return last
+    if any(_apart(labels[other], labels[last]) for other in others):
+        return None
+    between = text[marks[-2].end : last.start]
+    said = _WORD.findall(between.lower())
+    if marks[-2].value == last.value or len(said) > _SHORT or _ARROW.search(between):
+        return last
+    if set(said) & (_CORRECTS | _FINAL):
+        return last
+    before = _WORD.findall(labels[marks[-2]].lower())
+    parallel = bool(said and before) and said[-1] == before[-1] and len(said) > 1
+    return last if set(said) & _GIVES and not parallel else None
+
+
+def is_quoted(text: str, mark: Mark) -> bool:
+    """Tell whether a verdict is only the example of the format that the judge was given."""
+    return _QUOTED.search(text, max(0, mark.start - 60), mark.start) is not None
+
+
+def _label(text: str, marks: Sequence[Mark], place: int) -> str:
+    """What a verdict is about: its sentence from the verdict before it on."""
+    start = marks[place].start
+    begin = max(0, start - _CONTEXT, marks[place - 1].end if place else 0)
+    return _SENTENCE.split(text[begin:start].rstrip())[-1]
+
+
+def _words(label: str) -> set[str]:
+    return set(_WORD.findall(label.lower()))
+
+
+def _apart(one: str, two: str) -> bool:
+    """Whether two labels name two things: counted ones, or headings that differ."""
+    first, second = _counted(one), _counted(two)
+    if first and second:
+        return first != second
+    if not (_NAMES_IT.search(one) and _NAMES_IT.search(two)):
+        return False
+    theirs, ours = _words(one) - _PLAIN - _GIVES, _words(two) - _PLAIN - _GIVES
+    return bool(theirs and ours and theirs != ours and not ours & _CORRECTS)
+
+
+def _counted(label: str) -> frozenset[str]:
+    """The numbers or letters of the things that a label counts."""
+    found = (match[1] or match[2] for match in _COUNTED.finditer(label))
+    return frozenset(_NUMBERS.get(name.lower(), name.lower()) for name in found)
