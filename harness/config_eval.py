@@ -25,6 +25,7 @@ from kdharness.harness.registry import ENGINES
 from kdharness.harness.secrets import holds_secret, redact
 from kdharness.harness.types import digest
 
+LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
 
 
@@ -58,7 +59,7 @@ def parse_spec(text: str) -> Spec:
     if kind != "local":
         found = re.search(r"@(?=https?://)", model)
         if found:
-            model, url = model[: found.start()], model[found.end() :].rstrip("/")
+            model, url = model[: found.start()], _without_last_slash(model[found.end() :])
         if not model:
             shown = redact(text, shapes=True)[:200]
             raise ConfigError(f"{shown!r} names no model", hint="use openai:MODEL@URL")
@@ -72,10 +73,18 @@ def parse_spec(text: str) -> Spec:
     return Spec(kind, model, url)
 
 
+def _without_last_slash(url: str) -> str:
+    """A URL whose path ends without a slash; a query behind the path stays as it is."""
+    path, mark, query = url.partition("?")
+    return path.rstrip("/") + mark + query
+
+
 def is_here(url: str) -> bool:
-    """Whether a URL leads to this machine."""
-    host = _host(url)
-    if host in ("localhost", "0.0.0.0", socket.gethostname().lower()):
+    """Tell whether a URL leads to this machine."""
+    host = _host(url).rstrip(".")
+    if host in ("0.0.0.0", socket.gethostname().lower()) or host in LOCAL_NAMES:
+        return True
+    if host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

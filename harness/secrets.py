@@ -15,10 +15,13 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
+
+from kdharness.harness.errors import ConfigError
 
 HIDDEN = "***"
 KEY_NAMES = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY")
@@ -40,14 +43,43 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\bhf_[A-Za-z0-9]{16,512}"), HIDDEN),
 )  # fmt: skip
 _SECRET_PARAMETER = re.compile(
-    r"(?i)[?&;](?:api[_-]?key|key|access[_-]?token|token|auth|authorization|secret|password|sig|"
-    r"signature|code)="
+    r"(?i)[?&;](?:[\w.-]{0,64}[_-])?(?:api[_-]?key|key|access[_-]?token|token|auth|authorization|"
+    r"secret|password|passwd|sig|signature|code)="
 )
 
 
 def find_key() -> str | None:
-    """The key of the environment, if there is one."""
-    return next((os.environ[name] for name in KEY_NAMES if os.environ.get(name)), None)
+    """Return the key of the environment, if there is one.
+
+    Blanks and line breaks around it (from a file, `.env` or `echo`) are no part of a key.
+
+    Raises:
+        ConfigError: it holds what no key holds and no HTTP header can carry.
+    """
+    for name in KEY_NAMES:
+        key = os.environ.get(name, "").strip()
+        if key:
+            _refuse_odd_key(name, key)
+            return key
+    return None
+
+
+def _refuse_odd_key(name: str, key: str) -> None:
+    """Name what is wrong with a key without showing the key."""
+    odd = next((char for char in key if not "!" <= char <= "~"), "")
+    if key.lower().startswith("bearer "):
+        wrong, hint = "begins with the word Bearer", "set the key alone; the word is added"
+    elif odd in ("\n", "\r"):
+        wrong, hint = "holds a line break", "are these two keys? Set one of them"
+    elif odd:
+        title = unicodedata.name(odd, "a control character")
+        shown = f"{odd!r} ({title})" if odd.isprintable() else title
+        wrong, hint = f"holds {shown}", "was it copied from formatted text? Copy the key again"
+    elif len(key) > 1 and key[0] == key[-1] and key[0] in "\"'`":
+        wrong, hint = "stands in quotation marks", "set it without them"
+    else:
+        return
+    raise ConfigError(f"the key in {name} {wrong}", hint=hint)
 
 
 def redact(text: str, *, shapes: bool = False) -> str:
