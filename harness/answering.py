@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from kdharness.harness.evaluate import Evaluation, Subject
 
 GREEDY = 1e-4
+REFUSED = {
+    "temperature": "replies are sampled at its own default",
+    "seed": "samples differ from run to run",
+    "system role": "the system text goes in front of the first user turn",
+}
 
 
 def family(bench: Any) -> str:
@@ -171,14 +176,15 @@ def _answer(
     label = f"{subject.checkpoint.name}: {name} answers"
     job.reporter.stage(label if turn == 1 else f"{label}, turn {turn}", len(wanted))
     requests = [request for _, request in wanted]
-    done = tokens = failed = 0
+    done = failed = 0
     first = ""
+    said: set[str] = set()
     for index, reply in watched(engine, requests, job.reporter):
         item, request = wanted[index]
         answer = _as_answer(subject, bench, name, item, turn, request, reply)
         job.store.add_answers([answer])
         done += 1
-        tokens += reply.tokens
+        say_once(job.reporter, engine.name, reply, said)
         job.tally.answers += 1
         failed += answer.finish is Finish.ERROR
         first = first or reply.error
@@ -217,8 +223,26 @@ def _as_answer(
         prompt_tokens=reply.prompt_tokens,
         tokens=reply.tokens,
         seconds=reply.seconds,
-        info={"error": reply.error} if reply.error else {},
+        info={**reply.info, **({"error": reply.error} if reply.error else {})},
     )
+
+
+def say_once(reporter: Reporter, name: str, reply: Reply, said: set[str]) -> None:
+    """Tell once what an endpoint refuses, or is sent instead of what was asked for."""
+    found = [
+        f"it refuses {part}: {REFUSED.get(part, 'its own default is used')}"
+        for part in reply.info.get("without", ())
+    ]
+    if "temperature" in reply.info:
+        found.append(f"it refuses a temperature of 0: {reply.info['temperature']} is sent")
+    if "max_tokens" in reply.info:
+        found.append(f"its limit is raised to {reply.info['max_tokens']} tokens")
+    if "estimated" in reply.info:
+        found.append("it tells no token counts: tokens and price are guessed from characters")
+    for message in found:
+        if message not in said:
+            said.add(message)
+            reporter.say(f"{name}: {message}", kind="warning")
 
 
 def watched(
@@ -226,13 +250,21 @@ def watched(
 ) -> Iterator[tuple[int, Reply]]:
     """An engine's replies; when asked to stop, what is on its way is still waited for."""
     stop: Interrupted | None = None
-    for pair in engine.stream(requests):
-        yield pair
+
+    def look() -> None:
+        nonlocal stop
         if stop is None:
             try:
                 reporter.check()
             except Interrupted as asked:
                 stop = asked
                 engine.stop_soon()
+
+    if hasattr(engine, "idle"):
+        # One call may be tried again for minutes: requests to stop are not to wait for it.
+        engine.idle = look
+    for pair in engine.stream(requests):
+        yield pair
+        look()
     if stop is not None:
         raise stop

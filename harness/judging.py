@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ from kdharness.harness.types import (
     Verdict,
     digest,
 )
+
+THINKING_ROOM = 4096
+"""Tokens a judge may think on top of a verdict's limit, where it is found to think at all."""
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluate import Evaluation, Subject
@@ -286,6 +290,8 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     job.reporter.stage(f"{judge.name}: verdicts", len(asks))
     done = failed = 0
     spent = 0.0
+    said: set[str] = set()
+    reasons: Counter[str] = Counter()
     for index, reply in answering.watched(judge.engine, requests, job.reporter):
         ask = asks[index]
         verdict = Verdict(JudgmentStatus.FAILED) if reply.error else ask.bench.read(ask.call, reply)
@@ -293,6 +299,9 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         job.store.add_judgments(_both_sides(job, ask, judgment))
         done += 1
         failed += verdict.status is not JudgmentStatus.OK
+        if verdict.status is not JudgmentStatus.OK:
+            reasons[judgment.error or "no verdict in the reply"] += 1
+        answering.say_once(job.reporter, judge.name, reply, said)
         spent += reply.usd
         job.reporter.advance(done, failed=float(failed), usd=spent)
     job.tally.judgments += done
@@ -304,6 +313,8 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         f"{len(asks) - done} not asked, ${spent:.4f}",
         kind="judged", judge=judge.name, scored=done - failed, failed=failed, usd=spent,
     )  # fmt: skip
+    for reason, count in reasons.most_common(3):
+        job.reporter.say(f"{judge.name}: {count} failed: {reason[:300]}", kind="failed")
 
 
 def request_of(ask: Ask) -> GenerationRequest:
@@ -312,12 +323,13 @@ def request_of(ask: Ask) -> GenerationRequest:
     return GenerationRequest(
         messages=call.messages, temperature=call.temperature, max_new_tokens=call.max_tokens,
         top_logprobs=call.top_logprobs, choices=call.choices, stops=call.stops,
+        thinking_room=0 if call.top_logprobs else THINKING_ROOM,
     )  # fmt: skip
 
 
 def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgment:
     call = ask.call
-    info = {**call.info, **verdict.info, "call": ask.key}
+    info = {**call.info, **reply.info, **verdict.info, "call": ask.key}
     if reply.top_logprobs is not None:
         info["top_logprobs"] = [[token, round(value, 6)] for token, value in reply.top_logprobs]
     return Judgment(
@@ -325,8 +337,8 @@ def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgme
         item=call.item, turn=call.turn, category=call.category, judge=judge,
         metric=call.metric, status=verdict.status, created=now(), value=verdict.value,
         answer=call.answer, baseline=call.baseline, order=call.order, raw=reply.text,
-        error=reply.error, prompt_tokens=reply.prompt_tokens, tokens=reply.tokens, usd=reply.usd,
-        info=info,
+        error=reply.error or str(verdict.info.get("why", "")),
+        prompt_tokens=reply.prompt_tokens, tokens=reply.tokens, usd=reply.usd, info=info,
     )  # fmt: skip
 
 

@@ -244,7 +244,8 @@ class GenerationRequest:
     `choices` are first tokens whose log-probability is wanted even where they are not among the
     top ones; an engine that sees the whole distribution adds them, an endpoint cannot. `stops`
     are texts after which nothing matters any more; an engine may end there, keeping them, or
-    ignore them.
+    ignore them. `thinking_room` are tokens on top of `max_new_tokens` for a model that is found
+    to think before it answers, where an endpoint counts its thoughts against the limit.
     """
 
     messages: tuple[Message, ...]
@@ -254,6 +255,7 @@ class GenerationRequest:
     top_logprobs: int = 0
     choices: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
+    thinking_room: int = 0
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,9 @@ class Reply:
     """What an engine said to one request; `error` is set when it said nothing usable.
 
     `top_logprobs` holds, for the first generated token, (token text, log-probability) pairs.
+    `info` tells what a reader of the figures should know: `without` (what was asked for and the
+    endpoint refuses), `temperature` (the one sent instead of 0), `estimated` (tokens are guessed
+    from characters: the endpoint told none).
     """
 
     text: str = ""
@@ -271,6 +276,7 @@ class Reply:
     usd: float = 0.0
     top_logprobs: tuple[tuple[str, float], ...] | None = None
     error: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

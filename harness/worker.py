@@ -103,6 +103,8 @@ class StoreReporter:
         if now - self._checked < 0.1 and not self.terminated.is_set():
             return
         self._checked = now
+        if (self._points or self._columns) and now - self._flushed >= FLUSH_SECONDS:
+            self.flush()  # what came last is not to wait for what comes next
         paused = False
         while True:
             for request in self.store.take_requests(self.run_id):

@@ -15,23 +15,42 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from kdharness.harness.config_eval import EvalConfig, Spec, is_here, load_settings
+from kdharness.harness.endpoints import endpoint_of
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.secrets import KEY_NAMES, find_key, redact
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
-from kdharness.judges.limits import FIRST_WAIT, Bucket, Budget, Gate, Price, backoff, find_price
-from kdharness.judges.limits import retry_after as asked_wait
-from kdharness.judges.transport import TooLarge, http_client
-from kdharness.judges.wire import CallError, Dialect, Trouble, adapt, body, read_body, status_error
+from kdharness.judges.dialect import Dialect, adapt, body, left_out, token_limit
+from kdharness.judges.limits import (
+    FIRST_WAIT,
+    Bill,
+    Bucket,
+    Budget,
+    Gate,
+    Price,
+    backoff,
+    find_price,
+)
+from kdharness.judges.refusals import status_error
+from kdharness.judges.streak import Streak
+from kdharness.judges.transport import NotReached, http_client, send
+from kdharness.judges.trouble import CallError, Trouble, Used
+from kdharness.judges.verdicts import is_unfinished
+from kdharness.judges.waits import asked_wait
+from kdharness.judges.wire import prompt_estimate, read_body
 
 # After so many failures in a row to even reach the endpoint, the rest would fail as well.
 UNREACHABLE_AFTER = 40
 TYPICAL_REPLY = 256
+PATIENCE = 60.0
+"""Seconds of back-off after which one call is given up while others are answered."""
+LOOK = 0.25
+"""Seconds between two looks at whether to stop, while nothing arrives."""
 _DONE = object()
 
 
@@ -60,6 +79,7 @@ class OpenAIEngine:
         """Nothing is sent before `probe` or `stream`. Times are in seconds, money in USD."""
         self.model = model
         self.url = url
+        self.endpoint = endpoint_of(url)
         self.name = f"openai:{model}" + (f"@{url}" if url else "")
         self.concurrency = concurrency
         self.timeout = timeout
@@ -72,6 +92,8 @@ class OpenAIEngine:
         self.tokens = Bucket(tokens_per_minute)
         self.gate = Gate()
         self.budget = Budget(budget)
+        self.streak = Streak()
+        self.idle: Callable[[], None] = lambda: None
         self.calls = 0
         self._failures = 0
         self._stopping = False
@@ -91,7 +113,7 @@ class OpenAIEngine:
                 hint=f"in {paths.settings}: prices: {{{spec.model}: {{input: USD, output: USD}}}} "
                 "for a million tokens",
             )
-        if not spec.url and not os.environ.get("OPENAI_BASE_URL") and find_key() is None:
+        if find_key() is None and not spec.url and not os.environ.get("OPENAI_BASE_URL"):
             raise JudgeError("no key for the judge", hint=f"set {' or '.join(reversed(KEY_NAMES))}")
         return cls(
             spec.model, spec.url, concurrency=config.concurrency,
@@ -127,9 +149,12 @@ class OpenAIEngine:
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
         """Yield replies as they arrive, from a loop in a thread of its own.
 
+        While nothing arrives, `idle` is called now and then in the thread that asks.
+
         Raises:
             JudgeError: the endpoint refuses us (key, model, quota) or is gone for good.
         """
+        self.streak.over = False
         found: queue.SimpleQueue[Any] = queue.SimpleQueue()
         waiting = deque(range(len(requests)))
 
@@ -143,7 +168,14 @@ class OpenAIEngine:
         thread = threading.Thread(target=work, name="judge-client", daemon=True)
         thread.start()
         try:
-            while (entry := found.get()) is not _DONE:
+            while True:
+                try:
+                    entry = found.get(timeout=LOOK)
+                except queue.Empty:
+                    self.idle()
+                    continue
+                if entry is _DONE:
+                    break
                 if isinstance(entry, BaseException):
                     raise entry
                 yield entry
@@ -193,12 +225,13 @@ class OpenAIEngine:
         """The openai package's async client; aiohttp carries it where that is installed."""
         import openai
 
-        options: dict[str, Any] = {
-            "api_key": find_key() or "none", "max_retries": 0, "timeout": self.timeout,
-        }  # fmt: skip
-        if self.url:
-            options["base_url"] = self.url
-        return openai.AsyncOpenAI(**options, http_client=http_client(self.timeout))
+        key = find_key()
+        return openai.AsyncOpenAI(
+            api_key=key or "none", max_retries=0, timeout=self.timeout,
+            base_url=self.endpoint.base, default_query=dict(self.endpoint.query),
+            default_headers=self.endpoint.headers(key),
+            http_client=http_client(self.timeout, self.endpoint.base),
+        )  # fmt: skip
 
     def _time_left(self) -> float | None:
         if self.total_timeout is None:
@@ -211,43 +244,99 @@ class OpenAIEngine:
         Raises:
             JudgeError: something that would fail every other call too.
         """
-        guess = prompt_estimate(request)
-        worst = self.price.of(guess * 1.5, request.max_new_tokens) if self.price else 0.0
-        if not await self.budget.reserve(worst):
+        bill = Bill(self.budget, self.price)
+        if not await self._reserve(bill, request):
             return None
-        usd = 0.0
         try:
-            reply = await self._retrying(client, request, guess)
-            if self.price:
-                usd = self.price.of(reply.prompt_tokens, reply.tokens)
-            return replace(reply, usd=usd)
+            reply = await self._retrying(client, request, bill)
+            if reply is None:
+                return None
+            info = {**reply.info, **bill.note()}
+            return replace(reply, usd=bill.usd, info=info)
         finally:
-            self.budget.settle(worst, usd)
+            bill.close()
 
-    async def _retrying(self, client: Any, request: GenerationRequest, guess: int) -> Reply:
-        attempt = 0
+    async def _reserve(self, bill: Bill, request: GenerationRequest) -> bool:
+        return await bill.reserve(
+            prompt_estimate(request) * 1.5, token_limit(request, self.dialect)
+        )
+
+    async def _retrying(self, client: Any, request: GenerationRequest, bill: Bill) -> Reply | None:
+        """A reply, or one that says why none came, after all that may help was tried.
+
+        None when the run has ended meanwhile.
+
+        Raises:
+            JudgeError: something that would fail every other call too.
+        """
+        guess = prompt_estimate(request) + min(request.max_new_tokens, TYPICAL_REPLY)
+        attempt, slept, answers = 0, 0.0, self.streak.answers
+        waited_at = answers
         while True:
             await self.gate.wait()
             await self.requests.take()
-            await self.tokens.take(guess + min(request.max_new_tokens, TYPICAL_REPLY))
+            await self.tokens.take(guess)
+            if not await self.streak.turn():
+                return None
+            roomy = self.dialect.thinks
             try:
                 reply = await self.call(client, request)
             except CallError as error:
-                if error.trouble is Trouble.FATAL:
-                    raise JudgeError(f"{self.name}: {error.message}", hint=advice(error)) from error
-                attempt += 1
-                if error.trouble is Trouble.GIVE_UP or attempt > self.retries or self._stopping:
-                    return Reply(error=error.message, finish=Finish.ERROR)
+                if error.used is not None:
+                    bill.add(error.used)
+                if error.thinks and request.thinking_room and not roomy:
+                    self.dialect.thinks = True
+                    if await self._reserve(bill, request):
+                        continue
+                # What an endpoint spaces out is no failure, as long as others get through.
+                spaced = error.wait is not None and self.streak.answers > waited_at
+                waited_at = self.streak.answers
+                attempt += not spaced
+                patient = slept < PATIENCE or self.streak.answers == answers
+                if not (error.trouble is Trouble.RETRY and attempt <= self.retries and patient):
+                    return self._given_up(error)
+                if self._stopping or self.budget.is_passed:
+                    return self._given_up(error)
                 if error.wait is not None:
                     self.gate.close_for(error.wait)
                 else:
-                    await asyncio.sleep(backoff(attempt - 1, self.first_wait))
+                    slept += await self._sleep(backoff(attempt - 1, self.first_wait))
                 continue
             self._failures = 0
-            used = reply.prompt_tokens + reply.tokens
-            if used:
-                self.tokens.correct(used - guess - min(request.max_new_tokens, TYPICAL_REPLY))
+            self.streak.answered()
+            used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
+            bill.add(used)
+            if not used.estimated:
+                self.tokens.correct(used.prompt + used.written - guess)
             return reply
+
+    def _given_up(self, error: CallError) -> Reply:
+        """The failed call as a reply.
+
+        Raises:
+            JudgeError: the others will fare no better.
+        """
+        if error.trouble is Trouble.FATAL:
+            self.streak.over = True
+            raise JudgeError(f"{self.name}: {error.message}", hint=advice(error)) from error
+        if not self._stopping and self.streak.failed(error):
+            self.streak.over = True
+            raise JudgeError(
+                f"{self.name}: {self.streak.count} calls in a row failed alike: {error.message}",
+                hint=advice(error),
+            ) from error
+        used = error.used or Used()
+        return Reply(
+            error=error.message, finish=Finish.ERROR, prompt_tokens=used.prompt,
+            tokens=used.written,
+        )  # fmt: skip
+
+    async def _sleep(self, seconds: float) -> float:
+        """Sleep so long, or less when asked to stop; return how long."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stopping:
+            await asyncio.sleep(min(left, LOOK))
+        return seconds
 
     async def call(self, client: Any, request: GenerationRequest) -> Reply:
         """One call, adapted once to each thing that the endpoint refuses.
@@ -257,75 +346,48 @@ class OpenAIEngine:
         """
         while True:
             sent = body(self.model, request, self.dialect)
-            known = replace_dialect(self.dialect)
+            known = replace(self.dialect)
             started = time.monotonic()
             self.calls += 1
-            status, headers, raw = await self._post(client, sent)
+            with self.streak.call():
+                status, headers, raw = await self._post(client, sent)
             if status < 300:
-                return read_body(raw, request, time.monotonic() - started)
+                reply = read_body(raw, request, time.monotonic() - started)
+                reply = replace(reply, info={**left_out(request, known), **reply.info})
+                if request.thinking_room and not known.thinks:
+                    _refuse_cut_thought(reply)
+                return reply
             text = raw.decode("utf-8", "replace")
             # Another call may have learnt the same while this one was under way.
             if status in (400, 422) and (known != self.dialect or adapt(self.dialect, text, sent)):
                 continue
-            raise status_error(status, redact(text, shapes=True), asked_wait(headers))
+            raise status_error(status, redact(text, shapes=True), asked_wait(headers, text))
 
     async def _post(self, client: Any, sent: dict[str, Any]) -> tuple[int, Any, bytes]:
         """(status, headers, body). Raises CallError when nothing came back."""
-        import httpx2
-        import openai
-
         content = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
         try:
-            async with asyncio.timeout(self.timeout):
-                response = await client.post(
-                    "/chat/completions", cast_to=httpx2.Response, content=content,
-                    options={"headers": {"Content-Type": "application/json"}},
-                )  # fmt: skip
-                return response.status_code, response.headers, response.content
-        except openai.APIStatusError as error:
-            return error.response.status_code, error.response.headers, error.response.content
-        except TooLarge as error:
-            raise CallError(str(error), Trouble.GIVE_UP) from error
-        except TimeoutError as error:
-            raise CallError(f"no reply within {self.timeout:g} s", Trouble.RETRY) from error
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            cause = error.__cause__ or error
-            # The aiohttp transport calls every failed connection a connect timeout.
-            late = isinstance(error, openai.APITimeoutError)
-            if late and not isinstance(cause, httpx2.ConnectTimeout):
-                raise CallError(f"no reply within {self.timeout:g} s", Trouble.RETRY) from error
+            return await send(client, content, self.timeout, self.endpoint.base)
+        except NotReached as error:
             self._failures += 1
-            trouble = Trouble.FATAL if self._failures > UNREACHABLE_AFTER else Trouble.RETRY
-            raise CallError(
-                f"not reached: {redact(str(cause), shapes=True) or type(cause).__name__}", trouble
-            ) from error
-        except Exception as error:  # a server that does not speak HTTP, by any layer's own error
-            told = redact(str(error), shapes=True)[:300] or type(error).__name__
-            raise CallError(f"no HTTP reply: {told}", Trouble.RETRY) from error
+            if self._failures > UNREACHABLE_AFTER:
+                error.trouble = Trouble.FATAL
+            raise
 
 
-def replace_dialect(dialect: Dialect) -> Dialect:
-    """A copy, to see later whether it has changed."""
-    return replace(dialect)
-
-
-def prompt_estimate(request: GenerationRequest) -> int:
-    """About how many tokens a prompt has."""
-    return sum(len(message["content"]) for message in request.messages) // 4 + 8
+def _refuse_cut_thought(reply: Reply) -> None:
+    """A reply that ends inside its thoughts is asked for again, with room for them."""
+    if reply.finish is Finish.LENGTH and is_unfinished(reply.text):
+        used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
+        raise CallError("cut off inside its thoughts; raise max tokens", Trouble.GIVE_UP,
+                        thinks=True, used=used)  # fmt: skip
 
 
 def advice(error: CallError) -> str:
-    """What to do about a refusal that ends the run."""
-    text = error.message
-    if text.startswith(("HTTP 401", "HTTP 403")):
-        return f"check the key in {' or '.join(reversed(KEY_NAMES))}"
-    if text.startswith("HTTP 404"):
-        return "check the model's name and that the URL ends where its API begins (often /v1)"
-    if text.startswith("HTTP 3"):
-        return "give the URL that it leads to, if you trust it: redirects are not followed"
-    if text.startswith(("HTTP 402", "HTTP 429")):
-        return "the account's quota is used up; what was finished is stored"
-    return "is the server running? What was finished is stored; run the same command again"
+    """Return what to do about a refusal that ends the run."""
+    return error.hint or (
+        "is the server running? What was finished is stored; run the same command again"
+    )
 
 
 def _is_own(url: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import random
 import time
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.errors import ConfigError
+from kdharness.judges.trouble import Used
+from kdharness.judges.waits import retry_after as retry_after
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
@@ -66,23 +67,6 @@ def backoff(attempt: int, first: float = FIRST_WAIT) -> float:
     return random.uniform(top / 4, top)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds an endpoint asks to wait: `retry-after-ms`, or `Retry-After` as number or date."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        try:
-            return max(0.0, float(value))
-        except ValueError:
-            when = email.utils.parsedate_to_datetime(value)
-            return max(0.0, when.timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
-
-
 @dataclass(frozen=True)
 class Price:
     """US dollars for a million tokens read, and for a million written."""
@@ -119,6 +103,43 @@ def find_price(settings: Mapping[str, Any], model: str) -> Price | None:
         ) from error
 
 
+class Bill:
+    """What one request costs, from its first call to its last retry, against a budget."""
+
+    def __init__(self, budget: Budget, price: Price | None) -> None:
+        self.budget, self.price = budget, price
+        self.usd = self.reserved = 0.0
+        self.calls = 0
+        self.estimated = False
+
+    async def reserve(self, prompt_tokens: float, tokens: float) -> bool:
+        """Set aside the worst case of the next call; False when it cannot be paid."""
+        self.close()
+        worst = self.price.of(prompt_tokens, tokens) if self.price else 0.0
+        if not await self.budget.reserve(worst):
+            return False
+        self.reserved = worst
+        return True
+
+    def add(self, used: Used) -> None:
+        """Note what a call used, whether it gave an answer or not."""
+        usd = self.price.of(used.prompt, used.written) if self.price else 0.0
+        self.usd += usd
+        self.calls += 1
+        self.estimated |= used.estimated
+        self.budget.settle(0.0, usd)
+
+    def close(self) -> None:
+        """Give back what was set aside."""
+        self.budget.settle(self.reserved, 0.0)
+        self.reserved = 0.0
+
+    def note(self) -> dict[str, Any]:
+        """What the reader of the figures should know: guessed tokens, calls paid for in vain."""
+        info: dict[str, Any] = {"estimated": True} if self.estimated else {}
+        return info | ({"billed_calls": self.calls} if self.calls > 1 else {})
+
+
 class Budget:
     """Money that may be spent: a call is started only if its worst case still fits."""
 
@@ -139,6 +160,11 @@ class Budget:
             await self.waiting.wait()
         self.reserved += usd
         return True
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether what is spent and set aside is more than there is: no retry may begin."""
+        return self.limit is not None and self.spent + self.reserved > self.limit + 1e-12
 
     def settle(self, reserved: float, usd: float) -> None:
         """A call is over: give back what was set aside, note what it cost."""

@@ -13,18 +13,22 @@ import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kdharness.harness.endpoints import why_unreached
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.reading import parse_json
 from kdharness.harness.secrets import redact
-from kdharness.harness.types import GenerationRequest, Probe
+from kdharness.harness.types import GenerationRequest, Probe, Reply
 from kdharness.judges.limits import backoff
 from kdharness.judges.transport import TooLarge
-from kdharness.judges.wire import CallError, Trouble
+from kdharness.judges.trouble import CallError, Trouble
+from kdharness.judges.verdicts import is_unfinished
 
 if TYPE_CHECKING:
     from kdharness.judges.client import OpenAIEngine
 
 TRIES = 6
+NO_LOGPROBS = "it returns no log-probabilities"
+THINKS = "it thinks first, so its first token is no verdict"
 MOST_MODELS = 10_000
 Result = TypeVar("Result")
 
@@ -95,39 +99,30 @@ async def _models(engine: OpenAIEngine, client: Any) -> tuple[list[str], int | N
         except TooLarge:
             return [], None
         except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
+            # A key may be allowed to ask and not to list; 403 is left to the completion.
+            if error.status_code == 401 and "scope" not in str(error).lower():
                 raise JudgeError(
                     f"{engine.name} refuses the key (HTTP {error.status_code})",
                     hint="set OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
                 ) from error
             if error.status_code not in (429, 503) and (error.status_code < 500 or attempt >= 1):
                 return [], None
-        except Exception as error:  # of whichever layer; a server need not even speak HTTP
-            cause = error.__cause__ or error
-            if attempt == TRIES - 1:
+        except (openai.APIConnectionError, httpx2.HTTPError, TimeoutError) as error:
+            why = why_unreached(error, engine.endpoint.base)
+            if why.final or attempt == TRIES - 1 or (attempt >= 1 and why.refused):
                 raise JudgeError(
-                    f"{engine.name} cannot be reached: "
-                    f"{redact(str(cause), shapes=True) or type(error).__name__}",
-                    hint="is the server running, and does the URL end where its API begins "
-                    "(often /v1)?",
+                    f"{engine.name} cannot be reached: {why.message}", hint=why.hint
                 ) from error
-            if attempt >= 1 and _refused(error):
+        except Exception as error:  # of whichever layer; a server need not even speak HTTP
+            if attempt == TRIES - 1:
+                told = redact(str(error.__cause__ or error), shapes=True)
                 raise JudgeError(
-                    f"{engine.name} cannot be reached: connection refused",
-                    hint="is the server running, and is the port right?",
+                    f"{engine.name} cannot be reached: {told or type(error).__name__}",
+                    hint="is it a server that speaks HTTP, and does the URL end where its API "
+                    "begins (often /v1)?",
                 ) from error
         await asyncio.sleep(backoff(attempt, engine.first_wait))
     return [], None
-
-
-def _refused(error: BaseException) -> bool:
-    """Nobody listens there: waiting longer does not help."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ConnectionRefusedError) or "refused" in str(seen).lower():
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
@@ -154,30 +149,41 @@ async def _try(
 ) -> tuple[bool, str]:
     """(whether log-probabilities come, a note) from one tiny completion."""
     question = ({"role": "user", "content": "Reply with the single letter m."},)
-    wanted = [5, 0] if logprobs else [0]
     last: CallError | None = None
-    for top in wanted:
+    for top in [5, 0] if logprobs else [0]:
         request = GenerationRequest(question, 0.0, 16 if not top else 1, top_logprobs=top)
         for attempt in range(TRIES):
             try:
-                await engine.call(client, request)
-                note = "" if top or not logprobs else "it returns no log-probabilities"
-                return bool(top), note
+                reply = await engine.call(client, request)
+                return bool(top), _note(reply, logprobs and not top)
             except CallError as error:
                 last = error
                 if error.trouble is Trouble.FATAL:
                     raise _unknown_model(engine, error, known, models) from error
-                if "cut off before" in error.message:
+                if error.thinks:
                     # It thinks before it answers: it works, and gives no first-token verdict.
-                    return False, "it thinks first, so its first token is no verdict"
-                if error.trouble is Trouble.GIVE_UP:
+                    return False, THINKS if top or not logprobs else f"{THINKS}; {NO_LOGPROBS}"
+                if error.trouble is not Trouble.RETRY:
                     break
                 if top and "no log-probabilities" in error.message and attempt >= 2:
                     break
                 await asyncio.sleep(
                     backoff(attempt, engine.first_wait) if error.wait is None else error.wait
                 )
-    raise JudgeError(f"{engine.name} does not answer: {last.message if last else '?'}")
+    if last is not None and last.trouble is Trouble.REFUSED and not last.lacks_logprobs:
+        raise _unknown_model(engine, last, known, models)
+    raise JudgeError(f"{engine.name} does not answer: {last.message if last else '?'}",
+                     hint=last.hint if last else "")  # fmt: skip
+
+
+def _note(reply: Reply, no_logprobs: bool) -> str:
+    """What a user should know of an endpoint that answered."""
+    first = max(reply.top_logprobs or (("", 0.0),), key=lambda pair: pair[1])[0]
+    notes = [NO_LOGPROBS] if no_logprobs else []
+    if is_unfinished(first.strip()) or is_unfinished(reply.text):
+        notes.append(THINKS)
+    notes += [f"it refuses {name}" for name in reply.info.get("without", ())]
+    return "; ".join(notes)
 
 
 def _unknown_model(

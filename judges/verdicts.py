@@ -181,9 +181,9 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
     marks = []
     for match in _BRACKETS.finditer(text):
         inside = match[1].strip("*_`'\"")
-        letter = _WINNER.fullmatch(inside)
-        if letter or _WINNERS.fullmatch(inside):
-            marks.append(Mark(match.start(), match.end(), values[letter[1]] if letter else None))
+        side = _WINNER.fullmatch(inside)
+        if side or _WINNERS.fullmatch(inside):
+            marks.append(Mark(match.start(), match.end(), values[side[1]] if side else None))
     if len({mark.value for mark in marks}) > 1:
         marks = [mark for mark in marks if not _IF.match(text, mark.end)]
     marks = [mark for mark in marks if not is_quoted(text, mark)]

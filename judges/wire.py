@@ -1,147 +1,115 @@
-"""What goes over the wire to an OpenAI-compatible endpoint, and what its answers mean. Pure."""
+"""What the answers of an OpenAI-compatible endpoint mean. Pure.
+
+Only a finished answer is text: what was cut off by an error, a filter or the endpoint's own
+context, and what is thought alone, is a failure with its reason.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdharness.harness.reading import parse_json
 from kdharness.harness.secrets import redact
-from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.harness.types import Finish, GenerationRequest, Message, Reply
+from kdharness.judges.dialect import GREEDY, Dialect, adapt, body
+from kdharness.judges.refusals import status_error
+from kdharness.judges.trouble import LONGEST_ERROR, CallError, Trouble, Used, short
+from kdharness.judges.waits import asked_wait
 
-GREEDY = 1e-4
+__all__ = [
+    "GREEDY", "LONGEST_ERROR", "CallError", "Dialect", "Trouble", "Used", "adapt", "body",
+    "estimated_tokens", "prompt_estimate", "read_body", "short", "status_error",
+]  # fmt: skip
+
 LONGEST_REPLY = 1_000_000
 """Characters; a judge that says more than that has said no verdict."""
-LONGEST_ERROR = 20_000
 MOST_TOKENS = 1 << 40
 MOST_TOP = 1000
 
+STOPPED = frozenset({
+    "stop", "stop_sequence", "stop_token", "end_turn", "end", "eos", "eos_token", "end_of_text",
+    "end_of_turn", "complete", "completed", "finish", "finished", "finish_reason_stop", "done",
+    "normal", "tool_calls", "tool_use", "function_call", "",
+})  # fmt: skip
+"""Ways to say that the model ended by itself. An endpoint that says nothing means the same."""
+CUT = frozenset({
+    "length", "max_tokens", "max_token", "max_length", "max_output_tokens", "max_new_tokens",
+    "max_completion_tokens", "model_length", "token_limit", "context_length",
+    "context_length_exceeded", "model_context_window_exceeded", "finish_reason_max_tokens",
+})  # fmt: skip
+FILTERED = re.compile(
+    r"filter|safety|refusal|recitation|prohibited|block|guardrail|sensitive|moderat|policy|spii"
+)
+BROKEN = re.compile(r"error|fail|abort|cancel|insufficient|overload|timeout|interrupt|unexpected")
 
-class Trouble(Enum):
-    """What to do about a call that did not work."""
-
-    RETRY = "retry"
-    GIVE_UP = "give up"
-    FATAL = "fatal"
-
-
-class CallError(Exception):
-    """A call that did not work, and what is to be done."""
-
-    def __init__(self, message: str, trouble: Trouble, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.trouble = trouble
-        self.wait = wait
-
-
-@dataclass
-class Dialect:
-    """What one endpoint takes; learnt from its refusals."""
-
-    completion_tokens: bool = False
-    temperature: bool = True
-    seed: bool = True
-    system: bool = True
-
-
-def body(model: str, request: GenerationRequest, dialect: Dialect) -> dict[str, Any]:
-    """The JSON body of one call."""
-    messages: list[dict[str, str]] = [dict(message) for message in request.messages]
-    if not dialect.system:
-        messages = _without_system(messages)
-    limit = "max_completion_tokens" if dialect.completion_tokens else "max_tokens"
-    fields: dict[str, Any] = {
-        "model": model, "messages": messages, limit: request.max_new_tokens,
-    }  # fmt: skip
-    sampled = request.temperature >= GREEDY
-    if dialect.temperature:
-        fields["temperature"] = request.temperature if sampled else 0
-    if sampled and dialect.seed and request.seed:
-        fields["seed"] = request.seed % (1 << 31)
-    if request.top_logprobs:
-        fields["logprobs"] = True
-        fields["top_logprobs"] = request.top_logprobs
-    return fields
-
-
-def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """System text in front of the first user turn, for templates that know no system role."""
-    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
-    rest = [dict(m) for m in messages if m["role"] != "system"]
-    if system and rest:
-        rest[0]["content"] = f"{system}\n\n{rest[0]['content']}"
-    return rest
-
-
-def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
-    """Learn from a refusal (HTTP 400); True when the call is worth sending again.
-
-    Log-probabilities are never dropped here: a silent change of what is read would mix figures.
-    """
-    text = message.lower()
-    # An endpoint names what it refuses in many ways; all name the parameter.
-    if "max_completion_tokens" in text and "max_tokens" in sent and not dialect.completion_tokens:
-        dialect.completion_tokens = True
-        return True
-    if "max_completion_tokens" in text and dialect.completion_tokens:
-        return False
-    if "temperature" in text and "temperature" in sent and dialect.temperature:
-        dialect.temperature = False
-        return True
-    if re.search(r"\bseed\b", text) and "seed" in sent and dialect.seed:
-        dialect.seed = False
-        return True
-    if "system" in text and "role" in text and dialect.system:
-        dialect.system = False
-        return True
-    return False
-
-
-def status_error(status: int, text: str, wait: float | None) -> CallError:
-    """What an HTTP error status means for the call and for the run."""
-    message = f"HTTP {status}: {short(text)}"
-    lowered = text.lower()
-    if 300 <= status < 400:
-        return CallError(f"HTTP {status}: the endpoint has moved", Trouble.FATAL)
-    if status == 429 and ("insufficient_quota" in lowered or "billing" in lowered):
-        return CallError(message, Trouble.FATAL)
-    if status in (401, 403, 402):
-        return CallError(message, Trouble.FATAL)
-    if status == 404:
-        return CallError(message, Trouble.FATAL)
-    if status in (408, 409, 425, 429) or status >= 500:
-        return CallError(message, Trouble.RETRY, wait)
-    return CallError(message, Trouble.GIVE_UP)
-
-
-def short(text: str, limit: int = 300) -> str:
-    """An error's own words, found in JSON or HTML, without line breaks."""
-    found = text = text[:LONGEST_ERROR]
-    try:
-        value = parse_json(text)
-        inner = value.get("error", value) if isinstance(value, dict) else value
-        if isinstance(inner, dict):
-            inner = inner.get("message", inner)
-        found = inner if isinstance(inner, str) else json.dumps(inner)
-    except ValueError:
-        found = re.sub(r"<[^<>]+>", " ", text)
-    found = " ".join(found.split())
-    return found if len(found) <= limit else found[:limit] + "…"
+LEAST_SURE = 1_000
+"""Tokens that a prompt must surely have before its count is held against it."""
+LEAST_COUNT = 256
+"""A smaller count of a long prompt is not that of a cut one: no context is so short."""
+_SIGNS = re.compile(r"[^\w\s]+")
+_DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
 def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
-    """A chat completion as a reply.
+    """Return a chat completion as a reply.
 
     Raises:
-        CallError: not JSON, no choices, no text, or no log-probabilities where they were asked
-            for. None of these is ever a verdict.
+        CallError: not JSON, no choices, no finished text, a prompt that was cut, or no
+            log-probabilities where they were asked for. None of these is ever a verdict.
     """
+    value = _parsed(raw)
+    choices = value.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise _told_error(value) or CallError("the reply has no choices", Trouble.RETRY)
+    choice = choices[0]
+    told = choice.get("message", choice.get("delta"))
+    message: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    text = redact(_text(message) or _legacy(choice))
+    used = _usage(value, request, text or _thought(message))
+    try:
+        return _finished(value, choice, message, text, used, request, seconds)
+    except CallError as error:
+        error.used = used
+        raise
+
+
+def _finished(
+    value: Mapping[str, Any],
+    choice: Mapping[str, Any],
+    message: Mapping[str, Any],
+    text: str,
+    used: Used,
+    request: GenerationRequest,
+    seconds: float,
+) -> Reply:
+    """The reply of a choice that is a finished answer."""
+    if len(text) > LONGEST_REPLY:
+        raise CallError(f"a reply of {len(text):,} characters", Trouble.GIVE_UP)
+    broken = _told_error(value) or _told_error(choice)
+    if broken is not None:
+        raise broken
+    finish = _finish(choice.get("finish_reason"))
+    logprobs = _first_logprobs(choice) if request.top_logprobs else None
+    if not text.strip() and not logprobs:
+        raise _nothing(finish, message, value)
+    if request.top_logprobs and not logprobs:
+        raise CallError("the reply has no log-probabilities", Trouble.RETRY)
+    _refuse_cut_prompt(value, request.messages)
+    return Reply(
+        text=text, finish=finish, prompt_tokens=used.prompt, tokens=used.written,
+        seconds=seconds, top_logprobs=logprobs, info={"estimated": True} if used.estimated else {},
+    )  # fmt: skip
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    """A body as an object; a stream of events, although none was asked for, as its sum."""
+    start = raw[:64].lstrip()
+    if start.startswith((b"data:", b"event:", b": ")):
+        return _from_events(raw.decode("utf-8", "replace"))
     try:
         value = parse_json(raw)
     except ValueError as error:
@@ -149,49 +117,137 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
         raise CallError(f"the reply is not JSON: {words}", Trouble.RETRY) from error
     if not isinstance(value, dict):
         raise CallError("the reply is no JSON object", Trouble.RETRY)
-    choices = value.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        said = f": {short(json.dumps(value['error']))}" if value.get("error") else ""
-        raise CallError(f"the reply has no choices{said}", Trouble.RETRY)
-    choice = choices[0]
-    message = choice.get("message")
-    text = redact(_text(message if isinstance(message, dict) else {}))
-    if len(text) > LONGEST_REPLY:
-        raise CallError(f"a reply of {len(text):,} characters", Trouble.GIVE_UP)
-    reason = choice.get("finish_reason")
-    if reason == "content_filter":
-        raise CallError("stopped by the endpoint's content filter", Trouble.GIVE_UP)
-    logprobs = _first_logprobs(choice) if request.top_logprobs else None
-    if request.top_logprobs and not logprobs:
-        raise CallError("the reply has no log-probabilities", Trouble.RETRY)
-    if not text.strip() and not logprobs:
-        if reason == "length":
-            raise CallError("cut off before the reply began (still thinking?)", Trouble.GIVE_UP)
-        raise CallError("the reply is empty", Trouble.RETRY)
-    usage = value.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    return Reply(
-        text=text, finish=Finish.LENGTH if reason == "length" else Finish.STOP,
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        tokens=_count(usage.get("completion_tokens")), seconds=seconds, top_logprobs=logprobs,
-    )  # fmt: skip
+    return value
 
 
-def _count(value: Any) -> int:
-    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
-    return value if sound else 0
+def _from_events(text: str) -> dict[str, Any]:
+    """One completion from the events of a stream; one that breaks off is no answer."""
+    parts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
+    whole: dict[str, Any] = {}
+    finish: Any = None
+    first: Any = None
+    for line in text.replace("\r", "").split("\n"):
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == "[DONE]":
+            continue
+        try:
+            event = parse_json(data)
+        except ValueError as error:
+            raise CallError("a stream of events that breaks off", Trouble.RETRY) from error
+        if not isinstance(event, dict):
+            continue
+        whole |= {key: event[key] for key in ("usage", "error") if event.get(key)}
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else {}
+        if not isinstance(choice, dict):
+            continue
+        delta = choice.get("delta", choice.get("message"))
+        delta = delta if isinstance(delta, dict) else {}
+        parts["content"].append(_text(delta) or _legacy(choice))
+        parts["reasoning_content"].append(_thought(delta))
+        finish = choice.get("finish_reason") or finish
+        first = first or choice.get("logprobs")
+    if finish is None and "error" not in whole:
+        raise CallError("a stream of events without its end", Trouble.RETRY)
+    message = {name: "".join(found) for name, found in parts.items()}
+    return {**whole, "choices": [
+        {"message": message, "finish_reason": finish, "logprobs": first}
+    ]}  # fmt: skip
+
+
+def _told_error(value: Mapping[str, Any]) -> CallError | None:
+    """The error that stands in a body which came with HTTP 200."""
+    error = value.get("error")
+    if not error:
+        return None
+    said = short(json.dumps({"error": error}))
+    code = error.get("code") if isinstance(error, dict) else None
+    status = int(code) if isinstance(code, (int, str)) and str(code).isdigit() else 0
+    if 400 <= status < 600:
+        told = json.dumps({"error": error})
+        found = status_error(status, told, asked_wait({}, told))
+        found.message = f"HTTP 200 with an error: {found.message}"
+        return found
+    return CallError(f"HTTP 200 with an error: {said}", Trouble.RETRY)
+
+
+def _finish(reason: Any) -> Finish:
+    """Why the text ended; only a model's own end and its token limit leave a text to read."""
+    named = reason.strip().lower() if isinstance(reason, str) else ""
+    if named in STOPPED:
+        return Finish.STOP
+    if named in CUT:
+        return Finish.LENGTH
+    shown = f"finish_reason {named[:60]!r}"
+    if FILTERED.search(named):
+        raise CallError(f"stopped by the endpoint's content filter ({shown})", Trouble.GIVE_UP)
+    if BROKEN.search(named):
+        raise CallError(f"the endpoint broke the reply off ({shown})", Trouble.RETRY)
+    raise CallError(f"the reply did not end as a finished one does ({shown})", Trouble.REFUSED)
+
+
+def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any]) -> CallError:
+    """Why a reply holds no answer."""
+    thought = bool(_thought(message).strip()) or _thought_tokens(value) > 0
+    shown = f"finish_reason {finish.value}"
+    if thought:
+        hint = "; raise max tokens" if finish is Finish.LENGTH else ""
+        return CallError(
+            f"only reasoning came, no answer ({shown}){hint}", Trouble.GIVE_UP,
+            thinks=finish is Finish.LENGTH,
+        )  # fmt: skip
+    if finish is Finish.LENGTH:
+        return CallError(
+            "cut off before the reply began (still thinking?); raise max tokens",
+            Trouble.GIVE_UP, thinks=True,
+        )  # fmt: skip
+    return CallError("the reply is empty", Trouble.RETRY)
+
+
+# ---------------------------------------------------------------- texts
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """The content, whether text or a list of parts; a refusal is text too."""
+    """The content, whether text or a list of parts; a refusal is text too, a thought is not."""
     content = message.get("content")
-    if isinstance(content, list):
-        parts = [part.get("text", "") for part in content if isinstance(part, dict)]
-        return "".join(part for part in parts if isinstance(part, str))
-    if isinstance(content, str):
-        return content
+    if isinstance(content, (list, str)) and content:
+        return content if isinstance(content, str) else _parts(content, thoughts=False)
     refusal = message.get("refusal")
     return refusal if isinstance(refusal, str) else ""
+
+
+def _parts(content: Sequence[Any], *, thoughts: bool) -> str:
+    """The text of those parts that are thoughts, or that are not."""
+    found = []
+    for part in content:
+        if isinstance(part, str):
+            part = {"text": part}
+        if not isinstance(part, dict):
+            continue
+        kind = str(part.get("type") or "text").lower()
+        if any(word in kind for word in ("think", "reason", "thought")) is not thoughts:
+            continue
+        text = part.get("text", part.get("content", part.get("thinking", part.get("refusal"))))
+        if isinstance(text, list):
+            text = "".join(str(one.get("text", "")) for one in text if isinstance(one, dict))
+        found.append(text if isinstance(text, str) else "")
+    return "".join(found)
+
+
+def _legacy(choice: Mapping[str, Any]) -> str:
+    """The text of a plain completion, as some endpoints answer a chat."""
+    text = choice.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _thought(message: Mapping[str, Any]) -> str:
+    """What stands in the fields for thoughts."""
+    for name in ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought"):
+        text = message.get(name)
+        if isinstance(text, str) and text:
+            return text
+    content = message.get("content")
+    return _parts(content, thoughts=True) if isinstance(content, list) else ""
 
 
 def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] | None:
@@ -202,3 +258,77 @@ def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] 
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None
     return tuple((token, value) for token, value in pairs if math.isfinite(value)) or None
+
+
+# ---------------------------------------------------------------- what was read and written
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text has: a quarter of its bytes."""
+    return len(text.encode("utf-8", "replace")) // 4
+
+
+def prompt_estimate(request: GenerationRequest) -> int:
+    """About how many tokens a prompt has."""
+    return sum(estimated_tokens(message["content"]) for message in request.messages) + 8
+
+
+def least_tokens(messages: Sequence[Message]) -> int:
+    """Return a number of tokens that no tokenizer stays below for these texts.
+
+    A word is at least a token, and a long one a token for nine characters; blanks, signs and
+    their runs may be any number of them to a token, and so count for nothing. Scripts without
+    blanks have at most four signs to a token. A quarter is left off: some tokenizers join words.
+    """
+    least = 0.0
+    for message in messages:
+        text = message["content"]
+        least += len(_DENSE.findall(text)) / 4
+        words = _SIGNS.sub("", _DENSE.sub(" ", text)).split()
+        least += sum(max(1.0, len(word) / 9) for word in words)
+    return int(least * 0.75)
+
+
+def _refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) -> None:
+    """Some servers cut a prompt to their context and answer what is left, saying nothing."""
+    usage = _mapping(value.get("usage"))
+    seen = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
+    seen += _count(usage.get("cache_read_input_tokens"))
+    seen += _count(usage.get("cache_creation_input_tokens"))
+    if sum(len(m["content"]) for m in messages) < LEAST_SURE or seen < LEAST_COUNT:
+        return
+    least = least_tokens(messages)
+    if least >= LEAST_SURE and seen < least:
+        about = sum(estimated_tokens(message["content"]) for message in messages)
+        raise CallError(
+            f"the server read only {seen:,} tokens of about {about:,}: raise its context "
+            "(Ollama: num_ctx)", Trouble.REFUSED,
+            hint="the prompts are longer than the context that the server was started with",
+        )  # fmt: skip
+
+
+def _usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Used:
+    """What a call read and wrote; guessed from characters where the endpoint does not tell."""
+    usage = _mapping(value.get("usage"))
+    read = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
+    wrote = _count(usage.get("completion_tokens")) or _count(usage.get("output_tokens"))
+    total = _count(usage.get("total_tokens"))
+    wrote = wrote or (total - read if read and total > read else 0)
+    if read and (wrote or not text):
+        return Used(read, wrote)
+    guessed = max(1, estimated_tokens(text)) if text else 0
+    return Used(read or prompt_estimate(request), wrote or guessed, estimated=True)
+
+
+def _thought_tokens(value: Mapping[str, Any]) -> int:
+    details = _mapping(_mapping(value.get("usage")).get("completion_tokens_details"))
+    return _count(details.get("reasoning_tokens"))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    return value if sound else 0

@@ -15,7 +15,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-Answerer = Callable[[dict[str, Any]], dict[str, Any]]
+Answerer = Callable[[dict[str, Any]], Any]
+
+
+@dataclass
+class Raw:
+    """An answer that is no plain completion: any status, headers and body."""
+
+    status: int = 200
+    body: Any = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def encoded(self) -> bytes:
+        """The body's bytes."""
+        return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+
+
 FAULTS = (
     "429",
     "500",
@@ -191,7 +206,11 @@ class Loopback:
             self.injected[fault] += 1
             await self._break(fault, body, writer)
             return
-        self._send(writer, 200, json.dumps(self.answer(body)).encode())
+        reply = self.answer(body)
+        if isinstance(reply, Raw):
+            self._send(writer, reply.status, reply.encoded(), reply.headers)
+            return
+        self._send(writer, 200, json.dumps(reply).encode())
         await writer.drain()
         self.finished[json.dumps(body["messages"], sort_keys=True)] += 1
 
