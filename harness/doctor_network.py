@@ -12,11 +12,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlparse
 
 from kdharness.harness import assets
 from kdharness.harness.config_eval import Spec, default_judges, is_here, parse_spec
 from kdharness.harness.doctor_home import writable
+from kdharness.harness.endpoints import (
+    Endpoint,
+    endpoint_of,
+    goes_direct,
+    proxy_of,
+    why_unreached,
+)
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.findings import Finding, broken, fine, note
 from kdharness.harness.paths import Paths
@@ -86,31 +92,32 @@ def judge(text: str, *, online: bool) -> list[Finding]:
         return [broken("judge", error.message, error.hint)]
     if spec.kind == "local":
         return [_local(check, spec)]
-    url = spec.url or os.environ.get("OPENAI_BASE_URL", "").rstrip("/")
-    key = find_key() or ""
-    if not url and not key:
+    endpoint = endpoint_of(spec.url)
+    try:
+        key = find_key() or ""
+    except ConfigError as error:
+        return [broken(check, error.message, error.hint)]
+    if not spec.url and not os.environ.get("OPENAI_BASE_URL", "").strip() and not key:
         return [broken(check, "no key", SET_KEY)]
-    if key != key.strip() or not key.isascii():
-        return [broken(check, "the key has blanks or odd characters around it",
-                       "export it again, without quotes or a line break")]
     found: list[Finding] = []
-    place = urlparse(url or "https://api.openai.com/v1")
-    if place.scheme == "http" and not is_here(place.geturl()):
-        found.append(note(check, f"key and texts go to {place.hostname} over plain http",
+    if endpoint.base.startswith("http://") and not is_here(endpoint.base):
+        found.append(note(check, f"key and texts go to {endpoint.host} over plain http",
                           "use https, or an ssh tunnel to localhost"))
     if not online:
         return [*found, fine(check, "not asked (--offline)")]
-    return [*found, reach(check, spec, place.geturl(), key)]
+    return [*found, reach(check, spec, endpoint, key)]
 
 
-def reach(check: str, spec: Spec, url: str, key: str) -> Finding:
+def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
     """Ask for the list of models, which costs nothing."""
-    request = urllib.request.Request(f"{url.rstrip('/')}/models", headers={
-        "Accept": "application/json", "User-Agent": "kdharness",
+    request = urllib.request.Request(endpoint.path("/models"), headers={
+        "Accept": "application/json", "User-Agent": "kdharness", **endpoint.headers(key),
         **({"Authorization": f"Bearer {key}"} if key else {}),
     })  # fmt: skip
+    direct = [urllib.request.ProxyHandler({})] if goes_direct(endpoint.base) else []
     try:
-        with urllib.request.build_opener(_Stay).open(request, timeout=SECONDS) as answer:
+        opener = urllib.request.build_opener(_Stay, *direct)
+        with opener.open(request, timeout=SECONDS) as answer:
             names = [redact(name) for name in _names(answer.read(4 * 2**20))]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
@@ -123,10 +130,13 @@ def reach(check: str, spec: Spec, url: str, key: str) -> Finding:
             return note(check, f"busy or failing (HTTP {error.code})", "try again in a while")
         return note(check, f"there, but lists no models (HTTP {error.code})", "does the URL end "
                     f"where its API begins (often /v1)? kdharness judge check {spec}")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return broken(check, f"cannot be reached: {reason}",
-                      "is the server running, are host and port right, is a proxy in the way?")
+    except OSError as error:
+        reason = getattr(error, "reason", None)
+        cause = reason if isinstance(reason, BaseException) else error
+        why = why_unreached(cause, endpoint.base)
+        return broken(check, f"cannot be reached: {why.message}", why.hint)
+    except ValueError as error:
+        return broken(check, f"cannot be reached: {error}", "is the URL right?")
     if names and spec.model not in names:
         some = ", ".join(names[:4])
         return note(check, f"there, but does not list this model; it lists {some}",
@@ -197,17 +207,16 @@ def hub_token() -> Finding:
 
 
 def proxy(paths: Paths) -> Finding:
-    """A proxy that also catches what goes to this machine's own judge."""
+    """Proxies, and whether one of them is asked for a judge; never for one on this machine."""
     proxies = {kind: url for kind, url in urllib.request.getproxies().items() if kind != "no"}
     if not proxies:
         return fine("proxy", "none")
+    taken = f"for {', '.join(sorted(proxies))}"
     for text in _judges(paths):
         try:
             url = parse_spec(text).url
         except ConfigError:
             continue
-        host = urlparse(url).hostname or ""
-        if is_here(url) and not urllib.request.proxy_bypass(host):
-            return note("proxy", f"{text} is on this machine, but its calls go to the proxy",
-                        f"export NO_PROXY={host},localhost,127.0.0.1")
-    return fine("proxy", f"for {', '.join(sorted(proxies))}")
+        if url and proxy_of(url):
+            return fine("proxy", f"{taken}; the calls of {text} take it")
+    return fine("proxy", taken)

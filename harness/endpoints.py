@@ -21,6 +21,8 @@ from kdharness.harness.config_eval import is_here
 from kdharness.harness.secrets import redact
 
 DEFAULT_URL = "https://api.openai.com/v1"
+DIRECT: dict[str, Any] = {"all://": None, "http://": None, "https://": None}
+"""What makes the openai package's HTTP client take no proxy (its `mounts`)."""
 _CALLS = ("/chat/completions", "/completions", "/responses", "/models")
 
 
@@ -81,12 +83,17 @@ def proxy_of(url: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Unreached:
-    """Why a call did not arrive, what to do, and whether trying again is of no use."""
+    """Why a call did not arrive, and what to do.
+
+    Attributes:
+        final: trying again is of no use.
+        settled: neither is trying again for long.
+    """
 
     message: str
     hint: str
     final: bool = False
-    refused: bool = False
+    settled: bool = False
 
 
 def why_unreached(error: BaseException, url: str) -> Unreached:
@@ -101,7 +108,7 @@ def why_unreached(error: BaseException, url: str) -> Unreached:
         return Unreached(
             f"not reached through the proxy {where} ({name}): {_reason(chain, told, where)}",
             f"is that proxy up? Or go around it: export NO_PROXY={host}",
-            refused="refused" in told,
+            settled="refused" in told,
         )  # fmt: skip
     if found is not None:
         return found
@@ -109,12 +116,13 @@ def why_unreached(error: BaseException, url: str) -> Unreached:
         return Unreached(
             f"there is no host named {host!r} (its name does not resolve)",
             "is the host's name right, and is this machine on the network?",
+            settled="temporary" not in told,
         )
     return Unreached(
         _reason(chain, told, host),
         "is the server running, is the port right, and does the URL end where its API begins "
         "(often /v1)?",
-        refused="refused" in told,
+        settled="refused" in told,
     )  # fmt: skip
 
 
@@ -124,9 +132,12 @@ _UNNAMED = re.compile(
 )
 
 
+_TLS_WORDS = re.compile(r"\[ssl\b|certificate|\btls\b|handshake|wrong version number")
+
+
 def _tls(chain: list[BaseException], told: str) -> Unreached | None:
     """A failure of the encryption, which no retry mends."""
-    if not any(isinstance(one, ssl.SSLError) for one in chain) and "ssl" not in told:
+    if not any(isinstance(one, ssl.SSLError) for one in chain) and not _TLS_WORDS.search(told):
         return None
     if "wrong version number" in told or "record layer" in told or "http request" in told:
         return Unreached(
@@ -153,6 +164,8 @@ def _reason(chain: list[BaseException], told: str, where: str) -> str:
         return "connection refused"
     if "unreachable" in told or "no route" in told:
         return f"the network to {where} is unreachable"
+    if "readtimeout" in told:
+        return "no reply in time"
     if "timeout" in told or "timed out" in told:
         return "no connection in time"
     last = next((str(one) for one in reversed(chain) if str(one).strip()), "")

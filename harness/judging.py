@@ -314,7 +314,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         kind="judged", judge=judge.name, scored=done - failed, failed=failed, usd=spent,
     )  # fmt: skip
     for reason, count in reasons.most_common(3):
-        job.reporter.say(f"{judge.name}: {count} failed: {reason[:300]}", kind="failed")
+        job.reporter.say(f"{judge.name}: {count} failed: {reason[:300]}", kind="warning")
 
 
 def request_of(ask: Ask) -> GenerationRequest:

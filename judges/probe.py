@@ -109,7 +109,7 @@ async def _models(engine: OpenAIEngine, client: Any) -> tuple[list[str], int | N
                 return [], None
         except (openai.APIConnectionError, httpx2.HTTPError, TimeoutError) as error:
             why = why_unreached(error, engine.endpoint.base)
-            if why.final or attempt == TRIES - 1 or (attempt >= 1 and why.refused):
+            if why.final or attempt == TRIES - 1 or (attempt >= 1 and why.settled):
                 raise JudgeError(
                     f"{engine.name} cannot be reached: {why.message}", hint=why.hint
                 ) from error

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
 
-from kdharness.harness.endpoints import goes_direct, why_unreached
+from kdharness.harness.endpoints import DIRECT, goes_direct, why_unreached
 from kdharness.harness.secrets import redact
 from kdharness.judges.trouble import CallError, Trouble
 
@@ -42,7 +42,7 @@ def http_client(timeout: float, url: str = "", *, largest: int = LARGEST_BODY) -
         "headers": {"Accept-Encoding": "identity"},
     }  # fmt: skip
     if goes_direct(url):
-        options["mounts"] = {"all://": None, "http://": None, "https://": None}
+        options["mounts"] = DIRECT
     try:
         return openai.DefaultAioHttpClient(**options)
     except RuntimeError:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdharness.harness.endpoints import DIRECT, endpoint_of, goes_direct, why_unreached
 from kdharness.harness.errors import ModelError
 from kdharness.harness.secrets import find_key, redact
 from kdharness.trainers.losses import TopK
@@ -31,9 +32,15 @@ class ServedTeacher:
         import openai
 
         self.model, self.url, self.k, self.vocab = model, url, k, vocab
+        self.endpoint = endpoint_of(url)
+        key = find_key()
         self.client = openai.OpenAI(
-            base_url=url, api_key=find_key() or "none", timeout=timeout, max_retries=5
-        )
+            api_key=key or "none", base_url=self.endpoint.base, timeout=timeout, max_retries=5,
+            default_query=dict(self.endpoint.query), default_headers=self.endpoint.headers(key),
+            http_client=openai.DefaultHttpxClient(
+                timeout=timeout, mounts=DIRECT if goes_direct(self.endpoint.base) else None
+            ),
+        )  # fmt: skip
 
     def distributions(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor
@@ -64,6 +71,10 @@ class ServedTeacher:
                 model=self.model, prompt=list(tokens), max_tokens=1, temperature=0.0,
                 extra_body={"prompt_logprobs": self.k},
             )  # fmt: skip
+        except openai.APIConnectionError as error:
+            why = why_unreached(error, self.endpoint.base)
+            raise ModelError(f"the served teacher did not answer: {why.message}",
+                             where=self.url, hint=why.hint) from error  # fmt: skip
         except openai.OpenAIError as error:
             words = " ".join(redact(str(error), shapes=True).split())[:400]
             raise ModelError(
