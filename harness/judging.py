@@ -291,6 +291,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     done = failed = 0
     spent = 0.0
     said: set[str] = set()
+    sampled: set[tuple[str, str]] = set()
     reasons: Counter[str] = Counter()
     for index, reply in answering.watched(judge.engine, requests, job.reporter):
         ask = asks[index]
@@ -302,8 +303,13 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         if verdict.status is not JudgmentStatus.OK:
             reasons[judgment.error or "no verdict in the reply"] += 1
         answering.say_once(job.reporter, judge.name, reply, said)
+        if "temperature" in reply.info.get("without", ()):
+            sampled.add((ask.bench.label, ask.bench.revision))
         spent += reply.usd
         job.reporter.advance(done, failed=float(failed), usd=spent)
+    for bench, revision in sampled:
+        # Under the judge's name: another judge's verdicts of the same answers bear no such mark.
+        job.store.set_bench_note(bench, revision, {"flags": ["sampled-verdicts"]}, judge.name)
     job.tally.judgments += done
     job.tally.failed_judgments += failed
     job.tally.usd += spent

@@ -56,6 +56,7 @@ LEGEND = {
     "truncated": "answers cut off at the token limit",
     "other-language": "answers in another script than the question",
     "judge": "what the judge's report card says: untested, toy, near-chance, or its weakness",
+    "sampled-verdicts": "the judge refuses a temperature: its verdicts are sampled at its default",
     "contaminated": "training data of this checkpoint holds benchmark prompts or held-out rows",
     "hides": "an older result, from another file of this name, is not shown",
     "n-too-small": "two questions or fewer: nothing can be said of the spread",
@@ -160,6 +161,7 @@ def group_flags(
     flags = list(notes.get(("", group.bench, group.revision), {}).get("flags", ()))
     flags += notes.get((group.checkpoint, group.bench, group.revision), {}).get("flags", ())
     if group.judge != "exact":
+        flags += notes.get((group.judge, group.bench, group.revision), {}).get("flags", ())
         flags += judge_flags(group.judge, cards)
     if as_published:
         flags.append("as-published")

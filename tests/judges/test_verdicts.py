@@ -49,10 +49,151 @@ def test_the_published_reading_keeps_its_traps() -> None:
 
 
 @pytest.mark.parametrize(("reply", "value"), [
+    ("The scale goes from [[1]] to [[10]]. It is right, and so it earns [[8]].", 8.0),
+    ("from [[1]] to [[10]] … earns [[8]]", 8.0),
+    ("You want it like this: [[5]]. Here it is: the code runs. [[9]]", 9.0),
+    ("like this: [[5]] … [[9]]", 9.0),
+    ("[[3]] … final [[9]]", 9.0),
+    ("At first [[3]]. But the sum is right after all, as a check shows.\nRating: [[9]]", 9.0),
+    ("[[3]] no, [[9]]", 9.0),
+    ("[[3]] -> [[9]]", 9.0),
+    ("Correctness: [[8]]\nStyle: [[5]]\nOverall: [[7]]", 7.0),
+    ("Initial rating: [[3]]\nRevised rating: [[9]]", 9.0),
+    ("Relevance: 8/10\nDepth: 6/10\nRating: 7/10", 7.0),
+    ("[[Rating]] [[8]]", 8.0),
+    ("**Rating: [[8]]**", 8.0),
+    ("[[ **8** ]]", 8.0),
+    ("[[8]] out of [[10]]", 8.0),
+    ("[[8]]/10", 8.0),
+    ("\\[[8]]", 8.0),
+    ("\\[\\[8\\]\\]", 8.0),
+    ("【【8】】", 8.0),
+    ("Rating: [[7]]. I repeat: [[7]]", 7.0),
+])  # fmt: skip
+def test_the_last_of_several_ratings_counts(reply: str, value: float) -> None:
+    assert read_rating(reply).value == value
+
+
+@pytest.mark.parametrize("reply", [
+    "First turn: [[9]]. Second turn: [[4]].",
+    "Turn 1 gets [[9]] and turn 2 gets [[4]].",
+    "The first answer is [[6]], the second [[9]].",
+    "Assistant A: [[7]], Assistant B: [[5]]",
+    "Rating for turn 1: [[9]]\nRating for turn 2: [[4]]",
+    "Rating for turn 1: [9]. Rating for turn 2: [4].",
+    "Accuracy: [[8]]\nClarity: [[6]]",
+    "| Accuracy | [[8]] |\n| Clarity | [[6]] |",
+    "Correctness [[8]], style [[5]]",
+    "Clarity deserves [[8]], style deserves [[5]]",
+    "第一轮：[[9]]，第二轮：[[4]]",
+    "[[8]] [[6]]", "[[8]]\n\n[[6]]", "between [[6]] and [[7]]", "[[6]] or [[7]]",
+    "Rating: [[5]], or rather [[7-8]]",
+    "[[7-8]]", "[[7,5]]", "[[eight]]", "[[4]]/5", "[[4]] out of 5", "[[4/5]]",
+    'Reply like this: "Rating: [[5]]"', "The scale goes from [[1]] to [[10]].",
+])  # fmt: skip
+def test_ratings_of_several_things_are_none(reply: str) -> None:
+    verdict = read_rating(reply)
+    assert verdict.status is JudgmentStatus.UNREADABLE and verdict.value is None
+
+
+def test_the_published_reading_takes_the_first() -> None:
+    assert read_rating("from [[1]] to [[10]], it earns [[8]]", published=True).value == 1
+    assert read_rating("First turn: [[9]]. Second turn: [[4]].", published=True).value == 9
+    assert read_rating("<think>[[2]]", published=True).value == 2
+
+
+@given(st.floats(1, 10).map(lambda x: round(x, 1)), st.integers(1, 10), st.sampled_from([
+    "At first I thought [[{}]], yet the sum is right and the tone is kind.\n\nRating: [[{}]]",
+    "Others may say [[{}]] here. Having read it all again with care, my rating is [[{}]].",
+]))  # fmt: skip
+def test_a_last_word_is_read_whatever_came_before(value: float, other: int, form: str) -> None:
+    assert read_rating(form.format(other, value)).value == value
+
+
+MARKS = [
+    ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
+    ("<THOUGHT>", "</THOUGHT>"), ("<reasoning>", "</reasoning>"), ("<reflection>", "</reflection>"),
+    ("<seed:think>", "</seed:think>"), ("<scratchpad>", "</scratchpad>"),
+    ("<inner_monologue>", "</inner_monologue>"), ("[THINK]", "[/THINK]"), ("[think]", "[/think]"),
+    ("<|channel|>analysis<|message|>",
+     "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel|>commentary<|message|>", "<|channel|>final <|constrain|>json<|message|>"),
+    ("<|channel>thought\n", "<channel|>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<unused94>thought\n", "<unused95>"), ("<|thinking_start|>", "<|thinking_end|>"),
+    ("Here is my thought process:", "Here is my response:"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"), ("analysisWe", "assistantfinal"),
+    ("<|im_start|>think\n", "<|im_start|>answer\n"),
+]  # fmt: skip
+NOT_ALONE = ("<reflection", "<scratch", "<inner", "Here is", "Here are", "analysis", "<|im_start")
+ALONE = [marks for marks in MARKS if not marks[0].startswith(NOT_ALONE)]
+
+
+@pytest.mark.parametrize(("begin", "end"), MARKS)
+def test_thoughts_under_any_familys_marks(begin: str, end: str) -> None:
+    whole = f"{begin}It may be [[2]], or\n\n[[3]].{end}\nGood.\nRating: [[9]]"
+    assert verdicts.cut_thinking(whole) == "Good.\nRating: [[9]]"
+    assert not verdicts.is_unfinished(whole) and read_rating(whole).value == 9
+    cut = f"{begin}It may be [[2]], or"
+    assert verdicts.cut_thinking(cut) == "" and verdicts.is_unfinished(cut)
+    assert read_rating(cut).value is None
+    assert read_winner(f"{begin}[[A]]{end}[[B]]").value == 0.0
+    assert read_winner(f"{begin}[[A]]").value is None
+    assert verdicts.read_token(f"{begin}m{end}M").value == 2.0
+    assert verdicts.read_ranking(f"{begin}[{{'model': 'model_1', 'rank': 1}}]").value is None
+
+
+@pytest.mark.parametrize("end", sorted({end for _, end in ALONE}))
+def test_a_thought_that_the_prompt_began(end: str) -> None:
+    assert read_rating(f"It may be [[2]].{end}Rating: [[9]]").value == 9
+
+
+@pytest.mark.parametrize(("text", "left"), [
+    ("<think>a <think>b</think>[[2]]</think>[[9]]", "[[9]]"),
+    ("<thinking>a<reflection>[[1]]</reflection>b</thinking><output>[[9]]</output>", "[[9]]"),
+    ("<think>a</think><answer>Paris</answer>", "Paris"),
+    ("<|begin_of_thought|>a<|end_of_thought|>\n\n<|begin_of_solution|>Paris<|end_of_solution|>",
+     "Paris"),
+    ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>", "Paris"),
+    ("<think>\n\n</think>\n\nParis", "Paris"),
+    ("Rating: [[7]] <think>was that fair?</think>", "Rating: [[7]]"),
+    ("The tag `<think>` leaks into it. [[4]]", "The tag `<think>` leaks into it. [[4]]"),
+    ("<answer>Paris</answer>", "<answer>Paris</answer>"),
+    ("I see <reason>late</reason> there", "I see <reason>late</reason> there"),
+    ("analysis of the poem", "analysis of the poem"),
+    ("Paris", "Paris"), ("", ""),
+])  # fmt: skip
+def test_what_stands_outside_thoughts(text: str, left: str) -> None:
+    assert verdicts.cut_thinking(text) == left
+
+
+@given(st.text(alphabet="ab \n", max_size=20), st.text(alphabet="xyz", min_size=1, max_size=20),
+       st.sampled_from(MARKS))  # fmt: skip
+def test_cutting_leaves_the_answer(thought: str, answer: str, marks: tuple[str, str]) -> None:
+    text = f"{marks[0]}{thought}{marks[1]}{answer}"
+    assert verdicts.cut_thinking(text) == answer
+    assert verdicts.cut_thinking(answer) == answer
+
+
+@pytest.mark.parametrize(("reply", "value"), [
     ("[[A]]", 1.0), ("so: [[B]]", 0.0), ("[[C]]", 0.5), ("nothing", None),
     ("If A were shorter, [[A]]; but as it is: [[B]]", 0.0), ("<think>[[A]]</think>[[C]]", 0.5),
 ])  # fmt: skip
 def test_winners(reply: str, value: float | None) -> None:
+    assert read_winner(reply).value == value
+
+
+@pytest.mark.parametrize(("reply", "value"), [
+    ("[[A]] … no, [[B]]", 0.0),
+    ("First turn: [[A]]. Second turn: [[B]].", None),
+    ("[[A]] or [[B]]", None), ("[[A/B]]", None), ("[[A]][[B]]", None), ("[[A]]\n\n[[B]]", None),
+    ('"[[A]]" if assistant A is better, "[[B]]" if B is better, and "[[C]]" for a tie.', None),
+    ('"[[A]]" if assistant A is better, "[[B]]" if B is better, "[[C]]" for a tie: [[A]]', 1.0),
+    ("Correctness: [[A]]\nStyle: [[B]]\nOverall: [[A]]", 1.0),
+    ("I choose [[A]] for its clarity", 1.0), ("[[A]] if you ask me", 1.0),
+    ("I leaned to [[A]], then saw the mistake, and my verdict is [[B]].", 0.0),
+])  # fmt: skip
+def test_the_last_of_several_winners_counts(reply: str, value: float | None) -> None:
     assert read_winner(reply).value == value
 
 
@@ -64,6 +205,9 @@ def test_the_published_winner_is_looked_for_in_order() -> None:
     ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", 1.0),
     ("```python\n[{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]\n```", 2.0),
     ("[{'model': 'model_1', 'rank': 3}]", None), ("__import__('os')", None), ("", None),
+    ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_1', 'rank': 2}]", None),
+    ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 1}]", None),
+    ("[{'model': 'model_1', 'rank': True}]", None),
     ("[{'model': 'm'}]", None), ("{" * 5000, None), ("[1, 2]", None),
 ])  # fmt: skip
 def test_rankings(reply: str, value: float | None) -> None:
@@ -80,6 +224,20 @@ def test_first_tokens() -> None:
     assert verdicts.read_first_token([("m", -1000.0), ("M", -1001.0)]).value == pytest.approx(
         2 - 1 / (1 + math.exp(-1))
     )
+
+
+def test_little_weight_beside_another_token_is_no_verdict() -> None:
+    thinking = [("<think>", math.log(0.99)), ("m", -9.0), ("M", -9.7)]
+    verdict = verdicts.read_first_token(thinking)
+    assert verdict.status is JudgmentStatus.UNREADABLE
+    assert "'<think>'" in verdict.info["why"] and "0.018 %" in verdict.info["why"]
+    upstream = verdicts.read_first_token(thinking, published=True)
+    assert upstream.value == pytest.approx(1.332, abs=1e-3)
+    for share, read in ((0.049, False), (0.051, True), (0.5, True)):
+        top = [("The", math.log(1 - share)), ("m", math.log(share))]
+        assert (verdicts.read_first_token(top).value is not None) is read
+    # Where one of them is the likeliest, the numbers' own scale does not matter.
+    assert verdicts.read_first_token([("m", -50.0), ("M", -60.0), ("x", -70.0)]).value is not None
 
 
 def test_discrete_tokens() -> None:
