@@ -66,7 +66,10 @@ _TOO_LONG = re.compile(
     r"|input length .{0,40}exceeds|reduce the length",
     re.IGNORECASE,
 )
-_SPENT = re.compile(r"max_(?:completion_|output_)?tokens or model output limit was reached")
+_SPENT = re.compile(
+    r"max_(?:completion_|output_)?tokens or model output limit was reached"
+    r"|unable to complete request: max_\w{0,12}tokens"
+)
 
 
 def status_error(status: int, text: str, wait: float | None) -> CallError:
@@ -95,6 +98,8 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
         told = f"it gives no log-probabilities ({message})"
         return CallError(told, Trouble.REFUSED, lacks_logprobs=True,
                          hint="use --discrete to read the token itself")  # fmt: skip
+    if _SPENT.search(marks):
+        return CallError(message, Trouble.GIVE_UP, thinks=True)
     if _TOO_LONG.search(marks):
         return CallError(message, Trouble.GIVE_UP)
     if status in (408, 409, 425) or status >= 500:
@@ -106,8 +111,6 @@ def _refused(status: int, message: str, marks: str) -> CallError:
     """A refusal with a status from 400 on: of this call, or of all."""
     if _CONTENT.search(marks):
         return CallError(message, Trouble.GIVE_UP)
-    if _SPENT.search(marks):
-        return CallError(message, Trouble.GIVE_UP, thinks=True)
     if _BAD_KEY.search(marks) or (status in (403, 407) and _KEY.search(marks)):
         return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
     if status in (400, 403, 404, 422) and _NO_MODEL.search(marks):

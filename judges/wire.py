@@ -50,6 +50,9 @@ LEAST_SURE = 1_000
 """Tokens that a prompt must surely have before its count is held against it."""
 LEAST_COUNT = 256
 """A smaller count of a long prompt is not that of a cut one: no context is so short."""
+MOST_CHARACTERS = 6
+"""For each token of a long text: ordinary ones have three to five."""
+_RUNS = re.compile(r"([^\w\s])\1+")
 _SIGNS = re.compile(r"[^\w\s]+")
 _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
@@ -298,13 +301,25 @@ def _refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) ->
     if sum(len(m["content"]) for m in messages) < LEAST_SURE or seen < LEAST_COUNT:
         return
     least = least_tokens(messages)
-    if least >= LEAST_SURE and seen < least:
-        about = sum(estimated_tokens(message["content"]) for message in messages)
+    about = sum(estimated_tokens(message["content"]) for message in messages)
+    if (least >= LEAST_SURE and seen < least) or _is_a_full_context(seen, messages):
         raise CallError(
             f"the server read only {seen:,} tokens of about {about:,}: raise its context "
             "(Ollama: num_ctx)", Trouble.REFUSED,
             hint="the prompts are longer than the context that the server was started with",
         )  # fmt: skip
+
+
+def _is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:
+    """Whether a count is that of a context filled to its brim, and too small for the prompt.
+
+    Contexts are powers of two; Ollama keeps a half and two tokens more. No language has so many
+    characters to a token on average; together with such a count it is no chance.
+    """
+    if not any((seen - more) & (seen - more - 1) == 0 for more in range(4) if seen - more >= 1024):
+        return False
+    plain = (_RUNS.sub(r"\1", " ".join(message["content"].split())) for message in messages)
+    return sum(map(len, plain)) > MOST_CHARACTERS * seen
 
 
 def _usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Used:

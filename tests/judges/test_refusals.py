@@ -55,6 +55,8 @@ NO_LOGPROBS = [
                   param="logprobs")),
     (400, refusal("Logprobs is not enabled for models/some-pro", status="INVALID_ARGUMENT")),
     (400, refusal("top_logprobs must be less than or equal to 1")),
+    (400, refusal("5 is greater than the maximum of 1 - 'logprobs'", param="logprobs")),
+    (400, refusal("Cannot request more than 3 logprobs.")),
     (400, refusal("this reasoner does not support top_logprobs")),
     (422, json.dumps({"detail": [{"type": "extra_forbidden", "loc": ["body", "logprobs"],
                                   "msg": "Extra inputs are not permitted"}]})),

@@ -184,6 +184,8 @@ def asked_with(text: str) -> GenerationRequest:
     ("x" * 30_000, 2050),
     (PROSE * 800, 4096),
     ("今天天气非常好，" * 3000, 2050),
+    ("def area(width, height):\n    return width*height\n" * 3200, 16_386),
+    (PROSE * 180, 2050),
 ])  # fmt: skip
 def test_a_prompt_that_was_cut_is_a_failure(text: str, seen: int) -> None:
     error = failed(completion("[[7]]", prompt_tokens=seen), asked_with(text))
@@ -301,3 +303,19 @@ def test_a_budget_ends_retries_that_are_billed() -> None:
         assert server.calls <= 4
     assert judge.budget.spent <= 1.5 and all(reply.error for reply in replies.values())
     assert sum(reply.usd for reply in replies.values()) == pytest.approx(judge.budget.spent)
+
+
+@pytest.mark.parametrize(("status", "said"), [
+    (400, "Could not finish the message because max_tokens or model output limit was reached."),
+    (500, "litellm: some-model unable to complete request: max_output_tokens"),
+])  # fmt: skip
+def test_a_limit_spent_on_thoughts_is_no_error_of_the_server(status: int, said: str) -> None:
+    def spent(body: dict[str, Any]) -> Any:
+        if body["max_tokens"] < 3000:
+            return Raw(status, {"error": {"message": said}})
+        return completion("[[8]]")
+
+    asked = [GenerationRequest(r.messages, 0.0, 64, thinking_room=4096) for r in requests(1)]
+    with Loopback(answer=spent) as server:
+        assert dict(engine(server, first_wait=5).stream(asked))[0].text == "[[8]]"
+        assert engine(server).probe(logprobs=False).reachable
