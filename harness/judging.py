@@ -280,7 +280,9 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     """Put the calls to the judge and store each reply."""
     if not asks:
         return
-    requests = [request_of(ask) for ask in asks]
+    # A limit that a user set is meant as it stands.
+    room = THINKING_ROOM if job.config.judge_max_tokens is None else 0
+    requests = [request_of(ask, room) for ask in asks]
     tokens, usd = judge.engine.estimate(requests)
     price = f", about ${usd:.2f}" if usd is not None else ""
     job.reporter.say(
@@ -323,13 +325,17 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         job.reporter.say(f"{judge.name}: {count} failed: {reason[:300]}", kind="warning")
 
 
-def request_of(ask: Ask) -> GenerationRequest:
-    """The request that puts a call to an engine."""
+def request_of(ask: Ask, room: int = THINKING_ROOM) -> GenerationRequest:
+    """Return the request that puts a call to an engine.
+
+    Args:
+        room: tokens for thoughts on top of the verdict's limit.
+    """
     call = ask.call
     return GenerationRequest(
         messages=call.messages, temperature=call.temperature, max_new_tokens=call.max_tokens,
         top_logprobs=call.top_logprobs, choices=call.choices, stops=call.stops,
-        thinking_room=0 if call.top_logprobs else THINKING_ROOM,
+        thinking_room=0 if call.top_logprobs else room,
     )  # fmt: skip
 
 

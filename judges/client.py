@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdharness.harness.config_eval import EvalConfig, Spec, is_here, load_settings
-from kdharness.harness.endpoints import endpoint_of
+from kdharness.harness.endpoints import endpoint_of, proxy_of
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.secrets import KEY_NAMES, find_key, redact
@@ -28,6 +28,7 @@ from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
 from kdharness.judges.dialect import Dialect, adapt, body, left_out, token_limit
 from kdharness.judges.limits import (
     FIRST_WAIT,
+    LOOK,
     Bill,
     Bucket,
     Budget,
@@ -40,17 +41,15 @@ from kdharness.judges.refusals import status_error
 from kdharness.judges.streak import Streak
 from kdharness.judges.transport import NotReached, http_client, send
 from kdharness.judges.trouble import CallError, Trouble, Used
-from kdharness.judges.verdicts import is_unfinished
 from kdharness.judges.waits import asked_wait
-from kdharness.judges.wire import prompt_estimate, read_body
+from kdharness.judges.wire import prompt_estimate, read_body, refuse_cut_thought
 
 # After so many failures in a row to even reach the endpoint, the rest would fail as well.
 UNREACHABLE_AFTER = 40
 TYPICAL_REPLY = 256
+OF_PROXIES = (407, 502, 503, 504)
 PATIENCE = 60.0
 """Seconds of back-off after which one call is given up while others are answered."""
-LOOK = 0.25
-"""Seconds between two looks at whether to stop, while nothing arrives."""
 _DONE = object()
 
 
@@ -139,6 +138,7 @@ class OpenAIEngine:
     def stop_soon(self) -> None:
         """Start no further call; those under way are waited for."""
         self._stopping = True
+        self.gate.open()
 
     def close(self) -> None:
         """Connections live in `stream` alone; nothing is left open."""
@@ -272,16 +272,20 @@ class OpenAIEngine:
         guess = prompt_estimate(request) + min(request.max_new_tokens, TYPICAL_REPLY)
         attempt, slept, answers = 0, 0.0, self.streak.answers
         waited_at = answers
+        last: CallError | None = None
         while True:
             await self.gate.wait()
             await self.requests.take()
             await self.tokens.take(guess)
             if not await self.streak.turn():
                 return None
+            if last is not None and self._stopping:
+                return self._given_up(last)
             roomy = self.dialect.thinks
             try:
                 reply = await self.call(client, request)
             except CallError as error:
+                last = error
                 if error.used is not None:
                     bill.add(error.used)
                 if error.thinks and request.thinking_room and not roomy:
@@ -355,13 +359,21 @@ class OpenAIEngine:
                 reply = read_body(raw, request, time.monotonic() - started)
                 reply = replace(reply, info={**left_out(request, known), **reply.info})
                 if request.thinking_room and not known.thinks:
-                    _refuse_cut_thought(reply)
+                    refuse_cut_thought(reply)
                 return reply
             text = raw.decode("utf-8", "replace")
             # Another call may have learnt the same while this one was under way.
             if status in (400, 422) and (known != self.dialect or adapt(self.dialect, text, sent)):
                 continue
-            raise status_error(status, redact(text, shapes=True), asked_wait(headers, text))
+            raise self._refusal(status, text, headers)
+
+    def _refusal(self, status: int, text: str, headers: Any) -> CallError:
+        """What a status means; a proxy on the way is named where it may be the proxy's own."""
+        error = status_error(status, redact(text, shapes=True), asked_wait(headers, text))
+        proxy = proxy_of(self.endpoint.base) if status in OF_PROXIES else None
+        if proxy is not None:
+            error.message += f" (through the proxy {proxy[1]}, {proxy[0]})"
+        return error
 
     async def _post(self, client: Any, sent: dict[str, Any]) -> tuple[int, Any, bytes]:
         """(status, headers, body). Raises CallError when nothing came back."""
@@ -373,14 +385,6 @@ class OpenAIEngine:
             if self._failures > UNREACHABLE_AFTER:
                 error.trouble = Trouble.FATAL
             raise
-
-
-def _refuse_cut_thought(reply: Reply) -> None:
-    """A reply that ends inside its thoughts is asked for again, with room for them."""
-    if reply.finish is Finish.LENGTH and is_unfinished(reply.text):
-        used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
-        raise CallError("cut off inside its thoughts; raise max tokens", Trouble.GIVE_UP,
-                        thinks=True, used=used)  # fmt: skip
 
 
 def advice(error: CallError) -> str:

@@ -15,6 +15,8 @@ from kdharness.judges.waits import retry_after as retry_after
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
+LOOK = 0.25
+"""Seconds between two looks at whether to stop, while nothing arrives."""
 
 
 class Bucket:
@@ -55,10 +57,17 @@ class Gate:
         """Nobody starts a request for so long."""
         self.opens_at = max(self.opens_at, time.monotonic() + seconds)
 
+    def open(self) -> None:
+        """Let everybody through at once: nobody is to start anything any more."""
+        self.opens_at = 0.0
+
     async def wait(self) -> None:
         """Wait until it opens; a little apart, so that not all start at once."""
         while (left := self.opens_at - time.monotonic()) > 0:
-            await asyncio.sleep(left + random.uniform(0, min(0.25, left)))
+            if left > LOOK:
+                await asyncio.sleep(LOOK)
+            else:
+                await asyncio.sleep(left + random.uniform(0, min(LOOK, left)))
 
 
 def backoff(attempt: int, first: float = FIRST_WAIT) -> float:

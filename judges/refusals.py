@@ -23,6 +23,12 @@ CHECK_KEY = f"check the key in {KEYS}"
 CHECK_MODEL = "check the model's name and that the URL ends where its API begins (often /v1)"
 CHECK_ACCOUNT = "the account's quota is used up; what was finished is stored"
 CHECK_URL = "give the URL that it leads to, if you trust it: redirects are not followed"
+HINTS = {
+    402: CHECK_ACCOUNT,
+    403: CHECK_KEY,
+    404: CHECK_MODEL,
+    407: "the proxy wants a user name and a password in its URL",
+}
 
 _CONTENT = re.compile(
     r"moderation|flagged|content[ _-]?(?:filter|policy|management)|responsibleai|safety|unsafe"
@@ -111,14 +117,13 @@ def _refused(status: int, message: str, marks: str) -> CallError:
     """A refusal with a status from 400 on: of this call, or of all."""
     if _CONTENT.search(marks):
         return CallError(message, Trouble.GIVE_UP)
-    if _BAD_KEY.search(marks) or (status in (403, 407) and _KEY.search(marks)):
+    if _BAD_KEY.search(marks) or (status == 403 and _KEY.search(marks)):
         return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
     if status in (400, 403, 404, 422) and _NO_MODEL.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_MODEL)
     if status in (402, 403) and _USED_UP.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_ACCOUNT)
-    hint = {402: CHECK_ACCOUNT, 403: CHECK_KEY, 404: CHECK_MODEL}.get(status, "")
-    return CallError(message, Trouble.REFUSED, hint=hint)
+    return CallError(message, Trouble.REFUSED, hint=HINTS.get(status, ""))
 
 
 def _limited(message: str, marks: str, wait: float | None) -> CallError:

@@ -18,11 +18,13 @@ from kdharness.harness.types import Finish, GenerationRequest, Message, Reply
 from kdharness.judges.dialect import GREEDY, Dialect, adapt, body
 from kdharness.judges.refusals import status_error
 from kdharness.judges.trouble import LONGEST_ERROR, CallError, Trouble, Used, short
+from kdharness.judges.verdicts import is_unfinished
 from kdharness.judges.waits import asked_wait
 
 __all__ = [
     "GREEDY", "LONGEST_ERROR", "CallError", "Dialect", "Trouble", "Used", "adapt", "body",
-    "estimated_tokens", "prompt_estimate", "read_body", "short", "status_error",
+    "estimated_tokens", "prompt_estimate", "read_body", "refuse_cut_thought", "short",
+    "status_error",
 ]  # fmt: skip
 
 LONGEST_REPLY = 1_000_000
@@ -205,6 +207,18 @@ def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any
             Trouble.GIVE_UP, thinks=True,
         )  # fmt: skip
     return CallError("the reply is empty", Trouble.RETRY)
+
+
+def refuse_cut_thought(reply: Reply) -> None:
+    """Refuse a reply that ends inside its thoughts, to be asked for again with room for them.
+
+    Raises:
+        CallError: it does.
+    """
+    if reply.finish is Finish.LENGTH and is_unfinished(reply.text):
+        used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
+        raise CallError("cut off inside its thoughts; raise max tokens", Trouble.GIVE_UP,
+                        thinks=True, used=used)  # fmt: skip
 
 
 # ---------------------------------------------------------------- texts

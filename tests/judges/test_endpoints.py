@@ -230,3 +230,23 @@ def test_a_certificate_that_is_not_trusted_ends_the_run_at_once(
     with pytest.raises(JudgeError, match="not trusted") as caught:
         dict(judge.stream(requests(20)))
     assert "SSL_CERT_FILE" in caught.value.hint
+
+
+def test_a_proxys_own_status_names_it(monkeypatch: Env, logged: tuple[str, list[Any]]) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(407)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    reply = dict(OpenAIEngine("m", "http://judge.invalid/v1", retries=0).stream(requests(1)))[0]
+    server.shutdown()
+    assert reply.error.startswith("HTTP 407")
+    assert f"through the proxy http://127.0.0.1:{server.server_port}" in reply.error

@@ -191,3 +191,14 @@ def test_failures_are_kept_with_their_words(home: Paths, store: Store) -> None:
     failed = [j for j in found if j.status is JudgmentStatus.FAILED]
     assert len(failed) == 2 and all("flagged" in j.error for j in failed)
     assert scores(store, home)["a", "mt-bench", "score"].n == 14
+
+
+def test_a_limit_that_was_set_is_kept_for_thinkers_too(home: Paths, store: Store) -> None:
+    limits: set[int] = set()
+
+    def thinker(body: dict[str, Any]) -> Any:
+        limits.add(body["max_tokens"])
+        return completion("<think>Is it [[2]]?", finish="length")
+
+    found = rated(thinker, home, store, judge_max_tokens=100)
+    assert limits == {100} and {j.status for j in found} == {JudgmentStatus.UNREADABLE}

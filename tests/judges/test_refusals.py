@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -372,3 +373,14 @@ def test_what_a_refusal_quotes_of_the_request_is_not_what_it_refuses() -> None:
         }
     )
     assert not adapt(Dialect(), quoted, {"temperature": 0, "seed": 1})
+
+
+def test_a_stop_does_not_wait_for_what_an_endpoint_asks() -> None:
+    limited = Raw(429, refusal("try again in 10m0s"))
+    with Loopback(answer=lambda body: limited) as server:
+        judge = engine(server)
+        threading.Timer(0.4, judge.stop_soon).start()
+        started = time.monotonic()
+        replies = dict(judge.stream(requests(2)))
+        assert time.monotonic() - started < 5 and server.calls <= 2
+    assert all("429" in reply.error for reply in replies.values())
