@@ -103,6 +103,7 @@ def test_a_look_alike_is_a_checkpoint_of_its_own(
     assert abs(found["base"] - found["other"]) > 0.1
 
 
+@pytest.mark.slow
 def test_merging_look_alikes_makes_new_checkpoints(
     base: Path, tmp_path: Path, paths: Paths, kd: Any
 ) -> None:

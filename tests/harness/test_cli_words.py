@@ -141,6 +141,7 @@ def test_a_typo_makes_no_failed_training(
 # ---------------------------------------------------------------- streams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "latin-1", "ascii"])
 def test_a_terminal_that_knows_few_characters(
     encoding: str, tmp_path: Path, tiny_teacher: Path

@@ -67,6 +67,9 @@ def config(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+COMMANDS = [
+    ("config", "check"), ("plan",), ("selfcheck",), pytest.param(("train",), marks=pytest.mark.slow),
+]  # fmt: skip
 LONG = [{"prompt": "Say it.", "completion": "on and on " * 60}, {"prompt": "a", "completion": "b"}]
 EXTRA = [{"prompt": "Say it.", "completion": "so <extra> it is"}]
 
@@ -80,7 +83,7 @@ def test_limits_of_models(gpt2: Path, tiny_teacher: Path, paths: Paths) -> None:
     assert usable_pad(None, ModelLimits(400, None)) == 0
 
 
-@pytest.mark.parametrize("command", [("config", "check"), ("plan",), ("selfcheck",), ("train",)])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_rows_longer_than_the_positions(
     command: tuple[str, ...], gpt2: Path, config: Callable[..., str], kd: Call
 ) -> None:
@@ -90,6 +93,7 @@ def test_rows_longer_than_the_positions(
     assert "rows.jsonl:1" in err and "Traceback" not in err and "IndexError" not in err
 
 
+@pytest.mark.slow
 def test_shorter_rows_train_and_plan(gpt2: Path, config: Callable[..., str], kd: Call) -> None:
     file = config(gpt2, LONG, 64)
     assert kd("config", "check", file)[0] == 0
@@ -112,7 +116,7 @@ def test_a_rotary_model_takes_longer_rows_with_a_word(
     assert code == 0 and "was made for 16" in err
 
 
-@pytest.mark.parametrize("command", [("config", "check"), ("plan",), ("selfcheck",), ("train",)])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_tokens_beyond_the_embedding(
     command: tuple[str, ...], beyond: Path, config: Callable[..., str], kd: Call
 ) -> None:
@@ -122,6 +126,7 @@ def test_tokens_beyond_the_embedding(
     assert "rows.jsonl:1" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_token_that_no_row_uses_is_no_reason_to_refuse(
     beyond: Path, config: Callable[..., str], kd: Call
 ) -> None:
@@ -145,6 +150,7 @@ def test_a_teacher_is_held_against_too(
         assert code == 2 and "tokenizer of the teacher" in err and "embeds 300" in err, err
 
 
+@pytest.mark.slow
 def test_answers_and_held_out_rows(
     gpt2: Path, beyond: Path, paths: Paths, kd: Call, tmp_path: Path
 ) -> None:

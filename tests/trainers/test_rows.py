@@ -532,6 +532,7 @@ def test_thoughts_that_the_template_drops_are_counted(show: Any) -> None:
     assert "warning: the chat template leaves out thoughts of 3 answers" in out
 
 
+@pytest.mark.slow
 def test_a_training_warns_before_its_first_step(
     tmp_path: Path, write_jsonl: Write, kd: Callable[..., tuple[int, str, str]], tiny_teacher: Path
 ) -> None:
