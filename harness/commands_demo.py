@@ -57,7 +57,8 @@ def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
     with Store(paths.store) as store:
         scores = leaderboard(store, paths)
         x, y, placed, names = trade_off_view(store, paths, None, None, "kd", "expert")
-    click.echo("\nLeaderboard (figure ± half of its 95 % interval)")
+        sentences = [] if smoke else findings(store, paths)
+    click.echo("\nLeaderboard (score ± half of its 95 % interval)")
     rows, columns = summary_rows(scores)
     print_table(rows, columns, "table")
     click.echo(f"\nTrade-off: reference {names[0]}, expert {names[1]}")
@@ -67,11 +68,11 @@ def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
         kept = "–" if item.retention is None else f"{item.retention:6.1%}"
         click.echo(f"  {number} {item.point.checkpoint:<24} gain {gain}  retention {kept}")
     if smoke:
-        click.echo("\nA smoke run trains on next to nothing: its figures mean nothing.", err=True)
+        click.echo("\nA smoke run trains on next to nothing: its scores mean nothing.", err=True)
         return
-    click.echo("\nWhat the figures say")
-    for line in findings(scores):
+    click.echo("\nWhat the scores say (paired differences with their 95 % intervals)")
+    for line in sentences:
         click.echo(f"  {line}")
     if toy:
-        click.echo("  The MT-Bench and AlpacaEval figures come from a toy judge (a 135M model) on "
-                   "a handful of items: they show the machinery, not quality.")
+        click.echo("  The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on "
+                   "a few items: they show how it works, not how good the models are.")

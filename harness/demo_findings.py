@@ -1,11 +1,14 @@
-"""What the demo's figures say, in sentences that the figures decide."""
+"""What the demo's figures say, in sentences that tests decide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from kdharness.harness.compare import NOT_TOLD, Compared, compare_all
+from kdharness.harness.paths import Paths
 from kdharness.harness.score_rows import LEAST_FOR_VERDICT, TOO_SMALL
+from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 
 SUMMARY = {
@@ -52,56 +55,61 @@ def _with_interval(score: Score) -> str:
     return f"{score.value:.3g} ±{(score.ci_high - score.ci_low) / 2:.2g}"
 
 
-def findings(scores: Sequence[Score]) -> list[str]:
-    """The two claims of the paper, each told as the figures have it; neither from a handful."""
+def findings(store: Store, paths: Paths) -> list[str]:
+    """The paper's two claims, each in a sentence that paired tests decide.
 
-    def known(checkpoints: Sequence[str], bench: str, metric: str) -> list[Score]:
-        """The scores of these checkpoints; none where one of them is missing."""
-        found = [figure(scores, name, bench, metric) for name in checkpoints]
-        kept = [score for score in found if score is not None and score.value is not None]
-        return kept if len(kept) == len(found) else []
-
+    A figure alone names no winner: `compare`'s verdict does (interval and corrected p), and
+    where it has none the sentence says that the two cannot be told apart.
+    """
     lines = []
-    for found, tell in (
-        (known(("sft", "kd"), "heldout", "general_kl"), _closer),
-        (known(("kd", "expert", "dae"), "shop", "score"), _gained),
-        (known(("kd", "expert", "dae"), "heldout", "general_loss"), _kept("general rows")),
-        (known(("kd", "expert", "dae"), "heldout", "other_writer_loss"),
-         _kept("answers by another writer")),
-    ):  # fmt: skip
-        if not found:
-            continue
-        rows = min(score.n for score in found)
-        first = found[0]
-        if rows < LEAST_FOR_VERDICT:
-            names = ", ".join(score.checkpoint for score in found)
-            lines.append(
-                f"{first.bench} {first.metric}: n = {rows} is too small to compare {names}."
-            )
-            continue
-        lines += tell(*(float(score.value or 0.0) for score in found))
+    names = {checkpoint.name for checkpoint in store.checkpoints()}
+    if {"sft", "kd"} <= names:
+        pairs = compare_all(store, paths, ["sft", "kd"])
+        lines += [
+            _sentence(one, "KD", "SFT", "is closer to its teacher", "is farther from its teacher",
+                      "KL per token on held-out general rows, at equal tokens")
+            for one in pairs if (one.bench, one.metric) == ("heldout", "general_kl")
+        ]  # fmt: skip
+    if {"kd", "expert", "dae"} <= names:
+        lines += _gained(store, paths)
+        kept = {"general_loss": "general rows", "other_writer_loss": "answers by another writer"}
+        lines += [
+            _sentence(one, "DAE", "SFT on the domain", "forgets less",
+                      "forgets more", f"loss per token on held-out {kept[one.metric]}")
+            for one in compare_all(store, paths, ["expert", "dae"])
+            if one.bench == "heldout" and one.metric in kept
+        ]  # fmt: skip
     return lines
 
 
-def _closer(sft: float, kd: float) -> list[str]:
-    verdict = "KD is closer to its teacher" if kd < sft else "KD is NOT closer to its teacher"
-    return [f"{verdict} than SFT at equal tokens: KL {kd:.3f} against {sft:.3f} nats per token on "
-            "held-out general rows."]  # fmt: skip
+def _sentence(
+    one: Compared, other: str, base: str, better: str, worse: str, what: str
+) -> str:
+    """What a comparison says, with its figures."""
+    figures = f"{what}: {one.other_value:.3f} against {one.base_value:.3f}"
+    if one.gap.n < LEAST_FOR_VERDICT or one.gap.low is None or one.gap.high is None:
+        return f"{other} and {base}: {one.gap.n} rows are too few to compare ({figures})."
+    figures += f", difference {one.gap.value:+.3f} [{one.gap.low:+.3f}, {one.gap.high:+.3f}]"
+    if one.verdict == NOT_TOLD:
+        return f"{other} and {base} cannot be told apart ({figures})."
+    return f"{other} {better if one.verdict == 'better' else worse} than {base} ({figures})."
 
 
-def _gained(base: float, expert: float, dae: float) -> list[str]:
-    if expert <= base:
-        return []
-    return [f"DAE has {(dae - base) / (expert - base):.0%} of the expert's domain gain "
-            f"(shop score {base:.2f} → {dae:.2f}, expert {expert:.2f})."]  # fmt: skip
+def _gained(store: Store, paths: Paths) -> list[str]:
+    """DAE's share of the expert's domain gain, with its interval over questions."""
+    from kdharness.harness.commands_compare import trade_off_view
+    from kdharness.harness.tradeoff_groups import statistics
 
-
-def _kept(name: str) -> Callable[..., list[str]]:
-    def tell(kd: float, sft: float, dae: float) -> list[str]:
-        verdict = "less" if dae < sft else "NOT less"
-        return [
-            f"On held-out {name} DAE loses {verdict} than domain SFT: {dae / kd - 1:+.1%} against "
-            f"{sft / kd - 1:+.1%} (loss {kd:.3f} → {dae:.3f} and {sft:.3f})."
-        ]
-
-    return tell
+    x, y, placed, roles = trade_off_view(store, paths, None, None, "kd", "expert")
+    point = statistics(store, x, y, placed, roles)["points"].get("dae", {})
+    found = point.get("gain")
+    if not found or found["value"] is None:
+        return [f"DAE's share of the expert's gain ({y.label}) cannot be given: too few questions, "
+                "or no gain."]  # fmt: skip
+    if found["n"] < LEAST_FOR_VERDICT or found["ci_low"] is None or found["ci_high"] is None:
+        return [f"DAE's share of the expert's gain ({y.label}): {found['n']} questions are too "
+                "few to say."]  # fmt: skip
+    return [
+        f"DAE has {found['value']:.0%} of the expert's gain ({y.label}), 95 % interval "
+        f"{found['ci_low']:.0%} to {found['ci_high']:.0%}."
+    ]

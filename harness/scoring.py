@@ -135,7 +135,8 @@ def ratio_interval(
     Args:
         numerators: one sum a question.
         denominators: what it is divided by: rows with a verdict, or tokens.
-        bounds: the lowest and highest value possible; used where all questions agree.
+        bounds: the lowest and highest value possible, infinite where there is no such end. Few
+            questions' intervals end there; where all questions agree, both are needed.
 
     Returns:
         None when no question has a denominator. With questions that all agree and no bounds,
@@ -225,7 +226,7 @@ def _agreeing(value: float, n: int, bounds: tuple[float, float] | None) -> tuple
 
     Those that might still differ might do so by the whole range.
     """
-    if bounds is None:
+    if bounds is None or not all(map(math.isfinite, bounds)):
         return value, value
     share = unseen_share(n)
     return value - (value - bounds[0]) * share, value + (bounds[1] - value) * share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from kdharness.harness.score_rows import OK, TOO_SMALL, Row, ScoreContext, counted_once
@@ -10,6 +11,8 @@ from kdharness.harness.types import MetricValue
 
 Bounds = tuple[float, float]
 UNIT: Bounds = (0.0, 1.0)
+NOT_NEGATIVE: Bounds = (0.0, math.inf)
+"""Losses and KL divergences."""
 RATING: Bounds = (1.0, 10.0)
 
 
@@ -116,7 +119,7 @@ def score_heldout(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
     kept = counted_once(rows)
     for name in dict.fromkeys(row.metric for row in kept):
         part = [row for row in kept if row.metric == name]
-        bounds = UNIT if name.endswith("_agreement") else None
+        bounds = UNIT if name.endswith("_agreement") else NOT_NEGATIVE
         figures.append(measure(name, part, bounds))
     return figures
 

@@ -68,7 +68,8 @@ def config(tmp_path: Path) -> Callable[..., str]:
 
 
 COMMANDS = [
-    ("config", "check"), ("plan",), ("selfcheck",), pytest.param(("train",), marks=pytest.mark.slow),
+    ("config", "check"), ("plan",), ("selfcheck",),
+    pytest.param(("train",), marks=pytest.mark.slow),
 ]  # fmt: skip
 LONG = [{"prompt": "Say it.", "completion": "on and on " * 60}, {"prompt": "a", "completion": "b"}]
 EXTRA = [{"prompt": "Say it.", "completion": "so <extra> it is"}]
