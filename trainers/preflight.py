@@ -7,17 +7,15 @@ and does not fit is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config import AnyConfig, DAEConfig, DataSpec, KDConfig, SFTConfig
-from kdharness.harness.config_eval import EvalConfig
-from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.model_limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models import check_adapter, load_tokenizer, meta_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.precheck import models_of
 from kdharness.harness.resolve import local_folder, resolve_model
 from kdharness.trainers.batches import make_plan
 from kdharness.trainers.chat import (
@@ -42,7 +40,7 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
     """
     notes: list[str] = []
     here: set[str] = set()
-    for source in sorted(set(sources_of(config))):
+    for source in sorted({source for _, source in models_of(config)}):
         try:
             found = resolve_model(source, paths)
             if Path(found).is_dir():
@@ -58,28 +56,13 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
     return notes
 
 
-def sources_of(config: AnyConfig) -> Iterator[str]:
-    """Every model a config names, its student's and teachers' and what it scores or merges."""
-    if isinstance(config, EvalConfig):
-        yield from config.checkpoints
-        return
-    if isinstance(config, MergeConfig):
-        yield from config.sources.values()
-        return
-    student = config.student
-    named = [student.model, student.source if student.source != "teacher" else None]
-    yield from (name for name in [*named, *(student.experts_from or [])] if name)
-    yield from teachers_of(config).values()
-
-
 def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
-    """Role -> model of every teacher that embeds the rows' tokens, cached ones included."""
-    if isinstance(config, KDConfig):
-        return {"teacher": config.teacher.model}
-    if not isinstance(config, DAEConfig):
-        return {}
-    named = {"reference": config.reference, "expert": config.expert, **config.experts}
-    return {role: spec.model for role, spec in named.items() if spec is not None}
+    """Role -> model of every teacher that embeds the rows' tokens here, cached ones included."""
+    return {
+        field.removesuffix(".model"): source
+        for field, source in models_of(config)
+        if not field.startswith("student.")
+    }
 
 
 def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]) -> list[str]:
