@@ -247,7 +247,9 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
             key: value
             if key in _NAMES
             # Names of experts and sets are the user's own: the field above them says what they are.
-            else absolute_paths(value, base, field if field in ("experts", "extra") else key)
+            else absolute_paths(
+                value, base, field if field in ("experts", "extra") else key.rpartition(".")[2]
+            )
             for key, value in values.items()
         }
     if isinstance(values, list):

@@ -264,7 +264,7 @@ def model_card(paths: Paths, name: str) -> str:
         }
     made = time.strftime("%Y-%m-%d", time.localtime(checkpoint.created))
     lines = [f"# {safe_text(checkpoint.name)}", "", f"- made: {made}, by {checkpoint.method}"]
-    lines.append(f"- fingerprint of the weights: `{checkpoint.id}`")
+    lines.append(f"- identity of the weights: `{checkpoint.model}`")
     lines += [f"- {role}: {safe_text(parent)}" for role, parent in sorted(parents.items())]
     if checkpoint.config_hash:
         lines.append(f"- config: `{checkpoint.config_hash}`, step {checkpoint.step}")

@@ -207,6 +207,9 @@ def test_model_folders_beside_the_config_are_found(field: str, tmp_path: Path) -
     assert absolute_paths({"experts": {"law": "mine"}}, tmp_path) == {
         "experts": {"law": str(tmp_path / "mine")}
     }
+    assert absolute_paths({"vary": {f"kd.{field}": ["mine"]}}, tmp_path) == {
+        "vary": {f"kd.{field}": [str(tmp_path / "mine")]}
+    }
     assert absolute_paths({"judge": ["local:mine"]}, tmp_path) == {
         "judge": [f"local:{tmp_path / 'mine'}"]
     }
