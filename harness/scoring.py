@@ -11,7 +11,7 @@ the same judgments give the same digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -155,6 +155,10 @@ def ratio_interval(
     ratios = top / bottom
     if _alike(ratios):
         return Interval(value, *_agreeing(value, n, bounds), n)
+    if n < FEW and (hits := _successes(ratios, bottom, bounds)) is not None:
+        lowest, highest = bounds or (0.0, 1.0)
+        low, high = (lowest + end * (highest - lowest) for end in clopper_pearson(hits, n))
+        return Interval(value, low, high, n)
     if n < FEW:
         # Linearised: a question moves the ratio by what it has beyond its share.
         return Interval(value, *_student(value, (top - value * bottom) / bottom.mean(), bounds), n)
@@ -204,6 +208,38 @@ def _student(
     reach = student_quantile((1 + LEVEL) / 2, n - 1) * float(units.std(ddof=1)) / math.sqrt(n)
     lowest, highest = bounds or (-math.inf, math.inf)
     return min(value, max(lowest, value - reach)), max(value, min(highest, value + reach))
+
+
+def _successes(
+    ratios: Floats, weights: Floats, bounds: tuple[float, float] | None
+) -> int | None:
+    """How many of some questions of equal weight reached the top, where all are right or wrong."""
+    if bounds is None or np.ptp(weights) > 0 or not np.isin(ratios, bounds).all():
+        return None
+    return int((ratios == bounds[1]).sum())
+
+
+def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """The exact interval of a binomial share (Clopper and Pearson 1934): never too narrow.
+
+    Student's t takes the spread from the same few answers, and for one right of seven ends just
+    short of a half.
+    """
+    tail = (1 - level) / 2
+
+    def at_least(share: float, k: int) -> float:
+        return sum(math.comb(n, j) * share**j * (1 - share) ** (n - j) for j in range(k, n + 1))
+
+    def solve(rises: Callable[[float], float]) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if rises(middle) < 0 else (low, middle)
+        return (low + high) / 2
+
+    lower = solve(lambda share: at_least(share, hits) - tail) if hits else 0.0
+    upper = solve(lambda share: at_least(share, hits + 1) - (1 - tail)) if hits < n else 1.0
+    return lower, upper
 
 
 def _quantiles(draws: NDArray[Any], n: int) -> tuple[float, float]:

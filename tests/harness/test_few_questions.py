@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import binomtest, t
 
 from kdharness.harness import report
 from kdharness.harness.claims import UNSURE, ClaimSpec, Finding, finding_lines, paired_effect
@@ -81,10 +81,26 @@ def test_a_handful_has_students_interval(values: list[float]) -> None:
 
 
 def test_intervals_stay_within_the_metric() -> None:
-    found = ratio_interval([1.0, 0.0, 1.0], [1.0] * 3, bounds=(0.0, 1.0))
+    found = ratio_interval([1.0, 0.1, 1.0], [1.0] * 3, bounds=(0.0, 1.0))
     assert found is not None and (found.low, found.high) == (0.0, 1.0)
     ratings = ratio_interval([20.0, 18.0, 20.0], [2.0] * 3, bounds=(1.0, 10.0))
     assert ratings is not None and ratings.high == 10.0 and 5 < (ratings.low or 0) < 9
+
+
+@pytest.mark.parametrize("n", range(3, 8))
+def test_right_or_wrong_is_covered_whatever_the_share(n: int) -> None:
+    """Student's t covered 87 % where one of two of seven answers is right: exactly, by counting."""
+    found = [ratio_interval([1.0] * k + [0.0] * (n - k), [1.0] * n, bounds=(0.0, 1.0))
+             for k in range(n + 1)]  # fmt: skip
+    for k, one in enumerate(found):
+        assert one is not None and one.low is not None and one.high is not None
+        if 0 < k < n:
+            exact = binomtest(k, n).proportion_ci(0.95, method="exact")
+            assert (one.low, one.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+    for share in np.linspace(0.01, 0.99, 99):
+        chance = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+        held = [one is not None and (one.low or 0) <= share <= (one.high or 0) for one in found]
+        assert sum(c for c, h in zip(chance, held, strict=True) if h) >= 0.95
 
 
 def sums(*values: float) -> dict[str, tuple[float, float]]:
