@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from kdharness.judges.declared import Mention, declared
 from kdharness.judges.folding import Reading, cased, fold_width, reading_of, verbatim
 from kdharness.judges.words import UNSPACED, marks
 
@@ -69,18 +70,40 @@ def named_choices(answer: str, choices: Sequence[str]) -> set[str]:
     whole = _choice(answer, options, read)
     if whole is not None:
         return {whole}
+    _, mentions = _mentions(answer, options, read)
+    return {f"not {m.option}" if m.denied else m.option for m in mentions}
+
+
+def answered_choice(answer: str, choices: Sequence[str]) -> str | None:
+    """The choice that an answer gives: the only one it names, or the one of several it ends on."""
+    read = reading_of(choices) or verbatim
+    options = _options(choices, read)
+    whole = _choice(answer, options, read)
+    if whole is not None:
+        return whole
+    shown, mentions = _mentions(answer, options, read)
+    denied = {mention.option for mention in mentions if mention.denied}
+    named = {mention.option for mention in mentions if not mention.denied}
+    if len(named) == 1 and not named & denied:
+        return named.pop()
+    return declared(shown, mentions, len(choices)) if named else None
+
+
+def _mentions(answer: str, options: dict[str, str], read: Reading) -> tuple[str, list[Mention]]:
+    """(the answer as it is looked through, every choice in it)."""
     lines = answer.split("\n")
     shown = "\n".join(verbatim(line) if read is verbatim else fold_width(line) for line in lines)
-    named: set[str] = set()
+    mentions: list[Mention] = []
+    left = shown
     for written, option in sorted(options.items(), key=lambda pair: -len(pair[0])):
         rest, place = [], 0
-        for start, end in _occurrences(shown, written, read):
-            denied = _NEGATED.search(shown[max(0, start - BEFORE) : start])
-            named.add(f"not {option}" if denied else option)
-            rest.append(shown[place:start])
+        for start, end in _occurrences(left, written, read):
+            denied = _NEGATED.search(left[max(0, start - BEFORE) : start]) is not None
+            mentions.append(Mention(start, end, option, denied))
+            rest += [left[place:start], "\0" * (end - start)]
             place = end
-        shown = "\0".join([*rest, shown[place:]])
-    return named
+        left = "".join([*rest, left[place:]])
+    return shown, mentions
 
 
 def _parts(choices: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -98,10 +121,9 @@ def _parts(choices: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def names(answer: str, references: Sequence[str], choices: Sequence[str]) -> bool:
-    """Whether the one choice that the answer names is a reference."""
-    wanted = {chosen(reference, choices) for reference in references} - {None}
-    named = named_choices(answer, choices)
-    return len(named) == 1 and named <= wanted
+    """Whether the choice that the answer gives is a reference."""
+    given = answered_choice(answer, choices)
+    return given is not None and given in {chosen(reference, choices) for reference in references}
 
 
 def chosen(text: str, choices: Sequence[str]) -> str | None:

@@ -32,10 +32,11 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 
 
 def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """1 when the one choice that the answer names is a reference.
+    """1 when the choice that the answer gives is a reference.
 
-    An answer that equals a choice names it. Otherwise `choices.named_choices` looks for them; an
-    answer that names none or several is wrong, so that listing every choice earns nothing.
+    An answer that equals a choice gives it, and so does one that names no other. Of several the
+    one counts that the answer declares (`declared.declared`); where it declares none, or several
+    at once, it is wrong, so that listing every choice earns no more than a guess.
     Without choices this is `exact_match`.
     """
     if not choices:

@@ -35,8 +35,9 @@ YES_NO = ["Yes", "No"]
     ("Antwort:\n\nAntwort: C", "C", 1), ("[B]: it is warm", "B", 1), ("Of A-D, B", "B", 1),
     # Letters inside other things.
     ("T-shirt and B-12", "B", 0), ("C++", "C", 0), ("D'accord", "D", 0), ("A/B", "B", 0),
-    # Several are as good as none, and so is one that is denied.
-    ("A or B", "B", 0), ("A, B, C, D", "B", 0), ("The answer is B, not A", "B", 0),
+    # Several are as good as none, and so is one that is only denied.
+    ("A or B", "B", 0), ("A, B, C, D", "B", 0), ("The answer is B, not A", "B", 1),
+    ("The answer is not A but B.", "B", 1), ("neither A nor B", "A", 0),
     ("not A", "A", 0), ("", "A", 0), ("none of them", "A", 0),
     # Beside other scripts.
     ("答案是C。", "C", 1), ("정답은 B입니다", "B", 1), ("正解はBです", "B", 1), ("选B", "B", 1),
@@ -57,6 +58,70 @@ def test_a_pronoun_is_no_numeral(answer: str, reference: str, value: int) -> Non
 def test_the_tenth_letter_is_no_pronoun() -> None:
     ten = list(string.ascii_uppercase[:10])
     assert accuracy("The answer is C because I computed the integral.", ["C"], ten) == 1
+
+
+@pytest.mark.parametrize(("answer", "given"), [
+    # From public reports: a distractor that was mentioned counted as the answer, or cost it.
+    ("The answer is B. Note that A is a common distractor.", "B"),
+    ("I considered (A), but it is incorrect. Final answer: D.", "D"),
+    ("Since \\boxed{\\langle H\\rangle \\ll \\Delta E} holds for A.\n\n**Answer: D**", "D"),
+    ("Answer: A\nChecking this again, I was wrong.\nAnswer: B", "B"),
+    ("A or D? Answer seems to be A.\n\nAnswer: D", "D"),
+    ("A is out, and so is C. <answer>B</answer>", "B"), ("A: no. B: yes.\n\n\\boxed{B}", "B"),
+    ("A or B?\nANSWER: $B$", "B"), ("A or B?\n**ANSWER:** **B**", "B"),
+    ("2 > 1, so not A or C\n#### B", "B"),
+    ("Answer: It is not B, the answer is D", "D"), ("Answer: D, not B", "D"),
+    ("A) 10\nB) 12\nC) 14\nD) 16\n\nTherefore, the answer is **(B) 12**.", "B"),
+    ("A, B or C?\n\n**D**", "D"), ("A, B or C?\n\nD.", "D"),
+    ("## Final Answer\n\n**B) 12**\n\nA) is 10.", "B"),
+    ("B\n\nA is wrong because it is small; C is wrong because it is large.", "B"),
+    ("B. Note that A and C are distractors", "B"), ("(B) because A would be too large", "B"),
+    ("C. A, B and D are wrong.", "C"), ("Option A is incorrect. Option B is correct.", "B"),
+    ("I'd go with C rather than A.", "C"), ("Answer: B\n\nMany students choose A.", "B"),
+    ("The right answer is B. A common wrong answer is A.", "B"),
+    ("Correct answer: B. Incorrect answers: A, C, D", "B"),
+    ("Is the answer A? No. The answer is C.", "C"),
+    ('{"answer": "B", "note": "A is a distractor"}', "B"),
+    ("The answer is B. The answer is not A.", "B"),
+    ("A错，B错，故选C。", "C"), ("答案：B。A是错误的。", "B"), ("정답은 B입니다. A는 틀렸습니다.", "B"),
+    ("Die richtige Antwort ist B, nicht A.", "B"), ("La respuesta correcta es B. A es falsa.", "B"),
+    # Nothing is declared, or several are.
+    ("A\nB\nC\nD", ""), ("A. Paris\nB. Rome\nC. Oslo\nD. Bern", ""), ("A. B. C. D.", ""),
+    ("A. Paris B. Rome C. Oslo D. Bern", ""), ("The answer is A or B", ""),
+    ("Answer: A/B, A, B", ""),
+    ("Answer: A, B, C, D", ""), ("\\boxed{A, B}", ""), ("\\boxed{A} or \\boxed{B}", ""),
+    ("The answer is either A or C", ""), ("The answer could be A. The answer could be B.", ""),
+    ("(A)(B)(C)(D)", ""), ("Choose A, B, C or D", ""), ("The answer is one of A, B, C, D.", ""),
+    ("Is the answer A? Is the answer B?", ""), ("If B is correct, then A is not.", ""),
+])  # fmt: skip
+def test_of_several_the_one_that_is_declared_counts(answer: str, given: str) -> None:
+    for letter in LETTERS:
+        assert accuracy(answer, [letter], LETTERS) == (letter == given)
+
+
+@pytest.mark.parametrize(("choices", "answer", "given"), [
+    (["yes", "no"], "No, wait. A yes is possible. Final answer: Yes", "yes"),
+    (YES_NO, "Yes. No", ""),
+    (["positive", "negative"], "It has negative parts.\nSentiment: positive", "positive"),
+    (["Rome", "Paris"], "Paris is in France, so the answer is Rome.", "Rome"),
+    (["Rome", "Paris"], "Rome, Paris", ""),
+    (["1", "2", "3"], "1. Add.\n2. Halve.\n\nAnswer: 3", "3"),
+    (["1", "2", "3"], "2+1 = 3\n#### 3", "3"), (["0", "1"], "The label is 1 (0 is negative).", "1"),
+    (["(A)", "(B)", "(C)"], "(A) is wrong. So the answer is (C).", "(C)"),
+])  # fmt: skip
+def test_words_and_numbers_are_declared_too(choices: list[str], answer: str, given: str) -> None:
+    for choice in choices:
+        assert accuracy(answer, [choice], choices) == (choice == given)
+
+
+@given(st.permutations(LETTERS), st.sampled_from([", ", " or ", " and ", "/ ", "\n", ". ", ") "]),
+       st.sampled_from(["", "Answer: ", "The answer is ", "I choose "]))  # fmt: skip
+def test_a_list_of_every_choice_earns_no_more_than_a_guess(
+    letters: list[str], joint: str, start: str
+) -> None:
+    """However they are listed, at most one of them can be the answer."""
+    answer = start + joint.join(letters)
+    assert sum(accuracy(answer, [letter], LETTERS) for letter in LETTERS) <= 1
 
 
 @pytest.mark.parametrize(("answer", "reference", "value"), [
