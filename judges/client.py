@@ -25,7 +25,7 @@ from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.secrets import KEY_NAMES, find_key, redact
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
-from kdharness.judges.dialect import Dialect, adapt, body, left_out, token_limit
+from kdharness.judges.dialect import Dialect, adapt, body, left_out, refuses_a_role, token_limit
 from kdharness.judges.limits import (
     FIRST_WAIT,
     LOOK,
@@ -363,7 +363,8 @@ class OpenAIEngine:
                 return reply
             text = raw.decode("utf-8", "replace")
             # Another call may have learnt the same while this one was under way.
-            if status in (400, 422) and (known != self.dialect or adapt(self.dialect, text, sent)):
+            adaptable = status in (400, 422) or (status == 500 and refuses_a_role(text))
+            if adaptable and (known != self.dialect or adapt(self.dialect, text, sent)):
                 continue
             raise self._refusal(status, text, headers)
 

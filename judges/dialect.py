@@ -24,7 +24,10 @@ _ABOVE_ZERO = re.compile(
 _LEAST_TOKENS = re.compile(
     r"(?:>=|at least|minimum(?: value)?(?: of| is)?|below)\D{0,20}(\d{1,4})\b"
 )
-_ROLES = re.compile(r"system.{0,60}role|role.{0,60}system|roles must alternate|system message")
+_ROLES = re.compile(
+    r"system.{0,60}role|role.{0,60}system|roles must alternate|system message"
+    r"|(?:developer|system) (?:instruction|prompt)s?\b.{0,30}not (?:enabled|supported|allowed)"
+)
 
 
 @dataclass
@@ -135,6 +138,11 @@ def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
     limit = sent.get("max_completion_tokens", sent.get("max_tokens", 0))
     about_limit = re.search(r"max\w{0,12}_tokens|max tokens|context", text) is not None
     return about_limit and _other_limit(dialect, text, limit)
+
+
+def refuses_a_role(message: str) -> bool:
+    """Tell whether an error is a chat template's, which some servers tell with HTTP 500."""
+    return _ROLES.search(_words(message).lower()) is not None
 
 
 def _other_limit(dialect: Dialect, text: str, limit: int) -> bool:

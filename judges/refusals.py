@@ -33,34 +33,49 @@ HINTS = {
 _CONTENT = re.compile(
     r"moderation|flagged|content[ _-]?(?:filter|policy|management)|responsibleai|safety|unsafe"
     r"|policy violation|prohibited|harmful|inappropriate|sensitive|guardrail|risk control"
-    r"|data.?inspection|violat\w{1,6} .{0,60}polic|usage polic",
+    r"|data.?inspection|violat\w{1,6} .{0,60}polic|usage polic|exists? risk"
+    r"|敏感|不安全|违规|違規|风险",
     re.IGNORECASE,
 )
 _KEY = re.compile(
-    r"api[ _-]?key|credential|authenti|authori[sz]|token (?:is )?(?:invalid|expired)"
-    r"|permission|not allowed to access|deactivated|suspended|unsupported_country"
-    r"|country, region",
+    r"api[ _-]?key|credential|authenti|authori[sz]|permission|not allowed to (?:access|sample|use)"
+    r"|unsupported_country|country, region|access denied"
+    r"|\btoken\b.{0,30}\b(?:invalid|expired)|(?:invalid|expired) token",
     re.IGNORECASE,
 )
 _BAD_KEY = re.compile(
     r"(?:incorrect|invalid|missing|expired|bad|wrong|no|unknown)[ _-]api[ _-]?key|api[ _-]?key"
     r"(?: is)? (?:not valid|invalid|missing|expired|required|not found)|api_key_invalid"
-    r"|didn't provide an api key",
+    r"|didn't provide an api key|authentication ?error|authorization header"
+    r"|access token (?:is )?(?:invalid|expired)|not authenticated",
     re.IGNORECASE,
 )
+_BLOCKED = re.compile(
+    r"\b(?:account|organi[sz]ation|project|api[ _-]?key)\b.{0,60}\b(?:flagged|blocked|suspended"
+    r"|disabled|deactivated|restricted|banned|violat\w{1,6}|not active|be verified)"
+    r"|account_(?:flagged|deactivated|suspended)",
+    re.IGNORECASE,
+)
+"""Of who asks; the words of moderation are among them, but it is no text that they refuse."""
 _NO_MODEL = re.compile(
     r"model[_ ]not[_ ]found|(?:unknown|invalid|no such)[_ ]model|deployment(?:notfound| .{0,60}does"
     r" not exist)|not a valid model|model\b.{0,120}?(?:does not exist|doesn't exist|not found"
     r"|is not available|not exist|not supported by any provider)|(?:can't|cannot|could not) find"
-    r" (?:the )?model|no model named|deprecated and",
+    r" (?:the )?model|no model named|deprecated and|(?:does|do) not have access to (?:the )?model"
+    r"|invalid model name",
     re.IGNORECASE,
 )
-_USED_UP = re.compile(
+_NO_MONEY = (
     r"insufficient[_ ](?:quota|balance|credits?|funds)|exceeded your current quota|out of credits"
-    r"|credit balance is too low|balance is not enough|no credits|credits? (?:is|are|has|have)"
-    r"(?: been)? (?:exhausted|used)|quota (?:is |has been )?(?:exhausted|used up)|billing_(?:hard"
-    r"_limit|not_active)|hard limit|account_deactivated|arrear|per[ _-]?day|daily",
-    re.IGNORECASE,
+    r"|credit balance is too low|balance is not enough|no credits (?:left|remain)"
+    r"|credits? (?:is|are|has|have)(?: been)? (?:exhausted|used)"
+    r"|quota (?:is |has been )?(?:exhausted|used up)|billing_(?:hard_limit|not_active)"
+    r"|exceeded_current_quota|key limit exceeded|欠费|余额不足|请充值"
+)
+_NO_MONEY_LEFT = re.compile(_NO_MONEY, re.IGNORECASE)
+_USED_UP = re.compile(_NO_MONEY + r"|hard limit|arrear|per[ _-]?day|daily", re.IGNORECASE)
+_TOO_LARGE = re.compile(
+    r"request too large|reduce your message|tokens must be reduced", re.IGNORECASE
 )
 _A_MINUTE = re.compile(
     r"per[ _-]?(?:minute|second)|\brpm\b|\btpm\b|requests?_per_min|minute", re.IGNORECASE
@@ -96,10 +111,12 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
             f"{message} (it asks to wait {in_words(wait)})", Trouble.FATAL, wait,
             hint=f"run the same command again in {in_words(wait)}; what was finished is stored",
         )  # fmt: skip
+    if status == 401 or _BAD_KEY.search(marks):
+        return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
+    if _TOO_LARGE.search(marks):
+        return CallError(message, Trouble.GIVE_UP)
     if status == 429:
         return _limited(message, marks, wait)
-    if status == 401:
-        return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
     if status < 501 and speaks_of_logprobs(text):
         told = f"it gives no log-probabilities ({message})"
         return CallError(told, Trouble.REFUSED, lacks_logprobs=True,
@@ -114,21 +131,28 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
 
 
 def _refused(status: int, message: str, marks: str) -> CallError:
-    """A refusal with a status from 400 on: of this call, or of all."""
+    """A refusal with a status from 400 on: of this call, or of all.
+
+    What is said of the key, the account and the model goes before what is said of the text:
+    those refuse every call, in words that may be the same.
+    """
+    if _NO_MONEY_LEFT.search(marks) or (status in (402, 403) and _USED_UP.search(marks)):
+        return CallError(message, Trouble.FATAL, hint=CHECK_ACCOUNT)
+    if status == 403 and _BLOCKED.search(marks):
+        return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
     if _CONTENT.search(marks):
         return CallError(message, Trouble.GIVE_UP)
-    if _BAD_KEY.search(marks) or (status == 403 and _KEY.search(marks)):
-        return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
     if status in (400, 403, 404, 422) and _NO_MODEL.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_MODEL)
-    if status in (402, 403) and _USED_UP.search(marks):
-        return CallError(message, Trouble.FATAL, hint=CHECK_ACCOUNT)
+    if status == 403 and _KEY.search(marks):
+        return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
     return CallError(message, Trouble.REFUSED, hint=HINTS.get(status, ""))
 
 
 def _limited(message: str, marks: str, wait: float | None) -> CallError:
-    """HTTP 429: wait, unless the account is used up and no wait is named."""
-    if wait is None and _USED_UP.search(marks) and not _A_MINUTE.search(marks):
+    """HTTP 429: wait, unless the account is used up or blocked and no wait is named."""
+    used_up = _USED_UP.search(marks) or _BLOCKED.search(marks)
+    if wait is None and used_up and not _A_MINUTE.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_ACCOUNT)
     return CallError(message, Trouble.RETRY, wait)
 

@@ -48,6 +48,9 @@ FILTERED = re.compile(
 )
 BROKEN = re.compile(r"error|fail|abort|cancel|insufficient|overload|timeout|interrupt|unexpected")
 
+_SAYS = ("detail", "error_msg", "error_code", "errors", "msg")
+"""Fields in which a body tells of an error that is in no `error`."""
+
 LEAST_SURE = 1_000
 """Tokens that a prompt must surely have before its count is held against it."""
 LEAST_COUNT = 256
@@ -69,7 +72,7 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
     value = _parsed(raw)
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise _told_error(value) or CallError("the reply has no choices", Trouble.RETRY)
+        raise _told_error(value) or _no_choices(value)
     choice = choices[0]
     told = choice.get("message", choice.get("delta"))
     message: Mapping[str, Any] = told if isinstance(told, dict) else {}
@@ -163,17 +166,38 @@ def _from_events(text: str) -> dict[str, Any]:
 def _told_error(value: Mapping[str, Any]) -> CallError | None:
     """The error that stands in a body which came with HTTP 200."""
     error = value.get("error")
-    if not error:
-        return None
-    said = short(json.dumps({"error": error}))
-    code = error.get("code") if isinstance(error, dict) else None
-    status = int(code) if isinstance(code, (int, str)) and str(code).isdigit() else 0
-    if 400 <= status < 600:
-        told = json.dumps({"error": error})
-        found = status_error(status, told, asked_wait({}, told))
-        found.message = f"HTTP 200 with an error: {found.message}"
-        return found
-    return CallError(f"HTTP 200 with an error: {said}", Trouble.RETRY)
+    return _error_of(error, {"error": error}) if error else None
+
+
+def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
+    """What an error in a body means, by the status it names or by its words."""
+    told = json.dumps(body)
+    names = (error.get(name) for name in ("code", "status", "error_code")) if isinstance(
+        error, dict) else ()  # fmt: skip
+    status = next((int(n) for n in names if isinstance(n, (int, str)) and str(n).isdigit()), 0)
+    named = 400 <= status < 600
+    found = status_error(status if named else 400, told, asked_wait({}, told))
+    # Without a status only what is certain of the words ends more than a moment's wait.
+    if not named and found.trouble is Trouble.REFUSED:
+        found = CallError("", Trouble.RETRY, found.wait, hint=found.hint)
+    shown = f"HTTP {status}: " if named else ""
+    found.message = f"HTTP 200 with an error: {shown}{short(told)}"
+    return found
+
+
+def _no_choices(value: Mapping[str, Any]) -> CallError:
+    """A body that is no completion: an error in a form of its own, or another interface's."""
+    if isinstance(value.get("message"), str) or any(value.get(name) for name in _SAYS):
+        return _error_of(value, value)
+    other = next((name for name in ("message", "content", "output", "response", "candidates")
+                  if value.get(name)), "")  # fmt: skip
+    if other:
+        return CallError(
+            f"the reply is that of another interface: it has {other}, but no choices",
+            Trouble.REFUSED, hint="give the URL of the server's OpenAI-compatible interface "
+            "(often /v1)",
+        )  # fmt: skip
+    return CallError("the reply has no choices", Trouble.RETRY)
 
 
 def _finish(reason: Any) -> Finish:
@@ -263,6 +287,10 @@ def _thought(message: Mapping[str, Any]) -> str:
         text = message.get(name)
         if isinstance(text, str) and text:
             return text
+    for name in ("reasoning_details", "thinking_blocks", "reasoning"):
+        blocks = message.get(name)
+        if isinstance(blocks, list) and (found := _parts(blocks, thoughts=True)):
+            return found
     content = message.get("content")
     return _parts(content, thoughts=True) if isinstance(content, list) else ""
 
@@ -332,8 +360,10 @@ def _is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:
     """
     if not any((seen - more) & (seen - more - 1) == 0 for more in range(4) if seen - more >= 1024):
         return False
-    plain = (_RUNS.sub(r"\1", " ".join(message["content"].split())) for message in messages)
-    return sum(map(len, plain)) > MOST_CHARACTERS * seen
+    plain = [_RUNS.sub(r"\1", " ".join(message["content"].split())) for message in messages]
+    # A sign of Chinese, Japanese or Korean says as much as two letters.
+    size = sum(len(text) + len(_DENSE.findall(text)) for text in plain)
+    return size > MOST_CHARACTERS * seen
 
 
 def _usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Used:
@@ -350,8 +380,12 @@ def _usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> U
 
 
 def _thought_tokens(value: Mapping[str, Any]) -> int:
-    details = _mapping(_mapping(value.get("usage")).get("completion_tokens_details"))
-    return _count(details.get("reasoning_tokens"))
+    """Tokens of thoughts: as told, or what the total has beyond what was read and written."""
+    usage = _mapping(value.get("usage"))
+    details = _mapping(usage.get("completion_tokens_details"))
+    read, wrote = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    hidden = _count(usage.get("total_tokens")) - read - wrote if read else 0
+    return _count(details.get("reasoning_tokens")) or max(0, hidden)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -359,5 +393,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _count(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
     return value if sound else 0

@@ -17,8 +17,9 @@ from kdharness.harness.types import GenerationRequest
 from kdharness.judges.client import OpenAIEngine
 from kdharness.judges.dialect import COLDEST, Dialect, adapt
 from kdharness.judges.refusals import LONGEST_ASKED_WAIT, in_words, status_error
-from kdharness.judges.trouble import Trouble
+from kdharness.judges.trouble import CallError, Trouble
 from kdharness.judges.waits import asked_wait, span
+from kdharness.judges.wire import read_body
 
 from .loopback import Loopback, Raw, completion
 
@@ -96,6 +97,11 @@ SINGLE = [
     (500, refusal("the request exceeds the available context size. try increasing it")),
     (503, refusal("Prompt is too long: 9000 tokens > 8192 maximum")),
     (413, refusal("input is too long")),
+    (429, refusal("Request too large for x on tokens per min (TPM): Limit 30000, Requested 45000.",
+                  code="rate_limit_exceeded")),
+    (413, refusal("Request too large: please reduce your message size and try again.")),
+    (403, refusal("x requires moderation. Your input was flagged. No credits were charged.")),
+    (400, refusal("Content Exists Risk")), (400, refusal("输入或生成内容可能包含不安全或敏感内容")),
 ]  # fmt: skip
 
 
@@ -129,6 +135,19 @@ FATAL = [
     (429, refusal("You exceeded your current quota", type="insufficient_quota",
                   code="insufficient_quota"), "quota"),
     (429, refusal("Your credit balance is too low"), "quota"),
+    # From public reports: a key's refusal in other words, or with another status.
+    (400, refusal("Your credit balance is too low. Go to Plans & Billing."), "quota"),
+    (403, refusal("Key limit exceeded (total limit). Manage it on our site."), "quota"),
+    (429, refusal("您的账户已欠费，请充值后重试。", code="1113"), "quota"),
+    (429, refusal("Your account is suspended, please check your plan and billing details",
+                  type="exceeded_current_quota_error"), "quota"),
+    (403, refusal("The security token included in the request is invalid."), "key"),
+    (403, refusal("You are not allowed to sample from this model"), "key"),
+    (403, refusal("Your organization must be verified to use the model `x`."), "key"),
+    (403, refusal("The API key you are using violates our usage policies and was blocked"), "key"),
+    (403, refusal("Your account has been flagged for potential abuse.", code="x"), "key"),
+    (500, refusal("AuthenticationError: Incorrect API key provided: abc", code="401"), "key"),
+    (403, refusal("Project `x` does not have access to model `y`"), "model"),
 ]  # fmt: skip
 
 
@@ -141,6 +160,29 @@ def test_what_refuses_every_call_ends_the_run(status: int, text: str, word: str)
         dict(engine(server, concurrency=4).stream(requests(100)))
     assert word in caught.value.hint and str(status) in caught.value.message
     assert server.calls <= 4
+
+
+@pytest.mark.parametrize(("body", "trouble"), [
+    # Errors that came with HTTP 200 and are in no `error`, or have a code that is a word.
+    ({"code": 401, "message": "Unauthorized"}, Trouble.FATAL),
+    ({"detail": "Not authenticated"}, Trouble.FATAL),
+    ({"error_code": 110, "error_msg": "Access token invalid or no longer valid"}, Trouble.FATAL),
+    ({"error": {"message": "bad key", "code": "invalid_api_key"}}, Trouble.FATAL),
+    ({"error": {"message": "It was filtered", "code": "content_filter"}}, Trouble.GIVE_UP),
+    ({"object": "error", "message": "maximum context length is 2048", "code": 40303},
+     Trouble.GIVE_UP),
+    ({"error": "Rate limit exceeded"}, Trouble.RETRY), ({"id": "x"}, Trouble.RETRY),
+    ({"success": False, "code": 500, "msg": "unknown"}, Trouble.RETRY),
+    ({"message": {"content": "[[9]]"}, "done": True}, Trouble.REFUSED),
+    ({"content": [{"type": "text", "text": "[[9]]"}], "stop_reason": "end_turn"}, Trouble.REFUSED),
+])  # fmt: skip
+def test_what_a_body_without_choices_means(body: Any, trouble: Trouble) -> None:
+    with pytest.raises(CallError) as caught:
+        read_body(json.dumps(body).encode(), requests(1)[0], 0.1)
+    assert caught.value.trouble is trouble
+    said = body.get("message") or body.get("detail") or body.get("error_msg") or body.get("msg")
+    if isinstance(said, str):
+        assert said in caught.value.message
 
 
 def test_a_refusal_that_says_nothing_ends_the_run_when_all_are_refused() -> None:
@@ -315,6 +357,23 @@ def test_a_refused_seed_and_system_role_leave_theirs() -> None:
     with Loopback(answer=picky({"system": "System role not supported"})) as server:
         reply = dict(engine(server).stream([GenerationRequest(chat)]))[0]
         assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Judge.\n\nx"}]
+    assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
+
+
+@pytest.mark.parametrize(("status", "message"), [
+    (400, "Developer instruction is not enabled for models/some-27b-it"),
+    (500, "jinja2.exceptions.TemplateError: System role not supported"),
+    (500, "Conversation roles must alternate user/assistant/user/assistant/..."),
+])  # fmt: skip
+def test_a_template_without_a_system_role_in_other_words(status: int, message: str) -> None:
+    def without(body: dict[str, Any]) -> Any:
+        refused = body["messages"][0]["role"] == "system"
+        return Raw(status, refusal(message)) if refused else completion("[[5]]")
+
+    chat = ({"role": "system", "content": "Judge."}, {"role": "user", "content": "x"})
+    with Loopback(answer=without) as server:
+        reply = dict(engine(server).stream([GenerationRequest(chat)]))[0]
+        assert server.calls == 2
     assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
 
 

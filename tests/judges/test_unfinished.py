@@ -105,6 +105,8 @@ def test_a_plain_completions_text_is_read() -> None:
     {"content": None, "reasoning_content": "Let me see. [[2]]"},
     {"content": "", "reasoning": "Let me see."},
     {"content": [{"type": "thinking", "thinking": "Let me see."}]},
+    {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": "Let me see."}]},
+    {"content": "", "thinking_blocks": [{"type": "thinking", "thinking": "Let me see."}]},
 ])  # fmt: skip
 @pytest.mark.parametrize("reason", ["stop", "length"])
 def test_reasoning_alone_is_given_up_at_once(message: dict[str, Any], reason: str) -> None:
@@ -121,6 +123,8 @@ def test_thoughts_that_are_only_counted_are_thoughts() -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 64,
              "completion_tokens_details": {"reasoning_tokens": 64}}  # fmt: skip
     assert "only reasoning" in failed(with_message({"content": ""}, "stop", usage=usage)).message
+    hidden = {"prompt_tokens": 6, "completion_tokens": 0, "total_tokens": 22}
+    assert "only reasoning" in failed(with_message({"content": ""}, "stop", usage=hidden)).message
 
 
 EVENTS = (
@@ -184,6 +188,7 @@ def asked_with(text: str) -> GenerationRequest:
     ("x" * 30_000, 2050),
     (PROSE * 800, 4096),
     ("今天天气非常好，" * 3000, 2050),
+    ("今天天气非常好我们去公园玩吧" * 700, 2050),
     ("def area(width, height):\n    return width*height\n" * 3200, 16_386),
     (PROSE * 180, 2050),
 ])  # fmt: skip
