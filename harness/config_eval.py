@@ -29,6 +29,14 @@ LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", 
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
 
 
+_LOST_URL = re.compile(
+    r"@(?:\w{1,10}:/|/{2}|localhost\b|\[[0-9a-f:]{2,40}\]|\d{1,3}(?:\.\d{1,3}){3}\b"
+    r"|[\w.-]{1,200}:\d{2,5}(?:/|$)|[\w.:-]{1,200}/(?:api/)?v\d(?:/|$))",
+    re.IGNORECASE,
+)
+"""Behind a model's name: what is meant as a URL and would be taken for a part of the name."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """A named engine: its kind, the model it serves, and where (for endpoints)."""
@@ -57,9 +65,17 @@ def parse_spec(text: str) -> Spec:
         )
     model, url = rest.strip(), ""
     if kind != "local":
-        found = re.search(r"@(?=https?://)", model)
+        found = re.search(r"@(?=https?://)", model, re.IGNORECASE)
         if found:
             model, url = model[: found.start()], _without_last_slash(model[found.end() :])
+            scheme, mark, rest_of_url = url.partition("://")
+            url = scheme.lower() + mark + rest_of_url
+        elif _LOST_URL.search(model):
+            # Asked as it stands, a private server's texts would go to the default endpoint.
+            raise ConfigError(
+                f"{redact(text, shapes=True)[:200]!r} names an address without http:// or https://",
+                hint="use openai:MODEL@http://host:port/v1",
+            )
         if not model:
             shown = redact(text, shapes=True)[:200]
             raise ConfigError(f"{shown!r} names no model", hint="use openai:MODEL@URL")

@@ -98,6 +98,24 @@ def test_the_spec_is_kept_as_it_was_written() -> None:
             parse_spec(f"openai:m@http://h/v1?{name}=abc")
 
 
+@pytest.mark.parametrize("place", [
+    "judges.internal:8000/v1", "localhost:11434/v1", "localhost", "127.0.0.1:80", "[::1]:80/v1",
+    "htp://judges.internal/v1", "//judges.internal/v1", "judges.internal/v1",
+])  # fmt: skip
+def test_an_address_without_its_scheme_is_no_part_of_a_models_name(place: str) -> None:
+    """Taken for one, the texts would be sent to the default endpoint."""
+    with pytest.raises(ConfigError, match="without http"):
+        parse_spec(f"openai:m@{place}")
+
+
+@pytest.mark.parametrize("model", [
+    "@cf/meta/llama-3", "claude@20240620", "llama@q4_0", "m@sha256:ab12", "@openai/x", "qwen:7b",
+])  # fmt: skip
+def test_a_models_name_may_hold_signs(model: str) -> None:
+    assert parse_spec(f"openai:{model}").model == model
+    assert parse_spec(f"openai:{model}@HTTP://h/v1").url == "http://h/v1"
+
+
 def test_bases_and_paths() -> None:
     assert endpoint_of("http://h/v1").path("/models") == "http://h/v1/models"
     assert endpoint_of("http://h/v1/chat/completions#top").base == "http://h/v1"
