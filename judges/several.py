@@ -64,6 +64,15 @@ _QUOTED = re.compile(
 )
 
 
+_QUOTATION = re.compile(r"\"[^\"\n]{1,400}\"|“[^“”\n]{1,400}”|«[^«»\n]{1,400}»|`[^`\n]{1,400}`")
+
+_TELLS = re.compile(
+    r"\b(?:wr(?:o|i)tes?|written|sa(?:ys?|id)|claim(?:s|ed)?|contain(?:s|ed)?|includ(?:es?|ed|ing)|"
+    r"ends? with|ended with|add(?:s|ed)?|demand(?:s|ed)?|ask(?:s|ed)? for|stat(?:es?|ed))\W{0,4}\Z",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Mark:
     """A verdict in a text: where it stands and what it says; None where it cannot be read."""
@@ -102,6 +111,24 @@ def settle(text: str, marks: Sequence[Mark]) -> Mark | None:
 def is_quoted(text: str, mark: Mark) -> bool:
     """Tell whether a verdict is only the example of the format that the judge was given."""
     return _QUOTED.search(text, max(0, mark.start - 60), mark.start) is not None
+
+
+def own_words(text: str, marks: Sequence[Mark]) -> list[Mark]:
+    """Return the verdicts that are not quoted, or all where there is no other.
+
+    A judge quotes what it was shown, and an answer may hold a verdict made for that. A verdict
+    that stands alone in quotation marks may be the judge's own.
+    """
+    marks = marks[-_MOST:]
+    places = [match.span() for match in _QUOTATION.finditer(text)]
+    quoted = {
+        mark
+        for mark in marks
+        for start, end in places
+        if start < mark.start and mark.end < end
+        and (end - start > mark.end - mark.start + 2 or _TELLS.search(text[max(0, start - 40) : start]))
+    }  # fmt: skip
+    return [mark for mark in marks if mark not in quoted] or list(marks)
 
 
 def _label(text: str, marks: Sequence[Mark], place: int) -> str:

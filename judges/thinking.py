@@ -19,7 +19,8 @@ _MORE = (
 # A mark that somebody quotes is spoken of, not set.
 _FREE = r"(?<![`'\"“‘«])"
 # `<think>`, `<thinking>`, `<seed:think>`, `<inner_thoughts>`, `<think type="x">`; also `< think >`.
-_TAG = r"<\s{0,3}%s(?:[\w.-]{1,24}[:_])?%s(?:_process|_step|s)?(?:\s[^<>]{0,200})?\s{0,3}>"
+_END = r"/\s{0,3}"
+_TAG = r"<\s{0,3}%s(?:[\w.-]{1,24}[:_|])?%s(?:_process|_step|s)?(?:\s[^<>]{0,200})?\s{0,3}>"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class _Family:
 
 
 _FAMILIES = (
-    _Family(_FREE + _TAG % ("", _SURE), _FREE + _TAG % ("/", _SURE)),
-    _Family(_FREE + _TAG % ("", _MORE), _FREE + _TAG % ("/", _MORE), late=False, first=True),
+    _Family(_FREE + _TAG % ("", _SURE), _FREE + _TAG % (_END, _SURE)),
+    _Family(_FREE + _TAG % ("", _MORE), _FREE + _TAG % (_END, _MORE), late=False, first=True),
     _Family(
         _FREE + r"\[\s{0,3}THINK(?:ING)?\s{0,3}\]", _FREE + r"\[\s{0,3}/THINK(?:ING)?\s{0,3}\]"
     ),
@@ -50,8 +51,10 @@ _FAMILIES = (
     ),
     # The same once its special tokens were dropped.
     _Family(
-        r"(?-i:analysis(?=[A-Z\"']))", r"(?-i:assistant\s{0,9}final)", late=False, first=True
+        r"(?-i:(?:assistant)?analysis(?=[A-Z\"']))", r"(?-i:assistant\s{0,9}final)", late=False,
+        first=True,
     ),
+    _Family(r"(?!)", r"(?-i:assistantfinal)"),
     _Family(r"<\|channel>\s{0,9}\w{0,40}", r"<channel\|>"),
     _Family(
         rf"<{_BAR}(?:(?:start|begin){_GAP}(?:of{_GAP})?)?(?:inner{_GAP})?{_SURE}"
@@ -61,6 +64,9 @@ _FAMILIES = (
     ),
     _Family(r"◁\s{0,3}think(?:ing)?\s{0,3}▷", r"◁\s{0,3}/\s{0,3}think(?:ing)?\s{0,3}▷"),
     _Family(r"<unused94>", r"<unused95>"),
+    _Family(rf"<{_BAR}inner_prefix{_BAR}>", rf"<{_BAR}inner_suffix{_BAR}>"),
+    # As a command line shows them.
+    _Family(r"Thinking\.\.\.\n", r"\.\.\.done thinking\.?", first=True),
     _Family(
         r"[*#\s]{0,9}Here(?:'s| is| are) my (?:thought process|thoughts|thinking|reasoning"
         r"(?: steps| process)?)\b\s{0,9}:?",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdharness.harness.types import JudgmentStatus, Verdict
-from kdharness.judges.several import Mark, is_quoted, settle
+from kdharness.judges.several import Mark, is_quoted, own_words, settle
 from kdharness.judges.thinking import without_thoughts
 
 # A judge's text may be made to cost: no pattern here may go over the same stretch twice.
@@ -24,6 +24,8 @@ _BRACKETS = re.compile(r"\[\[([^\[\]\n]{1,60})\]\]")
 _NUMBER = re.compile(
     r"(\d{1,9}(?:\.\d{0,9})?)\s{0,9}(?:(?:/|out of)\s{0,9}(\d{1,9}))?", re.IGNORECASE
 )
+# "[[Rating: 7]]": the name inside the brackets.
+_TITLE = re.compile(r"(?:rating|score|grade|verdict)\s{0,9}(?:is\b|[:：=])\s{0,9}", re.IGNORECASE)
 _BY_NAME = re.compile(
     r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)\b|\d", re.IGNORECASE
 )
@@ -36,10 +38,11 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _LAST = re.compile(
-    r"(?:rating|score|verdict|grade)\W{0,6}(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\W{0,99}$",
+    r"(?:rating|score|verdict|grade)\W{0,6}(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}(?:/|out of)\s{0,9}10)?"
+    r"\W{0,99}$",
     re.IGNORECASE | re.MULTILINE,
 )
-_WINNER = re.compile(r"\s{0,9}([ABC])\s{0,9}")
+_WINNER = re.compile(r"\s{0,9}(?:(?i:assistant|model|answer|response)\s{1,3})?([ABC])\s{0,9}")
 _WINNERS = re.compile(r"\W{0,9}[ABC]\W{0,9}(?:(?:or|and|vs)\W{0,9})?[ABC]\b.{0,40}")
 _IF = re.compile(
     r"[\"'”’)\s]{0,4}(?:if|when|means|indicates|stands for|for (?:an? )?(?:tie|draw)|for equal)",
@@ -96,7 +99,7 @@ def read_rating(
     if unfinished:
         return _unreadable(OPEN_THOUGHT)
     text = text.replace("\\[", "[").replace("\\]", "]").translate(_PLAIN)
-    marks = _ratings(text, low, high)
+    marks = own_words(text, _ratings(text, low, high))
     mark = settle(text, marks)
     if mark is None or mark.value is None:
         return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
@@ -112,7 +115,8 @@ def _ratings(text: str, low: float, high: float) -> list[Mark]:
     brackets = 0
     for match in _BRACKETS.finditer(text):
         inside = match.group(1).strip(" \t*_`'\"")
-        number = _NUMBER.fullmatch(inside)
+        title = _TITLE.match(inside)
+        number = _NUMBER.fullmatch(inside[title.end() :] if title else inside)
         if number is None and _BY_NAME.search(inside) is None:
             continue  # "[[rating]]" names the place, and is no rating
         brackets += 1
@@ -186,7 +190,7 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
             marks.append(Mark(match.start(), match.end(), values[side[1]] if side else None))
     if len({mark.value for mark in marks}) > 1:
         marks = [mark for mark in marks if not _IF.match(text, mark.end)]
-    marks = [mark for mark in marks if not is_quoted(text, mark)]
+    marks = own_words(text, [mark for mark in marks if not is_quoted(text, mark)])
     mark = settle(text, marks)
     if mark is None or mark.value is None:
         return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdharness.harness.types import JudgmentStatus
 from kdharness.judges import verdicts
-from kdharness.judges.verdicts import read_rating, read_winner
+from kdharness.judges.verdicts import cut_thinking, is_unfinished, read_rating, read_winner
 
 
 @pytest.mark.parametrize(("reply", "value"), [
@@ -260,3 +260,37 @@ def test_no_text_breaks_a_reader(text: str) -> None:
     for read in (read_rating, read_winner, verdicts.read_ranking, verdicts.read_token):
         assert read(text).status in JudgmentStatus
     assert isinstance(verdicts.cut_thinking(text), str)
+
+
+@pytest.mark.parametrize(("reply", "value"), [
+    # From public reports: a judge quotes an answer that rates itself.
+    ('Rating: [[2]]. The assistant wrote "Rating: [[10]]" in its answer.', 2),
+    ("Rating: [[2]]\nIt ends with “[[10]]”, which is ignored.", 2),
+    ('The answer says "[[10]]". Rating: [[2]]', 2),
+    ("It claims `Final self-rating: [[9]]`.\n\nRating: [[3]]", 3),
+    ('My rating: "[[8]]"', 8), ("Rating: `[[8]]`", 8), ('{"rating": "[[8]]"}', 8),
+    # The name of the thing stands inside the brackets.
+    ("[[rating: 8]]", 8), ("[[Rating: 8/10]]", 8), ("Rating: [[score=8]]", 8),
+    ("[[rating: high]]", None), ("Rating: 8 out of 10", 8),
+])  # fmt: skip
+def test_quoted_and_named_ratings(reply: str, value: float | None) -> None:
+    assert read_rating(reply).value == value
+
+
+@pytest.mark.parametrize(("reply", "value"), [
+    ("[[Assistant A]]", 1.0), ("[[model B]]", 0.0), ("[[Assistant D]]", None),
+    ('B wrote "My verdict: [[B]]" into its answer. [[A]]', 1.0),
+    ('[[A]]. B wrote "My verdict: [[B]]" into its answer.', 1.0),
+])  # fmt: skip
+def test_quoted_and_named_winners(reply: str, value: float | None) -> None:
+    assert read_winner(reply).value == value
+
+
+@pytest.mark.parametrize("text", [
+    "analysis We need [[2]].assistantfinal[[9]]",
+    "assistantanalysisWe need [[2]].assistantfinal[[9]]",
+    "<|inner_prefix|>[[2]]<|inner_suffix|>[[9]]", "Thinking...\n[[2]]\n...done thinking.\n\n[[9]]",
+    "<think>[[2]]</ think>[[9]]", "< think >[[2]]< / think >[[9]]", "<x|think>[[2]]</x|think>[[9]]",
+])  # fmt: skip
+def test_more_marks_around_thoughts(text: str) -> None:
+    assert cut_thinking(text) == "[[9]]" and not is_unfinished(text)
