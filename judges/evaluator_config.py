@@ -6,6 +6,7 @@ names. What else a config says is used, or refused by the field's name.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,28 @@ _UNSUPPORTED: dict[str, dict[str, Any]] = {
         "tools", "tool_choice", "functions", "function_call", "tokens_to_avoid", "tokens_to_favor",
         "stop", "seed", "logit_bias",
     )), "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0},
-    "completion_parser_kwargs": {"log_prob_index": 0, "parsers_to_kwargs": None},
+    "completion_parser_kwargs": {
+        "log_prob_index": 0, "parsers_to_kwargs": None, "model_1_name": "model_1",
+        "model_2_name": "model_2",
+    },
+}  # fmt: skip
+# What is read, and what decides nothing here: who is asked, how fast, and where it is kept.
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "": (
+        "prompt_template", "fn_completions", "completions_kwargs", "fn_completion_parser",
+        "completion_parser_kwargs", "completion_key", "batch_size", "caching_path",
+        "annotation_column", "completion_column", "is_store_raw_completions",
+        "is_store_missing_annotations", "is_add_default_processors",
+    ),
+    "completions_kwargs": (
+        "model_name", "temperature", "max_tokens", "max_completion_tokens", "max_new_tokens",
+        "max_tokens_to_sample", "logprobs", "top_logprobs", "requires_chatml", "is_chatml_prompt",
+        "price_per_token", "client_kwargs", "client_function_name", "client_config_path",
+        "model_kwargs", "batch_size", "num_procs", "cache_dir", "is_fast_tokenizer",
+    ),
+    "completion_parser_kwargs": (
+        "outputs_to_match", "numerator_token", "denominator_tokens", "is_binarize",
+    ),
 }  # fmt: skip
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_tokens_to_sample")
 _EXAMPLE = r"such as {1: 'Output \(a\)', 2: 'Output \(b\)'}"
@@ -67,8 +89,16 @@ class _Entry:
         value = self.fields.get(field)
         return default if value is None else value
 
-    def refuse(self, unsupported: Mapping[str, Any]) -> None:
-        """Refuse fields that have another value than the one that changes nothing."""
+    def refuse(self, unsupported: Mapping[str, Any], known: Sequence[str]) -> None:
+        """Refuse unknown fields, and known ones with another value than the one without effect."""
+        for name in self.fields:
+            if name not in unsupported and name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                raise ConfigError(
+                    f"{self.prefix}{name} is not a known setting", where=self.where,
+                    hint=f"did you mean {near[0]}?" if near else
+                    "remove it; the judge would be asked, or read, without it",
+                )  # fmt: skip
         for field, harmless in unsupported.items():
             if self.get(field, harmless) != harmless:
                 raise ConfigError(
@@ -96,7 +126,7 @@ class _Entry:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.wrong(field, "a number")
         if not low <= value <= high:
-            raise self.wrong(field, f"a number from {low:g} to {high:g}")
+            raise self.wrong(field, f"a number from {low:,} to {high:,}")
         return float(value)
 
     def whole(self, field: str, default: int, low: int, high: int) -> int:
@@ -145,7 +175,7 @@ def read_evaluator(path: Path, name: str) -> EvaluatorConfig:
     reading = entry.inner("completion_parser_kwargs")
     for part, section in ((entry, ""), (settings, "completions_kwargs"),
                           (reading, "completion_parser_kwargs")):  # fmt: skip
-        part.refuse(_UNSUPPORTED[section])
+        part.refuse(_UNSUPPORTED[section], _KNOWN[section])
     limit = next((field for field in _TOKEN_LIMITS if settings.get(field, None)), "max_tokens")
     first = reading.text("numerator_token", "m")
     return EvaluatorConfig(
@@ -168,7 +198,10 @@ def _second_token(reading: _Entry, first: str) -> str:
     if not isinstance(tokens, list) or not all(isinstance(t, str) and t for t in tokens):
         raise reading.wrong("denominator_tokens", "a list of tokens, such as ['m', 'M']")
     others: Sequence[str] = [token for token in tokens if token != first]
-    return others[0] if others else "M"
+    if len(tokens) != 2 or len(others) != 1:
+        raise reading.wrong("denominator_tokens", f"two tokens, one of them {first!r}",
+                            "the numerator_token is one of them")  # fmt: skip
+    return others[0]
 
 
 def _patterns(reading: _Entry, parser: str) -> tuple[tuple[float, str], ...]:

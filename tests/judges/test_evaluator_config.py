@@ -73,6 +73,17 @@ def matching(value: Any) -> dict[str, Any]:
       "completion_parser_kwargs": {"is_binarize": "no"}}, "is_binarize must be true or false"),
     ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
       "completion_parser_kwargs": {"numerator_token": 1}}, "numerator_token must be text"),
+    # What would be dropped without a word.
+    ({**REGEX, "fn_completion_parsr": "regex_parser"}, "mine.fn_completion_parsr is not a known"),
+    ({**REGEX, "fn_completion_parsr": "regex_parser"}, "did you mean fn_completion_parser?"),
+    ({**REGEX, "completions_kwargs": {"n": 5}}, "mine.completions_kwargs.n is not a known"),
+    ({**REGEX, "completions_kwargs": {"reasoning_effort": "high"}}, "reasoning_effort is not a"),
+    ({**REGEX, "fn_completion_parser": "ranking_parser",
+      "completion_parser_kwargs": {"model_1_name": "m"}}, "model_1_name is not supported"),
+    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
+      "completion_parser_kwargs": {"denominator_tokens": ["m", "M", "x"]}}, "must be two tokens"),
+    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
+      "completion_parser_kwargs": {"numerator_token": "A"}}, "denominator_tokens is missing"),
 ])  # fmt: skip
 def test_mistakes_are_told_by_their_field(
     paths: Paths, write: Write, entry: dict[str, Any], said: str
