@@ -20,7 +20,7 @@ from kdharness.harness.types import Item, Message
 from kdharness.judges import metrics
 from kdharness.judges.base import read_jsonl
 from kdharness.judges.choices import chosen
-from kdharness.judges.folding import reading_of
+from kdharness.judges.folding import fold_width, reading_of
 
 FILE_TOKENS = 512
 MOST_TOKENS = 131_072
@@ -109,6 +109,8 @@ def check_row(raw: dict[str, Any], number: int, config: EvalConfig) -> BenchRow:
     name = row.get("id", number)
     if not isinstance(name, (str, int)) or isinstance(name, bool):
         raise ValueError(f"id must be text or a whole number, not {_shown(name)}")
+    if not str(name).strip():
+        raise ValueError("id is empty")
     item = Item(
         id=str(name), category=_text(row, "category"), turns=tuple(turns),
         messages=tuple(messages), references=tuple(references),
@@ -166,10 +168,21 @@ def _references(row: dict[str, Any], answered: str | None, wanted: Sequence[str]
     if not given:
         return [] if answered is None else [answered]
     value = row[given[0]]
+    if given[0] == "reference" and "json_f1" in wanted and isinstance(value, list):
+        _refuse_two_meanings(value)
     found = [_reference(one, wanted) for one in (value if isinstance(value, list) else [value])]
     if answered is not None and found != [answered]:
         raise ValueError(f"ends with an assistant turn and has {given[0]} besides: keep one")
     return found
+
+
+def _refuse_two_meanings(value: list[Any]) -> None:
+    """A list may be the wanted JSON or several references; only its writer can tell."""
+    if value and not all(isinstance(one, (str, list)) for one in value):
+        raise ValueError(
+            f"reference is a list, {_shown(value)}: write references for several, or [[…]] for "
+            "one that is a list itself"
+        )
 
 
 def _reference(value: Any, wanted: Sequence[str]) -> str:
@@ -205,7 +218,7 @@ def _check_references(
 ) -> None:
     """What an exact metric could never score is refused, rather than scored 0."""
     for reference in references:
-        if not reference.strip():
+        if not fold_width(reference):
             raise ValueError("the reference is empty")
         if "json_f1" in exact and not _is_json(reference):
             raise ValueError(
@@ -214,11 +227,12 @@ def _check_references(
             )
     if not choices or "accuracy" not in exact:
         return
-    if not any(chosen(reference, choices) for reference in references):
-        raise ValueError(
-            f"the reference is none of the choices: {_shown(references[0])}; write it as it "
-            "stands there"
-        )
+    for reference in references:
+        if chosen(reference, choices) is None:
+            raise ValueError(
+                f"the reference is none of the choices: {_shown(reference)}; write it as it "
+                "stands there"
+            )
 
 
 def _is_json(reference: str) -> bool:
@@ -249,6 +263,8 @@ def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | 
     if given[0] == "turns":
         if not isinstance(value, list) or not value or not all(isinstance(t, str) for t in value):
             raise ValueError("turns must be a list of texts")
+        if not all(turn.strip() for turn in value):
+            raise ValueError("a turn is empty")
         return before, value, None
     if not isinstance(value, list) or not value:
         raise ValueError("messages must be a list")
@@ -258,6 +274,8 @@ def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | 
     reference = chat.pop()["content"] if chat[-1]["role"] == "assistant" else None
     if not chat or chat[-1]["role"] != "user":
         raise ValueError("messages must end with a user turn, or a user turn and its answer")
+    if not chat[-1]["content"].strip():
+        raise ValueError("the user turn is empty")
     return before + chat[:-1], [chat[-1]["content"]], reference
 
 

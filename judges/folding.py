@@ -17,9 +17,20 @@ _COMPATIBLE = re.compile(r"[^²³¹⁰ⁱ⁴-ⁿ¼-¾⅐-⅟↉]+")
 _SIGNS = " .!?;:,\"'`*。、…“”„‚‘’«»‹›「」『』¿¡؟،؛۔।"
 
 
+# What nobody sees or means: marks of byte order and direction, soft hyphens, typographic forms of
+# an apostrophe and of a hyphen. Joiners stay: in Persian and Hindi they tell words apart.
+_TYPOGRAPHY: dict[int, str | None] = {
+    **dict.fromkeys((0xFEFF, 0xAD, 0x200B, 0x200E, 0x200F, 0x61C)),
+    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A))),
+    **dict.fromkeys((0x2018, 0x2019, 0x2BC, 0x2BB), "'"),
+    **dict.fromkeys((0x2010, 0x2011, 0x2013, 0x2212), "-"),
+}
+
+
 def fold_width(text: str) -> str:
     """The text with one form for each letter (NFKC) and one blank for each stretch of them."""
     if not text.isascii():
+        text = text.translate(_TYPOGRAPHY)
         text = _COMPATIBLE.sub(lambda part: unicodedata.normalize("NFKC", part.group()), text)
         text = unicodedata.normalize("NFC", text)
     return " ".join(text.split())

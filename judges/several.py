@@ -125,10 +125,15 @@ def own_words(text: str, marks: Sequence[Mark]) -> list[Mark]:
         mark
         for mark in marks
         for start, end in places
-        if start < mark.start and mark.end < end
-        and (end - start > mark.end - mark.start + 2 or _TELLS.search(text[max(0, start - 40) : start]))
-    }  # fmt: skip
+        if start < mark.start and mark.end < end and _is_quotation(text, mark, start, end)
+    }
     return [mark for mark in marks if mark not in quoted] or list(marks)
+
+
+def _is_quotation(text: str, mark: Mark, start: int, end: int) -> bool:
+    """Whether marks around a verdict quote somebody: with other words inside, or after "says"."""
+    alone = end - start <= mark.end - mark.start + 2
+    return not alone or _TELLS.search(text[max(0, start - 40) : start]) is not None
 
 
 def _label(text: str, marks: Sequence[Mark], place: int) -> str:

@@ -25,6 +25,9 @@ CHOICES = ["Copper Hall", "Hall", "Mill Yard"]
     # Other scripts' punctuation.
     ("是。", "是", 1.0), ("«Да»", "да", 1.0), ("¡Hola!", "hola", 1.0), ("نعم؟", "نعم", 1.0),
     ("हाँ।", "हाँ", 1.0), ("cafe\u0301", "café", 1.0),
+    # What nobody sees, and typographic forms of one sign.
+    ("Paris\u200b", "Paris", 1), ("\ufeffParis", "Paris", 1), ("co\xadoperate", "cooperate", 1),
+    ("don’t", "don't", 1), ("5–6", "5-6", 1), ("−5", "-5", 1), ("\u200b", "x", 0),
 ])  # fmt: skip
 def test_exact_match(answer: str, reference: str, value: float) -> None:
     assert metrics.exact_match(answer, [reference]) == value
