@@ -282,18 +282,34 @@ def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgmen
     ]  # fmt: skip
 
 
+_WINNERS = ("model_1", "model_2", "tie")
+
+
+def _winner(value: Any, field: str) -> str:
+    """Who won a game; null and FastChat's "error" are no verdict. Raises ValueError."""
+    won = value.strip().lower() if isinstance(value, str) else value
+    if won in (None, "", "error"):
+        return "error" if won else str(value)
+    if won not in _WINNERS:
+        raise ValueError(f"{field} must be model_1, model_2, tie or error, not {shown(value)}")
+    return str(won)
+
+
 def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
     """Both orders of one match, seen from both sides."""
     question, turn = _place(row)
     played, judge = when(row.get("tstamp")), _judge_name(row)
     sides = [imported_model(store, named(row[key], key)) for key in ("model_1", "model_2")]
+    if sides[0].id == sides[1].id:
+        raise ValueError(f"model_1 and model_2 are the same: {sides[0].name}")
     found.models |= {side.name for side in sides}
     bench = f"{found.bench}-pair"
     found.benches.add(bench)
     revision = imported_revision(store, bench, ["imported"], scorer=PAIRS)
     made = []
     for order, game in enumerate(("g1", "g2")):
-        winner, text = str(row[f"{game}_winner"]), said(row.get(f"{game}_judgment"), "judgment")
+        winner = _winner(row[f"{game}_winner"], f"{game}_winner")
+        text = said(row.get(f"{game}_judgment"), "judgment")
         for place, side in enumerate(sides):
             other = sides[1 - place]
             value = {"tie": 0.5, f"model_{place + 1}": 1.0, f"model_{2 - place}": 0.0}.get(winner)

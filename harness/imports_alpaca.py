@@ -95,8 +95,8 @@ def _check(row: dict[str, Any], where: str, *fields: str) -> None:
                 named(row.get(field) or "unnamed", field)
             elif field == "preference":
                 preference_of(row[field])
-            else:
-                said(row.get(field), field)
+            elif not said(row.get(field), field) and field == "instruction":
+                raise ValueError("instruction is empty")
     except ValueError as error:
         raise DataError(f"not an alpaca_eval row: {error}", where=where) from error
 

@@ -48,6 +48,9 @@ def without(row: dict[str, Any], field: str) -> dict[str, Any]:
     ({**answer(81), "model_id": None}, "model_id must be a name"),
     (without(PAIR, "g2_winner"), "g2_winner is missing"),
     ({**PAIR, "model_2": 3}, "model_2 must be a name"),
+    ({**PAIR, "model_2": "m"}, "model_1 and model_2 are the same: m"),
+    ({**PAIR, "g1_winner": "A"}, 'g1_winner must be model_1, model_2, tie or error, not "A"'),
+    ({**PAIR, "g2_winner": 1}, "g2_winner must be model_1"),
     ({"question_id": 81, "category": "a", "turns": ["x"]}, "this is a file of questions"),
     ({"question_id": 81, "model_a": "m", "model_b": "n", "winner": "model_a", "turn": 1}, "votes"),
     ({"instruction": "a", "output": "b"}, "kdharness import alpaca-eval"),
@@ -200,6 +203,7 @@ def test_missing_fields_of_alpaca_rows(paths: Paths, tmp_path: Path) -> None:
         ([{"instruction": "a"}], "a row lacks output (fields: instruction)"),
         ([{"instruction": "a", "output": "b"}, annotation("a", 2)], "a row lacks"),
         ([{"instruction": "a", "output": 3}], "output must be text"),
+        ([{"instruction": None, "output": "b"}], "instruction is empty"),
     ):  # fmt: skip
         path.write_text(json.dumps(rows))
         with Store(paths.store) as store, pytest.raises(DataError) as caught:
