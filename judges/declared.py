@@ -46,7 +46,7 @@ _LABEL = _words(
     "output", "prediction", "solution", "decision", "intent", "topic",
 )  # fmt: skip
 _RIGHT = _words("correct", "right", "best", "final", "closest", "chosen", "selected", "appropriate")
-_LINK = "(?:[:：=]|" + _words(
+_LINK = "(?:[:：=→]|[-=]>|" + _words(
     "is", "are", "would be", "should be", "must be", "has to be", "will be", "remains", "ist",
     "lautet", "est", "es", "è", "é", "är", "jest",
 ) + r"\b|应该是|应为|應為|是|为|為|は|은|는)"  # fmt: skip

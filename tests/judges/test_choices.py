@@ -83,7 +83,7 @@ def test_the_tenth_letter_is_no_pronoun() -> None:
     ("Is the answer A? No. The answer is C.", "C"),
     ('{"answer": "B", "note": "A is a distractor"}', "B"),
     ("The answer is B. The answer is not A.", "B"),
-    ("A错，B错，故选C。", "C"), ("答案：B。A是错误的。", "B"),
+    ("Answer → B, A is small", "B"), ("A错，B错，故选C。", "C"), ("答案：B。A是错误的。", "B"),
     ("정답은 B입니다. A는 틀렸습니다.", "B"),
     ("Die richtige Antwort ist B, nicht A.", "B"), ("La respuesta correcta es B. A es falsa.", "B"),
     # Nothing is declared, or several are.
