@@ -9,7 +9,7 @@ from typing import Any
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.probes import Located, locate
-from kdharness.harness.rendering import REASONING, Extras, render, template_source
+from kdharness.harness.rendering import REASONING, TOOL, Extras, render, template_source
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,17 @@ class Habits:
     """What a template does with any chat.
 
     `end_last` closes the last answer and `end_mid` one that turns follow (texts, with the blanks
-    before them; empty: nothing does). `end_token` is the added token in `end_last`. `header` is
-    what a generation prompt adds; `unopened` is what stands before an answer all the same where
-    it adds nothing. `closed`: nothing follows `end_last`.
+    before them; empty: nothing does). `end_token` is the added token in `end_last`. `after` is
+    what the template adds behind `end_last` all the same: an end of the whole chat, or the next
+    turn's beginning. `header` is what a generation prompt adds; `unopened` is what stands before
+    an answer all the same where it adds nothing. `closed`: an answer ends where its rendering
+    without later turns does.
     """
 
     end_last: str = ""
     end_mid: str = ""
     end_token: str = ""
+    after: str = ""
     header: str = ""
     unopened: str = ""
     closed: bool = True
@@ -54,41 +57,50 @@ def added_tokens(tokenizer: Any) -> re.Pattern[str]:
 
 
 def _study(tokenizer: Any) -> Habits:
-    tokens, nothing = added_tokens(tokenizer), Extras()
+    tokens, extras = added_tokens(tokenizer), _wanted(tokenizer)
     found: tuple[str, Located] | None = None
     size = 0
     for chat in ([_USER, _ANSWER, _USER, _ANSWER], [_USER, _ANSWER]):
-        found = locate(tokenizer, chat, None, prompt=False, extras=nothing)
+        found = locate(tokenizer, chat, None, prompt=False, extras=extras)
         size = len(chat)
         if found is not None:
             break
     if found is None or found[1].whole(size - 1) is None:
-        return Habits(reasoning=_shows_reasoning(tokenizer))
+        return Habits(reasoning=_shows_reasoning(tokenizer, extras))
     text, places = found
     tail = text[_end(places, size - 1) :]
-    prompts = _prompts(tokenizer)
-    header = _header(tokens, prompts)
+    prompts = _prompts(tokenizer, extras)
+    asked = _Asked(text, places, prompts)
     between = tail
     if size > 2 and places.whole(1) is not None:
         start = _end(places, 1)
         between = text[start : places.after(start, 1, len(text))]
-    first = tokens.search(tail)
-    if between.startswith(tail.rstrip()):
-        last = tail.rstrip()
-    else:
-        # What follows closes the chat (Phi 3) or opens the next turn unasked (early Llama 3).
-        last = tail[: first.end()] if first else common_start(tail, between)
+    last = _last_end(tokens, tail, between, asked)
+    middle = _mid_end(tokens, last, tail, between, asked)
     closing = list(tokens.finditer(last))
     return Habits(
         end_last=last,
-        end_mid=_mid_end(tokens, last, tail, between, _Asked(text, places, prompts)),
+        end_mid=middle,
         end_token=closing[-1].group() if closing and closing[-1].end() == len(last) else "",
-        header=header,
+        after=tail[len(last) :].rstrip() if last else "",
+        header=_header(tokens, prompts),
         unopened=_unopened(prompts, text, places),
-        closed=tail.rstrip() == last.rstrip(),
-        reasoning=_shows_reasoning(tokenizer),
-        drops_system=_drops_system(tokenizer),
+        closed=tail.rstrip() == last.rstrip() and (bool(last) or not middle),
+        reasoning=_shows_reasoning(tokenizer, extras),
+        drops_system=_drops_system(tokenizer, extras),
     )
+
+
+def _wanted(tokenizer: Any) -> Extras:
+    """What the template wants to be given: a tool, where it renders no chat without."""
+    given = Extras([TOOL])
+    for extras in (Extras(), given):
+        try:
+            render(tokenizer, [_USER, _ANSWER], prompt=False, extras=extras)
+        except DataError:
+            continue
+        return extras
+    return Extras()
 
 
 def _end(places: Located, index: int) -> int:
@@ -109,32 +121,48 @@ class _Asked:
         whole = self.places.whole(0)
         return whole is not None and bool(between) and self.text[: whole[0]].endswith(between)
 
-    def closes(self, token: str) -> bool:
-        """Whether a token follows a user's words when they come last."""
+    @property
+    def behind(self) -> str:
+        """What follows a user's words when they come last."""
         bare = self.prompts[0] if self.prompts else ""
-        return token in bare[bare.rfind(_USER["content"]) :]
+        return bare[bare.rfind(_USER["content"]) :]
+
+
+def _last_end(tokens: re.Pattern[str], tail: str, between: str, asked: _Asked) -> str:
+    """How the last answer is closed."""
+    if between.startswith(tail.rstrip()):
+        return tail.rstrip()
+    # What follows closes the chat (Phi 3) or opens the next turn unasked (early Llama 3): the end
+    # of turn is the first token, or reaches to the one that also closes a user's words (Cohere's).
+    shared = whole_tokens(tokens, tail, common_start(tail, between))
+    shutting = tokens.search(asked.behind)
+    place = shared.find(shutting.group()) if shutting else -1
+    if shutting and place >= 0:
+        return tail[: place + len(shutting.group())]
+    first = tokens.search(tail)
+    return tail[: first.end()] if first else common_start(tail, between)
 
 
 def _mid_end(tokens: re.Pattern[str], last: str, tail: str, between: str, asked: _Asked) -> str:
     """How an answer is closed that turns follow."""
-    if between.startswith(last):
+    if last and between.startswith(last):
         return last
     found = tokens.search(between)
     # The first token behind an answer may be its end, or the next role's beginning.
     if (
         found
         and not between[: found.start()].strip()
-        and (asked.closes(found.group()) or not asked.opens(between))
+        and (found.group() in asked.behind or not asked.opens(between))
     ):
         return between[: found.end()]
     return whole_tokens(tokens, between, common_start(tail, between)).rstrip()
 
 
-def _prompts(tokenizer: Any) -> tuple[str, str] | None:
+def _prompts(tokenizer: Any, extras: Extras) -> tuple[str, str] | None:
     """A user's question without and with a generation prompt; None where it is refused."""
     try:
-        bare = render(tokenizer, [_USER], prompt=False)
-        return bare, render(tokenizer, [_USER], prompt=True)
+        bare = render(tokenizer, [_USER], prompt=False, extras=extras)
+        return bare, render(tokenizer, [_USER], prompt=True, extras=extras)
     except DataError:
         return None
 
@@ -154,20 +182,20 @@ def _unopened(prompts: tuple[str, str] | None, text: str, places: Located) -> st
     return text[len(bare) : whole[0]].partition("<think")[0]
 
 
-def _shows_reasoning(tokenizer: Any) -> bool:
+def _shows_reasoning(tokenizer: Any, extras: Extras) -> bool:
     """Whether a thought beside the last answer's content is rendered."""
     for head in ([_USER], [{"role": "system", "content": "Ef"}, _USER]):
         chat = [*head, {**_ANSWER, REASONING[0]: "thought"}]
-        found = locate(tokenizer, chat, None, prompt=False, extras=Extras())
+        found = locate(tokenizer, chat, None, prompt=False, extras=extras)
         if found is not None:
             return len(found[1].words[-1]) > 1
     return False
 
 
-def _drops_system(tokenizer: Any) -> bool:
+def _drops_system(tokenizer: Any, extras: Extras) -> bool:
     """Whether a system turn is left out without a word when the chat ends with an answer."""
     chat = [{"role": "system", "content": "Ef"}, _USER, _ANSWER]
-    found = locate(tokenizer, chat, None, prompt=False, extras=Extras())
+    found = locate(tokenizer, chat, None, prompt=False, extras=extras)
     return found is not None and not found[1].words[0]
 
 

@@ -13,7 +13,14 @@ from typing import Any
 from kdharness.harness.errors import DataError
 from kdharness.harness.habits import habits
 from kdharness.harness.probes import locate
-from kdharness.harness.rendering import REASONING, Extras, Message, reads_variable, render
+from kdharness.harness.rendering import (
+    REASONING,
+    Extras,
+    Message,
+    reads_variable,
+    render,
+    with_one_call,
+)
 
 _OTHER_TEMPLATE = "set data.chat_template to one that renders it, or take it out of the rows"
 _THINK = "write the thought into content, as <think>…</think>, or take it out of the rows"
@@ -48,20 +55,29 @@ def _check_extras(tokenizer: Any, messages: Sequence[Message], text: str, extras
 
 
 def _check_fields(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
-    def unchanged(drop: Callable[[Message], tuple[str, ...]]) -> bool:
-        fewer = [{k: v for k, v in m.items() if k not in drop(m)} for m in messages]
-        return _same(lambda: render(tokenizer, fewer, prompt=False, extras=extras), text)
+    def unchanged(edit: Callable[[Message], Message]) -> bool:
+        edited = [edit(m) for m in messages]
+        return _same(lambda: render(tokenizer, edited, prompt=False, extras=extras), text)
 
-    if any(m.get("tool_calls") for m in messages) and unchanged(lambda m: ("tool_calls",)):
+    if any(m.get("tool_calls") for m in messages) and unchanged(_without("tool_calls")):
         raise _ignored("tool_calls")
+    if any(len(m.get("tool_calls") or ()) > 1 for m in messages) and unchanged(with_one_call):
+        raise _ignored(
+            "more than one of a turn's tool_calls",
+            "give each call a turn of its own, or set data.chat_template to one that renders all",
+        )
     said = next((n for n in REASONING if any(m.get(n) for m in messages)), None)
-    if said and not habits(tokenizer).reasoning and unchanged(lambda m: REASONING):
+    if said and not habits(tokenizer).reasoning and unchanged(_without(*REASONING)):
         raise _ignored(said, _THINK)
     named = [m for m in messages if m.get("name") and not _vouched(m, messages)]
-    if named and unchanged(lambda m: ("name",) if m in named else ()):
+    if named and unchanged(lambda m: _without("name")(m) if m in named else m):
         raise _ignored("name")
-    if _out_of_order(messages) and unchanged(lambda m: ("tool_call_id",)):
+    if _out_of_order(messages) and unchanged(_without("tool_call_id")):
         raise _ignored("tool_call_id", "give the results in the order of the calls")
+
+
+def _without(*names: str) -> Callable[[Message], Message]:
+    return lambda message: {k: v for k, v in message.items() if k not in names}
 
 
 def _vouched(message: Message, messages: Sequence[Message]) -> bool:
@@ -91,24 +107,37 @@ def _out_of_order(messages: Sequence[Message]) -> bool:
 
 
 def _check_turns(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
-    """Every turn that is not the assistant's is in the text."""
+    """The words of every turn are in the text, but for an assistant's thoughts."""
     drops_system = habits(tokenizer).drops_system
-    missing = [
+    doubtful = [
         i
         for i, m in enumerate(messages)
-        if m["role"] != "assistant"
-        and (said := str(m.get("content") or "").strip())
-        and (said not in text or (m["role"] == "system" and drops_system))
+        if (said := _said(m))
+        and (said not in text or (m["role"] == "system" and drops_system) or m.get("tool_calls"))
     ]
-    if not missing:
+    found = locate(tokenizer, messages, text, prompt=False, extras=extras) if doubtful else None
+    if found is None:
         return
-    found = locate(tokenizer, messages, text, prompt=False, extras=extras)
-    for index in missing:
-        if found is not None and not found[1].words[index]:
+    for index in doubtful:
+        role = messages[index]["role"]
+        if messages[index].get("tool_calls") and index in found[1].unsaid:
             raise _ignored(
-                f"the {messages[index]['role']} turn",
+                "the content of an assistant turn beside its tool_calls",
+                "take that text out, write it as reasoning_content if it is a thought, or set "
+                "data.chat_template to one that renders both",
+            )
+        if role != "assistant" and not found[1].words[index]:
+            raise _ignored(
+                f"the {role} turn",
                 ("put its text into a user turn, or set data.chat_template to one that renders it"),
             )
+
+
+def _said(message: Message) -> str:
+    """What a turn says aloud."""
+    content = str(message.get("content") or "")
+    thoughtless = message["role"] == "assistant"
+    return (content.rpartition("</think>")[2] if thoughtless else content).strip()
 
 
 def _same(again: Callable[[], str], text: str) -> bool:

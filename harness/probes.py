@@ -5,12 +5,14 @@ found by its text (a user may write what the assistant answers) nor by the lengt
 before it. So the chat is rendered a second time with invisible marks (private-use characters, one
 pair a turn) around the words of every turn. Without the marks that text must be the first one,
 character by character; then the places of the marks are certain, and otherwise nothing is known.
+Each word has its own pair of marks: a template may write one twice (a tool's name again before its
+result), and only the first is the turn's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,15 +37,18 @@ _TAG = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]")
 class Located:
     """The places of each message's words in a text, in order of appearance.
 
-    `words[i]` are the spans of message i that the text shows; `given[i]` is how many there were
-    to show. `heads` and `tails` are what a content holds before its first and after its last
-    marked word (tags, blanks).
+    `words[i]` are the spans of message i that the text shows, each word once; `again[i]` is where
+    it repeats some; `given[i]` is how many words there were to show. `heads` and `tails` are what
+    a content holds before its first and after its last marked word (tags, blanks). `unsaid` are
+    the messages whose content, thoughts aside, is not shown whole.
     """
 
     words: list[list[Span]]
+    again: list[list[Span]]
     given: list[int]
     heads: list[str]
     tails: list[str]
+    unsaid: frozenset[int]
 
     def whole(self, index: int) -> Span | None:
         """From a message's first to its last word; None where the text shows none."""
@@ -52,17 +57,17 @@ class Located:
 
     def before(self, place: int, index: int) -> int:
         """The end of the last word before `place` that is not message `index`'s."""
-        return max(
-            (e for i, spans in enumerate(self.words) if i != index for s, e in spans if s < place),
-            default=0,
-        )
+        return max((e for s, e in self._others(index) if s < place), default=0)
 
     def after(self, place: int, index: int, end: int) -> int:
         """The start of the next word from `place` that is not message `index`'s, else `end`."""
-        return min(
-            (s for i, spans in enumerate(self.words) if i != index for s, _ in spans if s >= place),
-            default=end,
-        )
+        return min((s for s, _ in self._others(index) if s >= place), default=end)
+
+    def _others(self, index: int) -> Iterator[Span]:
+        for i, (words, again) in enumerate(zip(self.words, self.again, strict=True)):
+            if i != index:
+                yield from words
+                yield from again
 
 
 def locate(
@@ -90,12 +95,14 @@ def locate(
         for names in (True, False):
             marker = _Marker(base, names, template_source(tokenizer))
             marked = [marker.message(i, m) for i, m in enumerate(messages)]
+            if 2 * len(marker.owners) > _PLANE_SIZE:
+                return None
             try:
                 shown = render(tokenizer, marked, prompt=prompt, extras=extras)
             except DataError:
                 continue
             if re.sub(_marks(base), "", shown) == text:
-                return text, marker.places(shown, len(messages))
+                return text, marker.places(shown)
             if not any(m.get("tool_calls") for m in messages):
                 return None
     except DataError:
@@ -105,8 +112,6 @@ def locate(
 
 def _free_plane(text: str, messages: Sequence[Message]) -> int | None:
     """A plane of private characters that the chat does not use."""
-    if 2 * len(messages) > _PLANE_SIZE:
-        return None
     everything = text + "".join(str(m.get("content")) for m in messages)
     for base in _PLANES:
         if not re.search(_marks(base), everything):
@@ -127,13 +132,14 @@ class _Marker:
         self.base = base
         self.names = names
         self.source = source
-        self.given: list[int] = []
+        self.owners: list[int] = []
         self.heads: list[str] = []
         self.tails: list[str] = []
+        self.said: set[int] = set()
+        self.keys: set[int] = set()
 
     def message(self, index: int, message: Message) -> dict[str, Any]:
         """A copy with marks around its words."""
-        self.given.append(0)
         turn = as_turn(message)
         content, head, tail = self.content(index, turn["content"])
         self.heads.append(head)
@@ -155,8 +161,11 @@ class _Marker:
             return (self.word(index, content), "", "") if content.strip() else (content, "", "")
         head = "".join(parts[: spoken[0]]) + _leading(parts[spoken[0]])
         tail = _trailing(parts[spoken[-1]]) + "".join(parts[spoken[-1] + 1 :])
+        thought = max((i for i, part in enumerate(parts) if "</think>" in part), default=-1)
         for i in spoken:
             parts[i] = self.word(index, parts[i])
+            if i > thought:
+                self.said.add(len(self.owners) - 1)
         return "".join(parts), head, tail
 
     def split(self, content: str) -> list[str]:
@@ -173,9 +182,14 @@ class _Marker:
         bare = text.strip()
         if not bare:
             return text
-        self.given[index] += 1
-        opened, closed = chr(self.base + 2 * index), chr(self.base + 2 * index + 1)
+        opened, closed = self.marks(index)
         return f"{_leading(text)}{opened}{bare}{closed}{_trailing(text)}"
+
+    def marks(self, index: int) -> tuple[str, str]:
+        """The two marks of a new word of a message."""
+        code = min(2 * len(self.owners), _PLANE_SIZE - 1)
+        self.owners.append(index)
+        return chr(self.base + code), chr(self.base + code + 1)
 
     def call(self, index: int, call: Mapping[str, Any]) -> dict[str, Any]:
         """A tool call with marks in its name and arguments."""
@@ -184,30 +198,47 @@ class _Marker:
             function["name"] = self.word(index, str(function["name"]))
         arguments = function.get("arguments")
         # Arguments that are JSON text already stay whole: marks at its ends are outside of it.
-        function["arguments"] = self.leaves(index, arguments)
+        key = self.marks(index)[0] if isinstance(arguments, dict) else ""
+        self.keys |= {len(self.owners) - 1} if key else set()
+        function["arguments"] = self.leaves(index, arguments, key)
         return {**call, "function": function}
 
-    def leaves(self, index: int, value: Any) -> Any:
-        """Marks around every text in a value."""
+    def leaves(self, index: int, value: Any, key: str) -> Any:
+        """Marks around every text in a value, and one before each key.
+
+        Keys have one mark in common, so that a template which sorts them finds the same order.
+        """
         if isinstance(value, str):
             return self.word(index, value)
         if isinstance(value, list):
-            return [self.leaves(index, one) for one in value]
+            return [self.leaves(index, one, key) for one in value]
         if isinstance(value, dict):
-            return {self.word(index, str(k)): self.leaves(index, v) for k, v in value.items()}
+            return {f"{key}{k}": self.leaves(index, v, key) for k, v in value.items()}
         return value
 
-    def places(self, shown: str, count: int) -> Located:
+    def places(self, shown: str) -> Located:
         """The marked words' spans in the text without marks."""
+        count = len(self.heads)
         words: list[list[Span]] = [[] for _ in range(count)]
+        again: list[list[Span]] = [[] for _ in range(count)]
         opened: dict[int, int] = {}
+        placed: set[int] = set()
         for seen, mark in enumerate(re.finditer(_marks(self.base), shown)):
             code, place = ord(mark.group()) - self.base, mark.start() - seen
-            if code % 2 == 0:
-                opened[code // 2] = place
-            elif code // 2 in opened:
-                words[code // 2].append((opened.pop(code // 2), place))
-        return Located(words, self.given, self.heads, self.tails)
+            word = code // 2
+            if word in self.keys:
+                words[self.owners[word]].append((place, place))
+            elif code % 2 == 0:
+                opened[word] = place
+            elif word in opened:
+                into = again if word in placed else words
+                into[self.owners[word]].append((opened.pop(word), place))
+                placed.add(word)
+        given = [0] * count
+        for word, owner in enumerate(self.owners):
+            given[owner] += word not in self.keys
+        unsaid = frozenset(self.owners[word] for word in self.said - placed)
+        return Located(words, again, given, self.heads, self.tails, unsaid)
 
 
 def _leading(text: str) -> str:

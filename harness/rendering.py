@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -61,6 +61,15 @@ class Extras:
 
 
 NOTHING = Extras()
+TOOL: Mapping[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "gh",
+        "description": "Ij",
+        "parameters": {"type": "object", "properties": {}, "required": []},
+    },
+}
+"""A tool of our own, to try what a template does with one."""
 
 
 def render(
@@ -159,7 +168,7 @@ def settle_arguments(
     try:
         return messages, render(tokenizer, messages, prompt=False, extras=extras)
     except DataError as error:
-        error.hint = error.hint or _advice(messages)
+        error.hint = error.hint or _advice(tokenizer, messages, extras, error.message)
         if not any(message.get("tool_calls") for message in messages):
             raise
         written = [_with_written_arguments(message) for message in messages]
@@ -170,17 +179,47 @@ def settle_arguments(
         raise
 
 
-def _advice(messages: Sequence[Message]) -> str:
-    """What to do about a chat that a template refuses, where its shape tells."""
-    roles = [str(message["role"]) for message in messages]
-    others = [role for role in roles if role != "system"]
-    if others and others[0] == "assistant":
+def _advice(
+    tokenizer: Any, messages: Sequence[Message], extras: Extras, said: str
+) -> str:  # fmt: skip
+    """What to do about a chat that a template refuses: what it takes instead, by trying."""
+
+    def takes(chat: Sequence[Message], given: Extras = extras) -> bool:
+        try:
+            return bool(chat) and bool(render(tokenizer, chat, prompt=False, extras=given))
+        except DataError:
+            return False
+
+    others = [m for m in messages if m["role"] != "system"]
+    if others and others[0]["role"] == "assistant" and takes(others[1:]):
         return "this chat begins with the assistant: take that turn out, or make it system text"
-    if "system" in roles:
+    if len(others) < len(messages) and ("System role" in said or takes(others)):
         return "templates without a system role want its text in the first user turn"
-    if any(one == other for one, other in pairwise(others)):
+    twice = any(one["role"] == other["role"] for one, other in pairwise(others))
+    if twice and takes(_one_each(others)):
         return "two turns of one role follow each other: join them"
+    if takes([with_one_call(m) for m in messages]):
+        return "this template takes one tool call a turn: give each a turn of its own"
+    if any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
+        return "does this template take tool calls and their results? not all do"
+    if not extras.tools and takes(messages, replace(extras, tools=[TOOL])):
+        return "this template is one for chats with tools: give the rows tools, or choose another"
     return ""
+
+
+def with_one_call(message: Message) -> Message:
+    """A turn with the first of its tool calls alone."""
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": calls[:1]} if calls else message
+
+
+def _one_each(messages: Sequence[Message]) -> list[Message]:
+    """The chat with one turn for each run of turns of one role."""
+    chat: list[Message] = []
+    for message in messages:
+        if not chat or chat[-1]["role"] != message["role"]:
+            chat.append(message)
+    return chat
 
 
 def _with_written_arguments(message: Message) -> Message:

@@ -23,6 +23,11 @@ _UNTOLD = (
     "the chat template rewrites this chat so that assistant turn {number} cannot be told from "
     "the rest"
 )
+_INSIDE = (
+    "the chat template writes another turn into assistant turn {number} (before its content, as "
+    "some do with the results of tools)"
+)
+_NOT_CUT = "this answer was cut where it was generated: leave the row out"
 _ONE_EACH = "set train: false on that turn, or make one row of each answer"
 
 
@@ -96,7 +101,7 @@ class Chat:
             if marks is None:
                 spans.append(self._turn(index, number, cut))
             elif len(marks) == len(turns):
-                spans.append(self._cut(index, marks[number]) if cut else marks[number])
+                spans.append(self._cut(index, number, marks[number]) if cut else marks[number])
             else:
                 spans += self._within(self._turn(index, number, cut), marks)
         return Spans(spans, empty, unshown)
@@ -118,21 +123,31 @@ class Chat:
     def _turn(self, index: int, number: int, cut: bool) -> Span:
         """The span of one turn, from its generation prompt to its end of turn."""
         start, end = self._start_by_prefix(index), None
-        if start is not None and self.habits.unopened.strip():
+        if start is not None:
             start = self._past_header(index, start)
         if start is not None and self.habits.closed:
             end = self._end_by_prefix(index, start)
         if start is None or end is None:
             start, end = self._by_words(index, number, start)
         end = start + len(self.text[start:end].rstrip())
-        return self._cut(index, (start, end)) if cut else (start, end)
+        return self._cut(index, number, (start, end)) if cut else (start, end)
 
     def _past_header(self, index: int, start: int) -> int:
-        """The start of a turn whose role the template writes without a generation prompt."""
+        """The start of a turn whose role the template writes without a generation prompt.
+
+        Some templates write none at all, some leave it out behind a tool's result alone.
+        """
         header = self.habits.unopened
-        whole = self.places.whole(index) if self.places else None
-        place = self.text.rfind(header, start, whole[0] if whole else start + len(header))
-        return place + len(header) if place >= 0 else start
+        if header.strip():
+            whole = self.places.whole(index) if self.places else None
+            place = self.text.rfind(header, start, whole[0] if whole else start + len(header))
+            return place + len(header) if place >= 0 else start
+        header = self.habits.header
+        if header.strip() and self.text.startswith(header, start):
+            whole = self.places.whole(index) if self.places else None
+            if whole and start + len(header) <= whole[0]:
+                return start + len(header)
+        return start
 
     # ------------------------------------------------------------ by prefix
 
@@ -164,6 +179,11 @@ class Chat:
         if places is None or whole is None:
             raise DataError(_UNTOLD.format(number=number + 1), hint=_ONE_EACH)
         first, last = whole
+        if places.after(first, index, last) < last:
+            raise DataError(
+                _INSIDE.format(number=number + 1),
+                hint="leave the content of turns that call tools empty, or set train: false there",
+            )
         floor = places.before(first, index)
         if start is None:
             start = self._start_by_words(index, first, floor)
@@ -232,15 +252,19 @@ class Chat:
         if found is None or whole is None:
             return last
         tokens = added_tokens(self.tokenizer)
-        tail = found[0][whole[1] :]
+        tail = found[0][whole[1] :].rstrip().removesuffix(self.habits.after)
+        if index == len(self.messages) - 1:
+            rest = rest.rstrip().removesuffix(self.habits.after)
         shared = whole_tokens(tokens, rest, common_start(rest, tail))
-        for end in known:
-            place = shared.find(end.lstrip()) if end.strip() else -1
-            if place >= 0:
-                return last + place + len(end.lstrip())
+        # A turn that others follow may be written otherwise than the same turn at the end.
+        for text in (shared, rest) if len(shared) < len(tail.rstrip()) else (shared,):
+            for end in known:
+                place = text.find(end.lstrip()) if end.strip() else -1
+                if place >= 0:
+                    return last + place + len(end.lstrip())
         return last + len(shared.rstrip())
 
-    def _cut(self, index: int, span: Span) -> Span:
+    def _cut(self, index: int, number: int, span: Span) -> Span:
         """A turn without its end of turn."""
         content = str(self.messages[index].get("content") or "").strip()
         start, end = span
@@ -248,7 +272,9 @@ class Chat:
         if found >= 0 and not self._calls(index):
             return start, found + len(content)
         whole = self.places.whole(index) if self.places else None
-        return (start, max(start, min(whole[1], end))) if whole else span
+        if whole is None:
+            raise DataError(_UNTOLD.format(number=number + 1), hint=_NOT_CUT)
+        return start, max(start, min(whole[1], end))
 
 
 def _whole_tags(text: str, part: str) -> str:

@@ -118,7 +118,7 @@ class Template:
     def _why(self) -> str:
         end = self.habits.end_last.strip()
         if not end:
-            return "the chat template writes none after an answer; use one that does"
+            return "the chat template writes none after the last answer; use one that does"
         if not self.habits.end_token:
             count = pieces(self.tokenizer, end)
             mend = (

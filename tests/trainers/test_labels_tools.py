@@ -1,0 +1,237 @@
+"""Turns that call tools, and ends of turn, in the shapes that published templates give them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import make_tokenizer
+
+from kdharness.harness.ends import end_of_turn
+from kdharness.harness.errors import DataError
+
+from .chat_templates import CHATML, FAMILIES, with_tokens
+from .test_labels import answer, call, labelled, system, user
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_tokenizer(tmp_path_factory.mktemp("tools"))
+
+
+def result(content: str, **more: Any) -> dict[str, Any]:
+    return {"role": "tool", "content": content, **more}
+
+
+TOOLS = [{"type": "function", "function": {
+    "name": "look", "description": "Look it up.",
+    "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}]  # fmt: skip
+ASKED = [user("same"), answer("", tool_calls=[call("look", at="same")]), result("same"),
+         answer("same")]  # fmt: skip
+
+# Two tokens close an answer, and the next turn is opened whether it is asked for or not.
+OPENED_UNASKED = (
+    "{{- '<BOS_TOKEN>' -}}{%- for m in messages -%}{{- '<|START_OF_TURN_TOKEN|>' -}}"
+    "{%- if m.role == 'assistant' -%}{{- '<|CHATBOT_TOKEN|>' -}}{%- if m.tool_calls -%}"
+    "{%- set f = m.tool_calls[0].function -%}"
+    "{{- '[TOOL_CALLS]' + f.name + (f.arguments | tojson) + '[/TOOL_RESULTS]' -}}"
+    "{%- else -%}{{- m.content + '</s>' -}}{%- endif -%}"
+    "{%- elif m.role == 'tool' -%}{{- '<|SYSTEM_TOKEN|>' + m.content -}}"
+    "{%- else -%}{{- '<|USER_TOKEN|>' + m.content -}}{%- endif -%}"
+    "{{- '<|END_OF_TURN_TOKEN|>' -}}{%- endfor -%}"
+    "{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' -}}"
+)
+
+
+def test_an_end_of_two_tokens_before_a_turn_that_is_opened_unasked(plain: Any) -> None:
+    tokenizer = with_tokens(plain, OPENED_UNASKED)
+    chat = [user("B"), answer("B"), user("B"), answer("C")]
+    end = "</s><|END_OF_TURN_TOKEN|>"
+    assert labelled(tokenizer, chat) == [f"B{end}", f"C{end}"]
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|END_OF_TURN_TOKEN|>")
+
+
+def test_a_call_ends_before_the_role_of_its_result(plain: Any) -> None:
+    """What both the next turn and the one opened unasked begin with is not the call's."""
+    assert labelled(with_tokens(plain, OPENED_UNASKED), ASKED) == [
+        '[TOOL_CALLS]look{"at": "same"}[/TOOL_RESULTS]<|END_OF_TURN_TOKEN|>',
+        "same</s><|END_OF_TURN_TOKEN|>",
+    ]
+
+
+# The last answer is left open; those before it are closed.
+OPEN_AT_THE_END = CHATML.replace(
+    "m.content + '<|im_end|>\n' -}}",
+    "m.content -}}{%- if m.role != 'assistant' or not loop.last -%}{{- '<|im_end|>\n' -}}"
+    "{%- endif -%}",
+)
+
+
+def test_answers_before_an_open_last_one_keep_their_ends(plain: Any) -> None:
+    chat = [user("B"), answer("B"), user("B"), answer("C"), user("C"), answer("B")]
+    found = labelled(with_tokens(plain, OPEN_AT_THE_END), chat)
+    assert found == ["B<|im_end|>", "C<|im_end|>", "B"]
+
+
+# The result of a call is introduced with the called name, as the call was.
+NAMED_RESULT = (
+    # The chat begins otherwise as long as its last turn is a call.
+    "{%- if messages[-1].tool_calls -%}{{- '<|channel|>' -}}{%- endif -%}"
+    "{%- set ns = namespace(name='') -%}{%- for m in messages -%}"
+    "{%- if m.role == 'assistant' and m.tool_calls -%}{%- set f = m.tool_calls[0].function -%}"
+    "{%- set ns.name = f.name -%}{{- '<|start|>assistant' -}}"
+    "{{- ' to=' + f.name + '<|message|>' + (f.arguments | tojson) + '<|call|>' -}}"
+    "{%- elif m.role == 'tool' -%}"
+    "{{- '<|start|>' + ns.name + ' to=assistant<|message|>' + m.content + '<|end|>' -}}"
+    "{%- else -%}{{- '<|start|>' + m.role + '<|message|>' + m.content -}}"
+    "{{- '<|return|>' if m.role == 'assistant' and loop.last else '<|end|>' -}}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}"
+)
+
+
+def test_a_name_that_stands_again_before_the_result_is_not_the_calls(plain: Any) -> None:
+    assert labelled(with_tokens(plain, NAMED_RESULT), ASKED) == [
+        ' to=look<|message|>{"at": "same"}<|call|>', "<|message|>same<|return|>",
+    ]  # fmt: skip
+
+
+# The result stands between the call and what was said beside the call.
+RESULT_INSIDE = (
+    "{%- for m in messages -%}{%- if m.role == 'tool' -%}{%- else -%}"
+    "{{- '<start_of_turn>' + m.role + '\n' -}}"
+    "{%- for c in m.tool_calls or [] -%}"
+    "{{- '<tool_call>' + c.function.name + (c.function.arguments | tojson) + '</tool_call>' -}}"
+    "{%- if messages[loop.index] is defined -%}{%- for r in messages -%}{%- if r.role == 'tool' -%}"
+    "{{- '<tool_response>' + r.content + '</tool_response>' -}}{%- endif -%}{%- endfor -%}"
+    "{%- endif -%}{%- endfor -%}"
+    "{{- m.content + '<end_of_turn>\n' -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<start_of_turn>assistant\n' -}}{%- endif -%}"
+)
+
+
+def test_a_result_inside_the_turn_that_asked_for_it_is_never_learnt(plain: Any) -> None:
+    """The result was labelled as what the assistant says."""
+    chat = [dict(turn) for turn in ASKED]
+    chat[1]["content"] = "Let me see."
+    with pytest.raises(DataError, match="another turn into assistant turn 1") as error:
+        labelled(with_tokens(plain, RESULT_INSIDE), chat)
+    assert "leave the content of turns that call tools empty" in error.value.hint
+
+
+# A call of which more is written once other turns follow, and no part of the chat is its prefix.
+LONGER_LATER = (
+    "{%- for m in messages -%}{%- if m.tool_calls -%}{{- '<|assistant|>\n' -}}"
+    "{%- set f = m.tool_calls[0].function -%}"
+    '{{- \'[{"name": "\' + f.name + \'", "arguments": \' + (f.arguments | tojson) -}}'
+    "{%- if not loop.last -%}{{- ', \"id\": \"' + m.tool_calls[0].id + '\"' -}}{%- endif -%}"
+    "{{- '}]\n<|end|>\n' -}}"
+    "{%- else -%}{{- '<|' + m.role + '|>\n' + m.content + '\n<|end|>\n' -}}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>\n' -}}{%- endif -%}"
+)
+
+
+def test_a_call_that_is_written_longer_before_its_result_is_learnt_whole(plain: Any) -> None:
+    found = labelled(with_tokens(plain, LONGER_LATER), ASKED)
+    assert found == [
+        '[{"name": "look", "arguments": {"at": "same"}, "id": "abcdefghi"}]\n<|end|>',
+        "same\n<|end|>",
+    ]
+
+
+# It joins the tools' names: without tools it renders no chat at all.
+NEEDS_TOOLS = (
+    "{%- for t in tools -%}{{- t.function.name + ' ' -}}{%- endfor -%}{%- for m in messages -%}"
+    "{{- '<|im_start|>' + m.role + '\n' -}}{%- for c in m.tool_calls or [] -%}"
+    "{{- '<tool_call>' + c.function.name + (c.function.arguments | tojson) + '</tool_call>' -}}"
+    "{%- endfor -%}{{- m.content -}}"
+    # A result that is not the last turn has a line of its own.
+    "{%- if m.role == 'tool' and not loop.last -%}{{- '\n' -}}{%- endif -%}"
+    "{{- '<|im_end|>' -}}{%- if m.role != 'tool' -%}{{- '\n' -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+
+
+def test_a_template_for_chats_with_tools_is_known_with_a_tool(plain: Any) -> None:
+    """Studied without one it had no header, and the header was learnt."""
+    tokenizer = with_tokens(plain, NEEDS_TOOLS)
+    assert labelled(tokenizer, ASKED, tools=TOOLS) == [
+        '<tool_call>look{"at": "same"}</tool_call><|im_end|>', "same<|im_end|>",
+    ]  # fmt: skip
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with pytest.raises(DataError, match="refuses this chat") as error:
+        labelled(tokenizer, ASKED[:1] + ASKED[-1:])
+    assert "give the rows tools" in error.value.hint
+
+
+# The prompt behind a result writes no header, but the chat has one there.
+HEADER_UNASKED = CHATML.replace(
+    "add_generation_prompt", "add_generation_prompt and messages[-1].role != 'tool'"
+).replace("m.content +", "(m.tool_calls | tojson if m.tool_calls else m.content) +")
+
+
+def test_a_header_that_the_prompt_leaves_out_behind_a_result(plain: Any) -> None:
+    found = labelled(with_tokens(plain, HEADER_UNASKED), ASKED)
+    assert [found[0][:1], *found[1:]] == ["[", "same<|im_end|>"]
+
+
+# ---------------------------------------------------------------- what is left out
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("family", ["llama3", "mistral3", "harmony"])
+def test_text_beside_a_call_that_the_template_drops_is_refused(
+    family: str, train: bool, plain: Any
+) -> None:
+    """Llama 3.1, Mistral and gpt-oss write the call alone."""
+    chat = [user("same Let me see."),
+            answer("Let me see.", tool_calls=[call("look", at="same")], train=train),
+            result("same", tool_call_id="abcdefghi"), answer("same")]  # fmt: skip
+    with pytest.raises(DataError, match="content of an assistant turn beside its tool_calls"):
+        labelled(with_tokens(plain, FAMILIES[family]), chat)
+
+
+def test_text_beside_a_call_is_learnt_where_it_is_rendered(plain: Any) -> None:
+    chat = [dict(turn) for turn in ASKED]
+    chat[1]["content"] = "same"
+    found = labelled(with_tokens(plain, FAMILIES["qwen2.5"]), chat)
+    assert found[0].startswith("\nsame\n<tool_call>") or found[0].startswith("same\n<tool_call>")
+
+
+@pytest.mark.parametrize("family", ["llama3", "harmony"])
+def test_a_second_call_that_the_template_drops_is_refused(family: str, plain: Any) -> None:
+    """Only the first was learnt, and the second one's result stood in the first one's place."""
+    both = [{**call("look", at="same"), "id": "abcdefgh1"},
+            {**call("look", at="there"), "id": "abcdefgh2"}]  # fmt: skip
+    chat = [user("same"), answer("", tool_calls=both),
+            result("same", tool_call_id="abcdefgh1"), result("so", tool_call_id="abcdefgh2"),
+            answer("same")]  # fmt: skip
+    with pytest.raises(DataError, match="more than one of a turn's tool_calls") as error:
+        labelled(with_tokens(plain, FAMILIES[family]), chat)
+    assert "a turn of its own" in error.value.hint
+
+
+def test_a_cut_call_whose_place_is_unknown_is_refused(plain: Any) -> None:
+    """Its end of turn was learnt though it had none."""
+    shouts = CHATML.replace(
+        "m.content +", "(m.tool_calls | string | upper if m.tool_calls else m.content) +"
+    ).replace("| upper", "| replace('\U000f0000', '?') | upper")
+    chat = [user("same"), answer("", tool_calls=[call("look", at="same")])]
+    with pytest.raises(DataError, match="cannot be told") as error:
+        labelled(with_tokens(plain, shouts), chat, truncated=True)
+    assert "leave the row out" in error.value.hint
+
+
+# ---------------------------------------------------------------- advice
+
+
+def test_advice_names_what_the_template_would_take(plain: Any) -> None:
+    """A hint about the system turn was given for any refused chat that had one."""
+    picky = (
+        "{%- for m in messages -%}{%- if m.role == 'tool' -%}"
+        "{{- raise_exception('Unexpected role: tool') -}}{%- endif -%}"
+        "{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}{%- endfor -%}"
+    )
+    chat = [system("Be."), *ASKED]
+    with pytest.raises(DataError, match="Unexpected role: tool") as error:
+        labelled(with_tokens(plain, picky), chat)
+    assert "tool calls and their results" in error.value.hint
