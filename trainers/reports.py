@@ -118,7 +118,8 @@ class Template:
     def _why(self) -> str:
         end = self.habits.end_last.strip()
         if not end:
-            return "the chat template writes none after the last answer; use one that does"
+            which = "the last" if self.habits.end_mid.strip() else "an"
+            return f"the chat template writes none after {which} answer; use one that does"
         if not self.habits.end_token:
             count = pieces(self.tokenizer, end)
             mend = (
