@@ -119,7 +119,8 @@ class _Asked:
     def opens(self, between: str) -> bool:
         """Whether a text is what introduces a user."""
         whole = self.places.whole(0)
-        return whole is not None and bool(between) and self.text[: whole[0]].endswith(between)
+        before = self.text[: whole[0]] if whole else ""
+        return bool(between.strip()) and before.endswith(between.lstrip())
 
     @property
     def behind(self) -> str:

@@ -73,6 +73,12 @@ def test_answers_before_an_open_last_one_keep_their_ends(plain: Any) -> None:
     assert found == ["B<|im_end|>", "C<|im_end|>", "B"]
 
 
+def test_what_opens_the_next_turn_is_no_end_of_an_answer(plain: Any) -> None:
+    chat = [user("B"), answer("B"), user("B"), answer("C")]
+    endless = with_tokens(plain, CHATML.replace("<|im_end|>", ""))
+    assert labelled(endless, chat) == ["B", "C"]
+
+
 # The result of a call is introduced with the called name, as the call was.
 NAMED_RESULT = (
     # The chat begins otherwise as long as its last turn is a call.
