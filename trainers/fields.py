@@ -6,12 +6,12 @@ training is done as it says or is an error that names it; null counts as not the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.reading import parse_json
+from kdharness.trainers.flags import CUT, LEARN, learnt_turn, shown, was_cut
 
 ROLES = {
     "system": "system",
@@ -36,8 +36,6 @@ ROLES = {
 }
 _CALLING = {"function_call", "tool_call"}
 REASONING = ("reasoning_content", "reasoning", "thinking")
-LEARN = ("train", "trainable", "train_on_turn", "training", "loss", "loss_mask", "weight")
-"""Fields of a turn that say whether it is learnt: 1 is learnt, 0 is not."""
 _REFUSED = {
     "train_detail": "labels of parts of a turn",
     "mask": "it may mean learnt or left out: use train: true or false",
@@ -49,6 +47,7 @@ _REFUSED = {
     "functions": "tools belong to the row, beside its turns",
     "chosen": "preference pairs",
     "rejected": "preference pairs",
+    **dict.fromkeys(("cot", "chain_of_thought"), "write it as reasoning_content"),
     **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "text alone is"),
 }
 _READ = {
@@ -63,28 +62,11 @@ _READ = {
     "function_call",
     "tool_call_id",
     "name",
+    "channel",
+    "recipient",
+    *CUT,
 }
-_TRUE, _FALSE = {"true", "yes", "on", "1", "1.0"}, {"false", "no", "off", "0", "0.0"}
 _TEXT_PARTS = {"text", "input_text", "output_text"}
-
-
-def truth(value: Any, name: str) -> bool:
-    """Read a field that says yes or no: booleans, 0 and 1, and their usual words.
-
-    Raises:
-        DataError: anything else.
-    """
-    word = str(value).strip().lower() if isinstance(value, (bool, int, float, str)) else ""
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    hint = "a turn is learnt (1) or not (0)" if name == "weight" else "use true or false"
-    raise DataError(f"{name} is {shown(value)}, which is neither 0 nor 1", hint=hint)
-
-
-def shown(value: Any) -> str:
-    """Write a value for an error message."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def keys(row: Any) -> str:
@@ -151,6 +133,7 @@ def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:
             if turn.get(name) not in (None, "", [], {}, False):
                 raise DataError(f"{name} is not supported: {reason}")
         unread.update(str(key) for key in turn if key not in _READ and key not in _REFUSED)
+        _refuse_kinds_of_thought(turn)
         return _message(turn)
     except DataError as error:
         raise DataError(f"turn {number}: {error.message}", hint=error.hint) from error
@@ -189,10 +172,33 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
             hint="turns have role and content, or from and value",
         )
     message["content"] = joined(message["content"], f"the {role} turn's content")
-    learnt = _learnt(turn, role)
+    learnt = learnt_turn(turn, role)
     if learnt is not None:
         message["train"] = learnt
+    if role == "assistant" and was_cut(turn):
+        message["cut"] = True
     return message
+
+
+def _refuse_kinds_of_thought(turn: Mapping[str, Any]) -> None:
+    """Refuse what says that a content is a thought, or whom a turn is for.
+
+    Raises:
+        DataError: the field, and what to write instead.
+    """
+    if not any(turn.get(name) for name in REASONING):
+        for name in ("reasoning_details", "thinking_blocks"):
+            if turn.get(name):
+                raise DataError(f"{name} is not supported: write its text as reasoning_content")
+    if turn.get("channel") not in (None, "", "final"):
+        raise DataError(
+            f"channel {shown(turn['channel'])} is not supported: write a thought as "
+            "reasoning_content and a call as tool_calls"
+        )
+    if turn.get("recipient") not in (None, "", "all"):
+        raise DataError(
+            f"recipient {shown(turn['recipient'])} is not supported: write a call as tool_calls"
+        )
 
 
 def _either(turn: Mapping[str, Any], one: str, other: str) -> Any:
@@ -200,24 +206,6 @@ def _either(turn: Mapping[str, Any], one: str, other: str) -> Any:
     if first is not None and second is not None and first != second:
         raise DataError(f"{one} and {other} contradict each other")
     return second if first is None else first
-
-
-def _learnt(turn: Mapping[str, Any], role: str) -> bool | None:
-    """What a turn says about being learnt."""
-    said = {name: truth(turn[name], name) for name in LEARN if name in turn}
-    if "masked" in turn:
-        said["masked"] = not truth(turn["masked"], "masked")
-    if len(set(said.values())) > 1:
-        raise DataError(f"{' and '.join(said)} contradict each other")
-    if role != "assistant":
-        wanted = [name for name, value in said.items() if value]
-        if wanted:
-            raise DataError(
-                f"{wanted[0]} asks to learn a {role} turn: assistant turns alone are learnt",
-                hint="take the field out, or set it to false",
-            )
-        return None
-    return next(iter(said.values()), None)
 
 
 def joined(content: Any, what: str) -> str:

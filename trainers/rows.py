@@ -16,17 +16,16 @@ from kdharness.harness.errors import DataError
 from kdharness.harness.paths import exists, local_path
 from kdharness.harness.reading import whole_characters
 from kdharness.trainers.fields import (
-    LEARN,
+    REASONING,
     joined,
     keys,
     looks_like_turn,
     parsed,
     read_tools,
     read_turns,
-    shown,
-    truth,
     without_nulls,
 )
+from kdharness.trainers.flags import CUT, row_flags, shown, truth, was_cut
 from kdharness.trainers.json_rows import json_rows
 
 Chat = dict[str, Any]
@@ -140,7 +139,7 @@ _REFUSED = {
 }
 _READ = {
     *_SYSTEM, *_REFUSED, "truncated", "expert", "tools", "functions", "chat_template_kwargs",
-    "enable_thinking", "documents",
+    "enable_thinking", "documents", *CUT,
 }  # fmt: skip
 
 
@@ -203,15 +202,26 @@ def _chat(row: Any, form: str, where: str) -> Chat:
     unread = {str(name) for name, value in fields.items() if value is not None}
     return {
         "messages": messages,
-        "truncated": fields.get("truncated") is not None
-        and truth(fields["truncated"], "truncated"),
+        "truncated": _cut(fields, messages),
         "expert": expert,
         "where": where,
         "tools": read_tools(fields),
         "variables": _variables(fields),
-        "unread": tuple(sorted(unread - used - _READ - _row_flags(fields, form))),
+        "unread": tuple(sorted(unread - used - _READ - row_flags(fields, form))),
         "unread_turns": tuple(sorted(unread_turns)),
     }
+
+
+def _cut(fields: Mapping[str, Any], messages: list[dict[str, Any]]) -> bool:
+    """Whether the last answer was cut where it was generated."""
+    cut = [message.pop("cut", False) for message in messages]
+    if any(one and m.get("train", True) for one, m in zip(cut[:-1], messages, strict=False)):
+        raise DataError(
+            "an answer before the last one was cut where it was generated",
+            hint="leave the turns behind it out, or set train: false on it",
+        )
+    told = fields.get("truncated") is not None and truth(fields["truncated"], "truncated")
+    return told or cut[-1] or was_cut(fields)
 
 
 def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
@@ -221,6 +231,9 @@ def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dic
         raise DataError(f"it is not an object: {shown(row)}")
     if form in _CHATS:
         name = _given(row, _CHATS[form], used)
+        for field in ("reasoning_content", "tool_calls"):
+            if row.get(field):
+                raise DataError(f"{field} stands beside {name}", hint="write it into its turn")
         return [*_history(row, form, used), *read_turns(row[name], unread)]
     asked = _given(row, ("instruction",) if form == "alpaca" else ("prompt",), used)
     answer = _given(row, _ANSWERS[form], used)
@@ -228,17 +241,32 @@ def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dic
     if form == "alpaca":
         more = _given(row, ("input", "context"), used, needed=False)
         question = joined(question, asked)
-        if more and row[more]:
-            question = f"{question}\n\n{joined(row[more], more)}"
+        parts = [question, joined(row[more], more) if more else ""]
+        question = "\n\n".join(part for part in parts if part.strip())
     elif row.get("context"):
         raise DataError("context is not read beside prompt", hint="write it into the prompt")
     asks = read_turns(question, unread) if _is_turns(question) else read_turns(
         [{"role": "user", "content": _text(question, asked)}], unread
     )  # fmt: skip
-    answers = read_turns(row[answer], unread) if _is_turns(row[answer]) else read_turns(
-        [{"role": "assistant", "content": _text(row[answer], answer)}], unread
-    )  # fmt: skip
-    return [*_history(row, form, used), *asks, *answers]
+    return [*_history(row, form, used), *asks, *_answers(row, answer, used, unread)]
+
+
+def _answers(
+    row: Mapping[str, Any], answer: str, used: set[str], unread: set[str]
+) -> list[dict[str, Any]]:
+    """A row's answer as turns, with the thoughts and calls that stand beside it."""
+    beside = {
+        name: row[name]
+        for name in (*REASONING, "tool_calls")
+        if row.get(name) and not (name == "reasoning" and row[name] in ("on", "off"))
+    }
+    if not _is_turns(row[answer]):
+        used.update(beside)
+        turn = {"role": "assistant", "content": _text(row[answer], answer), **beside}
+        return read_turns([turn], unread)
+    for name in beside.keys() & {"reasoning_content", "tool_calls"}:
+        raise DataError(f"{name} stands beside a {answer} of turns", hint="write it into its turn")
+    return read_turns(row[answer], unread)
 
 
 def _is_turns(value: Any) -> bool:
@@ -322,32 +350,3 @@ def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
             raise DataError(f"documents is not a list of objects: {shown(documents)}")
         variables["documents"] = documents
     return variables
-
-
-def _row_flags(row: Mapping[str, Any], form: str) -> set[str]:
-    """Refuse what a whole row says about being learnt; the names that were looked at."""
-    seen: set[str] = set()
-    for name in (*LEARN, "masked"):
-        value = row.get(name)
-        if isinstance(value, list):
-            raise DataError(f"{name} holds labels of single tokens: these are made here")
-        try:
-            learnt = value is None or truth(value, name) != (name == "masked")
-        except DataError:
-            learnt = name != "weight"  # a measured loss, or the name of a split, means nothing
-        else:
-            seen |= {name} if value is not None else set()
-        if not learnt:
-            raise DataError(
-                f"{name}: {shown(value)} on a whole row is not supported",
-                hint="leave the row out, or give its source another weight in the config",
-            )
-    label = row.get("label")
-    if form in {"prompt", "messages"} and isinstance(label, bool):
-        raise DataError(
-            "the field label says whether an answer is wanted: such preference data is not "
-            "learnt from", hint="keep the wanted rows, without label",
-        )  # fmt: skip
-    if row.get("mask") in ("User", "Assistant", "System"):
-        raise DataError("the field mask names who is not learnt: use train: false on turns")
-    return seen
