@@ -22,21 +22,23 @@ class quiet_transformers:
         logging.set_verbosity(self.level)
 
 
-def explain(error: Exception, source: str) -> ModelError:
-    """Turn an error of transformers, tokenizers or safetensors into one a user can fix."""
+def explain(error: Exception, source: str, what: str = "model") -> ModelError:
+    """Turn an error of transformers, tokenizers, safetensors or peft into one a user can fix."""
     text = redact(str(error).strip(), shapes=True) or type(error).__name__
     if "trust_remote_code" in text:
         hint = "this model runs its own code: set trust_remote_code: true if you trust its author"
     elif "size mismatch" in text:
         hint = "these weights belong to a model of another shape (an adapter trained on a resized "
         hint += "vocabulary needs the base model as it was resized)"
+    elif what == "adapter" and "Target modules" in text:
+        hint = "was it trained on this base model?"
     elif "safetensors" in text:
         hint = "only safetensors weights are loaded; convert the model once with save_pretrained"
     elif isinstance(error, ImportError) or "pip install" in text:
         hint = "a package this model needs is missing; see the message above"
     else:
         hint = "is the folder complete? kdharness doctor tells what this machine can load"
-    return ModelError(f"could not load the model {source!r}: {essence(text)}", hint=hint)
+    return ModelError(f"could not load the {what} {source!r}: {essence(text)}", hint=hint)
 
 
 def essence(text: str, limit: int = 400) -> str:

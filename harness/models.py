@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.adapters import refuse_unmergeable, untie_adapted
 from kdharness.harness.errors import KDHarnessError, ModelError
 from kdharness.harness.loading_errors import explain, quiet_transformers
 from kdharness.harness.paths import Paths
@@ -108,6 +109,7 @@ def _load_adapter(
     """The adapter's base model with the adapter merged in; the base may be an adapter itself."""
     from peft import PeftModel
 
+    refuse_unmergeable(folder, source)
     code = bool(options["trust_remote_code"])
     with naming_base(folder) as base:
         below = local_folder(base, paths, weights=True, code=code)
@@ -118,6 +120,7 @@ def _load_adapter(
         warnings.simplefilter("ignore")  # what it warns of is an error below
         model = PeftModel.from_pretrained(model, str(folder))
         load_adapter(model, folder, "default", source)
+    untie_adapted(model)
     return model.merge_and_unload()
 
 
@@ -178,7 +181,7 @@ def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) ->
 def check_adapter(folder: Path, source: str, paths: Paths) -> None:
     """Refuse an adapter that would not load whole, without loading any weights.
 
-    Does nothing for a whole model.
+    Does nothing for a whole model, nor for kinds of adapters that cannot be made without numbers.
 
     Raises:
         ModelError: as `load_model` would.
@@ -190,6 +193,7 @@ def check_adapter(folder: Path, source: str, paths: Paths) -> None:
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
     from peft.utils.save_and_load import set_peft_model_state_dict
 
+    refuse_unmergeable(folder, source)
     with naming_base(folder) as base:
         below = local_folder(base, paths, weights=False)
         check_adapter(below, base, paths)
@@ -203,7 +207,9 @@ def check_adapter(folder: Path, source: str, paths: Paths) -> None:
             tensors = {name: torch.empty(entry.shape) for name, entry in entries.items()}
             result = set_peft_model_state_dict(adapted, tensors, low_cpu_mem_usage=True)
     except Exception as error:  # of peft and torch
-        raise explain(error, source) from error
+        if "meta tensor" in str(error):
+            return
+        raise explain(error, source, "adapter") from error
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type, "")
     kept = [key for key in result.missing_keys if prefix in key]
     _refuse_partial(result._replace(missing_keys=kept), folder, source)

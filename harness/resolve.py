@@ -52,6 +52,8 @@ def resolve_model(source: str, paths: Paths) -> str:
         AssetError: a model asset that has not been pulled.
     """
     folder = local_path(source)
+    if split_hub_name(source.rstrip("/")) and not exists(folder, folder=True):
+        source = source.rstrip("/")
     if exists(folder, folder=True):
         if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
             raise ModelError(
@@ -162,23 +164,47 @@ def local_folder(source: str, paths: Paths, *, weights: bool, code: bool = False
 
 
 def adapter_base(folder: Path) -> str:
-    """The base model an adapter names, as a source.
+    """The base model an adapter names, as a source: a name, or a folder.
+
+    Folders are looked for from here, as peft does, and beside the adapter.
 
     Raises:
         ModelError: it names none.
     """
-    config = read_json_object(folder / "adapter_config.json", "adapter_config.json", ModelError)
+    where = folder / "adapter_config.json"
+    config = read_json_object(where, "adapter_config.json", ModelError)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise ModelError(
             "this adapter names no base model",
-            where=str(folder / "adapter_config.json"),
+            where=str(where),
             hint="set base_model_name_or_path to the model it was trained on",
         )
-    named = split_hub_name(base)
-    on_hub = named is not None and not exists(local_path(base), folder=True)
-    pinned_too = isinstance(revision, str) and revision and named is not None and not named[1]
-    return f"{base}@{revision}" if on_hub and pinned_too else base
+    if exists(local_path(base), folder=True):
+        return base
+    beside = folder / base
+    if any(exists(beside / name, folder=False) for name in ("config.json", "adapter_config.json")):
+        return str(beside.resolve())
+    named = split_hub_name(base.rstrip("/"))
+    if named is None:
+        return base
+    pinned_too = isinstance(revision, str) and revision and not named[1]
+    return base.rstrip("/") + (f"@{revision}" if pinned_too else "")
+
+
+def _refuse_circle(folder: Path) -> None:
+    """Raise ModelError where adapters stand on each other without an end."""
+    below = folder
+    for _ in range(DEEPEST):
+        base = local_path(adapter_base(below))
+        if not exists(base / "adapter_config.json", folder=False):
+            return
+        below = base
+    raise ModelError(
+        f"more than {DEEPEST} adapters stand on each other below this base model: does one "
+        "name itself?",
+        where=str(folder / "adapter_config.json"),
+    )
 
 
 @contextmanager
@@ -189,6 +215,7 @@ def naming_base(folder: Path) -> Iterator[str]:
         ModelError: whatever is raised inside, with the adapter's file and field.
     """
     base = adapter_base(folder)
+    _refuse_circle(folder)
     try:
         yield base
     except KDHarnessError as error:
