@@ -6,7 +6,11 @@ transformers refuses to save settings that contradict each other, as Vicuna's an
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from kdharness.harness.errors import ModelError
+from kdharness.harness.loading_errors import essence
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff",
             "eta_cutoff")  # fmt: skip
@@ -54,6 +58,29 @@ def make_savable(model: Any) -> list[str]:
     )
     before.pop("transformers_version", None)
     return dropped + [f"{name}={value}" for name, value in before.items()]
+
+
+def refuse_unreadable(folder: Path) -> None:
+    """Refuse a generation config with which transformers would not load the model beside it.
+
+    Raises:
+        ModelError: the file, and what is wrong with it.
+    """
+    from transformers import GenerationConfig
+
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return
+    try:
+        GenerationConfig.from_pretrained(str(folder))
+    except OSError:
+        return  # not JSON: transformers does without it
+    except Exception as error:  # whatever a value of a wrong type makes of it
+        raise ModelError(
+            f"this generation config is not valid: {essence(str(error))}",
+            where=str(path),
+            hint="mend the file, or take it away: generation here does not need it",
+        ) from error
 
 
 def _is_valid(config: Any) -> bool:

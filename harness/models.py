@@ -12,6 +12,7 @@ from typing import Any
 
 from kdharness.harness.adapters import refuse_unmergeable, untie_adapted
 from kdharness.harness.errors import KDHarnessError, ModelError
+from kdharness.harness.generation_config import refuse_unreadable
 from kdharness.harness.loading_errors import explain, quiet_transformers
 from kdharness.harness.paths import Paths
 from kdharness.harness.resolve import local_folder, naming_base
@@ -88,6 +89,7 @@ def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], plac
 
     if (folder / "adapter_config.json").exists():
         return _load_adapter(folder, source, paths, options, place)
+    refuse_unreadable(folder)
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     _refuse_missing(info, source)
     return model

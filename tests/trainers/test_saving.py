@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from kdharness.harness.config import SFTConfig
 from kdharness.harness.config_files import parse_config
-from kdharness.harness.errors import RunError
+from kdharness.harness.errors import ModelError, RunError
 from kdharness.harness.generation_config import make_savable
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.models import load_model, load_tokenizer
@@ -232,3 +232,19 @@ def test_a_save_without_weights_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", "utf-8")
     with pytest.raises(RunError, match="no weights were written"):
         saving._refuse_empty(tmp_path)
+
+
+@pytest.mark.parametrize("broken", [
+    {"num_return_sequences": 3}, {"cache_implementation": "magic"}, {"compile_config": {"a": 1}},
+    ["temperature", 1],
+])  # fmt: skip
+def test_a_generation_config_that_cannot_be_loaded_is_named(
+    broken: Any, student: Path, paths: Paths
+) -> None:
+    """The model was said not to load, and its folder to be incomplete perhaps."""
+    (student / "generation_config.json").write_text(json.dumps(broken), "utf-8")
+    with pytest.raises(ModelError, match="this generation config is not valid") as caught:
+        load_model(str(student), paths)
+    assert caught.value.where.endswith("generation_config.json")
+    (student / "generation_config.json").write_text("{", "utf-8")
+    assert load_model(str(student), paths), "transformers does without such a file"
