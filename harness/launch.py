@@ -129,20 +129,23 @@ def start(
         ConfigError: the name is taken.
         RunError: the worker ended before it started; the message holds the tail of its log.
     """
-    from kdharness.harness.config import CONFIGS
-
     with Store(paths.store) as store:
         wanted = name or getattr(config, "name", None)
         if wanted and store.run(wanted) is not None:
             raise _taken(wanted)
-    if type(config) in CONFIGS.values():
-        # An experiment's runs are looked at when the turn of each comes.
-        from kdharness.harness.precheck import check_request
-
-        check_request(config, paths)
+    _check_request(config, paths)
     with Store(paths.store) as store:
         run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
         return _spawn(paths, store, run.id, accelerate, resume=False, timeout=timeout)
+
+
+def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
+    """Refuse what could never begin; an experiment's runs are looked at when their turn comes."""
+    from kdharness.harness.config import CONFIGS
+    from kdharness.harness.precheck import check_request
+
+    if type(config) in CONFIGS.values():
+        check_request(config, paths, hub=hub)
 
 
 def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
@@ -151,11 +154,17 @@ def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
     For schedulers: the processes of a job that is started anew go on with the run it had.
 
     Raises:
-        ConfigError: the name belongs to a run of another config.
+        ConfigError: the name belongs to a run of another config; or, for a new run, what
+            `check_request` finds missing.
         RunError: it is live already.
     """
     from kdharness.harness.config import config_hash
 
+    with Store(paths.store) as store:
+        known = store.run(name)
+    if known is None:
+        # The machine that prepares a run may have no network; those that carry it out look again.
+        _check_request(config, paths, hub=False)
     with Store(paths.store) as store:
         known = store.run(name)
         if known is None or known.config_hash != config_hash(config):

@@ -7,24 +7,30 @@ next try wants.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from kdharness.harness.config import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.config_eval import EvalConfig, default_judges, parse_spec
 from kdharness.harness.config_merge import MergeConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
+from kdharness.harness.hub import split_hub_name
 from kdharness.harness.models import check_adapter
 from kdharness.harness.namesakes import refuse_namesake
 from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.resolve import find_source
+from kdharness.harness.shipped import shipped_file
 from kdharness.harness.store import Store
 
 
-def check_request(config: AnyConfig, paths: Paths) -> None:
+def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     """Refuse a config that names models, benchmarks or data that are not there.
 
     Loads no weights and asks no judge; benchmark files are read, as their mistakes are told with
     their lines.
+
+    Args:
+        config: a validated config.
+        paths: the home.
+        hub: ask the hub for the models that are named by its ids.
 
     Raises:
         ConfigError, DataError, ModelError, AssetError: what is missing, and where it is named.
@@ -32,6 +38,8 @@ def check_request(config: AnyConfig, paths: Paths) -> None:
     if isinstance(config, EvalConfig):
         _check_evaluation(config, paths)
     for field, source in models_of(config):
+        if not hub and split_hub_name(source) and not exists(local_path(source), folder=True):
+            continue
         try:
             find_source(source, paths)
             if exists(local_path(source) / "adapter_config.json", folder=False):
@@ -70,16 +78,28 @@ def models_of(config: AnyConfig) -> Iterator[tuple[str, str]]:
 
 
 def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
-    """Files of one's own exist; shipped data and the hub's are named with a colon."""
+    """Files of one's own and shipped data exist; the hub's are looked for when they are read."""
     for name, sources in (("train", config.data.train), ("heldout", config.data.heldout)):
         for index, source in enumerate(sources):
-            if ":" not in source.path and not exists(Path(source.path), folder=False):
+            field = f"data.{name}.{index}.path"
+            try:
+                known = source.path.startswith("hub:") or shipped_file(source.path) is not None
+            except DataError as error:
+                raise DataError(error.message, where=field, hint=error.hint) from error
+            if not known and not exists(local_path(source.path), folder=False):
                 raise DataError(
                     f"no such data file: {source.path}",
-                    where=f"data.{name}.{index}.path",
+                    where=field,
                     hint="paths are relative to the config file; shipped data is named like "
-                    "shop:train",
+                    "shop:train, data sets of the hub like hub:org/name",
                 )
+    template = config.data.chat_template
+    if template and template != "chatml" and not exists(local_path(template), folder=False):
+        raise ConfigError(
+            f"no such template file: {template[:200]}",
+            where="data.chat_template",
+            hint="give a file with a Jinja template, or chatml; without it the model's own is used",
+        )
 
 
 def _check_evaluation(config: EvalConfig, paths: Paths) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from kdharness.harness.chats import CHATML, IGNORE, encode_chat, render
 from kdharness.harness.config import AnyConfig, DataSpec, SourceSpec
 from kdharness.harness.errors import ConfigError, DataError
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, local_path
 from kdharness.harness.reading import CONFIG_BYTES, read_text
 from kdharness.harness.types import digest
 from kdharness.trainers.reports import Report, Template
@@ -77,10 +76,14 @@ def set_chat_template(tokenizer: Any, spec: DataSpec, fallback: Any = None) -> N
     elif spec.chat_template:
         try:
             tokenizer.chat_template = read_text(
-                Path(spec.chat_template), "the chat template", limit=CONFIG_BYTES
+                local_path(spec.chat_template), "the chat template", limit=CONFIG_BYTES
             )
         except ConfigError as error:
-            raise ConfigError(error.message, where="data.chat_template") from error
+            raise ConfigError(
+                error.message,
+                where="data.chat_template",
+                hint=error.hint or "give a file with a Jinja template, or chatml",
+            ) from error
     elif not tokenizer.chat_template and fallback is not None and fallback.chat_template:
         tokenizer.chat_template = fallback.chat_template
     if not tokenizer.chat_template:

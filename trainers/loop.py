@@ -16,16 +16,22 @@ from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config import TrainerSpec
 from kdharness.harness.durable import is_sealed
-from kdharness.harness.errors import Interrupted, KDHarnessError, ModelError, RunError
+from kdharness.harness.errors import (
+    DataError,
+    Interrupted,
+    KDHarnessError,
+    ModelError,
+    RunError,
+)
 from kdharness.harness.heads import causal_model
-from kdharness.harness.hub import split_hub_name
 from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.model_limits import limits_of, usable_pad
 from kdharness.harness.models import load_model, load_tokenizer, pick_device
-from kdharness.harness.paths import Paths, exists
+from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.weights import check_folder
+from kdharness.trainers.adapting import with_adapter
 from kdharness.trainers.batches import Collator, Plan, make_plan
-from kdharness.trainers.chat import load_chats, set_chat_template
+from kdharness.trainers.chat import Dataset, load_chats, set_chat_template
 from kdharness.trainers.distill import DistillTrainer, Method
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.preflight import hold
@@ -175,8 +181,8 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
     if config.student.lora:
-        student = _with_adapter(student, config, start.path)
-    training, heldout = load_chats(config.data, tokenizer)
+        student = with_adapter(student, config.student.lora, start.path)
+    training, heldout = _rows(config, tokenizer, job)
     limits = limits_of(causal_model(student))
     for rows in (training, heldout):
         if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
@@ -194,6 +200,24 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
         config, job, start, student, tokenizer, training, heldout, kinds, plan, device,
         usable_pad(tokenizer.pad_token_id, limits),
     )  # fmt: skip
+
+
+def _rows(config: TrainConfig, tokenizer: Any, job: Job) -> tuple[Dataset, Dataset]:
+    """The rows of a config; one that goes on and finds a file gone is told what would mend that."""
+    try:
+        return load_chats(config.data, tokenizer)
+    except DataError as error:
+        sources = [*config.data.train, *config.data.heldout]
+        if not job.resume or not any(
+            str(local_path(one.path)) == error.where and not exists(local_path(one.path))
+            for one in sources
+        ):
+            raise
+        raise DataError(
+            "this data file was there when the run began and is not now",
+            where=error.where,
+            hint="put it back, or a link to where it is now: a run keeps the paths it began with",
+        ) from error
 
 
 @contextmanager
@@ -220,23 +244,6 @@ def _allow_fsdp_on_cpu(args: Any) -> None:
     wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if wanted and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-
-
-def _with_adapter(student: Any, config: TrainConfig, start: str) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    lora = config.student.lora
-    assert lora is not None
-    # The adapter's config names its base: by hub id and commit, not by this machine's cache.
-    hub = None if exists(Path(start), folder=True) else split_hub_name(start)
-    return get_peft_model(
-        student,
-        LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-            target_modules=lora.target_modules, task_type="CAUSAL_LM",
-            base_model_name_or_path=hub[0] if hub else start, revision=hub[1] if hub else None,
-        ),
-    )  # fmt: skip
 
 
 # The fused AdamW takes one pass over the weights: a fifth of the time of the plain one on a CPU.

@@ -14,9 +14,11 @@ from kdharness.harness.config import AnyConfig, DAEConfig, DataSpec, KDConfig, S
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.model_limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models import check_adapter, load_tokenizer, meta_model
-from kdharness.harness.paths import Paths
+from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.precheck import models_of
 from kdharness.harness.resolve import local_folder, resolve_model
+from kdharness.harness.shipped import shipped_file
+from kdharness.trainers.adapting import with_adapter
 from kdharness.trainers.batches import make_plan
 from kdharness.trainers.chat import (
     Dataset,
@@ -25,7 +27,6 @@ from kdharness.trainers.chat import (
     teacher_tokenizer,
     tokenizer_source,
 )
-from kdharness.trainers.rows import shipped_file
 
 
 def preflight(config: AnyConfig, paths: Paths) -> list[str]:
@@ -70,15 +71,16 @@ def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]
     source = tokenizer_source(config)
     if source not in here:
         return []
-    gone = [
-        one.path
-        for one in [*config.data.train, *config.data.heldout]
-        if not one.path.startswith("hub:")
-        and shipped_file(one.path) is None
-        and not Path(one.path).exists()
-    ]
-    if gone:
-        return [f"not checked: no data file {path}" for path in gone]
+    if config.student.lora and config.student.model:
+        with_adapter(meta_model(source, paths), config.student.lora, source)
+    notes = []
+    for one in [*config.data.train, *config.data.heldout]:
+        if one.path.startswith("hub:"):
+            notes.append(f"not checked: {one.path} is read when the run begins")
+        elif shipped_file(one.path) is None and not exists(local_path(one.path), folder=False):
+            notes.append(f"not checked: no data file {one.path}")
+    if notes:
+        return notes
     tokenizer = load_tokenizer(source, paths)
     set_chat_template(tokenizer, config.data, teacher_tokenizer(config, paths, tokenizer))
     rows = encode_sources(config.data.train, tokenizer, config.data.max_length)

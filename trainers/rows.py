@@ -7,7 +7,6 @@ row says is done or refused by name; fields that carry nothing for training are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from kdharness.harness.config import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import exists, local_path
 from kdharness.harness.reading import whole_characters
+from kdharness.harness.shipped import shipped_file
 from kdharness.trainers.fields import (
     REASONING,
     joined,
@@ -32,20 +32,7 @@ Chat = dict[str, Any]
 """`{"messages": [...], "truncated": bool}` with roles system, user, assistant and tool; `tools`
 and `variables` for the template; `unread` names what was not read, of the row and of its turns."""
 
-SHIPPED = ("general", "shop")
-SPLITS = ("train", "validation", "test")
 PARQUET_ROWS = 1024
-
-
-def shipped_file(name: str) -> Path | None:
-    """The file behind `general:train` or `shop:test`; None when the name is not of that form."""
-    folder, sign, split = name.partition(":")
-    if not sign or folder not in SHIPPED:
-        return None
-    path = Path(str(resources.files("kdharness.data"))) / folder / f"{split}.jsonl"
-    if split not in SPLITS or not path.exists():
-        raise DataError(f"no shipped data {name!r}", hint="splits: train, validation, test")
-    return path
 
 
 def read_source(source: SourceSpec) -> list[Chat]:

@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from kdharness.harness.config_files import load_config
-from kdharness.harness.errors import Interrupted, RunError
+from kdharness.harness.errors import DataError, Interrupted, RunError
 from kdharness.harness.jobs import Job
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TRAINERS, resolve
@@ -156,3 +156,13 @@ def test_without_a_checkpoint_a_run_begins_anew(scene: Scene) -> None:
     assert scene.go().steps == 6
     note = json.loads((scene.paths.runs / "r" / "begun-with.json").read_text("utf-8"))
     assert note["train_rows"] == 20
+
+
+def test_a_data_file_that_was_moved_meanwhile(scene: Scene, tmp_path: Path) -> None:
+    """The hint was about paths in a config file, which a run does not read again."""
+    moved = shutil.move(scene.data, tmp_path / "moved.jsonl")
+    with pytest.raises(DataError, match="was there when the run began and is not now") as caught:
+        scene.go()
+    assert caught.value.where == str(scene.data) and "link" in caught.value.hint
+    scene.data.symlink_to(moved)
+    assert scene.go().steps == 6

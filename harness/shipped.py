@@ -1,0 +1,26 @@
+"""Data that ships with the package, by its names: `general:train`, `shop:test`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from kdharness.harness.errors import DataError
+
+SHIPPED = ("general", "shop")
+SPLITS = ("train", "validation", "test")
+
+
+def shipped_file(name: str) -> Path | None:
+    """Find the file behind `general:train` or `shop:test`; None for names of another form.
+
+    Raises:
+        DataError: shipped data without such a part.
+    """
+    folder, sign, split = name.partition(":")
+    if not sign or folder not in SHIPPED:
+        return None
+    path = Path(str(resources.files("kdharness.data"))) / folder / f"{split}.jsonl"
+    if split not in SPLITS or not path.exists():
+        raise DataError(f"no shipped data {name!r}", hint="splits: train, validation, test")
+    return path
