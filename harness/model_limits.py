@@ -14,6 +14,10 @@ from kdharness.harness.errors import DataError
 
 _TABLES = ("wpe", "embed_positions", "position_embeddings", "position_embedding", "embed_position")
 
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_BOUNDED = ("mpt",)
+"""Models whose attention bias is made for so many positions, in a forward pass and not before."""
+
 
 @dataclass(frozen=True)
 class ModelLimits:
@@ -31,14 +35,29 @@ class ModelLimits:
 def limits_of(model: Any) -> ModelLimits:
     """The limits of a causal LM, loaded or on the meta device."""
     config = model.config.get_text_config()
-    trained = getattr(config, "max_position_embeddings", None)
-    table = any(name.rpartition(".")[2] in _TABLES for name, _ in model.named_modules())
-    known = int(trained) if trained else None
+    lengths = (getattr(config, name, None) for name in _LENGTHS)
+    trained = next((length for length in lengths if isinstance(length, int)), None)
+    known = trained or None
+    table = _has_table(model) or getattr(config, "model_type", "") in _BOUNDED
     return ModelLimits(
         vocabulary=int(model.get_input_embeddings().weight.shape[0]),
         positions=known if table else None,
         trained_on=known,
     )
+
+
+def _has_table(model: Any) -> bool:
+    """Whether a model looks positions up in a table, learnt or computed once.
+
+    What computes its table anew for longer rows (XGLM) is no embedding but a module of its own.
+    """
+    import torch
+
+    modules = (
+        name for name, one in model.named_modules() if isinstance(one, torch.nn.Embedding)
+    )
+    buffers = (name for name, _ in model.named_buffers())
+    return any(name.rpartition(".")[2] in _TABLES for name in (*modules, *buffers))
 
 
 def usable_pad(pad: int | None, limits: ModelLimits) -> int:

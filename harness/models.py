@@ -169,10 +169,19 @@ def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) ->
     Raises:
         ModelError: not found, or an architecture that cannot be built.
     """
+    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
+    return build_meta(config, source, trust_remote_code=trust_remote_code)
+
+
+def build_meta(config: Any, source: str, *, trust_remote_code: bool = False) -> Any:
+    """Build the architecture of a transformers config on the meta device.
+
+    Raises:
+        ModelError: it cannot be built.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
     try:
         with quiet_transformers(), torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)

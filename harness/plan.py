@@ -98,10 +98,7 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
     Raises:
         ModelError: no such model, or an architecture whose shape is not known here.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from kdharness.harness.models import load_config_of
+    from kdharness.harness.models import build_meta, load_config_of
 
     config = load_config_of(source, paths)
     text = config.get_text_config()
@@ -109,9 +106,9 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
         text.num_hidden_layers = keep_layers
         if isinstance(getattr(text, "layer_types", None), list):
             text.layer_types = text.layer_types[:keep_layers]
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    outside = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    model = build_meta(config, source)
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    outside = {id(getattr(module, "weight", None)) for module in ends}
     active = active_experts(text)
     body = 0
     for name, value in model.named_parameters():

@@ -201,3 +201,46 @@ def test_ids_are_held_against_the_first_row_that_breaks(tiny_teacher: Path) -> N
     with pytest.raises(DataError, match=r"^c: .*id 400"):
         refuse_beyond(rows, limits, tokenizer, "m", max_length=9)
     assert refuse_beyond(rows[:2], limits, tokenizer, "m", max_length=9) == 3
+
+
+TINY: dict[str, tuple[dict[str, Any], int | None]] = {
+    "gptj": ({"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 32, "rotary_dim": 8}, 32),
+    "codegen": ({"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 32, "rotary_dim": 8}, 32),
+    "mpt": ({"d_model": 32, "n_layers": 1, "n_heads": 4, "max_seq_len": 32}, 32),
+    "opt": ({"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "ffn_dim": 64,
+             "max_position_embeddings": 32, "word_embed_proj_dim": 32}, 32),
+    # It makes its table anew for longer rows.
+    "xglm": ({"d_model": 32, "num_layers": 1, "attention_heads": 4, "ffn_dim": 64,
+              "max_position_embeddings": 32}, None),
+    "bloom": ({"hidden_size": 32, "n_layer": 1, "n_head": 4}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_positions_are_those_that_the_model_can_take(kind: str, paths: Paths) -> None:
+    """Tables of positions that are buffers, or made in a forward pass, were overlooked."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values, positions = TINY[kind]
+    folder = paths.home / kind
+    AutoConfig.for_model(kind, vocab_size=50, **values).save_pretrained(folder)
+    assert limits_of(meta_model(str(folder), paths)).positions == positions
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).eval()
+    assert limits_of(model).positions == positions
+    with torch.no_grad():
+        model(torch.full((1, 32), 7), use_cache=False)
+        if positions is None:
+            model(torch.full((1, 40), 7), use_cache=False)
+        else:
+            with pytest.raises((IndexError, RuntimeError)):
+                model(torch.full((1, 40), 7), use_cache=False)
+
+
+def test_a_plan_for_an_architecture_that_cannot_be_built(
+    tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: Call
+) -> None:
+    folder = Path(shutil.copytree(tiny_teacher, tmp_path / "broken"))
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**values, "pad_token_id": 9999}), "utf-8")
+    code, _, err = kd("plan", config(folder, LONG[1:], 64))
+    assert code == 1 and "could not load the model" in err and "Traceback" not in err
