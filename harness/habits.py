@@ -56,8 +56,16 @@ def added_tokens(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest)) if longest else r"(?!)")
 
 
+def token_marks(tokenizer: Any) -> re.Pattern[str]:
+    """A pattern of added tokens, and of what is written like one.
+
+    A base model's tokenizer often lacks the tokens of the template it is given.
+    """
+    return re.compile(rf"{added_tokens(tokenizer).pattern}|<\|[^<>|\s]{{1,40}}\|>")
+
+
 def _study(tokenizer: Any) -> Habits:
-    tokens, extras = added_tokens(tokenizer), _wanted(tokenizer)
+    tokens, extras = token_marks(tokenizer), _wanted(tokenizer)
     found: tuple[str, Located] | None = None
     size = 0
     for chat in ([_USER, _ANSWER, _USER, _ANSWER], [_USER, _ANSWER]):
@@ -77,7 +85,7 @@ def _study(tokenizer: Any) -> Habits:
         between = text[start : places.after(start, 1, len(text))]
     last = _last_end(tokens, tail, between, asked)
     middle = _mid_end(tokens, last, tail, between, asked)
-    closing = list(tokens.finditer(last))
+    closing = list(added_tokens(tokenizer).finditer(last))
     return Habits(
         end_last=last,
         end_mid=middle,

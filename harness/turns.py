@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.habits import added_tokens, common_start, habits, whole_tokens
+from kdharness.harness.habits import common_start, habits, token_marks, whole_tokens
 from kdharness.harness.probes import Located, locate
 from kdharness.harness.rendering import REASONING, Extras, Message, Span, render
 
@@ -251,7 +251,7 @@ class Chat:
         whole = found[1].whole(index) if found else None
         if found is None or whole is None:
             return last
-        tokens = added_tokens(self.tokenizer)
+        tokens = token_marks(self.tokenizer)
         tail = found[0][whole[1] :].rstrip().removesuffix(self.habits.after)
         if index == len(self.messages) - 1:
             rest = rest.rstrip().removesuffix(self.habits.after)

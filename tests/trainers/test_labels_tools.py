@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -77,6 +78,20 @@ def test_what_opens_the_next_turn_is_no_end_of_an_answer(plain: Any) -> None:
     chat = [user("B"), answer("B"), user("B"), answer("C")]
     endless = with_tokens(plain, CHATML.replace("<|im_end|>", ""))
     assert labelled(endless, chat) == ["B", "C"]
+
+
+def test_ends_that_are_no_tokens_of_the_tokenizer_are_learnt_whole(plain: Any) -> None:
+    """The labels ended within the text of an end, where two ends begin alike."""
+    bare = copy.deepcopy(plain)
+    bare.chat_template = FAMILIES["harmony"]
+    found = labelled(bare, [user("same"), answer("same"), *ASKED])
+    head = "<|channel|>final<|message|>"
+    assert found == [
+        f"{head}same<|end|>",
+        ' to=functions.look<|channel|>commentary json<|message|>{"at": "same"}<|call|>',
+        f"{head}same<|return|>",
+    ]
+    assert end_of_turn(bare) is None
 
 
 # The result of a call is introduced with the called name, as the call was.
