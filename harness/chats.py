@@ -120,7 +120,7 @@ def _trained(
     truncated: bool,
 ) -> Spans:  # fmt: skip
     chat = Chat(tokenizer, messages, text, extras)
-    if not has_marks(tokenizer):
+    if not has_marks(tokenizer, extras):
         return chat.trained(truncated)
     marked, marks = render_marked(tokenizer, messages, extras)
     if marked != text:

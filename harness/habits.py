@@ -9,7 +9,7 @@ from typing import Any
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.probes import Located, locate
-from kdharness.harness.rendering import REASONING, TOOL, Extras, render, template_source
+from kdharness.harness.rendering import NOTHING, REASONING, TOOL, Extras, render, template_source
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,16 @@ _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Habits]] = weakref.WeakKeyDicti
 _USER, _ANSWER = {"role": "user", "content": "Ab"}, {"role": "assistant", "content": "Cd"}
 
 
-def habits(tokenizer: Any) -> Habits:
-    """What the tokenizer's template does, found out once on small chats."""
-    key = (template_source(tokenizer), len(tokenizer))
+def habits(tokenizer: Any, extras: Extras = NOTHING) -> Habits:
+    """What the tokenizer's template does, found out once on small chats.
+
+    Tokenizers may have a template of its own for chats with tools.
+    """
+    key = (template_source(tokenizer, extras), len(tokenizer))
     known = _KNOWN.setdefault(tokenizer, {})
     if key not in known:
-        known[key] = _study(tokenizer)
+        apart = key[0] != template_source(tokenizer)
+        known[key] = _study(tokenizer, Extras([TOOL]) if apart else _wanted(tokenizer))
     return known[key]
 
 
@@ -64,8 +68,8 @@ def token_marks(tokenizer: Any) -> re.Pattern[str]:
     return re.compile(rf"{added_tokens(tokenizer).pattern}|<\|[^<>|\s]{{1,40}}\|>")
 
 
-def _study(tokenizer: Any) -> Habits:
-    tokens, extras = token_marks(tokenizer), _wanted(tokenizer)
+def _study(tokenizer: Any, extras: Extras) -> Habits:
+    tokens = token_marks(tokenizer)
     found: tuple[str, Located] | None = None
     size = 0
     for chat in ([_USER, _ANSWER, _USER, _ANSWER], [_USER, _ANSWER]):

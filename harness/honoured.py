@@ -50,7 +50,7 @@ def _check_extras(tokenizer: Any, messages: Sequence[Message], text: str, extras
             rest = {k: v for k, v in extras.variables.items() if k != name}
             if without(replace(extras, variables=rest)):
                 raise _ignored(name)
-        elif not reads_variable(tokenizer, name):
+        elif not reads_variable(tokenizer, name, extras):
             raise _ignored(name)
 
 
@@ -67,7 +67,7 @@ def _check_fields(tokenizer: Any, messages: Sequence[Message], text: str, extras
             "give each call a turn of its own, or set data.chat_template to one that renders all",
         )
     said = next((n for n in REASONING if any(m.get(n) for m in messages)), None)
-    if said and not habits(tokenizer).reasoning and unchanged(_without(*REASONING)):
+    if said and not habits(tokenizer, extras).reasoning and unchanged(_without(*REASONING)):
         raise _ignored(said, _THINK)
     named = [m for m in messages if m.get("name") and not _vouched(m, messages)]
     if named and unchanged(lambda m: _without("name")(m) if m in named else m):
@@ -108,7 +108,7 @@ def _out_of_order(messages: Sequence[Message]) -> bool:
 
 def _check_turns(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
     """The words of every turn are in the text, but for an assistant's thoughts."""
-    drops_system = habits(tokenizer).drops_system
+    drops_system = habits(tokenizer, extras).drops_system
     doubtful = [
         i
         for i, m in enumerate(messages)

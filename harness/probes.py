@@ -93,7 +93,7 @@ def locate(
         if base is None:
             return None
         for names in (True, False):
-            marker = _Marker(base, names, template_source(tokenizer))
+            marker = _Marker(base, names, template_source(tokenizer, extras))
             marked = [marker.message(i, m) for i, m in enumerate(messages)]
             if 2 * len(marker.owners) > _PLANE_SIZE:
                 return None

@@ -94,9 +94,9 @@ def render(
     return str(text)
 
 
-def has_marks(tokenizer: Any) -> bool:
+def has_marks(tokenizer: Any, extras: Extras = NOTHING) -> bool:
     """Whether the template marks what the assistant writes with `{% generation %}`."""
-    return bool(_GENERATION.search(template_source(tokenizer)))
+    return bool(_GENERATION.search(template_source(tokenizer, extras)))
 
 
 def render_marked(
@@ -140,15 +140,22 @@ def as_turn(message: Message) -> dict[str, Any]:
     return turn
 
 
-def template_source(tokenizer: Any) -> str:
-    """The template's source; of several named ones, all of them."""
+def template_source(tokenizer: Any, extras: Extras = NOTHING) -> str:
+    """The source of the template that renders a chat: of several, the one for tools or the plain.
+
+    Where none of them would be chosen, it is all of them.
+    """
     source = getattr(tokenizer, "chat_template", None)
-    return "\n".join(map(str, source.values())) if isinstance(source, dict) else str(source or "")
+    if not isinstance(source, dict):
+        return str(source or "")
+    plain = source.get("default", "\n".join(map(str, source.values())))
+    return str(source.get("tool_use", plain) if extras.tools else plain)
 
 
-def reads_variable(tokenizer: Any, name: str) -> bool:
+def reads_variable(tokenizer: Any, name: str, extras: Extras) -> bool:
     """Whether the template mentions a variable at all."""
-    return bool(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", template_source(tokenizer)))
+    source = template_source(tokenizer, extras)
+    return bool(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", source))
 
 
 def settle_arguments(

@@ -63,7 +63,7 @@ class Chat:
         self.messages = messages
         self.text = text
         self.extras = extras
-        self.habits = habits(tokenizer)
+        self.habits = habits(tokenizer, extras)
 
     @cached_property
     def places(self) -> Located | None:

@@ -184,6 +184,24 @@ def test_a_template_for_chats_with_tools_is_known_with_a_tool(plain: Any) -> Non
     assert "give the rows tools" in error.value.hint
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_template_of_its_own_for_chats_with_tools(marked: bool, plain: Any) -> None:
+    """Its header was learnt; or, where the other template has marks, nothing at all."""
+    tokenizer = with_tokens(plain, "")
+    word = "{%- generation -%}{{- m.content + '</s>' -}}{%- endgeneration -%}"
+    other = (
+        "{%- for m in messages -%}{{- '<|' + m.role + '|>\n' -}}{%- if m.role == 'assistant' -%}"
+        + (word if marked else "{{- m.content + '</s>' -}}")
+        + "{%- else -%}{{- m.content + '\n' -}}{%- endif -%}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|assistant|>\n' -}}{%- endif -%}"
+    )
+    tokenizer.chat_template = {"default": other, "tool_use": NEEDS_TOOLS}
+    assert labelled(tokenizer, ASKED[:1] + ASKED[-1:]) == ["same</s>"]
+    assert labelled(tokenizer, ASKED, tools=TOOLS) == [
+        '<tool_call>look{"at": "same"}</tool_call><|im_end|>', "same<|im_end|>",
+    ]  # fmt: skip
+
+
 # The prompt behind a result writes no header, but the chat has one there.
 HEADER_UNASKED = CHATML.replace(
     "add_generation_prompt", "add_generation_prompt and messages[-1].role != 'tool'"
