@@ -67,13 +67,14 @@ def models_of(config: AnyConfig) -> Iterator[tuple[str, str]]:
         yield "student.from", student.source
     for source in student.experts_from or ():
         yield "student.experts_from", source
-    if isinstance(config, KDConfig) and not config.teacher.served:
+    # A served teacher too: its tokenizer and config are read here.
+    if isinstance(config, KDConfig):
         yield "teacher.model", config.teacher.model
     if isinstance(config, DAEConfig):
         specs = {"reference": config.reference, "expert": config.expert}
         named = {**specs, **{f"experts.{name}": spec for name, spec in config.experts.items()}}
         for role, spec in named.items():
-            if spec is not None and not spec.served:
+            if spec is not None:
                 yield f"{role}.model", spec.model
 
 

@@ -91,7 +91,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     made = Workers()
     monkeypatch.setattr(launch, "_spawn", made.spawn)
     # The models of these experiments are names alone.
-    monkeypatch.setattr("kdharness.harness.precheck.check_request", lambda *_: None)
+    monkeypatch.setattr("kdharness.harness.precheck.check_request", lambda *_, **__: None)
     yield made
     for thread in made.threads:
         thread.join(timeout=20)

@@ -80,3 +80,18 @@ def test_modules_that_the_student_does_not_have(
     code, _, err = kd("config", "check", write(student=student))
     assert code == 2 and "student.lora.target_modules" in err and "c_attn" in err
     assert "q_proj" in err, "what it has is told"
+
+
+def test_a_served_teacher_is_looked_for_too(
+    tiny_teacher: Path, write: Callable[..., str], tmp_path: Path, kd: Call
+) -> None:
+    """Its tokenizer and config are read here; a run was made and failed for want of them."""
+    values = yaml.safe_load(Path(write()).read_text("utf-8"))
+    values |= {"method": "kd", "teacher": {
+        "model": "big-teacher", "served": "http://127.0.0.1:9/v1",
+        "cache": {"k": 5, "tail": "bucket"}}}  # fmt: skip
+    values["trainer"]["attention_weight"] = 0
+    path = tmp_path / "kd.yaml"
+    path.write_text(yaml.safe_dump(values), "utf-8")
+    code, _, err = kd("train", str(path), "--name", "r", "--prepare")
+    assert code == 1 and "teacher.model: no model named 'big-teacher'" in err
