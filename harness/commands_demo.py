@@ -58,7 +58,7 @@ def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
         scores = leaderboard(store, paths)
         x, y, placed, names = trade_off_view(store, paths, None, None, "kd", "expert")
         sentences = [] if smoke else findings(store, paths)
-    click.echo("\nLeaderboard (score ± half of its 95 % interval)")
+    click.echo("\nLeaderboard (score ± half of its 95 % interval, or the interval's ends)")
     rows, columns = summary_rows(scores)
     print_table(rows, columns, "table")
     click.echo(f"\nTrade-off: reference {names[0]}, expert {names[1]}")

@@ -20,6 +20,8 @@ SUMMARY = {
     "MT-Bench": ("mt-bench", "score"),
     "AlpacaEval": ("alpaca-eval-2", "win_rate"),
 }
+LOPSIDED = 0.25
+"""An interval whose sides differ by more than this share of it is shown by its ends."""
 ORDER = ("sft", "kd", "expert", "dae")
 
 
@@ -52,7 +54,10 @@ def _with_interval(score: Score) -> str:
     if score.ci_low is None or score.ci_high is None:
         few = f" (n {score.n})" if TOO_SMALL in score.flags else ""
         return f"{score.value:.3g}{few}"
-    return f"{score.value:.3g} ±{(score.ci_high - score.ci_low) / 2:.2g}"
+    below, above = score.value - score.ci_low, score.ci_high - score.value
+    if abs(above - below) > LOPSIDED * (above + below):
+        return f"{score.value:.3g} [{score.ci_low:.2g}, {score.ci_high:.2g}]"
+    return f"{score.value:.3g} ±{(above + below) / 2:.2g}"
 
 
 def findings(store: Store, paths: Paths) -> list[str]:

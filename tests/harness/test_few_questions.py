@@ -308,6 +308,17 @@ def test_two_answers_have_no_interval_in_the_demos_table() -> None:
     assert row["shop"] == "0.5 (n 2)"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [(0.4, 0.6, "0.5 ±0.1"), (0.45, 0.6, "0.5 [0.45, 0.6]"), (0.5, 0.9, "0.5 [0.5, 0.9]")],
+)
+def test_a_lopsided_interval_is_shown_by_its_ends(low: float, high: float, shown: str) -> None:
+    """0 ±0.18 would reach below what a score can be."""
+    one = Score(**{**score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
+    (row,) = summary_rows([one])[0]
+    assert row["shop"] == shown
+
+
 def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: Paths) -> None:
     few_rows(store, 3)
     fresh = {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)}
