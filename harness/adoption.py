@@ -11,18 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness import assets
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.hub import split_hub_name
-from kdharness.harness.identity import ModelIdentity, interface_files
+from kdharness.harness.identity import ModelIdentity, Progress, interface_files
 from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.reading import read_json_object
-from kdharness.harness.resolve import identity_of
+from kdharness.harness.resolve import adapter_base, identity_of, own_folder, resolve_model
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
 
@@ -60,21 +58,51 @@ def sampled_fingerprint(folder: str | os.PathLike[str]) -> str:
     return total.hexdigest()[:20]
 
 
-def adopt(row: Checkpoint, identity: ModelIdentity, paths: Paths, store: Store) -> bool:
+def adopt(
+    row: Checkpoint, paths: Paths, store: Store, progress: Progress | None = None
+) -> ModelIdentity | None:
     """Give an old row its folder's full identity, with all that hangs on it.
 
     Returns:
-        Whether it was: the folder still is what the row was made for, no other model was taken
-        for it, and its tokenizer and template have not changed since its newest answer.
+        The identity; None where the row stays as it is, because its folder is gone or is no
+        longer what the row was made for, other models were taken for it, or what its answers
+        depend on was written after them.
+
+    Raises:
+        AssetError, ModelError: its folder, or its adapter's base, cannot be identified.
     """
-    folder = Path(row.path)
-    if row.weights or store.read_only or not exists(folder, folder=True):
-        return False
-    if not _is_same(folder, row.id) or not _is_own_place(row, paths):
-        return False
-    if any(_others(row, paths, store)) or _interface_changed(row, store):
-        return False
-    return store.adopt_checkpoint(row.id, identity.id, identity.weights, identity.interface)
+    folder = None if row.weights or store.read_only else own_folder(row, paths, store)
+    if folder is None or not _is_same(folder, row.id):
+        return None
+    identity = identity_of(str(folder), paths, store, progress)
+    if any(_others(row, folder, identity, paths, store)):
+        return None
+    latest = store.newest_result(row.id)
+    if latest is not None and _written_since(folder, latest, paths):
+        return None
+    store.adopt_checkpoint(
+        row, identity.id, identity.weights, identity.interface, path=str(folder)
+    )
+    return identity
+
+
+def old_rows(store: Store) -> list[Checkpoint]:
+    """Rows that are known by samples of their weights, oldest first."""
+    return [row for row in store.checkpoints() if row.path and not row.weights]
+
+
+def adopt_folder(folder: str, identity: ModelIdentity, paths: Paths, store: Store) -> None:
+    """Adopt the old rows that a folder may be meant by: its own, and one of the same samples."""
+    rows = old_rows(store)
+    if not rows or not exists(Path(folder), folder=True):
+        return
+    sampled = sampled_fingerprint(folder)
+    for row in rows:
+        if row.id == sampled or own_folder(row, paths, store) == Path(folder):
+            try:
+                adopt(row, paths, store)
+            except (AssetError, ModelError):
+                continue  # a folder of the row's own that is damaged is not the one asked for
 
 
 def _is_same(folder: Path, old: str) -> bool:
@@ -84,36 +112,41 @@ def _is_same(folder: Path, old: str) -> bool:
         return False
 
 
-def _is_own_place(row: Checkpoint, paths: Paths) -> bool:
-    """Whether the path is the one the row was made with: it was replaced by a look-alike's."""
-    folder = Path(row.path)
-    if row.run:
-        return folder.is_relative_to(paths.runs / row.run)
-    if row.name in assets.manifest():
-        return folder == (paths.models / row.name).resolve()
-    if row.method != "model" and folder.is_relative_to(paths.models):
-        return True
-    # A number may have made the name unique.
-    names = {row.name, re.sub(r"-\d+$", "", row.name)}
-    return bool(names & {folder.name, f"{folder.parent.name}/{folder.name}"})
+def _others(
+    row: Checkpoint, own: Path, identity: ModelIdentity, paths: Paths, store: Store
+) -> Iterator[Path]:
+    """Folders of other models whose answers may lie under the same old id."""
+    latest = store.newest_result(row.id)
+    if latest is None:
+        return
+    seen = {own.resolve()}
+    for path in [Path(row.path), *_scored(paths, store)]:
+        if not exists(path, folder=True) or path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        made = _made_by(path, paths, store)
+        if made is not None and made > latest:
+            continue  # it was not there when the last answer was given
+        if _is_same(path, row.id) and not _is_identity(path, identity, paths, store):
+            yield path
 
 
-def _others(row: Checkpoint, paths: Paths, store: Store) -> Iterator[str]:
-    """Other folders that evaluations of this home scored under the same old id."""
-    own = Path(row.path).resolve()
-    seen = {own}
+def _scored(paths: Paths, store: Store) -> Iterator[Path]:
+    """Where the models lie, or lay, that evaluations of this home were asked for."""
     for run in store.runs("eval"):
         for source in _sources(run.config):
+            yield from (local_path(source), paths.runs / source / "final", paths.models / source)
             known = store.checkpoint(source)
-            candidates = [local_path(source), paths.runs / source / "final", paths.models / source]
             if known is not None and known.path:
-                candidates.append(Path(known.path))
-            for path in candidates:
-                if not exists(path, folder=True) or path.resolve() in seen:
-                    continue
-                seen.add(path.resolve())
-                if _is_same(path, row.id) and not _same_bytes(path, own, paths, store):
-                    yield str(path)
+                yield Path(known.path)
+
+
+def _made_by(path: Path, paths: Paths, store: Store) -> float | None:
+    """When the run was created that a folder belongs to; None for other folders."""
+    if not path.resolve().is_relative_to(paths.runs.resolve()):
+        return None
+    run = store.run(path.resolve().relative_to(paths.runs.resolve()).parts[0])
+    return run.created if run is not None else None
 
 
 def _sources(config: dict[str, Any]) -> list[str]:
@@ -123,52 +156,61 @@ def _sources(config: dict[str, Any]) -> list[str]:
     return [*names, str(baseline)] if baseline else names
 
 
-def _same_bytes(one: Path, other: Path, paths: Paths, store: Store) -> bool:
+def _is_identity(path: Path, identity: ModelIdentity, paths: Paths, store: Store) -> bool:
     try:
-        first = identity_of(str(one.resolve()), paths, store)
-        return first.weights == identity_of(str(other), paths, store).weights
+        return identity_of(str(path.resolve()), paths, store) == identity
     except (AssetError, ModelError):
         return False
 
 
-def _interface_changed(row: Checkpoint, store: Store) -> bool:
-    """Whether tokenizer, template or generation config were written after answers were given."""
-    folder = Path(row.path)
-    latest = store.newest_result(row.id)
-    if latest is None:
+def _written_since(folder: Path, latest: float, paths: Paths, base: bool = False) -> bool:
+    """Whether what answers depend on was written after they were given.
+
+    A base model's weights are no part of what an adapter was known by, so they count too.
+    """
+    weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
+    if base and max(weights, default=0.0) > latest:
+        return True
+    settled = max([latest, *(time + SAVING_SECONDS for time in weights)])
+    if any(path.stat().st_mtime > settled for path in interface_files(folder)):
+        return True
+    if not exists(folder / "adapter_config.json", folder=False):
         return False
-    weights = max(path.stat().st_mtime for path in folder.glob("*.safetensors"))
-    return any(
-        path.stat().st_mtime > max(latest, weights + SAVING_SECONDS)
-        for path in interface_files(folder)
-    )
+    below = Path(resolve_model(adapter_base(folder), paths))
+    return exists(below, folder=True) and _written_since(below, latest, paths, base=True)
 
 
-def adopt_all(paths: Paths, store: Store) -> Iterator[tuple[str, str]]:
+def adopt_all(
+    paths: Paths, store: Store, progress: Progress | None = None
+) -> Iterator[tuple[str, str]]:
     """Adopt every old row whose folder exists.
 
     Yields:
         (checkpoint's name, what became of it), one for each row that had an old identity.
     """
-    for row in store.checkpoints():
-        if row.weights or not row.path:
+    kept = "kept under its old identity: "
+    for row in old_rows(store):
+        if split_hub_name(row.path) and not exists(Path(row.path), folder=True):
+            yield row.name, kept + "a hub model"
             continue
-        if not exists(Path(row.path), folder=True):
-            gone = "a hub model" if split_hub_name(row.path) else "its folder is gone"
-            yield row.name, f"kept under its old identity: {gone}"
+        folder = own_folder(row, paths, store)
+        if folder is None:
+            gone = not exists(Path(row.path), folder=True)
+            what = "its folder is gone" if gone else f"{row.path} is another model's folder"
+            yield row.name, kept + what
             continue
         try:
-            identity = identity_of(row.path, paths, store)
+            identity = adopt(row, paths, store, progress)
         except KDHarnessError as error:
-            yield row.name, f"kept under its old identity: {error.message}"
+            yield row.name, kept + error.message
             continue
-        if adopt(row, identity, paths, store):
-            yield row.name, "identified by every byte of its weights"
-        else:
-            yield (
-                row.name,
-                (
-                    "kept under its old identity: its folder has changed since it was scored, or "
-                    "other models were taken for it; evaluate it again"
-                ),
-            )
+        if identity is None:
+            yield row.name, kept + (
+                "the store can only be read" if store.read_only else
+                "its folder has changed since it was scored, or other models were taken for it; "
+                "evaluate it again"
+            )  # fmt: skip
+            continue
+        name = getattr(store.checkpoint(identity.id), "name", row.name)
+        one = "" if name == row.name else f", and is one with {name}"
+        yield row.name, f"identified by every byte of its weights{one}"

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.adoption import adopt
+from kdharness.harness.adoption import adopt_folder
+from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.hub import short_name, split_hub_name
 from kdharness.harness.identity import ModelIdentity, Progress
 from kdharness.harness.paths import Paths, exists
-from kdharness.harness.resolve import identity_of, resolve_model
+from kdharness.harness.resolve import identity_of, own_folder, resolve_model, run_unlike
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Reporter, Run
 
@@ -63,53 +64,38 @@ def find_model(
     known = store.checkpoint(source)
     if known is not None and not known.path:
         return known, ""
-    run = _unlike_its_checkpoint(source, known, paths, store)
-    found = str((paths.runs / run.id / "final").resolve()) if run else resolve_model(source, paths)
+    found = resolve_model(source, paths)
     identity = identity_of(found, paths, store, progress)
+    adopt_folder(found, identity, paths, store)
     checkpoint = store.checkpoint(identity.id)
     if checkpoint is not None and checkpoint.id == identity.id:
         there = bool(checkpoint.path) and exists(Path(checkpoint.path), folder=True)
         if not there and checkpoint.path != found:
             checkpoint = _settle(checkpoint, found, store)
-        return checkpoint, found
-    here = next((c for c in store.checkpoints() if c.path == found), None)
-    if here is not None and not here.weights and adopt(here, identity, paths, store):
-        adopted = store.checkpoint(identity.id)
-        assert adopted is not None
-        return adopted, found
-    if run is not None:
-        return _add_run(run, found, identity, store), found
-    return _add(source, found, identity, known, here, store, say), found
+    else:
+        here = _stored_at(found, paths, store)
+        known = store.checkpoint(source)
+        checkpoint = _add(source, found, identity, known, here, paths, store, say)
+    if run_unlike(source, known, paths, store) is not None:
+        store.update_run(source, checkpoint=checkpoint.name)
+    return checkpoint, found
 
 
-def _unlike_its_checkpoint(
-    source: str, known: Checkpoint | None, paths: Paths, store: Store
-) -> Run | None:
-    """A run whose name leads to another run's checkpoint, with weights of its own.
-
-    Older versions took two runs for one where samples of their weights agreed.
-    """
-    if known is None or known.name == source or known.run == source:
-        return None
-    run = store.run(source)
-    return run if run is not None and exists(paths.runs / source / "final", folder=True) else None
-
-
-def _add_run(run: Run, found: str, identity: ModelIdentity, store: Store) -> Checkpoint:
-    made = store.add_checkpoint(
-        Checkpoint(
-            id=identity.id, name=run.id, method=run.method, path=found, created=time.time(),
-            run=run.id, step=run.step, config_hash=run.config_hash, weights=identity.weights,
-            interface=identity.interface,
-        )
-    )  # fmt: skip
-    store.update_run(run.id, checkpoint=made.name)
-    return made
+def _stored_at(found: str, paths: Paths, store: Store) -> Checkpoint | None:
+    """The row that stands for a folder; one that was only pointed at it is led back to its own."""
+    here = None
+    for row in store.checkpoints():
+        own = own_folder(row, paths, store) if row.path and not row.weights else Path(row.path)
+        if row.path == found and own != Path(found):
+            store.set_checkpoint_path(row.id, str(own or ""))
+        elif row.path and own == Path(found):
+            here = here or row
+    return here
 
 
 def _settle(checkpoint: Checkpoint, found: str, store: Store) -> Checkpoint:
     """Its folder has moved, or has become again what it was before it was changed."""
-    plain = re.sub(r"@old(-\d+)?$", "", checkpoint.name)
+    plain = re.sub(r"@old(-[0-9a-f]+)?$", "", checkpoint.name)
     holder = store.checkpoint(plain)
     if plain != checkpoint.name and holder is not None and holder.path == found:
         store.swap_checkpoints(holder, checkpoint)
@@ -124,6 +110,7 @@ def _add(
     identity: ModelIdentity,
     known: Checkpoint | None,
     here: Checkpoint | None,
+    paths: Paths,
     store: Store,
     say: Say,
 ) -> Checkpoint:
@@ -132,24 +119,59 @@ def _add(
         id=identity.id, name=_name_for(source, found, known), method=Method.MODEL.value,
         path=found, created=time.time(), weights=identity.weights, interface=identity.interface,
     )  # fmt: skip
-    old = here or _earlier_commit(new, store)
+    new = _of_run(new, paths, store)
+    old = here or _earlier_commit(new, store) or _homeless(new, store)
     if old is not None:
         kept = _old_name(old, store)
         store.rename_checkpoint(old, kept, path=old.path if split_hub_name(old.path) else "")
-        what = (
-            "its tokenizer, chat template or generation config changed"
-            if old.weights == identity.weights
-            else "it holds other weights than before"
-        )
-        say(
-            f"{old.name}: {what} since it was scored; its earlier answers and scores are kept "
-            f"as {kept}"
-        )
+        say(f"{old.name}: {_change(old, new)}; its earlier answers and scores are kept as {kept}")
         new = replace(
             new, name=old.name, method=old.method, run=old.run, step=old.step,
             parents=old.parents, config_hash=old.config_hash, info=old.info,
         )  # fmt: skip
     return store.add_checkpoint(new)
+
+
+def _change(old: Checkpoint, new: Checkpoint) -> str:
+    if not old.weights:
+        return "an older version may have taken other models for it, by samples of their weights"
+    if old.weights == new.weights:
+        return "its tokenizer, chat template or generation config changed since it was scored"
+    return "it holds other weights than before"
+
+
+def _of_run(new: Checkpoint, paths: Paths, store: Store) -> Checkpoint:
+    """With the run whose final weights these are, where no row knows them as such."""
+    folder = Path(new.path)
+    run = store.run(folder.parent.name) if folder.parent.parent == paths.runs.resolve() else None
+    if run is None or folder.name != "final" or run.method == "eval":
+        return new
+    return replace(
+        new, name=run.id, method=run.method, run=run.id, step=run.step,
+        config_hash=run.config_hash, parents=_parents_of(run, paths, store),
+    )  # fmt: skip
+
+
+def _parents_of(run: Run, paths: Paths, store: Store) -> dict[str, str]:
+    """Role -> id of the checkpoints that a run's config names, where they are still there."""
+    from kdharness.harness.config_files import parse_config
+    from kdharness.harness.precheck import models_of
+
+    found = {}
+    try:
+        for field, source in models_of(parse_config(run.config)):
+            found[field.partition(".")[0]] = find_model(source, paths, store)[0].id
+    except KDHarnessError:  # of a version whose configs are no longer read, or a model is gone
+        return found
+    return found
+
+
+def _homeless(new: Checkpoint, store: Store) -> Checkpoint | None:
+    """A row of an older version that holds the name and no folder of its own any more."""
+    holder = store.checkpoint(new.name)
+    if holder is None or holder.name != new.name or holder.path or holder.weights:
+        return None
+    return holder if holder.method != Method.IMPORT.value and holder.run == new.run else None
 
 
 def _name_for(source: str, found: str, known: Checkpoint | None) -> str:
@@ -173,6 +195,25 @@ def _old_name(old: Checkpoint, store: Store) -> str:
     if named is not None and named[1] and not exists(Path(old.path), folder=True):
         return store.free_name(short_name(old.path))
     return store.free_name(f"{old.name}@old")
+
+
+def runs_apart(paths: Paths, store: Store) -> Iterator[tuple[str, str]]:
+    """Store the checkpoints of runs that an older version took for another run's.
+
+    Yields:
+        (run, what became of it), one for each that has weights of its own.
+    """
+    for run in reversed(store.runs()):
+        known = store.checkpoint(run.id)
+        if store.read_only or run_unlike(run.id, known, paths, store) is None:
+            continue
+        try:
+            found, _ = find_model(run.id, paths, store)
+        except KDHarnessError as error:
+            yield run.id, f"cannot be identified: {error.message}"
+            continue
+        if known is not None and found.id != known.id:
+            yield run.id, f"no longer taken for {known.name}"
 
 
 def model_checkpoint(paths: Paths, source: str, *, reporter: Reporter | None = None) -> Checkpoint:
@@ -208,6 +249,7 @@ def add_made(
     with Store(paths.store) as store:
         progress = told(reporter, name).get("progress")
         identity = identity_of(found, paths, store, progress)
+        adopt_folder(found, identity, paths, store)
         return store.add_checkpoint(
             Checkpoint(
                 id=identity.id, name=name, method=method, path=found, created=time.time(),

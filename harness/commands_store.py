@@ -127,10 +127,15 @@ def rehash_command(paths: Paths, form: str) -> None:
     was scored keeps its old identity, its answers and its scores.
     """
     from kdharness.harness.adoption import adopt_all
+    from kdharness.harness.checkpoints import runs_apart
     from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
-        rows = [{"checkpoint": name, "result": what} for name, what in adopt_all(paths, store)]
+        rows = [
+            {"checkpoint": name, "result": what}
+            for found in (adopt_all(paths, store), runs_apart(paths, store))
+            for name, what in found
+        ]
     print_table(rows, ["checkpoint", "result"], form)
     if not rows:
         click.echo("every checkpoint is identified by every byte of its weights", err=True)

@@ -160,3 +160,10 @@ def m006_identities(db: Database) -> None:
     db.execute("""
         CREATE TABLE file_digests (
             path TEXT PRIMARY KEY, stamp TEXT NOT NULL, digests TEXT NOT NULL) WITHOUT ROWID""")
+
+
+@migrations()
+def m007_former_ids(db: Database) -> None:
+    """Which ids were given up for which: a store that still has the old one may be merged later."""
+    db.execute("""
+        CREATE TABLE former_ids (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID""")

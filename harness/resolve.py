@@ -7,6 +7,7 @@ functions.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from kdharness.harness.loading_errors import explain, quiet_transformers
 from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.reading import read_json_object
 from kdharness.harness.store import Store
-from kdharness.harness.types import digest
+from kdharness.harness.types import Checkpoint, Run, digest
 from kdharness.harness.weights import check_config, check_folder
 
 DEEPEST = 8
@@ -66,6 +67,12 @@ def resolve_model(source: str, paths: Paths) -> str:
     if paths.store.exists():
         with Store(paths.store) as store:
             checkpoint = store.checkpoint(source)
+            run = run_unlike(source, checkpoint, paths, store)
+            own = own_folder(checkpoint, paths, store) if checkpoint is not None else None
+        if run is not None:
+            return str((paths.runs / run.id / "final").resolve())
+        if own is not None:
+            return str(own)
         # A hub model's plain name means the commit it is at now, not the one that was scored.
         if (
             checkpoint is not None
@@ -73,7 +80,13 @@ def resolve_model(source: str, paths: Paths) -> str:
             and not _is_plain_hub_name(source, checkpoint.path)
         ):
             if exists(Path(checkpoint.path), folder=True):
-                return checkpoint.path
+                if checkpoint.weights:
+                    return checkpoint.path
+                raise ModelError(
+                    f"an older version took {checkpoint.path} for the checkpoint {source}, by "
+                    "samples of its weights",
+                    hint="give the folder that is meant, in place of its name",
+                )
             if split_hub_name(checkpoint.path):
                 return pinned(checkpoint.path)
             raise ModelError(
@@ -86,6 +99,53 @@ def resolve_model(source: str, paths: Paths) -> str:
         hint="give a local folder, a checkpoint's name (kdharness leaderboard), "
         "an asset (kdharness data list) or a hub id such as org/name",
     )
+
+
+def run_unlike(
+    source: str, known: Checkpoint | None, paths: Paths, store: Store
+) -> Run | None:
+    """A run whose name leads to another run's checkpoint, with weights of its own.
+
+    Older versions took two runs for one where samples of their weights agreed.
+    """
+    if known is None or known.name == source or known.run == source:
+        return None
+    run = store.run(source)
+    return run if run is not None and exists(paths.runs / source / "final", folder=True) else None
+
+
+def own_folder(row: Checkpoint, paths: Paths, store: Store) -> Path | None:
+    """The folder that a checkpoint was stored for, where it is still there.
+
+    An older version pointed a row at whatever it took for the same model last. A run's checkpoint
+    is found in the run's folder all the same, and when the home was moved.
+    """
+    path = Path(row.path)
+    there = bool(row.path) and exists(path, folder=True)
+    if not row.path or (row.weights and there):
+        return path if there else None
+    if row.run:
+        return _folder_of_run(row, paths, store)
+    if row.method != "model" and path.parent.name == paths.models.name:
+        made = path if there else paths.models / path.name
+        return made if exists(made, folder=True) else None
+    # A number, or a part of its id, may have made the name unique.
+    names = {row.name, re.sub(r"-[0-9a-f]+$", "", row.name)}
+    own = bool(names & {path.name, f"{path.parent.name}/{path.name}"})
+    return path if there and own else None
+
+
+def _folder_of_run(row: Checkpoint, paths: Paths, store: Store) -> Path | None:
+    run = store.run(row.run or "")
+    places = [Path(run.folder), paths.runs / run.id] if run is not None else []
+    path = Path(row.path)
+    if any(path.is_relative_to(place) for place in places):
+        inside = next(path.relative_to(place) for place in places if path.is_relative_to(place))
+    else:
+        label = row.name.removeprefix(row.run or "")[1:]
+        inside = Path(label or "final")
+    found = (place / inside for place in places)
+    return next((place for place in found if exists(place, folder=True)), None)
 
 
 def _is_plain_hub_name(source: str, path: str) -> bool:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from kdharness.harness.store_checkpoints import CheckpointRows
+from kdharness.harness.store_adoption import AdoptionRows
 from kdharness.harness.store_rows import JSON_FIELDS, encode, stored_json, stored_text
 from kdharness.harness.types import Answer, Judgment, Request, Run
 
 
-class Store(CheckpointRows):
+class Store(AdoptionRows):
     """One open connection. Open one per thread: a connection must not cross threads."""
 
     def data_version(self) -> int:
@@ -301,6 +301,17 @@ class Store(CheckpointRows):
             "info": stored_json(info),
         }
         self._insert("bench_notes", [row], "REPLACE")
+
+    def bench_note(self, bench: str, revision: str) -> dict[str, Any]:
+        """What was noted about a benchmark's revision; empty where nothing was."""
+        rows = self.db.query(
+            "SELECT info FROM bench_notes WHERE checkpoint = '' AND bench = ? AND revision = ?",
+            [bench, revision],
+        )
+        found: dict[str, Any] = {}
+        for row in rows:
+            found = self._json(row["info"], "a note on a benchmark")
+        return found
 
     def bench_notes(self) -> dict[tuple[str, str, str], dict[str, Any]]:
         """(checkpoint or "", bench, revision) -> what was noted."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import cast
 
 from kdharness.harness.store_base import StoreBase
-from kdharness.harness.store_rows import encode, stored_json
-from kdharness.harness.types import Checkpoint, Judgment, digest
+from kdharness.harness.store_rows import encode
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 
 
 class CheckpointRows(StoreBase):
@@ -42,9 +42,46 @@ class CheckpointRows(StoreBase):
                 "UPDATE checkpoints SET name = ?, path = ? WHERE id = ?", [name, path, old.id]
             )
             if name != old.name:
-                self.db.execute(
-                    "UPDATE judgments SET baseline = ? WHERE baseline = ?", [name, old.name]
-                )
+                self._rename_baseline(old, name)
+
+    def _rename_baseline(self, old: Checkpoint, name: str) -> None:
+        """Verdicts against a checkpoint carry its name, in their ids too."""
+        for judgment in self.judgments_against(old.name):
+            self._move_judgment(judgment, replace(judgment, baseline=name))
+        # Agreement with a teacher carries its id: touched, its figures are worked out anew.
+        self.db.execute("UPDATE judgments SET baseline = baseline WHERE baseline = ?", [old.id])
+
+    def judgments_against(self, baseline: str, schema: str = "main") -> list[Judgment]:
+        """Judgments whose other side has this name, here or in an attached store."""
+        return self._rows(
+            Judgment, f"SELECT * FROM {schema}.judgments WHERE baseline = ?", [baseline]
+        )
+
+    def _move_judgment(self, old: Judgment, new: Judgment) -> None:
+        """Let a judgment depend on something else, and the other side of its pair with it.
+
+        Where there is a judgment of that id already, the one that holds a verdict stays, then
+        the older one.
+        """
+        new = replace(new, id=moved_id(old, new))
+        if new.id != old.id:
+            rivals = self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [new.id])
+            self.db.execute("DELETE FROM judgments WHERE id = ?", [old.id])
+            if rivals and _stands(rivals[0]) <= _stands(new):
+                self.db.execute("DELETE FROM judgments WHERE id = ?", [digest("mirror", old.id)])
+                return
+        self._insert("judgments", [encode(new)], "REPLACE")
+        self._move_mirror(old.id, new.id)
+
+    def _move_mirror(self, old: str, new: str) -> None:
+        """The other side of a pair's judgment follows it."""
+        if old == new:
+            return
+        mirror = digest("mirror", old)
+        for row in self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [mirror]):
+            self.db.execute("DELETE FROM judgments WHERE id = ?", [mirror])
+            moved = replace(row, id=digest("mirror", new), info={**row.info, "mirrored": new})
+            self._insert("judgments", [encode(moved)], "REPLACE")
 
     def swap_checkpoints(self, one: Checkpoint, other: Checkpoint) -> None:
         """Exchange the names of two checkpoints; the path goes with the name."""
@@ -98,97 +135,16 @@ class CheckpointRows(StoreBase):
                 "file_digests", [{"path": path, "stamp": stamp, "digests": digests}], "REPLACE"
             )
 
-    # ------------------------------------------------------------ rows of older versions
 
-    def newest_result(self, checkpoint: str) -> float | None:
-        """When the newest answer or judgment of a checkpoint was made; None without any."""
-        row = self.db.conn.execute(
-            "SELECT MAX(created) FROM (SELECT created FROM answers WHERE checkpoint = ?1 "
-            "UNION ALL SELECT created FROM judgments WHERE checkpoint = ?1)",
-            [checkpoint],
-        ).fetchone()
-        return None if row[0] is None else float(row[0])
-
-    def adopt_checkpoint(self, old: str, new: str, weights: str, interface: str) -> bool:
-        """Give a checkpoint another identity, with its answers, judgments and descendants.
-
-        Ids are hashes of what a row depends on, so those of its answers and of the judgments on
-        them are made anew. False, and nothing changed, where `new` is taken.
-        """
-        with self.db.atomic():
-            changed = self.db.execute(
-                "UPDATE checkpoints SET id = ?, weights = ?, interface = ? WHERE id = ? "
-                "AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE id = ?)",
-                [new, weights, interface, old, new],
-            ).rowcount
-            if not changed:
-                return False
-            self._adopt_parents(old, new)
-            self._adopt_judgments(old, new, self._adopt_answers(old, new))
-            self.db.execute(
-                "UPDATE bench_notes SET checkpoint = ? WHERE checkpoint = ?", [new, old]
-            )
-            self.db.execute("DELETE FROM judgment_groups WHERE checkpoint = ?", [old])
-            self.db.execute("DELETE FROM score_cache WHERE substr(key, 1, ?) = ?",
-                            [len(old) + 1, f"{old}|"])  # fmt: skip
-        return True
-
-    def _adopt_parents(self, old: str, new: str) -> None:
-        rows = self.db.execute(
-            "SELECT id, parents FROM checkpoints WHERE instr(parents, ?)", [old]
-        ).fetchall()
-        for key, text in rows:
-            parents = {r: new if p == old else p for r, p in self._json(text, "lineage").items()}
-            self.db.execute(
-                "UPDATE checkpoints SET parents = ? WHERE id = ?", [stored_json(parents), key]
-            )
-
-    def _adopt_answers(self, old: str, new: str) -> dict[str, str]:
-        """Move answers; returns old id -> new id."""
-        made: dict[str, str] = {}
-        rows = self.db.execute(
-            "SELECT id, bench, item, turn, prompt_hash, settings FROM answers WHERE checkpoint = ?",
-            [old],
-        ).fetchall()
-        for key, bench, item, turn, prompt, settings in rows:
-            expected = digest("answer", old, bench, item, turn, prompt, settings)
-            # Imported answers have ids of another kind, which do not depend on the weights.
-            fresh = digest("answer", new, bench, item, turn, prompt, settings)
-            made[key] = fresh if key == expected else key
-            self.db.execute(
-                "UPDATE answers SET id = ?, checkpoint = ? WHERE id = ?", [made[key], new, key]
-            )
-        return made
-
-    def _adopt_judgments(self, old: str, new: str, answers: dict[str, str]) -> None:
-        for judgment in self._rows(Judgment, "SELECT * FROM judgments WHERE checkpoint = ?", [old]):
-            moved = replace(
-                judgment, checkpoint=new, answer=answers.get(judgment.answer or "", judgment.answer)
-            )
-            self.db.execute(
-                "UPDATE judgments SET id = ?, checkpoint = ?, answer = ? WHERE id = ?",
-                [_judgment_id(judgment, moved), new, moved.answer, judgment.id],
-            )
-            self._adopt_mirror(judgment.id, _judgment_id(judgment, moved))
-        self.db.execute("UPDATE judgments SET baseline = ? WHERE baseline = ?", [new, old])
-
-    def _adopt_mirror(self, old: str, new: str) -> None:
-        """The other side of a pair's judgment follows it."""
-        if old == new:
-            return
-        mirror = digest("mirror", old)
-        for row in self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [mirror]):
-            self.db.execute(
-                "UPDATE judgments SET id = ?, info = ? WHERE id = ?",
-                [digest("mirror", new), stored_json({**row.info, "mirrored": new},
-                                                    ascii_only=False), mirror],
-            )  # fmt: skip
+def _stands(judgment: Judgment) -> tuple[bool, float]:
+    """The smaller of two judgments of one thing stands."""
+    return judgment.status is not JudgmentStatus.OK, judgment.created
 
 
-def _judgment_id(old: Judgment, new: Judgment) -> str:
-    """The id a judgment has once its checkpoint and answer have other ids.
+def moved_id(old: Judgment, new: Judgment) -> str:
+    """The id a judgment has once what it depends on has another id or name.
 
-    One whose id is not made of those (held-out rows, imports, mirrors) keeps it.
+    One whose id is not made of those (imports, mirrors) keeps it.
     """
 
     def ids(j: Judgment) -> list[str]:
@@ -202,4 +158,7 @@ def _judgment_id(old: Judgment, new: Judgment) -> str:
     for before, after in zip(ids(old), ids(new), strict=True):
         if before == old.id:
             return after
+    if old.checkpoint != new.checkpoint and old.judge == "exact" and old.answer is None:
+        # A held-out row's id is made of the row's text, which is not stored.
+        return digest("adopted", new.checkpoint, old.id)
     return old.id

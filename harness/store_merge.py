@@ -14,13 +14,16 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import StoreError
 from kdharness.harness.store import Store
+from kdharness.harness.store_checkpoints import moved_id
 from kdharness.harness.types import digest
 
 _STANDS = {
@@ -102,6 +105,7 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
     _choose(target, runs)
     names = _run_names(target)
     counts = {"checkpoints": _checkpoints(target, names)}
+    _renamed_ids(target)
     counts["runs"] = sum(_run(target, old, new) for old, new in names.items())
     for table, order in _STANDS.items():
         counts[table] = _standing(target, table, order)
@@ -117,7 +121,37 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
         "INSERT OR IGNORE INTO cards (judge, created, card) "
         "SELECT judge, created, card FROM other.cards"
     ).rowcount
-    return counts, names
+    here = _settle_former(target)
+    return {name: max(0, count - here[name]) for name, count in counts.items()}, names
+
+
+def _settle_former(target: Store) -> Counter[str]:
+    """Let what came under an id that was given up go where the rest of it is.
+
+    The same id may have stood for another model there: a checkpoint of which anything is not
+    known here stays under it.
+
+    Returns:
+        Rows that had come and were here already, by table.
+    """
+    target.db.execute("INSERT OR IGNORE INTO former_ids SELECT old, new FROM other.former_ids")
+    stored = {checkpoint.id: checkpoint for checkpoint in target.checkpoints()}
+    going = {
+        old: new for old, new in target.former_ids().items() if old in stored and new in stored
+    }
+    while strangers := [old for old in going if not target.is_moved(old, going)]:
+        for old in strangers:
+            del going[old]
+    here: Counter[str] = Counter()
+    for old, new in going.items():
+        here["checkpoints"] += 1
+        for table, name in (*zip(_STANDS, _STANDS, strict=True), ("bench_notes", "notes")):
+            here[name] += target.db.execute(
+                f"SELECT COUNT(*) FROM main.{table} WHERE checkpoint = ?", [old]
+            ).fetchone()[0]
+        made = stored[new]
+        target.adopt_checkpoint(stored[old], new, made.weights, made.interface, path=made.path)
+    return here
 
 
 def _choose(target: Store, runs: Collection[str] | None) -> None:
@@ -162,6 +196,11 @@ def _run_names(target: Store) -> dict[str, str]:
 def _checkpoints(target: Store, names: Mapping[str, str]) -> int:
     """Add unknown checkpoints; a taken name is told apart by its fingerprint."""
     columns = _columns(target, "checkpoints")
+    # What both have may be called otherwise here.
+    target.db.execute(
+        "INSERT INTO renamed SELECT theirs.name, mine.name FROM other.checkpoints AS theirs "
+        "JOIN main.checkpoints AS mine ON mine.id = theirs.id WHERE mine.name != theirs.name"
+    )
     taken = {row[0] for row in target.db.execute("SELECT name FROM main.checkpoints")}
     added = 0
     for values in target.db.execute(
@@ -186,6 +225,22 @@ def _checkpoints(target: Store, names: Mapping[str, str]) -> int:
         )
         added += 1
     return added
+
+
+def _renamed_ids(target: Store) -> None:
+    """A pair's other side may have another name here, which is part of a judgment's id."""
+    db = target.db
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS moved (old TEXT PRIMARY KEY, new TEXT)")
+    db.execute("DELETE FROM moved")
+    for name, here in db.execute("SELECT old, new FROM renamed").fetchall():
+        for judgment in target.judgments_against(name, "other"):
+            fresh = moved_id(judgment, replace(judgment, baseline=here))
+            if fresh == judgment.id:
+                continue
+            mirrors = digest("mirror", judgment.id), digest("mirror", fresh)
+            db.conn.executemany(
+                "INSERT INTO moved VALUES (?, ?)", [(judgment.id, fresh), mirrors]
+            )
 
 
 def _run(target: Store, old: str, new: str) -> int:
@@ -232,9 +287,13 @@ def _standing(target: Store, table: str, order: tuple[str, ...]) -> int:
     columns = _columns(target, table)
     names = ", ".join(columns)
     # A pair's other side is told by name, and may have got another one here.
-    theirs = names.replace(
-        "baseline", "COALESCE((SELECT new FROM renamed WHERE old = baseline), baseline)"
-    )
+    read = {} if table != "judgments" else {
+        "id": "COALESCE((SELECT new FROM moved WHERE old = id), id)",
+        "baseline": "COALESCE((SELECT new FROM renamed WHERE old = baseline), baseline)",
+        "info": "COALESCE((SELECT json_set(info, '$.mirrored', new) FROM moved "
+                "WHERE old = json_extract(info, '$.mirrored')), info)",
+    }  # fmt: skip
+    theirs = ", ".join(read.get(column, column) for column in columns)
 
     def rank(side: str) -> str:
         return ", ".join(f"{side}.{name}" for name in order)

@@ -11,33 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import make_llama
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness import evaluate
 from kdharness.harness.adoption import adopt_all, sampled_fingerprint
 from kdharness.harness.checkpoints import find_model
-from kdharness.harness.config_eval import EvalConfig
 from kdharness.harness.identity import identify
-from kdharness.harness.leaderboard import leaderboard
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
-from kdharness.harness.worker import SilentReporter
 
-SHAPE = {"hidden_size": 128, "intermediate_size": 2048, "tie_word_embeddings": True}
-UNSAMPLED = "model.layers.2.self_attn.o_proj.weight"
-
-
-class Listener(SilentReporter):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        self.said.append(message)
+from .look_alikes import SHAPE, UNSAMPLED, age, losses, score, twin
 
 
 @pytest.fixture(scope="module")
@@ -57,36 +41,6 @@ def base(big: Path, tmp_path: Path) -> Path:
 def store(paths: Paths) -> Iterator[Store]:
     with Store(paths.store) as opened:
         yield opened
-
-
-def twin(folder: Path, target: Path, scale: float = 30.0) -> Path:
-    """A copy that differs in one projection only, where no sample of the file lies."""
-    shutil.copytree(folder, target)
-    tensors = load_file(target / "model.safetensors")
-    noise = torch.randn(tensors[UNSAMPLED].shape, generator=torch.Generator().manual_seed(1))
-    tensors[UNSAMPLED] += scale * noise
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-    return target
-
-
-def score(
-    paths: Paths, store: Store, *sources: Path | str, **changes: Any
-) -> tuple[dict[str, Any], list[str]]:
-    """Evaluate on a few shop items and held-out rows: (what was done, what was said)."""
-    reporter = Listener()
-    config = EvalConfig(
-        checkpoints=[str(source) for source in sources],
-        **{"benches": ["shop", "heldout"], "limit": 2, "max_new_tokens": 4, **changes},
-    )
-    return evaluate.run(config, paths, store, reporter), reporter.said
-
-
-def losses(store: Store, paths: Paths) -> dict[str, float]:
-    return {
-        s.checkpoint: s.value
-        for s in leaderboard(store, paths)
-        if s.metric == "general_loss" and s.value is not None
-    }
 
 
 def test_a_look_alike_is_a_checkpoint_of_its_own(
@@ -181,17 +135,6 @@ def test_a_moved_folder_keeps_its_scores(
 # ---------------------------------------------------------------- stores of older versions
 
 
-def age(store: Store, name: str) -> str:
-    """Turn a checkpoint into what older versions stored; returns its old id."""
-    known = store.checkpoint(name)
-    assert known is not None
-    old = sampled_fingerprint(known.path)
-    assert store.adopt_checkpoint(known.id, old, "", "")
-    # The ids of held-out rows were made of the old identity too.
-    store.db.execute("UPDATE judgments SET id = 'aged-' || id WHERE answer IS NULL")
-    return old
-
-
 def test_an_older_store_keeps_everything_under_the_full_identity(
     base: Path, paths: Paths, store: Store
 ) -> None:
@@ -219,7 +162,7 @@ def test_rehash_says_what_became_of_each(
     for name in ("gone", "changed"):
         known = store.checkpoint(name)
         assert known is not None
-        store.adopt_checkpoint(known.id, f"sampled-{name}", "", "")
+        store.adopt_checkpoint(known, f"sampled-{name}", "", "", path=known.path)
     shutil.rmtree(gone)
     code, out, err = kd("store", "rehash", "--format", "json")
     assert code == 0, err
