@@ -76,6 +76,12 @@ class Evaluation:
     tally: Tally = field(default_factory=Tally)
     sides: dict[str, Subject] = field(default_factory=dict)
 
+    def side(self, name: str) -> Subject:
+        """A baseline or teacher, looked for once."""
+        if name not in self.sides:
+            self.sides[name] = find_checkpoint(name, self.paths, self.store, self.reporter)
+        return self.sides[name]
+
 
 def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> dict[str, Any]:
     """Evaluate as the config says; what is stored already is not asked for again.
@@ -173,7 +179,7 @@ def find_baselines(
 ) -> list[Subject]:
     """The other sides of pairwise judging that are not among the subjects themselves."""
     for name in {b.pairwise_with for b in benches} - {"", "all"}:
-        job.sides[name] = find_checkpoint(name, job.paths, job.store, job.reporter)
+        job.side(name)
     have = {s.checkpoint.id for s in subjects}
     others = {side.checkpoint.id: side for side in job.sides.values()}
     return [side for key, side in others.items() if key not in have]
@@ -187,7 +193,8 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> No
     benches = list(benches)
     for bench in benches:
         refuse_namesake(job.store, bench)
-        job.store.set_bench_note(bench.label, bench.revision, judging.bench_note(bench))
+        note = judging.bench_note(bench, judging.other_side(job, bench))
+        job.store.set_bench_note(bench.label, bench.revision, note)
     for bench in benches:
         if hasattr(bench, "weigh") and subject.source:
             _weigh(job, subject, bench)
@@ -221,9 +228,7 @@ def _weigh(job: Evaluation, subject: Subject, bench: Any) -> None:
     """Held-out losses of one checkpoint, and agreement with the teacher where one is named."""
     teacher = ""
     if bench.teacher:
-        teacher = find_checkpoint(
-            bench.teacher, job.paths, job.store, job.reporter
-        ).checkpoint.id
+        teacher = job.side(bench.teacher).checkpoint.id
     stored = job.store.judgments(subject.checkpoint.id, bench.label, "exact", bench.revision)
     known = bench.measured(subject.checkpoint.id, stored, teacher)
     for judgments in bench.weigh(

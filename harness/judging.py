@@ -53,11 +53,12 @@ class Ask:
     key: str
 
 
-def bench_note(bench: Any) -> dict[str, Any]:
+def bench_note(bench: Any, against: str = "") -> dict[str, Any]:
     """What the leaderboard needs to know of a benchmark's revision.
 
     `used` tells which of two revisions with the same marks is the newer one; `sources` are the
-    files it was read from, where they are a user's own.
+    files it was read from, where they are a user's own; `against` is the checkpoint that its
+    one baseline or teacher is today.
     """
     return {
         "flags": list(bench.flags),
@@ -66,7 +67,16 @@ def bench_note(bench: Any) -> dict[str, Any]:
         "total": bench.total,
         "used": now(),
         **({"sources": dict(bench.sources)} if getattr(bench, "sources", None) else {}),
+        **({"against": against} if against else {}),
     }
+
+
+def other_side(job: Evaluation, bench: Any) -> str:
+    """The checkpoint that a benchmark's baseline or teacher is; empty for none, or for many."""
+    if teacher := getattr(bench, "teacher", None):
+        return job.side(str(teacher)).checkpoint.id
+    side = job.sides.get(bench.pairwise_with)
+    return side.checkpoint.id if side is not None else ""
 
 
 def now() -> float:
@@ -110,7 +120,7 @@ def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> Non
         job.store.set_bench_note(
             bench.label,
             bench.revision,
-            bench_note(bench),
+            bench_note(bench, other_side(job, bench)),
         )
         for subject in subjects:
             asks += _asks_of(job, judge, bench, subject, subjects)

@@ -210,6 +210,8 @@ def _figures(
         )
         note = notes.get(("", group.bench, group.revision), {})
         state = f"{SCORING_VERSION}:{group.changes}:{outside}:{note.get('scorer', '')}"
+        if against := note.get("against"):
+            state += f":{against}"
         known = cached.get(key)
         if known is not None and known[0] == state:
             figures[group] = [_decode(value) for value in json.loads(known[1])]
@@ -264,7 +266,29 @@ def score_rows(
 def read_group(store: Store, group: Group) -> list[Row]:
     """The rows of one group, oldest first."""
     rows = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
-    return list(map(Row._make, rows))
+    return _against_one(list(map(Row._make, rows)), group, store)
+
+
+def _against_one(rows: list[Row], group: Group, store: Store) -> list[Row]:
+    """Leave out verdicts against an earlier state of the baseline or teacher.
+
+    Its name stays when its folder changes. Counted beside the verdicts against it as it is now,
+    the earlier ones would be mixed with them.
+    """
+    if len({row.baseline for row in rows}) < 2:
+        return rows
+    against = str(store.bench_note(group.bench, group.revision).get("against", ""))
+    known = store.checkpoint(against) if against else None
+    if known is None:
+        return rows  # many opponents are meant, or an older version did not note which
+
+    def place(row: Row) -> tuple[str, int, str, int]:
+        return row.item, row.turn, row.metric, row.order
+
+    # A pair carries the other side's name, agreement with a teacher its id.
+    names = {known.id, known.name}
+    current = {place(row) for row in rows if row.baseline in names}
+    return [row for row in rows if row.baseline in names or place(row) not in current]
 
 
 def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:

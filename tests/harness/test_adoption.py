@@ -277,3 +277,60 @@ def test_a_pairs_other_side_is_found_under_its_name_here(
     assert {j.baseline for j in store.judgments() if j.metric == "pair"} == {"known-here-as"}
     done, _ = score(paths, store, base, **how)
     assert (done["answers"], done["judgments"]) == (0, 0)
+
+
+# ---------------------------------------------------------------- what was changed is not mixed
+
+
+def test_agreement_with_a_teacher_that_was_replaced_is_with_the_new_one(
+    base: Path, tmp_path: Path, paths: Paths, store: Store
+) -> None:
+    teacher = Path(shutil.copytree(base, tmp_path / "teacher"))
+    how: dict[str, Any] = {"benches": ["heldout"], "heldout": {"teacher": str(teacher)}}
+
+    def agreement() -> tuple[float | None, int]:
+        score(paths, store, base, **how)
+        return figures(store, paths)["base", "heldout", "general_kl"]
+
+    first = agreement()
+    other = twin(base, tmp_path / "other")
+    shutil.copy(teacher / "model.safetensors", tmp_path / "kept.safetensors")
+    shutil.copy(other / "model.safetensors", teacher / "model.safetensors")
+    second = agreement()
+    assert first[1] == second[1] and second[0] != first[0]
+    fresh = Paths(tmp_path / "fresh")
+    with Store(fresh.store) as opened:
+        score(fresh, opened, base, **how)
+        assert figures(opened, fresh)["base", "heldout", "general_kl"] == second
+    shutil.copy(tmp_path / "kept.safetensors", teacher / "model.safetensors")
+    assert agreement() == first
+
+
+def test_verdicts_against_a_baseline_that_changed_are_those_of_today(
+    base: Path, tmp_path: Path, paths: Paths, store: Store
+) -> None:
+    rival = twin(base, tmp_path / "rival", 3.0)
+    bench = tmp_path / "pairs.jsonl"
+    bench.write_text(
+        '{"prompt": "Say a word.", "metric": "pair"}\n{"prompt": "Two.", "metric": "pair"}\n',
+        "utf-8",
+    )
+    how: dict[str, Any] = {
+        "benches": [str(bench)], "baseline": str(rival), "judge": [f"local:{base}"],
+        "judge_max_tokens": 2, "retry_failed": False,
+    }  # fmt: skip
+    score(paths, store, base, **how)
+    # A setting that changes no answer: the same questions to the judge, about another opponent.
+    note = rival / "tokenizer_config.json"
+    note.write_text(note.read_text("utf-8").replace("{", '{"extra_setting": 1, ', 1), "utf-8")
+    done, said = score(paths, store, base, **how)
+    assert any("kept as rival@old" in line for line in said)
+    (mine,) = (c for c in store.checkpoints() if c.name == "base")
+    found = store.judgments(mine.id, "pairs", f"local:{base}")
+    assert sorted({j.baseline for j in found}) == ["rival", "rival@old"]
+    assert len(found) == 8 and done["answers"] == 2
+    judged = sum(
+        n + s.n_failed for s in leaderboard(store, paths)
+        if (s.checkpoint, s.metric) == ("base", "score") for n in [s.n]
+    )  # fmt: skip
+    assert judged == 4
