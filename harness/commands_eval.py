@@ -160,7 +160,7 @@ def absolute(name: str) -> str:
     """A path that exists, made absolute: a run may be resumed from another folder."""
     kind, sign, rest = name.partition(":")
     if sign and kind == "local":
-        return f"local:{absolute(rest)}"
+        return f"local:{absolute(rest)}" if rest else name
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else name
 

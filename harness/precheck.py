@@ -7,6 +7,7 @@ next try wants.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from kdharness.harness.config import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.config_eval import EvalConfig, default_judges, parse_spec
@@ -40,14 +41,19 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     for field, source in models_of(config):
         if not hub and split_hub_name(source) and not exists(local_path(source), folder=True):
             continue
-        try:
-            find_source(source, paths)
-            if exists(local_path(source) / "adapter_config.json", folder=False):
-                check_adapter(local_path(source), source, paths)
-        except KDHarnessError as error:
-            raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
+        _check_model(field, source, paths)
     if isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         _check_data(config)
+
+
+def _check_model(field: str, source: str, paths: Paths) -> None:
+    """A model that can be found, and an adapter that would load whole."""
+    try:
+        found = find_source(source, paths)
+        if found is not None and exists(Path(found), folder=True):
+            check_adapter(Path(found), source, paths)
+    except KDHarnessError as error:
+        raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
 
 
 def models_of(config: AnyConfig) -> Iterator[tuple[str, str]]:
@@ -108,9 +114,13 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
 
     benches = load_benches(config, paths)
     known: set[str] = set()
+    others = {bench.pairwise_with for bench in benches} - {"", "all"}
     if paths.store.exists():
         with Store(paths.store) as store:
-            known = {name for name in config.imported if store.checkpoint(name) is not None}
+            stored = {name: store.checkpoint(name) for name in {*config.imported, *others}}
+            known = {name for name in config.imported if stored[name] is not None}
+            # Answers that were made elsewhere have no folder to be looked for.
+            others -= {name for name, found in stored.items() if found and not found.path}
             for bench in benches:
                 refuse_namesake(store, bench)
     missing = [name for name in config.imported if name not in known]
@@ -119,7 +129,12 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
             f"no answers of a model named {missing[0]!r} are stored",
             hint="import them: kdharness import fastchat|alpaca-eval PATH",
         )
-    if any(asks_judge(bench) for bench in benches):
-        for spec in map(parse_spec, config.judge or default_judges(paths)):
+    for name in sorted(others):
+        _check_model("baseline", name, paths)
+    engines = [config.answer_engine] if config.answer_engine else []
+    judges = config.judge or default_judges(paths)
+    asked = judges if any(asks_judge(bench) for bench in benches) else ()
+    for field, specs in (("answer_engine", engines), ("judge", asked)):
+        for spec in map(parse_spec, specs):
             if spec.kind == "local":
-                find_source(spec.model, paths)
+                _check_model(field, spec.model, paths)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,8 @@ DEEPEST = 8
 """How many adapters may stand on each other."""
 
 
-def find_source(source: str, paths: Paths) -> None:
-    """Raise what `resolve_model` would, without converting an asset that was pulled.
+def find_source(source: str, paths: Paths) -> str | None:
+    """What `resolve_model` finds, without converting an asset that was pulled: None for one.
 
     Raises:
         ModelError, AssetError: nothing of that name, or an asset that has not been pulled.
@@ -41,8 +42,8 @@ def find_source(source: str, paths: Paths) -> None:
     if not exists(local_path(source), folder=True) and source in assets.manifest():
         if not (paths.models / source / "config.json").exists():
             assets.asset_file(paths, source, next(iter(assets.manifest()[source].files)))
-        return
-    resolve_model(source, paths)
+        return None
+    return resolve_model(source, paths)
 
 
 def resolve_model(source: str, paths: Paths) -> str:
@@ -287,6 +288,21 @@ def naming_base(folder: Path) -> Iterator[str]:
             where=str(folder / "adapter_config.json"),
             hint="set base_model_name_or_path to a folder on this machine or to a hub id",
         ) from error
+
+
+def last_written(found: str, paths: Paths) -> float:
+    """When what `resolve_model` found was last written, with the models its adapter stands on.
+
+    In seconds since the epoch; now for a model of the hub. A file that was put in place of
+    another may be older than it: the folder's own time tells.
+    """
+    folder = Path(found)
+    if not exists(folder, folder=True):
+        return time.time()
+    times = [path.stat().st_mtime for path in (folder, *folder.iterdir()) if path.exists()]
+    if exists(folder / "adapter_config.json", folder=False):
+        times.append(last_written(resolve_model(adapter_base(folder), paths), paths))
+    return max(times)
 
 
 def identity_of(

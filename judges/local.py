@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from kdharness.harness.model_limits import (
 )
 from kdharness.harness.models import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.resolve import identity_of, resolve_model
+from kdharness.harness.resolve import identity_of, last_written, resolve_model
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
 from kdharness.judges.cache import roomy_cache
@@ -107,9 +106,7 @@ class LocalEngine:
     @cached_property
     def unchanged_since(self) -> float:
         """When its files were last written, in seconds since the epoch; now for a hub model."""
-        folder = Path(resolve_model(self.source, self.paths))
-        times = [path.stat().st_mtime for path in folder.glob("*") if path.is_file()]
-        return max(times, default=time.time())
+        return last_written(resolve_model(self.source, self.paths), self.paths)
 
     def probe(self, *, logprobs: bool = False) -> Probe:
         """Finds the model without loading it; log-probabilities are always there."""

@@ -296,3 +296,25 @@ def test_verdicts_of_a_local_judge_from_older_versions_stand(
     later = time.time() + 3600
     os.utime(base / "model.safetensors", (later, later))
     assert score(paths, store, base, **how)[0]["judgments"] == 1
+
+
+def test_a_judge_that_is_an_adapter_changes_with_its_base(
+    base: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """A verdict of an older version stands while neither was written; a swapped file shows too."""
+    from kdharness.judges.local import LocalEngine
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(base)}), "utf-8"
+    )
+    long_ago = time.time() - 3600
+    for folder in (adapter, base):
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (long_ago, long_ago))
+    assert LocalEngine(str(adapter), paths).unchanged_since == pytest.approx(long_ago)
+    spare = tmp_path / "spare.safetensors"
+    shutil.copy2(base / "model.safetensors", spare)
+    spare.replace(base / "model.safetensors")  # an older file in place of another
+    assert LocalEngine(str(adapter), paths).unchanged_since > long_ago + 1800

@@ -99,6 +99,19 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: Call) -> None:
             ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:nowhere"],
             "no model named 'nowhere'",
         ),
+        (
+            ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:ADAPTER"],
+            "its base model '/gone'",
+        ),
+        (["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:"], "names no judge"),
+        (
+            ["--ckpt", "MODEL", "--bench", "RATED", "--baseline", "nobody"],
+            "baseline: no model named 'nobody'",
+        ),
+        (
+            ["--ckpt", "MODEL", "--bench", "shop", "--answer-engine", "local:nowhere"],
+            "answer_engine: no model named 'nowhere'",
+        ),
     ],
 )
 def test_a_typo_makes_no_failed_evaluation(
@@ -106,7 +119,12 @@ def test_a_typo_makes_no_failed_evaluation(
 ) -> None:
     rated = tmp_path / "rated.jsonl"
     rated.write_text('{"prompt": "Say."}\n', "utf-8")
-    places = {"MODEL": str(tiny_teacher), "RATED": str(rated)}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone"}', "utf-8")
+    places = {
+        "MODEL": str(tiny_teacher), "RATED": str(rated), "local:ADAPTER": f"local:{adapter}",
+    }  # fmt: skip
     code, _, err = kd("eval", *(places.get(arg, arg) for arg in args))
     assert code in (1, 2) and words in err and "Traceback" not in err, err
     with Store(paths.store) as store:
