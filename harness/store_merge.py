@@ -11,6 +11,7 @@ then what is older (a verdict, an answer: it was paid for first) or further on (
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -18,7 +19,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import StoreError
@@ -73,26 +73,25 @@ def merge(
 
 
 def _current_copy(source: Path, scratch: Path) -> Path:
-    """The store itself where it has today's shape, else a copy of it that was brought to it."""
-    from kdharness.harness.light_sqlite import Database
+    """The store itself, or a copy of one that has an older shape or cannot be written."""
     from kdharness.harness.mending import store_troubles
     from kdharness.harness.migrations import migrations
-    from kdharness.harness.store_open import refuse_newer
+    from kdharness.harness.store_open import open_to_read, refuse_newer
 
     with store_troubles(source):
-        connection = sqlite3.connect(f"file:{quote(str(source.resolve()))}?mode=ro", uri=True)
+        db = open_to_read(source.resolve())
         try:
-            db = Database(connection)
             refuse_newer(db, source)
             if not migrations.applied(db):
                 raise StoreError("this is not a store of kdharness", where=str(source))
-            if not migrations.pending(db):
+            # SQLite makes files beside a store that is attached, even to read it.
+            if not migrations.pending(db) and os.access(source.resolve().parent, os.W_OK):
                 return source
             copy = sqlite3.connect(scratch / source.name)
-            connection.backup(copy)
+            db.conn.backup(copy)
             copy.close()
         finally:
-            connection.close()
+            db.close()
     Store(scratch / source.name).close()
     return scratch / source.name
 

@@ -32,7 +32,7 @@ def open_store(path: Path, timeout: float) -> tuple[Database, bool]:
         )
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
-        db = _read_only(path) if read_only else Database(path)
+        db = open_to_read(path) if read_only else Database(path)
         try:
             _bring_up_to_date(db, path, timeout, read_only)
         except BaseException:
@@ -100,7 +100,7 @@ def migrate(db: Database) -> None:
             time.sleep(0.1)
 
 
-def _read_only(path: Path) -> Database:
+def open_to_read(path: Path) -> Database:
     """A connection that never writes.
 
     Beside a store in WAL mode SQLite wants to make a file for its shared memory. Where it can't,

@@ -88,6 +88,20 @@ def test_a_home_that_cannot_be_written_can_be_read(
     assert as_nobody(look) == ""
 
 
+def test_a_home_that_cannot_be_written_can_be_merged_from(shared_home: Paths) -> None:
+    """SQLite makes files beside a store in WAL mode, even to read it."""
+    from kdharness.harness.store_merge import merge
+
+    def bring() -> None:
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder, Store(
+            Path(folder) / "kdharness.db"
+        ) as store:
+            assert merge(store, shared_home.store)["checkpoints"] == 3
+            assert merge(store, shared_home.store)["checkpoints"] == 0
+
+    assert as_nobody(bring) == ""
+
+
 def test_writing_where_one_may_not_is_told(shared_home: Paths) -> None:
     def write() -> None:
         with Store(shared_home.store) as store:
