@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from kdharness.harness.config import CONFIGS, AnyConfig
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.paths import exists
+from kdharness.harness.paths import exists, local_path
 from kdharness.harness.reading import (
     CONFIG_BYTES,
     dump_yaml,
@@ -40,10 +41,38 @@ def parse_config(values: Any, where: str = "config", written: Any = None) -> Any
         raise ConfigError(
             f"method is {_shown(method)}", where=where, hint=f"one of: {', '.join(CONFIGS)}"
         )
+    if wrong := list(_booleans_as_numbers(values, CONFIGS[method])):
+        raise ConfigError(_listed(wrong), where=where)
     try:
         return CONFIGS[method].model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe_errors(error, CONFIGS[method], written), where=where) from error
+
+
+def _booleans_as_numbers(values: Any, model: Any, place: str = "") -> Iterator[str]:
+    """A line for each boolean where a number belongs, which pydantic would take for 0 or 1."""
+    if isinstance(values, list):
+        for index, value in enumerate(values):
+            yield from _booleans_as_numbers(value, model, f"{place}.{index}")
+        return
+    if not isinstance(values, dict):
+        return
+    for name, field in getattr(model, "model_fields", {}).items():
+        value, here = values.get(field.alias or name), f"{place}.{field.alias or name}".strip(".")
+        kinds = _leaves(field.annotation)
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            yield f"{here}: must be a number, and {str(value).lower()} is a boolean"
+        yield from _booleans_as_numbers(value, _model_of(field.annotation), here)
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types an annotation is made of."""
+    below = getattr(annotation, "__args__", ())
+    return {leaf for part in below for leaf in _leaves(part)} if below else {annotation}
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], written: Any = None) -> str:
@@ -65,13 +94,29 @@ def describe_errors(error: ValidationError, model: type[BaseModel], written: Any
                 message += f"; fields here: {', '.join(names)}"
         elif detail["type"] == "string_type" and not isinstance(detail.get("input"), (dict, list)):
             message = _not_text(detail.get("input"), _written_at(written, detail["loc"]))
+        elif detail["type"] in _WANTED:
+            message = _not_a(_WANTED[detail["type"]], detail.get("input"))
         elif detail["type"] == "string_pattern_mismatch" and detail["loc"][-1:] == ("name",):
             message = f"{_shown(detail.get('input'))} is not a valid run name: use up to 64 " \
                 "letters, digits, . - and _, and begin with a letter or digit"
         elif detail["type"] != "missing" and not isinstance(detail.get("input"), (dict, list)):
             message += f" (got {_shown(detail.get('input'))})"
         lines.append(redact(f"{place}: {message}" if place else message, shapes=True))
-    return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
+    return _listed(lines)
+
+
+_WANTED = {
+    "model_type": "a mapping of fields", "dict_type": "a mapping", "list_type": "a list",
+}  # fmt: skip
+"""What pydantic's kinds of errors ask for."""
+
+
+def _not_a(wanted: str, value: Any) -> str:
+    """What to say of something else where a mapping or a list belongs."""
+    if value is None:
+        return f"must be {wanted}, and is empty: leave the field out, or fill it in"
+    hint = "; quote it if a name is meant" if isinstance(value, (bool, int, float)) else ""
+    return f"must be {wanted}, not {_shown(value)}{hint}"
 
 
 def _not_text(value: Any, written: str | None) -> str:
@@ -149,8 +194,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
 def set_field(values: Any, override: str, *, as_written: bool = False) -> None:
     """Apply one `a.b=value` (the value read as YAML) to nested plain data, in place.
 
-    A number in the name is a place in a list, from 0: `data.train.1.path=x`. The place just
-    behind the last one adds an entry.
+    A number in the name is a place in a list, from 0: `data.train.1.path=x`, or
+    `data.train[1].path=x`. The place just behind the last one adds an entry.
 
     Args:
         as_written: keep the value as the text it is.
@@ -159,7 +204,7 @@ def set_field(values: Any, override: str, *, as_written: bool = False) -> None:
         ConfigError: a name that leads nowhere.
     """
     name, sign, text = override.partition("=")
-    parts = name.strip().split(".")
+    parts = re.sub(r"\[(\d+)\]", r".\1", name.strip()).split(".")
     if not sign or not all(parts) or not isinstance(values, dict):
         raise ConfigError(f"cannot use --set {override!r}", hint="write --set trainer.epochs=1")
     value = text if as_written else parse_yaml(text, f"--set {name.strip()}")
@@ -237,10 +282,11 @@ _NAMES = frozenset({"name", "method", "kind"})
 
 
 def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
-    """Strings that name something existing beside the config become absolute paths.
+    """Strings that name something existing become absolute paths: a run is resumed anywhere.
 
-    Anything with a slash or a data file's ending; in a field for a file any file, in a field for
-    a model a folder that holds one; behind `local:` the judge's folder.
+    What is looked for lies beside the config, else in the folder one works in; `~` is one's home.
+    Anything with a slash or a data file's ending counts; in a field for a file any file, in a
+    field for a model a folder that holds one; behind `local:` the judge's folder.
     """
     if isinstance(values, dict):
         return {
@@ -254,21 +300,27 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
         }
     if isinstance(values, list):
         return [absolute_paths(value, base, field) for value in values]
-    if not isinstance(values, str) or not values or Path(values).is_absolute():
+    if not isinstance(values, str) or not values:
         return values
     if field in ("judge", "answer_engine") and values.startswith("local:"):
         return f"local:{absolute_paths(values.removeprefix('local:'), base, 'model')}"
-    path = base / values
-    looks_local = "/" in values or values.endswith(FILE_ENDINGS)
-    if looks_local and exists(path):
-        return str(path.resolve())
+    if Path(values).is_absolute():
+        return values
+    named = local_path(values)
+    places = [named] if named.is_absolute() else [base / named, Path.cwd() / named]
+    found = next((place for place in places if _is_meant(values, place, field)), None)
+    return values if found is None else str(found.resolve())
+
+
+def _is_meant(text: str, path: Path, field: str) -> bool:
+    """Whether a field's text names what lies there."""
+    if ("/" in text or text.endswith(FILE_ENDINGS)) and exists(path):
+        return True
     if field in _FILE_FIELDS - {"benches"} and exists(path, folder=False):
-        return str(path.resolve())
-    if field in _MODEL_FIELDS and any(
+        return True
+    return field in _MODEL_FIELDS and any(
         exists(path / note, folder=False) for note in ("config.json", "adapter_config.json")
-    ):
-        return str(path.resolve())
-    return values
+    )
 
 
 def dump_config(config: AnyConfig, *, full: bool = False) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.adapters import refuse_unmergeable, untie_adapted
-from kdharness.harness.errors import KDHarnessError, ModelError
+from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
 from kdharness.harness.generation_config import refuse_unreadable
 from kdharness.harness.loading_errors import explain, quiet_transformers
 from kdharness.harness.paths import Paths
@@ -20,11 +20,23 @@ from kdharness.harness.weights import ADAPTER, tensor_entries
 
 
 def pick_device(device: str = "auto") -> str:
-    """`auto` is the first accelerator there is, else the CPU."""
-    if device != "auto":
-        return device
+    """`auto` is the first accelerator there is, else the CPU.
+
+    Raises:
+        ConfigError: a device that torch does not have here.
+    """
     import torch
 
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise ConfigError(
+                f"cannot use the device {device!r} here: {reason}", where="device",
+                hint="auto takes the first accelerator there is, else the CPU",
+            ) from error
+        return device
     if torch.cuda.is_available():
         return "cuda"
     if torch.backends.mps.is_available():

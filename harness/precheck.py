@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kdharness.harness.config import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.config_eval import EvalConfig, default_judges, parse_spec
@@ -17,8 +18,9 @@ from kdharness.harness.hub import split_hub_name
 from kdharness.harness.models import check_adapter
 from kdharness.harness.namesakes import refuse_namesake
 from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.reading import CONFIG_BYTES, read_text
+from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.resolve import find_source
-from kdharness.harness.shipped import shipped_file
 from kdharness.harness.store import Store
 
 
@@ -85,28 +87,32 @@ def models_of(config: AnyConfig) -> Iterator[tuple[str, str]]:
 
 
 def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
-    """Files of one's own and shipped data exist; the hub's are looked for when they are read."""
+    """Data files and the template are there, and each file's first row is one; the hub's wait."""
+    template = config.data.chat_template
+    if template and template != "chatml":
+        if not exists(local_path(template)):
+            raise ConfigError(
+                f"no such template file: {template[:200]}",
+                where="data.chat_template",
+                hint="give a file with a Jinja template, or chatml; without it the model's own "
+                "is used",
+            )
+        try:
+            read_text(local_path(template), "the chat template", limit=CONFIG_BYTES)
+        except ConfigError as error:
+            where = f"data.chat_template: {error.where}"
+            raise ConfigError(error.message, where=where, hint=error.hint) from error
+    read: Any = resolve(TOOLS, "read_source", "tool")
     for name, sources in (("train", config.data.train), ("heldout", config.data.heldout)):
         for index, source in enumerate(sources):
-            field = f"data.{name}.{index}.path"
+            if source.path.startswith("hub:") and source.path != "hub:":
+                continue
             try:
-                known = source.path.startswith("hub:") or shipped_file(source.path) is not None
+                read(source.model_copy(update={"limit": 1}))
             except DataError as error:
-                raise DataError(error.message, where=field, hint=error.hint) from error
-            if not known and not exists(local_path(source.path), folder=False):
-                raise DataError(
-                    f"no such data file: {source.path}",
-                    where=field,
-                    hint="paths are relative to the config file; shipped data is named like "
-                    "shop:train, data sets of the hub like hub:org/name",
-                )
-    template = config.data.chat_template
-    if template and template != "chatml" and not exists(local_path(template), folder=False):
-        raise ConfigError(
-            f"no such template file: {template[:200]}",
-            where="data.chat_template",
-            hint="give a file with a Jinja template, or chatml; without it the model's own is used",
-        )
+                place = f"data.{name}.{index}.path"
+                where = f"{place}: {error.where}" if error.where else place
+                raise DataError(error.message, where=where, hint=error.hint) from error
 
 
 def _check_evaluation(config: EvalConfig, paths: Paths) -> None:

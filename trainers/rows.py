@@ -56,10 +56,13 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
         yield from _hub_rows(source)
         return
     path = shipped_file(source.path) or local_path(source.path)
+    if exists(path, folder=True):
+        raise DataError("is a folder", where=str(path), hint="name the data files in it")
     if not exists(path, folder=False):
         raise DataError(
-            "no such data file", where=str(path),
-            hint="paths are relative to the config file; shipped data is named like shop:train",
+            f"no such data file: {source.path[:200]}", where=str(path),
+            hint="paths are relative to the config file; shipped data is named like shop:train, "
+            "data sets of the hub like hub:org/name",
         )  # fmt: skip
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
@@ -89,6 +92,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
+    if not source.path.removeprefix("hub:").strip():
+        raise DataError("it names no data set", where=source.path, hint="write hub:org/name")
     try:
         import datasets
     except ImportError as error:

@@ -135,7 +135,15 @@ def test_a_typo_makes_no_failed_evaluation(
     ("text", "words"),
     [
         ("method: sft\nstudent: nowhere\ndata: {train: 'shop:train'}\n", "student.model: no model"),
-        ("method: sft\nstudent: MODEL\ndata: {train: gone.jsonl}\n", "data.train.0.path: no such"),
+        ("method: sft\nstudent: MODEL\ndata: {train: gone.jsonl}\n", "data.train.0.path: gone.jso"),
+        ("method: sft\nstudent: MODEL\ndata: {train: 'C:\\x.jsonl'}\n", "no such data file"),
+        ("method: sft\nstudent: MODEL\ndata: {train: 'shop:trian'}\n", "no shipped data 'shop:tri"),
+        ("method: sft\nstudent: MODEL\ndata: {train: /tmp}\n", "/tmp: is a folder"),
+        ("method: sft\nstudent: MODEL\ndata: {train: 'hub:'}\n", "it names no data set"),
+        (
+            "method: sft\nstudent: MODEL\ndata: {train: 'shop:train', chat_template: gone.jinja}\n",
+            "data.chat_template: gone.jinja: cannot read",
+        ),
         (
             "method: dae\nstudent: MODEL\nexpert: gone\ndata:\n  train:\n"
             "  - {path: 'shop:train', kind: domain}\n",

@@ -113,6 +113,35 @@ def test_names_that_yaml_1_1_misreads_are_names(name: str, write: Callable[[str]
     assert load_config(write(f"{SFT}name: {name}\n")).name == name  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("trainer: {max_steps: true}", "trainer.max_steps: must be a number, and true is a bool"),
+        ("trainer: {save_every: false}", "trainer.save_every: must be a number, and false is"),
+        ("data: {train: [{path: a.jsonl, limit: true}]}", "data.train.0.limit: must be a number"),
+        ("trainer: ~", "trainer: must be a mapping of fields, and is empty"),
+        ("student: 2024", "student: must be a mapping of fields, not 2024; quote it if a name is"),
+        ("data: {train: [a.jsonl, 7]}", "data.train.1: must be a mapping of fields, not 7; quote"),
+        ("data: {train: 7}", "data.train: must be a list, not 7"),
+    ],
+)
+def test_what_stands_where_something_else_belongs(
+    line: str, words: str, write: Callable[[str], Path]
+) -> None:
+    """A boolean was taken for the number 1, and classes of ours were named."""
+    key = line.partition(":")[0]
+    kept = "".join(f"{one}\n" for one in SFT.splitlines() if not one.startswith(f"{key}:"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(f"{kept}{line}\n"))
+    assert words in str(caught.value)
+
+
+def test_booleans_are_read_in_any_spelling(write: Callable[[str], Path]) -> None:
+    for word, want in (("yes", True), ("off", False), ("True", True), ("n", False)):
+        text = f"{SFT}trainer: {{gradient_checkpointing: {word}}}\n"
+        assert load_config(write(text)).trainer.gradient_checkpointing is want  # type: ignore[union-attr]
+
+
 def test_a_dumped_config_is_read_back(write: Callable[[str], Path], tmp_path: Path) -> None:
     config = load_config(write(f"{SFT}name: '1e5'\n"))
     again = tmp_path / "again.yaml"
@@ -128,7 +157,7 @@ def test_lists_are_indexed() -> None:
     set_field(values, "data.train.1.path=x")
     set_field(values, "data.train.0.kind=domain")
     set_field(values, "data.train.2=c")
-    set_field(values, "data.train.3.path=d")
+    set_field(values, "data.train[3].path=d")
     set_field(values, "student.lora.r=4")
     set_field(values, "trainer.layer_map.0=3")
     assert values == {
@@ -213,6 +242,27 @@ def test_model_folders_beside_the_config_are_found(field: str, tmp_path: Path) -
     assert absolute_paths({"judge": ["local:mine"]}, tmp_path) == {
         "judge": [f"local:{tmp_path / 'mine'}"]
     }
+
+
+def test_files_of_ones_home_and_of_the_folder_one_works_in_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found when a run starts is found when it is resumed from elsewhere."""
+    here, home = tmp_path / "here", tmp_path / "home"
+    for folder in (here, home):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text("{}", "utf-8")
+        (folder / "rows.jsonl").write_text("", "utf-8")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    values = {"model": "~/model", "train": ["~/rows.jsonl", "rows.jsonl"], "judge": ["local:model"]}
+    assert absolute_paths(values, tmp_path) == {
+        "model": str(home / "model"),
+        "train": [str(home / "rows.jsonl"), str(here / "rows.jsonl")],
+        "judge": [f"local:{here / 'model'}"],
+    }
+    assert absolute_paths({"train": "rows.jsonl"}, home) == {"train": str(home / "rows.jsonl")}
+    assert absolute_paths({"train": "~/gone.jsonl"}, home) == {"train": "~/gone.jsonl"}
 
 
 def test_words_that_are_no_files_stay_words(tmp_path: Path) -> None:

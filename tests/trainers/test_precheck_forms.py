@@ -37,7 +37,7 @@ MISSING: dict[str, tuple[dict[str, Any], str]] = {
     "a name with a colon": ({"train": "shopp:train"}, "no such data file: shopp:train"),
     "a drive": ({"train": "C:/x/rows.jsonl"}, "no such data file: C:/x/rows.jsonl"),
     "an address": ({"train": "https://x.org/a.jsonl"}, "no such data file: https://x.org/a.jsonl"),
-    "a folder": ({"train": "."}, "no such data file"),
+    "a folder": ({"train": "."}, "is a folder"),
     "a template's name": ({"chat_template": "llama3"}, "no such template file: llama3"),
     "a template": ({"chat_template": "{{ messages }}"}, "no such template file: {{ messages }}"),
 }
