@@ -197,7 +197,9 @@ def _old_name(old: Checkpoint, store: Store) -> str:
     return store.free_name(f"{old.name}@old")
 
 
-def runs_apart(paths: Paths, store: Store) -> Iterator[tuple[str, str]]:
+def runs_apart(
+    paths: Paths, store: Store, progress: Progress | None = None
+) -> Iterator[tuple[str, str]]:
     """Store the checkpoints of runs that an older version took for another run's.
 
     Yields:
@@ -208,7 +210,7 @@ def runs_apart(paths: Paths, store: Store) -> Iterator[tuple[str, str]]:
         if store.read_only or run_unlike(run.id, known, paths, store) is None:
             continue
         try:
-            found, _ = find_model(run.id, paths, store)
+            found, _ = find_model(run.id, paths, store, progress=progress)
         except KDHarnessError as error:
             yield run.id, f"cannot be identified: {error.message}"
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import click
 from kdharness.harness.paths import Paths
 from kdharness.harness.tables import FORMATS, print_table
 
+SAID_SECONDS = 3.0
 format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
 )
@@ -130,10 +133,11 @@ def rehash_command(paths: Paths, form: str) -> None:
     from kdharness.harness.checkpoints import runs_apart
     from kdharness.harness.store import Store
 
+    told = _reading()
     with Store(paths.store) as store:
         rows = [
             {"checkpoint": name, "result": what}
-            for found in (adopt_all(paths, store), runs_apart(paths, store))
+            for found in (adopt_all(paths, store, told), runs_apart(paths, store, told))
             for name, what in found
         ]
     print_table(rows, ["checkpoint", "result"], form)
@@ -156,6 +160,19 @@ def salvage_command(paths: Paths) -> None:
         click.echo(f"{table}: {saved} rows saved{note}", err=True)
     click.echo(f"the damaged store is kept: {kept}", err=True)
     click.echo("next: kdharness store check", err=True)
+
+
+def _reading() -> Callable[[int, int], None]:
+    """Say every few seconds how much of large weights has been read."""
+    last = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SAID_SECONDS:
+            last = time.monotonic()
+            click.echo(f"reading weights: {_size(done)} of {_size(total)}", err=True)
+
+    return told
 
 
 def _counted(counts: dict[str, int]) -> str:

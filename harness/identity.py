@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +43,8 @@ _VOLATILE = frozenset({
     "peft_version", "tokenizer_file", "special_tokens_map_file", "_from_model_config",
 })  # fmt: skip
 CHUNK = 8 * 2**20
+TOLD_SECONDS = 0.2
+"""How often progress is told."""
 RACY_SECONDS = 2.0
 """A file younger than this may change once more without its times showing it."""
 
@@ -179,13 +181,13 @@ def hash_tensors(
 
     entries = tensor_entries(path)
     descriptor = os.open(path, os.O_RDONLY)
-    read, lock = 0, threading.Lock()
+    read, lock, stopped = 0, threading.Lock(), threading.Event()
 
     def hash_one(name: str) -> str:
         nonlocal read
         entry, hasher = entries[name], blake3.blake3()
         place = entry.begin
-        while place < entry.end:
+        while place < entry.end and not stopped.is_set():
             part = os.pread(descriptor, min(CHUNK, entry.end - place), place)
             if not part:
                 raise ModelError(f"the tensor {name[:120]!r} is cut off", where=str(path))
@@ -193,14 +195,26 @@ def hash_tensors(
             place += len(part)
             with lock:
                 read += len(part)
-        if progress is not None:
-            progress(read)
         return hasher.hexdigest(length=16)
 
     try:
         # Threads share the file: hashing and reading both let go of the interpreter's lock.
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            made = list(pool.map(hash_one, entries))
+            hashed = [pool.submit(hash_one, name) for name in entries]
+            try:
+                waiting: set[Future[str]] = set(hashed)
+                while waiting:
+                    done, waiting = wait(waiting, TOLD_SECONDS, FIRST_EXCEPTION)
+                    for one in done:
+                        one.result()
+                    if progress is not None:
+                        # From this thread: whoever is told may hold what must not cross threads.
+                        progress(read)
+            except BaseException:
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            made = [one.result() for one in hashed]
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
     finally:

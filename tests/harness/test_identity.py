@@ -296,3 +296,52 @@ def test_progress_reaches_the_end_with_many_threads(tmp_path: Path) -> None:
     for row in identity.hash_tensors(tmp_path / "model.safetensors"):
         again.update(repr(row).encode())
     assert whole.digest() == again.digest()
+
+
+# ---------------------------------------------------------------- progress
+
+
+def test_progress_is_told_where_the_work_was_asked_for(
+    folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's reporter writes to the store, which must not be touched from other threads."""
+    from kdharness.harness import checkpoints
+    from kdharness.harness.types import Run, RunStatus
+    from kdharness.harness.worker import StoreReporter
+
+    monkeypatch.setattr(checkpoints, "SHOWN_BYTES", 1)
+    monkeypatch.setattr("kdharness.harness.worker.FLUSH_SECONDS", 0.0)
+    with Store(paths.store) as store:
+        run = Run(
+            id="eval-1", method="eval", status=RunStatus.RUNNING, config={}, config_hash="",
+            folder="", created=1.0,
+        )  # fmt: skip
+        store.add_run(run)
+        reporter = StoreReporter(store, run)
+        told = checkpoints.told(reporter, "big")
+        made, _ = checkpoints.find_model(str(folder), paths, store, **told)
+        reporter.flush()
+        shown = store.run("eval-1")
+    assert made.weights == identify(folder).weights
+    assert shown is not None and "reading the weights of big" in str(shown.info)
+
+
+def test_a_stop_while_weights_are_read_ends_the_reading(folder: Path) -> None:
+    """Not after the last tensor of a model that takes minutes."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        identity.hash_tensors(folder / "model.safetensors", stop)
+
+
+def test_progress_ends_at_the_whole(folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    identify(folder, progress=lambda done, total: seen.append((done, total)))
+    header = 8 + int.from_bytes((folder / "model.safetensors").read_bytes()[:8], "little")
+    assert seen[-1][0] == seen[-1][1] - header
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
