@@ -22,14 +22,17 @@ from kdharness.harness.store import Store
 
 TABLES = (
     "runs", "checkpoints", "events", "points", "controls", "answers", "judgments", "cards",
-    "bench_notes",
+    "bench_notes", "former_ids",
 )  # fmt: skip
 """What a store holds, without what is derived (groups are counted anew, scores worked out)."""
 JSON_COLUMNS = {
     "runs": ("config", "info"), "checkpoints": ("parents", "info"), "events": ("info",),
     "answers": ("info",), "judgments": ("info",), "cards": ("card",), "bench_notes": ("info",),
 }  # fmt: skip
-_KEYS = {"points": ("run", "name", "step"), "bench_notes": ("checkpoint", "bench", "revision")}
+_KEYS = {
+    "points": ("run", "name", "step"), "bench_notes": ("checkpoint", "bench", "revision"),
+    "former_ids": ("old",),
+}  # fmt: skip
 """Tables without row numbers are walked along their keys, from both ends."""
 _SUFFIXES = ("", "-wal", "-shm")
 
