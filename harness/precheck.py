@@ -40,12 +40,24 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     """
     if isinstance(config, EvalConfig):
         _check_evaluation(config, paths)
+    answered = _answers_alone(config, paths)
     for field, source in models_of(config):
+        if source in answered:
+            continue
         if not hub and split_hub_name(source) and not exists(local_path(source), folder=True):
             continue
         _check_model(field, source, paths)
     if isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         _check_data(config)
+
+
+def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
+    """The checkpoints to score whose answers are stored without weights: there is no folder."""
+    if not isinstance(config, EvalConfig) or not paths.store.exists():
+        return set()
+    with Store(paths.store) as store:
+        stored = {name: store.checkpoint(name) for name in config.checkpoints}
+    return {name for name, found in stored.items() if found is not None and not found.path}
 
 
 def _check_model(field: str, source: str, paths: Paths) -> None:

@@ -26,7 +26,7 @@ from kdharness.harness.loading_errors import explain, quiet_transformers
 from kdharness.harness.paths import Paths, exists, local_path
 from kdharness.harness.reading import read_json_object
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Run, digest
+from kdharness.harness.types import Checkpoint, Method, Run, digest
 from kdharness.harness.weights import check_config, check_folder
 
 DEEPEST = 8
@@ -65,34 +65,9 @@ def resolve_model(source: str, paths: Paths) -> str:
         return str(folder.resolve())
     if source in assets.manifest():
         return str(_converted(source, paths))
-    if paths.store.exists():
-        with Store(paths.store) as store:
-            checkpoint = store.checkpoint(source)
-            run = run_unlike(source, checkpoint, paths, store)
-            own = own_folder(checkpoint, paths, store) if checkpoint is not None else None
-        if run is not None:
-            return str((paths.runs / run.id / "final").resolve())
-        if own is not None:
-            return str(own)
-        # A hub model's plain name means the commit it is at now, not the one that was scored.
-        if (
-            checkpoint is not None
-            and checkpoint.path
-            and not _is_plain_hub_name(source, checkpoint.path)
-        ):
-            if exists(Path(checkpoint.path), folder=True):
-                if checkpoint.weights:
-                    return checkpoint.path
-                raise ModelError(
-                    f"an older version took {checkpoint.path} for the checkpoint {source}, by "
-                    "samples of its weights",
-                    hint="give the folder that is meant, in place of its name",
-                )
-            if split_hub_name(checkpoint.path):
-                return pinned(checkpoint.path)
-            raise ModelError(
-                f"checkpoint {source} is stored, but its folder is gone", where=checkpoint.path
-            )
+    stored = _stored(source, paths) if paths.store.exists() else None
+    if stored is not None:
+        return stored
     if split_hub_name(source):
         return pinned(source)
     raise ModelError(
@@ -100,6 +75,40 @@ def resolve_model(source: str, paths: Paths) -> str:
         hint="give a local folder, a checkpoint's name (kdharness leaderboard), "
         "an asset (kdharness data list) or a hub id such as org/name",
     )
+
+
+def _stored(source: str, paths: Paths) -> str | None:
+    """Where a stored checkpoint's weights lie; None for a name that no checkpoint has.
+
+    Raises:
+        ModelError: they are nowhere, or an older version does not say whose they are.
+    """
+    with Store(paths.store) as store:
+        known = store.checkpoint(source)
+        run = run_unlike(source, known, paths, store)
+        own = own_folder(known, paths, store) if known is not None else None
+    if run is not None:
+        return str((paths.runs / run.id / "final").resolve())
+    if own is not None or known is None:
+        return str(own) if own is not None else None
+    if not known.path:
+        if split_hub_name(source) and known.method == Method.IMPORT.value:
+            return None  # answers of a model whose weights the hub has
+        raise ModelError(
+            f"of {source} answers and scores are stored, but no weights",
+            hint="give the folder of a model",
+        )
+    if exists(Path(known.path), folder=True):
+        raise ModelError(
+            f"an older version took {known.path} for the checkpoint {source}, by samples of its "
+            "weights",
+            hint="give the folder that is meant, in place of its name",
+        )
+    if _is_plain_hub_name(source, known.path):
+        return None  # it means the commit it is at now, not the one that was scored
+    if split_hub_name(known.path):
+        return pinned(known.path)
+    raise ModelError(f"checkpoint {source} is stored, but its folder is gone", where=known.path)
 
 
 def run_unlike(
@@ -127,7 +136,7 @@ def own_folder(row: Checkpoint, paths: Paths, store: Store) -> Path | None:
         return path if there else None
     if row.run:
         return _folder_of_run(row, paths, store)
-    if row.method != "model" and path.parent.name == paths.models.name:
+    if row.method != Method.MODEL.value and path.parent.name == paths.models.name:
         made = path if there else paths.models / path.name
         return made if exists(made, folder=True) else None
     # A number, or a part of its id, may have made the name unique.

@@ -42,11 +42,22 @@ def settings_that_differ(
         {k: v for k, v in run.config.items() if k not in ("name", "method")}
         for run in runs if run is not None
     ]  # fmt: skip
-    found = config_diff(*about)
+    found = config_diff(*about) + _interfaces(checkpoints)
     for field, values in config_diff(*configs) if len(configs) > 1 else []:
         rest = iter(values)
         found.append((field, [NO_RUN if run is None else next(rest) for run in runs]))
     return found
+
+
+def _interfaces(checkpoints: Sequence[Checkpoint]) -> list[tuple[str, list[Any]]]:
+    """Hashes of tokenizer, template and generation config, where they tell checkpoints apart.
+
+    An adapter's has its base's in it: of other weights it would always be another one.
+    """
+    models = {(one.weights, one.interface) for one in checkpoints if one.weights}
+    if len({weights for weights, _ in models}) == len(models):
+        return []
+    return [("interface", [one.interface[:7] or None for one in checkpoints])]
 
 
 def _about(checkpoint: Checkpoint, run: Run | None) -> dict[str, Any]:

@@ -74,8 +74,11 @@ def test_merging_look_alikes_makes_new_checkpoints(
     assert len(set(names.values())) == 3 and "wise" in names
 
 
+FACES = ["interface"] * 2
+
+
 def test_a_mended_template_is_asked_again_under_the_same_name(
-    base: Path, paths: Paths, store: Store
+    base: Path, paths: Paths, store: Store, kd: Any
 ) -> None:
     first, _ = score(paths, store, base)
     again, _ = score(paths, store, base)
@@ -90,6 +93,8 @@ def test_a_mended_template_is_asked_again_under_the_same_name(
     assert set(losses(store, paths)) == {"base", "base@old"}
     weights = {c.name: c.weights for c in store.checkpoints()}
     assert weights["base"] == weights["base@old"]
+    code, out, err = kd("compare", "base", "base@old", "--what", "settings", "--format", "json")
+    assert code == 0 and [r["field"] for r in json.loads(out)] == ["path", "path", *FACES], err
     # Put back, it is what it was: nothing is asked.
     template.write_text(old, "utf-8")
     back, _ = score(paths, store, base)

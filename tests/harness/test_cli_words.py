@@ -131,6 +131,18 @@ def test_a_typo_makes_no_failed_evaluation(
         assert store.runs() == []
 
 
+def test_answers_without_weights_are_scored_and_not_trained_from(
+    kd: Call, paths: Paths, tmp_path: Path
+) -> None:
+    """What was imported, and what a folder held before it was changed."""
+    scored(paths)
+    assert kd("eval", "--ckpt", "kd", "--bench", "shop", "--limit", "1")[0] == 0
+    file = tmp_path / "c.yaml"
+    file.write_text("method: sft\nstudent: kd\ndata: {train: 'shop:train'}\n", "utf-8")
+    code, _, err = kd("train", str(file), "--name", "mine")
+    assert code == 1 and "student.model: of kd answers and scores are stored, but no we" in err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
