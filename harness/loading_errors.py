@@ -22,23 +22,38 @@ class quiet_transformers:
         logging.set_verbosity(self.level)
 
 
+_HINTS = (
+    ("trust_remote_code",
+     "this model runs its own code: set trust_remote_code: true if you trust its author"),
+    ("size mismatch",
+     "these weights belong to a model of another shape (an adapter trained on a resized "
+     "vocabulary needs the base model as it was resized)"),
+    ("Target modules", "was this adapter trained on this base model?"),
+    ("does not recognize this architecture",
+     "this model is newer than the transformers here: pip install --upgrade transformers"),
+    ("untagged enum",
+     "its tokenizer.json is damaged, or newer than the tokenizers here: "
+     "pip install --upgrade tokenizers transformers"),
+    ("safetensors",
+     "only safetensors weights are loaded; convert the model once with save_pretrained"),
+    ("pip install", "a package this model needs is missing; see the message above"),
+)  # fmt: skip
+"""What a library's words call for."""
+
+
 def explain(error: Exception, source: str, what: str = "model") -> ModelError:
     """Turn an error of transformers, tokenizers, safetensors or peft into one a user can fix."""
     text = redact(str(error).strip(), shapes=True) or type(error).__name__
-    if "trust_remote_code" in text:
-        hint = "this model runs its own code: set trust_remote_code: true if you trust its author"
-    elif "size mismatch" in text:
-        hint = "these weights belong to a model of another shape (an adapter trained on a resized "
-        hint += "vocabulary needs the base model as it was resized)"
-    elif what == "adapter" and "Target modules" in text:
-        hint = "was it trained on this base model?"
-    elif "safetensors" in text:
-        hint = "only safetensors weights are loaded; convert the model once with save_pretrained"
-    elif isinstance(error, ImportError) or "pip install" in text:
-        hint = "a package this model needs is missing; see the message above"
-    else:
-        hint = "is the folder complete? kdharness doctor tells what this machine can load"
-    return ModelError(f"could not load the {what} {source!r}: {essence(text)}", hint=hint)
+    hint = next((hint for words, hint in _HINTS if words in text), "")
+    if isinstance(error, ImportError):
+        hint = dict(_HINTS)["pip install"]
+    if isinstance(error, KeyError):
+        # Its words are the key alone.
+        text = f"it speaks of {text}, which is not known here"
+    return ModelError(
+        f"could not load the {what} {source!r}: {essence(text)}",
+        hint=hint or "is the folder complete? kdharness doctor tells what this machine can load",
+    )
 
 
 def essence(text: str, limit: int = 400) -> str:

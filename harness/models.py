@@ -15,7 +15,7 @@ from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
 from kdharness.harness.generation_config import refuse_unreadable
 from kdharness.harness.loading_errors import explain, quiet_transformers
 from kdharness.harness.paths import Paths
-from kdharness.harness.resolve import local_folder, naming_base
+from kdharness.harness.resolve import DEEPEST, local_folder, naming_base
 from kdharness.harness.weights import ADAPTER, tensor_entries
 
 
@@ -201,7 +201,7 @@ def build_meta(config: Any, source: str, *, trust_remote_code: bool = False) -> 
         raise explain(error, source) from error
 
 
-def check_adapter(folder: Path, source: str, paths: Paths) -> None:
+def check_adapter(folder: Path, source: str, paths: Paths, depth: int = 0) -> None:
     """Refuse an adapter that would not load whole, without loading any weights.
 
     Does nothing for a whole model, nor for kinds of adapters that cannot be made without numbers.
@@ -216,10 +216,15 @@ def check_adapter(folder: Path, source: str, paths: Paths) -> None:
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
     from peft.utils.save_and_load import set_peft_model_state_dict
 
+    if depth == DEEPEST:
+        raise ModelError(
+            f"more than {DEEPEST} adapters stand on each other: does one name itself?",
+            where=str(folder / "adapter_config.json"),
+        )
     refuse_unmergeable(folder, source)
     with naming_base(folder) as base:
         below = local_folder(base, paths, weights=False)
-        check_adapter(below, base, paths)
+        check_adapter(below, base, paths, depth + 1)
         model = meta_model(base, paths)
     entries = tensor_entries(folder / ADAPTER)
     try:

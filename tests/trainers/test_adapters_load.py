@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from kdharness.harness.config import StudentSpec
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models import load_config_of, load_model
+from kdharness.harness.models import check_adapter, load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.trainers.student import make_student
 
@@ -121,6 +122,48 @@ def test_an_adapter_of_another_vocabulary_says_so(adapter: Path, tmp_path: Path)
     with pytest.raises(ModelError, match=r"size mismatch for .*q_proj.*lora_A") as caught:
         load_model(str(adapter), paths)
     assert "another shape" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target_modules": ["nosuch"]}, "was this adapter trained on this base model?"),
+        ({"peft_type": "NOSUCH"}, "it speaks of 'NOSUCH', which is not known here"),
+        ({"base_model_name_or_path": "ITSELF"}, "does one name itself?"),
+    ],
+    ids=["modules", "kind", "itself"],
+)
+def test_an_adapter_config_that_is_not_of_this_base(
+    change: dict[str, Any], words: str, adapter: Path, paths: Paths
+) -> None:
+    """peft says no more than the name of the key it lacks, and an endless chain had no end."""
+    path = adapter / "adapter_config.json"
+    changed = {k: str(adapter) if v == "ITSELF" else v for k, v in change.items()}
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changed}), "utf-8")
+    with pytest.raises(ModelError) as caught:
+        check_adapter(adapter, str(adapter), paths)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("config.json", '"llama"', '"llama99"', "pip install --upgrade transformers"),
+        ("config.json", '"silu"', '"nosuch"', "it speaks of 'nosuch'"),
+        ("tokenizer.json", '"BPE"', '"NewKind"', "pip install --upgrade tokenizers"),
+    ],
+    ids=["architecture", "activation", "tokenizer"],
+)
+def test_a_model_newer_than_the_libraries_says_what_to_update(
+    file: str, old: str, new: str, words: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    folder = Path(shutil.copytree(tiny_teacher, tmp_path / "model"))
+    text = (folder / file).read_text("utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ModelError) as caught:
+        load_tokenizer(str(folder), paths) if "tok" in file else load_model(str(folder), paths)
+    assert words in str(caught.value)
 
 
 def test_an_adapter_on_an_adapter_keeps_both(
