@@ -100,11 +100,16 @@ class AdoptionRows(CheckpointRows):
         for answer in self._rows(Answer, "SELECT * FROM answers WHERE checkpoint = ?", [old]):
             moved = replace(answer, id=_answer_id(answer, new), checkpoint=new)
             made[answer.id] = moved.id
-            known = self._rows(Answer, "SELECT * FROM answers WHERE id = ?", [moved.id])
-            self.db.execute("DELETE FROM answers WHERE id = ?", [answer.id])
-            rival = next((one for one in known if one.id != answer.id), None)
-            if rival is None or _stands(moved) < _stands(rival):
-                self._insert("answers", [encode(moved)], "REPLACE")
+            if moved.id != answer.id and self._is_stored("answers", moved.id):
+                rival = self._rows(Answer, "SELECT * FROM answers WHERE id = ?", [moved.id])[0]
+                goes = answer.id if _stands(rival) <= _stands(moved) else rival.id
+                self.db.conn.execute("DELETE FROM answers WHERE id = ?", [goes])
+                if goes == answer.id:
+                    continue
+            self.db.conn.execute(
+                "UPDATE answers SET id = ?, checkpoint = ? WHERE id = ?",
+                [moved.id, new, answer.id],
+            )
         return made
 
     def is_moved(self, old: str, going: Mapping[str, str]) -> bool:

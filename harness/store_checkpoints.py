@@ -64,24 +64,33 @@ class CheckpointRows(StoreBase):
         the older one.
         """
         new = replace(new, id=moved_id(old, new))
-        if new.id != old.id:
-            rivals = self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [new.id])
-            self.db.execute("DELETE FROM judgments WHERE id = ?", [old.id])
-            if rivals and _stands(rivals[0]) <= _stands(new):
-                self.db.execute("DELETE FROM judgments WHERE id = ?", [digest("mirror", old.id)])
+        if new.id != old.id and self._is_stored("judgments", new.id):
+            rival = self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [new.id])[0]
+            goes = old.id if _stands(rival) <= _stands(new) else rival.id
+            self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [goes])
+            if goes == old.id:
+                mirror = digest("mirror", old.id)
+                self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [mirror])
                 return
-        self._insert("judgments", [encode(new)], "REPLACE")
+        self.db.conn.execute(
+            "UPDATE judgments SET id = ?, checkpoint = ?, answer = ?, baseline = ? WHERE id = ?",
+            [new.id, new.checkpoint, new.answer, new.baseline, old.id],
+        )
         self._move_mirror(old.id, new.id)
+
+    def _is_stored(self, table: str, key: str) -> bool:
+        found = self.db.conn.execute(f"SELECT 1 FROM {table} WHERE id = ?", [key]).fetchone()
+        return found is not None
 
     def _move_mirror(self, old: str, new: str) -> None:
         """The other side of a pair's judgment follows it."""
-        if old == new:
-            return
         mirror = digest("mirror", old)
-        for row in self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [mirror]):
-            self.db.execute("DELETE FROM judgments WHERE id = ?", [mirror])
-            moved = replace(row, id=digest("mirror", new), info={**row.info, "mirrored": new})
-            self._insert("judgments", [encode(moved)], "REPLACE")
+        if old == new or not self._is_stored("judgments", mirror):
+            return
+        row = self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [mirror])[0]
+        self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [mirror])
+        moved = replace(row, id=digest("mirror", new), info={**row.info, "mirrored": new})
+        self._insert("judgments", [encode(moved)], "REPLACE")
 
     def swap_checkpoints(self, one: Checkpoint, other: Checkpoint) -> None:
         """Exchange the names of two checkpoints; the path goes with the name."""
