@@ -121,7 +121,8 @@ def test_a_typo_makes_no_failed_evaluation(
     rated.write_text('{"prompt": "Say."}\n', "utf-8")
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone"}', "utf-8")
+    adapter_config = '{"peft_type": "LORA", "base_model_name_or_path": "/gone"}'
+    (adapter / "adapter_config.json").write_text(adapter_config, "utf-8")
     places = {
         "MODEL": str(tiny_teacher), "RATED": str(rated), "local:ADAPTER": f"local:{adapter}",
     }  # fmt: skip
@@ -154,7 +155,7 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
         ("method: sft\nstudent: MODEL\ndata: {train: 'hub:'}\n", "it names no data set"),
         (
             "method: sft\nstudent: MODEL\ndata: {train: 'shop:train', chat_template: gone.jinja}\n",
-            "data.chat_template: gone.jinja: cannot read",
+            "data.chat_template: no such template file: gone.jinja",
         ),
         (
             "method: dae\nstudent: MODEL\nexpert: gone\ndata:\n  train:\n"
