@@ -128,7 +128,7 @@ def test_an_adapter_of_another_vocabulary_says_so(adapter: Path, tmp_path: Path)
     ("change", "words"),
     [
         ({"target_modules": ["nosuch"]}, "was this adapter trained on this base model?"),
-        ({"peft_type": "NOSUCH"}, "it speaks of 'NOSUCH', which is not known here"),
+        ({"peft_type": "NOSUCH"}, "its peft_type is 'NOSUCH'"),
         ({"base_model_name_or_path": "ITSELF"}, "does one name itself?"),
     ],
     ids=["modules", "kind", "itself"],
