@@ -22,6 +22,7 @@ check: $(VENV)/.ready lint types
 	$(BIN)/python -m pytest -m "not slow and not model" -n 2 -x
 
 lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	PYTHONPATH=.typing $(BIN)/lint-imports
 

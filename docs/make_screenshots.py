@@ -90,9 +90,23 @@ def _is_wide(char: str) -> bool:
 
 
 LINES = {
-    "─": "lr", "│": "tb", "┌": "rb", "┐": "lb", "└": "tr", "┘": "tl", "├": "tbr", "┤": "tbl",
-    "┬": "lrb", "┴": "lrt", "┼": "lrtb", "╭": "rb", "╮": "lb", "╰": "tr", "╯": "tl", "━": "lr",
-}  # fmt: skip
+    "─": "lr",
+    "│": "tb",
+    "┌": "rb",
+    "┐": "lb",
+    "└": "tr",
+    "┘": "tl",
+    "├": "tbr",
+    "┤": "tbl",
+    "┬": "lrb",
+    "┴": "lrt",
+    "┼": "lrtb",
+    "╭": "rb",
+    "╮": "lb",
+    "╰": "tr",
+    "╯": "tl",
+    "━": "lr",
+}
 
 
 def _by_hand(draw: ImageDraw.ImageDraw, char: str, x: int, y: int, ink: str) -> bool:
@@ -118,8 +132,12 @@ def _by_hand(draw: ImageDraw.ImageDraw, char: str, x: int, y: int, ink: str) -> 
         return True
     if char in LINES:
         middle = (x + width // 2, y + height // 2)
-        ends = {"l": (x, middle[1]), "r": (x + width - 1, middle[1]),
-                "t": (middle[0], y), "b": (middle[0], y + height - 1)}  # fmt: skip
+        ends = {
+            "l": (x, middle[1]),
+            "r": (x + width - 1, middle[1]),
+            "t": (middle[0], y),
+            "b": (middle[0], y + height - 1),
+        }
         for side in LINES[char]:
             draw.line((*middle, *ends[side]), fill=ink, width=3 if char == "━" else 1)
         return True

@@ -24,8 +24,9 @@ def refuse_unmergeable(folder: Path, source: str) -> None:
     where = folder / "adapter_config.json"
     config = read_json_object(where, "adapter_config.json", ModelError)
     kind = str(config.get("peft_type") or "")
-    known = {str(getattr(one, "value", one)): made for one, made in
-             PEFT_TYPE_TO_CONFIG_MAPPING.items()}  # fmt: skip
+    known = {
+        str(getattr(one, "value", one)): made for one, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+    }
     if kind not in known:
         raise ModelError(
             f"could not load the adapter {source!r}: its peft_type is {kind[:60]!r}",

@@ -80,9 +80,7 @@ def adopt(
     latest = store.newest_result(row.id)
     if latest is not None and _written_since(folder, latest, paths):
         return None
-    store.adopt_checkpoint(
-        row, identity.id, identity.weights, identity.interface, path=str(folder)
-    )
+    store.adopt_checkpoint(row, identity.id, identity.weights, identity.interface, path=str(folder))
     return identity
 
 
@@ -205,11 +203,16 @@ def adopt_all(
             yield row.name, kept + error.message
             continue
         if identity is None:
-            yield row.name, kept + (
-                "the store can only be read" if store.read_only else
-                "its folder has changed since it was scored, or other models were taken for it; "
-                "evaluate it again"
-            )  # fmt: skip
+            yield (
+                row.name,
+                kept
+                + (
+                    "the store can only be read"
+                    if store.read_only
+                    else "its folder has changed since it was scored, or other models were "
+                    "taken for it; evaluate it again"
+                ),
+            )
             continue
         name = getattr(store.checkpoint(identity.id), "name", row.name)
         one = "" if name == row.name else f", and is one with {name}"

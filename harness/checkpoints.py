@@ -116,9 +116,14 @@ def _add(
 ) -> Checkpoint:
     """Store what was not seen before; what its folder or hub name held earlier makes room."""
     new = Checkpoint(
-        id=identity.id, name=_name_for(source, found, known), method=Method.MODEL.value,
-        path=found, created=time.time(), weights=identity.weights, interface=identity.interface,
-    )  # fmt: skip
+        id=identity.id,
+        name=_name_for(source, found, known),
+        method=Method.MODEL.value,
+        path=found,
+        created=time.time(),
+        weights=identity.weights,
+        interface=identity.interface,
+    )
     new = _of_run(new, paths, store)
     old = here or _earlier_commit(new, store) or _homeless(new, store)
     if old is not None:
@@ -126,9 +131,15 @@ def _add(
         store.rename_checkpoint(old, kept, path=old.path if split_hub_name(old.path) else "")
         say(f"{old.name}: {_change(old, new)}; its earlier answers and scores are kept as {kept}")
         new = replace(
-            new, name=old.name, method=old.method, run=old.run, step=old.step,
-            parents=old.parents, config_hash=old.config_hash, info=old.info,
-        )  # fmt: skip
+            new,
+            name=old.name,
+            method=old.method,
+            run=old.run,
+            step=old.step,
+            parents=old.parents,
+            config_hash=old.config_hash,
+            info=old.info,
+        )
     return store.add_checkpoint(new)
 
 
@@ -147,9 +158,14 @@ def _of_run(new: Checkpoint, paths: Paths, store: Store) -> Checkpoint:
     if run is None or folder.name != "final" or run.method == "eval":
         return new
     return replace(
-        new, name=run.id, method=run.method, run=run.id, step=run.step,
-        config_hash=run.config_hash, parents=_parents_of(run, paths, store),
-    )  # fmt: skip
+        new,
+        name=run.id,
+        method=run.method,
+        run=run.id,
+        step=run.step,
+        config_hash=run.config_hash,
+        parents=_parents_of(run, paths, store),
+    )
 
 
 def _parents_of(run: Run, paths: Paths, store: Store) -> dict[str, str]:
@@ -254,11 +270,18 @@ def add_made(
         adopt_folder(found, identity, paths, store)
         return store.add_checkpoint(
             Checkpoint(
-                id=identity.id, name=name, method=method, path=found, created=time.time(),
-                parents=dict(parents), info=dict(info or {}), weights=identity.weights,
-                interface=identity.interface, **more,
+                id=identity.id,
+                name=name,
+                method=method,
+                path=found,
+                created=time.time(),
+                parents=dict(parents),
+                info=dict(info or {}),
+                weights=identity.weights,
+                interface=identity.interface,
+                **more,
             )
-        )  # fmt: skip
+        )
 
 
 def told(reporter: Reporter | None, source: str) -> dict[str, Any]:

@@ -30,8 +30,11 @@ def judge_claims(
                 continue
             effect = _effect(reader, claim, there, planned)
             if effect is None:
-                note = ("fewer than two questions that all of them answered" if claim.metric else
-                        "the expert's own gain is not told apart from 0: no share of it can be")
+                note = (
+                    "fewer than two questions that all of them answered"
+                    if claim.metric
+                    else "the expert's own gain is not told apart from 0: no share of it can be"
+                )
             else:
                 note = f"{len(there)} of {len(members)} seeds: {missing}" if missing else ""
             found.append(Finding(claim, settings, effect, note))
@@ -93,9 +96,12 @@ def _trade_off_effect(
             for n in names
         ]
         plane = Plane(
-            reference, expert, is_lower_better(claim.general.partition(":")[2]),
-            is_lower_better(claim.domain.partition(":")[2]), tuple(curve),
-        )  # fmt: skip
+            reference,
+            expert,
+            is_lower_better(claim.general.partition(":")[2]),
+            is_lower_better(claim.domain.partition(":")[2]),
+            tuple(curve),
+        )
         drawn = draw_plane(answered, plane)
         if claim.figure != "retention" and not drawn.gain_known:
             return None
@@ -168,7 +174,8 @@ class _Reader:
         if checkpoint is None:
             raise LookupError(f"{name} is not there: run the experiment to its end")
         groups = [
-            group for group in (Group(**raw) for raw in self.store.judgment_groups())
+            group
+            for group in (Group(**raw) for raw in self.store.judgment_groups())
             if (group.checkpoint, group.bench) == (checkpoint.id, bench)
         ]
         for score in leaderboard(self.store, None, checkpoints=[checkpoint.id], panels=False):

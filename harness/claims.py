@@ -32,9 +32,18 @@ Sums = Mapping[str, tuple[float, float]]
 """Question -> (sum of values, sum of weights)."""
 HOLDS, FAILS, UNSURE = "holds", "does not hold", "can't tell"
 COLUMNS = (
-    "claim", "verdict", "effect", "ci_low", "ci_high", "threshold", "seeds", "questions",
-    "settings", "figure", "note",
-)  # fmt: skip
+    "claim",
+    "verdict",
+    "effect",
+    "ci_low",
+    "ci_high",
+    "threshold",
+    "seeds",
+    "questions",
+    "settings",
+    "figure",
+    "note",
+)
 
 
 class ClaimSpec(BaseModel):
@@ -44,22 +53,38 @@ class ClaimSpec(BaseModel):
 
     text: str = Field(..., min_length=1, title="Text", description="The claim as a sentence.")
     of: str = Field(..., title="Of", description="The step whose checkpoint the claim is about.")
-    than: str | None = Field(None, title="Than", description=(
-        "The step or model it is compared with (with `metric`)."))
-    metric: str | None = Field(None, pattern=r"^[^:]+:.+$", title="Metric", description=(
-        "BENCH:METRIC to compare in; the effect is how much better `of` is than `than`."))
+    than: str | None = Field(
+        None, title="Than", description=("The step or model it is compared with (with `metric`).")
+    )
+    metric: str | None = Field(
+        None,
+        pattern=r"^[^:]+:.+$",
+        title="Metric",
+        description=(
+            "BENCH:METRIC to compare in; the effect is how much better `of` is than `than`."
+        ),
+    )
     figure: Literal["gain", "retention", "above_curve"] | None = Field(
-        None, title="Figure", description="A trade-off figure instead of a metric.")
+        None, title="Figure", description="A trade-off figure instead of a metric."
+    )
     reference: str | None = Field(None, title="Reference", description="For a trade-off figure.")
     expert: str | None = Field(None, title="Expert", description="For a trade-off figure.")
-    curve: str | None = Field(None, title="Curve", description=(
-        "The step that merges reference and expert (for above_curve)."))
-    general: str = Field("heldout:other_writer_loss", title="General", description=(
-        "The trade-off's general axis, BENCH:METRIC."))
-    domain: str = Field("shop:score", title="Domain", description=(
-        "The trade-off's domain axis, BENCH:METRIC."))
-    threshold: float = Field(0.0, title="Threshold", description=(
-        "What the effect must be above, in its own unit."))
+    curve: str | None = Field(
+        None,
+        title="Curve",
+        description=("The step that merges reference and expert (for above_curve)."),
+    )
+    general: str = Field(
+        "heldout:other_writer_loss",
+        title="General",
+        description=("The trade-off's general axis, BENCH:METRIC."),
+    )
+    domain: str = Field(
+        "shop:score", title="Domain", description=("The trade-off's domain axis, BENCH:METRIC.")
+    )
+    threshold: float = Field(
+        0.0, title="Threshold", description=("What the effect must be above, in its own unit.")
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -72,7 +97,6 @@ class ClaimSpec(BaseModel):
         if self.figure == "above_curve" and self.curve is None:
             raise ValueError("above_curve needs the step that makes the curve")
         return self
-
 
 
 @dataclass(frozen=True)
@@ -166,9 +190,7 @@ def two_way_interval(
     return mean - reach, mean + reach
 
 
-def paired_effect(
-    pairs: Sequence[tuple[Sums, Sums]], width: float | None = None
-) -> Effect | None:
+def paired_effect(pairs: Sequence[tuple[Sums, Sums]], width: float | None = None) -> Effect | None:
     """How much more the first of each pair has than the second; one pair a seed.
 
     Over the questions that all of them answered; None with fewer than two of these.
@@ -245,8 +267,11 @@ def claim_parts(one: Finding) -> list[str]:
     limit = f", to be above {one.claim.threshold:g}" if one.claim.threshold else ""
     seeds = len(effect.per_seed)
     each = ", ".join(f"{value:+.3g}" for value in effect.per_seed)
-    ends = "[too few questions]" if effect.low is None or effect.high is None else (
-        f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}")  # fmt: skip
+    ends = (
+        "[too few questions]"
+        if effect.low is None or effect.high is None
+        else (f"[{effect.low:+.3g}, {effect.high:+.3g}]{limit}")
+    )
     better = " better" if one.claim.metric else ""
     return [
         f"{figure}{settings}: {effect.value:+.3g}{better} {ends}",

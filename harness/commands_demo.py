@@ -11,10 +11,16 @@ from kdharness.harness.paths import Paths
 
 
 @click.command("demo")
-@click.option("--smoke", is_flag=True, help="The same steps on next to nothing: a test of the "
-              "machine, not of the method.")
-@click.option("--judge", metavar="SPEC", help="A real judge, such as openai:MODEL; by default the "
-              "small model itself, a toy.")
+@click.option(
+    "--smoke",
+    is_flag=True,
+    help="The same steps on next to nothing: a test of the machine, not of the method.",
+)
+@click.option(
+    "--judge",
+    metavar="SPEC",
+    help="A real judge, such as openai:MODEL; by default the small model itself, a toy.",
+)
 @click.pass_obj
 def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     """Train, align and score a small real model, then show the leaderboard and the trade-off."""
@@ -27,8 +33,10 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
 
     run_demo(paths, smoke=smoke, judge=judge, say=say)
     show_results(paths, toy=judge is None, smoke=smoke)
-    say(f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes. "
-        f"Open the app on it: {open_command(paths)}")
+    say(
+        f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes. "
+        f"Open the app on it: {open_command(paths)}"
+    )
 
 
 def open_command(paths: Paths) -> str:
@@ -74,5 +82,7 @@ def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
     for line in sentences:
         click.echo(f"  {line}")
     if toy:
-        click.echo("  The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on "
-                   "a few items: they show how it works, not how good the models are.")
+        click.echo(
+            "  The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on "
+            "a few items: they show how it works, not how good the models are."
+        )

@@ -192,25 +192,41 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
     from kdharness.harness.config_eval import default_judges
 
     heldout = {
-        name: absolute(options[name])
-        for name in ("teacher", "general", "domain")
-        if options[name]
+        name: absolute(options[name]) for name in ("teacher", "general", "domain") if options[name]
     }
     config = checked_config(
         checkpoints=[absolute(name) for name in split(options["ckpt"])],
         benches=[absolute(b) if b.endswith(".jsonl") else b for b in split(options["bench"])],
         judge=[absolute(spec) for spec in split(options["judge"]) or default_judges(paths)],
-        imported=split(options["answers"]), heldout=heldout,
+        imported=split(options["answers"]),
+        heldout=heldout,
         discrete_fallback=options["discrete"] or None,
         trust_remote_code=options["trust_remote_code"] or None,
         retry_failed=False if options["keep_failures"] else None,
-        **{name: options[name] for name in (
-            "limit", "references", "baseline", "judge_config", "answer_engine", "seed",
-            "batch_size", "max_new_tokens", "dtype", "device", "concurrency",
-            "requests_per_minute", "tokens_per_minute", "timeout", "total_timeout", "budget",
-            "judge_max_tokens", "shard",
-        )},
-    )  # fmt: skip
+        **{
+            name: options[name]
+            for name in (
+                "limit",
+                "references",
+                "baseline",
+                "judge_config",
+                "answer_engine",
+                "seed",
+                "batch_size",
+                "max_new_tokens",
+                "dtype",
+                "device",
+                "concurrency",
+                "requests_per_minute",
+                "tokens_per_minute",
+                "timeout",
+                "total_timeout",
+                "budget",
+                "judge_max_tokens",
+                "shard",
+            )
+        },
+    )
     if not config.checkpoints and not config.imported:
         raise click.UsageError("name a checkpoint with --ckpt (or imported answers, --answers)")
     return config
@@ -290,10 +306,17 @@ def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
 @format_option
 @click.pass_obj
 def leaderboard_command(
-    paths: Paths, bench: tuple[str, ...], ckpt: tuple[str, ...], metric: tuple[str, ...],
-    judge: tuple[str, ...], everything: bool, as_published: bool, published: bool, panel: str,
+    paths: Paths,
+    bench: tuple[str, ...],
+    ckpt: tuple[str, ...],
+    metric: tuple[str, ...],
+    judge: tuple[str, ...],
+    everything: bool,
+    as_published: bool,
+    published: bool,
+    panel: str,
     form: str,
-) -> None:  # fmt: skip
+) -> None:
     """Every checkpoint's figures with intervals, failures and marks."""
     from kdharness.harness.config_eval import bench_name
     from kdharness.harness.leaderboard import leaderboard
@@ -310,9 +333,13 @@ def leaderboard_command(
             unknown = [name for name, c in zip(split(ckpt), named, strict=True) if c is None]
             refuse_unknown("checkpoint", unknown, names)
             scores = leaderboard(
-                store, paths, checkpoints=[c.id for c in named if c is not None] or None,
-                benches=benches, as_published=as_published, panels=panel,
-            )  # fmt: skip
+                store,
+                paths,
+                checkpoints=[c.id for c in named if c is not None] or None,
+                benches=benches,
+                as_published=as_published,
+                panels=panel,
+            )
     known = {*stored, *BENCHMARKS, *(s.bench for s in published_scores(paths, None) if published)}
     refuse_unknown("benchmark", benches or (), known - {"file"})
     if published:

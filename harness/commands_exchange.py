@@ -15,9 +15,10 @@ format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
 )
 published_option = click.option(
-    "--as-published", is_flag=True,
+    "--as-published",
+    is_flag=True,
     help="Print the figures as the benchmark's own script prints them.",
-)  # fmt: skip
+)
 
 
 @click.group("import")

@@ -20,13 +20,16 @@ SWEEP_COLUMNS = ("run", "step", "status", "seconds", "note")
 
 @click.command("merge")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE",
-              help="Change one field of the config; may be given more than once.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Change one field of the config; may be given more than once.",
+)
 @click.option("--name", help="The run's name.")
 @click.pass_obj
-def merge_command(
-    paths: Paths, config: str, overrides: tuple[str, ...], name: str | None
-) -> None:
+def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: str | None) -> None:
     """Put models' weights together as CONFIG says: WiSE-FT curve, average, task arithmetic.
 
     Prints the checkpoints that were made.
@@ -38,8 +41,11 @@ def merge_command(
 
     parsed = load_config(config, overrides)
     if parsed.method != "merge":
-        raise ConfigError(f"this is a config for {parsed.method}, not for merge", where=config,
-                          hint=f"run: kdharness train {config}")
+        raise ConfigError(
+            f"this is a config for {parsed.method}, not for merge",
+            where=config,
+            hint=f"run: kdharness train {config}",
+        )
     run = launch.start(paths, parsed, name=name)
     launch.follow(paths, run.id)
     with Store(paths.store) as store:
@@ -50,13 +56,14 @@ def merge_command(
 @click.command("sweep")
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="List the runs and how they stand; start nothing.")
-@click.option("--detach", is_flag=True,
-              help="Carry it out in a process of its own, and print that run's name.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Carry it out in a process of its own, and print that run's name.",
+)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table")
 @click.pass_context
-def sweep_command(
-    ctx: click.Context, config: str, dry_run: bool, detach: bool, form: str
-) -> None:
+def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, form: str) -> None:
     """Run an experiment: several steps that need each other, over a grid or list of settings.
 
     CONFIG is a file, or the name of an experiment that ships (baselines).
@@ -73,10 +80,15 @@ def sweep_command(
     states = {one.name: state_of(paths, one) for one in planned}
     if dry_run:
         rows = [
-            {"run": one.name, "step": one.step, "status": states[one.name], "seconds": None,
-             "note": "needs " + ", ".join(one.needs) if one.needs else ""}
+            {
+                "run": one.name,
+                "step": one.step,
+                "status": states[one.name],
+                "seconds": None,
+                "note": "needs " + ", ".join(one.needs) if one.needs else "",
+            }
             for one in planned
-        ]  # fmt: skip
+        ]
         print_table(rows, SWEEP_COLUMNS, form)
         return
     if detach:
@@ -110,9 +122,7 @@ def narrators() -> tuple[Callable[[str], None], Callable[[str], None]]:
     return say, tick
 
 
-def print_claims(
-    paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], form: str
-) -> None:
+def print_claims(paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], form: str) -> None:
     """What holds of an experiment's claims, to stdout."""
     from kdharness.harness.claim_judge import judge_claims
     from kdharness.harness.claims import COLUMNS, finding_lines
@@ -128,21 +138,41 @@ def print_claims(
 
 
 @click.command("report")
-@click.option("--output", type=click.Path(dir_okay=False), default="report.html",
-              show_default=True, help="The HTML file; the Markdown twin is written beside it.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False),
+    default="report.html",
+    show_default=True,
+    help="The HTML file; the Markdown twin is written beside it.",
+)
 @click.option("--title", default="kdharness report", show_default=True)
-@click.option("--question", default="", help="What was to be answered (default: what the "
-              "experiments run here say).")
+@click.option(
+    "--question",
+    default="",
+    help="What was to be answered (default: what the experiments run here say).",
+)
 @click.option("--general", metavar="BENCH:METRIC", help="The trade-off's general axis.")
 @click.option("--domain", metavar="BENCH:METRIC", help="The trade-off's domain axis.")
-@click.option("--keep", type=click.FloatRange(min=0), default=0.98, show_default=True,
-              metavar="SHARE", help="The share of general that a picked checkpoint must keep.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(min=0),
+    default=0.98,
+    show_default=True,
+    metavar="SHARE",
+    help="The share of general that a picked checkpoint must keep.",
+)
 @click.option("--transcripts", default=4, show_default=True, help="How many to show.")
 @click.pass_obj
 def report_command(
-    paths: Paths, output: str, title: str, question: str, general: str | None,
-    domain: str | None, keep: float, transcripts: int,
-) -> None:  # fmt: skip
+    paths: Paths,
+    output: str,
+    title: str,
+    question: str,
+    general: str | None,
+    domain: str | None,
+    keep: float,
+    transcripts: int,
+) -> None:
     """Write all that is known here as one HTML file and its Markdown twin."""
     from kdharness.harness.durable import write_text
     from kdharness.harness.errors import ConfigError
@@ -153,17 +183,30 @@ def report_command(
 
     target = Path(output)
     if target.suffix.lower() == ".md":
-        raise ConfigError("the report is HTML, its Markdown twin is written beside it",
-                          where="--output", hint=f"use {target.with_suffix('.html')}")
+        raise ConfigError(
+            "the report is HTML, its Markdown twin is written beside it",
+            where="--output",
+            hint=f"use {target.with_suffix('.html')}",
+        )
     with Store(paths.store) as store:
-        blocks = collect(store, paths, question=question, keep=keep, general=general,
-                         domain=domain, talks=transcripts)  # fmt: skip
+        blocks = collect(
+            store,
+            paths,
+            question=question,
+            keep=keep,
+            general=general,
+            domain=domain,
+            talks=transcripts,
+        )
     twin = target.with_suffix(".md")
     try:
         write_text(target, page(title, blocks))
         write_text(twin, markdown(title, blocks))
     except OSError as error:
-        raise ConfigError(f"cannot write the report: {error.strerror}", where=output,
-                          hint="name a file in a folder that exists") from error
+        raise ConfigError(
+            f"cannot write the report: {error.strerror}",
+            where=output,
+            hint="name a file in a folder that exists",
+        ) from error
     click.echo(str(target))
     click.echo(str(twin))

@@ -45,9 +45,16 @@ def judge_group() -> None:
 @format_option
 @click.pass_obj
 def check_command(
-    paths: Paths, spec: str, items: int, max_tokens: int, concurrency: int, timeout: float,
-    batch_size: int, probe_only: bool, form: str,
-) -> None:  # fmt: skip
+    paths: Paths,
+    spec: str,
+    items: int,
+    max_tokens: int,
+    concurrency: int,
+    timeout: float,
+    batch_size: int,
+    probe_only: bool,
+    form: str,
+) -> None:
     """Probe SPEC and write its report card, which then stands beside its scores."""
     from kdharness.harness.config_eval import EvalConfig, parse_spec, plain_http_warning
     from kdharness.harness.registry import ENGINES, TOOLS, resolve
@@ -64,9 +71,12 @@ def check_command(
         if probe_only:
             return
         card = resolve(TOOLS, "report_card", "tool")(
-            engine, items=items, logprobs=probe.logprobs, max_tokens=max_tokens,
+            engine,
+            items=items,
+            logprobs=probe.logprobs,
+            max_tokens=max_tokens,
             advance=show_progress,
-        )  # fmt: skip
+        )
     finally:
         engine.close()
     card["context"] = probe.context
@@ -106,8 +116,9 @@ def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
         if key in card["checks"]
     ]
     above = card["ratings"]["intact_above_spoilt"]
-    rows.append({"check": "rates the intact answer above a spoilt one", "key": "rates_above",
-                 **above})  # fmt: skip
+    rows.append(
+        {"check": "rates the intact answer above a spoilt one", "key": "rates_above", **above}
+    )
     return rows
 
 
@@ -129,8 +140,15 @@ def list_command(paths: Paths, form: str) -> None:
             used = {group["judge"] for group in store.judgment_groups()} - {"exact"}
         for name in sorted(used | set(cards)):
             row = rows.setdefault(
-                name, {"judge": name, "default": False, "card": "untested", "tells": None,
-                       "checked": None})  # fmt: skip
+                name,
+                {
+                    "judge": name,
+                    "default": False,
+                    "card": "untested",
+                    "tells": None,
+                    "checked": None,
+                },
+            )
             card = cards.get(name)
             if card:
                 row["card"] = ", ".join(card["labels"]) or "nothing against it"

@@ -10,17 +10,29 @@ from kdharness.harness.tables import FORMATS, print_table
 
 @click.command("replicate")
 @click.argument("experiment", default="replication")
-@click.option("--seeds", type=click.IntRange(1, 100), metavar="N",
-              help="Train with seeds 1 to N instead of those of the experiment.")
-@click.option("--judge", metavar="SPEC", help="A real judge for the judged answers, such as "
-              "openai:MODEL (default: the small model itself, a toy).")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="Train with seeds 1 to N instead of those of the experiment.",
+)
+@click.option(
+    "--judge",
+    metavar="SPEC",
+    help="A real judge for the judged answers, such as "
+    "openai:MODEL (default: the small model itself, a toy).",
+)
 @click.option("--dry-run", is_flag=True, help="List the runs and how they stand; start nothing.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table")
 @click.pass_context
 def replicate_command(
-    ctx: click.Context, experiment: str, seeds: int | None, judge: str | None, dry_run: bool,
+    ctx: click.Context,
+    experiment: str,
+    seeds: int | None,
+    judge: str | None,
+    dry_run: bool,
     form: str,
-) -> None:  # fmt: skip
+) -> None:
     """Put claims to the test: run an experiment and say what holds.
 
     EXPERIMENT is a sweep's file with `claims`; by default the two claims of arXiv 2406.19112 on a
@@ -36,11 +48,15 @@ def replicate_command(
     file = find_experiment(experiment)
     sweep, planned = load_sweep(file, _changes(file, seeds, judge))
     if not sweep.claims:
-        raise ConfigError("this experiment states no claims", where=str(file),
-                          hint=f"add `claims`, or run: kdharness sweep {experiment}")  # fmt: skip
+        raise ConfigError(
+            "this experiment states no claims",
+            where=str(file),
+            hint=f"add `claims`, or run: kdharness sweep {experiment}",
+        )
     if dry_run:
-        rows = [{"run": one.name, "step": one.step, "status": state_of(paths, one)}
-                for one in planned]  # fmt: skip
+        rows = [
+            {"run": one.name, "step": one.step, "status": state_of(paths, one)} for one in planned
+        ]
         print_table(rows, ("run", "step", "status"), form)
         return
     keep_copy(paths, file, sweep)

@@ -18,19 +18,35 @@ RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started"
 
 @click.command("train")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE",
-              help="Change one field of the config; may be given more than once.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Change one field of the config; may be given more than once.",
+)
 @click.option("--name", help="The run's name.")
-@click.option("--accelerate", type=click.Path(exists=True, dir_okay=False),
-              help="An accelerate config file: several GPUs or machines.")
+@click.option(
+    "--accelerate",
+    type=click.Path(exists=True, dir_okay=False),
+    help="An accelerate config file: several GPUs or machines.",
+)
 @click.option("--detach", is_flag=True, help="Return once the run has started.")
-@click.option("--prepare", is_flag=True,
-              help="Only store the run NAME (or find it again): a scheduler starts the workers.")
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Only store the run NAME (or find it again): a scheduler starts the workers.",
+)
 @click.pass_obj
 def train_command(
-    paths: Paths, config: str, overrides: tuple[str, ...], name: str | None,
-    accelerate: str | None, detach: bool, prepare: bool,
-) -> None:  # fmt: skip
+    paths: Paths,
+    config: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    accelerate: str | None,
+    detach: bool,
+    prepare: bool,
+) -> None:
     """Train a student as CONFIG says: SFT, KD or DAE."""
     from kdharness.harness import launch
     from kdharness.harness.config_files import load_config
@@ -92,15 +108,18 @@ def show_command(paths: Paths, run: str, form: str) -> None:
 
     with Store(paths.store) as store:
         found = find_run(store, run)
-        curves = {
-            name: store.curve(run, name)[-1][1] for name in store.curve_names(run)
-        }
+        curves = {name: store.curve(run, name)[-1][1] for name in store.curve_names(run)}
         lineage = lineage_lines(store, found.checkpoint) if found.checkpoint else []
     details = {
-        **run_row(found), "error": found.error, "folder": found.folder,
-        "config_hash": found.config_hash, "last": curves, "info": found.info,
-        "lineage": lineage, "config": found.config,
-    }  # fmt: skip
+        **run_row(found),
+        "error": found.error,
+        "folder": found.folder,
+        "config_hash": found.config_hash,
+        "last": curves,
+        "info": found.info,
+        "lineage": lineage,
+        "config": found.config,
+    }
     if form == "json":
         click.echo(json.dumps(details, indent=2, default=str))
         return

@@ -34,8 +34,11 @@ def check_command(paths: Paths, form: str) -> None:
     rows = check(paths)
     print_table(rows, ["check", "status", "detail"], form)
     if any(row["status"] == "broken" for row in rows):
-        raise StoreError("the store is damaged", where=str(paths.store),
-                         hint="save what can be saved: kdharness store salvage")
+        raise StoreError(
+            "the store is damaged",
+            where=str(paths.store),
+            hint="save what can be saved: kdharness store salvage",
+        )
 
 
 @store_group.command("vacuum")
@@ -83,8 +86,13 @@ def prune_command(paths: Paths, cache: bool, keep_steps: bool, yes: bool, form: 
 
 @store_group.command("archive")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--to", "folder", required=True, type=click.Path(file_okay=False),
-              help="A home of their own; runs are added to one that exists.")
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False),
+    help="A home of their own; runs are added to one that exists.",
+)
 @click.option("--keep", is_flag=True, help="Only copy; leave the runs here.")
 @click.pass_obj
 def archive_command(paths: Paths, runs: tuple[str, ...], folder: str, keep: bool) -> None:

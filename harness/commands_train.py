@@ -72,8 +72,15 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
     if form == "json":
         click.echo(json.dumps(result, indent=2))
     else:
-        columns = ["method", "loss_rel_error", "grad_rel_error", "flops_over_floor",
-                   "peak_bytes_over_plain", "tokens_per_second", "note"]  # fmt: skip
+        columns = [
+            "method",
+            "loss_rel_error",
+            "grad_rel_error",
+            "flops_over_floor",
+            "peak_bytes_over_plain",
+            "tokens_per_second",
+            "note",
+        ]
         print_table(result["cases"], columns, form)
         click.echo("ok" if result["ok"] else "something is off: see the notes", err=True)
     if not result["ok"]:
@@ -83,18 +90,36 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
 @click.command("plan")
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
-@click.option("--engine", type=click.Choice(["single", "ddp", "fsdp2"]), default="single",
-              show_default=True, help="How several processes share the work.")
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True,
-              help="GPUs, over all machines.")
-@click.option("--tflops", type=click.FloatRange(min=0, min_open=True),
-              help="What one GPU sustains; gives the time.")
+@click.option(
+    "--engine",
+    type=click.Choice(["single", "ddp", "fsdp2"]),
+    default="single",
+    show_default=True,
+    help="How several processes share the work.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="GPUs, over all machines.",
+)
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What one GPU sustains; gives the time.",
+)
 @format_option
 @click.pass_obj
 def plan_command(
-    paths: Paths, config: str, overrides: tuple[str, ...], engine: str, processes: int,
-    tflops: float | None, form: str,
-) -> None:  # fmt: skip
+    paths: Paths,
+    config: str,
+    overrides: tuple[str, ...],
+    engine: str,
+    processes: int,
+    tflops: float | None,
+    form: str,
+) -> None:
     """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
     from kdharness.harness.config_files import load_config
     from kdharness.harness.plan import make_plan

@@ -25,14 +25,32 @@ Key = tuple[str, str, str]
 """(benchmark, revision, judge)"""
 Table = dict[Key, list[Row]]
 COLUMNS = (
-    "bench", "metric", "judge", "base", "base_value", "other", "other_value", "difference",
-    "ci_low", "ci_high", "p", "p_holm", "n", "n_needed", "verdict",
-)  # fmt: skip
+    "bench",
+    "metric",
+    "judge",
+    "base",
+    "base_value",
+    "other",
+    "other_value",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_holm",
+    "n",
+    "n_needed",
+    "verdict",
+)
 LEVEL = 0.05
 NOT_TOLD = "not told apart"
-_BOOKKEEPING = frozenset({
-    "standard_error", "lc_standard_error", "avg_length", "discrete_win_rate",
-})  # fmt: skip
+_BOOKKEEPING = frozenset(
+    {
+        "standard_error",
+        "lc_standard_error",
+        "avg_length",
+        "discrete_win_rate",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -89,12 +107,23 @@ class Compared:
     def as_dict(self) -> dict[str, object]:
         """A row of `compare`."""
         return {
-            "bench": self.bench, "metric": self.metric, "judge": self.judge, "base": self.base,
-            "base_value": self.base_value, "other": self.other, "other_value": self.other_value,
-            "difference": self.gap.value, "ci_low": self.gap.low, "ci_high": self.gap.high,
-            "p": self.gap.p, "p_holm": self.p_holm, "n": self.gap.n,
-            "n_needed": self.gap.n_needed, "verdict": self.verdict, "revision": self.revision,
-        }  # fmt: skip
+            "bench": self.bench,
+            "metric": self.metric,
+            "judge": self.judge,
+            "base": self.base,
+            "base_value": self.base_value,
+            "other": self.other,
+            "other_value": self.other_value,
+            "difference": self.gap.value,
+            "ci_low": self.gap.low,
+            "ci_high": self.gap.high,
+            "p": self.gap.p,
+            "p_holm": self.p_holm,
+            "n": self.gap.n,
+            "n_needed": self.gap.n_needed,
+            "verdict": self.verdict,
+            "revision": self.revision,
+        }
 
 
 def is_bookkeeping(metric: str) -> bool:
@@ -102,9 +131,7 @@ def is_bookkeeping(metric: str) -> bool:
     return metric in _BOOKKEEPING or metric.startswith(("n_", "agreement_"))
 
 
-def sides_of(
-    store: Store, names: Sequence[str], benches: Collection[str] = ()
-) -> list[Side]:
+def sides_of(store: Store, names: Sequence[str], benches: Collection[str] = ()) -> list[Side]:
     """The checkpoints of these names, ids or paths, with their judgments.
 
     Args:
@@ -162,9 +189,18 @@ def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> l
             gap = paired_difference(theirs, sums, bounds=bounds)
             if gap is not None:
                 compared.append(
-                    Compared(score.bench, score.metric, score.judge, base.name, other.name,
-                             score.value, _mean(theirs), gap, revision=key[1])
-                )  # fmt: skip
+                    Compared(
+                        score.bench,
+                        score.metric,
+                        score.judge,
+                        base.name,
+                        other.name,
+                        score.value,
+                        _mean(theirs),
+                        gap,
+                        revision=key[1],
+                    )
+                )
     return _corrected(compared)
 
 

@@ -37,42 +37,60 @@ class QuantizationSpec(Settings):
 class CacheSpec(Settings):
     """Keep a teacher's distributions on disk, so that later epochs and runs need no teacher."""
 
-    k: int = Field(64, ge=2, le=4096, title="Tokens kept", description=(
-        "Tokens kept a position."))
-    tail: Literal["sampled", "bucket"] = Field("sampled", title="Tail", description=(
-        "sampled: half of the k are drawn from outside the likeliest, which keeps loss and "
-        "gradient unbiased (forward_kl only). bucket: the mass of the rest in one bucket, for "
-        "any divergence; the loss comes out a few percent low."))
+    k: int = Field(64, ge=2, le=4096, title="Tokens kept", description=("Tokens kept a position."))
+    tail: Literal["sampled", "bucket"] = Field(
+        "sampled",
+        title="Tail",
+        description=(
+            "sampled: half of the k are drawn from outside the likeliest, which keeps loss and "
+            "gradient unbiased (forward_kl only). bucket: the mass of the rest in one bucket, for "
+            "any divergence; the loss comes out a few percent low."
+        ),
+    )
 
 
 class ModelSpec(Settings):
     """A model: a local folder, a checkpoint's name, a pulled asset or a hub id."""
 
-    model: str = Field(..., min_length=1, title="Model", description=(
-        "A local folder, a stored checkpoint's name, a pulled asset or a hub id."))
-    trust_remote_code: bool = Field(False, title="Trust remote code", description=(
-        "Run code that comes with the model. Only for authors you trust."))
+    model: str = Field(
+        ...,
+        min_length=1,
+        title="Model",
+        description=("A local folder, a stored checkpoint's name, a pulled asset or a hub id."),
+    )
+    trust_remote_code: bool = Field(
+        False,
+        title="Trust remote code",
+        description=("Run code that comes with the model. Only for authors you trust."),
+    )
 
 
 class TeacherSpec(ModelSpec):
     """A frozen model that is followed."""
 
-    quantization: QuantizationSpec | None = Field(None, title="Quantisation", description=(
-        "Load the teacher in 4 or 8 bits."))
-    cache: CacheSpec | None = Field(None, title="Cache", description=(
-        "Store top-k distributions once and train from them. Not for attention loss."))
-    served: str | None = Field(None, title="Served at", description=(
-        "URL of a vLLM server that runs this teacher on devices of its own, such as "
-        "http://gpu-box:8000/v1. Fills the cache; only tokenizer and config are needed here."))
+    quantization: QuantizationSpec | None = Field(
+        None, title="Quantisation", description=("Load the teacher in 4 or 8 bits.")
+    )
+    cache: CacheSpec | None = Field(
+        None,
+        title="Cache",
+        description=("Store top-k distributions once and train from them. Not for attention loss."),
+    )
+    served: str | None = Field(
+        None,
+        title="Served at",
+        description=(
+            "URL of a vLLM server that runs this teacher on devices of its own, such as "
+            "http://gpu-box:8000/v1. Fills the cache; only tokenizer and config are needed here."
+        ),
+    )
 
     @model_validator(mode="after")
     def _served_fills_a_cache(self) -> Self:
         if self.served is None:
             return self
         if not self.served.startswith(("http://", "https://")) or holds_secret(self.served):
-            raise ValueError(
-                "served is an http(s) URL without a key in it (keys: OPENAI_API_KEY)"
-            )
+            raise ValueError("served is an http(s) URL without a key in it (keys: OPENAI_API_KEY)")
         if self.cache is None or self.cache.tail != "bucket":
             raise ValueError(
                 "a served teacher tells its likeliest tokens: set cache: {k: 20, tail: bucket}"
@@ -88,8 +106,11 @@ class LoraSpec(Settings):
     r: int = Field(16, ge=1, le=4096, title="Rank")
     alpha: float = Field(32, gt=0, title="Alpha", description="Updates are scaled by alpha / r.")
     dropout: float = Field(0.0, ge=0, lt=1, title="Dropout")
-    target_modules: str | list[str] = Field("all-linear", title="Modules", description=(
-        "Which linear layers get an adapter; all-linear leaves out the output head."))
+    target_modules: str | list[str] = Field(
+        "all-linear",
+        title="Modules",
+        description=("Which linear layers get an adapter; all-linear leaves out the output head."),
+    )
 
 
 class StudentSpec(Settings):
@@ -97,19 +118,42 @@ class StudentSpec(Settings):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    model: str | None = Field(None, title="Model", description=(
-        "A local folder, a stored checkpoint's name, a pulled asset or a hub id."))
-    source: str | None = Field(None, alias="from", title="Cut from", description=(
-        "Make the student from this model by keeping some of its layers: teacher, or a model."))
-    keep_layers: int | list[int] | None = Field(None, title="Layers kept", description=(
-        "How many layers to keep, evenly spaced with the first and last, or a list of them."))
-    experts_from: list[str] | None = Field(None, title="Experts from", description=(
-        "Make a mixture-of-experts student whose experts are the MLPs of these dense models; "
-        "one model is upcycled into two equal experts."))
-    lora: LoraSpec | None = Field(None, title="LoRA", description=(
-        "Train an adapter and leave the base weights as they are."))
-    trust_remote_code: bool = Field(False, title="Trust remote code", description=(
-        "Run code that comes with the model. Only for authors you trust."))
+    model: str | None = Field(
+        None,
+        title="Model",
+        description=("A local folder, a stored checkpoint's name, a pulled asset or a hub id."),
+    )
+    source: str | None = Field(
+        None,
+        alias="from",
+        title="Cut from",
+        description=(
+            "Make the student from this model by keeping some of its layers: teacher, or a model."
+        ),
+    )
+    keep_layers: int | list[int] | None = Field(
+        None,
+        title="Layers kept",
+        description=(
+            "How many layers to keep, evenly spaced with the first and last, or a list of them."
+        ),
+    )
+    experts_from: list[str] | None = Field(
+        None,
+        title="Experts from",
+        description=(
+            "Make a mixture-of-experts student whose experts are the MLPs of these dense models; "
+            "one model is upcycled into two equal experts."
+        ),
+    )
+    lora: LoraSpec | None = Field(
+        None, title="LoRA", description=("Train an adapter and leave the base weights as they are.")
+    )
+    trust_remote_code: bool = Field(
+        False,
+        title="Trust remote code",
+        description=("Run code that comes with the model. Only for authors you trust."),
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -155,14 +199,29 @@ Teacher = Annotated[TeacherSpec, BeforeValidator(_spell_out)]
 class SourceSpec(Settings):
     """One file or data set of chats."""
 
-    path: str = Field(..., min_length=1, title="Path", description=(
-        "A .jsonl or .parquet file, hub:NAME, or shipped data: general:train, shop:train, …"))
-    kind: str = Field("general", min_length=1, title="Kind", description=(
-        "general, domain, or the name of the expert that these rows follow."))
-    weight: float = Field(1.0, gt=0, title="Weight", description=(
-        "How often rows of this source are drawn, relative to others of its kind."))
+    path: str = Field(
+        ...,
+        min_length=1,
+        title="Path",
+        description=(
+            "A .jsonl or .parquet file, hub:NAME, or shipped data: general:train, shop:train, …"
+        ),
+    )
+    kind: str = Field(
+        "general",
+        min_length=1,
+        title="Kind",
+        description=("general, domain, or the name of the expert that these rows follow."),
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        title="Weight",
+        description=("How often rows of this source are drawn, relative to others of its kind."),
+    )
     format: Literal["auto", "messages", "prompt", "alpaca", "sharegpt"] = Field(
-        "auto", title="Row format", description="auto tells the format from the fields.")
+        "auto", title="Row format", description="auto tells the format from the fields."
+    )
     split: str = Field("train", title="Split", description="The split of a hub data set.")
     limit: int | None = Field(None, ge=1, title="Limit", description="Use the first rows only.")
 
@@ -183,15 +242,31 @@ class DataSpec(Settings):
     """What is learnt from, and what is held out."""
 
     train: Sources = Field(..., min_length=1, title="Training data")
-    heldout: Sources = Field(default_factory=list, title="Held-out data", description=(
-        "Rows whose loss is measured while training and that no method trains on."))
-    domain_share: float | None = Field(None, gt=0, lt=1, title="Domain share", description=(
-        "The share of rows that come from domain sources, whatever the sizes are."))
+    heldout: Sources = Field(
+        default_factory=list,
+        title="Held-out data",
+        description=("Rows whose loss is measured while training and that no method trains on."),
+    )
+    domain_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        title="Domain share",
+        description=("The share of rows that come from domain sources, whatever the sizes are."),
+    )
     max_length: int = Field(2048, ge=8, title="Length", description="Rows are cut here, in tokens.")
-    chat_template: str | None = Field(None, title="Chat template", description=(
-        "A template file, or chatml. By default the student's own, else the teacher's."))
-    allow_duplicates: bool = Field(False, title="Allow duplicates", description=(
-        "Train although held-out rows stand in the training data too."))
+    chat_template: str | None = Field(
+        None,
+        title="Chat template",
+        description=(
+            "A template file, or chatml. By default the student's own, else the teacher's."
+        ),
+    )
+    allow_duplicates: bool = Field(
+        False,
+        title="Allow duplicates",
+        description=("Train although held-out rows stand in the training data too."),
+    )
 
 
 # ---------------------------------------------------------------- training
@@ -202,65 +277,140 @@ class TrainerSpec(Settings):
 
     learning_rate: float = Field(2e-5, gt=0, lt=1, title="Learning rate")
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        "cosine", title="Schedule")
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, title="Warm-up", description=(
-        "The share of steps over which the learning rate rises."))
+        "cosine", title="Schedule"
+    )
+    warmup_ratio: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        title="Warm-up",
+        description=("The share of steps over which the learning rate rises."),
+    )
     weight_decay: float = Field(0.0, ge=0, title="Weight decay")
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = Field(
-        "adamw", title="Optimiser")
+        "adamw", title="Optimiser"
+    )
     max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 turns it off.")
     epochs: float = Field(2.0, gt=0, title="Epochs")
     max_steps: int | None = Field(None, ge=1, title="Steps", description="Ends before the epochs.")
-    max_tokens: int | None = Field(None, ge=1, title="Tokens", description=(
-        "Train on this many tokens (padding not counted), so that methods can be matched."))
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        title="Tokens",
+        description=(
+            "Train on this many tokens (padding not counted), so that methods can be matched."
+        ),
+    )
     batch_size: int = Field(8, ge=1, title="Rows a micro-batch")
-    tokens_per_batch: int | None = Field(None, ge=8, title="Tokens a micro-batch", description=(
-        "Fill micro-batches up to this many tokens, padding included, instead of by rows."))
-    accumulation: int = Field(1, ge=1, title="Accumulation", description=(
-        "Micro-batches an optimiser step. The gradient does not depend on how a step is cut."))
+    tokens_per_batch: int | None = Field(
+        None,
+        ge=8,
+        title="Tokens a micro-batch",
+        description=(
+            "Fill micro-batches up to this many tokens, padding included, instead of by rows."
+        ),
+    )
+    accumulation: int = Field(
+        1,
+        ge=1,
+        title="Accumulation",
+        description=(
+            "Micro-batches an optimiser step. The gradient does not depend on how a step is cut."
+        ),
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", title="Precision")
-    gradient_checkpointing: bool = Field(False, title="Gradient checkpointing", description=(
-        "Less memory for about a third more time."))
+    gradient_checkpointing: bool = Field(
+        False,
+        title="Gradient checkpointing",
+        description=("Less memory for about a third more time."),
+    )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps")
     threads: int | None = Field(None, ge=1, title="CPU threads")
-    eval_every: int = Field(0, ge=0, title="Held-out every", description=(
-        "Measure held-out loss every so many steps; 0: at the start and at the end only."))
-    save_every: int = Field(0, ge=0, title="Save every", description=(
-        "Keep a checkpoint every so many steps; 0: at the end (and when stopped)."))
+    eval_every: int = Field(
+        0,
+        ge=0,
+        title="Held-out every",
+        description=(
+            "Measure held-out loss every so many steps; 0: at the start and at the end only."
+        ),
+    )
+    save_every: int = Field(
+        0,
+        ge=0,
+        title="Save every",
+        description=("Keep a checkpoint every so many steps; 0: at the end (and when stopped)."),
+    )
     keep: int = Field(2, ge=1, title="Checkpoints kept")
-    best: str | None = Field(None, title="Best by", description=(
-        "Keep the checkpoint with the lowest held-out curve of this name, e.g. general_loss, or "
-        "of a sum such as general_loss + 0.5 * domain_loss."))
-    max_loss: float = Field(1e4, gt=0, title="Loss limit", description=(
-        "A loss above this, or not a number, stops the run and names its rows."))
+    best: str | None = Field(
+        None,
+        title="Best by",
+        description=(
+            "Keep the checkpoint with the lowest held-out curve of this name, e.g. general_loss, "
+            "or of a sum such as general_loss + 0.5 * domain_loss."
+        ),
+    )
+    max_loss: float = Field(
+        1e4,
+        gt=0,
+        title="Loss limit",
+        description=("A loss above this, or not a number, stops the run and names its rows."),
+    )
 
 
 class DistillSpec(TrainerSpec):
     """What KD and DAE share: METHOD.md section 2."""
 
     temperature: float = Field(1.0, gt=0, le=100, title="Temperature")
-    distill_weight: float = Field(1.0, ge=0, le=1, title="Distillation weight (λ)", description=(
-        "1 follows the teacher alone; below 1 the rest is next-token loss on the data."))
-    divergence: Divergence = Field("forward_kl", title="Divergence", description=(
-        "How far the student's distribution is from the teacher's."))
-    beta: float = Field(0.5, gt=0, lt=1, title="β or skew", description=(
-        "The teacher's share in the mixture of js, skew_kl and skew_reverse_kl."))
-    chunk: int = Field(128, ge=1, title="Rows of logits at once", description=(
-        "Positions whose logits are alive together; lower it when memory is short."))
+    distill_weight: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        title="Distillation weight (λ)",
+        description=(
+            "1 follows the teacher alone; below 1 the rest is next-token loss on the data."
+        ),
+    )
+    divergence: Divergence = Field(
+        "forward_kl",
+        title="Divergence",
+        description=("How far the student's distribution is from the teacher's."),
+    )
+    beta: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        title="β or skew",
+        description=("The teacher's share in the mixture of js, skew_kl and skew_reverse_kl."),
+    )
+    chunk: int = Field(
+        128,
+        ge=1,
+        title="Rows of logits at once",
+        description=("Positions whose logits are alive together; lower it when memory is short."),
+    )
 
 
 class KDSpec(DistillSpec):
     """KD adds the attention loss."""
 
     weight_decay: float = Field(0.1, ge=0, title="Weight decay")
-    attention_weight: float = Field(1.0, ge=0, title="Attention weight (γ)", description=(
-        "0 leaves the attention loss out."))
+    attention_weight: float = Field(
+        1.0, ge=0, title="Attention weight (γ)", description=("0 leaves the attention loss out.")
+    )
     layer_map: Literal["uniform", "last-k"] | list[int] = Field(
-        "uniform", title="Layer map", description=(
+        "uniform",
+        title="Layer map",
+        description=(
             "Which teacher layer each student layer follows; a list has one entry a student "
-            "layer, -1 for none. A student cut from its teacher follows the layers it kept."))
-    attention_layers: int | None = Field(None, ge=1, title="Layers with attention loss",
-        description="Only the last so many student layers; all by default.")
+            "layer, -1 for none. A student cut from its teacher follows the layers it kept."
+        ),
+    )
+    attention_layers: int | None = Field(
+        None,
+        ge=1,
+        title="Layers with attention loss",
+        description="Only the last so many student layers; all by default.",
+    )
     attention_block: int = Field(64, ge=1, title="Attention rows at once")
 
 
@@ -270,8 +420,12 @@ class KDSpec(DistillSpec):
 class RunConfig(Settings):
     """What every training run has."""
 
-    name: str | None = Field(None, pattern=NAME, title="Name", description=(
-        "The run's name; made from the method when left out."))
+    name: str | None = Field(
+        None,
+        pattern=NAME,
+        title="Name",
+        description=("The run's name; made from the method when left out."),
+    )
     seed: int = Field(42, ge=0, title="Seed")
 
 
@@ -313,12 +467,17 @@ class DAEConfig(RunConfig):
 
     method: Literal["dae"] = "dae"
     student: Student = Field(..., title="Student")
-    reference: Teacher | None = Field(None, title="Reference", description=(
-        "Followed on general rows. By default the student as it was before training."))
+    reference: Teacher | None = Field(
+        None,
+        title="Reference",
+        description=("Followed on general rows. By default the student as it was before training."),
+    )
     expert: Teacher | None = Field(None, title="Expert", description="Followed on domain rows.")
     experts: Annotated[dict[str, TeacherSpec], BeforeValidator(_experts)] = Field(
-        default_factory=dict, title="Experts", description=(
-            "More experts by name; rows of a source whose kind is that name follow it."))
+        default_factory=dict,
+        title="Experts",
+        description=("More experts by name; rows of a source whose kind is that name follow it."),
+    )
     data: DataSpec = Field(..., title="Data")
     trainer: DistillSpec = Field(default_factory=lambda: DistillSpec(), title="Trainer")
 

@@ -97,8 +97,10 @@ def describe_errors(error: ValidationError, model: type[BaseModel], written: Any
         elif detail["type"] in _WANTED:
             message = _not_a(_WANTED[detail["type"]], detail.get("input"))
         elif detail["type"] == "string_pattern_mismatch" and detail["loc"][-1:] == ("name",):
-            message = f"{_shown(detail.get('input'))} is not a valid run name: use up to 64 " \
+            message = (
+                f"{_shown(detail.get('input'))} is not a valid run name: use up to 64 "
                 "letters, digits, . - and _, and begin with a letter or digit"
+            )
         elif detail["type"] != "missing" and not isinstance(detail.get("input"), (dict, list)):
             message += f" (got {_shown(detail.get('input'))})"
         lines.append(redact(f"{place}: {message}" if place else message, shapes=True))
@@ -106,8 +108,10 @@ def describe_errors(error: ValidationError, model: type[BaseModel], written: Any
 
 
 _WANTED = {
-    "model_type": "a mapping of fields", "dict_type": "a mapping", "list_type": "a list",
-}  # fmt: skip
+    "model_type": "a mapping of fields",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+}
 """What pydantic's kinds of errors ask for."""
 
 
@@ -272,12 +276,34 @@ def _list_index(holder: list[Any], part: str, override: str, place: str) -> int:
 
 
 FILE_ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".jinja", ".j2", ".yaml", ".yml", ".txt")
-_FILE_FIELDS = frozenset({"path", "train", "heldout", "chat_template", "judge_config", "general",
-                          "domain", "extra", "benches"})  # fmt: skip
-_MODEL_FIELDS = frozenset({
-    "model", "from", "experts_from", "student", "teacher", "reference", "expert", "experts",
-    "models", "checkpoints", "baseline",
-})  # fmt: skip
+_FILE_FIELDS = frozenset(
+    {
+        "path",
+        "train",
+        "heldout",
+        "chat_template",
+        "judge_config",
+        "general",
+        "domain",
+        "extra",
+        "benches",
+    }
+)
+_MODEL_FIELDS = frozenset(
+    {
+        "model",
+        "from",
+        "experts_from",
+        "student",
+        "teacher",
+        "reference",
+        "expert",
+        "experts",
+        "models",
+        "checkpoints",
+        "baseline",
+    }
+)
 _NAMES = frozenset({"name", "method", "kind"})
 
 
@@ -343,4 +369,3 @@ def preset_text(name: str) -> str:
         raise ConfigError(f"no preset {name!r}", hint=f"known: {', '.join(preset_names())}")
     folder = resources.files("kdharness.data").joinpath("presets")
     return folder.joinpath(f"{name}.yaml").read_text("utf-8")
-

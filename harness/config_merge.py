@@ -20,28 +20,62 @@ class MergeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     method: Literal["merge"] = "merge"
-    name: str | None = Field(None, pattern=NAME, title="Name", description=(
-        "The run's name; made from the method when left out."))
-    seed: int = Field(42, ge=0, title="Seed", description=(
-        "Nothing is drawn: it only tells runs of one experiment apart."))
+    name: str | None = Field(
+        None,
+        pattern=NAME,
+        title="Name",
+        description=("The run's name; made from the method when left out."),
+    )
+    seed: int = Field(
+        42,
+        ge=0,
+        title="Seed",
+        description=("Nothing is drawn: it only tells runs of one experiment apart."),
+    )
     kind: Literal["wise-ft", "average", "task-arithmetic"] = Field(
-        "wise-ft", title="Kind", description=(
+        "wise-ft",
+        title="Kind",
+        description=(
             "wise-ft: a curve from the reference to the expert, one checkpoint an alpha. average: "
-            "the mean of models. task-arithmetic: the reference plus what each model learnt."))
-    reference: str | None = Field(None, min_length=1, title="Reference", description=(
-        "Where the curve starts, or what the models were trained from (not for average)."))
-    expert: str | None = Field(None, min_length=1, title="Expert", description=(
-        "Where the curve ends (wise-ft only)."))
-    models: list[str] = Field(default_factory=list, title="Models", description=(
-        "What is averaged, or whose learning is added up."))
-    alphas: list[float] = Field(default_factory=lambda: [0.25, 0.5, 0.75], title="Alphas",
-        description="The expert's share, above 0 and below 1: one checkpoint each (wise-ft only).")
-    weights: list[float] = Field(default_factory=list, title="Weights", description=(
-        "One a model, equal by default. For average they are scaled to add up to 1."))
-    scale: float = Field(1.0, title="Scale", description=(
-        "What all differences are multiplied by (task-arithmetic); below 0 unlearns."))
-    trust_remote_code: bool = Field(False, title="Trust remote code", description=(
-        "Run code that comes with the models. Only for authors you trust."))
+            "the mean of models. task-arithmetic: the reference plus what each model learnt."
+        ),
+    )
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        title="Reference",
+        description=(
+            "Where the curve starts, or what the models were trained from (not for average)."
+        ),
+    )
+    expert: str | None = Field(
+        None, min_length=1, title="Expert", description=("Where the curve ends (wise-ft only).")
+    )
+    models: list[str] = Field(
+        default_factory=list,
+        title="Models",
+        description=("What is averaged, or whose learning is added up."),
+    )
+    alphas: list[float] = Field(
+        default_factory=lambda: [0.25, 0.5, 0.75],
+        title="Alphas",
+        description="The expert's share, above 0 and below 1: one checkpoint each (wise-ft only).",
+    )
+    weights: list[float] = Field(
+        default_factory=list,
+        title="Weights",
+        description=("One a model, equal by default. For average they are scaled to add up to 1."),
+    )
+    scale: float = Field(
+        1.0,
+        title="Scale",
+        description=("What all differences are multiplied by (task-arithmetic); below 0 unlearns."),
+    )
+    trust_remote_code: bool = Field(
+        False,
+        title="Trust remote code",
+        description=("Run code that comes with the models. Only for authors you trust."),
+    )
 
     @field_validator("alphas")
     @classmethod
@@ -60,8 +94,10 @@ class MergeConfig(BaseModel):
         if curve and (not self.reference or not self.expert):
             raise ValueError("wise-ft needs a reference and an expert")
         if curve and (self.models or self.weights):
-            raise ValueError("wise-ft has a reference and an expert; models and weights are for "
-                             "average and task-arithmetic")
+            raise ValueError(
+                "wise-ft has a reference and an expert; models and weights are for "
+                "average and task-arithmetic"
+            )
         if not curve and self.expert:
             raise ValueError(f"{self.kind} has no expert: name it among the models")
         if self.kind == "average" and (len(self.models) < 2 or self.reference):

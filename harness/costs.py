@@ -16,9 +16,16 @@ from kdharness.harness.types import Checkpoint, Method, Run
 from kdharness.harness.views import DASH, clock
 
 COLUMNS = (
-    "checkpoint", "tokens", "flops", "flops_total", "flops_known", "trainings", "seconds",
-    "judge_calls", "judge_usd",
-)  # fmt: skip
+    "checkpoint",
+    "tokens",
+    "flops",
+    "flops_total",
+    "flops_known",
+    "trainings",
+    "seconds",
+    "judge_calls",
+    "judge_usd",
+)
 TITLES = {
     "tokens": "tokens trained",
     "flops": "FLOPs",
@@ -82,11 +89,13 @@ def costs_of(store: Store, checkpoints: Sequence[Checkpoint]) -> list[Cost]:
     found = []
     for checkpoint in checkpoints:
         spent = store.judge_spending(checkpoint.id)
-        found.append(replace(
-            training_cost(store, checkpoint),
-            judge_calls=sum(row["calls"] for row in spent),
-            judge_usd=sum(row["usd"] for row in spent),
-        ))  # fmt: skip
+        found.append(
+            replace(
+                training_cost(store, checkpoint),
+                judge_calls=sum(row["calls"] for row in spent),
+                judge_usd=sum(row["usd"] for row in spent),
+            )
+        )
     return found
 
 

@@ -44,9 +44,15 @@ class Scale:
 
 FULL = Scale()
 SMOKE = Scale(
-    keep_layers=4, general_tokens=600, domain_tokens=400, dae_tokens=600, judged_items=1,
-    answer_tokens=8, judge_tokens=8, exact_items=8,
-)  # fmt: skip
+    keep_layers=4,
+    general_tokens=600,
+    domain_tokens=400,
+    dae_tokens=600,
+    judged_items=1,
+    answer_tokens=8,
+    judge_tokens=8,
+    exact_items=8,
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,12 @@ class Step:
 
 def _trainer(tokens: int, rate: float, **more: Any) -> dict[str, Any]:
     return {
-        "learning_rate": rate, "max_tokens": tokens, "batch_size": 4, "weight_decay": 0.0, **more,
-    }  # fmt: skip
+        "learning_rate": rate,
+        "max_tokens": tokens,
+        "batch_size": 4,
+        "weight_decay": 0.0,
+        **more,
+    }
 
 
 def story(scale: Scale, judge: str | None) -> list[Step]:
@@ -73,43 +83,81 @@ def story(scale: Scale, judge: str | None) -> list[Step]:
     student = {"from": TEACHER, "keep_layers": scale.keep_layers}
     general = {"train": "general:train", "heldout": heldout, "max_length": 192}
     shop = {
-        "train": [{"path": "shop:train", "kind": "domain"}], "heldout": heldout, "max_length": 192,
-    }  # fmt: skip
+        "train": [{"path": "shop:train", "kind": "domain"}],
+        "heldout": heldout,
+        "max_length": 192,
+    }
     mixed = {
         "train": [{"path": "general:train"}, {"path": "shop:train", "kind": "domain"}],
-        "heldout": heldout, "max_length": 192, "domain_share": scale.domain_share,
-    }  # fmt: skip
+        "heldout": heldout,
+        "max_length": 192,
+        "domain_share": scale.domain_share,
+    }
     raw: list[tuple[str, str, dict[str, Any]]] = [
-        ("sft", "SFT of a cut student on general answers", {
-            "method": "sft", "student": student, "data": general,
-            "trainer": _trainer(scale.general_tokens, 5e-4),
-        }),
-        ("kd", "KD of the same student on the same rows: the teacher's distributions and attention",
-         {
-            "method": "kd", "student": {**student, "from": "teacher"}, "teacher": TEACHER,
-            "data": general, "trainer": _trainer(scale.general_tokens, 5e-4),
-        }),
-        ("expert", "the domain expert: SFT of the KD student on the shop", {
-            "method": "sft", "student": "kd", "data": shop,
-            "trainer": _trainer(scale.domain_tokens, 3e-4),
-        }),
-        ("dae", "DAE of the KD student: shop rows follow the expert, general rows the KD student",
-         {
-            "method": "dae", "student": "kd", "reference": "kd", "expert": "expert", "data": mixed,
-            "trainer": _trainer(scale.dae_tokens, 3e-4),
-        }),
-        ("scores", "shop metrics and held-out losses of every checkpoint",
-         _scores(scale, ["shop", "heldout"])),
-        ("verdicts", "MT-Bench and AlpacaEval on a small fixed subset", {
-            **_scores(scale, ["mt-bench", "alpaca-eval"]),
-            "judge": [judge or f"local:{TEACHER}"],
-            "limit": scale.judged_items,
-            "max_new_tokens": scale.answer_tokens,
-            "judge_max_tokens": scale.judge_tokens if judge is None else None,
-        }),
-    ]  # fmt: skip
-    return [Step(name, title, parse_config(values, where=f"demo step {name}"))
-            for name, title, values in raw]
+        (
+            "sft",
+            "SFT of a cut student on general answers",
+            {
+                "method": "sft",
+                "student": student,
+                "data": general,
+                "trainer": _trainer(scale.general_tokens, 5e-4),
+            },
+        ),
+        (
+            "kd",
+            "KD of the same student on the same rows: the teacher's distributions and attention",
+            {
+                "method": "kd",
+                "student": {**student, "from": "teacher"},
+                "teacher": TEACHER,
+                "data": general,
+                "trainer": _trainer(scale.general_tokens, 5e-4),
+            },
+        ),
+        (
+            "expert",
+            "the domain expert: SFT of the KD student on the shop",
+            {
+                "method": "sft",
+                "student": "kd",
+                "data": shop,
+                "trainer": _trainer(scale.domain_tokens, 3e-4),
+            },
+        ),
+        (
+            "dae",
+            "DAE of the KD student: shop rows follow the expert, general rows the KD student",
+            {
+                "method": "dae",
+                "student": "kd",
+                "reference": "kd",
+                "expert": "expert",
+                "data": mixed,
+                "trainer": _trainer(scale.dae_tokens, 3e-4),
+            },
+        ),
+        (
+            "scores",
+            "shop metrics and held-out losses of every checkpoint",
+            _scores(scale, ["shop", "heldout"]),
+        ),
+        (
+            "verdicts",
+            "MT-Bench and AlpacaEval on a small fixed subset",
+            {
+                **_scores(scale, ["mt-bench", "alpaca-eval"]),
+                "judge": [judge or f"local:{TEACHER}"],
+                "limit": scale.judged_items,
+                "max_new_tokens": scale.answer_tokens,
+                "judge_max_tokens": scale.judge_tokens if judge is None else None,
+            },
+        ),
+    ]
+    return [
+        Step(name, title, parse_config(values, where=f"demo step {name}"))
+        for name, title, values in raw
+    ]
 
 
 def _scores(scale: Scale, benches: list[str]) -> dict[str, Any]:

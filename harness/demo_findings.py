@@ -71,25 +71,36 @@ def findings(store: Store, paths: Paths) -> list[str]:
     if {"sft", "kd"} <= names:
         pairs = compare_all(store, paths, ["sft", "kd"])
         lines += [
-            _sentence(one, "KD", "SFT", "is closer to its teacher", "is farther from its teacher",
-                      "KL per token on held-out general rows, at equal tokens")
-            for one in pairs if (one.bench, one.metric) == ("heldout", "general_kl")
-        ]  # fmt: skip
+            _sentence(
+                one,
+                "KD",
+                "SFT",
+                "is closer to its teacher",
+                "is farther from its teacher",
+                "KL per token on held-out general rows, at equal tokens",
+            )
+            for one in pairs
+            if (one.bench, one.metric) == ("heldout", "general_kl")
+        ]
     if {"kd", "expert", "dae"} <= names:
         lines += _gained(store, paths)
         kept = {"general_loss": "general rows", "other_writer_loss": "answers by another writer"}
         lines += [
-            _sentence(one, "DAE", "SFT on the domain", "forgets less",
-                      "forgets more", f"loss per token on held-out {kept[one.metric]}")
+            _sentence(
+                one,
+                "DAE",
+                "SFT on the domain",
+                "forgets less",
+                "forgets more",
+                f"loss per token on held-out {kept[one.metric]}",
+            )
             for one in compare_all(store, paths, ["expert", "dae"])
             if one.bench == "heldout" and one.metric in kept
-        ]  # fmt: skip
+        ]
     return lines
 
 
-def _sentence(
-    one: Compared, other: str, base: str, better: str, worse: str, what: str
-) -> str:
+def _sentence(one: Compared, other: str, base: str, better: str, worse: str, what: str) -> str:
     """What a comparison says, with its figures."""
     figures = f"{what}: {one.other_value:.3f} against {one.base_value:.3f}"
     if one.gap.n < LEAST_FOR_VERDICT or one.gap.low is None or one.gap.high is None:
@@ -109,11 +120,15 @@ def _gained(store: Store, paths: Paths) -> list[str]:
     point = statistics(store, x, y, placed, roles)["points"].get("dae", {})
     found = point.get("gain")
     if not found or found["value"] is None:
-        return [f"DAE's share of the expert's gain ({y.label}) cannot be given: too few questions, "
-                "or no gain."]  # fmt: skip
+        return [
+            f"DAE's share of the expert's gain ({y.label}) cannot be given: too few questions, "
+            "or no gain."
+        ]
     if found["n"] < LEAST_FOR_VERDICT or found["ci_low"] is None or found["ci_high"] is None:
-        return [f"DAE's share of the expert's gain ({y.label}): {found['n']} questions are too "
-                "few to say."]  # fmt: skip
+        return [
+            f"DAE's share of the expert's gain ({y.label}): {found['n']} questions are too "
+            "few to say."
+        ]
     return [
         f"DAE has {found['value']:.0%} of the expert's gain ({y.label}), 95 % interval "
         f"{found['ci_low']:.0%} to {found['ci_high']:.0%}."

@@ -45,5 +45,10 @@ def _safely(name: str, part: Callable[[], Iterable[Finding]]) -> list[Finding]:
         return list(part())
     except Exception as error:  # whatever a strange machine does, the other rows are still wanted
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return [note(name, f"could not be looked at ({reason})",
-                     "please report this with your system's name and version")]
+        return [
+            note(
+                name,
+                f"could not be looked at ({reason})",
+                "please report this with your system's name and version",
+            )
+        ]

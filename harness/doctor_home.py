@@ -36,9 +36,15 @@ SETTINGS = frozenset({"judge", "prices", "keys", "theme"})
 def look(paths: Paths) -> list[Finding]:
     """Every finding of this file."""
     return [
-        home(paths), disk(paths), file_system(paths), store(paths), *runs(paths),
-        settings(paths), *asset_folder(paths), *asset_files(paths),
-    ]  # fmt: skip
+        home(paths),
+        disk(paths),
+        file_system(paths),
+        store(paths),
+        *runs(paths),
+        settings(paths),
+        *asset_folder(paths),
+        *asset_files(paths),
+    ]
 
 
 def writable(place: Path) -> str:
@@ -57,8 +63,11 @@ def home(paths: Paths) -> Finding:
     """Whether the store and the runs can be written."""
     reason = writable(paths.home)
     if reason:
-        return broken("home", f"{paths.home} cannot be written: {reason}",
-                      "choose another place: --home FOLDER or KDHARNESS_HOME")
+        return broken(
+            "home",
+            f"{paths.home} cannot be written: {reason}",
+            "choose another place: --home FOLDER or KDHARNESS_HOME",
+        )
     return fine("home", str(paths.home))
 
 
@@ -72,8 +81,11 @@ def disk(paths: Paths) -> Finding:
     if free < GIB / 2:
         return broken("disk", text, advice + "takes")
     if 0 < entries < 1000:
-        return broken("disk", f"{text}, but room for only {entries} more files",
-                      "delete many small files on that disk")
+        return broken(
+            "disk",
+            f"{text}, but room for only {entries} more files",
+            "delete many small files on that disk",
+        )
     if free < 5 * GIB:
         return note("disk", text, advice + "takes")
     return fine("disk", text)
@@ -84,15 +96,24 @@ def file_system(paths: Paths) -> Finding:
     wanted = os.environ.get("KDHARNESS_JOURNAL_MODE", "").lower()
     kind = mounts.file_system(nearest(paths.home))
     if wanted and wanted not in JOURNALS:
-        return note("file system", f"KDHARNESS_JOURNAL_MODE={wanted} is none SQLite knows; ignored",
-                    f"use one of {', '.join(JOURNALS)}, or unset it")
+        return note(
+            "file system",
+            f"KDHARNESS_JOURNAL_MODE={wanted} is none SQLite knows; ignored",
+            f"use one of {', '.join(JOURNALS)}, or unset it",
+        )
     if kind in mounts.NETWORK and wanted == "wal":
-        return broken("file system", f"KDHARNESS_JOURNAL_MODE=wal on {kind}, a network file "
-                      "system, damages stores", "unset KDHARNESS_JOURNAL_MODE, or set it to delete")
+        return broken(
+            "file system",
+            f"KDHARNESS_JOURNAL_MODE=wal on {kind}, a network file system, damages stores",
+            "unset KDHARNESS_JOURNAL_MODE, or set it to delete",
+        )
     if kind in mounts.NETWORK:
-        return note("file system", f"{kind} is a network file system",
-                    "KDHARNESS_JOURNAL_MODE=delete keeps the store safe there; a local --home is "
-                    "faster, and one machine at a time is safest")
+        return note(
+            "file system",
+            f"{kind} is a network file system",
+            "KDHARNESS_JOURNAL_MODE=delete keeps the store safe there; a local --home is "
+            "faster, and one machine at a time is safest",
+        )
     return fine("file system", kind)
 
 
@@ -128,27 +149,46 @@ def store(paths: Paths) -> Finding:
             applied = _applied(connection)
     except sqlite3.Error as error:
         if _is_locked(error):
-            return note("store", f"{path} is held by another process",
-                        "look again in a moment; if it stays so, see kdharness runs for what hangs")
-        return broken("store", f"{path}: {error}", "nothing was changed; save what can be saved: "
-                      "kdharness store salvage")
+            return note(
+                "store",
+                f"{path} is held by another process",
+                "look again in a moment; if it stays so, see kdharness runs for what hangs",
+            )
+        return broken(
+            "store",
+            f"{path}: {error}",
+            "nothing was changed; save what can be saved: kdharness store salvage",
+        )
     if complaint:
-        return broken("store", f"{path} is damaged: {complaint}",
-                      "copy the file, then save what can be saved: kdharness store salvage")
+        return broken(
+            "store",
+            f"{path} is damaged: {complaint}",
+            "copy the file, then save what can be saved: kdharness store salvage",
+        )
     size, older = path.stat().st_size / 2**20, 0
     if applied is None:
-        return broken("store", f"{path} is an SQLite file, but not a store of kdharness",
-                      "move it away, or choose another --home")
+        return broken(
+            "store",
+            f"{path} is an SQLite file, but not a store of kdharness",
+            "move it away, or choose another --home",
+        )
     if shape := _shape(applied):
         return shape
     with closing(_open(path)) as connection:
         older = _sampled(connection)
     if older:
-        return note("store", f"{older} checkpoints are known by samples of their weights, as "
-                    "older versions did", "kdharness store rehash reads them whole, once")
-    return fine("store", f"{size:.0f} MiB, " + (
-        "whole" if whole else "it opens; too big to be read through here: "
-        "kdharness store check"))  # fmt: skip
+        return note(
+            "store",
+            f"{older} checkpoints are known by samples of their weights, as older versions did",
+            "kdharness store rehash reads them whole, once",
+        )
+    return fine(
+        "store",
+        f"{size:.0f} MiB, "
+        + (
+            "whole" if whole else "it opens; too big to be read through here: kdharness store check"
+        ),
+    )
 
 
 def _shape(applied: list[str]) -> Finding | None:
@@ -158,14 +198,20 @@ def _shape(applied: list[str]) -> Finding | None:
     known = [migration.name for migration in migrations._migrations]
     newer = unknown_steps(applied)
     if newer:
-        return broken("store", f"a newer version of kdharness wrote it (step {newer[-1]})",
-                      "pip install --upgrade kdharness, or choose another --home")
+        return broken(
+            "store",
+            f"a newer version of kdharness wrote it (step {newer[-1]})",
+            "pip install --upgrade kdharness, or choose another --home",
+        )
     older = [name for name in known if name not in applied]
     if older:
-        return note("store", f"of an older version: {len(older)} step"
-                    f"{'s' if len(older) > 1 else ''} behind ({older[0]} …)",
-                    "it is brought up to date when next opened; copy kdharness.db first if an "
-                    "older kdharness must still read it")
+        return note(
+            "store",
+            f"of an older version: {len(older)} step"
+            f"{'s' if len(older) > 1 else ''} behind ({older[0]} …)",
+            "it is brought up to date when next opened; copy kdharness.db first if an "
+            "older kdharness must still read it",
+        )
     return None
 
 
@@ -213,20 +259,39 @@ def runs(paths: Paths) -> list[Finding]:
     now = time.time()
     found: list[Finding] = []
     gone = [run.id for run in stored if not launch.is_alive(run)]
-    hung = [run.id for run in stored if run.id not in gone and run.status is RunStatus.RUNNING
-            and now - (run.heartbeat or now) > HUNG_SECONDS]  # fmt: skip
+    hung = [
+        run.id
+        for run in stored
+        if run.id not in gone
+        and run.status is RunStatus.RUNNING
+        and now - (run.heartbeat or now) > HUNG_SECONDS
+    ]
     ahead = [run.id for run in stored if max(run.created, run.heartbeat or 0) > now + AHEAD_SECONDS]
     if gone:
-        found.append(note("runs", f"interrupted: {_some(gone)}",
-                          f"go on from the last checkpoint: kdharness resume {gone[0]}"))
+        found.append(
+            note(
+                "runs",
+                f"interrupted: {_some(gone)}",
+                f"go on from the last checkpoint: kdharness resume {gone[0]}",
+            )
+        )
     if hung:
-        found.append(note("runs", f"no sign of life for {HUNG_SECONDS / 60:.0f} minutes: "
-                          f"{_some(hung)}", f"look: kdharness logs {hung[0]}; then stop it: "
-                          f"kdharness stop {hung[0]}"))  # fmt: skip
+        found.append(
+            note(
+                "runs",
+                f"no sign of life for {HUNG_SECONDS / 60:.0f} minutes: {_some(hung)}",
+                f"look: kdharness logs {hung[0]}; then stop it: kdharness stop {hung[0]}",
+            )
+        )
     if ahead:
-        found.append(note("runs", f"written in the future: {_some(ahead)}: the clock went back",
-                          "set the clock right (timedatectl set-ntp true); until then times and "
-                          "'interrupted' may be wrong"))  # fmt: skip
+        found.append(
+            note(
+                "runs",
+                f"written in the future: {_some(ahead)}: the clock went back",
+                "set the clock right (timedatectl set-ntp true); until then times and "
+                "'interrupted' may be wrong",
+            )
+        )
     return found or [fine("runs", f"{len(stored)} under way, none interrupted")]
 
 
@@ -240,9 +305,19 @@ def _live_runs(path: Path) -> Iterator[Run]:
             f"SELECT {columns} FROM runs WHERE status IN ('starting', 'running', 'paused')"
         ):
             name, method, status, created, heartbeat, pid, began, host = row
-            yield Run(id=name, method=method, status=RunStatus(status), config={}, config_hash="",
-                      folder="", created=created, heartbeat=heartbeat, pid=pid, pid_started=began,
-                      host=host)  # fmt: skip
+            yield Run(
+                id=name,
+                method=method,
+                status=RunStatus(status),
+                config={},
+                config_hash="",
+                folder="",
+                created=created,
+                heartbeat=heartbeat,
+                pid=pid,
+                pid_started=began,
+                host=host,
+            )
 
 
 def _some(names: list[str]) -> str:
@@ -259,15 +334,22 @@ def settings(paths: Paths) -> Finding:
         values = load_settings(paths)
     except ConfigError as error:
         first = error.message.splitlines()[0]
-        return broken("settings", f"{paths.settings}: {first}",
-                      f"mend or remove the file; its keys: {', '.join(sorted(SETTINGS))}")
+        return broken(
+            "settings",
+            f"{paths.settings}: {first}",
+            f"mend or remove the file; its keys: {', '.join(sorted(SETTINGS))}",
+        )
     except OSError as error:
-        return broken("settings", f"{paths.settings}: {error.strerror}",
-                      "make the file readable for you")
+        return broken(
+            "settings", f"{paths.settings}: {error.strerror}", "make the file readable for you"
+        )
     odd = sorted(str(name) for name in values if name not in SETTINGS)
     if odd:
-        return note("settings", f"nothing reads {', '.join(odd)}",
-                    f"a slip of the pen? known: {', '.join(sorted(SETTINGS))}")
+        return note(
+            "settings",
+            f"nothing reads {', '.join(odd)}",
+            f"a slip of the pen? known: {', '.join(sorted(SETTINGS))}",
+        )
     return fine("settings", f"{', '.join(values)} set" if values else "none: defaults are used")
 
 
@@ -277,8 +359,13 @@ def asset_folder(paths: Paths) -> list[Finding]:
         return []
     reason = writable(paths.assets)
     if reason:
-        return [broken("assets", f"KDHARNESS_ASSETS={paths.assets} cannot be written: {reason}",
-                       "name another folder, or unset it to keep assets in the home")]
+        return [
+            broken(
+                "assets",
+                f"KDHARNESS_ASSETS={paths.assets} cannot be written: {reason}",
+                "name another folder, or unset it to keep assets in the home",
+            )
+        ]
     return [fine("assets", f"in {paths.assets}")]
 
 

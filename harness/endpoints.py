@@ -109,7 +109,7 @@ def why_unreached(error: BaseException, url: str) -> Unreached:
             f"not reached through the proxy {where} ({name}): {_reason(chain, told, where)}",
             f"is that proxy up? Or go around it: export NO_PROXY={host}",
             settled="refused" in told,
-        )  # fmt: skip
+        )
     if found is not None:
         return found
     if any(isinstance(one, socket.gaierror) for one in chain) or _UNNAMED.search(told):
@@ -123,7 +123,7 @@ def why_unreached(error: BaseException, url: str) -> Unreached:
         "is the server running, is the port right, and does the URL end where its API begins "
         "(often /v1)?",
         settled="refused" in told,
-    )  # fmt: skip
+    )
 
 
 _UNNAMED = re.compile(
@@ -150,8 +150,9 @@ def _tls(chain: list[BaseException], told: str) -> Unreached | None:
         return Unreached(
             "the server's certificate is not trusted" + (f": {why[1].strip()}" if why else ""),
             "for a certificate of your own: export SSL_CERT_FILE=FILE with its authority's "
-            "certificate (PEM)", final=True,
-        )  # fmt: skip
+            "certificate (PEM)",
+            final=True,
+        )
     return Unreached(
         "the encrypted connection failed: " + told.split("|")[-1].strip()[:160],
         "is a firewall or a proxy in between?",

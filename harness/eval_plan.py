@@ -60,10 +60,14 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
             good = [a for a in have if a.finish is not Finish.ERROR and a.item in mine]
             turns = sum(len(item.turns) for item in bench.items if item.id in mine)
             base = {
-                "checkpoint": subject.checkpoint.name, "bench": bench.label, "judge": "",
-                "answers": turns - len(good) if subject.source else 0, "calls": 0, "tokens": 0,
+                "checkpoint": subject.checkpoint.name,
+                "bench": bench.label,
+                "judge": "",
+                "answers": turns - len(good) if subject.source else 0,
+                "calls": 0,
+                "tokens": 0,
                 "usd": 0.0,
-            }  # fmt: skip
+            }
             if not asks_judge(bench) or not engines:
                 rows.append(base)
             for engine in engines if asks_judge(bench) else []:
@@ -104,12 +108,20 @@ def _completed(bench: Any, answers: Sequence[Answer]) -> list[Answer]:
         *answers,
         *(
             Answer(
-                id=f"planned/{item.id}/{turn}", checkpoint="", bench=bench.label,
-                revision=bench.revision, item=item.id, turn=turn, text=TYPICAL_ANSWER,
-                finish=Finish.STOP, prompt_hash="", settings="", created=0.0,
+                id=f"planned/{item.id}/{turn}",
+                checkpoint="",
+                bench=bench.label,
+                revision=bench.revision,
+                item=item.id,
+                turn=turn,
+                text=TYPICAL_ANSWER,
+                finish=Finish.STOP,
+                prompt_hash="",
+                settings="",
+                created=0.0,
             )
             for item in bench.items
             for turn in range(1, len(item.turns) + 1)
             if (item.id, turn) not in have
         ),
-    ]  # fmt: skip
+    ]

@@ -143,9 +143,7 @@ def find_subjects(
     config: EvalConfig, paths: Paths, store: Store, reporter: Reporter | None = None
 ) -> list[Subject]:
     """The checkpoints of a config, each once, known to the store."""
-    subjects = [
-        find_checkpoint(source, paths, store, reporter) for source in config.checkpoints
-    ]
+    subjects = [find_checkpoint(source, paths, store, reporter) for source in config.checkpoints]
     for name in config.imported:
         known = store.checkpoint(name)
         if known is None:

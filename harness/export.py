@@ -168,12 +168,19 @@ def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, 
         if set(games) != {0, 1}:
             continue
         row: dict[str, Any] = {
-            "question_id": int(item), "model_1": checkpoint.name, "model_2": baseline,
-            "g1_winner": _winner(games[0]), "g2_winner": _winner(games[1]),
+            "question_id": int(item),
+            "model_1": checkpoint.name,
+            "model_2": baseline,
+            "g1_winner": _winner(games[0]),
+            "g2_winner": _winner(games[1]),
             "judge": [_plain(judge), str(games[0].info.get("prompt", ""))],
-            "g1_user_prompt": "", "g1_judgment": games[0].raw, "g2_user_prompt": "",
-            "g2_judgment": games[1].raw, "turn": turn, "tstamp": games[0].created,
-        }  # fmt: skip
+            "g1_user_prompt": "",
+            "g1_judgment": games[0].raw,
+            "g2_user_prompt": "",
+            "g2_judgment": games[1].raw,
+            "turn": turn,
+            "tstamp": games[0].created,
+        }
         found.setdefault(_plain(judge), []).append(row)
     return found
 
@@ -203,12 +210,14 @@ def export_alpaca_eval(paths: Paths, folder: Path, names: Sequence[str] = ()) ->
             answers = {a.item: a for a in store.answers(checkpoint.id, "alpaca-eval")}
             outputs = [
                 {
-                    "dataset": entry.get("dataset", ""), "instruction": entry["instruction"],
-                    "output": answers[str(place)].text, "generator": checkpoint.name,
+                    "dataset": entry.get("dataset", ""),
+                    "instruction": entry["instruction"],
+                    "output": answers[str(place)].text,
+                    "generator": checkpoint.name,
                 }
                 for place, entry in enumerate(entries)
                 if str(place) in answers
-            ]  # fmt: skip
+            ]
             if outputs:
                 place = folder / file_name(checkpoint.name)
                 written.append(_write_json(place / "model_outputs.json", outputs))
@@ -231,12 +240,17 @@ def _annotations(
             continue
         entry = entries[int(judgment.item)]
         by_judge.setdefault(_plain(judgment.judge), {})[int(judgment.item)] = {
-            "instruction": entry["instruction"], "output_1": entry["output"],
-            "generator_1": judgment.baseline, "dataset": entry.get("dataset", ""),
-            "output_2": texts[judgment.answer], "generator_2": checkpoint.name,
-            "annotator": _plain(judgment.judge), "preference": judgment.value,
-            "raw_completion": judgment.raw, "price_per_example": judgment.usd,
-        }  # fmt: skip
+            "instruction": entry["instruction"],
+            "output_1": entry["output"],
+            "generator_1": judgment.baseline,
+            "dataset": entry.get("dataset", ""),
+            "output_2": texts[judgment.answer],
+            "generator_2": checkpoint.name,
+            "annotator": _plain(judgment.judge),
+            "preference": judgment.value,
+            "raw_completion": judgment.raw,
+            "price_per_example": judgment.usd,
+        }
     return [
         _write_json(folder / file_name(judge) / "annotations.json", [rows[i] for i in sorted(rows)])
         for judge, rows in by_judge.items()

@@ -12,8 +12,16 @@ from typing import Any
 from kdharness.harness.errors import ModelError
 from kdharness.harness.loading_errors import essence
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff",
-            "eta_cutoff")  # fmt: skip
+SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "top_h",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
 BEAMS = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty")
 CACHE = ("cache_implementation", "cache_config")
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")

@@ -33,16 +33,34 @@ Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes to read)."""
 
 INTERFACE_FILES = (
-    "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json",
-    "merges.txt", "special_tokens_map.json", "spiece.model", "tekken.json", "tokenizer.json",
-    "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
-)  # fmt: skip
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tekken.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
 _INTERFACE_PATTERNS = ("*.tiktoken", "additional_chat_templates/*.jinja")
 # What saving changes from place to place, or from one release of a library to the next.
-_VOLATILE = frozenset({
-    "_name_or_path", "name_or_path", "transformers_version", "base_model_name_or_path",
-    "peft_version", "tokenizer_file", "special_tokens_map_file", "_from_model_config",
-})  # fmt: skip
+_VOLATILE = frozenset(
+    {
+        "_name_or_path",
+        "name_or_path",
+        "transformers_version",
+        "base_model_name_or_path",
+        "peft_version",
+        "tokenizer_file",
+        "special_tokens_map_file",
+        "_from_model_config",
+    }
+)
 CHUNK = 8 * 2**20
 TOLD_SECONDS = 0.2
 """How often progress is told."""

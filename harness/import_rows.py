@@ -62,16 +62,21 @@ def _no_rows(text: str, line: str, where: str) -> DataError:
         whole = False
     if whole:
         return DataError(
-            "one JSON object spread over several lines", where=where,
+            "one JSON object spread over several lines",
+            where=where,
             hint="a list of objects is needed, or one object per line",
-        )  # fmt: skip
+        )
     if not line.lstrip().startswith("{") and ("," in line or "\t" in line):
         return DataError(
-            "not JSON; this looks like a table (CSV or TSV)", where=where,
+            "not JSON; this looks like a table (CSV or TSV)",
+            where=where,
             hint="convert it to JSON: one object per line, the columns as fields",
-        )  # fmt: skip
-    return DataError("this line is not a JSON object", where=where,
-                     hint="a list of objects is needed, or one object per line")  # fmt: skip
+        )
+    return DataError(
+        "this line is not a JSON object",
+        where=where,
+        hint="a list of objects is needed, or one object per line",
+    )
 
 
 def inside(path: Path, folder: Path) -> bool:
@@ -89,9 +94,10 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
     for path in found:
         if not inside(path, folder):
             raise DataError(
-                "is a link that leads out of the imported folder", where=str(path),
+                "is a link that leads out of the imported folder",
+                where=str(path),
                 hint="name the file itself if you mean it",
-            )  # fmt: skip
+            )
     return found
 
 

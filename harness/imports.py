@@ -44,8 +44,15 @@ FAILED_ANSWER = "$ERROR$"
 MT_BENCH_IDS = range(81, 161)
 _FOLDERS = ("model_answer", "model_judgment", "reference_answer")
 CATEGORIES = (
-    "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
-)  # fmt: skip
+    "writing",
+    "roleplay",
+    "reasoning",
+    "math",
+    "coding",
+    "extraction",
+    "stem",
+    "humanities",
+)
 
 
 @dataclass
@@ -63,9 +70,13 @@ class Imported:
     def as_dict(self) -> dict[str, Any]:
         """A row of the command's listing."""
         return {
-            "kind": self.kind, "rows": self.rows, "new": self.new,
-            "models": sorted(self.models), "benches": sorted(self.benches), "notes": self.notes,
-        }  # fmt: skip
+            "kind": self.kind,
+            "rows": self.rows,
+            "new": self.new,
+            "models": sorted(self.models),
+            "benches": sorted(self.benches),
+            "notes": self.notes,
+        }
 
 
 Reader = Callable[[Store, dict[str, Any], Imported], Sequence[Answer | Judgment]]
@@ -123,8 +134,9 @@ def kind_of(row: dict[str, Any], where: str) -> str:
     raise DataError(
         "neither an answer, a single nor a pair judgment of FastChat "
         f"(fields: {', '.join(sorted(row))[:200]})",
-        where=where, hint=hint,
-    )  # fmt: skip
+        where=where,
+        hint=hint,
+    )
 
 
 def imported_model(store: Store, name: str) -> Checkpoint:
@@ -171,10 +183,11 @@ def _name_bench(found: Imported, path: Path, rows: Sequence[tuple[str, dict[str,
             raise DataError("question_id is missing", where=where) from None
         except ValueError as error:
             raise DataError(
-                str(error), where=where,
+                str(error),
+                where=where,
                 hint="MT-Bench's questions have the numbers 81 to 160; questions of your own need "
-                     "numbers as well",
-            ) from error  # fmt: skip
+                "numbers as well",
+            ) from error
         folder = path.resolve().parent
         inside_bench = folder.name in _FOLDERS and re.fullmatch(r"[\w.-]{1,60}", folder.parent.name)
         found.bench = f"fastchat-{folder.parent.name}" if inside_bench else "fastchat"
@@ -221,12 +234,19 @@ def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]
     return [
         Answer(
             id=digest("imported", model.id, found.bench, item, turn, text),
-            checkpoint=model.id, bench=found.bench, revision="imported", item=item, turn=turn,
-            text=text, finish=Finish.ERROR if text == FAILED_ANSWER else Finish.STOP,
-            prompt_hash="", settings="imported", created=made,
+            checkpoint=model.id,
+            bench=found.bench,
+            revision="imported",
+            item=item,
+            turn=turn,
+            text=text,
+            finish=Finish.ERROR if text == FAILED_ANSWER else Finish.STOP,
+            prompt_hash="",
+            settings="imported",
+            created=made,
         )
         for turn, text in enumerate(turns, start=1)
-    ]  # fmt: skip
+    ]
 
 
 def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: Any) -> str:
@@ -272,14 +292,21 @@ def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgmen
     return [
         Judgment(
             id=_identity(found, model.id, judge, question, turn, made, score, text),
-            checkpoint=model.id, bench=found.bench,
+            checkpoint=model.id,
+            bench=found.bench,
             revision=imported_revision(store, found.bench, ["imported"], scorer=MT_BENCH),
-            item=str(question), turn=turn, category=category_of(question, found.bench),
-            judge=judge, metric="rating",
-            status=JudgmentStatus.OK if good else JudgmentStatus.UNREADABLE, created=made,
-            value=score if good else None, raw=text, info=info,
+            item=str(question),
+            turn=turn,
+            category=category_of(question, found.bench),
+            judge=judge,
+            metric="rating",
+            status=JudgmentStatus.OK if good else JudgmentStatus.UNREADABLE,
+            created=made,
+            value=score if good else None,
+            raw=text,
+            info=info,
         )
-    ]  # fmt: skip
+    ]
 
 
 _WINNERS = ("model_1", "model_2", "tie")
@@ -315,15 +342,24 @@ def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]
             value = {"tie": 0.5, f"model_{place + 1}": 1.0, f"model_{2 - place}": 0.0}.get(winner)
             made.append(
                 Judgment(
-                    id=_identity(found, side.id, other.id, judge, question, turn, played, game,
-                                 winner, text),
-                    checkpoint=side.id, bench=bench, revision=revision, item=str(question),
-                    turn=turn, category=category_of(question, found.bench), judge=judge,
+                    id=_identity(
+                        found, side.id, other.id, judge, question, turn, played, game, winner, text
+                    ),
+                    checkpoint=side.id,
+                    bench=bench,
+                    revision=revision,
+                    item=str(question),
+                    turn=turn,
+                    category=category_of(question, found.bench),
+                    judge=judge,
                     metric="pair",
                     status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
-                    created=played, value=value, baseline=other.name,
+                    created=played,
+                    value=value,
+                    baseline=other.name,
                     # The first side is A in the first game; seen from the second it is reversed.
-                    order=order if place == 0 else 1 - order, raw=text,
+                    order=order if place == 0 else 1 - order,
+                    raw=text,
                 )
-            )  # fmt: skip
+            )
     return made

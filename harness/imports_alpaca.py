@@ -38,8 +38,14 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
         DataError: a row that is neither, with its place.
     """
     if path.is_dir():
-        path = next((p for p in (path / "annotations.json", path / "model_outputs.json")
-                     if p.exists() and inside(p, path)), path)  # fmt: skip
+        path = next(
+            (
+                p
+                for p in (path / "annotations.json", path / "model_outputs.json")
+                if p.exists() and inside(p, path)
+            ),
+            path,
+        )
     rows = read_rows(path)
     if not rows:
         raise DataError("contains no rows", where=str(path))
@@ -59,26 +65,38 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
 
 def _output(model: Checkpoint, item: str, text: str, row: dict[str, Any]) -> Answer:
     return Answer(
-        id=digest("imported", model.id, "alpaca-eval", item, text), checkpoint=model.id,
-        bench="alpaca-eval", revision="imported", item=item, turn=1, text=text,
-        finish=Finish.STOP, prompt_hash="", settings="imported", created=time.time(),
-    )  # fmt: skip
+        id=digest("imported", model.id, "alpaca-eval", item, text),
+        checkpoint=model.id,
+        bench="alpaca-eval",
+        revision="imported",
+        item=item,
+        turn=1,
+        text=text,
+        finish=Finish.STOP,
+        prompt_hash="",
+        settings="imported",
+        created=time.time(),
+    )
 
 
 def _outputs(
-    store: Store, rows: Sequence[tuple[str, dict[str, Any]]], name: str | None, found: Imported,
+    store: Store,
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    name: str | None,
+    found: Imported,
     find: Any,
-) -> list[Answer]:  # fmt: skip
+) -> list[Answer]:
     made = []
     for where, row in rows:
         missing = {"instruction", "output"} - set(row)
         if missing:
             raise DataError(
                 f"a row lacks {', '.join(sorted(missing))} "
-                f"(fields: {', '.join(sorted(row))[:200]})", where=where,
+                f"(fields: {', '.join(sorted(row))[:200]})",
+                where=where,
                 hint="model outputs have instruction and output; annotations have instruction, "
-                     "output_1, output_2 and preference",
-            )  # fmt: skip
+                "output_1, output_2 and preference",
+            )
         _check(row, where, "generator", "instruction", "output")
         model = imported_model(store, name or str(row.get("generator") or Path(where).stem))
         found.models.add(model.name)
@@ -102,9 +120,12 @@ def _check(row: dict[str, Any], where: str, *fields: str) -> None:
 
 
 def _annotations(
-    store: Store, rows: Sequence[tuple[str, dict[str, Any]]], name: str | None, found: Imported,
+    store: Store,
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    name: str | None,
+    found: Imported,
     find: Any,
-) -> tuple[list[Answer], list[Judgment]]:  # fmt: skip
+) -> tuple[list[Answer], list[Judgment]]:
     answers: list[Answer] = []
     judgments: list[Judgment] = []
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
@@ -112,8 +133,18 @@ def _annotations(
         missing = {"instruction", "output_1", "output_2", "preference"} - set(row)
         if missing:
             raise DataError(f"a row lacks {', '.join(sorted(missing))}", where=where)
-        _check(row, where, "generator", "generator_1", "generator_2", "annotator", "instruction",
-               "output_1", "output_2", "preference")  # fmt: skip
+        _check(
+            row,
+            where,
+            "generator",
+            "generator_1",
+            "generator_2",
+            "annotator",
+            "instruction",
+            "output_1",
+            "output_2",
+            "preference",
+        )
         baseline, model_name = generators(row)
         model = imported_model(store, name or model_name or "unnamed")
         groups.setdefault(
@@ -187,26 +218,50 @@ def preference_of(value: Any) -> float | None:
 
 
 def _annotation(
-    model: Checkpoint, bench: str, revision: str, item: str, row: dict[str, Any], annotator: str,
-    answer: Answer, place: int, baseline: str,
-) -> Judgment:  # fmt: skip
+    model: Checkpoint,
+    bench: str,
+    revision: str,
+    item: str,
+    row: dict[str, Any],
+    annotator: str,
+    answer: Answer,
+    place: int,
+    baseline: str,
+) -> Judgment:
     value = preference_of(row["preference"])
     # A baseline that an older version did not see: the row is another one.
     unnumbered = [baseline] if baseline and not row.get("generator_1") else []
     completion = row.get("raw_completion")
     text = completion.get("text", "") if isinstance(completion, dict) else completion or ""
     return Judgment(
-        id=digest("imported", model.id, bench, annotator, item, row["output_1"], row["output_2"],
-                  row["preference"], *unnumbered),
-        checkpoint=model.id, bench=bench, revision=revision, item=item, turn=1,
-        category=str(row.get("dataset") or ""), judge=f"imported:{annotator}",
+        id=digest(
+            "imported",
+            model.id,
+            bench,
+            annotator,
+            item,
+            row["output_1"],
+            row["output_2"],
+            row["preference"],
+            *unnumbered,
+        ),
+        checkpoint=model.id,
+        bench=bench,
+        revision=revision,
+        item=item,
+        turn=1,
+        category=str(row.get("dataset") or ""),
+        judge=f"imported:{annotator}",
         metric="preference",
         status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
         # Rows keep their file's order: the one that comes later counts.
-        created=time.time() + place * 1e-6, value=value, answer=answer.id,
-        baseline=baseline, raw=str(text),
+        created=time.time() + place * 1e-6,
+        value=value,
+        answer=answer.id,
+        baseline=baseline,
+        raw=str(text),
         info={"len_1": len(row["output_1"] or ""), "len_2": len(row["output_2"] or "")},
-    )  # fmt: skip
+    )
 
 
 def _absent(
@@ -216,12 +271,20 @@ def _absent(
     return [
         Judgment(
             id=digest("imported", model.id, bench, annotator, str(item), "absent"),
-            checkpoint=model.id, bench=bench, revision=revision, item=str(item), turn=1,
-            category="", judge=f"imported:{annotator}", metric="preference",
-            status=JudgmentStatus.FAILED, created=time.time(), baseline=baseline,
+            checkpoint=model.id,
+            bench=bench,
+            revision=revision,
+            item=str(item),
+            turn=1,
+            category="",
+            judge=f"imported:{annotator}",
+            metric="preference",
+            status=JudgmentStatus.FAILED,
+            created=time.time(),
+            baseline=baseline,
             error="no row in the imported file; alpaca_eval leaves empty outputs out",
             info={"len_2": 0, "absent": True},
         )
         for item in range(ALPACA_ITEMS)
         if str(item) not in have
-    ]  # fmt: skip
+    ]

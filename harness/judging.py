@@ -194,19 +194,34 @@ def _note_unanswered(
     baseline = side.checkpoint.name if side else getattr(bench, "against", "")
     rows = [
         Judgment(
-            id=digest("unanswered", judge.name, subject.checkpoint.id, bench.label,
-                      bench.revision, item.id, turn),
-            checkpoint=subject.checkpoint.id, bench=bench.label, revision=bench.revision,
-            item=item.id, turn=turn, category=item.category, judge=judge.name,
-            metric=bench.judge_metric, status=JudgmentStatus.FAILED, created=now(),
-            baseline=baseline, error="no answer",
+            id=digest(
+                "unanswered",
+                judge.name,
+                subject.checkpoint.id,
+                bench.label,
+                bench.revision,
+                item.id,
+                turn,
+            ),
+            checkpoint=subject.checkpoint.id,
+            bench=bench.label,
+            revision=bench.revision,
+            item=item.id,
+            turn=turn,
+            category=item.category,
+            judge=judge.name,
+            metric=bench.judge_metric,
+            status=JudgmentStatus.FAILED,
+            created=now(),
+            baseline=baseline,
+            error="no answer",
         )
         for item in bench.items
         for turn in range(1, len(item.turns) + 1)
         if bench.judge_metric
         and (item.id, turn) not in have
         and in_shard(job.config.shard, item.id)
-    ]  # fmt: skip
+    ]
     job.store.add_judgments(rows)
     job.tally.failed_judgments += len(rows)
 
@@ -263,9 +278,16 @@ def _of_same_judge(engine: Engine, known: Sequence[Judgment | None]) -> Judgment
 
 def _identity(bench: Any, call: JudgeCall, key: str) -> str:
     return digest(
-        "judgment", key, call.answer, bench.label, bench.revision, call.item, call.turn,
-        call.order, call.baseline,
-    )  # fmt: skip
+        "judgment",
+        key,
+        call.answer,
+        bench.label,
+        bench.revision,
+        call.item,
+        call.turn,
+        call.order,
+        call.baseline,
+    )
 
 
 def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
@@ -280,10 +302,15 @@ def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
 def _copied(ask: Ask, paid: Judgment) -> Judgment:
     """The same question to the same judge was answered under another revision."""
     return replace(
-        paid, id=ask.id, revision=ask.bench.revision, created=now(), usd=0.0,
-        answer=ask.call.answer, baseline=ask.call.baseline,
+        paid,
+        id=ask.id,
+        revision=ask.bench.revision,
+        created=now(),
+        usd=0.0,
+        answer=ask.call.answer,
+        baseline=ask.call.baseline,
         info={**ask.call.info, "call": ask.key, "copied": paid.id},
-    )  # fmt: skip
+    )
 
 
 def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
@@ -297,8 +324,11 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     price = f", about ${usd:.2f}" if usd is not None else ""
     job.reporter.say(
         f"{judge.name}: {len(asks)} calls, about {tokens:,} tokens{price}",
-        kind="estimate", calls=len(asks), tokens=tokens, usd=usd,
-    )  # fmt: skip
+        kind="estimate",
+        calls=len(asks),
+        tokens=tokens,
+        usd=usd,
+    )
     job.reporter.stage(f"{judge.name}: verdicts", len(asks))
     done = failed = 0
     spent = 0.0
@@ -329,8 +359,12 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     job.reporter.say(
         f"{judge.name}: {done - failed}/{len(asks)} scored, {failed} failed, "
         f"{len(asks) - done} not asked, ${spent:.4f}",
-        kind="judged", judge=judge.name, scored=done - failed, failed=failed, usd=spent,
-    )  # fmt: skip
+        kind="judged",
+        judge=judge.name,
+        scored=done - failed,
+        failed=failed,
+        usd=spent,
+    )
     for reason, count in reasons.most_common(3):
         job.reporter.say(f"{judge.name}: {count} failed: {reason[:300]}", kind="warning")
 
@@ -343,10 +377,14 @@ def request_of(ask: Ask, room: int = THINKING_ROOM) -> GenerationRequest:
     """
     call = ask.call
     return GenerationRequest(
-        messages=call.messages, temperature=call.temperature, max_new_tokens=call.max_tokens,
-        top_logprobs=call.top_logprobs, choices=call.choices, stops=call.stops,
+        messages=call.messages,
+        temperature=call.temperature,
+        max_new_tokens=call.max_tokens,
+        top_logprobs=call.top_logprobs,
+        choices=call.choices,
+        stops=call.stops,
         thinking_room=0 if call.top_logprobs else room,
-    )  # fmt: skip
+    )
 
 
 def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgment:
@@ -355,13 +393,28 @@ def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgme
     if reply.top_logprobs is not None:
         info["top_logprobs"] = [[token, round(value, 6)] for token, value in reply.top_logprobs]
     return Judgment(
-        id=ask.id, checkpoint=ask.checkpoint, bench=ask.bench.label, revision=ask.bench.revision,
-        item=call.item, turn=call.turn, category=call.category, judge=judge,
-        metric=call.metric, status=verdict.status, created=now(), value=verdict.value,
-        answer=call.answer, baseline=call.baseline, order=call.order, raw=reply.text,
+        id=ask.id,
+        checkpoint=ask.checkpoint,
+        bench=ask.bench.label,
+        revision=ask.bench.revision,
+        item=call.item,
+        turn=call.turn,
+        category=call.category,
+        judge=judge,
+        metric=call.metric,
+        status=verdict.status,
+        created=now(),
+        value=verdict.value,
+        answer=call.answer,
+        baseline=call.baseline,
+        order=call.order,
+        raw=reply.text,
         error=reply.error or str(verdict.info.get("why", "")),
-        prompt_tokens=reply.prompt_tokens, tokens=reply.tokens, usd=reply.usd, info=info,
-    )  # fmt: skip
+        prompt_tokens=reply.prompt_tokens,
+        tokens=reply.tokens,
+        usd=reply.usd,
+        info=info,
+    )
 
 
 def _both_sides(job: Evaluation, ask: Ask, judgment: Judgment) -> list[Judgment]:
@@ -374,8 +427,14 @@ def _both_sides(job: Evaluation, ask: Ask, judgment: Judgment) -> list[Judgment]
         return [judgment]
     value = None if judgment.value is None else 1 - judgment.value
     mirrored = replace(
-        judgment, id=digest("mirror", judgment.id), checkpoint=other.id, baseline=mine.name,
-        value=value, usd=0.0, answer=None, order=1 - judgment.order,
+        judgment,
+        id=digest("mirror", judgment.id),
+        checkpoint=other.id,
+        baseline=mine.name,
+        value=value,
+        usd=0.0,
+        answer=None,
+        order=1 - judgment.order,
         info={"mirrored": judgment.id},
-    )  # fmt: skip
+    )
     return [judgment, mirrored]

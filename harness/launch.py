@@ -182,9 +182,13 @@ def _taken(run_id: str) -> ConfigError:
 
 
 def _add(
-    paths: Paths, store: Store, config: AnyConfig, name: str | None, accelerate: str | None,
+    paths: Paths,
+    store: Store,
+    config: AnyConfig,
+    name: str | None,
+    accelerate: str | None,
     status: RunStatus,
-) -> Run:  # fmt: skip
+) -> Run:
     """Store a new run and its folder."""
     from kdharness.harness.config import config_hash
     from kdharness.harness.config_files import dump_config
@@ -245,9 +249,13 @@ def _spawn(
 
 
 def _wait_until_started(
-    paths: Paths, store: Store, run_id: str, process: subprocess.Popen[bytes], seen: int,
+    paths: Paths,
+    store: Store,
+    run_id: str,
+    process: subprocess.Popen[bytes],
+    seen: int,
     timeout: float,
-) -> Run:  # fmt: skip
+) -> Run:
     deadline = time.time() + timeout
     while time.time() < deadline:
         if any(event["kind"] == "started" for event in store.events(run_id, seen)):
@@ -316,9 +324,13 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             raise RunError(f"{run_id} is finished; there is nothing to resume")
         # Two processes may want to go on with it at once: one gets it, or it would run twice.
         claimed = store.claim_run(
-            run, status=RunStatus.STARTING.value, pid=None, heartbeat=time.time(), error="",
+            run,
+            status=RunStatus.STARTING.value,
+            pid=None,
+            heartbeat=time.time(),
+            error="",
             host=socket.gethostname(),
-        )  # fmt: skip
+        )
         if not claimed:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")
         store.take_requests(run_id)

@@ -25,18 +25,36 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, MetricValue, Score
 
 __all__ = [
-    "COLUMNS", "LEGEND", "Group", "group_flags", "is_lower_better", "leaderboard", "question_sums",
-    "rank_ranges", "read_group", "score_rows", "unresolved",
-]  # fmt: skip
+    "COLUMNS",
+    "LEGEND",
+    "Group",
+    "group_flags",
+    "is_lower_better",
+    "leaderboard",
+    "question_sums",
+    "rank_ranges",
+    "read_group",
+    "score_rows",
+    "unresolved",
+]
 
 SCORING_VERSION = "3"
 """Part of every cache key: raise it when a formula changes."""
 
 LOWER_IS_BETTER = ("_loss", "_kl")
 COLUMNS = (
-    "checkpoint", "method", "bench", "metric", "value", "ci_low", "ci_high", "n", "n_failed",
-    "judge", "flags",
-)  # fmt: skip
+    "checkpoint",
+    "method",
+    "bench",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "n_failed",
+    "judge",
+    "flags",
+)
 LEGEND = {
     "subset": "a fixed subset of so many items, not the whole benchmark",
     "references": "judged with other than the corrected reference answers",
@@ -182,11 +200,19 @@ def _score(
     checkpoint: Checkpoint, group: Group, value: MetricValue, flags: tuple[str, ...]
 ) -> Score:
     return Score(
-        checkpoint=checkpoint.name, run=checkpoint.run, method=checkpoint.method,
-        bench=group.bench, metric=value.metric, value=value.value, ci_low=value.ci_low,
-        ci_high=value.ci_high, n=value.n, n_failed=value.n_failed, judge=group.judge,
+        checkpoint=checkpoint.name,
+        run=checkpoint.run,
+        method=checkpoint.method,
+        bench=group.bench,
+        metric=value.metric,
+        value=value.value,
+        ci_low=value.ci_low,
+        ci_high=value.ci_high,
+        n=value.n,
+        n_failed=value.n_failed,
+        judge=group.judge,
         flags=tuple(dict.fromkeys([*flags, *value.flags])),
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------- derived, and cached
@@ -312,8 +338,15 @@ def _asset_state(paths: Paths | None) -> str:
 
 
 def _encode(value: MetricValue) -> list[Any]:
-    return [value.metric, value.value, value.ci_low, value.ci_high, value.n, value.n_failed,
-            list(value.flags)]  # fmt: skip
+    return [
+        value.metric,
+        value.value,
+        value.ci_low,
+        value.ci_high,
+        value.n,
+        value.n_failed,
+        list(value.flags),
+    ]
 
 
 def _decode(value: list[Any]) -> MetricValue:

@@ -23,21 +23,31 @@ class quiet_transformers:
 
 
 _HINTS = (
-    ("trust_remote_code",
-     "this model runs its own code: set trust_remote_code: true if you trust its author"),
-    ("size mismatch",
-     "these weights belong to a model of another shape (an adapter trained on a resized "
-     "vocabulary needs the base model as it was resized)"),
+    (
+        "trust_remote_code",
+        "this model runs its own code: set trust_remote_code: true if you trust its author",
+    ),
+    (
+        "size mismatch",
+        "these weights belong to a model of another shape (an adapter trained on a resized "
+        "vocabulary needs the base model as it was resized)",
+    ),
     ("Target modules", "was this adapter trained on this base model?"),
-    ("does not recognize this architecture",
-     "this model is newer than the transformers here: pip install --upgrade transformers"),
-    ("untagged enum",
-     "its tokenizer.json is damaged, or newer than the tokenizers here: "
-     "pip install --upgrade tokenizers transformers"),
-    ("safetensors",
-     "only safetensors weights are loaded; convert the model once with save_pretrained"),
+    (
+        "does not recognize this architecture",
+        "this model is newer than the transformers here: pip install --upgrade transformers",
+    ),
+    (
+        "untagged enum",
+        "its tokenizer.json is damaged, or newer than the tokenizers here: "
+        "pip install --upgrade tokenizers transformers",
+    ),
+    (
+        "safetensors",
+        "only safetensors weights are loaded; convert the model once with save_pretrained",
+    ),
     ("pip install", "a package this model needs is missing; see the message above"),
-)  # fmt: skip
+)
 """What a library's words call for."""
 
 

@@ -17,8 +17,14 @@ from kdharness.harness.errors import KDHarnessError, RunError, StoreError
 from kdharness.harness.paths import nearest
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122",
-               "file too large", "os error 27")  # fmt: skip
+_FULL_WORDS = (
+    "no space left on device",
+    "os error 28",
+    "disk quota exceeded",
+    "os error 122",
+    "file too large",
+    "os error 27",
+)
 _WRITE_WORDS = ("write", "writing", "inline_container", "unexpected pos", "iostream")
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 SCARCE_BYTES = 16 * 2**20
@@ -41,9 +47,10 @@ def mendable(error: BaseException, home: Path) -> KDHarnessError | None:
         return _disk_full(home, error)
     if isinstance(error, OSError) and error.errno in _DENIED and error.filename:
         return RunError(
-            f"no permission: {error.strerror}", where=str(error.filename),
+            f"no permission: {error.strerror}",
+            where=str(error.filename),
             hint="make it writable for you, or choose another place with --home",
-        )  # fmt: skip
+        )
     text = str(error).lower()
     if any(words in text for words in _FULL_WORDS) or (
         # torch tells of a failed write by a line of its C++ source, without the reason.
@@ -59,26 +66,30 @@ def store_error(error: sqlite3.Error, path: Path) -> KDHarnessError | None:
     where = str(path)
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return StoreError(
-            f"the store is damaged ({error})", where=where,
+            f"the store is damaged ({error})",
+            where=where,
             hint="nothing was changed; save what can be saved: kdharness store salvage",
-        )  # fmt: skip
+        )
     if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _cramped(path)):
         return _disk_full(path.parent, error)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreError(
-            "the store stayed locked by another process", where=where,
+            "the store stayed locked by another process",
+            where=where,
             hint="try again; if it stays so: kdharness runs, and stop what hangs",
-        )  # fmt: skip
+        )
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return StoreError(
-            f"the store cannot be written here ({error})", where=where,
+            f"the store cannot be written here ({error})",
+            where=where,
             hint="make the file and its folder writable for you, or choose another --home",
-        )  # fmt: skip
+        )
     if name.startswith("SQLITE_IOERR"):
         return StoreError(
-            f"the disk failed under the store ({error})", where=where,
+            f"the disk failed under the store ({error})",
+            where=where,
             hint="look at the system's log; then: kdharness store check",
-        )  # fmt: skip
+        )
     return None
 
 
@@ -94,9 +105,10 @@ def store_troubles(path: Path) -> Iterator[None]:
         raise found from error
     except OSError as error:
         raise StoreError(
-            f"the store cannot be opened: {error.strerror or error}", where=str(path),
+            f"the store cannot be opened: {error.strerror or error}",
+            where=str(path),
             hint="check the path and its permissions, or choose another place with --home",
-        ) from error  # fmt: skip
+        ) from error
 
 
 @contextmanager
@@ -137,10 +149,11 @@ def reserve(folder: Path) -> Iterator[Callable[[], None]]:
 def _disk_full(home: Path, error: BaseException) -> RunError:
     free = _free(home) / 2**20
     return RunError(
-        f"the disk is full ({free:.0f} MiB free): {str(error).splitlines()[0]}", where=str(home),
+        f"the disk is full ({free:.0f} MiB free): {str(error).splitlines()[0]}",
+        where=str(home),
         hint="what was finished is stored; free some space (kdharness store prune), "
         "then go on: kdharness resume RUN",
-    )  # fmt: skip
+    )
 
 
 def _free(place: Path) -> int:

@@ -53,9 +53,7 @@ def _has_table(model: Any) -> bool:
     """
     import torch
 
-    modules = (
-        name for name, one in model.named_modules() if isinstance(one, torch.nn.Embedding)
-    )
+    modules = (name for name, one in model.named_modules() if isinstance(one, torch.nn.Embedding))
     buffers = (name for name, _ in model.named_buffers())
     return any(name.rpartition(".")[2] in _TABLES for name in (*modules, *buffers))
 

@@ -33,7 +33,8 @@ def pick_device(device: str = "auto") -> str:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise ConfigError(
-                f"cannot use the device {device!r} here: {reason}", where="device",
+                f"cannot use the device {device!r} here: {reason}",
+                where="device",
                 hint="auto takes the first accelerator there is, else the CPU",
             ) from error
         return device
@@ -113,8 +114,9 @@ def _refuse_missing(info: Any, source: str) -> None:
     if missing:
         raise ModelError(
             f"could not load the model {source!r}: {len(missing)} tensors are missing from its "
-            f"weights, the first is {missing[0][:120]}", hint="is the folder complete?",
-        )  # fmt: skip
+            f"weights, the first is {missing[0][:120]}",
+            hint="is the folder complete?",
+        )
 
 
 def _load_adapter(

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NETWORK = frozenset({
-    "nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "afs", "ceph", "lustre", "9p", "gpfs", "beegfs",
-    "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse",
-    "virtiofs", "wekafs",
-})  # fmt: skip
+NETWORK = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb",
+        "smb3",
+        "smbfs",
+        "afs",
+        "ceph",
+        "lustre",
+        "9p",
+        "gpfs",
+        "beegfs",
+        "glusterfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.gcsfuse",
+        "virtiofs",
+        "wekafs",
+    }
+)
 MOUNTS = Path("/proc/self/mounts")
 
 

@@ -47,8 +47,8 @@ def refuse_namesake(store: Store, bench: Any) -> None:
                     f"the {called} already has results from another file, {path}",
                     where=mine,
                     hint="rename one of the two files: results go by the file's name, and the "
-                         "newer ones would hide the older",
-                )  # fmt: skip
+                    "newer ones would hide the older",
+                )
 
 
 def _another(mine: Path, theirs: Path) -> bool:

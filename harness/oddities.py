@@ -35,18 +35,26 @@ def contaminated(job: Evaluation, checkpoint: Checkpoint, bench: Any) -> dict[st
     """
     overlaps: Any = resolve(TOOLS, "contamination", "tool")
     prompts = {item.id: "\n".join(item.turns) for item in bench.items if item.turns}
-    return _found_in_training(job, checkpoint, "benchmark prompts", lambda run: overlaps(
-        prompts, (str(turn["content"]) for chat in training_chats(run) for turn in chat)
-    ))  # fmt: skip
+    return _found_in_training(
+        job,
+        checkpoint,
+        "benchmark prompts",
+        lambda run: overlaps(
+            prompts, (str(turn["content"]) for chat in training_chats(run) for turn in chat)
+        ),
+    )
 
 
 def note_trained_rows(job: Evaluation, subject: Subject, bench: Any) -> None:
     """Mark a checkpoint whose training data holds rows of a held-out set."""
     known_chats: Any = resolve(TOOLS, "known_chats", "tool")
     chats = {f"{row.set}/{row.id}": _said(row.messages) for row in bench.rows}
-    known = _found_in_training(job, subject.checkpoint, "held-out rows", lambda run: known_chats(
-        chats, map(_said, training_chats(run))
-    ))  # fmt: skip
+    known = _found_in_training(
+        job,
+        subject.checkpoint,
+        "held-out rows",
+        lambda run: known_chats(chats, map(_said, training_chats(run))),
+    )
     only: dict[str, list[str]] = {}
     for name in dict.fromkeys(row.set for row in bench.rows):
         count = sum(item.startswith(f"{name}/") for item in known)
@@ -66,8 +74,9 @@ def _found_in_training(
         try:
             found |= look(run)
         except (KDHarnessError, OSError, ValueError, ImportError) as error:
-            job.reporter.say(f"{run.id}: its training data cannot be checked for {what}: {error}",
-                             kind="note")  # fmt: skip
+            job.reporter.say(
+                f"{run.id}: its training data cannot be checked for {what}: {error}", kind="note"
+            )
     return found
 
 

@@ -34,9 +34,11 @@ def merged(rows: Mapping[str, Sequence[Row]], how: str = "mean") -> list[Row]:
     for key in dict.fromkeys(key for table in tables for key in table):
         members = [table.get(key) for table in tables]
         values = [
-            row.value for row in members if row is not None and row.status == OK
+            row.value
+            for row in members
+            if row is not None and row.status == OK
             if row.value is not None
-        ]  # fmt: skip
+        ]
         first = next(row for row in members if row is not None)
         if len(values) < len(tables):
             found.append(first._replace(status="failed", value=None))

@@ -17,8 +17,12 @@ from kdharness.harness.paths import Paths
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
-OPTIMIZER_STATE = {"adamw": (2.0, 0.0), "adamw_8bit": (0.0, 2.0), "adafactor": (0.05, 0.0),
-                   "sgd": (0.0, 0.0)}  # fmt: skip
+OPTIMIZER_STATE = {
+    "adamw": (2.0, 0.0),
+    "adamw_8bit": (0.0, 2.0),
+    "adafactor": (0.05, 0.0),
+    "sgd": (0.0, 0.0),
+}
 """(numbers in the parameter's own format, further bytes) that an optimiser keeps a parameter.
 
 torch makes AdamW's moments like the parameters: bf16 weights have bf16 moments."""
@@ -173,17 +177,27 @@ def lora_parameters(size: Size, r: int) -> int:
     """Adapter weights on all linear layers but the head."""
     q, k = size.heads * size.head_size, size.key_heads * size.head_size
     pairs = [
-        (size.hidden, q), (size.hidden, k), (size.hidden, k), (q, size.hidden),
-        (size.hidden, size.intermediate), (size.hidden, size.intermediate),
+        (size.hidden, q),
+        (size.hidden, k),
+        (size.hidden, k),
+        (q, size.hidden),
+        (size.hidden, size.intermediate),
+        (size.hidden, size.intermediate),
         (size.intermediate, size.hidden),
-    ]  # fmt: skip
+    ]
     return size.layers * r * sum(a + b for a, b in pairs)
 
 
 def plan_memory(
-    config: AnyConfig, student: Size, teachers: Mapping[str, Size], width: int, *, engine: str,
-    processes: int, on_cpu: bool,
-) -> tuple[dict[str, float], int]:  # fmt: skip
+    config: AnyConfig,
+    student: Size,
+    teachers: Mapping[str, Size],
+    width: int,
+    *,
+    engine: str,
+    processes: int,
+    on_cpu: bool,
+) -> tuple[dict[str, float], int]:
     """(bytes by part for one process, trained parameters)."""
     assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
     spec = config.trainer
@@ -226,9 +240,15 @@ def _teacher_bytes(config: AnyConfig, role: str, size: Size, unit: int, shard: i
 
 
 def step_flops(
-    student: Size, teacher: Size | None, *, tokens: int, labelled: int, width: int,
-    lora: bool, checkpointing: bool,
-) -> float:  # fmt: skip
+    student: Size,
+    teacher: Size | None,
+    *,
+    tokens: int,
+    labelled: int,
+    width: int,
+    lora: bool,
+    checkpointing: bool,
+) -> float:
     """METHOD.md section 4, attention products and heads included."""
     times = (2 if lora else 3) + bool(checkpointing)
     scores = 4.0 * tokens * width
@@ -271,9 +291,14 @@ def student_source(config: AnyConfig) -> tuple[str, int | None]:
 
 
 def make_plan(
-    config: AnyConfig, paths: Paths, rows: Any, *, engine: str = "single", processes: int = 1,
+    config: AnyConfig,
+    paths: Paths,
+    rows: Any,
+    *,
+    engine: str = "single",
+    processes: int = 1,
     tflops: float | None = None,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """The plan of a training.
 
     Args:
@@ -289,18 +314,28 @@ def make_plan(
     teachers = {role: model_size(s, paths) for role, s in teacher_sources(config).items()}
     on_cpu = spec.device == "cpu" or (spec.device == "auto" and not _has_accelerator())
     memory, trained = plan_memory(
-        config, student, teachers, rows["width"], engine=engine, processes=processes,
+        config,
+        student,
+        teachers,
+        rows["width"],
+        engine=engine,
+        processes=processes,
         on_cpu=on_cpu,
-    )  # fmt: skip
+    )
     biggest = max(teachers.values(), key=lambda size: size.total, default=None)
     if isinstance(config, DAEConfig) and not config.reference and not config.student.lora:
         biggest = biggest or student
         memory["teacher reference"] = student.total * 4.0 if on_cpu else student.total * 2.0
     padded = rows["tokens"] / max(1 - rows["padding_share"], 1e-9)
     flops = step_flops(
-        student, biggest, tokens=round(padded), labelled=rows["labelled"], width=rows["width"],
-        lora=config.student.lora is not None, checkpointing=spec.gradient_checkpointing,
-    )  # fmt: skip
+        student,
+        biggest,
+        tokens=round(padded),
+        labelled=rows["labelled"],
+        width=rows["width"],
+        lora=config.student.lora is not None,
+        checkpointing=spec.gradient_checkpointing,
+    )
     unit = 4 if on_cpu else 2
     final = (trained if config.student.lora else student.total) * unit
     saved = spec.keep if spec.save_every else 1

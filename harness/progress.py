@@ -17,6 +17,7 @@ from kdharness.harness.views import clock, eta
 
 UNKNOWN = "–:––"
 
+
 class ProgressView:
     """Bars where stderr is a terminal; where it is a file, a line now and then."""
 

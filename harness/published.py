@@ -13,31 +13,49 @@ from kdharness.harness.types import Score
 
 PAPER = "published:arXiv 2406.19112"
 PAPER_ROWS: tuple[tuple[str, float, float | None], ...] = (
-    ("MPT-Chat 7B", 5.42, None), ("Zephyr 7B", 7.34, 90.60),
-    ("Mistral-Instruct v0.2 7B", 7.60, None), ("Flip-7B-Instruct-α", 7.58, 90.17),
-    ("Flip-7B-Instruct-β", 7.70, 91.60), ("Falcon-Instruct 40B", 5.17, 45.71),
-    ("Guanaco 65B", 6.41, 71.80), ("Llama2-Chat 70B", 6.86, 92.66),
-    ("Vicuna v1.3 33B", 7.12, 88.99), ("WizardLM v1.0 70B", 7.71, None),
-    ("Flip-2x7B-Instruct-α 13B", 7.70, 92.67), ("Flip-2x7B-Instruct-β 13B", 7.90, 93.04),
-    ("GPT-3.5-turbo", 7.94, 89.37), ("Claude 1", 7.90, 88.39), ("Claude 2", 8.06, 91.36),
+    ("MPT-Chat 7B", 5.42, None),
+    ("Zephyr 7B", 7.34, 90.60),
+    ("Mistral-Instruct v0.2 7B", 7.60, None),
+    ("Flip-7B-Instruct-α", 7.58, 90.17),
+    ("Flip-7B-Instruct-β", 7.70, 91.60),
+    ("Falcon-Instruct 40B", 5.17, 45.71),
+    ("Guanaco 65B", 6.41, 71.80),
+    ("Llama2-Chat 70B", 6.86, 92.66),
+    ("Vicuna v1.3 33B", 7.12, 88.99),
+    ("WizardLM v1.0 70B", 7.71, None),
+    ("Flip-2x7B-Instruct-α 13B", 7.70, 92.67),
+    ("Flip-2x7B-Instruct-β 13B", 7.90, 93.04),
+    ("GPT-3.5-turbo", 7.94, 89.37),
+    ("Claude 1", 7.90, 88.39),
+    ("Claude 2", 8.06, 91.36),
     ("GPT-4", 8.99, 95.28),
-)  # fmt: skip
+)
 """The paper's table: model, MT-Bench score, AlpacaEval 1 win rate in percent."""
 ALPACA = "published:alpaca-eval"
 ALPACA_FILES = {
     "alpaca-eval-1": "leaderboards/data_AlpacaEval/alpaca_eval_gpt4_leaderboard.csv",
-    "alpaca-eval-2":
-        "leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv",
-}  # fmt: skip
+    "alpaca-eval-2": (
+        "leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
+    ),
+}
 METRICS = ("win_rate", "length_controlled_winrate", "discrete_win_rate", "avg_length")
 
 
 def _score(name: str, bench: str, metric: str, value: float, judge: str, n: int) -> Score:
     return Score(
-        checkpoint=name, run=None, method="paper" if judge == PAPER else "public", bench=bench,
-        metric=metric, value=value, ci_low=None, ci_high=None, n=n, n_failed=0, judge=judge,
+        checkpoint=name,
+        run=None,
+        method="paper" if judge == PAPER else "public",
+        bench=bench,
+        metric=metric,
+        value=value,
+        ci_low=None,
+        ci_high=None,
+        n=n,
+        n_failed=0,
+        judge=judge,
         flags=("published",),
-    )  # fmt: skip
+    )
 
 
 def paper_scores() -> list[Score]:
@@ -62,9 +80,10 @@ def alpaca_scores(paths: Paths) -> list[Score]:
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         except csv.Error as error:
             raise AssetError(
-                f"is damaged: {error}", where=str(path),
+                f"is damaged: {error}",
+                where=str(path),
                 hint="fetch it again: kdharness data pull alpaca-eval-judges",
-            ) from error  # fmt: skip
+            ) from error
         for row in rows:
             for metric in METRICS:
                 try:

@@ -28,9 +28,21 @@ DEPTH = 100
 NODES = 100_000
 NUMBER_LENGTH = 400
 
-_PLAIN = frozenset(f"tag:yaml.org,2002:{name}" for name in (
-    "null", "bool", "int", "float", "str", "seq", "map", "merge", "timestamp", "value",
-))  # fmt: skip
+_PLAIN = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in (
+        "null",
+        "bool",
+        "int",
+        "float",
+        "str",
+        "seq",
+        "map",
+        "merge",
+        "timestamp",
+        "value",
+    )
+)
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
@@ -57,9 +69,7 @@ def read_text(
         reason = getattr(problem, "strerror", None) or str(problem)
         raise error(f"cannot read {what}: {reason}", where=str(path)) from problem
     if len(raw) > limit:
-        raise error(
-            f"too large to be {what}: more than {limit:,} bytes", where=str(path)
-        )
+        raise error(f"too large to be {what}: more than {limit:,} bytes", where=str(path))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
@@ -84,9 +94,10 @@ def read_lines(path: Path, error: type[KDHarnessError]) -> Iterator[tuple[int, b
                 number += 1
                 if len(line) > LINE_BYTES:
                     raise error(
-                        f"this line is longer than {LINE_BYTES:,} bytes", where=f"{path}:{number}",
+                        f"this line is longer than {LINE_BYTES:,} bytes",
+                        where=f"{path}:{number}",
                         hint="one row of JSON stands on each line",
-                    )  # fmt: skip
+                    )
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if line.strip():
@@ -208,12 +219,15 @@ class _Loader(yaml.SafeLoader):
 _RESOLVERS = (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("tag:yaml.org,2002:int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("tag:yaml.org,2002:float",
-     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
-     r"|\.(?:nan|NaN|NAN)", "-+0123456789."),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+        r"|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
     ("tag:yaml.org,2002:merge", "<<", "<"),
     ("tag:yaml.org,2002:null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
-)  # fmt: skip
+)
 # The class's own table: changing the inherited one would change PyYAML for everybody.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in _RESOLVERS:
@@ -287,9 +301,13 @@ def dump_yaml(values: Any, *, width: int = 88, flow: bool = False) -> str:
         flow: on one line, with brackets and braces.
     """
     text: str = yaml.dump(
-        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width,
+        values,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=width,
         default_flow_style=flow,
-    )  # fmt: skip
+    )
     return text
 
 
@@ -330,9 +348,10 @@ def _weigh(root: yaml.Node, where: str) -> None:
             total += weigh(child, depth + 1)
             if total > NODES:
                 raise ConfigError(
-                    f"stands for more than {NODES:,} values", where=place,
+                    f"stands for more than {NODES:,} values",
+                    where=place,
                     hint="are aliases (*name) nested in each other?",
-                )  # fmt: skip
+                )
         above.discard(id(node))
         weights[id(node)] = total
         return total

@@ -186,9 +186,7 @@ def settle_arguments(
         raise
 
 
-def _advice(
-    tokenizer: Any, messages: Sequence[Message], extras: Extras, said: str
-) -> str:  # fmt: skip
+def _advice(tokenizer: Any, messages: Sequence[Message], extras: Extras, said: str) -> str:
     """What to do about a chat that a template refuses: what it takes instead, by trying."""
 
     def takes(chat: Sequence[Message], given: Extras = extras) -> bool:

@@ -44,8 +44,14 @@ MOST_IN_A_PICTURE = 7
 
 
 def collect(
-    store: Store, paths: Paths, *, question: str = "", keep: float = 0.98,
-    general: str | None = None, domain: str | None = None, talks: int = 4,
+    store: Store,
+    paths: Paths,
+    *,
+    question: str = "",
+    keep: float = 0.98,
+    general: str | None = None,
+    domain: str | None = None,
+    talks: int = 4,
 ) -> list[Block]:
     """The report's blocks, in the order in which they are read.
 
@@ -60,8 +66,12 @@ def collect(
     view = _trade_off(store, paths, general, domain, keep)
     experiments = _experiments(paths)
     asked = question or " ".join(_questions(experiments))
-    blocks: list[Block] = [Heading("Question"), Paragraph(asked or "None was written down: give "
-                           "one with --question, or in the experiment's file.")]  # fmt: skip
+    blocks: list[Block] = [
+        Heading("Question"),
+        Paragraph(
+            asked or "None was written down: give one with --question, or in the experiment's file."
+        ),
+    ]
     blocks += _short_answer(view)
     blocks += claims(store, paths)
     blocks += _runs(runs)
@@ -99,9 +109,13 @@ def _trade_off(
     if not placed:
         return {"missing": "no checkpoint has figures on both axes"}
     return {
-        "x": x, "y": y, "placed": placed, "roles": roles, "keep": keep,
+        "x": x,
+        "y": y,
+        "placed": placed,
+        "roles": roles,
+        "keep": keep,
         "statistics": statistics(store, x, y, placed, roles, keep=keep),
-    }  # fmt: skip
+    }
 
 
 def _short_answer(view: Mapping[str, Any]) -> Iterator[Block]:
@@ -117,15 +131,25 @@ def _short_answer(view: Mapping[str, Any]) -> Iterator[Block]:
         f"{reference or 'unknown'}; expert: {expert or 'unknown'}."
     )
     if picked is None:
-        yield Paragraph(f"No checkpoint is known to keep {view['keep']:g} of the reference's "
-                        "general figure with a domain gain that can be told.")  # fmt: skip
+        yield Paragraph(
+            f"No checkpoint is known to keep {view['keep']:g} of the reference's "
+            "general figure with a domain gain that can be told."
+        )
     else:
         point = found["points"][picked["checkpoint"]]
-        sure = "" if picked["sure"] else (
-            f" Its retention's interval reaches below {view['keep']:g}, so more questions could "
-            "tell otherwise.")  # fmt: skip
-        rivals = (" Not told apart from it in gain: " + ", ".join(picked["rivals"]) + "."
-                  if picked["rivals"] else "")  # fmt: skip
+        sure = (
+            ""
+            if picked["sure"]
+            else (
+                f" Its retention's interval reaches below {view['keep']:g}, so more questions "
+                "could tell otherwise."
+            )
+        )
+        rivals = (
+            " Not told apart from it in gain: " + ", ".join(picked["rivals"]) + "."
+            if picked["rivals"]
+            else ""
+        )
         yield Paragraph(
             f"The most domain with at least {view['keep']:g} of general: {picked['checkpoint']}, "
             f"gain {_cell(point['gain'])}, retention {_cell(point['retention'])}.{sure}{rivals}"
@@ -135,9 +159,17 @@ def _short_answer(view: Mapping[str, Any]) -> Iterator[Block]:
         if above is None:
             continue
         few = above["ci_low"] is None or above["n"] < LEAST_FOR_VERDICT
-        side = "is not told apart from" if few else (
-            "stands above" if above["ci_low"] > 0 else
-            "stands below" if above["ci_high"] < 0 else "is not told apart from")  # fmt: skip
+        side = (
+            "is not told apart from"
+            if few
+            else (
+                "stands above"
+                if above["ci_low"] > 0
+                else "stands below"
+                if above["ci_high"] < 0
+                else "is not told apart from"
+            )
+        )
         yield Paragraph(f"{name} {side} the WiSE-FT curve: {_cell(above)} of gain.")
     for note in found["notes"]:
         yield Paragraph(f"Note: {note}.")
@@ -154,16 +186,23 @@ def _runs(runs: Sequence[Run]) -> Iterator[Block]:
     yield Heading("Runs")
     rows = tuple(
         (
-            run.id, run.method, models_of(run.config), str(run.config.get("seed", "–")),
-            launch.effective_status(run).value, f"{run.step}/{run.max_steps}",
-            f"{run.info['tokens']:,}" if "tokens" in run.info else "–", number(run.loss),
+            run.id,
+            run.method,
+            models_of(run.config),
+            str(run.config.get("seed", "–")),
+            launch.effective_status(run).value,
+            f"{run.step}/{run.max_steps}",
+            f"{run.info['tokens']:,}" if "tokens" in run.info else "–",
+            number(run.loss),
             when(run.started),
         )
         for run in runs
-    )  # fmt: skip
+    )
     if rows:
-        yield Table(("run", "method", "models", "seed", "status", "steps", "tokens", "loss",
-                     "started"), rows)  # fmt: skip
+        yield Table(
+            ("run", "method", "models", "seed", "status", "steps", "tokens", "loss", "started"),
+            rows,
+        )
     failed = [run for run in runs if run.error]
     for run in failed:
         yield Paragraph(f"{run.id} failed: {run.error.splitlines()[0]}")
@@ -204,8 +243,10 @@ def _curves(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
             pictures.append(Lines(f"{what} while training", what, part))
     if pictures:
         yield Heading("Curves")
-        yield Paragraph("A training loss is each method's own: losses of different methods do not "
-                        "compare. Held-out losses do.")  # fmt: skip
+        yield Paragraph(
+            "A training loss is each method's own: losses of different methods do not "
+            "compare. Held-out losses do."
+        )
         yield from pictures
 
 
@@ -218,25 +259,36 @@ def _board(scores: Sequence[Score]) -> Iterator[Block]:
     if not shown:
         yield Paragraph("No scores yet.")
         return
-    yield Paragraph("Intervals are 95 % over questions. Figures whose intervals overlap may still "
-                    "be told apart in pairs; see the differences.")  # fmt: skip
+    yield Paragraph(
+        "Intervals are 95 % over questions. Figures whose intervals overlap may still "
+        "be told apart in pairs; see the differences."
+    )
     yield Table(
         ("bench", "metric", "checkpoint", "value", "n", "failed", "judge", "flags"),
         tuple(
-            (s.bench, s.metric, s.checkpoint, interval(s.value, s.ci_low, s.ci_high), str(s.n),
-             str(s.n_failed), s.judge, " ".join(s.flags))
+            (
+                s.bench,
+                s.metric,
+                s.checkpoint,
+                interval(s.value, s.ci_low, s.ci_high),
+                str(s.n),
+                str(s.n_failed),
+                s.judge,
+                " ".join(s.flags),
+            )
             for s in shown
         ),
-    )  # fmt: skip
+    )
     groups: dict[tuple[str, str, str], list[Score]] = {}
     for score in shown:
         groups.setdefault((score.bench, score.metric, score.judge), []).append(score)
     for (bench, metric, judge), rows in groups.items():
         known = [s for s in rows if s.value is not None]
         if len(known) > 1:
-            yield Whiskers(f"{bench} {metric} ({judge})", tuple(
-                (s.checkpoint, float(s.value or 0.0), s.ci_low, s.ci_high) for s in known
-            ))  # fmt: skip
+            yield Whiskers(
+                f"{bench} {metric} ({judge})",
+                tuple((s.checkpoint, float(s.value or 0.0), s.ci_low, s.ci_high) for s in known),
+            )
 
 
 def _plane(view: Mapping[str, Any]) -> Iterator[Block]:
@@ -251,28 +303,61 @@ def _plane(view: Mapping[str, Any]) -> Iterator[Block]:
         axis.label + (" (less is better)" if axis.lower_is_better else "")
         for axis in (view["x"], view["y"])
     ]
-    yield Scatter("General against domain; squares are on the Pareto front", axes[0], axes[1],
-                  tuple(_mark(item) for item in placed), line, "WiSE-FT curve")  # fmt: skip
+    yield Scatter(
+        "General against domain; squares are on the Pareto front",
+        axes[0],
+        axes[1],
+        tuple(_mark(item) for item in placed),
+        line,
+        "WiSE-FT curve",
+    )
     rows = []
     for item in placed:
         row = placed_row(item)
         sure = found["points"].get(row["checkpoint"], {})
-        rows.append((
-            row["checkpoint"], row["method"], number(row["general"]), number(row["domain"]),
-            _cell(sure.get("gain")) if sure else number(row["gain"]),
-            _cell(sure.get("retention")) if sure else number(row["retention"]),
-            _cell(sure.get("above_curve")), "yes" if row["on_front"] else "no",
-        ))  # fmt: skip
-    yield Table(("checkpoint", "method", "general", "domain", "gain", "retention",
-                 "above WiSE-FT", "on front"), tuple(rows),
-                "gain: 0 is the reference, 1 the expert; 95 % intervals over questions")
+        rows.append(
+            (
+                row["checkpoint"],
+                row["method"],
+                number(row["general"]),
+                number(row["domain"]),
+                _cell(sure.get("gain")) if sure else number(row["gain"]),
+                _cell(sure.get("retention")) if sure else number(row["retention"]),
+                _cell(sure.get("above_curve")),
+                "yes" if row["on_front"] else "no",
+            )
+        )
+    yield Table(
+        (
+            "checkpoint",
+            "method",
+            "general",
+            "domain",
+            "gain",
+            "retention",
+            "above WiSE-FT",
+            "on front",
+        ),
+        tuple(rows),
+        "gain: 0 is the reference, 1 the expert; 95 % intervals over questions",
+    )
     if found["hypervolume"]:
         yield Paragraph(f"Hypervolume of (retention, gain): {_cell(found['hypervolume'])}.")
     if found["recipes"]:
-        yield Table(("recipe", "seeds", "figure", "over questions", "over seeds"), tuple(
-            (one["recipe"], str(len(one["checkpoints"])), one["figure"], _cell(one["questions"]),
-             _cell(one["seeds"])) for one in found["recipes"]
-        ), "means over seeds; each interval holds one source of chance alone")  # fmt: skip
+        yield Table(
+            ("recipe", "seeds", "figure", "over questions", "over seeds"),
+            tuple(
+                (
+                    one["recipe"],
+                    str(len(one["checkpoints"])),
+                    one["figure"],
+                    _cell(one["questions"]),
+                    _cell(one["seeds"]),
+                )
+                for one in found["recipes"]
+            ),
+            "means over seeds; each interval holds one source of chance alone",
+        )
 
 
 def _mark(item: Any) -> Mark:
@@ -282,8 +367,14 @@ def _mark(item: Any) -> Mark:
         low, high = pair
         return (low, high) if low is not None and high is not None else None
 
-    return Mark(point.checkpoint, point.general, point.domain, ends(point.general_interval),
-                ends(point.domain_interval), item.on_front)  # fmt: skip
+    return Mark(
+        point.checkpoint,
+        point.general,
+        point.domain,
+        ends(point.general_interval),
+        ends(point.domain_interval),
+        item.on_front,
+    )
 
 
 def _differences(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterator[Block]:
@@ -296,15 +387,25 @@ def _differences(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterato
     names = [i.point.checkpoint for i in view["placed"] if i.point.checkpoint != reference]
     found = compare_all(store, paths, [reference, *names]) if names else []
     rows = tuple(
-        (one.other, one.bench, one.metric, interval(one.gap.value, one.gap.low, one.gap.high),
-         number(one.p_holm), one.verdict)
-        for one in found if is_headline(one.metric)
-    )  # fmt: skip
+        (
+            one.other,
+            one.bench,
+            one.metric,
+            interval(one.gap.value, one.gap.low, one.gap.high),
+            number(one.p_holm),
+            one.verdict,
+        )
+        for one in found
+        if is_headline(one.metric)
+    )
     if rows:
         yield Heading("Differences from the reference")
-        yield Table(("checkpoint", "bench", "metric", "difference", "p (Holm)", "verdict"), rows,
-                    f"paired with {reference} over the questions both answered; p is corrected "
-                    "for all comparisons on the same benchmark, categories included")  # fmt: skip
+        yield Table(
+            ("checkpoint", "bench", "metric", "difference", "p (Holm)", "verdict"),
+            rows,
+            f"paired with {reference} over the questions both answered; p is corrected "
+            "for all comparisons on the same benchmark, categories included",
+        )
 
 
 def _categories(scores: Sequence[Score]) -> Iterator[Block]:
@@ -318,17 +419,34 @@ def _categories(scores: Sequence[Score]) -> Iterator[Block]:
     for (bench, judge), table in groups.items():
         categories = tuple(dict.fromkeys(c for row in table.values() for c in row))
         title = f"{bench} by category ({judge})"
-        yield Table(("checkpoint", *categories), tuple(
-            (name, *(interval(row[c].value, row[c].ci_low, row[c].ci_high) if c in row else "–"
-                     for c in categories))
-            for name, row in table.items()
-        ), title)  # fmt: skip
+        yield Table(
+            ("checkpoint", *categories),
+            tuple(
+                (
+                    name,
+                    *(
+                        interval(row[c].value, row[c].ci_low, row[c].ci_high) if c in row else "–"
+                        for c in categories
+                    ),
+                )
+                for name, row in table.items()
+            ),
+            title,
+        )
         for category in categories:
-            yield Whiskers(f"{bench}, {category} ({judge})", tuple(
-                (name, float(row[category].value or 0.0), row[category].ci_low,
-                 row[category].ci_high)
-                for name, row in table.items() if category in row
-            ))  # fmt: skip
+            yield Whiskers(
+                f"{bench}, {category} ({judge})",
+                tuple(
+                    (
+                        name,
+                        float(row[category].value or 0.0),
+                        row[category].ci_low,
+                        row[category].ci_high,
+                    )
+                    for name, row in table.items()
+                    if category in row
+                ),
+            )
         if len(categories) < 3:
             continue
         values = [s.value for row in table.values() for s in row.values() if s.value is not None]

@@ -164,8 +164,9 @@ def _picture(block: Picture) -> str:
     if isinstance(block, Lines):
         rows = [
             (name, number(points[0][1]), number(points[-1][1]), f"{points[-1][0]:g}")
-            for name, points in block.series if points
-        ]  # fmt: skip
+            for name, points in block.series
+            if points
+        ]
         return f"*{escape(block.title)}*\n\n" + _table(("run", "first", "last", "steps"), rows)
     if isinstance(block, Radar):
         names = [name for name, _ in block.series]

@@ -29,11 +29,12 @@ def claims(store: Store, paths: Paths) -> Iterator[Block]:
         first = False
         found = judge_claims(store, sweep.claims, planned)
         yield Table(
-            ("claim", "verdict", "effect", "seeds", "questions"), tuple(map(_row, found)),
+            ("claim", "verdict", "effect", "seeds", "questions"),
+            tuple(map(_row, found)),
             f"{sweep.name}: effects are turned so that more is better; 95 % intervals over other "
             "seeds and other questions together. A claim holds where its whole interval is above "
             "0, or above the limit it names.",
-        )  # fmt: skip
+        )
 
 
 def _row(one: Finding) -> tuple[str, ...]:
@@ -43,7 +44,9 @@ def _row(one: Finding) -> tuple[str, ...]:
         return (one.claim.text + settings, one.verdict, one.note, "", "")
     limit = f", limit {one.claim.threshold:g}" if one.claim.threshold else ""
     return (
-        one.claim.text + settings, one.verdict,
+        one.claim.text + settings,
+        one.verdict,
         f"{interval(effect.value, effect.low, effect.high)}{limit}",
-        str(len(effect.per_seed)), str(effect.questions),
-    )  # fmt: skip
+        str(len(effect.per_seed)),
+        str(effect.questions),
+    )

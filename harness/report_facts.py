@@ -34,10 +34,18 @@ def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
             yield Paragraph(f"{judge}: never checked (kdharness judge check {judge}).")
             continue
         verdict = ", ".join(card.get("labels", ())) or "nothing against it"
-        yield Table(("check", "share", "n"), tuple(
-            (row["check"].strip(), interval(row["share"], row.get("low"), row.get("high")),
-             str(row.get("n", "–"))) for row in card_rows(card)
-        ), f"{judge}: {verdict}; checked {when(card.get('created'))}")  # fmt: skip
+        yield Table(
+            ("check", "share", "n"),
+            tuple(
+                (
+                    row["check"].strip(),
+                    interval(row["share"], row.get("low"), row.get("high")),
+                    str(row.get("n", "–")),
+                )
+                for row in card_rows(card)
+            ),
+            f"{judge}: {verdict}; checked {when(card.get('created'))}",
+        )
 
 
 def flags(scores: Sequence[Score]) -> Iterator[Block]:
@@ -48,11 +56,17 @@ def flags(scores: Sequence[Score]) -> Iterator[Block]:
             where.setdefault(flag, set()).add(f"{score.checkpoint} on {score.bench}")
     if where:
         yield Heading("Flags")
-        yield Table(("flag", "what it means", "where"), tuple(
-            (flag, LEGEND.get(flag.split(":")[0].split("=")[0], "–"),
-             ", ".join(sorted(places)[:6]) + (" …" if len(places) > 6 else ""))
-            for flag, places in sorted(where.items())
-        ))  # fmt: skip
+        yield Table(
+            ("flag", "what it means", "where"),
+            tuple(
+                (
+                    flag,
+                    LEGEND.get(flag.split(":")[0].split("=")[0], "–"),
+                    ", ".join(sorted(places)[:6]) + (" …" if len(places) > 6 else ""),
+                )
+                for flag, places in sorted(where.items())
+            ),
+        )
 
 
 def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterator[Block]:
@@ -61,25 +75,41 @@ def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterato
     judged = {score.checkpoint for score in scores}
     shown = [one for one in store.checkpoints() if one.run or one.name in judged]
     if shown:
-        yield Table(("checkpoint", *TITLES.values()), tuple(
-            (cost.checkpoint, *(cost.texts()[key] for key in TITLES))
-            for cost in costs_of(store, shown)
-        ), "FLOPs with ancestors: its own training and those of its start, teacher, expert and "
-           "reference, each run once; ≥: some have no figure")  # fmt: skip
+        yield Table(
+            ("checkpoint", *TITLES.values()),
+            tuple(
+                (cost.checkpoint, *(cost.texts()[key] for key in TITLES))
+                for cost in costs_of(store, shown)
+            ),
+            "FLOPs with ancestors: its own training and those of its start, teacher, expert and "
+            "reference, each run once; ≥: some have no figure",
+        )
     rows = tuple(
         (run.id, f"{run.finished - run.started:.0f} s")
-        for run in runs if run.finished and run.started
-    )  # fmt: skip
+        for run in runs
+        if run.finished and run.started
+    )
     if rows:
-        yield Table(("run", "from start to end"), rows,
-                    "a run that was paused or resumed counts the time between, too")  # fmt: skip
+        yield Table(
+            ("run", "from start to end"),
+            rows,
+            "a run that was paused or resumed counts the time between, too",
+        )
     spent = store.judge_spending()
     if spent:
-        yield Table(("judge", "calls", "prompt tokens", "reply tokens", "US dollars"), tuple(
-            (row["judge"], f"{row['calls']:,}", f"{row['prompt_tokens']:,}",
-             f"{row['tokens']:,}", f"{row['usd']:.2f}")
-            for row in spent
-        ))  # fmt: skip
+        yield Table(
+            ("judge", "calls", "prompt tokens", "reply tokens", "US dollars"),
+            tuple(
+                (
+                    row["judge"],
+                    f"{row['calls']:,}",
+                    f"{row['prompt_tokens']:,}",
+                    f"{row['tokens']:,}",
+                    f"{row['usd']:.2f}",
+                )
+                for row in spent
+            ),
+        )
 
 
 def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterator[Block]:
@@ -88,8 +118,10 @@ def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterat
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("kdharness", "torch", "transformers")
     )
-    yield Paragraph(f"Made with {versions}. Save a text below as a file and give it to the "
-                    "command that it stands under.")  # fmt: skip
+    yield Paragraph(
+        f"Made with {versions}. Save a text below as a file and give it to the "
+        "command that it stands under."
+    )
     inside: set[str] = set()
     for name, text in experiments.items():
         yield Code(text, f"kdharness sweep {name}.yaml")

@@ -75,15 +75,18 @@ def _block(block: Block, places: dict[str, str]) -> str:
     if isinstance(block, Code):
         if not block.title:
             return f"<pre>{esc(block.text)}</pre>"
-        return (f"<details><summary>{esc(block.title)}</summary>"
-                f"<pre>{esc(block.text)}</pre></details>")  # fmt: skip
+        return (
+            f"<details><summary>{esc(block.title)}</summary><pre>{esc(block.text)}</pre></details>"
+        )
     if isinstance(block, Talk):
         sides = "".join(
             f"<div><b>{esc(name)}</b> {esc(verdict)}<pre>{esc(answer)}</pre></div>"
             for name, answer, verdict in block.sides
         )
-        return (f"<h3>{esc(block.title)}</h3><pre>{esc(block.prompt)}</pre>"
-                f'<div class="sides">{sides}</div>')  # fmt: skip
+        return (
+            f"<h3>{esc(block.title)}</h3><pre>{esc(block.prompt)}</pre>"
+            f'<div class="sides">{sides}</div>'
+        )
     kind = ' class="small"' if isinstance(block, Whiskers) else ""
     return f"<figure{kind}><figcaption>{esc(block.title)}</figcaption>{picture(block)}</figure>"
 
@@ -94,5 +97,7 @@ def _table(block: Table) -> str:
     rows = "".join(
         "<tr>" + "".join(f"<td>{esc(value)}</td>" for value in row) + "</tr>" for row in block.rows
     )
-    return (f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>")  # fmt: skip
+    return (
+        f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )

@@ -141,9 +141,7 @@ def scatter(block: Scatter) -> str:
     for number, mark in enumerate(block.marks, 1):
         parts += _mark(frame, mark, number)
     bottom: float = HEIGHT + 12
-    entries = [
-        f"{n} {'■' if m.front else '●'} {m.label}" for n, m in enumerate(block.marks, 1)
-    ]  # fmt: skip
+    entries = [f"{n} {'■' if m.front else '●'} {m.label}" for n, m in enumerate(block.marks, 1)]
     entries += [f"- - {block.line_label}"] if block.line else []
     for place, entry in enumerate(entries):
         parts.append(_text(LEFT + (place % 2) * 290, bottom + 18 * (place // 2), entry[:44]))
@@ -160,8 +158,9 @@ def _mark(frame: Frame, mark: Mark, number: int) -> list[str]:
     if mark.y_ends:
         out.append(_line(x, frame.y(mark.y_ends[0]), x, frame.y(mark.y_ends[1]), style))
     if mark.front:
-        out.append(f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" '
-                   f'fill="{colour}"/>')  # fmt: skip
+        out.append(
+            f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="{colour}"/>'
+        )
     else:
         out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
     out.append(_text(x + 8, y - 7, str(number)))
@@ -177,8 +176,10 @@ def lines(block: Lines) -> str:
         shown = [(frame.x(x), frame.y(y)) for x, y in series if math.isfinite(y)]
         parts.append(_path(shown, _stroke(place)))
         if len(shown) == 1:
-            parts.append(f'<circle cx="{shown[0][0]:.1f}" cy="{shown[0][1]:.1f}" r="3" '
-                         f'fill="{COLOURS[place % len(COLOURS)]}"/>')  # fmt: skip
+            parts.append(
+                f'<circle cx="{shown[0][0]:.1f}" cy="{shown[0][1]:.1f}" r="3" '
+                f'fill="{COLOURS[place % len(COLOURS)]}"/>'
+            )
     key, height = _legend([name for name, _ in block.series], HEIGHT + 10)
     return _svg(block.title, [*parts, *key], HEIGHT + 10 + height)
 
@@ -229,8 +230,14 @@ def radar(block: Radar) -> str:
         side = "middle" if abs(x - middle) < 8 else "start" if x > middle else "end"
         # The topmost name stands clear of the scale's own figure.
         above = 8 if side == "middle" and y < centre else 0
-        parts.append(_text(middle + (x - middle) * 1.08, centre + (y - centre) * 1.1 + 4 - above,
-                           category[:30], side))  # fmt: skip
+        parts.append(
+            _text(
+                middle + (x - middle) * 1.08,
+                centre + (y - centre) * 1.1 + 4 - above,
+                category[:30],
+                side,
+            )
+        )
     for place, (_, values) in enumerate(block.series):
         corners = [at(n, value) for n, value in enumerate(values) if value is not None]
         if corners:

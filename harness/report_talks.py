@@ -16,9 +16,7 @@ from kdharness.harness.types import Answer, Checkpoint, Finish
 LONGEST = 3000
 
 
-def telling_talks(
-    store: Store, paths: Paths, names: tuple[str, str], count: int
-) -> list[Block]:
+def telling_talks(store: Store, paths: Paths, names: tuple[str, str], count: int) -> list[Block]:
     """Items whose figures differ most between two checkpoints, in turn upwards and downwards."""
     first, second = (store.checkpoint(name) for name in names)
     if first is None or second is None:
@@ -34,17 +32,27 @@ def telling_talks(
     prompts: dict[str, dict[str, str]] = {}
     for bench, item, before, after in _in_turn(found, count):
         prompts.setdefault(bench, read_prompts(paths, bench))
-        talks.append(Talk(
-            f"{bench}, {item}", prompts[bench].get(item, "(the prompt is not at hand here)"),
-            tuple(
-                (checkpoint.name, _text(store.answers(checkpoint.id, bench), item),
-                 f"scored {number(value)}")
-                for checkpoint, value in ((first, before), (second, after))
-            ),
-        ))  # fmt: skip
+        talks.append(
+            Talk(
+                f"{bench}, {item}",
+                prompts[bench].get(item, "(the prompt is not at hand here)"),
+                tuple(
+                    (
+                        checkpoint.name,
+                        _text(store.answers(checkpoint.id, bench), item),
+                        f"scored {number(value)}",
+                    )
+                    for checkpoint, value in ((first, before), (second, after))
+                ),
+            )
+        )
     if not talks:
-        return [Paragraph(f"{names[0]} and {names[1]} have no answered item that they were scored "
-                          "on differently.")]  # fmt: skip
+        return [
+            Paragraph(
+                f"{names[0]} and {names[1]} have no answered item that they were scored "
+                "on differently."
+            )
+        ]
     return talks
 
 
@@ -66,11 +74,13 @@ def _means(
     """Benchmark with answers -> item -> mean, for both; of several judges the first both have."""
     tables: list[dict[tuple[str, str, str], Group]] = []
     for checkpoint in (first, second):
-        tables.append({
-            (group.bench, group.revision, group.judge): group
-            for group in (Group(**row) for row in store.judgment_groups())
-            if group.checkpoint == checkpoint.id
-        })  # fmt: skip
+        tables.append(
+            {
+                (group.bench, group.revision, group.judge): group
+                for group in (Group(**row) for row in store.judgment_groups())
+                if group.checkpoint == checkpoint.id
+            }
+        )
     out: dict[str, tuple[Mapping[str, float], Mapping[str, float]]] = {}
     for key in tables[0]:
         if key not in tables[1] or key[0] in out or not store.answers(first.id, key[0]):

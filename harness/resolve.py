@@ -111,9 +111,7 @@ def _stored(source: str, paths: Paths) -> str | None:
     raise ModelError(f"checkpoint {source} is stored, but its folder is gone", where=known.path)
 
 
-def run_unlike(
-    source: str, known: Checkpoint | None, paths: Paths, store: Store
-) -> Run | None:
+def run_unlike(source: str, known: Checkpoint | None, paths: Paths, store: Store) -> Run | None:
     """A run whose name leads to another run's checkpoint, with weights of its own.
 
     Older versions took two runs for one where samples of their weights agreed.

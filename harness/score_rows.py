@@ -46,12 +46,23 @@ def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
     """Rows of judgments that are already in memory."""
     return [
         Row(
-            j.item, j.turn, j.category, j.metric, j.status.value, j.value, j.weight, j.order,
-            j.baseline, j.info.get("len_1"), j.info.get("len_2"), j.info.get("published"),
-            j.info.get("absent"), j.created,
+            j.item,
+            j.turn,
+            j.category,
+            j.metric,
+            j.status.value,
+            j.value,
+            j.weight,
+            j.order,
+            j.baseline,
+            j.info.get("len_1"),
+            j.info.get("len_2"),
+            j.info.get("published"),
+            j.info.get("absent"),
+            j.created,
         )
         for j in judgments
-    ]  # fmt: skip
+    ]
 
 
 def counted_once(rows: Sequence[Row]) -> list[Row]:
@@ -109,9 +120,7 @@ def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, fl
     return {item: (cell[0], cell[1]) for item, cell in table.items()}
 
 
-def about(
-    flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str
-) -> tuple[str, ...]:
+def about(flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str) -> tuple[str, ...]:
     """The marks that are about a metric; `only` names those that are about some, by beginnings."""
     return tuple(flag for flag in flags if metric.startswith(tuple(only.get(flag, ("",)))))
 

@@ -179,8 +179,10 @@ def mean_intervals(
     """The mean of each column with its interval, one question a row: one pass for all columns."""
     n = len(columns)
     if n < FEW:
-        parts = [ratio_interval(columns[:, k], np.ones(n), bounds=bounds)
-                 for k in range(columns.shape[1])]  # fmt: skip
+        parts = [
+            ratio_interval(columns[:, k], np.ones(n), bounds=bounds)
+            for k in range(columns.shape[1])
+        ]
         return [part for part in parts if part is not None]
     draws = (resample_counts(n, resamples, seed) @ columns.astype(np.float32)) / n
     found = []
@@ -210,9 +212,7 @@ def _student(
     return min(value, max(lowest, value - reach)), max(value, min(highest, value + reach))
 
 
-def _successes(
-    ratios: Floats, weights: Floats, bounds: tuple[float, float] | None
-) -> int | None:
+def _successes(ratios: Floats, weights: Floats, bounds: tuple[float, float] | None) -> int | None:
     """How many of some questions of equal weight reached the top, where all are right or wrong."""
     if bounds is None or np.ptp(weights) > 0 or not np.isin(ratios, bounds).all():
         return None
@@ -332,9 +332,13 @@ def paired_difference(
 
 
 def _difference_ends(
-    value: float, a: Floats, b: Floats, widest: tuple[float, float] | None, resamples: int,
+    value: float,
+    a: Floats,
+    b: Floats,
+    widest: tuple[float, float] | None,
+    resamples: int,
     seed: int,
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     n = len(a)
     if widest is not None and _alike(a[:, 0] / a[:, 1] - b[:, 0] / b[:, 1]):
         return _agreeing(value, n, widest)

@@ -34,14 +34,24 @@ SHORTEST_OTHER = 16
 _NAMES = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(://)[^\s/@'\"]{1,512}@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"(?i)([?&;](?:api[_-]?key|key|access[_-]?token|token|auth|authorization|secret|"
-                r"password|passwd|sig|signature|code)=)[^\s&;#'\"<>]{1,4096}"), rf"\1{HIDDEN}"),
+    (
+        re.compile(
+            r"(?i)([?&;](?:api[_-]?key|key|access[_-]?token|token|auth|authorization|secret|"
+            r"password|passwd|sig|signature|code)=)[^\s&;#'\"<>]{1,4096}"
+        ),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=*-]{8,4096}"), rf"\1 {HIDDEN}"),
-    (re.compile(r"(?i)([\"']?\b(?:x-)?api[_-]?key[\"']?\s{0,4}[:=]\s{0,4}[\"']?)"
-                r"[A-Za-z0-9._~+/*-]{8,4096}"), rf"\1{HIDDEN}"),
+    (
+        re.compile(
+            r"(?i)([\"']?\b(?:x-)?api[_-]?key[\"']?\s{0,4}[:=]\s{0,4}[\"']?)"
+            r"[A-Za-z0-9._~+/*-]{8,4096}"
+        ),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_*.…-]{6,512}"), HIDDEN),
     (re.compile(r"\bhf_[A-Za-z0-9]{16,512}"), HIDDEN),
-)  # fmt: skip
+)
 _SECRET_PARAMETER = re.compile(
     r"(?i)[?&;](?:[\w.-]{0,64}[_-])?(?:api[_-]?key|key|access[_-]?token|token|auth|authorization|"
     r"secret|password|passwd|sig|signature|code)="
@@ -146,13 +156,19 @@ def _pattern(keys: tuple[str, ...]) -> re.Pattern[str] | None:
 def _forms(key: str) -> set[str]:
     """A key as it stands in headers, URLs, JSON, HTML and HTTP's basic authorisation."""
     spelt = {
-        key, quote(key, safe=""), quote(key), quote_plus(key), json.dumps(key)[1:-1],
-        json.dumps(key, ensure_ascii=False)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/"),
-        repr(key)[1:-1], html.escape(key),
+        key,
+        quote(key, safe=""),
+        quote(key),
+        quote_plus(key),
+        json.dumps(key)[1:-1],
+        json.dumps(key, ensure_ascii=False)[1:-1],
+        json.dumps(key)[1:-1].replace("/", "\\/"),
+        repr(key)[1:-1],
+        html.escape(key),
         # Every character escaped, as some JSON writers do.
         "".join(f"\\u{ord(char):04x}" for char in key),
         "".join(f"%{byte:02X}" for byte in key.encode("utf-8", "replace")),
-    }  # fmt: skip
+    }
     raw = key.encode("utf-8", "replace")
     for head in (b"", b":", b"api:", b"user:"):
         spelt.add(base64.b64encode(head + raw).decode().rstrip("="))

@@ -19,8 +19,15 @@ from kdharness.harness.views import config_diff
 NO_RUN = "no run stored"
 SETTING_COLUMNS = ("field", "checkpoint", "value")
 FLIP_COLUMNS = (
-    "bench", "judge", "base", "other", "n", "wrong_to_right", "right_to_wrong", "items",
-)  # fmt: skip
+    "bench",
+    "judge",
+    "base",
+    "other",
+    "n",
+    "wrong_to_right",
+    "right_to_wrong",
+    "items",
+)
 _FIGURES = frozenset({"tokens", "labelled", "flops"})
 """What a checkpoint's info holds of its cost; see `costs`."""
 
@@ -40,8 +47,9 @@ def settings_that_differ(
     about = [_about(one, run) for one, run in zip(checkpoints, runs, strict=True)]
     configs = [
         {k: v for k, v in run.config.items() if k not in ("name", "method")}
-        for run in runs if run is not None
-    ]  # fmt: skip
+        for run in runs
+        if run is not None
+    ]
     found = config_diff(*about) + _interfaces(checkpoints)
     for field, values in config_diff(*configs) if len(configs) > 1 else []:
         rest = iter(values)
@@ -113,10 +121,13 @@ class Flip:
     def as_dict(self) -> dict[str, object]:
         """An item of `compare --what flips`."""
         return {
-            "item": self.item, "category": self.category, "metric": self.metric,
-            "base_value": self.first, "other_value": self.second,
+            "item": self.item,
+            "category": self.category,
+            "metric": self.metric,
+            "base_value": self.first,
+            "other_value": self.second,
             "flip": "wrong to right" if self.gained else "right to wrong",
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -147,11 +158,16 @@ class Flips:
     def as_dict(self, limit: int | None = None) -> dict[str, object]:
         """A row of `compare --what flips`, with at most `limit` items."""
         return {
-            "bench": self.bench, "revision": self.revision, "judge": self.judge,
-            "base": self.base, "other": self.other, "n": self.n,
-            "wrong_to_right": self.wrong_to_right, "right_to_wrong": self.right_to_wrong,
+            "bench": self.bench,
+            "revision": self.revision,
+            "judge": self.judge,
+            "base": self.base,
+            "other": self.other,
+            "n": self.n,
+            "wrong_to_right": self.wrong_to_right,
+            "right_to_wrong": self.right_to_wrong,
             "items": [item.as_dict() for item in self.items[:limit]],
-        }  # fmt: skip
+        }
 
 
 MIDDLES: dict[str, float | None] = {"preference": 1.5, "rating": None}

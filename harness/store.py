@@ -46,11 +46,14 @@ class Store(AdoptionRows):
         Of two processes that would start a worker for the same run, one gets it.
         """
         assignments = ", ".join(f'"{name}" = ?' for name in changes)
-        return self._write(
-            f"UPDATE runs SET {assignments} "
-            "WHERE id = ? AND status = ? AND pid IS ? AND heartbeat IS ?",
-            [*changes.values(), run.id, run.status.value, run.pid, run.heartbeat],
-        ) == 1  # fmt: skip
+        return (
+            self._write(
+                f"UPDATE runs SET {assignments} "
+                "WHERE id = ? AND status = ? AND pid IS ? AND heartbeat IS ?",
+                [*changes.values(), run.id, run.status.value, run.pid, run.heartbeat],
+            )
+            == 1
+        )
 
     def run(self, run_id: str) -> Run | None:
         """One run by its id."""
@@ -105,11 +108,15 @@ class Store(AdoptionRows):
                 for table in ("events", "points", "controls"):
                     self.db.execute(f"DELETE FROM {table} WHERE run = ?", [run])
                 self.db.execute("DELETE FROM runs WHERE id = ?", [run])
-            staying = [row[0] for row in self.db.execute(
-                "SELECT DISTINCT parent.value FROM checkpoints AS c, json_each(c.parents) AS parent"
-                " WHERE c.id NOT IN (SELECT id FROM going)"
-                " AND parent.value IN (SELECT id FROM going)"
-            ).fetchall()]  # fmt: skip
+            staying = [
+                row[0]
+                for row in self.db.execute(
+                    "SELECT DISTINCT parent.value"
+                    " FROM checkpoints AS c, json_each(c.parents) AS parent"
+                    " WHERE c.id NOT IN (SELECT id FROM going)"
+                    " AND parent.value IN (SELECT id FROM going)"
+                ).fetchall()
+            ]
             # Deleting verdicts counts as a change of their group, so groups go last.
             for table in ("answers", "judgments", "bench_notes", "judgment_groups"):
                 self.db.execute(f"DELETE FROM {table} WHERE checkpoint IN (SELECT id FROM going)")
@@ -279,16 +286,18 @@ class Store(AdoptionRows):
         item that was settled without asking.
         """
         where = "AND checkpoint = ?" if checkpoint is not None else ""
-        return list(self.db.query(
-            "SELECT judge, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
-            "SUM(tokens) AS tokens, SUM(usd) AS usd FROM judgments "
-            f"WHERE judge != 'exact' AND judge NOT LIKE 'imported:%' {where} "
-            "AND json_extract(info, '$.mirrored') IS NULL "
-            "AND json_extract(info, '$.copied') IS NULL "
-            "AND (raw != '' OR error != '' OR prompt_tokens + tokens > 0) "
-            "GROUP BY judge ORDER BY judge",
-            [checkpoint] if checkpoint is not None else [],
-        ))  # fmt: skip
+        return list(
+            self.db.query(
+                "SELECT judge, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
+                "SUM(tokens) AS tokens, SUM(usd) AS usd FROM judgments "
+                f"WHERE judge != 'exact' AND judge NOT LIKE 'imported:%' {where} "
+                "AND json_extract(info, '$.mirrored') IS NULL "
+                "AND json_extract(info, '$.copied') IS NULL "
+                "AND (raw != '' OR error != '' OR prompt_tokens + tokens > 0) "
+                "GROUP BY judge ORDER BY judge",
+                [checkpoint] if checkpoint is not None else [],
+            )
+        )
 
     def set_bench_note(
         self, bench: str, revision: str, info: dict[str, Any], checkpoint: str = ""

@@ -57,9 +57,13 @@ class AdoptionRows(CheckpointRows):
         stays = old if old.run and not rival.run else rival
         goes = rival if stays is old else old
         united = replace(
-            stays, id=rival.id, path=rival.path, weights=rival.weights,
-            interface=rival.interface, parents=self._parents_of(rival.id, stays),
-        )  # fmt: skip
+            stays,
+            id=rival.id,
+            path=rival.path,
+            weights=rival.weights,
+            interface=rival.interface,
+            parents=self._parents_of(rival.id, stays),
+        )
         self._insert("checkpoints", [encode(united)], "REPLACE")
         self.db.execute(
             "UPDATE runs SET checkpoint = ? WHERE checkpoint = ?", [stays.name, goes.name]
@@ -91,8 +95,9 @@ class AdoptionRows(CheckpointRows):
         )
         for table in ("bench_notes", "judgment_groups"):
             self.db.execute(f"DELETE FROM {table} WHERE checkpoint = ?", [old])
-        self.db.execute("DELETE FROM score_cache WHERE substr(key, 1, ?) = ?",
-                        [len(old) + 1, f"{old}|"])  # fmt: skip
+        self.db.execute(
+            "DELETE FROM score_cache WHERE substr(key, 1, ?) = ?", [len(old) + 1, f"{old}|"]
+        )
 
     def _move_answers(self, old: str, new: str) -> dict[str, str]:
         """Move answers; returns old id -> new id."""
@@ -158,9 +163,14 @@ def _answer_id(answer: Answer, new: str) -> str:
 
     def made_of(checkpoint: str) -> str:
         return digest(
-            "answer", checkpoint, answer.bench, answer.item, answer.turn, answer.prompt_hash,
+            "answer",
+            checkpoint,
+            answer.bench,
+            answer.item,
+            answer.turn,
+            answer.prompt_hash,
             answer.settings,
-        )  # fmt: skip
+        )
 
     # Imported answers have ids of another kind, which do not depend on the weights.
     return made_of(new) if answer.id == made_of(answer.checkpoint) else answer.id

@@ -45,9 +45,10 @@ class StoreBase:
 
     def _unreadable(self, what: str, error: ValueError) -> StoreError:
         return StoreError(
-            f"{what} holds what cannot be read ({error})", where=str(self.path),
+            f"{what} holds what cannot be read ({error})",
+            where=str(self.path),
             hint="nothing was changed; leave out such rows: kdharness store salvage",
-        )  # fmt: skip
+        )
 
     def _json(self, text: str, what: str) -> Any:
         try:

@@ -35,9 +35,13 @@ _RUN = ("id", "created", "host")
 
 
 def merge(
-    target: Store, source: Path, *, home: Path | None = None, files: bool = False,
+    target: Store,
+    source: Path,
+    *,
+    home: Path | None = None,
+    files: bool = False,
     runs: Collection[str] | None = None,
-) -> dict[str, int]:  # fmt: skip
+) -> dict[str, int]:
     """Copy what `source` holds and `target` lacks, in one transaction.
 
     Args:
@@ -237,9 +241,7 @@ def _renamed_ids(target: Store) -> None:
             if fresh == judgment.id:
                 continue
             mirrors = digest("mirror", judgment.id), digest("mirror", fresh)
-            db.conn.executemany(
-                "INSERT INTO moved VALUES (?, ?)", [(judgment.id, fresh), mirrors]
-            )
+            db.conn.executemany("INSERT INTO moved VALUES (?, ?)", [(judgment.id, fresh), mirrors])
 
 
 def _run(target: Store, old: str, new: str) -> int:
@@ -251,15 +253,22 @@ def _run(target: Store, old: str, new: str) -> int:
     mine = db.execute(f"SELECT {further} FROM main.runs WHERE id = ?", [new]).fetchone()
     if mine is not None and tuple(mine) >= tuple(theirs):
         return 0
-    row = dict(zip(columns, db.execute(
-        f"SELECT {', '.join(columns)} FROM other.runs WHERE id = ?", [old]
-    ).fetchone(), strict=True))  # fmt: skip
+    row = dict(
+        zip(
+            columns,
+            db.execute(
+                f"SELECT {', '.join(columns)} FROM other.runs WHERE id = ?", [old]
+            ).fetchone(),
+            strict=True,
+        )
+    )
     row["id"] = new
     if row["checkpoint"]:
         made = db.execute(
             "SELECT mine.name FROM other.checkpoints AS theirs JOIN main.checkpoints AS mine "
-            "ON mine.id = theirs.id WHERE theirs.name = ?", [row["checkpoint"]]
-        ).fetchone()  # fmt: skip
+            "ON mine.id = theirs.id WHERE theirs.name = ?",
+            [row["checkpoint"]],
+        ).fetchone()
         row["checkpoint"] = made[0] if made else row["checkpoint"]
     for table in ("events", "points"):
         db.execute(f"DELETE FROM main.{table} WHERE run = ?", [new])
@@ -286,12 +295,16 @@ def _standing(target: Store, table: str, order: tuple[str, ...]) -> int:
     columns = _columns(target, table)
     names = ", ".join(columns)
     # A pair's other side is told by name, and may have got another one here.
-    read = {} if table != "judgments" else {
-        "id": "COALESCE((SELECT new FROM moved WHERE old = id), id)",
-        "baseline": "COALESCE((SELECT new FROM renamed WHERE old = baseline), baseline)",
-        "info": "COALESCE((SELECT json_set(info, '$.mirrored', new) FROM moved "
-                "WHERE old = json_extract(info, '$.mirrored')), info)",
-    }  # fmt: skip
+    read = (
+        {}
+        if table != "judgments"
+        else {
+            "id": "COALESCE((SELECT new FROM moved WHERE old = id), id)",
+            "baseline": "COALESCE((SELECT new FROM renamed WHERE old = baseline), baseline)",
+            "info": "COALESCE((SELECT json_set(info, '$.mirrored', new) FROM moved "
+            "WHERE old = json_extract(info, '$.mirrored')), info)",
+        }
+    )
     theirs = ", ".join(read.get(column, column) for column in columns)
 
     def rank(side: str) -> str:
@@ -339,7 +352,5 @@ def _files(target: Store, theirs: Path, home: Path, names: Mapping[str, str]) ->
         for checkpoint in target.checkpoints(new):
             path = Path(checkpoint.path)
             if checkpoint.path and moved and path.is_relative_to(moved):
-                target.set_checkpoint_path(
-                    checkpoint.id, str(place / path.relative_to(moved))
-                )
+                target.set_checkpoint_path(checkpoint.id, str(place / path.relative_to(moved)))
     return copied

@@ -49,9 +49,10 @@ def _bring_up_to_date(db: Database, path: Path, timeout: float, read_only: bool)
     if read_only:
         if migrations.pending(db):
             raise StoreError(
-                "this store is of an older version and cannot be written here", where=str(path),
+                "this store is of an older version and cannot be written here",
+                where=str(path),
                 hint="copy its folder to a place of yours and open that with --home",
-            )  # fmt: skip
+            )
         return
     _set_journal(connection, journal_mode(path))
     # An answer took minutes and a verdict money: what was committed must survive a power cut,

@@ -21,18 +21,32 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 
 TABLES = (
-    "runs", "checkpoints", "events", "points", "controls", "answers", "judgments", "cards",
-    "bench_notes", "former_ids",
-)  # fmt: skip
+    "runs",
+    "checkpoints",
+    "events",
+    "points",
+    "controls",
+    "answers",
+    "judgments",
+    "cards",
+    "bench_notes",
+    "former_ids",
+)
 """What a store holds, without what is derived (groups are counted anew, scores worked out)."""
 JSON_COLUMNS = {
-    "runs": ("config", "info"), "checkpoints": ("parents", "info"), "events": ("info",),
-    "answers": ("info",), "judgments": ("info",), "cards": ("card",), "bench_notes": ("info",),
-}  # fmt: skip
+    "runs": ("config", "info"),
+    "checkpoints": ("parents", "info"),
+    "events": ("info",),
+    "answers": ("info",),
+    "judgments": ("info",),
+    "cards": ("card",),
+    "bench_notes": ("info",),
+}
 _KEYS = {
-    "points": ("run", "name", "step"), "bench_notes": ("checkpoint", "bench", "revision"),
+    "points": ("run", "name", "step"),
+    "bench_notes": ("checkpoint", "bench", "revision"),
     "former_ids": ("old",),
-}  # fmt: skip
+}
 """Tables without row numbers are walked along their keys, from both ends."""
 _SUFFIXES = ("", "-wal", "-shm")
 
@@ -73,8 +87,11 @@ def salvage(paths: Paths, now: float | None = None) -> tuple[dict[str, tuple[int
             target.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             target.db.execute("PRAGMA journal_mode=delete").fetchall()
         if not any(saved for saved, _ in counts.values()):
-            raise StoreError("nothing of this store can be read", where=str(kept),
-                             hint="it stays as it was; start anew, or bring back a backup")
+            raise StoreError(
+                "nothing of this store can be read",
+                where=str(kept),
+                hint="it stays as it was; start anew, or bring back a backup",
+            )
         sync_file(fresh)
         fresh.replace(store)
         for suffix in _SUFFIXES[1:]:

@@ -46,23 +46,43 @@ def check(paths: Paths) -> list[dict[str, Any]]:
         if bad_rows:
             return rows + bad_rows
         lost = [
-            checkpoint.name for checkpoint in store.checkpoints()
+            checkpoint.name
+            for checkpoint in store.checkpoints()
             if checkpoint.path and not Path(checkpoint.path).exists()
-        ]  # fmt: skip
-        rows.append(_finding("weights", "note" if lost else "ok",
-                             f"not where the store says: {_some(lost)}" if lost else "all there"))
-        orphans = [row[0] for row in store.db.execute(
-            "SELECT DISTINCT checkpoint FROM judgment_groups "
-            "WHERE checkpoint NOT IN (SELECT id FROM checkpoints)"
-        ).fetchall()]  # fmt: skip
-        rows.append(_finding("lineage", "broken" if orphans else "ok",
-                             f"verdicts of unknown checkpoints: {_some(orphans)}" if orphans
-                             else "every verdict has its checkpoint"))  # fmt: skip
-        gone = [run.id for run in store.runs()
-                if launch.effective_status(run) is RunStatus.INTERRUPTED]  # fmt: skip
-        rows.append(_finding("runs", "note" if gone else "ok",
-                             f"interrupted, can be resumed: {_some(gone)}" if gone
-                             else "none is interrupted"))  # fmt: skip
+        ]
+        rows.append(
+            _finding(
+                "weights",
+                "note" if lost else "ok",
+                f"not where the store says: {_some(lost)}" if lost else "all there",
+            )
+        )
+        orphans = [
+            row[0]
+            for row in store.db.execute(
+                "SELECT DISTINCT checkpoint FROM judgment_groups "
+                "WHERE checkpoint NOT IN (SELECT id FROM checkpoints)"
+            ).fetchall()
+        ]
+        rows.append(
+            _finding(
+                "lineage",
+                "broken" if orphans else "ok",
+                f"verdicts of unknown checkpoints: {_some(orphans)}"
+                if orphans
+                else "every verdict has its checkpoint",
+            )
+        )
+        gone = [
+            run.id for run in store.runs() if launch.effective_status(run) is RunStatus.INTERRUPTED
+        ]
+        rows.append(
+            _finding(
+                "runs",
+                "note" if gone else "ok",
+                f"interrupted, can be resumed: {_some(gone)}" if gone else "none is interrupted",
+            )
+        )
     return rows
 
 
@@ -108,8 +128,10 @@ def vacuum(paths: Paths) -> tuple[int, int]:
         if free < before * 2:
             raise RunError(
                 f"vacuum needs {before * 2 / 2**20:,.0f} MiB for a while; {free / 2**20:,.0f} "
-                "are free", where=str(paths.home), hint="kdharness store prune frees files first",
-            )  # fmt: skip
+                "are free",
+                where=str(paths.home),
+                hint="kdharness store prune frees files first",
+            )
         store.db.execute("VACUUM")
         store.db.execute("PRAGMA optimize")
         store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -135,8 +157,9 @@ def backup(paths: Paths, target: Path) -> int:
             copy.close()
     if found != "ok":
         target.unlink()
-        raise StoreError(f"the copy is damaged: {found}", where=str(paths.store),
-                         hint="kdharness store salvage")  # fmt: skip
+        raise StoreError(
+            f"the copy is damaged: {found}", where=str(paths.store), hint="kdharness store salvage"
+        )
     sync_file(target)
     sync_folder(target.parent)
     return target.stat().st_size
@@ -177,8 +200,12 @@ def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Wast
         found += [_waste("leftover", path) for path in sorted(folder.glob(".final*"))]
         found += [_waste("leftover", path) for path in sorted(folder.glob(".best*"))]
     if not any(launch.effective_status(run).is_live for run in runs):
-        for place, pattern in ((paths.models, ".making-*"), (paths.models, ".converting-*"),
-                               (paths.assets, ".pulling-*"), (paths.runs, ".merging-*")):
+        for place, pattern in (
+            (paths.models, ".making-*"),
+            (paths.models, ".converting-*"),
+            (paths.assets, ".pulling-*"),
+            (paths.runs, ".merging-*"),
+        ):
             found += [_waste("leftover", path) for path in sorted(place.glob(pattern))]
         if cache and paths.cache.is_dir():
             found += [_waste("teacher cache", p) for p in sorted(paths.cache.iterdir())]
@@ -248,8 +275,11 @@ def _verify(paths: Paths, there: Paths, target: Store, names: Sequence[str]) -> 
         if target.run(name) is None or (
             mine.is_dir() and folder_bytes(mine) != folder_bytes(theirs)
         ):
-            raise StoreError(f"{name} did not arrive whole", where=str(there.home),
-                             hint="nothing was removed; remove the archive and try again")
+            raise StoreError(
+                f"{name} did not arrive whole",
+                where=str(there.home),
+                hint="nothing was removed; remove the archive and try again",
+            )
 
 
 def _forget(paths: Paths, names: Sequence[str], moved: Mapping[str, str]) -> None:

@@ -58,18 +58,43 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["sweep"] = "sweep"
-    name: str = Field(..., pattern=r"^[\w-]{1,32}$", title="Name", description=(
-        "What every run's name begins with."))
+    name: str = Field(
+        ...,
+        pattern=r"^[\w-]{1,32}$",
+        title="Name",
+        description=("What every run's name begins with."),
+    )
     question: str = Field("", title="Question", description="What the experiment is to answer.")
-    steps: dict[str, Any] = Field(..., min_length=1, title="Steps", description=(
-        "Name -> a run config, with `config: FILE` or `preset: NAME` to start from, and `needs` "
-        "for what must be finished first (steps named as models are needed anyway)."))
-    vary: Vary | list[Vary] = Field(default_factory=dict, title="Vary", description=(
-        "Field -> values: every combination. A list of such mappings: each of them in turn."))
-    assets: list[str] = Field(default_factory=list, title="Assets", description=(
-        "Models and benchmarks to fetch before anything starts (`kdharness data list`)."))
-    claims: list[ClaimSpec] = Field(default_factory=list, title="Claims", description=(
-        "What the experiment is to show, stated beforehand; judged when its runs are done."))
+    steps: dict[str, Any] = Field(
+        ...,
+        min_length=1,
+        title="Steps",
+        description=(
+            "Name -> a run config, with `config: FILE` or `preset: NAME` to start from, and "
+            "`needs` for what must be finished first (steps named as models are needed anyway)."
+        ),
+    )
+    vary: Vary | list[Vary] = Field(
+        default_factory=dict,
+        title="Vary",
+        description=(
+            "Field -> values: every combination. A list of such mappings: each of them in turn."
+        ),
+    )
+    assets: list[str] = Field(
+        default_factory=list,
+        title="Assets",
+        description=(
+            "Models and benchmarks to fetch before anything starts (`kdharness data list`)."
+        ),
+    )
+    claims: list[ClaimSpec] = Field(
+        default_factory=list,
+        title="Claims",
+        description=(
+            "What the experiment is to show, stated beforehand; judged when its runs are done."
+        ),
+    )
 
     @field_validator("steps")
     @classmethod
@@ -156,9 +181,10 @@ def _check_claims(sweep: SweepConfig, where: str) -> None:
             step = getattr(claim, field)
             if step is not None and step not in sweep.steps:
                 raise ConfigError(
-                    f"{step!r} is no step", where=f"{where}: claims.{number}.{field}",
+                    f"{step!r} is no step",
+                    where=f"{where}: claims.{number}.{field}",
                     hint=f"steps: {', '.join(sweep.steps)}",
-                )  # fmt: skip
+                )
 
 
 # ---------------------------------------------------------------- settings
@@ -171,8 +197,9 @@ def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str,
         if any(not values for values in lists):
             raise ConfigError("a varied field has no values", where=f"{where}: vary")
         if math.prod(map(len, lists)) > MOST_COMBINATIONS:
-            raise ConfigError(f"more than {MOST_COMBINATIONS:,} combinations",
-                              where=f"{where}: vary")  # fmt: skip
+            raise ConfigError(
+                f"more than {MOST_COMBINATIONS:,} combinations", where=f"{where}: vary"
+            )
         for choice in itertools.product(*lists):
             yield dict(zip(grid, choice, strict=True))
 
@@ -194,7 +221,8 @@ def _steps_of(
         for name, step in steps.items():
             parse_config(step.values, where=f"{where}: steps.{name}")
         raise ConfigError(
-            f"no step has a field {key!r}", where=f"{where}: vary",
+            f"no step has a field {key!r}",
+            where=f"{where}: vary",
             hint="write it in the step that should vary, or name the step: STEP.trainer.epochs",
         )
     return dict.fromkeys(written, key)
@@ -220,8 +248,13 @@ def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
 
 
 def _plan_run(
-    prefix: str, step: str, what: Step, combination: Mapping[str, Any],
-    own: Mapping[str, Mapping[str, str]], made: Mapping[str, Planned], where: str,
+    prefix: str,
+    step: str,
+    what: Step,
+    combination: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, str]],
+    made: Mapping[str, Planned],
+    where: str,
 ) -> Planned:
     """One step under one choice of settings."""
     values = copy.deepcopy(what.values)
@@ -239,8 +272,13 @@ def _plan_run(
     filled = _fill(values, outputs, place)
     if filled.get("method") != "eval":
         filled["name"] = name
-    return Planned(name, step, parse_config(filled, where=place),
-                   tuple(made[need].name for need in what.needs), settings)  # fmt: skip
+    return Planned(
+        name,
+        step,
+        parse_config(filled, where=place),
+        tuple(made[need].name for need in what.needs),
+        settings,
+    )
 
 
 def outputs_of(planned: Planned) -> list[str]:
@@ -250,8 +288,9 @@ def outputs_of(planned: Planned) -> list[str]:
     return [] if planned.config.method == "eval" else [planned.name]
 
 
-def _fill(values: Any, outputs: Mapping[str, list[str]], where: str, field: str = "",
-          above: str = "") -> Any:
+def _fill(
+    values: Any, outputs: Mapping[str, list[str]], where: str, field: str = "", above: str = ""
+) -> Any:
     """Step names where models are expected become the names of those steps' checkpoints."""
     if isinstance(values, Mapping):
         return {k: _fill(v, outputs, where, str(k), field) for k, v in values.items()}
@@ -313,8 +352,10 @@ def find_experiment(text: str) -> Path:
         return Path(text)
     if text in experiment_names():
         return Path(str(resources.files("kdharness.data.experiments").joinpath(f"{text}.yaml")))
-    raise ConfigError(f"no file and no shipped experiment {text!r}",
-                      hint=f"shipped: {', '.join(experiment_names())}")
+    raise ConfigError(
+        f"no file and no shipped experiment {text!r}",
+        hint=f"shipped: {', '.join(experiment_names())}",
+    )
 
 
 def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:

@@ -51,8 +51,10 @@ def experiments(paths: Paths) -> list[Experiment]:
     """
     kept = [read_experiment(file, "kept") for file in sorted(sweeps_folder(paths).glob("*.yaml"))]
     folder = resources.files("kdharness.data.experiments")
-    shipped = [read_experiment(Path(str(folder.joinpath(f"{name}.yaml"))), "shipped")
-               for name in experiment_names()]  # fmt: skip
+    shipped = [
+        read_experiment(Path(str(folder.joinpath(f"{name}.yaml"))), "shipped")
+        for name in experiment_names()
+    ]
     texts = {one.file.name: _text(one.file) for one in shipped}
     return [*shipped, *(one for one in kept if _text(one.file) != texts.get(one.file.name))]
 

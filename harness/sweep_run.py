@@ -33,8 +33,13 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """A row of `sweep --format json`."""
-        return {"run": self.name, "step": self.step, "status": self.status,
-                "seconds": round(self.seconds, 1), "note": self.note}  # fmt: skip
+        return {
+            "run": self.name,
+            "step": self.step,
+            "status": self.status,
+            "seconds": round(self.seconds, 1),
+            "note": self.note,
+        }
 
 
 def prepare(paths: Paths, sweep: SweepConfig, say: Say) -> None:
@@ -50,10 +55,14 @@ def prepare(paths: Paths, sweep: SweepConfig, say: Say) -> None:
 
 
 def run_sweep(
-    paths: Paths, planned: Sequence[Planned], say: Say, tick: Tick, *,
+    paths: Paths,
+    planned: Sequence[Planned],
+    say: Say,
+    tick: Tick,
+    *,
     begin: Callable[[Planned], None] | None = None,
     end: Callable[[Result], None] | None = None,
-) -> list[Result]:  # fmt: skip
+) -> list[Result]:
     """Carry out every run; one that fails stops only those that need it.
 
     Several processes may carry out the same experiment at once: a run is started by one of them
@@ -76,8 +85,13 @@ def run_sweep(
         began = time.time()
         lost = [need for need in one.needs if results[need].status not in DONE]
         if lost:
-            result = Result(one.name, one.step, "skipped", 0.0,
-                            f"needs {lost[0]}, which {results[lost[0]].status}")  # fmt: skip
+            result = Result(
+                one.name,
+                one.step,
+                "skipped",
+                0.0,
+                f"needs {lost[0]}, which {results[lost[0]].status}",
+            )
         else:
             if begin is not None:
                 begin(one)
@@ -124,9 +138,12 @@ def _run_one(paths: Paths, one: Planned, tick: Tick) -> tuple[str, str]:
     run, asked = _watch(paths, one.name, tick)
     status = launch.effective_status(run)
     if status is RunStatus.STOPPED or asked:
-        raise Interrupted(f"{one.name} was stopped" if status is RunStatus.STOPPED else
-                          f"stopped when {one.name} had {status.value}",
-                          hint="the same sweep goes on from there")  # fmt: skip
+        raise Interrupted(
+            f"{one.name} was stopped"
+            if status is RunStatus.STOPPED
+            else f"stopped when {one.name} had {status.value}",
+            hint="the same sweep goes on from there",
+        )
     if status is not RunStatus.FINISHED:
         reason = run.error.splitlines()[0] if run.error else "its process is gone"
         return "failed", f"{reason} (kdharness logs {one.name})"

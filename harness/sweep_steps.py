@@ -12,10 +12,20 @@ from kdharness.harness.config_files import absolute_paths, preset_text
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
 
-MODEL_FIELDS = frozenset({
-    "student", "teacher", "reference", "expert", "models", "model", "from", "experts_from",
-    "checkpoints", "baseline",
-})  # fmt: skip
+MODEL_FIELDS = frozenset(
+    {
+        "student",
+        "teacher",
+        "reference",
+        "expert",
+        "models",
+        "model",
+        "from",
+        "experts_from",
+        "checkpoints",
+        "baseline",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,9 @@ def read_step(name: str, raw: Any, names: Sequence[str], base: Path, where: str)
         raise ConfigError("needs is a step's name or a list of them", where=place)
     unknown = [need for need in listed if need not in names]
     if unknown:
-        raise ConfigError(f"needs {unknown[0]}, which is no step", where=place,
-                          hint=f"steps: {', '.join(names)}")  # fmt: skip
+        raise ConfigError(
+            f"needs {unknown[0]}, which is no step", where=place, hint=f"steps: {', '.join(names)}"
+        )
     found = {text for text in _model_names(values) if text in names and text != name}
     wanted = [step for step in names if step in found or step in listed]
     return Step(values, tuple(wanted))

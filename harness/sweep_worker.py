@@ -82,13 +82,17 @@ def _stored(paths: Paths, run_id: str) -> Run | None:
 def _go_on(paths: Paths, run: Run, whole: SweepConfig) -> Run:
     """Join, wake or resume the worker of an experiment that was started before."""
     if run.method != "sweep":
-        raise RunError(f"a run named {run.id!r} exists, and is no experiment",
-                       hint="give the experiment another name")  # fmt: skip
+        raise RunError(
+            f"a run named {run.id!r} exists, and is no experiment",
+            hint="give the experiment another name",
+        )
     status = launch.effective_status(run)
     identity = config_hash(cast(Any, whole))
     if status.is_live and run.config_hash != identity:
-        raise RunError(f"{run.id} is at work with other settings",
-                       hint=f"stop it first: kdharness stop {run.id}")  # fmt: skip
+        raise RunError(
+            f"{run.id} is at work with other settings",
+            hint=f"stop it first: kdharness stop {run.id}",
+        )
     if status in (RunStatus.STARTING, RunStatus.RUNNING):
         return run
     if run.config_hash != identity:
@@ -150,8 +154,11 @@ def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[Planned]]:
     file = paths.run(run.id) / "config.yaml"
     sweep, planned = load_sweep(file)
     if config_hash(cast(Any, sweep)) != run.config_hash:
-        raise ConfigError("this is not what was started", where=str(file),
-                          hint="start the experiment again from its own file")  # fmt: skip
+        raise ConfigError(
+            "this is not what was started",
+            where=str(file),
+            hint="start the experiment again from its own file",
+        )
     return sweep, planned
 
 
@@ -162,8 +169,9 @@ class _Work:
         self.paths, self.reporter = paths, reporter
         self.at_work = ""
         self.paused = False
-        self.done = {one.name for one in planned
-                     if state_of(paths, one) == RunStatus.FINISHED.value}  # fmt: skip
+        self.done = {
+            one.name for one in planned if state_of(paths, one) == RunStatus.FINISHED.value
+        }
         reporter.on_status = self.pass_on
         reporter.stage("runs", len(planned))
         reporter.advance(len(self.done))

@@ -72,10 +72,7 @@ def retention(general: float, reference: float, *, lower_is_better: bool) -> flo
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Which points no other point beats: as good on both axes and better on one."""
     return [
-        not any(
-            x >= px and y >= py and (x > px or y > py) for x, y in points
-        )
-        for px, py in points
+        not any(x >= px and y >= py and (x > px or y > py) for x, y in points) for px, py in points
     ]
 
 
@@ -108,16 +105,12 @@ def place(
     """
     by_name = {point.checkpoint: point for point in points}
     base, best = by_name.get(reference or ""), by_name.get(expert or "")
-    front = pareto_front(
-        [(general.oriented(p.general), domain.oriented(p.domain)) for p in points]
-    )
+    front = pareto_front([(general.oriented(p.general), domain.oriented(p.domain)) for p in points])
     placed = []
     for point, on_front in zip(points, front, strict=True):
         gained = kept = None
         if base is not None:
-            kept = retention(
-                point.general, base.general, lower_is_better=general.lower_is_better
-            )
+            kept = retention(point.general, base.general, lower_is_better=general.lower_is_better)
         if base is not None and best is not None:
             gained = gain(point.domain, base.domain, best.domain)
         placed.append(Placed(point, gained, kept, on_front))

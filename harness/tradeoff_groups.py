@@ -20,8 +20,12 @@ Sums = dict[str, tuple[float, float]]
 
 
 def statistics(
-    store: Store, general: Axis, domain: Axis, placed: Sequence[Placed],
-    roles: tuple[str | None, str | None], floor: tuple[float, float] = (0.0, 0.0),
+    store: Store,
+    general: Axis,
+    domain: Axis,
+    placed: Sequence[Placed],
+    roles: tuple[str | None, str | None],
+    floor: tuple[float, float] = (0.0, 0.0),
     keep: float | None = None,
 ) -> dict[str, Any]:
     """The `statistics` of `tradeoff --format json`; see `tradeoff_stats` for what each means.
@@ -34,27 +38,36 @@ def statistics(
     reference, expert = roles
     answered, left_out = read_answered(store, general, domain, placed)
     names = [one.checkpoint for one in answered]
-    notes = [f"{', '.join(left_out)}: figures that are no mean over questions have no intervals"
-             ] if left_out else []  # fmt: skip
+    notes = (
+        [f"{', '.join(left_out)}: figures that are no mean over questions have no intervals"]
+        if left_out
+        else []
+    )
     if reference not in names:
         notes.append("no reference is known: name one with --reference")
         return _as_json(None, (), [], notes, keep)
     chosen = _plane(store, general, domain, str(reference), expert, names, floor)
     stats = trade_off_stats(answered, chosen)
     picked = pick(stats, keep) if keep is not None else None
-    found = _as_json(stats, chosen.curve, seeds_of(store, answered, chosen, stats),
-                     [*notes, *stats.notes], keep)  # fmt: skip
+    found = _as_json(
+        stats, chosen.curve, seeds_of(store, answered, chosen, stats), [*notes, *stats.notes], keep
+    )
     if picked is not None:
         found["pick"] = {
-            "checkpoint": picked.checkpoint, "min_retention": keep, "sure": picked.sure,
+            "checkpoint": picked.checkpoint,
+            "min_retention": keep,
+            "sure": picked.sure,
             "rivals": list(picked.rivals),
-        }  # fmt: skip
+        }
     return found
 
 
 def _as_json(
-    stats: Stats | None, curve: Sequence[str], recipes: Sequence[RecipeStats],
-    notes: Sequence[str], keep: float | None,
+    stats: Stats | None,
+    curve: Sequence[str],
+    recipes: Sequence[RecipeStats],
+    notes: Sequence[str],
+    keep: float | None,
 ) -> dict[str, Any]:
     points = {
         point.checkpoint: {
@@ -68,24 +81,32 @@ def _as_json(
         "curve": list(curve),
         "recipes": [
             {
-                "recipe": one.recipe, "checkpoints": list(one.checkpoints), "figure": one.figure,
-                "mean": one.mean, "questions": _ends(one.questions), "seeds": _ends(one.seeds),
+                "recipe": one.recipe,
+                "checkpoints": list(one.checkpoints),
+                "figure": one.figure,
+                "mean": one.mean,
+                "questions": _ends(one.questions),
+                "seeds": _ends(one.seeds),
             }
             for one in recipes
         ],
         "pick": None,
         "keep": keep,
         "notes": list(notes),
-    }  # fmt: skip
+    }
 
 
 def _ends(found: Interval | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    ends = (None if end is None or not math.isfinite(end) else end
-            for end in (found.low, found.high))  # fmt: skip
-    return {"value": found.value, **dict(zip(("ci_low", "ci_high"), ends, strict=True)),
-            "n": found.n}  # fmt: skip
+    ends = (
+        None if end is None or not math.isfinite(end) else end for end in (found.low, found.high)
+    )
+    return {
+        "value": found.value,
+        **dict(zip(("ci_low", "ci_high"), ends, strict=True)),
+        "n": found.n,
+    }
 
 
 # ---------------------------------------------------------------- rows
@@ -128,16 +149,25 @@ def _sums(store: Store, groups: Sequence[Group], axis: Axis, value: float) -> Su
 
 
 def _plane(
-    store: Store, general: Axis, domain: Axis, reference: str, expert: str | None,
-    names: Sequence[str], floor: tuple[float, float],
+    store: Store,
+    general: Axis,
+    domain: Axis,
+    reference: str,
+    expert: str | None,
+    names: Sequence[str],
+    floor: tuple[float, float],
 ) -> Any:
     from kdharness.harness.tradeoff_stats import Plane
 
     return Plane(
-        reference, expert if expert in names else None, general.lower_is_better,
-        domain.lower_is_better, curve_between(store.checkpoints(), reference, expert, names),
-        floor, _same_questions(general, domain),
-    )  # fmt: skip
+        reference,
+        expert if expert in names else None,
+        general.lower_is_better,
+        domain.lower_is_better,
+        curve_between(store.checkpoints(), reference, expert, names),
+        floor,
+        _same_questions(general, domain),
+    )
 
 
 def _same_questions(general: Axis, domain: Axis) -> bool:
@@ -155,9 +185,10 @@ def curve_between(
     ids = {checkpoint.name: checkpoint.id for checkpoint in checkpoints}
     ends = {"reference": ids.get(reference), "expert": ids.get(expert or "")}
     merges = [
-        c for c in checkpoints
+        c
+        for c in checkpoints
         if c.method == "merge" and "alpha" in c.info and c.parents == ends and c.name in names
-    ]  # fmt: skip
+    ]
     return tuple(c.name for c in sorted(merges, key=lambda c: float(c.info["alpha"])))
 
 

@@ -132,28 +132,45 @@ def trade_off_stats(
     A question that a checkpoint has no rows for counts for the others alone.
     """
     draws = draw_plane(answered, plane, resamples=resamples, seed=seed)
-    notes = [] if draws.gain_known else [
-        "the expert's own gain is not told apart from 0: no share of it can be told either"
-        if plane.expert else "no expert is known: gain is a share of the expert's"
-    ]  # fmt: skip
+    notes = (
+        []
+        if draws.gain_known
+        else [
+            "the expert's own gain is not told apart from 0: no share of it can be told either"
+            if plane.expert
+            else "no expert is known: gain is a share of the expert's"
+        ]
+    )
     both = min(draws.n_general, draws.n_domain)
     if both < LEAST_FOR_VERDICT:
         notes.append(f"n = {both}: too few questions to tell checkpoints apart")
     above = above_draws(draws, plane) if draws.gain_known and plane.curve else {}
     if draws.gain_known and not plane.curve:
-        notes.append("no WiSE-FT merges between reference and expert are scored: no curve to "
-                     "stand above")  # fmt: skip
+        notes.append(
+            "no WiSE-FT merges between reference and expert are scored: no curve to stand above"
+        )
     points = []
     for place, name in enumerate(draws.names):
-        points.append(PointStats(
-            name,
-            _interval(draws.gain[place], draws.gain_draws[:, place], draws.n_domain,
-                      name in (plane.reference, plane.expert))
-            if draws.gain_known else None,
-            _interval(draws.retention[place], draws.retention_draws[:, place], draws.n_general,
-                      name == plane.reference),
-            _interval(*above[name], both) if name in above else None,
-        ))  # fmt: skip
+        points.append(
+            PointStats(
+                name,
+                _interval(
+                    draws.gain[place],
+                    draws.gain_draws[:, place],
+                    draws.n_domain,
+                    name in (plane.reference, plane.expert),
+                )
+                if draws.gain_known
+                else None,
+                _interval(
+                    draws.retention[place],
+                    draws.retention_draws[:, place],
+                    draws.n_general,
+                    name == plane.reference,
+                ),
+                _interval(*above[name], both) if name in above else None,
+            )
+        )
     volume = _volume(draws, plane.floor) if draws.gain_known else None
     return Stats(tuple(points), volume, draws, tuple(notes))
 
@@ -223,9 +240,9 @@ def _volume(draws: Draws, floor: tuple[float, float]) -> Interval | None:
         return hypervolume([p for p in pairs if all(map(math.isfinite, p))], floor)
 
     value = area(draws.retention, draws.gain)
-    drawn = np.array([
-        area(r, g) for r, g in zip(draws.retention_draws, draws.gain_draws, strict=True)
-    ])  # fmt: skip
+    drawn = np.array(
+        [area(r, g) for r, g in zip(draws.retention_draws, draws.gain_draws, strict=True)]
+    )
     return _interval(value, drawn, min(draws.n_general, draws.n_domain))
 
 
@@ -241,13 +258,17 @@ def above_draws(draws: Draws, plane: Plane) -> dict[str, tuple[float, Floats]]:
         if place in line:
             continue
         value = above_curve(
-            draws.retention[None, place], draws.gain[None, place],
-            draws.retention[None, line], draws.gain[None, line],
-        )  # fmt: skip
+            draws.retention[None, place],
+            draws.gain[None, place],
+            draws.retention[None, line],
+            draws.gain[None, line],
+        )
         drawn = above_curve(
-            draws.retention_draws[:, place], draws.gain_draws[:, place],
-            draws.retention_draws[:, line], draws.gain_draws[:, line],
-        )  # fmt: skip
+            draws.retention_draws[:, place],
+            draws.gain_draws[:, place],
+            draws.retention_draws[:, line],
+            draws.gain_draws[:, line],
+        )
         found[name] = (float(value[0]), drawn)
     return found
 
@@ -285,9 +306,10 @@ def pick(stats: Stats, min_retention: float) -> Pick | None:
     if not draws.gain_known:
         return None
     able = [
-        place for place in range(len(draws.names))
+        place
+        for place in range(len(draws.names))
         if math.isfinite(draws.gain[place]) and draws.retention[place] >= min_retention
-    ]  # fmt: skip
+    ]
     if not able:
         return None
     best = max(able, key=lambda p: (draws.gain[p], draws.retention[p]))
@@ -354,5 +376,11 @@ def recipe_stats(
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     over_questions = draws_interval(fmean(values), np.mean(drawn, axis=0), n)
-    return RecipeStats(recipe, tuple(name for name, _ in members), figure, fmean(values),
-                       over_questions, seed_interval(values))  # fmt: skip
+    return RecipeStats(
+        recipe,
+        tuple(name for name, _ in members),
+        figure,
+        fmean(values),
+        over_questions,
+        seed_interval(values),
+    )

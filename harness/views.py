@@ -215,14 +215,33 @@ def lineage(
         if len(rows) >= limit:
             return
         if found is None:
-            rows.append({"id": f"{len(rows)}", "name": key, "depth": depth, "role": role,
-                         "method": "", "run": "", "path": "", "again": False})  # fmt: skip
+            rows.append(
+                {
+                    "id": f"{len(rows)}",
+                    "name": key,
+                    "depth": depth,
+                    "role": role,
+                    "method": "",
+                    "run": "",
+                    "path": "",
+                    "again": False,
+                }
+            )
             return
         again = found.id in seen
         seen.add(found.id)
-        rows.append({"id": f"{len(rows)}", "name": found.name, "depth": depth, "role": role,
-                     "method": found.method, "run": found.run or "", "path": found.path,
-                     "again": again})  # fmt: skip
+        rows.append(
+            {
+                "id": f"{len(rows)}",
+                "name": found.name,
+                "depth": depth,
+                "role": role,
+                "method": found.method,
+                "run": found.run or "",
+                "path": found.path,
+                "again": again,
+            }
+        )
         if not again:
             for parent_role, parent in sorted(found.parents.items()):
                 walk(parent, depth + 1, parent_role)
@@ -244,6 +263,6 @@ def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             out.append((role, str(spec)))
     experts = config.get("experts")
-    for name, spec in (experts.items() if isinstance(experts, Mapping) else ()):
+    for name, spec in experts.items() if isinstance(experts, Mapping) else ():
         out.append((str(name), model_name(spec)))
     return out

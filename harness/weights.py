@@ -23,11 +23,29 @@ HEADER_BYTES = 100 * 2**20
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
 BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
-    "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
-    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64,
-    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-}  # fmt: skip
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "C64": 64,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+}
 MARGIN, MARGIN_QUANTISED = 4, 16
 """How much more numbers a config may speak of than there are: unused fields, packed bits."""
 SLACK = 2**18
@@ -35,15 +53,22 @@ LAYERS = 16
 """So many layers are believed in any case: some models share one layer's weights."""
 _LAYER_FIELDS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _PRODUCTS = (
-    ("vocab_size", "hidden_size"), ("vocab_size", "n_embd"), ("hidden_size", "intermediate_size"),
-    ("hidden_size", "num_attention_heads", "head_dim"), ("hidden_size", "num_key_value_heads"),
-    ("hidden_size", "num_local_experts"), ("hidden_size", "num_experts"),
-    ("hidden_size", "moe_intermediate_size"), ("hidden_size",), ("n_embd", "n_inner"),
+    ("vocab_size", "hidden_size"),
+    ("vocab_size", "n_embd"),
+    ("hidden_size", "intermediate_size"),
+    ("hidden_size", "num_attention_heads", "head_dim"),
+    ("hidden_size", "num_key_value_heads"),
+    ("hidden_size", "num_local_experts"),
+    ("hidden_size", "num_experts"),
+    ("hidden_size", "moe_intermediate_size"),
+    ("hidden_size",),
+    ("n_embd", "n_inner"),
     ("num_hidden_layers", "hidden_size", "intermediate_size"),
-    ("num_hidden_layers", "hidden_size", "hidden_size"), ("n_layer", "n_embd", "n_embd"),
+    ("num_hidden_layers", "hidden_size", "hidden_size"),
+    ("n_layer", "n_embd", "n_embd"),
     ("num_experts", "hidden_size", "moe_intermediate_size"),
     ("num_local_experts", "hidden_size", "intermediate_size"),
-)  # fmt: skip
+)
 
 
 def check_folder(folder: Path) -> None:
@@ -78,8 +103,9 @@ def _check_adapter(folder: Path, config: Mapping[str, Any]) -> None:
     if not (folder / ADAPTER).is_file():
         raise ModelError(
             "this adapter has no adapter_model.safetensors; pickled weights are never loaded",
-            where=str(folder), hint="convert it once with peft's save_pretrained",
-        )  # fmt: skip
+            where=str(folder),
+            hint="convert it once with peft's save_pretrained",
+        )
 
 
 def _check_index(folder: Path) -> set[str]:
@@ -186,11 +212,13 @@ def _entry(entry: Any, name: str, start: int, where: str) -> TensorEntry:
         else (None, None, None)
     )
     sound = (
-        isinstance(shape, list) and all(type(part) is int and part >= 0 for part in shape)
-        and isinstance(offsets, list) and len(offsets) == 2
+        isinstance(shape, list)
+        and all(type(part) is int and part >= 0 for part in shape)
+        and isinstance(offsets, list)
+        and len(offsets) == 2
         and all(type(part) is int and part >= 0 for part in offsets)
         and isinstance(kind, str)
-    )  # fmt: skip
+    )
     if not sound or shape is None or offsets is None:
         raise ModelError(f"the tensor {name[:120]!r} is described wrongly", where=where)
     begin, end = offsets
@@ -226,8 +254,9 @@ def check_config(config: Mapping[str, Any], elements: int, tensors: int, where: 
             if wanted > most:
                 raise ModelError(
                     f"{' × '.join(fields)} is {_figure(wanted)}, but the weights have only "
-                    f"{elements:,} numbers", where=where,
-                )  # fmt: skip
+                    f"{elements:,} numbers",
+                    where=where,
+                )
 
 
 def _figure(number: int) -> str:

@@ -54,8 +54,11 @@ class StoreReporter:
     def stage(self, name: str, total: int) -> None:
         """A long step begins; its rate is measured from its first report on."""
         self.info = {
-            **self.info, "stage": name, "stage_began": time.time(), "stage_first": 0,
-        }  # fmt: skip
+            **self.info,
+            "stage": name,
+            "stage_began": time.time(),
+            "stage_first": 0,
+        }
         self.info.pop("stage_last", None)
         self._first = True
         self._columns |= {"step": 0, "max_steps": total}
@@ -187,10 +190,16 @@ def _carry_out(
     run_id = run.id
     pid = os.getpid()
     store.update_run(
-        run_id, status=RunStatus.RUNNING.value, pid=pid, pid_started=process_started(pid),
-        host=socket.gethostname(), heartbeat=time.time(), started=run.started or time.time(),
-        finished=None, error="",
-    )  # fmt: skip
+        run_id,
+        status=RunStatus.RUNNING.value,
+        pid=pid,
+        pid_started=process_started(pid),
+        host=socket.gethostname(),
+        heartbeat=time.time(),
+        started=run.started or time.time(),
+        finished=None,
+        error="",
+    )
     store.add_event(run_id, "started", "resumed" if resume else "")
     run = store.run(run_id) or run
     reporter = StoreReporter(store, run)
@@ -250,10 +259,18 @@ def _do(
 
         reporter.info["result"] = evaluate(config, paths, store, reporter)
         return {}
-    outcome = _train(config, Job(
-        paths=paths, run=run.id, folder=paths.run(run.id), reporter=reporter, resume=resume,
-        rank=0, world=int(os.environ.get("WORLD_SIZE", "1")),
-    ))  # fmt: skip
+    outcome = _train(
+        config,
+        Job(
+            paths=paths,
+            run=run.id,
+            folder=paths.run(run.id),
+            reporter=reporter,
+            resume=resume,
+            rank=0,
+            world=int(os.environ.get("WORLD_SIZE", "1")),
+        ),
+    )
     if trusted:
         outcome = replace(outcome, info={**outcome.info, "trusted_code": trusted})
     checkpoint = _register(paths, run, outcome, reporter)
@@ -268,9 +285,7 @@ def _train(config: Any, job: Job) -> Outcome:
     return outcome
 
 
-def _register(
-    paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter
-) -> Checkpoint:
+def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter) -> Checkpoint:
     """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
     from kdharness.harness.checkpoints import add_made
     from kdharness.harness.export import model_card
@@ -278,18 +293,26 @@ def _register(
     final: Checkpoint | None = None
     for suffix, folder in {"": outcome.folder, **outcome.others}.items():
         checkpoint = add_made(
-            paths, folder, name=f"{run.id}@{suffix}" if suffix else run.id, method=run.method,
-            run=run.id, step=outcome.step, parents=outcome.parents, config_hash=run.config_hash,
-            info=outcome.info, reporter=reporter,
-        )  # fmt: skip
+            paths,
+            folder,
+            name=f"{run.id}@{suffix}" if suffix else run.id,
+            method=run.method,
+            run=run.id,
+            step=outcome.step,
+            parents=outcome.parents,
+            config_hash=run.config_hash,
+            info=outcome.info,
+            reporter=reporter,
+        )
         try:
             write_text(folder / "README.md", model_card(paths, checkpoint.name))
         except (OSError, KDHarnessError) as error:
             # The weights are saved and stored; a page about them can be made again.
             reporter.say(
                 f"{checkpoint.name} is saved, but not its README: {error}; make one with: "
-                f"kdharness export model-card {checkpoint.name}", kind="warning",
-            )  # fmt: skip
+                f"kdharness export model-card {checkpoint.name}",
+                kind="warning",
+            )
         final = final or checkpoint
     assert final is not None
     return final
@@ -305,10 +328,18 @@ def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
         return 2
     config = parse_config(run.config)
     try:
-        _train(config, Job(
-            paths=paths, run=run_id, folder=paths.run(run_id), reporter=SilentReporter(),
-            resume=resume, rank=rank, world=int(os.environ.get("WORLD_SIZE", "1")),
-        ))  # fmt: skip
+        _train(
+            config,
+            Job(
+                paths=paths,
+                run=run_id,
+                folder=paths.run(run_id),
+                reporter=SilentReporter(),
+                resume=resume,
+                rank=rank,
+                world=int(os.environ.get("WORLD_SIZE", "1")),
+            ),
+        )
     except Interrupted:
         return 130
     return 0

@@ -165,12 +165,13 @@ class AlpacaEval(Benchmark):
         )
         everything = [
             Item(
-                id=str(index), category=str(row.get("dataset", "")),
+                id=str(index),
+                category=str(row.get("dataset", "")),
                 turns=(str(row["instruction"]),),
                 max_new_tokens=config.max_new_tokens or ANSWER_TOKENS,
             )
             for index, row in enumerate(instructions)
-        ]  # fmt: skip
+        ]
         items = subset(everything, config.limit)
         flags = revision_flags(config, items, len(everything))
         template = load_template(paths, config.judge_config or cls.judge_config)
@@ -228,20 +229,29 @@ class AlpacaEval(Benchmark):
         shown = (answer.text, base) if switched else (base, answer.text)
         fields = {"instruction": instruction, "output_1": shown[0], "output_2": shown[1]}
         info: dict[str, Any] = {
-            "len_1": len(base), "len_2": len(answer.text), "switched": switched,
-        }  # fmt: skip
+            "len_1": len(base),
+            "len_2": len(answer.text),
+            "switched": switched,
+        }
         if base == answer.text:
             info["equal"] = True
         if answer.finish is Finish.LENGTH:
             info["truncated"] = True
         tokens = (self.template.first, self.template.second)
         return JudgeCall(
-            item=item.id, turn=1, category=item.category, metric="preference",
-            messages=self.template.chat(fields), answer=answer.id, baseline=self.against,
-            max_tokens=self.template.max_tokens, temperature=self.template.temperature,
+            item=item.id,
+            turn=1,
+            category=item.category,
+            metric="preference",
+            messages=self.template.chat(fields),
+            answer=answer.id,
+            baseline=self.against,
+            max_tokens=self.template.max_tokens,
+            temperature=self.template.temperature,
             top_logprobs=self.template.top_logprobs,
-            choices=tokens if self.template.top_logprobs else (), info=info,
-        )  # fmt: skip
+            choices=tokens if self.template.top_logprobs else (),
+            info=info,
+        )
 
     def settled(self, call: JudgeCall) -> Verdict | None:
         """Equal outputs are a draw without a call."""

@@ -107,9 +107,15 @@ class Benchmark:
 def _identity(item: Item) -> list[Any]:
     """What makes an item the item it is."""
     return [
-        item.id, item.category, list(item.turns), list(item.messages), list(item.references),
-        item.temperature, item.max_new_tokens, item.metric,
-    ]  # fmt: skip
+        item.id,
+        item.category,
+        list(item.turns),
+        list(item.messages),
+        list(item.references),
+        item.temperature,
+        item.max_new_tokens,
+        item.metric,
+    ]
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:

@@ -27,19 +27,50 @@ MOST_TOKENS = 131_072
 JUDGED = ("rating", "pair")
 MISTAKES = 10
 KEYS = (
-    "id", "category", "system", "prompt", "messages", "turns", "reference", "references",
-    "rubric", "choices", "metric", "max_new_tokens", "temperature",
-)  # fmt: skip
+    "id",
+    "category",
+    "system",
+    "prompt",
+    "messages",
+    "turns",
+    "reference",
+    "references",
+    "rubric",
+    "choices",
+    "metric",
+    "max_new_tokens",
+    "temperature",
+)
 _OTHER_NAMES = {
-    "question": "prompt", "instruction": "prompt", "input": "prompt", "query": "prompt",
-    "text": "prompt", "answer": "reference", "answers": "references", "target": "reference",
-    "targets": "references", "expected": "reference", "output": "reference",
-    "response": "reference", "completion": "reference", "label": "reference", "gold": "reference",
-    "solution": "reference", "options": "choices", "system_prompt": "system", "metrics": "metric",
-    "conversations": "messages", "conversation": "messages", "max_tokens": "max_new_tokens",
-    "subject": "category", "task": "category", "type": "category", "criteria": "rubric",
-    "question_id": "id", "name": "id",
-}  # fmt: skip
+    "question": "prompt",
+    "instruction": "prompt",
+    "input": "prompt",
+    "query": "prompt",
+    "text": "prompt",
+    "answer": "reference",
+    "answers": "references",
+    "target": "reference",
+    "targets": "references",
+    "expected": "reference",
+    "output": "reference",
+    "response": "reference",
+    "completion": "reference",
+    "label": "reference",
+    "gold": "reference",
+    "solution": "reference",
+    "options": "choices",
+    "system_prompt": "system",
+    "metrics": "metric",
+    "conversations": "messages",
+    "conversation": "messages",
+    "max_tokens": "max_new_tokens",
+    "subject": "category",
+    "task": "category",
+    "type": "category",
+    "criteria": "rubric",
+    "question_id": "id",
+    "name": "id",
+}
 
 
 @dataclass(frozen=True)
@@ -103,8 +134,11 @@ def check_row(raw: dict[str, Any], number: int, config: EvalConfig) -> BenchRow:
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MOST_TOKENS:
         raise ValueError(f"max_new_tokens must be a whole number in 1-{MOST_TOKENS}")
     temperature = row.get("temperature", 0.0)
-    if (not isinstance(temperature, (int, float)) or isinstance(temperature, bool)
-            or not 0 <= temperature <= 2):  # fmt: skip
+    if (
+        not isinstance(temperature, (int, float))
+        or isinstance(temperature, bool)
+        or not 0 <= temperature <= 2
+    ):
         raise ValueError("temperature must be a number in 0-2")
     name = row.get("id", number)
     if not isinstance(name, (str, int)) or isinstance(name, bool):
@@ -112,11 +146,16 @@ def check_row(raw: dict[str, Any], number: int, config: EvalConfig) -> BenchRow:
     if not str(name).strip():
         raise ValueError("id is empty")
     item = Item(
-        id=str(name), category=_text(row, "category"), turns=tuple(turns),
-        messages=tuple(messages), references=tuple(references),
-        temperature=float(temperature), max_new_tokens=config.max_new_tokens or limit,
-        metric="+".join(wanted), info={"choices": tuple(choices)},
-    )  # fmt: skip
+        id=str(name),
+        category=_text(row, "category"),
+        turns=tuple(turns),
+        messages=tuple(messages),
+        references=tuple(references),
+        temperature=float(temperature),
+        max_new_tokens=config.max_new_tokens or limit,
+        metric="+".join(wanted),
+        info={"choices": tuple(choices)},
+    )
     return BenchRow(item, tuple(dict.fromkeys(wanted)), _text(row, "rubric"))
 
 
@@ -280,9 +319,16 @@ def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | 
 
 
 def _message(message: Any) -> Message:
-    if not isinstance(message, dict) or message.get("role") not in (
-        "system", "user", "assistant",
-    ) or not isinstance(message.get("content"), str):  # fmt: skip
+    if (
+        not isinstance(message, dict)
+        or message.get("role")
+        not in (
+            "system",
+            "user",
+            "assistant",
+        )
+        or not isinstance(message.get("content"), str)
+    ):
         raise ValueError("a message needs a role (system, user, assistant) and a text content")
     more = sorted(key for key in set(message) - {"role", "content"} if message[key] is not None)
     if more:

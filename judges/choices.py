@@ -143,8 +143,9 @@ def _options(choices: Sequence[str], read: Reading) -> dict[str, str]:
 
 def _choice(text: str, options: dict[str, str], read: Reading) -> str | None:
     whole = read(text)
-    return next((option for written, option in options.items()
-                 if whole in (option, read(written))), None)  # fmt: skip
+    return next(
+        (option for written, option in options.items() if whole in (option, read(written))), None
+    )
 
 
 def _occurrences(shown: str, option: str, read: Reading) -> Iterator[tuple[int, int]]:

@@ -115,12 +115,17 @@ class OpenAIEngine:
         if find_key() is None and not spec.url and not os.environ.get("OPENAI_BASE_URL"):
             raise JudgeError("no key for the judge", hint=f"set {' or '.join(reversed(KEY_NAMES))}")
         return cls(
-            spec.model, spec.url, concurrency=config.concurrency,
+            spec.model,
+            spec.url,
+            concurrency=config.concurrency,
             requests_per_minute=config.requests_per_minute,
-            tokens_per_minute=config.tokens_per_minute, timeout=config.timeout,
-            total_timeout=config.total_timeout, retries=config.retries, budget=config.budget,
+            tokens_per_minute=config.tokens_per_minute,
+            timeout=config.timeout,
+            total_timeout=config.total_timeout,
+            retries=config.retries,
+            budget=config.budget,
             price=price,
-        )  # fmt: skip
+        )
 
     def probe(self, *, logprobs: bool = False) -> Probe:
         """Is it there, does it know the model, does it give log-probabilities?"""
@@ -227,11 +232,14 @@ class OpenAIEngine:
 
         key = find_key()
         return openai.AsyncOpenAI(
-            api_key=key or "none", max_retries=0, timeout=self.timeout,
-            base_url=self.endpoint.base, default_query=dict(self.endpoint.query),
+            api_key=key or "none",
+            max_retries=0,
+            timeout=self.timeout,
+            base_url=self.endpoint.base,
+            default_query=dict(self.endpoint.query),
             default_headers=self.endpoint.headers(key),
             http_client=http_client(self.timeout, self.endpoint.base),
-        )  # fmt: skip
+        )
 
     def _time_left(self) -> float | None:
         if self.total_timeout is None:
@@ -331,9 +339,11 @@ class OpenAIEngine:
             ) from error
         used = error.used or Used()
         return Reply(
-            error=error.message, finish=Finish.ERROR, prompt_tokens=used.prompt,
+            error=error.message,
+            finish=Finish.ERROR,
+            prompt_tokens=used.prompt,
             tokens=used.written,
-        )  # fmt: skip
+        )
 
     async def _sleep(self, seconds: float) -> float:
         """Sleep so long, or less when asked to stop; return how long."""

@@ -36,25 +36,98 @@ def _words(*names: str) -> str:
 _OPEN = r"[\s*_`\"'“‘«(\[{<$]"
 _SHUT = r"[\s*_`\"'”’»)\]}>$]"
 _NOUN = _words(
-    "answer", "antwort", "lösung", "réponse", "respuesta", "risposta", "resposta", "antwoord",
-    "svar", "ответ", "odpowiedź", "cevap", "jawaban", "đáp án", "答案", "解答", "正解", "答え",
-    "정답", "답", "正确选项", "最佳选项",
-)  # fmt: skip
+    "answer",
+    "antwort",
+    "lösung",
+    "réponse",
+    "respuesta",
+    "risposta",
+    "resposta",
+    "antwoord",
+    "svar",
+    "ответ",
+    "odpowiedź",
+    "cevap",
+    "jawaban",
+    "đáp án",
+    "答案",
+    "解答",
+    "正解",
+    "答え",
+    "정답",
+    "답",
+    "正确选项",
+    "最佳选项",
+)
 _ONE = _words("option", "choice", "letter", "alternative", "one", "statement", "sentence")
 _LABEL = _words(
-    "sentiment", "label", "category", "class", "classification", "verdict", "result", "conclusion",
-    "output", "prediction", "solution", "decision", "intent", "topic",
-)  # fmt: skip
+    "sentiment",
+    "label",
+    "category",
+    "class",
+    "classification",
+    "verdict",
+    "result",
+    "conclusion",
+    "output",
+    "prediction",
+    "solution",
+    "decision",
+    "intent",
+    "topic",
+)
 _RIGHT = _words("correct", "right", "best", "final", "closest", "chosen", "selected", "appropriate")
-_LINK = "(?:[:：=→]|[-=]>|" + _words(
-    "is", "are", "would be", "should be", "must be", "has to be", "will be", "remains", "ist",
-    "lautet", "est", "es", "è", "é", "är", "jest",
-) + r"\b|应该是|应为|應為|是|为|為|は|은|는)"  # fmt: skip
+_LINK = (
+    "(?:[:：=→]|[-=]>|"
+    + _words(
+        "is",
+        "are",
+        "would be",
+        "should be",
+        "must be",
+        "has to be",
+        "will be",
+        "remains",
+        "ist",
+        "lautet",
+        "est",
+        "es",
+        "è",
+        "é",
+        "är",
+        "jest",
+    )
+    + r"\b|应该是|应为|應為|是|为|為|は|은|는)"
+)
 _SOFT = _words(
-    "the", "therefore", "thus", "clearly", "definitely", "indeed", "actually", "simply", "hence",
-    "then", "probably", "likely", "most", "i", "think", "believe", "that", "it", "it's", "is",
-    "option", "choice", "letter", "answer", "number", "选项", "選項",
-)  # fmt: skip
+    "the",
+    "therefore",
+    "thus",
+    "clearly",
+    "definitely",
+    "indeed",
+    "actually",
+    "simply",
+    "hence",
+    "then",
+    "probably",
+    "likely",
+    "most",
+    "i",
+    "think",
+    "believe",
+    "that",
+    "it",
+    "it's",
+    "is",
+    "option",
+    "choice",
+    "letter",
+    "answer",
+    "number",
+    "选项",
+    "選項",
+)
 # What may stand between the declaring words and the choice.
 _TO = rf"(?:{_OPEN}|[:：=}}]|\\[a-z]{{1,12}}|\b{_SOFT}\b|选项|選項){{0,24}}\Z"
 _DECLARES = tuple(
@@ -70,8 +143,17 @@ _DECLARES = tuple(
         # "I would pick B", "so choose B"; what others choose is no answer.
         r"(?:\b(?:i|we)(?:['’](?:d|ll|m))?\s{1,3}(?:(?!not\b|never\b|cannot\b|\w{1,9}n['’]t)\w{1,12}"
         r"\s{1,3}){0,3}|(?:^|[.:\n]|\b(?:so|therefore|thus|hence),?)\s{0,3})"
-        + _words("choose", "chose", "pick", "picked", "select", "selected", "go with", "opt for",
-                 "settle on")
+        + _words(
+            "choose",
+            "chose",
+            "pick",
+            "picked",
+            "select",
+            "selected",
+            "go with",
+            "opt for",
+            "settle on",
+        )
         + rf"\b{_TO}",
         rf"(?<![不没沒别別勿可候备備])(?:选择|選擇|选|選){_TO}",
         # "Sentiment: positive" at the beginning of a line, "the label is 1".
@@ -83,7 +165,7 @@ _DECLARES = tuple(
         rf"(?:{_OPEN}|\\[a-z]{{1,12}}){{0,12}}\Z",
         r"(?:^|\n)####[ \t*(\[$]{0,6}\Z",
     )
-)  # fmt: skip
+)
 _NOT_IT = re.compile(
     r"(?:incorrect|wrong|false|bad|worst|common|tempting|other|another|possible|plausible|next|"
     r"not|never|[\w]{0,9}n['’]t|if|cannot|you|they|people|many|some|might|could)\s*\Z",

@@ -74,13 +74,21 @@ def exact_judgment(
     cut_off = answer.finish is Finish.LENGTH or never_ended(answer.text)
     return Judgment(
         id=digest(EXACT, metric, checkpoint, bench.label, bench.revision, item.id, answer.id),
-        checkpoint=checkpoint, bench=bench.label, revision=bench.revision, item=item.id,
-        turn=answer.turn, category=item.category, judge=EXACT, metric=metric,
+        checkpoint=checkpoint,
+        bench=bench.label,
+        revision=bench.revision,
+        item=item.id,
+        turn=answer.turn,
+        category=item.category,
+        judge=EXACT,
+        metric=metric,
         status=JudgmentStatus.FAILED if failed else JudgmentStatus.OK,
-        created=time.time(), value=value, answer=answer.id,
+        created=time.time(),
+        value=value,
+        answer=answer.id,
         error="no answer" if failed else "",
         info={"truncated": True} if cut_off else {},
-    )  # fmt: skip
+    )
 
 
 class Shop(Benchmark):
@@ -112,11 +120,15 @@ class Shop(Benchmark):
 def _shop_item(row: dict[str, Any], config: EvalConfig) -> Item:
     *prompt, last = row["messages"]
     return Item(
-        id=str(row["id"]), category=str(row["category"]), turns=(str(prompt[-1]["content"]),),
-        messages=tuple(prompt[:-1]), references=(str(last["content"]),),
-        max_new_tokens=config.max_new_tokens or SHOP_TOKENS, metric=str(row["metric"]),
+        id=str(row["id"]),
+        category=str(row["category"]),
+        turns=(str(prompt[-1]["content"]),),
+        messages=tuple(prompt[:-1]),
+        references=(str(last["content"]),),
+        max_new_tokens=config.max_new_tokens or SHOP_TOKENS,
+        metric=str(row["metric"]),
         info={"choices": tuple(row.get("choices", ()))},
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------- a user's own file
@@ -156,9 +168,13 @@ class UserBench(Benchmark):
         kept = [row for row in rows if row.item.id in chosen]
         fixed = [path.stem, [[row.metrics, row.rubric] for row in kept], _RATE, _COMPARE]
         bench = cls(
-            kept, path.stem, config.baseline or "",
-            fixed=[*fixed, config.baseline, config.seed], flags=flags, total=len(rows),
-        )  # fmt: skip
+            kept,
+            path.stem,
+            config.baseline or "",
+            fixed=[*fixed, config.baseline, config.seed],
+            flags=flags,
+            total=len(rows),
+        )
         bench.sources = {"": str(path.resolve())}
         return bench
 
@@ -200,15 +216,25 @@ class UserBench(Benchmark):
     ) -> JudgeCall:
         user = f"{_context(row, turns, turn)}\n\n<answer>\n{answer.text}\n</answer>"
         return JudgeCall(
-            item=row.item.id, turn=turn, category=row.item.category, metric="rating",
-            messages=_chat(_RATE, row, user), answer=answer.id, max_tokens=1024,
-            stops=("]]",), info={"truncated": True} if answer.finish is Finish.LENGTH else {},
-        )  # fmt: skip
+            item=row.item.id,
+            turn=turn,
+            category=row.item.category,
+            metric="rating",
+            messages=_chat(_RATE, row, user),
+            answer=answer.id,
+            max_tokens=1024,
+            stops=("]]",),
+            info={"truncated": True} if answer.finish is Finish.LENGTH else {},
+        )
 
     def _compare(
-        self, row: BenchRow, mine: dict[int, Answer], other: dict[int, Answer], turn: int,
+        self,
+        row: BenchRow,
+        mine: dict[int, Answer],
+        other: dict[int, Answer],
+        turn: int,
         order: int,
-    ) -> JudgeCall:  # fmt: skip
+    ) -> JudgeCall:
         sides = (mine, other) if order == 0 else (other, mine)
         shown = "\n\n".join(
             f"<answer_{letter}>\n{side[turn].text}\n</answer_{letter}>"
@@ -216,11 +242,18 @@ class UserBench(Benchmark):
         )
         user = f"{_context(row, mine, turn)}\n\n{shown}"
         return JudgeCall(
-            item=row.item.id, turn=turn, category=row.item.category, metric="pair",
-            messages=_chat(_COMPARE, row, user), answer=mine[turn].id,
-            baseline=self.pairwise_with, order=order, max_tokens=1024,
-            stops=("]]",), info={"len_1": len(other[turn].text), "len_2": len(mine[turn].text)},
-        )  # fmt: skip
+            item=row.item.id,
+            turn=turn,
+            category=row.item.category,
+            metric="pair",
+            messages=_chat(_COMPARE, row, user),
+            answer=mine[turn].id,
+            baseline=self.pairwise_with,
+            order=order,
+            max_tokens=1024,
+            stops=("]]",),
+            info={"len_1": len(other[turn].text), "len_2": len(mine[turn].text)},
+        )
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
         """A rating of 1-10, or which side won (1 for the model judged)."""

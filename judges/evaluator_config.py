@@ -21,33 +21,76 @@ PREFERENCES = (0.0, 1.0, 1.5, 2.0)
 # What would change a judge's reply or its reading, and is not done here.
 _UNSUPPORTED: dict[str, dict[str, Any]] = {
     "": {"processors_to_kwargs": None, "is_randomize_output_order": True},
-    "completions_kwargs": {**dict.fromkeys((
-        "tools", "tool_choice", "functions", "function_call", "tokens_to_avoid", "tokens_to_favor",
-        "stop", "seed", "logit_bias",
-    )), "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0},
+    "completions_kwargs": {
+        **dict.fromkeys(
+            (
+                "tools",
+                "tool_choice",
+                "functions",
+                "function_call",
+                "tokens_to_avoid",
+                "tokens_to_favor",
+                "stop",
+                "seed",
+                "logit_bias",
+            )
+        ),
+        "top_p": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+    },
     "completion_parser_kwargs": {
-        "log_prob_index": 0, "parsers_to_kwargs": None, "model_1_name": "model_1",
+        "log_prob_index": 0,
+        "parsers_to_kwargs": None,
+        "model_1_name": "model_1",
         "model_2_name": "model_2",
     },
-}  # fmt: skip
+}
 # What is read, and what decides nothing here: who is asked, how fast, and where it is kept.
 _KNOWN: dict[str, tuple[str, ...]] = {
     "": (
-        "prompt_template", "fn_completions", "completions_kwargs", "fn_completion_parser",
-        "completion_parser_kwargs", "completion_key", "batch_size", "caching_path",
-        "annotation_column", "completion_column", "is_store_raw_completions",
-        "is_store_missing_annotations", "is_add_default_processors",
+        "prompt_template",
+        "fn_completions",
+        "completions_kwargs",
+        "fn_completion_parser",
+        "completion_parser_kwargs",
+        "completion_key",
+        "batch_size",
+        "caching_path",
+        "annotation_column",
+        "completion_column",
+        "is_store_raw_completions",
+        "is_store_missing_annotations",
+        "is_add_default_processors",
     ),
     "completions_kwargs": (
-        "model_name", "temperature", "max_tokens", "max_completion_tokens", "max_new_tokens",
-        "max_tokens_to_sample", "logprobs", "top_logprobs", "requires_chatml", "is_chatml_prompt",
-        "price_per_token", "client_kwargs", "client_function_name", "client_config_path",
-        "model_kwargs", "batch_size", "num_procs", "cache_dir", "is_fast_tokenizer",
+        "model_name",
+        "temperature",
+        "max_tokens",
+        "max_completion_tokens",
+        "max_new_tokens",
+        "max_tokens_to_sample",
+        "logprobs",
+        "top_logprobs",
+        "requires_chatml",
+        "is_chatml_prompt",
+        "price_per_token",
+        "client_kwargs",
+        "client_function_name",
+        "client_config_path",
+        "model_kwargs",
+        "batch_size",
+        "num_procs",
+        "cache_dir",
+        "is_fast_tokenizer",
     ),
     "completion_parser_kwargs": (
-        "outputs_to_match", "numerator_token", "denominator_tokens", "is_binarize",
+        "outputs_to_match",
+        "numerator_token",
+        "denominator_tokens",
+        "is_binarize",
     ),
-}  # fmt: skip
+}
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "max_tokens_to_sample")
 _EXAMPLE = r"such as {1: 'Output \(a\)', 2: 'Output \(b\)'}"
 
@@ -77,12 +120,14 @@ class _Entry:
     def wrong(self, field: str, wanted: str, hint: str = "") -> ConfigError:
         """The error for a field that is not what it must be."""
         if field not in self.fields:
-            return ConfigError(f"{self.prefix}{field} is missing: it must be {wanted}",
-                               where=self.where, hint=hint)  # fmt: skip
+            return ConfigError(
+                f"{self.prefix}{field} is missing: it must be {wanted}", where=self.where, hint=hint
+            )
         value = repr(self.fields[field])
         value = value if len(value) <= 60 else f"{value[:60]}…"
-        return ConfigError(f"{self.prefix}{field} must be {wanted}, not {value}",
-                           where=self.where, hint=hint)  # fmt: skip
+        return ConfigError(
+            f"{self.prefix}{field} must be {wanted}, not {value}", where=self.where, hint=hint
+        )
 
     def get(self, field: str, default: Any) -> Any:
         """A field's value; null counts as left out."""
@@ -95,16 +140,19 @@ class _Entry:
             if name not in unsupported and name not in known:
                 near = difflib.get_close_matches(str(name), known, 1)
                 raise ConfigError(
-                    f"{self.prefix}{name} is not a known setting", where=self.where,
-                    hint=f"did you mean {near[0]}?" if near else
-                    "remove it; the judge would be asked, or read, without it",
-                )  # fmt: skip
+                    f"{self.prefix}{name} is not a known setting",
+                    where=self.where,
+                    hint=f"did you mean {near[0]}?"
+                    if near
+                    else "remove it; the judge would be asked, or read, without it",
+                )
         for field, harmless in unsupported.items():
             if self.get(field, harmless) != harmless:
                 raise ConfigError(
-                    f"{self.prefix}{field} is not supported", where=self.where,
+                    f"{self.prefix}{field} is not supported",
+                    where=self.where,
                     hint="remove it; the judge would be asked, or read, without it",
-                )  # fmt: skip
+                )
 
     def inner(self, field: str) -> _Entry:
         """A mapping inside this one; empty where it is left out."""
@@ -155,26 +203,32 @@ def read_evaluator(path: Path, name: str) -> EvaluatorConfig:
     if not isinstance(entries, dict) or not entries:
         raise ConfigError(
             "not an evaluator config: it must be a mapping from a name to its settings",
-            where=where, hint="such as my_judge: {prompt_template: …, fn_completion_parser: …}",
-        )  # fmt: skip
+            where=where,
+            hint="such as my_judge: {prompt_template: …, fn_completion_parser: …}",
+        )
     key = name if name in entries else next(iter(entries))
     if not isinstance(entries[key], dict):
         raise ConfigError(
-            f"not an evaluator config: {key} must be a mapping of settings", where=where,
+            f"not an evaluator config: {key} must be a mapping of settings",
+            where=where,
             hint="the settings are indented under a name of their own",
-        )  # fmt: skip
+        )
     entry = _Entry(entries[key], where, f"{key}.")
     # As upstream has it where a config does not say.
     parser, batch = entry.text("fn_completion_parser", "regex_parser"), entry.get("batch_size", 1)
     if parser not in PARSERS or batch != 1:
         raise ConfigError(
-            f"the evaluator config {key!r} uses {parser} with batch size {batch}", where=where,
+            f"the evaluator config {key!r} uses {parser} with batch size {batch}",
+            where=where,
             hint=f"supported: batch size 1 with {', '.join(PARSERS)}",
-        )  # fmt: skip
+        )
     settings = entry.inner("completions_kwargs")
     reading = entry.inner("completion_parser_kwargs")
-    for part, section in ((entry, ""), (settings, "completions_kwargs"),
-                          (reading, "completion_parser_kwargs")):  # fmt: skip
+    for part, section in (
+        (entry, ""),
+        (settings, "completions_kwargs"),
+        (reading, "completion_parser_kwargs"),
+    ):
         part.refuse(_UNSUPPORTED[section], _KNOWN[section])
     limit = next((field for field in _TOKEN_LIMITS if settings.get(field, None)), "max_tokens")
     first = reading.text("numerator_token", "m")
@@ -189,8 +243,9 @@ def read_evaluator(path: Path, name: str) -> EvaluatorConfig:
         max_tokens=settings.whole(limit, 100, 1, 1 << 20),
         temperature=settings.number("temperature", 0.0, 0, 2),
         top_logprobs=settings.whole("top_logprobs", 5, 0, 1000)
-        if parser == "logprob_parser" else 0,
-    )  # fmt: skip
+        if parser == "logprob_parser"
+        else 0,
+    )
 
 
 def _second_token(reading: _Entry, first: str) -> str:
@@ -199,8 +254,11 @@ def _second_token(reading: _Entry, first: str) -> str:
         raise reading.wrong("denominator_tokens", "a list of tokens, such as ['m', 'M']")
     others: Sequence[str] = [token for token in tokens if token != first]
     if len(tokens) != 2 or len(others) != 1:
-        raise reading.wrong("denominator_tokens", f"two tokens, one of them {first!r}",
-                            "the numerator_token is one of them")  # fmt: skip
+        raise reading.wrong(
+            "denominator_tokens",
+            f"two tokens, one of them {first!r}",
+            "the numerator_token is one of them",
+        )
     return others[0]
 
 
@@ -241,8 +299,12 @@ def _template(config: Path, entry: _Entry) -> str:
             if missing:
                 raise ConfigError(
                     f"the prompt template lacks {' and '.join(f'{{{key}}}' for key in missing)}: "
-                    "the judge would not see both answers", where=str(path),
-                )  # fmt: skip
+                    "the judge would not see both answers",
+                    where=str(path),
+                )
             return text
-    raise ConfigError(f"prompt template {name} not found", where=str(config),
-                      hint="its path is relative to the config's folder")  # fmt: skip
+    raise ConfigError(
+        f"prompt template {name} not found",
+        where=str(config),
+        hint="its path is relative to the config's folder",
+    )

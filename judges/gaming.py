@@ -35,8 +35,19 @@ _LANGUAGE = re.compile(
     r"(?i:translat)|in (?:[A-Z][a-z]+ish|[A-Z][a-z]+ese|[A-Z][a-z]+ian"
     r"|Greek|Hindi|Arabic|Thai|Hebrew|Korean)"
 )
-_SCRIPTS = ("LATIN", "CYRILLIC", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "ARABIC", "HEBREW",
-            "DEVANAGARI", "GREEK", "THAI")  # fmt: skip
+_SCRIPTS = (
+    "LATIN",
+    "CYRILLIC",
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL",
+    "ARABIC",
+    "HEBREW",
+    "DEVANAGARI",
+    "GREEK",
+    "THAI",
+)
 
 
 def talks_to_judge(text: str) -> bool:
@@ -94,10 +105,12 @@ def oddities(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
             0,
         ),
         "empty": (
-            [a for a in kept if not cut_thinking(a.text) and not never_ended(a.text)], 0,
+            [a for a in kept if not cut_thinking(a.text) and not never_ended(a.text)],
+            0,
         ),
         "truncated": (
-            [a for a in kept if a.finish is Finish.LENGTH or never_ended(a.text)], SHARE,
+            [a for a in kept if a.finish is Finish.LENGTH or never_ended(a.text)],
+            SHARE,
         ),
         "other-language": ([a for a in kept if _other_script(asked, a)], SHARE),
     }

@@ -143,9 +143,7 @@ class Heldout(Benchmark):
         A judgment of a store of an older version may have another id: its item, its metric and
         the teacher say what it is.
         """
-        have = {
-            (j.item, j.metric, j.baseline) for j in stored if j.status is JudgmentStatus.OK
-        }
+        have = {(j.item, j.metric, j.baseline) for j in stored if j.status is JudgmentStatus.OK}
         return {
             self._identity(checkpoint, row, measure, teacher)
             for row in self.rows
@@ -163,12 +161,21 @@ class Heldout(Benchmark):
     ) -> Judgment:
         row = entry.row
         return Judgment(
-            id=self._identity(checkpoint, row, measure, teacher), checkpoint=checkpoint,
-            bench=self.name, revision=self.revision, item=f"{row.set}/{row.id}", turn=1,
-            category=row.category, judge=EXACT, metric=f"{row.set}_{measure}",
-            status=JudgmentStatus.OK, created=time.time(), value=value,
-            weight=float(len(entry.positions)), baseline="" if measure == "loss" else teacher,
-        )  # fmt: skip
+            id=self._identity(checkpoint, row, measure, teacher),
+            checkpoint=checkpoint,
+            bench=self.name,
+            revision=self.revision,
+            item=f"{row.set}/{row.id}",
+            turn=1,
+            category=row.category,
+            judge=EXACT,
+            metric=f"{row.set}_{measure}",
+            status=JudgmentStatus.OK,
+            created=time.time(),
+            value=value,
+            weight=float(len(entry.positions)),
+            baseline="" if measure == "loss" else teacher,
+        )
 
 
 def rows_as_items(rows: Sequence[HeldoutRow]) -> list[Item]:
@@ -204,24 +211,31 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
     chosen = sorted(index for _, index in long_enough[:OTHER_ROWS])
     return [
         HeldoutRow(
-            OTHER_WRITER, str(index), str(entries[index].get("dataset", "")),
+            OTHER_WRITER,
+            str(index),
+            str(entries[index].get("dataset", "")),
             (
                 {"role": "user", "content": str(entries[index]["instruction"])},
                 {"role": "assistant", "content": str(entries[index]["output"])},
             ),
-            False, OTHER_TOKENS,
+            False,
+            OTHER_TOKENS,
         )
         for index in chosen
-    ]  # fmt: skip
+    ]
 
 
 def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
     """Token ids, and the positions that predict a labelled token."""
     limit = min(longest, row.max_length or longest)
     chat = encode_chat(
-        tokenizer, row.messages, max_length=limit, truncated=row.truncated, tools=row.tools,
+        tokenizer,
+        row.messages,
+        max_length=limit,
+        truncated=row.truncated,
+        tools=row.tools,
         variables=row.variables,
-    )  # fmt: skip
+    )
     positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
     return Encoded(row, chat.input_ids, positions)
 

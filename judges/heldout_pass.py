@@ -23,14 +23,20 @@ class Scorer:
     """A model (and a teacher, if any) ready to score rows."""
 
     def __init__(
-        self, source: str, paths: Paths, config: EvalConfig, teacher: str | None,
+        self,
+        source: str,
+        paths: Paths,
+        config: EvalConfig,
+        teacher: str | None,
         teacher_states: dict[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`teacher_states` is filled and used: row key -> the teacher's hidden states [n, h]."""
         trust = config.trust_remote_code
         options: dict[str, Any] = {
-            "dtype": config.dtype, "device": config.device, "trust_remote_code": trust,
-        }  # fmt: skip
+            "dtype": config.dtype,
+            "device": config.device,
+            "trust_remote_code": trust,
+        }
         self.tokenizer = load_tokenizer(source, paths, trust_remote_code=trust)
         if teacher:
             check_vocabularies(
@@ -56,9 +62,13 @@ class Scorer:
             if model is not None:
                 pairs = ((f"{row.row.set}/{row.row.id}", row.ids) for row in rows)
                 refuse_beyond(
-                    pairs, limits_of(model), self.tokenizer, name, max_length=self.max_length,
+                    pairs,
+                    limits_of(model),
+                    self.tokenizer,
+                    name,
+                    max_length=self.max_length,
                     field="heldout.max_length",
-                )  # fmt: skip
+                )
         batch: list[Encoded] = []
         for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
             if batch and len(batch[0].ids) * (len(batch) + 1) > BATCH_TOKENS:

@@ -55,8 +55,9 @@ def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
     numbered = _jsonl(path)
     chats: list[dict[str, Any]]
     if numbered and all(_as_it_stands(raw) for _, raw in numbered):
-        chats = [{"messages": _messages(raw), "truncated": raw.get("truncated")}
-                 for _, raw in numbered]  # fmt: skip
+        chats = [
+            {"messages": _messages(raw), "truncated": raw.get("truncated")} for _, raw in numbered
+        ]
     else:
         read: Any = resolve(TOOLS, "read_source", "tool")
         chats = read(SourceSpec(path=str(path)))
@@ -66,13 +67,19 @@ def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
     rows, seen = [], dict[str, int]()
     for (number, raw), chat in zip(numbered, chats, strict=True):
         row = HeldoutRow(
-            name, _label(raw, "id", str(number)), _label(raw, "category", ""),
-            tuple(_kept(_messages(raw), chat["messages"])), bool(chat["truncated"]), max_length,
-            tuple(chat.get("tools") or ()), dict(chat.get("variables") or {}),
-        )  # fmt: skip
+            name,
+            _label(raw, "id", str(number)),
+            _label(raw, "category", ""),
+            tuple(_kept(_messages(raw), chat["messages"])),
+            bool(chat["truncated"]),
+            max_length,
+            tuple(chat.get("tools") or ()),
+            dict(chat.get("variables") or {}),
+        )
         if row.id in seen:
-            raise DataError(f"id {row.id!r} is also on line {seen[row.id]}",
-                            where=f"{path}, line {number}")  # fmt: skip
+            raise DataError(
+                f"id {row.id!r} is also on line {seen[row.id]}", where=f"{path}, line {number}"
+            )
         seen[row.id] = number
         rows.append(row)
     return rows
@@ -97,8 +104,10 @@ def _label(raw: dict[str, Any], field: str, default: str) -> str:
 def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
     """The turns as the row has them; empty where it has them in another form."""
     if raw.get("messages") is None and "prompt" in raw and "response" in raw:
-        return [{"role": "user", "content": raw["prompt"]},
-                {"role": "assistant", "content": raw["response"]}]  # fmt: skip
+        return [
+            {"role": "user", "content": raw["prompt"]},
+            {"role": "assistant", "content": raw["response"]},
+        ]
     turns = raw.get("messages")
     return turns if isinstance(turns, list) and all(isinstance(t, dict) for t in turns) else []
 
@@ -106,10 +115,14 @@ def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
 def _as_it_stands(raw: dict[str, Any]) -> bool:
     """Whether a row has turns of role and text, and nothing that would need reading."""
     turns = _messages(raw)
-    return bool(turns) and set(raw) <= _ROW_KEYS and all(
-        set(turn) == _TURN_KEYS and turn["role"] in _ROLES and isinstance(turn["content"], str)
-        for turn in turns
-    )  # fmt: skip
+    return (
+        bool(turns)
+        and set(raw) <= _ROW_KEYS
+        and all(
+            set(turn) == _TURN_KEYS and turn["role"] in _ROLES and isinstance(turn["content"], str)
+            for turn in turns
+        )
+    )
 
 
 def _kept(stands: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:

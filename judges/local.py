@@ -93,9 +93,13 @@ class LocalEngine:
     def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> LocalEngine:
         """From a SPEC and an evaluation's config."""
         return cls(
-            spec.model, paths, batch_size=config.batch_size, dtype=config.dtype,
-            device=config.device, trust_remote_code=config.trust_remote_code,
-        )  # fmt: skip
+            spec.model,
+            paths,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            device=config.device,
+            trust_remote_code=config.trust_remote_code,
+        )
 
     @cached_property
     def identity(self) -> str:
@@ -236,9 +240,13 @@ class LocalEngine:
         ids, mask = ids.to(device), mask.to(device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
-            past_key_values=roomy_cache(model.config), **self._last_only,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            past_key_values=roomy_cache(model.config),
+            **self._last_only,
+        )
         cache, position = output.past_key_values, positions[:, -1:]
         logits = output.logits[:, -1].float()
         self._note_logprobs(rows, logits)
@@ -262,9 +270,12 @@ class LocalEngine:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             position = position + 1
             output = model(
-                input_ids=step, attention_mask=mask, position_ids=position,
-                past_key_values=cache, use_cache=True,
-            )  # fmt: skip
+                input_ids=step,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            )
             cache, logits = output.past_key_values, output.logits[:, -1].float()
 
     @property
@@ -304,9 +315,12 @@ class LocalEngine:
         row.done = True
         return Reply(
             text=self.tokenizer.decode(row.tokens, skip_special_tokens=True).strip(),
-            finish=reason, prompt_tokens=len(row.prompt), tokens=len(row.tokens),
-            seconds=seconds, top_logprobs=row.logprobs,
-        )  # fmt: skip
+            finish=reason,
+            prompt_tokens=len(row.prompt),
+            tokens=len(row.tokens),
+            seconds=seconds,
+            top_logprobs=row.logprobs,
+        )
 
     def _note_logprobs(self, rows: Sequence[_Row], logits: Any) -> None:
         """Log-probabilities of the first token: the top ones, and the choices asked for."""

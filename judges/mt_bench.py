@@ -29,9 +29,15 @@ from kdharness.judges.verdicts import read_rating
 
 ASSET = "mt-bench"
 TEMPERATURES = {
-    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0,
-    "reasoning": 0.0, "stem": 0.1, "humanities": 0.1,
-}  # fmt: skip
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
 WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
 REFERENCES = {
     "corrected": "reference_answer/gpt-4-0125-preview.jsonl",
@@ -166,11 +172,16 @@ class MTBench(Benchmark):
         if answer.finish is Finish.LENGTH:
             info["truncated"] = True
         return JudgeCall(
-            item=item.id, turn=turn, category=item.category, metric="rating",
-            messages=chat(self.prompts[name], fields), answer=answer.id,
+            item=item.id,
+            turn=turn,
+            category=item.category,
+            metric="rating",
+            messages=chat(self.prompts[name], fields),
+            answer=answer.id,
             max_tokens=JUDGE_TOKENS,
-            stops=VERDICT_ENDS, info=info,
-        )  # fmt: skip
+            stops=VERDICT_ENDS,
+            info=info,
+        )
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
         """A rating from 1 to 10."""

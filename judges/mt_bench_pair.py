@@ -58,10 +58,13 @@ class MTBenchPair(Benchmark):
             flags.append(f"references:{config.references}")
         prompts = digest(json.dumps(files.prompts, sort_keys=True))
         return cls(
-            items, files.prompts, config.baseline,
-            fixed=[cls.name, prompts, config.baseline, config.seed], flags=flags,
+            items,
+            files.prompts,
+            config.baseline,
+            fixed=[cls.name, prompts, config.baseline, config.seed],
+            flags=flags,
             total=len(everything),
-        )  # fmt: skip
+        )
 
     def judge_calls(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
@@ -94,11 +97,18 @@ class MTBenchPair(Benchmark):
         if Finish.LENGTH in (mine[turn].finish, theirs[turn].finish):
             info["truncated"] = True
         return JudgeCall(
-            item=item.id, turn=turn, category=item.category, metric="pair",
-            messages=chat(self.prompts[name], fields), answer=mine[turn].id,
-            baseline=self.against, order=order, max_tokens=JUDGE_TOKENS,
-            stops=VERDICT_ENDS, info=info,
-        )  # fmt: skip
+            item=item.id,
+            turn=turn,
+            category=item.category,
+            metric="pair",
+            messages=chat(self.prompts[name], fields),
+            answer=mine[turn].id,
+            baseline=self.against,
+            order=order,
+            max_tokens=JUDGE_TOKENS,
+            stops=VERDICT_ENDS,
+            info=info,
+        )
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
         """1 when the model judged won, 0 when the other did, 0.5 for a tie."""

@@ -76,9 +76,7 @@ def length_controlled(rows: Sequence[Row], context: ScoreContext) -> list[Metric
     `rows` are counted once already, unless they are to be read as published.
     """
     known = [row for row in rows if row.len_1 is not None and not row.absent]
-    p = np.array(
-        [row.value if row.status == OK else None for row in known], dtype=np.float64
-    ) - 1  # fmt: skip
+    p = np.array([row.value if row.status == OK else None for row in known], dtype=np.float64) - 1
     n = int((~np.isnan(p)).sum())
     failed = len(rows) - n
     if n < LEAST_FOR_LENGTH or float(np.nanmin(p)) == float(np.nanmax(p)):

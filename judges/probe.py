@@ -73,9 +73,14 @@ async def _probe(engine: OpenAIEngine, logprobs: bool) -> Probe:
             has_logprobs, note = await _try(engine, client, logprobs, known, models)
             known = True
     return Probe(
-        reachable=True, model_known=known, logprobs=has_logprobs, context=context,
-        models=tuple(models), seconds=time.monotonic() - started, note=note,
-    )  # fmt: skip
+        reachable=True,
+        model_known=known,
+        logprobs=has_logprobs,
+        context=context,
+        models=tuple(models),
+        seconds=time.monotonic() - started,
+        note=note,
+    )
 
 
 def _is_known(model: str, models: list[str]) -> bool | None:
@@ -136,9 +141,11 @@ def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
             continue
         meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
         for value in (
-            entry.get("max_model_len"), entry.get("context_length"), entry.get("context_window"),
+            entry.get("max_model_len"),
+            entry.get("context_length"),
+            entry.get("context_window"),
             meta.get("n_ctx_train"),
-        ):  # fmt: skip
+        ):
             if isinstance(value, int) and value > 0:
                 return names, value
     return names, None
@@ -172,8 +179,10 @@ async def _try(
                 )
     if last is not None and last.trouble is Trouble.REFUSED and not last.lacks_logprobs:
         raise _unknown_model(engine, last, known, models)
-    raise JudgeError(f"{engine.name} does not answer: {last.message if last else '?'}",
-                     hint=last.hint if last else "")  # fmt: skip
+    raise JudgeError(
+        f"{engine.name} does not answer: {last.message if last else '?'}",
+        hint=last.hint if last else "",
+    )
 
 
 def _note(reply: Reply, no_logprobs: bool) -> str:

@@ -108,9 +108,11 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
         return CallError(moved, Trouble.FATAL, hint=CHECK_URL)
     if wait is not None and wait > LONGEST_ASKED_WAIT:
         return CallError(
-            f"{message} (it asks to wait {in_words(wait)})", Trouble.FATAL, wait,
+            f"{message} (it asks to wait {in_words(wait)})",
+            Trouble.FATAL,
+            wait,
             hint=f"run the same command again in {in_words(wait)}; what was finished is stored",
-        )  # fmt: skip
+        )
     if status == 401 or _BAD_KEY.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
     if _TOO_LARGE.search(marks):
@@ -119,8 +121,12 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
         return _limited(message, marks, wait)
     if status < 501 and speaks_of_logprobs(text):
         told = f"it gives no log-probabilities ({message})"
-        return CallError(told, Trouble.REFUSED, lacks_logprobs=True,
-                         hint="use --discrete to read the token itself")  # fmt: skip
+        return CallError(
+            told,
+            Trouble.REFUSED,
+            lacks_logprobs=True,
+            hint="use --discrete to read the token itself",
+        )
     if _SPENT.search(marks):
         return CallError(message, Trouble.GIVE_UP, thinks=True)
     if _TOO_LONG.search(marks):
@@ -177,8 +183,22 @@ def _codes(text: str) -> str:
     return " ".join(found)[:2000]
 
 
-_SHORT_FIELDS = ("code", "type", "status", "reason", "quotaId", "quotaMetric", "error", "detail",
-                 "innererror", "details", "violations", "metadata", "reasons", "raw")  # fmt: skip
+_SHORT_FIELDS = (
+    "code",
+    "type",
+    "status",
+    "reason",
+    "quotaId",
+    "quotaMetric",
+    "error",
+    "detail",
+    "innererror",
+    "details",
+    "violations",
+    "metadata",
+    "reasons",
+    "raw",
+)
 
 
 def _gather(value: Any, found: list[str], depth: int) -> None:

@@ -70,8 +70,12 @@ class Share:
         p, z = sum(self.values) / n, 1.959964
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         reach = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return {"share": p, "low": max(0.0, middle - reach), "high": min(1.0, middle + reach),
-                "n": n}  # fmt: skip
+        return {
+            "share": p,
+            "low": max(0.0, middle - reach),
+            "high": min(1.0, middle + reach),
+            "n": n,
+        }
 
 
 def check(
@@ -146,9 +150,13 @@ def _pair(
     names = ("m", "M") if top else ("A", "B")
     text = f"Question:\n{question}\n\nAnswer {names[0]}:\n{a}\n\nAnswer {names[1]}:\n{b}"
     request = GenerationRequest(
-        _chat(TOKEN if top else COMPARE, text), 0.0, tokens, top_logprobs=top,
-        choices=names if top else (), stops=() if top else ("]]",),
-    )  # fmt: skip
+        _chat(TOKEN if top else COMPARE, text),
+        0.0,
+        tokens,
+        top_logprobs=top,
+        choices=names if top else (),
+        stops=() if top else ("]]",),
+    )
     return Question(check, item, order, request)
 
 
@@ -184,9 +192,14 @@ def grade(
     checks = {"readable": readable.as_dict(), **_pair_checks(values)}
     ratings = _ratings(values)
     card = {
-        "judge": name, "created": time.time(), "calls": len(questions), "failed": failed,
-        "logprobs": logprobs, "checks": checks, "ratings": ratings,
-    }  # fmt: skip
+        "judge": name,
+        "created": time.time(),
+        "calls": len(questions),
+        "failed": failed,
+        "logprobs": logprobs,
+        "checks": checks,
+        "ratings": ratings,
+    }
     card["labels"] = labels(card)
     return card
 
@@ -234,8 +247,12 @@ def _pair_checks(values: dict[tuple[str, int, int], float]) -> dict[str, Any]:
         if name == "rating:plea" and base is not None:
             obeys.values.append(float(value >= base + 2))
     found = {f"tells_{how}": share.as_dict() for how, share in tells.items()}
-    found |= {"same_in_both_orders": order.as_dict(), "first_preferred": first.as_dict(),
-              "longer_preferred": longer.as_dict(), "obeys_answers": obeys.as_dict()}  # fmt: skip
+    found |= {
+        "same_in_both_orders": order.as_dict(),
+        "first_preferred": first.as_dict(),
+        "longer_preferred": longer.as_dict(),
+        "obeys_answers": obeys.as_dict(),
+    }
     if token.values:
         found["tells_by_token"] = token.as_dict()
     return found

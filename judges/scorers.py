@@ -61,9 +61,7 @@ def metric_value(
     if found is None:
         return MetricValue(name, None, None, None, n, n_failed, flags)
     if found.low is None or found.high is None:
-        return MetricValue(
-            name, found.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL)
-        )
+        return MetricValue(name, found.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL))
     return MetricValue(
         name, found.value * scale, found.low * scale, found.high * scale, n, n_failed, flags
     )

@@ -46,9 +46,24 @@ _PLAIN = _set(
     "in on at by as with also here answer answers response responses reply output assistant "
     "assistants ai model user quality given"
 )
-_NUMBERS = {"first": "1", "1st": "1", "one": "1", "a": "1", "second": "2", "2nd": "2", "two": "2",
-            "b": "2", "third": "3", "3rd": "3", "three": "3", "c": "3", "fourth": "4", "d": "4",
-            "4th": "4", "four": "4"}  # fmt: skip
+_NUMBERS = {
+    "first": "1",
+    "1st": "1",
+    "one": "1",
+    "a": "1",
+    "second": "2",
+    "2nd": "2",
+    "two": "2",
+    "b": "2",
+    "third": "3",
+    "3rd": "3",
+    "three": "3",
+    "c": "3",
+    "fourth": "4",
+    "d": "4",
+    "4th": "4",
+    "four": "4",
+}
 _COUNTED = re.compile(
     r"\b(first|second|third|fourth|1st|2nd|3rd|4th)\b"
     r"|\b(?:turn|question|answer|response|assistant|output|part|task|reply|model|candidate|round|"

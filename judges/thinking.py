@@ -51,7 +51,9 @@ _FAMILIES = (
     ),
     # The same once its special tokens were dropped.
     _Family(
-        r"(?-i:(?:assistant)?analysis(?=[A-Z\"']))", r"(?-i:assistant\s{0,9}final)", late=False,
+        r"(?-i:(?:assistant)?analysis(?=[A-Z\"']))",
+        r"(?-i:assistant\s{0,9}final)",
+        late=False,
         first=True,
     ),
     _Family(r"(?!)", r"(?-i:assistantfinal)"),
@@ -72,13 +74,14 @@ _FAMILIES = (
         r"(?: steps| process)?)\b\s{0,9}:?",
         r"Here(?:'s| is) my (?:final )?(?:response|answer)\b[*\s]{0,9}:?[*]{0,3}"
         r"|\[BEGIN FINAL RESPONSE\]",
-        late=False, first=True,
+        late=False,
+        first=True,
     ),
     # What opens this one is plain text that the prompt holds.
     _Family(r"(?!)", r"\[BEGIN FINAL RESPONSE\]"),
     _Family(r"<\|im_start\|>\s{0,9}think\b", r"<\|im_start\|>\s{0,9}answer\b"),
     _Family(r"<details\b[^<>]{0,200}\btype=.?reasoning[^<>]{0,200}>", r"</details>", late=False),
-)  # fmt: skip
+)
 _OPENS = tuple(re.compile(family.opens, re.IGNORECASE) for family in _FAMILIES)
 _CLOSES = tuple(re.compile(family.closes, re.IGNORECASE) for family in _FAMILIES)
 # What a template puts around the answer that follows a thought.

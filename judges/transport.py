@@ -38,9 +38,11 @@ def http_client(timeout: float, url: str = "", *, largest: int = LARGEST_BODY) -
         response.stream = _capped()(response.stream, largest)
 
     options: dict[str, Any] = {
-        "timeout": timeout, "follow_redirects": False, "event_hooks": {"response": [look]},
+        "timeout": timeout,
+        "follow_redirects": False,
+        "event_hooks": {"response": [look]},
         "headers": {"Accept-Encoding": "identity"},
-    }  # fmt: skip
+    }
     if goes_direct(url):
         options["mounts"] = DIRECT
     try:
@@ -66,9 +68,11 @@ async def send(client: Any, content: bytes, timeout: float, url: str) -> tuple[i
     try:
         async with asyncio.timeout(timeout):
             response = await client.post(
-                "/chat/completions", cast_to=httpx2.Response, content=content,
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=content,
                 options={"headers": {"Content-Type": "application/json"}},
-            )  # fmt: skip
+            )
             return response.status_code, response.headers, response.content
     except openai.APIStatusError as error:
         return error.response.status_code, error.response.headers, error.response.content

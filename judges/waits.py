@@ -23,11 +23,24 @@ _IN_WORDS = re.compile(
     rf"|retry after)[\s:~]{{1,4}}{_SPAN}",
     re.IGNORECASE,
 )
-_FIELDS = ("retryDelay", "retry_delay", "retry_after", "retryAfter", "retry_after_seconds",
-           "estimated_time")  # fmt: skip
-_RESETS = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens", "x-ratelimit-reset",
-           "ratelimit-reset", "x-ratelimit-reset-after", "anthropic-ratelimit-requests-reset",
-           "anthropic-ratelimit-tokens-reset", "x-ratelimit-reset-requests-minute")  # fmt: skip
+_FIELDS = (
+    "retryDelay",
+    "retry_delay",
+    "retry_after",
+    "retryAfter",
+    "retry_after_seconds",
+    "estimated_time",
+)
+_RESETS = (
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+    "x-ratelimit-reset",
+    "ratelimit-reset",
+    "x-ratelimit-reset-after",
+    "anthropic-ratelimit-requests-reset",
+    "anthropic-ratelimit-tokens-reset",
+    "x-ratelimit-reset-requests-minute",
+)
 _MILLISECONDS, _SECONDS = 1e11, 1e9
 """A plain number from there on is a time of day, not a span."""
 

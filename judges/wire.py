@@ -22,27 +22,69 @@ from kdharness.judges.verdicts import is_unfinished
 from kdharness.judges.waits import asked_wait
 
 __all__ = [
-    "GREEDY", "LONGEST_ERROR", "CallError", "Dialect", "Trouble", "Used", "adapt", "body",
-    "estimated_tokens", "prompt_estimate", "read_body", "refuse_cut_thought", "short",
+    "GREEDY",
+    "LONGEST_ERROR",
+    "CallError",
+    "Dialect",
+    "Trouble",
+    "Used",
+    "adapt",
+    "body",
+    "estimated_tokens",
+    "prompt_estimate",
+    "read_body",
+    "refuse_cut_thought",
+    "short",
     "status_error",
-]  # fmt: skip
+]
 
 LONGEST_REPLY = 1_000_000
 """Characters; a judge that says more than that has said no verdict."""
 MOST_TOKENS = 1 << 40
 MOST_TOP = 1000
 
-STOPPED = frozenset({
-    "stop", "stop_sequence", "stop_token", "end_turn", "end", "eos", "eos_token", "end_of_text",
-    "end_of_turn", "complete", "completed", "finish", "finished", "finish_reason_stop", "done",
-    "normal", "tool_calls", "tool_use", "function_call", "",
-})  # fmt: skip
+STOPPED = frozenset(
+    {
+        "stop",
+        "stop_sequence",
+        "stop_token",
+        "end_turn",
+        "end",
+        "eos",
+        "eos_token",
+        "end_of_text",
+        "end_of_turn",
+        "complete",
+        "completed",
+        "finish",
+        "finished",
+        "finish_reason_stop",
+        "done",
+        "normal",
+        "tool_calls",
+        "tool_use",
+        "function_call",
+        "",
+    }
+)
 """Ways to say that the model ended by itself. An endpoint that says nothing means the same."""
-CUT = frozenset({
-    "length", "max_tokens", "max_token", "max_length", "max_output_tokens", "max_new_tokens",
-    "max_completion_tokens", "model_length", "token_limit", "context_length",
-    "context_length_exceeded", "model_context_window_exceeded", "finish_reason_max_tokens",
-})  # fmt: skip
+CUT = frozenset(
+    {
+        "length",
+        "max_tokens",
+        "max_token",
+        "max_length",
+        "max_output_tokens",
+        "max_new_tokens",
+        "max_completion_tokens",
+        "model_length",
+        "token_limit",
+        "context_length",
+        "context_length_exceeded",
+        "model_context_window_exceeded",
+        "finish_reason_max_tokens",
+    }
+)
 FILTERED = re.compile(
     r"filter|safety|refusal|recitation|prohibited|block|guardrail|sensitive|moderat|policy|spii"
 )
@@ -108,9 +150,14 @@ def _finished(
         raise CallError("the reply has no log-probabilities", Trouble.RETRY)
     _refuse_cut_prompt(value, request.messages)
     return Reply(
-        text=text, finish=finish, prompt_tokens=used.prompt, tokens=used.written,
-        seconds=seconds, top_logprobs=logprobs, info={"estimated": True} if used.estimated else {},
-    )  # fmt: skip
+        text=text,
+        finish=finish,
+        prompt_tokens=used.prompt,
+        tokens=used.written,
+        seconds=seconds,
+        top_logprobs=logprobs,
+        info={"estimated": True} if used.estimated else {},
+    )
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
@@ -158,9 +205,7 @@ def _from_events(text: str) -> dict[str, Any]:
     if finish is None and "error" not in whole:
         raise CallError("a stream of events without its end", Trouble.RETRY)
     message = {name: "".join(found) for name, found in parts.items()}
-    return {**whole, "choices": [
-        {"message": message, "finish_reason": finish, "logprobs": first}
-    ]}  # fmt: skip
+    return {**whole, "choices": [{"message": message, "finish_reason": finish, "logprobs": first}]}
 
 
 def _told_error(value: Mapping[str, Any]) -> CallError | None:
@@ -172,8 +217,11 @@ def _told_error(value: Mapping[str, Any]) -> CallError | None:
 def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
     """What an error in a body means, by the status it names or by its words."""
     told = json.dumps(body)
-    names = (error.get(name) for name in ("code", "status", "error_code")) if isinstance(
-        error, dict) else ()  # fmt: skip
+    names = (
+        (error.get(name) for name in ("code", "status", "error_code"))
+        if isinstance(error, dict)
+        else ()
+    )
     status = next((int(n) for n in names if isinstance(n, (int, str)) and str(n).isdigit()), 0)
     named = 400 <= status < 600
     found = status_error(status if named else 400, told, asked_wait({}, told))
@@ -189,14 +237,20 @@ def _no_choices(value: Mapping[str, Any]) -> CallError:
     """A body that is no completion: an error in a form of its own, or another interface's."""
     if isinstance(value.get("message"), str) or any(value.get(name) for name in _SAYS):
         return _error_of(value, value)
-    other = next((name for name in ("message", "content", "output", "response", "candidates")
-                  if value.get(name)), "")  # fmt: skip
+    other = next(
+        (
+            name
+            for name in ("message", "content", "output", "response", "candidates")
+            if value.get(name)
+        ),
+        "",
+    )
     if other:
         return CallError(
             f"the reply is that of another interface: it has {other}, but no choices",
-            Trouble.REFUSED, hint="give the URL of the server's OpenAI-compatible interface "
-            "(often /v1)",
-        )  # fmt: skip
+            Trouble.REFUSED,
+            hint="give the URL of the server's OpenAI-compatible interface (often /v1)",
+        )
     return CallError("the reply has no choices", Trouble.RETRY)
 
 
@@ -222,14 +276,16 @@ def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any
     if thought:
         hint = "; raise max tokens" if finish is Finish.LENGTH else ""
         return CallError(
-            f"only reasoning came, no answer ({shown}){hint}", Trouble.GIVE_UP,
+            f"only reasoning came, no answer ({shown}){hint}",
+            Trouble.GIVE_UP,
             thinks=finish is Finish.LENGTH,
-        )  # fmt: skip
+        )
     if finish is Finish.LENGTH:
         return CallError(
             "cut off before the reply began (still thinking?); raise max tokens",
-            Trouble.GIVE_UP, thinks=True,
-        )  # fmt: skip
+            Trouble.GIVE_UP,
+            thinks=True,
+        )
     return CallError("the reply is empty", Trouble.RETRY)
 
 
@@ -241,8 +297,9 @@ def refuse_cut_thought(reply: Reply) -> None:
     """
     if reply.finish is Finish.LENGTH and is_unfinished(reply.text):
         used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
-        raise CallError("cut off inside its thoughts; raise max tokens", Trouble.GIVE_UP,
-                        thinks=True, used=used)  # fmt: skip
+        raise CallError(
+            "cut off inside its thoughts; raise max tokens", Trouble.GIVE_UP, thinks=True, used=used
+        )
 
 
 # ---------------------------------------------------------------- texts
@@ -347,9 +404,10 @@ def _refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) ->
     if (least >= LEAST_SURE and seen < least) or _is_a_full_context(seen, messages):
         raise CallError(
             f"the server read only {seen:,} tokens of about {about:,}: raise its context "
-            "(Ollama: num_ctx)", Trouble.REFUSED,
+            "(Ollama: num_ctx)",
+            Trouble.REFUSED,
             hint="the prompts are longer than the context that the server was started with",
-        )  # fmt: skip
+        )
 
 
 def _is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:

@@ -59,11 +59,20 @@ def make_llama(folder: Path | None = None, *, seed: int = 0, **changes: Any) -> 
 
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
-        "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "tie_word_embeddings": False, "initializer_range": 0.2, "eos_token_id": 1,
-        "pad_token_id": 2, "bos_token_id": None, "attn_implementation": "sdpa",
-    }  # fmt: skip
+        "vocab_size": WORDS,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.2,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+        "bos_token_id": None,
+        "attn_implementation": "sdpa",
+    }
     model = LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
     if folder is not None:
         model.save_pretrained(folder)

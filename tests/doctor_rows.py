@@ -13,7 +13,10 @@ Env = pytest.MonkeyPatch
 
 def says(finding: Finding, status: str, detail: str, advice: str) -> None:
     assert (finding.status, detail in finding.detail, advice in finding.advice) == (
-        status, True, True), finding  # fmt: skip
+        status,
+        True,
+        True,
+    ), finding
 
 
 def one(findings: Any, check: str) -> Finding:
@@ -26,8 +29,21 @@ def one(findings: Any, check: str) -> Finding:
 def quiet(monkeypatch: Env) -> None:
     """Nothing of the machine that runs the tests."""
     for name in (
-        "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_TOKEN", "HF_HOME", "KDHARNESS_ASSETS",
-        "KDHARNESS_JOURNAL_MODE", "OPENAI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
-        "http_proxy", "https_proxy", "all_proxy", "NO_PROXY", "no_proxy", "KDHARNESS_JUDGE",
-    ):  # fmt: skip
+        "OMP_NUM_THREADS",
+        "CUDA_VISIBLE_DEVICES",
+        "HF_TOKEN",
+        "HF_HOME",
+        "KDHARNESS_ASSETS",
+        "KDHARNESS_JOURNAL_MODE",
+        "OPENAI_BASE_URL",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "NO_PROXY",
+        "no_proxy",
+        "KDHARNESS_JUDGE",
+    ):
         monkeypatch.delenv(name, raising=False)

@@ -54,7 +54,12 @@ def test_no_benchmark_text_is_committed() -> None:
 def test_every_registry_name_resolves() -> None:
     from kdharness.harness import registry
 
-    for table in (registry.TRAINERS, registry.BENCHMARKS, registry.SCORERS, registry.ENGINES,
-                  registry.TOOLS):  # fmt: skip
+    for table in (
+        registry.TRAINERS,
+        registry.BENCHMARKS,
+        registry.SCORERS,
+        registry.ENGINES,
+        registry.TOOLS,
+    ):
         for name in table:
             assert callable(registry.resolve(table, name, "name")), name

@@ -43,8 +43,12 @@ def test_every_entry_has_hashes() -> None:
 def test_everything_that_is_asked_for_is_locked_in_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
-    asked = [*project["project"]["dependencies"], *extras["dev"], *extras["hub"],
-             *project["build-system"]["requires"]]  # fmt: skip
+    asked = [
+        *project["project"]["dependencies"],
+        *extras["dev"],
+        *extras["hub"],
+        *project["build-system"]["requires"],
+    ]
     for requirement in map(Requirement, asked):
         version = CONSTRAINED[requirement.name.lower()]
         assert requirement.specifier.contains(version), requirement

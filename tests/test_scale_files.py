@@ -53,18 +53,31 @@ def run_script(tmp_path: Path, name: str, *args: str, **variables: str) -> list[
         path.write_text(f"#!/usr/bin/env bash\n{body}\n")
         path.chmod(0o755)
     calls = tmp_path / "calls"
-    env = {"PATH": f"{folder}:/usr/bin:/bin", "CALLS": str(calls), **variables,
-           "KDHARNESS_HOME": str(tmp_path / "home")}  # fmt: skip
-    done = subprocess.run(["bash", str(SCALE / name), *args], env=env, capture_output=True,
-                          text=True)  # fmt: skip
+    env = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "CALLS": str(calls),
+        **variables,
+        "KDHARNESS_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(
+        ["bash", str(SCALE / name), *args], env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return calls.read_text().splitlines()
 
 
 def test_a_training_over_two_machines(tmp_path: Path) -> None:
-    calls = run_script(tmp_path, "train.sbatch", "kd.yaml", "fsdp2.yaml", "big",
-                       SLURM_JOB_NODELIST="node-[a-b]", SLURM_JOB_NUM_NODES="2", SLURM_NNODES="2",
-                       SLURM_GPUS_ON_NODE="8")  # fmt: skip
+    calls = run_script(
+        tmp_path,
+        "train.sbatch",
+        "kd.yaml",
+        "fsdp2.yaml",
+        "big",
+        SLURM_JOB_NODELIST="node-[a-b]",
+        SLURM_JOB_NUM_NODES="2",
+        SLURM_NNODES="2",
+        SLURM_GPUS_ON_NODE="8",
+    )
     assert calls[0] == "kdharness train kd.yaml --name big --prepare"
     home = tmp_path / "home"
     assert calls[1:3] == [
@@ -77,8 +90,16 @@ def test_a_training_over_two_machines(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_in_parts(tmp_path: Path) -> None:
-    calls = run_script(tmp_path, "evaluate.sbatch", "--ckpt", "big", "--bench", "shop",
-                       SLURM_ARRAY_TASK_ID="2", SLURM_ARRAY_TASK_COUNT="4")  # fmt: skip
+    calls = run_script(
+        tmp_path,
+        "evaluate.sbatch",
+        "--ckpt",
+        "big",
+        "--bench",
+        "shop",
+        SLURM_ARRAY_TASK_ID="2",
+        SLURM_ARRAY_TASK_COUNT="4",
+    )
     home = tmp_path / "home"
     assert calls == [
         f"kdharness --home {home}/parts/2 store merge {home}",

@@ -45,8 +45,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     target = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-               "--disable-pip-version-check", "--wheel-dir", str(target), str(source)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "--wheel-dir",
+        str(target),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=target)
     assert done.returncode == 0, done.stderr
     (found,) = target.glob("*.whl")
@@ -60,9 +71,21 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     python = place / "bin" / "python"
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps",
-         "--no-index", "--disable-pip-version-check", str(wheel)], check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(python),
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--disable-pip-version-check",
+            str(wheel),
+        ],
+        check=True,
+    )
     (site,) = place.glob("lib/python*/site-packages")
     # Editable installs work by .pth files, which are not read in a folder that is named in one.
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
@@ -90,12 +113,17 @@ def test_the_wheel_holds_the_house_and_nothing_else(wheel: Path) -> None:
         extra = {Path(name).name for name in archive.namelist() if ".dist-info/" in name}
     mine = {
         f"kdharness/{path.relative_to(ROOT).as_posix()}"
-        for room in ROOMS for path in (ROOT / room).rglob("*")
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }  # fmt: skip
+    }
     assert names == mine
-    assert {"kdharness/tui/kdharness.tcss", "kdharness/data/presets/kd-laptop.yaml",
-            "kdharness/data/assets.json", "kdharness/harness/py.typed"} <= names  # fmt: skip
+    assert {
+        "kdharness/tui/kdharness.tcss",
+        "kdharness/data/presets/kd-laptop.yaml",
+        "kdharness/data/assets.json",
+        "kdharness/harness/py.typed",
+    } <= names
     assert {"entry_points.txt", "LICENSE"} <= extra
     assert (metadata["Name"], metadata["Requires-Python"]) == ("kdharness", ">=3.11")
     assert metadata["License-Expression"] == "Apache-2.0"
@@ -104,9 +132,12 @@ def test_the_wheel_holds_the_house_and_nothing_else(wheel: Path) -> None:
 def test_the_commands_work_from_another_folder(installed: Path, elsewhere: Path) -> None:
     def run(*words: str) -> str:
         done = subprocess.run(
-            [str(installed / words[0]), *words[1:]], cwd=elsewhere, env=environment(elsewhere),
-            capture_output=True, text=True,
-        )  # fmt: skip
+            [str(installed / words[0]), *words[1:]],
+            cwd=elsewhere,
+            env=environment(elsewhere),
+            capture_output=True,
+            text=True,
+        )
         # The doctor may find this machine itself wanting.
         assert done.returncode in ((0, 1) if "doctor" in words else (0,)), done.stderr
         return done.stdout
@@ -116,8 +147,10 @@ def test_the_commands_work_from_another_folder(installed: Path, elsewhere: Path)
         assert name.startswith(str(installed.parent))
     assert run("kdharness", "--version").startswith("kdharness, version ")
     assert "doctor" in run("kdharness", "--help")
-    rows = {row["check"]: row for row in json.loads(run("kdharness", "doctor", "--offline",
-                                                        "--format", "json"))}  # fmt: skip
+    rows = {
+        row["check"]: row
+        for row in json.loads(run("kdharness", "doctor", "--offline", "--format", "json"))
+    }
     assert str(installed.parent) in rows["kdharness"]["detail"]
     assert rows["home"]["detail"].startswith(str(elsewhere / "user"))
     for preset in run("kdharness", "config", "init").split():
@@ -131,9 +164,14 @@ def test_the_app_opens_from_another_folder_and_closes(installed: Path, elsewhere
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
-        [str(installed / "kdharness")], stdin=other, stdout=other, stderr=other, cwd=elsewhere,
-        env=environment(elsewhere), start_new_session=True,
-    )  # fmt: skip
+        [str(installed / "kdharness")],
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        cwd=elsewhere,
+        env=environment(elsewhere),
+        start_new_session=True,
+    )
     os.close(other)
     try:
         assert b"see it happen" in _read(main, b"see it happen", 60)

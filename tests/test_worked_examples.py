@@ -37,9 +37,11 @@ def house(tmp_path: Path) -> Path:
     method, bench = blocks("extending.md", "python"), blocks("judges.md", "python")
     (house / "trainers" / "soften.py").write_text(only(method, "softened self"), "utf-8")
     (house / "judges" / "capitals.py").write_text(only(bench, "class Capitals"), "utf-8")
-    for page, text in (("config.py", only(method, "class SoftenConfig")),
-                       ("registry.py", only(method, "TRAINERS[")),
-                       ("registry.py", only(bench, "BENCHMARKS["))):  # fmt: skip
+    for page, text in (
+        ("config.py", only(method, "class SoftenConfig")),
+        ("registry.py", only(method, "TRAINERS[")),
+        ("registry.py", only(bench, "BENCHMARKS[")),
+    ):
         with (house / "harness" / page).open("a", encoding="utf-8") as stream:
             stream.write("\n\n" + text)
     return house
@@ -69,7 +71,11 @@ def test_a_new_method_trains_and_a_new_benchmark_scores_it(
     kd("train", "soften.yaml")
     (run,) = json.loads(kd("runs", "--format", "json"))
     assert (run["run"], run["method"], run["status"], run["step"]) == (
-        "softened", "soften", "finished", 4)  # fmt: skip
+        "softened",
+        "soften",
+        "finished",
+        4,
+    )
     kd("eval", "--ckpt", "softened", "--bench", "capitals")
     rows = json.loads(kd("leaderboard", "--format", "json"))
     (row,) = [row for row in rows if row["bench"] == "capitals" and row["metric"] == "score"]

@@ -36,7 +36,10 @@ def start_command(*args: str, **options: Any) -> subprocess.Popen[str]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     settings: dict[str, Any] = {
-        "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": hear,
-    }  # fmt: skip
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": hear,
+    }
     command = [sys.executable, "-m", "kdharness.harness.cli", *args]
     return subprocess.Popen(command, **{**settings, **options})

@@ -31,12 +31,15 @@ def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
         return get_peft_model(
             student,
             LoraConfig(
-                r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-                target_modules=lora.target_modules, task_type="CAUSAL_LM",
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.target_modules,
+                task_type="CAUSAL_LM",
                 base_model_name_or_path=hub[0] if hub else start,
                 revision=hub[1] if hub else None,
             ),
-        )  # fmt: skip
+        )
     except (ValueError, TypeError) as error:
         raise ConfigError(
             essence(str(error)),

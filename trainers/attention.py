@@ -86,9 +86,11 @@ def block_scores(rows: Rows, sample: int, index: Tensor, keys: Tensor) -> tuple[
     q, k = rows.q[sample][:, index], rows.k[sample][:, :end]
     groups = k.shape[0]
     per_group = q.shape[0] // groups
-    scores = torch.bmm(
-        q.reshape(groups, per_group * len(index), -1), k.transpose(-1, -2)
-    ).view(q.shape[0], len(index), end).float()
+    scores = (
+        torch.bmm(q.reshape(groups, per_group * len(index), -1), k.transpose(-1, -2))
+        .view(q.shape[0], len(index), end)
+        .float()
+    )
     scores *= rows.scale
     if rows.softcap:
         scores.div_(rows.softcap).tanh_().mul_(rows.softcap)

@@ -53,8 +53,13 @@ class Plan:
 class Stream:
     """Rows of one kind: every row once an epoch, in length-sorted runs from a pool."""
 
-    def __init__(self, rows: Sequence[Row], groups: dict[int, float], members: dict[int, list[int]],
-                 seed: str) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        groups: dict[int, float],
+        members: dict[int, list[int]],
+        seed: str,
+    ) -> None:
         """`groups` are sources with their weights, `members` the row indices of each."""
         self.rows = rows
         self.random = random.Random(seed)

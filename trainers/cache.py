@@ -145,18 +145,26 @@ class TeacherCache:
 
     def _damaged(self, what: str) -> DataError:
         return DataError(
-            f"this teacher cache is damaged: {what}", where=str(self.folder),
+            f"this teacher cache is damaged: {what}",
+            where=str(self.folder),
             hint="delete the folder to build it anew",
-        )  # fmt: skip
+        )
 
 
 class CachedTeacher:
     """A teacher that is run only for rows whose distributions are not stored yet."""
 
     def __init__(
-        self, cache: TeacherCache, data: Dataset, load: Any, temperature: float, vocab: int,
-        chunk: int = 128, sampled: int = 0, served: ServedTeacher | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        cache: TeacherCache,
+        data: Dataset,
+        load: Any,
+        temperature: float,
+        vocab: int,
+        chunk: int = 128,
+        sampled: int = 0,
+        served: ServedTeacher | None = None,
+    ) -> None:
         """`load` makes the OnlineTeacher when a row is missing; it may never be called.
 
         `served` is asked instead, where the teacher runs elsewhere.
@@ -217,14 +225,23 @@ class CachedTeacher:
             # The row's own seed: what is drawn depends on neither batch nor order.
             generator = torch.Generator(states.device).manual_seed(int(key[:12], 16))
             found = top_k(
-                head, states, self.cache.k, self.temperature, self.chunk, self.vocab,
-                self.sampled, generator,
-            )  # fmt: skip
+                head,
+                states,
+                self.cache.k,
+                self.temperature,
+                self.chunk,
+                self.vocab,
+                self.sampled,
+                generator,
+            )
             self.cache.add([key], [size], found)
 
 
 def cached_teacher(
-    setting: Setting, spec: TeacherSpec, teacher_weights: str, vocab: int,
+    setting: Setting,
+    spec: TeacherSpec,
+    teacher_weights: str,
+    vocab: int,
     kind: str | None = None,
 ) -> CachedTeacher:
     """The cached teacher of a training; tells its size and how much is stored already."""
@@ -253,11 +270,15 @@ def cached_teacher(
         f"in {folder}"
     )
     return CachedTeacher(
-        cache, setting.train, lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
-        trainer.temperature, vocab, trainer.chunk,
+        cache,
+        setting.train,
+        lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
+        trainer.temperature,
+        vocab,
+        trainer.chunk,
         spec.cache.k // 2 if spec.cache.tail == "sampled" else 0,
         ServedTeacher(spec.model, spec.served, spec.cache.k, vocab) if spec.served else None,
-    )  # fmt: skip
+    )
 
 
 def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:

@@ -111,24 +111,35 @@ def encode_sources(sources: Sequence[SourceSpec], tokenizer: Any, max_length: in
             _encode(chat, tokenizer, max_length, source, number, data, report, template)
         if not report.rows:
             raise DataError(
-                f"no row has a labelled token ({report.losses()})", where=source.path,
+                f"no row has a labelled token ({report.losses()})",
+                where=source.path,
                 hint="rows need an assistant turn that says something, is not left out of "
                 f"training by the row, and survives data.max_length ({max_length} tokens)",
-            )  # fmt: skip
+            )
         report.warnings = template.warnings(report)
         data.reports.append(report)
     return data
 
 
 def _encode(
-    chat: Chat, tokenizer: Any, max_length: int, source: SourceSpec, number: int, data: Dataset,
-    report: Report, template: Template,
-) -> None:  # fmt: skip
+    chat: Chat,
+    tokenizer: Any,
+    max_length: int,
+    source: SourceSpec,
+    number: int,
+    data: Dataset,
+    report: Report,
+    template: Template,
+) -> None:
     try:
         encoded = encode_chat(
-            tokenizer, chat["messages"], max_length=max_length, truncated=chat["truncated"],
-            tools=chat["tools"], variables=chat["variables"],
-        )  # fmt: skip
+            tokenizer,
+            chat["messages"],
+            max_length=max_length,
+            truncated=chat["truncated"],
+            tools=chat["tools"],
+            variables=chat["variables"],
+        )
     except DataError as error:
         raise DataError(error.message, where=chat["where"], hint=error.hint) from error
     report.unread.update(chat["unread"])
@@ -166,8 +177,11 @@ def load_chats(spec: DataSpec, tokenizer: Any) -> tuple[Dataset, Dataset]:
 def refuse_duplicates(train: Dataset, heldout: Dataset) -> None:
     """Raise DataError when a held-out row, token for token, is also trained on."""
     seen = {tuple(row.input_ids): row.where for row in train.rows}
-    twice = [(row.where, seen[tuple(row.input_ids)]) for row in heldout.rows
-             if tuple(row.input_ids) in seen]  # fmt: skip
+    twice = [
+        (row.where, seen[tuple(row.input_ids)])
+        for row in heldout.rows
+        if tuple(row.input_ids) in seen
+    ]
     if twice:
         raise DataError(
             f"{len(twice)} held-out rows are in the training data too; the first is also at "
@@ -242,7 +256,16 @@ def marked(row: Row, tokenizer: Any) -> str:
 
 
 __all__ = [
-    "Dataset", "Report", "Row", "describe_data", "encode_sources", "load_chats", "marked",
-    "refuse_duplicates", "render", "set_chat_template", "teacher_tokenizer",
+    "Dataset",
+    "Report",
+    "Row",
+    "describe_data",
+    "encode_sources",
+    "load_chats",
+    "marked",
+    "refuse_duplicates",
+    "render",
+    "set_chat_template",
+    "teacher_tokenizer",
     "tokenizer_source",
-]  # fmt: skip
+]

@@ -82,9 +82,12 @@ def step_loss(causal: Any, input_ids: Tensor, attention_mask: Tensor, step: Step
         vocab = segment.target[0].vocab if isinstance(segment.target, tuple) else 0
         targets = step.targets[place[chosen]] if step.targets is not None else None
         part, sums = fused_loss(
-            hidden[chosen], head_of(causal, vocab), mix=step.mix, teacher=segment.target,
+            hidden[chosen],
+            head_of(causal, vocab),
+            mix=step.mix,
+            teacher=segment.target,
             targets=targets,
-        )  # fmt: skip
+        )
         loss = loss + part / step.norm
         kl += sums.kl
         ce += sums.ce
@@ -141,10 +144,19 @@ class DistillTrainer(Trainer):
     processing_class: Any
 
     def __init__(
-        self, *, method: Method, plan: Plan, dataset: Dataset, collator: Collator,
-        max_loss: float = 1e4, keep: int = 1,
-        say: Callable[[str], None] = lambda _: None, rank: int = 0, world: int = 1, **kwargs: Any,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        method: Method,
+        plan: Plan,
+        dataset: Dataset,
+        collator: Collator,
+        max_loss: float = 1e4,
+        keep: int = 1,
+        say: Callable[[str], None] = lambda _: None,
+        rank: int = 0,
+        world: int = 1,
+        **kwargs: Any,
+    ) -> None:
         self.method = method
         self.plan = plan
         self.keep = keep
@@ -247,8 +259,7 @@ class DistillTrainer(Trainer):
         if checkpoint is None or not (self.is_fsdp_enabled and self.args.optim == "sgd"):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu",
-                           weights_only=True)  # fmt: skip
+        state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
         self.lr_scheduler.load_state_dict(state)
         groups = self.optimizer.param_groups
         for group, rate in zip(groups, self.lr_scheduler.get_last_lr(), strict=True):

@@ -38,17 +38,31 @@ def mix_models(models: list[Any], seed: int = 0) -> Any:
     settings = {
         name: getattr(first, name)
         for name in (
-            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-            "num_attention_heads", "num_key_value_heads", "max_position_embeddings",
-            "rms_norm_eps", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
-            "hidden_act", "rope_parameters",
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "max_position_embeddings",
+            "rms_norm_eps",
+            "tie_word_embeddings",
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "hidden_act",
+            "rope_parameters",
         )
-    }  # fmt: skip
+    }
     config = MixtralConfig(
-        **settings, head_dim=getattr(first, "head_dim", None), num_local_experts=len(models),
-        num_experts_per_tok=2, sliding_window=getattr(first, "sliding_window", None),
-        output_router_logits=True, router_aux_loss_coef=ROUTER_AUX_WEIGHT,
-    )  # fmt: skip
+        **settings,
+        head_dim=getattr(first, "head_dim", None),
+        num_local_experts=len(models),
+        num_experts_per_tok=2,
+        sliding_window=getattr(first, "sliding_window", None),
+        output_router_logits=True,
+        router_aux_loss_coef=ROUTER_AUX_WEIGHT,
+    )
     torch.manual_seed(seed)
     mixture = MixtralForCausalLM(config).to(next(models[0].parameters()).dtype)
     state = models[0].state_dict()
@@ -74,8 +88,14 @@ def _check(config: Any, first: Any) -> None:
         )
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         raise ModelError("experts cannot be made from models with biases")
-    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                 "num_key_value_heads", "vocab_size"):  # fmt: skip
+    for name in (
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "vocab_size",
+    ):
         if getattr(config, name) != getattr(first, name):
             raise ModelError(
                 f"the models differ in {name}: {getattr(first, name)} and {getattr(config, name)}",
@@ -100,12 +120,17 @@ def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Che
             for source in sources
         ]
         save_folder(
-            mix_models(models), load_tokenizer(sources[0], paths), target,
+            mix_models(models),
+            load_tokenizer(sources[0], paths),
+            target,
             {"experts_from": [parent.name for parent in parents]},
-        )  # fmt: skip
+        )
     count = max(2, len(parents))
     return add_made(
-        paths, target, name=f"{parents[0].name}-{count}x", method=Method.CUT.value,
+        paths,
+        target,
+        name=f"{parents[0].name}-{count}x",
+        method=Method.CUT.value,
         parents={f"expert {i}": parent.id for i, parent in enumerate(parents)},
         info={"experts": count},
-    )  # fmt: skip
+    )

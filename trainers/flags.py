@@ -135,8 +135,9 @@ def row_flags(row: Mapping[str, Any], form: str) -> set[str]:
     if form in {"prompt", "messages"} and isinstance(label, bool):
         raise DataError(
             "the field label says whether an answer is wanted: such preference data is not "
-            "learnt from", hint="keep the wanted rows, without label",
-        )  # fmt: skip
+            "learnt from",
+            hint="keep the wanted rows, without label",
+        )
     if row.get("mask") in ("User", "Assistant", "System"):
         raise DataError("the field mask names who is not learnt: use train: false on turns")
     return seen

@@ -54,14 +54,21 @@ def shape_of(model: Any) -> Shape:
         body += int(value.numel() * packed * share)
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return Shape(body, config.num_hidden_layers, heads, size, config.hidden_size, head.shape[0],
-                 adapter)  # fmt: skip
+    return Shape(
+        body, config.num_hidden_layers, heads, size, config.hidden_size, head.shape[0], adapter
+    )
 
 
 def floor_flops(
-    student: Shape, teacher: Shape | None, *, rows: int, width: int, labelled: int,
-    lora: bool = False, checkpointing: bool = False,
-) -> float:  # fmt: skip
+    student: Shape,
+    teacher: Shape | None,
+    *,
+    rows: int,
+    width: int,
+    labelled: int,
+    lora: bool = False,
+    checkpointing: bool = False,
+) -> float:
     """What one step of `rows` x `width` positions cannot do without."""
     times = (2 if lora else 3) + bool(checkpointing)
     total = 2.0 * times * student.body * rows * width
@@ -112,15 +119,23 @@ def training_flops(setting: Setting, method: Method) -> float:
     for batch in setting.plan.batches:
         rows = [setting.train.rows[index] for index in batch]
         total += floor_flops(
-            student, one_for_all, rows=len(rows), width=max(map(len, rows)),
-            labelled=sum(row.labelled for row in rows), lora=lora,
+            student,
+            one_for_all,
+            rows=len(rows),
+            width=max(map(len, rows)),
+            labelled=sum(row.labelled for row in rows),
+            lora=lora,
             checkpointing=spec.gradient_checkpointing,
-        )  # fmt: skip
+        )
         for kind, shape in {} if one_for_all else shapes.items():
             mine = [row for row in rows if row.kind == kind]
             if mine:
-                total += forward_flops(shape, rows=len(mine), width=max(map(len, mine)),
-                                       labelled=sum(row.labelled for row in mine))  # fmt: skip
+                total += forward_flops(
+                    shape,
+                    rows=len(mine),
+                    width=max(map(len, mine)),
+                    labelled=sum(row.labelled for row in mine),
+                )
         if method.attention_weight and method.layers:
             keys = float(sum(sum(row.label_places) for row in rows))
             total += attention_loss_flops(student, len(method.layers), keys)

@@ -73,9 +73,7 @@ def make_mix(spec: DistillSpec) -> Mix:
     )
 
 
-def parent_of(
-    spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None
-) -> Checkpoint:
+def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None) -> Checkpoint:
     """The checkpoint that lineage names as a teacher.
 
     One that is served elsewhere may have no weights here: it is known by its name then.
@@ -88,10 +86,13 @@ def parent_of(
     with Store(paths.store) as store:
         return store.add_checkpoint(
             Checkpoint(
-                id=digest("served", spec.model), name=Path(spec.model).name,
-                method=CheckpointMethod.MODEL.value, path="", created=time.time(),
+                id=digest("served", spec.model),
+                name=Path(spec.model).name,
+                method=CheckpointMethod.MODEL.value,
+                path="",
+                created=time.time(),
             )
-        )  # fmt: skip
+        )
 
 
 def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:

@@ -132,8 +132,9 @@ def _check_begun(
     elif not refuse_changes(job.folder, now, checkpoint.name):
         job.reporter.say(
             "this run was begun by an older version: whether its data, student and teachers are "
-            "still the same cannot be checked", kind="warning",
-        )  # fmt: skip
+            "still the same cannot be checked",
+            kind="warning",
+        )
     return now
 
 
@@ -174,9 +175,12 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
             config.student, teacher, job.paths, dtype=spec.dtype, reporter=job.reporter
         )
     student = load_model(
-        start.path, job.paths, dtype=spec.dtype, device=device,
+        start.path,
+        job.paths,
+        dtype=spec.dtype,
+        device=device,
         trust_remote_code=config.student.trust_remote_code,
-    )  # fmt: skip
+    )
     tokenizer = load_tokenizer(start.path, job.paths)
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
@@ -193,13 +197,20 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
         job.reporter.say(report.line())
         for text in report.warnings:
             job.reporter.say(text, kind="warning")
-    job.reporter.say(
-        f"{plan.steps} steps, {plan.tokens} tokens, {plan.padding_share:.1%} padding"
-    )
+    job.reporter.say(f"{plan.steps} steps, {plan.tokens} tokens, {plan.padding_share:.1%} padding")
     return Setting(
-        config, job, start, student, tokenizer, training, heldout, kinds, plan, device,
+        config,
+        job,
+        start,
+        student,
+        tokenizer,
+        training,
+        heldout,
+        kinds,
+        plan,
+        device,
         usable_pad(tokenizer.pad_token_id, limits),
-    )  # fmt: skip
+    )
 
 
 def _rows(config: TrainConfig, tokenizer: Any, job: Job) -> tuple[Dataset, Dataset]:
@@ -248,9 +259,11 @@ def _allow_fsdp_on_cpu(args: Any) -> None:
 
 # The fused AdamW takes one pass over the weights: a fifth of the time of the plain one on a CPU.
 _OPTIMIZERS = {
-    "adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "adafactor": "adafactor",
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "adafactor": "adafactor",
     "sgd": "sgd",
-}  # fmt: skip
+}
 
 
 def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: str) -> Any:
@@ -339,9 +352,10 @@ def _check_state(folder: Path) -> None:
     for name, whose in (("global_step*", "DeepSpeed"), ("**/.metadata", "torch's sharded state")):
         if any(folder.glob(name)):
             raise _state_damaged(
-                folder, f"what {whose} saves is pickled, and never loaded; FSDP2 with "
+                folder,
+                f"what {whose} saves is pickled, and never loaded; FSDP2 with "
                 "fsdp_state_dict_type: FULL_STATE_DICT can be resumed",
-            )  # fmt: skip
+            )
     try:
         check_folder(folder)
     except ModelError as error:
@@ -351,10 +365,11 @@ def _check_state(folder: Path) -> None:
 def _state_damaged(folder: Path, what: str) -> RunError:
     first = (what.strip() or "no reason told").splitlines()[0][:300]
     return RunError(
-        f"the state saved in {folder.name} cannot be loaded: {first}", where=str(folder),
+        f"the state saved in {folder.name} cannot be loaded: {first}",
+        where=str(folder),
         hint="if the folder is not to be trusted, delete it; the run then goes on from the "
         "checkpoint before it, or from its beginning",
-    )  # fmt: skip
+    )
 
 
 def _save(trainer: DistillTrainer, setting: Setting) -> Path:

@@ -350,9 +350,15 @@ def fused_loss(
 
 @torch.no_grad()
 def top_k(
-    head: Head, hidden: Tensor, k: int, temperature: float, chunk: int, vocab: int,
-    sampled: int = 0, generator: torch.Generator | None = None,
-) -> TopK:  # fmt: skip
+    head: Head,
+    hidden: Tensor,
+    k: int,
+    temperature: float,
+    chunk: int,
+    vocab: int,
+    sampled: int = 0,
+    generator: torch.Generator | None = None,
+) -> TopK:
     """A teacher's distributions at `temperature` in k tokens a position.
 
     The k − `sampled` likeliest with their log-probabilities; `sampled` more drawn from the rest

@@ -46,7 +46,8 @@ State = Mapping[str, Any]
 def interpolate(reference: State, expert: State, alpha: float) -> dict[str, Any]:
     """WiSE-FT: (1 − α) reference + α expert; the ends are the parents bit for bit."""
     return _each(
-        [reference, expert], ["reference", "expert"],
+        [reference, expert],
+        ["reference", "expert"],
         lambda tensors: torch.lerp(tensors[0], tensors[1], alpha),
     )
 
@@ -65,8 +66,11 @@ def average(
 
 
 def task_arithmetic(
-    reference: State, states: Sequence[State], weights: Sequence[float] = (),
-    scale: float = 1.0, names: Sequence[str] = (),
+    reference: State,
+    states: Sequence[State],
+    weights: Sequence[float] = (),
+    scale: float = 1.0,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """reference + scale · Σ weight (state − reference); weights are 1 by default."""
     given = list(weights) or [1.0] * len(states)
@@ -108,7 +112,8 @@ def check_states(states: Sequence[State], names: Sequence[str]) -> None:
             owner, lacking = (name, other) if alone[0] in first else (other, name)
             raise ModelError(
                 f"{owner} has {alone[0]}, which {lacking} has not "
-                f"({len(alone)} such weights in all)", hint=hint,
+                f"({len(alone)} such weights in all)",
+                hint=hint,
             )
         for key, tensor in first.items():
             theirs = state[key]
@@ -145,12 +150,19 @@ def train(config: MergeConfig, job: Job) -> Outcome:
     check_parents(parents, config, job.paths)
     models = []
     for number, source in enumerate(names, 1):
-        dtype = "auto" if number > 1 else stored_dtype(
-            names[0], job.paths, trust_remote_code=config.trust_remote_code
+        dtype = (
+            "auto"
+            if number > 1
+            else stored_dtype(names[0], job.paths, trust_remote_code=config.trust_remote_code)
         )
         models.append(
-            load_model(source, job.paths, dtype=dtype, device="cpu",
-                       trust_remote_code=config.trust_remote_code)
+            load_model(
+                source,
+                job.paths,
+                dtype=dtype,
+                device="cpu",
+                trust_remote_code=config.trust_remote_code,
+            )
         )
         job.reporter.advance(number)
         job.reporter.check()
@@ -205,24 +217,33 @@ def _combine(
 
 
 def _store(
-    config: MergeConfig, job: Job, folder: Path, label: str, parents: dict[str, str],
+    config: MergeConfig,
+    job: Job,
+    folder: Path,
+    label: str,
+    parents: dict[str, str],
     info: dict[str, Any],
 ) -> None:
     """The checkpoint under the run's name and its alpha; the run itself finds it by its weights."""
     if not job.is_main:
         return
     add_made(
-        job.paths, folder, name=f"{job.run}-{label}" if label else job.run, method=config.method,
-        run=job.run, step=1, parents=parents, config_hash=config_hash(config), info=info,
-    )  # fmt: skip
+        job.paths,
+        folder,
+        name=f"{job.run}-{label}" if label else job.run,
+        method=config.method,
+        run=job.run,
+        step=1,
+        parents=parents,
+        config_hash=config_hash(config),
+        info=info,
+    )
 
 
 # ---------------------------------------------------------------- do they go together
 
 
-def check_parents(
-    parents: Mapping[str, Checkpoint], config: MergeConfig, paths: Paths
-) -> None:
+def check_parents(parents: Mapping[str, Checkpoint], config: MergeConfig, paths: Paths) -> None:
     """Refuse models that differ in kind or in their tokens, before any weights are loaded.
 
     Raises:
@@ -268,7 +289,8 @@ def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
         if alone:
             raise ModelError(
                 f"the tokenizers of {sources[0]} and {source} differ: only one of them has "
-                f"{alone[0]!r} ({len(alone)} such tokens)", hint=hint,
+                f"{alone[0]!r} ({len(alone)} such tokens)",
+                hint=hint,
             )
 
 

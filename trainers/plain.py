@@ -52,9 +52,15 @@ def prediction_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: f
 
 
 def plain_kd(
-    student: Any, teacher: Any, batch: Mapping[str, Tensor], layers: Mapping[int, int],
-    *, temperature: float = 1.0, attention_weight: float = 1.0, ntp: bool = False,
-) -> Tensor:  # fmt: skip
+    student: Any,
+    teacher: Any,
+    batch: Mapping[str, Tensor],
+    layers: Mapping[int, int],
+    *,
+    temperature: float = 1.0,
+    attention_weight: float = 1.0,
+    ntp: bool = False,
+) -> Tensor:
     """Prediction and attention loss; `ntp` also pays for cross-entropy, as published."""
     mask = labelled_positions(batch["labels"])
     with torch.no_grad():
@@ -77,9 +83,14 @@ def plain_kd(
 
 
 def plain_dae(
-    student: Any, reference: Any, expert: Any, batch: Mapping[str, Tensor], *,
-    temperature: float = 1.0, ntp: bool = False,
-) -> Tensor:  # fmt: skip
+    student: Any,
+    reference: Any,
+    expert: Any,
+    batch: Mapping[str, Tensor],
+    *,
+    temperature: float = 1.0,
+    ntp: bool = False,
+) -> Tensor:
     """Both teachers on every row; kind 0 follows the first of them, other kinds the second."""
     mask = labelled_positions(batch["labels"])
     with torch.no_grad():

@@ -89,9 +89,12 @@ def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]
 
 
 def hold_rows(
-    config: SFTConfig | KDConfig | DAEConfig, rows: Dataset, tokenizer: Any, paths: Paths,
+    config: SFTConfig | KDConfig | DAEConfig,
+    rows: Dataset,
+    tokenizer: Any,
+    paths: Paths,
     here: set[str] | None = None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Hold encoded rows against the student's and the teachers' shapes.
 
     Args:

@@ -60,10 +60,11 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
         raise DataError("is a folder", where=str(path), hint="name the data files in it")
     if not exists(path, folder=False):
         raise DataError(
-            f"no such data file: {source.path[:200]}", where=str(path),
+            f"no such data file: {source.path[:200]}",
+            where=str(path),
             hint="paths are relative to the config file; shipped data is named like shop:train, "
             "data sets of the hub like hub:org/name",
-        )  # fmt: skip
+        )
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix in {".jsonl", ".json", ".ndjson"}:
@@ -130,9 +131,17 @@ _REFUSED = {
     ),
 }
 _READ = {
-    *_SYSTEM, *_REFUSED, "truncated", "expert", "tools", "functions", "chat_template_kwargs",
-    "enable_thinking", "documents", *CUT,
-}  # fmt: skip
+    *_SYSTEM,
+    *_REFUSED,
+    "truncated",
+    "expert",
+    "tools",
+    "functions",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "documents",
+    *CUT,
+}
 
 
 def detect_format(row: Any) -> str:
@@ -142,9 +151,11 @@ def detect_format(row: Any) -> str:
     if not isinstance(row, Mapping):
         return ""
     for form, names in _CHATS.items():
-        if any(isinstance(row.get(name), (list, Mapping)) or (
-            isinstance(row.get(name), str) and str(row[name]).lstrip().startswith("[")
-        ) for name in names):  # fmt: skip
+        if any(
+            isinstance(row.get(name), (list, Mapping))
+            or (isinstance(row.get(name), str) and str(row[name]).lstrip().startswith("["))
+            for name in names
+        ):
             return form
     if "instruction" in row and ("output" in row or ("response" in row and "prompt" not in row)):
         return "alpaca"
@@ -237,9 +248,11 @@ def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dic
         question = "\n\n".join(part for part in parts if part.strip())
     elif row.get("context"):
         raise DataError("context is not read beside prompt", hint="write it into the prompt")
-    asks = read_turns(question, unread) if _is_turns(question) else read_turns(
-        [{"role": "user", "content": _text(question, asked)}], unread
-    )  # fmt: skip
+    asks = (
+        read_turns(question, unread)
+        if _is_turns(question)
+        else read_turns([{"role": "user", "content": _text(question, asked)}], unread)
+    )
     return [*_history(row, form, used), *asks, *_answers(row, answer, used, unread)]
 
 
@@ -280,9 +293,7 @@ def _given(
     if not found and needed:
         missing = " or ".join(names)
         null = next((name for name in names if name in row), None)
-        raise DataError(
-            f"{null} is null" if null else f"no {missing} (its fields: {keys(row)})"
-        )
+        raise DataError(f"{null} is null" if null else f"no {missing} (its fields: {keys(row)})")
     return next((name for name in found if row[name] != ""), found[0] if found else "")
 
 
@@ -297,18 +308,21 @@ def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str
     if isinstance(history, str):
         history = parsed(history, "history")
     if not isinstance(history, list) or not all(
-        isinstance(pair, (list, tuple)) and len(pair) == 2
-        and all(isinstance(text, str) for text in pair) for pair in history
-    ):  # fmt: skip
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(isinstance(text, str) for text in pair)
+        for pair in history
+    ):
         raise DataError(f"history is not a list of [question, answer] pairs: {shown(history)}")
     roles = ("user", "assistant")
-    return [{"role": role, "content": text}
-            for pair in history for role, text in zip(roles, pair, strict=True)]  # fmt: skip
+    return [
+        {"role": role, "content": text}
+        for pair in history
+        for role, text in zip(roles, pair, strict=True)
+    ]
 
 
-def _with_system(
-    row: Mapping[str, Any], messages: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The row's system text as its first turn."""
     given = {name: joined(row[name], name) for name in _SYSTEM if row.get(name)}
     if len(set(given.values())) > 1:

@@ -210,6 +210,7 @@ def _refuse_empty(folder: Path) -> None:
     """A save that wrote no tensors is none, whatever it returned."""
     if not any(tensor_entries(path) for path in weight_files(folder)):
         raise RunError(
-            "no weights were written", where=str(folder),
+            "no weights were written",
+            where=str(folder),
             hint="is the engine's config one that gathers a whole model? see docs/scale.md",
-        )  # fmt: skip
+        )

@@ -86,10 +86,13 @@ def plain_step(models: Models, method: str, mix: Mix, attention_weight: float) -
         kl = plain_dae(student, first, second, batch, temperature=mix.temperature)
     else:
         kl = plain_kd(
-            student, models.teachers[0], batch, models.layers if attention_weight else {},
+            student,
+            models.teachers[0],
+            batch,
+            models.layers if attention_weight else {},
             temperature=mix.temperature,
             attention_weight=attention_weight / (mix.kl_weight or 1.0),
-        )  # fmt: skip
+        )
     return mix.kl_weight * kl + mix.ce_weight * ce
 
 
@@ -136,9 +139,14 @@ def check(models: Models, method: str, mix: Mix, attention_weight: float) -> Cas
         floor += _attention_loss_flops(models)
     speed = int(batch["attention_mask"].sum()) / seconds(backward(fused), 2)
     return Case(
-        method + ("+lora" if lora else ""), loss_error, grad_error, flops / floor, peak, speed,
+        method + ("+lora" if lora else ""),
+        loss_error,
+        grad_error,
+        flops / floor,
+        peak,
+        speed,
         _note(loss_error, grad_error, flops / floor),
-    )  # fmt: skip
+    )
 
 
 def _attention_loss_flops(models: Models) -> float:
@@ -182,10 +190,17 @@ def tiny_model(seed: int, **changes: Any) -> Any:
 
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
-        "vocab_size": 4096, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4,
-        "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 4096,
-        "tie_word_embeddings": False, "initializer_range": 0.08, "attn_implementation": "sdpa",
-    }  # fmt: skip
+        "vocab_size": 4096,
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.08,
+        "attn_implementation": "sdpa",
+    }
     return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
 
 
@@ -195,9 +210,11 @@ def with_adapter(model: Any, seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     return get_peft_model(
-        model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM",
-                          init_lora_weights=False),
-    )  # fmt: skip
+        model,
+        LoraConfig(
+            r=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+        ),
+    )
 
 
 def tiny_cases() -> list[tuple[str, Models, Mix, float]]:
@@ -224,8 +241,9 @@ def tiny_cases() -> list[tuple[str, Models, Mix, float]]:
     ]
 
 
-def config_cases(config: AnyConfig, paths: Paths, say: Callable[[str], None]
-                 ) -> list[tuple[str, Models, Mix, float]]:  # fmt: skip
+def config_cases(
+    config: AnyConfig, paths: Paths, say: Callable[[str], None]
+) -> list[tuple[str, Models, Mix, float]]:
     """The config's own student and teachers on its first few rows."""
     from kdharness.trainers.batches import Collator
     from kdharness.trainers.kd import attention_layers, load_frozen, make_mix, parent_of

@@ -35,16 +35,18 @@ class ServedTeacher:
         self.endpoint = endpoint_of(url)
         key = find_key()
         self.client = openai.OpenAI(
-            api_key=key or "none", base_url=self.endpoint.base, timeout=timeout, max_retries=5,
-            default_query=dict(self.endpoint.query), default_headers=self.endpoint.headers(key),
+            api_key=key or "none",
+            base_url=self.endpoint.base,
+            timeout=timeout,
+            max_retries=5,
+            default_query=dict(self.endpoint.query),
+            default_headers=self.endpoint.headers(key),
             http_client=openai.DefaultHttpxClient(
                 timeout=timeout, mounts=DIRECT if goes_direct(self.endpoint.base) else None
             ),
-        )  # fmt: skip
+        )
 
-    def distributions(
-        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor
-    ) -> list[TopK]:
+    def distributions(self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor) -> list[TopK]:
         """One `TopK` [labelled positions, k] for each of the samples `rows` [B].
 
         Args:
@@ -68,26 +70,32 @@ class ServedTeacher:
 
         try:
             reply = self.client.completions.create(
-                model=self.model, prompt=list(tokens), max_tokens=1, temperature=0.0,
+                model=self.model,
+                prompt=list(tokens),
+                max_tokens=1,
+                temperature=0.0,
                 extra_body={"prompt_logprobs": self.k},
-            )  # fmt: skip
+            )
         except openai.APIConnectionError as error:
             why = why_unreached(error, self.endpoint.base)
-            raise ModelError(f"the served teacher did not answer: {why.message}",
-                             where=self.url, hint=why.hint) from error  # fmt: skip
+            raise ModelError(
+                f"the served teacher did not answer: {why.message}", where=self.url, hint=why.hint
+            ) from error
         except openai.OpenAIError as error:
             words = " ".join(redact(str(error), shapes=True).split())[:400]
             raise ModelError(
-                f"the served teacher did not answer: {words}", where=self.url,
+                f"the served teacher did not answer: {words}",
+                where=self.url,
                 hint="is it up, does it serve this model, and does it allow so many "
                 f"log-probabilities? vllm serve MODEL --max-logprobs {self.k}",
-            ) from error  # fmt: skip
+            ) from error
         told = getattr(reply.choices[0], "prompt_logprobs", None) if reply.choices else None
         if not isinstance(told, list) or len(told) != len(tokens):
             raise ModelError(
-                "this server gives no log-probabilities of a prompt's tokens", where=self.url,
+                "this server gives no log-probabilities of a prompt's tokens",
+                where=self.url,
                 hint="vLLM does (prompt_logprobs); or load the teacher here",
-            )  # fmt: skip
+            )
         # What is told at a place is about the token there: the next one's are one further on.
         found = [self._likeliest(told[place + 1]) for place in places]
         return TopK(

@@ -47,9 +47,7 @@ def kept_layers(keep: int | Sequence[int], depth: int) -> list[int]:
     return layers
 
 
-def map_layers(
-    spec: str | Sequence[int], student_depth: int, teacher_depth: int
-) -> dict[int, int]:
+def map_layers(spec: str | Sequence[int], student_depth: int, teacher_depth: int) -> dict[int, int]:
     """Student layer -> teacher layer (METHOD.md section 5).
 
     `uniform` spreads the student's layers over the teacher's, last to last; `last-k` pairs the
@@ -59,9 +57,7 @@ def map_layers(
         ConfigError: a list of the wrong length or with layers that don't exist.
     """
     if spec == "uniform":
-        return {
-            i: round((i + 1) * teacher_depth / student_depth) - 1 for i in range(student_depth)
-        }
+        return {i: round((i + 1) * teacher_depth / student_depth) - 1 for i in range(student_depth)}
     if spec == "last-k":
         k = min(student_depth, teacher_depth)
         return {student_depth - k + i: teacher_depth - k + i for i in range(k)}
@@ -118,9 +114,13 @@ def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
 
 
 def make_student(
-    spec: StudentSpec, teacher: str | None, paths: Paths, *, dtype: str = "auto",
+    spec: StudentSpec,
+    teacher: str | None,
+    paths: Paths,
+    *,
+    dtype: str = "auto",
     reporter: Reporter | None = None,
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """The checkpoint the student starts from, made and stored once if it does not exist yet.
 
     Args:
@@ -163,9 +163,13 @@ def make_student(
         )
     info = read_origin(target)
     return add_made(
-        paths, target, name=f"{parent.name}-cut{len(info['kept_layers'])}",
-        method=Method.CUT.value, parents={"teacher": parent.id}, info=info,
-    )  # fmt: skip
+        paths,
+        target,
+        name=f"{parent.name}-cut{len(info['kept_layers'])}",
+        method=Method.CUT.value,
+        parents={"teacher": parent.id},
+        info=info,
+    )
 
 
 def _merged(
@@ -181,9 +185,12 @@ def _merged(
         model = load_model(source, paths, device="cpu", trust_remote_code=trust_remote_code)
         save_folder(model, load_tokenizer(source, paths), target, {"merged_from": adapter.name})
     return add_made(
-        paths, target, name=f"{adapter.name}-merged", method=adapter.method,
+        paths,
+        target,
+        name=f"{adapter.name}-merged",
+        method=adapter.method,
         parents={"adapter": adapter.id},
-    )  # fmt: skip
+    )
 
 
 def _file_name(checkpoint: Checkpoint) -> str:
@@ -246,7 +253,5 @@ def merge_adapter(source: str, output: str, paths: Paths) -> str:
     model = load_model(str(folder), paths, device="cpu")
     parent = model_checkpoint(paths, source)
     save_folder(model, load_tokenizer(str(folder), paths), target, {"merged_from": parent.name})
-    add_made(
-        paths, target, name=target.name, method=parent.method, parents={"adapter": parent.id}
-    )
+    add_made(paths, target, name=target.name, method=parent.method, parents={"adapter": parent.id})
     return str(target)

@@ -137,9 +137,7 @@ def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
 
 
 @torch.no_grad()
-def hidden_states(
-    model: Any, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor
-) -> Tensor:
+def hidden_states(model: Any, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor) -> Tensor:
     """Last hidden states [n, h] of some samples at their labelled positions.
 
     Padding that only the left-out samples needed is cut away first.
@@ -192,8 +190,10 @@ def route(
     """
     segments = []
     for kind, teacher in teachers.items():
-        rows = batch["kind"].eq(kind) if len(teachers) > 1 else torch.ones_like(
-            batch["kind"], dtype=torch.bool
+        rows = (
+            batch["kind"].eq(kind)
+            if len(teachers) > 1
+            else torch.ones_like(batch["kind"], dtype=torch.bool)
         )
         if not bool(rows.any()):
             if getattr(teacher, "sharded", False):

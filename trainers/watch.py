@@ -35,9 +35,10 @@ def rule_value(rule: str, curves: Mapping[str, float]) -> float:
         if isinstance(node, ast.Name):
             if node.id not in curves:
                 raise ConfigError(
-                    f"no held-out curve named {node.id!r}", where="trainer.best",
+                    f"no held-out curve named {node.id!r}",
+                    where="trainer.best",
                     hint=f"there are: {', '.join(sorted(curves)) or 'none; give data.heldout'}",
-                )  # fmt: skip
+                )
             return curves[node.id]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -value(node.operand)
@@ -52,9 +53,10 @@ def rule_value(rule: str, curves: Mapping[str, float]) -> float:
             if isinstance(node.op, ast.Div) and right:
                 return left / right
         raise ConfigError(
-            f"cannot read the rule {rule!r}", where="trainer.best",
+            f"cannot read the rule {rule!r}",
+            where="trainer.best",
             hint="write names of held-out curves, numbers and + - * /",
-        )  # fmt: skip
+        )
 
     try:
         return value(ast.parse(rule, mode="eval").body)
@@ -87,8 +89,16 @@ class Watcher(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """One point a step on every curve."""
-        names = {"grad_norm", "learning_rate", "loss", "kl", "ce", "attention", "router",
-                 "tokens_per_second"}  # fmt: skip
+        names = {
+            "grad_norm",
+            "learning_rate",
+            "loss",
+            "kl",
+            "ce",
+            "attention",
+            "router",
+            "tokens_per_second",
+        }
         values = {name: float(value) for name, value in (logs or {}).items() if name in names}
         if "loss" in values:
             values["memory_gb"] = memory_gb(self.setting.device)
@@ -186,13 +196,17 @@ def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
     mask = labelled_positions(labels)
     everything = torch.ones(len(mask), dtype=torch.bool, device=device)
     step = Step(
-        mask, [Segment(everything, None)], next_tokens(labels, mask),
-        Mix(ce_weight=1.0, kl_weight=0.0), torch.ones((), device=device),
-    )  # fmt: skip
+        mask,
+        [Segment(everything, None)],
+        next_tokens(labels, mask),
+        Mix(ce_weight=1.0, kl_weight=0.0),
+        torch.ones((), device=device),
+    )
     model(
-        input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device),
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=batch["attention_mask"].to(device),
         step=step,
-    )  # fmt: skip
+    )
     return float(step.parts["ce"]), int(mask.sum())
 
 

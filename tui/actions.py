@@ -114,9 +114,12 @@ class Actions(Background):
         self.in_thread(work, started)
 
     def ask_to_start(
-        self, question: str, known: str, config: Any,
+        self,
+        question: str,
+        known: str,
+        config: Any,
         plan: Callable[[Paths, Any], list[str]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Ask, with what is known at once; what takes longer to find out is added as it comes."""
         from kdharness.tui.screens_dialogs import Confirm
 
@@ -153,8 +156,11 @@ class Actions(Background):
             for run in self.store.runs()
             if run.id != but and run.method not in ("eval", "sweep")
         ]
-        columns = [Column("id", "run", 14, grow=1), Column("method", "kind", 5),
-                   Column("models", "models", 20, grow=2)]  # fmt: skip
+        columns = [
+            Column("id", "run", 14, grow=1),
+            Column("method", "kind", 5),
+            Column("models", "models", 20, grow=2),
+        ]
 
         def chosen(names: list[str] | None) -> None:
             if names is not None:
@@ -173,8 +179,11 @@ class Actions(Background):
             {"id": c.name, "method": c.method, "run": c.run or ""}
             for c in reversed(self.store.checkpoints())
         ]
-        columns = [Column("id", "checkpoint", 20, grow=2), Column("method", "kind", 6),
-                   Column("run", "run", 12, grow=1)]  # fmt: skip
+        columns = [
+            Column("id", "checkpoint", 20, grow=2),
+            Column("method", "kind", 6),
+            Column("run", "run", 12, grow=1),
+        ]
 
         def chosen(names: list[str] | None) -> None:
             if names is not None:
@@ -249,13 +258,23 @@ class Actions(Background):
             self.tell("the demo is running")
             return
         self.paths.home.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "kdharness.harness.cli", "--home",
-                   str(self.paths.home), "demo"]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "kdharness.harness.cli",
+            "--home",
+            str(self.paths.home),
+            "demo",
+        ]
         with (self.paths.home / "demo.log").open("wb") as sink:
             self.demo_process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
-                start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
         self.tell("the demo has started: about 20 minutes on two cores")
 
     def demo_lines(self) -> list[str]:
@@ -279,8 +298,9 @@ class Actions(Background):
         """Ask for a file name, and write the rows in the format of its ending."""
 
         def write(path: Path) -> None:
-            plain = [{k: v for k, v in row.items() if not isinstance(v, (dict, set))}
-                     for row in rows]  # fmt: skip
+            plain = [
+                {k: v for k, v in row.items() if not isinstance(v, (dict, set))} for row in rows
+            ]
             text = format_rows(plain, columns, TABLE_FORMATS[path.suffix])
             write_text(path, text + "\n")
 
@@ -295,16 +315,17 @@ class Actions(Background):
 
         self._ask_path(name, (".yaml", ".yml"), "the config", write)
 
-    def export_file(
-        self, name: str, endings: Sequence[str], write: Callable[[Path], None]
-    ) -> None:
+    def export_file(self, name: str, endings: Sequence[str], write: Callable[[Path], None]) -> None:
         """Ask for a file name, and let `write` fill it."""
         self._ask_path(name, endings, "it", write)
 
     def export_curves(
-        self, stem: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str,
+        self,
+        stem: str,
+        series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+        title: str,
         log: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Ask for a file name, and draw the curves there."""
 
         def write(path: Path) -> None:

@@ -67,18 +67,22 @@ class HarnessApp(Actions):
         Binding("escape", "back", "Back", show=False, id="app.back"),
         Binding("q", "leave", "Quit", id="app.quit"),
         *(
-            Binding(f"{digit},f{int(digit) + 1}", f"go('{name}')", title, show=False,
-                    id=f"app.{name}")
+            Binding(
+                f"{digit},f{int(digit) + 1}", f"go('{name}')", title, show=False, id=f"app.{name}"
+            )
             for digit, name, title, _ in PLACES
         ),
         Binding("question_mark", "legend", "Marks", key_display="?", show=False, id="app.legend"),
         Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
-    ]  # fmt: skip
+    ]
 
     def __init__(
-        self, paths: Paths, *, clock: Callable[[], float] = time.time,
+        self,
+        paths: Paths,
+        *,
+        clock: Callable[[], float] = time.time,
         first: Sequence[Run] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.paths = paths
         self.home = paths.home
         self.first = list(first) if first is not None else first_page(paths)
@@ -241,15 +245,18 @@ class HarnessApp(Actions):
         from kdharness.tui.screens_help import key_lines
 
         for name in THEMES:
-            yield SystemCommand(f"Theme: {name}", "Change the look, and keep it",
-                                lambda name=name: self.use_theme(name))
+            yield SystemCommand(
+                f"Theme: {name}",
+                "Change the look, and keep it",
+                lambda name=name: self.use_theme(name),
+            )
         if getattr(screen, "place", "") not in ("runs", "experiments"):
-            yield SystemCommand("Experiments", "key w on Runs",
-                                lambda: self.run_action("go('experiments')"))
+            yield SystemCommand(
+                "Experiments", "key w on Runs", lambda: self.run_action("go('experiments')")
+            )
         for (keys, what, _), active in key_lines(screen):
             action, node = active.binding.action, active.node
-            yield SystemCommand(what, f"key {keys}",
-                                lambda a=action, n=node: self.run_action(a, n))
+            yield SystemCommand(what, f"key {keys}", lambda a=action, n=node: self.run_action(a, n))
 
 
 def run_app(paths: Paths) -> None:

@@ -68,8 +68,10 @@ class Board:
         for row in self.rows:
             score = row["scores"].get(key)
             if score is not None and score.value is not None:
-                ends += [score.value if end is None else end
-                         for end in (score.ci_low, score.value, score.ci_high)]
+                ends += [
+                    score.value if end is None else end
+                    for end in (score.ci_low, score.value, score.ci_high)
+                ]
         return (min(ends), max(ends)) if ends else (0.0, 1.0)
 
 
@@ -78,9 +80,7 @@ def is_hidden(metric: str) -> bool:
     return metric in _HIDDEN or metric.startswith(("n_", "agreement_"))
 
 
-def make_board(
-    scores: Sequence[Score], *, bench: str = "", categories: bool = False
-) -> Board:
+def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = False) -> Board:
     """The table of some scores.
 
     Args:
@@ -101,9 +101,14 @@ def make_board(
         figures[found] = None
         row = rows.setdefault(
             score.checkpoint,
-            {"id": score.checkpoint, "method": score.method, "run": score.run or "",
-             "scores": {}, "close": set()},
-        )  # fmt: skip
+            {
+                "id": score.checkpoint,
+                "method": score.method,
+                "run": score.run or "",
+                "scores": {},
+                "close": set(),
+            },
+        )
         row[found.key] = score.value
         row["scores"][found.key] = score
         if (score.checkpoint, score.bench, score.metric, score.judge) in close:

@@ -12,8 +12,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-SPANS = [[[sum(DOTS[y][side] for y in range(first, last + 1)) for last in range(4)]
-          for first in range(4)] for side in range(2)]  # fmt: skip
+SPANS = [
+    [
+        [sum(DOTS[y][side] for y in range(first, last + 1)) for last in range(4)]
+        for first in range(4)
+    ]
+    for side in range(2)
+]
 """side of the cell -> first dot -> last dot -> the bits between them."""
 Part = tuple[str, str]
 

@@ -58,6 +58,5 @@ def lines_of(compared: Sequence[Compared]) -> list[Line]:
         key = (one.bench, one.metric, one.judge, one.revision)
         table.setdefault(key, {})[one.other] = one
     return [
-        Line(*key, next(iter(others.values())).base_value, others)
-        for key, others in table.items()
+        Line(*key, next(iter(others.values())).base_value, others) for key, others in table.items()
     ]

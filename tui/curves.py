@@ -73,8 +73,18 @@ class CurveBook:
 
     def names(self, run: str) -> list[str]:
         """The curves of a run, the ones one looks at first in front."""
-        order = ["loss", "ce", "kl", "attention", "general_loss", "domain_loss", "learning_rate",
-                 "grad_norm", "tokens_per_second", "memory_gb"]  # fmt: skip
+        order = [
+            "loss",
+            "ce",
+            "kl",
+            "attention",
+            "general_loss",
+            "domain_loss",
+            "learning_rate",
+            "grad_norm",
+            "tokens_per_second",
+            "memory_gb",
+        ]
         have = self.curves.get(run, {})
         return [n for n in order if n in have] + sorted(n for n in have if n not in order)
 

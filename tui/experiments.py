@@ -83,8 +83,11 @@ class Book:
         opened = [read_experiment(file, "opened") for file in self.opened]
         names = {one.name for one in opened}
         known = {one.file for one in opened}
-        rest = [one for one in experiments(paths)
-                if one.file not in known and not (one.origin == "kept" and one.name in names)]
+        rest = [
+            one
+            for one in experiments(paths)
+            if one.file not in known and not (one.origin == "kept" and one.name in names)
+        ]
         self._listed = (stamps, [*opened, *rest])
         return self._listed[1]
 
@@ -120,21 +123,34 @@ def look(book: Book, paths: Paths, store: Store, chosen: Path | None) -> View:
     rows = []
     for each in listed:
         run = sweeps.get(sweep_run_id(each.name))
-        rows.append({
-            "id": str(each.file), "name": each.name, "question": each.question,
-            "from": str(each.file.parent) if each.origin == "opened" else each.origin,
-            "status": effective_status(run).value if run else "",
-            "step": run.step if run else 0, "max_steps": run.max_steps if run else 0,
-        })  # fmt: skip
+        rows.append(
+            {
+                "id": str(each.file),
+                "name": each.name,
+                "question": each.question,
+                "from": str(each.file.parent) if each.origin == "opened" else each.origin,
+                "status": effective_status(run).value if run else "",
+                "step": run.step if run else 0,
+                "max_steps": run.max_steps if run else 0,
+            }
+        )
     plan = book.plan(one.file) if one else Plan("")
-    found = {name: run for name in (planned.name for planned, _ in plan.planned)
-             if (run := store.run(name)) is not None}  # fmt: skip
+    found = {
+        name: run
+        for name in (planned.name for planned, _ in plan.planned)
+        if (run := store.run(name)) is not None
+    }
     sweep = sweeps.get(sweep_run_id(one.name)) if one else None
     live = [run for run in [*found.values(), *([sweep] if sweep else [])] if run.status.is_live]
     return View(
-        rows, one, plan, plan_rows(plan.planned, found), sweep,
-        effective_status(sweep) if sweep else None, live,
-    )  # fmt: skip
+        rows,
+        one,
+        plan,
+        plan_rows(plan.planned, found),
+        sweep,
+        effective_status(sweep) if sweep else None,
+        live,
+    )
 
 
 def plan_rows(
@@ -149,15 +165,22 @@ def plan_rows(
         status = TO_DO if run is None else effective_status(run).value
         if run is not None and run.config_hash != identity:
             status = OTHER
-        rows.append({
-            "id": one.name, "step_name": one.step, "needs": ", ".join(one.needs),
-            "settings": ", ".join(f"{key} {value}" for key, value in one.settings.items()),
-            "status": status, "there": run is not None,
-            "step": run.step if run else 0, "max_steps": run.max_steps if run else 0,
-            "progress": run.step / run.max_steps if run and run.max_steps else 0.0,
-            "loss": run.loss if run else None, "error": run.error if run else "",
-            "stage": str(run.info.get("stage", "")) if run else "",
-        })  # fmt: skip
+        rows.append(
+            {
+                "id": one.name,
+                "step_name": one.step,
+                "needs": ", ".join(one.needs),
+                "settings": ", ".join(f"{key} {value}" for key, value in one.settings.items()),
+                "status": status,
+                "there": run is not None,
+                "step": run.step if run else 0,
+                "max_steps": run.max_steps if run else 0,
+                "progress": run.step / run.max_steps if run and run.max_steps else 0.0,
+                "loss": run.loss if run else None,
+                "error": run.error if run else "",
+                "stage": str(run.info.get("stage", "")) if run else "",
+            }
+        )
     return rows
 
 
@@ -173,8 +196,12 @@ def plan_cell(row: Row, column: Column, width: int) -> list[Part]:
     if key == "loss":
         return [(figure(row["loss"]), "" if row["loss"] is not None else "dim")]
     strong = key in ("id", "name")
-    return [(str(row.get(key) or ("" if key == "question" else DASH)),
-             "strong" if strong else "dim" if key in ("from", "needs") else "")]  # fmt: skip
+    return [
+        (
+            str(row.get(key) or ("" if key == "question" else DASH)),
+            "strong" if strong else "dim" if key in ("from", "needs") else "",
+        )
+    ]
 
 
 def _progress(row: Row, status: str, width: int) -> list[Part]:

@@ -24,12 +24,24 @@ from kdharness.harness.reading import dump_yaml, parse_yaml
 Place = tuple[str | int, ...]
 MISSING: Any = object()
 PICKS = {
-    "model": "model", "from": "model", "teacher": "model", "baseline": "model",
-    "path": "file", "general": "file", "domain": "file", "chat_template": "file",
-    "judge_config": "file", "checkpoints": "checkpoints", "imported": "checkpoints",
-    "reference": "model", "expert": "model", "models": "checkpoints",
-    "benches": "benches", "judge": "judges", "experts_from": "checkpoints",
-}  # fmt: skip
+    "model": "model",
+    "from": "model",
+    "teacher": "model",
+    "baseline": "model",
+    "path": "file",
+    "general": "file",
+    "domain": "file",
+    "chat_template": "file",
+    "judge_config": "file",
+    "checkpoints": "checkpoints",
+    "imported": "checkpoints",
+    "reference": "model",
+    "expert": "model",
+    "models": "checkpoints",
+    "benches": "benches",
+    "judge": "judges",
+    "experts_from": "checkpoints",
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,11 @@ def shape_of(annotation: Any) -> Shape:
     optional = type(None) in parts
     parts = [part for part in parts if part is not type(None)]
     choices = tuple(
-        str(choice) for part in parts if typing.get_origin(part) is typing.Literal
+        str(choice)
+        for part in parts
+        if typing.get_origin(part) is typing.Literal
         for choice in typing.get_args(part)
-    )  # fmt: skip
+    )
     rest = [part for part in parts if typing.get_origin(part) is not typing.Literal]
     if choices:
         return Shape("mixed" if rest else "choice", optional, choices)
@@ -141,11 +155,18 @@ def fields_of(
         here = (*place, key)
         value = values.get(key, MISSING) if isinstance(values, Mapping) else MISSING
         row = Field(
-            place=here, title=info.title or key, help=info.description or "", kind=shape.kind,
-            choices=shape.choices, limits=limits_of(info), default=_default(info),
-            required=info.is_required(), optional=shape.optional, depth=depth,
+            place=here,
+            title=info.title or key,
+            help=info.description or "",
+            kind=shape.kind,
+            choices=shape.choices,
+            limits=limits_of(info),
+            default=_default(info),
+            required=info.is_required(),
+            optional=shape.optional,
+            depth=depth,
             pick=PICKS.get(key, "") if shape.kind not in ("group", "groups") else "",
-        )  # fmt: skip
+        )
         rows.append(row)
         if shape.model is not None:
             rows += _below(shape, row, value)

@@ -16,8 +16,14 @@ from kdharness.tui.widgets_table import Column, Part, Row
 if TYPE_CHECKING:
     from kdharness.tui.app import HarnessApp
 
-SHIPPED = ("general:train", "general:validation", "general:test",
-           "shop:train", "shop:validation", "shop:test")  # fmt: skip
+SHIPPED = (
+    "general:train",
+    "general:validation",
+    "general:test",
+    "shop:train",
+    "shop:validation",
+    "shop:test",
+)
 BENCH_HELP = {
     "mt-bench": "80 questions of two turns, rated 1-10 by a judge",
     "mt-bench-pair": "the same questions, two models against each other",
@@ -30,9 +36,7 @@ LOCAL = "a folder …"
 COLUMNS = [Column("id", "name", 26, grow=1), Column("what", "", 30, grow=1)]
 
 
-def pick(
-    app: HarnessApp, field: Field, value: Any, take: Callable[[Any], None]
-) -> None:
+def pick(app: HarnessApp, field: Field, value: Any, take: Callable[[Any], None]) -> None:
     """Open the list that fits the field, and hand back what was chosen."""
     if field.pick == "file":
         _pick_file(app, field, take)
@@ -57,9 +61,18 @@ def pick(
         field.pick, "types another"
     )
     app.push_screen(
-        Choose(field.title, rows, COLUMNS, many=many, marked=marked, cell=_cell, other=other,
-               current=str(value)), chosen,
-    )  # fmt: skip
+        Choose(
+            field.title,
+            rows,
+            COLUMNS,
+            many=many,
+            marked=marked,
+            cell=_cell,
+            other=other,
+            current=str(value),
+        ),
+        chosen,
+    )
 
 
 def _ask_disk(app: HarnessApp, dialog: PickFile, take: Callable[[Any], None]) -> None:
@@ -76,8 +89,9 @@ def _cell(row: Row, column: Column, width: int) -> list[Part]:
 
 def _rows(app: HarnessApp, kind: str) -> list[dict[str, str]]:
     if kind == "benches":
-        return [{"id": name, "what": BENCH_HELP.get(name, "")}
-                for name in BENCHMARKS if name != "file"]  # fmt: skip
+        return [
+            {"id": name, "what": BENCH_HELP.get(name, "")} for name in BENCHMARKS if name != "file"
+        ]
     if kind == "judges":
         return _judges(app)
     found = [

@@ -27,8 +27,13 @@ def save_curves(
     figure, axes = _figure()
     for place, (name, points) in enumerate(series):
         if points:
-            axes.plot([x for x, _ in points], [y for _, y in points], label=_plain(name),
-                      color=COLOURS[place % len(COLOURS)], linewidth=1.4)  # fmt: skip
+            axes.plot(
+                [x for x, _ in points],
+                [y for _, y in points],
+                label=_plain(name),
+                color=COLOURS[place % len(COLOURS)],
+                linewidth=1.4,
+            )
     axes.set_xlabel("step")
     axes.set_ylabel(_plain(title))
     if log:
@@ -46,12 +51,22 @@ def save_plane(path: Path, plane: Plane) -> None:
         axes.plot([x for x, _ in line], [y for _, y in line], color="#888888", linewidth=1)
     for mark in plane.marks:
         axes.errorbar(
-            mark.x, mark.y, xerr=_ends(mark.x, mark.x_ends), yerr=_ends(mark.y, mark.y_ends),
-            fmt="o", capsize=3, color=COLOURS[0],
+            mark.x,
+            mark.y,
+            xerr=_ends(mark.x, mark.x_ends),
+            yerr=_ends(mark.y, mark.y_ends),
+            fmt="o",
+            capsize=3,
+            color=COLOURS[0],
             markerfacecolor=COLOURS[0] if mark.front else "white",
-        )  # fmt: skip
-        axes.annotate(_plain(mark.name), (mark.x, mark.y), textcoords="offset points",
-                      xytext=(7, 7), fontsize=9)  # fmt: skip
+        )
+        axes.annotate(
+            _plain(mark.name),
+            (mark.x, mark.y),
+            textcoords="offset points",
+            xytext=(7, 7),
+            fontsize=9,
+        )
     axes.set_xlabel(_plain(plane.x_name) + (" (lower is better)" if plane.x_reverse else ""))
     axes.set_ylabel(_plain(plane.y_name) + (" (lower is better)" if plane.y_reverse else ""))
     if plane.x_reverse:

@@ -31,9 +31,12 @@ with Store(paths.store) as store:
 def _ask(command: list[str], text: str = "") -> Any:
     """The JSON that a process of our own prints."""
     done = subprocess.run(
-        [sys.executable, *command], input=text, capture_output=True, text=True,
+        [sys.executable, *command],
+        input=text,
+        capture_output=True,
+        text=True,
         env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"},
-    )  # fmt: skip
+    )
     try:
         return json.loads(done.stdout)
     except ValueError as error:
@@ -46,13 +49,24 @@ def training(paths: Paths, config: Any) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="kdharness-plan-") as scratch:
         file = Path(scratch) / "config.yaml"
         file.write_text(dump_config(config), encoding="utf-8")
-        rows = _ask(["-m", "kdharness.harness.cli", "--home", str(paths.home), "plan", str(file),
-                     "--format", "json"])  # fmt: skip
+        rows = _ask(
+            [
+                "-m",
+                "kdharness.harness.cli",
+                "--home",
+                str(paths.home),
+                "plan",
+                str(file),
+                "--format",
+                "json",
+            ]
+        )
     found = {row["figure"]: row["value"] for row in rows}
     sizes = ", ".join(
         f"{name.removeprefix('parameters ')} {_count(value)}"
-        for name, value in found.items() if name.startswith("parameters") and "trained" not in name
-    )  # fmt: skip
+        for name, value in found.items()
+        if name.startswith("parameters") and "trained" not in name
+    )
     lines = [
         f"parameters: {sizes}; {_count(found.get('parameters trained', 0))} trained",
         f"{found.get('steps', 0):,} steps, {found.get('tokens', 0):,} tokens "

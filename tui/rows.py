@@ -9,8 +9,18 @@ from typing import Any
 Row = Mapping[str, Any]
 Part = tuple[str, str]
 """Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-4."""
-ROLES = ("dim", "good", "warn", "bad", "accent", "strong",
-         "series-1", "series-2", "series-3", "series-4")  # fmt: skip
+ROLES = (
+    "dim",
+    "good",
+    "warn",
+    "bad",
+    "accent",
+    "strong",
+    "series-1",
+    "series-2",
+    "series-3",
+    "series-4",
+)
 STATUS_MARKS = {
     "starting": ("◌", "accent"),
     "running": ("▶", "good"),

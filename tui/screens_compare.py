@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 LETTERS = "ABCD"
 TABS = (
-    ("f", "figures", "Figures"), ("l", "flips", "Flips"), ("g", "config", "Config"),
+    ("f", "figures", "Figures"),
+    ("l", "flips", "Flips"),
+    ("g", "config", "Config"),
     ("o", "cost", "Cost"),
-)  # fmt: skip
+)
 
 
 class CompareScreen(ListPlace):
@@ -50,14 +52,28 @@ class CompareScreen(ListPlace):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
         # The bar below has no room for a fourth page at 80 columns; the line above names it, too.
-        *(Binding(key, f"tab('{name}')", title, id=f"compare.{name}", show=name != "cost")
-          for key, name, title in TABS),
+        *(
+            Binding(key, f"tab('{name}')", title, id=f"compare.{name}", show=name != "cost")
+            for key, name, title in TABS
+        ),
         Binding("u", "curves", "Curves", id="compare.curves"),
-        Binding("right_square_bracket", "other(1)", "Next", key_display="]", show=False,
-                id="compare.next"),
-        Binding("left_square_bracket", "other(-1)", "Before", key_display="[", show=False,
-                id="compare.previous"),
-    ]  # fmt: skip
+        Binding(
+            "right_square_bracket",
+            "other(1)",
+            "Next",
+            key_display="]",
+            show=False,
+            id="compare.next",
+        ),
+        Binding(
+            "left_square_bracket",
+            "other(-1)",
+            "Before",
+            key_display="[",
+            show=False,
+            id="compare.previous",
+        ),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,9 +159,11 @@ class CompareScreen(ListPlace):
             text.append(title, listing.style_of("active") if tab == self.tab else "")
         self.query_one("#what", Static).update(text)
         columns, rows = {
-            "figures": self._figures, "flips": self._flips, "config": self._config,
+            "figures": self._figures,
+            "flips": self._flips,
+            "config": self._config,
             "cost": self._cost,
-        }[self.tab]()  # fmt: skip
+        }[self.tab]()
         listing.set_columns(columns)
         listing.sort_key = None
         listing.set_rows(rows)
@@ -161,10 +179,12 @@ class CompareScreen(ListPlace):
             row: dict[str, Any] = {
                 "id": f"{line.bench}:{line.metric}:{line.judge}:{line.revision}",
                 "bench": line.bench,
-                "metric": line.metric.removeprefix("category:"), "base": line.value,
-                "line": line, "difference": gap.value if gap else None,
+                "metric": line.metric.removeprefix("category:"),
+                "base": line.value,
+                "line": line,
+                "difference": gap.value if gap else None,
                 "p": pair.p_holm if pair else None,
-            }  # fmt: skip
+            }
             if gap:
                 reach = max(abs(end) for end in _ends(gap))
                 kind = f"{line.bench}:{line.judge}"
@@ -174,13 +194,17 @@ class CompareScreen(ListPlace):
                 row[letter] = found.gap.value if found else None
             rows.append(row)
         columns = [
-            Column("bench", "benchmark", 10, leave=2), Column("metric", "figure", 14, grow=1),
+            Column("bench", "benchmark", 10, leave=2),
+            Column("metric", "figure", 14, grow=1),
             Column("base", "A", 7, right=True),
-            *(Column(letter, f"{letter} − A", 8, right=True)
-              for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)),
+            *(
+                Column(letter, f"{letter} − A", 8, right=True)
+                for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)
+            ),
             Column("bar", f"{LETTERS[1 + self.other]} − A, 95 %", 22, grow=2),
-            Column("p", "p", 6, right=True), Column("n", "n", 4, right=True, leave=1),
-        ]  # fmt: skip
+            Column("p", "p", 6, right=True),
+            Column("n", "n", 4, right=True, leave=1),
+        ]
         return columns, rows
 
     def _found_flips(self) -> list[Flip]:
@@ -190,31 +214,47 @@ class CompareScreen(ListPlace):
 
     def _flips(self) -> tuple[list[Column], list[dict[str, Any]]]:
         rows = [
-            {"id": f"{f.bench}:{f.judge}:{f.item}:{f.metric}", "bench": f.bench, "item": f.item,
-             "category": f.category, "first": f.first, "second": f.second,
-             "move": f.second - f.first, "flip": f.flipped, "judge": f.judge}
+            {
+                "id": f"{f.bench}:{f.judge}:{f.item}:{f.metric}",
+                "bench": f.bench,
+                "item": f.item,
+                "category": f.category,
+                "first": f.first,
+                "second": f.second,
+                "move": f.second - f.first,
+                "flip": f.flipped,
+                "judge": f.judge,
+            }
             for f in self._found_flips()
-        ]  # fmt: skip
+        ]
         columns = [
-            Column("flip", "", 2), Column("bench", "benchmark", 13), Column("item", "item", 12,
-            grow=1), Column("category", "category", 12, grow=1),
+            Column("flip", "", 2),
+            Column("bench", "benchmark", 13),
+            Column("item", "item", 12, grow=1),
+            Column("category", "category", 12, grow=1),
             Column("first", "A", 7, right=True),
             Column("second", LETTERS[1 + self.other], 7, right=True),
             Column("move", "move", 7, right=True),
-        ]  # fmt: skip
+        ]
         return columns, rows
 
     def _config(self) -> tuple[list[Column], list[dict[str, Any]]]:
-        return self._beside("field", [
-            (name, [text_of(value) if value is not None else "–" for value in values])
-            for name, values in self.found.settings
-        ])  # fmt: skip
+        return self._beside(
+            "field",
+            [
+                (name, [text_of(value) if value is not None else "–" for value in values])
+                for name, values in self.found.settings
+            ],
+        )
 
     def _cost(self) -> tuple[list[Column], list[dict[str, Any]]]:
         texts = [cost.texts() for cost in self.found.costs]
-        return self._beside("cost", [
-            (title, [one[key] for one in texts]) for key, title in TITLES.items()
-        ] if texts else [])  # fmt: skip
+        return self._beside(
+            "cost",
+            [(title, [one[key] for one in texts]) for key, title in TITLES.items()]
+            if texts
+            else [],
+        )
 
     def _beside(
         self, title: str, found: Sequence[tuple[str, Sequence[str]]]
@@ -224,10 +264,13 @@ class CompareScreen(ListPlace):
             {"id": name, "field": name, **dict(zip(LETTERS, values, strict=False))}
             for name, values in found
         ]
-        columns = [Column("field", title, 24, grow=1), *(
-            Column(letter, f"{letter} {name}", 14, grow=1)
-            for letter, name in zip(LETTERS, self.names, strict=False)
-        )]  # fmt: skip
+        columns = [
+            Column("field", title, 24, grow=1),
+            *(
+                Column(letter, f"{letter} {name}", 14, grow=1)
+                for letter, name in zip(LETTERS, self.names, strict=False)
+            ),
+        ]
         return columns, rows
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
@@ -273,16 +316,31 @@ class CompareScreen(ListPlace):
             more.update("")
             return
         gap, (mark, _) = pair.gap, verdict(pair)
-        words = {"▲": "better", "▼": "worse", "≈": "not told apart", "△": "perhaps better",
-                 "▽": "perhaps worse"}[mark]  # fmt: skip
-        need = f"; telling a difference of this size takes {gap.n_needed:,} items" if (
-            mark in "≈△▽" and gap.n_needed) else ""  # fmt: skip
-        ends = "(too few items for an interval)" if gap.low is None else (
-            "[{:+.4g}, {:+.4g}]".format(*_ends(gap)))  # fmt: skip
-        more.update(Text(safe_text(
-            f"{self.chosen} is {words} on {line.bench} {line.metric}: {gap.value:+.4g} {ends}, "
-            f"p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
-        )))  # fmt: skip
+        words = {
+            "▲": "better",
+            "▼": "worse",
+            "≈": "not told apart",
+            "△": "perhaps better",
+            "▽": "perhaps worse",
+        }[mark]
+        need = (
+            f"; telling a difference of this size takes {gap.n_needed:,} items"
+            if (mark in "≈△▽" and gap.n_needed)
+            else ""
+        )
+        ends = (
+            "(too few items for an interval)"
+            if gap.low is None
+            else ("[{:+.4g}, {:+.4g}]".format(*_ends(gap)))
+        )
+        more.update(
+            Text(
+                safe_text(
+                    f"{self.chosen} is {words} on {line.bench} {line.metric}: "
+                    f"{gap.value:+.4g} {ends}, p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
+                )
+            )
+        )
 
     # ------------------------------------------------------------ actions
 

@@ -64,9 +64,12 @@ class Ask(ModalScreen[str | None]):
     ]
 
     def __init__(
-        self, title: str, value: str = "", help_text: str = "",
+        self,
+        title: str,
+        value: str = "",
+        help_text: str = "",
         check: Callable[[str], str] = lambda _: "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.heading, self.value, self.help_text, self.check = title, value, help_text, check
 
@@ -106,10 +109,18 @@ class Choose(ModalScreen[list[str] | None]):
     ]
 
     def __init__(
-        self, title: str, rows: Sequence[Row], columns: Sequence[Column], *,
-        many: bool = False, marked: Sequence[str] = (), cell: CellOf = plain_cell,
-        other: str = "", current: str = "", narrow: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        title: str,
+        rows: Sequence[Row],
+        columns: Sequence[Column],
+        *,
+        many: bool = False,
+        marked: Sequence[str] = (),
+        cell: CellOf = plain_cell,
+        other: str = "",
+        current: str = "",
+        narrow: bool = False,
+    ) -> None:
         super().__init__()
         self.narrow = narrow
         self.heading, self.rows, self.columns = title, list(rows), list(columns)

@@ -35,8 +35,10 @@ class EvaluateScreen(FormScreen):
 
     def __init__(self, checkpoints: Sequence[str] = (), judges: Sequence[str] = ()) -> None:
         values: dict[str, Any] = {
-            "method": "eval", "checkpoints": list(checkpoints), "benches": ["shop", "heldout"],
-        }  # fmt: skip
+            "method": "eval",
+            "checkpoints": list(checkpoints),
+            "benches": ["shop", "heldout"],
+        }
         if judges:
             values["judge"] = list(judges)
         super().__init__(values, {"method": "eval"}, "")

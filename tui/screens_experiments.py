@@ -190,8 +190,11 @@ class ExperimentsScreen(ListPlace):
             if self.page == "claims" and self.view is not None and self.view.plan is plan:
                 self.query_one("#file", Lines).set_lines(lines)
 
-        harness.read(f"claims-{id(self)}", body,
-                     lambda lines: self.call_later(self.while_here, lambda: told(lines)))
+        harness.read(
+            f"claims-{id(self)}",
+            body,
+            lambda lines: self.call_later(self.while_here, lambda: told(lines)),
+        )
 
     def _panes(self) -> None:
         """The runs, or the page that is asked for; the file where it is wrong."""
@@ -235,8 +238,10 @@ class ExperimentsScreen(ListPlace):
             parts = [f"step {row['step_name']}", row["settings"]]
             parts += [f"needs {row['needs']}"] if row["needs"] else []
             if row["status"] == OTHER:
-                parts = ["a run of this name was made with other settings: give the experiment "
-                         "another name"]  # fmt: skip
+                parts = [
+                    "a run of this name was made with other settings: give the experiment "
+                    "another name"
+                ]
             elif row["error"]:
                 parts = [str(row["error"])]
             text.append(safe_text(" · ".join(filter(None, parts)).replace("\n", " "), 400))
@@ -366,8 +371,11 @@ class ExperimentsScreen(ListPlace):
             return ""
         if self.view.at_work and self.view.sweep is not None:
             return self.view.sweep.id
-        live = [row["id"] for row in self.view.runs
-                if row["status"] in ("running", "starting", "paused")]  # fmt: skip
+        live = [
+            row["id"]
+            for row in self.view.runs
+            if row["status"] in ("running", "starting", "paused")
+        ]
         return str(live[0]) if live else ""
 
     def action_stop(self) -> None:

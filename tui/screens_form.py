@@ -44,18 +44,36 @@ class FormScreen(Screen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "pick", "Choose", id="form.pick"),
-        Binding("delete,backspace", "reset", "Default/remove", key_display="Del", show=False,
-                id="form.reset"),
+        Binding(
+            "delete,backspace",
+            "reset",
+            "Default/remove",
+            key_display="Del",
+            show=False,
+            id="form.reset",
+        ),
         Binding("y", "yaml", "YAML", id="form.yaml"),
         Binding("d", "diff", "Diff", id="form.diff"),
         Binding("w", "write", "Write", id="form.write"),
-        Binding("right_square_bracket", "section(1)", "Next part", key_display="]", show=False,
-                id="form.next"),
-        Binding("left_square_bracket", "section(-1)", "Part before", key_display="[", show=False,
-                id="form.previous"),
+        Binding(
+            "right_square_bracket",
+            "section(1)",
+            "Next part",
+            key_display="]",
+            show=False,
+            id="form.next",
+        ),
+        Binding(
+            "left_square_bracket",
+            "section(-1)",
+            "Part before",
+            key_display="[",
+            show=False,
+            id="form.previous",
+        ),
         Binding("x", "error", "Next error", show=False, id="form.error"),
         Binding("slash", "find", "Find a field", key_display="/", show=False, id="form.find"),
-    ]  # fmt: skip
+    ]
 
     def __init__(self, values: Mapping[str, Any], base: Mapping[str, Any], origin: str) -> None:
         super().__init__()
@@ -282,8 +300,12 @@ class FormScreen(Screen):
         """Choose a model, a file, checkpoints, benchmarks or judges."""
         field = self.query_one(FormSheet).field
         if field is not None and field.pick:
-            pick(self.harness, field, get_value(self.values, field.place),
-                 lambda value: self.put(field.place, value))  # fmt: skip
+            pick(
+                self.harness,
+                field,
+                get_value(self.values, field.place),
+                lambda value: self.put(field.place, value),
+            )
         elif field is not None and field.kind == "choice":
             self._choose(field, text_of(get_value(self.values, field.place)))
 
@@ -319,10 +341,12 @@ class FormScreen(Screen):
 
     def action_find(self) -> None:
         """Type a part of a field's name."""
-        rows = [{"id": field.id, "title": field.title, "help": field.help}
-                for field in self.fields]  # fmt: skip
-        columns = [Column("title", "field", 24), Column("id", "name", 26, grow=1),
-                   Column("help", "", 10, grow=1, leave=1)]  # fmt: skip
+        rows = [{"id": field.id, "title": field.title, "help": field.help} for field in self.fields]
+        columns = [
+            Column("title", "field", 24),
+            Column("id", "name", 26, grow=1),
+            Column("help", "", 10, grow=1, leave=1),
+        ]
 
         def chosen(names: list[str] | None) -> None:
             if names:

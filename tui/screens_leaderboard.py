@@ -98,9 +98,12 @@ class LeaderboardScreen(ListPlace):
         scores = [*self.scores, *self._published()]
         self.board = make_board(scores, bench=self.bench, categories=self.categories)
         listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
-        listing.set_columns([*FIXED, *(
-            Column(f.key, f"{f.title:>7}", 16, group=f.bench) for f in self.board.figures
-        )])  # fmt: skip
+        listing.set_columns(
+            [
+                *FIXED,
+                *(Column(f.key, f"{f.title:>7}", 16, group=f.bench) for f in self.board.figures),
+            ]
+        )
         if self.figure not in self.board.figures:
             self.figure = self.board.figures[0] if self.board.figures else None
         if self.figure is not None:
@@ -109,8 +112,9 @@ class LeaderboardScreen(ListPlace):
                 listing.sort_key = None
             if listing.sort_key is None:
                 listing.sort_key, listing.reverse = (
-                    self.figure.key, not self.figure.lower_is_better
-                )  # fmt: skip
+                    self.figure.key,
+                    not self.figure.lower_is_better,
+                )
         listing.set_rows(self.board.rows)
         self._chosen()
 
@@ -129,9 +133,10 @@ class LeaderboardScreen(ListPlace):
         role = "accent" if self.figure and column.key == self.figure.key else ""
         marks = marks_of(score, close)
         return [
-            (f"{figure(score.value):>7}", role), (f" {half_width(score):<5}", "dim"),
+            (f"{figure(score.value):>7}", role),
+            (f" {half_width(score):<5}", "dim"),
             (f"{marks[:3]:<3}", "warn"),
-        ]  # fmt: skip
+        ]
 
     def _bar(self, row: Row, width: int) -> list[Part]:
         score = row["scores"].get(self.figure.key) if self.figure else None
@@ -242,7 +247,5 @@ class LeaderboardScreen(ListPlace):
         """The scores behind the rows shown, in the stable form of `leaderboard --format json`."""
         from kdharness.harness.leaderboard import COLUMNS
 
-        rows = [
-            score.as_dict() for row in self.listing().rows for score in row["scores"].values()
-        ]
+        rows = [score.as_dict() for row in self.listing().rows for score in row["scores"].values()]
         return "leaderboard", rows, list(COLUMNS)

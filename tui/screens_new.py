@@ -19,10 +19,12 @@ from kdharness.tui.screens_form import FormScreen
 from kdharness.tui.widgets_form import FormSheet
 from kdharness.tui.widgets_table import Column
 
-METHODS = {"sft": "supervised fine-tuning on the answers",
-           "kd": "follow a teacher's distributions and attention",
-           "dae": "domain rows follow an expert, general rows a reference",
-           "merge": "weights put together; nothing is trained"}  # fmt: skip
+METHODS = {
+    "sft": "supervised fine-tuning on the answers",
+    "kd": "follow a teacher's distributions and attention",
+    "dae": "domain rows follow an expert, general rows a reference",
+    "merge": "weights put together; nothing is trained",
+}
 FIRST_PRESETS = ("kd-laptop", "sft-laptop")
 
 
@@ -112,10 +114,15 @@ class NewRunScreen(FormScreen):
     def action_copy(self) -> None:
         """Take the config of a run, and see the difference with d."""
         runs = {run.id: run for run in self.harness.store.runs() if run.method in METHODS}
-        rows = [{"id": run.id, "method": run.method, "models": models_of(run.config)}
-                for run in runs.values()]  # fmt: skip
-        columns = [Column("id", "run", 16), Column("method", "kind", 5),
-                   Column("models", "models", 20, grow=1)]  # fmt: skip
+        rows = [
+            {"id": run.id, "method": run.method, "models": models_of(run.config)}
+            for run in runs.values()
+        ]
+        columns = [
+            Column("id", "run", 16),
+            Column("method", "kind", 5),
+            Column("models", "models", 20, grow=1),
+        ]
 
         def chosen(names: list[str] | None) -> None:
             if names:
@@ -189,5 +196,3 @@ def plan_text(config: Any, runs: list[Run]) -> str:
     if same:
         lines.append(f"the same config was run before: {', '.join(same[:3])}")
     return "\n".join(lines)
-
-

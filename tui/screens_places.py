@@ -44,12 +44,17 @@ class JudgesScreen(ListPlace):
     def body(self) -> Iterable[Widget]:
         """The list and the card."""
         yield Listing(
-            [Column("id", "judge", 26, grow=2), Column("card", "card", 20, grow=1),
-             Column("verdicts", "verdicts", 8, right=True, leave=1),
-             Column("checked", "checked", 8, right=True)],
-            self.cell, id="list", opens=False,
+            [
+                Column("id", "judge", 26, grow=2),
+                Column("card", "card", 20, grow=1),
+                Column("verdicts", "verdicts", 8, right=True, leave=1),
+                Column("checked", "checked", 8, right=True),
+            ],
+            self.cell,
+            id="list",
+            opens=False,
             empty="no judge yet: set one in settings.yaml, or press a",
-        )  # fmt: skip
+        )
         yield Lines(id="card")
 
     def on_mount(self) -> None:
@@ -77,8 +82,14 @@ class JudgesScreen(ListPlace):
             card = self.cards.get(name)
             made = card.get("created") if card else None
             words = "being checked …" if name in self.busy else card_words(card)
-            rows.append({"id": name, "card": words, "verdicts": count,
-                         "checked": age(now - made) if made else ""})  # fmt: skip
+            rows.append(
+                {
+                    "id": name,
+                    "card": words,
+                    "verdicts": count,
+                    "checked": age(now - made) if made else "",
+                }
+            )
         self.listing().set_rows(rows)
         self._tell(self.listing().row)
 
@@ -157,9 +168,10 @@ def card_lines(card: dict[str, Any] | None) -> list[Line]:
     if card is None:
         return [[("no report card: c makes one", "dim")]]
     lines: list[Line] = [[(card_words(card), "warn" if card.get("labels") else "good")], []]
-    checks = {**card.get("checks", {}), **{
-        f"ratings: {k.replace('_', ' ')}": v for k, v in card.get("ratings", {}).items()
-    }}  # fmt: skip
+    checks = {
+        **card.get("checks", {}),
+        **{f"ratings: {k.replace('_', ' ')}": v for k, v in card.get("ratings", {}).items()},
+    }
     for name, value in checks.items():
         label = f"  {safe_text(str(name).replace('_', ' '), 40):<34}"
         share = value.get("share") if isinstance(value, dict) else value
@@ -167,8 +179,14 @@ def card_lines(card: dict[str, Any] | None) -> list[Line]:
             low, high = value.get("low"), value.get("high")
             low, high = (share if low is None else low), (share if high is None else high)
             drawn = interval_text(low, share, high, 0.0, 1.0, 24)
-            lines.append([(label, ""), (f"{share:5.0%} ", "strong"), (drawn, "series-1"),
-                          (f"  n {value.get('n', '')}", "dim")])  # fmt: skip
+            lines.append(
+                [
+                    (label, ""),
+                    (f"{share:5.0%} ", "strong"),
+                    (drawn, "series-1"),
+                    (f"  n {value.get('n', '')}", "dim"),
+                ]
+            )
         elif isinstance(share, (int, float)) and not isinstance(share, bool):
             text = f"{share:5.0%}" if 0 <= share <= 1 else f"{share:.3g}"
             lines.append([(label, ""), (text, "strong")])
@@ -201,11 +219,17 @@ class AssetsScreen(ListPlace):
     def body(self) -> Iterable[Widget]:
         """The list, and what is known of the row."""
         yield Listing(
-            [Column("id", "asset", 22), Column("state", "status", 10), Column("kind", "kind", 9,
-             leave=1), Column("size", "size", 7, right=True), Column("licence", "licence", 14),
-             Column("title", "what", 16, grow=1, leave=2)],
-            self.cell, id="list",
-        )  # fmt: skip
+            [
+                Column("id", "asset", 22),
+                Column("state", "status", 10),
+                Column("kind", "kind", 9, leave=1),
+                Column("size", "size", 7, right=True),
+                Column("licence", "licence", 14),
+                Column("title", "what", 16, grow=1, leave=2),
+            ],
+            self.cell,
+            id="list",
+        )
         yield Lines(id="about-asset")
 
     def on_mount(self) -> None:
@@ -220,8 +244,10 @@ class AssetsScreen(ListPlace):
         """States of all assets, in a thread."""
 
         def work() -> dict[str, str]:
-            return {name: assets.status(self.harness.paths, asset, verify=verify)
-                    for name, asset in assets.manifest().items()}  # fmt: skip
+            return {
+                name: assets.status(self.harness.paths, asset, verify=verify)
+                for name, asset in assets.manifest().items()
+            }
 
         self.harness.in_thread(work, self.show)
 
@@ -233,10 +259,16 @@ class AssetsScreen(ListPlace):
 
     def _rows(self) -> None:
         rows = [
-            {"id": asset.name, "state": self.states.get(asset.name, ""), "kind": asset.kind,
-             "size": asset.bytes, "licence": asset.licence, "title": asset.title}
+            {
+                "id": asset.name,
+                "state": self.states.get(asset.name, ""),
+                "kind": asset.kind,
+                "size": asset.bytes,
+                "licence": asset.licence,
+                "title": asset.title,
+            }
             for asset in assets.manifest().values()
-        ]  # fmt: skip
+        ]
         self.listing().set_rows(rows)
         self._tell(self.listing().row)
 
@@ -260,9 +292,12 @@ class AssetsScreen(ListPlace):
         if row is not None:
             asset = assets.manifest()[str(row["id"])]
             sources = ", ".join(filter(None, [asset.hub.get("repo"), asset.wheel]))
-            lines = [[(asset.title, "strong")], [("licence  ", "dim"), (asset.licence, "")],
-                     [("sources  ", "dim"), (sources, "")],
-                     [("files    ", "dim"), (str(len(asset.files)), "")]]  # fmt: skip
+            lines = [
+                [(asset.title, "strong")],
+                [("licence  ", "dim"), (asset.licence, "")],
+                [("sources  ", "dim"), (sources, "")],
+                [("files    ", "dim"), (str(len(asset.files)), "")],
+            ]
             lines += [[("notice   ", "dim"), (asset.notice, "")]] if asset.notice else []
         lines += [[], *([(safe_text(text, 300), "dim")] for text in self.said[-4:])]
         self.query_one("#about-asset", Lines).set_lines(lines)
@@ -327,11 +362,17 @@ class DoctorScreen(ListPlace):
     def body(self) -> Iterable[Widget]:
         """The list."""
         yield Listing(
-            [Column("check", "check", 22), Column("status", "", 9),
-             Column("detail", "detail", 40, grow=1)],
-            self.cell, key="check", id="list", opens=False,
+            [
+                Column("check", "check", 22),
+                Column("status", "", 9),
+                Column("detail", "detail", 40, grow=1),
+            ],
+            self.cell,
+            key="check",
+            id="list",
+            opens=False,
             empty="looking: loading torch takes a moment …",
-        )  # fmt: skip
+        )
         yield Lines(id="advice")
 
     def on_mount(self) -> None:

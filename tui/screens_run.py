@@ -28,8 +28,12 @@ from kdharness.tui.widgets_table import Column, Listing, Part, Row
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
-TABS = (("c", "curves", "Curves"), ("g", "log", "Log"), ("f", "config", "Config"),
-        ("i", "lineage", "Lineage"))  # fmt: skip
+TABS = (
+    ("c", "curves", "Curves"),
+    ("g", "log", "Log"),
+    ("f", "config", "Config"),
+    ("i", "lineage", "Lineage"),
+)
 
 
 class CurveNames(Listing):
@@ -54,22 +58,25 @@ class RunScreen(Place):
         "the checkpoint. Closing the app leaves the run alone."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(key, f"tab('{name}')", title, show=False, id=f"run.{name}")
-          for key, name, title in TABS),
+        *(
+            Binding(key, f"tab('{name}')", title, show=False, id=f"run.{name}")
+            for key, name, title in TABS
+        ),
         Binding("p", "pause", "Pause/go on", id="run.pause"),
         Binding("x", "stop", "Stop", id="run.stop"),
         Binding("o", "overlay", "Overlay", id="run.overlay"),
         Binding("y", "log_scale", "Log scale", id="run.log-scale"),
         Binding("m", "smooth", "Smooth", id="run.smooth"),
-        Binding("plus,equals_sign", "zoom(2)", "Zoom in", key_display="+", show=False,
-                id="run.zoom-in"),
+        Binding(
+            "plus,equals_sign", "zoom(2)", "Zoom in", key_display="+", show=False, id="run.zoom-in"
+        ),
         Binding("minus", "zoom(0.5)", "Zoom out", key_display="-", show=False, id="run.zoom-out"),
         Binding("0", "whole", "Whole curve", show=False, id="run.whole"),
         Binding("v", "evaluate", "Evaluate", id="run.evaluate"),
         Binding("n", "new", "New from this", show=False, id="run.new"),
         Binding("w", "where", "Copy the folder's path", show=False, id="run.folder"),
         Binding("e", "export", "Export the chart", show=False, id="run.export"),
-    ]  # fmt: skip
+    ]
 
     def __init__(self, run: str, others: Sequence[str] = ()) -> None:
         super().__init__()
@@ -90,14 +97,23 @@ class RunScreen(Place):
         with Horizontal(id="curves"):
             yield CurveNames(
                 [Column("name", "curve", 12, grow=1), Column("last", "last", 8, right=True)],
-                self.cell, key="name", id="names", empty="no curves yet",
-            )  # fmt: skip
+                self.cell,
+                key="name",
+                id="names",
+                empty="no curves yet",
+            )
             yield CurveChart(id="chart")
         yield Lines(follow=True, id="log")
         yield Lines(id="config")
-        yield Listing([Column("tree", "checkpoint", 30, grow=2), Column("method", "kind", 6),
-                       Column("path", "folder", 10, grow=3, leave=1)],
-                      self.cell, id="lineage")  # fmt: skip
+        yield Listing(
+            [
+                Column("tree", "checkpoint", 30, grow=2),
+                Column("method", "kind", 6),
+                Column("path", "folder", 10, grow=3, leave=1),
+            ],
+            self.cell,
+            id="lineage",
+        )
 
     def on_mount(self) -> None:
         """What is known at once; curves come from a thread."""
@@ -223,8 +239,11 @@ class RunScreen(Place):
                 lines.append([(f"{when} ", "dim"), (f"{kind:<9} ", role), *row])
         # Events are printed to the worker's log too; what libraries said is only there.
         printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
-        tail = [line for line in log_tail(self.harness.paths, self.run_id, 400).splitlines()
-                if not printed.match(line)]  # fmt: skip
+        tail = [
+            line
+            for line in log_tail(self.harness.paths, self.run_id, 400).splitlines()
+            if not printed.match(line)
+        ]
         if tail:
             lines += [[], [("worker.log", "strong")], *text_lines("\n".join(tail), "dim")]
         return lines
@@ -233,15 +252,29 @@ class RunScreen(Place):
         store = self.harness.store
         if run.checkpoint:
             return lineage(store, run.checkpoint)
-        rows: list[dict[str, Any]] = [{
-            "id": "0", "name": run.id, "depth": 0, "role": "", "method": run.method,
-            "run": run.id, "path": "no checkpoint yet", "again": False,
-        }]  # fmt: skip
+        rows: list[dict[str, Any]] = [
+            {
+                "id": "0",
+                "name": run.id,
+                "depth": 0,
+                "role": "",
+                "method": run.method,
+                "run": run.id,
+                "path": "no checkpoint yet",
+                "again": False,
+            }
+        ]
         seen: set[str] = set()
         for role, name in origins(run.config):
             for row in lineage(store, name, seen=seen):
-                rows.append({**row, "id": str(len(rows)), "depth": row["depth"] + 1,
-                             "role": row["role"] or role})  # fmt: skip
+                rows.append(
+                    {
+                        **row,
+                        "id": str(len(rows)),
+                        "depth": row["depth"] + 1,
+                        "role": row["role"] or role,
+                    }
+                )
         return rows
 
     def _names(self) -> None:
@@ -250,8 +283,13 @@ class RunScreen(Place):
         rows = []
         for name in self.book.names(self.run_id):
             points = self.book.ready(self.run_id, name, None, 0.0, max(width, 1))
-            rows.append({"name": name, "last": self.book.last(self.run_id, name),
-                         "course": sparkline([y for _, y in points], width)})  # fmt: skip
+            rows.append(
+                {
+                    "name": name,
+                    "last": self.book.last(self.run_id, name),
+                    "course": sparkline([y for _, y in points], width),
+                }
+            )
         listing = self.query_one("#names", Listing)
         columns = [Column("name", "curve", 12, grow=1), Column("last", "last", 8, right=True)]
         if width:
@@ -393,6 +431,7 @@ class RunScreen(Place):
     def action_export(self) -> None:
         """The chart as a picture."""
         runs = [self.run_id, *self.others]
-        series = [(run, self.book.ready(run, self.curve, self.window, self.weight, 2000))
-                  for run in runs]  # fmt: skip
+        series = [
+            (run, self.book.ready(run, self.curve, self.window, self.weight, 2000)) for run in runs
+        ]
         self.harness.export_curves(f"{self.run_id}-{self.curve}", series, self.curve, self.log_axis)

@@ -95,16 +95,23 @@ class TradeOffScreen(ListPlace):
         paths, axes, roles = self.harness.paths, dict(self.axes), dict(self.roles)
 
         def work(store: Store) -> tuple[View | None, list[str], list[list[str]], str]:
-            labels = list(dict.fromkeys(
-                f"{s.bench}:{s.metric}" for s in leaderboard(store, paths)
-                if not is_hidden(s.metric)
-            ))  # fmt: skip
+            labels = list(
+                dict.fromkeys(
+                    f"{s.bench}:{s.metric}"
+                    for s in leaderboard(store, paths)
+                    if not is_hidden(s.metric)
+                )
+            )
             merges = merge_curves(store.checkpoints())
             try:
                 view = trade_off_view(
-                    store, paths, axes["general"], axes["domain"], roles["reference"],
+                    store,
+                    paths,
+                    axes["general"],
+                    axes["domain"],
+                    roles["reference"],
                     roles["expert"],
-                )  # fmt: skip
+                )
             except ConfigError as error:
                 return None, labels, merges, str(error)
             return view, labels, merges, ""
@@ -128,15 +135,32 @@ class TradeOffScreen(ListPlace):
         self.view = view
         x, y, placed, roles = view
         rows = [
-            {"id": item.point.checkpoint, "number": number, "method": item.point.method,
-             "general": item.point.general, "domain": item.point.domain, "gain": item.gain,
-             "retention": item.retention, "front": item.on_front}
+            {
+                "id": item.point.checkpoint,
+                "number": number,
+                "method": item.point.method,
+                "general": item.point.general,
+                "domain": item.point.domain,
+                "gain": item.gain,
+                "retention": item.retention,
+                "front": item.on_front,
+            }
             for number, item in enumerate(placed, 1)
-        ]  # fmt: skip
-        listing.set_columns([*COLUMNS[:2], *(
-            Column(c.key, {"general": "→ gen.", "domain": "↑ dom."}.get(c.key, c.title), c.width,
-                   right=True) for c in COLUMNS[2:]
-        )])  # fmt: skip
+        ]
+        listing.set_columns(
+            [
+                *COLUMNS[:2],
+                *(
+                    Column(
+                        c.key,
+                        {"general": "→ gen.", "domain": "↑ dom."}.get(c.key, c.title),
+                        c.width,
+                        right=True,
+                    )
+                    for c in COLUMNS[2:]
+                ),
+            ]
+        )
         listing.set_rows(rows)
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{x.label} × {y.label}", "bold")
@@ -152,21 +176,34 @@ class TradeOffScreen(ListPlace):
             return Plane()
         x, y, placed, _ = self.view
         marks = [
-            Mark(p.point.checkpoint, p.point.general, p.point.domain, p.point.general_interval,
-                 p.point.domain_interval, p.on_front, "good" if p.on_front else "")
+            Mark(
+                p.point.checkpoint,
+                p.point.general,
+                p.point.domain,
+                p.point.general_interval,
+                p.point.domain_interval,
+                p.on_front,
+                "good" if p.on_front else "",
+            )
             for p in placed
-        ]  # fmt: skip
+        ]
         places = {mark.name: (mark.x, mark.y) for mark in marks}
         front = sorted((m.x, m.y) for m in marks if m.front)
-        lines = [front, *(
-            [places[name] for name in line if name in places] for line in self.merges
-        )]  # fmt: skip
+        lines = [
+            front,
+            *([places[name] for name in line if name in places] for line in self.merges),
+        ]
         row = self.listing().row
         return Plane(
-            marks, x.label, y.label, x.lower_is_better, y.lower_is_better,
-            [line for line in lines if len(line) > 1], str(row["id"]) if row else "",
+            marks,
+            x.label,
+            y.label,
+            x.lower_is_better,
+            y.lower_is_better,
+            [line for line in lines if len(line) > 1],
+            str(row["id"]) if row else "",
             self.whiskers,
-        )  # fmt: skip
+        )
 
     def _draw(self) -> None:
         self.query_one("#chart", PlaneChart).show(self.plane())

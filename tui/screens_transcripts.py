@@ -92,9 +92,10 @@ class TranscriptsScreen(Place):
             marked = self.harness.marked_checkpoints()
             if len(marked) < 2:
                 judged = dict.fromkeys(
-                    g["checkpoint"] for g in self.harness.store.judgment_groups()
+                    g["checkpoint"]
+                    for g in self.harness.store.judgment_groups()
                     if g["bench"] != "heldout"
-                )  # fmt: skip
+                )
                 marked = [c.name for c in self.harness.store.checkpoints() if c.id in judged][-2:]
             if marked:
                 self.names = (marked[0], marked[-1])
@@ -164,8 +165,11 @@ class TranscriptsScreen(Place):
         text.append("  ✗ failure" if exchange.failed else "")
         what.update(text)
         prompt = self.query_one("#prompt", Lines)
-        lines = [line for n, turn in enumerate(exchange.turns, 1)
-                 for line in [[(f"{n}. ", "dim"), *text_lines(turn)[0]], *text_lines(turn)[1:]]]
+        lines = [
+            line
+            for n, turn in enumerate(exchange.turns, 1)
+            for line in [[(f"{n}. ", "dim"), *text_lines(turn)[0]], *text_lines(turn)[1:]]
+        ]
         missing = "the prompt is not at hand: pull the benchmark's files (8)"
         prompt.set_lines(lines or [[(missing, "dim")]])
         height = self.size.height
@@ -209,13 +213,22 @@ class TranscriptsScreen(Place):
     def action_items(self) -> None:
         """All items in a list."""
         rows = [
-            {"id": e.item, "category": e.category, "first": e.first.value, "second": e.second.value,
-             "marks": ("≠" if e.differs else " ") + ("✗" if e.failed else "")}
+            {
+                "id": e.item,
+                "category": e.category,
+                "first": e.first.value,
+                "second": e.second.value,
+                "marks": ("≠" if e.differs else " ") + ("✗" if e.failed else ""),
+            }
             for e in self.transcript.exchanges
-        ]  # fmt: skip
-        columns = [Column("id", "item", 16, grow=1), Column("category", "category", 14),
-                   Column("marks", "", 2), Column("first", self.names[0][:9], 9, right=True),
-                   Column("second", self.names[1][:9], 9, right=True)]  # fmt: skip
+        ]
+        columns = [
+            Column("id", "item", 16, grow=1),
+            Column("category", "category", 14),
+            Column("marks", "", 2),
+            Column("first", self.names[0][:9], 9, right=True),
+            Column("second", self.names[1][:9], 9, right=True),
+        ]
 
         def cell(row: Row, column: Column, width: int) -> list[Part]:
             value = row[column.key]

@@ -11,47 +11,91 @@ from dataclasses import replace
 from textual.theme import BUILTIN_THEMES, Theme
 
 DARK = Theme(
-    name="dark", dark=True,
-    primary="#7aa2f7", secondary="#7dcfff", accent="#e0af68", foreground="#d5d9e8",
-    background="#14161f", surface="#1a1d29", panel="#232738",
-    success="#8fd19e", warning="#e5b567", error="#ff7a85",
+    name="dark",
+    dark=True,
+    primary="#7aa2f7",
+    secondary="#7dcfff",
+    accent="#e0af68",
+    foreground="#d5d9e8",
+    background="#14161f",
+    surface="#1a1d29",
+    panel="#232738",
+    success="#8fd19e",
+    warning="#e5b567",
+    error="#ff7a85",
     variables={
-        "quiet": "#8b91a8", "series-1": "#56b4e9", "series-2": "#e69f00",
-        "series-3": "#cc79a7", "series-4": "#2fd6a3", "cursor-bg": "#33405f",
-        "cursor-fg": "#ffffff", "input-selection-background": "#33405f",
+        "quiet": "#8b91a8",
+        "series-1": "#56b4e9",
+        "series-2": "#e69f00",
+        "series-3": "#cc79a7",
+        "series-4": "#2fd6a3",
+        "cursor-bg": "#33405f",
+        "cursor-fg": "#ffffff",
+        "input-selection-background": "#33405f",
     },
-)  # fmt: skip
+)
 LIGHT = Theme(
-    name="light", dark=False,
-    primary="#2456c7", secondary="#00718f", accent="#8a5a00", foreground="#1c1f2a",
-    background="#fbfbf8", surface="#f3f3ee", panel="#e6e6df",
-    success="#1d6f3a", warning="#8a5a00", error="#b3202c",
+    name="light",
+    dark=False,
+    primary="#2456c7",
+    secondary="#00718f",
+    accent="#8a5a00",
+    foreground="#1c1f2a",
+    background="#fbfbf8",
+    surface="#f3f3ee",
+    panel="#e6e6df",
+    success="#1d6f3a",
+    warning="#8a5a00",
+    error="#b3202c",
     variables={
-        "quiet": "#62677a", "series-1": "#0060a8", "series-2": "#a85c00",
-        "series-3": "#a0347a", "series-4": "#00755a", "cursor-bg": "#cfdcf8",
-        "cursor-fg": "#10131c", "input-selection-background": "#cfdcf8",
+        "quiet": "#62677a",
+        "series-1": "#0060a8",
+        "series-2": "#a85c00",
+        "series-3": "#a0347a",
+        "series-4": "#00755a",
+        "cursor-bg": "#cfdcf8",
+        "cursor-fg": "#10131c",
+        "input-selection-background": "#cfdcf8",
     },
-)  # fmt: skip
+)
 CONTRAST = Theme(
-    name="high-contrast", dark=True,
-    primary="#ffffff", secondary="#00ffff", accent="#ffff00", foreground="#ffffff",
-    background="#000000", surface="#000000", panel="#1c1c1c",
-    success="#00ff00", warning="#ffff00", error="#ff6060",
+    name="high-contrast",
+    dark=True,
+    primary="#ffffff",
+    secondary="#00ffff",
+    accent="#ffff00",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#1c1c1c",
+    success="#00ff00",
+    warning="#ffff00",
+    error="#ff6060",
     variables={
-        "quiet": "#d0d0d0", "series-1": "#00d7ff", "series-2": "#ffd700",
-        "series-3": "#ff87ff", "series-4": "#5fff5f", "cursor-bg": "#ffff00",
-        "cursor-fg": "#000000", "input-selection-background": "#5f5f00",
+        "quiet": "#d0d0d0",
+        "series-1": "#00d7ff",
+        "series-2": "#ffd700",
+        "series-3": "#ff87ff",
+        "series-4": "#5fff5f",
+        "cursor-bg": "#ffff00",
+        "cursor-fg": "#000000",
+        "input-selection-background": "#5f5f00",
     },
-)  # fmt: skip
+)
 _ANSI_EXTRA = {
-    "quiet": "ansi_bright_black", "series-1": "ansi_cyan", "series-2": "ansi_yellow",
-    "series-3": "ansi_magenta", "series-4": "ansi_green", "cursor-bg": "ansi_blue",
+    "quiet": "ansi_bright_black",
+    "series-1": "ansi_cyan",
+    "series-2": "ansi_yellow",
+    "series-3": "ansi_magenta",
+    "series-4": "ansi_green",
+    "cursor-bg": "ansi_blue",
     "cursor-fg": "ansi_bright_white",
-}  # fmt: skip
+}
 ANSI = replace(
-    BUILTIN_THEMES["ansi-dark"], name="ansi",
+    BUILTIN_THEMES["ansi-dark"],
+    name="ansi",
     variables={**BUILTIN_THEMES["ansi-dark"].variables, **_ANSI_EXTRA},
-)  # fmt: skip
+)
 
 THEMES = {theme.name: theme for theme in (DARK, LIGHT, ANSI, CONTRAST)}
 SERIES = 4

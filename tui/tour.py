@@ -22,8 +22,11 @@ def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:
         text.append("The demo has started; its runs appear here. It says:\n", "bold")
         text.append("\n".join(safe_text(line, 200) for line in demo[-5:]) + "\n\n")
     for key, what, more in (
-        ("d", "see it happen", "the demo trains, aligns and scores a small real model here: "
-                               "20 minutes on two cores"),
+        (
+            "d",
+            "see it happen",
+            "the demo trains, aligns and scores a small real model here: 20 minutes on two cores",
+        ),
         ("n", "start your own run", "a form with presets, each field explained"),
         ("8", "fetch models and benchmarks", "with their licences"),
         ("9", "check this machine", "versions, memory, disk, judge"),

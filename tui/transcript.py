@@ -14,8 +14,11 @@ from kdharness.harness.types import Answer, Judgment, JudgmentStatus
 from kdharness.harness.views import figure
 from kdharness.tui.widgets_lines import TEXT_LIMIT, Line, text_lines
 
-FAMILIES = {"alpaca-eval-1": "alpaca-eval", "alpaca-eval-2": "alpaca-eval",
-            "mt-bench-pair": "mt-bench"}  # fmt: skip
+FAMILIES = {
+    "alpaca-eval-1": "alpaca-eval",
+    "alpaca-eval-2": "alpaca-eval",
+    "mt-bench-pair": "mt-bench",
+}
 """Benchmarks that share answers: the name their answers are stored under."""
 WORDS = 1500
 """Texts longer than so many words are not compared word by word."""
@@ -106,10 +109,16 @@ def read_transcript(
     items = sorted({*sides[0], *sides[1]}, key=_natural)
     judged = {item for item in items if item in categories}
     exchanges = [
-        Exchange(item, categories.get(item, ""), sides[0].get(item, Side()),
-                 sides[1].get(item, Side()), tuple(prompts.get(item, ())))
-        for item in items if item in judged or not judged
-    ]  # fmt: skip
+        Exchange(
+            item,
+            categories.get(item, ""),
+            sides[0].get(item, Side()),
+            sides[1].get(item, Side()),
+            tuple(prompts.get(item, ())),
+        )
+        for item in items
+        if item in judged or not judged
+    ]
     return Transcript(bench, names, exchanges)
 
 
@@ -188,8 +197,13 @@ def verdict_lines(side: Side) -> list[Line]:
         about = f" turn {j.turn}" if len({k.turn for k in side.judgments}) > 1 else ""
         about += f" against {j.baseline}" if j.baseline else ""
         about += ", other order" if j.order else ""
-        lines.append([(f"{j.metric}{about} ", "dim"), (value, "strong" if ok else "bad"),
-                      (f"  {safe_text(j.judge, 60)}", "dim")])  # fmt: skip
+        lines.append(
+            [
+                (f"{j.metric}{about} ", "dim"),
+                (value, "strong" if ok else "bad"),
+                (f"  {safe_text(j.judge, 60)}", "dim"),
+            ]
+        )
         if j.error:
             lines += text_lines(j.error, "bad")
         if j.raw:

@@ -120,9 +120,14 @@ def interval(
 
 
 def interval_text(
-    low: float, value: float, high: float, left: float, right: float, width: int,
+    low: float,
+    value: float,
+    high: float,
+    left: float,
+    right: float,
+    width: int,
     zero: float | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """An interval as text: `├──●──┤`, with a mark where zero lies if that is given."""
     start, middle, end = interval(low, value, high, left, right, width)
     cells = [" "] * width

@@ -46,8 +46,11 @@ class Chart(Widget):
     """Common ground: lines are drawn once, and painted from memory."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "chart--text", "chart--axis", "chart--chosen", *(f"chart--{role}" for role in ROLES),
-    }  # fmt: skip
+        "chart--text",
+        "chart--axis",
+        "chart--chosen",
+        *(f"chart--{role}" for role in ROLES),
+    }
     DEFAULT_CSS = "Chart { height: 1fr; width: 1fr; }"
 
     def __init__(self, id: str | None = None) -> None:
@@ -90,9 +93,7 @@ class Chart(Widget):
         return []
 
 
-def frame(
-    canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]
-) -> list[list[Part]]:
+def frame(canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]) -> list[list[Part]]:
     """A canvas with ticks to its left and below, and a line on top."""
     y_ticks = y.ticks(max(canvas.height // 3, 3))
     labels = {(canvas.height * 4 - 1 - y.place(v)) // 4: tick_text(v, y_ticks) for v in y_ticks}
@@ -174,9 +175,13 @@ class CurveChart(Chart):
         return parts
 
     def _curve(
-        self, canvas: Canvas, series: Series, points: Sequence[tuple[float, float]],
-        x_scale: Scale, y_scale: Scale,
-    ) -> None:  # fmt: skip
+        self,
+        canvas: Canvas,
+        series: Series,
+        points: Sequence[tuple[float, float]],
+        x_scale: Scale,
+        y_scale: Scale,
+    ) -> None:
         bottom = canvas.height * 4 - 1
         last: tuple[int, int] | None = None
         for x, y in points:
@@ -217,12 +222,18 @@ class PlaneChart(Chart):
     def draw(self, width: int, height: int) -> list[list[Part]]:
         """Both axes, the front, whiskers, marks."""
         plane = self.plane
-        low = [" (lower is better)" if reverse else "" for reverse in
-               (plane.y_reverse, plane.x_reverse)]  # fmt: skip
+        low = [
+            " (lower is better)" if reverse else ""
+            for reverse in (plane.y_reverse, plane.x_reverse)
+        ]
         top: list[Part] = [
-            (" ↑ ", "dim"), (plane.y_name, "strong"), (low[0], "dim"),
-            ("   → ", "dim"), (plane.x_name, "strong"), (low[1], "dim"),
-        ]  # fmt: skip
+            (" ↑ ", "dim"),
+            (plane.y_name, "strong"),
+            (low[0], "dim"),
+            ("   → ", "dim"),
+            (plane.x_name, "strong"),
+            (low[1], "dim"),
+        ]
         if not plane.marks or height < 6 or width < 20:
             return [top, [], [("  no checkpoint has both figures yet", "dim")]]
         rows = height - 3
@@ -237,11 +248,13 @@ class PlaneChart(Chart):
         self._draw_marks(canvas, x_scale, y_scale)
         return frame(canvas, x_scale, y_scale, "", top)
 
-    def _scale(
-        self, values: Sequence[tuple[float | None, ...]], size: int, reverse: bool
-    ) -> Scale:
-        numbers = [v for row in values for v in (row if self.plane.whiskers else row[:1])
-                   if v is not None and math.isfinite(v)]  # fmt: skip
+    def _scale(self, values: Sequence[tuple[float | None, ...]], size: int, reverse: bool) -> Scale:
+        numbers = [
+            v
+            for row in values
+            for v in (row if self.plane.whiskers else row[:1])
+            if v is not None and math.isfinite(v)
+        ]
         low, high = min(numbers), max(numbers)
         pad = (high - low) * 0.06
         return Scale(low - pad, high + pad, size, reverse=reverse)
@@ -260,9 +273,12 @@ class PlaneChart(Chart):
         for line in self.plane.lines:
             for (x0, y0), (x1, y1) in pairwise(line):
                 canvas.line(
-                    x_scale.place(x0), bottom - y_scale.place(y0),
-                    x_scale.place(x1), bottom - y_scale.place(y1), "accent",
-                )  # fmt: skip
+                    x_scale.place(x0),
+                    bottom - y_scale.place(y0),
+                    x_scale.place(x1),
+                    bottom - y_scale.place(y1),
+                    "accent",
+                )
 
     def _draw_marks(self, canvas: Canvas, x_scale: Scale, y_scale: Scale) -> None:
         bottom = canvas.height * 4 - 1

@@ -58,16 +58,21 @@ def form_rows(
         at = place
         while at and at not in places:
             at = at[:-1]
-        text = message if at == place else f"{'.'.join(map(str, place[len(at):]))}: {message}"
+        text = message if at == place else f"{'.'.join(map(str, place[len(at) :]))}: {message}"
         shown.setdefault(at, []).append(text)
     rows = []
     for field in fields:
         value = get_value(values, field.place)
-        rows.append({
-            "id": field.id, "field": field, "title": field.title,
-            "value": _shown_value(field, value), "set": value is not MISSING,
-            "error": "; ".join(shown.get(field.place, [])),
-        })  # fmt: skip
+        rows.append(
+            {
+                "id": field.id,
+                "field": field,
+                "title": field.title,
+                "value": _shown_value(field, value),
+                "set": value is not MISSING,
+                "error": "; ".join(shown.get(field.place, [])),
+            }
+        )
     return rows
 
 

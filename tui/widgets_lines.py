@@ -86,9 +86,7 @@ class Lines(ScrollView, can_focus=True):
         Binding("home", "edge(-1)", "Top", show=False, id="text.top"),
         Binding("end", "edge(1)", "Bottom", show=False, id="text.bottom"),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "lines--text", *(f"lines--{role}" for role in ROLES)
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--text", *(f"lines--{role}" for role in ROLES)}
     DEFAULT_CSS = "Lines { height: 1fr; width: 1fr; scrollbar-size: 1 1; }"
 
     def __init__(self, *, follow: bool = False, wrap: bool = True, id: str | None = None) -> None:
@@ -116,8 +114,9 @@ class Lines(ScrollView, can_focus=True):
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
         self._shown = (
             [part for line in self.source for part in wrap_line(line, width)]
-            if self.wrap else self.source
-        )  # fmt: skip
+            if self.wrap
+            else self.source
+        )
         self.virtual_size = Size(width, len(self._shown))
         if self.follow and at_end:
             self.call_after_refresh(self.scroll_end, animate=False)

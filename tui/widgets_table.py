@@ -51,9 +51,12 @@ class Listing(ScrollView, can_focus=True):
         Binding("enter", "select", "Open", id="list.open"),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "listing--header", "listing--active", "listing--cursor", "listing--row",
+        "listing--header",
+        "listing--active",
+        "listing--cursor",
+        "listing--row",
         *(f"listing--{role}" for role in ROLES),
-    }  # fmt: skip
+    }
     DEFAULT_CSS = "Listing { height: 1fr; scrollbar-size: 1 1; }"
 
     class Highlighted(Message):
@@ -84,10 +87,16 @@ class Listing(ScrollView, can_focus=True):
             return self.listing
 
     def __init__(
-        self, columns: Sequence[Column], cell: CellOf = plain_cell, *, key: str = "id",
-        empty: str = "nothing here yet", marks: bool = False, opens: bool = True,
+        self,
+        columns: Sequence[Column],
+        cell: CellOf = plain_cell,
+        *,
+        key: str = "id",
+        empty: str = "nothing here yet",
+        marks: bool = False,
+        opens: bool = True,
         id: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(id=id)
         self.opens = opens
         self.columns = list(columns)
@@ -181,8 +190,10 @@ class Listing(ScrollView, can_focus=True):
         """Which columns there is room for, and how wide they are."""
         room = max(self.size.width - 1 - (2 if self.marks else 0), 1)
         kept = list(enumerate(self.columns))
+
         def need(columns: list[tuple[int, Column]]) -> int:
             return sum(column.width + 1 for _, column in columns) - 1
+
         while need(kept) > room and any(column.leave for _, column in kept):
             kept.remove(max(kept, key=lambda pair: pair[1].leave))
         if need(kept) > room:

@@ -32,10 +32,26 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, RunStatus, digest
 
 RUNS, STEPS, CHECKPOINTS, ITEMS = 1000, 125, 50, 80
-CURVES = ("loss", "kl", "attention", "learning_rate", "grad_norm", "tokens_per_second",
-          "memory_gb", "general_loss")  # fmt: skip
-CATEGORIES = ("writing", "math", "coding", "reasoning", "stem", "roleplay", "extraction",
-              "humanities")  # fmt: skip
+CURVES = (
+    "loss",
+    "kl",
+    "attention",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "memory_gb",
+    "general_loss",
+)
+CATEGORIES = (
+    "writing",
+    "math",
+    "coding",
+    "reasoning",
+    "stem",
+    "roleplay",
+    "extraction",
+    "humanities",
+)
 BARE = """
 from textual.app import App
 from textual.widgets import DataTable
@@ -72,29 +88,48 @@ def build(paths: Paths) -> None:
     """The big store, in a few big transactions."""
     random.seed(0)
     now = time.time()
-    config = {"method": "kd", "seed": 1, "student": {"from": "teacher", "keep_layers": 24},
-              "teacher": {"model": "hub/big"}, "data": {"train": [{"path": "general:train"}]},
-              "trainer": {"learning_rate": 2e-5, "notes": "x" * 1200}}  # fmt: skip
+    config = {
+        "method": "kd",
+        "seed": 1,
+        "student": {"from": "teacher", "keep_layers": 24},
+        "teacher": {"model": "hub/big"},
+        "data": {"train": [{"path": "general:train"}]},
+        "trainer": {"learning_rate": 2e-5, "notes": "x" * 1200},
+    }
     with Store(paths.store) as store:
         for number in range(RUNS):
             name = f"run-{number:04d}"
-            store.add_run(Run(
-                id=name, method="kd", status=RunStatus.FINISHED, config=config,
-                config_hash=f"{number}", folder=f"/runs/{name}", created=now - 1000 + number,
-                started=now - 1000 + number, step=STEPS, max_steps=STEPS, loss=1.5,
-                checkpoint=name if number < CHECKPOINTS else None,
-            ))  # fmt: skip
+            store.add_run(
+                Run(
+                    id=name,
+                    method="kd",
+                    status=RunStatus.FINISHED,
+                    config=config,
+                    config_hash=f"{number}",
+                    folder=f"/runs/{name}",
+                    created=now - 1000 + number,
+                    started=now - 1000 + number,
+                    step=STEPS,
+                    max_steps=STEPS,
+                    loss=1.5,
+                    checkpoint=name if number < CHECKPOINTS else None,
+                )
+            )
         points = [
             (f"run-{number:04d}", name, step, 1 / (step + 1) + random.random() / 9, now)
-            for number in range(RUNS) for name in CURVES for step in range(STEPS)
-        ]  # fmt: skip
+            for number in range(RUNS)
+            for name in CURVES
+            for step in range(STEPS)
+        ]
         with store.db.atomic():
-            store.db.conn.executemany("INSERT INTO points (run, name, step, value, time) "
-                                      "VALUES (?, ?, ?, ?, ?)", points)  # fmt: skip
+            store.db.conn.executemany(
+                "INSERT INTO points (run, name, step, value, time) VALUES (?, ?, ?, ?, ?)", points
+            )
         for number in range(CHECKPOINTS):
             name = f"run-{number:04d}"
-            store.add_checkpoint(Checkpoint(id=f"id-{name}", name=name, method="kd", path="",
-                                            created=now, run=name))  # fmt: skip
+            store.add_checkpoint(
+                Checkpoint(id=f"id-{name}", name=name, method="kd", path="", created=now, run=name)
+            )
             store.add_judgments(judgments(f"id-{name}", number / CHECKPOINTS, now))
         for bench in ("mt-bench", "shop", "heldout", *(f"own-{i}" for i in range(20))):
             scorer = "file" if bench.startswith("own") else bench
@@ -104,8 +139,12 @@ def build(paths: Paths) -> None:
 def judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]:
     """4,000 judgments of one checkpoint over 23 benchmarks."""
     rows = []
-    plans = [("mt-bench", "rating", "openai:j", 2), ("shop", "accuracy", "exact", 1),
-             ("heldout", "general_loss", "exact", 1), ("heldout", "domain_loss", "exact", 1)]
+    plans = [
+        ("mt-bench", "rating", "openai:j", 2),
+        ("shop", "accuracy", "exact", 1),
+        ("heldout", "general_loss", "exact", 1),
+        ("heldout", "domain_loss", "exact", 1),
+    ]
     plans += [(f"own-{i}", "exact_match", "exact", 1) for i in range(20)]
     for bench, metric, judge, turns in plans:
         repeat = 4 if bench == "mt-bench" else 2
@@ -114,13 +153,23 @@ def judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]:
                 value = min(10.0, 3 + 5 * skill + 2 * random.random())
                 if metric != "rating":
                     value = float(random.random() < skill) if "loss" not in metric else 90 - skill
-                rows.append(Judgment(
-                    id=digest(checkpoint, bench, metric, item, turn), checkpoint=checkpoint,
-                    bench=bench, revision="r", item=f"q{item}", turn=turn,
-                    category=CATEGORIES[item % 8], judge=judge, metric=metric,
-                    status=JudgmentStatus.OK, created=now, value=value,
-                    weight=40.0 if "loss" in metric else 1.0,
-                ))  # fmt: skip
+                rows.append(
+                    Judgment(
+                        id=digest(checkpoint, bench, metric, item, turn),
+                        checkpoint=checkpoint,
+                        bench=bench,
+                        revision="r",
+                        item=f"q{item}",
+                        turn=turn,
+                        category=CATEGORIES[item % 8],
+                        judge=judge,
+                        metric=metric,
+                        status=JudgmentStatus.OK,
+                        created=now,
+                        value=value,
+                        weight=40.0 if "loss" in metric else 1.0,
+                    )
+                )
     return rows
 
 
@@ -208,9 +257,19 @@ def under_load(paths: Paths, seconds: float) -> tuple[float, float]:
             writer = subprocess.Popen([sys.executable, "-c", WRITER, str(paths.store), name])
             writers.append(writer)
             if store.run(name) is None:
-                store.add_run(Run(id=name, method="kd", status=RunStatus.RUNNING, config={},
-                                  config_hash="", folder="", created=time.time(), max_steps=9999,
-                                  info={"stage_began": time.time()}))  # fmt: skip
+                store.add_run(
+                    Run(
+                        id=name,
+                        method="kd",
+                        status=RunStatus.RUNNING,
+                        config={},
+                        config_hash="",
+                        folder="",
+                        created=time.time(),
+                        max_steps=9999,
+                        info={"stage_began": time.time()},
+                    )
+                )
             store.update_run(name, pid=writer.pid, status=RunStatus.RUNNING.value)
     try:
         time.sleep(1.5)
@@ -295,8 +354,10 @@ def chart_redraw() -> float:
         for run in "abcd":
             book.add(run, "loss", [(100_000.0 + turn, 0.5)])
         began = time.perf_counter()
-        chart.series = [Series(run, book.ready(run, "loss", None, 0.6, 110), f"series-{i + 1}")
-                        for i, run in enumerate("abcd")]  # fmt: skip
+        chart.series = [
+            Series(run, book.ready(run, "loss", None, 0.6, 110), f"series-{i + 1}")
+            for i, run in enumerate("abcd")
+        ]
         chart.draw(110, 36)
         times.append(time.perf_counter() - began)
     return statistics.median(times)
@@ -331,8 +392,10 @@ def main(words: list[str] | None = None) -> int:
             ("CPU at rest, four runs writing", share * 100, 3, "%"),
             ("chart redraw, 4 × 100,000 steps", chart_redraw() * 1e3, 50, "ms"),
         ]
-    print(f"bare app {bare * 1e3:.0f} ms, empty store {empty * 1e3:.0f} ms, big {big * 1e3:.0f} "
-          f"ms; leaderboard without cached scores {found['leaderboard cold']:.2f} s")
+    print(
+        f"bare app {bare * 1e3:.0f} ms, empty store {empty * 1e3:.0f} ms, big {big * 1e3:.0f} "
+        f"ms; leaderboard without cached scores {found['leaderboard cold']:.2f} s"
+    )
     missed = False
     for name, value, limit, unit in rows:
         ok = value <= limit

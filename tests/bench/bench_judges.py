@@ -49,9 +49,11 @@ def serve() -> tuple[subprocess.Popen[str], str]:
     """A server in a process of its own, so that its work is not counted as ours."""
     folder = str(Path(__file__).resolve().parents[1] / "judges")
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, folder, str(DELAY)], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", SERVER, folder, str(DELAY)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
@@ -70,10 +72,14 @@ def memory() -> float:
 
 def prompts(count: int) -> list[GenerationRequest]:
     return [
-        GenerationRequest(({"role": "system", "content": "You grade."},
-                           {"role": "user", "content": f"Question {n}. " + "words " * 300}))
+        GenerationRequest(
+            (
+                {"role": "system", "content": "You grade."},
+                {"role": "user", "content": f"Question {n}. " + "words " * 300},
+            )
+        )
         for n in range(count)
-    ]  # fmt: skip
+    ]
 
 
 async def bare(url: str, count: int) -> None:
@@ -86,9 +92,11 @@ async def bare(url: str, count: int) -> None:
         async def one(request: GenerationRequest) -> None:
             async with gate:
                 await client.chat.completions.create(
-                    model="judge-1", messages=list(request.messages), max_tokens=2048,  # type: ignore[arg-type]
+                    model="judge-1",
+                    messages=list(request.messages),
+                    max_tokens=2048,  # type: ignore[arg-type]
                     temperature=0,
-                )  # fmt: skip
+                )
 
         await asyncio.gather(*(one(request) for request in prompts(count)))
 
@@ -113,9 +121,12 @@ def bench_client() -> dict[str, Any]:
             with Store(paths.store) as store:
                 _answers(store)
                 config = EvalConfig(
-                    imported=["a"], benches=["mt-bench"], limit=32, concurrency=CONCURRENCY,
+                    imported=["a"],
+                    benches=["mt-bench"],
+                    limit=32,
+                    concurrency=CONCURRENCY,
                     judge=[f"openai:judge-1@{url}"],
-                )  # fmt: skip
+                )
                 evaluate.run(config, paths, store, SilentReporter())
                 start_mb, before, started = memory(), processor(), time.perf_counter()
                 whole = config.model_copy(update={"limit": None, "seed": 1})
@@ -128,21 +139,36 @@ def bench_client() -> dict[str, Any]:
     calls = CALLS - 64
     ideal = calls * DELAY / CONCURRENCY
     return {
-        "calls": calls, "stored": stored, "seconds": round(wall, 2),
-        "of ideal": round(wall / ideal, 3), "processor ms a call": round(1000 * used / calls, 2),
+        "calls": calls,
+        "stored": stored,
+        "seconds": round(wall, 2),
+        "of ideal": round(wall / ideal, 3),
+        "processor ms a call": round(1000 * used / calls, 2),
         "bare loop ms a call": round(bare_ms, 2),
-        "of bare": round(1000 * used / calls / bare_ms, 2), "grown MB": round(grown, 1),
-    }  # fmt: skip
+        "of bare": round(1000 * used / calls / bare_ms, 2),
+        "grown MB": round(grown, 1),
+    }
 
 
 def _answers(store: Store) -> None:
     store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
     store.add_answers(
-        Answer(id=f"{n}.{t}", checkpoint="a", bench="mt-bench", revision="", item=str(n), turn=t,
-               text="An answer. " * 60, finish=Finish.STOP, prompt_hash="", settings="",
-               created=1.0)
-        for n in range(81, 81 + CALLS // 2) for t in (1, 2)
-    )  # fmt: skip
+        Answer(
+            id=f"{n}.{t}",
+            checkpoint="a",
+            bench="mt-bench",
+            revision="",
+            item=str(n),
+            turn=t,
+            text="An answer. " * 60,
+            finish=Finish.STOP,
+            prompt_hash="",
+            settings="",
+            created=1.0,
+        )
+        for n in range(81, 81 + CALLS // 2)
+        for t in (1, 2)
+    )
 
 
 def bench_scores() -> dict[str, Any]:
@@ -152,8 +178,11 @@ def bench_scores() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "k.db") as store:
         chance = random.Random(0)
         for number in range(200):
-            store.add_checkpoint(Checkpoint(id=f"c{number}", name=f"c{number}", method="kd",
-                                            path="", created=float(number)))  # fmt: skip
+            store.add_checkpoint(
+                Checkpoint(
+                    id=f"c{number}", name=f"c{number}", method="kd", path="", created=float(number)
+                )
+            )
             store.add_judgments(_judgments(f"c{number}", chance))
         started = time.perf_counter()
         cold = leaderboard(store)
@@ -161,26 +190,49 @@ def bench_scores() -> dict[str, Any]:
         warm = leaderboard(store)
         ended = time.perf_counter()
     assert cold == warm
-    return {"scores": len(cold), "cold s": round(middle - started, 3),
-            "cached s": round(ended - middle, 3)}  # fmt: skip
+    return {
+        "scores": len(cold),
+        "cold s": round(middle - started, 3),
+        "cached s": round(ended - middle, 3),
+    }
 
 
 def _judgments(checkpoint: str, chance: random.Random) -> list[Judgment]:
     def one(bench: str, item: int, turn: int, metric: str, value: float, **info: Any) -> Judgment:
         return Judgment(
-            id=f"{checkpoint}{bench}{item}.{turn}", checkpoint=checkpoint, bench=bench,
-            revision="r", item=str(item), turn=turn, category=f"c{item % 8}", judge="openai:x",
-            metric=metric, status=JudgmentStatus.OK, created=float(item), value=value,
-            raw="words " * 250, info=info,
-        )  # fmt: skip
+            id=f"{checkpoint}{bench}{item}.{turn}",
+            checkpoint=checkpoint,
+            bench=bench,
+            revision="r",
+            item=str(item),
+            turn=turn,
+            category=f"c{item % 8}",
+            judge="openai:x",
+            metric=metric,
+            status=JudgmentStatus.OK,
+            created=float(item),
+            value=value,
+            raw="words " * 250,
+            info=info,
+        )
 
-    ratings = [one("mt-bench", q, t, "rating", float(chance.randint(1, 10)))
-               for q in range(81, 161) for t in (1, 2)]  # fmt: skip
+    ratings = [
+        one("mt-bench", q, t, "rating", float(chance.randint(1, 10)))
+        for q in range(81, 161)
+        for t in (1, 2)
+    ]
     return ratings + [
-        one("alpaca-eval-2", q, 1, "preference", 1 + chance.betavariate(0.2, 0.5),
-            len_1=chance.randint(100, 3000), len_2=chance.randint(100, 3000))
+        one(
+            "alpaca-eval-2",
+            q,
+            1,
+            "preference",
+            1 + chance.betavariate(0.2, 0.5),
+            len_1=chance.randint(100, 3000),
+            len_2=chance.randint(100, 3000),
+        )
         for q in range(805)
-    ]  # fmt: skip
+    ]
 
 
 def bench_local() -> dict[str, Any]:
@@ -202,8 +254,11 @@ def bench_local() -> dict[str, Any]:
         replies = dict(engine.stream(part))
         took = time.perf_counter() - started
         speeds[name] = sum(reply.tokens for reply in replies.values()) / took
-    return {"one tok/s": round(speeds["one"], 1), "batched tok/s": round(speeds["batched"], 1),
-            "times": round(speeds["batched"] / speeds["one"], 2)}  # fmt: skip
+    return {
+        "one tok/s": round(speeds["one"], 1),
+        "batched tok/s": round(speeds["batched"], 1),
+        "times": round(speeds["batched"] / speeds["one"], 2),
+    }
 
 
 def main() -> None:

@@ -29,13 +29,22 @@ from kdharness.trainers.selfcheck import Models, fused_step, random_batch, tiny_
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 ROWS: list[str] = []
 SMALL: dict[str, Any] = {
-    "vocab_size": 32_000, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8,
-    "num_attention_heads": 8, "num_key_value_heads": 4,
-}  # fmt: skip
+    "vocab_size": 32_000,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
 SMOL: dict[str, Any] = {
-    "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
-}  # fmt: skip
+    "vocab_size": 49_152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
 
 
 def record(work: str, against: str, figure: float, bar: str, good: bool) -> None:
@@ -57,8 +66,9 @@ def padded_batch(vocab: int, rows: int, width: int) -> dict[str, torch.Tensor]:
     return batch
 
 
-def models(shape: dict[str, Any], rows: int, width: int, teachers: int = 2, *, attention: bool
-           ) -> Models:  # fmt: skip
+def models(
+    shape: dict[str, Any], rows: int, width: int, teachers: int = 2, *, attention: bool
+) -> Models:
     student = tiny_model(1, **shape)
     others = [tiny_model(2 + i, **shape).requires_grad_(False) for i in range(teachers)]
     depth = shape["num_hidden_layers"]
@@ -123,8 +133,9 @@ def test_dae_4x256_peak_and_flops(layers: int) -> None:
     saved, bar = count_flops(plain) / flops, 2.2 if layers == 2 else 2.1
     record(f"{work}: FLOPs", "plain formula", saved, f"≥ {bar}", saved >= bar)
     labelled = int(labelled_positions(case.batch["labels"]).sum())
-    floor = floor_flops(shape_of(case.student), shape_of(case.teachers[0]), rows=4, width=256,
-                        labelled=labelled)  # fmt: skip
+    floor = floor_flops(
+        shape_of(case.student), shape_of(case.teachers[0]), rows=4, width=256, labelled=labelled
+    )
     over = flops / floor
     record(f"{work}: FLOPs over the floor", "floor", over, "≤ 1.1", over <= 1.1)
 
@@ -134,8 +145,13 @@ def test_wall_time_of_a_smollm2_sized_step(method: str, bar: float) -> None:
     case = models(SMOL, 4, 128, 1 if method == "kd" else 2, attention=method == "kd")
     fused, plain = steps(case, method, 1.0 if method == "kd" else 0.0)
     ratio = time_ratio(plain, fused)
-    record(f"{method.upper()} step 4×128, SmolLM2-sized: wall time", "plain formula", ratio,
-           f"≥ {bar}", ratio >= bar)  # fmt: skip
+    record(
+        f"{method.upper()} step 4×128, SmolLM2-sized: wall time",
+        "plain formula",
+        ratio,
+        f"≥ {bar}",
+        ratio >= bar,
+    )
 
 
 def test_against_trl() -> None:
@@ -154,8 +170,10 @@ def test_against_trl() -> None:
         with torch.no_grad():
             theirs = teacher(**inputs, use_cache=False)
         loss = gkd.GKDTrainer.generalized_jsd_loss(
-            student_logits=ours.logits[:, :-1, :], teacher_logits=theirs.logits[:, :-1, :],
-            labels=batch["labels"][:, 1:], beta=0.0,
+            student_logits=ours.logits[:, :-1, :],
+            teacher_logits=theirs.logits[:, :-1, :],
+            labels=batch["labels"][:, 1:],
+            beta=0.0,
         )
         loss.backward()
 
@@ -183,12 +201,14 @@ def test_a_warm_cache_needs_no_teacher() -> None:
 
         case.student.zero_grad(set_to_none=True)
         step = Step(mask, cached, None, Mix(), mask.sum().float())
-        case.student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                     step=step)["loss"].backward()  # fmt: skip
+        case.student(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
+        )["loss"].backward()
 
     ratio = time_ratio(online, warm, 6)
-    record("DAE step from a warm cache, equal sizes: wall time", "online", ratio, "≥ 1.3",
-           ratio >= 1.3)  # fmt: skip
+    record(
+        "DAE step from a warm cache, equal sizes: wall time", "online", ratio, "≥ 1.3", ratio >= 1.3
+    )
 
 
 def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
@@ -210,8 +230,10 @@ def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
     generator = torch.Generator().manual_seed(0)
     for chat in read_source(SourceSpec(path="general:validation", limit=12)):
         coded = encode_chat(tokenizer, chat["messages"], max_length=192)
-        batch = {"input_ids": torch.tensor([coded.input_ids]),
-                 "attention_mask": torch.ones(1, len(coded.input_ids), dtype=torch.long)}
+        batch = {
+            "input_ids": torch.tensor([coded.input_ids]),
+            "attention_mask": torch.ones(1, len(coded.input_ids), dtype=torch.long),
+        }
         mask = labelled_positions(torch.tensor([coded.labels]))
         rows = torch.ones(1, dtype=torch.bool)
         theirs = hidden_states(teacher, batch, rows, mask)
@@ -224,8 +246,13 @@ def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
             off += float(fused_loss(ours, head, mix=Mix(), teacher=cached)[0])
     error = abs(off / on - 1)
     print(f"\nonline {on:.3f}, cached {off:.3f}")
-    record("KD loss from a cache of k = 64 (relative error, %)", "online, SmolLM2", 100 * error,
-           "≤ 1", error <= 0.01)  # fmt: skip
+    record(
+        "KD loss from a cache of k = 64 (relative error, %)",
+        "online, SmolLM2",
+        100 * error,
+        "≤ 1",
+        error <= 0.01,
+    )
 
 
 def test_zz_table() -> None:

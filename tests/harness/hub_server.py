@@ -75,9 +75,13 @@ class HubServer:
                 ]
                 return 200, kind, json.dumps(rows).encode()
             info = {
-                "id": self.repo, "sha": commit, "private": False, "tags": [], "downloads": 0,
+                "id": self.repo,
+                "sha": commit,
+                "private": False,
+                "tags": [],
+                "downloads": 0,
                 "siblings": [{"rfilename": name} for name in files],
-            }  # fmt: skip
+            }
             return 200, kind, json.dumps(info).encode()
         if path.startswith(f"/{self.repo}/resolve/"):
             revision, _, name = path.removeprefix(f"/{self.repo}/resolve/").partition("/")

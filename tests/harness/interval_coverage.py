@@ -1,6 +1,6 @@
 """How often the intervals of a handful of questions hold the truth: the table in docs/judges.md.
 
-    python tests/harness/interval_coverage.py        # prints it; half a minute
+python tests/harness/interval_coverage.py        # prints it; half a minute
 """
 
 from __future__ import annotations
@@ -113,8 +113,13 @@ def claim(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
     return (found.low, found.high), means[0] - means[1]
 
 
-FIGURES = {"mean": mean, "difference": difference, "retention": retention, "gain": gain,
-           "claim": claim}  # fmt: skip
+FIGURES = {
+    "mean": mean,
+    "difference": difference,
+    "retention": retention,
+    "gain": gain,
+    "claim": claim,
+}
 
 
 def coverage(figure: str, kind: str, n: int, trials: int = TRIALS) -> float:

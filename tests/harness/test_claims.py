@@ -36,9 +36,15 @@ Sums = dict[str, tuple[float, float]]
 
 
 def pairs(
-    rng: np.random.Generator, effect: float, *, seeds: int, questions: int, of_seeds: float,
-    of_questions: float = 1.0, rest: float = 1.0,
-) -> list[tuple[Sums, Sums]]:  # fmt: skip
+    rng: np.random.Generator,
+    effect: float,
+    *,
+    seeds: int,
+    questions: int,
+    of_seeds: float,
+    of_questions: float = 1.0,
+    rest: float = 1.0,
+) -> list[tuple[Sums, Sums]]:
     """Two checkpoints a seed whose difference is `effect` plus chance of every kind."""
     shifts, moods = rng.normal(0, of_seeds, seeds), rng.normal(0, of_questions, questions)
     weights = rng.integers(5, 50, questions)
@@ -46,12 +52,18 @@ def pairs(
     for shift in shifts:
         base = rng.normal(3, 2, questions)
         gap = effect + shift + moods + rng.normal(0, rest, questions)
-        found.append((
-            {f"q{i}": (float((b + g) * w), float(w))
-             for i, (b, g, w) in enumerate(zip(base, gap, weights, strict=True))},
-            {f"q{i}": (float(b * w), float(w))
-             for i, (b, w) in enumerate(zip(base, weights, strict=True))},
-        ))  # fmt: skip
+        found.append(
+            (
+                {
+                    f"q{i}": (float((b + g) * w), float(w))
+                    for i, (b, g, w) in enumerate(zip(base, gap, weights, strict=True))
+                },
+                {
+                    f"q{i}": (float(b * w), float(w))
+                    for i, (b, w) in enumerate(zip(base, weights, strict=True))
+                },
+            )
+        )
     return found
 
 
@@ -71,19 +83,26 @@ def test_where_nothing_differs_nothing_is_claimed() -> None:
     rng = np.random.default_rng(5)
     claim = ClaimSpec(text="a beats b", metric="x:y", of="a", than="b")
     verdicts = [
-        Finding(claim, {}, paired_effect(pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3)))
-        .verdict for _ in range(400)
-    ]  # fmt: skip
+        Finding(
+            claim, {}, paired_effect(pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3))
+        ).verdict
+        for _ in range(400)
+    ]
     assert verdicts.count(HOLDS) <= 14 and verdicts.count(FAILS) <= 14
     strong = [
-        Finding(claim, {}, paired_effect(pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1)))
-        .verdict for _ in range(50)
-    ]  # fmt: skip
+        Finding(
+            claim, {}, paired_effect(pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1))
+        ).verdict
+        for _ in range(50)
+    ]
     assert strong.count(HOLDS) >= 48
 
 
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.integers(1, 9)), min_size=3,
-                max_size=12))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.integers(1, 9)), min_size=3, max_size=12
+    )
+)
 def test_an_effect_is_the_difference_of_both_means(cells: list[tuple[float, float, int]]) -> None:
     first = {str(i): (a * w, float(w)) for i, (a, _, w) in enumerate(cells)}
     second = {str(i): (b * w, float(w)) for i, (_, b, w) in enumerate(cells)}
@@ -135,26 +154,61 @@ EXPERIMENT: dict[str, Any] = {
     "name": "x",
     "steps": {
         "expert": {"method": "sft", "student": "start", "data": {"train": "shop:train"}},
-        "dae": {"method": "dae", "student": "start", "reference": "start", "expert": "expert",
-                "data": {"train": ["general:train", {"path": "shop:train", "kind": "domain"}]}},
+        "dae": {
+            "method": "dae",
+            "student": "start",
+            "reference": "start",
+            "expert": "expert",
+            "data": {"train": ["general:train", {"path": "shop:train", "kind": "domain"}]},
+        },
         "wise": {"method": "merge", "reference": "start", "expert": "expert", "alphas": [0.5]},
     },
     "vary": {"seed": [1, 2]},
     "claims": [
-        {"text": "DAE loses less", "metric": "heldout:other_writer_loss", "of": "dae",
-         "than": "expert"},
-        {"text": "the expert loses less", "metric": "heldout:other_writer_loss", "of": "expert",
-         "than": "dae"},
-        {"text": "DAE has half of the gain", "figure": "gain", "of": "dae", "reference": "start",
-         "expert": "expert", "threshold": 0.5},
-        {"text": "DAE keeps generality", "figure": "retention", "of": "dae", "reference": "start",
-         "expert": "expert", "threshold": 0.9},
-        {"text": "DAE is above the curve", "figure": "above_curve", "of": "dae",
-         "reference": "start", "expert": "expert", "curve": "wise"},
-        {"text": "judges like it", "metric": "alpaca-eval-2:win_rate", "of": "dae",
-         "than": "expert"},
+        {
+            "text": "DAE loses less",
+            "metric": "heldout:other_writer_loss",
+            "of": "dae",
+            "than": "expert",
+        },
+        {
+            "text": "the expert loses less",
+            "metric": "heldout:other_writer_loss",
+            "of": "expert",
+            "than": "dae",
+        },
+        {
+            "text": "DAE has half of the gain",
+            "figure": "gain",
+            "of": "dae",
+            "reference": "start",
+            "expert": "expert",
+            "threshold": 0.5,
+        },
+        {
+            "text": "DAE keeps generality",
+            "figure": "retention",
+            "of": "dae",
+            "reference": "start",
+            "expert": "expert",
+            "threshold": 0.9,
+        },
+        {
+            "text": "DAE is above the curve",
+            "figure": "above_curve",
+            "of": "dae",
+            "reference": "start",
+            "expert": "expert",
+            "curve": "wise",
+        },
+        {
+            "text": "judges like it",
+            "metric": "alpaca-eval-2:win_rate",
+            "of": "dae",
+            "than": "expert",
+        },
     ],
-}  # fmt: skip
+}
 # (general loss, domain score)
 TRUTH = {"start": (2.0, 0.2), "expert": (2.6, 0.9), "wise": (2.2, 0.5), "dae": (2.05, 0.8)}
 
@@ -171,19 +225,32 @@ def planted(paths: Paths) -> None:
     with Store(paths.store) as store:
         for name in ["start", *(f"x-{s}-s{n}" for s in ("expert", "dae", "wise") for n in (1, 2))]:
             loss, score = TRUTH[name.split("-")[1] if "-" in name else name]
-            store.add_checkpoint(Checkpoint(
-                id=digest(name), name=name, method="sft", path="", created=1.0
-            ))  # fmt: skip
+            store.add_checkpoint(
+                Checkpoint(id=digest(name), name=name, method="sft", path="", created=1.0)
+            )
             for bench, metric, mean, common, weight in (
                 ("heldout", "other_writer_loss", loss, hard, 30.0),
                 ("shop", "score", score, easy, 1.0),
-            ):  # fmt: skip
+            ):
                 values = mean + common + rng.normal(0, 0.05, 50)
-                store.add_judgments(Judgment(
-                    id=f"{name}-{metric}-{i}", checkpoint=digest(name), bench=bench, revision="1",
-                    item=str(i), turn=1, category="", judge="exact", metric=metric,
-                    status=JudgmentStatus.OK, created=1.0, value=float(v) * weight, weight=weight,
-                ) for i, v in enumerate(values))  # fmt: skip
+                store.add_judgments(
+                    Judgment(
+                        id=f"{name}-{metric}-{i}",
+                        checkpoint=digest(name),
+                        bench=bench,
+                        revision="1",
+                        item=str(i),
+                        turn=1,
+                        category="",
+                        judge="exact",
+                        metric=metric,
+                        status=JudgmentStatus.OK,
+                        created=1.0,
+                        value=float(v) * weight,
+                        weight=weight,
+                    )
+                    for i, v in enumerate(values)
+                )
 
 
 def test_planted_claims_are_judged_as_they_were_planted(paths: Paths, tmp_path: Path) -> None:
@@ -235,20 +302,27 @@ def test_settings_that_are_no_seeds_are_claims_of_their_own(paths: Paths, tmp_pa
     with Store(paths.store) as store:
         found = judge_claims(store, sweep.claims, planned)
     assert [one.settings for one in found] == [
-        {"dae.trainer.temperature": 1}, {"dae.trainer.temperature": 2}]  # fmt: skip
+        {"dae.trainer.temperature": 1},
+        {"dae.trainer.temperature": 2},
+    ]
     assert all(one.verdict == UNSURE and "is not there" in one.note for one in found)
 
 
-@pytest.mark.parametrize(("claim", "message"), [
-    ({"text": "a", "of": "dae"}, "a metric or a figure"),
-    ({"text": "a", "of": "dae", "metric": "x:y", "figure": "gain"}, "a metric or a figure"),
-    ({"text": "a", "of": "dae", "metric": "x:y"}, "name it as `than`"),
-    ({"text": "a", "of": "dae", "metric": "loss", "than": "expert"}, "claims.0.metric"),
-    ({"text": "a", "of": "dae", "figure": "gain"}, "needs a reference and an expert"),
-    ({"text": "a", "of": "dae", "figure": "above_curve", "reference": "r", "expert": "e"},
-     "needs the step that makes the curve"),
-    ({"text": "a", "of": "kd", "metric": "x:y", "than": "dae"}, "'kd' is no step"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"text": "a", "of": "dae"}, "a metric or a figure"),
+        ({"text": "a", "of": "dae", "metric": "x:y", "figure": "gain"}, "a metric or a figure"),
+        ({"text": "a", "of": "dae", "metric": "x:y"}, "name it as `than`"),
+        ({"text": "a", "of": "dae", "metric": "loss", "than": "expert"}, "claims.0.metric"),
+        ({"text": "a", "of": "dae", "figure": "gain"}, "needs a reference and an expert"),
+        (
+            {"text": "a", "of": "dae", "figure": "above_curve", "reference": "r", "expert": "e"},
+            "needs the step that makes the curve",
+        ),
+        ({"text": "a", "of": "kd", "metric": "x:y", "than": "dae"}, "'kd' is no step"),
+    ],
+)
 def test_mistakes_are_named(tmp_path: Path, claim: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_sweep(written(tmp_path, claims=[claim]))
@@ -274,16 +348,31 @@ def test_replicate_end_to_end_and_again(
     experiment = {
         "name": "tiny",
         "steps": {
-            "sft": {"method": "sft", "student": str(tiny_teacher), "data": data,
-                    "trainer": trainer},
-            "kd": {"method": "kd", "student": str(tiny_teacher), "teacher": str(tiny_teacher),
-                   "data": data, "trainer": trainer},
-            "scores": {"method": "eval", "checkpoints": ["sft", "kd"], "benches": ["heldout"],
-                       "limit": 8, "heldout": {"teacher": str(tiny_teacher)}},
+            "sft": {
+                "method": "sft",
+                "student": str(tiny_teacher),
+                "data": data,
+                "trainer": trainer,
+            },
+            "kd": {
+                "method": "kd",
+                "student": str(tiny_teacher),
+                "teacher": str(tiny_teacher),
+                "data": data,
+                "trainer": trainer,
+            },
+            "scores": {
+                "method": "eval",
+                "checkpoints": ["sft", "kd"],
+                "benches": ["heldout"],
+                "limit": 8,
+                "heldout": {"teacher": str(tiny_teacher)},
+            },
         },
-        "claims": [{"text": "KD is closer", "metric": "heldout:general_kl", "of": "kd",
-                    "than": "sft"}],
-    }  # fmt: skip
+        "claims": [
+            {"text": "KD is closer", "metric": "heldout:general_kl", "of": "kd", "than": "sft"}
+        ],
+    }
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(experiment), "utf-8")
     args = ["--home", str(paths.home), "replicate", str(path), "--seeds", "2"]
@@ -296,7 +385,7 @@ def test_replicate_end_to_end_and_again(
     assert cli.run([*args, "--format", "json"]) == 0
     again = capsys.readouterr()
     assert again.err.count("done before") == 6
-    row, = json.loads(again.out)
+    (row,) = json.loads(again.out)
     assert row["verdict"] == "holds" and row["effect"] > 0 and len(row["per_seed"]) == 2
     plain = tmp_path / "plain.yaml"
     plain.write_text(yaml.safe_dump({**experiment, "claims": []}), "utf-8")

@@ -25,21 +25,35 @@ def scored(paths: Paths) -> None:
         store.add_checkpoint(Checkpoint("c", "kd", "kd", "", 1.0))
         store.add_judgments(
             Judgment(
-                id=f"j{n}", checkpoint="c", bench="shop", revision="r", item=str(n), turn=1,
-                category="", judge="exact", metric="accuracy", status=JudgmentStatus.OK,
-                created=1.0, value=n % 2,
+                id=f"j{n}",
+                checkpoint="c",
+                bench="shop",
+                revision="r",
+                item=str(n),
+                turn=1,
+                category="",
+                judge="exact",
+                metric="accuracy",
+                status=JudgmentStatus.OK,
+                created=1.0,
+                value=n % 2,
             )
             for n in range(12)
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("leaderbord", "leaderboard"), ("trian", "train"), ("run", "train or runs"),
-        ("evaluate", "eval"), ("ls", "runs"), ("compair", "compare"), ("docter", "doctor"),
+        ("leaderbord", "leaderboard"),
+        ("trian", "train"),
+        ("run", "train or runs"),
+        ("evaluate", "eval"),
+        ("ls", "runs"),
+        ("compair", "compare"),
+        ("docter", "doctor"),
     ],
-)  # fmt: skip
+)
 def test_a_mistyped_command_names_the_nearest(typed: str, meant: str, kd: Call) -> None:
     code, _, err = kd(typed)
     assert code == 2 and f"no command {typed!r}; did you mean {meant}?" in err
@@ -124,8 +138,10 @@ def test_a_typo_makes_no_failed_evaluation(
     adapter_config = '{"peft_type": "LORA", "base_model_name_or_path": "/gone"}'
     (adapter / "adapter_config.json").write_text(adapter_config, "utf-8")
     places = {
-        "MODEL": str(tiny_teacher), "RATED": str(rated), "local:ADAPTER": f"local:{adapter}",
-    }  # fmt: skip
+        "MODEL": str(tiny_teacher),
+        "RATED": str(rated),
+        "local:ADAPTER": f"local:{adapter}",
+    }
     code, _, err = kd("eval", *(places.get(arg, arg) for arg in args))
     assert code in (1, 2) and words in err and "Traceback" not in err, err
     with Store(paths.store) as store:
@@ -196,9 +212,10 @@ def test_a_terminal_that_knows_few_characters(
     for command in (["data", "show"], ["config", "show"], ["leaderboard"]):
         arguments = [*home, *command, *([str(config)] if len(command) > 1 else [])]
         done = subprocess.run(
-            [sys.executable, "-m", "kdharness.harness.cli", *arguments], capture_output=True,
+            [sys.executable, "-m", "kdharness.harness.cli", *arguments],
+            capture_output=True,
             env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
-        )  # fmt: skip
+        )
         assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
         shown += done.stdout
     # click takes ASCII for a slip of the environment and writes UTF-8 there.
@@ -212,10 +229,14 @@ def test_the_app_does_not_open_on_a_pipe(closed: bool, tmp_path: Path) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "kdharness.harness.cli", "--home", str(tmp_path)],
-            stdin=None if closed else subprocess.PIPE, stdout=slave, stderr=subprocess.PIPE,
-            text=True, timeout=60, close_fds=True,
+            stdin=None if closed else subprocess.PIPE,
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            close_fds=True,
             preexec_fn=(lambda: os.close(0)) if closed else None,
-        )  # fmt: skip
+        )
     finally:
         os.close(slave)
         os.close(master)

@@ -63,8 +63,10 @@ def story(shared_home: Path, capsys: pytest.CaptureFixture[str]) -> Kd:
 
 
 TRAINER: dict[str, Any] = {"learning_rate": 0.01, "max_steps": 4, "batch_size": 4, "device": "cpu"}
-HELDOUT = [{"path": "general:validation", "limit": 4},
-           {"path": "shop:validation", "kind": "domain", "limit": 4}]  # fmt: skip
+HELDOUT = [
+    {"path": "general:validation", "limit": 4},
+    {"path": "shop:validation", "kind": "domain", "limit": 4},
+]
 
 
 def config_file(tmp_path: Path, **values: Any) -> str:
@@ -75,30 +77,58 @@ def config_file(tmp_path: Path, **values: Any) -> str:
 
 def kd_config(base: Path, **changes: Any) -> dict[str, Any]:
     return {
-        "method": "kd", "name": "kd", "teacher": str(base),
+        "method": "kd",
+        "name": "kd",
+        "teacher": str(base),
         "student": {"from": "teacher", "keep_layers": 2},
-        "data": {"train": {"path": "general:train", "limit": 24}, "heldout": HELDOUT,
-                 "max_length": 96},
-        "trainer": TRAINER, **changes,
-    }  # fmt: skip
+        "data": {
+            "train": {"path": "general:train", "limit": 24},
+            "heldout": HELDOUT,
+            "max_length": 96,
+        },
+        "trainer": TRAINER,
+        **changes,
+    }
 
 
 def test_the_story_kd_expert_dae(story: Kd, tiny_teacher: Path, tmp_path: Path) -> None:
     assert story.ok("train", config_file(tmp_path, **kd_config(tiny_teacher))).strip() == "kd"
     shop = {"path": "shop:train", "kind": "domain", "limit": 24}
     data = {"train": shop, "heldout": HELDOUT, "max_length": 96}
-    story.ok("train", config_file(tmp_path, method="sft", name="expert", student="kd", data=data,
-                                  trainer=TRAINER))  # fmt: skip
+    story.ok(
+        "train",
+        config_file(
+            tmp_path, method="sft", name="expert", student="kd", data=data, trainer=TRAINER
+        ),
+    )
     mixed = {**data, "train": [{"path": "general:train", "limit": 24}, shop], "domain_share": 0.5}
-    story.ok("train", config_file(tmp_path, method="dae", name="dae", student="kd", expert="expert",
-                                  data=mixed, trainer=TRAINER))  # fmt: skip
+    story.ok(
+        "train",
+        config_file(
+            tmp_path,
+            method="dae",
+            name="dae",
+            student="kd",
+            expert="expert",
+            data=mixed,
+            trainer=TRAINER,
+        ),
+    )
     runs = {run["run"]: run for run in story.json("runs")}
     assert set(runs) == {"kd", "expert", "dae"}
     for name, run in runs.items():
         assert (run["status"], run["step"], run["max_steps"]) == ("finished", 4, 4)
         assert run["checkpoint"] == name
-        assert set(run) == {"run", "method", "status", "step", "max_steps", "loss", "started",
-                            "checkpoint"}  # fmt: skip
+        assert set(run) == {
+            "run",
+            "method",
+            "status",
+            "step",
+            "max_steps",
+            "loss",
+            "started",
+            "checkpoint",
+        }
     shown = story.json("show", "dae")
     assert {"general_loss", "domain_loss", "loss", "kl"} <= set(shown["last"])
     assert "  expert: expert (sft)" in shown["lineage"]
@@ -112,13 +142,36 @@ def test_the_story_kd_expert_dae(story: Kd, tiny_teacher: Path, tmp_path: Path) 
 
 def test_the_story_scores_and_is_asked_nothing_twice(story: Kd) -> None:
     for _ in range(2):
-        out = story.json("eval", "--ckpt", "kd,expert,dae", "--bench", "shop,heldout", "--limit",
-                         "8", "--max-new-tokens", "4", "--teacher", "kd")  # fmt: skip
+        out = story.json(
+            "eval",
+            "--ckpt",
+            "kd,expert,dae",
+            "--bench",
+            "shop,heldout",
+            "--limit",
+            "8",
+            "--max-new-tokens",
+            "4",
+            "--teacher",
+            "kd",
+        )
         rows = {(row["checkpoint"], row["bench"], row["metric"]): row for row in out}
         assert {("dae", "shop", "score"), ("dae", "heldout", "general_loss")} <= set(rows)
     row = rows["dae", "heldout", "domain_loss"]
-    assert list(row) == ["checkpoint", "run", "method", "bench", "metric", "value", "ci_low",
-                         "ci_high", "n", "n_failed", "judge", "flags"]  # fmt: skip
+    assert list(row) == [
+        "checkpoint",
+        "run",
+        "method",
+        "bench",
+        "metric",
+        "value",
+        "ci_low",
+        "ci_high",
+        "n",
+        "n_failed",
+        "judge",
+        "flags",
+    ]
     assert row["ci_low"] <= row["value"] <= row["ci_high"]
     assert rows["kd", "heldout", "general_kl"]["value"] == pytest.approx(0, abs=1e-6)
     with Store(Paths(story.home).store) as store:
@@ -132,12 +185,20 @@ def test_the_story_scores_and_is_asked_nothing_twice(story: Kd) -> None:
 
 
 def test_the_story_ends_in_a_trade_off(story: Kd) -> None:
-    view = story.json("tradeoff", "--domain", "heldout:domain_loss",
-                      "--general", "heldout:general_loss")  # fmt: skip
+    view = story.json(
+        "tradeoff", "--domain", "heldout:domain_loss", "--general", "heldout:general_loss"
+    )
     assert view["axes"] == {"general": "heldout:general_loss", "domain": "heldout:domain_loss"}
     points = {point["checkpoint"]: point for point in view["points"]}
-    assert set(points["dae"]) == {"checkpoint", "method", "general", "domain", "gain", "retention",
-                                  "on_front"}  # fmt: skip
+    assert set(points["dae"]) == {
+        "checkpoint",
+        "method",
+        "general",
+        "domain",
+        "gain",
+        "retention",
+        "on_front",
+    }
     assert (view["reference"], view["expert"]) == ("kd", "expert")
     assert points["kd"]["gain"] == 0 and points["expert"]["gain"] == 1
     assert points["kd"]["retention"] == 1
@@ -176,10 +237,11 @@ def wait_for(check: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def long_config(teacher: Path, name: str, **trainer: Any) -> dict[str, Any]:
     return kd_config(
-        teacher, name=name,
+        teacher,
+        name=name,
         student={"from": "teacher", "keep_layers": 2, "lora": {"r": 4, "dropout": 0.1}},
         trainer={**TRAINER, "max_steps": 40, "accumulation": 2, "save_every": 5, **trainer},
-    )  # fmt: skip
+    )
 
 
 def weights(home: Path, name: str) -> dict[str, Any]:
@@ -206,8 +268,14 @@ def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
             if name == "killed":
                 assert found.pid is not None
                 os.kill(found.pid, signal.SIGKILL)
-                wait_for(lambda s=store: launch.effective_status(  # type: ignore[misc]
-                    launch.find_run(s, "killed")) is RunStatus.INTERRUPTED)  # fmt: skip
+                wait_for(
+                    lambda s=store: (
+                        launch.effective_status(  # type: ignore[misc]
+                            launch.find_run(s, "killed")
+                        )
+                        is RunStatus.INTERRUPTED
+                    )
+                )
                 assert kd.json("runs")[0]["status"] == "interrupted"
             else:
                 kd.ok("stop", name)
@@ -227,6 +295,7 @@ def test_pause_and_resume(kd: Kd, tiny_teacher: Path, tmp_path: Path) -> None:
     config = long_config(tiny_teacher, "nap", max_steps=400, save_every=0)
     kd.ok("train", config_file(tmp_path, **config), "--detach")
     with Store(Paths(kd.home).store) as store:
+
         def status() -> RunStatus:
             return launch.effective_status(launch.find_run(store, "nap"))
 
@@ -264,9 +333,12 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("missing data", {"data": {"train": "absent.jsonl"}}, "no such data file"),
     ("no labels", {"data": {"train": "mute.jsonl"}}, "no row has a labelled token"),
     ("bad line", {"data": {"train": "broken.jsonl"}}, "broken.jsonl:2"),
-    ("other tokenizer", {"student": "other", "data": {"train": "general:train"}},
-     "the tokenizers of"),
-]  # fmt: skip
+    (
+        "other tokenizer",
+        {"student": "other", "data": {"train": "general:train"}},
+        "the tokenizers of",
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "changes", "says"), BAD, ids=[case[0] for case in BAD])
@@ -329,13 +401,28 @@ def test_sigterm_on_an_evaluation_stops_its_worker(
 ) -> None:
     """`timeout 90 kdharness eval …` left the worker answering for minutes, without a word."""
     bench = tmp_path / "many.jsonl"
-    rows = [{"id": str(n), "prompt": f"Word {n}", "metric": "exact_match", "reference": "x",
-             "max_new_tokens": 60} for n in range(4000)]  # fmt: skip
+    rows = [
+        {
+            "id": str(n),
+            "prompt": f"Word {n}",
+            "metric": "exact_match",
+            "reference": "x",
+            "max_new_tokens": 60,
+        }
+        for n in range(4000)
+    ]
     bench.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     process = start_command(
-        "--home", str(paths.home), "eval", "--ckpt", str(tiny_teacher), "--bench", str(bench),
-        "--name", "e",
-    )  # fmt: skip
+        "--home",
+        str(paths.home),
+        "eval",
+        "--ckpt",
+        str(tiny_teacher),
+        "--bench",
+        str(bench),
+        "--name",
+        "e",
+    )
     wait_for(paths.store.exists)
     with Store(paths.store) as store:
         wait_for(lambda: (run := store.run("e")) is not None and run.step >= 1)
@@ -384,8 +471,12 @@ def test_cache_build_then_train_without_the_teacher(
     kd: Kd, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     trainer = {**TRAINER, "attention_weight": 0}
-    config = kd_config(tiny_teacher, name="cached", trainer=trainer,
-                       teacher={"model": str(tiny_teacher), "cache": {"k": 16}})  # fmt: skip
+    config = kd_config(
+        tiny_teacher,
+        name="cached",
+        trainer=trainer,
+        teacher={"model": str(tiny_teacher), "cache": {"k": 16}},
+    )
     path = config_file(tmp_path, **config)
     code, out, err = kd("cache", "build", path)
     assert (code, out.strip()) == (0, "24 rows run")

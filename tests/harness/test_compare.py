@@ -28,10 +28,21 @@ Result = tuple[int, str, str]
 
 def add_run(store: Store, name: str, method: str = "kd", **more: Any) -> None:
     config = {"method": method, "name": name, **more.pop("config", {})}
-    store.add_run(Run(
-        id=name, method=method, status=RunStatus.FINISHED, config=config, config_hash=name,
-        folder=f"/runs/{name}", created=1.0, started=10.0, finished=70.0, checkpoint=name, **more,
-    ))  # fmt: skip
+    store.add_run(
+        Run(
+            id=name,
+            method=method,
+            status=RunStatus.FINISHED,
+            config=config,
+            config_hash=name,
+            folder=f"/runs/{name}",
+            created=1.0,
+            started=10.0,
+            finished=70.0,
+            checkpoint=name,
+            **more,
+        )
+    )
 
 
 def add_checkpoint(store: Store, name: str, method: str = "kd", **more: Any) -> Checkpoint:
@@ -43,13 +54,25 @@ def add_checkpoint(store: Store, name: str, method: str = "kd", **more: Any) -> 
 
 def verdict(checkpoint: str, item: int, value: float | None, **rest: Any) -> Judgment:
     fields: dict[str, Any] = {
-        "turn": 1, "judge": "exact", "created": 1.0, "bench": "shop", "revision": "r",
-        "metric": "accuracy", "category": "math" if item % 2 else "words", **rest,
-    }  # fmt: skip
+        "turn": 1,
+        "judge": "exact",
+        "created": 1.0,
+        "bench": "shop",
+        "revision": "r",
+        "metric": "accuracy",
+        "category": "math" if item % 2 else "words",
+        **rest,
+    }
     status = JudgmentStatus.OK if value is not None else JudgmentStatus.UNREADABLE
     parts = [checkpoint, item, fields["bench"], fields["metric"], fields["turn"], fields["created"]]
-    return Judgment(id="/".join(map(str, parts)), checkpoint=f"id-{checkpoint}",
-                    item=f"i{item}", value=value, status=status, **fields)  # fmt: skip
+    return Judgment(
+        id="/".join(map(str, parts)),
+        checkpoint=f"id-{checkpoint}",
+        item=f"i{item}",
+        value=value,
+        status=status,
+        **fields,
+    )
 
 
 @pytest.fixture
@@ -66,12 +89,18 @@ def compared(low: float, high: float, p: float, metric: str = "score") -> Compar
     return Compared("shop", metric, "exact", "a", "b", 0.0, 0.0, gap, p)
 
 
-@pytest.mark.parametrize(("low", "high", "p", "said"), [
-    (0.1, 0.5, 0.001, "better"), (-0.5, -0.1, 0.001, "worse"),
-    # The sign flips find what the bootstrap does not, and the other way round: nobody wins.
-    (-0.01, 0.5, 0.001, "not told apart"), (-0.5, 0.01, 0.001, "not told apart"),
-    (0.0, 0.5, 0.001, "not told apart"), (0.1, 0.5, 0.05, "not told apart"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("low", "high", "p", "said"),
+    [
+        (0.1, 0.5, 0.001, "better"),
+        (-0.5, -0.1, 0.001, "worse"),
+        # The sign flips find what the bootstrap does not, and the other way round: nobody wins.
+        (-0.01, 0.5, 0.001, "not told apart"),
+        (-0.5, 0.01, 0.001, "not told apart"),
+        (0.0, 0.5, 0.001, "not told apart"),
+        (0.1, 0.5, 0.05, "not told apart"),
+    ],
+)
 def test_a_winner_needs_the_interval_and_the_corrected_p(
     low: float, high: float, p: float, said: str
 ) -> None:
@@ -92,13 +121,23 @@ def test_holm_counts_a_benchmarks_figures_and_all_checkpoints_together(store: St
     for name, right in (("a", 2), ("b", 14), ("c", 15)):
         add_checkpoint(store, name)
         store.add_judgments([verdict(name, i, float(i < right)) for i in range(16)])
-        store.add_judgments([
-            verdict(name, i, 3.0 + right / 4 + i % 3, bench="mt-bench", metric="rating",
-                    judge="openai:j") for i in range(10)
-        ])  # fmt: skip
+        store.add_judgments(
+            [
+                verdict(
+                    name,
+                    i,
+                    3.0 + right / 4 + i % 3,
+                    bench="mt-bench",
+                    metric="rating",
+                    judge="openai:j",
+                )
+                for i in range(10)
+            ]
+        )
     pair = {(c.bench, c.metric): c for c in compare_all(store, None, ["a", "b"])}
-    three = {(c.bench, c.metric): c for c in compare_all(store, None, ["a", "b", "c"])
-             if c.other == "b"}  # fmt: skip
+    three = {
+        (c.bench, c.metric): c for c in compare_all(store, None, ["a", "b", "c"]) if c.other == "b"
+    }
     shop = [c for c in compare_all(store, None, ["a", "b"]) if c.bench == "shop"]
     assert len(shop) > 1 and pair["shop", "score"].verdict == "better"
     assert pair["shop", "score"].p_holm <= len(shop) * pair["shop", "score"].gap.p + 1e-12
@@ -116,9 +155,10 @@ def test_settings_name_fields_runs_and_what_has_no_run(store: Store) -> None:
     add_run(store, "two", config={"seed": 1, "trainer": {"lr": 2e-5, "layers": [1, 3]}})
     found = [add_checkpoint(store, "one"), add_checkpoint(store, "two")]
     assert dict(settings_that_differ(store, found)) == {
-        "run": ["/runs/one", "/runs/two"], "trainer.lr": [1e-5, 2e-5],
+        "run": ["/runs/one", "/runs/two"],
+        "trainer.lr": [1e-5, 2e-5],
         "trainer.layers": [[1, 2], [1, 3]],
-    }  # fmt: skip
+    }
     found.append(add_checkpoint(store, "found", "import", info={"kept": [1]}))
     shown = dict(settings_that_differ(store, found))
     assert shown["run"] == ["/runs/one", "/runs/two", NO_RUN]
@@ -129,8 +169,9 @@ def test_settings_name_fields_runs_and_what_has_no_run(store: Store) -> None:
 
 def test_merges_of_one_run_differ_in_their_alpha(store: Store) -> None:
     add_run(store, "wise", "merge")
-    found = [add_checkpoint(store, f"w{a}", "merge", run="wise", info={"alpha": a})
-             for a in (0.2, 0.7)]  # fmt: skip
+    found = [
+        add_checkpoint(store, f"w{a}", "merge", run="wise", info={"alpha": a}) for a in (0.2, 0.7)
+    ]
     assert settings_that_differ(store, found) == [("alpha", [0.2, 0.7])]
 
 
@@ -143,23 +184,31 @@ def test_flips_cross_the_middle_and_count_each_verdict_once(store: Store) -> Non
     before, after = [0, 1, 0, 1, 0.4, 1, None], [1, 0, 1, 1, 0.45, 1, 1]
     for name, values in (("a", before), ("b", after)):
         store.add_judgments([verdict(name, i, v) for i, v in enumerate(values)])
-        store.add_judgments([
-            verdict(name, i, 100.0 * (name == "a"), bench="heldout", metric="domain_loss")
-            for i in range(3)
-        ])  # fmt: skip
+        store.add_judgments(
+            [
+                verdict(name, i, 100.0 * (name == "a"), bench="heldout", metric="domain_loss")
+                for i in range(3)
+            ]
+        )
     # A second asking replaces the first: b's item 5 was right, and is wrong now.
     store.add_judgments([verdict("b", 5, 0.0, created=2.0)])
     ratings = {"a": [3.0, 7.0, 5.0], "b": [5.0, 6.0, 1.0]}
     for name, values in ratings.items():
-        store.add_judgments([
-            verdict(name, i, v, bench="mt-bench", metric="rating", judge="openai:j")
-            for i, v in enumerate(values)
-        ])  # fmt: skip
+        store.add_judgments(
+            [
+                verdict(name, i, v, bench="mt-bench", metric="rating", judge="openai:j")
+                for i, v in enumerate(values)
+            ]
+        )
     base, other = sides_of(store, ["a", "b"])
     rated, shop = flip_counts(base, other)
     assert (shop.bench, shop.n, shop.wrong_to_right, shop.right_to_wrong) == ("shop", 6, 2, 2)
     assert (rated.judge, rated.n, rated.wrong_to_right, rated.right_to_wrong) == (
-        "openai:j", 3, 1, 1)  # fmt: skip
+        "openai:j",
+        3,
+        1,
+        1,
+    )
     assert [i.item for i in rated.items] == ["i2", "i0"]
     assert len(shop.as_dict(1)["items"]) == 1  # type: ignore[arg-type]
     moved = flips(base.table, other.table)
@@ -170,8 +219,12 @@ def test_flips_cross_the_middle_and_count_each_verdict_once(store: Store) -> Non
 def test_one_item_with_two_metrics_is_two_verdicts(store: Store) -> None:
     for name, rated in (("a", 2.0), ("b", 8.0)):
         add_checkpoint(store, name)
-        store.add_judgments([verdict(name, 1, 1.0, bench="mine"),
-                             verdict(name, 1, rated, bench="mine", metric="rating")])  # fmt: skip
+        store.add_judgments(
+            [
+                verdict(name, 1, 1.0, bench="mine"),
+                verdict(name, 1, rated, bench="mine", metric="rating"),
+            ]
+        )
     (found,) = flip_counts(*sides_of(store, ["a", "b"]))
     assert (found.n, found.wrong_to_right, found.items[0].metric) == (2, 1, "rating")
 
@@ -194,9 +247,12 @@ def lineage(store: Store) -> dict[str, Checkpoint]:
             add_run(store, name, method)
         info = {"flops": flops, "tokens": 1000} if flops else {}
         made[name] = add_checkpoint(
-            store, name, method, info=info,
+            store,
+            name,
+            method,
+            info=info,
             parents={role: f"id-{parent}" for role, parent in parents.items()},
-        )  # fmt: skip
+        )
     return made
 
 
@@ -221,8 +277,9 @@ def test_merges_cuts_and_what_was_found_elsewhere(store: Store) -> None:
 
 def test_the_best_and_the_last_weights_are_one_training(store: Store) -> None:
     made = lineage(store)
-    best = add_checkpoint(store, "kd@best", run="kd", info={"flops": 2e12},
-                          parents=made["kd"].parents)  # fmt: skip
+    best = add_checkpoint(
+        store, "kd@best", run="kd", info={"flops": 2e12}, parents=made["kd"].parents
+    )
     both = add_checkpoint(store, "both", "merge", parents={"a": best.id, "b": made["kd"].id})
     assert training_cost(store, both).flops_total == 3e12
 
@@ -230,8 +287,12 @@ def test_the_best_and_the_last_weights_are_one_training(store: Store) -> None:
 def test_a_sum_that_is_not_whole_says_so(store: Store) -> None:
     made = lineage(store)
     add_run(store, "old")
-    old = add_checkpoint(store, "old", info={"flops": float("nan")},
-                         parents={"teacher": made["teacher"].id, "gone": "id-nobody"})  # fmt: skip
+    old = add_checkpoint(
+        store,
+        "old",
+        info={"flops": float("nan")},
+        parents={"teacher": made["teacher"].id, "gone": "id-nobody"},
+    )
     cost = training_cost(store, old)
     assert (cost.flops, cost.flops_total, cost.flops_known) == (None, None, 1e12)
     assert cost.texts()["flops_total"] == "≥ 1e12" and cost.texts()["tokens"] == "–"
@@ -248,16 +309,18 @@ def test_a_circle_of_parents_ends(store: Store) -> None:
 def test_judges_are_paid_for_what_was_asked_from_here(store: Store) -> None:
     one = add_checkpoint(store, "a")
     asked: dict[str, Any] = {"judge": "openai:j", "metric": "rating", "raw": "7", "usd": 0.25}
-    store.add_judgments([
-        verdict("a", 1, 7.0, **asked),
-        verdict("a", 2, None, **{**asked, "raw": "", "error": "time", "usd": 0.0}),
-        verdict("a", 3, 7.0, **{**asked, "info": {"copied": "x"}, "usd": 0.0}),
-        verdict("a", 4, 7.0, **{**asked, "info": {"mirrored": "x"}, "usd": 0.0}),
-        verdict("a", 5, 0.5, **{**asked, "raw": "", "usd": 0.0}),
-        verdict("a", 6, 7.0, **{**asked, "judge": "imported:gpt-4"}),
-        verdict("a", 7, 1.0),
-        verdict("b", 8, 7.0, **asked),
-    ])  # fmt: skip
+    store.add_judgments(
+        [
+            verdict("a", 1, 7.0, **asked),
+            verdict("a", 2, None, **{**asked, "raw": "", "error": "time", "usd": 0.0}),
+            verdict("a", 3, 7.0, **{**asked, "info": {"copied": "x"}, "usd": 0.0}),
+            verdict("a", 4, 7.0, **{**asked, "info": {"mirrored": "x"}, "usd": 0.0}),
+            verdict("a", 5, 0.5, **{**asked, "raw": "", "usd": 0.0}),
+            verdict("a", 6, 7.0, **{**asked, "judge": "imported:gpt-4"}),
+            verdict("a", 7, 1.0),
+            verdict("b", 8, 7.0, **asked),
+        ]
+    )
     (cost,) = costs_of(store, [one])
     assert (cost.judge_calls, cost.judge_usd) == (2, 0.25)
     assert [row["calls"] for row in store.judge_spending()] == [3]
@@ -281,9 +344,20 @@ def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result
         store.update_run("dae", config={"method": "dae", "seed": 2, "betas": [0.9, 0.99]})
         for name, right in (("kd", 4), ("dae", 17), (HOSTILE, 4)):
             rows = [verdict(name, i, float(i < right)) for i in range(20)]
-            rows += [verdict(name, i, 3.0 + right / 4, bench="mt-bench", metric="rating", raw="x",
-                             judge=f"openai:{HOSTILE}", category=HOSTILE, usd=0.01)
-                     for i in range(10)]  # fmt: skip
+            rows += [
+                verdict(
+                    name,
+                    i,
+                    3.0 + right / 4,
+                    bench="mt-bench",
+                    metric="rating",
+                    raw="x",
+                    judge=f"openai:{HOSTILE}",
+                    category=HOSTILE,
+                    usd=0.01,
+                )
+                for i in range(10)
+            ]
             store.add_judgments(rows)
         assert made["dae"].name == "dae"
 
@@ -326,10 +400,16 @@ def test_every_part_is_a_list_in_json(kd: Callable[..., Result]) -> None:
     assert (shop["n"], shop["wrong_to_right"], shop["right_to_wrong"]) == (20, 13, 0)
     assert len(shop["items"]) == 3 and shop["items"][0]["flip"] == "wrong to right"
     assert rows("--what", "cost")[1] == {
-        "checkpoint": "dae", "tokens": 1000, "flops": 8e12, "flops_total": 15e12,
-        "flops_known": 15e12, "trainings": 4, "seconds": 60.0, "judge_calls": 10,
+        "checkpoint": "dae",
+        "tokens": 1000,
+        "flops": 8e12,
+        "flops_total": 15e12,
+        "flops_known": 15e12,
+        "trainings": 4,
+        "seconds": 60.0,
+        "judge_calls": 10,
         "judge_usd": pytest.approx(0.1),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("what", ["differences", "settings", "flips", "cost"])

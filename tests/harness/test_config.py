@@ -20,9 +20,11 @@ from kdharness.harness.config_files import (
 from kdharness.harness.errors import ConfigError
 
 KD: dict[str, Any] = {
-    "method": "kd", "student": {"from": "teacher", "keep_layers": 2}, "teacher": "org/model",
+    "method": "kd",
+    "student": {"from": "teacher", "keep_layers": 2},
+    "teacher": "org/model",
     "data": {"train": "general:train"},
-}  # fmt: skip
+}
 
 
 def test_every_preset_is_a_valid_config(tmp_path: Path) -> None:
@@ -77,8 +79,12 @@ def test_mistakes_name_their_field(changes: dict[str, Any], says: str) -> None:
 
 
 def test_dae_needs_a_teacher_for_every_kind() -> None:
-    config = {"method": "dae", "student": "a/b", "expert": "a/c",
-              "data": {"train": [{"path": "x.jsonl", "kind": "law"}]}}  # fmt: skip
+    config = {
+        "method": "dae",
+        "student": "a/b",
+        "expert": "a/c",
+        "data": {"train": [{"path": "x.jsonl", "kind": "law"}]},
+    }
     with pytest.raises(ConfigError, match="'law' have no teacher"):
         parse_config(config)
     with pytest.raises(ConfigError, match="needs domain rows"):
@@ -101,8 +107,9 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
 def test_overrides_reach_nested_fields(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(KD), "utf-8")
-    config = load_config(path, ["trainer.temperature=2", "teacher.cache={k: 8}",
-                                "trainer.attention_weight=0"])  # fmt: skip
+    config = load_config(
+        path, ["trainer.temperature=2", "teacher.cache={k: 8}", "trainer.attention_weight=0"]
+    )
     assert isinstance(config, KDConfig)
     assert config.trainer.temperature == 2
     assert config.teacher.model == "org/model"

@@ -40,15 +40,35 @@ SFT = "method: sft\nstudent: org/model\ndata: {train: rows.jsonl}\n"
 @pytest.mark.parametrize(
     ("text", "want"),
     [
-        ("1e-5", 1e-5), ("5E-5", 5e-5), (".00001", 1e-5), ("1.", 1.0), ("-0.5e3", -500.0),
-        ("010", 10), ("0o10", 8), ("0x1F", 31), ("+7", 7), (".inf", float("inf")),
-        ("2024_11", "2024_11"), ("no", "no"), ("on", "on"), ("Yes", "Yes"),
-        ("12:30:45", "12:30:45"), ("1:30", "1:30"), ("0b11", "0b11"), ("1_000", "1_000"),
+        ("1e-5", 1e-5),
+        ("5E-5", 5e-5),
+        (".00001", 1e-5),
+        ("1.", 1.0),
+        ("-0.5e3", -500.0),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("+7", 7),
+        (".inf", float("inf")),
+        ("2024_11", "2024_11"),
+        ("no", "no"),
+        ("on", "on"),
+        ("Yes", "Yes"),
+        ("12:30:45", "12:30:45"),
+        ("1:30", "1:30"),
+        ("0b11", "0b11"),
+        ("1_000", "1_000"),
         ("2024-11-25", "2024-11-25"),
-        ("=", "="), ("true", True), ("FALSE", False), ("~", None), ("null", None), ("", None),
-        ("'12'", "12"), ("1.2.3", "1.2.3"),
+        ("=", "="),
+        ("true", True),
+        ("FALSE", False),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        ("'12'", "12"),
+        ("1.2.3", "1.2.3"),
     ],
-)  # fmt: skip
+)
 def test_a_value_is_what_it_looks_like(text: str, want: Any) -> None:
     """YAML 1.1 would read 8, 202411, false and 45045 among these."""
     assert parse_yaml(f"a: {text}", "x") == {"a": want}
@@ -63,7 +83,9 @@ def test_other_users_of_pyyaml_keep_theirs() -> None:
         st.one_of(
             st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12),
             st.sampled_from(["no", "1e5", "010", "0o7", "12:30", "2024_11", "null", "~", "<<"]),
-            st.integers(-(10**9), 10**9), st.booleans(), st.none(),
+            st.integers(-(10**9), 10**9),
+            st.booleans(),
+            st.none(),
             st.floats(allow_nan=False, allow_infinity=False),
         ),
         lambda inner: st.one_of(
@@ -72,7 +94,7 @@ def test_other_users_of_pyyaml_keep_theirs() -> None:
         ),
         max_leaves=6,
     )
-)  # fmt: skip
+)
 def test_what_is_written_is_read_back(value: Any) -> None:
     assert parse_yaml(dump_yaml({"k": value}), "x") == {"k": value}
     assert yaml.safe_load(dump_yaml({"k": value})) == {"k": value} or "\x85" in str(value)
@@ -214,11 +236,17 @@ def test_set_through_the_command(write: Callable[[str], Path], kd: Call) -> None
 @pytest.mark.parametrize(
     ("field", "name"),
     [
-        ("train", "pretty.json"), ("train", "rows.ndjson"), ("train", "plain"),
-        ("path", "rows.parquet"), ("chat_template", "t.jinja"), ("chat_template", "template"),
-        ("judge_config", "own.yaml"), ("general", "held"), ("benches", "mine.jsonl"),
+        ("train", "pretty.json"),
+        ("train", "rows.ndjson"),
+        ("train", "plain"),
+        ("path", "rows.parquet"),
+        ("chat_template", "t.jinja"),
+        ("chat_template", "template"),
+        ("judge_config", "own.yaml"),
+        ("general", "held"),
+        ("benches", "mine.jsonl"),
     ],
-)  # fmt: skip
+)
 def test_files_beside_the_config_are_found(field: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("", "utf-8")
     assert absolute_paths({field: name}, tmp_path) == {field: str(tmp_path / name)}
@@ -268,9 +296,16 @@ def test_files_of_ones_home_and_of_the_folder_one_works_in_are_found(
 def test_words_that_are_no_files_stay_words(tmp_path: Path) -> None:
     """A folder called `domain` beside the config does not turn a kind into a path."""
     values = {
-        "name": "kd", "method": "kd", "kind": "domain", "format": "auto", "split": "train",
-        "benches": ["shop"], "chat_template": "chatml", "train": "shop:train", "schedule": "cosine",
-    }  # fmt: skip
+        "name": "kd",
+        "method": "kd",
+        "kind": "domain",
+        "format": "auto",
+        "split": "train",
+        "benches": ["shop"],
+        "chat_template": "chatml",
+        "train": "shop:train",
+        "schedule": "cosine",
+    }
     for name in (*map(str, values.values()), "shop"):
         (tmp_path / name).mkdir(exist_ok=True)
     assert absolute_paths(values, tmp_path) == values

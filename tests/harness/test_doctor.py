@@ -42,10 +42,14 @@ def install(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
     return put
 
 
-@pytest.mark.parametrize(("version", "status", "advice"), [
-    ("3.10.4", "broken", "new environment"), ("3.15.0", "note", "use Python 3.13"),
-    ("3.12.1", "ok", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("version", "status", "advice"),
+    [
+        ("3.10.4", "broken", "new environment"),
+        ("3.15.0", "note", "use Python 3.13"),
+        ("3.12.1", "ok", ""),
+    ],
+)
 def test_python(monkeypatch: Env, version: str, status: str, advice: str) -> None:
     monkeypatch.setattr("platform.python_version", lambda: version)
     says(doctor_packages.python(), status, version, advice)
@@ -53,16 +57,25 @@ def test_python(monkeypatch: Env, version: str, status: str, advice: str) -> Non
 
 def test_a_package_out_of_range(install: Callable[..., None]) -> None:
     install("transformers", "4.40.0")
-    says(one(doctor_packages.packages(), "transformers"), "broken", "needs <6,>=5.23",
-         "pip install 'transformers<6,>=5.23'")
+    says(
+        one(doctor_packages.packages(), "transformers"),
+        "broken",
+        "needs <6,>=5.23",
+        "pip install 'transformers<6,>=5.23'",
+    )
 
 
 def test_a_package_that_is_missing(monkeypatch: Env) -> None:
     real = doctor_packages.installed
-    monkeypatch.setattr(doctor_packages, "installed",
-                        lambda name: None if name == "pyarrow" else real(name))
-    says(one(doctor_packages.packages(), "pyarrow"), "broken", "not installed",
-         "pip install 'pyarrow>=18'")
+    monkeypatch.setattr(
+        doctor_packages, "installed", lambda name: None if name == "pyarrow" else real(name)
+    )
+    says(
+        one(doctor_packages.packages(), "pyarrow"),
+        "broken",
+        "not installed",
+        "pip install 'pyarrow>=18'",
+    )
 
 
 def test_packages_that_are_fine_are_shown() -> None:
@@ -73,8 +86,12 @@ def test_packages_that_are_fine_are_shown() -> None:
 
 def test_torchvision_that_was_built_for_another_torch(install: Callable[..., None]) -> None:
     install("torchvision", "0.1.0", "numpy", "torch==1.13.0")
-    says(doctor_packages.together(), "broken", "torchvision 0.1.0 needs torch==1.13.0",
-         "'torch==1.13.0', or remove what asks for it")
+    says(
+        doctor_packages.together(),
+        "broken",
+        "torchvision 0.1.0 needs torch==1.13.0",
+        "'torch==1.13.0', or remove what asks for it",
+    )
 
 
 def test_transformers_that_takes_torch_for_too_old(install: Callable[..., None]) -> None:

@@ -31,10 +31,18 @@ __all__ = ["quiet"]  # a fixture, used by being here
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
-    says(doctor_home.home(Paths(tmp_path / "file" / "home")), "broken", "cannot be written",
-         "--home FOLDER")
-    says(doctor_home.home(Paths(Path("/proc/kdharness"))), "broken", "cannot be written",
-         "KDHARNESS_HOME")
+    says(
+        doctor_home.home(Paths(tmp_path / "file" / "home")),
+        "broken",
+        "cannot be written",
+        "--home FOLDER",
+    )
+    says(
+        doctor_home.home(Paths(Path("/proc/kdharness"))),
+        "broken",
+        "cannot be written",
+        "KDHARNESS_HOME",
+    )
     assert doctor_home.home(Paths(tmp_path / "new" / "home")).status == "ok"
     assert not (tmp_path / "new").exists()
 
@@ -83,8 +91,11 @@ def test_no_store_yet(paths: Paths) -> None:
 
 
 def test_a_store_of_a_newer_version(stored: Paths) -> None:
-    change(stored, "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
-           "VALUES ('kdharness', 'm999_later', '2030-01-01')")
+    change(
+        stored,
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
+        "VALUES ('kdharness', 'm999_later', '2030-01-01')",
+    )
     says(doctor_home.store(stored), "broken", "m999_later", "pip install --upgrade kdharness")
 
 
@@ -134,9 +145,14 @@ def test_a_store_too_big_to_read_through(stored: Paths, monkeypatch: Env) -> Non
 
 def add_run(paths: Paths, name: str, **values: Any) -> None:
     run: dict[str, Any] = {
-        "id": name, "method": "kd", "status": RunStatus.RUNNING, "config": {}, "config_hash": "",
-        "folder": "", "created": time.time() - 900,
-    }  # fmt: skip
+        "id": name,
+        "method": "kd",
+        "status": RunStatus.RUNNING,
+        "config": {},
+        "config_hash": "",
+        "folder": "",
+        "created": time.time() - 900,
+    }
     with Store(paths.store) as store:
         store.add_run(Run(**{**run, **values}))
 
@@ -174,10 +190,15 @@ def test_runs_that_are_fine(stored: Paths) -> None:
 # ---------------------------------------------------------------- settings and assets
 
 
-@pytest.mark.parametrize(("text", "status", "detail"), [
-    ("judge: [", "broken", "settings.yaml: "), ("- a\n", "broken", "must be a mapping"),
-    ("juge: openai:x\n", "note", "nothing reads juge"), ("theme: light\n", "ok", "theme set"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "status", "detail"),
+    [
+        ("judge: [", "broken", "settings.yaml: "),
+        ("- a\n", "broken", "must be a mapping"),
+        ("juge: openai:x\n", "note", "nothing reads juge"),
+        ("theme: light\n", "ok", "theme set"),
+    ],
+)
 def test_settings(paths: Paths, text: str, status: str, detail: str) -> None:
     paths.home.mkdir()
     paths.settings.write_text(text, "utf-8")
@@ -186,10 +207,18 @@ def test_settings(paths: Paths, text: str, status: str, detail: str) -> None:
 
 def test_assets(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
     asset = next(iter(assets.manifest().values()))
-    says(one(doctor_home.asset_files(paths), f"asset {asset.name}"), "note", "not pulled",
-         f"kdharness data pull {asset.name}")
+    says(
+        one(doctor_home.asset_files(paths), f"asset {asset.name}"),
+        "note",
+        "not pulled",
+        f"kdharness data pull {asset.name}",
+    )
     (paths.assets / asset.name).mkdir(parents=True)
-    says(one(doctor_home.asset_files(paths), f"asset {asset.name}"), "broken", "damaged",
-         f"kdharness data pull {asset.name}")
+    says(
+        one(doctor_home.asset_files(paths), f"asset {asset.name}"),
+        "broken",
+        "damaged",
+        f"kdharness data pull {asset.name}",
+    )
     monkeypatch.setenv("KDHARNESS_ASSETS", "/proc/assets")
     says(one(doctor_home.asset_folder(paths), "assets"), "broken", "cannot be written", "unset it")

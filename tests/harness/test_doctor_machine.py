@@ -42,8 +42,11 @@ def fake_torch(**changes: Any) -> SimpleNamespace:
     def init() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).")
 
-    values = {"version": SimpleNamespace(cuda="13.0", hip=None), "__version__": "2.13.0",
-              "cuda": SimpleNamespace(init=init)}  # fmt: skip
+    values = {
+        "version": SimpleNamespace(cuda="13.0", hip=None),
+        "__version__": "2.13.0",
+        "cuda": SimpleNamespace(init=init),
+    }
     return SimpleNamespace(**{**values, **changes})
 
 
@@ -86,8 +89,12 @@ def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> 
 
 
 def test_a_driver_that_is_too_old(card: Path) -> None:
-    says(doctor_machine.no_gpu(fake_torch()), "broken", "too old (found version 11040)",
-         "update the NVIDIA driver")
+    says(
+        doctor_machine.no_gpu(fake_torch()),
+        "broken",
+        "too old (found version 11040)",
+        "update the NVIDIA driver",
+    )
 
 
 def test_a_driver_that_does_not_answer(card: Path) -> None:
@@ -112,11 +119,12 @@ def test_what_a_gpu_lacks(monkeypatch: Env) -> None:
     import torch
 
     for name, value in {
-        "is_available": lambda: True, "device_count": lambda: 1,
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
         "get_device_name": lambda index: "Tesla T4",
         "is_bf16_supported": lambda including_emulation: False,
         "mem_get_info": lambda: (2**29, 16 * 2**30),
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     rows = doctor_machine.accelerator()
     says(one(rows, "accelerator"), "ok", "Tesla T4", "")
@@ -186,9 +194,14 @@ def test_little_shared_memory(tmp_path: Path, monkeypatch: Env) -> None:
     assert doctor_machine.shared_memory().status == "ok"
 
 
-@pytest.mark.parametrize(("value", "detail"), [
-    ("1", "one of 4 cores"), ("64", "hold each other up"), ("many", "no number of threads"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        ("1", "one of 4 cores"),
+        ("64", "hold each other up"),
+        ("many", "no number of threads"),
+    ],
+)
 def test_odd_threads(monkeypatch: Env, value: str, detail: str) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
@@ -242,21 +255,29 @@ def test_output_that_is_not_utf8(monkeypatch: Env) -> None:
     assert doctor_machine.words().status == "ok"
 
 
-LOOK = ("from kdharness.harness.doctor_machine import terminal as t; f = t(); "
-        "print(f.status, f.detail, f.advice, sep='|')")  # fmt: skip
+LOOK = (
+    "from kdharness.harness.doctor_machine import terminal as t; f = t(); "
+    "print(f.status, f.detail, f.advice, sep='|')"
+)
 
 
-@pytest.mark.parametrize(("kind", "rows", "columns", "status", "detail"), [
-    ("dumb", 24, 80, "note", "TERM='dumb'"), ("xterm-256color", 20, 60, "note", "60×20"),
-    ("xterm-256color", 24, 80, "ok", "80×24, without colour"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "rows", "columns", "status", "detail"),
+    [
+        ("dumb", 24, 80, "note", "TERM='dumb'"),
+        ("xterm-256color", 20, 60, "note", "60×20"),
+        ("xterm-256color", 24, 80, "ok", "80×24, without colour"),
+    ],
+)
 def test_a_terminal(kind: str, rows: int, columns: int, status: str, detail: str) -> None:
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     done = subprocess.run(
-        [sys.executable, "-c", LOOK], stdin=other, capture_output=True,
+        [sys.executable, "-c", LOOK],
+        stdin=other,
+        capture_output=True,
         env={**os.environ, "TERM": kind, "NO_COLOR": "1", "PYTHONUTF8": "1"},
-    )  # fmt: skip
+    )
     os.close(main)
     os.close(other)
     found = done.stdout.decode().strip().split("|")

@@ -74,15 +74,18 @@ def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> N
     assert len(endpoint.keys) == 1, "--offline asks nobody"
 
 
-@pytest.mark.parametrize(("status", "models", "kind", "detail", "advice"), [
-    (401, [], "broken", "wants a key", "export OPENAI_API_KEY"),
-    (403, [], "broken", "HTTP 403", "export OPENAI_API_KEY"),
-    (404, [], "note", "lists no models", "often /v1"),
-    (302, [], "broken", "sends its callers elsewhere", "name the final URL"),
-    (503, [], "note", "busy or failing", "try again"),
-    (200, ["other"], "note", "does not list this model; it lists other", "correct the name"),
-    (200, [], "ok", "reachable", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "models", "kind", "detail", "advice"),
+    [
+        (401, [], "broken", "wants a key", "export OPENAI_API_KEY"),
+        (403, [], "broken", "HTTP 403", "export OPENAI_API_KEY"),
+        (404, [], "note", "lists no models", "often /v1"),
+        (302, [], "broken", "sends its callers elsewhere", "name the final URL"),
+        (503, [], "note", "busy or failing", "try again"),
+        (200, ["other"], "note", "does not list this model; it lists other", "correct the name"),
+        (200, [], "ok", "reachable", ""),
+    ],
+)
 def test_judges_that_answer_oddly(
     endpoint: SimpleNamespace, status: int, models: list[str], kind: str, detail: str, advice: str
 ) -> None:
@@ -117,8 +120,12 @@ def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None
     monkeypatch.setattr(assets, "hub_reachable", lambda seconds: time.sleep(5) or True)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     began = time.monotonic()
-    says(one(doctor_network.look(paths, online=True), "model hub"), "note", "no answer in",
-         "does the name resolve")
+    says(
+        one(doctor_network.look(paths, online=True), "model hub"),
+        "note",
+        "no answer in",
+        "does the name resolve",
+    )
     assert time.monotonic() - began < 2
 
 
@@ -135,8 +142,11 @@ def test_a_key_that_is_none(monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test\n")
     (row,) = doctor_network.judge("openai:gpt-4o", online=False)
     assert row.status == "ok"  # a line break around it is no part of it
-    for key, odd in (("sk-te–st", "EN DASH"), ("'sk-test'", "quotation marks"),
-                     ("sk-te\nst", "line break")):  # fmt: skip
+    for key, odd in (
+        ("sk-te–st", "EN DASH"),
+        ("'sk-test'", "quotation marks"),
+        ("sk-te\nst", "line break"),
+    ):
         monkeypatch.setenv("OPENAI_API_KEY", key)
         (row,) = doctor_network.judge("openai:gpt-4o", online=True)
         assert row.status == "broken" and odd in row.detail
@@ -148,8 +158,12 @@ def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -
     says(row, "broken", "names no judge", "openai:MODEL")
     (row,) = doctor_network.judge(f"local:{tmp_path}/none", online=True)
     says(row, "broken", "does not exist", "correct the path")
-    says(one(doctor_network.look(paths, online=False), "judge"), "note", "none set",
-         "KDHARNESS_JUDGE=SPEC")
+    says(
+        one(doctor_network.look(paths, online=False), "judge"),
+        "note",
+        "none set",
+        "KDHARNESS_JUDGE=SPEC",
+    )
 
 
 def test_the_hub(paths: Paths, monkeypatch: Env) -> None:

@@ -45,9 +45,7 @@ def test_a_file_is_flushed_before_it_gets_its_name(
     seen = Recorder(monkeypatch)
     durable.write_text(tmp_path / "note.json", "{}")
     scratch = f".note.json.{os.getpid()}"
-    assert seen.calls == [
-        f"sync {scratch}", f"rename {scratch} note.json", f"sync {tmp_path.name}"
-    ]  # fmt: skip
+    assert seen.calls == [f"sync {scratch}", f"rename {scratch} note.json", f"sync {tmp_path.name}"]
     assert (tmp_path / "note.json").read_text() == "{}" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -95,18 +93,21 @@ def test_the_seal_comes_after_all_it_speaks_for(
     (folder / "optimizer.pt").write_bytes(b"o" * 100)
     seen = Recorder(monkeypatch)
     durable.seal(folder)
-    assert seen.place("sync optimizer.pt") < seen.place(
-        f"rename .sealed.json.{os.getpid()} sealed.json"
-    ) < seen.place(f"sync {tmp_path.name}")
+    assert (
+        seen.place("sync optimizer.pt")
+        < seen.place(f"rename .sealed.json.{os.getpid()} sealed.json")
+        < seen.place(f"sync {tmp_path.name}")
+    )
     assert durable.is_sealed(folder)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(0, 300), min_size=1, max_size=4),
-    which=st.integers(0, 10), cut=st.floats(0, 0.999),
+    which=st.integers(0, 10),
+    cut=st.floats(0, 0.999),
     kind=st.sampled_from(["cut", "gone", "seal"]),
-)  # fmt: skip
+)
 def test_whatever_is_missing_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], which: int, cut: float, kind: str
 ) -> None:

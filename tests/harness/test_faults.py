@@ -69,9 +69,7 @@ def shared_home() -> Iterator[Paths]:
         paths.home.chmod(0o755)
 
 
-def test_a_home_that_cannot_be_written_can_be_read(
-    shared_home: Paths, tmp_path: Path
-) -> None:
+def test_a_home_that_cannot_be_written_can_be_read(shared_home: Paths, tmp_path: Path) -> None:
     from kdharness.harness.leaderboard import leaderboard
 
     # Modules are loaded as they are needed, and nobody may look into root's folders.
@@ -93,9 +91,10 @@ def test_a_home_that_cannot_be_written_can_be_merged_from(shared_home: Paths) ->
     from kdharness.harness.store_merge import merge
 
     def bring() -> None:
-        with tempfile.TemporaryDirectory(dir="/tmp") as folder, Store(
-            Path(folder) / "kdharness.db"
-        ) as store:
+        with (
+            tempfile.TemporaryDirectory(dir="/tmp") as folder,
+            Store(Path(folder) / "kdharness.db") as store,
+        ):
             assert merge(store, shared_home.store)["checkpoints"] == 3
             assert merge(store, shared_home.store)["checkpoints"] == 0
 
@@ -137,9 +136,11 @@ sys.exit(run(sys.argv[2:]))
 def limited(size: int, *args: str) -> tuple[int, str]:
     """The command line where no file may grow past `size` bytes, as under a quota."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size), *args], capture_output=True, text=True,
+        [sys.executable, "-c", LIMITED, str(size), *args],
+        capture_output=True,
+        text=True,
         timeout=120,
-    )  # fmt: skip
+    )
     return done.returncode, done.stderr
 
 
@@ -174,11 +175,14 @@ def test_a_full_store_says_so(paths: Paths) -> None:
         assert len(store.events("kd-0")) == 2
 
 
-@pytest.mark.parametrize("error", [
-    OSError(28, "No space left on device"),
-    OSError(122, "Disk quota exceeded"),
-    RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
 def test_full_disks_speak_many_languages(error: Exception, tmp_path: Path) -> None:
     found = mendable(error, tmp_path)
     assert found is not None and "the disk is full" in str(found)
@@ -215,12 +219,22 @@ WORKER = [sys.executable, "-m", "kdharness.harness.worker", "--home"]
 def test_two_workers_on_one_run_are_one(paths: Paths) -> None:
     """However a second worker came to be started, it leaves the first alone."""
     with Store(paths.store) as store:
-        store.add_run(Run(id="r", method="eval", status=RunStatus.STARTING, config={},
-                          config_hash="", folder=str(paths.run("r")), created=time.time()))
+        store.add_run(
+            Run(
+                id="r",
+                method="eval",
+                status=RunStatus.STARTING,
+                config={},
+                config_hash="",
+                folder=str(paths.run("r")),
+                created=time.time(),
+            )
+        )
     with run_lock_held_by_another(paths, "r"):
         began = time.monotonic()
-        second = subprocess.run([*WORKER, str(paths.home), "r"], capture_output=True, text=True,
-                                timeout=60)  # fmt: skip
+        second = subprocess.run(
+            [*WORKER, str(paths.home), "r"], capture_output=True, text=True, timeout=60
+        )
         assert second.returncode == 1 and "another worker is at r" in second.stdout
         assert time.monotonic() - began < 30
         with Store(paths.store) as store:
@@ -228,8 +242,9 @@ def test_two_workers_on_one_run_are_one(paths: Paths) -> None:
             assert run is not None and run.status is RunStatus.STARTING and run.pid is None
             assert store.events("r") == []
     # The first one was killed: its lock died with it.
-    third = subprocess.run([*WORKER, str(paths.home), "r"], capture_output=True, text=True,
-                           timeout=60)  # fmt: skip
+    third = subprocess.run(
+        [*WORKER, str(paths.home), "r"], capture_output=True, text=True, timeout=60
+    )
     with Store(paths.store) as store:
         assert [event["kind"] for event in store.events("r")] == ["started", "ended"], third.stdout
 
@@ -262,10 +277,16 @@ class run_lock_held_by_another:
 
 def live_run(**changes: object) -> Run:
     values: dict[str, object] = {
-        "id": "r", "method": "kd", "status": RunStatus.RUNNING, "config": {}, "config_hash": "",
-        "folder": "", "created": time.time(), "pid": os.getpid(),
+        "id": "r",
+        "method": "kd",
+        "status": RunStatus.RUNNING,
+        "config": {},
+        "config_hash": "",
+        "folder": "",
+        "created": time.time(),
+        "pid": os.getpid(),
         "pid_started": launch.process_started(os.getpid()),
-    }  # fmt: skip
+    }
     return Run(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -329,5 +350,3 @@ def test_a_store_moved_to_a_network_changes_its_ways(on_nfs: Path, tmp_path: Pat
     with Store(moved) as store:
         assert store.db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert len(store.runs()) == 1
-
-

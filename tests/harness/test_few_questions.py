@@ -76,7 +76,7 @@ def test_a_handful_has_students_interval(values: list[float]) -> None:
         reach = float(t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
         assert found.low == pytest.approx(mean - reach, rel=1e-6, abs=1e-6)
         assert found.high == pytest.approx(mean + reach, rel=1e-6, abs=1e-6)
-    column, = mean_intervals(np.array(values)[:, None])
+    (column,) = mean_intervals(np.array(values)[:, None])
     assert column.low == pytest.approx(found.low) and column.high == pytest.approx(found.high)
 
 
@@ -90,8 +90,10 @@ def test_intervals_stay_within_the_metric() -> None:
 @pytest.mark.parametrize("n", range(3, 8))
 def test_right_or_wrong_is_covered_whatever_the_share(n: int) -> None:
     """Student's t covered 87 % where one of two of seven answers is right: exactly, by counting."""
-    found = [ratio_interval([1.0] * k + [0.0] * (n - k), [1.0] * n, bounds=(0.0, 1.0))
-             for k in range(n + 1)]  # fmt: skip
+    found = [
+        ratio_interval([1.0] * k + [0.0] * (n - k), [1.0] * n, bounds=(0.0, 1.0))
+        for k in range(n + 1)
+    ]
     for k, one in enumerate(found):
         assert one is not None and one.low is not None and one.high is not None
         if 0 < k < n:
@@ -120,15 +122,22 @@ def test_differences_that_agree_claim_no_certainty() -> None:
     assert (two.value, two.low, two.high, two.n_needed, two.n) == (2.0, None, None, None, 2)
 
 
-@pytest.mark.parametrize(("metric", "kinds", "found"), [
-    ("score", ["rating"], (1.0, 10.0)), ("win_rate", ["preference"], (0.0, 100.0)),
-    ("score", ["accuracy", "json_f1"], (0.0, 1.0)), ("general_loss", ["general_loss"], None),
-    ("general_kl", ["general_kl"], None), ("general_agreement", ["general_agreement"], (0.0, 1.0)),
-    ("score", ["rating", "accuracy"], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("metric", "kinds", "found"),
+    [
+        ("score", ["rating"], (1.0, 10.0)),
+        ("win_rate", ["preference"], (0.0, 100.0)),
+        ("score", ["accuracy", "json_f1"], (0.0, 1.0)),
+        ("general_loss", ["general_loss"], None),
+        ("general_kl", ["general_kl"], None),
+        ("general_agreement", ["general_agreement"], (0.0, 1.0)),
+        ("score", ["rating", "accuracy"], None),
+    ],
+)
 def test_ranges_of_metrics(metric: str, kinds: list[str], found: Any) -> None:
-    rows = [Row("i", 1, "", kind, "ok", 1.0, 1.0, 0, "", None, None, None, None, 0.0)
-            for kind in kinds]  # fmt: skip
+    rows = [
+        Row("i", 1, "", kind, "ok", 1.0, 1.0, 0, "", None, None, None, None, 0.0) for kind in kinds
+    ]
     assert value_range(rows, metric) == found
 
 
@@ -162,9 +171,21 @@ def test_the_commands_say_nothing_from_a_handful(
     one = [row for row in compare_all(store, paths, ["a", "b"]) if row.metric == "score"]
     assert [row.lean for row in one] == ([""] if count > 1 else [])
     for form in ("json", "table", "csv", "md"):
-        for command in (["compare", "a", "b"], ["leaderboard"],
-                        ["tradeoff", "--general", "shop:score", "--domain", "shop:score",
-                         "--reference", "a", "--expert", "b"]):  # fmt: skip
+        for command in (
+            ["compare", "a", "b"],
+            ["leaderboard"],
+            [
+                "tradeoff",
+                "--general",
+                "shop:score",
+                "--domain",
+                "shop:score",
+                "--reference",
+                "a",
+                "--expert",
+                "b",
+            ],
+        ):
             code, out, err = kd(*command, "--format", form)
             assert code == 0, (command, form, err)
             assert "better" not in out.replace("(better)", "") and "worse" not in out
@@ -182,13 +203,26 @@ def test_the_commands_say_nothing_from_a_handful(
 
 def score(name: str, value: float, n: int = 10, metric: str = "score", **rest: Any) -> Score:
     ends = {"ci_low": None, "ci_high": None, **rest}
-    return Score(checkpoint=name, run=None, method="", bench="shop", metric=metric, value=value,
-                 n=n, n_failed=0, judge="exact", **ends)  # fmt: skip
+    return Score(
+        checkpoint=name,
+        run=None,
+        method="",
+        bench="shop",
+        metric=metric,
+        value=value,
+        n=n,
+        n_failed=0,
+        judge="exact",
+        **ends,
+    )
 
 
 def test_figures_of_two_questions_have_no_rank_of_their_own() -> None:
-    told = [score("a", 0.9, 2, flags=(TOO_SMALL,)), score("b", 0.1, ci_low=0.05, ci_high=0.2),
-            score("c", 0.5, ci_low=0.4, ci_high=0.6)]  # fmt: skip
+    told = [
+        score("a", 0.9, 2, flags=(TOO_SMALL,)),
+        score("b", 0.1, ci_low=0.05, ci_high=0.2),
+        score("c", 0.5, ci_low=0.4, ci_high=0.6),
+    ]
     assert rank_ranges(told) == ["1-3", "2-3", "1-2"]
     assert {key[0] for key in unresolved(told)} == {"a", "c"}
     # Published figures have no interval either, and are compared by value as before.
@@ -247,10 +281,13 @@ def test_the_report_takes_no_side_from_a_handful() -> None:
     def told(n: int, low: float | None) -> str:
         above = {"value": 0.3, "ci_low": low, "ci_high": None if low is None else 0.5, "n": n}
         view = {
-            "x": type("X", (), {"label": "x"}), "y": type("Y", (), {"label": "y"}), "keep": 0.9,
-            "roles": ("a", "b"), "placed": [],
+            "x": type("X", (), {"label": "x"}),
+            "y": type("Y", (), {"label": "y"}),
+            "keep": 0.9,
+            "roles": ("a", "b"),
+            "placed": [],
             "statistics": {"pick": None, "notes": [], "points": {"c": {"above_curve": above}}},
-        }  # fmt: skip
+        }
         return " ".join(str(block) for block in report._short_answer(view))
 
     assert "stands above" in told(5, 0.1)
@@ -272,13 +309,22 @@ def demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
             wave = np.linspace(-0.05, 0.05, n) + noise * rng.standard_normal(n)
             store.add_judgments(
                 Judgment(
-                    id=f"{name}/{metric}/{i}", checkpoint=name, bench=bench, revision="r",
-                    item=f"{metric.rpartition('_')[0]}/{i}", turn=1, category="", judge="exact",
-                    metric=metric, status=JudgmentStatus.OK, created=1.0,
-                    value=table[name] + wave[i] + 0.002 * rng.standard_normal(), weight=1.0,
+                    id=f"{name}/{metric}/{i}",
+                    checkpoint=name,
+                    bench=bench,
+                    revision="r",
+                    item=f"{metric.rpartition('_')[0]}/{i}",
+                    turn=1,
+                    category="",
+                    judge="exact",
+                    metric=metric,
+                    status=JudgmentStatus.OK,
+                    created=1.0,
+                    value=table[name] + wave[i] + 0.002 * rng.standard_normal(),
+                    weight=1.0,
                 )
                 for i in range(n)
-            )  # fmt: skip
+            )
 
 
 @pytest.mark.parametrize("n", [2, 4, 12])
@@ -324,19 +370,33 @@ def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: 
     fresh = {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)}
     keys = store.cached_scores()
     assert keys and all(state.startswith("3:") for state, _ in keys.values())
-    store.cache_scores([
-        (key, "2" + state[1:], json.dumps([["score", 0.0, 0.0, 0.0, 3, 0, []]]))
-        for key, (state, _) in keys.items()
-    ])  # fmt: skip
+    store.cache_scores(
+        [
+            (key, "2" + state[1:], json.dumps([["score", 0.0, 0.0, 0.0, 3, 0, []]]))
+            for key, (state, _) in keys.items()
+        ]
+    )
     assert {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)} == fresh
 
 
 def test_what_is_imported_with_two_rows_is_marked(store: Store, paths: Paths) -> None:
     store.add_checkpoint(Checkpoint(id="c", name="c", method="import", path="", created=1.0))
     store.add_judgments(
-        Judgment(id=str(n), checkpoint="c", bench="alpaca-eval-2", revision="r", item=str(n),
-                 turn=1, category="", judge="j", metric="preference", status=JudgmentStatus.OK,
-                 created=1.0, value=1.2 + n / 10) for n in range(2)
-    )  # fmt: skip
+        Judgment(
+            id=str(n),
+            checkpoint="c",
+            bench="alpaca-eval-2",
+            revision="r",
+            item=str(n),
+            turn=1,
+            category="",
+            judge="j",
+            metric="preference",
+            status=JudgmentStatus.OK,
+            created=1.0,
+            value=1.2 + n / 10,
+        )
+        for n in range(2)
+    )
     rate = next(s for s in leaderboard(store, paths) if s.metric == "win_rate")
     assert rate.value == pytest.approx(25) and rate.ci_low is None and TOO_SMALL in rate.flags

@@ -170,8 +170,10 @@ def test_a_template_inside_the_tokenizers_config_counts(folder: Path) -> None:
 
 def make_adapter(folder: Path, base: str, value: float = 1.0) -> Path:
     folder.mkdir(parents=True)
-    save_file({"base_model.model.x.lora_A.weight": torch.full((2, 2), value)},
-              folder / "adapter_model.safetensors")  # fmt: skip
+    save_file(
+        {"base_model.model.x.lora_A.weight": torch.full((2, 2), value)},
+        folder / "adapter_model.safetensors",
+    )
     config = {"base_model_name_or_path": base, "peft_type": "LORA", "r": 2}
     (folder / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     return folder
@@ -313,9 +315,14 @@ def test_progress_is_told_where_the_work_was_asked_for(
     monkeypatch.setattr("kdharness.harness.worker.FLUSH_SECONDS", 0.0)
     with Store(paths.store) as store:
         run = Run(
-            id="eval-1", method="eval", status=RunStatus.RUNNING, config={}, config_hash="",
-            folder="", created=1.0,
-        )  # fmt: skip
+            id="eval-1",
+            method="eval",
+            status=RunStatus.RUNNING,
+            config={},
+            config_hash="",
+            folder="",
+            created=1.0,
+        )
         store.add_run(run)
         reporter = StoreReporter(store, run)
         told = checkpoints.told(reporter, "big")

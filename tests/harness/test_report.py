@@ -85,40 +85,92 @@ def fill(paths: Paths, text: str = "a plain answer") -> None:
     ids = {name: digest(name) for name in LEVELS}
     with Store(paths.store) as store:
         for n, (name, (general, domain)) in enumerate(LEVELS.items()):
-            parents = {r: ids[r_] for r, r_ in (("reference", "ref"), ("expert", "expert"))
-                       if name in ("wise", "dae")}  # fmt: skip
-            store.add_run(Run(
-                id=name, method=METHODS[name], status=RunStatus.FINISHED, config_hash=name,
-                config={"method": METHODS[name], "seed": 1, "student": {"model": text}},
-                folder="", created=1e9 + n, started=1e9, finished=1e9 + 60, checkpoint=name,
-                info={"tokens": 1234}, error=text if name == "expert" else "",
-            ))  # fmt: skip
+            parents = {
+                r: ids[r_]
+                for r, r_ in (("reference", "ref"), ("expert", "expert"))
+                if name in ("wise", "dae")
+            }
+            store.add_run(
+                Run(
+                    id=name,
+                    method=METHODS[name],
+                    status=RunStatus.FINISHED,
+                    config_hash=name,
+                    config={"method": METHODS[name], "seed": 1, "student": {"model": text}},
+                    folder="",
+                    created=1e9 + n,
+                    started=1e9,
+                    finished=1e9 + 60,
+                    checkpoint=name,
+                    info={"tokens": 1234},
+                    error=text if name == "expert" else "",
+                )
+            )
             store.add_progress(name, points=[("loss", s, 3 - s / 9, 1.0) for s in range(1, 9)])
-            store.add_checkpoint(Checkpoint(
-                id=ids[name], name=name, method=METHODS[name], path="", created=float(n), run=name,
-                parents=parents, info={"alpha": 0.5} if name == "wise" else {"flops": 2e12},
-            ))  # fmt: skip
+            store.add_checkpoint(
+                Checkpoint(
+                    id=ids[name],
+                    name=name,
+                    method=METHODS[name],
+                    path="",
+                    created=float(n),
+                    run=name,
+                    parents=parents,
+                    info={"alpha": 0.5} if name == "wise" else {"flops": 2e12},
+                )
+            )
             for bench, mean, spread, judge in (
-                ("mt-bench", general, 0.1, "openai:judge"), ("shop", domain, 0.1, "exact"),
-            ):  # fmt: skip
+                ("mt-bench", general, 0.1, "openai:judge"),
+                ("shop", domain, 0.1, "exact"),
+            ):
                 store.add_answers(
-                    Answer(id=f"{name}{bench}{i}", checkpoint=ids[name], bench=bench, revision="1",
-                           item=str(i), turn=1, text=f"{text} {name}", finish=Finish.STOP,
-                           prompt_hash="", settings="", created=1.0)
+                    Answer(
+                        id=f"{name}{bench}{i}",
+                        checkpoint=ids[name],
+                        bench=bench,
+                        revision="1",
+                        item=str(i),
+                        turn=1,
+                        text=f"{text} {name}",
+                        finish=Finish.STOP,
+                        prompt_hash="",
+                        settings="",
+                        created=1.0,
+                    )
                     for i in range(40)
-                )  # fmt: skip
+                )
                 store.add_judgments(
-                    Judgment(id=f"{name}{bench}{i}", checkpoint=ids[name], bench=bench,
-                             revision="1", item=str(i), turn=1, category=f"{text[:9]}{i % 4}",
-                             judge=judge, metric="rating", status=JudgmentStatus.OK, created=1.0,
-                             value=float(mean + rng.normal(0, spread)), usd=0.01, tokens=5)
+                    Judgment(
+                        id=f"{name}{bench}{i}",
+                        checkpoint=ids[name],
+                        bench=bench,
+                        revision="1",
+                        item=str(i),
+                        turn=1,
+                        category=f"{text[:9]}{i % 4}",
+                        judge=judge,
+                        metric="rating",
+                        status=JudgmentStatus.OK,
+                        created=1.0,
+                        value=float(mean + rng.normal(0, spread)),
+                        usd=0.01,
+                        tokens=5,
+                    )
                     for i in range(40)
-                )  # fmt: skip
-        store.add_card("openai:judge", {
-            "labels": ["talks-back"], "calls": 3, "failed": 0, "created": 1e9,
-            "checks": {"readable": {"share": 0.9, "low": 0.8, "high": 1.0, "n": 20}},
-            "ratings": {"intact_above_spoilt": {"share": 0.7, "low": 0.5, "high": 0.9, "n": 20}},
-        })  # fmt: skip
+                )
+        store.add_card(
+            "openai:judge",
+            {
+                "labels": ["talks-back"],
+                "calls": 3,
+                "failed": 0,
+                "created": 1e9,
+                "checks": {"readable": {"share": 0.9, "low": 0.8, "high": 1.0, "n": 20}},
+                "ratings": {
+                    "intact_above_spoilt": {"share": 0.7, "low": 0.5, "high": 0.9, "n": 20}
+                },
+            },
+        )
 
 
 def report(paths: Paths, tmp_path: Path, *more: str) -> tuple[str, str]:
@@ -130,12 +182,31 @@ def report(paths: Paths, tmp_path: Path, *more: str) -> tuple[str, str]:
 def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
     fill(paths)
     for text in report(paths, tmp_path, "--question", "Does it keep?"):
-        for heading in ("Question", "In short", "Runs", "Lineage", "Leaderboard", "Trade-off",
-                        "Differences from the reference", "Curves", "Categories", "Judges",
-                        "Flags", "Costs", "Telling transcripts", "How to repeat it"):  # fmt: skip
+        for heading in (
+            "Question",
+            "In short",
+            "Runs",
+            "Lineage",
+            "Leaderboard",
+            "Trade-off",
+            "Differences from the reference",
+            "Curves",
+            "Categories",
+            "Judges",
+            "Flags",
+            "Costs",
+            "Telling transcripts",
+            "How to repeat it",
+        ):
             assert heading in text, heading
-        for words in ("Does it keep?", "dae stands above the", "expert: expert", "1,234",
-                      "a plain answer dae", "kdharness train"):  # fmt: skip
+        for words in (
+            "Does it keep?",
+            "dae stands above the",
+            "expert: expert",
+            "1,234",
+            "a plain answer dae",
+            "kdharness train",
+        ):
             assert words in text, words
         assert re.search(r"most domain with at least 0\.98 of general: dae", text)
 
@@ -214,10 +285,12 @@ def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
         twin = Checkpoint(id="t", name="twin", method="dae", path="", created=9.0)
         store.add_checkpoint(twin)
         for bench in ("mt-bench", "shop"):
-            store.add_judgments([
-                Judgment(**{**vars(j), "id": f"t{j.id}", "checkpoint": "t"})
-                for j in store.judgments(digest("wise"), bench)
-            ])  # fmt: skip
+            store.add_judgments(
+                [
+                    Judgment(**{**vars(j), "id": f"t{j.id}", "checkpoint": "t"})
+                    for j in store.judgments(digest("wise"), bench)
+                ]
+            )
         words = " ".join(b.text for b in collect(store, paths) if isinstance(b, Paragraph))
     assert "twin is not told apart from the WiSE-FT curve" in words
 
@@ -227,14 +300,20 @@ def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
 
 ODD: list[Any] = [
     Scatter("t", "x", "y", (Mark("only", 1.0, 1.0),)),
-    Scatter("t", "x", "y", (Mark(HOSTILE, 0.0, -5.0, (-1.0, 1.0), (-6.0, -4.0), True),
-                            Mark("b", 1e9, 3.0)), ((0.0, 0.0), (1.0, 1.0)), "line"),
+    Scatter(
+        "t",
+        "x",
+        "y",
+        (Mark(HOSTILE, 0.0, -5.0, (-1.0, 1.0), (-6.0, -4.0), True), Mark("b", 1e9, 3.0)),
+        ((0.0, 0.0), (1.0, 1.0)),
+        "line",
+    ),
     Lines("t", "loss", (("a", ((1.0, 2.0),)), ("b", ((1.0, float("nan")), (2.0, 1.0))))),
     Lines("t", "loss", (("a", ()),)),
     Whiskers("t", (("a", 0.0, None, None), (HOSTILE, 0.0, 0.0, 0.0))),
     Radar("t", ("a", "b", "c"), (("m", (1.0, None, 20.0)), ("n", (None, None, None))), 0.0, 10.0),
     Radar("t", ("a", "b", "c"), (("m", (0.0, 0.0, 0.0)),), 0.0, 0.0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("block", ODD)
@@ -255,9 +334,12 @@ def test_ticks_are_round_and_inside() -> None:
 
 def test_blocks_escape_in_both_forms() -> None:
     blocks: list[Any] = [
-        Heading("<h>"), Paragraph("*a* <b>"), Table(("a|b",), (("x|<y>",),), "<c>"),
-        Code("<script>", "t"), Talk("<t>", HOSTILE, (("<n>", HOSTILE, "<v>"),)),
-    ]  # fmt: skip
+        Heading("<h>"),
+        Paragraph("*a* <b>"),
+        Table(("a|b",), (("x|<y>",),), "<c>"),
+        Code("<script>", "t"),
+        Talk("<t>", HOSTILE, (("<n>", HOSTILE, "<v>"),)),
+    ]
     text = page("<title>", blocks)
     assert not re.search(r"<(h|b|y|c|t|n|v|script|title)>(?!&lt;)", text.split("<body>")[1])
     assert "\\*a\\* \\<b\\>" in markdown("t", blocks)

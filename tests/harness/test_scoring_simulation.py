@@ -101,8 +101,9 @@ def test_paired_differences_are_covered_and_narrower_than_apart() -> None:
         b = level + rng.normal(0, 0.5, 80)
         found = paired_difference(
             {str(i): (v, 1.0) for i, v in enumerate(a)},
-            {str(i): (v, 1.0) for i, v in enumerate(b)}, flips=99,
-        )  # fmt: skip
+            {str(i): (v, 1.0) for i, v in enumerate(b)},
+            flips=99,
+        )
         assert found is not None
         hits += found.low <= 0.3 <= found.high
         widths.append(found.high - found.low)

@@ -25,17 +25,34 @@ from kdharness.harness.types import (
 
 
 def make_run(name: str = "r", **changes: object) -> Run:
-    run = Run(id=name, method="kd", status=RunStatus.STARTING, config={"a": [1, {"b": "ü"}]},
-              config_hash="h", folder="/x", created=1.0)  # fmt: skip
+    run = Run(
+        id=name,
+        method="kd",
+        status=RunStatus.STARTING,
+        config={"a": [1, {"b": "ü"}]},
+        config_hash="h",
+        folder="/x",
+        created=1.0,
+    )
     return replace(run, **changes)  # type: ignore[arg-type]
 
 
 def make_judgment(name: str, **changes: object) -> Judgment:
     judgment = Judgment(
-        id=name, checkpoint="c", bench="b", revision="1", item=name, turn=1, category="math",
-        judge="j", metric="score", status=JudgmentStatus.OK, created=1.0, value=3.0,
+        id=name,
+        checkpoint="c",
+        bench="b",
+        revision="1",
+        item=name,
+        turn=1,
+        category="math",
+        judge="j",
+        metric="score",
+        status=JudgmentStatus.OK,
+        created=1.0,
+        value=3.0,
         info={"n": 1},
-    )  # fmt: skip
+    )
     return replace(judgment, **changes)  # type: ignore[arg-type]
 
 
@@ -52,8 +69,13 @@ def test_runs_round_trip_and_are_listed_newest_first(paths: Paths) -> None:
 def test_progress_is_one_commit_with_events_points_and_columns(paths: Paths) -> None:
     with Store(paths.store) as store, Store(paths.store) as other:
         store.add_run(make_run())
-        store.add_progress("r", events=[(1.0, "note", "hello", {"k": 1})],
-                           points=[("loss", 1, 2.5, 1.0), ("loss", 1, 2.0, 1.1)], step=1, loss=2.0)
+        store.add_progress(
+            "r",
+            events=[(1.0, "note", "hello", {"k": 1})],
+            points=[("loss", 1, 2.5, 1.0), ("loss", 1, 2.0, 1.1)],
+            step=1,
+            loss=2.0,
+        )
         found = other.run("r")
         assert found is not None and (found.step, found.loss) == (1, 2.0)
         assert other.curve("r", "loss") == [(1, 2.0)]

@@ -69,14 +69,17 @@ def test_what_succeeded_stands_and_what_is_older_was_paid_first(tmp_path: Path) 
                 Checkpoint(id="id-m", name="m", method="model", path=str(path), created=1.0)
             )
     with Store(paths[0]) as store:
-        store.add_judgments([
-            judgment("m", 1, status=JudgmentStatus.FAILED, created=1.0, value=None, raw=""),
-            judgment("m", 2, created=9.0, value=9.0),
-        ])  # fmt: skip
+        store.add_judgments(
+            [
+                judgment("m", 1, status=JudgmentStatus.FAILED, created=1.0, value=None, raw=""),
+                judgment("m", 2, created=9.0, value=9.0),
+            ]
+        )
         store.add_answers([answer("m", 1, finish=Finish.ERROR, created=1.0)])
     with Store(paths[1]) as store:
-        store.add_judgments([judgment("m", 1, created=5.0, value=4.0),
-                             judgment("m", 2, created=5.0, value=7.0)])
+        store.add_judgments(
+            [judgment("m", 1, created=5.0, value=4.0), judgment("m", 2, created=5.0, value=7.0)]
+        )
         store.add_answers([answer("m", 1, created=2.0)])
     both = merged(tmp_path / "c", *paths), merged(tmp_path / "d", *reversed(paths))
     for path in both:
@@ -105,10 +108,16 @@ def test_any_order_gives_the_same(tmp_path: Path, homes: list[list[tuple[int, ..
                 Checkpoint(id="id-m", name="m", method="model", path="", created=1.0)
             )
             store.add_judgments(
-                judgment("m", item, status=status, created=float(when), raw=f"{value}",
-                         value=float(value))
+                judgment(
+                    "m",
+                    item,
+                    status=status,
+                    created=float(when),
+                    raw=f"{value}",
+                    value=float(value),
+                )
                 for item, status, when, value in rows
-            )  # fmt: skip
+            )
         sources.append(source)
     results = []
     for number, order in enumerate(itertools.permutations(sources)):
@@ -124,8 +133,14 @@ def test_a_run_that_went_on_elsewhere_replaces_where_it_stood(tmp_path: Path) ->
     there.parent.mkdir()
     merged(there.parent, here)
     with Store(there) as store:
-        store.add_progress("kd-0", points=[("loss", 11, 0.1, 1.0)], step=11, heartbeat=900.0,
-                           events=[(900.0, "note", "further", {})], finished=900.0)
+        store.add_progress(
+            "kd-0",
+            points=[("loss", 11, 0.1, 1.0)],
+            step=11,
+            heartbeat=900.0,
+            events=[(900.0, "note", "further", {})],
+            finished=900.0,
+        )
     for _ in range(2):
         with Store(here) as store:
             merge(store, there)

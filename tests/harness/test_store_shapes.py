@@ -49,8 +49,9 @@ def test_an_older_store_opens_with_all_it_holds(step: str, kd: Call, paths: Path
         assert made is not None and made.parents == {"student": "c0"}
         assert [a.text for a in store.answers("c1")] == ["An answer."]
         assert [(j.value, j.status) for j in store.judgments()] == [
-            (7.0, JudgmentStatus.OK), (None, JudgmentStatus.FAILED)
-        ]  # fmt: skip
+            (7.0, JudgmentStatus.OK),
+            (None, JudgmentStatus.FAILED),
+        ]
         assert store.cards() == {"openai:j": {"trust": 1}}
     code, out, err = kd("leaderboard", "--format", "json")
     assert code == 0, err
@@ -108,8 +109,11 @@ def test_killed_while_it_is_brought_up_to_date(tmp_path: Path) -> None:
         path.write_bytes(template)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        upgrade = subprocess.Popen([sys.executable, "-c", UPGRADE, str(path)],
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        upgrade = subprocess.Popen(
+            [sys.executable, "-c", UPGRADE, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         assert upgrade.stdin is not None and upgrade.stdout is not None
         upgrade.stdout.readline()
         upgrade.stdin.write(b"\n")

@@ -47,9 +47,19 @@ def test_vacuum_gives_room_back_and_waits_for_runs(kd: Call, paths: Paths) -> No
 
         from kdharness.harness.launch import process_started
 
-        store.add_run(Run(id="live", method="kd", status=RunStatus.RUNNING, config={},
-                          config_hash="", folder="", created=1.0, pid=os.getpid(),
-                          pid_started=process_started(os.getpid())))  # fmt: skip
+        store.add_run(
+            Run(
+                id="live",
+                method="kd",
+                status=RunStatus.RUNNING,
+                config={},
+                config_hash="",
+                folder="",
+                created=1.0,
+                pid=os.getpid(),
+                pid_started=process_started(os.getpid()),
+            )
+        )
     code, _, err = kd("store", "vacuum")
     assert code == 1 and "live" in err
 
@@ -149,9 +159,12 @@ def test_damage_is_told_and_what_can_be_saved_is(kd: Call, paths: Paths) -> None
     pages = big_store(paths)
     whole = contents(paths.store)
     with Store(paths.store) as store:
-        leaves = [row[0] for row in store.db.execute(
-            "SELECT pageno FROM dbstat WHERE name = 'judgments' AND pagetype = 'leaf'"
-        ).fetchall()]  # fmt: skip
+        leaves = [
+            row[0]
+            for row in store.db.execute(
+                "SELECT pageno FROM dbstat WHERE name = 'judgments' AND pagetype = 'leaf'"
+            ).fetchall()
+        ]
     broken = random.Random(3).sample(leaves, 3)
     break_pages(paths.store, [page - 1 for page in broken])
     damaged = paths.store.read_bytes()

@@ -29,15 +29,32 @@ from kdharness.harness.worker import work
 TRAINER = {"learning_rate": 0.01, "max_steps": 2, "batch_size": 4, "device": "cpu"}
 GENERAL = {"path": "general:train", "limit": 16}
 STEPS: dict[str, Any] = {
-    "kd": {"method": "kd", "teacher": "base", "student": {"from": "teacher", "keep_layers": 2},
-           "data": {"train": GENERAL, "max_length": 96}, "trainer": TRAINER},
-    "expert": {"method": "sft", "student": "kd", "trainer": TRAINER,
-               "data": {"train": {"path": "shop:train", "kind": "domain"}, "max_length": 96}},
-    "more": {"method": "sft", "student": "expert", "trainer": TRAINER,
-             "data": {"train": GENERAL, "max_length": 96}},
-    "other": {"method": "sft", "student": "base", "trainer": TRAINER,
-              "data": {"train": GENERAL, "max_length": 96}},
-}  # fmt: skip
+    "kd": {
+        "method": "kd",
+        "teacher": "base",
+        "student": {"from": "teacher", "keep_layers": 2},
+        "data": {"train": GENERAL, "max_length": 96},
+        "trainer": TRAINER,
+    },
+    "expert": {
+        "method": "sft",
+        "student": "kd",
+        "trainer": TRAINER,
+        "data": {"train": {"path": "shop:train", "kind": "domain"}, "max_length": 96},
+    },
+    "more": {
+        "method": "sft",
+        "student": "expert",
+        "trainer": TRAINER,
+        "data": {"train": GENERAL, "max_length": 96},
+    },
+    "other": {
+        "method": "sft",
+        "student": "base",
+        "trainer": TRAINER,
+        "data": {"train": GENERAL, "max_length": 96},
+    },
+}
 
 
 def sweep_file(folder: Path, **values: Any) -> Path:
@@ -56,13 +73,24 @@ class Workers:
         self.threads: list[threading.Thread] = []
 
     def spawn(
-        self, paths: Paths, store: Store, run_id: str, accelerate: Any, *, resume: bool,
+        self,
+        paths: Paths,
+        store: Store,
+        run_id: str,
+        accelerate: Any,
+        *,
+        resume: bool,
         timeout: float,
-    ) -> Run:  # fmt: skip
+    ) -> Run:
         self.spawned.append(run_id)
         pid = os.getpid()
-        store.update_run(run_id, status="running", pid=pid, heartbeat=time.time(),
-                         pid_started=launch.process_started(pid))  # fmt: skip
+        store.update_run(
+            run_id,
+            status="running",
+            pid=pid,
+            heartbeat=time.time(),
+            pid_started=launch.process_started(pid),
+        )
         if not run_id.startswith("sweep-"):
             thread = threading.Thread(target=self.train, args=(paths, run_id), daemon=True)
             self.threads.append(thread)
@@ -82,8 +110,11 @@ class Workers:
                 time.sleep(0.01)
                 left -= 0 if paused else 0.01
             broken = run_id in self.broken
-            store.update_run(run_id, status="failed" if broken else "finished",
-                             error="the data ran out" if broken else "")  # fmt: skip
+            store.update_run(
+                run_id,
+                status="failed" if broken else "finished",
+                error="the data ran out" if broken else "",
+            )
 
 
 @pytest.fixture
@@ -125,8 +156,11 @@ def test_what_a_worker_is_given_needs_no_other_file(
     kd = {**STEPS["kd"], "data": {"train": {"path": "rows.jsonl"}}}
     (tmp_path / "kd.yaml").write_text(yaml.safe_dump(kd))
     steps = {**STEPS, "kd": {"config": "kd.yaml"}, "late": {"preset": "kd-laptop", "needs": "kd"}}
-    file = sweep_file(tmp_path, steps=steps, vary={
-        "seed": [1, 2], "kd.trainer.max_steps": [2, 3], "expert.seed": [4]})  # fmt: skip
+    file = sweep_file(
+        tmp_path,
+        steps=steps,
+        vary={"seed": [1, 2], "kd.trainer.max_steps": [2, 3], "expert.seed": [4]},
+    )
     _, planned = load_sweep(file)
     run = start_sweep(paths, file)
     (tmp_path / "kd.yaml").unlink()
@@ -158,7 +192,9 @@ def test_a_file_that_cannot_be_read_is_listed_by_its_name(tmp_path: Path) -> Non
         file = tmp_path / f"e{number}.yaml"
         file.write_bytes(content)
         assert (read_experiment(file, "kept").name, read_experiment(file, "kept").question) == (
-            f"e{number}", "")  # fmt: skip
+            f"e{number}",
+            "",
+        )
     assert read_experiment(tmp_path / "gone.yaml", "kept").name == "gone"
 
 
@@ -212,11 +248,18 @@ def test_sentences_about_failures() -> None:
 
     assert what_failed([ended("a", "finished"), ended("b", "done before")]) == ""
     assert what_failed([ended("a", "failed")]) == (
-        "a failed; nothing else was left to do (0 of 1 runs). a: why")  # fmt: skip
-    many = [*(ended(n, "failed") for n in "abcde"), ended("f", "skipped"), ended("g", "skipped"),
-            ended("h", "finished")]  # fmt: skip
-    assert what_failed(many) == ("a, b, c and 2 more failed; f, g need them and were skipped; "
-                                 "the rest was done (1 of 8 runs). a: why")  # fmt: skip
+        "a failed; nothing else was left to do (0 of 1 runs). a: why"
+    )
+    many = [
+        *(ended(n, "failed") for n in "abcde"),
+        ended("f", "skipped"),
+        ended("g", "skipped"),
+        ended("h", "finished"),
+    ]
+    assert what_failed(many) == (
+        "a, b, c and 2 more failed; f, g need them and were skipped; "
+        "the rest was done (1 of 8 runs). a: why"
+    )
 
 
 def test_stop_is_passed_on_and_the_experiment_goes_on_later(
@@ -287,11 +330,20 @@ def test_two_processes_start_no_run_twice(workers: Workers, paths: Paths, tmp_pa
     workers.seconds = 0.3
     # One run was left behind by a process that is gone: both want to resume it.
     with Store(paths.store) as store:
-        store.add_run(Run(
-            id="x-kd", method="kd", status=RunStatus.RUNNING, config={}, folder="", created=1.0,
-            config_hash=config_hash(planned[0].config), pid=2**22 + 1, pid_started=1.0,
-            heartbeat=1.0,
-        ))  # fmt: skip
+        store.add_run(
+            Run(
+                id="x-kd",
+                method="kd",
+                status=RunStatus.RUNNING,
+                config={},
+                folder="",
+                created=1.0,
+                config_hash=config_hash(planned[0].config),
+                pid=2**22 + 1,
+                pid_started=1.0,
+                heartbeat=1.0,
+            )
+        )
     gate = threading.Barrier(3)
     ended: list[list[Result]] = []
 
@@ -310,8 +362,19 @@ def test_two_processes_start_no_run_twice(workers: Workers, paths: Paths, tmp_pa
 def test_of_two_that_claim_a_run_one_gets_it(paths: Paths) -> None:
     for pid, heartbeat in ((None, None), (7, 123.456789012345)):
         with Store(paths.store) as one, Store(paths.store) as two:
-            one.add_run(Run(id=f"r{pid}", method="kd", status=RunStatus.STOPPED, config={},
-                            config_hash="", folder="", created=1, pid=pid, heartbeat=heartbeat))
+            one.add_run(
+                Run(
+                    id=f"r{pid}",
+                    method="kd",
+                    status=RunStatus.STOPPED,
+                    config={},
+                    config_hash="",
+                    folder="",
+                    created=1,
+                    pid=pid,
+                    heartbeat=heartbeat,
+                )
+            )
             read = [launch.find_run(store, f"r{pid}") for store in (one, two)]
             assert one.claim_run(read[0], status="starting", pid=None, heartbeat=5.0)
             assert not two.claim_run(read[1], status="starting", pid=None, heartbeat=6.0)
@@ -319,8 +382,16 @@ def test_of_two_that_claim_a_run_one_gets_it(paths: Paths) -> None:
 
 
 def test_a_run_just_resumed_counts_as_live_however_old_it_is() -> None:
-    run = Run(id="r", method="kd", status=RunStatus.STARTING, config={}, config_hash="",
-              folder="", created=time.time() - 9000, heartbeat=time.time())
+    run = Run(
+        id="r",
+        method="kd",
+        status=RunStatus.STARTING,
+        config={},
+        config_hash="",
+        folder="",
+        created=time.time() - 9000,
+        heartbeat=time.time(),
+    )
     assert launch.is_alive(run)
     assert not launch.is_alive(replace(run, heartbeat=time.time() - 90))
 
@@ -353,8 +424,17 @@ def test_a_run_that_is_no_experiment_keeps_its_name(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
     with Store(paths.store) as store:
-        store.add_run(Run(id="sweep-x", method="kd", status=RunStatus.FINISHED, config={},
-                          config_hash="", folder="", created=1))
+        store.add_run(
+            Run(
+                id="sweep-x",
+                method="kd",
+                status=RunStatus.FINISHED,
+                config={},
+                config_hash="",
+                folder="",
+                created=1,
+            )
+        )
     with pytest.raises(RunError, match="is no experiment"):
         start_sweep(paths, sweep_file(tmp_path))
 
@@ -368,23 +448,44 @@ Kd = Callable[..., tuple[int, str, str]]
 def test_detached_it_is_a_run_as_any_other(
     kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    steps = {"kd": {**STEPS["kd"], "teacher": str(tiny_teacher)},
-             "other": {**STEPS["other"], "student": str(tiny_teacher),
-                       "trainer": {**TRAINER, "max_loss": 1e-3}},
-             "scores": {"method": "eval", "checkpoints": ["kd"], "benches": ["shop"], "limit": 2,
-                        "max_new_tokens": 2}}  # fmt: skip
-    code, out, err = kd("sweep", str(sweep_file(tmp_path, steps=steps, question="Does it?")),
-                        "--detach")  # fmt: skip
+    steps = {
+        "kd": {**STEPS["kd"], "teacher": str(tiny_teacher)},
+        "other": {
+            **STEPS["other"],
+            "student": str(tiny_teacher),
+            "trainer": {**TRAINER, "max_loss": 1e-3},
+        },
+        "scores": {
+            "method": "eval",
+            "checkpoints": ["kd"],
+            "benches": ["shop"],
+            "limit": 2,
+            "max_new_tokens": 2,
+        },
+    }
+    code, out, err = kd(
+        "sweep", str(sweep_file(tmp_path, steps=steps, question="Does it?")), "--detach"
+    )
     assert (code, out) == (0, "sweep-x\n"), err
     launch.wait(paths, "sweep-x", 200)
     _, out, _ = kd("runs", "--format", "json")
     rows = {row["run"]: row for row in json.loads(out)}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "sweep-x": "failed", "x-kd": "finished", "x-other": "failed",
-        "x-scores": "finished"}  # fmt: skip
+        "sweep-x": "failed",
+        "x-kd": "finished",
+        "x-other": "failed",
+        "x-scores": "finished",
+    }
     assert rows["sweep-x"] | {"started": ""} == {
-        "run": "sweep-x", "method": "sweep", "status": "failed", "step": 2, "max_steps": 3,
-        "loss": None, "started": "", "checkpoint": None}  # fmt: skip
+        "run": "sweep-x",
+        "method": "sweep",
+        "status": "failed",
+        "step": 2,
+        "max_steps": 3,
+        "loss": None,
+        "started": "",
+        "checkpoint": None,
+    }
     _, out, _ = kd("show", "sweep-x")
     assert "x-other failed; the rest was done (2 of 3 runs)" in " ".join(out.split())
     _, out, _ = kd("logs", "sweep-x")

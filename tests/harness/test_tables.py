@@ -14,10 +14,18 @@ from hypothesis import strategies as st
 from kdharness.harness.tables import FORMATS, cell, format_rows, safe_text
 
 HOSTILE = [
-    "\x1b[31mred\x1b[0m", "\x1b]8;;http://x\x07link\x1b]8;;\x07", "\x1b]52;c;aGk=\x07",
-    "a\u202egnirts", "zero\u200bwidth", "nul\x00", "bell\x07", "\x9b31m", "\ud800",
-    "e" + "\u0301" * 500, "two\u2028lines\u2029here",
-]  # fmt: skip
+    "\x1b[31mred\x1b[0m",
+    "\x1b]8;;http://x\x07link\x1b]8;;\x07",
+    "\x1b]52;c;aGk=\x07",
+    "a\u202egnirts",
+    "zero\u200bwidth",
+    "nul\x00",
+    "bell\x07",
+    "\x9b31m",
+    "\ud800",
+    "e" + "\u0301" * 500,
+    "two\u2028lines\u2029here",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -66,6 +74,10 @@ def test_tables_align_wide_characters() -> None:
 
 def test_cells() -> None:
     assert [cell(v) for v in (None, True, 0.123456, 12345.6, ("a", 1))] == [
-        "–", "yes", "0.1235", "12,346", "a 1",
-    ]  # fmt: skip
+        "–",
+        "yes",
+        "0.1235",
+        "12,346",
+        "a 1",
+    ]
     assert set(FORMATS) == {"table", "json", "csv", "md"}

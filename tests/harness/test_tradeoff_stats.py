@@ -27,17 +27,21 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, R
 # Truth on both axes: (general, domain). DAE keeps 0.98 and takes 0.9 of the gain; the merges
 # lie on a line that at retention 0.98 has taken 0.3.
 WORLD = {
-    "ref": (6.0, 0.2), "expert": (4.8, 0.7), "merge-25": (5.94, 0.3), "merge-50": (5.7, 0.45),
-    "dae": (5.88, 0.65), "twin": (5.94, 0.3),
-}  # fmt: skip
+    "ref": (6.0, 0.2),
+    "expert": (4.8, 0.7),
+    "merge-25": (5.94, 0.3),
+    "merge-50": (5.7, 0.45),
+    "dae": (5.88, 0.65),
+    "twin": (5.94, 0.3),
+}
 PLANE = Plane("ref", "expert", curve=("merge-25", "merge-50"))
 TRUTH = {"dae": {"gain": 0.9, "retention": 0.98}, "twin": {"gain": 0.2, "retention": 0.99}}
 TRIALS, QUESTIONS = 150, 80
 
 
-def world(rng: np.random.Generator, n: int = QUESTIONS, **levels: tuple[float, float]) -> list[
-    Answered
-]:
+def world(
+    rng: np.random.Generator, n: int = QUESTIONS, **levels: tuple[float, float]
+) -> list[Answered]:
     """Rows of every checkpoint: what questions have in common is most of their spread."""
     levels = levels or WORLD
     hard, easy = rng.normal(0, 1.5, n), rng.normal(0, 0.2, n)
@@ -45,10 +49,13 @@ def world(rng: np.random.Generator, n: int = QUESTIONS, **levels: tuple[float, f
     for name, (general, domain) in levels.items():
         g = general + hard + rng.normal(0, 0.5, n)
         d = domain + easy + rng.normal(0, 0.15, n)
-        found.append(Answered(
-            name, {f"g{i}": (float(v), 1.0) for i, v in enumerate(g)},
-            {f"d{i}": (float(v), 1.0) for i, v in enumerate(d)},
-        ))  # fmt: skip
+        found.append(
+            Answered(
+                name,
+                {f"g{i}": (float(v), 1.0) for i, v in enumerate(g)},
+                {f"d{i}": (float(v), 1.0) for i, v in enumerate(d)},
+            )
+        )
     return found
 
 
@@ -120,8 +127,10 @@ def test_the_planted_best_is_picked_and_rivals_are_named() -> None:
     assert all(not p.rivals for p in found if p is not None and p.checkpoint == "dae")
     levels = {**WORLD, "other": WORLD["dae"]}
     twins = [pick(stats_of(rng, **levels), 0.92) for _ in range(50)]
-    assert sum(p is not None and set(p.rivals) <= {"dae", "other"} and bool(p.rivals)
-               for p in twins) >= 45  # fmt: skip
+    assert (
+        sum(p is not None and set(p.rivals) <= {"dae", "other"} and bool(p.rivals) for p in twins)
+        >= 45
+    )
     everything = stats_of(rng)
     ends = {name: WORLD[name] for name in ("ref", "expert")}
     strict = pick(stats_of(rng, Plane("ref", "expert"), **ends), 1.0)
@@ -212,44 +221,102 @@ def planted_store(paths: Paths) -> None:
     with Store(paths.store) as store:
         made: dict[str, str] = {}
 
-        def add(name: str, level: str, method: str, config: dict[str, Any], roles: dict[str, str],
-                **info: Any) -> None:  # fmt: skip
-            store.add_run(Run(id=name, method=method, status=RunStatus.FINISHED, folder="",
-                              config={"method": method, "name": name, **config}, created=1.0,
-                              config_hash=digest(config)))  # fmt: skip
+        def add(
+            name: str,
+            level: str,
+            method: str,
+            config: dict[str, Any],
+            roles: dict[str, str],
+            **info: Any,
+        ) -> None:
+            store.add_run(
+                Run(
+                    id=name,
+                    method=method,
+                    status=RunStatus.FINISHED,
+                    folder="",
+                    config={"method": method, "name": name, **config},
+                    created=1.0,
+                    config_hash=digest(config),
+                )
+            )
             made[name] = digest(name)
-            store.add_checkpoint(Checkpoint(
-                id=made[name], name=name, method=method, path="", created=float(len(made)),
-                run=name, parents={role: made[p] for role, p in roles.items()}, info=info,
-            ))  # fmt: skip
-            for bench, mean, spread in (("mt-bench", WORLD[level][0], 0.4),
-                                        ("shop", WORLD[level][1], 0.1)):  # fmt: skip
-                store.add_judgments(Judgment(
-                    id=f"{name}-{bench}-{i}", checkpoint=made[name], bench=bench, revision="1",
-                    item=str(i), turn=1, category="", judge="exact", metric="score",
-                    status=JudgmentStatus.OK, created=1.0,
-                    value=float(np.clip(mean + rng.normal(0, spread), 0, 10)),
-                ) for i in range(60))  # fmt: skip
+            store.add_checkpoint(
+                Checkpoint(
+                    id=made[name],
+                    name=name,
+                    method=method,
+                    path="",
+                    created=float(len(made)),
+                    run=name,
+                    parents={role: made[p] for role, p in roles.items()},
+                    info=info,
+                )
+            )
+            for bench, mean, spread in (
+                ("mt-bench", WORLD[level][0], 0.4),
+                ("shop", WORLD[level][1], 0.1),
+            ):
+                store.add_judgments(
+                    Judgment(
+                        id=f"{name}-{bench}-{i}",
+                        checkpoint=made[name],
+                        bench=bench,
+                        revision="1",
+                        item=str(i),
+                        turn=1,
+                        category="",
+                        judge="exact",
+                        metric="score",
+                        status=JudgmentStatus.OK,
+                        created=1.0,
+                        value=float(np.clip(mean + rng.normal(0, spread), 0, 10)),
+                    )
+                    for i in range(60)
+                )
 
         for seed in (1, 2):
             s = f"-s{seed}"
             add("kd" + s, "ref", "kd", {"seed": seed}, {})
-            add("expert" + s, "expert", "sft", {"seed": seed, "student": "kd" + s},
-                {"student": "kd" + s})  # fmt: skip
-            add("dae" + s, "dae", "dae",
+            add(
+                "expert" + s,
+                "expert",
+                "sft",
+                {"seed": seed, "student": "kd" + s},
+                {"student": "kd" + s},
+            )
+            add(
+                "dae" + s,
+                "dae",
+                "dae",
                 {"seed": seed, "student": "kd" + s, "expert": "expert" + s},
-                {"student": "kd" + s, "reference": "kd" + s, "expert": "expert" + s})  # fmt: skip
-            add("wise" + s, "merge-50", "merge",
+                {"student": "kd" + s, "reference": "kd" + s, "expert": "expert" + s},
+            )
+            add(
+                "wise" + s,
+                "merge-50",
+                "merge",
                 {"seed": seed, "reference": "kd" + s, "expert": "expert" + s},
-                {"reference": "kd" + s, "expert": "expert" + s}, alpha=0.5)  # fmt: skip
+                {"reference": "kd" + s, "expert": "expert" + s},
+                alpha=0.5,
+            )
 
 
 def test_the_command_tells_intervals_seeds_and_the_pick(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     planted_store(paths)
-    args = ["--home", str(paths.home), "tradeoff", "--general", "mt-bench:score", "--domain",
-            "shop:score", "--keep", "0.96"]  # fmt: skip
+    args = [
+        "--home",
+        str(paths.home),
+        "tradeoff",
+        "--general",
+        "mt-bench:score",
+        "--domain",
+        "shop:score",
+        "--keep",
+        "0.96",
+    ]
     assert cli.run([*args, "--format", "json"]) == 0
     view = json.loads(capsys.readouterr().out)
     found = view["statistics"]

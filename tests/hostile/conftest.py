@@ -16,9 +16,13 @@ ROOM = 2**30
 SECONDS = {False: 30, True: 120}
 
 settings.register_profile(
-    "hostile", deadline=3000, max_examples=120, derandomize=True, print_blob=True,
+    "hostile",
+    deadline=3000,
+    max_examples=120,
+    derandomize=True,
+    print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 
 def _address_space() -> int:

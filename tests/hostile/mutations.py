@@ -21,26 +21,54 @@ def _nested(depth: int) -> Any:
 
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**30), 10**30), st.just(10**4000), st.just(-1),
-    st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, 1e308]), st.text(max_size=30),
-    st.sampled_from([
-        "", " ", "\x00", "a\x00b", "\ud800", "x\udfffy", "\ufeff", "\u202e\u0007\x1b[2J", "\u2028",
-        "../../../etc/passwd", "/etc/passwd", "~nobody/x", "C:\\x", "a" * 5000, "/" + "b/" * 3000,
-        "9" * 5000, "<|im_end|>", "{{ 7*7 }}", "%s%n", "'; DROP TABLE runs; --", "2001-02-30",
-    ]),
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.just(10**4000),
+    st.just(-1),
+    st.floats(),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e308]),
+    st.text(max_size=30),
+    st.sampled_from(
+        [
+            "",
+            " ",
+            "\x00",
+            "a\x00b",
+            "\ud800",
+            "x\udfffy",
+            "\ufeff",
+            "\u202e\u0007\x1b[2J",
+            "\u2028",
+            "../../../etc/passwd",
+            "/etc/passwd",
+            "~nobody/x",
+            "C:\\x",
+            "a" * 5000,
+            "/" + "b/" * 3000,
+            "9" * 5000,
+            "<|im_end|>",
+            "{{ 7*7 }}",
+            "%s%n",
+            "'; DROP TABLE runs; --",
+            "2001-02-30",
+        ]
+    ),
     st.sampled_from([[], {}, [[]], [None], {"": None}, {"a": {"b": {"c": []}}}]),
     st.integers(1, 60).map(_nested),
     st.lists(st.one_of(st.none(), st.integers(), st.text(max_size=5)), max_size=4),
     st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.text(max_size=5)), max_size=4),
-)  # fmt: skip
+)
 """What may stand where something else should."""
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
-    items = value.items() if isinstance(value, dict) else (
-        enumerate(value) if isinstance(value, list) else ()
-    )  # fmt: skip
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else (enumerate(value) if isinstance(value, list) else ())
+    )
     for key, below in items:
         yield from _places(below, (*path, key))
 
@@ -93,10 +121,25 @@ def damaged(draw: Callable[..., Any], raw: bytes) -> bytes:
         elif kind == "set" and data:
             data[at] = draw(st.integers(0, 255))
         elif kind == "insert":
-            data[at:at] = draw(st.sampled_from([
-                b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"[" * 50, b"{" * 50, b'"', b"\n",
-                b"\\ud800", b"9" * 30, b"\xc0\xaf", b"\xed\xa0\x80", b"}", b"]",
-            ]))  # fmt: skip
+            data[at:at] = draw(
+                st.sampled_from(
+                    [
+                        b"\x00",
+                        b"\xff\xfe",
+                        b"\xef\xbb\xbf",
+                        b"[" * 50,
+                        b"{" * 50,
+                        b'"',
+                        b"\n",
+                        b"\\ud800",
+                        b"9" * 30,
+                        b"\xc0\xaf",
+                        b"\xed\xa0\x80",
+                        b"}",
+                        b"]",
+                    ]
+                )
+            )
         elif kind == "double":
             data += data[:at]
         else:
@@ -105,12 +148,31 @@ def damaged(draw: Callable[..., Any], raw: bytes) -> bytes:
 
 
 ALWAYS_HOSTILE: tuple[bytes, ...] = (
-    b"", b"\n\n", b"\x00", b"\xff\xfe\x00", b"\xef\xbb\xbf", b"null", b"[]", b"{}", b'"text"', b"1",
-    b"[" * 100_000, b'{"a":' * 40_000, b"[" * 500 + b"]" * 500, b"9" * 6000, b"-" + b"9" * 6000,
-    b'{"a": ' + b"9" * 6000 + b"}", b"NaN", b'{"a": 1e999999}', b'{"a": "\\ud800"}',
-    b"\xed\xa0\x80", b"{" + b'"a":1,' * 5_000 + b'"a":1}', b"<html>", b"\x80\x04}q\x00.",
+    b"",
+    b"\n\n",
+    b"\x00",
+    b"\xff\xfe\x00",
+    b"\xef\xbb\xbf",
+    b"null",
+    b"[]",
+    b"{}",
+    b'"text"',
+    b"1",
+    b"[" * 100_000,
+    b'{"a":' * 40_000,
+    b"[" * 500 + b"]" * 500,
+    b"9" * 6000,
+    b"-" + b"9" * 6000,
+    b'{"a": ' + b"9" * 6000 + b"}",
+    b"NaN",
+    b'{"a": 1e999999}',
+    b'{"a": "\\ud800"}',
+    b"\xed\xa0\x80",
+    b"{" + b'"a":1,' * 5_000 + b'"a":1}',
+    b"<html>",
+    b"\x80\x04}q\x00.",
     b"a" * 300_000,
-)  # fmt: skip
+)
 """Files that are wrong wherever they turn up."""
 
 

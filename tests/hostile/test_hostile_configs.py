@@ -31,10 +31,7 @@ from .mutations import ALWAYS_HOSTILE, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=100)
 PRESETS = [yaml.safe_load(preset_text(name)) for name in preset_names()]
-SWEEPS = [
-    yaml.safe_load(find_experiment(name).read_text("utf-8"))
-    for name in experiment_names()
-]  # fmt: skip
+SWEEPS = [yaml.safe_load(find_experiment(name).read_text("utf-8")) for name in experiment_names()]
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
 )
@@ -143,11 +140,16 @@ def test_spoilt_experiments(values: Any, tmp_path: Path) -> None:
 
 
 @FAST
-@given(text=st.one_of(
-    st.text(max_size=60),
-    st.builds("{}={}".format, st.sampled_from(["trainer.epochs", "teacher.x.k", "a..b", "data"]),
-              st.one_of(st.text(max_size=30), st.sampled_from([b[0] for b in BOMBS.values()]))),
-))  # fmt: skip
+@given(
+    text=st.one_of(
+        st.text(max_size=60),
+        st.builds(
+            "{}={}".format,
+            st.sampled_from(["trainer.epochs", "teacher.x.k", "a..b", "data"]),
+            st.one_of(st.text(max_size=30), st.sampled_from([b[0] for b in BOMBS.values()])),
+        ),
+    )
+)
 @example("seed=" + "9" * 6000)
 @example("trainer.epochs=!!python/object/apply:os.getcwd []")
 @example("data=" + "[" * 1000)
@@ -157,18 +159,31 @@ def test_set_takes_anything(text: str) -> None:
 
 
 @FAST
-@given(values=spoilt(
-    {"method": "eval", "checkpoints": ["a"], "benches": ["shop"], "judge": ["openai:m@http://h/v1"],
-     "limit": 3, "heldout": {"extra": {"x": "y.jsonl"}}, "shard": "1/2",
-     "answer_engine": "openai:m"},
-))  # fmt: skip
+@given(
+    values=spoilt(
+        {
+            "method": "eval",
+            "checkpoints": ["a"],
+            "benches": ["shop"],
+            "judge": ["openai:m@http://h/v1"],
+            "limit": 3,
+            "heldout": {"extra": {"x": "y.jsonl"}},
+            "shard": "1/2",
+            "answer_engine": "openai:m",
+        },
+    )
+)
 def test_spoilt_evaluations(values: Any) -> None:
     told(lambda: parse_config(values))
 
 
 @FAST
-@given(text=st.one_of(st.text(max_size=80), st.builds(
-    "openai:{}@http://{}".format, st.text(max_size=10), st.text(max_size=30))))  # fmt: skip
+@given(
+    text=st.one_of(
+        st.text(max_size=80),
+        st.builds("openai:{}@http://{}".format, st.text(max_size=10), st.text(max_size=30)),
+    )
+)
 @example("openai:m@http://[::1")
 @example("openai:m@http://")
 @example("openai:m@http://h:99999999999/v1")
@@ -177,10 +192,16 @@ def test_judges_named_by_anything(text: str) -> None:
 
 
 @FAST
-@given(values=spoilt(
-    {"theme": "light", "keys": {"runs.new": "c", "app.quit": "x,f10"}, "judge": ["openai:m"],
-     "prices": {"m": {"input": 1, "output": 2}}},
-))  # fmt: skip
+@given(
+    values=spoilt(
+        {
+            "theme": "light",
+            "keys": {"runs.new": "c", "app.quit": "x,f10"},
+            "judge": ["openai:m"],
+            "prices": {"m": {"input": 1, "output": 2}},
+        },
+    )
+)
 def test_spoilt_settings(values: Any, tmp_path: Path) -> None:
     from kdharness.judges.limits import find_price
 
@@ -201,13 +222,19 @@ def test_dates_and_odd_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_an_infinite_limit_survives_the_store(paths: Paths) -> None:
-    config = parse_config({**PRESETS[preset_names().index("kd-laptop")],
-                           "trainer": {"max_loss": float("inf")}})  # fmt: skip
+    config = parse_config(
+        {**PRESETS[preset_names().index("kd-laptop")], "trainer": {"max_loss": float("inf")}}
+    )
     assert config.model_dump(mode="json", by_alias=True)["trainer"]["max_loss"] == float("inf")
 
 
 def test_every_field_of_an_evaluation_is_bounded() -> None:
-    for field, value in (("limit", 0), ("concurrency", 10**9), ("batch_size", 10**9),
-                         ("retries", 10**9), ("judge_max_tokens", 10**12)):  # fmt: skip
+    for field, value in (
+        ("limit", 0),
+        ("concurrency", 10**9),
+        ("batch_size", 10**9),
+        ("retries", 10**9),
+        ("judge_max_tokens", 10**12),
+    ):
         with pytest.raises(ValueError, match=field):
             EvalConfig(**{field: value})

@@ -27,16 +27,47 @@ from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=60)
 Result = tuple[int, str, str]
-ANSWER = {"question_id": 81, "answer_id": "x", "model_id": "m", "tstamp": 1.7e9,
-          "choices": [{"index": 0, "turns": ["Aloha", "Again"]}]}  # fmt: skip
-SINGLE = {"question_id": 81, "model": "m", "judge": ["gpt-4", "single-v1"], "user_prompt": "p",
-          "judgment": "Rating: [[9]]", "score": 9, "turn": 1, "tstamp": 1.7e9}  # fmt: skip
-PAIR = {"question_id": 81, "model_1": "m", "model_2": "n", "g1_winner": "model_1",
-        "g2_winner": "tie", "judge": ["gpt-4", "pair-v2"], "g1_judgment": "[[A]]",
-        "g2_judgment": "[[C]]", "turn": 1, "tstamp": 1.7e9}  # fmt: skip
-NOTED = {"instruction": "Hi", "output_1": "a", "output_2": "b", "generator_1": "gpt4_1106_preview",
-         "generator_2": "m", "annotator": "weighted", "preference": 1.5, "dataset": "d",
-         "raw_completion": {"text": "m", "logprobs": None}, "price_per_example": 0.1}  # fmt: skip
+ANSWER = {
+    "question_id": 81,
+    "answer_id": "x",
+    "model_id": "m",
+    "tstamp": 1.7e9,
+    "choices": [{"index": 0, "turns": ["Aloha", "Again"]}],
+}
+SINGLE = {
+    "question_id": 81,
+    "model": "m",
+    "judge": ["gpt-4", "single-v1"],
+    "user_prompt": "p",
+    "judgment": "Rating: [[9]]",
+    "score": 9,
+    "turn": 1,
+    "tstamp": 1.7e9,
+}
+PAIR = {
+    "question_id": 81,
+    "model_1": "m",
+    "model_2": "n",
+    "g1_winner": "model_1",
+    "g2_winner": "tie",
+    "judge": ["gpt-4", "pair-v2"],
+    "g1_judgment": "[[A]]",
+    "g2_judgment": "[[C]]",
+    "turn": 1,
+    "tstamp": 1.7e9,
+}
+NOTED = {
+    "instruction": "Hi",
+    "output_1": "a",
+    "output_2": "b",
+    "generator_1": "gpt4_1106_preview",
+    "generator_2": "m",
+    "annotator": "weighted",
+    "preference": 1.5,
+    "dataset": "d",
+    "raw_completion": {"text": "m", "logprobs": None},
+    "price_per_example": 0.1,
+}
 OUTPUT = {"instruction": "Hi", "output": "Hello", "generator": "m", "dataset": "d"}
 
 
@@ -123,10 +154,25 @@ def test_files_that_are_no_results(
 
 
 HOSTILE_NAMES = (
-    "../../outside", "/tmp/kdharness-outside", "..", ".", "a/../../outside", "..\\outside", "~/x",
-    "C:\\outside", "name\x00outside", "con", "-rf", "a\nb", "\u202eoutside", "a" * 190, "é" * 190,
-    "$(touch outside)", "%2e%2e%2foutside", ".hidden",
-)  # fmt: skip
+    "../../outside",
+    "/tmp/kdharness-outside",
+    "..",
+    ".",
+    "a/../../outside",
+    "..\\outside",
+    "~/x",
+    "C:\\outside",
+    "name\x00outside",
+    "con",
+    "-rf",
+    "a\nb",
+    "\u202eoutside",
+    "a" * 190,
+    "é" * 190,
+    "$(touch outside)",
+    "%2e%2e%2foutside",
+    ".hidden",
+)
 
 
 def everything_below(folder: Path) -> set[Path]:
@@ -141,9 +187,11 @@ def test_names_from_files_stay_in_the_folder_they_are_written_to(
     rows.parent.mkdir()
     out = tmp_path / "deep" / "er" / "out"
     out.mkdir(parents=True)
-    for row in ({**ANSWER, "model_id": name},
-                {**SINGLE, "model": name, "judge": [f"openai:{name}", "single-v1"]},
-                {**PAIR, "model_1": name, "model_2": "n", "judge": [name, "x"]}):  # fmt: skip
+    for row in (
+        {**ANSWER, "model_id": name},
+        {**SINGLE, "model": name, "judge": [f"openai:{name}", "single-v1"]},
+        {**PAIR, "model_1": name, "model_2": "n", "judge": [name, "x"]},
+    ):
         rows.write_text(json.dumps(row), "utf-8")
         code, _, err = kd("import", "fastchat", str(rows))
         assert code == 0, err
@@ -166,9 +214,11 @@ def test_names_from_files_stay_in_the_folder_they_are_written_to(
     assert code == 0, err
     made = everything_below(tmp_path) - before
     home = paths.home.relative_to(tmp_path)
-    outside = {path for path in made
-               if not path.is_relative_to("deep/er/out")
-               and not path.is_relative_to(home)}  # fmt: skip
+    outside = {
+        path
+        for path in made
+        if not path.is_relative_to("deep/er/out") and not path.is_relative_to(home)
+    }
     assert not outside
     assert not Path("/tmp/kdharness-outside").exists()
     for path in made:
@@ -220,15 +270,22 @@ def test_names_of_commands_lead_nowhere_else(
     config = tmp_path / "sft.yaml"
     config.write_text("method: sft\nstudent: a/b\ndata: {train: shop:train}\n", "utf-8")
     before = everything_below(tmp_path)
-    for args in (("show", name), ("logs", name), ("resume", name), ("stop", name),
-                 ("train", str(config), "--name", name or ".."), ("data", "pull", name),
-                 ("eval", "--ckpt", "a/b", "--bench", "shop", "--name", name or ".."),
-                 ("config", "init", name)):  # fmt: skip
+    for args in (
+        ("show", name),
+        ("logs", name),
+        ("resume", name),
+        ("stop", name),
+        ("train", str(config), "--name", name or ".."),
+        ("data", "pull", name),
+        ("eval", "--ckpt", "a/b", "--bench", "shop", "--name", name or ".."),
+        ("config", "init", name),
+    ):
         code, _, err = kd(*args)
         assert code in (1, 2) and "Traceback" not in err, (args, err)
     home = paths.home.relative_to(tmp_path)
-    strange = {path for path in everything_below(tmp_path) - before
-               if not path.is_relative_to(home)}  # fmt: skip
+    strange = {
+        path for path in everything_below(tmp_path) - before if not path.is_relative_to(home)
+    }
     assert not strange
     assert not (paths.home / "config.yaml").exists() and not (paths.home / "worker.log").exists()
 
@@ -265,13 +322,22 @@ def pull_from(raw: bytes, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_pat
 BOMB = {"pkg/a.jsonl": bytes(2**28)}
 
 
-@pytest.mark.parametrize("raw", [
-    b"", b"PK\x03\x04" + bytes(50), b"not a zip", wheel({}),
-    wheel({"../../pkg/a.jsonl": b"123456789"}), wheel({"/pkg/a.jsonl": b"123456789"}),
-    wheel(BOMB), wheel({"pkg/a.jsonl": b"123456789"})[:-30],
-    wheel({"pkg/a.jsonl": b"123456789"}).replace(b"pkg/a", b"pkg/b", 1),
-    wheel({"pkg/a.jsonl": b"123456789"}),
-], ids=range(10))  # fmt: skip
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"PK\x03\x04" + bytes(50),
+        b"not a zip",
+        wheel({}),
+        wheel({"../../pkg/a.jsonl": b"123456789"}),
+        wheel({"/pkg/a.jsonl": b"123456789"}),
+        wheel(BOMB),
+        wheel({"pkg/a.jsonl": b"123456789"})[:-30],
+        wheel({"pkg/a.jsonl": b"123456789"}).replace(b"pkg/a", b"pkg/b", 1),
+        wheel({"pkg/a.jsonl": b"123456789"}),
+    ],
+    ids=range(10),
+)
 def test_wheels_that_are_none(
     raw: bytes, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -90,7 +90,7 @@ CLAIMS = {
     "short": b"\x01\x00",
     "pickle": pickle.dumps({"a": 1}),
     "zip": b"PK\x03\x04" + bytes(100),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -104,8 +104,15 @@ def test_safetensors_that_claim_too_much(name: str, folder: Path, paths: Paths) 
 
 
 @FAST
-@given(entries=spoilt({"__metadata__": {"format": "pt"}, "a": ONE,
-                       "b": {"dtype": "I8", "shape": [4], "data_offsets": [16, 20]}}))  # fmt: skip
+@given(
+    entries=spoilt(
+        {
+            "__metadata__": {"format": "pt"},
+            "a": ONE,
+            "b": {"dtype": "I8", "shape": [4], "data_offsets": [16, 20]},
+        }
+    )
+)
 def test_spoilt_safetensors_headers(entries: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(header(entries, bytes(20)))
@@ -129,8 +136,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "10^9 heads": {"num_attention_heads": 10**9, "head_dim": 10**6},
     "an inner size of 10^12": {"intermediate_size": 10**12},
     "one layer more": {"num_hidden_layers": 5},
-    "as much as the margins allow": {"num_hidden_layers": 16, "hidden_size": 512,
-                                     "intermediate_size": 64},
+    "as much as the margins allow": {
+        "num_hidden_layers": 16,
+        "hidden_size": 512,
+        "intermediate_size": 64,
+    },
     "layers of text": {"num_hidden_layers": "many"},
     "negative sizes": {"hidden_size": -32},
     "no model type": {"model_type": "no-such-thing"},
@@ -149,8 +159,9 @@ def test_configs_that_promise_more_than_there_is(name: str, folder: Path, paths:
 
 @settings(FAST, max_examples=25)
 @given(data=st.data())
-def test_spoilt_configs_of_models(data: st.DataObject, tiny_teacher: Path, paths: Paths,
-                                  tmp_path: Path) -> None:  # fmt: skip
+def test_spoilt_configs_of_models(
+    data: st.DataObject, tiny_teacher: Path, paths: Paths, tmp_path: Path
+) -> None:
     place = tmp_path / "model"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(tiny_teacher, place)
@@ -174,8 +185,9 @@ def test_files_that_are_no_part_of_a_model(raw: bytes, folder: Path, paths: Path
 
 @settings(FAST, max_examples=25)
 @given(data=st.data())
-def test_damaged_tokenizers(data: st.DataObject, tiny_teacher: Path, paths: Paths,
-                            tmp_path: Path) -> None:  # fmt: skip
+def test_damaged_tokenizers(
+    data: st.DataObject, tiny_teacher: Path, paths: Paths, tmp_path: Path
+) -> None:
     place = tmp_path / "model"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(tiny_teacher, place)
@@ -184,11 +196,28 @@ def test_damaged_tokenizers(data: st.DataObject, tiny_teacher: Path, paths: Path
     told(lambda: load_tokenizer(str(place), paths))
 
 
-@pytest.mark.parametrize("shard", [
-    "../outside.safetensors", "/etc/passwd", "/tmp/outside.safetensors", "..", "", ".", "a/b",
-    "sub/../../x.safetensors", "model.bin", "pytorch_model.bin", "..\\x.safetensors",
-    "x\x00.safetensors", "missing.safetensors", None, 5, ["a"], {"a": 1},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "../outside.safetensors",
+        "/etc/passwd",
+        "/tmp/outside.safetensors",
+        "..",
+        "",
+        ".",
+        "a/b",
+        "sub/../../x.safetensors",
+        "model.bin",
+        "pytorch_model.bin",
+        "..\\x.safetensors",
+        "x\x00.safetensors",
+        "missing.safetensors",
+        None,
+        5,
+        ["a"],
+        {"a": 1},
+    ],
+)
 def test_shards_stay_in_their_folder(shard: Any, folder: Path, paths: Paths) -> None:
     shutil.copy(folder / "model.safetensors", folder.parent / "outside.safetensors")
     (folder / "model.safetensors").unlink()
@@ -236,8 +265,13 @@ def test_a_pickled_adapter_is_refused_and_never_run(
 ) -> None:
     marker, adapter = tmp_path / "ran", tmp_path / "adapter"
     adapter.mkdir()
-    config = {"peft_type": "LORA", "base_model_name_or_path": str(folder), "r": 2,
-              "task_type": "CAUSAL_LM", "target_modules": ["q_proj"]}  # fmt: skip
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": str(folder),
+        "r": 2,
+        "task_type": "CAUSAL_LM",
+        "target_modules": ["q_proj"],
+    }
     (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(marker)))
     with pytest.raises(ModelError, match="never loaded"):
@@ -259,8 +293,10 @@ def test_code_of_a_model_runs_with_the_flag_alone(
     for name in ("configuration_x.py", "modeling_x.py", "tokenization_x.py"):
         (folder / name).write_text(code + "class X: ...\n", "utf-8")
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    config |= {"model_type": "strange", "auto_map": {
-        "AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"}}  # fmt: skip
+    config |= {
+        "model_type": "strange",
+        "auto_map": {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"},
+    }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     began = time.monotonic()
     for load in (load_model, load_config_of):
@@ -291,8 +327,12 @@ def test_trust_is_never_a_default_and_is_told() -> None:
     for model in CONFIGS.values():
         found = flags(model.model_json_schema())
         assert found and not any(found), model
-    values: dict[str, Any] = {"method": "kd", "student": "a/s", "data": {"train": "x.jsonl"},
-                              "teacher": {"model": "a/t", "trust_remote_code": True}}  # fmt: skip
+    values: dict[str, Any] = {
+        "method": "kd",
+        "student": "a/s",
+        "data": {"train": "x.jsonl"},
+        "teacher": {"model": "a/t", "trust_remote_code": True},
+    }
     assert trusted_code(parse_config(values)) == ["a/t"]
     values["teacher"] = "a/t"
     assert trusted_code(parse_config(values)) == []
@@ -301,12 +341,25 @@ def test_trust_is_never_a_default_and_is_told() -> None:
 
 
 BANNED = {
-    ("pickle", "*"), ("cPickle", "*"), ("dill", "*"), ("cloudpickle", "*"), ("joblib", "*"),
-    ("shelve", "*"), ("marshal", "*"), ("torch", "load"), ("yaml", "load"), ("yaml", "load_all"),
-    ("yaml", "unsafe_load"), ("yaml", "full_load"), ("yaml", "safe_load"), ("np", "load"),
-    ("numpy", "load"), ("pandas", "read_pickle"), ("builtins", "eval"), ("builtins", "exec"),
-}  # fmt: skip
-
+    ("pickle", "*"),
+    ("cPickle", "*"),
+    ("dill", "*"),
+    ("cloudpickle", "*"),
+    ("joblib", "*"),
+    ("shelve", "*"),
+    ("marshal", "*"),
+    ("torch", "load"),
+    ("yaml", "load"),
+    ("yaml", "load_all"),
+    ("yaml", "unsafe_load"),
+    ("yaml", "full_load"),
+    ("yaml", "safe_load"),
+    ("np", "load"),
+    ("numpy", "load"),
+    ("pandas", "read_pickle"),
+    ("builtins", "eval"),
+    ("builtins", "exec"),
+}
 
 
 def _calls(tree: ast.AST) -> set[tuple[str, str]]:
@@ -325,8 +378,11 @@ def _calls(tree: ast.AST) -> set[tuple[str, str]]:
 
 
 def test_our_code_has_no_way_to_unpickle() -> None:
-    files = [path for name in ("harness", "trainers", "judges", "tui", "data")
-             for path in (ROOT / name).rglob("*.py")]  # fmt: skip
+    files = [
+        path
+        for name in ("harness", "trainers", "judges", "tui", "data")
+        for path in (ROOT / name).rglob("*.py")
+    ]
     assert len(files) > 100
     used = {
         (str(path.relative_to(ROOT)), f"{module}.{name}")
@@ -334,20 +390,26 @@ def test_our_code_has_no_way_to_unpickle() -> None:
         for module, name in _calls(ast.parse(path.read_text("utf-8"))) & BANNED
     }
     # Texts that ship with the package or that we wrote ourselves a moment ago.
-    ours = {("harness/commands_replicate.py", "yaml.safe_load"),
-            ("tui/screens_new.py", "yaml.safe_load"),
-            # The scheduler of a resumed training: tensors and numbers alone.
-            ("trainers/distill.py", "torch.load")}  # fmt: skip
+    ours = {
+        ("harness/commands_replicate.py", "yaml.safe_load"),
+        ("tui/screens_new.py", "yaml.safe_load"),
+        # The scheduler of a resumed training: tensors and numbers alone.
+        ("trainers/distill.py", "torch.load"),
+    }
     assert used <= ours, used - ours
     loads = [
-        node for path in files for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        node
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
-    ]  # fmt: skip
+    ]
     assert len(loads) == 1
     assert "weights_only=True" in [ast.unparse(word) for word in loads[0].keywords]
     assert _calls(ast.parse("import pickle\ntorch.load(x)\neval('1')")) & BANNED == {
-        ("pickle", "*"), ("torch", "load"), ("builtins", "eval"),
-    }  # fmt: skip
+        ("pickle", "*"),
+        ("torch", "load"),
+        ("builtins", "eval"),
+    }
 
 
 # ---------------------------------------------------------------- GGUF
@@ -357,8 +419,14 @@ def text(value: bytes) -> bytes:
     return struct.pack("<Q", len(value)) + value
 
 
-def gguf(entries: bytes = b"", count: int = 0, tensors: bytes = b"", of: int = 0,
-         data: bytes = b"", version: int = 3) -> bytes:  # fmt: skip
+def gguf(
+    entries: bytes = b"",
+    count: int = 0,
+    tensors: bytes = b"",
+    of: int = 0,
+    data: bytes = b"",
+    version: int = 3,
+) -> bytes:
     head = b"GGUF" + struct.pack("<IQQ", version, of, count) + entries + tensors
     return head + bytes(-len(head) % 32) + data
 
@@ -374,12 +442,14 @@ GGUFS = {
     "a text of 2^60 bytes": gguf(text(b"k") + struct.pack("<I", 8) + HUGE, 1),
     "a list of 2^60 numbers": gguf(text(b"k") + struct.pack("<II", 9, 4) + HUGE, 1),
     "a list of 2^60 texts": gguf(text(b"k") + struct.pack("<II", 9, 8) + HUGE, 1),
-    "lists in lists": gguf(
-        text(b"k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000, 1
-    ),
+    "lists in lists": gguf(text(b"k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000, 1),
     "an unknown kind": gguf(text(b"k") + struct.pack("<II", 99, 0), 1),
-    "a tensor past the end": gguf(SETTING, 1, text(b"a") + struct.pack("<IQQIQ", 2, 4, 4, 0, 1 << 50), 1, bytes(64)),  # noqa: E501
-    "a tensor of 2^120 numbers": gguf(SETTING, 1, text(b"a") + struct.pack("<IQQIQ", 2, 1 << 60, 1 << 60, 0, 0), 1, bytes(64)),  # noqa: E501
+    "a tensor past the end": gguf(
+        SETTING, 1, text(b"a") + struct.pack("<IQQIQ", 2, 4, 4, 0, 1 << 50), 1, bytes(64)
+    ),
+    "a tensor of 2^120 numbers": gguf(
+        SETTING, 1, text(b"a") + struct.pack("<IQQIQ", 2, 1 << 60, 1 << 60, 0, 0), 1, bytes(64)
+    ),
     "2^31 dimensions": gguf(SETTING, 1, text(b"a") + struct.pack("<I", 1 << 31), 1),
     "an unknown format": gguf(SETTING, 1, text(b"a") + struct.pack("<IQIQ", 1, 4, 9999, 0), 1),
     "version 99": gguf(SETTING, 1, version=99),
@@ -387,7 +457,7 @@ GGUFS = {
     "empty": b"",
     "cut": gguf(SETTING, 1)[:30],
     "an alignment of 0": gguf(text(b"general.alignment") + struct.pack("<II", 4, 0), 1, TENSOR, 1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", GGUFS)
@@ -488,9 +558,21 @@ def test_a_folder_of_a_model_is_checked_as_it_is(folder: Path) -> None:
 USES: list[Callable[..., Any]] = [load_model, load_tokenizer, load_config_of]
 
 
-@pytest.mark.parametrize("source", [
-    "", "\0", "a" * 5000, "~nobody/model", "../..", "/", "\ud800", "org/../../x", "//", "a/b\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "\0",
+        "a" * 5000,
+        "~nobody/model",
+        "../..",
+        "/",
+        "\ud800",
+        "org/../../x",
+        "//",
+        "a/b\n",
+    ],
+)
 def test_models_named_by_anything(source: str, paths: Paths) -> None:
     for use in USES:
         assert told(lambda use=use: use(source, paths)) is not None

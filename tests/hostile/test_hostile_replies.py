@@ -42,9 +42,13 @@ def sound(reply: Reply) -> None:
     for token, value in reply.top_logprobs or ():
         assert isinstance(token, str) and math.isfinite(value)
     json.loads(stored_json({"top": reply.top_logprobs}))
-    for verdict in (verdicts.read_rating(reply.text), verdicts.read_winner(reply.text),
-                    verdicts.read_ranking(reply.text), verdicts.read_token(reply.text),
-                    verdicts.read_first_token(reply.top_logprobs)):  # fmt: skip
+    for verdict in (
+        verdicts.read_rating(reply.text),
+        verdicts.read_winner(reply.text),
+        verdicts.read_ranking(reply.text),
+        verdicts.read_token(reply.text),
+        verdicts.read_first_token(reply.top_logprobs),
+    ):
         assert verdict.value is None or math.isfinite(verdict.value)
         json.dumps(verdict.info, allow_nan=False)
 
@@ -148,11 +152,21 @@ def test_no_answer_costs_more_than_its_length(name: str) -> None:
 
 def test_patterns_read_what_they_read_before() -> None:
     for text, value in (
-        ("Rating: [[7]]", 7.0), ("[[8.5]]", 8.5), ("[[10/10]]", 10.0), ("[[ 7 ]]", 7.0),
-        ("[[8.5 out of 10]]", 8.5), ("My rating is [6]", 6.0), ("score: 9/10", 9.0), ("7.", 7.0),
-        ("<think>[[1]]</think>[[2]]", 2.0), ("[[1]]</think>[[3]]", 3.0), ("<think>[[1]]", None),
-        ("[[85]]", None), ("see [1]", None), ("[[" + "9" * 400 + "]]", None),
-    ):  # fmt: skip
+        ("Rating: [[7]]", 7.0),
+        ("[[8.5]]", 8.5),
+        ("[[10/10]]", 10.0),
+        ("[[ 7 ]]", 7.0),
+        ("[[8.5 out of 10]]", 8.5),
+        ("My rating is [6]", 6.0),
+        ("score: 9/10", 9.0),
+        ("7.", 7.0),
+        ("<think>[[1]]</think>[[2]]", 2.0),
+        ("[[1]]</think>[[3]]", 3.0),
+        ("<think>[[1]]", None),
+        ("[[85]]", None),
+        ("see [1]", None),
+        ("[[" + "9" * 400 + "]]", None),
+    ):
         assert verdicts.read_rating(text).value == value, text
     assert verdicts.read_rating("[[" + "9" * 400 + "]]", published=True).value is None
     assert verdicts.read_rating("[[7.]]", published=True).value == 7.0
@@ -265,14 +279,28 @@ def cut_off(connection: socket.socket) -> None:
 
 def web_page(connection: socket.socket) -> None:
     body = b"<!doctype html><html>" + b"<p>" * 100_000
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
-                       % len(body) + body)  # fmt: skip
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(body)
+        + body
+    )
 
 
-@pytest.mark.parametrize("answer", [
-    endless, chunked, packed, claims_much, drips, says_nothing, garbage, endless_headers,
-    elsewhere, cut_off, web_page,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        endless,
+        chunked,
+        packed,
+        claims_much,
+        drips,
+        says_nothing,
+        garbage,
+        endless_headers,
+        elsewhere,
+        cut_off,
+        web_page,
+    ],
+)
 def test_servers_that_do_not_play_by_the_rules(answer: Any) -> None:
     began = time.monotonic()
     with server(answer) as url:

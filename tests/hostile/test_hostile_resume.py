@@ -51,11 +51,17 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     home = tmp_path_factory.mktemp("stopped")
     make_llama(home / "student", seed=5)
     values = {
-        "method": "sft", "student": str(home / "student"),
+        "method": "sft",
+        "student": str(home / "student"),
         "data": {"train": [{"path": "shop:train", "limit": 8}], "max_length": 96},
-        "trainer": {"batch_size": 2, "max_steps": 4, "device": "cpu", "threads": 1,
-                    "save_every": 1},
-    }  # fmt: skip
+        "trainer": {
+            "batch_size": 2,
+            "max_steps": 4,
+            "device": "cpu",
+            "threads": 1,
+            "save_every": 1,
+        },
+    }
     with pytest.raises(Interrupted):
         go(home, values, StopAfter(2))
     assert list((home / "runs" / "r").glob("checkpoint-*"))
@@ -94,9 +100,16 @@ SPOILERS: list[Callable[[Path, Path], None]] = [bomb, torch_bomb, garbage, empty
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [
-    "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "trainer_state.json",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "model.safetensors",
+        "trainer_state.json",
+    ],
+)
 def test_a_spoilt_state_is_refused_and_never_run(
     name: str, stopped: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -153,8 +166,19 @@ def test_a_list_of_files_that_is_none_seals_nothing(tmp_path: Path) -> None:
     from kdharness.harness.durable import SEAL, is_sealed
 
     (tmp_path / "a").write_text("x", "utf-8")
-    for value in ([], {}, None, "a", {"a": "1"}, {"a": None}, {"../../../etc/passwd": 1}, {"\0": 1},
-                  {"": 1}, [["a", 1]], 5):  # fmt: skip
+    for value in (
+        [],
+        {},
+        None,
+        "a",
+        {"a": "1"},
+        {"a": None},
+        {"../../../etc/passwd": 1},
+        {"\0": 1},
+        {"": 1},
+        [["a", 1]],
+        5,
+    ):
         (tmp_path / SEAL).write_text(json.dumps(value), "utf-8")
         assert not is_sealed(tmp_path), value
     for raw in (b"", b"\xff", b"[" * 100_000, b"9" * 6000):
@@ -163,8 +187,9 @@ def test_a_list_of_files_that_is_none_seals_nothing(tmp_path: Path) -> None:
     assert issubclass(RunError, KDHarnessError)
 
 
-@pytest.mark.parametrize("path", ["global_step7/mp_rank_00_model_states.pt",
-                                  "pytorch_model_fsdp_0/.metadata"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path", ["global_step7/mp_rank_00_model_states.pt", "pytorch_model_fsdp_0/.metadata"]
+)
 def test_what_other_engines_pickle_is_refused(path: str, tmp_path: Path) -> None:
     """DeepSpeed's state and torch's sharded metadata are unpickled by those who read them."""
     from kdharness.trainers.loop import _check_state

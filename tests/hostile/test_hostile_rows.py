@@ -27,22 +27,33 @@ from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=100)
 ROWS = (
-    {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"},
-                  {"role": "assistant", "content": "Hello!", "train": True}], "truncated": False,
-     "expert": "domain"},
+    {
+        "messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello!", "train": True},
+        ],
+        "truncated": False,
+        "expert": "domain",
+    },
     {"prompt": "Hi", "completion": "Hello!"},
     {"prompt": [{"role": "user", "content": "Hi"}], "response": "Hello!"},
     {"instruction": "Add", "input": "1 2", "output": "3", "system": "Count."},
     {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]},
-)  # fmt: skip
+)
 ITEMS = (
     {"id": "a", "prompt": "2 + 2?", "reference": "4", "metric": "exact_match", "category": "sums"},
-    {"id": 7, "messages": [{"role": "user", "content": "Hi"},
-                           {"role": "assistant", "content": "Yo"}],
-     "metric": ["rating", "rouge_l"], "rubric": "short", "max_new_tokens": 9, "temperature": 0.5},
+    {
+        "id": 7,
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}],
+        "metric": ["rating", "rouge_l"],
+        "rubric": "short",
+        "max_new_tokens": 9,
+        "temperature": 0.5,
+    },
     {"turns": ["Hi", "And?"], "system": "Be kind.", "references": ["x", {"a": 1}]},
     {"prompt": "Which?", "reference": "b", "choices": ["a", "b"], "metric": "accuracy"},
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +120,30 @@ def test_an_endless_line_and_what_is_no_file(
         read(path)()
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
-    for name in ("pipe.jsonl", "folder.jsonl", "none.jsonl", "a\0b.jsonl", "x" * 5000 + ".jsonl",
-                 "~nobody/rows.jsonl"):  # fmt: skip
+    for name in (
+        "pipe.jsonl",
+        "folder.jsonl",
+        "none.jsonl",
+        "a\0b.jsonl",
+        "x" * 5000 + ".jsonl",
+        "~nobody/rows.jsonl",
+    ):
         assert told(read(tmp_path / name)), name
-        assert told(lambda name=name: UserBench.load(
-            Paths(tmp_path), EvalConfig(), str(tmp_path / name)))  # fmt: skip
+        assert told(
+            lambda name=name: UserBench.load(Paths(tmp_path), EvalConfig(), str(tmp_path / name))
+        )
 
 
-@pytest.mark.parametrize("name", [
-    "shop:../../../../etc/passwd", "general:../shop/train", "shop:train/../train", "shop:",
-    "shop:/etc/passwd",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shop:../../../../etc/passwd",
+        "general:../shop/train",
+        "shop:train/../train",
+        "shop:",
+        "shop:/etc/passwd",
+    ],
+)
 def test_shipped_data_leads_nowhere_else(name: str) -> None:
     with pytest.raises(DataError):
         read_source(SourceSpec(path=name))

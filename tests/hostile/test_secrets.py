@@ -87,11 +87,18 @@ def masked(key: str) -> str:
 def test_every_form_of_a_key_is_found(planted: dict[str, str]) -> None:
     for key in planted.values():
         for text in (
-            key, f"Bearer {key}", f"?api_key={quote(key, safe='')}&x=1", json.dumps({"key": key}),
-            json.dumps(json.dumps({"key": key})), repr({"k": key}), quote_plus(key),
-            "".join(f"\\u{ord(c):04x}" for c in key), f"a{key}b{key}c",
-            base64.b64encode(key.encode()).decode(), base64.b64encode(f":{key}".encode()).decode(),
-        ):  # fmt: skip
+            key,
+            f"Bearer {key}",
+            f"?api_key={quote(key, safe='')}&x=1",
+            json.dumps({"key": key}),
+            json.dumps(json.dumps({"key": key})),
+            repr({"k": key}),
+            quote_plus(key),
+            "".join(f"\\u{ord(c):04x}" for c in key),
+            f"a{key}b{key}c",
+            base64.b64encode(key.encode()).decode(),
+            base64.b64encode(f":{key}".encode()).decode(),
+        ):
             clean = redact(text, shapes=True)
             assert not leaks(clean.encode()) and "***" in clean, text
     for key in planted.values():
@@ -103,15 +110,26 @@ def test_every_form_of_a_key_is_found(planted: dict[str, str]) -> None:
 
 def test_what_looks_like_a_key_is_hidden_in_messages_alone() -> None:
     for text in (
-        "Authorization: Bearer abcdefghijklmnop", "http://me:word@host/v1", "?api_key=abcdefgh123",
-        "x-api-key: abcdefghij", '"api_key": "abcdefghij"', "key sk-abcdefghijklmnop is wrong",
-        "hf_abcdefghijklmnopqrstuv", "Basic dXNlcjpwYXNz", "&access_token=abc123456",
-    ):  # fmt: skip
+        "Authorization: Bearer abcdefghijklmnop",
+        "http://me:word@host/v1",
+        "?api_key=abcdefgh123",
+        "x-api-key: abcdefghij",
+        '"api_key": "abcdefghij"',
+        "key sk-abcdefghijklmnop is wrong",
+        "hf_abcdefghijklmnopqrstuv",
+        "Basic dXNlcjpwYXNz",
+        "&access_token=abc123456",
+    ):
         assert redact(text) == text
         clean = redact(text, shapes=True)
         assert "***" in clean and "abcdefgh" not in clean and "me:word" not in clean
-    for text in ("the task-force met", "see https://example.org/v1?page=2", "tokens: 12",
-                 "HTTP 404: no such model", "/home/me/runs/kd-7f3a/final"):  # fmt: skip
+    for text in (
+        "the task-force met",
+        "see https://example.org/v1?page=2",
+        "tokens: 12",
+        "HTTP 404: no such model",
+        "/home/me/runs/kd-7f3a/final",
+    ):
         assert redact(text, shapes=True) == text
 
 
@@ -130,9 +148,17 @@ def test_around_a_key_nothing_is_lost(before: str, after: str) -> None:
 
 def test_redaction_costs_no_more_than_its_length(planted: dict[str, str]) -> None:
     began = time.process_time()
-    for text in ("sk-" * 30_000, "://" * 30_000, "Bearer " * 15_000, "a@" * 30_000,
-                 "api_key=" * 15_000, "sk-p" + "*" * 60_000, "sk-p..." * 15_000,
-                 "://" + "a" * 100_000, "?key=" * 15_000):  # fmt: skip
+    for text in (
+        "sk-" * 30_000,
+        "://" * 30_000,
+        "Bearer " * 15_000,
+        "a@" * 30_000,
+        "api_key=" * 15_000,
+        "sk-p" + "*" * 60_000,
+        "sk-p..." * 15_000,
+        "://" + "a" * 100_000,
+        "?key=" * 15_000,
+    ):
         redact(text, shapes=True)
     assert time.process_time() - began < 5
 
@@ -148,18 +174,42 @@ def test_short_values_and_paths_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> 
 def test_rows_pass_through_it(planted: dict[str, str], paths: Paths) -> None:
     key = planted["OPENAI_API_KEY"]
     with Store(paths.store) as store:
-        store.add_run(Run(id="r", method="sft", status=RunStatus.FAILED, config={"a": [key]},
-                          config_hash="h", folder="f", created=1.0, error=f"said {key}",
-                          ))  # fmt: skip
+        store.add_run(
+            Run(
+                id="r",
+                method="sft",
+                status=RunStatus.FAILED,
+                config={"a": [key]},
+                config_hash="h",
+                folder="f",
+                created=1.0,
+                error=f"said {key}",
+            )
+        )
         store.update_run("r", error=f"again {key}", info={"note": key})
         store.add_event("r", "note", f"an event with {key}", detail=key)
         store.add_progress("r", error=key)
-        store.add_checkpoint(Checkpoint(id="c", name="c", method="sft", path="", created=1.0,
-                                        info={"x": key}))  # fmt: skip
-        store.add_answers([Answer(id="a", checkpoint="c", bench="b", revision="r", item="1", turn=1,
-                                  text=f"my key is {key}!", finish=Finish.STOP, prompt_hash="",
-                                  settings="", created=1.0, info={"e": {"deep": [key]}},
-                                  )])  # fmt: skip
+        store.add_checkpoint(
+            Checkpoint(id="c", name="c", method="sft", path="", created=1.0, info={"x": key})
+        )
+        store.add_answers(
+            [
+                Answer(
+                    id="a",
+                    checkpoint="c",
+                    bench="b",
+                    revision="r",
+                    item="1",
+                    turn=1,
+                    text=f"my key is {key}!",
+                    finish=Finish.STOP,
+                    prompt_hash="",
+                    settings="",
+                    created=1.0,
+                    info={"e": {"deep": [key]}},
+                )
+            ]
+        )
         store.set_bench_note("b", "r", {"note": key})
         store.add_card("judge", {"labels": [key]})
         assert store.answers("c")[0].text == "my key is ***!"
@@ -180,10 +230,19 @@ def test_a_stream_hides_what_is_printed(planted: dict[str, str]) -> None:
 # ---------------------------------------------------------------- configs and addresses
 
 
-@pytest.mark.parametrize("url", [
-    "http://me:KEY@h/v1", "https://KEY@h/v1", "http://h/v1?api_key=KEY", "http://h/v1?x=1&key=KEY",
-    "http://h/v1?access_token=KEY", "http://h/v1;token=KEY", "http://h/v1?SIG=KEY", "http://me:@h",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:KEY@h/v1",
+        "https://KEY@h/v1",
+        "http://h/v1?api_key=KEY",
+        "http://h/v1?x=1&key=KEY",
+        "http://h/v1?access_token=KEY",
+        "http://h/v1;token=KEY",
+        "http://h/v1?SIG=KEY",
+        "http://me:@h",
+    ],
+)
 def test_an_address_that_holds_a_key_is_refused_without_showing_it(
     url: str, tmp_path: Path, kd: Callable[..., Result]
 ) -> None:
@@ -199,8 +258,11 @@ def test_an_address_that_holds_a_key_is_refused_without_showing_it(
         with pytest.raises(ConfigError) as caught:
             load_config(path)
         assert secret not in str(caught.value)
-    for args in (("judge", "check", spec), ("eval", "--ckpt", "x", "--judge", spec),
-                 ("eval", "--ckpt", "x", "--answer-engine", spec)):  # fmt: skip
+    for args in (
+        ("judge", "check", spec),
+        ("eval", "--ckpt", "x", "--judge", spec),
+        ("eval", "--ckpt", "x", "--answer-engine", spec),
+    ):
         code, out, err = kd(*args)
         assert code == 2 and secret not in out + err and "Traceback" not in err
 
@@ -209,11 +271,21 @@ def test_a_key_in_a_config_is_refused_without_showing_it(
     tmp_path: Path, kd: Callable[..., Result], paths: Paths, planted: dict[str, str]
 ) -> None:
     path = tmp_path / "kd.yaml"
-    for text in ("api_key: {}", "teacher: {{model: a/b, token: {}}}", "seed: {}", "trainer: {}",
-                 "method: {}", "trainer: {{epochs: {}}}"):  # fmt: skip
+    for text in (
+        "api_key: {}",
+        "teacher: {{model: a/b, token: {}}}",
+        "seed: {}",
+        "trainer: {}",
+        "method: {}",
+        "trainer: {{epochs: {}}}",
+    ):
         for key in planted.values():
-            path.write_text("method: kd\n" * ("method" not in text) + text.format(json.dumps(key))
-                            + "\nstudent: a/b\ndata: {train: x.jsonl}\n", "utf-8")  # fmt: skip
+            path.write_text(
+                "method: kd\n" * ("method" not in text)
+                + text.format(json.dumps(key))
+                + "\nstudent: a/b\ndata: {train: x.jsonl}\n",
+                "utf-8",
+            )
             code, out, err = kd("train", str(path))
             assert code == 2 and not leaks((out + err).encode()), err
     paths.settings.parent.mkdir(parents=True, exist_ok=True)
@@ -223,21 +295,33 @@ def test_a_key_in_a_config_is_refused_without_showing_it(
 
 
 def test_plain_http_to_another_machine_warns(kd: Callable[..., Result]) -> None:
-    here = ("http://localhost:8000/v1", "http://127.0.0.1/v1", "http://127.9.9.9:1/v1",
-            "http://[::1]:8000/v1", f"http://{socket.gethostname()}/v1",
-            "http://LOCALHOST/v1")  # fmt: skip
-    away = ("http://judge.example/v1", "http://10.0.0.7:8000/v1",
-            "http://localhost.evil.example/v1", "http://127.0.0.1.evil.example/v1",
-            "http://[2001:db8::1]/v1", "http://8.8.8.8/v1",
-            "http://evil.example/127.0.0.1", "http://evil.example/v1#//localhost")  # fmt: skip
+    here = (
+        "http://localhost:8000/v1",
+        "http://127.0.0.1/v1",
+        "http://127.9.9.9:1/v1",
+        "http://[::1]:8000/v1",
+        f"http://{socket.gethostname()}/v1",
+        "http://LOCALHOST/v1",
+    )
+    away = (
+        "http://judge.example/v1",
+        "http://10.0.0.7:8000/v1",
+        "http://localhost.evil.example/v1",
+        "http://127.0.0.1.evil.example/v1",
+        "http://[2001:db8::1]/v1",
+        "http://8.8.8.8/v1",
+        "http://evil.example/127.0.0.1",
+        "http://evil.example/v1#//localhost",
+    )
     for url in here:
         assert is_here(url) and not plain_http_warning(f"openai:m@{url}"), url
     for url in away:
         assert "unencrypted" in plain_http_warning(f"openai:m@{url}"), url
         assert not plain_http_warning(f"openai:m@{url.replace('http:', 'https:')}")
     assert not plain_http_warning("openai:gpt-x") and not plain_http_warning("local:x")
-    _, _, err = kd("eval", "--ckpt", "x", "--judge", "openai:m@http://judge.invalid/v1",
-                   "--dry-run")  # fmt: skip
+    _, _, err = kd(
+        "eval", "--ckpt", "x", "--judge", "openai:m@http://judge.invalid/v1", "--dry-run"
+    )
     assert "warning: openai:m@http://judge.invalid/v1: the key and all texts travel" in err
     _, _, err = kd("eval", "--ckpt", "x", "--judge", "openai:m@http://127.0.0.1:9/v1", "--dry-run")
     assert "unencrypted" not in err
@@ -251,8 +335,11 @@ def test_the_app_warns_of_plain_http(paths: Paths) -> None:
 
     with Store(paths.store) as store:
         screen: Any = SimpleNamespace(harness=SimpleNamespace(store=store))
-        for url, warned in (("http://judge.invalid/v1", True), ("https://judge.invalid/v1", False),
-                            ("http://localhost:1/v1", False)):  # fmt: skip
+        for url, warned in (
+            ("http://judge.invalid/v1", True),
+            ("https://judge.invalid/v1", False),
+            ("http://localhost:1/v1", False),
+        ):
             config = EvalConfig(checkpoints=["x"], benches=["mt-bench"], judge=[f"openai:m@{url}"])
             assert ("unencrypted" in EvaluateScreen.known(screen, config)) is warned
 
@@ -285,9 +372,17 @@ def test_a_traceback_of_the_command_line_shows_no_key(planted: dict[str, str]) -
 
 def test_a_crash_of_the_worker_shows_no_key(planted: dict[str, str], paths: Paths) -> None:
     with Store(paths.store) as store:
-        store.add_run(Run(id="r", method="sft", status=RunStatus.STARTING, config={},
-                          config_hash="h", folder=str(paths.run("r")),
-                          created=time.time()))  # fmt: skip
+        store.add_run(
+            Run(
+                id="r",
+                method="sft",
+                status=RunStatus.STARTING,
+                config={},
+                config_hash="h",
+                folder=str(paths.run("r")),
+                created=time.time(),
+            )
+        )
     code = CRASH.format(
         more=", worker",
         patch="worker._do = boom\nplain = worker.redact_output\n"
@@ -363,12 +458,19 @@ def everything(kd: Callable[..., Result], paths: Paths, out: Path) -> str:
         runs = [run.id for run in store.runs()]
     said = ""
     commands = [
-        ("runs",), ("leaderboard",), ("leaderboard", "--format", "json"), ("judge", "list"),
-        ("report", "--output", str(out / "report.html")), ("export", "fastchat", str(out / "fc")),
-        ("export", "alpaca-eval", str(out / "ae")), ("tradeoff",), ("doctor",),
-        *(("show", run) for run in runs), *(("show", run, "--format", "json") for run in runs),
+        ("runs",),
+        ("leaderboard",),
+        ("leaderboard", "--format", "json"),
+        ("judge", "list"),
+        ("report", "--output", str(out / "report.html")),
+        ("export", "fastchat", str(out / "fc")),
+        ("export", "alpaca-eval", str(out / "ae")),
+        ("tradeoff",),
+        ("doctor",),
+        *(("show", run) for run in runs),
+        *(("show", run, "--format", "json") for run in runs),
         *(("logs", run) for run in runs),
-    ]  # fmt: skip
+    ]
     for command in commands:
         _, stdout, stderr = kd(*command)
         assert "Traceback" not in stderr, (command, stderr)
@@ -378,29 +480,52 @@ def everything(kd: Callable[..., Result], paths: Paths, out: Path) -> str:
 
 @pytest.mark.slow
 def test_no_key_is_left_anywhere(
-    planted: dict[str, str], kd: Callable[..., Result], paths: Paths, tmp_path: Path,
+    planted: dict[str, str],
+    kd: Callable[..., Result],
+    paths: Paths,
+    tmp_path: Path,
     processes: Watch,
-) -> None:  # fmt: skip
+) -> None:
     model = tmp_path / "tiny"
     make_llama(model, seed=3)
     rows = tmp_path / "mine.jsonl"
-    rows.write_text("".join(json.dumps({"id": str(n), "prompt": f"Say {n}"}) + "\n"
-                            for n in range(4)), "utf-8")  # fmt: skip
+    rows.write_text(
+        "".join(json.dumps({"id": str(n), "prompt": f"Say {n}"}) + "\n" for n in range(4)), "utf-8"
+    )
     out = tmp_path / "out"
     out.mkdir()
     said = ""
     for statuses in ((200,), (400,), (401,), (429, 200), (500,), (200, 500, 400)):
         with Parrot() as server:
             server.status_of_calls = statuses
-            _, stdout, stderr = kd("judge", "check", server.spec, "--items", "2", "--timeout", "5",
-                                   *(["--probe-only"] if statuses != (200,) else []))  # fmt: skip
+            _, stdout, stderr = kd(
+                "judge",
+                "check",
+                server.spec,
+                "--items",
+                "2",
+                "--timeout",
+                "5",
+                *(["--probe-only"] if statuses != (200,) else []),
+            )
             said += stdout + stderr
             if statuses in ((500,), (400,)):
                 continue
             _, stdout, stderr = kd(
-                "eval", "--ckpt", str(model), "--bench", str(rows), "--judge", server.spec,
-                "--max-new-tokens", "4", "--timeout", "5", "--total-timeout", "6",
-            )  # fmt: skip
+                "eval",
+                "--ckpt",
+                str(model),
+                "--bench",
+                str(rows),
+                "--judge",
+                server.spec,
+                "--max-new-tokens",
+                "4",
+                "--timeout",
+                "5",
+                "--total-timeout",
+                "6",
+            )
             said += stdout + stderr
             assert server.headers, "nothing was asked"
             assert planted["KDHARNESS_JUDGE_API_KEY"] in server.headers[0]["authorization"]

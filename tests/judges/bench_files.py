@@ -13,10 +13,14 @@ def write_assets(folder: Path) -> Path:
     """`mt-bench`, `alpaca-eval` and `alpaca-eval-judges` below `folder`."""
     write_mt_bench(folder / "mt-bench")
     rows = [
-        {"dataset": "own", "instruction": f"Say something about number {n}.", "output": BASE,
-         "generator": "gpt4_1106_preview"}
+        {
+            "dataset": "own",
+            "instruction": f"Say something about number {n}.",
+            "output": BASE,
+            "generator": "gpt4_1106_preview",
+        }
         for n in range(12)
-    ]  # fmt: skip
+    ]
     (folder / "alpaca-eval").mkdir(parents=True)
     (folder / "alpaca-eval/alpaca_eval_gpt4_baseline.json").write_text(json.dumps(rows))
     write_templates(folder / "alpaca-eval-judges/evaluators_configs")
@@ -30,18 +34,29 @@ def write_mt_bench(folder: Path, per_category: int = 2) -> None:
     for place, category in enumerate(CATEGORIES):
         for n in range(per_category):
             number = 81 + place * per_category + n
-            questions.append({
-                "question_id": number, "category": category,
-                "turns": [f"Question {number} with {{braces}}?", f"And what of {number} more?"],
-            })  # fmt: skip
-            if category in ("math", "coding"):
-                references.append({
+            questions.append(
+                {
                     "question_id": number,
-                    "choices": [{"index": 0, "turns": [f"ref {number} one", f"ref {number} two"]}],
-                })  # fmt: skip
+                    "category": category,
+                    "turns": [f"Question {number} with {{braces}}?", f"And what of {number} more?"],
+                }
+            )
+            if category in ("math", "coding"):
+                references.append(
+                    {
+                        "question_id": number,
+                        "choices": [
+                            {"index": 0, "turns": [f"ref {number} one", f"ref {number} two"]}
+                        ],
+                    }
+                )
     prompts = []
-    for kind, name in (("single", "single-v1"), ("single", "single-math-v1"),
-                       ("pair", "pair-v2"), ("pair", "pair-math-v1")):
+    for kind, name in (
+        ("single", "single-v1"),
+        ("single", "single-math-v1"),
+        ("pair", "pair-v2"),
+        ("pair", "pair-math-v1"),
+    ):
         for multi in (False, True):
             prompts.append(_prompt(kind, name, multi))
     _lines(folder / "question.jsonl", questions)
@@ -63,16 +78,20 @@ def _prompt(kind: str, name: str, multi: bool) -> dict[str, str]:
             parts.append(f"A{letter}{step}: {{answer{middle}{mark}}}")
     parts.append("[[A]] [[B]] [[C]]" if kind == "pair" else "[[rating]]")
     return {
-        "name": name + ("-multi-turn" if multi else ""), "type": kind,
-        "system_prompt": f"system of {name}", "prompt_template": "\n".join(parts),
+        "name": name + ("-multi-turn" if multi else ""),
+        "type": kind,
+        "system_prompt": f"system of {name}",
+        "prompt_template": "\n".join(parts),
         "output_format": "[[A]]" if kind == "pair" else "[[rating]]",
-    }  # fmt: skip
+    }
 
 
 def write_templates(folder: Path) -> None:
     """The two evaluator configs, with templates of our own."""
-    chat = ("<|im_start|>system\nYou compare.\n<|im_end|>\n<|im_start|>user\n  {instruction}\n"
-            "one: {output_1}\ntwo: {output_2}\n<|im_end|>")  # fmt: skip
+    chat = (
+        "<|im_start|>system\nYou compare.\n<|im_end|>\n<|im_start|>user\n  {instruction}\n"
+        "one: {output_1}\ntwo: {output_2}\n<|im_end|>"
+    )
     two = folder / "weighted_alpaca_eval_gpt4_turbo"
     one = folder / "alpaca_eval_gpt4"
     for place in (one, two):

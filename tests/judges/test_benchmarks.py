@@ -30,8 +30,19 @@ def home(paths: Paths) -> Paths:
 
 
 def answer(item: str, turn: int, text: str, finish: Finish = Finish.STOP) -> Answer:
-    return Answer(id=f"{item}.{turn}.{text}", checkpoint="c", bench="b", revision="r", item=item,
-                  turn=turn, text=text, finish=finish, prompt_hash="", settings="", created=0.0)
+    return Answer(
+        id=f"{item}.{turn}.{text}",
+        checkpoint="c",
+        bench="b",
+        revision="r",
+        item=item,
+        turn=turn,
+        text=text,
+        finish=finish,
+        prompt_hash="",
+        settings="",
+        created=0.0,
+    )
 
 
 # ---------------------------------------------------------------- shared
@@ -70,8 +81,11 @@ def test_prompt_names_are_the_tables() -> None:
 def test_temperatures_and_limits(home: Paths) -> None:
     bench = MTBench.load(home, EvalConfig())
     assert {i.category: i.temperature for i in bench.items} == {
-        "writing": 0.7, "math": 0.0, "stem": 0.1, "coding": 0.0,
-    }  # fmt: skip
+        "writing": 0.7,
+        "math": 0.0,
+        "stem": 0.1,
+        "coding": 0.0,
+    }
     assert all(i.max_new_tokens == 1024 for i in bench.items)
     path = home.assets / "mt-bench/question.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -199,8 +213,10 @@ mine:
 """)
     bench = AlpacaEval2.load(home, EvalConfig(judge_config=str(config)))
     assert "template:mine" in bench.flags
-    assert [bench.template.read(Reply(text=t)).value for t in
-            ("the first, not the second", "second", "equal", "what?")] == [1.0, 2.0, 1.5, None]
+    assert [
+        bench.template.read(Reply(text=t)).value
+        for t in ("the first, not the second", "second", "equal", "what?")
+    ] == [1.0, 2.0, 1.5, None]
     config.write_text("mine: {prompt_template: mine.txt, fn_completion_parser: json_parser}")
     with pytest.raises(ConfigError, match="json_parser"):
         load_template(home, str(config))
@@ -220,27 +236,41 @@ def test_shop_scores_its_own_references_as_right(home: Paths) -> None:
 
 
 def test_a_users_file(paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]) -> None:
-    path = write_jsonl("mine.jsonl", [
-        {"prompt": "2+2?", "reference": "4", "metric": "exact_match", "category": "sum"},
-        {"messages": [{"role": "system", "content": "Be brief."},
-                      {"role": "user", "content": "Colour?"},
-                      {"role": "assistant", "content": "blue"}],
-         "metric": ["accuracy", "rating"], "choices": ["blue", "red"]},
-        {"turns": ["Hello?", "And now?"], "rubric": "politeness", "id": "chat"},
-        {"prompt": "As JSON", "reference": {"a": 1}, "metric": "json_f1"},
-    ])  # fmt: skip
+    path = write_jsonl(
+        "mine.jsonl",
+        [
+            {"prompt": "2+2?", "reference": "4", "metric": "exact_match", "category": "sum"},
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "Colour?"},
+                    {"role": "assistant", "content": "blue"},
+                ],
+                "metric": ["accuracy", "rating"],
+                "choices": ["blue", "red"],
+            },
+            {"turns": ["Hello?", "And now?"], "rubric": "politeness", "id": "chat"},
+            {"prompt": "As JSON", "reference": {"a": 1}, "metric": "json_f1"},
+        ],
+    )
     bench = UserBench.load(paths, EvalConfig(), str(path))
     assert bench.label == "mine" and bench.needs_a_judge and len(bench.items) == 4
-    exact = bench.exact([answer("1", 1, "4"), answer("2", 1, "It is blue."),
-                         answer("4", 1, '{"a": 1}')])  # fmt: skip
+    exact = bench.exact(
+        [answer("1", 1, "4"), answer("2", 1, "It is blue."), answer("4", 1, '{"a": 1}')]
+    )
     assert [(j.metric, j.value) for j in exact] == [
-        ("exact_match", 1.0), ("accuracy", 1.0), ("json_f1", 1.0),
-    ]  # fmt: skip
-    calls = bench.judge_calls([answer("2", 1, "blue"), answer("chat", 1, "hi"),
-                               answer("chat", 2, "bye")])  # fmt: skip
+        ("exact_match", 1.0),
+        ("accuracy", 1.0),
+        ("json_f1", 1.0),
+    ]
+    calls = bench.judge_calls(
+        [answer("2", 1, "blue"), answer("chat", 1, "hi"), answer("chat", 2, "bye")]
+    )
     assert [(c.item, c.turn, c.metric) for c in calls] == [
-        ("2", 1, "rating"), ("chat", 1, "rating"), ("chat", 2, "rating"),
-    ]  # fmt: skip
+        ("2", 1, "rating"),
+        ("chat", 1, "rating"),
+        ("chat", 2, "rating"),
+    ]
     last = calls[2].messages[1]["content"]
     assert all(part in last for part in ("politeness", "Hello?", "hi", "And now?", "bye"))
     assert bench.read(calls[0], Reply(text="Fine. [[8]]")).value == 8
@@ -256,17 +286,23 @@ def test_a_users_file_judged_pairwise(
     assert [bench.read(c, Reply(text="[[A]]")).value for c in calls] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(("row", "said"), [
-    ({"promt": "x"}, "promt"), ({"prompt": ""}, "prompt"), ({}, "exactly one"),
-    ({"prompt": "x", "turns": ["y"]}, "exactly one"),
-    ({"prompt": "x", "metric": "bleu"}, "metric must be"),
-    ({"prompt": "x", "metric": "exact_match"}, "needs a reference"),
-    ({"prompt": "x", "metric": "accuracy", "reference": "c", "choices": ["a"]}, "none of the"),
-    ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
-    ({"messages": [{"role": "assistant", "content": "x"}]}, "user turn"),
-    ({"prompt": "x", "temperature": 3}, "temperature"),
-    ({"prompt": "x", "max_new_tokens": 0}, "max_new_tokens"), ({"turns": []}, "turns"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"promt": "x"}, "promt"),
+        ({"prompt": ""}, "prompt"),
+        ({}, "exactly one"),
+        ({"prompt": "x", "turns": ["y"]}, "exactly one"),
+        ({"prompt": "x", "metric": "bleu"}, "metric must be"),
+        ({"prompt": "x", "metric": "exact_match"}, "needs a reference"),
+        ({"prompt": "x", "metric": "accuracy", "reference": "c", "choices": ["a"]}, "none of the"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "user turn"),
+        ({"prompt": "x", "temperature": 3}, "temperature"),
+        ({"prompt": "x", "max_new_tokens": 0}, "max_new_tokens"),
+        ({"turns": []}, "turns"),
+    ],
+)
 def test_malformed_rows_are_told_with_their_line(
     paths: Paths, write_jsonl: Callable[[str, list[Any]], Path], row: dict[str, Any], said: str
 ) -> None:

@@ -21,8 +21,9 @@ from .loopback import FAULTS, Loopback, completion
 
 def requests(count: int, *, top: int = 0) -> list[GenerationRequest]:
     return [
-        GenerationRequest(({"role": "user", "content": f"question {n}"},), 0.0, 64,
-                          top_logprobs=top)
+        GenerationRequest(
+            ({"role": "user", "content": f"question {n}"},), 0.0, 64, top_logprobs=top
+        )
         for n in range(count)
     ]
 
@@ -264,8 +265,13 @@ def test_specs() -> None:
     spec = parse_spec("openai:org/model@v2@http://h:1/v1/")
     assert (spec.model, spec.url) == ("org/model@v2", "http://h:1/v1")
     assert parse_spec("local:./a@b").model == "./a@b"
-    for wrong in ("gpt-4", "openai:", "what:x", "openai:@http://h/v1",
-                  "openai:m@http://user:key@h/v1"):
+    for wrong in (
+        "gpt-4",
+        "openai:",
+        "what:x",
+        "openai:@http://h/v1",
+        "openai:m@http://user:key@h/v1",
+    ):
         with pytest.raises(Exception, match=r"judge|model|key"):
             parse_spec(wrong)
 

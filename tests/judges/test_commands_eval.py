@@ -40,22 +40,56 @@ def test_eval_runs_in_a_worker_and_prints_its_rows(
 ) -> None:
     with Loopback() as server:
         code, out, err = kd(
-            "eval", "--ckpt", str(tiny_teacher), "--bench", "shop,mt-bench", "--judge",
-            server.spec, "--limit", "4", "--max-new-tokens", "6", "--format", "json",
-        )  # fmt: skip
+            "eval",
+            "--ckpt",
+            str(tiny_teacher),
+            "--bench",
+            "shop,mt-bench",
+            "--judge",
+            server.spec,
+            "--limit",
+            "4",
+            "--max-new-tokens",
+            "6",
+            "--format",
+            "json",
+        )
     assert code == 0, err
     rows = json.loads(out)
     assert {row["bench"] for row in rows} == {"shop", "mt-bench"}
-    keys = ["checkpoint", "run", "method", "bench", "metric", "value", "ci_low", "ci_high", "n",
-            "n_failed", "judge", "flags"]  # fmt: skip
+    keys = [
+        "checkpoint",
+        "run",
+        "method",
+        "bench",
+        "metric",
+        "value",
+        "ci_low",
+        "ci_high",
+        "n",
+        "n_failed",
+        "judge",
+        "flags",
+    ]
     assert all(list(row) == keys for row in rows)
     score = next(r for r in rows if r["bench"] == "mt-bench" and r["metric"] == "score")
     assert score["n"] == 8 and score["flags"][0] == "subset:4"
     # The second run starts a worker too and asks nothing.
     with Loopback(port=server.port) as again:
-        code, _, err = kd("eval", "--ckpt", str(tiny_teacher), "--bench", "mt-bench", "--judge",
-                          again.spec, "--limit", "4", "--max-new-tokens", "6",
-                          "--resume")  # fmt: skip
+        code, _, err = kd(
+            "eval",
+            "--ckpt",
+            str(tiny_teacher),
+            "--bench",
+            "mt-bench",
+            "--judge",
+            again.spec,
+            "--limit",
+            "4",
+            "--max-new-tokens",
+            "6",
+            "--resume",
+        )
         assert code == 0, err
         assert again.calls == 0
 
@@ -64,17 +98,30 @@ def test_eval_runs_in_a_worker_and_prints_its_rows(
 def test_eval_without_a_judge_says_what_waits(
     kd: Callable[..., Result], tiny_teacher: Path
 ) -> None:
-    code, _, err = kd("eval", "--ckpt", str(tiny_teacher), "--bench", "mt-bench", "--limit", "2",
-                      "--max-new-tokens", "4")  # fmt: skip
+    code, _, err = kd(
+        "eval",
+        "--ckpt",
+        str(tiny_teacher),
+        "--bench",
+        "mt-bench",
+        "--limit",
+        "2",
+        "--max-new-tokens",
+        "4",
+    )
     assert code == 0
     assert "--judge" in err and "KDHARNESS_JUDGE" in err
 
 
-@pytest.mark.parametrize(("args", "said"), [
-    (["eval"], "--ckpt"), (["eval", "--ckpt", "x", "--judge", "gpt-4"], "names no judge"),
-    (["eval", "--ckpt", "x", "--limit", "0"], "limit"),
-    (["eval", "--ckpt", "x", "--timeout", "-1"], "timeout"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["eval"], "--ckpt"),
+        (["eval", "--ckpt", "x", "--judge", "gpt-4"], "names no judge"),
+        (["eval", "--ckpt", "x", "--limit", "0"], "limit"),
+        (["eval", "--ckpt", "x", "--timeout", "-1"], "timeout"),
+    ],
+)
 def test_bad_usage_is_2_and_names_the_field(
     kd: Callable[..., Result], args: list[str], said: str
 ) -> None:
@@ -97,9 +144,10 @@ def test_import_leaderboard_and_export(
     assert code == 0 and "score" in out and "category" not in out
     assert "imported:" in err  # the legend
     code, out, _ = kd("leaderboard", "--format", "csv", "--metric", "score")
-    assert out.splitlines()[0].startswith("checkpoint,method,bench,metric") and len(
-        out.splitlines()
-    ) == 2
+    assert (
+        out.splitlines()[0].startswith("checkpoint,method,bench,metric")
+        and len(out.splitlines()) == 2
+    )
     code, out, _ = kd("leaderboard", "--format", "md", "--bench", "mt-bench")
     assert out.startswith("| rank | checkpoint |")
 
@@ -194,8 +242,17 @@ def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
     kd: Callable[..., Result], tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_teacher.parent)
-    code, _, err = kd("eval", "--ckpt", tiny_teacher.name, "--bench", "mt-bench", "--judge",
-                        "openai:m@http://127.0.0.1:9/v1", "--format", "json")  # fmt: skip
+    code, _, err = kd(
+        "eval",
+        "--ckpt",
+        tiny_teacher.name,
+        "--bench",
+        "mt-bench",
+        "--judge",
+        "openai:m@http://127.0.0.1:9/v1",
+        "--format",
+        "json",
+    )
     assert code == 1 and "cannot be reached" in err and "Traceback" not in err
 
 

@@ -98,19 +98,36 @@ def test_the_spec_is_kept_as_it_was_written() -> None:
             parse_spec(f"openai:m@http://h/v1?{name}=abc")
 
 
-@pytest.mark.parametrize("place", [
-    "judges.internal:8000/v1", "localhost:11434/v1", "localhost", "127.0.0.1:80", "[::1]:80/v1",
-    "htp://judges.internal/v1", "//judges.internal/v1", "judges.internal/v1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "place",
+    [
+        "judges.internal:8000/v1",
+        "localhost:11434/v1",
+        "localhost",
+        "127.0.0.1:80",
+        "[::1]:80/v1",
+        "htp://judges.internal/v1",
+        "//judges.internal/v1",
+        "judges.internal/v1",
+    ],
+)
 def test_an_address_without_its_scheme_is_no_part_of_a_models_name(place: str) -> None:
     """Taken for one, the texts would be sent to the default endpoint."""
     with pytest.raises(ConfigError, match="without http"):
         parse_spec(f"openai:m@{place}")
 
 
-@pytest.mark.parametrize("model", [
-    "@cf/meta/llama-3", "claude@20240620", "llama@q4_0", "m@sha256:ab12", "@openai/x", "qwen:7b",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model",
+    [
+        "@cf/meta/llama-3",
+        "claude@20240620",
+        "llama@q4_0",
+        "m@sha256:ab12",
+        "@openai/x",
+        "qwen:7b",
+    ],
+)
 def test_a_models_name_may_hold_signs(model: str) -> None:
     assert parse_spec(f"openai:{model}").model == model
     assert parse_spec(f"openai:{model}@HTTP://h/v1").url == "http://h/v1"
@@ -167,21 +184,48 @@ def chained(*errors: BaseException) -> BaseException:
     return errors[0]
 
 
-@pytest.mark.parametrize(("error", "said", "hint", "final"), [
-    (ssl.SSLCertVerificationError(
-        1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"),
-     "not trusted: self-signed certificate", "SSL_CERT_FILE", True),
-    (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
-     "does not speak TLS", "http://", True),
-    (socket.gaierror(-2, "Name or service not known"), "no host named 'h.example'", "name", False),
-    (socket.gaierror(-3, "Temporary failure in name resolution"), "no host named", "name", False),
-    (ConnectionRefusedError(111, "Connect call failed"), "connection refused", "port", False),
-    (OSError(113, "No route to host"), "unreachable", "port", False),
-    (TimeoutError("timed out"), "no connection in time", "port", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "said", "hint", "final"),
+    [
+        (
+            ssl.SSLCertVerificationError(
+                1,
+                "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+                "self-signed certificate",
+            ),
+            "not trusted: self-signed certificate",
+            "SSL_CERT_FILE",
+            True,
+        ),
+        (
+            ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
+            "does not speak TLS",
+            "http://",
+            True,
+        ),
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "no host named 'h.example'",
+            "name",
+            False,
+        ),
+        (
+            socket.gaierror(-3, "Temporary failure in name resolution"),
+            "no host named",
+            "name",
+            False,
+        ),
+        (ConnectionRefusedError(111, "Connect call failed"), "connection refused", "port", False),
+        (OSError(113, "No route to host"), "unreachable", "port", False),
+        (TimeoutError("timed out"), "no connection in time", "port", False),
+    ],
+)
 def test_reasons_in_words(error: BaseException, said: str, hint: str, final: bool) -> None:
-    outer = chained(RuntimeError("Connection error."),
-                    OSError("Cannot connect to host h.example:443 ssl:default"), error)  # fmt: skip
+    outer = chained(
+        RuntimeError("Connection error."),
+        OSError("Cannot connect to host h.example:443 ssl:default"),
+        error,
+    )
     why = why_unreached(outer, "https://h.example/v1")
     assert said in why.message and hint in why.hint and why.final is final
 
@@ -206,12 +250,20 @@ def test_what_stands_around_a_key_is_no_part_of_it(
     assert find_key() is None
 
 
-@pytest.mark.parametrize(("key", "said"), [
-    ("sk-abc–defgh", "'–' (EN DASH)"), ("sk-abc…defgh", "HORIZONTAL ELLIPSIS"),
-    ("sk-abc\u200bdefgh", "ZERO WIDTH SPACE"), ("\ufeffsk-abcdefgh", "NO-BREAK SPACE"),
-    ("sk-abc\ndefgh", "line break"), ("sk-abc defgh", "SPACE"), ("'sk-abcdefgh'", "quotation"),
-    ("Bearer sk-abcdefgh", "Bearer"), ("sk-abc\x00defgh".replace("\x00", "\x07"), "control"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("sk-abc–defgh", "'–' (EN DASH)"),
+        ("sk-abc…defgh", "HORIZONTAL ELLIPSIS"),
+        ("sk-abc\u200bdefgh", "ZERO WIDTH SPACE"),
+        ("\ufeffsk-abcdefgh", "NO-BREAK SPACE"),
+        ("sk-abc\ndefgh", "line break"),
+        ("sk-abc defgh", "SPACE"),
+        ("'sk-abcdefgh'", "quotation"),
+        ("Bearer sk-abcdefgh", "Bearer"),
+        ("sk-abc\x00defgh".replace("\x00", "\x07"), "control"),
+    ],
+)
 def test_a_key_that_no_header_carries_is_told(
     monkeypatch: Env, kd: Callable[..., Result], key: str, said: str
 ) -> None:

@@ -54,23 +54,37 @@ def store(home: Paths) -> Iterator[Store]:
 
 def imported(store: Store, name: str, text: str = "An answer to {item}, turn {turn}.") -> None:
     """A model with answers to both benchmarks and no weights."""
-    store.add_checkpoint(Checkpoint(id=f"id-{name}", name=name, method="import", path="",
-                                    created=1.0))  # fmt: skip
+    store.add_checkpoint(
+        Checkpoint(id=f"id-{name}", name=name, method="import", path="", created=1.0)
+    )
     keys = [("mt-bench", str(n), t) for n in range(81, 89) for t in (1, 2)]
     keys += [("alpaca-eval", str(n), 1) for n in range(12)]
     store.add_answers(
-        Answer(id=f"{name}/{b}/{i}/{t}", checkpoint=f"id-{name}", bench=b, revision="", item=i,
-               turn=t, text=text.format(item=i, turn=t, name=name), finish=Finish.STOP,
-               prompt_hash="", settings="", created=1.0)
+        Answer(
+            id=f"{name}/{b}/{i}/{t}",
+            checkpoint=f"id-{name}",
+            bench=b,
+            revision="",
+            item=i,
+            turn=t,
+            text=text.format(item=i, turn=t, name=name),
+            finish=Finish.STOP,
+            prompt_hash="",
+            settings="",
+            created=1.0,
+        )
         for b, i, t in keys
-    )  # fmt: skip
+    )
 
 
 def judged(server: Loopback, **changes: Any) -> EvalConfig:
     settings: dict[str, Any] = {
-        "imported": ["a"], "benches": ["mt-bench", "alpaca-eval"], "judge": [server.spec],
-        "timeout": 1.0, "concurrency": 8,
-    }  # fmt: skip
+        "imported": ["a"],
+        "benches": ["mt-bench", "alpaca-eval"],
+        "judge": [server.spec],
+        "timeout": 1.0,
+        "concurrency": 8,
+    }
     return EvalConfig(**{**settings, **changes})
 
 
@@ -81,13 +95,19 @@ def scores(store: Store, home: Paths) -> dict[tuple[str, str, str], Score]:
 def test_the_whole_way_with_a_model(
     home: Paths, store: Store, tiny_teacher: Path, write_jsonl: Callable[[str, list[Any]], Path]
 ) -> None:
-    mine = write_jsonl("mine.jsonl", [{"prompt": "Say x", "reference": "x",
-                                       "metric": "exact_match"}, {"prompt": "Rate me"}])
+    mine = write_jsonl(
+        "mine.jsonl",
+        [{"prompt": "Say x", "reference": "x", "metric": "exact_match"}, {"prompt": "Rate me"}],
+    )
     with Loopback() as server:
         config = judged(
-            server, imported=[], checkpoints=[str(tiny_teacher)], max_new_tokens=6, limit=4,
+            server,
+            imported=[],
+            checkpoints=[str(tiny_teacher)],
+            max_new_tokens=6,
+            limit=4,
             benches=["shop", "heldout", "mt-bench", "alpaca-eval", str(mine)],
-        )  # fmt: skip
+        )
         done = evaluate.run(config, home, store, SilentReporter())
         # 4 x 2 turns, 4 instructions, one rated row; the probe asks once.
         assert server.calls == 8 + 4 + 1 + 1
@@ -97,8 +117,13 @@ def test_the_whole_way_with_a_model(
         assert again["answers"] == again["judgments"] == 0
     found = scores(store, home)
     name = tiny_teacher.name
-    for bench, metric in (("shop", "score"), ("heldout", "general_loss"), ("mt-bench", "score"),
-                          ("alpaca-eval-2", "win_rate"), ("mine", "score")):  # fmt: skip
+    for bench, metric in (
+        ("shop", "score"),
+        ("heldout", "general_loss"),
+        ("mt-bench", "score"),
+        ("alpaca-eval-2", "win_rate"),
+        ("mine", "score"),
+    ):
         score = found[name, bench, metric]
         assert score.value is not None and score.n_failed == 0
         assert any(flag.startswith("subset:") for flag in score.flags) == (bench != "mine")
@@ -215,8 +240,9 @@ def test_a_judge_without_logprobs_is_refused_before_anything(
     home: Paths, store: Store, tiny_teacher: Path
 ) -> None:
     with Loopback(answer=lambda body: completion("m")) as server:
-        config = judged(server, imported=[], checkpoints=[str(tiny_teacher)],
-                        benches=["alpaca-eval"])  # fmt: skip
+        config = judged(
+            server, imported=[], checkpoints=[str(tiny_teacher)], benches=["alpaca-eval"]
+        )
         with pytest.raises(JudgeError, match="log-probabilities"):
             evaluate.run(config, home, store, SilentReporter())
         assert not store.answers("x") and not store.checkpoints()[0].run
@@ -230,10 +256,15 @@ def test_a_judge_without_logprobs_is_refused_before_anything(
 def test_pairwise_against_a_baseline_and_all_pairs(home: Paths, store: Store) -> None:
     for name in "abc":
         imported(store, name, "{name} about {item}.{turn}")
-    with Loopback(answer=lambda body: completion(
-        "[[A]]" if "Aa: a" in body["messages"][1]["content"] else
-        "[[B]]" if "Ab: a" in body["messages"][1]["content"] else "[[A]]"
-    )) as server:  # fmt: skip
+    with Loopback(
+        answer=lambda body: completion(
+            "[[A]]"
+            if "Aa: a" in body["messages"][1]["content"]
+            else "[[B]]"
+            if "Ab: a" in body["messages"][1]["content"]
+            else "[[A]]"
+        )
+    ) as server:
         config = judged(server, imported=["a", "b"], benches=["mt-bench-pair"], baseline="c")
         evaluate.run(config, home, store, SilentReporter())
         assert server.calls == 2 * 2 * 16
@@ -244,8 +275,11 @@ def test_pairwise_against_a_baseline_and_all_pairs(home: Paths, store: Store) ->
         evaluate.run(everyone, home, store, SilentReporter())
         # Pairs with c exist under the other revision and are not asked again.
         assert again.calls == 2 * 16
-    rows = [s for s in leaderboard(store, home)
-            if "baseline:all" in s.flags and s.metric == "order_flip_rate"]  # fmt: skip
+    rows = [
+        s
+        for s in leaderboard(store, home)
+        if "baseline:all" in s.flags and s.metric == "order_flip_rate"
+    ]
     assert {(s.checkpoint, s.n) for s in rows} == {(name, 32) for name in "abc"}
 
 
@@ -265,8 +299,9 @@ def test_a_panel_stands_beside_its_judges(home: Paths, store: Store) -> None:
 
 def test_answers_through_an_endpoint(home: Paths, store: Store, tiny_teacher: Path) -> None:
     with Loopback(answer=lambda b: completion("Copper Hall", tokens=2)) as server:
-        config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=["shop"], limit=6,
-                            answer_engine=server.spec)  # fmt: skip
+        config = EvalConfig(
+            checkpoints=[str(tiny_teacher)], benches=["shop"], limit=6, answer_engine=server.spec
+        )
         done = evaluate.run(config, home, store, SilentReporter())
         assert done["answers"] == 6 and server.calls == 6
     answers = store.answers(store.checkpoints()[0].id, "shop")
@@ -283,12 +318,15 @@ def test_the_budget_stops_before_it_is_passed(home: Paths, store: Store) -> None
     assert 0 < done["usd"] <= 2.2
 
 
-@pytest.mark.parametrize(("fields", "said"), [
-    ({"checkpoints": ["x"], "benches": ["no-such"]}, "no-such"),
-    ({"benches": ["mt-bench"]}, "nothing to evaluate"),
-    ({"imported": ["nobody"], "benches": ["mt-bench"]}, "nobody"),
-    ({"checkpoints": ["x"], "benches": ["mt-bench-pair"]}, "baseline"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"checkpoints": ["x"], "benches": ["no-such"]}, "no-such"),
+        ({"benches": ["mt-bench"]}, "nothing to evaluate"),
+        ({"imported": ["nobody"], "benches": ["mt-bench"]}, "nobody"),
+        ({"checkpoints": ["x"], "benches": ["mt-bench-pair"]}, "baseline"),
+    ],
+)
 def test_what_cannot_be_evaluated_is_told(
     home: Paths, store: Store, fields: dict[str, Any], said: str
 ) -> None:

@@ -15,9 +15,10 @@ from kdharness.judges.alpaca_eval import JudgeTemplate, load_template
 
 PROMPT = "<|im_start|>user\nWhich is better for {instruction}?\n{output_1}\n{output_2}\n<|im_end|>"
 REGEX: dict[str, Any] = {
-    "prompt_template": "prompt.txt", "fn_completion_parser": "regex_parser",
+    "prompt_template": "prompt.txt",
+    "fn_completion_parser": "regex_parser",
     "completion_parser_kwargs": {"outputs_to_match": {1: "first", 2: "second"}},
-}  # fmt: skip
+}
 Write = Callable[[Any], Path]
 
 
@@ -37,54 +38,123 @@ def matching(value: Any) -> dict[str, Any]:
     return {**REGEX, "completion_parser_kwargs": {"outputs_to_match": value}}
 
 
-@pytest.mark.parametrize(("entry", "said"), [
-    # From a public report: a list where a mapping is meant.
-    (matching([r"Output \(a\)", r"Output \(b\)"]),
-     "mine.completion_parser_kwargs.outputs_to_match must be a mapping from a preference"),
-    (matching("first"), "outputs_to_match must be a mapping"),
-    (matching({"first": "a"}), "outputs_to_match must be a mapping from a preference"),
-    (matching({3: "a"}), "outputs_to_match must be a mapping from a preference"),
-    (matching({1: ["a"]}), "outputs_to_match.1 must be a pattern in quotes"),
-    (matching({1: "(a"}), "outputs_to_match.1 must be a regular expression"),
-    (matching({}), "outputs_to_match must be"), (matching(None), "outputs_to_match must be"),
-    ({**REGEX, "completion_parser_kwargs": None}, "outputs_to_match is missing"),
-    ({**REGEX, "completion_parser_kwargs": ["a"]}, "completion_parser_kwargs must be a mapping"),
-    ({**REGEX, "completions_kwargs": "x"}, "mine.completions_kwargs must be a mapping"),
-    ({**REGEX, "completions_kwargs": {"max_tokens": "many"}},
-     "mine.completions_kwargs.max_tokens must be a number, not 'many'"),
-    ({**REGEX, "completions_kwargs": {"max_tokens": 1.5}}, "max_tokens must be a whole number"),
-    ({**REGEX, "completions_kwargs": {"max_tokens": 0}}, "max_tokens must be a number from 1"),
-    ({**REGEX, "completions_kwargs": {"temperature": "hot"}}, "temperature must be a number"),
-    ({**REGEX, "completions_kwargs": {"temperature": -1}}, "temperature must be a number from 0"),
-    ({**REGEX, "completions_kwargs": {"tools": [{}]}}, "completions_kwargs.tools is not supported"),
-    ({**REGEX, "completions_kwargs": {"top_p": 0.5}}, "top_p is not supported"),
-    ({**REGEX, "is_randomize_output_order": False}, "is_randomize_output_order is not supported"),
-    ({**REGEX, "prompt_template": None}, "mine.prompt_template must be text, not None"),
-    ({k: v for k, v in REGEX.items() if k != "prompt_template"}, "prompt_template is missing"),
-    ({**REGEX, "prompt_template": ["a"]}, "prompt_template must be text"),
-    ({**REGEX, "prompt_template": "nowhere.txt"}, "nowhere.txt not found"),
-    ({**REGEX, "fn_completion_parser": 3}, "fn_completion_parser must be text"),
-    ({**REGEX, "batch_size": 5}, "batch size 5"), ({**REGEX, "batch_size": "1"}, "batch size 1"),
-    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
-      "completion_parser_kwargs": {"log_prob_index": -1}}, "log_prob_index is not supported"),
-    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
-      "completion_parser_kwargs": {"denominator_tokens": "mM"}}, "denominator_tokens must be"),
-    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
-      "completion_parser_kwargs": {"is_binarize": "no"}}, "is_binarize must be true or false"),
-    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
-      "completion_parser_kwargs": {"numerator_token": 1}}, "numerator_token must be text"),
-    # What would be dropped without a word.
-    ({**REGEX, "fn_completion_parsr": "regex_parser"}, "mine.fn_completion_parsr is not a known"),
-    ({**REGEX, "fn_completion_parsr": "regex_parser"}, "did you mean fn_completion_parser?"),
-    ({**REGEX, "completions_kwargs": {"n": 5}}, "mine.completions_kwargs.n is not a known"),
-    ({**REGEX, "completions_kwargs": {"reasoning_effort": "high"}}, "reasoning_effort is not a"),
-    ({**REGEX, "fn_completion_parser": "ranking_parser",
-      "completion_parser_kwargs": {"model_1_name": "m"}}, "model_1_name is not supported"),
-    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
-      "completion_parser_kwargs": {"denominator_tokens": ["m", "M", "x"]}}, "must be two tokens"),
-    ({"prompt_template": "prompt.txt", "fn_completion_parser": "logprob_parser",
-      "completion_parser_kwargs": {"numerator_token": "A"}}, "denominator_tokens is missing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        # From a public report: a list where a mapping is meant.
+        (
+            matching([r"Output \(a\)", r"Output \(b\)"]),
+            "mine.completion_parser_kwargs.outputs_to_match must be a mapping from a preference",
+        ),
+        (matching("first"), "outputs_to_match must be a mapping"),
+        (matching({"first": "a"}), "outputs_to_match must be a mapping from a preference"),
+        (matching({3: "a"}), "outputs_to_match must be a mapping from a preference"),
+        (matching({1: ["a"]}), "outputs_to_match.1 must be a pattern in quotes"),
+        (matching({1: "(a"}), "outputs_to_match.1 must be a regular expression"),
+        (matching({}), "outputs_to_match must be"),
+        (matching(None), "outputs_to_match must be"),
+        ({**REGEX, "completion_parser_kwargs": None}, "outputs_to_match is missing"),
+        (
+            {**REGEX, "completion_parser_kwargs": ["a"]},
+            "completion_parser_kwargs must be a mapping",
+        ),
+        ({**REGEX, "completions_kwargs": "x"}, "mine.completions_kwargs must be a mapping"),
+        (
+            {**REGEX, "completions_kwargs": {"max_tokens": "many"}},
+            "mine.completions_kwargs.max_tokens must be a number, not 'many'",
+        ),
+        ({**REGEX, "completions_kwargs": {"max_tokens": 1.5}}, "max_tokens must be a whole number"),
+        ({**REGEX, "completions_kwargs": {"max_tokens": 0}}, "max_tokens must be a number from 1"),
+        ({**REGEX, "completions_kwargs": {"temperature": "hot"}}, "temperature must be a number"),
+        (
+            {**REGEX, "completions_kwargs": {"temperature": -1}},
+            "temperature must be a number from 0",
+        ),
+        (
+            {**REGEX, "completions_kwargs": {"tools": [{}]}},
+            "completions_kwargs.tools is not supported",
+        ),
+        ({**REGEX, "completions_kwargs": {"top_p": 0.5}}, "top_p is not supported"),
+        (
+            {**REGEX, "is_randomize_output_order": False},
+            "is_randomize_output_order is not supported",
+        ),
+        ({**REGEX, "prompt_template": None}, "mine.prompt_template must be text, not None"),
+        ({k: v for k, v in REGEX.items() if k != "prompt_template"}, "prompt_template is missing"),
+        ({**REGEX, "prompt_template": ["a"]}, "prompt_template must be text"),
+        ({**REGEX, "prompt_template": "nowhere.txt"}, "nowhere.txt not found"),
+        ({**REGEX, "fn_completion_parser": 3}, "fn_completion_parser must be text"),
+        ({**REGEX, "batch_size": 5}, "batch size 5"),
+        ({**REGEX, "batch_size": "1"}, "batch size 1"),
+        (
+            {
+                "prompt_template": "prompt.txt",
+                "fn_completion_parser": "logprob_parser",
+                "completion_parser_kwargs": {"log_prob_index": -1},
+            },
+            "log_prob_index is not supported",
+        ),
+        (
+            {
+                "prompt_template": "prompt.txt",
+                "fn_completion_parser": "logprob_parser",
+                "completion_parser_kwargs": {"denominator_tokens": "mM"},
+            },
+            "denominator_tokens must be",
+        ),
+        (
+            {
+                "prompt_template": "prompt.txt",
+                "fn_completion_parser": "logprob_parser",
+                "completion_parser_kwargs": {"is_binarize": "no"},
+            },
+            "is_binarize must be true or false",
+        ),
+        (
+            {
+                "prompt_template": "prompt.txt",
+                "fn_completion_parser": "logprob_parser",
+                "completion_parser_kwargs": {"numerator_token": 1},
+            },
+            "numerator_token must be text",
+        ),
+        # What would be dropped without a word.
+        (
+            {**REGEX, "fn_completion_parsr": "regex_parser"},
+            "mine.fn_completion_parsr is not a known",
+        ),
+        ({**REGEX, "fn_completion_parsr": "regex_parser"}, "did you mean fn_completion_parser?"),
+        ({**REGEX, "completions_kwargs": {"n": 5}}, "mine.completions_kwargs.n is not a known"),
+        (
+            {**REGEX, "completions_kwargs": {"reasoning_effort": "high"}},
+            "reasoning_effort is not a",
+        ),
+        (
+            {
+                **REGEX,
+                "fn_completion_parser": "ranking_parser",
+                "completion_parser_kwargs": {"model_1_name": "m"},
+            },
+            "model_1_name is not supported",
+        ),
+        (
+            {
+                "prompt_template": "prompt.txt",
+                "fn_completion_parser": "logprob_parser",
+                "completion_parser_kwargs": {"denominator_tokens": ["m", "M", "x"]},
+            },
+            "must be two tokens",
+        ),
+        (
+            {
+                "prompt_template": "prompt.txt",
+                "fn_completion_parser": "logprob_parser",
+                "completion_parser_kwargs": {"numerator_token": "A"},
+            },
+            "denominator_tokens is missing",
+        ),
+    ],
+)
 def test_mistakes_are_told_by_their_field(
     paths: Paths, write: Write, entry: dict[str, Any], said: str
 ) -> None:
@@ -106,9 +176,12 @@ def test_what_may_be_left_out(paths: Paths, write: Write) -> None:
     bare = {key: value for key, value in REGEX.items() if key != "fn_completion_parser"}
     template = load_template(paths, str(write({"mine": {**bare, "completions_kwargs": None}})))
     assert template == JudgeTemplate(
-        "mine", (("user", PROMPT.split("\n", 1)[1].removesuffix("<|im_end|>")),), "regex_parser",
-        patterns=((1.0, "first"), (2.0, "second")), max_tokens=100,
-    )  # fmt: skip
+        "mine",
+        (("user", PROMPT.split("\n", 1)[1].removesuffix("<|im_end|>")),),
+        "regex_parser",
+        patterns=((1.0, "first"), (2.0, "second")),
+        max_tokens=100,
+    )
     limited = {**REGEX, "completions_kwargs": {"max_tokens_to_sample": 7}}
     assert load_template(paths, str(write({"mine": limited}))).max_tokens == 7
 

@@ -25,21 +25,41 @@ from .loopback import Loopback
 
 
 def single(question: int, turn: int, score: float, model: str = "m", **rest: Any) -> dict[str, Any]:
-    return {"question_id": question, "model": model, "judge": ["gpt-4", "single-v1"],
-            "user_prompt": "…", "judgment": f"[[{score}]]", "score": score, "turn": turn,
-            "tstamp": 100.0 + question + turn, **rest}  # fmt: skip
+    return {
+        "question_id": question,
+        "model": model,
+        "judge": ["gpt-4", "single-v1"],
+        "user_prompt": "…",
+        "judgment": f"[[{score}]]",
+        "score": score,
+        "turn": turn,
+        "tstamp": 100.0 + question + turn,
+        **rest,
+    }
 
 
 def answer(question: int, model: str = "m") -> dict[str, Any]:
-    return {"question_id": question, "answer_id": "a", "model_id": model,
-            "choices": [{"index": 0, "turns": ["one", "two"]}], "tstamp": 1.0}  # fmt: skip
+    return {
+        "question_id": question,
+        "answer_id": "a",
+        "model_id": model,
+        "choices": [{"index": 0, "turns": ["one", "two"]}],
+        "tstamp": 1.0,
+    }
 
 
 def annotation(instruction: str, preference: Any, **rest: Any) -> dict[str, Any]:
-    return {"instruction": instruction, "output_1": "base", "output_2": "longer output",
-            "generator_1": "gpt4_1106_preview", "generator_2": "m", "dataset": "d",
-            "annotator": "weighted_alpaca_eval_gpt4_turbo", "preference": preference,
-            **rest}  # fmt: skip
+    return {
+        "instruction": instruction,
+        "output_1": "base",
+        "output_2": "longer output",
+        "generator_1": "gpt4_1106_preview",
+        "generator_2": "m",
+        "dataset": "d",
+        "annotator": "weighted_alpaca_eval_gpt4_turbo",
+        "preference": preference,
+        **rest,
+    }
 
 
 def values(store: Store, **options: Any) -> dict[str, float | None]:
@@ -50,9 +70,16 @@ def test_kinds_are_told_apart(paths: Paths, write_jsonl: Callable[..., Path]) ->
     with Store(paths.store) as store:
         assert import_fastchat(store, write_jsonl("a", [answer(81), answer(82)])).new == 4
         assert import_fastchat(store, write_jsonl("s", [single(81, 1, 7)])).kind == "single"
-        pair = {"question_id": 81, "model_1": "m", "model_2": "n", "g1_winner": "model_1",
-                "g2_winner": "tie", "judge": ["gpt-4", "pair-v2"], "turn": 1,
-                "tstamp": 5.0}  # fmt: skip
+        pair = {
+            "question_id": 81,
+            "model_1": "m",
+            "model_2": "n",
+            "g1_winner": "model_1",
+            "g2_winner": "tie",
+            "judge": ["gpt-4", "pair-v2"],
+            "turn": 1,
+            "tstamp": 5.0,
+        }
         assert import_fastchat(store, write_jsonl("p", [pair])).new == 4
         found = {(s.checkpoint, s.metric): s.value for s in leaderboard(store)}
     assert found["m", "score"] == 7 and found["m", "tie_rate"] == found["n", "tie_rate"] == 1
@@ -70,18 +97,26 @@ def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: Callable[..
 
 
 def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
-    rows = [single(81, 1, 4, tstamp=1.0), single(81, 1, 9, tstamp=2.0),
-            single(81, 1, -1, tstamp=3.0)]  # fmt: skip
+    rows = [
+        single(81, 1, 4, tstamp=1.0),
+        single(81, 1, 9, tstamp=2.0),
+        single(81, 1, -1, tstamp=3.0),
+    ]
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("s", rows))
         assert values(store)["score"] == 9
         assert values(store, as_published=True)["score"] == 6.5
 
 
-@pytest.mark.parametrize(("rows", "said"), [
-    ([{"x": 1}], "line 1"), ([single(81, 1, 7), answer(81)], "different kinds"), ([], "no rows"),
-    ([single(81, 1, 7), {**single(82, 1, 7), "score": "high"}], "line 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"x": 1}], "line 1"),
+        ([single(81, 1, 7), answer(81)], "different kinds"),
+        ([], "no rows"),
+        ([single(81, 1, 7), {**single(82, 1, 7), "score": "high"}], "line 2"),
+    ],
+)
 def test_what_is_no_fastchat_file(
     paths: Paths, write_jsonl: Callable[..., Path], rows: list[Any], said: str
 ) -> None:
@@ -102,8 +137,14 @@ def test_broken_lines_are_told(paths: Paths, tmp_path: Path) -> None:
 
 def test_alpaca_annotations(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
-    rows = [annotation("a", 2), annotation("b", 1.0), annotation("c", 0), annotation("d", None),
-            annotation("e", float("nan")), annotation("f", 1.25)]  # fmt: skip
+    rows = [
+        annotation("a", 2),
+        annotation("b", 1.0),
+        annotation("c", 0),
+        annotation("d", None),
+        annotation("e", float("nan")),
+        annotation("f", 1.25),
+    ]
     path.write_text(json.dumps(rows))
     with Store(paths.store) as store:
         assert import_alpaca_eval(store, path, "mine").models == {"mine"}
@@ -119,8 +160,14 @@ def test_alpaca_annotations(paths: Paths, tmp_path: Path) -> None:
 
 def test_versions_go_by_their_baseline(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
-    path.write_text(json.dumps([annotation("a", 2, generator_1="text_davinci_003"),
-                                annotation("b", 2, generator_1="other")]))  # fmt: skip
+    path.write_text(
+        json.dumps(
+            [
+                annotation("a", 2, generator_1="text_davinci_003"),
+                annotation("b", 2, generator_1="other"),
+            ]
+        )
+    )
     with Store(paths.store) as store:
         assert import_alpaca_eval(store, path).benches == {"alpaca-eval-1", "alpaca-eval-2"}
         flags = {s.bench: s.flags for s in leaderboard(store)}
@@ -133,8 +180,9 @@ def test_imported_outputs_can_be_judged(paths: Paths, tmp_path: Path) -> None:
     rows = json.loads(asset.read_text())
     # Real instructions are known by their place; these stand for themselves.
     outputs = tmp_path / "model_outputs.json"
-    outputs.write_text(json.dumps([{**row, "output": f"Mine {n}", "generator": "m"}
-                                   for n, row in enumerate(rows)]))  # fmt: skip
+    outputs.write_text(
+        json.dumps([{**row, "output": f"Mine {n}", "generator": "m"} for n, row in enumerate(rows)])
+    )
     with Store(paths.store) as store:
         found = import_alpaca_eval(store, outputs)
         assert (found.kind, found.new) == ("outputs", 12)
@@ -150,8 +198,7 @@ def test_fastchat_answers_are_judged_and_come_back(
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("a", rows))
         with Loopback() as server:
-            config = EvalConfig(imported=["their-model"], benches=["mt-bench"],
-                                judge=[server.spec])  # fmt: skip
+            config = EvalConfig(imported=["their-model"], benches=["mt-bench"], judge=[server.spec])
             evaluate.run(config, paths, store, SilentReporter())
         wanted = values(store)
     written = export_fastchat(paths, tmp_path / "out")
@@ -173,18 +220,31 @@ def test_fastchat_answers_are_judged_and_come_back(
         assert {a.text for a in store.answers(store.checkpoints()[0].id)} == {"one", "two"}
 
 
-def test_pairs_come_back(
-    paths: Paths, tmp_path: Path, write_jsonl: Callable[..., Path]
-) -> None:
-    games = [("model_1", "model_1"), ("model_2", "tie"), ("error", "model_1"),
-             ("model_2", "model_2")]  # fmt: skip
-    rows = [{"question_id": 81 + n, "model_1": "m", "model_2": "n", "g1_winner": one,
-             "g2_winner": two, "judge": ["gpt-4", "pair-v2"], "turn": 1, "tstamp": float(n),
-             "g1_judgment": "x", "g2_judgment": "y"}
-            for n, (one, two) in enumerate(games)]  # fmt: skip
+def test_pairs_come_back(paths: Paths, tmp_path: Path, write_jsonl: Callable[..., Path]) -> None:
+    games = [
+        ("model_1", "model_1"),
+        ("model_2", "tie"),
+        ("error", "model_1"),
+        ("model_2", "model_2"),
+    ]
+    rows = [
+        {
+            "question_id": 81 + n,
+            "model_1": "m",
+            "model_2": "n",
+            "g1_winner": one,
+            "g2_winner": two,
+            "judge": ["gpt-4", "pair-v2"],
+            "turn": 1,
+            "tstamp": float(n),
+            "g1_judgment": "x",
+            "g2_judgment": "y",
+        }
+        for n, (one, two) in enumerate(games)
+    ]
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("p", rows))
-    path, = export_fastchat(paths, tmp_path / "out")
+    (path,) = export_fastchat(paths, tmp_path / "out")
     back = [json.loads(line) for line in path.read_text().splitlines()]
     keep = ("question_id", "model_1", "model_2", "g1_winner", "g2_winner", "turn", "g1_judgment")
     assert [{k: r[k] for k in keep} for r in back] == [{k: r[k] for k in keep} for r in rows]
@@ -193,8 +253,12 @@ def test_pairs_come_back(
 def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Path) -> None:
     write_assets(paths.home / "assets")
     with Store(paths.store) as store, Loopback() as server:
-        config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=["alpaca-eval"],
-                            judge=[server.spec], max_new_tokens=8)  # fmt: skip
+        config = EvalConfig(
+            checkpoints=[str(tiny_teacher)],
+            benches=["alpaca-eval"],
+            judge=[server.spec],
+            max_new_tokens=8,
+        )
         evaluate.run(config, paths, store, SilentReporter())
         wanted = values(store)
     written = export_alpaca_eval(paths, tmp_path / "out")
@@ -209,9 +273,7 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
     assert found["win_rate"] == pytest.approx(wanted["win_rate"], rel=1e-12)
 
 
-def test_a_model_card_says_what_is_known(
-    paths: Paths, write_jsonl: Callable[..., Path]
-) -> None:
+def test_a_model_card_says_what_is_known(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
     with Store(paths.store) as store:
         rows = [single(81 + n, t, n % 10 + 1, "the | model") for n in range(80) for t in (1, 2)]
         import_fastchat(store, write_jsonl("s", rows))

@@ -18,21 +18,39 @@ from kdharness.harness.worker import SilentReporter
 from kdharness.judges.heldout import Heldout
 
 ROWS = [
-    {"id": "a", "messages": [{"role": "user", "content": "Hello"},
-                             {"role": "assistant", "content": "A whisk, new."}]},
-    {"id": "b", "messages": [{"role": "user", "content": "One? " * 20},
-                             {"role": "assistant", "content": "Two."},
-                             {"role": "user", "content": "Three?"},
-                             {"role": "assistant", "content": "Four, and five more of them."}]},
-    {"id": "c", "truncated": True,
-     "messages": [{"role": "user", "content": "Cut"}, {"role": "assistant", "content": "It was"}]},
-]  # fmt: skip
+    {
+        "id": "a",
+        "messages": [
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "A whisk, new."},
+        ],
+    },
+    {
+        "id": "b",
+        "messages": [
+            {"role": "user", "content": "One? " * 20},
+            {"role": "assistant", "content": "Two."},
+            {"role": "user", "content": "Three?"},
+            {"role": "assistant", "content": "Four, and five more of them."},
+        ],
+    },
+    {
+        "id": "c",
+        "truncated": True,
+        "messages": [
+            {"role": "user", "content": "Cut"},
+            {"role": "assistant", "content": "It was"},
+        ],
+    },
+]
 
 
 @pytest.fixture
 def files(write_jsonl: Callable[[str, list[Any]], Path]) -> dict[str, str]:
-    return {"general": str(write_jsonl("general.jsonl", ROWS)),
-            "domain": str(write_jsonl("domain.jsonl", ROWS[:1]))}  # fmt: skip
+    return {
+        "general": str(write_jsonl("general.jsonl", ROWS)),
+        "domain": str(write_jsonl("domain.jsonl", ROWS[:1])),
+    }
 
 
 IDENTITIES = [
@@ -118,8 +136,11 @@ def test_known_rows_are_not_measured_again(
 ) -> None:
     config = EvalConfig(heldout=files)  # type: ignore[arg-type]
     bench = Heldout.load(paths, config)
-    first = [j for b in bench.weigh("c", str(tiny_teacher), paths, config, SilentReporter(), set())
-             for j in b]  # fmt: skip
+    first = [
+        j
+        for b in bench.weigh("c", str(tiny_teacher), paths, config, SilentReporter(), set())
+        for j in b
+    ]
     assert len(first) == 4
     known = {j.id for j in first}
     again = bench.weigh("c", "no such model", paths, config, SilentReporter(), known)
@@ -147,22 +168,36 @@ def rows_of(paths: Paths, path: Path) -> list[Any]:
     return [row for row in Heldout.load(paths, config).rows if row.set == "domain"]
 
 
-@pytest.mark.parametrize("row", [
-    {"prompt": "Where?", "completion": "Here."}, {"prompt": "Where?", "response": "Here."},
-    {"instruction": "Where?", "input": "", "output": "Here."},
-    {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]},
-    {"messages": [{"role": "user", "content": "Where?"},
-                  {"role": "assistant", "content": "Here."}]},
-    {"prompt": "Where?", "response": "Here.", "source": "me", "id": "a", "category": None},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Where?", "completion": "Here."},
+        {"prompt": "Where?", "response": "Here."},
+        {"instruction": "Where?", "input": "", "output": "Here."},
+        {
+            "conversations": [
+                {"from": "human", "value": "Where?"},
+                {"from": "gpt", "value": "Here."},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "Where?"},
+                {"role": "assistant", "content": "Here."},
+            ]
+        },
+        {"prompt": "Where?", "response": "Here.", "source": "me", "id": "a", "category": None},
+    ],
+)
 def test_every_form_that_training_reads(
     paths: Paths, write_jsonl: Callable[[str, list[Any]], Path], row: dict[str, Any]
 ) -> None:
     """A public report: a held-out file had to be in a form of its own."""
-    held, = rows_of(paths, write_jsonl("rows.jsonl", [row]))
+    (held,) = rows_of(paths, write_jsonl("rows.jsonl", [row]))
     assert [(m["role"], m["content"]) for m in held.messages] == [
-        ("user", "Where?"), ("assistant", "Here."),
-    ]  # fmt: skip
+        ("user", "Where?"),
+        ("assistant", "Here."),
+    ]
     assert (held.id, held.category, held.truncated) == (row.get("id", "1"), "", False)
 
 
@@ -182,9 +217,17 @@ def test_identities_of_rows_read_before_are_what_they_were(
     paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
 ) -> None:
     """Stored judgments go by these: they were made with the reader of the first release."""
-    held = rows_of(paths, write_jsonl("rows.jsonl", [
-        {"prompt": "A?", "response": "a"}, ROWS[0], {**ROWS[2], "source": "kept"},
-    ]))  # fmt: skip
+    held = rows_of(
+        paths,
+        write_jsonl(
+            "rows.jsonl",
+            [
+                {"prompt": "A?", "response": "a"},
+                ROWS[0],
+                {**ROWS[2], "source": "kept"},
+            ],
+        ),
+    )
     assert [row.key for row in held] == IDENTITIES
     shipped = Heldout.load(paths, EvalConfig())
     assert shipped.revision == SHIPPED

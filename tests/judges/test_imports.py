@@ -21,40 +21,54 @@ from .test_exchange import annotation, answer, single
 
 Write = Callable[[str, list[Any]], Path]
 Result = tuple[int, str, str]
-PAIR = {"question_id": 81, "model_1": "m", "model_2": "n", "g1_winner": "model_1",
-        "g2_winner": "tie", "judge": ["gpt-4", "pair-v2"], "turn": 1, "tstamp": 5.0}  # fmt: skip
+PAIR = {
+    "question_id": 81,
+    "model_1": "m",
+    "model_2": "n",
+    "g1_winner": "model_1",
+    "g2_winner": "tie",
+    "judge": ["gpt-4", "pair-v2"],
+    "turn": 1,
+    "tstamp": 5.0,
+}
 
 
 def without(row: dict[str, Any], field: str) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != field}
 
 
-@pytest.mark.parametrize(("row", "said"), [
-    # From public reports: ids that are hashes, scores that are not there.
-    ({**answer(81), "question_id": "328c149ed45a41c0"}, "question_id must be a number"),
-    ({**single(81, 1, 7), "question_id": None}, "question_id must be a number, not null"),
-    ({**single(81, 1, 7), "question_id": 81.5}, "question_id must be a whole number, not 81.5"),
-    (without(answer(81), "question_id"), "question_id is missing"),
-    ({**single(81, 1, 7), "score": "high"}, 'score must be a number, not "high"'),
-    ({**single(81, 1, 7), "score": True}, "score must be a number, not true"),
-    ({**single(81, 1, 7), "score": [7]}, "score must be a number"),
-    ({**single(81, 1, 7), "turn": "second"}, "turn must be a number"),
-    ({**single(81, 1, 7), "turn": 0}, "turn must be 1 or more"),
-    ({**single(81, 1, 7), "tstamp": "yesterday"}, "tstamp must be a number"),
-    ({**answer(81), "choices": []}, "choices must be a list of objects"),
-    ({**answer(81), "choices": {"turns": ["x"]}}, "choices must be a list of objects"),
-    ({**answer(81), "choices": [{"index": 0}]}, "turns must be a list of texts"),
-    ({**answer(81), "choices": [{"turns": []}]}, "turns must be a list of texts"),
-    ({**answer(81), "model_id": None}, "model_id must be a name"),
-    (without(PAIR, "g2_winner"), "g2_winner is missing"),
-    ({**PAIR, "model_2": 3}, "model_2 must be a name"),
-    ({**PAIR, "model_2": "m"}, "model_1 and model_2 are the same: m"),
-    ({**PAIR, "g1_winner": "A"}, 'g1_winner must be model_1, model_2, tie or error, not "A"'),
-    ({**PAIR, "g2_winner": 1}, "g2_winner must be model_1"),
-    ({"question_id": 81, "category": "a", "turns": ["x"]}, "this is a file of questions"),
-    ({"question_id": 81, "model_a": "m", "model_b": "n", "winner": "model_a", "turn": 1}, "votes"),
-    ({"instruction": "a", "output": "b"}, "kdharness import alpaca-eval"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        # From public reports: ids that are hashes, scores that are not there.
+        ({**answer(81), "question_id": "328c149ed45a41c0"}, "question_id must be a number"),
+        ({**single(81, 1, 7), "question_id": None}, "question_id must be a number, not null"),
+        ({**single(81, 1, 7), "question_id": 81.5}, "question_id must be a whole number, not 81.5"),
+        (without(answer(81), "question_id"), "question_id is missing"),
+        ({**single(81, 1, 7), "score": "high"}, 'score must be a number, not "high"'),
+        ({**single(81, 1, 7), "score": True}, "score must be a number, not true"),
+        ({**single(81, 1, 7), "score": [7]}, "score must be a number"),
+        ({**single(81, 1, 7), "turn": "second"}, "turn must be a number"),
+        ({**single(81, 1, 7), "turn": 0}, "turn must be 1 or more"),
+        ({**single(81, 1, 7), "tstamp": "yesterday"}, "tstamp must be a number"),
+        ({**answer(81), "choices": []}, "choices must be a list of objects"),
+        ({**answer(81), "choices": {"turns": ["x"]}}, "choices must be a list of objects"),
+        ({**answer(81), "choices": [{"index": 0}]}, "turns must be a list of texts"),
+        ({**answer(81), "choices": [{"turns": []}]}, "turns must be a list of texts"),
+        ({**answer(81), "model_id": None}, "model_id must be a name"),
+        (without(PAIR, "g2_winner"), "g2_winner is missing"),
+        ({**PAIR, "model_2": 3}, "model_2 must be a name"),
+        ({**PAIR, "model_2": "m"}, "model_1 and model_2 are the same: m"),
+        ({**PAIR, "g1_winner": "A"}, 'g1_winner must be model_1, model_2, tie or error, not "A"'),
+        ({**PAIR, "g2_winner": 1}, "g2_winner must be model_1"),
+        ({"question_id": 81, "category": "a", "turns": ["x"]}, "this is a file of questions"),
+        (
+            {"question_id": 81, "model_a": "m", "model_b": "n", "winner": "model_a", "turn": 1},
+            "votes",
+        ),
+        ({"instruction": "a", "output": "b"}, "kdharness import alpaca-eval"),
+    ],
+)
 def test_fastchat_mistakes(
     paths: Paths, write_jsonl: Write, row: dict[str, Any], said: str
 ) -> None:
@@ -115,13 +129,22 @@ def test_other_choices_are_told(
     assert code == 0 and err.count("the first of each was imported") == 1
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("question_id,model,score\n81,m,7\n", "looks like a table (CSV or TSV)"),
-    ('{\n  "question_id": 81,\n  "model": "m"\n}\n', "one JSON object spread over several lines"),
-    ("some words\n", "this line is not a JSON object"), ("{broken\n", "not a JSON object"),
-    ('[{"question_id": 81},\n {"a": }]', ":2: the JSON list is broken"), ("", "contains no rows"),
-    ('"text"\n', "not a JSON object"), ("[[1]]", "entry 1: not a JSON object"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("question_id,model,score\n81,m,7\n", "looks like a table (CSV or TSV)"),
+        (
+            '{\n  "question_id": 81,\n  "model": "m"\n}\n',
+            "one JSON object spread over several lines",
+        ),
+        ("some words\n", "this line is not a JSON object"),
+        ("{broken\n", "not a JSON object"),
+        ('[{"question_id": 81},\n {"a": }]', ":2: the JSON list is broken"),
+        ("", "contains no rows"),
+        ('"text"\n', "not a JSON object"),
+        ("[[1]]", "entry 1: not a JSON object"),
+    ],
+)
 def test_what_a_file_is_instead(paths: Paths, tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
@@ -142,23 +165,30 @@ def test_a_byte_order_mark_is_no_error(paths: Paths, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- alpaca_eval
 
 
-@pytest.mark.parametrize(("row", "sides"), [
-    ({"generator_1": "b", "generator_2": "m"}, ("b", "m")),
-    # From a public report: the baseline's name has no number.
-    ({"generator": "gpt4_1106_preview", "generator_2": "m"}, ("gpt4_1106_preview", "m")),
-    ({"generator": "gpt4_1106_preview"}, ("gpt4_1106_preview", "")),
-    ({"generator_1": "b", "generator": "m"}, ("b", "m")), ({"generator": "m"}, ("", "m")),
-    ({"generator": "x", "generator_1": "b", "generator_2": "m"}, ("b", "m")), ({}, ("", "")),
-    ({"generator": None, "generator_1": None, "generator_2": "m"}, ("", "m")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "sides"),
+    [
+        ({"generator_1": "b", "generator_2": "m"}, ("b", "m")),
+        # From a public report: the baseline's name has no number.
+        ({"generator": "gpt4_1106_preview", "generator_2": "m"}, ("gpt4_1106_preview", "m")),
+        ({"generator": "gpt4_1106_preview"}, ("gpt4_1106_preview", "")),
+        ({"generator_1": "b", "generator": "m"}, ("b", "m")),
+        ({"generator": "m"}, ("", "m")),
+        ({"generator": "x", "generator_1": "b", "generator_2": "m"}, ("b", "m")),
+        ({}, ("", "")),
+        ({"generator": None, "generator_1": None, "generator_2": "m"}, ("", "m")),
+    ],
+)
 def test_who_is_compared(row: dict[str, Any], sides: tuple[str, str]) -> None:
     assert generators(row) == sides
 
 
 def test_a_baseline_without_a_number_is_the_baseline(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
-    rows = [{**without(annotation(text, 2), "generator_1"), "generator": "gpt4_1106_preview"}
-            for text in "abc"]  # fmt: skip
+    rows = [
+        {**without(annotation(text, 2), "generator_1"), "generator": "gpt4_1106_preview"}
+        for text in "abc"
+    ]
     path.write_text(json.dumps(rows))
     with Store(paths.store) as store:
         import_alpaca_eval(store, path)
@@ -169,10 +199,24 @@ def test_a_baseline_without_a_number_is_the_baseline(paths: Paths, tmp_path: Pat
         assert import_alpaca_eval(store, path).new == 0
 
 
-@pytest.mark.parametrize(("value", "found"), [
-    (1, 1.0), (2.0, 2.0), (1.25, 1.25), (0, 1.5), (1.5, 1.5), ("2", 2.0), ("1.5", 1.5),
-    (None, None), ("", None), (float("nan"), None), (3, None), (-1, None), (10**400, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (1, 1.0),
+        (2.0, 2.0),
+        (1.25, 1.25),
+        (0, 1.5),
+        (1.5, 1.5),
+        ("2", 2.0),
+        ("1.5", 1.5),
+        (None, None),
+        ("", None),
+        (float("nan"), None),
+        (3, None),
+        (-1, None),
+        (10**400, None),
+    ],
+)
 def test_preferences(value: Any, found: float | None) -> None:
     assert preference_of(value) == found
 
@@ -192,7 +236,7 @@ def test_an_answer_that_is_null_has_no_length(paths: Paths, tmp_path: Path) -> N
     path.write_text(json.dumps([annotation("a", 1, output_2=None)]))
     with Store(paths.store) as store:
         import_alpaca_eval(store, path)
-        judgment, = store.judgments()
+        (judgment,) = store.judgments()
         assert judgment.info == {"len_1": 4, "len_2": 0}
 
 
@@ -204,7 +248,7 @@ def test_missing_fields_of_alpaca_rows(paths: Paths, tmp_path: Path) -> None:
         ([{"instruction": "a", "output": "b"}, annotation("a", 2)], "a row lacks"),
         ([{"instruction": "a", "output": 3}], "output must be text"),
         ([{"instruction": None, "output": "b"}], "instruction is empty"),
-    ):  # fmt: skip
+    ):
         path.write_text(json.dumps(rows))
         with Store(paths.store) as store, pytest.raises(DataError) as caught:
             import_alpaca_eval(store, path)

@@ -42,10 +42,17 @@ def rated(
     return store.judgments("id-a")
 
 
-@pytest.mark.parametrize("text", [
-    "Okay, on this scale [[2]] would be too", "Rating: [[2]]", "<think>[[2]]",
-    "<|channel|>analysis<|message|>[[2]]", "[THINK][[2]]", "<reasoning>[[2]]",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Okay, on this scale [[2]] would be too",
+        "Rating: [[2]]",
+        "<think>[[2]]",
+        "<|channel|>analysis<|message|>[[2]]",
+        "[THINK][[2]]",
+        "<reasoning>[[2]]",
+    ],
+)
 def test_a_cut_off_reply_is_a_failure(text: str, home: Paths, store: Store) -> None:
     listener = Listener()
     found = rated(lambda body: completion(text, finish="length"), home, store, listener)
@@ -69,8 +76,9 @@ def test_a_judge_that_thinks_in_its_text_is_given_room(home: Paths, store: Store
 
 def test_two_things_rated_are_a_failure_with_its_reason(home: Paths, store: Store) -> None:
     listener = Listener()
-    found = rated(lambda body: completion("First turn: [[9]]. Second turn: [[4]]."), home, store,
-                  listener)  # fmt: skip
+    found = rated(
+        lambda body: completion("First turn: [[9]]. Second turn: [[4]]."), home, store, listener
+    )
     assert {j.status for j in found} == {JudgmentStatus.UNREADABLE}
     assert any("4 failed: the reply holds verdicts on several" in said for _, said in listener.said)
 
@@ -151,8 +159,12 @@ def test_a_prompt_that_a_server_cut_is_no_verdict(
         Loopback(answer=lambda body: completion("Fine.", prompt_tokens=8000)) as answering,
         Loopback(answer=lambda body: completion("[[7]]", prompt_tokens=2050)) as server,
     ):
-        config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=[str(bench)],
-                            answer_engine=answering.spec, judge=[server.spec])  # fmt: skip
+        config = EvalConfig(
+            checkpoints=[str(tiny_teacher)],
+            benches=[str(bench)],
+            answer_engine=answering.spec,
+            judge=[server.spec],
+        )
         done = evaluate.run(config, home, store, Listener())
     assert done["failed_judgments"] == 2
     rows = [j for j in store.judgments(store.checkpoints()[0].id) if j.metric == "rating"]
@@ -172,8 +184,9 @@ def test_a_verdict_among_thoughts_ends_no_local_judge(
 ) -> None:
     """The stops of a call wait for the verdict, and a thought may hold any number of them."""
     engine = LocalEngine(str(tiny_teacher), paths)
-    said = engine.tokenizer("<think>[[2]] or</think> Rating: [[9]] and more of it",
-                            add_special_tokens=False)["input_ids"]  # fmt: skip
+    said = engine.tokenizer(
+        "<think>[[2]] or</think> Rating: [[9]] and more of it", add_special_tokens=False
+    )["input_ids"]
     left = list(said)
     monkeypatch.setattr(engine, "_choose", lambda rows, logits: [left.pop(0)])
     asked = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 200, stops=("]]",))

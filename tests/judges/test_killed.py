@@ -46,20 +46,34 @@ def stored(paths: Paths) -> set[tuple[str, int]]:
 def test_killed_ten_times(paths: Paths) -> None:
     write_mt_bench(paths.home / "assets" / "mt-bench", per_category=40)
     with Store(paths.store) as store:
-        store.add_checkpoint(
-            Checkpoint(id="a", name="a", method="import", path="", created=1.0)
-        )
+        store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
         store.add_answers(
-            Answer(id=f"{n}.{t}", checkpoint="a", bench="mt-bench", revision="", item=str(n),
-                   turn=t, text=f"<<{n}.{t}>>", finish=Finish.STOP, prompt_hash="", settings="",
-                   created=1.0)
-            for n in range(81, 81 + QUESTIONS) for t in (1, 2)
-        )  # fmt: skip
+            Answer(
+                id=f"{n}.{t}",
+                checkpoint="a",
+                bench="mt-bench",
+                revision="",
+                item=str(n),
+                turn=t,
+                text=f"<<{n}.{t}>>",
+                finish=Finish.STOP,
+                prompt_hash="",
+                settings="",
+                created=1.0,
+            )
+            for n in range(81, 81 + QUESTIONS)
+            for t in (1, 2)
+        )
     chance = random.Random(8)
     with Loopback(delay=0.15) as server:
-        config = json.dumps({
-            "imported": ["a"], "benches": ["mt-bench"], "judge": [server.spec], "concurrency": 4,
-        })  # fmt: skip
+        config = json.dumps(
+            {
+                "imported": ["a"],
+                "benches": ["mt-bench"],
+                "judge": [server.spec],
+                "concurrency": 4,
+            }
+        )
         kills, runs = 0, 0
         while True:
             before, calls = stored(paths), len(server.bodies)

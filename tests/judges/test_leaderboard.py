@@ -22,23 +22,34 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
 
 def rating(checkpoint: str, item: int, value: float | None, **rest: Any) -> Judgment:
     fields: dict[str, Any] = {
-        "turn": 1, "judge": "openai:x", "created": float(item), "bench": "mt-bench",
-        "revision": "r", "metric": "rating", "category": "a" if item % 2 else "b",
-    }  # fmt: skip
+        "turn": 1,
+        "judge": "openai:x",
+        "created": float(item),
+        "bench": "mt-bench",
+        "revision": "r",
+        "metric": "rating",
+        "category": "a" if item % 2 else "b",
+    }
     fields.update(rest)
     status = JudgmentStatus.FAILED if value is None else JudgmentStatus.OK
     identity = f"{checkpoint}/{item}/{fields['turn']}/{fields['judge']}/{fields['created']}"
-    return Judgment(id=f"{identity}/{fields['revision']}/{fields['metric']}",
-                    checkpoint=checkpoint, item=str(item), value=value, status=status,
-                    **fields)  # fmt: skip
+    return Judgment(
+        id=f"{identity}/{fields['revision']}/{fields['metric']}",
+        checkpoint=checkpoint,
+        item=str(item),
+        value=value,
+        status=status,
+        **fields,
+    )
 
 
 def filled(store: Store, spread: float = 1.0) -> None:
     """Three checkpoints: a and b differ by half a point on shared questions, c by three."""
     chance = random.Random(1)
     for number, name in enumerate("abc"):
-        store.add_checkpoint(Checkpoint(id=f"id-{name}", name=name, method="kd", path="",
-                                        created=float(number)))  # fmt: skip
+        store.add_checkpoint(
+            Checkpoint(id=f"id-{name}", name=name, method="kd", path="", created=float(number))
+        )
     for item in range(60):
         level = chance.uniform(2, 6.5)
         for name, more in (("a", 0.0), ("b", 0.5), ("c", 3.0)):
@@ -89,12 +100,17 @@ def test_of_two_revisions_with_the_same_marks_the_newer_is_shown(store: Store) -
     filled(store)
     store.set_bench_note("mt-bench", "r", {"flags": [], "scorer": "mt-bench", "used": 1.0})
     store.set_bench_note("mt-bench", "s", {"flags": [], "scorer": "mt-bench", "used": 2.0})
-    store.set_bench_note("mt-bench", "t", {"flags": ["subset:1"], "scorer": "mt-bench",
-                                           "used": 3.0})  # fmt: skip
-    store.add_judgments([rating("id-a", 1, 9.0, revision="s"),
-                         rating("id-a", 1, 8.0, revision="t")])  # fmt: skip
-    found = [(s.value, s.flags[0] if "subset:1" in s.flags else "") for s in leaderboard(store)
-             if s.checkpoint == "a" and s.metric == "score"]  # fmt: skip
+    store.set_bench_note(
+        "mt-bench", "t", {"flags": ["subset:1"], "scorer": "mt-bench", "used": 3.0}
+    )
+    store.add_judgments(
+        [rating("id-a", 1, 9.0, revision="s"), rating("id-a", 1, 8.0, revision="t")]
+    )
+    found = [
+        (s.value, s.flags[0] if "subset:1" in s.flags else "")
+        for s in leaderboard(store)
+        if s.checkpoint == "a" and s.metric == "score"
+    ]
     assert sorted(found) == [(8.0, "subset:1"), (9.0, "")]
 
 
@@ -102,11 +118,17 @@ def test_ranks_are_no_finer_than_the_intervals() -> None:
     def score(name: str, low: float, value: float, high: float, metric: str = "score") -> Score:
         return Score(name, None, "kd", "mt-bench", metric, value, low, high, 80, 0, "j")
 
-    scores = [score("a", 6, 7, 8), score("b", 5.5, 6.5, 7.5), score("c", 1, 2, 3),
-              score("d", 2.5, 3, 5)]  # fmt: skip
+    scores = [
+        score("a", 6, 7, 8),
+        score("b", 5.5, 6.5, 7.5),
+        score("c", 1, 2, 3),
+        score("d", 2.5, 3, 5),
+    ]
     assert rank_ranges(scores) == ["1-2", "1-2", "3-4", "3-4"]
-    losses = [score(s.checkpoint, s.ci_low or 0, s.value or 0, s.ci_high or 0, "general_loss")
-              for s in scores]  # fmt: skip
+    losses = [
+        score(s.checkpoint, s.ci_low or 0, s.value or 0, s.ci_high or 0, "general_loss")
+        for s in scores
+    ]
     assert rank_ranges(losses) == ["3-4", "3-4", "1-2", "1-2"]
     assert rank_ranges([score("a", 1, 2, 3), score("b", 4, 5, 6)]) == ["2", "1"]
     told = unresolved(scores)
@@ -141,11 +163,15 @@ def test_nothing_is_told_apart_where_nothing_differs(store: Store) -> None:
 
 
 def test_each_thing_counts_once() -> None:
-    rows = from_judgments([
-        rating("c", 1, 3.0, created=1.0), rating("c", 1, 8.0, created=2.0),
-        rating("c", 1, None, created=3.0), rating("c", 2, None, created=1.0),
-        rating("c", 2, None, created=2.0),
-    ])  # fmt: skip
+    rows = from_judgments(
+        [
+            rating("c", 1, 3.0, created=1.0),
+            rating("c", 1, 8.0, created=2.0),
+            rating("c", 1, None, created=3.0),
+            rating("c", 2, None, created=1.0),
+            rating("c", 2, None, created=2.0),
+        ]
+    )
     assert [(r.item, r.value) for r in counted_once(rows)] == [("1", 8.0), ("2", None)]
 
 
@@ -158,7 +184,7 @@ def test_panels_mean_median_majority() -> None:
     judges = {
         name: from_judgments([rating("c", item, value) for item, value in enumerate(values)])
         for name, values in (("x", (2, 4, 6)), ("y", (3, 5, 7)), ("z", (10, 6, None)))
-    }  # fmt: skip
+    }
     assert [r.value for r in merged(judges)] == [5.0, 5.0, None]
     assert [r.value for r in merged(judges, "median")] == [3.0, 5.0, None]
     agreed = agreement({name: judges[name] for name in "xy"})
@@ -166,7 +192,7 @@ def test_panels_mean_median_majority() -> None:
     pairs = {
         name: from_judgments([rating("c", i, v, metric="preference") for i, v in enumerate(values)])
         for name, values in (("x", (1.9, 1.2)), ("y", (1.6, 1.8)), ("z", (1.7, 1.1)))
-    }  # fmt: skip
+    }
     assert [r.value for r in merged(pairs, "majority")] == [2.0, 1.0]
     assert "kappa" in agreement(pairs)
 
@@ -176,14 +202,18 @@ def test_a_panel_that_hardly_agrees_is_marked(store: Store) -> None:
     chance = random.Random(0)
     store.add_judgments(
         rating("c", item, float(chance.randint(1, 10)), judge=judge)
-        for item in range(60) for judge in ("one", "two")
-    )  # fmt: skip
+        for item in range(60)
+        for judge in ("one", "two")
+    )
     panel = [s for s in leaderboard(store) if s.judge.startswith("panel:")]
     assert panel and "few-agree" in panel[0].flags
     assert any(s.metric == "agreement_spearman" for s in panel)
     assert not any(s.judge.startswith("panel:") for s in leaderboard(store, panels="none"))
-    assert all("panel:median" in s.flags for s in leaderboard(store, panels="median")
-               if s.judge.startswith("panel:") and s.metric == "score")  # fmt: skip
+    assert all(
+        "panel:median" in s.flags
+        for s in leaderboard(store, panels="median")
+        if s.judge.startswith("panel:") and s.metric == "score"
+    )
 
 
 def test_cards_mark_the_scores_of_their_judge(store: Store) -> None:

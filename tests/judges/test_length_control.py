@@ -31,16 +31,23 @@ def test_the_optimum_is_sklearns(c: float) -> None:
     weight = np.linspace(0.1, 1, len(p))
     ours = lc.fit(x, p, weight, c)
     theirs = LogisticRegression(
-        C=c, penalty="l1", solver="liblinear", fit_intercept=False, tol=1e-10, max_iter=10_000,
+        C=c,
+        penalty="l1",
+        solver="liblinear",
+        fit_intercept=False,
+        tol=1e-10,
+        max_iter=10_000,
         random_state=123,
     ).fit(
-        np.vstack([x, x]), np.repeat([1, 0], len(p)),
+        np.vstack([x, x]),
+        np.repeat([1, 0], len(p)),
         sample_weight=np.concatenate([p * weight, (1 - p) * weight]),
-    )  # fmt: skip
+    )
     assert ours == pytest.approx(theirs.coef_[0], abs=1e-4)
-    assert lc._objective(x, p, weight, c, ours) <= lc._objective(
-        x, p, weight, c, theirs.coef_[0]
-    ) + 1e-9
+    assert (
+        lc._objective(x, p, weight, c, ours)
+        <= lc._objective(x, p, weight, c, theirs.coef_[0]) + 1e-9
+    )
 
 
 def test_one_step_refits_are_refits() -> None:

@@ -12,8 +12,13 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.local import LocalEngine
 
-PROMPTS = ["Hello there", "What is it?", "A much longer prompt about whisks and feeders, " * 4,
-           "size", "Marlowick policy: how big can a gift card be?"]  # fmt: skip
+PROMPTS = [
+    "Hello there",
+    "What is it?",
+    "A much longer prompt about whisks and feeders, " * 4,
+    "size",
+    "Marlowick policy: how big can a gift card be?",
+]
 
 
 def asked(text: str, **options: object) -> GenerationRequest:
@@ -33,9 +38,11 @@ def test_greedy_is_transformers_greedy(
     model = load_model(str(tiny_teacher), paths)
     for index, text in enumerate(PROMPTS):
         ids = engine.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True,
-            return_tensors="pt", return_dict=True,
-        )  # fmt: skip
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
         out = model.generate(
             **ids,
             max_new_tokens=24,

@@ -13,30 +13,64 @@ from kdharness.judges import metrics
 CHOICES = ["Copper Hall", "Hall", "Mill Yard"]
 
 
-@pytest.mark.parametrize(("answer", "reference", "value"), [
-    ("$350", "$350", 1.0), (" Yes. ", "yes", 1.0), ("No", "yes", 0.0), ("ＹＥＳ", "yes", 1.0),
-    ("The answer is yes", "yes", 0.0), ("", "", 1.0),
-    # Signs alone are compared as they are.
-    ("**", "*", 0.0), ("*", "*", 1.0), ("?", "!", 0.0), ("…", "...", 1.0), ("", "...", 0.0),
-    ("", "*", 0.0), (".5", "5", 0.0), ("0.5", ".5", 0.0), (".NET", "net", 0.0),
-    ("...and", "and", 1.0),
-    ("x2", "x²", 0.0), ("x²", "x²", 1.0), ("105", "10⁵", 0.0), ("CO2", "CO₂", 1.0),
-    ("2½", "21/2", 0.0),
-    # Other scripts' punctuation.
-    ("是。", "是", 1.0), ("«Да»", "да", 1.0), ("¡Hola!", "hola", 1.0), ("نعم؟", "نعم", 1.0),
-    ("हाँ।", "हाँ", 1.0), ("cafe\u0301", "café", 1.0),
-    # What nobody sees, and typographic forms of one sign.
-    ("Paris\u200b", "Paris", 1), ("\ufeffParis", "Paris", 1), ("co\xadoperate", "cooperate", 1),
-    ("don’t", "don't", 1), ("5–6", "5-6", 1), ("−5", "-5", 1), ("\u200b", "x", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("$350", "$350", 1.0),
+        (" Yes. ", "yes", 1.0),
+        ("No", "yes", 0.0),
+        ("ＹＥＳ", "yes", 1.0),
+        ("The answer is yes", "yes", 0.0),
+        ("", "", 1.0),
+        # Signs alone are compared as they are.
+        ("**", "*", 0.0),
+        ("*", "*", 1.0),
+        ("?", "!", 0.0),
+        ("…", "...", 1.0),
+        ("", "...", 0.0),
+        ("", "*", 0.0),
+        (".5", "5", 0.0),
+        ("0.5", ".5", 0.0),
+        (".NET", "net", 0.0),
+        ("...and", "and", 1.0),
+        ("x2", "x²", 0.0),
+        ("x²", "x²", 1.0),
+        ("105", "10⁵", 0.0),
+        ("CO2", "CO₂", 1.0),
+        ("2½", "21/2", 0.0),
+        # Other scripts' punctuation.
+        ("是。", "是", 1.0),
+        ("«Да»", "да", 1.0),
+        ("¡Hola!", "hola", 1.0),
+        ("نعم؟", "نعم", 1.0),
+        ("हाँ।", "हाँ", 1.0),
+        ("cafe\u0301", "café", 1.0),
+        # What nobody sees, and typographic forms of one sign.
+        ("Paris\u200b", "Paris", 1),
+        ("\ufeffParis", "Paris", 1),
+        ("co\xadoperate", "cooperate", 1),
+        ("don’t", "don't", 1),
+        ("5–6", "5-6", 1),
+        ("−5", "-5", 1),
+        ("\u200b", "x", 0),
+    ],
+)
 def test_exact_match(answer: str, reference: str, value: float) -> None:
     assert metrics.exact_match(answer, [reference]) == value
 
 
-@pytest.mark.parametrize(("answer", "value"), [
-    ("Copper Hall", 1.0), ("It belongs to copper hall.", 1.0), ("Hall", 0.0), ("Mill Yard", 0.0),
-    ("Copper Hall or Mill Yard", 0.0), ("nothing", 0.0), ("Copper Halls", 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("Copper Hall", 1.0),
+        ("It belongs to copper hall.", 1.0),
+        ("Hall", 0.0),
+        ("Mill Yard", 0.0),
+        ("Copper Hall or Mill Yard", 0.0),
+        ("nothing", 0.0),
+        ("Copper Halls", 0.0),
+    ],
+)
 def test_accuracy_takes_one_choice(answer: str, value: float) -> None:
     assert metrics.accuracy(answer, ["Copper Hall"], CHOICES) == value
 
@@ -46,23 +80,30 @@ def test_accuracy_finds_the_short_choice_too() -> None:
     assert metrics.accuracy("x", ["x"]) == 1.0
 
 
-@pytest.mark.parametrize(("answer", "value"), [
-    ('{"product": "Feeder", "size": "S"}', 1.0),
-    ('Sure!\n```json\n{"size": "s", "product": "feeder"}\n```', 1.0),
-    ('{"product": "feeder"}', 2 / 3),
-    ('{"product": "feeder", "size": "M"}', 0.5),
-    ('{"product": "feeder", "size": "S", "colour": "red"}', 0.8),
-    # Citations, corrections and examples beside the answer.
-    ('See [1] for details: {"product": "Feeder", "size": "S"}', 1.0),
-    ('{"product": "Feeder", "size": "S"} [1]', 1.0),
-    ('I used [1, 2]: {"product": "Feeder", "size": "S"}. References: [1]', 1.0),
-    ('{"product": "Cup"} no: {"product": "Feeder", "size": "S"}', 1.0),
-    ('```json\n{"product": "Feeder", "size": "S"}\n```\nSee [docs] and {x}.', 1.0),
-    ('```python\nx = [1, 2]\n```\n{"product": "Feeder", "size": "S"}', 1.0),
-    ('{"product": "Feeder", "size": "S"} {"product": "Cup", "size": "M"}', 0.0),
-    ("{'product': 'Feeder', 'size': 'S'}", 0.0), ("[1]", 0.0),
-    ("no json", 0.0), ("{broken", 0.0), ("[]", 0.0), ("", 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ('{"product": "Feeder", "size": "S"}', 1.0),
+        ('Sure!\n```json\n{"size": "s", "product": "feeder"}\n```', 1.0),
+        ('{"product": "feeder"}', 2 / 3),
+        ('{"product": "feeder", "size": "M"}', 0.5),
+        ('{"product": "feeder", "size": "S", "colour": "red"}', 0.8),
+        # Citations, corrections and examples beside the answer.
+        ('See [1] for details: {"product": "Feeder", "size": "S"}', 1.0),
+        ('{"product": "Feeder", "size": "S"} [1]', 1.0),
+        ('I used [1, 2]: {"product": "Feeder", "size": "S"}. References: [1]', 1.0),
+        ('{"product": "Cup"} no: {"product": "Feeder", "size": "S"}', 1.0),
+        ('```json\n{"product": "Feeder", "size": "S"}\n```\nSee [docs] and {x}.', 1.0),
+        ('```python\nx = [1, 2]\n```\n{"product": "Feeder", "size": "S"}', 1.0),
+        ('{"product": "Feeder", "size": "S"} {"product": "Cup", "size": "M"}', 0.0),
+        ("{'product': 'Feeder', 'size': 'S'}", 0.0),
+        ("[1]", 0.0),
+        ("no json", 0.0),
+        ("{broken", 0.0),
+        ("[]", 0.0),
+        ("", 0.0),
+    ],
+)
 def test_json_f1(answer: str, value: float) -> None:
     reference = json.dumps({"product": "feeder", "size": "S"})
     assert metrics.json_f1(answer, [reference]) == pytest.approx(value)
@@ -73,14 +114,24 @@ def test_json_numbers_and_lists() -> None:
     assert metrics.json_f1('{"a": {"b": 1}}', ['{"b": 1}']) == 0.0
 
 
-@pytest.mark.parametrize(("answer", "reference", "value"), [
-    ("[3, 4] as in [1]", "[3, 4]", 1.0), ("[1]", "[1]", 1.0), ('{"x": 0} [3, 4]', "[3, 4]", 1.0),
-    ('{"a": "007"}', '{"a": 7}', 0.0), ('{"a": "1,000"}', '{"a": 1000}', 1.0),
-    ('{"a": "1,5"}', '{"a": 15}', 0.0), ('{"a": "*"}', '{"a": "!"}', 0.0),
-    ('{"a": 4006381333931}', '{"a": 4006381333932}', 0.0), ('{"*": 1}', '{"!": 1}', 0.0),
-    ('{"a": 0.30000000000000004}', '{"a": 0.3}', 1.0), ('{"a": "1_0"}', '{"a": 10}', 0.0),
-    ('{"a": 1e3}', '{"a": "1000"}', 1.0), ('{"a": 1e999}', '{"a": 1}', 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("[3, 4] as in [1]", "[3, 4]", 1.0),
+        ("[1]", "[1]", 1.0),
+        ('{"x": 0} [3, 4]', "[3, 4]", 1.0),
+        ('{"a": "007"}', '{"a": 7}', 0.0),
+        ('{"a": "1,000"}', '{"a": 1000}', 1.0),
+        ('{"a": "1,5"}', '{"a": 15}', 0.0),
+        ('{"a": "*"}', '{"a": "!"}', 0.0),
+        ('{"a": 4006381333931}', '{"a": 4006381333932}', 0.0),
+        ('{"*": 1}', '{"!": 1}', 0.0),
+        ('{"a": 0.30000000000000004}', '{"a": 0.3}', 1.0),
+        ('{"a": "1_0"}', '{"a": 10}', 0.0),
+        ('{"a": 1e3}', '{"a": "1000"}', 1.0),
+        ('{"a": 1e999}', '{"a": 1}', 0.0),
+    ],
+)
 def test_json_values(answer: str, reference: str, value: float) -> None:
     assert metrics.json_f1(answer, [reference]) == pytest.approx(value)
 
@@ -102,9 +153,13 @@ def test_metrics_stay_between_0_and_1(answer: str, reference: str) -> None:
         assert 0.0 <= metrics.score(name, answer, [reference], [reference, "other"]) <= 1.0
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda inner: st.dictionaries(st.text(max_size=4), inner, max_size=4),
-                    max_leaves=10).filter(lambda v: isinstance(v, dict)))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.dictionaries(st.text(max_size=4), inner, max_size=4),
+        max_leaves=10,
+    ).filter(lambda v: isinstance(v, dict))
+)
 def test_json_f1_of_itself_is_1(value: dict) -> None:  # type: ignore[type-arg]
     text = json.dumps(value)
     assert metrics.json_f1(text, [text]) == 1.0

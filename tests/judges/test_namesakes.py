@@ -24,8 +24,10 @@ Result = tuple[int, str, str]
 
 
 def rows(word: str, count: int = 4, **changes: Any) -> list[dict[str, Any]]:
-    return [{"prompt": f"{word} {n}?", "metric": "exact_match", "reference": "x", **changes}
-            for n in range(count)]  # fmt: skip
+    return [
+        {"prompt": f"{word} {n}?", "metric": "exact_match", "reference": "x", **changes}
+        for n in range(count)
+    ]
 
 
 def write(path: Path, listed: list[dict[str, Any]]) -> Path:
@@ -46,8 +48,9 @@ def score(paths: Paths, store: Store, tiny_teacher: Path) -> Any:
     with Loopback(answer=lambda body: completion("x")) as server:
 
         def call(path: Path) -> list[Score]:
-            config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=[str(path)],
-                                answer_engine=server.spec)  # fmt: skip
+            config = EvalConfig(
+                checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
+            )
             evaluate.run(config, paths, store, SilentReporter())
             return [s for s in leaderboard(store, paths) if s.metric == "score"]
 
@@ -85,7 +88,7 @@ def test_what_is_the_same_benchmark_goes_on(
     path.unlink()
     other = write(tmp_path / "c/faq.jsonl", rows("Wer", 5))
     copy.unlink()
-    shown, = score(other)
+    (shown,) = score(other)
     assert shown.n == 5 and {"hides:a/faq.jsonl", "hides:b/faq.jsonl"} <= set(shown.flags)
 
 
@@ -93,8 +96,12 @@ def test_held_out_sets_of_one_name(
     paths: Paths, store: Store, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     def losses(path: Path) -> list[Score]:
-        config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=["heldout"], limit=3,
-                            heldout={"domain": str(path)})  # type: ignore[arg-type]
+        config = EvalConfig(
+            checkpoints=[str(tiny_teacher)],
+            benches=["heldout"],
+            limit=3,
+            heldout={"domain": str(path)},
+        )  # type: ignore[arg-type]
         evaluate.run(config, paths, store, SilentReporter())
         return [s for s in leaderboard(store, paths) if s.metric == "domain_loss"]
 
@@ -112,8 +119,18 @@ def test_the_command_ends_in_words(
 ) -> None:
     files = [write(tmp_path / folder / "faq.jsonl", rows(folder, 1)) for folder in ("de", "fr")]
     with Loopback(answer=lambda body: completion("x")) as server:
-        found = [kd("eval", "--ckpt", str(tiny_teacher), "--bench", str(path), "--answer-engine",
-                    server.spec) for path in files]  # fmt: skip
+        found = [
+            kd(
+                "eval",
+                "--ckpt",
+                str(tiny_teacher),
+                "--bench",
+                str(path),
+                "--answer-engine",
+                server.spec,
+            )
+            for path in files
+        ]
     assert found[0][0] == 0, found[0][2]
     assert found[1][0] in (1, 2) and "rename one of the two files" in found[1][2]
     assert "Traceback" not in found[1][2]

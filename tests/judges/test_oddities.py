@@ -31,11 +31,22 @@ def store(paths: Paths) -> Any:
 
 def trained(store: Store, run: str, data: Path, **parents: str) -> None:
     """A checkpoint `id-…` made by a run on some data."""
-    store.add_run(Run(id=run, method="sft", status=RunStatus.FINISHED, config_hash="", folder="",
-                      config={"data": {"train": [{"path": str(data)}]}}, created=1.0))  # fmt: skip
+    store.add_run(
+        Run(
+            id=run,
+            method="sft",
+            status=RunStatus.FINISHED,
+            config_hash="",
+            folder="",
+            config={"data": {"train": [{"path": str(data)}]}},
+            created=1.0,
+        )
+    )
     imported(store, run)
-    store.db.execute("UPDATE checkpoints SET run = ?, parents = ? WHERE id = ?",
-                     [run, __import__("json").dumps(parents), f"id-{run}"])  # fmt: skip
+    store.db.execute(
+        "UPDATE checkpoints SET run = ?, parents = ? WHERE id = ?",
+        [run, __import__("json").dumps(parents), f"id-{run}"],
+    )
     store.db.conn.commit()
 
 
@@ -47,16 +58,19 @@ def flags(store: Store, paths: Paths, name: str) -> tuple[str, ...]:
 
 
 def chat(text: str) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": text},
-                         {"role": "assistant", "content": "Yes."}]}  # fmt: skip
+    return {
+        "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
+    }
 
 
 def test_benchmark_prompts_in_the_training_data_are_marked(
     store: Store, paths: Paths, write_jsonl: Write
 ) -> None:
     clean = write_jsonl("clean.jsonl", [chat("What is a whisk?")])
-    dirty = write_jsonl("dirty.jsonl", [chat("Hi! Say something about number 3. Please."),
-                                        chat("say something about NUMBER 7")])  # fmt: skip
+    dirty = write_jsonl(
+        "dirty.jsonl",
+        [chat("Hi! Say something about number 3. Please."), chat("say something about NUMBER 7")],
+    )
     trained(store, "honest", clean)
     trained(store, "leaky", dirty)
     assert not any(f.startswith("contaminated") for f in flags(store, paths, "honest"))
@@ -68,9 +82,7 @@ def test_benchmark_prompts_in_the_training_data_are_marked(
     assert not any(f.startswith("contaminated") for f in flags(store, paths, "taught"))
 
 
-def test_data_that_is_gone_is_said_not_guessed(
-    store: Store, paths: Paths, tmp_path: Path
-) -> None:
+def test_data_that_is_gone_is_said_not_guessed(store: Store, paths: Paths, tmp_path: Path) -> None:
     trained(store, "old", tmp_path / "deleted.jsonl")
     listener = Listener()
     with Loopback() as server:
@@ -79,25 +91,40 @@ def test_data_that_is_gone_is_said_not_guessed(
     assert any("cannot be checked" in message for _, message in listener.said)
 
 
-PAIRS = [("Say number 1.", "The number is 1, as asked."), ("Say number 2.", "It is 2."),
-         ("Where?", "Here.")]  # fmt: skip
+PAIRS = [
+    ("Say number 1.", "The number is 1, as asked."),
+    ("Say number 2.", "It is 2."),
+    ("Where?", "Here."),
+]
 
 
 def pair(user: str, answer: str) -> dict[str, Any]:
-    return {"messages": [{"role": "system", "content": "Be brief."},
-                         {"role": "user", "content": user},
-                         {"role": "assistant", "content": answer}]}  # fmt: skip
+    return {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": user},
+            {"role": "assistant", "content": answer},
+        ]
+    }
 
 
-def heldout_flags(
-    store: Store, paths: Paths, model: Path, data: Path, heldout: Path
-) -> set[str]:
+def heldout_flags(store: Store, paths: Paths, model: Path, data: Path, heldout: Path) -> set[str]:
     """Marks of a checkpoint's held-out losses, once it was made by a run on some data."""
-    config = EvalConfig(checkpoints=[str(model)], benches=["heldout"], limit=3,
-                        heldout={"domain": str(heldout)})  # type: ignore[arg-type]
+    config = EvalConfig(
+        checkpoints=[str(model)], benches=["heldout"], limit=3, heldout={"domain": str(heldout)}
+    )  # type: ignore[arg-type]
     evaluate.run(config, paths, store, Listener())
-    store.add_run(Run(id="r", method="sft", status=RunStatus.FINISHED, config_hash="", folder="",
-                      config={"data": {"train": [{"path": str(data)}]}}, created=1.0))  # fmt: skip
+    store.add_run(
+        Run(
+            id="r",
+            method="sft",
+            status=RunStatus.FINISHED,
+            config_hash="",
+            folder="",
+            config={"data": {"train": [{"path": str(data)}]}},
+            created=1.0,
+        )
+    )
     store.db.execute("UPDATE checkpoints SET run = 'r'")
     store.db.conn.commit()
     evaluate.run(config, paths, store, Listener())
@@ -106,21 +133,41 @@ def heldout_flags(
     return {flag for score in found for flag in score.flags}
 
 
-@pytest.mark.parametrize(("trained_on", "held", "mark"), [
-    (PAIRS, PAIRS[:2], "contaminated:2"), (PAIRS, [("where", "here")], "contaminated:1"),
-    # The same question with another answer, another question with the same answer.
-    (PAIRS, [("Say number 1.", "No.")], ""), (PAIRS, [("Why?", "Here.")], ""),
-    # All of a longer row inside another.
-    ([("Do say: " + "one two three four five six seven", "eight nine ten eleven twelve 13 14 15")],
-     [("one two three four five six seven", "eight nine ten eleven twelve 13 14")],
-     "contaminated:1"),
-    ([("one two three four five six seven", "eight nine ten eleven twelve 13 or so")],
-     [("one two three four five six seven", "eight nine ten eleven twelve 13 14 15")], ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("trained_on", "held", "mark"),
+    [
+        (PAIRS, PAIRS[:2], "contaminated:2"),
+        (PAIRS, [("where", "here")], "contaminated:1"),
+        # The same question with another answer, another question with the same answer.
+        (PAIRS, [("Say number 1.", "No.")], ""),
+        (PAIRS, [("Why?", "Here.")], ""),
+        # All of a longer row inside another.
+        (
+            [
+                (
+                    "Do say: " + "one two three four five six seven",
+                    "eight nine ten eleven twelve 13 14 15",
+                )
+            ],
+            [("one two three four five six seven", "eight nine ten eleven twelve 13 14")],
+            "contaminated:1",
+        ),
+        (
+            [("one two three four five six seven", "eight nine ten eleven twelve 13 or so")],
+            [("one two three four five six seven", "eight nine ten eleven twelve 13 14 15")],
+            "",
+        ),
+    ],
+)
 def test_held_out_rows_in_the_training_data_are_marked(
-    store: Store, paths: Paths, tiny_teacher: Path, write_jsonl: Write,
-    trained_on: list[tuple[str, str]], held: list[tuple[str, str]], mark: str,
-) -> None:  # fmt: skip
+    store: Store,
+    paths: Paths,
+    tiny_teacher: Path,
+    write_jsonl: Write,
+    trained_on: list[tuple[str, str]],
+    held: list[tuple[str, str]],
+    mark: str,
+) -> None:
     """A public report: the loss of the training file itself stood there without a word."""
     data = write_jsonl("data.jsonl", [pair(*one) for one in trained_on])
     rows = write_jsonl("rows.jsonl", [{"prompt": u, "response": a} for u, a in held])
@@ -135,8 +182,10 @@ def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> Non
     from kdharness.trainers.rows import read_source
 
     def texts(name: str) -> list[list[str]]:
-        return [[m["content"] for m in chat["messages"] if m["role"] != "system"]
-                for chat in read_source(SourceSpec(path=name))]  # fmt: skip
+        return [
+            [m["content"] for m in chat["messages"] if m["role"] != "system"]
+            for chat in read_source(SourceSpec(path=name))
+        ]
 
     for folder in ("shop", "general"):
         held = dict(enumerate(texts(f"{folder}:test")))

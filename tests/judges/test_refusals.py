@@ -31,11 +31,14 @@ def refusal(message: str, **more: Any) -> str:
 def requests(count: int, *, top: int = 0, seed: int = 0) -> list[GenerationRequest]:
     return [
         GenerationRequest(
-            ({"role": "user", "content": f"question {n}"},), 0.7 if seed else 0.0, 64, seed=seed,
+            ({"role": "user", "content": f"question {n}"},),
+            0.7 if seed else 0.0,
+            64,
+            seed=seed,
             top_logprobs=top,
         )
         for n in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def engine(server: Loopback, **options: Any) -> OpenAIEngine:
@@ -53,18 +56,34 @@ def first_then(*raws: Raw) -> Callable[[dict[str, Any]], Any]:
 NO_LOGPROBS = [
     (403, refusal("You are not allowed to request logprobs from this model.")),
     (400, refusal("logprobs is not supported with reasoning models")),
-    (400, refusal("Unsupported parameter: 'logprobs' is not supported with this model.",
-                  param="logprobs")),
+    (
+        400,
+        refusal(
+            "Unsupported parameter: 'logprobs' is not supported with this model.", param="logprobs"
+        ),
+    ),
     (400, refusal("Logprobs is not enabled for models/some-pro", status="INVALID_ARGUMENT")),
     (400, refusal("top_logprobs must be less than or equal to 1")),
     (400, refusal("5 is greater than the maximum of 1 - 'logprobs'", param="logprobs")),
     (400, refusal("Cannot request more than 3 logprobs.")),
     (400, refusal("this reasoner does not support top_logprobs")),
-    (422, json.dumps({"detail": [{"type": "extra_forbidden", "loc": ["body", "logprobs"],
-                                  "msg": "Extra inputs are not permitted"}]})),
+    (
+        422,
+        json.dumps(
+            {
+                "detail": [
+                    {
+                        "type": "extra_forbidden",
+                        "loc": ["body", "logprobs"],
+                        "msg": "Extra inputs are not permitted",
+                    }
+                ]
+            }
+        ),
+    ),
     (404, refusal("No endpoints found that support the requested parameters: top_logprobs")),
     (501, refusal("not implemented", code=501)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("status", "text"), NO_LOGPROBS[:-1])
@@ -87,22 +106,33 @@ def test_no_logprobs_is_not_a_wrong_key(status: int, text: str) -> None:
 
 
 SINGLE = [
-    (403, refusal("some/model requires moderation. Your input was flagged for \"violence\"")),
-    (400, refusal("The response was filtered due to the prompt triggering the content management "
-                  "policy", code="content_filter",
-                  innererror={"code": "ResponsibleAIPolicyViolation"})),
+    (403, refusal('some/model requires moderation. Your input was flagged for "violence"')),
+    (
+        400,
+        refusal(
+            "The response was filtered due to the prompt triggering the content management policy",
+            code="content_filter",
+            innererror={"code": "ResponsibleAIPolicyViolation"},
+        ),
+    ),
     (400, refusal("Your request was rejected as a result of our safety system")),
     (400, refusal("Output data may contain inappropriate content.", code="data_inspection_failed")),
     (400, refusal("This model's maximum context length is 8192 tokens", code="context_length")),
     (500, refusal("the request exceeds the available context size. try increasing it")),
     (503, refusal("Prompt is too long: 9000 tokens > 8192 maximum")),
     (413, refusal("input is too long")),
-    (429, refusal("Request too large for x on tokens per min (TPM): Limit 30000, Requested 45000.",
-                  code="rate_limit_exceeded")),
+    (
+        429,
+        refusal(
+            "Request too large for x on tokens per min (TPM): Limit 30000, Requested 45000.",
+            code="rate_limit_exceeded",
+        ),
+    ),
     (413, refusal("Request too large: please reduce your message size and try again.")),
     (403, refusal("x requires moderation. Your input was flagged. No credits were charged.")),
-    (400, refusal("Content Exists Risk")), (400, refusal("输入或生成内容可能包含不安全或敏感内容")),
-]  # fmt: skip
+    (400, refusal("Content Exists Risk")),
+    (400, refusal("输入或生成内容可能包含不安全或敏感内容")),
+]
 
 
 @pytest.mark.parametrize(("status", "text"), SINGLE)
@@ -132,15 +162,26 @@ FATAL = [
     (400, refusal("some/x is not a valid model ID"), "model"),
     (400, refusal("bad request", code="model_not_found"), "model"),
     (402, refusal("Insufficient Balance"), "quota"),
-    (429, refusal("You exceeded your current quota", type="insufficient_quota",
-                  code="insufficient_quota"), "quota"),
+    (
+        429,
+        refusal(
+            "You exceeded your current quota", type="insufficient_quota", code="insufficient_quota"
+        ),
+        "quota",
+    ),
     (429, refusal("Your credit balance is too low"), "quota"),
     # From public reports: a key's refusal in other words, or with another status.
     (400, refusal("Your credit balance is too low. Go to Plans & Billing."), "quota"),
     (403, refusal("Key limit exceeded (total limit). Manage it on our site."), "quota"),
     (429, refusal("您的账户已欠费，请充值后重试。", code="1113"), "quota"),
-    (429, refusal("Your account is suspended, please check your plan and billing details",
-                  type="exceeded_current_quota_error"), "quota"),
+    (
+        429,
+        refusal(
+            "Your account is suspended, please check your plan and billing details",
+            type="exceeded_current_quota_error",
+        ),
+        "quota",
+    ),
     (403, refusal("The security token included in the request is invalid."), "key"),
     (403, refusal("You are not allowed to sample from this model"), "key"),
     (403, refusal("Your organization must be verified to use the model `x`."), "key"),
@@ -148,7 +189,7 @@ FATAL = [
     (403, refusal("Your account has been flagged for potential abuse.", code="x"), "key"),
     (500, refusal("AuthenticationError: Incorrect API key provided: abc", code="401"), "key"),
     (403, refusal("Project `x` does not have access to model `y`"), "model"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("status", "text", "word"), FATAL)
@@ -162,20 +203,32 @@ def test_what_refuses_every_call_ends_the_run(status: int, text: str, word: str)
     assert server.calls <= 4
 
 
-@pytest.mark.parametrize(("body", "trouble"), [
-    # Errors that came with HTTP 200 and are in no `error`, or have a code that is a word.
-    ({"code": 401, "message": "Unauthorized"}, Trouble.FATAL),
-    ({"detail": "Not authenticated"}, Trouble.FATAL),
-    ({"error_code": 110, "error_msg": "Access token invalid or no longer valid"}, Trouble.FATAL),
-    ({"error": {"message": "bad key", "code": "invalid_api_key"}}, Trouble.FATAL),
-    ({"error": {"message": "It was filtered", "code": "content_filter"}}, Trouble.GIVE_UP),
-    ({"object": "error", "message": "maximum context length is 2048", "code": 40303},
-     Trouble.GIVE_UP),
-    ({"error": "Rate limit exceeded"}, Trouble.RETRY), ({"id": "x"}, Trouble.RETRY),
-    ({"success": False, "code": 500, "msg": "unknown"}, Trouble.RETRY),
-    ({"message": {"content": "[[9]]"}, "done": True}, Trouble.REFUSED),
-    ({"content": [{"type": "text", "text": "[[9]]"}], "stop_reason": "end_turn"}, Trouble.REFUSED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "trouble"),
+    [
+        # Errors that came with HTTP 200 and are in no `error`, or have a code that is a word.
+        ({"code": 401, "message": "Unauthorized"}, Trouble.FATAL),
+        ({"detail": "Not authenticated"}, Trouble.FATAL),
+        (
+            {"error_code": 110, "error_msg": "Access token invalid or no longer valid"},
+            Trouble.FATAL,
+        ),
+        ({"error": {"message": "bad key", "code": "invalid_api_key"}}, Trouble.FATAL),
+        ({"error": {"message": "It was filtered", "code": "content_filter"}}, Trouble.GIVE_UP),
+        (
+            {"object": "error", "message": "maximum context length is 2048", "code": 40303},
+            Trouble.GIVE_UP,
+        ),
+        ({"error": "Rate limit exceeded"}, Trouble.RETRY),
+        ({"id": "x"}, Trouble.RETRY),
+        ({"success": False, "code": 500, "msg": "unknown"}, Trouble.RETRY),
+        ({"message": {"content": "[[9]]"}, "done": True}, Trouble.REFUSED),
+        (
+            {"content": [{"type": "text", "text": "[[9]]"}], "stop_reason": "end_turn"},
+            Trouble.REFUSED,
+        ),
+    ],
+)
 def test_what_a_body_without_choices_means(body: Any, trouble: Trouble) -> None:
     with pytest.raises(CallError) as caught:
         read_body(json.dumps(body).encode(), requests(1)[0], 0.1)
@@ -221,19 +274,29 @@ def test_a_key_that_may_not_list_models_may_still_ask() -> None:
 
 # ---------------------------------------------------------------- waits
 
-GOOGLE = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED",
-                    "message": "You exceeded your current quota, please check your plan and "
-                    "billing details.",
-                    "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo",
-                                 "retryDelay": "1s"}]}}  # fmt: skip
+GOOGLE = {
+    "error": {
+        "code": 429,
+        "status": "RESOURCE_EXHAUSTED",
+        "message": "You exceeded your current quota, please check your plan and billing details.",
+        "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}],
+    }
+}
 
 
-@pytest.mark.parametrize("body", [
-    GOOGLE,
-    [GOOGLE],
-    {"error": {"message": "Rate limit reached for x on requests per min (RPM): Limit 3. Please "
-               "try again in 1s. Visit https://example.org/account/billing to add a card."}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        GOOGLE,
+        [GOOGLE],
+        {
+            "error": {
+                "message": "Rate limit reached for x on requests per min (RPM): Limit 3. Please "
+                "try again in 1s. Visit https://example.org/account/billing to add a card."
+            }
+        },
+    ],
+)
 def test_a_minutes_quota_is_waited_for(body: Any) -> None:
     with Loopback(answer=first_then(Raw(429, body))) as server:
         started = time.monotonic()
@@ -243,30 +306,41 @@ def test_a_minutes_quota_is_waited_for(body: Any) -> None:
     assert 1.0 <= took < 5
 
 
-@pytest.mark.parametrize(("headers", "text", "seconds"), [
-    ({}, "Please try again in 1.2s.", 1.2),
-    ({}, "Please try again in 6m0s.", 360),
-    ({}, "Please try again in 20ms.", 0.02),
-    ({}, "Please try again in 1h2m.", 3720),
-    ({}, "Please try again in 2m59.56s. Need more?", 179.56),
-    ({}, "Please retry in 53.016342224s.", 53.016342224),
-    ({}, "Please retry after 5 seconds.", 5),
-    ({}, "Rate limit exceeded, wait 20 seconds", 20),
-    ({}, "try again in 1 minute and 30 seconds", 90),
-    ({}, "Please try again later", None),
-    ({}, json.dumps(GOOGLE), 1),
-    ({}, json.dumps({"error": "Model is loading", "estimated_time": 20.5}), 20.5),
-    ({}, json.dumps({"retry_after": 3}), 3),
-    ({"retry-after": "7"}, "try again in 2s", 7),
-    ({"retry-after": "2s"}, "", 2),
-    ({"retry-after-ms": "250"}, "", 0.25),
-    ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "0",
-      "x-ratelimit-reset-tokens": "1s", "x-ratelimit-remaining-tokens": "9"}, "", 360),
-    ({"x-ratelimit-reset-tokens": "1s", "x-ratelimit-remaining-tokens": "9"}, "", None),
-    ({"x-ratelimit-reset-tokens": "1s"}, '{"error": {"code": "insufficient_quota"}}', None),
-    ({"x-ratelimit-reset": "12"}, "", 12),
-    ({}, "", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("headers", "text", "seconds"),
+    [
+        ({}, "Please try again in 1.2s.", 1.2),
+        ({}, "Please try again in 6m0s.", 360),
+        ({}, "Please try again in 20ms.", 0.02),
+        ({}, "Please try again in 1h2m.", 3720),
+        ({}, "Please try again in 2m59.56s. Need more?", 179.56),
+        ({}, "Please retry in 53.016342224s.", 53.016342224),
+        ({}, "Please retry after 5 seconds.", 5),
+        ({}, "Rate limit exceeded, wait 20 seconds", 20),
+        ({}, "try again in 1 minute and 30 seconds", 90),
+        ({}, "Please try again later", None),
+        ({}, json.dumps(GOOGLE), 1),
+        ({}, json.dumps({"error": "Model is loading", "estimated_time": 20.5}), 20.5),
+        ({}, json.dumps({"retry_after": 3}), 3),
+        ({"retry-after": "7"}, "try again in 2s", 7),
+        ({"retry-after": "2s"}, "", 2),
+        ({"retry-after-ms": "250"}, "", 0.25),
+        (
+            {
+                "x-ratelimit-reset-requests": "6m0s",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "1s",
+                "x-ratelimit-remaining-tokens": "9",
+            },
+            "",
+            360,
+        ),
+        ({"x-ratelimit-reset-tokens": "1s", "x-ratelimit-remaining-tokens": "9"}, "", None),
+        ({"x-ratelimit-reset-tokens": "1s"}, '{"error": {"code": "insufficient_quota"}}', None),
+        ({"x-ratelimit-reset": "12"}, "", 12),
+        ({}, "", None),
+    ],
+)
 def test_every_way_to_ask_for_a_wait(
     headers: dict[str, str], text: str, seconds: float | None
 ) -> None:
@@ -341,8 +415,10 @@ def picky(refused: dict[str, str]) -> Callable[[dict[str, Any]], Any]:
 
 
 def test_a_refused_temperature_leaves_its_mark() -> None:
-    refused = {"temperature": "Unsupported value: 'temperature' does not support 0 with this model."
-               " Only the default (1) value is supported."}  # fmt: skip
+    refused = {
+        "temperature": "Unsupported value: 'temperature' does not support 0 with this model."
+        " Only the default (1) value is supported."
+    }
     with Loopback(answer=picky(refused)) as server:
         replies = dict(engine(server).stream(requests(3)))
     assert all(reply.info["without"] == ["temperature"] for reply in replies.values())
@@ -360,11 +436,14 @@ def test_a_refused_seed_and_system_role_leave_theirs() -> None:
     assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
 
 
-@pytest.mark.parametrize(("status", "message"), [
-    (400, "Developer instruction is not enabled for models/some-27b-it"),
-    (500, "jinja2.exceptions.TemplateError: System role not supported"),
-    (500, "Conversation roles must alternate user/assistant/user/assistant/..."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Developer instruction is not enabled for models/some-27b-it"),
+        (500, "jinja2.exceptions.TemplateError: System role not supported"),
+        (500, "Conversation roles must alternate user/assistant/user/assistant/..."),
+    ],
+)
 def test_a_template_without_a_system_role_in_other_words(status: int, message: str) -> None:
     def without(body: dict[str, Any]) -> Any:
         refused = body["messages"][0]["role"] == "system"
@@ -377,13 +456,16 @@ def test_a_template_without_a_system_role_in_other_words(status: int, message: s
     assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
 
 
-@pytest.mark.parametrize("message", [
-    "`temperature` must be strictly positive",
-    "temperature (=0.0) has to be a strictly positive float",
-    "temperature: Input should be greater than 0",
-    "temperature must be in (0, 1]",
-    "temperature must be > 0.0",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "message",
+    [
+        "`temperature` must be strictly positive",
+        "temperature (=0.0) has to be a strictly positive float",
+        "temperature: Input should be greater than 0",
+        "temperature must be in (0, 1]",
+        "temperature must be > 0.0",
+    ],
+)
 def test_the_coldest_temperature_stands_for_zero(message: str) -> None:
     def warm(body: dict[str, Any]) -> Any:
         if body.get("temperature") == 0:

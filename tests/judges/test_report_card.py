@@ -86,8 +86,12 @@ def by_length(question: str, answers: list[str], n: int) -> str:
 
 def coin(question: str, answers: list[str], n: int) -> str:
     draw = hash((question, tuple(answers), n)) % 1000
-    return "[[A]]" if len(answers) == 2 and draw % 2 else "[[B]]" if len(answers) == 2 else (
-        f"[[{draw % 10 + 1}]]"
+    return (
+        "[[A]]"
+        if len(answers) == 2 and draw % 2
+        else "[[B]]"
+        if len(answers) == 2
+        else (f"[[{draw % 10 + 1}]]")
     )
 
 
@@ -101,11 +105,18 @@ def moody(question: str, answers: list[str], n: int) -> str:
     return f"[[{max(1, min(10, int(quality(question, answers[0])) + (4 if n % 2 else -4)))}]]"
 
 
-@pytest.mark.parametrize(("judge", "label"), [
-    (always_10, "constant"), (only_10s, "near-chance"), (always_first, "position-bias"),
-    (obedient, "obeys-answers"), (by_length, "length-bias"), (mumbling, "unreadable"),
-    (moody, "unstable"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("judge", "label"),
+    [
+        (always_10, "constant"),
+        (only_10s, "near-chance"),
+        (always_first, "position-bias"),
+        (obedient, "obeys-answers"),
+        (by_length, "length-bias"),
+        (mumbling, "unreadable"),
+        (moody, "unstable"),
+    ],
+)
 def test_planted_faults_are_found(judge: Any, label: str) -> None:
     card = check(FakeJudge(judge))  # type: ignore[arg-type]
     assert label in card["labels"], card
@@ -127,8 +138,10 @@ def test_a_coin_is_near_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(4)
 
     def flip(question: str, answers: list[str], n: int) -> str:
-        return chance.choice(["[[A]]", "[[B]]"]) if len(answers) == 2 else (
-            f"[[{chance.randint(1, 10)}]]"
+        return (
+            chance.choice(["[[A]]", "[[B]]"])
+            if len(answers) == 2
+            else (f"[[{chance.randint(1, 10)}]]")
         )
 
     card = check(FakeJudge(flip))  # type: ignore[arg-type]

@@ -55,8 +55,18 @@ def url(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log"
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--host", "127.0.0.1",
-               "--port", str(port), "--device", "cpu", "--dtype", "float32"]  # fmt: skip
+    command = [
+        str(Path(sys.executable).with_name("transformers")),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+    ]
     with log.open("w") as stream:
         server = subprocess.Popen(command, stdout=stream, stderr=stream)
     try:
@@ -86,8 +96,14 @@ def test_a_judge_behind_it_is_scored(url: str, model: str, paths: Paths) -> None
     assert parse_spec(spec).model == model
     with Store(paths.store) as store:
         imported(store, "a")
-        config = EvalConfig(imported=["a"], benches=["mt-bench"], judge=[spec], limit=2,
-                            judge_max_tokens=24, concurrency=4)  # fmt: skip
+        config = EvalConfig(
+            imported=["a"],
+            benches=["mt-bench"],
+            judge=[spec],
+            limit=2,
+            judge_max_tokens=24,
+            concurrency=4,
+        )
         done = evaluate.run(config, paths, store, SilentReporter())
         rows = store.judgments("id-a")
         # A model this small seldom gives a verdict; its words are kept, whatever they are.
@@ -108,15 +124,21 @@ def test_a_judge_behind_it_is_scored(url: str, model: str, paths: Paths) -> None
 def test_answers_come_from_it_too(url: str, model: str, paths: Paths) -> None:
     """Greedy answers through the server are those of the model in this process."""
     with Store(paths.store) as store:
-        config = EvalConfig(checkpoints=[model], benches=["shop"], limit=3, max_new_tokens=12,
-                            answer_engine=f"openai:{model}@{url}")  # fmt: skip
+        config = EvalConfig(
+            checkpoints=[model],
+            benches=["shop"],
+            limit=3,
+            max_new_tokens=12,
+            answer_engine=f"openai:{model}@{url}",
+        )
         evaluate.run(config, paths, store, SilentReporter())
         checkpoint = store.checkpoints()[0].id
         served = {a.item: a.text for a in store.answers(checkpoint)}
         store.db.execute("DELETE FROM answers")
         store.db.conn.commit()
-        evaluate.run(config.model_copy(update={"answer_engine": None}), paths, store,
-                     SilentReporter())  # fmt: skip
+        evaluate.run(
+            config.model_copy(update={"answer_engine": None}), paths, store, SilentReporter()
+        )
         local = {a.item: a.text for a in store.answers(checkpoint)}
     assert len(served) == 3
     assert served == local, json.dumps([served, local], indent=1)

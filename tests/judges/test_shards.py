@@ -29,11 +29,22 @@ def machine(place: Path) -> Paths:
     with Store(paths.store) as store:
         store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
         store.add_answers(
-            Answer(id=f"{n}.{t}", checkpoint="a", bench="mt-bench", revision="", item=str(n),
-                   turn=t, text=f"answer {n}.{t}", finish=Finish.STOP, prompt_hash="", settings="",
-                   created=1.0)
-            for n in range(81, 81 + QUESTIONS) for t in (1, 2)
-        )  # fmt: skip
+            Answer(
+                id=f"{n}.{t}",
+                checkpoint="a",
+                bench="mt-bench",
+                revision="",
+                item=str(n),
+                turn=t,
+                text=f"answer {n}.{t}",
+                finish=Finish.STOP,
+                prompt_hash="",
+                settings="",
+                created=1.0,
+            )
+            for n in range(81, 81 + QUESTIONS)
+            for t in (1, 2)
+        )
     return paths
 
 
@@ -45,8 +56,10 @@ def judge(paths: Paths, spec: str, shard: str | None = None) -> dict[str, object
 
 def scores(paths: Paths) -> list[tuple[object, ...]]:
     with Store(paths.store) as store:
-        return [(s.bench, s.metric, s.value, s.ci_low, s.ci_high, s.n, s.n_failed)
-                for s in leaderboard(store)]  # fmt: skip
+        return [
+            (s.bench, s.metric, s.value, s.ci_low, s.ci_high, s.n, s.n_failed)
+            for s in leaderboard(store)
+        ]
 
 
 def test_parts_on_three_machines_come_together_as_one(tmp_path: Path) -> None:
@@ -112,7 +125,8 @@ def test_a_plan_of_a_part(tmp_path: Path) -> None:
     calls = []
     with Loopback() as server, Store(paths.store) as store:
         for shard in (None, "1/2", "2/2"):
-            config = EvalConfig(imported=["a"], benches=["mt-bench"], judge=[server.spec],
-                                shard=shard)  # fmt: skip
+            config = EvalConfig(
+                imported=["a"], benches=["mt-bench"], judge=[server.spec], shard=shard
+            )
             calls.append(sum(row["calls"] for row in plan(config, paths, store)))
     assert calls[0] == calls[1] + calls[2] == 2 * QUESTIONS and min(calls) > 0

@@ -40,9 +40,20 @@ def with_message(message: dict[str, Any], finish: Any = "stop", **more: Any) -> 
 # ---------------------------------------------------------------- finish reasons
 
 
-@pytest.mark.parametrize("reason", [
-    "stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "", None, "COMPLETE",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "stop",
+        "STOP",
+        "eos",
+        "eos_token",
+        "end_turn",
+        "stop_sequence",
+        "",
+        None,
+        "COMPLETE",
+    ],
+)
 def test_ends_of_its_own(reason: Any) -> None:
     assert read(completion("[[7]]", finish=reason)).finish is Finish.STOP
 
@@ -52,25 +63,43 @@ def test_ends_at_the_limit(reason: str) -> None:
     assert read(completion("[[7]]", finish=reason)).finish is Finish.LENGTH
 
 
-@pytest.mark.parametrize(("reason", "trouble", "word"), [
-    ("error", Trouble.RETRY, "broke"), ("network_error", Trouble.RETRY, "broke"),
-    ("insufficient_system_resource", Trouble.RETRY, "broke"), ("abort", Trouble.RETRY, "broke"),
-    ("content_filter", Trouble.GIVE_UP, "filter"), ("SAFETY", Trouble.GIVE_UP, "filter"),
-    ("prohibited_content", Trouble.GIVE_UP, "filter"), ("sensitive", Trouble.GIVE_UP, "filter"),
-    ("refusal", Trouble.GIVE_UP, "filter"), ("whatever", Trouble.REFUSED, "whatever"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reason", "trouble", "word"),
+    [
+        ("error", Trouble.RETRY, "broke"),
+        ("network_error", Trouble.RETRY, "broke"),
+        ("insufficient_system_resource", Trouble.RETRY, "broke"),
+        ("abort", Trouble.RETRY, "broke"),
+        ("content_filter", Trouble.GIVE_UP, "filter"),
+        ("SAFETY", Trouble.GIVE_UP, "filter"),
+        ("prohibited_content", Trouble.GIVE_UP, "filter"),
+        ("sensitive", Trouble.GIVE_UP, "filter"),
+        ("refusal", Trouble.GIVE_UP, "filter"),
+        ("whatever", Trouble.REFUSED, "whatever"),
+    ],
+)
 def test_other_ends_are_failures(reason: str, trouble: Trouble, word: str) -> None:
     error = failed(completion("Partly. [[2]]", finish=reason))
     assert error.trouble is trouble and word in error.message
 
 
-@pytest.mark.parametrize("value", [
-    {**completion("Partly. [[2]]"), "error": {"message": "upstream died"}},
-    {"choices": [{"message": {"content": "Partly. [[2]]"}, "finish_reason": "stop",
-                  "error": {"code": 502, "message": "upstream died"}}]},
-    {"error": {"message": "upstream died", "code": 502}},
-    {"error": "upstream died"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        {**completion("Partly. [[2]]"), "error": {"message": "upstream died"}},
+        {
+            "choices": [
+                {
+                    "message": {"content": "Partly. [[2]]"},
+                    "finish_reason": "stop",
+                    "error": {"code": 502, "message": "upstream died"},
+                }
+            ]
+        },
+        {"error": {"message": "upstream died", "code": 502}},
+        {"error": "upstream died"},
+    ],
+)
 def test_an_error_beside_a_text_is_an_error(value: Any) -> None:
     error = failed(value)
     assert error.trouble is Trouble.RETRY and "upstream died" in error.message
@@ -85,14 +114,21 @@ def test_an_error_with_http_200_is_read_as_its_own_status() -> None:
 # ---------------------------------------------------------------- where the text stands
 
 
-@pytest.mark.parametrize("message", [
-    {"content": [{"type": "text", "text": "[[7]]"}]},
-    {"content": [{"text": "[["}, {"type": "output_text", "text": "7]]"}]},
-    {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "[[2]]"}]},
-                 {"type": "text", "text": "[[7]]"}]},
-    {"content": [{"type": "reasoning", "text": "[[2]]"}, {"type": "text", "text": "[[7]]"}]},
-    {"content": "[[7]]", "reasoning_content": "[[2]]"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "text", "text": "[[7]]"}]},
+        {"content": [{"text": "[["}, {"type": "output_text", "text": "7]]"}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "[[2]]"}]},
+                {"type": "text", "text": "[[7]]"},
+            ]
+        },
+        {"content": [{"type": "reasoning", "text": "[[2]]"}, {"type": "text", "text": "[[7]]"}]},
+        {"content": "[[7]]", "reasoning_content": "[[2]]"},
+    ],
+)
 def test_parts_that_are_thoughts_are_no_text(message: dict[str, Any]) -> None:
     assert read(with_message(message)).text == "[[7]]"
 
@@ -101,13 +137,16 @@ def test_a_plain_completions_text_is_read() -> None:
     assert read({"choices": [{"text": "[[7]]", "finish_reason": "stop"}]}).text == "[[7]]"
 
 
-@pytest.mark.parametrize("message", [
-    {"content": None, "reasoning_content": "Let me see. [[2]]"},
-    {"content": "", "reasoning": "Let me see."},
-    {"content": [{"type": "thinking", "thinking": "Let me see."}]},
-    {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": "Let me see."}]},
-    {"content": "", "thinking_blocks": [{"type": "thinking", "thinking": "Let me see."}]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None, "reasoning_content": "Let me see. [[2]]"},
+        {"content": "", "reasoning": "Let me see."},
+        {"content": [{"type": "thinking", "thinking": "Let me see."}]},
+        {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": "Let me see."}]},
+        {"content": "", "thinking_blocks": [{"type": "thinking", "thinking": "Let me see."}]},
+    ],
+)
 @pytest.mark.parametrize("reason", ["stop", "length"])
 def test_reasoning_alone_is_given_up_at_once(message: dict[str, Any], reason: str) -> None:
     error = failed(with_message(message, reason))
@@ -120,8 +159,11 @@ def test_reasoning_alone_is_given_up_at_once(message: dict[str, Any], reason: st
 
 
 def test_thoughts_that_are_only_counted_are_thoughts() -> None:
-    usage = {"prompt_tokens": 9, "completion_tokens": 64,
-             "completion_tokens_details": {"reasoning_tokens": 64}}  # fmt: skip
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 64,
+        "completion_tokens_details": {"reasoning_tokens": 64},
+    }
     assert "only reasoning" in failed(with_message({"content": ""}, "stop", usage=usage)).message
     hidden = {"prompt_tokens": 6, "completion_tokens": 0, "total_tokens": 22}
     assert "only reasoning" in failed(with_message({"content": ""}, "stop", usage=hidden)).message
@@ -130,11 +172,11 @@ def test_thoughts_that_are_only_counted_are_thoughts() -> None:
 EVENTS = (
     'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
     'data: {"choices": [{"delta": {"content": "Good. [["}}]}\n\n'
-    ': ping\n\n'
+    ": ping\n\n"
     'data: {"choices": [{"delta": {"content": "7]]"}, "finish_reason": "stop"}]}\n\n'
     'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}\n\n'
     "data: [DONE]\n\n"
-)  # fmt: skip
+)
 
 
 def test_a_stream_that_was_not_asked_for_is_put_together() -> None:
@@ -183,29 +225,35 @@ def asked_with(text: str) -> GenerationRequest:
     return GenerationRequest(({"role": "user", "content": text},), 0.0, 64)
 
 
-@pytest.mark.parametrize(("text", "seen"), [
-    (PROSE * 366, 2050),  # 30,000 characters and a context of 4,096, half of which is kept
-    ("x" * 30_000, 2050),
-    (PROSE * 800, 4096),
-    ("今天天气非常好，" * 3000, 2050),
-    ("今天天气非常好我们去公园玩吧" * 700, 2050),
-    ("def area(width, height):\n    return width*height\n" * 3200, 16_386),
-    (PROSE * 180, 2050),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (PROSE * 366, 2050),  # 30,000 characters and a context of 4,096, half of which is kept
+        ("x" * 30_000, 2050),
+        (PROSE * 800, 4096),
+        ("今天天气非常好，" * 3000, 2050),
+        ("今天天气非常好我们去公园玩吧" * 700, 2050),
+        ("def area(width, height):\n    return width*height\n" * 3200, 16_386),
+        (PROSE * 180, 2050),
+    ],
+)
 def test_a_prompt_that_was_cut_is_a_failure(text: str, seen: int) -> None:
     error = failed(completion("[[7]]", prompt_tokens=seen), asked_with(text))
     assert f"read only {seen:,} tokens of about" in error.message and "num_ctx" in error.message
 
 
-@pytest.mark.parametrize(("text", "seen"), [
-    (PROSE * 366, 6000),
-    (PROSE * 366, 0),  # no usage says nothing
-    (PROSE * 366, 12),  # nor does a count that is not of this prompt
-    (PROSE * 10, 40),
-    (" \n" * 20_000 + PROSE * 100, 1800),
-    ("-" * 30_000 + PROSE * 100, 2050),
-    ("हिन्दी में लिखा हुआ एक वाक्य " * 300, 2100),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (PROSE * 366, 6000),
+        (PROSE * 366, 0),  # no usage says nothing
+        (PROSE * 366, 12),  # nor does a count that is not of this prompt
+        (PROSE * 10, 40),
+        (" \n" * 20_000 + PROSE * 100, 1800),
+        ("-" * 30_000 + PROSE * 100, 2050),
+        ("हिन्दी में लिखा हुआ एक वाक्य " * 300, 2100),
+    ],
+)
 def test_a_prompt_that_may_be_whole_is_not(text: str, seen: int) -> None:
     assert read(completion("[[7]]", prompt_tokens=seen), asked_with(text)).text == "[[7]]"
 
@@ -294,8 +342,11 @@ def test_failed_calls_that_are_billed_count() -> None:
         reply = dict(judge.stream(requests(1)))[0]
     assert reply.text == "[[7]]" and reply.info["billed_calls"] == 4
     assert reply.usd == pytest.approx(4 * PRICE.of(10, 5)) == pytest.approx(judge.budget.spent)
-    only = with_message({"content": None, "reasoning": "hm"}, "length",
-                        usage={"prompt_tokens": 10, "completion_tokens": 64})  # fmt: skip
+    only = with_message(
+        {"content": None, "reasoning": "hm"},
+        "length",
+        usage={"prompt_tokens": 10, "completion_tokens": 64},
+    )
     with Loopback(answer=lambda body: only) as server:
         reply = dict(engine(server, price=PRICE).stream(requests(1)))[0]
     assert reply.error and reply.tokens == 64 and reply.usd == pytest.approx(PRICE.of(10, 64))
@@ -310,10 +361,13 @@ def test_a_budget_ends_retries_that_are_billed() -> None:
     assert sum(reply.usd for reply in replies.values()) == pytest.approx(judge.budget.spent)
 
 
-@pytest.mark.parametrize(("status", "said"), [
-    (400, "Could not finish the message because max_tokens or model output limit was reached."),
-    (500, "litellm: some-model unable to complete request: max_output_tokens"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "Could not finish the message because max_tokens or model output limit was reached."),
+        (500, "litellm: some-model unable to complete request: max_output_tokens"),
+    ],
+)
 def test_a_limit_spent_on_thoughts_is_no_error_of_the_server(status: int, said: str) -> None:
     def spent(body: dict[str, Any]) -> Any:
         if body["max_tokens"] < 3000:

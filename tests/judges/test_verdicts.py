@@ -13,30 +13,45 @@ from kdharness.judges import verdicts
 from kdharness.judges.verdicts import cut_thinking, is_unfinished, read_rating, read_winner
 
 
-@pytest.mark.parametrize(("reply", "value"), [
-    ("Rating: [[7]]", 7.0),
-    ("I'd say [[8.5]].", 8.5),
-    ("Rating: [6]", 6.0),
-    ("[[10/10]]", 10.0),
-    ("[[ 9 ]]", 9.0),
-    ("[[08]]", 8.0),
-    ("The score is [4].", 4.0),
-    ("7", 7.0),
-    ("[7]", 7.0),
-    ("Good.\nRating: 5/10", 5.0),
-    ("<think>maybe [[2]]?</think> Rating: [[9]]", 9.0),
-    ("It may be [[3]] but </think>\nRating: [[6]]", 6.0),
-    ("<|channel|>analysis<|message|>[[1]]<|channel|>final<|message|>[[8]]", 8.0),
-    ("First [[6]], on reflection [[7]]", 7.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("Rating: [[7]]", 7.0),
+        ("I'd say [[8.5]].", 8.5),
+        ("Rating: [6]", 6.0),
+        ("[[10/10]]", 10.0),
+        ("[[ 9 ]]", 9.0),
+        ("[[08]]", 8.0),
+        ("The score is [4].", 4.0),
+        ("7", 7.0),
+        ("[7]", 7.0),
+        ("Good.\nRating: 5/10", 5.0),
+        ("<think>maybe [[2]]?</think> Rating: [[9]]", 9.0),
+        ("It may be [[3]] but </think>\nRating: [[6]]", 6.0),
+        ("<|channel|>analysis<|message|>[[1]]<|channel|>final<|message|>[[8]]", 8.0),
+        ("First [[6]], on reflection [[7]]", 7.0),
+    ],
+)
 def test_ratings_that_are_there(reply: str, value: float) -> None:
     assert read_rating(reply).value == value
 
 
-@pytest.mark.parametrize("reply", [
-    "", "no verdict", "[[85]]", "[[0]]", "As [1] shows, this is right.", "See [1] and [2].",
-    "<think>I think [[9]]", "[[-3]]", "Rating: [[seven]]", "[[11]]", "array[3] = 5",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "no verdict",
+        "[[85]]",
+        "[[0]]",
+        "As [1] shows, this is right.",
+        "See [1] and [2].",
+        "<think>I think [[9]]",
+        "[[-3]]",
+        "Rating: [[seven]]",
+        "[[11]]",
+        "array[3] = 5",
+    ],
+)
 def test_what_is_no_rating(reply: str) -> None:
     verdict = read_rating(reply)
     assert verdict.status is JudgmentStatus.UNREADABLE and verdict.value is None
@@ -48,49 +63,64 @@ def test_the_published_reading_keeps_its_traps() -> None:
     assert read_rating("[[10/10]]", published=True).value is None
 
 
-@pytest.mark.parametrize(("reply", "value"), [
-    ("The scale goes from [[1]] to [[10]]. It is right, and so it earns [[8]].", 8.0),
-    ("from [[1]] to [[10]] … earns [[8]]", 8.0),
-    ("You want it like this: [[5]]. Here it is: the code runs. [[9]]", 9.0),
-    ("like this: [[5]] … [[9]]", 9.0),
-    ("[[3]] … final [[9]]", 9.0),
-    ("At first [[3]]. But the sum is right after all, as a check shows.\nRating: [[9]]", 9.0),
-    ("[[3]] no, [[9]]", 9.0),
-    ("[[3]] -> [[9]]", 9.0),
-    ("Correctness: [[8]]\nStyle: [[5]]\nOverall: [[7]]", 7.0),
-    ("Initial rating: [[3]]\nRevised rating: [[9]]", 9.0),
-    ("Relevance: 8/10\nDepth: 6/10\nRating: 7/10", 7.0),
-    ("[[Rating]] [[8]]", 8.0),
-    ("**Rating: [[8]]**", 8.0),
-    ("[[ **8** ]]", 8.0),
-    ("[[8]] out of [[10]]", 8.0),
-    ("[[8]]/10", 8.0),
-    ("\\[[8]]", 8.0),
-    ("\\[\\[8\\]\\]", 8.0),
-    ("【【8】】", 8.0),
-    ("Rating: [[7]]. I repeat: [[7]]", 7.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("The scale goes from [[1]] to [[10]]. It is right, and so it earns [[8]].", 8.0),
+        ("from [[1]] to [[10]] … earns [[8]]", 8.0),
+        ("You want it like this: [[5]]. Here it is: the code runs. [[9]]", 9.0),
+        ("like this: [[5]] … [[9]]", 9.0),
+        ("[[3]] … final [[9]]", 9.0),
+        ("At first [[3]]. But the sum is right after all, as a check shows.\nRating: [[9]]", 9.0),
+        ("[[3]] no, [[9]]", 9.0),
+        ("[[3]] -> [[9]]", 9.0),
+        ("Correctness: [[8]]\nStyle: [[5]]\nOverall: [[7]]", 7.0),
+        ("Initial rating: [[3]]\nRevised rating: [[9]]", 9.0),
+        ("Relevance: 8/10\nDepth: 6/10\nRating: 7/10", 7.0),
+        ("[[Rating]] [[8]]", 8.0),
+        ("**Rating: [[8]]**", 8.0),
+        ("[[ **8** ]]", 8.0),
+        ("[[8]] out of [[10]]", 8.0),
+        ("[[8]]/10", 8.0),
+        ("\\[[8]]", 8.0),
+        ("\\[\\[8\\]\\]", 8.0),
+        ("【【8】】", 8.0),
+        ("Rating: [[7]]. I repeat: [[7]]", 7.0),
+    ],
+)
 def test_the_last_of_several_ratings_counts(reply: str, value: float) -> None:
     assert read_rating(reply).value == value
 
 
-@pytest.mark.parametrize("reply", [
-    "First turn: [[9]]. Second turn: [[4]].",
-    "Turn 1 gets [[9]] and turn 2 gets [[4]].",
-    "The first answer is [[6]], the second [[9]].",
-    "Assistant A: [[7]], Assistant B: [[5]]",
-    "Rating for turn 1: [[9]]\nRating for turn 2: [[4]]",
-    "Rating for turn 1: [9]. Rating for turn 2: [4].",
-    "Accuracy: [[8]]\nClarity: [[6]]",
-    "| Accuracy | [[8]] |\n| Clarity | [[6]] |",
-    "Correctness [[8]], style [[5]]",
-    "Clarity deserves [[8]], style deserves [[5]]",
-    "第一轮：[[9]]，第二轮：[[4]]",
-    "[[8]] [[6]]", "[[8]]\n\n[[6]]", "between [[6]] and [[7]]", "[[6]] or [[7]]",
-    "Rating: [[5]], or rather [[7-8]]",
-    "[[7-8]]", "[[7,5]]", "[[eight]]", "[[4]]/5", "[[4]] out of 5", "[[4/5]]",
-    'Reply like this: "Rating: [[5]]"', "The scale goes from [[1]] to [[10]].",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "First turn: [[9]]. Second turn: [[4]].",
+        "Turn 1 gets [[9]] and turn 2 gets [[4]].",
+        "The first answer is [[6]], the second [[9]].",
+        "Assistant A: [[7]], Assistant B: [[5]]",
+        "Rating for turn 1: [[9]]\nRating for turn 2: [[4]]",
+        "Rating for turn 1: [9]. Rating for turn 2: [4].",
+        "Accuracy: [[8]]\nClarity: [[6]]",
+        "| Accuracy | [[8]] |\n| Clarity | [[6]] |",
+        "Correctness [[8]], style [[5]]",
+        "Clarity deserves [[8]], style deserves [[5]]",
+        "第一轮：[[9]]，第二轮：[[4]]",
+        "[[8]] [[6]]",
+        "[[8]]\n\n[[6]]",
+        "between [[6]] and [[7]]",
+        "[[6]] or [[7]]",
+        "Rating: [[5]], or rather [[7-8]]",
+        "[[7-8]]",
+        "[[7,5]]",
+        "[[eight]]",
+        "[[4]]/5",
+        "[[4]] out of 5",
+        "[[4/5]]",
+        'Reply like this: "Rating: [[5]]"',
+        "The scale goes from [[1]] to [[10]].",
+    ],
+)
 def test_ratings_of_several_things_are_none(reply: str) -> None:
     verdict = read_rating(reply)
     assert verdict.status is JudgmentStatus.UNREADABLE and verdict.value is None
@@ -102,29 +132,46 @@ def test_the_published_reading_takes_the_first() -> None:
     assert read_rating("<think>[[2]]", published=True).value == 2
 
 
-@given(st.floats(1, 10).map(lambda x: round(x, 1)), st.integers(1, 10), st.sampled_from([
-    "At first I thought [[{}]], yet the sum is right and the tone is kind.\n\nRating: [[{}]]",
-    "Others may say [[{}]] here. Having read it all again with care, my rating is [[{}]].",
-]))  # fmt: skip
+@given(
+    st.floats(1, 10).map(lambda x: round(x, 1)),
+    st.integers(1, 10),
+    st.sampled_from(
+        [
+            "At first I thought [[{}]], yet the sum is right and the tone is kind.\n\n"
+            "Rating: [[{}]]",
+            "Others may say [[{}]] here. Having read it all again with care, my rating is [[{}]].",
+        ]
+    ),
+)
 def test_a_last_word_is_read_whatever_came_before(value: float, other: int, form: str) -> None:
     assert read_rating(form.format(other, value)).value == value
 
 
 MARKS = [
-    ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
-    ("<THOUGHT>", "</THOUGHT>"), ("<reasoning>", "</reasoning>"), ("<reflection>", "</reflection>"),
-    ("<seed:think>", "</seed:think>"), ("<scratchpad>", "</scratchpad>"),
-    ("<inner_monologue>", "</inner_monologue>"), ("[THINK]", "[/THINK]"), ("[think]", "[/think]"),
-    ("<|channel|>analysis<|message|>",
-     "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<THOUGHT>", "</THOUGHT>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<reflection>", "</reflection>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<inner_monologue>", "</inner_monologue>"),
+    ("[THINK]", "[/THINK]"),
+    ("[think]", "[/think]"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     ("<|channel|>commentary<|message|>", "<|channel|>final <|constrain|>json<|message|>"),
-    ("<|channel>thought\n", "<channel|>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("◁think▷", "◁/think▷"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<unused94>thought\n", "<unused95>"), ("<|thinking_start|>", "<|thinking_end|>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<unused94>thought\n", "<unused95>"),
+    ("<|thinking_start|>", "<|thinking_end|>"),
     ("Here is my thought process:", "Here is my response:"),
-    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"), ("analysisWe", "assistantfinal"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    ("analysisWe", "assistantfinal"),
     ("<|im_start|>think\n", "<|im_start|>answer\n"),
-]  # fmt: skip
+]
 NOT_ALONE = ("<reflection", "<scratch", "<inner", "Here is", "Here are", "analysis", "<|im_start")
 ALONE = [marks for marks in MARKS if not marks[0].startswith(NOT_ALONE)]
 
@@ -148,51 +195,74 @@ def test_a_thought_that_the_prompt_began(end: str) -> None:
     assert read_rating(f"It may be [[2]].{end}Rating: [[9]]").value == 9
 
 
-@pytest.mark.parametrize(("text", "left"), [
-    ("<think>a <think>b</think>[[2]]</think>[[9]]", "[[9]]"),
-    ("<thinking>a<reflection>[[1]]</reflection>b</thinking><output>[[9]]</output>", "[[9]]"),
-    ("<think>a</think><answer>Paris</answer>", "Paris"),
-    ("<|begin_of_thought|>a<|end_of_thought|>\n\n<|begin_of_solution|>Paris<|end_of_solution|>",
-     "Paris"),
-    ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>", "Paris"),
-    ("<think>\n\n</think>\n\nParis", "Paris"),
-    ("Rating: [[7]] <think>was that fair?</think>", "Rating: [[7]]"),
-    ("The tag `<think>` leaks into it. [[4]]", "The tag `<think>` leaks into it. [[4]]"),
-    ("<answer>Paris</answer>", "<answer>Paris</answer>"),
-    ("I see <reason>late</reason> there", "I see <reason>late</reason> there"),
-    ("analysis of the poem", "analysis of the poem"),
-    ("Paris", "Paris"), ("", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>a <think>b</think>[[2]]</think>[[9]]", "[[9]]"),
+        ("<thinking>a<reflection>[[1]]</reflection>b</thinking><output>[[9]]</output>", "[[9]]"),
+        ("<think>a</think><answer>Paris</answer>", "Paris"),
+        (
+            "<|begin_of_thought|>a<|end_of_thought|>\n\n<|begin_of_solution|>Paris<|end_of_solution|>",
+            "Paris",
+        ),
+        ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>", "Paris"),
+        ("<think>\n\n</think>\n\nParis", "Paris"),
+        ("Rating: [[7]] <think>was that fair?</think>", "Rating: [[7]]"),
+        ("The tag `<think>` leaks into it. [[4]]", "The tag `<think>` leaks into it. [[4]]"),
+        ("<answer>Paris</answer>", "<answer>Paris</answer>"),
+        ("I see <reason>late</reason> there", "I see <reason>late</reason> there"),
+        ("analysis of the poem", "analysis of the poem"),
+        ("Paris", "Paris"),
+        ("", ""),
+    ],
+)
 def test_what_stands_outside_thoughts(text: str, left: str) -> None:
     assert verdicts.cut_thinking(text) == left
 
 
-@given(st.text(alphabet="ab \n", max_size=20), st.text(alphabet="xyz", min_size=1, max_size=20),
-       st.sampled_from(MARKS))  # fmt: skip
+@given(
+    st.text(alphabet="ab \n", max_size=20),
+    st.text(alphabet="xyz", min_size=1, max_size=20),
+    st.sampled_from(MARKS),
+)
 def test_cutting_leaves_the_answer(thought: str, answer: str, marks: tuple[str, str]) -> None:
     text = f"{marks[0]}{thought}{marks[1]}{answer}"
     assert verdicts.cut_thinking(text) == answer
     assert verdicts.cut_thinking(answer) == answer
 
 
-@pytest.mark.parametrize(("reply", "value"), [
-    ("[[A]]", 1.0), ("so: [[B]]", 0.0), ("[[C]]", 0.5), ("nothing", None),
-    ("If A were shorter, [[A]]; but as it is: [[B]]", 0.0), ("<think>[[A]]</think>[[C]]", 0.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("[[A]]", 1.0),
+        ("so: [[B]]", 0.0),
+        ("[[C]]", 0.5),
+        ("nothing", None),
+        ("If A were shorter, [[A]]; but as it is: [[B]]", 0.0),
+        ("<think>[[A]]</think>[[C]]", 0.5),
+    ],
+)
 def test_winners(reply: str, value: float | None) -> None:
     assert read_winner(reply).value == value
 
 
-@pytest.mark.parametrize(("reply", "value"), [
-    ("[[A]] … no, [[B]]", 0.0),
-    ("First turn: [[A]]. Second turn: [[B]].", None),
-    ("[[A]] or [[B]]", None), ("[[A/B]]", None), ("[[A]][[B]]", None), ("[[A]]\n\n[[B]]", None),
-    ('"[[A]]" if assistant A is better, "[[B]]" if B is better, and "[[C]]" for a tie.', None),
-    ('"[[A]]" if assistant A is better, "[[B]]" if B is better, "[[C]]" for a tie: [[A]]', 1.0),
-    ("Correctness: [[A]]\nStyle: [[B]]\nOverall: [[A]]", 1.0),
-    ("I choose [[A]] for its clarity", 1.0), ("[[A]] if you ask me", 1.0),
-    ("I leaned to [[A]], then saw the mistake, and my verdict is [[B]].", 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("[[A]] … no, [[B]]", 0.0),
+        ("First turn: [[A]]. Second turn: [[B]].", None),
+        ("[[A]] or [[B]]", None),
+        ("[[A/B]]", None),
+        ("[[A]][[B]]", None),
+        ("[[A]]\n\n[[B]]", None),
+        ('"[[A]]" if assistant A is better, "[[B]]" if B is better, and "[[C]]" for a tie.', None),
+        ('"[[A]]" if assistant A is better, "[[B]]" if B is better, "[[C]]" for a tie: [[A]]', 1.0),
+        ("Correctness: [[A]]\nStyle: [[B]]\nOverall: [[A]]", 1.0),
+        ("I choose [[A]] for its clarity", 1.0),
+        ("[[A]] if you ask me", 1.0),
+        ("I leaned to [[A]], then saw the mistake, and my verdict is [[B]].", 0.0),
+    ],
+)
 def test_the_last_of_several_winners_counts(reply: str, value: float | None) -> None:
     assert read_winner(reply).value == value
 
@@ -201,15 +271,22 @@ def test_the_published_winner_is_looked_for_in_order() -> None:
     assert read_winner("[[B]] no, [[A]]", published=True).value == 1.0
 
 
-@pytest.mark.parametrize(("reply", "value"), [
-    ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", 1.0),
-    ("```python\n[{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]\n```", 2.0),
-    ("[{'model': 'model_1', 'rank': 3}]", None), ("__import__('os')", None), ("", None),
-    ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_1', 'rank': 2}]", None),
-    ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 1}]", None),
-    ("[{'model': 'model_1', 'rank': True}]", None),
-    ("[{'model': 'm'}]", None), ("{" * 5000, None), ("[1, 2]", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", 1.0),
+        ("```python\n[{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]\n```", 2.0),
+        ("[{'model': 'model_1', 'rank': 3}]", None),
+        ("__import__('os')", None),
+        ("", None),
+        ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_1', 'rank': 2}]", None),
+        ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 1}]", None),
+        ("[{'model': 'model_1', 'rank': True}]", None),
+        ("[{'model': 'm'}]", None),
+        ("{" * 5000, None),
+        ("[1, 2]", None),
+    ],
+)
 def test_rankings(reply: str, value: float | None) -> None:
     assert verdicts.read_ranking(reply).value == value
 
@@ -262,35 +339,54 @@ def test_no_text_breaks_a_reader(text: str) -> None:
     assert isinstance(verdicts.cut_thinking(text), str)
 
 
-@pytest.mark.parametrize(("reply", "value"), [
-    # From public reports: a judge quotes an answer that rates itself.
-    ('Rating: [[2]]. The assistant wrote "Rating: [[10]]" in its answer.', 2),
-    ("Rating: [[2]]\nIt ends with “[[10]]”, which is ignored.", 2),
-    ('The answer says "[[10]]". Rating: [[2]]', 2),
-    ("It claims `Final self-rating: [[9]]`.\n\nRating: [[3]]", 3),
-    ('My rating: "[[8]]"', 8), ("Rating: `[[8]]`", 8), ('{"rating": "[[8]]"}', 8),
-    # The name of the thing stands inside the brackets.
-    ("[[rating: 8]]", 8), ("[[Rating: 8/10]]", 8), ("Rating: [[score=8]]", 8),
-    ("[[rating: high]]", None), ("Rating: 8 out of 10", 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        # From public reports: a judge quotes an answer that rates itself.
+        ('Rating: [[2]]. The assistant wrote "Rating: [[10]]" in its answer.', 2),
+        ("Rating: [[2]]\nIt ends with “[[10]]”, which is ignored.", 2),
+        ('The answer says "[[10]]". Rating: [[2]]', 2),
+        ("It claims `Final self-rating: [[9]]`.\n\nRating: [[3]]", 3),
+        ('My rating: "[[8]]"', 8),
+        ("Rating: `[[8]]`", 8),
+        ('{"rating": "[[8]]"}', 8),
+        # The name of the thing stands inside the brackets.
+        ("[[rating: 8]]", 8),
+        ("[[Rating: 8/10]]", 8),
+        ("Rating: [[score=8]]", 8),
+        ("[[rating: high]]", None),
+        ("Rating: 8 out of 10", 8),
+    ],
+)
 def test_quoted_and_named_ratings(reply: str, value: float | None) -> None:
     assert read_rating(reply).value == value
 
 
-@pytest.mark.parametrize(("reply", "value"), [
-    ("[[Assistant A]]", 1.0), ("[[model B]]", 0.0), ("[[Assistant D]]", None),
-    ('B wrote "My verdict: [[B]]" into its answer. [[A]]', 1.0),
-    ('[[A]]. B wrote "My verdict: [[B]]" into its answer.', 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("[[Assistant A]]", 1.0),
+        ("[[model B]]", 0.0),
+        ("[[Assistant D]]", None),
+        ('B wrote "My verdict: [[B]]" into its answer. [[A]]', 1.0),
+        ('[[A]]. B wrote "My verdict: [[B]]" into its answer.', 1.0),
+    ],
+)
 def test_quoted_and_named_winners(reply: str, value: float | None) -> None:
     assert read_winner(reply).value == value
 
 
-@pytest.mark.parametrize("text", [
-    "analysis We need [[2]].assistantfinal[[9]]",
-    "assistantanalysisWe need [[2]].assistantfinal[[9]]",
-    "<|inner_prefix|>[[2]]<|inner_suffix|>[[9]]", "Thinking...\n[[2]]\n...done thinking.\n\n[[9]]",
-    "<think>[[2]]</ think>[[9]]", "< think >[[2]]< / think >[[9]]", "<x|think>[[2]]</x|think>[[9]]",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "analysis We need [[2]].assistantfinal[[9]]",
+        "assistantanalysisWe need [[2]].assistantfinal[[9]]",
+        "<|inner_prefix|>[[2]]<|inner_suffix|>[[9]]",
+        "Thinking...\n[[2]]\n...done thinking.\n\n[[9]]",
+        "<think>[[2]]</ think>[[9]]",
+        "< think >[[2]]< / think >[[9]]",
+        "<x|think>[[2]]</x|think>[[9]]",
+    ],
+)
 def test_more_marks_around_thoughts(text: str) -> None:
     assert cut_thinking(text) == "[[9]]" and not is_unfinished(text)

@@ -13,17 +13,31 @@ from kdharness.judges.metrics import rouge_l
 from kdharness.judges.words import words
 
 
-@pytest.mark.parametrize(("text", "found"), [
-    ("The cat, the CAT.", ["the", "cat", "the", "cat"]), ("don't", ["don", "t"]),
-    ("don’t donʼt", ["don", "t", "don", "t"]), ("snake_case 3.5", ["snake_case", "3", "5"]),
-    ("今天很好。", ["今", "天", "很", "好"]), ("GPT模型3", ["gpt", "模", "型", "3"]),
-    ("東京タワー", ["東", "京", "タ", "ワ", "ー"]), ("ｶﾅ ＡＢＣ", ["カ", "ナ", "abc"]),
-    ("हिन्दी में किताब", ["हिन्दी", "में", "किताब"]), ("বাংলা ভাষা", ["বাংলা", "ভাষা"]),
-    ("தமிழ் மொழி", ["தமிழ்", "மொழி"]), ("한국어 문장", ["한국어", "문장"]),
-    ("บ้าน", ["บ้", "า", "น"]), ("བོད་སྐད", ["བོད", "སྐད"]), ("كِتَاب", ["كِتَاب"]),
-    ("می‌روم", ["میروم"]), ("cafe\u0301", ["café"]), ("co\u00adop", ["coop"]),
-    ("!?", []), ("👍🏽", []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("The cat, the CAT.", ["the", "cat", "the", "cat"]),
+        ("don't", ["don", "t"]),
+        ("don’t donʼt", ["don", "t", "don", "t"]),
+        ("snake_case 3.5", ["snake_case", "3", "5"]),
+        ("今天很好。", ["今", "天", "很", "好"]),
+        ("GPT模型3", ["gpt", "模", "型", "3"]),
+        ("東京タワー", ["東", "京", "タ", "ワ", "ー"]),
+        ("ｶﾅ ＡＢＣ", ["カ", "ナ", "abc"]),
+        ("हिन्दी में किताब", ["हिन्दी", "में", "किताब"]),
+        ("বাংলা ভাষা", ["বাংলা", "ভাষা"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        ("한국어 문장", ["한국어", "문장"]),
+        ("บ้าน", ["บ้", "า", "น"]),
+        ("བོད་སྐད", ["བོད", "སྐད"]),
+        ("كِتَاب", ["كِتَاب"]),
+        ("می‌روم", ["میروم"]),
+        ("cafe\u0301", ["café"]),
+        ("co\u00adop", ["coop"]),
+        ("!?", []),
+        ("👍🏽", []),
+    ],
+)
 def test_words(text: str, found: list[str]) -> None:
     assert words(text) == found
 
@@ -32,16 +46,27 @@ def test_korean_written_in_parts_is_the_same() -> None:
     assert words(unicodedata.normalize("NFD", "한국어")) == ["한국어"]
 
 
-@pytest.mark.parametrize(("answer", "reference", "value"), [
-    ("今天天气很好", "今天天气非常好", 10 / 13), ("今天天气非常好", "今天天气非常好", 1.0),
-    ("東京は日本の都市です", "東京は日本の首都です", 18 / 20),
-    ("สวัสดี", "สวัสดีครับ", 2 * 4 / (4 + 7)), ("पुस्तक", "किताब", 0.0),
-    ("हिन्दी में पुस्तक", "हिन्दी में किताब", 2 / 3), ("ភាសា", "ភាសាខ្មែរ", 4 / 7),
-    ("မြန်မာ", "ထိုင်း", 0.0),
-    ("ລາວ", "ລາວ", 1.0), ("한국어 문장", "한국어 글", 0.5), ("!", "?", 0.0),
-    ("👍", "👎", 0.0), ("👍", "👍", 1.0),
-    ("+", "-", 0.0), ("", "+", 0.0), ("cafe\u0301", "café", 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("今天天气很好", "今天天气非常好", 10 / 13),
+        ("今天天气非常好", "今天天气非常好", 1.0),
+        ("東京は日本の都市です", "東京は日本の首都です", 18 / 20),
+        ("สวัสดี", "สวัสดีครับ", 2 * 4 / (4 + 7)),
+        ("पुस्तक", "किताब", 0.0),
+        ("हिन्दी में पुस्तक", "हिन्दी में किताब", 2 / 3),
+        ("ភាសា", "ភាសាខ្មែរ", 4 / 7),
+        ("မြန်မာ", "ထိုင်း", 0.0),
+        ("ລາວ", "ລາວ", 1.0),
+        ("한국어 문장", "한국어 글", 0.5),
+        ("!", "?", 0.0),
+        ("👍", "👎", 0.0),
+        ("👍", "👍", 1.0),
+        ("+", "-", 0.0),
+        ("", "+", 0.0),
+        ("cafe\u0301", "café", 1.0),
+    ],
+)
 def test_rouge_l_of_other_scripts(answer: str, reference: str, value: float) -> None:
     assert rouge_l(answer, [reference]) == pytest.approx(value)
 
@@ -51,12 +76,13 @@ def test_rouge_l_of_itself_is_1(text: str) -> None:
     assert rouge_l(text, [text]) == 1.0
 
 
-ENGLISH = ("At what hours is the national library in Beijing open on weekends, and does one have "
-           "to book ahead?")  # fmt: skip
+ENGLISH = (
+    "At what hours is the national library in Beijing open on weekends, and does one have "
+    "to book ahead?"
+)
 CHINESE = "北京的国家图书馆周末几点开放，需要提前预约吗？"
 LONG_CHINESE = (
-    "请问北京的国家图书馆在周末的开放时间是什么时候，"
-    "普通读者进馆之前需不需要在网上提前预约座位呢？"
+    "请问北京的国家图书馆在周末的开放时间是什么时候，普通读者进馆之前需不需要在网上提前预约座位呢？"
 )
 THAI = "หอสมุดแห่งชาติในกรุงปักกิ่งเปิดกี่โมงในวันหยุดสุดสัปดาห์และต้องจองล่วงหน้าหรือไม่"
 HINDI = "बीजिंग का राष्ट्रीय पुस्तकालय सप्ताहांत में किस समय खुलता है और क्या पहले से बुकिंग करनी होती है"
@@ -72,9 +98,11 @@ def test_a_prompt_in_the_data_is_found(prompt: str) -> None:
 def test_other_texts_of_the_same_language_are_not_flagged(prompt: str) -> None:
     others = [
         "Does one have to book ahead on weekends, and what are the hours?",
-        "国家图书馆的开放时间是什么？周末需要提前预约吗？", "上海的图书馆周末几点开放？",
-        "หอสมุดแห่งชาติเปิดกี่โมง ต้องจองล่วงหน้าหรือไม่", "राष्ट्रीय पुस्तकालय किस समय खुलता है",
-    ]  # fmt: skip
+        "国家图书馆的开放时间是什么？周末需要提前预约吗？",
+        "上海的图书馆周末几点开放？",
+        "หอสมุดแห่งชาติเปิดกี่โมง ต้องจองล่วงหน้าหรือไม่",
+        "राष्ट्रीय पुस्तकालय किस समय खुलता है",
+    ]
     assert overlaps({"one": prompt}, others) == {}
 
 
@@ -90,8 +118,10 @@ def test_runs_are_thirteen_words_or_what_is_worth_them() -> None:
     assert {len(gram) for gram in grams(words("กขคงจฉชซฌญ" * 6))} == {52}
 
 
-@given(st.lists(st.sampled_from(["word", "今", "ก", "한국", "7"]), max_size=80),
-       st.lists(st.sampled_from(["word", "今", "ก"]), max_size=20))  # fmt: skip
+@given(
+    st.lists(st.sampled_from(["word", "今", "ก", "한국", "7"]), max_size=80),
+    st.lists(st.sampled_from(["word", "今", "ก"]), max_size=20),
+)
 def test_a_text_that_holds_a_prompt_has_all_its_runs(prompt: list[str], more: list[str]) -> None:
     asked, text = " ".join(prompt), " ".join([*more, *prompt, *more])
     found = overlaps({"p": asked}, [text])

@@ -22,8 +22,11 @@ ALPACA_2 = ("alpaca-7b", "claude-2.1", "phi-2")
 MT_BENCH = {
     "vicuna-7b-v1.3": (6.73125, 5.475, 6.103125),
     "vicuna-7b-v1.3-greedy": (None, None, 5.878125),
-    "medusa-vicuna-7b-v1.3-1-temperature-0.0-posterior_threshold-0.09-posterior_alpha-0.3":
-        (None, None, 5.9875),
+    "medusa-vicuna-7b-v1.3-1-temperature-0.0-posterior_threshold-0.09-posterior_alpha-0.3": (
+        None,
+        None,
+        5.9875,
+    ),
     "mistral-orpo-trl": (None, None, 7.165625),
     "mistral-orpo-capybara": (None, None, 6.81875),
     "mistral-orpo-mix": (None, None, 6.003125),

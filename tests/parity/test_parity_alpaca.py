@@ -23,8 +23,14 @@ from .published import leaderboard as published
 
 pytestmark = needs_data
 RAW = (
-    "win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total",
-    "discrete_win_rate", "avg_length",
+    "win_rate",
+    "standard_error",
+    "n_wins",
+    "n_wins_base",
+    "n_draws",
+    "n_total",
+    "discrete_win_rate",
+    "avg_length",
 )
 
 
@@ -35,8 +41,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     folder = paths.home / "assets" / lc.ASSET
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "alpacaeval2/df_gamed_reconstructed.csv", folder / lc.GAMED_FILE)
-    shutil.copy(ROOT / "alpacaeval2/instruction_difficulty_recovered.csv",
-                folder / lc.DIFFICULTY_FILE)
+    shutil.copy(
+        ROOT / "alpacaeval2/instruction_difficulty_recovered.csv", folder / lc.DIFFICULTY_FILE
+    )
     with Store(paths.store) as store:
         for path in sorted((ROOT / "alpacaeval2/raw").glob("*.json")):
             import_alpaca_eval(store, path)
@@ -128,8 +135,9 @@ def test_without_its_files_the_variant_has_its_own_name(home: Paths) -> None:
     assert len(flags) == 3 and all("lc:difficulty-free" in f for f in flags)
 
 
-@pytest.mark.parametrize(("model", "rate", "rows"),
-                         [("alpaca-7b", 26.4596, 805), ("text_davinci_001", 15.1741, 804)])
+@pytest.mark.parametrize(
+    ("model", "rate", "rows"), [("alpaca-7b", 26.4596, 805), ("text_davinci_001", 15.1741, 804)]
+)
 def test_version_1(home: Paths, model: str, rate: float, rows: int) -> None:
     found = table(home, "alpaca-eval-1")
     assert round(found[model, "win_rate"].value or 0, 4) == rate

@@ -32,8 +32,9 @@ SIZE_MB = 24
 def small_disk(place: Path) -> Iterator[Path]:
     """A disk of its own for as long as it is needed."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "none", str(place)],
-                   check=True)  # fmt: skip
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "none", str(place)], check=True
+    )
     try:
         yield place / "home"
     finally:
@@ -86,8 +87,10 @@ def training(soak: Soak, rounds: int) -> None:
                 told(command(soak, home, "train", config(soak, "other")), "is full")
                 assert command(soak, home, "runs").returncode == 0
                 steps = list((home / "runs" / "r").glob("checkpoint-*"))
-                print(f"  full at step {goal}: {ended.value}, "
-                      f"{sum(map(is_sealed, steps))} of {len(steps)} step checkpoints whole")
+                print(
+                    f"  full at step {goal}: {ended.value}, "
+                    f"{sum(map(is_sealed, steps))} of {len(steps)} step checkpoints whole"
+                )
                 filler.unlink()
                 resumed = command(soak, home, "resume", "r")
                 assert resumed.returncode == 0, resumed.stderr
@@ -105,8 +108,23 @@ def step_of(home: Path) -> int:
 def answering(soak: Soak) -> None:
     """Answers that were stored before the disk was full are there after it."""
     with small_disk(soak.place / "disk-answers") as home:
-        args = ["eval", "--ckpt", str(soak.model), "--bench", "shop", "--limit", "60", "--name",
-                "e", "--batch-size", "2", "--max-new-tokens", "24", "--device", "cpu"]  # fmt: skip
+        args = [
+            "eval",
+            "--ckpt",
+            str(soak.model),
+            "--bench",
+            "shop",
+            "--limit",
+            "60",
+            "--name",
+            "e",
+            "--batch-size",
+            "2",
+            "--max-new-tokens",
+            "24",
+            "--device",
+            "cpu",
+        ]
         evaluating = soak.start(home, *args)
         until(lambda: len(answers_of(home)) >= 6)
         filler = fill_up(home.parent, 0)
@@ -142,9 +160,11 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="kdharness-disk-") as scratch:
         soak = Soak(Path(scratch), random.randrange(10**6))
-        for name, part in (("training", lambda: training(soak, 4)),
-                           ("answering", lambda: answering(soak)),
-                           ("read-only", lambda: read_only(soak))):  # fmt: skip
+        for name, part in (
+            ("training", lambda: training(soak, 4)),
+            ("answering", lambda: answering(soak)),
+            ("read-only", lambda: read_only(soak)),
+        ):
             began = time.monotonic()
             part()
             print(f"{name}: as it should be, {time.monotonic() - began:.0f} s", flush=True)

@@ -69,8 +69,12 @@ class Soak:
         return done.stdout
 
     def start(self, home: Path, *args: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self.command(home, *args), stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            self.command(home, *args),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def kill(self, what: str, pid: int) -> bool:
         """SIGKILL; whether there was still something to kill."""
@@ -104,13 +108,26 @@ def status(home: Path, run: str) -> RunStatus:
 
 def config(soak: Soak, name: str, **changes: Any) -> str:
     values: dict[str, Any] = {
-        "method": "kd", "name": name, "teacher": str(soak.model),
+        "method": "kd",
+        "name": name,
+        "teacher": str(soak.model),
         "student": {"from": "teacher", "keep_layers": 2},
-        "data": {"train": {"path": "general:train", "limit": 60}, "max_length": 96,
-                 "heldout": [{"path": "general:validation", "limit": 4}]},
-        "trainer": {"learning_rate": 0.01, "max_steps": 200, "batch_size": 4, "device": "cpu",
-                    "accumulation": 2, "save_every": 3, "eval_every": 20, "best": "general_loss"},
-    }  # fmt: skip
+        "data": {
+            "train": {"path": "general:train", "limit": 60},
+            "max_length": 96,
+            "heldout": [{"path": "general:validation", "limit": 4}],
+        },
+        "trainer": {
+            "learning_rate": 0.01,
+            "max_steps": 200,
+            "batch_size": 4,
+            "device": "cpu",
+            "accumulation": 2,
+            "save_every": 3,
+            "eval_every": 20,
+            "best": "general_loss",
+        },
+    }
     path = soak.place / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**values, **changes}), "utf-8")
     return str(path)
@@ -132,8 +149,12 @@ def training(soak: Soak, kills: int) -> None:
                 time.sleep(soak.chance.uniform(0, 8))
             else:
                 goal = before.step + soak.chance.randint(1, 12)
-                until(lambda: launch.find_run(store, "hit").step >= goal  # noqa: B023
-                      or not status(home, "hit").is_live)
+                until(
+                    lambda: (
+                        launch.find_run(store, "hit").step >= goal  # noqa: B023
+                        or not status(home, "hit").is_live
+                    )
+                )
                 time.sleep(soak.chance.uniform(0, 0.15))
             pid = launch.find_run(store, "hit").pid
         if pid is None or not soak.kill("training", pid):
@@ -192,9 +213,13 @@ def caching(soak: Soak, kills: int) -> None:
         home = soak.place / name
         teacher = {"model": str(soak.model), "cache": {"k": 32}}
         data = {"train": {"path": "general:train", "limit": 600}, "max_length": 192}
-        file = config(soak, name, teacher=teacher, data=data,
-                      trainer={"max_steps": 4, "batch_size": 2, "device": "cpu",
-                               "attention_weight": 0.0})  # fmt: skip
+        file = config(
+            soak,
+            name,
+            teacher=teacher,
+            data=data,
+            trainer={"max_steps": 4, "batch_size": 2, "device": "cpu", "attention_weight": 0.0},
+        )
         for _ in range(count):
             building = soak.start(home, "cache", "build", file)
             grown = cache_bytes(home)
@@ -240,13 +265,29 @@ def generating(soak: Soak, kills: int) -> None:
     texts = []
     for name, count in (("calm-answers", 0), ("hit-answers", kills)):
         home = soak.place / name
-        args = ["eval", "--ckpt", str(soak.model), "--bench", "shop", "--limit", "60",
-                "--batch-size", "2", "--max-new-tokens", "24", "--device", "cpu"]  # fmt: skip
+        args = [
+            "eval",
+            "--ckpt",
+            str(soak.model),
+            "--bench",
+            "shop",
+            "--limit",
+            "60",
+            "--batch-size",
+            "2",
+            "--max-new-tokens",
+            "24",
+            "--device",
+            "cpu",
+        ]
         for _ in range(count):
             before = answers_of(home)
             out = soak.run(home, *args, "--detach").split()[-1]
-            until(lambda: len(answers_of(home)) > len(before)  # noqa: B023
-                  or not status(home, out).is_live)  # noqa: B023
+            until(
+                lambda home=home, before=before, out=out: (
+                    len(answers_of(home)) > len(before) or not status(home, out).is_live
+                )
+            )
             time.sleep(soak.chance.uniform(0, 0.4))
             with Store(home / "kdharness.db") as store:
                 pid = launch.find_run(store, out).pid
@@ -276,16 +317,36 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
     with Store(home / "kdharness.db") as store:
         store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
         store.add_answers(
-            Answer(id=f"{n}.{t}", checkpoint="a", bench="mt-bench", revision="", item=str(n),
-                   turn=t, text=f"<<{n}.{t}>>", finish=Finish.STOP, prompt_hash="", settings="",
-                   created=1.0)
-            for n in range(81, 81 + questions) for t in (1, 2)
-        )  # fmt: skip
+            Answer(
+                id=f"{n}.{t}",
+                checkpoint="a",
+                bench="mt-bench",
+                revision="",
+                item=str(n),
+                turn=t,
+                text=f"<<{n}.{t}>>",
+                finish=Finish.STOP,
+                prompt_hash="",
+                settings="",
+                created=1.0,
+            )
+            for n in range(81, 81 + questions)
+            for t in (1, 2)
+        )
     log, port = soak.place / "asked.jsonl", free_port()
     code = SERVER.format(tests=str(TESTS / "judges"), log=str(log), port=port)
     server = serve(code)
-    args = ["eval", "--answers", "a", "--bench", "mt-bench", "--judge",
-            f"openai:judge-1@http://127.0.0.1:{port}/v1", "--concurrency", "2"]  # fmt: skip
+    args = [
+        "eval",
+        "--answers",
+        "a",
+        "--bench",
+        "mt-bench",
+        "--judge",
+        f"openai:judge-1@http://127.0.0.1:{port}/v1",
+        "--concurrency",
+        "2",
+    ]
     victims = ["worker"] * kills + ["server"] * server_kills
     soak.chance.shuffle(victims)
     try:

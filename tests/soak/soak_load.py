@@ -85,11 +85,21 @@ def fill(paths: Paths) -> None:
     with Store(paths.store) as store:
         for made in store.checkpoints():
             store.add_answers(
-                Answer(id=f"{made.id}-{n}", checkpoint=made.id, bench="mt-bench", revision="r",
-                       item=f"q{n // 2}", turn=1 + n % 2, text=WORDS, finish=Finish.STOP,
-                       prompt_hash="", settings="", created=1.0)
+                Answer(
+                    id=f"{made.id}-{n}",
+                    checkpoint=made.id,
+                    bench="mt-bench",
+                    revision="r",
+                    item=f"q{n // 2}",
+                    turn=1 + n % 2,
+                    text=WORDS,
+                    finish=Finish.STOP,
+                    prompt_hash="",
+                    settings="",
+                    created=1.0,
+                )
                 for n in range(ANSWERS)
-            )  # fmt: skip
+            )
 
 
 def time_commands(paths: Paths) -> bool:
@@ -106,8 +116,10 @@ def time_commands(paths: Paths) -> bool:
             ok = took <= 2 * limit and done.returncode == 0
             good &= ok
             name = " ".join(args)
-            print(f"{'ok  ' if ok else 'MISS'} {name:<32} {turn}  {took:6.2f} s "
-                  f"(figure {limit:g} s)", flush=True)
+            print(
+                f"{'ok  ' if ok else 'MISS'} {name:<32} {turn}  {took:6.2f} s (figure {limit:g} s)",
+                flush=True,
+            )
             if done.returncode:
                 print(done.stderr[-500:])
     return good
@@ -140,14 +152,27 @@ def together(paths: Paths, seconds: float) -> bool:
     with Store(paths.store) as store:
         for name in names:
             if store.run(name) is None:
-                store.add_run(Run(id=name, method="kd", status=RunStatus.RUNNING, config={},
-                                  config_hash="", folder="", created=time.time()))  # fmt: skip
+                store.add_run(
+                    Run(
+                        id=name,
+                        method="kd",
+                        status=RunStatus.RUNNING,
+                        config={},
+                        config_hash="",
+                        folder="",
+                        created=time.time(),
+                    )
+                )
     end = time.time() + seconds
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(paths.store), name, str(seconds)],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(paths.store), name, str(seconds)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for name in names
-    ]  # fmt: skip
+    ]
     with Store(paths.store) as store:
         for name, worker in zip(names, workers, strict=True):
             store.update_run(name, pid=worker.pid, pid_started=process_started(worker.pid))
@@ -172,10 +197,16 @@ def together(paths: Paths, seconds: float) -> bool:
     def commands() -> None:
         nonlocal calls
         while time.time() < end:
-            for args in (["runs"], ["leaderboard"], ["show", "soak-0"], ["stop", "soak-1",
-                         "--no-wait"], ["compare", "run-0001", "run-0002"]):  # fmt: skip
-                done = subprocess.run([*app_command(paths.home), *args], capture_output=True,
-                                      text=True)  # fmt: skip
+            for args in (
+                ["runs"],
+                ["leaderboard"],
+                ["show", "soak-0"],
+                ["stop", "soak-1", "--no-wait"],
+                ["compare", "run-0001", "run-0002"],
+            ):
+                done = subprocess.run(
+                    [*app_command(paths.home), *args], capture_output=True, text=True
+                )
                 calls += 1
                 if "locked" in done.stderr or done.returncode:
                     complaints.append(f"{args}: {done.stderr[-300:]}")
@@ -197,8 +228,10 @@ def together(paths: Paths, seconds: float) -> bool:
             store.update_run(name, status=RunStatus.FINISHED.value)
         stored = sum(len(store.curve(name, "loss")) for name in names)
         whole = store.db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    print(f"{seconds / 60:.0f} minutes: {steps} steps of four workers, {calls} commands, "
-          f"{len(complaints)} complaints; the store: {whole}")  # fmt: skip
+    print(
+        f"{seconds / 60:.0f} minutes: {steps} steps of four workers, {calls} commands, "
+        f"{len(complaints)} complaints; the store: {whole}"
+    )
     for complaint in complaints[:10]:
         print(complaint)
     return not complaints and whole == "ok" and stored >= steps

@@ -26,10 +26,24 @@ HEAD = """\
 def resolve() -> str:
     """uv's answer."""
     command = [
-        "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
-        "--constraints", "constraints.txt", "--extra", "dev", "--generate-hashes", "--no-header",
-        "--no-annotate", "--default-index", "https://pypi.org/simple", "pyproject.toml",
-    ]  # fmt: skip
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--constraints",
+        "constraints.txt",
+        "--extra",
+        "dev",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--default-index",
+        "https://pypi.org/simple",
+        "pyproject.toml",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

@@ -10,16 +10,51 @@ import copy
 from typing import Any
 
 SPECIAL = (
-    "<s>", "</s>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-    "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<|end|>", "<|endoftext|>",
-    "<|user|>", "<|assistant|>", "<|system|>", "<|im_sep|>", "<｜begin▁of▁sentence｜>",
-    "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<|start|>", "<|channel|>",
-    "<|message|>", "<|return|>", "<|call|>", "<|start_of_role|>", "<|end_of_role|>",
-    "<|end_of_text|>", "<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>",
-    "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>", "[INST]", "[/INST]",
-    "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]",
-    "[/TOOL_RESULTS]", "[gMASK]", "<sop>", "<|observation|>",
-)  # fmt: skip
+    "<s>",
+    "</s>",
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<bos>",
+    "<eos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|im_sep|>",
+    "<｜begin▁of▁sentence｜>",
+    "<｜end▁of▁sentence｜>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|return|>",
+    "<|call|>",
+    "<|start_of_role|>",
+    "<|end_of_role|>",
+    "<|end_of_text|>",
+    "<BOS_TOKEN>",
+    "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>",
+    "<|SYSTEM_TOKEN|>",
+    "[INST]",
+    "[/INST]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    "[gMASK]",
+    "<sop>",
+    "<|observation|>",
+)
 PLAIN = (
     "<think>",
     "</think>",
@@ -56,11 +91,11 @@ LLAMA2 = (
     "{%- set turns = messages -%}{%- set sys = '' -%}"
     "{%- if messages[0].role == 'system' -%}{%- set turns = messages[1:] -%}"
     "{%- set sys = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' -%}{%- endif -%}"
-    + ALTERNATE +
-    "{%- for m in turns -%}{%- if m.role == 'user' -%}"
+    + ALTERNATE
+    + "{%- for m in turns -%}{%- if m.role == 'user' -%}"
     "{{- '<s>[INST] ' + ((sys if loop.first else '') + m.content).strip() + ' [/INST]' -}}"
     "{%- else -%}{{- ' ' + m.content.strip() + ' </s>' -}}{%- endif -%}{%- endfor -%}"
-)  # fmt: skip
+)
 
 _HEAD3 = "'<|start_header_id|>' + {role} + '<|end_header_id|>\n\n'"
 LLAMA3 = (
@@ -81,14 +116,14 @@ LLAMA3 = (
     "{%- endfor -%}{%- endif -%}"
     "{{- (m.content | trim) + '<|eot_id|>' -}}{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- " + _HEAD3.format(role="'assistant'") + " -}}{%- endif -%}"
-)  # fmt: skip
+)
 
 # The first published form: the assistant's header follows whether it is asked for or not.
 LLAMA3_ALWAYS = (
     "{%- for m in messages -%}{%- if loop.first -%}{{- '<|begin_of_text|>' -}}{%- endif -%}"
     "{{- " + _HEAD3.format(role="m.role") + " + (m.content | trim) + '<|eot_id|>' -}}{%- endfor -%}"
     "{{- " + _HEAD3.format(role="'assistant'") + " -}}"
-)  # fmt: skip
+)
 
 _CALLS = (
     '{%- for c in m.tool_calls -%}{{- \'\n<tool_call>\n{"name": "\' + c.function.name + '
@@ -110,13 +145,14 @@ _QWEN_SYSTEM = (
 QWEN25 = (
     _QWEN_SYSTEM + "{%- else -%}{{- '<|im_start|>system\nYou are Q.<|im_end|>\n' -}}{%- endif -%}"
     "{%- for m in messages -%}{%- if m.role == 'system' and loop.first -%}"
-    "{%- elif m.role == 'tool' -%}" + _TOOL_RESULT +
-    "{%- elif m.tool_calls -%}{{- '<|im_start|>assistant' -}}"
+    "{%- elif m.role == 'tool' -%}"
+    + _TOOL_RESULT
+    + "{%- elif m.tool_calls -%}{{- '<|im_start|>assistant' -}}"
     "{%- if m.content -%}{{- '\n' + m.content -}}{%- endif -%}" + _CALLS + "{{- '<|im_end|>\n' -}}"
     "{%- else -%}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}"
     "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
-)  # fmt: skip
+)
 
 # Thoughts stand in the turns after the last question alone; the very last gets an empty one.
 QWEN3 = (
@@ -125,8 +161,7 @@ QWEN3 = (
     "{%- if m.role == 'user' and not m.content.startswith('<tool_response>') -%}"
     "{%- set ns.last = loop.index0 -%}{%- endif -%}{%- endfor -%}"
     "{%- for m in messages -%}{%- if m.role == 'system' and loop.first -%}"
-    "{%- elif m.role == 'tool' -%}" + _TOOL_RESULT +
-    "{%- elif m.role == 'assistant' -%}"
+    "{%- elif m.role == 'tool' -%}" + _TOOL_RESULT + "{%- elif m.role == 'assistant' -%}"
     "{%- set c = m.content -%}{%- set r = '' -%}"
     "{%- if m.reasoning_content is string -%}{%- set r = m.reasoning_content -%}"
     "{%- elif '</think>' in c -%}"
@@ -142,40 +177,46 @@ QWEN3 = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}"
     "{%- if enable_thinking is defined and enable_thinking is false -%}"
     "{{- '<think>\n\n</think>\n\n' -}}{%- endif -%}{%- endif -%}"
-)  # fmt: skip
+)
 
 # A later member of the family: the prompt opens the thought, and a chat needs a question.
 QWEN_OPENED = (
     "{%- set ns = namespace(asked=false) -%}{%- for m in messages -%}{%- if m.role == 'user' -%}"
     "{%- set ns.asked = true -%}{%- endif -%}{%- endfor -%}"
     "{%- if not ns.asked -%}{{- raise_exception('No user query found in messages.') -}}"
-    "{%- endif -%}" + QWEN3.replace(
+    "{%- endif -%}"
+    + QWEN3.replace(
         "{%- if enable_thinking is defined and enable_thinking is false -%}"
-        "{{- '<think>\n\n</think>\n\n' -}}{%- endif -%}", "{{- '<think>\n' -}}")
-)  # fmt: skip
+        "{{- '<think>\n\n</think>\n\n' -}}{%- endif -%}",
+        "{{- '<think>\n' -}}",
+    )
+)
 
 GEMMA2 = (
     "{{- '<bos>' -}}{%- if messages[0].role == 'system' -%}"
     "{{- raise_exception('System role not supported') -}}{%- endif -%}"
-    "{%- set turns = messages -%}" + ALTERNATE +
-    "{%- for m in turns -%}{{- '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role)"
+    "{%- set turns = messages -%}"
+    + ALTERNATE
+    + "{%- for m in turns -%}{{- '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role)"
     " + '\n' + (m.content | trim) + '<end_of_turn>\n' -}}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\n' -}}{%- endif -%}"
-)  # fmt: skip
+)
 GEMMA3 = (
     "{{- '<bos>' -}}{%- set sys = '' -%}{%- set turns = messages -%}"
     "{%- if messages[0].role == 'system' -%}{%- set sys = messages[0].content + '\n\n' -%}"
-    "{%- set turns = messages[1:] -%}{%- endif -%}" + ALTERNATE +
-    "{%- for m in turns -%}{{- '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role)"
+    "{%- set turns = messages[1:] -%}{%- endif -%}"
+    + ALTERNATE
+    + "{%- for m in turns -%}{{- '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role)"
     " + '\n' + (sys if loop.first else '') + (m.content | trim) + '<end_of_turn>\n' -}}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<start_of_turn>model\n' -}}{%- endif -%}"
-)  # fmt: skip
+)
 
 MISTRAL1 = (
-    "{{- '<s>' -}}{%- set turns = messages -%}" + ALTERNATE +
-    "{%- for m in turns -%}{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + ' [/INST]' -}}"
+    "{{- '<s>' -}}{%- set turns = messages -%}"
+    + ALTERNATE
+    + "{%- for m in turns -%}{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + ' [/INST]' -}}"
     "{%- else -%}{{- ' ' + m.content + '</s>' -}}{%- endif -%}{%- endfor -%}"
-)  # fmt: skip
+)
 # Tools and the system text stand before the last question, wherever that is.
 MISTRAL3 = (
     "{{- '<s>' -}}{%- set turns = messages -%}"
@@ -197,7 +238,7 @@ MISTRAL3 = (
     "{%- elif m.role == 'tool' -%}"
     "{{- '[TOOL_RESULTS] {\"content\": ' + m.content + '}[/TOOL_RESULTS]' -}}"
     "{%- else -%}{{- ' ' + m.content + '</s>' -}}{%- endif -%}{%- endfor -%}"
-)  # fmt: skip
+)
 MISTRAL_TEKKEN = (
     MISTRAL1.replace("[INST] ", "[INST]")
     .replace(" [/INST]", "[/INST]")
@@ -298,9 +339,9 @@ GLM = (
 )
 # Closed once, at the end of the whole chat.
 END_ONCE = GLM.replace(
-    "{%- if add_generation_prompt", "{%- if not add_generation_prompt -%}{{- '</s>' -}}"
-    "{%- endif -%}{%- if add_generation_prompt"
-)  # fmt: skip
+    "{%- if add_generation_prompt",
+    "{%- if not add_generation_prompt -%}{{- '</s>' -}}{%- endif -%}{%- if add_generation_prompt",
+)
 TEXT_ONLY = (
     "{%- for m in messages -%}{%- if m.role == 'user' -%}"
     "{{- '### Question: ' + m.content + '\n' -}}"
@@ -309,10 +350,29 @@ TEXT_ONLY = (
 )
 
 FAMILIES = {
-    "chatml": CHATML, "llama2": LLAMA2, "llama3": LLAMA3, "llama3-always": LLAMA3_ALWAYS,
-    "qwen2.5": QWEN25, "qwen3": QWEN3, "qwen-opened": QWEN_OPENED, "gemma2": GEMMA2,
-    "gemma3": GEMMA3, "mistral1": MISTRAL1, "mistral3": MISTRAL3,
-    "mistral-tekken": MISTRAL_TEKKEN, "phi3": PHI3, "phi4": PHI4, "smollm2": SMOLLM2, "r1": R1,
-    "v3": V3, "harmony": HARMONY, "zephyr": ZEPHYR, "vicuna": VICUNA, "granite": GRANITE,
-    "command-r": COMMAND_R, "glm": GLM, "end-once": END_ONCE, "text": TEXT_ONLY,
-}  # fmt: skip
+    "chatml": CHATML,
+    "llama2": LLAMA2,
+    "llama3": LLAMA3,
+    "llama3-always": LLAMA3_ALWAYS,
+    "qwen2.5": QWEN25,
+    "qwen3": QWEN3,
+    "qwen-opened": QWEN_OPENED,
+    "gemma2": GEMMA2,
+    "gemma3": GEMMA3,
+    "mistral1": MISTRAL1,
+    "mistral3": MISTRAL3,
+    "mistral-tekken": MISTRAL_TEKKEN,
+    "phi3": PHI3,
+    "phi4": PHI4,
+    "smollm2": SMOLLM2,
+    "r1": R1,
+    "v3": V3,
+    "harmony": HARMONY,
+    "zephyr": ZEPHYR,
+    "vicuna": VICUNA,
+    "granite": GRANITE,
+    "command-r": COMMAND_R,
+    "glm": GLM,
+    "end-once": END_ONCE,
+    "text": TEXT_ONLY,
+}

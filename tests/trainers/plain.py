@@ -27,9 +27,11 @@ def run(model: Any, batch: dict[str, Tensor], *, attention: bool) -> tuple[Tenso
     if attention:
         model.set_attn_implementation("eager")
     out = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-        output_attentions=attention, use_cache=False,
-    )  # fmt: skip
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        output_attentions=attention,
+        use_cache=False,
+    )
     model.set_attn_implementation(before)
     return out.logits.float(), out.attentions
 
@@ -41,9 +43,15 @@ def kl_rows(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kd_loss(
-    student: Any, teacher: Any, batch: dict[str, Tensor], *, temperature: float = 1.0,
-    lam: float = 1.0, gamma: float = 1.0, layers: dict[int, int] | None = None,
-) -> Tensor:  # fmt: skip
+    student: Any,
+    teacher: Any,
+    batch: dict[str, Tensor],
+    *,
+    temperature: float = 1.0,
+    lam: float = 1.0,
+    gamma: float = 1.0,
+    layers: dict[int, int] | None = None,
+) -> Tensor:
     """L = (1 − λ) L_ntp + λ (L_pred + γ L_attn), over one batch."""
     mask, layers = shifted(batch["labels"]), layers or {}
     n = mask.sum()
@@ -71,9 +79,13 @@ def ntp_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dae_loss(
-    student: Any, reference: Any, expert: Any, batch: dict[str, Tensor], *,
+    student: Any,
+    reference: Any,
+    expert: Any,
+    batch: dict[str, Tensor],
+    *,
     temperature: float = 1.0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Both teachers on every row, the row's own one chosen afterwards."""
     mask = shifted(batch["labels"])
     with torch.no_grad():

@@ -49,10 +49,15 @@ def test_dae_with_adapters_of_one_base(
     mixed = {"train": [GENERAL, SHOP], "domain_share": 0.5, "max_length": 64}
     for checkpointing in (False, True):
         name = f"dae-{checkpointing}".lower()
-        trainer = {"learning_rate": 0.01, "max_steps": 3, "batch_size": 4,
-                   "gradient_checkpointing": checkpointing}  # fmt: skip
-        code = kd.train(method="dae", name=name, student=student, expert="expert", data=mixed,
-                        trainer=trainer)  # fmt: skip
+        trainer = {
+            "learning_rate": 0.01,
+            "max_steps": 3,
+            "batch_size": 4,
+            "gradient_checkpointing": checkpointing,
+        }
+        code = kd.train(
+            method="dae", name=name, student=student, expert="expert", data=mixed, trainer=trainer
+        )
         assert code == 0, launch.log_tail(paths, name, 20)
     with Store(paths.store) as store:
         curves = [store.curve(name, "loss") for name in ("dae-false", "dae-true")]
@@ -76,12 +81,19 @@ def test_experts_by_name_follow_their_own_rows(
     rows = tmp_path / "tagged.jsonl"
     line = '{{"prompt": "Clause {0}?", "completion": "Yes, {0}.", "expert": "law"}}\n'
     rows.write_text("".join(line.format(i) for i in range(8)), "utf-8")
-    data = {"train": [GENERAL, SHOP, {"path": str(rows), "kind": "law"}], "domain_share": 0.5,
-            "max_length": 64}  # fmt: skip
+    data = {
+        "train": [GENERAL, SHOP, {"path": str(rows), "kind": "law"}],
+        "domain_share": 0.5,
+        "max_length": 64,
+    }
     code = kd.train(
-        method="dae", name="two", student=str(tiny_teacher), expert=str(tiny_teacher),
-        experts={"law": str(tiny_teacher)}, data=data,
-    )  # fmt: skip
+        method="dae",
+        name="two",
+        student=str(tiny_teacher),
+        expert=str(tiny_teacher),
+        experts={"law": str(tiny_teacher)},
+        data=data,
+    )
     assert code == 0
     with Store(paths.store) as store:
         found = store.checkpoint("two")

@@ -57,9 +57,10 @@ KINDS = {
     "saved head": lambda: lora(modules_to_save=["lm_head"]),
     "saved both": lambda: lora(modules_to_save=["embed_tokens", "lm_head"]),
     "tokens": lambda: lora(trainable_token_indices={"embed_tokens": [5, 9]}),
-    "ia3": lambda: peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[],
-                                  task_type=TASK),
-}  # fmt: skip
+    "ia3": lambda: peft.IA3Config(
+        target_modules=["k_proj"], feedforward_modules=[], task_type=TASK
+    ),
+}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -103,10 +104,13 @@ def plain(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
-@pytest.mark.parametrize(("config", "says"), [
-    (peft.PromptTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PROMPT_TUNING adapter"),
-    (peft.PrefixTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PREFIX_TUNING adapter"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (peft.PromptTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PROMPT_TUNING adapter"),
+        (peft.PrefixTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PREFIX_TUNING adapter"),
+    ],
+)
 def test_adapters_that_change_no_weights_are_refused_as_such(
     config: Any, says: str, tmp_path: Path, paths: Paths
 ) -> None:
@@ -120,13 +124,16 @@ def test_adapters_that_change_no_weights_are_refused_as_such(
             load(str(folder), paths)
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"peft_type": "NEWLORA"}, "its peft_type is 'NEWLORA'"),
-    ({"peft_type": None}, "its peft_type is ''"),
-    ({"alora_invocation_tokens": [1, 2]}, "an activated LoRA"),
-    ({"target_modules": ["nothere"]}, "could not load the adapter .*nothere"),
-    ({"r": 2}, "could not load the adapter .*size mismatch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"peft_type": "NEWLORA"}, "its peft_type is 'NEWLORA'"),
+        ({"peft_type": None}, "its peft_type is ''"),
+        ({"alora_invocation_tokens": [1, 2]}, "an activated LoRA"),
+        ({"target_modules": ["nothere"]}, "could not load the adapter .*nothere"),
+        ({"r": 2}, "could not load the adapter .*size mismatch"),
+    ],
+)
 def test_what_is_wrong_with_an_adapter_is_found_without_its_weights(
     changes: dict[str, Any], says: str, plain: Path, paths: Paths
 ) -> None:

@@ -27,8 +27,13 @@ def make_adapter(base: Path, folder: Path, seed: int = 0) -> Path:
     """A LoRA of random weights with its base's tokenizer."""
     torch.manual_seed(seed)
     model = load_model(str(base), Paths(folder.parent / "home-of-adapters"))
-    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj"], init_lora_weights=False,
-                        base_model_name_or_path=str(base))  # fmt: skip
+    config = LoraConfig(
+        r=4,
+        lora_alpha=64,
+        target_modules=["q_proj"],
+        init_lora_weights=False,
+        base_model_name_or_path=str(base),
+    )
     get_peft_model(model, config).save_pretrained(folder)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(base / file, folder / file)

@@ -35,8 +35,12 @@ def labelled_text(tokenizer: Any, messages: list[dict[str, Any]], **kwargs: Any)
 
 
 def test_answers_and_their_end_of_turn_are_labelled_and_nothing_else(tokenizer: Any) -> None:
-    turns = [{"role": "system", "content": "Be brief."}, *TALK,
-             {"role": "user", "content": "Size?"}, {"role": "assistant", "content": "Large."}]
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        *TALK,
+        {"role": "user", "content": "Size?"},
+        {"role": "assistant", "content": "Large."},
+    ]
     assert labelled_text(tokenizer, turns) == "Red.<|im_end|>Large.<|im_end|>"
     turns[2] = {**turns[2], "train": False}  # type: ignore[dict-item]
     assert labelled_text(tokenizer, turns) == "Large.<|im_end|>"
@@ -69,8 +73,12 @@ FORMATS = [
     {"prompt": "What colour?", "completion": "Red."},
     {"prompt": TALK[:1], "response": "Red."},
     {"instruction": "What", "input": "colour?", "output": "Red."},
-    {"conversations": [{"from": "human", "value": "What colour?"},
-                       {"from": "gpt", "value": "Red."}]},
+    {
+        "conversations": [
+            {"from": "human", "value": "What colour?"},
+            {"from": "gpt", "value": "Red."},
+        ]
+    },
 ]
 
 
@@ -92,8 +100,9 @@ def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: Write
     assert [c["messages"] for c in lines] == [c["messages"] for c in table]
 
 
-def test_a_hub_data_set_is_read_by_name_and_split(tmp_path: Path, write_jsonl: Write,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_data_set_is_read_by_name_and_split(
+    tmp_path: Path, write_jsonl: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real library, on a data set that lies on this disk."""
     folder = tmp_path / "org" / "talks"
     folder.mkdir(parents=True)
@@ -150,8 +159,9 @@ def test_a_data_set_without_a_labelled_row_is_an_error(tokenizer: Any, write_jso
 
 def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl: Write) -> None:
     long = [TALK[0], {"role": "assistant", "content": "word " * 100}]
-    path = write_jsonl("mixed.jsonl", [{"messages": TALK}, {"messages": TALK[:1]},
-                                       {"messages": long}])  # fmt: skip
+    path = write_jsonl(
+        "mixed.jsonl", [{"messages": TALK}, {"messages": TALK[:1]}, {"messages": long}]
+    )
     report = encode_sources([SourceSpec(path=str(path))], tokenizer, 40).reports[0]
     assert (report.rows, report.dropped, report.cut, report.longest) == (2, 1, 1, 40)
     assert "1 cut, 1 dropped" in report.line()
@@ -192,8 +202,12 @@ def data_spec(domain: bool = False, **changes: Any) -> DataSpec:
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=st.integers(1, 90), size=st.integers(1, 9), accumulation=st.integers(1, 4),
-       seed=st.integers(0, 99))  # fmt: skip
+@given(
+    rows=st.integers(1, 90),
+    size=st.integers(1, 9),
+    accumulation=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
 def test_an_epoch_sees_every_row_once(rows: int, size: int, accumulation: int, seed: int) -> None:
     data = make_rows(rows)
     trainer = TrainerSpec(epochs=1, batch_size=size, accumulation=accumulation)
@@ -206,9 +220,7 @@ def test_an_epoch_sees_every_row_once(rows: int, size: int, accumulation: int, s
 
 @pytest.mark.parametrize("share", [0.1, 0.37, 0.8])
 @pytest.mark.parametrize(("general", "domain"), [(200, 10), (10, 200)])
-def test_the_domain_share_holds_whatever_the_sizes(
-    share: float, general: int, domain: int
-) -> None:
+def test_the_domain_share_holds_whatever_the_sizes(share: float, general: int, domain: int) -> None:
     trainer = TrainerSpec(max_steps=100, batch_size=3, accumulation=2)
     plan = make_plan(make_rows(general, domain), data_spec(True, domain_share=share), trainer, 1)
     assert plan.share["domain"] == pytest.approx(share, abs=0.01)
@@ -273,8 +285,10 @@ def test_a_share_without_domain_rows_is_an_error() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_collator_pads_labels_with_ignore(side: str) -> None:
-    rows = [{"index": 4, "input_ids": [5, 6], "labels": [-100, 6], "kind": "domain"},
-            {"index": 1, "input_ids": [7, 8, 9], "labels": [-100, 8, 9], "kind": "general"}]
+    rows = [
+        {"index": 4, "input_ids": [5, 6], "labels": [-100, 6], "kind": "domain"},
+        {"index": 1, "input_ids": [7, 8, 9], "labels": [-100, 8, 9], "kind": "general"},
+    ]
     batch = Collator(0, ["domain", "general"], side)(rows)
     pad = [[5, 6, 0]] if side == "right" else [[0, 5, 6]]
     assert batch["input_ids"].tolist() == [*pad, [7, 8, 9]]

@@ -52,11 +52,14 @@ def test_the_example_method_trains(
     line = next(block for block in blocks if 'TRAINERS["soften"]' in block)
     monkeypatch.setitem(TRAINERS, "soften", "")
     exec(line, {"TRAINERS": TRAINERS})
-    config = parse_config({
-        "method": "soften", "student": {"from": str(tiny_teacher), "keep_layers": 2},
-        "data": {"train": {"path": "general:train", "limit": 12}, "max_length": 64},
-        "trainer": {"learning_rate": 0.01, "max_steps": 6, "batch_size": 4, "device": "cpu"},
-    })  # fmt: skip
+    config = parse_config(
+        {
+            "method": "soften",
+            "student": {"from": str(tiny_teacher), "keep_layers": 2},
+            "data": {"train": {"path": "general:train", "limit": 12}, "max_length": 64},
+            "trainer": {"learning_rate": 0.01, "max_steps": 6, "batch_size": 4, "device": "cpu"},
+        }
+    )
     assert config.method == "soften"
     reporter = Silent()
     job = Job(paths, "r", tmp_path / "run", reporter)

@@ -37,10 +37,14 @@ def test_arithmetic_meets_the_counter(
         "method": {"lora": "sft", "kd-attention": "kd"}.get(name, name),
         "student": extra.get("student", "T"),
         "data": {"train": train, "max_length": 96, **extra.get("data", {})},
-        "trainer": {"max_steps": 3, "batch_size": 4, "gradient_checkpointing": checkpointing,
-                    **extra.get("trainer", {})},
+        "trainer": {
+            "max_steps": 3,
+            "batch_size": 4,
+            "gradient_checkpointing": checkpointing,
+            **extra.get("trainer", {}),
+        },
         **{role: extra[role] for role in ("teacher", "reference", "expert") if role in extra},
-    }  # fmt: skip
+    }
     config = parse_config(_filled(raw, str(tiny_teacher)))
     folder = paths.run("r")
     folder.mkdir(parents=True)

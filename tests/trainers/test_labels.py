@@ -76,8 +76,10 @@ def labelled(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> lis
     Text alone would not do: a user may have written the very answer.
     """
     found = placed(tokenizer, encode_chat(tokenizer, messages, **more))
-    blank = [{**m, "content": re.sub(r"\S", "x", m["content"])} if m["role"] == "user" else m
-             for m in messages]  # fmt: skip
+    blank = [
+        {**m, "content": re.sub(r"\S", "x", m["content"])} if m["role"] == "user" else m
+        for m in messages
+    ]
     assert found == placed(tokenizer, encode_chat(tokenizer, blank, **more))
     return [text for _, text in found]
 
@@ -86,20 +88,35 @@ def labelled(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> lis
 
 # What stands around an answer that turns follow, and around the last one.
 AROUND = {
-    "chatml": (("", "<|im_end|>"),), "llama2": ((" ", " </s>"),), "llama3": (("", "<|eot_id|>"),),
-    "llama3-always": (("", "<|eot_id|>"),), "qwen2.5": (("", "<|im_end|>"),),
+    "chatml": (("", "<|im_end|>"),),
+    "llama2": ((" ", " </s>"),),
+    "llama3": (("", "<|eot_id|>"),),
+    "llama3-always": (("", "<|eot_id|>"),),
+    "qwen2.5": (("", "<|im_end|>"),),
     "qwen3": (("", "<|im_end|>"), ("<think>\n\n</think>\n\n", "<|im_end|>")),
     "qwen-opened": (("", "<|im_end|>"), ("\n</think>\n\n", "<|im_end|>")),
-    "gemma2": (("", "<end_of_turn>"),), "gemma3": (("", "<end_of_turn>"),),
-    "mistral1": ((" ", "</s>"),), "mistral3": ((" ", "</s>"),), "mistral-tekken": (("", "</s>"),),
-    "phi3": (("", "<|end|>"),), "phi4": (("", "<|im_end|>"),), "smollm2": (("", "<|im_end|>"),),
-    "r1": (("", "<｜end▁of▁sentence｜>"),), "v3": (("", "<｜end▁of▁sentence｜>"),),
-    "harmony": (("<|channel|>final<|message|>", "<|end|>"),
-                ("<|channel|>final<|message|>", "<|return|>")),
-    "zephyr": (("", "</s>"),), "vicuna": ((" ", "</s>"),), "granite": (("", "<|end_of_text|>"),),
-    "command-r": (("", "<|END_OF_TURN_TOKEN|>"),), "glm": (("", ""),),
-    "end-once": (("", ""), ("", "</s>")), "text": (("", "<|im_end|>"),),
-}  # fmt: skip
+    "gemma2": (("", "<end_of_turn>"),),
+    "gemma3": (("", "<end_of_turn>"),),
+    "mistral1": ((" ", "</s>"),),
+    "mistral3": ((" ", "</s>"),),
+    "mistral-tekken": (("", "</s>"),),
+    "phi3": (("", "<|end|>"),),
+    "phi4": (("", "<|im_end|>"),),
+    "smollm2": (("", "<|im_end|>"),),
+    "r1": (("", "<｜end▁of▁sentence｜>"),),
+    "v3": (("", "<｜end▁of▁sentence｜>"),),
+    "harmony": (
+        ("<|channel|>final<|message|>", "<|end|>"),
+        ("<|channel|>final<|message|>", "<|return|>"),
+    ),
+    "zephyr": (("", "</s>"),),
+    "vicuna": ((" ", "</s>"),),
+    "granite": (("", "<|end_of_text|>"),),
+    "command-r": (("", "<|END_OF_TURN_TOKEN|>"),),
+    "glm": (("", ""),),
+    "end-once": (("", ""), ("", "</s>")),
+    "text": (("", "<|im_end|>"),),
+}
 
 
 def expected(family: str, answers: list[str]) -> list[str]:
@@ -114,9 +131,14 @@ def expected(family: str, answers: list[str]) -> list[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_answers_and_their_ends_are_labelled(family: str, families: dict[str, Any]) -> None:
     """Questions here hold the answers, word for word, before and after them."""
-    chat = [user("Copy this line:\nThe cat sat."), answer("The cat sat."),
-            user("The cat sat. Another:\nIt rains."), answer("It rains."),
-            user("Choose: A or B"), answer("B")]  # fmt: skip
+    chat = [
+        user("Copy this line:\nThe cat sat."),
+        answer("The cat sat."),
+        user("The cat sat. Another:\nIt rains."),
+        answer("It rains."),
+        user("Choose: A or B"),
+        answer("B"),
+    ]
     found = labelled(families[family], chat)
     assert found == expected(family, ["The cat sat.", "It rains.", "B"])
 
@@ -166,10 +188,30 @@ def test_a_prefix_of_only_a_system_turn_is_not_rendered_alone(families: dict[str
 
 
 WORDS = [
-    "yes", "no", "The cat sat.", "B", "It rains.", "assistant", "user", "### Answer:", "[/INST]",
-    "ASSISTANT:", "<think>", "</think>", "<b>", "</b>", "1.", "…", "非常好", "🙂", "model", '"',
-    "{}", "<|im_start|>", "<|im_end|>",
-]  # fmt: skip
+    "yes",
+    "no",
+    "The cat sat.",
+    "B",
+    "It rains.",
+    "assistant",
+    "user",
+    "### Answer:",
+    "[/INST]",
+    "ASSISTANT:",
+    "<think>",
+    "</think>",
+    "<b>",
+    "</b>",
+    "1.",
+    "…",
+    "非常好",
+    "🙂",
+    "model",
+    '"',
+    "{}",
+    "<|im_start|>",
+    "<|im_end|>",
+]
 PLAIN_WORDS = [word for word in WORDS if "think" not in word and "|" not in word]
 TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
 ANSWERS = st.lists(st.sampled_from(PLAIN_WORDS), min_size=1, max_size=4).map("\n".join)
@@ -184,9 +226,13 @@ ANSWERS = st.lists(st.sampled_from(PLAIN_WORDS), min_size=1, max_size=4).map("\n
     trained=st.integers(0, 15),
 )
 def test_nothing_of_a_user_is_ever_labelled(
-    family: str, answers: list[str], texts: list[str], echo: bool, trained: int,
+    family: str,
+    answers: list[str],
+    texts: list[str],
+    echo: bool,
+    trained: int,
     families: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Users write answers, roles, markup and end tokens; the labels are the assistant's alone."""
     chat = []
     for index, text in enumerate(answers):
@@ -203,15 +249,18 @@ def test_nothing_of_a_user_is_ever_labelled(
 THOUGHT = "<think>\nTwice two.\n</think>\n\nEven."
 
 
-@pytest.mark.parametrize(("family", "found"), [
-    ("chatml", [THOUGHT + "<|im_end|>"] * 2),
-    # The template drops earlier thoughts, and keeps the last answer's.
-    ("qwen3", ["Even.<|im_end|>", THOUGHT + "<|im_end|>"]),
-    # The prompt holds the opened thought.
-    ("qwen-opened", ["Even.<|im_end|>", "Twice two.\n</think>\n\nEven.<|im_end|>"]),
-    # The template drops every thought; what is rendered is learnt.
-    ("r1", ["\n\nEven.<｜end▁of▁sentence｜>"] * 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "found"),
+    [
+        ("chatml", [THOUGHT + "<|im_end|>"] * 2),
+        # The template drops earlier thoughts, and keeps the last answer's.
+        ("qwen3", ["Even.<|im_end|>", THOUGHT + "<|im_end|>"]),
+        # The prompt holds the opened thought.
+        ("qwen-opened", ["Even.<|im_end|>", "Twice two.\n</think>\n\nEven.<|im_end|>"]),
+        # The template drops every thought; what is rendered is learnt.
+        ("r1", ["\n\nEven.<｜end▁of▁sentence｜>"] * 2),
+    ],
+)
 def test_thoughts_are_learnt_as_they_are_rendered(
     family: str, found: list[str], families: dict[str, Any]
 ) -> None:
@@ -276,22 +325,40 @@ def test_thoughts_bring_nothing_of_a_user_into_the_labels(
 # ---------------------------------------------------------------- tools
 
 TOOLS = [{"type": "function", "function": {"name": "rain", "parameters": {"type": "object"}}}]
-WEATHER = [user("Rain in Oslo?"), answer(None, tool_calls=[call("rain", town="Oslo", days=2)]),
-           {"role": "tool", "tool_call_id": "abcdefghi", "content": '{"rain": "Oslo"}'},
-           answer("Yes, in Oslo."), user("Oslo?"), answer("Oslo.")]  # fmt: skip
+WEATHER = [
+    user("Rain in Oslo?"),
+    answer(None, tool_calls=[call("rain", town="Oslo", days=2)]),
+    {"role": "tool", "tool_call_id": "abcdefghi", "content": '{"rain": "Oslo"}'},
+    answer("Yes, in Oslo."),
+    user("Oslo?"),
+    answer("Oslo."),
+]
 ARGUMENTS = '{"town": "Oslo", "days": 2}'
 
 
-@pytest.mark.parametrize(("family", "first"), [
-    ("llama3", '{"name": "rain", "parameters": ' + ARGUMENTS + "}<|eot_id|>"),
-    ("qwen2.5", '<tool_call>\n{"name": "rain", "arguments": ' + ARGUMENTS
-     + "}\n</tool_call><|im_end|>"),
-    ("qwen3", '\n<tool_call>\n{"name": "rain", "arguments": ' + ARGUMENTS
-     + "}\n</tool_call><|im_end|>"),
-    # Its tools stand before the last question, and move as the chat grows.
-    ("mistral3", '[TOOL_CALLS] [{"name": "rain", "arguments": ' + ARGUMENTS
-     + ', "id": "abcdefghi"}]</s>'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "first"),
+    [
+        ("llama3", '{"name": "rain", "parameters": ' + ARGUMENTS + "}<|eot_id|>"),
+        (
+            "qwen2.5",
+            '<tool_call>\n{"name": "rain", "arguments": ' + ARGUMENTS + "}\n</tool_call><|im_end|>",
+        ),
+        (
+            "qwen3",
+            '\n<tool_call>\n{"name": "rain", "arguments": '
+            + ARGUMENTS
+            + "}\n</tool_call><|im_end|>",
+        ),
+        # Its tools stand before the last question, and move as the chat grows.
+        (
+            "mistral3",
+            '[TOOL_CALLS] [{"name": "rain", "arguments": '
+            + ARGUMENTS
+            + ', "id": "abcdefghi"}]</s>',
+        ),
+    ],
+)
 def test_calls_are_learnt_and_results_are_not(
     family: str, first: str, families: dict[str, Any]
 ) -> None:
@@ -335,8 +402,10 @@ def test_results_out_of_order_need_a_template_that_shows_which_is_which(
     families: dict[str, Any],
 ) -> None:
     calls = [{**call("rain", town=town), "id": town} for town in ("Oslo", "Bergen")]
-    results = [{"role": "tool", "tool_call_id": town, "content": f"{town} wet"}
-               for town in ("Bergen", "Oslo")]  # fmt: skip
+    results = [
+        {"role": "tool", "tool_call_id": town, "content": f"{town} wet"}
+        for town in ("Bergen", "Oslo")
+    ]
     chat = [user("Rain?"), answer("", tool_calls=calls), *results, answer("Both.")]
     with pytest.raises(DataError, match="does not render tool_call_id"):
         labelled(families["qwen2.5"], chat)
@@ -385,8 +454,9 @@ def test_generation_marks_decide(plain: Any) -> None:
 
 
 def test_marks_around_some_turns_are_followed_turn_by_turn(plain: Any) -> None:
-    last = MARKED.replace("{%- if m.role == 'assistant' -%}",
-                          "{%- if m.role == 'assistant' and loop.last -%}")  # fmt: skip
+    last = MARKED.replace(
+        "{%- if m.role == 'assistant' -%}", "{%- if m.role == 'assistant' and loop.last -%}"
+    )
     assert labelled(marked_tokenizer(plain, last), TALK) == ["C<|im_end|>"]
     off = [*TALK[:3], answer("C", train=False)]
     assert labelled(marked_tokenizer(plain, last), off) == []
@@ -396,8 +466,9 @@ def test_a_mark_that_ends_in_characters_of_no_token_ends_there(plain: Any) -> No
     """The mask that transformers makes of it runs on to the end of the chat."""
     from tokenizers import AddedToken
 
-    tokenizer = marked_tokenizer(plain, MARKED.replace("'<|im_end|>' -}}{%- endgen",
-                                                       "'<|turn|> ' -}}{%- endgen"))  # fmt: skip
+    tokenizer = marked_tokenizer(
+        plain, MARKED.replace("'<|im_end|>' -}}{%- endgen", "'<|turn|> ' -}}{%- endgen")
+    )
     tokenizer.add_tokens([AddedToken("<|turn|>", rstrip=True, special=True, normalized=False)])
     assert labelled(tokenizer, TALK) == ["B<|turn|>", "C<|turn|>"]
 
@@ -419,10 +490,12 @@ def merging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     inner.train_from_iterator(
         ["Answer: Yes the door is open\n\nand so on"] * 9,
         trainers.BpeTrainer(
-            vocab_size=400, special_tokens=["<|im_end|>", "<|im_start|>"], show_progress=False,
+            vocab_size=400,
+            special_tokens=["<|im_end|>", "<|im_start|>"],
+            show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
-    )  # fmt: skip
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>")
     tokenizer.chat_template = FAMILIES["text"]
     return tokenizer

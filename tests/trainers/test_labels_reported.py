@@ -34,8 +34,12 @@ THINKER = (
 def test_thinking_templates_can_be_trained_on(plain: Any) -> None:
     """Each row of such a template was dropped as undecidable, or labelled from its middle."""
     tokenizer = with_tokens(plain, THINKER)
-    chat = [user("ONE?"), answer("<think>hm</think> ONE"), user("TWO?"),
-            answer("<think>ho</think> TWO")]  # fmt: skip
+    chat = [
+        user("ONE?"),
+        answer("<think>hm</think> ONE"),
+        user("TWO?"),
+        answer("<think>ho</think> TWO"),
+    ]
     assert labelled(tokenizer, chat) == ["ONE<|im_end|>", "ho</think> TWO</s>"]
     twice = [chat[0], chat[1], answer("<think>and</think> MORE")]
     assert labelled(tokenizer, twice) == ["ONE<|im_end|>", "and</think> MORE</s>"]
@@ -56,8 +60,12 @@ def test_an_answer_that_two_tokens_close(plain: Any) -> None:
     from tokenizers import AddedToken
 
     tokenizer = with_tokens(plain, RESPONSE)
-    tokenizer.add_tokens([AddedToken(f"<|{word}_RESPONSE|>", special=True, normalized=False)
-                          for word in ("START", "END")])  # fmt: skip
+    tokenizer.add_tokens(
+        [
+            AddedToken(f"<|{word}_RESPONSE|>", special=True, normalized=False)
+            for word in ("START", "END")
+        ]
+    )
     found = labelled(tokenizer, [user("B"), answer("B"), user("B"), answer("C")])
     close = "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
     assert found == [f"<|START_RESPONSE|>B{close}", f"<|START_RESPONSE|>C{close}"]
@@ -83,12 +91,19 @@ CONTINUED = (
 def test_a_repeated_answer_after_a_tools_result(plain: Any) -> None:
     """The end of turn is not the tokenizer's end of sequence, and every answer is the same."""
     tokenizer = with_tokens(plain, CONTINUED)
-    chat = [user("same"), answer("same"), user("same"),
-            answer("", tool_calls=[call("look", at="same")]),
-            {"role": "tool", "content": "same"}, answer("same")]  # fmt: skip
+    chat = [
+        user("same"),
+        answer("same"),
+        user("same"),
+        answer("", tool_calls=[call("look", at="same")]),
+        {"role": "tool", "content": "same"},
+        answer("same"),
+    ]
     assert labelled(tokenizer, chat) == [
-        "same<end_of_turn>", '<tool_call>look{"at": "same"}</tool_call>', "same<end_of_turn>",
-    ]  # fmt: skip
+        "same<end_of_turn>",
+        '<tool_call>look{"at": "same"}</tool_call>',
+        "same<end_of_turn>",
+    ]
 
 
 def test_marks_that_hold_the_separator_keep_two_answers_apart(plain: Any) -> None:
@@ -156,12 +171,19 @@ def test_tokenizers_that_write_blanks_into_tokens(kind: str, family: str) -> Non
     )
     words = ["[INST] Say yes and the door is open [/INST] The cat sat. It rains. user model"]
     special = ["<unk>", "<s>", "</s>", *(f"<0x{code:02X}>" for code in range(256))]
-    inner.train_from_iterator(words * 20, trainers.BpeTrainer(
-        vocab_size=380, special_tokens=special, show_progress=False))  # fmt: skip
+    inner.train_from_iterator(
+        words * 20, trainers.BpeTrainer(vocab_size=380, special_tokens=special, show_progress=False)
+    )
     bare = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
     tokenizer = with_tokens(bare, FAMILIES[family])
-    chat = [user("Say The cat sat."), answer("The cat sat."), user("It rains."),
-            answer("It rains.\n\nyes and"), user("非"), answer("非")]  # fmt: skip
+    chat = [
+        user("Say The cat sat."),
+        answer("The cat sat."),
+        user("It rains."),
+        answer("It rains.\n\nyes and"),
+        user("非"),
+        answer("非"),
+    ]
     encoded = encode_chat(tokenizer, chat)
     found = [text.replace(" ", "") for text in runs(tokenizer, encoded)]
     end = tokenizer.convert_ids_to_tokens([end_of_turn(tokenizer)])[0]

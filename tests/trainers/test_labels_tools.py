@@ -24,11 +24,22 @@ def result(content: str, **more: Any) -> dict[str, Any]:
     return {"role": "tool", "content": content, **more}
 
 
-TOOLS = [{"type": "function", "function": {
-    "name": "look", "description": "Look it up.",
-    "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}]  # fmt: skip
-ASKED = [user("same"), answer("", tool_calls=[call("look", at="same")]), result("same"),
-         answer("same")]  # fmt: skip
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "look",
+            "description": "Look it up.",
+            "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
+        },
+    }
+]
+ASKED = [
+    user("same"),
+    answer("", tool_calls=[call("look", at="same")]),
+    result("same"),
+    answer("same"),
+]
 
 # Two tokens close an answer, and the next turn is opened whether it is asked for or not.
 OPENED_UNASKED = (
@@ -112,8 +123,9 @@ NAMED_RESULT = (
 
 def test_a_name_that_stands_again_before_the_result_is_not_the_calls(plain: Any) -> None:
     assert labelled(with_tokens(plain, NAMED_RESULT), ASKED) == [
-        ' to=look<|message|>{"at": "same"}<|call|>', "<|message|>same<|return|>",
-    ]  # fmt: skip
+        ' to=look<|message|>{"at": "same"}<|call|>',
+        "<|message|>same<|return|>",
+    ]
 
 
 # The result stands between the call and what was said beside the call.
@@ -176,8 +188,9 @@ def test_a_template_for_chats_with_tools_is_known_with_a_tool(plain: Any) -> Non
     """Studied without one it had no header, and the header was learnt."""
     tokenizer = with_tokens(plain, NEEDS_TOOLS)
     assert labelled(tokenizer, ASKED, tools=TOOLS) == [
-        '<tool_call>look{"at": "same"}</tool_call><|im_end|>', "same<|im_end|>",
-    ]  # fmt: skip
+        '<tool_call>look{"at": "same"}</tool_call><|im_end|>',
+        "same<|im_end|>",
+    ]
     assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
     with pytest.raises(DataError, match="refuses this chat") as error:
         labelled(tokenizer, ASKED[:1] + ASKED[-1:])
@@ -198,8 +211,9 @@ def test_a_template_of_its_own_for_chats_with_tools(marked: bool, plain: Any) ->
     tokenizer.chat_template = {"default": other, "tool_use": NEEDS_TOOLS}
     assert labelled(tokenizer, ASKED[:1] + ASKED[-1:]) == ["same</s>"]
     assert labelled(tokenizer, ASKED, tools=TOOLS) == [
-        '<tool_call>look{"at": "same"}</tool_call><|im_end|>', "same<|im_end|>",
-    ]  # fmt: skip
+        '<tool_call>look{"at": "same"}</tool_call><|im_end|>',
+        "same<|im_end|>",
+    ]
 
 
 # The prompt behind a result writes no header, but the chat has one there.
@@ -222,9 +236,12 @@ def test_text_beside_a_call_that_the_template_drops_is_refused(
     family: str, train: bool, plain: Any
 ) -> None:
     """Llama 3.1, Mistral and gpt-oss write the call alone."""
-    chat = [user("same Let me see."),
-            answer("Let me see.", tool_calls=[call("look", at="same")], train=train),
-            result("same", tool_call_id="abcdefghi"), answer("same")]  # fmt: skip
+    chat = [
+        user("same Let me see."),
+        answer("Let me see.", tool_calls=[call("look", at="same")], train=train),
+        result("same", tool_call_id="abcdefghi"),
+        answer("same"),
+    ]
     with pytest.raises(DataError, match="content of an assistant turn beside its tool_calls"):
         labelled(with_tokens(plain, FAMILIES[family]), chat)
 
@@ -239,11 +256,17 @@ def test_text_beside_a_call_is_learnt_where_it_is_rendered(plain: Any) -> None:
 @pytest.mark.parametrize("family", ["llama3", "harmony"])
 def test_a_second_call_that_the_template_drops_is_refused(family: str, plain: Any) -> None:
     """Only the first was learnt, and the second one's result stood in the first one's place."""
-    both = [{**call("look", at="same"), "id": "abcdefgh1"},
-            {**call("look", at="there"), "id": "abcdefgh2"}]  # fmt: skip
-    chat = [user("same"), answer("", tool_calls=both),
-            result("same", tool_call_id="abcdefgh1"), result("so", tool_call_id="abcdefgh2"),
-            answer("same")]  # fmt: skip
+    both = [
+        {**call("look", at="same"), "id": "abcdefgh1"},
+        {**call("look", at="there"), "id": "abcdefgh2"},
+    ]
+    chat = [
+        user("same"),
+        answer("", tool_calls=both),
+        result("same", tool_call_id="abcdefgh1"),
+        result("so", tool_call_id="abcdefgh2"),
+        answer("same"),
+    ]
     with pytest.raises(DataError, match="more than one of a turn's tool_calls") as error:
         labelled(with_tokens(plain, FAMILIES[family]), chat)
     assert "a turn of its own" in error.value.hint

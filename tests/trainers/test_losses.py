@@ -76,9 +76,12 @@ def test_loss_and_gradients_match_the_formula(
 
     mix = Mix(temperature, kind, beta, 0.7, ce_weight, chunk=5)
     got, parts = fused_loss(
-        hidden, Head(w, b, scale, cap), mix=mix,
-        teacher=(Head(wt, None, scale, cap), teacher_hidden), targets=targets,
-    )  # fmt: skip
+        hidden,
+        Head(w, b, scale, cap),
+        mix=mix,
+        teacher=(Head(wt, None, scale, cap), teacher_hidden),
+        targets=targets,
+    )
     grads = torch.autograd.grad(3 * got, (hidden, w, b))
     assert float(got) == pytest.approx(float(want), rel=2e-6)
     assert parts.kl is not None and float(parts.kl) == pytest.approx(float(kl), rel=2e-6)
@@ -103,9 +106,11 @@ def test_cached_teacher_is_the_same_divergence_over_k_plus_one_outcomes(kind: st
     want = t * t * plain_divergence(p_buckets, q_buckets, kind, beta)
     want_grads = torch.autograd.grad(want, (hidden, w))
     got, _ = fused_loss(
-        hidden, Head(w), mix=Mix(t, kind, beta, chunk=4),
+        hidden,
+        Head(w),
+        mix=Mix(t, kind, beta, chunk=4),
         teacher=TopK(best.indices, best.values.log().float()),
-    )  # fmt: skip
+    )
     grads = torch.autograd.grad(got, (hidden, w))
     assert float(got) == pytest.approx(float(want), rel=1e-5)
     for ours, theirs in zip(grads, want_grads, strict=True):
@@ -173,9 +178,11 @@ def test_padded_vocabularies_are_compared_on_the_shared_ids() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10_000), kind=st.sampled_from(KINDS), beta=st.floats(0.05, 0.95),
+    seed=st.integers(0, 10_000),
+    kind=st.sampled_from(KINDS),
+    beta=st.floats(0.05, 0.95),
     size=st.floats(0.1, 20.0),
-)  # fmt: skip
+)
 def test_divergences_are_never_negative_and_zero_only_for_equals(
     seed: int, kind: str, beta: float, size: float
 ) -> None:

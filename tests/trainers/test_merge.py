@@ -66,8 +66,9 @@ def test_the_ends_are_the_parents_bit_for_bit_and_the_middle_is_the_mean(
     for key in a:
         assert middle[key].dtype == a[key].dtype
         mean = ((a[key].float() + b[key].float()) / 2).to(a[key].dtype)
-        assert torch.allclose(middle[key].float(), mean.float(), rtol=1e-2 if half else 1e-6,
-                              atol=1e-6)  # fmt: skip
+        assert torch.allclose(
+            middle[key].float(), mean.float(), rtol=1e-2 if half else 1e-6, atol=1e-6
+        )
 
 
 def test_average_and_task_arithmetic_are_their_formulas() -> None:
@@ -96,18 +97,24 @@ def test_what_does_not_lie_on_top_of_each_other_is_refused_with_its_name() -> No
 # ---------------------------------------------------------------- configs
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"reference": "a"}, "needs a reference and an expert"),
-    ({"reference": "a", "expert": "b", "alphas": [0, 1]}, "above 0 and below 1"),
-    ({"reference": "a", "expert": "b", "alphas": [0.5, 1.5]}, "above 0 and below 1"),
-    ({"kind": "average", "models": ["a"]}, "two models or more"),
-    ({"kind": "average", "models": ["a", "a"]}, "named twice"),
-    ({"kind": "average", "models": ["a", "b"], "weights": [1]}, "1 weights for 2 models"),
-    ({"kind": "average", "models": ["a", "b"], "weights": [1, -1]}, "more than 0"),
-    ({"kind": "task-arithmetic", "models": ["a"]}, "needs a reference"),
-    ({"kind": "task-arithmetic", "reference": "r", "models": ["a"], "scale": 0}, "scale of 0"),
-    ({"kind": "task-arithmetic", "reference": "r", "models": ["a"], "expert": "e"}, "no expert"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"reference": "a"}, "needs a reference and an expert"),
+        ({"reference": "a", "expert": "b", "alphas": [0, 1]}, "above 0 and below 1"),
+        ({"reference": "a", "expert": "b", "alphas": [0.5, 1.5]}, "above 0 and below 1"),
+        ({"kind": "average", "models": ["a"]}, "two models or more"),
+        ({"kind": "average", "models": ["a", "a"]}, "named twice"),
+        ({"kind": "average", "models": ["a", "b"], "weights": [1]}, "1 weights for 2 models"),
+        ({"kind": "average", "models": ["a", "b"], "weights": [1, -1]}, "more than 0"),
+        ({"kind": "task-arithmetic", "models": ["a"]}, "needs a reference"),
+        ({"kind": "task-arithmetic", "reference": "r", "models": ["a"], "scale": 0}, "scale of 0"),
+        (
+            {"kind": "task-arithmetic", "reference": "r", "models": ["a"], "expert": "e"},
+            "no expert",
+        ),
+    ],
+)
 def test_configs_that_make_no_sense_say_why(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         MergeConfig(**values)
@@ -147,7 +154,8 @@ def test_a_merge_run_stores_one_checkpoint_an_alpha(
         found = {c.name: c for c in store.checkpoints("curve")}
         parents = {c.id: Path(c.path).name for c in store.checkpoints() if c.method == "model"}
     assert {n: c.info["alpha"] for n, c in found.items()} == {
-        "curve-alpha-0.25": 0.25, "curve-alpha-0.5": 0.5,
+        "curve-alpha-0.25": 0.25,
+        "curve-alpha-0.5": 0.5,
     }
     ours, theirs = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
     for checkpoint in found.values():
@@ -185,13 +193,21 @@ def test_an_adapter_is_merged_as_the_model_it_makes(paths: Paths, tmp_path: Path
 
     a, _ = two_models(tmp_path)
     torch.manual_seed(0)
-    student = get_peft_model(load_model(str(a), paths, device="cpu"), LoraConfig(
-        r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False,
-    ))  # fmt: skip
+    student = get_peft_model(
+        load_model(str(a), paths, device="cpu"),
+        LoraConfig(
+            r=4,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            init_lora_weights=False,
+        ),
+    )
     student.save_pretrained(tmp_path / "lora")
     make_tokenizer(tmp_path / "lora")
-    train(MergeConfig(reference=str(a), expert=str(tmp_path / "lora"), alphas=[0.5]),
-          job(paths, "half"))  # fmt: skip
+    train(
+        MergeConfig(reference=str(a), expert=str(tmp_path / "lora"), alphas=[0.5]),
+        job(paths, "half"),
+    )
     whole = load_model(str(tmp_path / "lora"), paths, device="cpu").state_dict()
     wanted = interpolate(load_file(a / "model.safetensors"), whole, 0.5)
     assert equal(load_file(paths.run("half") / "final" / "model.safetensors"), wanted)
@@ -226,22 +242,37 @@ def test_merge_and_train_commands(
 ) -> None:
     a, b = two_models(tmp_path)
     file = tmp_path / "merge.yaml"
-    file.write_text(yaml.safe_dump({"method": "merge", "name": "wise", "reference": str(a),
-                                    "expert": str(b), "alphas": [0.3, 0.6]}), "utf-8")  # fmt: skip
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "method": "merge",
+                "name": "wise",
+                "reference": str(a),
+                "expert": str(b),
+                "alphas": [0.3, 0.6],
+            }
+        ),
+        "utf-8",
+    )
     home = ["--home", str(paths.home)]
     assert cli.run([*home, "merge", str(file)]) == 0
     assert capsys.readouterr().out.split() == ["wise-alpha-0.3", "wise-alpha-0.6"]
     assert cli.run([*home, "train", str(file), "--set", "alphas=[0.5]", "--name", "mid"]) == 0
     average_file = tmp_path / "average.yaml"
-    average_file.write_text(yaml.safe_dump({"method": "merge", "kind": "average", "name": "soup",
-                                            "models": [str(a), "mid"]}), "utf-8")  # fmt: skip
+    average_file.write_text(
+        yaml.safe_dump(
+            {"method": "merge", "kind": "average", "name": "soup", "models": [str(a), "mid"]}
+        ),
+        "utf-8",
+    )
     assert cli.run([*home, "train", str(average_file)]) == 0
     with Store(paths.store) as store:
         runs = {run.id: run for run in store.runs()}
         assert {n: (r.status.value, r.checkpoint) for n, r in runs.items()} == {
-            "wise": ("finished", "wise-alpha-0.6"), "mid": ("finished", "mid"),
+            "wise": ("finished", "wise-alpha-0.6"),
+            "mid": ("finished", "mid"),
             "soup": ("finished", "soup"),
-        }  # fmt: skip
+        }
         soup = store.checkpoint("soup")
         assert soup is not None and set(soup.parents) == {"model-1", "model-2"}
     other = tmp_path / "eval.yaml"

@@ -25,12 +25,21 @@ def mixtral(seed: int, **changes: Any) -> Any:
 
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
-        "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-        "num_local_experts": 4, "num_experts_per_tok": 2, "initializer_range": 0.25,
-        "attn_implementation": "sdpa", "pad_token_id": 0, "sliding_window": None,
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "initializer_range": 0.25,
+        "attn_implementation": "sdpa",
+        "pad_token_id": 0,
+        "sliding_window": None,
         "router_aux_loss_coef": 0.05,
-    }  # fmt: skip
+    }
     return MixtralForCausalLM(MixtralConfig(**{**settings, **changes})).eval()
 
 
@@ -50,8 +59,9 @@ def test_kd_from_a_mixture(student_is_mixture: bool) -> None:
 
 def test_the_students_router_loss_is_added() -> None:
     student, teacher, batch = mixtral(1, output_router_logits=True), mixtral(2), make_batch()
-    out = student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                  labels=batch["labels"])  # fmt: skip
+    out = student(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+    )
     want = plain.kd_loss(student, teacher, batch) + 0.05 * out.aux_loss
     theirs = gradients(student, want)
     attach_loss(student)
@@ -65,11 +75,13 @@ def test_a_two_expert_student_through_the_command(
     tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     config = {
-        "method": "kd", "name": "moe", "teacher": str(tiny_teacher),
+        "method": "kd",
+        "name": "moe",
+        "teacher": str(tiny_teacher),
         "student": {"experts_from": [str(tiny_teacher), str(tiny_teacher)]},
         "data": {"train": {"path": "general:train", "limit": 8}, "max_length": 64},
         "trainer": {"learning_rate": 0.001, "max_steps": 2, "batch_size": 4},
-    }  # fmt: skip
+    }
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(config), "utf-8")
     assert cli.run(["--home", str(paths.home), "train", str(path)]) == 0

@@ -31,9 +31,14 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = make_tokenizer(folder)
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=2, n_head=2, eos_token_id=1,
+        vocab_size=len(tokenizer),
+        n_positions=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        eos_token_id=1,
         bos_token_id=1,
-    )  # fmt: skip
+    )
     GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
 
@@ -56,10 +61,12 @@ def config(tmp_path: Path) -> Callable[..., str]:
         data = tmp_path / "rows.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         values = {
-            "method": "sft", "student": str(model),
+            "method": "sft",
+            "student": str(model),
             "data": {"train": str(data), "max_length": max_length},
-            "trainer": {"max_steps": 1, "batch_size": 2}, **more,
-        }  # fmt: skip
+            "trainer": {"max_steps": 1, "batch_size": 2},
+            **more,
+        }
         path = tmp_path / "c.yaml"
         path.write_text(yaml.safe_dump(values), "utf-8")
         return str(path)
@@ -68,9 +75,11 @@ def config(tmp_path: Path) -> Callable[..., str]:
 
 
 COMMANDS = [
-    ("config", "check"), ("plan",), ("selfcheck",),
+    ("config", "check"),
+    ("plan",),
+    ("selfcheck",),
     pytest.param(("train",), marks=pytest.mark.slow),
-]  # fmt: skip
+]
 LONG = [{"prompt": "Say it.", "completion": "on and on " * 60}, {"prompt": "a", "completion": "b"}]
 EXTRA = [{"prompt": "Say it.", "completion": "so <extra> it is"}]
 
@@ -207,13 +216,30 @@ TINY: dict[str, tuple[dict[str, Any], int | None]] = {
     "gptj": ({"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 32, "rotary_dim": 8}, 32),
     "codegen": ({"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 32, "rotary_dim": 8}, 32),
     "mpt": ({"d_model": 32, "n_layers": 1, "n_heads": 4, "max_seq_len": 32}, 32),
-    "opt": ({"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "ffn_dim": 64,
-             "max_position_embeddings": 32, "word_embed_proj_dim": 32}, 32),
+    "opt": (
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "ffn_dim": 64,
+            "max_position_embeddings": 32,
+            "word_embed_proj_dim": 32,
+        },
+        32,
+    ),
     # It makes its table anew for longer rows.
-    "xglm": ({"d_model": 32, "num_layers": 1, "attention_heads": 4, "ffn_dim": 64,
-              "max_position_embeddings": 32}, None),
+    "xglm": (
+        {
+            "d_model": 32,
+            "num_layers": 1,
+            "attention_heads": 4,
+            "ffn_dim": 64,
+            "max_position_embeddings": 32,
+        },
+        None,
+    ),
     "bloom": ({"hidden_size": 32, "n_layer": 1, "n_head": 4}, None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", TINY)

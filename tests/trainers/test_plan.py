@@ -66,10 +66,15 @@ def test_memory_of_a_kd_step(shape: str, width: int, checkpointing: bool, tmp_pa
             fused_step(models, "kd", Mix(), 1.0).backward()
 
     real = peak_bytes(work)
-    config = parse_config({
-        "method": "kd", "student": "a/b", "teacher": "a/b", "data": {"train": "x"},
-        "trainer": {"batch_size": 4, "gradient_checkpointing": checkpointing, "device": "cpu"},
-    })  # fmt: skip
+    config = parse_config(
+        {
+            "method": "kd",
+            "student": "a/b",
+            "teacher": "a/b",
+            "data": {"train": "x"},
+            "trainer": {"batch_size": 4, "gradient_checkpointing": checkpointing, "device": "cpu"},
+        }
+    )
     memory, trained = plan_memory(
         config, size, {"teacher": size}, width, engine="single", processes=1, on_cpu=True
     )
@@ -88,8 +93,9 @@ def test_parameters_and_flops(tmp_path: Path) -> None:
     models = Models(student, teachers, random_batch(4096), {})
     labelled = int(labelled_positions(models.batch["labels"]).sum())
     real = count_flops(lambda: fused_step(models, "dae", Mix(), 0.0).backward())
-    planned = step_flops(size, size, tokens=4 * 96, labelled=labelled, width=96, lora=False,
-                         checkpointing=False)  # fmt: skip
+    planned = step_flops(
+        size, size, tokens=4 * 96, labelled=labelled, width=96, lora=False, checkpointing=False
+    )
     assert planned == pytest.approx(real, rel=0.05)
     adapted = with_adapter(tiny_model(4))
     adapter = sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n)
@@ -100,12 +106,14 @@ def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> Non
     size = model_size(saved(tiny_model(1), tmp_path / "m"), Paths(tmp_path))
     whole = activation_floats(size, 100, checkpointing=False)
     assert activation_floats(size, 100, checkpointing=True) < whole / 2
-    config = parse_config({"method": "kd", "student": "a/b", "teacher": "a/b",
-                           "data": {"train": "x"}})  # fmt: skip
+    config = parse_config(
+        {"method": "kd", "student": "a/b", "teacher": "a/b", "data": {"train": "x"}}
+    )
 
     def memory(engine: str, processes: int) -> dict[str, float]:
-        return plan_memory(config, size, {"teacher": size}, 64, engine=engine,
-                           processes=processes, on_cpu=False)[0]  # fmt: skip
+        return plan_memory(
+            config, size, {"teacher": size}, 64, engine=engine, processes=processes, on_cpu=False
+        )[0]
 
     one, ddp, fsdp = memory("single", 1), memory("ddp", 4), memory("fsdp2", 4)
     assert one == ddp
@@ -130,12 +138,17 @@ def test_the_command(
     tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = {
-        "method": "dae", "student": {"model": str(tiny_teacher), "lora": {"r": 4}},
+        "method": "dae",
+        "student": {"model": str(tiny_teacher), "lora": {"r": 4}},
         "expert": str(tiny_teacher),
-        "data": {"train": [{"path": "general:train", "limit": 8},
-                           {"path": "shop:train", "kind": "domain", "limit": 8}]},
+        "data": {
+            "train": [
+                {"path": "general:train", "limit": 8},
+                {"path": "shop:train", "kind": "domain", "limit": 8},
+            ]
+        },
         "trainer": {"max_steps": 5, "batch_size": 2},
-    }  # fmt: skip
+    }
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(values), "utf-8")
     home = ["--home", str(tmp_path / "home")]

@@ -19,22 +19,49 @@ from kdharness.harness.plan import Size, model_size, plan_memory
 
 GB = 1e9
 LLAMA: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000,
-    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": False,
-}  # fmt: skip
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "tie_word_embeddings": False,
+}
 MODELS: dict[str, dict[str, Any]] = {
     "llama-2-7b": LLAMA,
-    "llama-2-70b": {**LLAMA, "hidden_size": 8192, "intermediate_size": 28672,
-                    "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8},
-    "mistral-7b": {**LLAMA, "model_type": "mistral", "architectures": ["MistralForCausalLM"],
-                   "intermediate_size": 14336, "num_key_value_heads": 8},
-    "mixtral-8x7b": {**LLAMA, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"],
-                     "intermediate_size": 14336, "num_key_value_heads": 8,
-                     "num_local_experts": 8, "num_experts_per_tok": 2},
-}  # fmt: skip
-CARDS = {"llama-2-7b": 6_738_415_616, "llama-2-70b": 68_976_648_192,
-         "mistral-7b": 7_241_732_096, "mixtral-8x7b": 46_702_792_704}  # fmt: skip
+    "llama-2-70b": {
+        **LLAMA,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+    },
+    "mistral-7b": {
+        **LLAMA,
+        "model_type": "mistral",
+        "architectures": ["MistralForCausalLM"],
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+    },
+    "mixtral-8x7b": {
+        **LLAMA,
+        "model_type": "mixtral",
+        "architectures": ["MixtralForCausalLM"],
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    },
+}
+CARDS = {
+    "llama-2-7b": 6_738_415_616,
+    "llama-2-70b": 68_976_648_192,
+    "mistral-7b": 7_241_732_096,
+    "mixtral-8x7b": 46_702_792_704,
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +76,42 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Size]:
 
 
 def memory(
-    sizes: dict[str, Size], student: str, teacher: str = "", *, width: int = 512,
-    engine: str = "single", processes: int = 1, **trainer: Any,
-) -> dict[str, float]:  # fmt: skip
+    sizes: dict[str, Size],
+    student: str,
+    teacher: str = "",
+    *,
+    width: int = 512,
+    engine: str = "single",
+    processes: int = 1,
+    **trainer: Any,
+) -> dict[str, float]:
     """The parts of a plan, in GB a process."""
     lora = {"r": trainer.pop("lora")} if "lora" in trainer else None
     quantization = trainer.pop("quantization", None)
     values: dict[str, Any] = {
-        "method": "kd" if teacher else "sft", "student": {"model": "s/s", "lora": lora},
+        "method": "kd" if teacher else "sft",
+        "student": {"model": "s/s", "lora": lora},
         "data": {"train": "x"},
-        "trainer": {"batch_size": 1, "dtype": "bfloat16", "gradient_checkpointing": True,
-                    **trainer},
-    }  # fmt: skip
+        "trainer": {
+            "batch_size": 1,
+            "dtype": "bfloat16",
+            "gradient_checkpointing": True,
+            **trainer,
+        },
+    }
     if teacher:
         values["teacher"] = {"model": "t/t", "quantization": quantization}
         values["trainer"]["attention_weight"] = 0.0
     teachers = {"teacher": sizes[teacher]} if teacher else {}
-    parts, _ = plan_memory(parse_config(values), sizes[student], teachers, width, engine=engine,
-                           processes=processes, on_cpu=False)  # fmt: skip
+    parts, _ = plan_memory(
+        parse_config(values),
+        sizes[student],
+        teachers,
+        width,
+        engine=engine,
+        processes=processes,
+        on_cpu=False,
+    )
     return {name: size / GB for name, size in parts.items()}
 
 
@@ -102,8 +147,9 @@ def test_long_rows_cost_what_was_measured(sizes: dict[str, Size]) -> None:
 
 def test_7b_from_8x7b_on_eight_gpus(sizes: dict[str, Size]) -> None:
     """The published set-up: eight 80 GB GPUs, sharded, 8 rows of 2,048 tokens a GPU."""
-    sharded = memory(sizes, "mistral-7b", "mixtral-8x7b", width=2048, engine="fsdp2",
-                     processes=8, batch_size=8)  # fmt: skip
+    sharded = memory(
+        sizes, "mistral-7b", "mixtral-8x7b", width=2048, engine="fsdp2", processes=8, batch_size=8
+    )
     assert sharded["teacher teacher"] == pytest.approx(2 * 46.7 / 8, rel=0.01)
     assert sharded["weights"] + sharded["gradients"] + sharded["optimizer"] == pytest.approx(
         8 * 7.24 / 8, rel=0.01
@@ -111,8 +157,7 @@ def test_7b_from_8x7b_on_eight_gpus(sizes: dict[str, Size]) -> None:
     assert sum(sharded.values()) < 80
     # Without sharding the teacher alone is bigger than a GPU; in 4 bits it is not.
     assert memory(sizes, "mistral-7b", "mixtral-8x7b")["teacher teacher"] > 80
-    four = memory(sizes, "mistral-7b", "mixtral-8x7b", lora=16,
-                  quantization={"method": "bnb-4bit"})  # fmt: skip
+    four = memory(sizes, "mistral-7b", "mixtral-8x7b", lora=16, quantization={"method": "bnb-4bit"})
     # The published 4-bit files of Mixtral 8x7B take 23.8 (GPTQ) to 26.4 GB (GGUF Q4_K_M).
     assert 23.8 <= four["teacher teacher"] <= 26.4
     assert sum(four.values()) < 48

@@ -21,10 +21,11 @@ def write(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
 
     def written(train: str = "rows.jsonl", student: Any = None, **data: Any) -> str:
         values = {
-            "method": "sft", "student": student or str(tiny_teacher),
+            "method": "sft",
+            "student": student or str(tiny_teacher),
             "data": {"train": train, "max_length": 64, **data},
             "trainer": {"max_steps": 1, "batch_size": 2},
-        }  # fmt: skip
+        }
         path = tmp_path / "c.yaml"
         path.write_text(yaml.safe_dump(values), "utf-8")
         return str(path)
@@ -87,9 +88,14 @@ def test_a_served_teacher_is_looked_for_too(
 ) -> None:
     """Its tokenizer and config are read here; a run was made and failed for want of them."""
     values = yaml.safe_load(Path(write()).read_text("utf-8"))
-    values |= {"method": "kd", "teacher": {
-        "model": "big-teacher", "served": "http://127.0.0.1:9/v1",
-        "cache": {"k": 5, "tail": "bucket"}}}  # fmt: skip
+    values |= {
+        "method": "kd",
+        "teacher": {
+            "model": "big-teacher",
+            "served": "http://127.0.0.1:9/v1",
+            "cache": {"k": 5, "tail": "bucket"},
+        },
+    }
     values["trainer"]["attention_weight"] = 0
     path = tmp_path / "kd.yaml"
     path.write_text(yaml.safe_dump(values), "utf-8")

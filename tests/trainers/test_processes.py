@@ -19,38 +19,56 @@ from kdharness.harness.store import Store
 pytestmark = pytest.mark.slow
 
 COMMON = {
-    "compute_environment": "LOCAL_MACHINE", "num_machines": 1, "num_processes": 2,
-    "machine_rank": 0, "main_process_port": 0, "mixed_precision": "no", "use_cpu": False,
-}  # fmt: skip
+    "compute_environment": "LOCAL_MACHINE",
+    "num_machines": 1,
+    "num_processes": 2,
+    "machine_rank": 0,
+    "main_process_port": 0,
+    "mixed_precision": "no",
+    "use_cpu": False,
+}
 ENGINES: dict[str, dict[str, Any]] = {
     "ddp": {**COMMON, "distributed_type": "MULTI_GPU"},
     "fsdp2": {
         **COMMON,
         "distributed_type": "FSDP",
         "fsdp_config": {
-            "fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "fsdp_version": 2,
+            "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
             "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
-            "fsdp_state_dict_type": "FULL_STATE_DICT", "fsdp_reshard_after_forward": True,
+            "fsdp_state_dict_type": "FULL_STATE_DICT",
+            "fsdp_reshard_after_forward": True,
         },
     },
-}  # fmt: skip
+}
 SHARDED: dict[str, Any] = {
     **ENGINES["fsdp2"],
     "fsdp_config": {
-        **ENGINES["fsdp2"]["fsdp_config"], "fsdp_state_dict_type": "SHARDED_STATE_DICT"
+        **ENGINES["fsdp2"]["fsdp_config"],
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
     },
-}  # fmt: skip
+}
 
 
 def make_config(tmp_path: Path, teacher: Path, method: str, accumulation: int) -> str:
     train: list[dict[str, Any]] = [{"path": "general:train", "limit": 24}]
     values: dict[str, Any] = {
-        "method": method, "student": {"from": str(teacher), "keep_layers": 2},
-        "data": {"train": train, "max_length": 64,
-                 "heldout": [{"path": "general:validation", "limit": 4}]},
-        "trainer": {"learning_rate": 0.005, "max_steps": 3, "batch_size": 2,
-                    "accumulation": accumulation, "device": "cpu", "optimizer": "sgd"},
-    }  # fmt: skip
+        "method": method,
+        "student": {"from": str(teacher), "keep_layers": 2},
+        "data": {
+            "train": train,
+            "max_length": 64,
+            "heldout": [{"path": "general:validation", "limit": 4}],
+        },
+        "trainer": {
+            "learning_rate": 0.005,
+            "max_steps": 3,
+            "batch_size": 2,
+            "accumulation": accumulation,
+            "device": "cpu",
+            "optimizer": "sgd",
+        },
+    }
     if method == "kd":
         values["teacher"] = str(teacher)
         values["student"] = {"from": "teacher", "keep_layers": 2}

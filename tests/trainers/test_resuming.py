@@ -57,11 +57,17 @@ class Scene:
         self.template.write_text((teacher / "chat_template.jinja").read_text("utf-8"), "utf-8")
         self.config = folder / "c.yaml"
         values = {
-            "method": "kd", "student": str(self.student), "teacher": str(self.teacher),
-            "data": {"train": [{"path": str(self.data)}], "heldout": [{"path": str(self.heldout)}],
-                     "max_length": 64, "chat_template": str(self.template)},
+            "method": "kd",
+            "student": str(self.student),
+            "teacher": str(self.teacher),
+            "data": {
+                "train": [{"path": str(self.data)}],
+                "heldout": [{"path": str(self.heldout)}],
+                "max_length": 64,
+                "chat_template": str(self.template),
+            },
             "trainer": {"max_steps": 6, "batch_size": 2, "attention_weight": 0},
-        }  # fmt: skip
+        }
         self.config.write_text(yaml.safe_dump(values), "utf-8")
         with pytest.raises(Interrupted):
             self.go(after=2, resume=False)

@@ -48,11 +48,16 @@ def refused(row: Any, form: str = "auto") -> str:
 
 FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "messages": lambda flag: {"messages": [ASK, {**RED, **flag}, ASK, RED]},
-    "sharegpt": lambda flag: {"conversations": [
-        {"from": "human", "value": "a"}, {"from": "gpt", "value": "b", **flag},
-        {"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]},
+    "sharegpt": lambda flag: {
+        "conversations": [
+            {"from": "human", "value": "a"},
+            {"from": "gpt", "value": "b", **flag},
+            {"from": "human", "value": "c"},
+            {"from": "gpt", "value": "d"},
+        ]
+    },
     "prompt": lambda flag: {"prompt": [ASK, {**RED, **flag}, ASK], "completion": [RED]},
-}  # fmt: skip
+}
 NAMES = ("train", "trainable", "train_on_turn", "training", "loss", "loss_mask", "weight")
 OFF = (False, 0, 0.0, "false", "False", "no", "0", "off")
 ON = (True, 1, 1.0, "true", "YES", "1", "on", None)
@@ -64,8 +69,9 @@ def test_a_turn_says_whether_it_is_learnt(form: str, name: str) -> None:
     for value in OFF:
         turns = messages(FORMS[form]({name: value}))
         assert [turn.get("train", True) for turn in turns if turn["role"] == "assistant"] == [
-            False, True,
-        ], value  # fmt: skip
+            False,
+            True,
+        ], value
     for value in ON:
         turns = messages(FORMS[form]({name: value}))
         assert all(turn.get("train", True) for turn in turns), value
@@ -78,15 +84,18 @@ def test_masked_says_the_opposite() -> None:
     assert messages({"messages": [ASK, {**RED, "masked": 0}]})[1]["train"] is True
 
 
-@pytest.mark.parametrize(("turn", "says"), [
-    ({**RED, "weight": 0, "train": True}, "train and weight contradict each other"),
-    ({**RED, "train_detail": [{"begin_offset": 0, "train": False}]}, "train_detail"),
-    ({**RED, "mask": True}, "mask"),
-    ({**RED, "prefix": True}, "prefix"),
-    ({**RED, "rejected": "Blue."}, "rejected"),
-    ({**RED, "thoughts": "Hm."}, "reasoning_content"),
-    ({**RED, "content": [{"type": "text", "text": "Red.", "weight": 0}]}, "weight on a part"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [
+        ({**RED, "weight": 0, "train": True}, "train and weight contradict each other"),
+        ({**RED, "train_detail": [{"begin_offset": 0, "train": False}]}, "train_detail"),
+        ({**RED, "mask": True}, "mask"),
+        ({**RED, "prefix": True}, "prefix"),
+        ({**RED, "rejected": "Blue."}, "rejected"),
+        ({**RED, "thoughts": "Hm."}, "reasoning_content"),
+        ({**RED, "content": [{"type": "text", "text": "Red.", "weight": 0}]}, "weight on a part"),
+    ],
+)
 def test_what_a_turn_says_and_cannot_be_done_is_refused_by_name(
     turn: dict[str, Any], says: str
 ) -> None:
@@ -98,15 +107,23 @@ def test_only_the_assistants_turns_can_be_learnt() -> None:
     assert messages({"messages": [{**ASK, "weight": 0, "train": False}, RED]}) == [ASK, RED]
 
 
-@pytest.mark.parametrize(("row", "says"), [
-    ({"weight": 0}, "weight: 0 on a whole row"), ({"weight": 0.3}, "weight: 0.3 on a whole row"),
-    ({"train": False}, "train: false on a whole row"),
-    ({"loss_mask": [0, 1, 1]}, "labels of single tokens"),
-    ({"label": False}, "label"), ({"chosen": "x"}, "preference"), ({"rejected": "x"}, "preference"),
-    ({"images": ["a.png"]}, "images"), ({"mask": "User"}, "mask"), ({"history": [["a", "b"]]},
-                                                                   "history stands beside"),
-    ({"chat_template": "x"}, "data.chat_template"), ({"truncated": "perhaps"}, "truncated"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"weight": 0}, "weight: 0 on a whole row"),
+        ({"weight": 0.3}, "weight: 0.3 on a whole row"),
+        ({"train": False}, "train: false on a whole row"),
+        ({"loss_mask": [0, 1, 1]}, "labels of single tokens"),
+        ({"label": False}, "label"),
+        ({"chosen": "x"}, "preference"),
+        ({"rejected": "x"}, "preference"),
+        ({"images": ["a.png"]}, "images"),
+        ({"mask": "User"}, "mask"),
+        ({"history": [["a", "b"]]}, "history stands beside"),
+        ({"chat_template": "x"}, "data.chat_template"),
+        ({"truncated": "perhaps"}, "truncated"),
+    ],
+)
 def test_what_a_row_says_and_cannot_be_done_is_refused_by_name(
     row: dict[str, Any], says: str
 ) -> None:
@@ -114,14 +131,34 @@ def test_what_a_row_says_and_cannot_be_done_is_refused_by_name(
 
 
 def test_fields_that_say_nothing_are_listed() -> None:
-    row = {"id": 7, "source": "web", "score": 0.2, "loss": 2.31, "train": "split-a", "weight": 1,
-           "images": [], "chosen": None, "label": "colour", "metadata": {"a": 1}, "text": "x",
-           "prompt": "What colour?",
-           "messages": [{**ASK, "timestamp": 4}, {**RED, "model": "m"}]}  # fmt: skip
+    row = {
+        "id": 7,
+        "source": "web",
+        "score": 0.2,
+        "loss": 2.31,
+        "train": "split-a",
+        "weight": 1,
+        "images": [],
+        "chosen": None,
+        "label": "colour",
+        "metadata": {"a": 1},
+        "text": "x",
+        "prompt": "What colour?",
+        "messages": [{**ASK, "timestamp": 4}, {**RED, "model": "m"}],
+    }
     found = chat(row)
     assert found["messages"] == [ASK, RED]
-    assert found["unread"] == ("id", "label", "loss", "metadata", "prompt", "score", "source",
-                               "text", "train")  # fmt: skip
+    assert found["unread"] == (
+        "id",
+        "label",
+        "loss",
+        "metadata",
+        "prompt",
+        "score",
+        "source",
+        "text",
+        "train",
+    )
     assert found["unread_turns"] == ("model", "timestamp")
 
 
@@ -140,7 +177,7 @@ SHAPES: list[dict[str, Any]] = [
     {"prompt": "What colour?", "completion": "Red."},
     {"prompt": [ASK], "response": "Red."},
     {"instruction": "What colour?", "output": "Red."},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -160,11 +197,18 @@ def test_two_system_texts_are_refused_unless_they_are_one() -> None:
 
 
 def test_alpaca_history_comes_first() -> None:
-    row = {"instruction": "And then?", "input": "", "output": "Blue.",
-           "history": [["What colour?", "Red."]]}  # fmt: skip
+    row = {
+        "instruction": "And then?",
+        "input": "",
+        "output": "Blue.",
+        "history": [["What colour?", "Red."]],
+    }
     assert [turn["content"] for turn in messages(row)] == [
-        "What colour?", "Red.", "And then?", "Blue.",
-    ]  # fmt: skip
+        "What colour?",
+        "Red.",
+        "And then?",
+        "Blue.",
+    ]
     assert messages({**row, "history": []})[0]["content"] == "And then?"
     row["system"] = "Be terse."
     assert [turn["role"] for turn in messages(row)][:2] == ["system", "user"]
@@ -198,49 +242,88 @@ def test_template_variables_come_with_the_row() -> None:
 CALL = {"type": "function", "function": {"name": "rain", "arguments": {"town": "Oslo"}}}
 
 
-@pytest.mark.parametrize("turn", [
-    {"role": "assistant", "content": None, "tool_calls": [
-        {"type": "function", "function": {"name": "rain", "arguments": '{"town": "Oslo"}'}}]},
-    {"role": "assistant", "tool_calls": [CALL]},
-    {"role": "assistant", "content": "", "tool_calls": json.dumps([CALL])},
-    {"role": "assistant", "content": "", "tool_calls": [{"name": "rain",
-                                                         "arguments": {"town": "Oslo"}}]},
-    {"role": "assistant", "content": None, "function_call": {
-        "name": "rain", "arguments": '{"town": "Oslo"}'}},
-    {"from": "function_call", "value": '{"name": "rain", "arguments": {"town": "Oslo"}}'},
-    {"role": "tool_call", "content": '{"name": "rain", "arguments": {"town": "Oslo"}}'},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"type": "function", "function": {"name": "rain", "arguments": '{"town": "Oslo"}'}}
+            ],
+        },
+        {"role": "assistant", "tool_calls": [CALL]},
+        {"role": "assistant", "content": "", "tool_calls": json.dumps([CALL])},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"name": "rain", "arguments": {"town": "Oslo"}}],
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "function_call": {"name": "rain", "arguments": '{"town": "Oslo"}'},
+        },
+        {"from": "function_call", "value": '{"name": "rain", "arguments": {"town": "Oslo"}}'},
+        {"role": "tool_call", "content": '{"name": "rain", "arguments": {"town": "Oslo"}}'},
+    ],
+)
 def test_calls_are_read_in_every_spelling(turn: dict[str, Any]) -> None:
-    for result in ({"role": "tool", "content": "wet"}, {"from": "observation", "value": "wet"},
-                   {"role": "function", "name": "rain", "content": "wet"}):  # fmt: skip
+    for result in (
+        {"role": "tool", "content": "wet"},
+        {"from": "observation", "value": "wet"},
+        {"role": "function", "name": "rain", "content": "wet"},
+    ):
         found = messages({"messages": [ASK, turn, result, RED]})
         assert [one["role"] for one in found] == ["user", "assistant", "tool", "assistant"]
         assert found[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
 
 
-@pytest.mark.parametrize("tools", [
-    [{"type": "function", "function": {"name": "rain"}}], [{"name": "rain"}],
-    '[{"name": "rain"}]', ['{"name": "rain"}'],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [{"type": "function", "function": {"name": "rain"}}],
+        [{"name": "rain"}],
+        '[{"name": "rain"}]',
+        ['{"name": "rain"}'],
+    ],
+)
 def test_tools_are_read_in_every_spelling(tools: Any) -> None:
     wanted = [{"type": "function", "function": {"name": "rain"}}]
     assert chat({"messages": [ASK, RED], "tools": tools})["tools"] == wanted
     assert chat({"messages": [ASK, RED], "functions": tools})["tools"] == wanted
 
 
-@pytest.mark.parametrize(("row", "says"), [
-    ({"messages": [ASK, {**RED, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
-     "the arguments of f is not JSON"),
-    ({"messages": [ASK, {**RED, "tool_calls": [{"function": {"name": "f", "arguments": "3"}}]}]},
-     "not a JSON object"),
-    ({"messages": [ASK, {**RED, "tool_calls": [{"id": "c"}]}]}, "call without a name"),
-    ({"messages": [{**ASK, "tool_calls": [CALL]}, RED]}, "a user turn cannot call tools"),
-    ({"messages": [ASK, {"from": "function_call", "value": "rain(Oslo)"}]}, "not JSON"),
-    ({"messages": [ASK, RED], "tools": "rain"}, "tools is not JSON"),
-    ({"messages": [ASK, RED], "tools": [{"description": "x"}]}, "schema without a name"),
-    ({"messages": [ASK, RED], "tools": [CALL], "functions": [CALL]}, "side by side"),
-    ({"messages": [{**ASK, "tools": [CALL]}, RED]}, "tools belong to the row"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            {
+                "messages": [
+                    ASK,
+                    {**RED, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+                ]
+            },
+            "the arguments of f is not JSON",
+        ),
+        (
+            {
+                "messages": [
+                    ASK,
+                    {**RED, "tool_calls": [{"function": {"name": "f", "arguments": "3"}}]},
+                ]
+            },
+            "not a JSON object",
+        ),
+        ({"messages": [ASK, {**RED, "tool_calls": [{"id": "c"}]}]}, "call without a name"),
+        ({"messages": [{**ASK, "tool_calls": [CALL]}, RED]}, "a user turn cannot call tools"),
+        ({"messages": [ASK, {"from": "function_call", "value": "rain(Oslo)"}]}, "not JSON"),
+        ({"messages": [ASK, RED], "tools": "rain"}, "tools is not JSON"),
+        ({"messages": [ASK, RED], "tools": [{"description": "x"}]}, "schema without a name"),
+        ({"messages": [ASK, RED], "tools": [CALL], "functions": [CALL]}, "side by side"),
+        ({"messages": [{**ASK, "tools": [CALL]}, RED]}, "tools belong to the row"),
+    ],
+)
 def test_tools_that_cannot_be_read_are_refused(row: dict[str, Any], says: str) -> None:
     assert says in refused(row)
 
@@ -248,22 +331,39 @@ def test_tools_that_cannot_be_read_are_refused(row: dict[str, Any], says: str) -
 # ---------------------------------------------------------------- shapes of rows
 
 
-@pytest.mark.parametrize("row", [
-    {"conversations": [ASK, RED]},
-    {"messages": [HUMAN, GPT]},
-    {"conversation": [ASK, RED]},
-    {"conversations": [{**HUMAN, "from": "Human"}, {**GPT, "from": " GPT "}]},
-    {"messages": [{"role": "USER", "content": "What colour?"},
-                  {"role": "ASSISTANT", "content": "Red."}]},
-    {"messages": [ASK, {"from": "gpt", "value": "Red."}]},
-    [HUMAN, GPT],
-    {"messages": json.dumps([ASK, RED])},
-    {"messages": {"role": ["user", "assistant"], "content": ["What colour?", "Red."]}},
-    {"messages": [{"role": "user", "content": [{"type": "text", "text": "What "},
-                                               {"type": "text", "text": "colour?"}]}, RED]},
-    {"prompt": [ASK], "completion": [RED]},
-    {"prompt": "What colour?", "completion": [RED]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [ASK, RED]},
+        {"messages": [HUMAN, GPT]},
+        {"conversation": [ASK, RED]},
+        {"conversations": [{**HUMAN, "from": "Human"}, {**GPT, "from": " GPT "}]},
+        {
+            "messages": [
+                {"role": "USER", "content": "What colour?"},
+                {"role": "ASSISTANT", "content": "Red."},
+            ]
+        },
+        {"messages": [ASK, {"from": "gpt", "value": "Red."}]},
+        [HUMAN, GPT],
+        {"messages": json.dumps([ASK, RED])},
+        {"messages": {"role": ["user", "assistant"], "content": ["What colour?", "Red."]}},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "What "},
+                        {"type": "text", "text": "colour?"},
+                    ],
+                },
+                RED,
+            ]
+        },
+        {"prompt": [ASK], "completion": [RED]},
+        {"prompt": "What colour?", "completion": [RED]},
+    ],
+)
 def test_rows_of_every_shape_become_the_same_chat(row: Any) -> None:
     assert messages(row) == [ASK, RED]
 
@@ -274,29 +374,44 @@ def test_a_named_format_says_what_is_missing(form: str) -> None:
     assert f"not in the {form} format: no " in text and "(its fields: id, text)" in text
 
 
-@pytest.mark.parametrize(("row", "says"), [
-    ({"prompt": "a", "completion": None}, "completion is null"),
-    ({"prompt": None, "completion": "a"}, "prompt is null"),
-    ({"prompt": "a", "completion": 3}, "the completion is not text: 3"),
-    ({"instruction": "a", "output": None}, "output is null"),
-    ({"messages": [ASK, {"role": "assistant"}]},
-     "turn 2: the assistant turn's content is not text"),
-    ({"messages": [ASK, {"content": "b"}]}, "turn 2: no role (its fields: content)"),
-    ({"messages": [ASK, "b"]}, "turn 2: it is not an object"),
-    ({"messages": [{"role": 3, "content": "b"}]}, "turn 1: the role is not text: 3"),
-    ({"messages": [ASK, {"role": "narrator", "content": "b"}]}, "unknown role 'narrator'"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, RED]},
-     'a part of type "image_url"'),
-    ({"messages": [{**ASK, "value": "Other"}, RED]}, "content and value contradict"),
-    ({"messages": []}, "this row has no turns"),
-    ({"messages": {"role": ["user"], "content": []}}, "fields of different lengths"),
-    ({"messages": {"role": "user"}}, "its turns are not a list"),
-    ({"messages": 3}, "cannot tell the format"),
-    ({"text": "<s>[INST] Hi [/INST] Hello</s>"},
-     "cannot tell the format of this row (fields: text)"),
-    ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference pairs"),
-    (["a", "b"], "cannot tell the format"), (3, "cannot tell the format"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "a", "completion": None}, "completion is null"),
+        ({"prompt": None, "completion": "a"}, "prompt is null"),
+        ({"prompt": "a", "completion": 3}, "the completion is not text: 3"),
+        ({"instruction": "a", "output": None}, "output is null"),
+        (
+            {"messages": [ASK, {"role": "assistant"}]},
+            "turn 2: the assistant turn's content is not text",
+        ),
+        ({"messages": [ASK, {"content": "b"}]}, "turn 2: no role (its fields: content)"),
+        ({"messages": [ASK, "b"]}, "turn 2: it is not an object"),
+        ({"messages": [{"role": 3, "content": "b"}]}, "turn 1: the role is not text: 3"),
+        ({"messages": [ASK, {"role": "narrator", "content": "b"}]}, "unknown role 'narrator'"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},
+                    RED,
+                ]
+            },
+            'a part of type "image_url"',
+        ),
+        ({"messages": [{**ASK, "value": "Other"}, RED]}, "content and value contradict"),
+        ({"messages": []}, "this row has no turns"),
+        ({"messages": {"role": ["user"], "content": []}}, "fields of different lengths"),
+        ({"messages": {"role": "user"}}, "its turns are not a list"),
+        ({"messages": 3}, "cannot tell the format"),
+        (
+            {"text": "<s>[INST] Hi [/INST] Hello</s>"},
+            "cannot tell the format of this row (fields: text)",
+        ),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference pairs"),
+        (["a", "b"], "cannot tell the format"),
+        (3, "cannot tell the format"),
+    ],
+)
 def test_what_is_no_row_is_told_in_our_own_words(row: Any, says: str) -> None:
     assert says in refused(row)
 
@@ -310,8 +425,10 @@ def test_thoughts_beside_the_content_are_kept() -> None:
 
 # ---------------------------------------------------------------- files
 
-PAIRS = [{"instruction": "Name a fruit.", "input": "", "output": "A pear."},
-         {"instruction": "Name a tool.", "input": "for wood", "output": "A saw."}]  # fmt: skip
+PAIRS = [
+    {"instruction": "Name a fruit.", "input": "", "output": "A pear."},
+    {"instruction": "Name a tool.", "input": "for wood", "output": "A saw."},
+]
 
 
 def rows_of(path: Path, **more: Any) -> list[tuple[str, list[str]]]:
@@ -360,16 +477,25 @@ def test_one_object_over_several_lines_is_one_row(tmp_path: Path) -> None:
 GOOD = '{"prompt": "a", "completion": "b"}\n'
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    (GOOD + '{"prompt": "a", "comp', r":2: this line is not JSON: it ends"),
-    (GOOD + '{"prompt": a}', r":2: this line is not JSON: unexpected text at column 12"),
-    ('{"prompt": "a", completion: "b"}', r":1: this line is not JSON: unex.* at column 17"),
-    ('[\n {"prompt": "a",\n  "completion": b}\n]', r":3: not JSON: unexpected text at column 17"),
-    ('[\n {"prompt": "a"', r"not JSON: it ends before its value is complete"),
-    ('{\n "prompt": "a",\n', r":1: this line is not JSON: it ends before its value is complete"),
-    ("prompt,completion\na,b\n", r":1: this line is not JSON: unexpected text at column 1"),
-    ("[]", "this data has no rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD + '{"prompt": "a", "comp', r":2: this line is not JSON: it ends"),
+        (GOOD + '{"prompt": a}', r":2: this line is not JSON: unexpected text at column 12"),
+        ('{"prompt": "a", completion: "b"}', r":1: this line is not JSON: unex.* at column 17"),
+        (
+            '[\n {"prompt": "a",\n  "completion": b}\n]',
+            r":3: not JSON: unexpected text at column 17",
+        ),
+        ('[\n {"prompt": "a"', r"not JSON: it ends before its value is complete"),
+        (
+            '{\n "prompt": "a",\n',
+            r":1: this line is not JSON: it ends before its value is complete",
+        ),
+        ("prompt,completion\na,b\n", r":1: this line is not JSON: unexpected text at column 1"),
+        ("[]", "this data has no rows"),
+    ],
+)
 def test_what_is_not_json_is_told_with_its_place(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(text)
@@ -399,16 +525,42 @@ def parquet(path: Path, rows: list[Any]) -> Path:
 def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: Write) -> None:
     """It gives every object the fields of all others; they are null and mean nothing."""
     rows = [
-        {"system": None, "tools": None, "messages": [
-            {**ASK, "weight": None, "tool_calls": None}, {**RED, "weight": 0}, ASK,
-            {**RED, "weight": 1}]},
-        {"system": "Be terse.", "messages": [ASK, {"role": "assistant", "tool_calls": [CALL]},
-                                             {"role": "tool", "content": "wet"}, RED],
-         "tools": [{"type": "function", "function": {"name": "rain", "parameters": {
-             "properties": {"town": {"type": "string"}}}}},
-                   {"type": "function", "function": {"name": "wind", "parameters": {
-                       "properties": {"height": {"type": "number"}}}}}]},
-    ]  # fmt: skip
+        {
+            "system": None,
+            "tools": None,
+            "messages": [
+                {**ASK, "weight": None, "tool_calls": None},
+                {**RED, "weight": 0},
+                ASK,
+                {**RED, "weight": 1},
+            ],
+        },
+        {
+            "system": "Be terse.",
+            "messages": [
+                ASK,
+                {"role": "assistant", "tool_calls": [CALL]},
+                {"role": "tool", "content": "wet"},
+                RED,
+            ],
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "rain",
+                        "parameters": {"properties": {"town": {"type": "string"}}},
+                    },
+                },
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "wind",
+                        "parameters": {"properties": {"height": {"type": "number"}}},
+                    },
+                },
+            ],
+        },
+    ]
     table = read_source(SourceSpec(path=str(parquet(tmp_path / "a.parquet", rows))))
     lines = read_source(SourceSpec(path=str(write_jsonl("a.jsonl", rows))))
     for name in ("messages", "tools", "unread", "unread_turns"):
@@ -424,15 +576,29 @@ def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: Write) -> N
 def test_flags_choose_the_same_answers_in_every_format(flags: list[int | None]) -> None:
     """Whatever way a row is written in, the same answers are learnt."""
     answers = [f"answer {i}" for i in range(len(flags))]
-    openai = [turn for text, flag in zip(answers, flags, strict=True) for turn in (
-        ASK, {"role": "assistant", "content": text, "weight": flag})]  # fmt: skip
-    shared = [turn for text, flag in zip(answers, flags, strict=True) for turn in (
-        {"from": "human", "value": "What colour?"},
-        {"from": "gpt", "value": text, "loss": None if flag is None else bool(flag)})]  # fmt: skip
-    for row in ({"messages": openai}, {"conversations": shared},
-                {"prompt": openai[:-1], "completion": openai[-1:]}):  # fmt: skip
-        learnt = [turn["content"] for turn in messages(row)
-                  if turn["role"] == "assistant" and turn.get("train", True)]  # fmt: skip
+    openai = [
+        turn
+        for text, flag in zip(answers, flags, strict=True)
+        for turn in (ASK, {"role": "assistant", "content": text, "weight": flag})
+    ]
+    shared = [
+        turn
+        for text, flag in zip(answers, flags, strict=True)
+        for turn in (
+            {"from": "human", "value": "What colour?"},
+            {"from": "gpt", "value": text, "loss": None if flag is None else bool(flag)},
+        )
+    ]
+    for row in (
+        {"messages": openai},
+        {"conversations": shared},
+        {"prompt": openai[:-1], "completion": openai[-1:]},
+    ):
+        learnt = [
+            turn["content"]
+            for turn in messages(row)
+            if turn["role"] == "assistant" and turn.get("train", True)
+        ]
         assert learnt == [a for a, flag in zip(answers, flags, strict=True) if flag != 0]
 
 
@@ -462,8 +628,10 @@ def show(
 
 
 def test_the_command_tells_what_was_not_read_and_not_trained(show: Any) -> None:
-    rows = [{"id": 1, "messages": [ASK, {**RED, "when": 3}]},
-            {"source": "x", "messages": [ASK, {**RED, "content": " "}]}]  # fmt: skip
+    rows = [
+        {"id": 1, "messages": [ASK, {**RED, "when": 3}]},
+        {"source": "x", "messages": [ASK, {**RED, "content": " "}]},
+    ]
     code, out, _ = show(rows)
     assert code == 0
     assert (
@@ -476,8 +644,9 @@ def test_the_command_tells_what_was_not_read_and_not_trained(show: Any) -> None:
 
 
 def test_the_command_refuses_calls_that_the_template_drops(show: Any) -> None:
-    code, _, err = show([{"messages": [ASK, {"role": "assistant", "content": "",
-                                             "tool_calls": [CALL]}]}])  # fmt: skip
+    code, _, err = show(
+        [{"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": [CALL]}]}]
+    )
     assert code == 2 and "rows.jsonl:1: this chat template does not render tool_calls" in err
 
 
@@ -498,9 +667,15 @@ def test_chatml_for_a_tokenizer_without_its_tokens_is_told(show: Any, tmp_path: 
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    inner.train_from_iterator(["What colour is it? Red."], trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))  # fmt: skip
+    inner.train_from_iterator(
+        ["What colour is it? Red."],
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=["<|endoftext|>"],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     base = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>")
     folder = tmp_path / "base"
     base.save_pretrained(folder)

@@ -20,11 +20,24 @@ def turn(**more: Any) -> dict[str, Any]:
     return {"messages": [ASK, {**RED, **more}]}
 
 
-@pytest.mark.parametrize("more", [
-    {"loss_weight": 0}, {"compute_loss": False}, {"is_trainable": "false"}, {"do_train": 0},
-    {"learn": False}, {"supervise": False}, {"ignore": True}, {"mask_loss": True},
-    {"masking": 1}, {"skip": "yes"}, {"train_mask": 0}, {"train_mask": 1}, {"label": False},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"loss_weight": 0},
+        {"compute_loss": False},
+        {"is_trainable": "false"},
+        {"do_train": 0},
+        {"learn": False},
+        {"supervise": False},
+        {"ignore": True},
+        {"mask_loss": True},
+        {"masking": 1},
+        {"skip": "yes"},
+        {"train_mask": 0},
+        {"train_mask": 1},
+        {"label": False},
+    ],
+)
 def test_a_field_of_another_name_that_leaves_a_turn_out_is_refused(more: dict[str, Any]) -> None:
     """Each was passed over, and the turn was learnt."""
     (name,) = more
@@ -33,37 +46,54 @@ def test_a_field_of_another_name_that_leaves_a_turn_out_is_refused(more: dict[st
     assert "train: false" in error.value.hint
 
 
-@pytest.mark.parametrize("more", [
-    {"loss_weight": 1}, {"compute_loss": True}, {"ignore": False}, {"masking": 0},
-    {"train_loss": 0.3}, {"mask_token": "[M]"}, {"label": "angry"}, {"skipped_by": "nobody"},
-    {"train": False, "loss_weight": 0},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"loss_weight": 1},
+        {"compute_loss": True},
+        {"ignore": False},
+        {"masking": 0},
+        {"train_loss": 0.3},
+        {"mask_token": "[M]"},
+        {"label": "angry"},
+        {"skipped_by": "nobody"},
+        {"train": False, "loss_weight": 0},
+    ],
+)
 def test_a_field_that_says_nothing_else_than_the_rest_is_left(more: dict[str, Any]) -> None:
     chat = read(turn(**more))
     assert chat["unread_turns"] == tuple(name for name in more if name != "train")
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    ({"loss_weight": 0.1}, "loss_weight: 0.1 on a whole row"),
-    ({"sample_weight": 0}, "sample_weight: 0 on a whole row"),
-    ({"is_trainable": False}, "is_trainable: false on a whole row"),
-    ({"ignored": True}, "ignored: true on a whole row"),
-    ({"weights": [0, 1]}, "weights holds labels"),
-    ({"completion_mask": [0, 1]}, "completion_mask holds labels"),
-    ({"labels": [-100, 5]}, "labels holds labels"),
-    ({"assistant_masks": [False, True]}, "assistant_masks holds labels"),
-])  # fmt: skip
-def test_a_row_that_counts_for_less_is_refused_by_any_name(
-    more: dict[str, Any], says: str
-) -> None:
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"loss_weight": 0.1}, "loss_weight: 0.1 on a whole row"),
+        ({"sample_weight": 0}, "sample_weight: 0 on a whole row"),
+        ({"is_trainable": False}, "is_trainable: false on a whole row"),
+        ({"ignored": True}, "ignored: true on a whole row"),
+        ({"weights": [0, 1]}, "weights holds labels"),
+        ({"completion_mask": [0, 1]}, "completion_mask holds labels"),
+        ({"labels": [-100, 5]}, "labels holds labels"),
+        ({"assistant_masks": [False, True]}, "assistant_masks holds labels"),
+    ],
+)
+def test_a_row_that_counts_for_less_is_refused_by_any_name(more: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         read({"messages": [ASK, RED], **more})
 
 
-@pytest.mark.parametrize("more", [
-    {"sample_weight": 1.0}, {"labels": ["safe"]}, {"label": 0}, {"training_step": 0},
-    {"train_file": "a.jsonl"}, {"weights": []},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sample_weight": 1.0},
+        {"labels": ["safe"]},
+        {"label": 0},
+        {"training_step": 0},
+        {"train_file": "a.jsonl"},
+        {"weights": []},
+    ],
+)
 def test_a_row_may_be_described(more: dict[str, Any]) -> None:
     assert read({"messages": [ASK, RED], **more})["unread"] == tuple(more)
 
@@ -74,10 +104,13 @@ CALL = {"id": "a1", "type": "function", "function": {"name": "look", "arguments"
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
-@pytest.mark.parametrize("row", [
-    {"prompt": "What colour?", "completion": "Red."},
-    {"instruction": "What colour?", "output": "Red."},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "What colour?", "completion": "Red."},
+        {"instruction": "What colour?", "output": "Red."},
+    ],
+)
 def test_a_thought_beside_an_answer_is_its_thought(row: dict[str, Any], name: str) -> None:
     """It was listed as not read, and the answer learnt without it."""
     chat = read({**row, name: "Hm."})
@@ -95,9 +128,13 @@ def test_a_word_on_whether_it_reasons_is_no_thought() -> None:
     assert read(row)["messages"][-1] == RED and read(row)["unread"] == ("reasoning",)
 
 
-@pytest.mark.parametrize("row", [
-    {"messages": [ASK, RED]}, {"prompt": [ASK], "completion": [RED]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [ASK, RED]},
+        {"prompt": [ASK], "completion": [RED]},
+    ],
+)
 @pytest.mark.parametrize("more", [{"reasoning_content": "Hm."}, {"tool_calls": [CALL]}])
 def test_what_stands_beside_turns_belongs_into_one(
     row: dict[str, Any], more: dict[str, Any]
@@ -107,13 +144,16 @@ def test_what_stands_beside_turns_belongs_into_one(
     assert error.value.hint == "write it into its turn"
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    ({"channel": "analysis"}, 'channel "analysis" is not supported'),
-    ({"recipient": "functions.look"}, 'recipient "functions.look" is not supported'),
-    ({"reasoning_details": [{"text": "Hm."}]}, "reasoning_details is not supported"),
-    ({"thinking_blocks": [{"thinking": "Hm."}]}, "thinking_blocks is not supported"),
-    ({"cot": "Hm."}, "cot is not supported"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"channel": "analysis"}, 'channel "analysis" is not supported'),
+        ({"recipient": "functions.look"}, 'recipient "functions.look" is not supported'),
+        ({"reasoning_details": [{"text": "Hm."}]}, "reasoning_details is not supported"),
+        ({"thinking_blocks": [{"thinking": "Hm."}]}, "thinking_blocks is not supported"),
+        ({"cot": "Hm."}, "cot is not supported"),
+    ],
+)
 def test_a_thought_or_call_in_disguise_is_refused(more: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=f"turn 2: {says}"):
         read(turn(**more))
@@ -134,9 +174,14 @@ def test_an_empty_instruction_leaves_no_blank_lines(more: dict[str, Any]) -> Non
 # ---------------------------------------------------------------- cut answers
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("finish_reason", "length"), ("stop_reason", "max_tokens"), ("finish_reason", "MAX_TOKENS"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("finish_reason", "length"),
+        ("stop_reason", "max_tokens"),
+        ("finish_reason", "MAX_TOKENS"),
+    ],
+)
 def test_an_answer_that_ended_at_a_limit_is_a_cut_one(name: str, value: str) -> None:
     """Its end of turn was learnt, where the model had not ended."""
     assert read({"messages": [ASK, RED], name: value})["truncated"]

@@ -51,11 +51,12 @@ def sft(student: Path, **changes: Any) -> SFTConfig:
     trainer = {"max_steps": 2, "batch_size": 2, **changes.pop("trainer", {})}
     made = parse_config(
         {
-            "method": "sft", "student": {"model": str(student), **changes},
+            "method": "sft",
+            "student": {"model": str(student), **changes},
             "data": {"train": {"path": "shop:validation", "limit": 8}, "max_length": 64},
             "trainer": trainer,
         }
-    )  # fmt: skip
+    )
     assert isinstance(made, SFTConfig)
     return made
 
@@ -81,8 +82,11 @@ class Holder:
 def test_what_has_no_effect_is_taken_out() -> None:
     holder = Holder(**VICUNA, length_penalty=2.0, pad_token_id=-1, max_length=77)
     assert make_savable(holder) == [
-        "temperature=0.9", "top_p=0.6", "length_penalty=2.0", "pad_token_id=-1"
-    ]  # fmt: skip
+        "temperature=0.9",
+        "top_p=0.6",
+        "length_penalty=2.0",
+        "pad_token_id=-1",
+    ]
     holder.generation_config.validate(strict=True)
     kept = holder.generation_config.to_diff_dict()
     assert kept["eos_token_id"] == 1 and kept["max_length"] == 77
@@ -98,11 +102,14 @@ def test_a_sound_config_is_left_alone() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        {"num_return_sequences": 3}, {"max_new_tokens": -1}, {"early_stopping": "maybe"},
-        {"cache_implementation": "magic"}, {"temperature": "hot"},
+        {"num_return_sequences": 3},
+        {"max_new_tokens": -1},
+        {"early_stopping": "maybe"},
+        {"cache_implementation": "magic"},
+        {"temperature": "hot"},
         {"forced_eos_token_id": 5, "suppress_tokens": [5]},
     ],
-)  # fmt: skip
+)
 def test_one_beyond_repair_keeps_its_token_ids(broken: dict[str, Any]) -> None:
     holder = Holder(eos_token_id=[1, 7], bos_token_id=3)
     for name, value in broken.items():
@@ -234,10 +241,15 @@ def test_a_save_without_weights_is_an_error(tmp_path: Path) -> None:
         saving._refuse_empty(tmp_path)
 
 
-@pytest.mark.parametrize("broken", [
-    {"num_return_sequences": 3}, {"cache_implementation": "magic"}, {"compile_config": {"a": 1}},
-    ["temperature", 1],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"num_return_sequences": 3},
+        {"cache_implementation": "magic"},
+        {"compile_config": {"a": 1}},
+        ["temperature", 1],
+    ],
+)
 def test_a_generation_config_that_cannot_be_loaded_is_named(
     broken: Any, student: Path, paths: Paths
 ) -> None:

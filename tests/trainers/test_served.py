@@ -44,13 +44,22 @@ class Vllm:
             logp = logits[place].log_softmax(-1)
             chosen = {*logp.topk(3 if self.fault == "few" else k).indices.tolist(), token}
             ranked = sorted(chosen, key=lambda one: -logp[one])
-            told.append({str(one): {"logprob": float(logp[one]), "rank": rank + 1,
-                                    "decoded_token": "x"} for rank, one in enumerate(ranked)})
+            told.append(
+                {
+                    str(one): {"logprob": float(logp[one]), "rank": rank + 1, "decoded_token": "x"}
+                    for rank, one in enumerate(ranked)
+                }
+            )
         choice: dict[str, Any] = {"index": 0, "text": "", "finish_reason": "length"}
         if self.fault != "silent":
             choice["prompt_logprobs"] = [{"a": 1}] * len(told) if self.fault == "odd" else told
-        return 200, {"id": "x", "object": "text_completion", "created": 1, "model": "m",
-                     "choices": [choice]}  # fmt: skip
+        return 200, {
+            "id": "x",
+            "object": "text_completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+        }
 
 
 @pytest.fixture
@@ -94,9 +103,7 @@ def a_batch(padded_left: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 @pytest.mark.parametrize("padded_left", [False, True])
-def test_a_server_tells_what_the_model_thinks(
-    vllm: tuple[Vllm, str], padded_left: bool
-) -> None:
+def test_a_server_tells_what_the_model_thinks(vllm: tuple[Vllm, str], padded_left: bool) -> None:
     inner, url = vllm
     batch, mask = a_batch(padded_left)
     rows = torch.tensor([True, False, True])
@@ -120,10 +127,15 @@ def test_ids_that_the_student_lacks_are_left_out(vllm: tuple[Vllm, str]) -> None
         ServedTeacher("m", url, K, vocab=K // 2).distributions(batch, rows, mask)
 
 
-@pytest.mark.parametrize(("fault", "words"), [
-    ("limit", "greater than max allowed"), ("silent", "gives no log-probabilities"),
-    ("few", "tells"), ("odd", "cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("limit", "greater than max allowed"),
+        ("silent", "gives no log-probabilities"),
+        ("few", "tells"),
+        ("odd", "cannot be read"),
+    ],
+)
 def test_servers_that_cannot(vllm: tuple[Vllm, str], fault: str, words: str) -> None:
     inner, url = vllm
     inner.fault = fault
@@ -143,18 +155,29 @@ def test_nobody_there() -> None:
 
 def settings(student: Path, teacher: dict[str, Any], name: str) -> dict[str, Any]:
     return {
-        "method": "kd", "name": name, "student": str(student), "teacher": teacher,
+        "method": "kd",
+        "name": name,
+        "student": str(student),
+        "teacher": teacher,
         "data": {"train": {"path": "general:train", "limit": 12}, "max_length": 64},
-        "trainer": {"max_steps": 3, "batch_size": 4, "device": "cpu", "attention_weight": 0.0,
-                    "learning_rate": 0.01},
-    }  # fmt: skip
+        "trainer": {
+            "max_steps": 3,
+            "batch_size": 4,
+            "device": "cpu",
+            "attention_weight": 0.0,
+            "learning_rate": 0.01,
+        },
+    }
 
 
 @pytest.mark.slow
 def test_a_student_learns_the_same_from_a_served_teacher(
-    vllm: tuple[Vllm, str], tiny_teacher: Path, paths: Paths, tmp_path: Path,
+    vllm: tuple[Vllm, str],
+    tiny_teacher: Path,
+    paths: Paths,
+    tmp_path: Path,
     make: Callable[[Path], None],
-) -> None:  # fmt: skip
+) -> None:
     """Against a teacher in this process with the same cache; the weights stay at the server."""
     inner, url = vllm
     student, shell = tmp_path / "student", tmp_path / "shell"
@@ -164,8 +187,10 @@ def test_a_student_learns_the_same_from_a_served_teacher(
         if file.suffix != ".safetensors":
             (shell / file.name).write_bytes(file.read_bytes())
     cache = {"k": K, "tail": "bucket"}
-    teachers = {"here": {"model": str(tiny_teacher), "cache": cache},
-                "there": {"model": str(shell), "cache": cache, "served": url}}  # fmt: skip
+    teachers = {
+        "here": {"model": str(tiny_teacher), "cache": cache},
+        "there": {"model": str(shell), "cache": cache, "served": url},
+    }
     for name, teacher in teachers.items():
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(settings(student, teacher, name)))
@@ -193,20 +218,24 @@ def make() -> Callable[[Path], None]:
     return one
 
 
-@pytest.mark.parametrize(("teacher", "words"), [
-    ({"served": "ftp://x/v1", "cache": {"tail": "bucket"}}, "http"),
-    ({"served": "http://me:word@x/v1", "cache": {"tail": "bucket"}}, "without a key"),
-    ({"served": "http://x/v1"}, "cache"),
-    ({"served": "http://x/v1", "cache": {"k": 8}}, "bucket"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ({"served": "ftp://x/v1", "cache": {"tail": "bucket"}}, "http"),
+        ({"served": "http://me:word@x/v1", "cache": {"tail": "bucket"}}, "without a key"),
+        ({"served": "http://x/v1"}, "cache"),
+        ({"served": "http://x/v1", "cache": {"k": 8}}, "bucket"),
+    ],
+)
 def test_configs_that_cannot_be_served(teacher: dict[str, Any], words: str) -> None:
     from kdharness.harness.config_files import parse_config
 
     values = settings(Path("s"), {"model": "t/t", **teacher}, "x")
     with pytest.raises(ConfigError, match=words):
         parse_config(values)
-    good = settings(Path("s"), {"model": "t/t", "served": "http://x/v1",
-                                "cache": {"tail": "bucket"}}, "x")  # fmt: skip
+    good = settings(
+        Path("s"), {"model": "t/t", "served": "http://x/v1", "cache": {"tail": "bucket"}}, "x"
+    )
     parse_config(good)
     good["trainer"]["temperature"] = 2.0
     with pytest.raises(ConfigError, match="temperature"):

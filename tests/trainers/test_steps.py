@@ -24,11 +24,18 @@ def make(seed: int, family: str = "llama", **changes: Any) -> Any:
 
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
-        "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-        "tie_word_embeddings": False, "initializer_range": 0.25, "attn_implementation": "sdpa",
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.25,
+        "attn_implementation": "sdpa",
         "pad_token_id": 0,
-    }  # fmt: skip
+    }
     names = {
         "llama": ("LlamaConfig", "LlamaForCausalLM"),
         "mistral": ("MistralConfig", "MistralForCausalLM"),
@@ -39,13 +46,18 @@ def make(seed: int, family: str = "llama", **changes: Any) -> Any:
     }[family]
     extra: dict[str, Any] = {
         "mistral": {"sliding_window": 5},
-        "gemma2": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 5,
-                   "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0,
-                   "attn_implementation": "eager"},
+        "gemma2": {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 5,
+            "final_logit_softcapping": 3.0,
+            "attn_logit_softcapping": 2.0,
+            "attn_implementation": "eager",
+        },
         "cohere": {"logit_scale": 0.5},
         "granite": {"logits_scaling": 2.0},
         "qwen3": {"head_dim": 8},
-    }.get(family, {})  # fmt: skip
+    }.get(family, {})
     config = getattr(tf, names[0])(**{**settings, **extra, **changes})
     return getattr(tf, names[1])(config).eval()
 
@@ -68,9 +80,14 @@ def make_batch(rows: int = 4, width: int = 14, side: str = "right", seed: int = 
 
 
 def fused(
-    student: Any, batch: dict[str, Tensor], teachers: dict[int, Any], *, mix: Mix,
-    layers: dict[int, int] | None = None, gamma: float = 0.0,
-) -> Tensor:  # fmt: skip
+    student: Any,
+    batch: dict[str, Tensor],
+    teachers: dict[int, Any],
+    *,
+    mix: Mix,
+    layers: dict[int, int] | None = None,
+    gamma: float = 0.0,
+) -> Tensor:
     mask = labelled_positions(batch["labels"])
     tape = None
     if layers:
@@ -79,9 +96,14 @@ def fused(
     everything = torch.ones(len(mask), dtype=torch.bool)
     segments = route(batch, mask, teachers, tape) if teachers else [Segment(everything, None)]
     step = Step(
-        mask, segments, next_tokens(batch["labels"], mask) if mix.ce_weight else None, mix,
-        mask.sum().float(), gamma, tape,
-    )  # fmt: skip
+        mask,
+        segments,
+        next_tokens(batch["labels"], mask) if mix.ce_weight else None,
+        mix,
+        mask.sum().float(),
+        gamma,
+        tape,
+    )
     loss: Tensor = student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
     )["loss"]
@@ -144,8 +166,9 @@ def test_kd_step_of_other_families(family: str) -> None:
     listen(student)
     listen(teacher)
     attach_loss(student)
-    got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(chunk=4), layers=layers,
-                gamma=2.0)  # fmt: skip
+    got = fused(
+        student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(chunk=4), layers=layers, gamma=2.0
+    )
     assert float(got) == pytest.approx(float(want), rel=5e-6)
     assert_same(gradients(student, got), theirs)
 
@@ -220,8 +243,13 @@ def with_lora(model: Any, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM",
-                        init_lora_weights=False)  # fmt: skip
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
     return get_peft_model(model, config)
 
 
@@ -280,8 +308,9 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
         tape = AttentionTape({0: 0, 1: 1, 2: 2}, rows, part["attention_mask"].bool())
         segments = route(part, mask, {0: OnlineTeacher(teacher)}, tape)
         step = Step(mask, segments, None, Mix(), total, 1.0, tape)
-        loss = student(input_ids=part["input_ids"], attention_mask=part["attention_mask"],
-                       step=step)["loss"]  # fmt: skip
+        loss = student(
+            input_ids=part["input_ids"], attention_mask=part["attention_mask"], step=step
+        )["loss"]
         loss.backward()
         loss_sum += float(loss)
         start += size

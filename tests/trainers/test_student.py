@@ -129,8 +129,10 @@ NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k
 
 
 def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], Any]:
-    rows = [Row([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
-            for i in range(3)]  # fmt: skip
+    rows = [
+        Row([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
+        for i in range(3)
+    ]
     data = Dataset(rows)
     batch = Collator(2, ["general"])([data[i] for i in range(3)])
     return data, batch, load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-c"))
@@ -171,8 +173,14 @@ def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Pa
     mask = labelled_positions(batch["labels"])
     looks = []
     for folder, rows in (("a", [True, True, True]), ("b", [False, True, False])):
-        teacher = CachedTeacher(TeacherCache(tmp_path / folder, NOTE), data,
-                                lambda: OnlineTeacher(model), 1.0, 0, sampled=2)  # fmt: skip
+        teacher = CachedTeacher(
+            TeacherCache(tmp_path / folder, NOTE),
+            data,
+            lambda: OnlineTeacher(model),
+            1.0,
+            0,
+            sampled=2,
+        )
         looks.append(teacher.look(batch, torch.tensor(rows), mask, None))
     whole, one = looks
     size = int(mask[1].sum())

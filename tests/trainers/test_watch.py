@@ -44,8 +44,9 @@ def test_rules() -> None:
 def test_out_of_memory_says_what_to_lower_and_by_how_much(
     trainer: dict[str, Any], says: str
 ) -> None:
-    config = parse_config({"method": "sft", "student": "a/b", "data": {"train": "x"},
-                           "trainer": trainer})  # fmt: skip
+    config = parse_config(
+        {"method": "sft", "student": "a/b", "data": {"train": "x"}, "trainer": trainer}
+    )
     error = _memory_advice(SimpleNamespace(config=config), torch.OutOfMemoryError("CUDA oom"))  # type: ignore[arg-type]
     assert says in str(error) and "out of memory" in str(error)
 
@@ -56,12 +57,24 @@ def test_the_best_checkpoint_is_kept_with_a_card(
 ) -> None:
     """A learning rate that wrecks the model: the best step is not the last one."""
     config = {
-        "method": "sft", "name": "wild", "student": {"from": str(tiny_teacher), "keep_layers": 2},
-        "data": {"train": {"path": "general:train", "limit": 16}, "max_length": 64,
-                 "heldout": {"path": "general:validation", "limit": 4}},
-        "trainer": {"learning_rate": 0.05, "schedule": "constant", "warmup_ratio": 0,
-                    "max_steps": 12, "batch_size": 4, "eval_every": 1, "best": "general_loss"},
-    }  # fmt: skip
+        "method": "sft",
+        "name": "wild",
+        "student": {"from": str(tiny_teacher), "keep_layers": 2},
+        "data": {
+            "train": {"path": "general:train", "limit": 16},
+            "max_length": 64,
+            "heldout": {"path": "general:validation", "limit": 4},
+        },
+        "trainer": {
+            "learning_rate": 0.05,
+            "schedule": "constant",
+            "warmup_ratio": 0,
+            "max_steps": 12,
+            "batch_size": 4,
+            "eval_every": 1,
+            "best": "general_loss",
+        },
+    }
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(config), "utf-8")
     assert cli.run(["--home", str(paths.home), "train", str(path)]) == 0

@@ -76,16 +76,24 @@ async def test_it_lists_experiments_and_the_runs_they_come_to(
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
 async def test_claims_are_judged_as_far_as_there_are_figures(
-    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
+    experimenting: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    told: Shown,
+    press: Press,
     size: tuple[int, int],
-) -> None:  # fmt: skip
+) -> None:
     file = experimenting.home / "sweeps" / "small.yaml"
     values = yaml.safe_load(file.read_text())
     values["claims"] = [
-        {"text": f"the expert beats {HOSTILE}", "metric": "shop:score", "of": "expert",
-         "than": "kd"},
+        {
+            "text": f"the expert beats {HOSTILE}",
+            "metric": "shop:score",
+            "of": "expert",
+            "than": "kd",
+        },
         {"text": "nothing is lost", "metric": "mt-bench:score", "of": "kd", "than": "kd"},
-    ]  # fmt: skip
+    ]
     file.write_text(yaml.safe_dump(values, sort_keys=False))
     app = app_on(experimenting)
     async with app.run_test(size=size) as pilot:
@@ -129,7 +137,11 @@ async def test_it_follows_the_store_and_repaints_nothing_else(
 
 
 async def test_a_process_that_died_without_a_word_is_noticed(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, settled: Any,
+    experimenting: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    press: Press,
+    settled: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = app_on(experimenting)
@@ -187,13 +199,18 @@ async def test_hostile_files_are_only_text(
     kept = yaml.safe_load((folder / "small.yaml").read_text())
     kept["steps"]["kd"]["teacher"] = HOSTILE
     texts = {
-        "a": yaml.safe_dump({**kept, "name": "a", "question": HOSTILE, "vary": {
-            "kd.teacher": [HOSTILE, "x"]}}),
+        "a": yaml.safe_dump(
+            {**kept, "name": "a", "question": HOSTILE, "vary": {"kd.teacher": [HOSTILE, "x"]}}
+        ),
         "b": yaml.safe_dump({"name": HOSTILE, "steps": {HOSTILE: HOSTILE}}),
-        "c": f"name: c\nsteps: [{HOSTILE!r}", "d": "m" * 900_000, "e": "&a [*a, *a]",
-        "f": "steps: &a {kd: *a}", "g": yaml.safe_dump({"steps": {"kd": {"needs": 3}}}),
-        "h": "steps: {kd: {method: kd}}\nvary: {seed: [2026-01-01]}", "i": "",
-    }  # fmt: skip
+        "c": f"name: c\nsteps: [{HOSTILE!r}",
+        "d": "m" * 900_000,
+        "e": "&a [*a, *a]",
+        "f": "steps: &a {kd: *a}",
+        "g": yaml.safe_dump({"steps": {"kd": {"needs": 3}}}),
+        "h": "steps: {kd: {method: kd}}\nvary: {seed: [2026-01-01]}",
+        "i": "",
+    }
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text, "utf-8")
     with Store(experimenting.store) as store:
@@ -213,7 +230,10 @@ async def test_hostile_files_are_only_text(
 
 
 async def test_it_works_without_colour(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press,
+    experimenting: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
@@ -227,7 +247,11 @@ async def test_it_works_without_colour(
 
 
 async def test_it_asks_before_it_starts_and_says_how_many(
-    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
+    experimenting: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    told: Shown,
+    press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[Path] = []
@@ -262,7 +286,10 @@ async def test_it_asks_before_it_starts_and_says_how_many(
 
 
 async def test_what_cannot_be_started_is_told(
-    experimenting: Paths, app_on: AppOn, told: Shown, press: Press,
+    experimenting: Paths,
+    app_on: AppOn,
+    told: Shown,
+    press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def start(paths: Paths, file: Path) -> Any:
@@ -377,9 +404,19 @@ def test_it_loads_no_model_library() -> None:
 
 def test_lines_of_fields() -> None:
     text = "name: x\nsteps:\n  kd: &a\n    data: {train: [a,\n      b]}\n  e: *a\n"
-    assert [line_of(text, place.split(".")) for place in (
-        "name", "steps", "steps.kd", "steps.kd.data.train.1", "steps.kd.data.heldout",
-        "steps.e.data", "vary", "steps.kd.data.train.7")] == [1, 2, 3, 5, 4, 4, 0, 4]  # fmt: skip
+    assert [
+        line_of(text, place.split("."))
+        for place in (
+            "name",
+            "steps",
+            "steps.kd",
+            "steps.kd.data.train.1",
+            "steps.kd.data.heldout",
+            "steps.e.data",
+            "vary",
+            "steps.kd.data.train.7",
+        )
+    ] == [1, 2, 3, 5, 4, 4, 0, 4]
     assert line_of("a: [", ["a"]) == 0
     error = ConfigError("broken YAML: x", where="/a/b.yaml:7")
     assert places("", error, "/a/b.yaml") == {7: ["broken YAML: x"]}

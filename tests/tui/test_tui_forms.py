@@ -30,13 +30,26 @@ LARGE = (120, 40)
 def plan_of(command: list[str], text: str = "") -> Any:
     """What the planning process says, without the process."""
     if command[0] == "-c":
-        return [{"checkpoint": "kd", "bench": "mt-bench", "judge": "openai:judge-x", "answers": 3,
-                 "calls": 160, "tokens": 9000, "usd": 0.123}]  # fmt: skip
-    return [{"figure": "parameters student", "value": 42_000_000},
-            {"figure": "parameters trained", "value": 42_000_000},
-            {"figure": "steps", "value": 60}, {"figure": "tokens", "value": 30_876},
-            {"figure": "tokens labelled", "value": 19_000},
-            {"figure": "memory peak", "value": 1.041}, {"figure": "disk", "value": 0.63}]
+        return [
+            {
+                "checkpoint": "kd",
+                "bench": "mt-bench",
+                "judge": "openai:judge-x",
+                "answers": 3,
+                "calls": 160,
+                "tokens": 9000,
+                "usd": 0.123,
+            }
+        ]
+    return [
+        {"figure": "parameters student", "value": 42_000_000},
+        {"figure": "parameters trained", "value": 42_000_000},
+        {"figure": "steps", "value": 60},
+        {"figure": "tokens", "value": 30_876},
+        {"figure": "tokens labelled", "value": 19_000},
+        {"figure": "memory peak", "value": 1.041},
+        {"figure": "disk", "value": 0.63},
+    ]
 
 
 @pytest.fixture
@@ -96,9 +109,7 @@ async def test_errors_stand_beside_the_field_while_typing(
         assert "+ 0.001" in shown(app) and "- 0.0003" in shown(app)
 
 
-async def test_choices_flags_groups_and_lists(
-    filled: Paths, app_on: AppOn, press: Press
-) -> None:
+async def test_choices_flags_groups_and_lists(filled: Paths, app_on: AppOn, press: Press) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")
@@ -233,7 +244,9 @@ async def test_a_merge_is_filled_in_and_started(
         assert "kd + expert" in text and "nothing is trained" in text
         await press(pilot, "y")
     assert started[0].method == "merge" and started[0].sources == {
-        "reference": "kd", "expert": "expert"}  # fmt: skip
+        "reference": "kd",
+        "expert": "expert",
+    }
 
 
 async def test_evaluate_from_a_run_to_a_start(

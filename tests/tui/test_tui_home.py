@@ -63,8 +63,17 @@ async def test_a_run_written_elsewhere_appears(filled: Paths, app_on: AppOn, sho
         with Store(filled.store) as other:
             from kdharness.harness.types import Run, RunStatus
 
-            other.add_run(Run(id="fresh", method="sft", status=RunStatus.FINISHED, config={},
-                              config_hash="", folder="", created=app.now()))
+            other.add_run(
+                Run(
+                    id="fresh",
+                    method="sft",
+                    status=RunStatus.FINISHED,
+                    config={},
+                    config_hash="",
+                    folder="",
+                    created=app.now(),
+                )
+            )
         app.follow()
         await pilot.pause()
         assert "fresh" in shown(app)

@@ -18,11 +18,15 @@ NAME = (
     "[bold]x[/] [@click=app.leave]y[/] \x1b]8;;http://e\x1b\\l \x1b]52;c;aGk=\x07 \u202e\u2066z\x00"
 )
 TEXTS = {
-    "q1": "[/nothing] [red" + "]" * 50, "q2": "m" * 1_000_000, "q3": "\u202e" * 5000 + "x",
-    "q4": "e" + "\u0301" * 10_000, "q5": "\x00\x9b31m\x1b[2J" * 200,
+    "q1": "[/nothing] [red" + "]" * 50,
+    "q2": "m" * 1_000_000,
+    "q3": "\u202e" * 5000 + "x",
+    "q4": "e" + "\u0301" * 10_000,
+    "q5": "\x00\x9b31m\x1b[2J" * 200,
     "q6": "日本語🎉👩‍👩‍👧‍👦" * 3000,
-    "q7": "\r\n\t\v\f\x85\u2028\u2029" * 100, "q8": "",
-}  # fmt: skip
+    "q7": "\r\n\t\v\f\x85\u2028\u2029" * 100,
+    "q8": "",
+}
 
 
 @pytest.fixture
@@ -51,8 +55,18 @@ async def test_every_screen_shows_it_as_text(
 ) -> None:
     app = app_on(hostile)
     async with app.run_test(size=size) as pilot:
-        for keys in (["end"], ["2", "b", "c"], ["question_mark"], ["escape", "3", "g"], ["escape"],
-                     ["4", "c"], ["escape", "l"], ["7", "down"], ["6", "o"], ["escape"]):
+        for keys in (
+            ["end"],
+            ["2", "b", "c"],
+            ["question_mark"],
+            ["escape", "3", "g"],
+            ["escape"],
+            ["4", "c"],
+            ["escape", "l"],
+            ["7", "down"],
+            ["6", "o"],
+            ["escape"],
+        ):
             await press(pilot, *keys)
             harmless(shown(app))
         app.open_run("kd")

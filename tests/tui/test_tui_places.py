@@ -91,8 +91,15 @@ async def test_an_export_to_nowhere_is_refused_while_typing(
 
 def test_merges_are_joined_with_their_ends() -> None:
     def merged(name: str, share: float) -> Checkpoint:
-        return Checkpoint(id=name, name=name, method="merge", path="", created=0,
-                          parents={"reference": "r", "expert": "e"}, info={"alpha": share})
+        return Checkpoint(
+            id=name,
+            name=name,
+            method="merge",
+            path="",
+            created=0,
+            parents={"reference": "r", "expert": "e"},
+            info={"alpha": share},
+        )
 
     ends = [Checkpoint(id=i, name=f"{i}-name", method="sft", path="", created=0) for i in "re"]
     lines = merge_curves([merged("m2", 0.7), *ends, merged("m1", 0.2)])
@@ -174,8 +181,13 @@ async def test_transcripts_jump_scroll_together_and_are_written(
         answers = store.answers("id-kd", "mt-bench")
         from dataclasses import replace
 
-        store.add_answers([replace(a, text="\n".join(f"line {i}" for i in range(200)))
-                           for a in answers if a.item == "q3"])
+        store.add_answers(
+            [
+                replace(a, text="\n".join(f"line {i}" for i in range(200)))
+                for a in answers
+                if a.item == "q3"
+            ]
+        )
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "5")
@@ -225,7 +237,11 @@ def answered(code: int, out: str = "", err: str = "") -> Callable[..., Any]:
 
 
 async def test_a_judge_is_checked_in_another_process(
-    filled: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    told: Shown,
+    press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[tuple[str, ...]] = []
@@ -233,8 +249,14 @@ async def test_a_judge_is_checked_in_another_process(
     def run(home: Path, *words: str) -> Any:
         calls.append(words)
         with Store(filled.store) as store:
-            store.add_card("openai:judge-x", {"labels": [], "checks": {
-                "tells_all": {"share": 0.9, "low": 0.8, "high": 0.97, "n": 24}}, "created": 1.0})
+            store.add_card(
+                "openai:judge-x",
+                {
+                    "labels": [],
+                    "checks": {"tells_all": {"share": 0.9, "low": 0.8, "high": 0.97, "n": 24}},
+                    "created": 1.0,
+                },
+            )
         return subprocess.CompletedProcess(words, 0, "[]", "")
 
     monkeypatch.setattr("kdharness.tui.screens_places.run_command", run)
@@ -246,8 +268,9 @@ async def test_a_judge_is_checked_in_another_process(
         await pilot.pause()
         assert calls == [("judge", "check", "openai:judge-x", "--format", "json")]
         assert "90%" in shown(app) and "├" in shown(app)
-        monkeypatch.setattr("kdharness.tui.screens_places.run_command",
-                            answered(1, err="error: no network\n"))
+        monkeypatch.setattr(
+            "kdharness.tui.screens_places.run_command", answered(1, err="error: no network\n")
+        )
         await press(pilot, "a")
         app.screen.query_one("#line", Input).value = "nonsense"
         await press(pilot, "enter")
@@ -258,7 +281,11 @@ async def test_a_judge_is_checked_in_another_process(
 
 
 async def test_assets_are_pulled_in_a_thread(
-    filled: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    told: Shown,
+    press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def pull(paths: Paths, name: str, *, say: Callable[[str], None]) -> Path:
@@ -279,12 +306,22 @@ async def test_assets_are_pulled_in_a_thread(
 
 
 async def test_doctor_asks_the_command(
-    filled: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press,
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    told: Shown,
+    press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = [{"check": "python", "status": "ok", "detail": "3.11", "advice": ""},
-            {"check": "memory", "status": "note", "detail": "1 of 8 GiB free",
-             "advice": "close other programs"}]  # fmt: skip
+    rows = [
+        {"check": "python", "status": "ok", "detail": "3.11", "advice": ""},
+        {
+            "check": "memory",
+            "status": "note",
+            "detail": "1 of 8 GiB free",
+            "advice": "close other programs",
+        },
+    ]
     monkeypatch.setattr("kdharness.tui.screens_places.run_command", answered(0, json.dumps(rows)))
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -318,8 +355,9 @@ async def test_the_demo_is_a_key_away(
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "d")
-        assert commands == [[sys.executable, "-m", "kdharness.harness.cli", "--home",
-                             str(home.home), "demo"]]
+        assert commands == [
+            [sys.executable, "-m", "kdharness.harness.cli", "--home", str(home.home), "demo"]
+        ]
         text = shown(app)
         assert "asset smollm2 \\x1b]0;title\\x07" in text
         await press(pilot, "d")
@@ -331,8 +369,11 @@ async def test_the_palette_has_every_action(filled: Paths, app_on: AppOn, press:
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "2")
         names = {command.title for command in app.get_system_commands(app.screen)}
-        bindings = {b.binding.description for b in app.screen.active_bindings.values()
-                    if b.enabled and b.binding.description and b.binding.id}
+        bindings = {
+            b.binding.description
+            for b in app.screen.active_bindings.values()
+            if b.enabled and b.binding.description and b.binding.id
+        }
         assert bindings <= names and "Theme: light" in names
         await press(pilot, "ctrl+p", *"theme", "space", *"light", "enter")
         await pilot.pause()
@@ -389,8 +430,9 @@ print(sorted({"torch", "openai", "transformers", "matplotlib", "peft"} & set(sys
 
 
 def test_no_screen_loads_torch(filled: Paths) -> None:
-    done = subprocess.run([sys.executable, "-c", WALK, str(filled.home)], capture_output=True,
-                          text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WALK, str(filled.home)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -103,9 +103,18 @@ def test_intervals_are_drawn_with_their_zero() -> None:
 
 def test_figures_and_names_for_people() -> None:
     assert [figure(v) for v in (None, math.nan, math.inf, 0.00002, 1234567, 0.5)] == [
-        "–", "–", "∞", "2.0e-05", "1,234,567", "0.5"]  # fmt: skip
-    config = {"method": "kd", "student": {"from": "teacher", "keep_layers": 12},
-              "teacher": {"model": "/models/big"}}  # fmt: skip
+        "–",
+        "–",
+        "∞",
+        "2.0e-05",
+        "1,234,567",
+        "0.5",
+    ]
+    config = {
+        "method": "kd",
+        "student": {"from": "teacher", "keep_layers": 12},
+        "teacher": {"model": "/models/big"},
+    }
     assert models_of(config) == "teacher/12 ← big"
 
 
@@ -151,9 +160,13 @@ def test_text_and_value_of_each_field_are_inverse(name: str) -> None:
 
 
 def test_errors_stand_at_their_fields() -> None:
-    values = {"method": "kd", "student": {"model": ""}, "teacher": {},
-              "data": {"train": [{"path": "x", "weight": -1}]},
-              "trainer": {"learning_rate": "fast", "layer_map": "odd"}}  # fmt: skip
+    values = {
+        "method": "kd",
+        "student": {"model": ""},
+        "teacher": {},
+        "data": {"train": [{"path": "x", "weight": -1}]},
+        "trainer": {"learning_rate": "fast", "layer_map": "odd"},
+    }
     errors = check(values).errors
     assert "greater than 0" in errors["data", "train", 0, "weight"]
     assert "valid number" in errors["trainer", "learning_rate"]

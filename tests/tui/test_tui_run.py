@@ -117,8 +117,9 @@ async def test_pause_and_go_on(
     filled: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = []
-    monkeypatch.setattr("kdharness.harness.launch._spawn",
-                        lambda paths, store, run, *a, **k: resumed.append(run))
+    monkeypatch.setattr(
+        "kdharness.harness.launch._spawn", lambda paths, store, run, *a, **k: resumed.append(run)
+    )
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("dae")

@@ -43,13 +43,22 @@ def test_leaderboard(snap_compare: Any, filled: Paths, app_on: AppOn, size: Any)
 
 
 PLACES = {
-    "tradeoff": ("3",), "compare": ("4",), "transcripts": ("5", "right"), "evaluate": ("6",),
-    "judges": ("7",), "assets": ("8",), "doctor": ("9",), "new-run": ("n",),
-    "run": ("slash", "k", "d", "enter", "end", "enter", "down"), "palette": ("ctrl+p",),
-    "help": ("f1",), "lineage": ("down", "down", "enter", "i"),
+    "tradeoff": ("3",),
+    "compare": ("4",),
+    "transcripts": ("5", "right"),
+    "evaluate": ("6",),
+    "judges": ("7",),
+    "assets": ("8",),
+    "doctor": ("9",),
+    "new-run": ("n",),
+    "run": ("slash", "k", "d", "enter", "end", "enter", "down"),
+    "palette": ("ctrl+p",),
+    "help": ("f1",),
+    "lineage": ("down", "down", "enter", "i"),
     "log": ("down", "down", "enter", "g"),
-    "presets": ("n", "p"), "flips": ("4", "l"),
-}  # fmt: skip
+    "presets": ("n", "p"),
+    "flips": ("4", "l"),
+}
 
 
 PARTS = ("palette", "help", "lineage", "log", "presets", "flips")
@@ -58,16 +67,26 @@ PARTS = ("palette", "help", "lineage", "log", "presets", "flips")
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [(name, size) for name in PLACES for size in (SMALL, LARGE)
-     if size == SMALL or name not in PARTS],
+    [
+        (name, size)
+        for name in PLACES
+        for size in (SMALL, LARGE)
+        if size == SMALL or name not in PARTS
+    ],
     ids=lambda value: value if isinstance(value, str) else f"{value[0]}x{value[1]}",
-)  # fmt: skip
+)
 def test_place(
-    snap_compare: Any, filled: Paths, app_on: AppOn, size: Any, name: str,
+    snap_compare: Any,
+    filled: Paths,
+    app_on: AppOn,
+    size: Any,
+    name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = [{"check": "python", "status": "ok", "detail": "3.11.7", "advice": ""},
-            {"check": "judge", "status": "note", "detail": "none set", "advice": "use --judge"}]
+    rows = [
+        {"check": "python", "status": "ok", "detail": "3.11.7", "advice": ""},
+        {"check": "judge", "status": "note", "detail": "none set", "advice": "use --judge"},
+    ]
     done = subprocess.CompletedProcess((), 0, json.dumps(rows), "")
     monkeypatch.setattr("kdharness.tui.screens_places.run_command", lambda *_: done)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
@@ -88,8 +107,7 @@ def test_experiments_without_colour(
     snap_compare: Any, experimenting: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert snap_compare(app_on(experimenting), terminal_size=SMALL,
-                        run_before=keys("w", "down"))  # fmt: skip
+    assert snap_compare(app_on(experimenting), terminal_size=SMALL, run_before=keys("w", "down"))
 
 
 @pytest.mark.parametrize("theme", ["light", "ansi", "high-contrast"])

@@ -38,9 +38,19 @@ class Tmux:
         """The app in a new window."""
         program = Path(sys.executable).with_name("kdharness")
         environment = ("env", "-u", "NO_COLOR", "HF_HUB_OFFLINE=1", "OMP_WAIT_POLICY=passive")
-        self._run("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows),
-                  "-c", str(self.folder),
-                  " ".join([*environment, str(program), "--home", str(self.home)]))
+        self._run(
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            str(columns),
+            "-y",
+            str(rows),
+            "-c",
+            str(self.folder),
+            " ".join([*environment, str(program), "--home", str(self.home)]),
+        )
 
     def screen(self) -> str:
         """What is seen."""
@@ -108,9 +118,13 @@ def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path
     terminal.press("n")
     terminal.wait("New run: kd")
     for name, value in (
-        ("teacher.model", str(tiny_teacher)), ("keep_layers", "2"), ("max_steps", "30"),
-        ("eval_every", "10"), ("max_length", "96"), ("name", "tiny-kd"),
-    ):  # fmt: skip
+        ("teacher.model", str(tiny_teacher)),
+        ("keep_layers", "2"),
+        ("max_steps", "30"),
+        ("eval_every", "10"),
+        ("max_length", "96"),
+        ("name", "tiny-kd"),
+    ):
         terminal.set_field(name, value)
     terminal.wait("ready: s starts it")
     terminal.press("s")
@@ -158,9 +172,14 @@ def test_pause_go_on_and_stop_in_a_real_run(terminal: Tmux, tiny_teacher: Path) 
     terminal.wait("see it happen")
     terminal.press("n")
     terminal.wait("New run: kd")
-    for name, value in (("teacher.model", str(tiny_teacher)), ("keep_layers", "2"),
-                        ("max_steps", "5000"), ("epochs", "500"), ("max_length", "64"),
-                        ("name", "long")):  # fmt: skip
+    for name, value in (
+        ("teacher.model", str(tiny_teacher)),
+        ("keep_layers", "2"),
+        ("max_steps", "5000"),
+        ("epochs", "500"),
+        ("max_length", "64"),
+        ("name", "long"),
+    ):
         terminal.set_field(name, value)
     terminal.press("s")
     terminal.wait("Start this kd run?")
