@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from kdharness.harness.cli import cli
+from kdharness.harness.cli.main import cli
 
 PAGE = Path(__file__).parent / "commands.md"
 WIDTH = 96

@@ -27,9 +27,9 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlparse
 
-from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.util.atomic import replace_folder
 
 Say = Callable[[str], None]
 

@@ -12,52 +12,52 @@ from typing import Any
 from kdharness.harness.errors import ConfigError, did_you_mean
 
 TRAINERS: dict[str, str] = {
-    "sft": "kdharness.trainers.sft:train",
-    "kd": "kdharness.trainers.kd:train",
-    "dae": "kdharness.trainers.dae:train",
-    "merge": "kdharness.trainers.merge:train",
+    "sft": "kdharness.trainers.methods.sft:train",
+    "kd": "kdharness.trainers.methods.kd:train",
+    "dae": "kdharness.trainers.methods.dae:train",
+    "merge": "kdharness.trainers.methods.merge:train",
 }
 
 BENCHMARKS: dict[str, str] = {
-    "mt-bench": "kdharness.judges.mt_bench:MTBench",
-    "mt-bench-pair": "kdharness.judges.mt_bench_pair:MTBenchPair",
-    "alpaca-eval-1": "kdharness.judges.alpaca_eval:AlpacaEval1",
-    "alpaca-eval-2": "kdharness.judges.alpaca_eval:AlpacaEval2",
-    "shop": "kdharness.judges.domain:Shop",
-    "heldout": "kdharness.judges.heldout:Heldout",
-    "file": "kdharness.judges.domain:UserBench",
+    "mt-bench": "kdharness.judges.benchmarks.mt_bench:MTBench",
+    "mt-bench-pair": "kdharness.judges.benchmarks.mt_bench_pair:MTBenchPair",
+    "alpaca-eval-1": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval1",
+    "alpaca-eval-2": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval2",
+    "shop": "kdharness.judges.benchmarks.domain:Shop",
+    "heldout": "kdharness.judges.benchmarks.heldout:Heldout",
+    "file": "kdharness.judges.benchmarks.domain:UserBench",
 }
 
 SCORERS: dict[str, str] = {
-    "mt-bench": "kdharness.judges.scorers:score_ratings",
-    "mt-bench-pair": "kdharness.judges.scorers:score_pairs",
-    "alpaca-eval-1": "kdharness.judges.preferences:score_preferences",
-    "alpaca-eval-2": "kdharness.judges.preferences:score_alpaca_eval_2",
-    "shop": "kdharness.judges.scorers:score_exact",
-    "heldout": "kdharness.judges.scorers:score_heldout",
-    "file": "kdharness.judges.scorers:score_user_bench",
+    "mt-bench": "kdharness.judges.scoring.scorers:score_ratings",
+    "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
+    "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
+    "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
+    "shop": "kdharness.judges.scoring.scorers:score_exact",
+    "heldout": "kdharness.judges.scoring.scorers:score_heldout",
+    "file": "kdharness.judges.scoring.scorers:score_user_bench",
 }
 """Judgments -> figures, by benchmark; "file" is any benchmark of the user's own."""
 
 ENGINES: dict[str, str] = {
-    "openai": "kdharness.judges.client:OpenAIEngine",
-    "local": "kdharness.judges.local:LocalEngine",
+    "openai": "kdharness.judges.engines.openai:OpenAIEngine",
+    "local": "kdharness.judges.engines.local:LocalEngine",
 }
 
 TOOLS: dict[str, str] = {
     "app": "kdharness.tui.app:run_app",
-    "describe_data": "kdharness.trainers.chat:describe_data",
-    "selfcheck": "kdharness.trainers.selfcheck:selfcheck",
+    "describe_data": "kdharness.trainers.data.dataset:describe_data",
+    "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
     "planned_rows": "kdharness.trainers.preflight:planned_rows",
     "preflight": "kdharness.trainers.preflight:preflight",
-    "merge_adapter": "kdharness.trainers.student:merge_adapter",
-    "build_caches": "kdharness.trainers.cache:build_caches",
-    "gaming": "kdharness.judges.gaming:oddities",
-    "alpaca_item": "kdharness.judges.alpaca_items:item_of",
-    "read_source": "kdharness.trainers.rows:read_source",
-    "report_card": "kdharness.judges.report_card:check",
-    "contamination": "kdharness.judges.contamination:overlaps",
-    "known_chats": "kdharness.judges.contamination:known_chats",
+    "merge_adapter": "kdharness.trainers.students.cut:merge_adapter",
+    "build_caches": "kdharness.trainers.teachers.cached:build_caches",
+    "gaming": "kdharness.judges.audit.gaming:oddities",
+    "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
+    "read_source": "kdharness.trainers.data.sources:read_source",
+    "report_card": "kdharness.judges.audit.report_card:check",
+    "contamination": "kdharness.judges.audit.contamination:overlaps",
+    "known_chats": "kdharness.judges.audit.contamination:known_chats",
 }
 
 

@@ -19,16 +19,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from kdharness.harness.durable import write_text
 from kdharness.harness.errors import Interrupted, KDHarnessError
-from kdharness.harness.jobs import Job, Outcome
-from kdharness.harness.launch import HEARTBEAT_SECONDS, process_started, run_lock
-from kdharness.harness.mending import mendable, reserve
 from kdharness.harness.paths import Paths, find_paths, share_processors
-from kdharness.harness.secrets import redact, redact_output
+from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.runs.launch import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
-from kdharness.harness.tables import write_anything
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.os_errors import mendable, reserve
+from kdharness.harness.util.redact import redact, redact_output
+from kdharness.harness.util.tables import write_anything
 
 FLUSH_SECONDS = 0.25
 LOCK_SECONDS = 5.0
@@ -241,12 +241,12 @@ def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
     """The work itself; returns the columns of the run that it fills in."""
-    from kdharness.harness.config import trusted_code
-    from kdharness.harness.config_eval import EvalConfig
-    from kdharness.harness.config_files import parse_config
+    from kdharness.harness.config.evaluation import EvalConfig
+    from kdharness.harness.config.files import parse_config
+    from kdharness.harness.config.training import trusted_code
 
     if run.method == "sweep":
-        from kdharness.harness.sweep_worker import carry_out
+        from kdharness.harness.experiments.detached import carry_out
 
         carry_out(paths, run, reporter)
         return {}
@@ -255,7 +255,7 @@ def _do(
         reporter.info["trusted_code"] = trusted
         reporter.say(f"runs code that comes with {', '.join(trusted)}", kind="warning")
     if isinstance(config, EvalConfig):
-        from kdharness.harness.evaluate import run as evaluate
+        from kdharness.harness.evaluation.pipeline import run as evaluate
 
         reporter.info["result"] = evaluate(config, paths, store, reporter)
         return {}
@@ -287,8 +287,8 @@ def _train(config: Any, job: Job) -> Outcome:
 
 def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter) -> Checkpoint:
     """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
-    from kdharness.harness.checkpoints import add_made
-    from kdharness.harness.export import model_card
+    from kdharness.harness.interop.export import model_card
+    from kdharness.harness.models.checkpoints import add_made
 
     final: Checkpoint | None = None
     for suffix, folder in {"": outcome.folder, **outcome.others}.items():
@@ -320,7 +320,7 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
 
 def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
     """A rank other than 0: the same training, writing nothing to the store."""
-    from kdharness.harness.config_files import parse_config
+    from kdharness.harness.config.files import parse_config
 
     with Store(paths.store) as store:
         run = store.run(run_id)

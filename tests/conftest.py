@@ -28,7 +28,7 @@ def make_tokenizer(folder: Path, words: int = WORDS) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from kdharness.harness.chats import CHATML
+    from kdharness.harness.chat.template import CHATML
 
     shop = resources.files("kdharness.data").joinpath("shop/train.jsonl").read_text("utf-8")
     texts = [turn["content"] for line in shop.splitlines() for turn in json.loads(line)["messages"]]

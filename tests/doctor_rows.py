@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.findings import Finding
+from kdharness.harness.doctor.finding import Finding
 
 Env = pytest.MonkeyPatch
 

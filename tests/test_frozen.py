@@ -18,22 +18,21 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from kdharness.harness import durable
-from kdharness.harness.answering import identity as answer_identity
-from kdharness.harness.answering import request_for
-from kdharness.harness.config import config_hash
-from kdharness.harness.config_eval import EvalConfig, in_shard
-from kdharness.harness.config_files import parse_config
-from kdharness.harness.findings import Finding
-from kdharness.harness.identity import Forgetful, identify
-from kdharness.harness.imports import imported_model
-from kdharness.harness.judging import _identity as judgment_identity
-from kdharness.harness.judging import call_keys
-from kdharness.harness.leaderboard import LEGEND
-from kdharness.harness.migrations import migrations
+from kdharness.harness.analysis.leaderboard import LEGEND
+from kdharness.harness.config.evaluation import EvalConfig, in_shard
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.training import config_hash
+from kdharness.harness.doctor.finding import Finding
+from kdharness.harness.evaluation.answering import identity as answer_identity
+from kdharness.harness.evaluation.answering import request_for
+from kdharness.harness.evaluation.judging import _identity as judgment_identity
+from kdharness.harness.evaluation.judging import call_keys
+from kdharness.harness.experiments.expand import run_name
+from kdharness.harness.interop.fastchat import imported_model
+from kdharness.harness.models.identity import Forgetful, identify
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.sweep import run_name
+from kdharness.harness.store.migrations import migrations
 from kdharness.harness.types import (
     Answer,
     Finish,
@@ -44,13 +43,14 @@ from kdharness.harness.types import (
     RunStatus,
     digest,
 )
-from kdharness.judges.alpaca_eval import AlpacaEval1, AlpacaEval2
-from kdharness.judges.domain import Shop, UserBench, exact_judgment
-from kdharness.judges.heldout import Heldout
-from kdharness.judges.mt_bench import MTBench
-from kdharness.judges.mt_bench_pair import MTBenchPair
-from kdharness.trainers.cache import row_key
-from kdharness.trainers.chat import Row
+from kdharness.harness.util import atomic
+from kdharness.judges.benchmarks.alpaca_eval import AlpacaEval1, AlpacaEval2
+from kdharness.judges.benchmarks.domain import Shop, UserBench, exact_judgment
+from kdharness.judges.benchmarks.heldout import Heldout
+from kdharness.judges.benchmarks.mt_bench import MTBench
+from kdharness.judges.benchmarks.mt_bench_pair import MTBenchPair
+from kdharness.trainers.data.dataset import Row
+from kdharness.trainers.teachers.cached import row_key
 
 from .judges.bench_files import write_assets
 
@@ -216,7 +216,7 @@ def test_stored_words() -> None:
     # A method may be added; those that are stored stay.
     assert {"sft", "kd", "dae", "merge", "cut", "model", "import"} <= set(Method)
     assert get_args(get_type_hints(Finding)["status"]) == ("ok", "note", "broken")
-    assert durable.SEAL == "sealed.json"
+    assert atomic.SEAL == "sealed.json"
     assert_frozen("flags", sorted(LEGEND))
 
 

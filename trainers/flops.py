@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.trainers.distill import Method
-from kdharness.trainers.setting import Setting
-from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher
+from kdharness.trainers.context import Setting
+from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
+from kdharness.trainers.trainer import Method
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Shape:
 
 def shape_of(model: Any) -> Shape:
     """The shape of a causal LM; of a mixture, the parameters that one token meets."""
-    from kdharness.harness.heads import causal_model
+    from kdharness.harness.models.lm_head import causal_model
 
     causal = causal_model(model)
     config = causal.config.get_text_config()

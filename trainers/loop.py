@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, set_seed
 
-from kdharness.harness.config import TrainerSpec
-from kdharness.harness.durable import is_sealed
+from kdharness.harness.config.training import TrainerSpec
 from kdharness.harness.errors import (
     DataError,
     Interrupted,
@@ -23,23 +22,24 @@ from kdharness.harness.errors import (
     ModelError,
     RunError,
 )
-from kdharness.harness.heads import causal_model
-from kdharness.harness.jobs import Job, Outcome
-from kdharness.harness.model_limits import limits_of, usable_pad
-from kdharness.harness.models import load_model, load_tokenizer, pick_device
+from kdharness.harness.models.limits import limits_of, usable_pad
+from kdharness.harness.models.lm_head import causal_model
+from kdharness.harness.models.loading import load_model, load_tokenizer, pick_device
+from kdharness.harness.models.validate import check_folder
 from kdharness.harness.paths import Paths, exists, local_path
-from kdharness.harness.weights import check_folder
-from kdharness.trainers.adapting import with_adapter
-from kdharness.trainers.batches import Collator, Plan, make_plan
-from kdharness.trainers.chat import Dataset, load_chats, set_chat_template
-from kdharness.trainers.distill import DistillTrainer, Method
+from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.util.atomic import is_sealed
+from kdharness.trainers.callbacks import Watcher
+from kdharness.trainers.context import Setting, TrainConfig
+from kdharness.trainers.data.batches import Collator, Plan, make_plan
+from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import begun_with, keep_note, refuse_changes
 from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
-from kdharness.trainers.setting import Setting, TrainConfig
-from kdharness.trainers.student import make_student
-from kdharness.trainers.watch import Watcher
+from kdharness.trainers.students.adapter import with_adapter
+from kdharness.trainers.students.cut import make_student
+from kdharness.trainers.trainer import DistillTrainer, Method
 
 
 def train(

@@ -10,23 +10,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config import AnyConfig, DAEConfig, DataSpec, KDConfig, SFTConfig
+from kdharness.harness.config.shipped_data import shipped_file
+from kdharness.harness.config.training import AnyConfig, DAEConfig, DataSpec, KDConfig, SFTConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
-from kdharness.harness.model_limits import ModelLimits, limits_of, long_rows, refuse_beyond
-from kdharness.harness.models import check_adapter, load_tokenizer, meta_model
+from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
+from kdharness.harness.models.loading import check_adapter, load_tokenizer, meta_model
+from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths, exists, local_path
-from kdharness.harness.precheck import models_of
-from kdharness.harness.resolve import local_folder, resolve_model
-from kdharness.harness.shipped import shipped_file
-from kdharness.trainers.adapting import with_adapter
-from kdharness.trainers.batches import make_plan
-from kdharness.trainers.chat import (
+from kdharness.harness.runs.precheck import models_of
+from kdharness.trainers.data.batches import make_plan
+from kdharness.trainers.data.dataset import (
     Dataset,
     encode_sources,
     set_chat_template,
     teacher_tokenizer,
     tokenizer_source,
 )
+from kdharness.trainers.students.adapter import with_adapter
 
 
 def preflight(config: AnyConfig, paths: Paths) -> list[str]:

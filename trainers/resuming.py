@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.durable import write_text
 from kdharness.harness.errors import RunError
-from kdharness.harness.reading import read_json_object
 from kdharness.harness.store import Store
-from kdharness.trainers.setting import Setting
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.untrusted import read_json_object
+from kdharness.trainers.context import Setting
 
 NOTE = "begun-with.json"
 _WHAT = {

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.durable import replace_folder
 from kdharness.harness.errors import KDHarnessError, RunError
-from kdharness.harness.generation_config import make_savable
-from kdharness.harness.loading_errors import essence
-from kdharness.harness.mending import mendable, whole_or_gone
+from kdharness.harness.models.generation_config import make_savable
+from kdharness.harness.models.loading_errors import essence
+from kdharness.harness.models.validate import tensor_entries, weight_files
 from kdharness.harness.paths import nearest
-from kdharness.harness.plan import optimizer_bytes
-from kdharness.harness.weights import tensor_entries, weight_files
-from kdharness.trainers.setting import Setting, TrainConfig
+from kdharness.harness.runs.estimate import optimizer_bytes
+from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.os_errors import mendable, whole_or_gone
+from kdharness.trainers.context import Setting, TrainConfig
 
 GIB = 2**30
 MARGIN = 1.05

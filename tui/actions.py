@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
-from kdharness.harness.durable import write_text
 from kdharness.harness.paths import Paths
-from kdharness.harness.tables import format_rows
-from kdharness.tui.background import Background
-from kdharness.tui.widgets_table import Listing
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.tables import format_rows
+from kdharness.tui.threads import Background
+from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
-    from kdharness.tui.widgets_chart import Plane
+    from kdharness.tui.widgets.chart import Plane
 
 TABLE_FORMATS = {".csv": "csv", ".json": "json", ".md": "md"}
 PICTURES = (".svg", ".png")
@@ -42,7 +42,7 @@ class Actions(Background):
 
     def complain(self, message: str) -> None:
         """Say what went wrong."""
-        from kdharness.harness.tables import safe_text
+        from kdharness.harness.util.tables import safe_text
 
         self.notify(safe_text(message, 600), severity="error", timeout=12, markup=False)
 
@@ -54,7 +54,7 @@ class Actions(Background):
 
     def open_run(self, run: str, others: Sequence[str] = ()) -> None:
         """The screen of one run, with other runs' curves laid over its own."""
-        from kdharness.tui.screens_run import RunScreen
+        from kdharness.tui.screens.run import RunScreen
 
         self.push_screen(RunScreen(run, others))
 
@@ -68,13 +68,13 @@ class Actions(Background):
 
     def open_new(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
         """The form of a new run, from a config that there is or from a preset."""
-        from kdharness.tui.screens_new import NewRunScreen
+        from kdharness.tui.screens.new_run import NewRunScreen
 
         self.push_screen(NewRunScreen(config, base))
 
     async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
         """The form of an evaluation, which stays as it was left."""
-        from kdharness.tui.screens_evaluate import EvaluateScreen
+        from kdharness.tui.screens.evaluate import EvaluateScreen
 
         await self.action_go("evaluate")
         if isinstance(self.screen, EvaluateScreen):
@@ -82,8 +82,8 @@ class Actions(Background):
 
     async def open_experiment(self, name: str) -> None:
         """Experiments, at the one that was carried out under this name."""
-        from kdharness.harness.sweep import sweeps_folder
-        from kdharness.tui.screens_experiments import ExperimentsScreen
+        from kdharness.harness.experiments.expand import sweeps_folder
+        from kdharness.tui.screens.experiments import ExperimentsScreen
 
         await self.action_go("experiments")
         file = sweeps_folder(self.paths) / f"{name}.yaml"
@@ -96,12 +96,12 @@ class Actions(Background):
         form = self.screen
 
         def work() -> str:
-            from kdharness.harness import launch
+            from kdharness.harness.runs import launch
 
             return launch.start(self.paths, config).id
 
         def started(run: str) -> None:
-            from kdharness.tui.screens_run import RunScreen
+            from kdharness.tui.screens.run import RunScreen
 
             if self.screen is not form:
                 # One has gone elsewhere meanwhile, and is left there.
@@ -121,7 +121,7 @@ class Actions(Background):
         plan: Callable[[Paths, Any], list[str]] | None,
     ) -> None:
         """Ask, with what is known at once; what takes longer to find out is added as it comes."""
-        from kdharness.tui.screens_dialogs import Confirm
+        from kdharness.tui.screens.dialogs import Confirm
 
         dialog = Confirm(question, f"{known}\n\nlooking what it takes …" if plan else known)
 
@@ -147,9 +147,9 @@ class Actions(Background):
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
     ) -> None:
         """Mark runs in a list."""
-        from kdharness.harness.views import models_of
-        from kdharness.tui.screens_dialogs import Choose
-        from kdharness.tui.widgets_table import Column
+        from kdharness.harness.util.text import models_of
+        from kdharness.tui.screens.dialogs import Choose
+        from kdharness.tui.widgets.table import Column
 
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
@@ -172,8 +172,8 @@ class Actions(Background):
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
     ) -> None:
         """Mark checkpoints in a list."""
-        from kdharness.tui.screens_dialogs import Choose
-        from kdharness.tui.widgets_table import Column
+        from kdharness.tui.screens.dialogs import Choose
+        from kdharness.tui.widgets.table import Column
 
         rows = [
             {"id": c.name, "method": c.method, "run": c.run or ""}
@@ -217,7 +217,7 @@ class Actions(Background):
         """Ask a run to pause, or to go on."""
 
         def work() -> str:
-            from kdharness.harness import launch
+            from kdharness.harness.runs import launch
             from kdharness.harness.store import Store
             from kdharness.harness.types import Request, RunStatus
 
@@ -233,10 +233,10 @@ class Actions(Background):
 
     def stop_run(self, run: str) -> None:
         """Ask a run to stop with a checkpoint, after a question."""
-        from kdharness.tui.screens_dialogs import Confirm
+        from kdharness.tui.screens.dialogs import Confirm
 
         def work() -> str:
-            from kdharness.harness import launch
+            from kdharness.harness.runs import launch
             from kdharness.harness.types import Request
 
             launch.ask(self.paths, run, Request.STOP)
@@ -329,7 +329,7 @@ class Actions(Background):
         """Ask for a file name, and draw the curves there."""
 
         def write(path: Path) -> None:
-            from kdharness.tui.pictures import save_curves
+            from kdharness.tui.chart_files import save_curves
 
             save_curves(path, series, title, log)
 
@@ -339,7 +339,7 @@ class Actions(Background):
         """Ask for a file name, and draw the plane there."""
 
         def write(path: Path) -> None:
-            from kdharness.tui.pictures import save_plane
+            from kdharness.tui.chart_files import save_plane
 
             save_plane(path, plane)
 
@@ -348,7 +348,7 @@ class Actions(Background):
     def _ask_path(
         self, name: str, endings: Sequence[str], what: str, write: Callable[[Path], None]
     ) -> None:
-        from kdharness.tui.screens_dialogs import Ask
+        from kdharness.tui.screens.dialogs import Ask
 
         def check(text: str) -> str:
             path = Path(text).expanduser()

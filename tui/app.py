@@ -23,11 +23,11 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
 from kdharness.tui.first_page import first_page
-from kdharness.tui.screens_base import Place
-from kdharness.tui.screens_runs import RunsScreen
+from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
-from kdharness.tui.widgets_bars import PLACES
+from kdharness.tui.widgets.bars import PLACES
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -36,15 +36,15 @@ POLL_SECONDS = 1.0
 
 
 PLACE_SCREENS = {
-    "leaderboard": "screens_leaderboard:LeaderboardScreen",
-    "tradeoff": "screens_tradeoff:TradeOffScreen",
-    "compare": "screens_compare:CompareScreen",
-    "transcripts": "screens_transcripts:TranscriptsScreen",
-    "evaluate": "screens_evaluate:EvaluateScreen",
-    "experiments": "screens_experiments:ExperimentsScreen",
-    "judges": "screens_places:JudgesScreen",
-    "assets": "screens_places:AssetsScreen",
-    "doctor": "screens_places:DoctorScreen",
+    "leaderboard": "leaderboard:LeaderboardScreen",
+    "tradeoff": "tradeoff:TradeOffScreen",
+    "compare": "compare:CompareScreen",
+    "transcripts": "transcripts:TranscriptsScreen",
+    "evaluate": "evaluate:EvaluateScreen",
+    "experiments": "experiments:ExperimentsScreen",
+    "judges": "places:JudgesScreen",
+    "assets": "places:AssetsScreen",
+    "doctor": "places:DoctorScreen",
 }
 """Screens are imported when one goes there: the first paint waits for none of them."""
 
@@ -52,7 +52,9 @@ PLACE_SCREENS = {
 def make_screen(place: str) -> Screen[Any]:
     """Import and make the screen of a place."""
     module, name = PLACE_SCREENS[place].split(":")
-    screen: Screen[Any] = getattr(importlib.import_module(f"kdharness.tui.{module}"), name)()
+    screen: Screen[Any] = getattr(
+        importlib.import_module(f"kdharness.tui.screens.{module}"), name
+    )()
     return screen
 
 
@@ -121,7 +123,7 @@ class HarnessApp(Actions):
         """The slow imports, in threads: keys are answered meanwhile."""
 
         def more() -> None:
-            for name in ("launch", "config", "leaderboard"):
+            for name in ("runs.launch", "config.training", "analysis.leaderboard"):
                 importlib.import_module(f"kdharness.harness.{name}")
 
         def store() -> None:
@@ -211,7 +213,7 @@ class HarnessApp(Actions):
 
     def action_help(self) -> None:
         """What this screen is for, and its keys."""
-        from kdharness.tui.screens_help import TextDialog, help_text, key_lines
+        from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 
         screen = self.screen
         keys = [line for line, _ in key_lines(screen)]
@@ -242,7 +244,7 @@ class HarnessApp(Actions):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: everything that can be done here, in one list."""
-        from kdharness.tui.screens_help import key_lines
+        from kdharness.tui.screens.help import key_lines
 
         for name in THEMES:
             yield SystemCommand(

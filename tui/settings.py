@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.durable import write_text
 from kdharness.harness.paths import Paths
+from kdharness.harness.util.atomic import write_text
 from kdharness.tui.themes import THEMES
 
 
@@ -33,7 +33,7 @@ def read_settings(paths: Paths) -> AppSettings:
     if not paths.settings.is_file():
         return AppSettings()
     from kdharness.harness.errors import ConfigError
-    from kdharness.harness.reading import CONFIG_BYTES, parse_yaml, read_text
+    from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
     try:
         text = read_text(paths.settings, "the settings", limit=CONFIG_BYTES)

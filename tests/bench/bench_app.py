@@ -301,7 +301,7 @@ def under_load(paths: Paths, seconds: float) -> tuple[float, float]:
 async def screens(paths: Paths) -> dict[str, float]:
     """Seconds to open and sort the leaderboard, and to open the trade-off."""
     from kdharness.tui.app import HarnessApp
-    from kdharness.tui.widgets_table import Listing
+    from kdharness.tui.widgets.table import Listing
 
     out: dict[str, float] = {}
 
@@ -342,8 +342,8 @@ async def screens(paths: Paths) -> dict[str, float]:
 
 def chart_redraw() -> float:
     """Seconds to prepare and draw four curves of 100,000 steps at 120 × 40, once they grew."""
-    from kdharness.tui.curves import CurveBook
-    from kdharness.tui.widgets_chart import CurveChart, Series
+    from kdharness.tui.viewmodels.curves import CurveBook
+    from kdharness.tui.widgets.chart import CurveChart, Series
 
     book = CurveBook()
     for run in "abcd":

@@ -105,8 +105,8 @@ def bench_client() -> dict[str, Any]:
     """The whole path: benchmark, client, verdicts, store."""
     from bench_files import write_mt_bench
 
-    from kdharness.harness import evaluate
-    from kdharness.harness.config_eval import EvalConfig
+    from kdharness.harness.config.evaluation import EvalConfig
+    from kdharness.harness.evaluation import pipeline
     from kdharness.harness.worker import SilentReporter
 
     process, url = serve()
@@ -127,10 +127,10 @@ def bench_client() -> dict[str, Any]:
                     concurrency=CONCURRENCY,
                     judge=[f"openai:judge-1@{url}"],
                 )
-                evaluate.run(config, paths, store, SilentReporter())
+                pipeline.run(config, paths, store, SilentReporter())
                 start_mb, before, started = memory(), processor(), time.perf_counter()
                 whole = config.model_copy(update={"limit": None, "seed": 1})
-                evaluate.run(whole, paths, store, SilentReporter())
+                pipeline.run(whole, paths, store, SilentReporter())
                 wall, used = time.perf_counter() - started, processor() - before
                 grown = memory() - start_mb
                 stored = sum(1 for j in store.judgments() if j.status is JudgmentStatus.OK)
@@ -173,7 +173,7 @@ def _answers(store: Store) -> None:
 
 def bench_scores() -> dict[str, Any]:
     """A cold and a cached leaderboard."""
-    from kdharness.harness.leaderboard import leaderboard
+    from kdharness.harness.analysis.leaderboard import leaderboard
 
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "k.db") as store:
         chance = random.Random(0)
@@ -239,7 +239,7 @@ def bench_local() -> dict[str, Any]:
     """Batched generation against one prompt at a time: the same prompts, the same tokens."""
     import torch
 
-    from kdharness.judges.local import LocalEngine
+    from kdharness.judges.engines.local import LocalEngine
 
     torch.set_num_threads(2)
     paths = find_paths()

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 import torch
 
-from kdharness.harness.heads import causal_model
-from kdharness.trainers.attention import listen
-from kdharness.trainers.distill import attach_loss
+from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.flops import floor_flops, shape_of
-from kdharness.trainers.losses import Mix, labelled_positions
-from kdharness.trainers.measure import count_flops, peak_bytes, time_ratio
-from kdharness.trainers.plain import plain_dae, plain_kd
-from kdharness.trainers.selfcheck import Models, fused_step, random_batch, tiny_model
+from kdharness.trainers.losses.attention import listen
+from kdharness.trainers.losses.fused import Mix, labelled_positions
+from kdharness.trainers.losses.reference import plain_dae, plain_kd
+from kdharness.trainers.tools.measure import count_flops, peak_bytes, time_ratio
+from kdharness.trainers.tools.selfcheck import Models, fused_step, random_batch, tiny_model
+from kdharness.trainers.trainer import attach_loss
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 ROWS: list[str] = []
@@ -184,8 +184,8 @@ def test_against_trl() -> None:
 
 
 def test_a_warm_cache_needs_no_teacher() -> None:
-    from kdharness.trainers.losses import top_k
-    from kdharness.trainers.teachers import Segment, head_of, hidden_states
+    from kdharness.trainers.losses.fused import top_k
+    from kdharness.trainers.teachers.online import Segment, head_of, hidden_states
 
     case = models(SMOL, 4, 128, 2, attention=False)
     batch, mask = case.batch, labelled_positions(case.batch["labels"])
@@ -197,7 +197,7 @@ def test_a_warm_cache_needs_no_teacher() -> None:
         cached.append(Segment(rows, top_k(head_of(teacher), hidden, 64, 1.0, 128, 0)))
 
     def warm() -> None:
-        from kdharness.trainers.distill import Step
+        from kdharness.trainers.trainer import Step
 
         case.student.zero_grad(set_to_none=True)
         step = Step(mask, cached, None, Mix(), mask.sum().float())
@@ -213,14 +213,14 @@ def test_a_warm_cache_needs_no_teacher() -> None:
 
 def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
     """On the real small model: it must be pulled (`kdharness data pull smollm2-135m-instruct`)."""
-    from kdharness.harness.chats import encode_chat
-    from kdharness.harness.config import SourceSpec
-    from kdharness.harness.models import load_model, load_tokenizer
+    from kdharness.harness.chat.template import encode_chat
+    from kdharness.harness.config.training import SourceSpec
+    from kdharness.harness.models.loading import load_model, load_tokenizer
     from kdharness.harness.paths import find_paths
-    from kdharness.trainers.losses import fused_loss, top_k
-    from kdharness.trainers.rows import read_source
-    from kdharness.trainers.student import cut_model
-    from kdharness.trainers.teachers import head_of, hidden_states
+    from kdharness.trainers.data.sources import read_source
+    from kdharness.trainers.losses.fused import fused_loss, top_k
+    from kdharness.trainers.students.cut import cut_model
+    from kdharness.trainers.teachers.online import head_of, hidden_states
 
     paths = find_paths(os.environ.get("KDHARNESS_BENCH_HOME", ".demo"))
     name = "smollm2-135m-instruct"

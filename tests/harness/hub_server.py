@@ -96,7 +96,7 @@ class HubServer:
         """Point the hub client of this process at the server, with an empty cache."""
         from huggingface_hub import constants
 
-        from kdharness.harness import hub
+        from kdharness.harness.models import hub
 
         monkeypatch.setenv("HF_ENDPOINT", self.url)
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdharness.harness.claims import paired_effect
-from kdharness.harness.scoring import paired_difference, ratio_interval
-from kdharness.harness.tradeoff_stats import (
+from kdharness.harness.experiments.claims import paired_effect
+from kdharness.harness.stats.inference import paired_difference, ratio_interval
+from kdharness.harness.stats.tradeoff import (
     Answered,
     Plane,
     _interval,

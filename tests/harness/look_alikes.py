@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness import evaluate
-from kdharness.harness.adoption import sampled_fingerprint
-from kdharness.harness.config_eval import EvalConfig
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.evaluation import pipeline
+from kdharness.harness.models.adoption import sampled_fingerprint
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.worker import SilentReporter
@@ -50,7 +50,7 @@ def score(
         checkpoints=[str(source) for source in sources],
         **{"benches": ["shop", "heldout"], "limit": 2, "max_new_tokens": 4, **changes},
     )
-    return evaluate.run(config, paths, store, reporter), reporter.said
+    return pipeline.run(config, paths, store, reporter), reporter.said
 
 
 def losses(store: Store, paths: Paths) -> dict[str, float]:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from conftest import make_llama
 
-from kdharness.harness.checkpoints import find_model
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.errors import ModelError
-from kdharness.harness.identity import identify
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.models.checkpoints import find_model
+from kdharness.harness.models.identity import identify
+from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.resolve import resolve_model
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
 

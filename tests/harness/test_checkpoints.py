@@ -14,9 +14,9 @@ import pytest
 from conftest import make_llama
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness.adoption import adopt_all, sampled_fingerprint
-from kdharness.harness.checkpoints import find_model
-from kdharness.harness.identity import identify
+from kdharness.harness.models.adoption import adopt_all, sampled_fingerprint
+from kdharness.harness.models.checkpoints import find_model
+from kdharness.harness.models.identity import identify
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
@@ -300,7 +300,7 @@ def test_verdicts_of_a_local_judge_from_older_versions_stand(
     base: Path, tmp_path: Path, paths: Paths, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were kept under the judge's name alone: good as long as its files are older."""
-    from kdharness.judges.local import LocalEngine
+    from kdharness.judges.engines.local import LocalEngine
 
     bench = tmp_path / "rate.jsonl"
     bench.write_text('{"prompt": "Say a word.", "metric": "rating"}\n', "utf-8")
@@ -322,7 +322,7 @@ def test_a_judge_that_is_an_adapter_changes_with_its_base(
     base: Path, tmp_path: Path, paths: Paths
 ) -> None:
     """A verdict of an older version stands while neither was written; a swapped file shows too."""
-    from kdharness.judges.local import LocalEngine
+    from kdharness.judges.engines.local import LocalEngine
 
     adapter = tmp_path / "adapter"
     adapter.mkdir()

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness import cli
-from kdharness.harness.claim_judge import judge_claims
-from kdharness.harness.claims import (
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.claim_judge import judge_claims
+from kdharness.harness.experiments.claims import (
     FAILS,
     HOLDS,
     UNSURE,
@@ -26,10 +27,9 @@ from kdharness.harness.claims import (
     paired_effect,
     two_way_interval,
 )
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.expand import find_experiment, load_sweep
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.sweep import find_experiment, load_sweep
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 
 Sums = dict[str, tuple[float, float]]

@@ -16,8 +16,9 @@ import pytest
 import yaml
 from tests_support import start_command
 
-from kdharness.harness import cli, launch
+from kdharness.harness import cli
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness import cli
-from kdharness.harness.compare import Compared, compare_all, sides_of
-from kdharness.harness.costs import costs_of, flops_text, training_cost
+from kdharness.harness.analysis.compare import Compared, compare_all, sides_of
+from kdharness.harness.analysis.costs import costs_of, flops_text, training_cost
+from kdharness.harness.analysis.side_by_side import NO_RUN, flip_counts, flips, settings_that_differ
 from kdharness.harness.paths import Paths
-from kdharness.harness.scoring import Difference
-from kdharness.harness.side_by_side import NO_RUN, flip_counts, flips, settings_that_differ
+from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, RunStatus
 

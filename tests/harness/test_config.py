@@ -9,14 +9,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from kdharness.harness.config import CONFIGS, KDConfig, config_hash
-from kdharness.harness.config_files import (
+from kdharness.harness.config.files import (
     dump_config,
     load_config,
     parse_config,
     preset_names,
     preset_text,
 )
+from kdharness.harness.config.training import CONFIGS, KDConfig, config_hash
 from kdharness.harness.errors import ConfigError
 
 KD: dict[str, Any] = {

@@ -14,9 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.config_files import absolute_paths, dump_config, load_config, set_field
+from kdharness.harness.config.files import absolute_paths, dump_config, load_config, set_field
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.reading import dump_yaml, parse_yaml
+from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
 
 Call = Callable[..., tuple[int, str, str]]
 

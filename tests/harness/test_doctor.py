@@ -11,12 +11,8 @@ from typing import Any
 import pytest
 from doctor_rows import Env, one, quiet, says
 
-from kdharness.harness import (
-    cli,
-    doctor,
-    doctor_machine,
-    doctor_packages,
-)
+from kdharness.harness import cli
+from kdharness.harness.doctor import examine, machine, packages
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 
@@ -52,13 +48,13 @@ def install(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
 )
 def test_python(monkeypatch: Env, version: str, status: str, advice: str) -> None:
     monkeypatch.setattr("platform.python_version", lambda: version)
-    says(doctor_packages.python(), status, version, advice)
+    says(packages.python(), status, version, advice)
 
 
 def test_a_package_out_of_range(install: Callable[..., None]) -> None:
     install("transformers", "4.40.0")
     says(
-        one(doctor_packages.packages(), "transformers"),
+        one(packages.packages(), "transformers"),
         "broken",
         "needs <6,>=5.23",
         "pip install 'transformers<6,>=5.23'",
@@ -66,12 +62,12 @@ def test_a_package_out_of_range(install: Callable[..., None]) -> None:
 
 
 def test_a_package_that_is_missing(monkeypatch: Env) -> None:
-    real = doctor_packages.installed
+    real = packages.installed
     monkeypatch.setattr(
-        doctor_packages, "installed", lambda name: None if name == "pyarrow" else real(name)
+        packages, "installed", lambda name: None if name == "pyarrow" else real(name)
     )
     says(
-        one(doctor_packages.packages(), "pyarrow"),
+        one(packages.packages(), "pyarrow"),
         "broken",
         "not installed",
         "pip install 'pyarrow>=18'",
@@ -79,15 +75,15 @@ def test_a_package_that_is_missing(monkeypatch: Env) -> None:
 
 
 def test_packages_that_are_fine_are_shown() -> None:
-    assert one(doctor_packages.packages(), "torch").status == "ok"
-    assert "more packages as asked" in one(doctor_packages.packages(), "kdharness").detail
-    assert doctor_packages.together().status == "ok"
+    assert one(packages.packages(), "torch").status == "ok"
+    assert "more packages as asked" in one(packages.packages(), "kdharness").detail
+    assert packages.together().status == "ok"
 
 
 def test_torchvision_that_was_built_for_another_torch(install: Callable[..., None]) -> None:
     install("torchvision", "0.1.0", "numpy", "torch==1.13.0")
     says(
-        doctor_packages.together(),
+        packages.together(),
         "broken",
         "torchvision 0.1.0 needs torch==1.13.0",
         "'torch==1.13.0', or remove what asks for it",
@@ -96,21 +92,21 @@ def test_torchvision_that_was_built_for_another_torch(install: Callable[..., Non
 
 def test_transformers_that_takes_torch_for_too_old(install: Callable[..., None]) -> None:
     install("torch", "2.1.0")
-    says(doctor_packages.together(), "broken", "transformers", "pip install 'torch>=")
+    says(packages.together(), "broken", "transformers", "pip install 'torch>=")
 
 
 def test_extras(install: Callable[..., None]) -> None:
-    says(doctor_packages.extras(), "ok", "teachers in 8 or 4 bits", "")
-    for name in doctor_packages.EXTRAS:
+    says(packages.extras(), "ok", "teachers in 8 or 4 bits", "")
+    for name in packages.EXTRAS:
         install(name, "1.0")
-    says(doctor_packages.extras(), "ok", "bitsandbytes, deepspeed: installed", "")
+    says(packages.extras(), "ok", "bitsandbytes, deepspeed: installed", "")
 
 
 # ---------------------------------------------------------------- all together
 
 
 def test_the_command(kd: Any, paths: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(doctor_machine, "look", lambda: [doctor_machine.clock()])
+    monkeypatch.setattr(machine, "look", lambda: [machine.clock()])
     code, out, _ = kd("doctor", "--offline", "--format", "json")
     rows = json.loads(out)
     assert code == 0 and len(rows) >= 20
@@ -125,8 +121,8 @@ def test_the_command(kd: Any, paths: Paths, monkeypatch: Env) -> None:
 
 
 def test_a_check_that_fails_itself(paths: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(doctor_machine, "clock", lambda: 1 / 0)
-    rows = {row["check"]: row for row in doctor.examine(paths, online=False)}
+    monkeypatch.setattr(machine, "clock", lambda: 1 / 0)
+    rows = {row["check"]: row for row in examine.examine(paths, online=False)}
     assert rows["machine"]["status"] == "note" and "ZeroDivisionError" in rows["machine"]["detail"]
     assert rows["settings"]["status"] == "ok"
 
@@ -134,8 +130,8 @@ def test_a_check_that_fails_itself(paths: Paths, monkeypatch: Env) -> None:
 def test_it_is_quick(paths: Paths) -> None:
     with Store(paths.store):
         pass
-    doctor.examine(paths, online=False)
+    examine.examine(paths, online=False)
     began = time.monotonic()
-    doctor.examine(paths, online=False)
+    examine.examine(paths, online=False)
     assert time.monotonic() - began < 3
     assert cli.COMMANDS["doctor"]

@@ -14,14 +14,12 @@ from typing import Any
 import pytest
 from doctor_rows import Env, one, quiet, says
 
-from kdharness.harness import (
-    assets,
-    doctor_home,
-    mounts,
-)
+from kdharness.harness import assets
+from kdharness.harness.doctor import home
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util import filesystem
 
 __all__ = ["quiet"]  # a fixture, used by being here
 
@@ -32,18 +30,18 @@ __all__ = ["quiet"]  # a fixture, used by being here
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     says(
-        doctor_home.home(Paths(tmp_path / "file" / "home")),
+        home.home(Paths(tmp_path / "file" / "home")),
         "broken",
         "cannot be written",
         "--home FOLDER",
     )
     says(
-        doctor_home.home(Paths(Path("/proc/kdharness"))),
+        home.home(Paths(Path("/proc/kdharness"))),
         "broken",
         "cannot be written",
         "KDHARNESS_HOME",
     )
-    assert doctor_home.home(Paths(tmp_path / "new" / "home")).status == "ok"
+    assert home.home(Paths(tmp_path / "new" / "home")).status == "ok"
     assert not (tmp_path / "new").exists()
 
 
@@ -52,15 +50,15 @@ def network(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
     """The home on NFS, as the kernel would list it."""
     listing = tmp_path / "mounts"
     listing.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n", "utf-8")
-    monkeypatch.setattr(mounts, "MOUNTS", listing)
+    monkeypatch.setattr(filesystem, "MOUNTS", listing)
 
 
 def test_a_network_file_system(paths: Paths, network: None, monkeypatch: Env) -> None:
-    says(doctor_home.file_system(paths), "note", "nfs4", "KDHARNESS_JOURNAL_MODE=delete")
+    says(home.file_system(paths), "note", "nfs4", "KDHARNESS_JOURNAL_MODE=delete")
     monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "wal")
-    says(doctor_home.file_system(paths), "broken", "damages stores", "unset KDHARNESS_JOURNAL_MODE")
+    says(home.file_system(paths), "broken", "damages stores", "unset KDHARNESS_JOURNAL_MODE")
     monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "wall")
-    says(doctor_home.file_system(paths), "note", "ignored", "wal, delete")
+    says(home.file_system(paths), "note", "ignored", "wal, delete")
 
 
 # ---------------------------------------------------------------- store and runs
@@ -81,12 +79,12 @@ def change(paths: Paths, sql: str) -> None:
 
 def test_a_store_that_is_whole(stored: Paths) -> None:
     before = stored.store.read_bytes()
-    says(doctor_home.store(stored), "ok", "whole", "")
+    says(home.store(stored), "ok", "whole", "")
     assert stored.store.read_bytes() == before
 
 
 def test_no_store_yet(paths: Paths) -> None:
-    says(doctor_home.store(paths), "ok", "none yet", "")
+    says(home.store(paths), "ok", "none yet", "")
     assert not paths.home.exists()
 
 
@@ -96,12 +94,12 @@ def test_a_store_of_a_newer_version(stored: Paths) -> None:
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
         "VALUES ('kdharness', 'm999_later', '2030-01-01')",
     )
-    says(doctor_home.store(stored), "broken", "m999_later", "pip install --upgrade kdharness")
+    says(home.store(stored), "broken", "m999_later", "pip install --upgrade kdharness")
 
 
 def test_a_store_of_an_older_version(stored: Paths) -> None:
     change(stored, "DELETE FROM _sqlite_migrations WHERE name = 'm004_scored_facts'")
-    says(doctor_home.store(stored), "note", "1 step behind", "copy kdharness.db first")
+    says(home.store(stored), "note", "1 step behind", "copy kdharness.db first")
     with closing(sqlite3.connect(stored.store)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM _sqlite_migrations")]
     assert "m004_scored_facts" not in names, "looking must not upgrade"
@@ -112,14 +110,14 @@ def test_a_damaged_store(stored: Paths) -> None:
     data = bytearray(stored.store.read_bytes())
     data[4096 * 2 : 4096 * 8] = b"\xa5" * (4096 * 6)
     stored.store.write_bytes(bytes(data))
-    says(doctor_home.store(stored), "broken", str(stored.store), "kdharness store salvage")
+    says(home.store(stored), "broken", str(stored.store), "kdharness store salvage")
 
 
 def test_a_store_that_is_no_database(paths: Paths) -> None:
     paths.home.mkdir()
     paths.store.write_text("not a database at all, but long enough to be read" * 40, "utf-8")
-    says(doctor_home.store(paths), "broken", "not a database", "kdharness store salvage")
-    assert [row.status for row in doctor_home.runs(paths)] == []
+    says(home.store(paths), "broken", "not a database", "kdharness store salvage")
+    assert [row.status for row in home.runs(paths)] == []
 
 
 def test_a_store_that_another_process_holds(stored: Paths, monkeypatch: Env) -> None:
@@ -128,19 +126,19 @@ def test_a_store_that_another_process_holds(stored: Paths, monkeypatch: Env) -> 
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **{**k, "timeout": 0.05}))
     with closing(real(stored.store, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        says(doctor_home.store(stored), "note", "held by another process", "look again")
-    assert doctor_home.store(stored).status == "ok"
+        says(home.store(stored), "note", "held by another process", "look again")
+    assert home.store(stored).status == "ok"
 
 
 def test_a_database_of_somebody_else(paths: Paths) -> None:
     paths.home.mkdir()
     change(paths, "CREATE TABLE photos (id)")
-    says(doctor_home.store(paths), "broken", "not a store of kdharness", "another --home")
+    says(home.store(paths), "broken", "not a store of kdharness", "another --home")
 
 
 def test_a_store_too_big_to_read_through(stored: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(doctor_home, "CHECK_BYTES", 1000)
-    says(doctor_home.store(stored), "ok", "kdharness store check", "")
+    monkeypatch.setattr(home, "CHECK_BYTES", 1000)
+    says(home.store(stored), "ok", "kdharness store check", "")
 
 
 def add_run(paths: Paths, name: str, **values: Any) -> None:
@@ -162,28 +160,28 @@ def test_runs_that_were_interrupted(stored: Paths) -> None:
     gone.wait()
     add_run(stored, "kd-gone", pid=gone.pid, pid_started=1.0, heartbeat=time.time() - 800)
     add_run(stored, "kd-done", status=RunStatus.FINISHED)
-    (row,) = doctor_home.runs(stored)
+    (row,) = home.runs(stored)
     says(row, "note", "interrupted: kd-gone", "kdharness resume kd-gone")
 
 
 def test_a_run_that_hangs(stored: Paths) -> None:
-    from kdharness.harness.launch import process_started
+    from kdharness.harness.runs.launch import process_started
 
     began = process_started(os.getpid())
     add_run(stored, "kd-hung", pid=os.getpid(), pid_started=began, heartbeat=time.time() - 700)
-    (row,) = doctor_home.runs(stored)
+    (row,) = home.runs(stored)
     says(row, "note", "no sign of life for 10 minutes: kd-hung", "kdharness stop kd-hung")
 
 
 def test_a_clock_that_went_back(stored: Paths) -> None:
     add_run(stored, "kd-later", host="elsewhere", pid=1, heartbeat=time.time() + 7200)
-    row = doctor_home.runs(stored)[-1]
+    row = home.runs(stored)[-1]
     says(row, "note", "written in the future: kd-later", "set the clock right")
 
 
 def test_runs_that_are_fine(stored: Paths) -> None:
     add_run(stored, "kd-here", pid=os.getpid(), heartbeat=time.time())
-    (row,) = doctor_home.runs(stored)
+    (row,) = home.runs(stored)
     says(row, "ok", "1 under way", "")
 
 
@@ -202,23 +200,23 @@ def test_runs_that_are_fine(stored: Paths) -> None:
 def test_settings(paths: Paths, text: str, status: str, detail: str) -> None:
     paths.home.mkdir()
     paths.settings.write_text(text, "utf-8")
-    says(doctor_home.settings(paths), status, detail, "" if status == "ok" else "judge, keys")
+    says(home.settings(paths), status, detail, "" if status == "ok" else "judge, keys")
 
 
 def test_assets(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
     asset = next(iter(assets.manifest().values()))
     says(
-        one(doctor_home.asset_files(paths), f"asset {asset.name}"),
+        one(home.asset_files(paths), f"asset {asset.name}"),
         "note",
         "not pulled",
         f"kdharness data pull {asset.name}",
     )
     (paths.assets / asset.name).mkdir(parents=True)
     says(
-        one(doctor_home.asset_files(paths), f"asset {asset.name}"),
+        one(home.asset_files(paths), f"asset {asset.name}"),
         "broken",
         "damaged",
         f"kdharness data pull {asset.name}",
     )
     monkeypatch.setenv("KDHARNESS_ASSETS", "/proc/assets")
-    says(one(doctor_home.asset_folder(paths), "assets"), "broken", "cannot be written", "unset it")
+    says(one(home.asset_folder(paths), "assets"), "broken", "cannot be written", "unset it")

@@ -23,11 +23,8 @@ from typing import Any
 import pytest
 from doctor_rows import Env, one, quiet, says
 
-from kdharness.harness import (
-    doctor_home,
-    doctor_machine,
-)
-from kdharness.harness.findings import Finding
+from kdharness.harness.doctor import home, machine
+from kdharness.harness.doctor.finding import Finding
 from kdharness.harness.paths import Paths
 
 __all__ = ["quiet"]  # a fixture, used by being here
@@ -55,25 +52,25 @@ def card(tmp_path: Path, monkeypatch: Env) -> Path:
     """A machine with an NVIDIA driver."""
     path = tmp_path / "nvidia"
     path.write_text("NVRM version", "utf-8")
-    monkeypatch.setattr(doctor_machine, "NVIDIA", path)
+    monkeypatch.setattr(machine, "NVIDIA", path)
     return path
 
 
 def test_no_gpu_at_all(tmp_path: Path, monkeypatch: Env) -> None:
     for name in ("NVIDIA", "AMD"):
-        monkeypatch.setattr(doctor_machine, name, tmp_path / "none")
+        monkeypatch.setattr(machine, name, tmp_path / "none")
     monkeypatch.setenv("PATH", str(tmp_path))
-    says(doctor_machine.no_gpu(fake_torch()), "note", "runs on the CPU", "kdharness plan")
+    says(machine.no_gpu(fake_torch()), "note", "runs on the CPU", "kdharness plan")
 
 
 def test_a_gpu_but_a_torch_for_the_cpu(card: Path) -> None:
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
-    says(doctor_machine.no_gpu(torch), "broken", "built for the CPU alone", "pip uninstall torch")
+    says(machine.no_gpu(torch), "broken", "built for the CPU alone", "pip uninstall torch")
 
 
 def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> None:
-    monkeypatch.setattr(doctor_machine, "NVIDIA", tmp_path / "none")
-    monkeypatch.setattr(doctor_machine, "AMD", tmp_path / "none")
+    monkeypatch.setattr(machine, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(machine, "AMD", tmp_path / "none")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
 
@@ -81,7 +78,7 @@ def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> 
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
         program.chmod(0o755)
-        return doctor_machine.no_gpu(torch)
+        return machine.no_gpu(torch)
 
     says(smi("echo 'GPU 0: H200'"), "broken", "an NVIDIA GPU is here", "pip install torch")
     says(smi("echo 'could not talk to the driver'; exit 9"), "broken", "NVIDIA GPU is here", "pip")
@@ -90,7 +87,7 @@ def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> 
 
 def test_a_driver_that_is_too_old(card: Path) -> None:
     says(
-        doctor_machine.no_gpu(fake_torch()),
+        machine.no_gpu(fake_torch()),
         "broken",
         "too old (found version 11040)",
         "update the NVIDIA driver",
@@ -99,12 +96,12 @@ def test_a_driver_that_is_too_old(card: Path) -> None:
 
 def test_a_driver_that_does_not_answer(card: Path) -> None:
     torch = fake_torch(cuda=SimpleNamespace(init=lambda: None))
-    says(doctor_machine.no_gpu(torch), "broken", "cannot use it", "run nvidia-smi")
+    says(machine.no_gpu(torch), "broken", "cannot use it", "run nvidia-smi")
 
 
 def test_a_hidden_gpu(card: Path, monkeypatch: Env) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    says(doctor_machine.no_gpu(fake_torch()), "note", "hidden by", "unset CUDA_VISIBLE_DEVICES")
+    says(machine.no_gpu(fake_torch()), "note", "hidden by", "unset CUDA_VISIBLE_DEVICES")
 
 
 def test_torch_that_does_not_load(tmp_path: Path, monkeypatch: Env) -> None:
@@ -112,7 +109,7 @@ def test_torch_that_does_not_load(tmp_path: Path, monkeypatch: Env) -> None:
     broken.write_text("raise OSError('libcudart.so.13: cannot open shared object file')", "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    says(doctor_machine.accelerator()[0], "broken", "libcudart.so.13", "--force-reinstall torch")
+    says(machine.accelerator()[0], "broken", "libcudart.so.13", "--force-reinstall torch")
 
 
 def test_what_a_gpu_lacks(monkeypatch: Env) -> None:
@@ -126,7 +123,7 @@ def test_what_a_gpu_lacks(monkeypatch: Env) -> None:
         "mem_get_info": lambda: (2**29, 16 * 2**30),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    rows = doctor_machine.accelerator()
+    rows = machine.accelerator()
     says(one(rows, "accelerator"), "ok", "Tesla T4", "")
     says(one(rows, "bf16"), "note", "fp32, which takes twice the memory", "kdharness plan")
     says(one(rows, "gpu memory"), "note", "0.5 of 16.0 GiB", "nvidia-smi tells who")
@@ -138,7 +135,7 @@ def test_what_a_gpu_lacks(monkeypatch: Env) -> None:
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
     """A container's limits."""
-    monkeypatch.setattr(doctor_machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
 
     def limit(**values: str) -> None:
         for name, value in values.items():
@@ -149,9 +146,9 @@ def cgroup(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
 
 def test_little_memory_in_a_container(cgroup: Callable[..., None]) -> None:
     cgroup(memory_max=str(2**30), memory_current=str(2**29))
-    says(doctor_machine.memory(), "note", "0.5 of 1.0 GiB free", "raise the container's limit")
+    says(machine.memory(), "note", "0.5 of 1.0 GiB free", "raise the container's limit")
     cgroup(memory_max="max")
-    assert " of 1.0 GiB" not in doctor_machine.memory().detail
+    assert " of 1.0 GiB" not in machine.memory().detail
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -164,18 +161,18 @@ def full_disk(monkeypatch: Env, free: int) -> None:
 @pytest.mark.parametrize(("free", "status"), [(2**28, "broken"), (2**31, "note"), (2**36, "ok")])
 def test_little_disk(paths: Paths, monkeypatch: Env, free: int, status: str) -> None:
     full_disk(monkeypatch, free)
-    says(doctor_home.disk(paths), status, "GiB free", "" if status == "ok" else "free some")
+    says(home.disk(paths), status, "GiB free", "" if status == "ok" else "free some")
 
 
 def test_a_disk_without_room_for_more_files(paths: Paths, monkeypatch: Env) -> None:
     full_disk(monkeypatch, 2**40)
     monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_favail=12))
-    says(doctor_home.disk(paths), "broken", "only 12 more files", "delete many small files")
+    says(home.disk(paths), "broken", "only 12 more files", "delete many small files")
 
 
 def test_little_room_for_temporary_files(monkeypatch: Env) -> None:
     full_disk(monkeypatch, 2**27)
-    says(doctor_machine.temporary(), "note", "only 128 MiB", "set TMPDIR")
+    says(machine.temporary(), "note", "only 128 MiB", "set TMPDIR")
 
 
 def test_no_folder_for_temporary_files(monkeypatch: Env) -> None:
@@ -183,15 +180,15 @@ def test_no_folder_for_temporary_files(monkeypatch: Env) -> None:
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.gettempdir", none)
-    says(doctor_machine.temporary(), "broken", "No usable temporary", "set TMPDIR")
+    says(machine.temporary(), "broken", "No usable temporary", "set TMPDIR")
 
 
 def test_little_shared_memory(tmp_path: Path, monkeypatch: Env) -> None:
-    monkeypatch.setattr(doctor_machine, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
     full_disk(monkeypatch, 2**26)
-    says(doctor_machine.shared_memory(), "note", "64 MiB free", "--shm-size")
-    monkeypatch.setattr(doctor_machine, "SHARED_MEMORY", tmp_path / "none")
-    assert doctor_machine.shared_memory().status == "ok"
+    says(machine.shared_memory(), "note", "64 MiB free", "--shm-size")
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
+    assert machine.shared_memory().status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -205,22 +202,22 @@ def test_little_shared_memory(tmp_path: Path, monkeypatch: Env) -> None:
 def test_odd_threads(monkeypatch: Env, value: str, detail: str) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
-    says(one(doctor_machine.threads(), "threads"), "note", detail, "unset")
+    says(one(machine.threads(), "threads"), "note", detail, "unset")
 
 
 def test_threads_that_spin(monkeypatch: Env) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    says(one(doctor_machine.threads(), "threads"), "note", "active", "unset OMP_WAIT_POLICY")
+    says(one(machine.threads(), "threads"), "note", "active", "unset OMP_WAIT_POLICY")
 
 
 def test_a_container_with_fewer_processors(cgroup: Callable[..., None], monkeypatch: Env) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
     cgroup(cpu_max="250000 100000")
-    says(one(doctor_machine.threads(), "processors"), "note", "may use 2.5", "OMP_NUM_THREADS=2")
+    says(one(machine.threads(), "processors"), "note", "may use 2.5", "OMP_NUM_THREADS=2")
     cgroup(cpu_max="max 100000")
-    assert one(doctor_machine.threads(), "processors").status == "ok"
+    assert one(machine.threads(), "processors").status == "ok"
 
 
 @contextmanager
@@ -235,28 +232,28 @@ def limited(kind: int, soft: int) -> Iterator[None]:
 
 def test_few_open_files() -> None:
     with limited(resource.RLIMIT_NOFILE, 256):
-        says(doctor_machine.open_files(), "note", "at most 256", "ulimit -n 4096")
+        says(machine.open_files(), "note", "at most 256", "ulimit -n 4096")
 
 
 def test_small_files_only() -> None:
     with limited(resource.RLIMIT_FSIZE, 2**28):
-        says(doctor_machine.file_size(), "note", "256 MiB", "ulimit -f unlimited")
+        says(machine.file_size(), "note", "256 MiB", "ulimit -f unlimited")
 
 
 def test_a_clock_in_the_past(monkeypatch: Env) -> None:
     monkeypatch.setattr(time, "time", lambda: 86_400.0)
-    says(doctor_machine.clock(), "broken", "is in the past", "set the clock")
+    says(machine.clock(), "broken", "is in the past", "set the clock")
 
 
 def test_output_that_is_not_utf8(monkeypatch: Env) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
-    says(doctor_machine.words(), "note", "output in latin-1", "LANG=C.UTF-8")
+    says(machine.words(), "note", "output in latin-1", "LANG=C.UTF-8")
     monkeypatch.undo()
-    assert doctor_machine.words().status == "ok"
+    assert machine.words().status == "ok"
 
 
 LOOK = (
-    "from kdharness.harness.doctor_machine import terminal as t; f = t(); "
+    "from kdharness.harness.doctor.machine import terminal as t; f = t(); "
     "print(f.status, f.detail, f.advice, sep='|')"
 )
 

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 from doctor_rows import Env, one, quiet, says
 
-from kdharness.harness import (
-    assets,
-    doctor_network,
-)
+from kdharness.harness import assets
+from kdharness.harness.doctor import network
 from kdharness.harness.paths import Paths
 
 __all__ = ["quiet"]  # a fixture, used by being here
@@ -56,21 +54,21 @@ def endpoint() -> Iterator[SimpleNamespace]:
 
 
 def test_a_judge_without_a_key() -> None:
-    (row,) = doctor_network.judge("openai:gpt-4o", online=True)
+    (row,) = network.judge("openai:gpt-4o", online=True)
     says(row, "broken", "no key", "export OPENAI_API_KEY=")
 
 
 def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    (row,) = doctor_network.judge(f"openai:judge-1@{endpoint.url}", online=True)
+    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
     says(row, "ok", "knows the model", "")
     assert endpoint.keys == [("/v1/models", "Bearer sk-test")]
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "other-key")
     endpoint.models, endpoint.keys[:] = ["judge-1", "other-key"], []
-    (row,) = doctor_network.judge(f"openai:judge-2@{endpoint.url}", online=True)
+    (row,) = network.judge(f"openai:judge-2@{endpoint.url}", online=True)
     says(row, "note", "lists judge-1, ***", "correct the name")
     assert endpoint.keys == [("/v1/models", "Bearer other-key")], "the client's own order"
-    assert doctor_network.judge(f"openai:judge-1@{endpoint.url}", online=False)[0].status == "ok"
+    assert network.judge(f"openai:judge-1@{endpoint.url}", online=False)[0].status == "ok"
     assert len(endpoint.keys) == 1, "--offline asks nobody"
 
 
@@ -90,7 +88,7 @@ def test_judges_that_answer_oddly(
     endpoint: SimpleNamespace, status: int, models: list[str], kind: str, detail: str, advice: str
 ) -> None:
     endpoint.status, endpoint.models = status, models
-    (row,) = doctor_network.judge(f"openai:judge-1@{endpoint.url}", online=True)
+    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
     says(row, kind, detail, advice)
     assert [path for path, _ in endpoint.keys] == ["/v1/models"]
 
@@ -99,29 +97,29 @@ def test_a_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
     port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
-    (row,) = doctor_network.judge(f"openai:x@http://127.0.0.1:{port}/v1", online=True)
+    (row,) = network.judge(f"openai:x@http://127.0.0.1:{port}/v1", online=True)
     says(row, "broken", "cannot be reached", "is the server running")
 
 
 def test_a_judge_that_never_answers(
     endpoint: SimpleNamespace, paths: Paths, monkeypatch: Env
 ) -> None:
-    monkeypatch.setattr(doctor_network, "SECONDS", 0.2)
+    monkeypatch.setattr(network, "SECONDS", 0.2)
     endpoint.wait = 2.0
     monkeypatch.setenv("KDHARNESS_JUDGE", f"openai:x@{endpoint.url}")
     began = time.monotonic()
-    row = one(doctor_network.look(paths, online=True), f"judge openai:x@{endpoint.url}")
+    row = one(network.look(paths, online=True), f"judge openai:x@{endpoint.url}")
     assert time.monotonic() - began < 1.8
     says(row, "broken", "cannot be reached", "is the server running")
 
 
 def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(doctor_network, "SECONDS", 0.1)
+    monkeypatch.setattr(network, "SECONDS", 0.1)
     monkeypatch.setattr(assets, "hub_reachable", lambda seconds: time.sleep(5) or True)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     began = time.monotonic()
     says(
-        one(doctor_network.look(paths, online=True), "model hub"),
+        one(network.look(paths, online=True), "model hub"),
         "note",
         "no answer in",
         "does the name resolve",
@@ -131,16 +129,16 @@ def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None
 
 def test_a_key_over_plain_http_to_another_host(monkeypatch: Env) -> None:
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "secret-key")
-    rows = doctor_network.judge("openai:x@http://gpu.example:8000/v1", online=False)
+    rows = network.judge("openai:x@http://gpu.example:8000/v1", online=False)
     says(rows[0], "note", "plain http", "use https")
     assert "secret-key" not in str(rows)
-    (row,) = doctor_network.judge("openai:x@http://localhost:8000/v1", online=False)
+    (row,) = network.judge("openai:x@http://localhost:8000/v1", online=False)
     assert row.status == "ok"
 
 
 def test_a_key_that_is_none(monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test\n")
-    (row,) = doctor_network.judge("openai:gpt-4o", online=False)
+    (row,) = network.judge("openai:gpt-4o", online=False)
     assert row.status == "ok"  # a line break around it is no part of it
     for key, odd in (
         ("sk-te–st", "EN DASH"),
@@ -148,18 +146,18 @@ def test_a_key_that_is_none(monkeypatch: Env) -> None:
         ("sk-te\nst", "line break"),
     ):
         monkeypatch.setenv("OPENAI_API_KEY", key)
-        (row,) = doctor_network.judge("openai:gpt-4o", online=True)
+        (row,) = network.judge("openai:gpt-4o", online=True)
         assert row.status == "broken" and odd in row.detail
         assert "sk-te" not in str(row)
 
 
 def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
-    (row,) = doctor_network.judge("gpt-4o", online=True)
+    (row,) = network.judge("gpt-4o", online=True)
     says(row, "broken", "names no judge", "openai:MODEL")
-    (row,) = doctor_network.judge(f"local:{tmp_path}/none", online=True)
+    (row,) = network.judge(f"local:{tmp_path}/none", online=True)
     says(row, "broken", "does not exist", "correct the path")
     says(
-        one(doctor_network.look(paths, online=False), "judge"),
+        one(network.look(paths, online=False), "judge"),
         "note",
         "none set",
         "KDHARNESS_JUDGE=SPEC",
@@ -167,33 +165,33 @@ def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -
 
 
 def test_the_hub(paths: Paths, monkeypatch: Env) -> None:
-    says(doctor_network.hub(online=True), "note", "HF_HUB_OFFLINE set", "unset HF_HUB_OFFLINE")
+    says(network.hub(online=True), "note", "HF_HUB_OFFLINE set", "unset HF_HUB_OFFLINE")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert doctor_network.hub(online=True).status == "ok"
-    says(doctor_network.hub(online=True), "note", "cannot be reached", "HF_ENDPOINT")
+        assert network.hub(online=True).status == "ok"
+    says(network.hub(online=True), "note", "cannot be reached", "HF_ENDPOINT")
 
 
 def test_the_hubs_folder_and_token(tmp_path: Path, monkeypatch: Env) -> None:
     monkeypatch.setenv("HF_HOME", "/proc/hub")
-    says(doctor_network.hub_folder(), "broken", "/proc/hub cannot be written", "export HF_HOME")
+    says(network.hub_folder(), "broken", "/proc/hub cannot be written", "export HF_HOME")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert doctor_network.hub_folder().status == "ok"
-    assert doctor_network.hub_token().status == "ok"
+    assert network.hub_folder().status == "ok"
+    assert network.hub_token().status == "ok"
     monkeypatch.setenv("HF_TOKEN", "'hf_abc'")
-    says(doctor_network.hub_token(), "note", "does not look like one", "without quotes")
+    says(network.hub_token(), "note", "does not look like one", "without quotes")
     monkeypatch.setenv("HF_TOKEN", "hf_abc")
-    assert doctor_network.hub_token().status == "ok"
+    assert network.hub_token().status == "ok"
 
 
 def test_a_proxy_before_the_own_judge(paths: Paths, monkeypatch: Env) -> None:
-    assert doctor_network.proxy(paths).detail == "none"
+    assert network.proxy(paths).detail == "none"
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("KDHARNESS_JUDGE", "openai:x@http://127.0.0.1:8000/v1")
-    says(doctor_network.proxy(paths), "ok", "for http", "")
-    assert "take it" not in doctor_network.proxy(paths).detail
+    says(network.proxy(paths), "ok", "for http", "")
+    assert "take it" not in network.proxy(paths).detail
     monkeypatch.setenv("KDHARNESS_JUDGE", "openai:x@http://judge.example/v1")
-    assert "take it" in doctor_network.proxy(paths).detail
+    assert "take it" in network.proxy(paths).detail
     monkeypatch.setenv("no_proxy", "judge.example")
-    assert "take it" not in doctor_network.proxy(paths).detail
+    assert "take it" not in network.proxy(paths).detail

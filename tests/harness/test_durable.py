@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness import durable
+from kdharness.harness.util import atomic
 
 
 class Recorder:
@@ -27,8 +27,8 @@ class Recorder:
             self.calls.append(f"rename {Path(source).name} {Path(target).name}")
             replace(source, target)
 
-        monkeypatch.setattr(durable.os, "fsync", spy_fsync)
-        monkeypatch.setattr(durable.os, "replace", spy_replace)
+        monkeypatch.setattr(atomic.os, "fsync", spy_fsync)
+        monkeypatch.setattr(atomic.os, "replace", spy_replace)
 
     def place(self, call: str) -> int:
         assert self.calls.count(call) == 1, self.calls
@@ -43,7 +43,7 @@ def test_a_file_is_flushed_before_it_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = Recorder(monkeypatch)
-    durable.write_text(tmp_path / "note.json", "{}")
+    atomic.write_text(tmp_path / "note.json", "{}")
     scratch = f".note.json.{os.getpid()}"
     assert seen.calls == [f"sync {scratch}", f"rename {scratch} note.json", f"sync {tmp_path.name}"]
     assert (tmp_path / "note.json").read_text() == "{}" and len(list(tmp_path.iterdir())) == 1
@@ -53,14 +53,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "note.json"
-    durable.write_text(path, "old")
+    atomic.write_text(path, "old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        durable.write_text(path, "new")
+        atomic.write_text(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["note.json"]
 
 
@@ -75,7 +75,7 @@ def test_a_folder_is_flushed_to_its_leaves_before_it_gets_its_name(
     target.mkdir()
     (target / "stale").write_bytes(b"s")
     seen = Recorder(monkeypatch)
-    durable.replace_folder(scratch, target)
+    atomic.replace_folder(scratch, target)
     rename = seen.place("rename .new final")
     for name in ("weights", "index", "part", ".new"):
         assert seen.place(f"sync {name}") < rename
@@ -92,13 +92,13 @@ def test_the_seal_comes_after_all_it_speaks_for(
     folder.mkdir()
     (folder / "optimizer.pt").write_bytes(b"o" * 100)
     seen = Recorder(monkeypatch)
-    durable.seal(folder)
+    atomic.seal(folder)
     assert (
         seen.place("sync optimizer.pt")
         < seen.place(f"rename .sealed.json.{os.getpid()} sealed.json")
         < seen.place(f"sync {tmp_path.name}")
     )
-    assert durable.is_sealed(folder)
+    assert atomic.is_sealed(folder)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -114,13 +114,13 @@ def test_whatever_is_missing_is_noticed(
     folder = tmp_path_factory.mktemp("step")
     for number, size in enumerate(sizes):
         (folder / f"f{number}").write_bytes(b"x" * (size + 1))
-    assert not durable.is_sealed(folder)
-    durable.seal(folder)
-    assert durable.is_sealed(folder)
+    assert not atomic.is_sealed(folder)
+    atomic.seal(folder)
+    assert atomic.is_sealed(folder)
     victim = folder / ("sealed.json" if kind == "seal" else f"f{which % len(sizes)}")
     data = victim.read_bytes()
     if kind == "gone":
         victim.unlink()
     else:
         victim.write_bytes(data[: int(len(data) * cut)])
-    assert not durable.is_sealed(folder)
+    assert not atomic.is_sealed(folder)

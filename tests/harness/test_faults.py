@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from kdharness.harness import launch, mounts
 from kdharness.harness.errors import StoreError
-from kdharness.harness.mending import mendable
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util import filesystem
+from kdharness.harness.util.os_errors import mendable
 
 from .store_rows import contents, fill
 
@@ -70,7 +71,7 @@ def shared_home() -> Iterator[Paths]:
 
 
 def test_a_home_that_cannot_be_written_can_be_read(shared_home: Paths, tmp_path: Path) -> None:
-    from kdharness.harness.leaderboard import leaderboard
+    from kdharness.harness.analysis.leaderboard import leaderboard
 
     # Modules are loaded as they are needed, and nobody may look into root's folders.
     fill(tmp_path / "kdharness.db", runs=1)
@@ -88,7 +89,7 @@ def test_a_home_that_cannot_be_written_can_be_read(shared_home: Paths, tmp_path:
 
 def test_a_home_that_cannot_be_written_can_be_merged_from(shared_home: Paths) -> None:
     """SQLite makes files beside a store in WAL mode, even to read it."""
-    from kdharness.harness.store_merge import merge
+    from kdharness.harness.maintenance.merge import merge
 
     def bring() -> None:
         with (
@@ -255,7 +256,7 @@ class run_lock_held_by_another:
     def __init__(self, paths: Paths, run: str) -> None:
         script = (
             "import sys, time\nfrom pathlib import Path\n"
-            "from kdharness.harness.launch import run_lock\n"
+            "from kdharness.harness.runs.launch import run_lock\n"
             "from kdharness.harness.paths import Paths\n"
             "lock = run_lock(Paths(Path(sys.argv[1])), sys.argv[2])\n"
             "lock.acquire()\nprint('held', flush=True)\ntime.sleep(300)\n"
@@ -321,15 +322,15 @@ def on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table = tmp_path / "mounts"
     shown = str(share).replace(" ", "\\040")
     table.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/x {shown} nfs4 rw 0 0\n")
-    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(filesystem, "MOUNTS", table)
     return share
 
 
 def test_a_store_on_a_network_does_without_shared_memory(
     on_nfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert mounts.is_network(on_nfs / "deep" / "down") and not mounts.is_network(tmp_path)
-    assert not mounts.is_network(tmp_path / "the share too")
+    assert filesystem.is_network(on_nfs / "deep" / "down") and not filesystem.is_network(tmp_path)
+    assert not filesystem.is_network(tmp_path / "the share too")
 
     def mode(path: Path) -> str:
         fill(path, runs=1)

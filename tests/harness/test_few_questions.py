@@ -13,16 +13,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from kdharness.harness import report
-from kdharness.harness.claims import UNSURE, ClaimSpec, Finding, finding_lines, paired_effect
-from kdharness.harness.compare import Compared, compare_all
-from kdharness.harness.demo_findings import findings, summary_rows
-from kdharness.harness.leaderboard import LEGEND, leaderboard, rank_ranges, unresolved
+from kdharness.harness.analysis.compare import Compared, compare_all
+from kdharness.harness.analysis.leaderboard import LEGEND, leaderboard, rank_ranges, unresolved
+from kdharness.harness.experiments.claims import (
+    UNSURE,
+    ClaimSpec,
+    Finding,
+    finding_lines,
+    paired_effect,
+)
+from kdharness.harness.experiments.demo_findings import findings, summary_rows
 from kdharness.harness.paths import Paths
-from kdharness.harness.score_rows import TOO_SMALL, Row, value_range
-from kdharness.harness.scoring import Difference, mean_intervals, paired_difference, ratio_interval
+from kdharness.harness.reports import build
+from kdharness.harness.stats.inference import (
+    Difference,
+    mean_intervals,
+    paired_difference,
+    ratio_interval,
+)
+from kdharness.harness.stats.rows import TOO_SMALL, Row, value_range
+from kdharness.harness.stats.tradeoff import Answered, Plane, pick, trade_off_stats
 from kdharness.harness.store import Store
-from kdharness.harness.tradeoff_stats import Answered, Plane, pick, trade_off_stats
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
 
 from .interval_coverage import DATA, FIGURES, SIZES, coverage, documented
@@ -288,7 +299,7 @@ def test_the_report_takes_no_side_from_a_handful() -> None:
             "placed": [],
             "statistics": {"pick": None, "notes": [], "points": {"c": {"above_curve": above}}},
         }
-        return " ".join(str(block) for block in report._short_answer(view))
+        return " ".join(str(block) for block in build._short_answer(view))
 
     assert "stands above" in told(5, 0.1)
     assert "is not told apart from" in told(4, 0.1) and "is not told apart from" in told(2, None)

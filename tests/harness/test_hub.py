@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness import hub
-from kdharness.harness.checkpoints import find_model
 from kdharness.harness.errors import ModelError
-from kdharness.harness.hub import pinned, short_name, split_hub_name
-from kdharness.harness.models import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models import hub
+from kdharness.harness.models.checkpoints import find_model
+from kdharness.harness.models.hub import pinned, short_name, split_hub_name
+from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.resolve import resolve_model
 from kdharness.harness.store import Store
 
 from .hub_server import HubServer

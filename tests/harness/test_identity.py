@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness import identity
 from kdharness.harness.errors import AssetError, ModelError
-from kdharness.harness.identity import ModelIdentity, identify
+from kdharness.harness.models import identity
+from kdharness.harness.models.identity import ModelIdentity, identify
+from kdharness.harness.models.resolve import identity_of
 from kdharness.harness.paths import Paths
-from kdharness.harness.resolve import identity_of
 from kdharness.harness.store import Store
 
 
@@ -307,7 +307,7 @@ def test_progress_is_told_where_the_work_was_asked_for(
     folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker's reporter writes to the store, which must not be touched from other threads."""
-    from kdharness.harness import checkpoints
+    from kdharness.harness.models import checkpoints
     from kdharness.harness.types import Run, RunStatus
     from kdharness.harness.worker import StoreReporter
 

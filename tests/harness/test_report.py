@@ -13,8 +13,7 @@ import pytest
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
-from kdharness.harness.report import collect
-from kdharness.harness.report_blocks import (
+from kdharness.harness.reports.blocks import (
     Code,
     Heading,
     Lines,
@@ -29,8 +28,9 @@ from kdharness.harness.report_blocks import (
     fenced,
     markdown,
 )
-from kdharness.harness.report_html import page
-from kdharness.harness.report_svg import picture, ticks
+from kdharness.harness.reports.build import collect
+from kdharness.harness.reports.html import page
+from kdharness.harness.reports.svg import picture, ticks
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from kdharness.harness import scoring
-from kdharness.harness.scoring import paired_difference, ratio_interval
+from kdharness.harness.stats import inference
+from kdharness.harness.stats.inference import paired_difference, ratio_interval
 
 TRIALS = 1000
 
@@ -115,7 +115,7 @@ def test_paired_differences_are_covered_and_narrower_than_apart() -> None:
 def test_power_is_what_it_says() -> None:
     """With the questions it asks for, four of five studies find the difference."""
     spread, difference = 1.5, 0.4
-    n = scoring.questions_needed(difference, spread)
+    n = inference.questions_needed(difference, spread)
     assert n is not None and 100 < n < 125
     rng = np.random.default_rng(2)
     found = 0
@@ -123,7 +123,7 @@ def test_power_is_what_it_says() -> None:
         d = rng.normal(difference, spread, n)
         found += abs(d.mean()) / (d.std(ddof=1) / math.sqrt(n)) > 1.98
     assert 0.77 <= found / TRIALS <= 0.84
-    assert scoring.questions_needed(0.0, 1.0) is None
+    assert inference.questions_needed(0.0, 1.0) is None
 
 
 def test_few_questions_use_every_sign() -> None:
@@ -150,14 +150,14 @@ def test_questions_that_agree_claim_no_certainty() -> None:
 
 
 def test_holm() -> None:
-    assert scoring.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert scoring.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert scoring.holm([]) == []
+    assert inference.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert inference.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert inference.holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_never_lowers_and_keeps_the_order(values: list[float]) -> None:
-    adjusted = scoring.holm(values)
+    adjusted = inference.holm(values)
     assert all(a >= v for a, v in zip(adjusted, values, strict=True))
     ranks = sorted(range(len(values)), key=values.__getitem__)
     assert [adjusted[i] for i in ranks] == sorted(adjusted)
@@ -166,7 +166,9 @@ def test_holm_never_lowers_and_keeps_the_order(values: list[float]) -> None:
 @settings(deadline=None)
 @given(st.floats(0.001, 0.999), st.integers(1, 400))
 def test_student_quantiles_are_scipys(p: float, df: int) -> None:
-    assert scoring.student_quantile(p, df) == pytest.approx(float(t.ppf(p, df)), rel=1e-6, abs=1e-9)
+    assert inference.student_quantile(p, df) == pytest.approx(
+        float(t.ppf(p, df)), rel=1e-6, abs=1e-9
+    )
 
 
 def test_rank_correlation_and_kappa_are_the_textbooks() -> None:
@@ -175,11 +177,11 @@ def test_rank_correlation_and_kappa_are_the_textbooks() -> None:
 
     rng = np.random.default_rng(0)
     a, b = rng.integers(1, 11, 60), rng.integers(1, 11, 60)
-    assert scoring.spearman(a, b) == pytest.approx(float(spearmanr(a, b).statistic))
+    assert inference.spearman(a, b) == pytest.approx(float(spearmanr(a, b).statistic))
     c, d = list(rng.integers(0, 3, 60)), list(rng.integers(0, 3, 60))
-    assert scoring.cohen_kappa(c, d) == pytest.approx(float(cohen_kappa_score(c, d)))
-    assert scoring.spearman([1, 1], [2, 3]) is None
-    assert scoring.cohen_kappa(["a"], ["a"]) is None
+    assert inference.cohen_kappa(c, d) == pytest.approx(float(cohen_kappa_score(c, d)))
+    assert inference.spearman([1, 1], [2, 3]) is None
+    assert inference.cohen_kappa(["a"], ["a"]) is None
 
 
 @settings(deadline=None)

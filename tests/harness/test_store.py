@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from kdharness.harness.migrations import migrations
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.store.migrations import migrations
 from kdharness.harness.types import (
     Answer,
     Checkpoint,

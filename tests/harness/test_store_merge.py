@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.errors import StoreError
+from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.store_merge import merge
 from kdharness.harness.types import Checkpoint, Finish, JudgmentStatus
 
 from .store_rows import answer, contents, fill, judgment

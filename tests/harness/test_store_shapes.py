@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from kdharness.harness.light_sqlite import Database
-from kdharness.harness.migrations import migrations
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.store.migrations import migrations
+from kdharness.harness.store.sqlite import Database
 from kdharness.harness.types import JudgmentStatus
 
 Call = Callable[..., tuple[int, str, str]]

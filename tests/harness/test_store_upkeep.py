@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kdharness.harness.durable import seal
 from kdharness.harness.errors import StoreError
+from kdharness.harness.maintenance.salvage import salvage
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.store_salvage import salvage
 from kdharness.harness.types import Checkpoint, Run, RunStatus
+from kdharness.harness.util.atomic import seal
 
 from .store_rows import contents, fill
 
@@ -45,7 +45,7 @@ def test_vacuum_gives_room_back_and_waits_for_runs(kd: Call, paths: Paths) -> No
         assert [run.id for run in store.runs()] == kept == ["kd-0"]
         import os
 
-        from kdharness.harness.launch import process_started
+        from kdharness.harness.runs.launch import process_started
 
         store.add_run(
             Run(

@@ -16,18 +16,18 @@ import pytest
 import yaml
 from tests_support import start_command
 
-from kdharness.harness import launch
-from kdharness.harness.config import config_hash
+from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
-from kdharness.harness.sweep import (
+from kdharness.harness.experiments.expand import (
     Planned,
     experiment_names,
     find_experiment,
     load_sweep,
     run_name,
 )
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
+from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
 
 TRAINER = {"learning_rate": 0.01, "max_steps": 2, "batch_size": 4, "device": "cpu"}

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from kdharness.harness import launch
-from kdharness.harness.config import config_hash
+from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, RunError
+from kdharness.harness.experiments.detached import start_sweep, stored_sweep, what_failed
+from kdharness.harness.experiments.expand import keep_copy, load_sweep, sweeps_folder
+from kdharness.harness.experiments.library import experiments, read_experiment
+from kdharness.harness.experiments.run import Result, run_sweep
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
-from kdharness.harness.sweep import keep_copy, load_sweep, sweeps_folder
-from kdharness.harness.sweep_files import experiments, read_experiment
-from kdharness.harness.sweep_run import Result, run_sweep
-from kdharness.harness.sweep_worker import start_sweep, stored_sweep, what_failed
 from kdharness.harness.types import Request, Run, RunStatus
 from kdharness.harness.worker import work
 
@@ -122,7 +122,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     made = Workers()
     monkeypatch.setattr(launch, "_spawn", made.spawn)
     # The models of these experiments are names alone.
-    monkeypatch.setattr("kdharness.harness.precheck.check_request", lambda *_, **__: None)
+    monkeypatch.setattr("kdharness.harness.runs.precheck.check_request", lambda *_, **__: None)
     yield made
     for thread in made.threads:
         thread.join(timeout=20)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.tradeoff import (
+from kdharness.harness.analysis.tradeoff import (
     Axis,
     Point,
     dominated_area,

@@ -11,8 +11,7 @@ import pytest
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
-from kdharness.harness.tradeoff_stats import (
+from kdharness.harness.stats.tradeoff import (
     Answered,
     Plane,
     above_curve,
@@ -22,6 +21,7 @@ from kdharness.harness.tradeoff_stats import (
     seed_interval,
     trade_off_stats,
 )
+from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, RunStatus, digest
 
 # Truth on both axes: (general, domain). DAE keeps 0.98 and takes 0.9 of the gain; the merges

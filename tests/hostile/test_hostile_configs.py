@@ -12,8 +12,13 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.config_eval import EvalConfig, default_judges, load_settings, parse_spec
-from kdharness.harness.config_files import (
+from kdharness.harness.config.evaluation import (
+    EvalConfig,
+    default_judges,
+    load_settings,
+    parse_spec,
+)
+from kdharness.harness.config.files import (
     dump_config,
     load_config,
     parse_config,
@@ -22,9 +27,9 @@ from kdharness.harness.config_files import (
     set_field,
 )
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.expand import experiment_names, find_experiment, load_sweep
+from kdharness.harness.experiments.library import experiments
 from kdharness.harness.paths import Paths
-from kdharness.harness.sweep import experiment_names, find_experiment, load_sweep
-from kdharness.harness.sweep_files import experiments
 from kdharness.tui.settings import read_settings
 
 from .mutations import ALWAYS_HOSTILE, damaged, spoilt, told
@@ -203,7 +208,7 @@ def test_judges_named_by_anything(text: str) -> None:
     )
 )
 def test_spoilt_settings(values: Any, tmp_path: Path) -> None:
-    from kdharness.judges.limits import find_price
+    from kdharness.judges.engines.rate_limits import find_price
 
     paths = Paths(tmp_path)
     try:

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import example, given, settings
 
 from kdharness.harness import assets
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.published import alpaca_scores
 from kdharness.harness.assets import Asset, AssetFile
 from kdharness.harness.errors import AssetError, DataError
-from kdharness.harness.imports import import_fastchat
-from kdharness.harness.imports_alpaca import import_alpaca_eval
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
+from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
-from kdharness.harness.published import alpaca_scores
 from kdharness.harness.store import Store
 
 from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told

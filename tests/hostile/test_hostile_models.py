@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError, ModelError
-from kdharness.harness.gguf_header import check_gguf
-from kdharness.harness.identity import identify
-from kdharness.harness.models import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.gguf import check_gguf
+from kdharness.harness.models.identity import identify
+from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.resolve import convert_gguf
+from kdharness.harness.models.validate import check_folder, tensor_shapes
 from kdharness.harness.paths import Paths
-from kdharness.harness.resolve import convert_gguf
-from kdharness.harness.weights import check_folder, tensor_shapes
-from kdharness.trainers.cache import TeacherCache
+from kdharness.trainers.teachers.cached import TeacherCache
 
 from .mutations import ALWAYS_HOSTILE, damaged, spoilt, told
 
@@ -313,8 +313,8 @@ def test_code_of_a_model_runs_with_the_flag_alone(
 
 
 def test_trust_is_never_a_default_and_is_told() -> None:
-    from kdharness.harness.config import CONFIGS, trusted_code
-    from kdharness.harness.config_files import parse_config
+    from kdharness.harness.config.files import parse_config
+    from kdharness.harness.config.training import CONFIGS, trusted_code
 
     def flags(schema: Any) -> list[Any]:
         if isinstance(schema, dict):
@@ -391,10 +391,10 @@ def test_our_code_has_no_way_to_unpickle() -> None:
     }
     # Texts that ship with the package or that we wrote ourselves a moment ago.
     ours = {
-        ("harness/commands_replicate.py", "yaml.safe_load"),
-        ("tui/screens_new.py", "yaml.safe_load"),
+        ("harness/cli/replicate.py", "yaml.safe_load"),
+        ("tui/screens/new_run.py", "yaml.safe_load"),
         # The scheduler of a resumed training: tensors and numbers alone.
-        ("trainers/distill.py", "torch.load"),
+        ("trainers/trainer.py", "torch.load"),
     }
     assert used <= ours, used - ours
     loads = [
@@ -540,7 +540,7 @@ def test_a_cache_of_other_tokens_or_of_no_numbers_is_refused(tmp_path: Path) -> 
 
 
 def test_names_that_lead_out_of_the_home(paths: Paths) -> None:
-    from kdharness.harness.config_files import parse_config
+    from kdharness.harness.config.files import parse_config
 
     base = {"method": "sft", "student": "a/b", "data": {"train": "x.jsonl"}}
     for name in ("..", ".", "../x", "a/b", "/etc", "a\\b", "", "x\0y", "-rf", ".hidden", "a" * 65):

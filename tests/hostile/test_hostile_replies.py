@@ -17,13 +17,14 @@ import pytest
 from hypothesis import example, given, settings
 
 from kdharness.harness.errors import JudgeError
-from kdharness.harness.store_rows import stored_json
+from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, Reply
-from kdharness.judges import transport, verdicts
-from kdharness.judges.client import OpenAIEngine
-from kdharness.judges.metrics import METRICS
-from kdharness.judges.probe import _read_models
-from kdharness.judges.wire import CallError, read_body, short, status_error
+from kdharness.judges.engines import http_limits
+from kdharness.judges.engines.openai import OpenAIEngine
+from kdharness.judges.engines.openai_probe import _read_models
+from kdharness.judges.engines.openai_wire import CallError, read_body, short, status_error
+from kdharness.judges.scoring import verdicts
+from kdharness.judges.scoring.exact_metrics import METRICS
 
 from .loopback import completion
 from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt
@@ -317,7 +318,7 @@ def test_servers_that_do_not_play_by_the_rules(answer: Any) -> None:
 
 
 def test_a_listing_without_end_is_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "LARGEST_BODY", 2**20)
+    monkeypatch.setattr(http_limits, "LARGEST_BODY", 2**20)
     with server(endless) as url:
         engine = OpenAIEngine("m", url, timeout=2, retries=0, first_wait=0.01)
         with pytest.raises(JudgeError):

@@ -13,12 +13,12 @@ import pytest
 import torch
 from conftest import make_llama
 
-from kdharness.harness.config_files import parse_config
-from kdharness.harness.durable import seal
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
-from kdharness.harness.jobs import Job, Outcome
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.registry import TRAINERS, resolve
+from kdharness.harness.util.atomic import seal
 
 from .test_hostile_models import Bomb
 
@@ -163,7 +163,7 @@ def test_pickled_weights_in_a_checkpoint_are_refused(
 
 
 def test_a_list_of_files_that_is_none_seals_nothing(tmp_path: Path) -> None:
-    from kdharness.harness.durable import SEAL, is_sealed
+    from kdharness.harness.util.atomic import SEAL, is_sealed
 
     (tmp_path / "a").write_text("x", "utf-8")
     for value in (

@@ -13,15 +13,15 @@ from conftest import make_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness import reading
-from kdharness.harness.config import SourceSpec
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
-from kdharness.judges.domain import UserBench
-from kdharness.judges.heldout import Heldout
-from kdharness.trainers.chat import encode_sources
-from kdharness.trainers.rows import read_source
+from kdharness.harness.util import untrusted
+from kdharness.judges.benchmarks.domain import UserBench
+from kdharness.judges.benchmarks.heldout import Heldout
+from kdharness.trainers.data.dataset import encode_sources
+from kdharness.trainers.data.sources import read_source
 
 from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
 
@@ -113,7 +113,7 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
 def test_an_endless_line_and_what_is_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "LINE_BYTES", 10_000)
+    monkeypatch.setattr(untrusted, "LINE_BYTES", 10_000)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(ROWS[1]).encode() + b'\n{"prompt": "' + b"a" * 20_000)
     with pytest.raises(DataError, match=r"rows\.jsonl:2.*longer than"):

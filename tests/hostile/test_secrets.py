@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness import cli
-from kdharness.harness.config_eval import is_here, parse_spec, plain_http_warning
-from kdharness.harness.config_files import load_config
+from kdharness.harness.config.evaluation import is_here, parse_spec, plain_http_warning
+from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.secrets import RedactedStream, holds_secret, redact, redact_data
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, Run, RunStatus
+from kdharness.harness.util.redact import RedactedStream, holds_secret, redact, redact_data
 
 from .loopback import Loopback, completion
 
@@ -330,8 +330,8 @@ def test_plain_http_to_another_machine_warns(kd: Callable[..., Result]) -> None:
 def test_the_app_warns_of_plain_http(paths: Paths) -> None:
     from types import SimpleNamespace
 
-    from kdharness.harness.config_eval import EvalConfig
-    from kdharness.tui.screens_evaluate import EvaluateScreen
+    from kdharness.harness.config.evaluation import EvalConfig
+    from kdharness.tui.screens.evaluate import EvaluateScreen
 
     with Store(paths.store) as store:
         screen: Any = SimpleNamespace(harness=SimpleNamespace(store=store))

@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError, ConfigError, DataError, JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Answer, Finish, JudgmentStatus, Reply
-from kdharness.judges import mt_bench
-from kdharness.judges.alpaca_eval import AlpacaEval1, AlpacaEval2, is_switched, load_template
-from kdharness.judges.base import fill, subset
-from kdharness.judges.domain import Shop, UserBench
-from kdharness.judges.mt_bench import MTBench
-from kdharness.judges.mt_bench_pair import MTBenchPair
+from kdharness.judges.benchmarks import mt_bench
+from kdharness.judges.benchmarks.alpaca_eval import (
+    AlpacaEval1,
+    AlpacaEval2,
+    is_switched,
+    load_template,
+)
+from kdharness.judges.benchmarks.base import fill, subset
+from kdharness.judges.benchmarks.domain import Shop, UserBench
+from kdharness.judges.benchmarks.mt_bench import MTBench
+from kdharness.judges.benchmarks.mt_bench_pair import MTBenchPair
 
 from .bench_files import BASE, write_assets
 

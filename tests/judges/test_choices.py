@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.judges.choices import named_choices
-from kdharness.judges.folding import normalise, reading_of
-from kdharness.judges.metrics import accuracy
+from kdharness.judges.scoring.choices import named_choices
+from kdharness.judges.scoring.exact_metrics import accuracy
+from kdharness.judges.scoring.folding import normalise, reading_of
 
 LETTERS = ["A", "B", "C", "D"]
 ROMAN = ["I", "II", "III"]

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from kdharness.harness.config_eval import EvalConfig, parse_spec
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
-from kdharness.judges import limits
-from kdharness.judges.client import OpenAIEngine
-from kdharness.judges.limits import Price, backoff, find_price, retry_after
+from kdharness.judges.engines import rate_limits
+from kdharness.judges.engines.openai import OpenAIEngine
+from kdharness.judges.engines.rate_limits import Price, backoff, find_price, retry_after
 
 from .loopback import FAULTS, Loopback, completion
 
@@ -137,9 +137,9 @@ def test_requests_per_minute_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
-    monkeypatch.setattr(limits.asyncio, "sleep", sleep)
-    bucket = limits.Bucket(600)
+    monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now)
+    monkeypatch.setattr(rate_limits.asyncio, "sleep", sleep)
+    bucket = rate_limits.Bucket(600)
 
     async def calls() -> None:
         for _ in range(40):

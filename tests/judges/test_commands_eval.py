@@ -191,8 +191,8 @@ def test_dry_run_tells_calls_and_price(
 def test_judge_check_writes_a_card_that_stands_beside_its_scores(
     kd: Callable[..., Result], write_jsonl: Callable[[str, list[Any]], Path], paths: Paths
 ) -> None:
-    from kdharness.harness import evaluate
-    from kdharness.harness.config_eval import EvalConfig
+    from kdharness.harness.config.evaluation import EvalConfig
+    from kdharness.harness.evaluation import pipeline
     from kdharness.harness.store import Store
     from kdharness.harness.worker import SilentReporter
 
@@ -200,7 +200,7 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
     with Loopback() as server:
         config = EvalConfig(imported=["m"], benches=["mt-bench"], judge=[server.spec])
         with Store(paths.store) as store:
-            evaluate.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, SilentReporter())
         rows = json.loads(kd("leaderboard", "--format", "json")[1])
         assert "judge:untested" in rows[0]["flags"]
         code, out, err = kd("judge", "check", server.spec, "--items", "4", "--format", "json")
@@ -259,7 +259,7 @@ def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
 def test_paths_are_kept_absolute(
     paths: Paths, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdharness.harness.commands_eval import absolute
+    from kdharness.harness.cli.eval import absolute
 
     monkeypatch.chdir(tiny_teacher.parent)
     assert absolute(tiny_teacher.name) == str(tiny_teacher)

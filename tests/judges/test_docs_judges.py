@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from kdharness.harness import evaluate, registry
-from kdharness.harness.config_eval import EvalConfig
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness import registry
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.worker import SilentReporter
-from kdharness.judges.domain import read_rows
-from kdharness.judges.report_card import LABELS
+from kdharness.judges.audit.report_card import LABELS
+from kdharness.judges.benchmarks.domain import read_rows
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "judges.md").read_text("utf-8")
 
@@ -33,10 +34,12 @@ def test_the_worked_example_runs(
     exec(compile(block("python"), "judges.md", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "capitals_example", module)
     monkeypatch.setitem(registry.BENCHMARKS, "capitals", "capitals_example:Capitals")
-    monkeypatch.setitem(registry.SCORERS, "capitals", "kdharness.judges.scorers:score_exact")
+    monkeypatch.setitem(
+        registry.SCORERS, "capitals", "kdharness.judges.scoring.scorers:score_exact"
+    )
     config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=["capitals"])
     with Store(paths.store) as store:
-        evaluate.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, SilentReporter())
         (score,) = [s for s in leaderboard(store, paths) if s.metric == "score"]
     assert (score.bench, score.n) == ("capitals", 1)
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.config_eval import is_here, parse_spec
-from kdharness.harness.endpoints import DEFAULT_URL, endpoint_of, proxy_of, why_unreached
+from kdharness.harness.config.endpoints import DEFAULT_URL, endpoint_of, proxy_of, why_unreached
+from kdharness.harness.config.evaluation import is_here, parse_spec
 from kdharness.harness.errors import ConfigError, JudgeError
-from kdharness.harness.secrets import find_key
-from kdharness.judges.client import OpenAIEngine
+from kdharness.harness.util.redact import find_key
+from kdharness.judges.engines.openai import OpenAIEngine
 
 from .loopback import Loopback
 from .test_refusals import engine, requests
@@ -275,7 +275,7 @@ def test_a_key_that_no_header_carries_is_told(
 
 
 def test_a_bad_key_ends_a_served_teacher_too(monkeypatch: Env) -> None:
-    from kdharness.trainers import served
+    from kdharness.trainers.teachers import served
 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-abc–defgh")
     with pytest.raises(ConfigError, match="EN DASH"):
@@ -290,12 +290,12 @@ def test_a_bad_key_ends_a_served_teacher_too(monkeypatch: Env) -> None:
 def test_a_certificate_that_is_not_trusted_ends_the_run_at_once(
     tmp_path: Path, monkeypatch: Env
 ) -> None:
-    from kdharness.judges import transport
+    from kdharness.judges.engines import http_limits
 
     why = why_unreached(
         ssl.SSLCertVerificationError(1, "certificate verify failed: x"), "https://h"
     )
-    monkeypatch.setattr(transport, "why_unreached", lambda error, url: why)
+    monkeypatch.setattr(http_limits, "why_unreached", lambda error, url: why)
     judge = OpenAIEngine("m", "http://127.0.0.1:9/v1", first_wait=5)
     with pytest.raises(JudgeError, match="not trusted") as caught:
         dict(judge.stream(requests(20)))

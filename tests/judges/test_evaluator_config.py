@@ -11,7 +11,7 @@ import yaml
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.judges.alpaca_eval import JudgeTemplate, load_template
+from kdharness.judges.benchmarks.alpaca_eval import JudgeTemplate, load_template
 
 PROMPT = "<|im_start|>user\nWhich is better for {instruction}?\n{output_1}\n{output_2}\n<|im_end|>"
 REGEX: dict[str, Any] = {

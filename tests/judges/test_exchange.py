@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness import evaluate
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, DataError
-from kdharness.harness.export import export_alpaca_eval, export_fastchat, file_name, model_card
-from kdharness.harness.imports import import_fastchat
-from kdharness.harness.imports_alpaca import import_alpaca_eval
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.evaluation import pipeline
+from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
+from kdharness.harness.interop.export import (
+    export_alpaca_eval,
+    export_fastchat,
+    file_name,
+    model_card,
+)
+from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.worker import SilentReporter
@@ -199,7 +204,7 @@ def test_fastchat_answers_are_judged_and_come_back(
         import_fastchat(store, write_jsonl("a", rows))
         with Loopback() as server:
             config = EvalConfig(imported=["their-model"], benches=["mt-bench"], judge=[server.spec])
-            evaluate.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, SilentReporter())
         wanted = values(store)
     written = export_fastchat(paths, tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in written}
@@ -259,7 +264,7 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
             judge=[server.spec],
             max_new_tokens=8,
         )
-        evaluate.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, SilentReporter())
         wanted = values(store)
     written = export_alpaca_eval(paths, tmp_path / "out")
     assert [path.name for path in written] == ["model_outputs.json", "annotations.json"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kdharness.harness.types import Answer, Finish, Item
-from kdharness.judges.contamination import overlaps
-from kdharness.judges.gaming import main_script, oddities, talks_to_judge
+from kdharness.judges.audit.contamination import overlaps
+from kdharness.judges.audit.gaming import main_script, oddities, talks_to_judge
 
 
 class Bench:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from kdharness.harness.chats import encode_chat
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.chat.template import encode_chat
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
-from kdharness.harness.models import load_model, load_tokenizer
+from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.worker import SilentReporter
-from kdharness.judges.heldout import Heldout
+from kdharness.judges.benchmarks.heldout import Heldout
 
 ROWS = [
     {

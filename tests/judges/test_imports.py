@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.errors import DataError
-from kdharness.harness.imports import import_fastchat
-from kdharness.harness.imports_alpaca import generators, import_alpaca_eval, preference_of
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.interop.alpaca_eval import generators, import_alpaca_eval, preference_of
+from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import JudgmentStatus

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness import evaluate
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import JudgeError
+from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Judgment, JudgmentStatus
-from kdharness.judges.local import LocalEngine
-from kdharness.judges.report_card import check
+from kdharness.judges.audit.report_card import check
+from kdharness.judges.engines.local import LocalEngine
 
 from .loopback import Loopback, Raw, completion
 from .test_evaluate import Listener, home, imported, judged, scores, store
@@ -38,7 +38,7 @@ def rated(
     imported(store, "a")
     with Loopback(answer=answer) as server:
         config = judged(server, **{"benches": ["mt-bench"], "limit": 2, **changes})
-        evaluate.run(config, home, store, listener or Listener())
+        pipeline.run(config, home, store, listener or Listener())
     return store.judgments("id-a")
 
 
@@ -104,7 +104,7 @@ def test_what_is_refused_is_said_once_and_marked(home: Paths, store: Store) -> N
         imported(second, "a")
         with Loopback(answer=lambda body: completion("[[7]]")) as server:
             name = server.spec
-            evaluate.run(judged(server, benches=["mt-bench"], limit=2), other, second, Listener())
+            pipeline.run(judged(server, benches=["mt-bench"], limit=2), other, second, Listener())
         assert len(second.judgments("id-a")) == len(ids)
         assert all("without" not in j.info for j in second.judgments("id-a")) and name
 
@@ -120,10 +120,10 @@ def test_a_judge_without_logprobs_works_with_discrete(home: Paths, store: Store)
     with Loopback(answer=without) as server:
         weighted = judged(server, benches=["alpaca-eval"])
         with pytest.raises(JudgeError, match="log-probabilities") as caught:
-            evaluate.run(weighted, home, store, listener)
+            pipeline.run(weighted, home, store, listener)
         assert "--discrete" in caught.value.hint and "key" not in str(caught.value)
         config = judged(server, benches=["alpaca-eval"], discrete_fallback=True)
-        evaluate.run(config, home, store, listener)
+        pipeline.run(config, home, store, listener)
     assert any("returns no log-probabilities" in said for _, said in listener.said)
     score = scores(store, home)["a", "alpaca-eval-2", "win_rate"]
     assert score.n == 12 and score.n_failed == 0 and "discrete" in score.flags
@@ -134,7 +134,7 @@ def test_a_first_token_that_is_no_letter_is_no_verdict(home: Paths, store: Store
     imported(store, "a")
     listener = Listener()
     with Loopback(answer=lambda body: completion("<think>", finish="length", top=top)) as server:
-        evaluate.run(judged(server, benches=["alpaca-eval"]), home, store, listener)
+        pipeline.run(judged(server, benches=["alpaca-eval"]), home, store, listener)
     found = [j for j in store.judgments("id-a") if j.metric == "preference"]
     assert {j.status for j in found} == {JudgmentStatus.UNREADABLE} and len(found) == 12
     assert all("the first token is '<think>'" in j.error for j in found)
@@ -145,7 +145,7 @@ def test_one_token_verdicts_end_at_their_limit(home: Paths, store: Store) -> Non
     top = [("m", -0.1), ("M", -2.5)]
     imported(store, "a")
     with Loopback(answer=lambda body: completion("m", finish="length", top=top)) as server:
-        evaluate.run(judged(server, benches=["alpaca-eval"]), home, store, Listener())
+        pipeline.run(judged(server, benches=["alpaca-eval"]), home, store, Listener())
     score = scores(store, home)["a", "alpaca-eval-2", "win_rate"]
     assert (score.n, score.n_failed) == (12, 0)
 
@@ -165,14 +165,14 @@ def test_a_prompt_that_a_server_cut_is_no_verdict(
             answer_engine=answering.spec,
             judge=[server.spec],
         )
-        done = evaluate.run(config, home, store, Listener())
+        done = pipeline.run(config, home, store, Listener())
     assert done["failed_judgments"] == 2
     rows = [j for j in store.judgments(store.checkpoints()[0].id) if j.metric == "rating"]
     assert all("read only 2,050 tokens" in j.error and j.value is None for j in rows)
 
 
 def test_a_report_card_reads_no_cut_off_replies() -> None:
-    from kdharness.judges.client import OpenAIEngine
+    from kdharness.judges.engines.openai import OpenAIEngine
 
     with Loopback(answer=lambda body: completion("[[5]]", finish="length")) as server:
         card = check(OpenAIEngine("judge-1", server.url), items=2)

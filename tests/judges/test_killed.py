@@ -24,7 +24,7 @@ WORK = """
 import sys
 from pathlib import Path
 from kdharness.harness import evaluate
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.worker import SilentReporter

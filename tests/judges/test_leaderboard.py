@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.compare import compare_all
+from kdharness.harness.analysis.compare import compare_all
+from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges, unresolved
+from kdharness.harness.analysis.panels import agreement, merged
+from kdharness.harness.analysis.published import alpaca_scores, paper_scores
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.leaderboard import leaderboard, rank_ranges, unresolved
-from kdharness.harness.panels import agreement, merged
 from kdharness.harness.paths import Paths
-from kdharness.harness.published import alpaca_scores, paper_scores
-from kdharness.harness.score_rows import counted_once, from_judgments
+from kdharness.harness.stats.rows import counted_once, from_judgments
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
 
@@ -81,7 +81,7 @@ def test_a_cached_leaderboard_loads_no_numpy(store: Store, paths: Paths) -> None
     leaderboard(store, paths)
     script = (
         "import sys; from pathlib import Path\n"
-        "from kdharness.harness.leaderboard import leaderboard\n"
+        "from kdharness.harness.analysis.leaderboard import leaderboard\n"
         "from kdharness.harness.store import Store; from kdharness.harness.paths import Paths\n"
         "p = Paths(Path(sys.argv[1]))\n"
         "scores = leaderboard(Store(p.store), p)\n"

@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from kdharness.harness.errors import AssetError
-from kdharness.judges import length_control as lc
+from kdharness.judges.scoring import length_control as lc
 
 
 def made(n: int = 400, seed: int = 0, bias: float = -1.0, length: float = -1.5) -> tuple:  # type: ignore[type-arg]

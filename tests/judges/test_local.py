@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdharness.harness.models import load_model
+from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
-from kdharness.judges.local import LocalEngine
+from kdharness.judges.engines.local import LocalEngine
 
 PROMPTS = [
     "Hello there",
@@ -155,7 +155,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(
 def test_a_cache_with_room_is_the_dynamic_one() -> None:
     from transformers.cache_utils import DynamicLayer
 
-    from kdharness.judges.cache import RoomyLayer
+    from kdharness.judges.engines.kv_cache import RoomyLayer
 
     torch.manual_seed(0)
     roomy, plain = RoomyLayer(), DynamicLayer()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.judges import metrics
+from kdharness.judges.scoring import exact_metrics
 
 CHOICES = ["Copper Hall", "Hall", "Mill Yard"]
 
@@ -56,7 +56,7 @@ CHOICES = ["Copper Hall", "Hall", "Mill Yard"]
     ],
 )
 def test_exact_match(answer: str, reference: str, value: float) -> None:
-    assert metrics.exact_match(answer, [reference]) == value
+    assert exact_metrics.exact_match(answer, [reference]) == value
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_exact_match(answer: str, reference: str, value: float) -> None:
     ],
 )
 def test_accuracy_takes_one_choice(answer: str, value: float) -> None:
-    assert metrics.accuracy(answer, ["Copper Hall"], CHOICES) == value
+    assert exact_metrics.accuracy(answer, ["Copper Hall"], CHOICES) == value
 
 
 def test_accuracy_finds_the_short_choice_too() -> None:
-    assert metrics.accuracy("the hall", ["Hall"], CHOICES) == 1.0
-    assert metrics.accuracy("x", ["x"]) == 1.0
+    assert exact_metrics.accuracy("the hall", ["Hall"], CHOICES) == 1.0
+    assert exact_metrics.accuracy("x", ["x"]) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,14 @@ def test_accuracy_finds_the_short_choice_too() -> None:
 )
 def test_json_f1(answer: str, value: float) -> None:
     reference = json.dumps({"product": "feeder", "size": "S"})
-    assert metrics.json_f1(answer, [reference]) == pytest.approx(value)
+    assert exact_metrics.json_f1(answer, [reference]) == pytest.approx(value)
 
 
 def test_json_numbers_and_lists() -> None:
-    assert metrics.json_f1('{"a": 5.0, "b": ["y", "x"]}', ['{"a": 5, "b": ["x", "y"]}']) == 1.0
-    assert metrics.json_f1('{"a": {"b": 1}}', ['{"b": 1}']) == 0.0
+    assert (
+        exact_metrics.json_f1('{"a": 5.0, "b": ["y", "x"]}', ['{"a": 5, "b": ["x", "y"]}']) == 1.0
+    )
+    assert exact_metrics.json_f1('{"a": {"b": 1}}', ['{"b": 1}']) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -133,24 +135,26 @@ def test_json_numbers_and_lists() -> None:
     ],
 )
 def test_json_values(answer: str, reference: str, value: float) -> None:
-    assert metrics.json_f1(answer, [reference]) == pytest.approx(value)
+    assert exact_metrics.json_f1(answer, [reference]) == pytest.approx(value)
 
 
 def test_hostile_json_takes_no_longer_than_it_must() -> None:
     for text in ("[" * 100_000, '{"a":[' * 50_000, "[1," * 50_000, 'x[1, {"' * 10_000):
-        assert metrics.json_f1(text, ['{"a": 1}']) == 0.0
+        assert exact_metrics.json_f1(text, ['{"a": 1}']) == 0.0
 
 
 def test_rouge_l() -> None:
-    assert metrics.rouge_l("the cat sat", ["the cat sat on the mat"]) == pytest.approx(2 * 3 / 9)
-    assert metrics.rouge_l("", ["a"]) == 0.0
-    assert metrics.rouge_l("a b", ["z", "a b"]) == 1.0
+    assert exact_metrics.rouge_l("the cat sat", ["the cat sat on the mat"]) == pytest.approx(
+        2 * 3 / 9
+    )
+    assert exact_metrics.rouge_l("", ["a"]) == 0.0
+    assert exact_metrics.rouge_l("a b", ["z", "a b"]) == 1.0
 
 
 @given(st.text(), st.text(min_size=1))
 def test_metrics_stay_between_0_and_1(answer: str, reference: str) -> None:
-    for name in metrics.METRICS:
-        assert 0.0 <= metrics.score(name, answer, [reference], [reference, "other"]) <= 1.0
+    for name in exact_metrics.METRICS:
+        assert 0.0 <= exact_metrics.score(name, answer, [reference], [reference, "other"]) <= 1.0
 
 
 @given(
@@ -162,4 +166,4 @@ def test_metrics_stay_between_0_and_1(answer: str, reference: str) -> None:
 )
 def test_json_f1_of_itself_is_1(value: dict) -> None:  # type: ignore[type-arg]
     text = json.dumps(value)
-    assert metrics.json_f1(text, [text]) == 1.0
+    assert exact_metrics.json_f1(text, [text]) == 1.0

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness import evaluate
-from kdharness.harness.config_eval import EvalConfig
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
@@ -51,7 +51,7 @@ def score(paths: Paths, store: Store, tiny_teacher: Path) -> Any:
             config = EvalConfig(
                 checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
             )
-            evaluate.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, SilentReporter())
             return [s for s in leaderboard(store, paths) if s.metric == "score"]
 
         yield call
@@ -102,7 +102,7 @@ def test_held_out_sets_of_one_name(
             limit=3,
             heldout={"domain": str(path)},
         )  # type: ignore[arg-type]
-        evaluate.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, SilentReporter())
         return [s for s in leaderboard(store, paths) if s.metric == "domain_loss"]
 
     first = [{"prompt": f"Wieviel {n}?", "response": "x"} for n in range(3)]

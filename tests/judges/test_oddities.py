@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness import evaluate
-from kdharness.harness.config_eval import EvalConfig
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
@@ -53,7 +53,7 @@ def trained(store: Store, run: str, data: Path, **parents: str) -> None:
 def flags(store: Store, paths: Paths, name: str) -> tuple[str, ...]:
     with Loopback() as server:
         config = EvalConfig(imported=[name], benches=["alpaca-eval"], judge=[server.spec])
-        evaluate.run(config, paths, store, Listener())
+        pipeline.run(config, paths, store, Listener())
     return next(s.flags for s in leaderboard(store, paths) if s.checkpoint == name)
 
 
@@ -87,7 +87,7 @@ def test_data_that_is_gone_is_said_not_guessed(store: Store, paths: Paths, tmp_p
     listener = Listener()
     with Loopback() as server:
         config = EvalConfig(imported=["old"], benches=["alpaca-eval"], judge=[server.spec])
-        evaluate.run(config, paths, store, listener)
+        pipeline.run(config, paths, store, listener)
     assert any("cannot be checked" in message for _, message in listener.said)
 
 
@@ -113,7 +113,7 @@ def heldout_flags(store: Store, paths: Paths, model: Path, data: Path, heldout: 
     config = EvalConfig(
         checkpoints=[str(model)], benches=["heldout"], limit=3, heldout={"domain": str(heldout)}
     )  # type: ignore[arg-type]
-    evaluate.run(config, paths, store, Listener())
+    pipeline.run(config, paths, store, Listener())
     store.add_run(
         Run(
             id="r",
@@ -127,7 +127,7 @@ def heldout_flags(store: Store, paths: Paths, model: Path, data: Path, heldout: 
     )
     store.db.execute("UPDATE checkpoints SET run = 'r'")
     store.db.conn.commit()
-    evaluate.run(config, paths, store, Listener())
+    pipeline.run(config, paths, store, Listener())
     found = leaderboard(store, paths)
     assert not any("contaminated" in " ".join(s.flags) for s in found if s.metric != "domain_loss")
     return {flag for score in found for flag in score.flags}
@@ -177,9 +177,9 @@ def test_held_out_rows_in_the_training_data_are_marked(
 
 def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> None:
     """What is marked must not be the templates that both were made by."""
-    from kdharness.harness.config import SourceSpec
-    from kdharness.judges.contamination import known_chats
-    from kdharness.trainers.rows import read_source
+    from kdharness.harness.config.training import SourceSpec
+    from kdharness.judges.audit.contamination import known_chats
+    from kdharness.trainers.data.sources import read_source
 
     def texts(name: str) -> list[list[str]]:
         return [

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.types import GenerationRequest
-from kdharness.judges.client import OpenAIEngine
-from kdharness.judges.dialect import COLDEST, Dialect, adapt
-from kdharness.judges.refusals import LONGEST_ASKED_WAIT, in_words, status_error
-from kdharness.judges.trouble import CallError, Trouble
-from kdharness.judges.waits import asked_wait, span
-from kdharness.judges.wire import read_body
+from kdharness.judges.engines.dialect import COLDEST, Dialect, adapt
+from kdharness.judges.engines.openai import OpenAIEngine
+from kdharness.judges.engines.openai_wire import read_body
+from kdharness.judges.engines.refusals import LONGEST_ASKED_WAIT, in_words, status_error
+from kdharness.judges.engines.trouble import CallError, Trouble
+from kdharness.judges.engines.waits import asked_wait, span
 
 from .loopback import Loopback, Raw, completion
 
@@ -257,7 +257,7 @@ def test_a_refusal_among_answers_is_one_failure(status: int) -> None:
 
 
 def test_a_key_that_may_not_list_models_may_still_ask() -> None:
-    from kdharness.judges import probe
+    from kdharness.judges.engines import openai_probe as probe
 
     with Loopback(models=None) as server:
         served = server._serve

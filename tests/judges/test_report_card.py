@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.report_card import LABELS, check
-from kdharness.judges.report_items import ITEMS, OFF_TOPIC, PADDING, SPOILS, Probe, probes
+from kdharness.judges.audit.report_card import LABELS, check
+from kdharness.judges.audit.report_card_items import (
+    ITEMS,
+    OFF_TOPIC,
+    PADDING,
+    SPOILS,
+    Probe,
+    probes,
+)
 
 
 class FakeJudge:

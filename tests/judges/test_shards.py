@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from kdharness.harness import evaluate
-from kdharness.harness.config_eval import EvalConfig, in_shard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig, in_shard
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.evaluation import pipeline
+from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.store_merge import merge
 from kdharness.harness.types import Answer, Checkpoint, Finish
 from kdharness.harness.worker import SilentReporter
 
@@ -51,7 +51,7 @@ def machine(place: Path) -> Paths:
 def judge(paths: Paths, spec: str, shard: str | None = None) -> dict[str, object]:
     config = EvalConfig(imported=["a"], benches=["mt-bench"], judge=[spec], shard=shard)
     with Store(paths.store) as store:
-        return evaluate.run(config, paths, store, SilentReporter())
+        return pipeline.run(config, paths, store, SilentReporter())
 
 
 def scores(paths: Paths) -> list[tuple[object, ...]]:
@@ -112,14 +112,14 @@ def test_every_item_is_in_one_part(parts: int) -> None:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "1/2/3"])
 def test_parts_that_are_none(shard: str) -> None:
-    from kdharness.harness.commands_eval import checked_config
+    from kdharness.harness.cli.eval import checked_config
 
     with pytest.raises(ConfigError, match=r"shard|part|pattern"):
         checked_config(imported=["a"], shard=shard)
 
 
 def test_a_plan_of_a_part(tmp_path: Path) -> None:
-    from kdharness.harness.eval_plan import plan
+    from kdharness.harness.evaluation.dry_run import plan
 
     paths = machine(tmp_path / "m")
     calls = []

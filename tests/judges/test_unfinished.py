@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.limits import Price
-from kdharness.judges.trouble import CallError, Trouble
-from kdharness.judges.wire import estimated_tokens, least_tokens, read_body
+from kdharness.judges.engines.openai_wire import estimated_tokens, least_tokens, read_body
+from kdharness.judges.engines.rate_limits import Price
+from kdharness.judges.engines.trouble import CallError, Trouble
 
 from .loopback import Loopback, Raw, completion
 from .test_refusals import engine, requests
@@ -304,9 +304,9 @@ def test_a_stop_does_not_wait_for_a_back_off() -> None:
 
 
 def test_one_call_is_not_tried_for_ever_beside_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdharness.judges import client
+    from kdharness.judges.engines import openai
 
-    monkeypatch.setattr(client, "PATIENCE", 0.05)
+    monkeypatch.setattr(openai, "PATIENCE", 0.05)
 
     def one_bad(body: dict[str, Any]) -> Any:
         return Raw(500, "oops") if "question 0" in str(body) else completion("[[5]]")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.types import JudgmentStatus
-from kdharness.judges import verdicts
-from kdharness.judges.verdicts import cut_thinking, is_unfinished, read_rating, read_winner
+from kdharness.judges.scoring import verdicts
+from kdharness.judges.scoring.verdicts import cut_thinking, is_unfinished, read_rating, read_winner
 
 
 @pytest.mark.parametrize(

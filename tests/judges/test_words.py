@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.judges.contamination import grams, overlaps, size
-from kdharness.judges.metrics import rouge_l
-from kdharness.judges.words import words
+from kdharness.judges.audit.contamination import grams, overlaps, size
+from kdharness.judges.scoring.exact_metrics import rouge_l
+from kdharness.judges.scoring.words import words
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdharness.harness.imports_alpaca import import_alpaca_eval, preference_of
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.interop.alpaca_eval import import_alpaca_eval, preference_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
-from kdharness.judges import length_control as lc
-from kdharness.judges.alpaca_eval import is_switched
-from kdharness.judges.alpaca_items import item_of
-from kdharness.judges.verdicts import read_first_token, stored_top_logprobs, unswitch
+from kdharness.judges.benchmarks.alpaca_eval import is_switched
+from kdharness.judges.benchmarks.alpaca_items import item_of
+from kdharness.judges.scoring import length_control as lc
+from kdharness.judges.scoring.verdicts import read_first_token, stored_top_logprobs, unswitch
 
 from .published import ALPACA_2, ROOT, annotations, needs_data
 from .published import leaderboard as published

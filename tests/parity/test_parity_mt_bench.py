@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kdharness.harness.imports import import_fastchat
-from kdharness.harness.leaderboard import leaderboard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
-from kdharness.judges.verdicts import read_rating, read_winner
+from kdharness.judges.scoring.verdicts import read_rating, read_winner
 
 from .published import MT_BENCH, ROOT, judgments, needs_data
 
@@ -106,10 +106,10 @@ def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
     """The user prompts stored by FastChat, rebuilt from its questions, answers and references."""
     import shutil
 
-    from kdharness.harness.config_eval import EvalConfig
+    from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.paths import Paths
     from kdharness.harness.types import Answer, Finish
-    from kdharness.judges.mt_bench import MTBench
+    from kdharness.judges.benchmarks.mt_bench import MTBench
 
     folder = tmp_path / "assets" / "mt-bench"
     (folder / "reference_answer").mkdir(parents=True)

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from soak_kill import Soak, answers_of, config, run_names, status, until
 
-from kdharness.harness.durable import is_sealed
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
+from kdharness.harness.util.atomic import is_sealed
 
 SIZE_MB = 24
 

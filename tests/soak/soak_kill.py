@@ -30,10 +30,10 @@ from bench_app import Terminal, app_command
 from bench_files import write_mt_bench
 from conftest import make_llama
 
-from kdharness.harness import launch
-from kdharness.harness.durable import is_sealed
+from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus, RunStatus
+from kdharness.harness.util.atomic import is_sealed
 
 SERVER = """
 import sys, time

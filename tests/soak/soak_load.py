@@ -26,8 +26,8 @@ sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
 import bench_app
 from bench_app import Terminal, app_command
 
-from kdharness.harness.launch import process_started
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.launch import process_started
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Finish, Judgment, Run, RunStatus
 

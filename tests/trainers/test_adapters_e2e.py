@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
-from kdharness.harness import cli, launch
-from kdharness.harness.models import load_model
+from kdharness.harness import cli
+from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
 
 pytestmark = pytest.mark.slow

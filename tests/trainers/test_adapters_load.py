@@ -14,11 +14,16 @@ from conftest import make_llama
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness.config import StudentSpec
+from kdharness.harness.config.training import StudentSpec
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models import check_adapter, load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.loading import (
+    check_adapter,
+    load_config_of,
+    load_model,
+    load_tokenizer,
+)
 from kdharness.harness.paths import Paths
-from kdharness.trainers.student import make_student
+from kdharness.trainers.students.cut import make_student
 
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
 

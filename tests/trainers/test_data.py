@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from kdharness.harness.chats import encode_chat
-from kdharness.harness.config import DataSpec, SourceSpec, TrainerSpec
+from kdharness.harness.chat.template import encode_chat
+from kdharness.harness.config.training import DataSpec, SourceSpec, TrainerSpec
 from kdharness.harness.errors import ConfigError, DataError
-from kdharness.trainers.batches import Collator, make_plan
-from kdharness.trainers.chat import Row, encode_sources, load_chats, marked
-from kdharness.trainers.rows import read_source, to_chat
+from kdharness.trainers.data.batches import Collator, make_plan
+from kdharness.trainers.data.dataset import Row, encode_sources, load_chats, marked
+from kdharness.trainers.data.sources import read_source, to_chat
 
 Write = Callable[[str, list[Any]], Path]
 TALK = [{"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness import config as configs
-from kdharness.harness.config_files import parse_config
-from kdharness.harness.jobs import Job
+from kdharness.harness.config import training as configs
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job
 from kdharness.harness.registry import TRAINERS, resolve
 
 DOC = Path(__file__).parent.parent.parent / "docs" / "extending.md"
@@ -44,7 +44,7 @@ def test_the_example_method_trains(
     fields = next(block for block in blocks if "class SoftenConfig" in block)
     monkeypatch.setattr(configs, "CONFIGS", dict(configs.CONFIGS))
     monkeypatch.setattr(configs, "SoftenConfig", None, raising=False)
-    monkeypatch.setattr("kdharness.harness.config_files.CONFIGS", configs.CONFIGS)
+    monkeypatch.setattr("kdharness.harness.config.files.CONFIGS", configs.CONFIGS)
     exec(compile(fields, "config.py", "exec"), configs.__dict__)
     module = types.ModuleType("kdharness.trainers.soften")
     exec(compile(code, "soften.py", "exec"), module.__dict__)

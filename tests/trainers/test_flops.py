@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.config_files import parse_config
-from kdharness.harness.jobs import Job, Outcome
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.worker import SilentReporter
-from kdharness.trainers.measure import count_flops
+from kdharness.trainers.tools.measure import count_flops
 
 pytestmark = pytest.mark.slow
 METHODS: dict[str, dict[str, Any]] = {

@@ -14,9 +14,9 @@ from conftest import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.chats import CHATML as OUR_CHATML
-from kdharness.harness.chats import IGNORE, EncodedChat, encode_chat, encode_prompt, render
-from kdharness.harness.ends import end_of_turn
+from kdharness.harness.chat.end_tokens import end_of_turn
+from kdharness.harness.chat.template import CHATML as OUR_CHATML
+from kdharness.harness.chat.template import IGNORE, EncodedChat, encode_chat, encode_prompt, render
 from kdharness.harness.errors import DataError
 
 from .chat_templates import FAMILIES, with_tokens
@@ -640,7 +640,7 @@ def test_a_local_engine_stops_at_it(tmp_path: Path) -> None:
 
     from kdharness.harness.paths import Paths
     from kdharness.harness.types import Finish, GenerationRequest
-    from kdharness.judges.local import LocalEngine
+    from kdharness.judges.engines.local import LocalEngine
 
     for special in (True, False):
         folder = tmp_path / f"m{special}"

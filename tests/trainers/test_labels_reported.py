@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from conftest import make_tokenizer
 
-from kdharness.harness.chats import encode_chat
-from kdharness.harness.ends import end_of_turn
+from kdharness.harness.chat.end_tokens import end_of_turn
+from kdharness.harness.chat.template import encode_chat
 from kdharness.harness.errors import DataError
 
 from .chat_templates import FAMILIES, with_tokens
@@ -200,7 +200,7 @@ def test_a_template_without_a_system_role_says_so(family: str, plain: Any) -> No
 
 def test_a_template_that_ignores_the_generation_prompt(plain: Any) -> None:
     """Its headers are not the assistant's words; that generation will miss them is told."""
-    from kdharness.trainers.reports import Report, Template
+    from kdharness.trainers.data.reports import Report, Template
 
     template = FAMILIES["chatml"].partition("{%- if add_generation_prompt")[0]
     tokenizer = with_tokens(plain, template)
@@ -211,7 +211,7 @@ def test_a_template_that_ignores_the_generation_prompt(plain: Any) -> None:
 
 
 def test_a_prompt_that_ends_in_a_blank_is_told(plain: Any) -> None:
-    from kdharness.trainers.reports import Report, Template
+    from kdharness.trainers.data.reports import Report, Template
 
     report = Report("rows.jsonl", "general", rows=3, straddling=2)
     (told,) = Template.of(with_tokens(plain, FAMILIES["text"])).warnings(report)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import make_tokenizer
 
-from kdharness.harness.ends import end_of_turn
+from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.errors import DataError
 
 from .chat_templates import CHATML, FAMILIES, with_tokens

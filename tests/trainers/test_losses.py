@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.trainers.divergences import divergence_rows
-from kdharness.trainers.losses import (
+from kdharness.trainers.losses.divergences import divergence_rows
+from kdharness.trainers.losses.fused import (
     Head,
     Mix,
     TopK,

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from kdharness.harness import cli
-from kdharness.harness.config_files import load_config, parse_config
-from kdharness.harness.config_merge import MergeConfig
+from kdharness.harness.config.files import load_config, parse_config
+from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.errors import ConfigError, ModelError
-from kdharness.harness.jobs import Job
-from kdharness.harness.models import load_model
+from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job
 from kdharness.harness.store import Store
-from kdharness.trainers.merge import average, interpolate, task_arithmetic, train
+from kdharness.trainers.methods.merge import average, interpolate, task_arithmetic, train
 
 
 class Quiet:

@@ -14,10 +14,10 @@ from test_steps import VOCAB, assert_same, fused, gradients, make, make_batch
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.trainers.attention import listen
-from kdharness.trainers.distill import attach_loss
-from kdharness.trainers.losses import Mix
-from kdharness.trainers.teachers import OnlineTeacher
+from kdharness.trainers.losses.attention import listen
+from kdharness.trainers.losses.fused import Mix
+from kdharness.trainers.teachers.online import OnlineTeacher
+from kdharness.trainers.trainer import attach_loss
 
 
 def mixtral(seed: int, **changes: Any) -> Any:

@@ -15,11 +15,11 @@ from conftest import make_llama, make_tokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.model_limits import ModelLimits, limits_of, usable_pad
-from kdharness.harness.models import load_model, meta_model
+from kdharness.harness.models.limits import ModelLimits, limits_of, usable_pad
+from kdharness.harness.models.loading import load_model, meta_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
-from kdharness.judges.local import LocalEngine
+from kdharness.judges.engines.local import LocalEngine
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -202,7 +202,7 @@ def test_what_is_not_here_is_said_and_not_refused(
 
 
 def test_ids_are_held_against_the_first_row_that_breaks(tiny_teacher: Path) -> None:
-    from kdharness.harness.model_limits import refuse_beyond
+    from kdharness.harness.models.limits import refuse_beyond
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher)
     rows = [("a", [1, 2]), ("b", [3, 399, 5]), ("c", [400])]

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from kdharness.harness import cli
-from kdharness.harness.config_files import parse_config
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
-from kdharness.harness.plan import (
+from kdharness.harness.runs.estimate import (
     activation_floats,
     lora_parameters,
     make_plan,
@@ -20,11 +20,17 @@ from kdharness.harness.plan import (
     plan_memory,
     step_flops,
 )
-from kdharness.trainers.attention import listen
-from kdharness.trainers.distill import attach_loss
-from kdharness.trainers.losses import Mix, labelled_positions
-from kdharness.trainers.measure import count_flops, peak_bytes
-from kdharness.trainers.selfcheck import Models, fused_step, random_batch, tiny_model, with_adapter
+from kdharness.trainers.losses.attention import listen
+from kdharness.trainers.losses.fused import Mix, labelled_positions
+from kdharness.trainers.tools.measure import count_flops, peak_bytes
+from kdharness.trainers.tools.selfcheck import (
+    Models,
+    fused_step,
+    random_batch,
+    tiny_model,
+    with_adapter,
+)
+from kdharness.trainers.trainer import attach_loss
 
 SHAPES: dict[str, dict[str, Any]] = {
     "narrow and deep": {"num_hidden_layers": 8, "hidden_size": 64, "intermediate_size": 176},
@@ -123,7 +129,7 @@ def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> Non
 
 
 def test_a_mixtures_flops_count_the_experts_a_token_meets(tmp_path: Path) -> None:
-    from kdharness.trainers.experts import mix_models
+    from kdharness.trainers.students.mixture import mix_models
 
     mixture = mix_models([tiny_model(i) for i in range(4)])
     size = model_size(saved(mixture, tmp_path / "moe"), Paths(tmp_path))

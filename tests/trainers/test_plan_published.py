@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.config_files import parse_config
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
-from kdharness.harness.plan import Size, model_size, plan_memory
+from kdharness.harness.runs.estimate import Size, model_size, plan_memory
 
 GB = 1e9
 LLAMA: dict[str, Any] = {

@@ -12,8 +12,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from kdharness.harness import cli, launch
+from kdharness.harness import cli
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
 
 pytestmark = pytest.mark.slow

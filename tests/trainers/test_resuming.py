@@ -12,10 +12,10 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness.config_files import load_config
+from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import DataError, Interrupted, RunError
-from kdharness.harness.jobs import Job
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job
 from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.worker import SilentReporter
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness import reading
-from kdharness.harness.chats import encode_chat
-from kdharness.harness.config import SourceSpec
+from kdharness.harness.chat.template import encode_chat
+from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
-from kdharness.trainers.rows import read_source, to_chat
+from kdharness.harness.util import untrusted
+from kdharness.trainers.data.sources import read_source, to_chat
 
 from .chat_templates import FAMILIES, with_tokens
 
@@ -509,7 +509,7 @@ def test_an_array_is_read_whole_and_so_is_bounded(
 ) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(PAIRS, indent=1))
-    monkeypatch.setattr(reading, "FILE_BYTES", 50)
+    monkeypatch.setattr(untrusted, "FILE_BYTES", 50)
     with pytest.raises(DataError, match="an array of more than 50 bytes"):
         rows_of(path)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kdharness.harness.errors import DataError
-from kdharness.trainers.rows import to_chat
+from kdharness.trainers.data.sources import to_chat
 
 ASK, RED = {"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}
 

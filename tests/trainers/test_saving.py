@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig
 
-from kdharness.harness.config import SFTConfig
-from kdharness.harness.config_files import parse_config
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.training import SFTConfig
 from kdharness.harness.errors import ModelError, RunError
-from kdharness.harness.generation_config import make_savable
-from kdharness.harness.jobs import Job, Outcome
-from kdharness.harness.models import load_model, load_tokenizer
+from kdharness.harness.models.generation_config import make_savable
+from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.worker import SilentReporter
 from kdharness.trainers import saving
+from kdharness.trainers.methods.sft import train
 from kdharness.trainers.saving import check_room, check_savable, room_needed, saved_bytes
-from kdharness.trainers.sft import train
 
 VICUNA = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": 1}
 
@@ -137,8 +137,8 @@ def test_a_students_invalid_config_costs_no_training(
 
 
 def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
-    from kdharness.harness.config import StudentSpec
-    from kdharness.trainers.student import make_student, merge_adapter, read_origin
+    from kdharness.harness.config.training import StudentSpec
+    from kdharness.trainers.students.cut import make_student, merge_adapter, read_origin
 
     (student / "generation_config.json").write_text(json.dumps(VICUNA), "utf-8")
     spec = StudentSpec.model_validate({"from": str(student), "keep_layers": 2})

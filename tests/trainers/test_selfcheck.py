@@ -12,10 +12,11 @@ import yaml
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
-from kdharness.trainers import losses, selfcheck
 from kdharness.trainers.flops import floor_flops, shape_of
-from kdharness.trainers.measure import LiveBytes, count_flops, peak_bytes
-from kdharness.trainers.plain import plain_dae, plain_kd, plain_sft
+from kdharness.trainers.losses import fused
+from kdharness.trainers.losses.reference import plain_dae, plain_kd, plain_sft
+from kdharness.trainers.tools import selfcheck
+from kdharness.trainers.tools.measure import LiveBytes, count_flops, peak_bytes
 
 
 def test_tiny_models_pass_at_the_floor() -> None:
@@ -31,13 +32,13 @@ def test_tiny_models_pass_at_the_floor() -> None:
 
 
 def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = losses._full_divergence
+    true = fused._full_divergence
 
     def wrong(zs: Any, zt: Any, mix: Any) -> Any:
         value, grad = true(zs, zt, mix)
         return value, -grad
 
-    monkeypatch.setattr(losses, "_full_divergence", wrong)
+    monkeypatch.setattr(fused, "_full_divergence", wrong)
     method, models, mix, weight = selfcheck.tiny_cases()[2]
     case = selfcheck.check(models, method, mix, weight)
     assert case.grad_rel_error > 1
@@ -66,7 +67,7 @@ def test_the_packages_plain_step_is_the_tests_own() -> None:
 def test_no_logits_of_every_position_are_ever_alive() -> None:
     """Nothing as large as [B, T, V] or [B, H, T, T] of all layers appears in a fused KD step."""
     method, models, _, _ = selfcheck.tiny_cases()[1]
-    mix = losses.Mix(chunk=16)
+    mix = fused.Mix(chunk=16)
     rows, width = models.batch["input_ids"].shape
     largest = 0
 

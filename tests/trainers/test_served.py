@@ -17,7 +17,7 @@ from kdharness.harness import cli
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.trainers.served import ServedTeacher
+from kdharness.trainers.teachers.served import ServedTeacher
 
 K = 12
 
@@ -228,7 +228,7 @@ def make() -> Callable[[Path], None]:
     ],
 )
 def test_configs_that_cannot_be_served(teacher: dict[str, Any], words: str) -> None:
-    from kdharness.harness.config_files import parse_config
+    from kdharness.harness.config.files import parse_config
 
     values = settings(Path("s"), {"model": "t/t", **teacher}, "x")
     with pytest.raises(ConfigError, match=words):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.errors import ModelError
-from kdharness.trainers.attention import AttentionTape, listen
-from kdharness.trainers.distill import Step, attach_loss
-from kdharness.trainers.losses import Mix, labelled_positions, next_tokens
-from kdharness.trainers.teachers import AdapterTeacher, OnlineTeacher, Segment, route
+from kdharness.trainers.losses.attention import AttentionTape, listen
+from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
+from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Segment, route
+from kdharness.trainers.trainer import Step, attach_loss
 
 VOCAB = 64
 

@@ -14,18 +14,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from kdharness.harness.checkpoints import model_checkpoint
-from kdharness.harness.config import StudentSpec
+from kdharness.harness.config.training import StudentSpec
 from kdharness.harness.errors import ConfigError, DataError, ModelError
-from kdharness.harness.models import load_model
+from kdharness.harness.models.checkpoints import model_checkpoint
+from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
-from kdharness.trainers.batches import Collator
-from kdharness.trainers.cache import CachedTeacher, TeacherCache, cache_bytes, row_key
-from kdharness.trainers.chat import Dataset, Row
-from kdharness.trainers.experts import mix_models
-from kdharness.trainers.losses import labelled_positions, top_k
-from kdharness.trainers.student import cut_model, kept_layers, kept_of, make_student, map_layers
-from kdharness.trainers.teachers import OnlineTeacher, check_tokenizers, head_of, hidden_states
+from kdharness.trainers.data.batches import Collator
+from kdharness.trainers.data.dataset import Dataset, Row
+from kdharness.trainers.losses.fused import labelled_positions, top_k
+from kdharness.trainers.students.cut import (
+    cut_model,
+    kept_layers,
+    kept_of,
+    make_student,
+    map_layers,
+)
+from kdharness.trainers.students.mixture import mix_models
+from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
+from kdharness.trainers.teachers.online import (
+    OnlineTeacher,
+    check_tokenizers,
+    head_of,
+    hidden_states,
+)
 
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
 

@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from kdharness.harness import cli
-from kdharness.harness.config_files import parse_config
+from kdharness.harness.config.files import parse_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.trainers.callbacks import rule_value
 from kdharness.trainers.loop import _memory_advice
-from kdharness.trainers.watch import rule_value
 
 CURVES = {"general_loss": 2.0, "domain_loss": 4.0}
 

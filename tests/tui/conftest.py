@@ -351,11 +351,11 @@ steps:
 @pytest.fixture
 def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A home with an experiment at work and a file with mistakes, beside one that ships."""
-    from kdharness.harness import sweep_files
-    from kdharness.harness.config import config_hash
-    from kdharness.harness.sweep import load_sweep, spell_out
+    from kdharness.harness.config.training import config_hash
+    from kdharness.harness.experiments import library
+    from kdharness.harness.experiments.expand import load_sweep, spell_out
 
-    monkeypatch.setattr(sweep_files, "experiment_names", lambda: ["baselines"])
+    monkeypatch.setattr(library, "experiment_names", lambda: ["baselines"])
     folder = filled.home / "sweeps"
     folder.mkdir()
     file = folder / "small.yaml"

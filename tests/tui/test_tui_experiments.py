@@ -18,13 +18,13 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request
-from kdharness.tui import screens_experiments
 from kdharness.tui.app import HarnessApp
-from kdharness.tui.experiments import counted, line_of, places, read_plan
-from kdharness.tui.screens_dialogs import Confirm
-from kdharness.tui.screens_experiments import ExperimentsScreen
-from kdharness.tui.screens_run import RunScreen
-from kdharness.tui.widgets_table import Listing
+from kdharness.tui.screens import experiments
+from kdharness.tui.screens.dialogs import Confirm
+from kdharness.tui.screens.experiments import ExperimentsScreen
+from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.viewmodels.experiments import counted, line_of, places, read_plan
+from kdharness.tui.widgets.table import Listing
 
 AppOn = Callable[[Paths], HarnessApp]
 Shown = Callable[[HarnessApp], str]
@@ -147,7 +147,7 @@ async def test_a_process_that_died_without_a_word_is_noticed(
     app = app_on(experimenting)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "w", "down")
-        monkeypatch.setattr("kdharness.harness.launch.process_started", lambda _: None)
+        monkeypatch.setattr("kdharness.harness.runs.launch.process_started", lambda _: None)
         app.follow()
         await settled(pilot)
         assert "! interrupted" in shown(app) and "interrupted 1/6" in shown(app)
@@ -262,7 +262,7 @@ async def test_it_asks_before_it_starts_and_says_how_many(
         threads.append(threading.current_thread())
         return SimpleNamespace(id="sweep-baselines")
 
-    monkeypatch.setattr("kdharness.harness.sweep_worker.start_sweep", start)
+    monkeypatch.setattr("kdharness.harness.experiments.detached.start_sweep", start)
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "s")
@@ -295,7 +295,7 @@ async def test_what_cannot_be_started_is_told(
     def start(paths: Paths, file: Path) -> Any:
         raise ConfigError("the file was changed")
 
-    monkeypatch.setattr("kdharness.harness.sweep_worker.start_sweep", start)
+    monkeypatch.setattr("kdharness.harness.experiments.detached.start_sweep", start)
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "s", "y")
@@ -374,13 +374,13 @@ async def test_files_are_read_in_threads(
     experimenting: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    real = screens_experiments.look
+    real = experiments.look
 
     def look(*args: Any) -> Any:
         seen.append(threading.current_thread() is threading.main_thread())
         return real(*args)
 
-    monkeypatch.setattr(screens_experiments, "look", look)
+    monkeypatch.setattr(experiments, "look", look)
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "down", "r")
@@ -389,9 +389,9 @@ async def test_files_are_read_in_threads(
 
 def test_it_loads_no_model_library() -> None:
     code = (
-        "import sys, kdharness.tui.screens_experiments, kdharness.harness.sweep_worker;"
-        "from kdharness.tui.experiments import read_plan;"
-        "from kdharness.harness.sweep import find_experiment;"
+        "import sys, kdharness.tui.screens.experiments, kdharness.harness.experiments.detached;"
+        "from kdharness.tui.viewmodels.experiments import read_plan;"
+        "from kdharness.harness.experiments.expand import find_experiment;"
         "assert len(read_plan(find_experiment('baselines')).planned) == 24;"
         "print(sorted({'torch', 'openai', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )

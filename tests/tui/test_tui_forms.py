@@ -10,16 +10,16 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from kdharness.harness.config_files import load_config, parse_config
+from kdharness.harness.config.files import load_config, parse_config
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
 from kdharness.tui.app import HarnessApp
-from kdharness.tui.screens_evaluate import EvaluateScreen
-from kdharness.tui.screens_new import NewRunScreen
-from kdharness.tui.screens_run import RunScreen
-from kdharness.tui.widgets_form import FormSheet
+from kdharness.tui.screens.evaluate import EvaluateScreen
+from kdharness.tui.screens.new_run import NewRunScreen
+from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.widgets.form_sheet import FormSheet
 
 AppOn = Callable[[Paths], HarnessApp]
 Shown = Callable[[HarnessApp], str]
@@ -64,8 +64,8 @@ def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             assert run is not None
             return run
 
-    monkeypatch.setattr("kdharness.harness.launch.start", start)
-    monkeypatch.setattr("kdharness.tui.plans._ask", plan_of)
+    monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
     return configs
 
 
@@ -192,7 +192,7 @@ async def test_a_plan_that_fails_says_why_before_the_start(
     def fail(command: list[str], text: str = "") -> Any:
         raise RunError("smollm2 has not been pulled")
 
-    monkeypatch.setattr("kdharness.tui.plans._ask", fail)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", fail)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n", "s")
@@ -202,7 +202,7 @@ async def test_a_plan_that_fails_says_why_before_the_start(
 async def test_a_run_that_cannot_start_is_told(
     filled: Paths, app_on: AppOn, told: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdharness.tui.plans._ask", plan_of)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.app import HarnessApp
-from kdharness.tui.widgets_table import Listing
+from kdharness.tui.widgets.table import Listing
 
 AppOn = Callable[[Paths], HarnessApp]
 Shown = Callable[[HarnessApp], str]
@@ -153,7 +153,7 @@ async def test_keys_and_theme_come_from_the_settings(filled: Paths, app_on: AppO
 
 def test_the_app_loads_nothing_heavy() -> None:
     code = (
-        "import sys, kdharness.tui.app, kdharness.tui.screens_leaderboard;"
+        "import sys, kdharness.tui.app, kdharness.tui.screens.leaderboard;"
         "bad = {'torch', 'openai', 'transformers', 'pydantic', 'textual_plot', 'matplotlib'};"
         "print(sorted(bad & set(sys.modules)))"
     )

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kdharness.harness.config import CONFIGS
-from kdharness.harness.config_files import load_config, parse_config, preset_names, preset_text
+from kdharness.harness.analysis.published import PAPER_ROWS, paper_scores
+from kdharness.harness.analysis.side_by_side import flips
+from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
+from kdharness.harness.config.training import CONFIGS
 from kdharness.harness.paths import Paths
-from kdharness.harness.published import PAPER_ROWS, paper_scores
-from kdharness.harness.side_by_side import flips
 from kdharness.harness.store import Store
-from kdharness.harness.views import config_diff, downsample, figure, models_of, smooth
-from kdharness.tui.canvas import Canvas, Scale, tick_text, ticks
-from kdharness.tui.comparing import look
-from kdharness.tui.curves import CurveBook
-from kdharness.tui.form_model import (
+from kdharness.harness.util.text import config_diff, downsample, figure, models_of, smooth
+from kdharness.tui.screens.new_run import short_config
+from kdharness.tui.viewmodels.compare import look
+from kdharness.tui.viewmodels.curves import CurveBook
+from kdharness.tui.viewmodels.form import (
     MISSING,
     check,
     fields_of,
@@ -32,10 +32,10 @@ from kdharness.tui.form_model import (
     value_of,
     yaml_text,
 )
-from kdharness.tui.screens_new import short_config
-from kdharness.tui.transcript import marked_lines
-from kdharness.tui.widgets_bars import interval_text
-from kdharness.tui.widgets_lines import text_lines, wrap_line
+from kdharness.tui.viewmodels.transcripts import marked_lines
+from kdharness.tui.widgets.bars import interval_text
+from kdharness.tui.widgets.canvas import Canvas, Scale, tick_text, ticks
+from kdharness.tui.widgets.text_view import text_lines, wrap_line
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -11,9 +11,9 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, RunStatus
 from kdharness.tui.app import HarnessApp
-from kdharness.tui.screens_run import RunScreen
-from kdharness.tui.widgets_chart import CurveChart
-from kdharness.tui.widgets_table import Listing
+from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.widgets.chart import CurveChart
+from kdharness.tui.widgets.table import Listing
 
 AppOn = Callable[[Paths], HarnessApp]
 Shown = Callable[[HarnessApp], str]
@@ -118,7 +118,8 @@ async def test_pause_and_go_on(
 ) -> None:
     resumed = []
     monkeypatch.setattr(
-        "kdharness.harness.launch._spawn", lambda paths, store, run, *a, **k: resumed.append(run)
+        "kdharness.harness.runs.launch._spawn",
+        lambda paths, store, run, *a, **k: resumed.append(run),
     )
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:

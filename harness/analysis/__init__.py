@@ -1,0 +1,1 @@
+"""What is derived from judgments: leaderboard, comparisons, trade-off, costs."""

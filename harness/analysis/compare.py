@@ -1,0 +1,242 @@
+"""Checkpoints against a first one: paired differences over the items that both answered.
+
+Pairing takes out what items have in common, which is most of their spread: differences are told
+apart that two intervals side by side would hide. Commands, report and screens all read this one
+list, so that none of them can call a winner that another does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kdharness.harness.analysis.leaderboard import Group, is_lower_better, leaderboard, read_group
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Row, question_sums, value_range
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Score
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats.inference import Difference
+
+Key = tuple[str, str, str]
+"""(benchmark, revision, judge)"""
+Table = dict[Key, list[Row]]
+COLUMNS = (
+    "bench",
+    "metric",
+    "judge",
+    "base",
+    "base_value",
+    "other",
+    "other_value",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_holm",
+    "n",
+    "n_needed",
+    "verdict",
+)
+LEVEL = 0.05
+NOT_TOLD = "not told apart"
+_BOOKKEEPING = frozenset(
+    {
+        "standard_error",
+        "lc_standard_error",
+        "avg_length",
+        "discrete_win_rate",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """A checkpoint with all its judgments."""
+
+    checkpoint: Checkpoint
+    table: Table
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.checkpoint.name
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of two checkpoints: the difference is other minus base."""
+
+    bench: str
+    metric: str
+    judge: str
+    base: str
+    other: str
+    base_value: float
+    other_value: float
+    gap: Difference
+    p_holm: float = 1.0
+    revision: str = ""
+
+    @property
+    def lean(self) -> str:
+        """`better` or `worse` where the interval leaves zero out, before any correction.
+
+        A handful of questions never says so, however they fell.
+        """
+        if self.gap.low is None or self.gap.high is None or self.gap.n < LEAST_FOR_VERDICT:
+            return ""
+        if self.gap.low > 0:
+            return "worse" if is_lower_better(self.metric) else "better"
+        if self.gap.high < 0:
+            return "better" if is_lower_better(self.metric) else "worse"
+        return ""
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` where the interval leaves zero out *and* p holds after Holm.
+
+        The two are different tests (a bootstrap and sign flips), and with few questions each
+        can pass where the other does not: a winner is called where both agree.
+        """
+        return (self.lean or NOT_TOLD) if self.p_holm < LEVEL else NOT_TOLD
+
+    def as_dict(self) -> dict[str, object]:
+        """A row of `compare`."""
+        return {
+            "bench": self.bench,
+            "metric": self.metric,
+            "judge": self.judge,
+            "base": self.base,
+            "base_value": self.base_value,
+            "other": self.other,
+            "other_value": self.other_value,
+            "difference": self.gap.value,
+            "ci_low": self.gap.low,
+            "ci_high": self.gap.high,
+            "p": self.gap.p,
+            "p_holm": self.p_holm,
+            "n": self.gap.n,
+            "n_needed": self.gap.n_needed,
+            "verdict": self.verdict,
+            "revision": self.revision,
+        }
+
+
+def is_bookkeeping(metric: str) -> bool:
+    """Whether a figure counts or accompanies others: nobody is better or worse in it."""
+    return metric in _BOOKKEEPING or metric.startswith(("n_", "agreement_"))
+
+
+def sides_of(store: Store, names: Sequence[str], benches: Collection[str] = ()) -> list[Side]:
+    """The checkpoints of these names, ids or paths, with their judgments.
+
+    Args:
+        benches: only judgments on these benchmarks; by default all.
+
+    Raises:
+        ConfigError: fewer than two names, or one that is not stored.
+    """
+    if len(names) < 2:
+        raise ConfigError("name two checkpoints or more to compare")
+    found = []
+    for name in names:
+        checkpoint = store.checkpoint(name)
+        if checkpoint is None:
+            raise ConfigError(f"no checkpoint named {name!r}", hint="see kdharness leaderboard")
+        found.append(checkpoint)
+    tables: dict[str, Table] = {checkpoint.id: {} for checkpoint in found}
+    for group in (Group(**row) for row in store.judgment_groups()):
+        if group.checkpoint in tables and (not benches or group.bench in benches):
+            key = (group.bench, group.revision, group.judge)
+            tables[group.checkpoint][key] = read_group(store, group)
+    return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in found]
+
+
+def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[Compared]:
+    """Every figure that is a mean over items, of each checkpoint against the first.
+
+    Raises:
+        ConfigError: fewer than two names, or one that is not stored.
+    """
+    return compare_sides(store, paths, sides_of(store, names))
+
+
+def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> list[Compared]:
+    """Every figure that is a mean over items, of each side against the first.
+
+    Figures whose rows do not add up to them (a length-controlled rate, a panel) are left out.
+    """
+    from kdharness.harness.stats.inference import paired_difference
+
+    base, *others = sides
+    compared: list[Compared] = []
+    for score in leaderboard(store, paths, checkpoints=[base.checkpoint.id], panels=False):
+        if score.value is None or is_bookkeeping(score.metric):
+            continue
+        matched = _rows_of(base.table, score, score.value)
+        if matched is None:
+            continue
+        key, sums = matched
+        for other in others:
+            if key not in other.table:
+                continue
+            theirs = question_sums(other.table[key], score.metric)
+            bounds = value_range(base.table[key], score.metric)
+            gap = paired_difference(theirs, sums, bounds=bounds)
+            if gap is not None:
+                compared.append(
+                    Compared(
+                        score.bench,
+                        score.metric,
+                        score.judge,
+                        base.name,
+                        other.name,
+                        score.value,
+                        _mean(theirs),
+                        gap,
+                        revision=key[1],
+                    )
+                )
+    return _corrected(compared)
+
+
+def _corrected(compared: Sequence[Compared]) -> list[Compared]:
+    """Holm's correction over all that is compared on one benchmark under one judge.
+
+    Many categories and many checkpoints make false alarms, so they count together. Benchmarks
+    are questions of their own: what else was measured must not change what one of them says.
+    """
+    from kdharness.harness.stats.inference import holm
+
+    families: dict[tuple[str, str], list[int]] = {}
+    for place, one in enumerate(compared):
+        families.setdefault((one.bench, one.judge), []).append(place)
+    found = list(compared)
+    for places in families.values():
+        adjusted = holm([compared[place].gap.p for place in places])
+        for place, p in zip(places, adjusted, strict=True):
+            found[place] = replace(compared[place], p_holm=p)
+    return found
+
+
+def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
+    return sum(value for value, _ in sums.values()) / sum(weight for _, weight in sums.values())
+
+
+def _rows_of(
+    table: Table, score: Score, value: float
+) -> tuple[Key, dict[str, tuple[float, float]]] | None:
+    """The group whose rows' mean is this score's value, with its sums by question."""
+    for key, rows in table.items():
+        if (key[0], key[2]) != (score.bench, score.judge):
+            continue
+        sums = question_sums(rows, score.metric)
+        if not sum(weight for _, weight in sums.values()):
+            continue
+        if abs(_mean(sums) - value) <= 1e-6 * max(1.0, abs(value)):
+            return key, sums
+    return None

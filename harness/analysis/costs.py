@@ -1,0 +1,171 @@
+"""What a checkpoint cost: its own training, all that it came from, and judging its answers.
+
+A student's price is not that of its last run: the start, the teacher, the expert and the
+reference were trained, too, and each of those runs is counted once however often it is met.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Method, Run
+from kdharness.harness.util.text import DASH, clock
+
+COLUMNS = (
+    "checkpoint",
+    "tokens",
+    "flops",
+    "flops_total",
+    "flops_known",
+    "trainings",
+    "seconds",
+    "judge_calls",
+    "judge_usd",
+)
+TITLES = {
+    "tokens": "tokens trained",
+    "flops": "FLOPs",
+    "flops_total": "FLOPs with ancestors",
+    "seconds": "training time",
+    "judge_calls": "judge calls",
+    "judge_usd": "judge USD",
+}
+"""What people read of it, and how it is headed."""
+_UNTRAINED = frozenset({Method.MERGE, Method.CUT, Method.MODEL, Method.IMPORT})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One checkpoint's cost; None is what nobody has stored.
+
+    Attributes:
+        tokens, flops, seconds: of its own training; 0 where it was made without one.
+        flops_total: with every training it came from; None where one of them has no figure.
+        flops_known: the same sum over those that have one.
+        trainings: how many runs of ours are behind it, its own included.
+        judge_calls, judge_usd: asked and paid for verdicts on its answers.
+    """
+
+    checkpoint: str
+    tokens: int | None
+    flops: float | None
+    flops_total: float | None
+    flops_known: float
+    trainings: int
+    seconds: float | None
+    judge_calls: int = 0
+    judge_usd: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row of `compare --what cost`."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    def texts(self) -> dict[str, str]:
+        """Its figures as a person reads them, by the names of `TITLES`."""
+        total = flops_text(self.flops_total)
+        if self.flops_total is None and self.flops_known:
+            total = f"≥ {flops_text(self.flops_known)}"
+        return {
+            "tokens": DASH if self.tokens is None else f"{self.tokens:,}",
+            "flops": flops_text(self.flops),
+            "flops_total": total,
+            "seconds": clock(self.seconds) or DASH,
+            "judge_calls": f"{self.judge_calls:,}",
+            "judge_usd": f"{self.judge_usd:.2f}",
+        }
+
+
+def flops_text(value: float | None) -> str:
+    """FLOPs in three digits, `1.23e15`."""
+    return DASH if value is None else f"{value:.3g}".replace("e+", "e")
+
+
+def costs_of(store: Store, checkpoints: Sequence[Checkpoint]) -> list[Cost]:
+    """Training and judging of each of these."""
+    found = []
+    for checkpoint in checkpoints:
+        spent = store.judge_spending(checkpoint.id)
+        found.append(
+            replace(
+                training_cost(store, checkpoint),
+                judge_calls=sum(row["calls"] for row in spent),
+                judge_usd=sum(row["usd"] for row in spent),
+            )
+        )
+    return found
+
+
+def training_cost(store: Store, checkpoint: Checkpoint) -> Cost:
+    """A checkpoint's own training, and the FLOPs of every training in its lineage.
+
+    Merges and cuts cost nothing of their own. What was trained elsewhere is not counted, nor are
+    parents that are no longer stored; a circle of parents ends where it was entered.
+    """
+    run = store.run(checkpoint.run) if checkpoint.run else None
+    trained = is_trained(checkpoint)
+    lineage = _trainings(store, checkpoint)
+    known = math.fsum(flops for flops in lineage.values() if flops is not None)
+    # Without parents and without a training here, nothing at all is known of its making.
+    elsewhere = not trained and not checkpoint.parents
+    whole = not elsewhere and None not in lineage.values()
+    nothing = None if elsewhere else 0.0
+    tokens = _figure("tokens", checkpoint, run) if trained else nothing
+    return Cost(
+        checkpoint=checkpoint.name,
+        tokens=None if tokens is None else int(tokens),
+        flops=_figure("flops", checkpoint, run) if trained else nothing,
+        flops_total=known if whole else None,
+        flops_known=known,
+        trainings=len(lineage),
+        seconds=_seconds(run) if trained else nothing,
+    )
+
+
+def is_trained(checkpoint: Checkpoint) -> bool:
+    """Whether a run of this home trained it, rather than merged, cut or found it."""
+    return checkpoint.run is not None and checkpoint.method not in _UNTRAINED
+
+
+def _trainings(store: Store, checkpoint: Checkpoint) -> dict[str, float | None]:
+    """Run -> FLOPs of every training that a checkpoint comes from, its own included."""
+    found: dict[str, float | None] = {}
+    seen: set[str] = set()
+    waiting = [checkpoint]
+    while waiting:
+        one = waiting.pop()
+        if one.id in seen:
+            continue
+        seen.add(one.id)
+        # The last and the best weights of a run are two checkpoints of one training.
+        if one.run is not None and is_trained(one) and found.get(one.run) is None:
+            found[one.run] = _figure("flops", one, store.run(one.run))
+        parents = [store.checkpoint(key) for key in one.parents.values()]
+        waiting += [parent for parent in parents if parent is not None]
+    return found
+
+
+def _figure(name: str, checkpoint: Checkpoint, run: Run | None) -> float | None:
+    """A figure that the training left behind, with the weights or with the run."""
+    for info in (checkpoint.info, run.info if run is not None else {}):
+        value = _number(info, name)
+        if value is not None:
+            return value
+    return None
+
+
+def _number(info: Mapping[str, Any], name: str) -> float | None:
+    value = info.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _seconds(run: Run | None) -> float | None:
+    """From start to end; time between a stop and its resumption counts, too."""
+    if run is None or run.started is None or run.finished is None:
+        return None
+    return max(0.0, run.finished - run.started)

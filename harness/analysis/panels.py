@@ -1,0 +1,109 @@
+"""Several judges as one: their mean verdict, and how far they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from statistics import median
+
+from kdharness.harness.stats.inference import cohen_kappa, spearman
+from kdharness.harness.stats.rows import OK, Row, counted_once
+from kdharness.harness.types import MetricValue
+
+Key = tuple[str, int, str, int, str]
+CHANCE = 0.2
+"""Below this agreement (rank correlation or kappa) a panel's mean is no better than its parts."""
+
+
+def by_key(rows: Sequence[Row]) -> dict[Key, Row]:
+    """Rows by what was judged."""
+    return {(r.item, r.turn, r.metric, r.order, r.baseline): r for r in counted_once(rows)}
+
+
+def merged(rows: Mapping[str, Sequence[Row]], how: str = "mean") -> list[Row]:
+    """One row for each thing that *all* judges gave a verdict on; the others count as failed.
+
+    A mean over whoever answered would mix judges of different strictness.
+
+    Args:
+        how: `mean`, `median`, or `majority` (of better, worse, draw: for preferences).
+    """
+    tables = [by_key(part) for part in rows.values()]
+    found = []
+    for key in dict.fromkeys(key for table in tables for key in table):
+        members = [table.get(key) for table in tables]
+        values = [
+            row.value
+            for row in members
+            if row is not None and row.status == OK
+            if row.value is not None
+        ]
+        first = next(row for row in members if row is not None)
+        if len(values) < len(tables):
+            found.append(first._replace(status="failed", value=None))
+        else:
+            found.append(first._replace(status=OK, value=_combined(values, how, first.metric)))
+    return found
+
+
+def _combined(values: Sequence[float], how: str, metric: str) -> float:
+    if how == "median":
+        return float(median(values))
+    if how == "majority":
+        middle = 1.5 if metric == "preference" else 0.5
+        signs = [(value > middle) - (value < middle) for value in values]
+        total = sum(signs)
+        return middle + 0.5 * ((total > 0) - (total < 0))
+    return sum(values) / len(values)
+
+
+def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
+    """How far judges agree, averaged over their pairs.
+
+    Returns:
+        For ratings `spearman` and `mean_difference` (points), for preferences and pairs
+        `kappa` (Cohen's, over better, worse and draw). None where nothing varies.
+    """
+    tables = [by_key(part) for part in rows.values()]
+    found: dict[str, list[float]] = {}
+    for one, other in combinations(tables, 2):
+        shared = [
+            (a.value, b.value, a.metric)
+            for key, a in one.items()
+            if (b := other.get(key)) is not None and a.value is not None and b.value is not None
+        ]
+        if not shared:
+            continue
+        left, right = [float(s[0]) for s in shared], [float(s[1]) for s in shared]
+        if shared[0][2] == "rating":
+            rank = spearman(left, right)
+            if rank is not None:
+                found.setdefault("spearman", []).append(rank)
+            gaps = [abs(a - b) for a, b in zip(left, right, strict=True)]
+            found.setdefault("mean_difference", []).append(sum(gaps) / len(gaps))
+        else:
+            middle = 1.5 if shared[0][2] == "preference" else 0.5
+            kappa = cohen_kappa(*([(v > middle) - (v < middle) for v in s] for s in (left, right)))
+            if kappa is not None:
+                found.setdefault("kappa", []).append(kappa)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def panel_figures(
+    rows: Mapping[str, Sequence[Row]],
+    score: Callable[[Sequence[Row]], list[MetricValue]],
+    how: str = "mean",
+) -> list[MetricValue]:
+    """The panel's verdicts under the benchmark's own scorer, and the agreement as figures."""
+    figures = score(merged(rows, how))
+    if how != "mean":
+        figures = [replace(f, flags=(*f.flags, f"panel:{how}")) for f in figures]
+    agreed = agreement(rows)
+    strength = agreed.get("spearman", agreed.get("kappa"))
+    if strength is not None and strength < CHANCE:
+        figures = [replace(f, flags=(*f.flags, "few-agree")) for f in figures]
+    n = figures[0].n if figures else 0
+    return figures + [
+        MetricValue(f"agreement_{name}", value, None, None, n) for name, value in agreed.items()
+    ]

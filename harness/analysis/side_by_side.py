@@ -1,0 +1,241 @@
+"""What else sets two checkpoints apart: the settings that made them, and the items that flipped.
+
+Pure functions over the store's rows, shared by `kdharness compare` and the app.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.analysis.compare import Key, Side, Table
+from kdharness.harness.stats.rows import Row, counted_once
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Run
+from kdharness.harness.util.text import config_diff
+
+NO_RUN = "no run stored"
+SETTING_COLUMNS = ("field", "checkpoint", "value")
+FLIP_COLUMNS = (
+    "bench",
+    "judge",
+    "base",
+    "other",
+    "n",
+    "wrong_to_right",
+    "right_to_wrong",
+    "items",
+)
+_FIGURES = frozenset({"tokens", "labelled", "flops"})
+"""What a checkpoint's info holds of its cost; see `costs`."""
+
+
+# ---------------------------------------------------------------- settings
+
+
+def settings_that_differ(
+    store: Store, checkpoints: Sequence[Checkpoint]
+) -> list[tuple[str, list[Any]]]:
+    """(field, one value a checkpoint), where not all are the same.
+
+    First how and in which run (its folder) each was made, then the runs' configs. A checkpoint
+    that was imported or cut has no run: its fields say so, and are held against nobody.
+    """
+    runs = [store.run(one.run) if one.run else None for one in checkpoints]
+    about = [_about(one, run) for one, run in zip(checkpoints, runs, strict=True)]
+    configs = [
+        {k: v for k, v in run.config.items() if k not in ("name", "method")}
+        for run in runs
+        if run is not None
+    ]
+    found = config_diff(*about) + _interfaces(checkpoints)
+    for field, values in config_diff(*configs) if len(configs) > 1 else []:
+        rest = iter(values)
+        found.append((field, [NO_RUN if run is None else next(rest) for run in runs]))
+    return found
+
+
+def _interfaces(checkpoints: Sequence[Checkpoint]) -> list[tuple[str, list[Any]]]:
+    """Hashes of tokenizer, template and generation config, where they tell checkpoints apart.
+
+    An adapter's has its base's in it: of other weights it would always be another one.
+    """
+    models = {(one.weights, one.interface) for one in checkpoints if one.weights}
+    if len({weights for weights, _ in models}) == len(models):
+        return []
+    return [("interface", [one.interface[:7] or None for one in checkpoints])]
+
+
+def _about(checkpoint: Checkpoint, run: Run | None) -> dict[str, Any]:
+    """What is known of a checkpoint besides a config."""
+    about: dict[str, Any] = {"method": checkpoint.method}
+    if run is not None:
+        # One merge run makes a checkpoint an alpha: its config is the same for all of them.
+        alpha = {"alpha": checkpoint.info["alpha"]} if "alpha" in checkpoint.info else {}
+        return {**about, "run": run.folder or run.id, **alpha}
+    made = {k: v for k, v in checkpoint.info.items() if k not in _FIGURES}
+    return {**made, **about, "run": NO_RUN, "path": checkpoint.path or None}
+
+
+def setting_rows(
+    sides: Sequence[Side], found: Iterable[tuple[str, Sequence[Any]]]
+) -> list[dict[str, Any]]:
+    """The rows of `compare --what settings`: one a field and checkpoint."""
+    return [
+        {"field": field, "checkpoint": side.name, "value": value}
+        for field, values in found
+        for side, value in zip(sides, values, strict=True)
+    ]
+
+
+def setting_text(value: Any) -> str | None:
+    """A setting as it is written in YAML's flow style; text as it is."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+# ---------------------------------------------------------------- flips
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One item whose verdict moved between two checkpoints; `flipped` if it crossed over."""
+
+    bench: str
+    judge: str
+    item: str
+    category: str
+    metric: str
+    first: float
+    second: float
+    flipped: bool
+
+    @property
+    def gained(self) -> bool:
+        """Whether it moved up: every metric of single items is better when higher."""
+        return self.second > self.first
+
+    def as_dict(self) -> dict[str, object]:
+        """An item of `compare --what flips`."""
+        return {
+            "item": self.item,
+            "category": self.category,
+            "metric": self.metric,
+            "base_value": self.first,
+            "other_value": self.second,
+            "flip": "wrong to right" if self.gained else "right to wrong",
+        }
+
+
+@dataclass(frozen=True)
+class Flips:
+    """What flipped on one benchmark under one judge, the largest moves first.
+
+    `n` is the number of verdicts that both sides have.
+    """
+
+    bench: str
+    revision: str
+    judge: str
+    base: str
+    other: str
+    n: int
+    items: tuple[Flip, ...]
+
+    @property
+    def wrong_to_right(self) -> int:
+        """How many the other gained."""
+        return sum(item.gained for item in self.items)
+
+    @property
+    def right_to_wrong(self) -> int:
+        """How many the other lost."""
+        return len(self.items) - self.wrong_to_right
+
+    def as_dict(self, limit: int | None = None) -> dict[str, object]:
+        """A row of `compare --what flips`, with at most `limit` items."""
+        return {
+            "bench": self.bench,
+            "revision": self.revision,
+            "judge": self.judge,
+            "base": self.base,
+            "other": self.other,
+            "n": self.n,
+            "wrong_to_right": self.wrong_to_right,
+            "right_to_wrong": self.right_to_wrong,
+            "items": [item.as_dict() for item in self.items[:limit]],
+        }
+
+
+MIDDLES: dict[str, float | None] = {"preference": 1.5, "rating": None}
+RATING_MOVE = 2.0
+
+
+def flips(first: Table, second: Table) -> list[Flip]:
+    """Items both were judged on and whose verdicts differ, flips first, then the largest moves.
+
+    A verdict flips when it crosses the middle: wrong to right, lost to won; a rating when it
+    moves by two points or more.
+    """
+    moved = [
+        pair
+        for key in _both(first, second)
+        for pair in _pairs(key, first[key], second[key])
+        if pair.first != pair.second
+    ]
+    return sorted(moved, key=_flips_first)
+
+
+def flip_counts(base: Side, other: Side) -> list[Flips]:
+    """How many verdicts flipped and which, one row a benchmark and judge."""
+    found = []
+    for key in _both(base.table, other.table):
+        pairs = _pairs(key, base.table[key], other.table[key])
+        if pairs:
+            flipped = sorted((pair for pair in pairs if pair.flipped), key=_flips_first)
+            found.append(Flips(*key, base.name, other.name, len(pairs), tuple(flipped)))
+    return found
+
+
+def _both(first: Table, second: Table) -> list[Key]:
+    """Groups that both have; a held-out row's loss is neither right nor wrong."""
+    return [key for key in first if key in second and key[0] != "heldout"]
+
+
+def _flips_first(pair: Flip) -> tuple[bool, float]:
+    return (not pair.flipped, -abs(pair.second - pair.first))
+
+
+def _pairs(key: Key, mine: Sequence[Row], theirs: Sequence[Row]) -> list[Flip]:
+    bench, _, judge = key
+    others = _by_item(theirs)
+    found = []
+    for (item, metric), (category, value) in _by_item(mine).items():
+        if (item, metric) not in others:
+            continue
+        other = others[item, metric][1]
+        found.append(
+            Flip(bench, judge, item, category, metric, value, other, _crossed(metric, value, other))
+        )
+    return found
+
+
+def _crossed(metric: str, value: float, other: float) -> bool:
+    middle = MIDDLES.get(metric, 0.5)
+    if middle is None:
+        return abs(other - value) >= RATING_MOVE
+    return (value >= middle) != (other >= middle)
+
+
+def _by_item(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, float]]:
+    """(item, metric) -> its category and the mean of its turns and orders."""
+    sums: dict[tuple[str, str], list[float]] = {}
+    categories: dict[tuple[str, str], str] = {}
+    for row in counted_once(rows):
+        if row.value is not None:
+            sums.setdefault((row.item, row.metric), []).append(row.value)
+            categories[row.item, row.metric] = row.category
+    return {key: (categories[key], sum(values) / len(values)) for key, values in sums.items()}

@@ -1,0 +1,285 @@
+"""Which characters of a rendered chat are what its assistant writes.
+
+A turn begins where the generation prompt ends and stops with its end of turn. Where a template
+is prefix-stable (rendering more turns only adds text) that is a difference of two renderings.
+Templates that are not (thoughts dropped or added by position, prompts that open a thought, tools
+that move) are read by marks around each turn's words (`probes`). What cannot be told is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kdharness.harness.chat.probes import Located, locate
+from kdharness.harness.chat.rendering import REASONING, Extras, Message, Span, render
+from kdharness.harness.chat.traits import common_start, habits, token_marks, whole_tokens
+from kdharness.harness.errors import DataError
+
+_UNTOLD = (
+    "the chat template rewrites this chat so that assistant turn {number} cannot be told from "
+    "the rest"
+)
+_INSIDE = (
+    "the chat template writes another turn into assistant turn {number} (before its content, as "
+    "some do with the results of tools)"
+)
+_NOT_CUT = "this answer was cut where it was generated: leave the row out"
+_ONE_EACH = "set train: false on that turn, or make one row of each answer"
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The trained spans of a chat's text, and what was noticed on the way.
+
+    `empty` answers say nothing and are not trained; of `unshown` ones the template leaves out
+    thoughts.
+    """
+
+    spans: list[Span]
+    empty: int = 0
+    unshown: int = 0
+
+
+def says_nothing(message: Message) -> bool:
+    """Whether an assistant turn has neither words nor calls nor thoughts."""
+    if message.get("tool_calls") or any(message.get(name) for name in REASONING):
+        return False
+    content = message.get("content")
+    return content is None or not str(content).strip()
+
+
+class Chat:
+    """A chat with its rendering; finds the assistant's turns in it."""
+
+    def __init__(
+        self, tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras
+    ) -> None:
+        """`text` is the rendering of all `messages`."""
+        self.tokenizer = tokenizer
+        self.messages = messages
+        self.text = text
+        self.extras = extras
+        self.habits = habits(tokenizer, extras)
+
+    @cached_property
+    def places(self) -> Located | None:
+        """Where each message's words are; None when that cannot be told."""
+        found = locate(self.tokenizer, self.messages, self.text, prompt=False, extras=self.extras)
+        return found[1] if found else None
+
+    def trained(self, truncated: bool, marks: Sequence[Span] | None = None) -> Spans:
+        """The spans to learn.
+
+        Args:
+            truncated: the last answer was cut where it was generated, so that its end of turn is
+                not something to learn.
+            marks: what the template itself marks as the assistant's, if it does.
+
+        Raises:
+            DataError: a turn that cannot be told from the rest.
+        """
+        spans: list[Span] = []
+        empty = unshown = 0
+        turns = [i for i, m in enumerate(self.messages) if m["role"] == "assistant"]
+        for number, index in enumerate(turns):
+            message = self.messages[index]
+            if message.get("train", True) is False:
+                continue
+            if says_nothing(message):
+                empty += 1
+                continue
+            if "</think>" in str(message.get("content")) or any(map(message.get, REASONING)):
+                unshown += self._leaves_out(index)
+                if self._not_shown(index):
+                    empty += 1
+                    continue
+            cut = truncated and index == len(self.messages) - 1
+            if marks is None:
+                spans.append(self._turn(index, number, cut))
+            elif len(marks) == len(turns):
+                spans.append(self._cut(index, number, marks[number]) if cut else marks[number])
+            else:
+                spans += self._within(self._turn(index, number, cut), marks)
+        return Spans(spans, empty, unshown)
+
+    @staticmethod
+    def _within(turn: Span, marks: Sequence[Span]) -> list[Span]:
+        both = [(max(turn[0], a), min(turn[1], b)) for a, b in marks]
+        return [(start, end) for start, end in both if start < end]
+
+    def _leaves_out(self, index: int) -> bool:
+        return self.places is not None and len(self.places.words[index]) < self.places.given[index]
+
+    def _not_shown(self, index: int) -> bool:
+        """Whether an answer is a thought alone, of which the text shows nothing."""
+        content = str(self.messages[index].get("content") or "")
+        alone = not content.rpartition("</think>")[2].strip() and not self._calls(index)
+        return alone and self.places is not None and not self.places.words[index]
+
+    def _turn(self, index: int, number: int, cut: bool) -> Span:
+        """The span of one turn, from its generation prompt to its end of turn."""
+        start, end = self._start_by_prefix(index), None
+        if start is not None:
+            start = self._past_header(index, start)
+        if start is not None and self.habits.closed:
+            end = self._end_by_prefix(index, start)
+        if start is None or end is None:
+            start, end = self._by_words(index, number, start)
+        end = start + len(self.text[start:end].rstrip())
+        return self._cut(index, number, (start, end)) if cut else (start, end)
+
+    def _past_header(self, index: int, start: int) -> int:
+        """The start of a turn whose role the template writes without a generation prompt.
+
+        Some templates write none at all, some leave it out behind a tool's result alone.
+        """
+        header = self.habits.unopened
+        if header.strip():
+            whole = self.places.whole(index) if self.places else None
+            place = self.text.rfind(header, start, whole[0] if whole else start + len(header))
+            return place + len(header) if place >= 0 else start
+        header = self.habits.header
+        if header.strip() and self.text.startswith(header, start):
+            whole = self.places.whole(index) if self.places else None
+            if whole and start + len(header) <= whole[0]:
+                return start + len(header)
+        return start
+
+    # ------------------------------------------------------------ by prefix
+
+    def _rendered(self, count: int, *, prompt: bool) -> str | None:
+        """The first turns alone; None where the template refuses so little."""
+        if count == len(self.messages) and not prompt:
+            return self.text
+        if count == 0:
+            return None
+        try:
+            return render(self.tokenizer, self.messages[:count], prompt=prompt, extras=self.extras)
+        except DataError:
+            return None
+
+    def _start_by_prefix(self, index: int) -> int | None:
+        before = self._rendered(index, prompt=True)
+        return len(before) if before and self.text.startswith(before) else None
+
+    def _end_by_prefix(self, index: int, start: int) -> int | None:
+        after = self._rendered(index + 1, prompt=False)
+        fits = after is not None and len(after) >= start and self.text.startswith(after)
+        return len(after) if after is not None and fits else None
+
+    # ------------------------------------------------------------ by words
+
+    def _by_words(self, index: int, number: int, start: int | None) -> Span:
+        places = self.places
+        whole = places.whole(index) if places else None
+        if places is None or whole is None:
+            raise DataError(_UNTOLD.format(number=number + 1), hint=_ONE_EACH)
+        first, last = whole
+        if places.after(first, index, last) < last:
+            raise DataError(
+                _INSIDE.format(number=number + 1),
+                hint="leave the content of turns that call tools empty, or set train: false there",
+            )
+        floor = places.before(first, index)
+        if start is None:
+            start = self._start_by_words(index, first, floor)
+        tail = places.tails[index].rstrip()
+        if tail and not self._calls(index) and self.text.startswith(tail, last):
+            last += len(tail)
+        end = self._end_by_words(index, last, places.after(last, index, len(self.text)))
+        if not floor <= min(start, first) <= last <= end:
+            raise DataError(_UNTOLD.format(number=number + 1), hint=_ONE_EACH)
+        return min(start, first), end
+
+    def _calls(self, index: int) -> bool:
+        return bool(self.messages[index].get("tool_calls"))
+
+    def _start_by_words(self, index: int, first: int, floor: int) -> int:
+        """Where the generation prompt ends in what stands between two turns' words.
+
+        The prompt may close the turn before it otherwise, and may open a thought that the turn
+        does not show: what both have of the header counts.
+        """
+        between = self.text[floor:first]
+        asked = self._prompt_tail(index)
+        if asked and between.startswith(asked):
+            return floor + len(asked)
+        header = self.habits.header
+        for size in range(len(header), 0, -1):
+            part = header[:size]
+            place = between.rfind(part)
+            if place >= 0 and part.strip() and part == _whole_tags(header, part):
+                return floor + place + size
+        shared = _whole_tags(between, common_start(between, asked or ""))
+        if shared.strip():
+            return floor + len(shared)
+        head = self.places.heads[index].lstrip() if self.places else ""
+        start = first - len(head) if head and between.endswith(head) else first
+        blank = self.habits.unopened
+        return start - len(blank) if blank.isspace() and between.endswith(blank + head) else start
+
+    def _prompt_tail(self, index: int) -> str | None:
+        """What follows the last words in the prompt that this turn answers."""
+        if index == 0:
+            return None
+        found = locate(self.tokenizer, self.messages[:index], None, prompt=True, extras=self.extras)
+        if found is None:
+            return None
+        text, places = found
+        ends = [end for spans in places.words for _, end in spans]
+        return text[max(ends) :] if ends else None
+
+    def _end_by_words(self, index: int, last: int, limit: int) -> int:
+        """Where the end of turn stops that follows a turn's last word."""
+        rest = self.text[last:limit]
+        bare = rest.lstrip()
+        skipped = last + len(rest) - len(bare)
+        known = [self.habits.end_mid, self.habits.end_last]
+        if index == len(self.messages) - 1:
+            known.reverse()
+        if not self._calls(index):
+            for end in known:
+                if end.strip() and bare.startswith(end.lstrip()):
+                    return skipped + len(end.lstrip())
+        found = locate(
+            self.tokenizer, self.messages[: index + 1], None, prompt=False, extras=self.extras
+        )
+        whole = found[1].whole(index) if found else None
+        if found is None or whole is None:
+            return last
+        tokens = token_marks(self.tokenizer)
+        tail = found[0][whole[1] :].rstrip().removesuffix(self.habits.after)
+        if index == len(self.messages) - 1:
+            rest = rest.rstrip().removesuffix(self.habits.after)
+        shared = whole_tokens(tokens, rest, common_start(rest, tail))
+        # A turn that others follow may be written otherwise than the same turn at the end.
+        for text in (shared, rest) if len(shared) < len(tail.rstrip()) else (shared,):
+            for end in known:
+                place = text.find(end.lstrip()) if end.strip() else -1
+                if place >= 0:
+                    return last + place + len(end.lstrip())
+        return last + len(shared.rstrip())
+
+    def _cut(self, index: int, number: int, span: Span) -> Span:
+        """A turn without its end of turn."""
+        content = str(self.messages[index].get("content") or "").strip()
+        start, end = span
+        found = self.text.rfind(content, start, end) if content else -1
+        if found >= 0 and not self._calls(index):
+            return start, found + len(content)
+        whole = self.places.whole(index) if self.places else None
+        if whole is None:
+            raise DataError(_UNTOLD.format(number=number + 1), hint=_NOT_CUT)
+        return start, max(start, min(whole[1], end))
+
+
+def _whole_tags(text: str, part: str) -> str:
+    """`part`, with which `text` begins, without a piece of a word or a tag at its end."""
+    for found in re.finditer(r"<[^<>\s]{1,60}>|\w+", text):
+        if found.start() < len(part) < found.end():
+            return part[: found.start()]
+    return part

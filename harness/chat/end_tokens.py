@@ -1,0 +1,53 @@
+"""Which tokens end an answer: what generation stops at, and what a training must teach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.chat.traits import habits
+from kdharness.harness.errors import DataError, KDHarnessError
+from kdharness.harness.util.untrusted import read_json_object
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """Find the added token (special or not) with which the chat template closes an answer."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    text = habits(tokenizer).end_token
+    return _added(tokenizer, text) if text else None
+
+
+def stopping_tokens(tokenizer: Any) -> set[int]:
+    """Collect the tokens that end generation in any program that reads this checkpoint.
+
+    They are the tokenizer's end of sequence, and those of the generation config and the config
+    beside it, where there are such files.
+    """
+    ends = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    folder = Path(str(getattr(tokenizer, "name_or_path", "") or ""))
+    for name in ("generation_config.json", "config.json"):
+        try:
+            told = read_json_object(folder / name, name, DataError).get("eos_token_id")
+        except KDHarnessError:
+            continue
+        ends.update(
+            one for one in (told if isinstance(told, list) else [told]) if isinstance(one, int)
+        )
+    return ends
+
+
+def pieces(tokenizer: Any, text: str) -> int:
+    """Count the tokens that a text is split into."""
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _added(tokenizer: Any, text: str) -> int | None:
+    return next(
+        (
+            int(number)
+            for number, token in tokenizer.added_tokens_decoder.items()
+            if str(token.content) == text
+        ),
+        None,
+    )

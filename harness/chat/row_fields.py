@@ -1,0 +1,151 @@
+"""What a row says beside its texts is rendered by the chat template, or refused by name.
+
+A template drops what it does not know without a word: tools, tool calls, names, thoughts, a
+system turn. Then the model would learn from something else than the row says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kdharness.harness.chat.probes import locate
+from kdharness.harness.chat.rendering import (
+    REASONING,
+    Extras,
+    Message,
+    reads_variable,
+    render,
+    with_one_call,
+)
+from kdharness.harness.chat.traits import habits
+from kdharness.harness.errors import DataError
+
+_OTHER_TEMPLATE = "set data.chat_template to one that renders it, or take it out of the rows"
+_THINK = "write the thought into content, as <think>…</think>, or take it out of the rows"
+
+
+def check_honoured(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+    """Hold a rendering against what the row holds beside plain turns.
+
+    Raises:
+        DataError: something the template leaves out, by its name.
+    """
+    if extras:
+        _check_extras(tokenizer, messages, text, extras)
+    if any(len(m) > 2 for m in messages):
+        _check_fields(tokenizer, messages, text, extras)
+    _check_turns(tokenizer, messages, text, extras)
+
+
+def _check_extras(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+    def without(less: Extras) -> bool:
+        return _same(lambda: render(tokenizer, messages, prompt=False, extras=less), text)
+
+    if extras.tools and without(replace(extras, tools=None)):
+        raise _ignored("tools")
+    for name in extras.variables:
+        if name == "documents":
+            rest = {k: v for k, v in extras.variables.items() if k != name}
+            if without(replace(extras, variables=rest)):
+                raise _ignored(name)
+        elif not reads_variable(tokenizer, name, extras):
+            raise _ignored(name)
+
+
+def _check_fields(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+    def unchanged(edit: Callable[[Message], Message]) -> bool:
+        edited = [edit(m) for m in messages]
+        return _same(lambda: render(tokenizer, edited, prompt=False, extras=extras), text)
+
+    if any(m.get("tool_calls") for m in messages) and unchanged(_without("tool_calls")):
+        raise _ignored("tool_calls")
+    if any(len(m.get("tool_calls") or ()) > 1 for m in messages) and unchanged(with_one_call):
+        raise _ignored(
+            "more than one of a turn's tool_calls",
+            "give each call a turn of its own, or set data.chat_template to one that renders all",
+        )
+    said = next((n for n in REASONING if any(m.get(n) for m in messages)), None)
+    if said and not habits(tokenizer, extras).reasoning and unchanged(_without(*REASONING)):
+        raise _ignored(said, _THINK)
+    named = [m for m in messages if m.get("name") and not _vouched(m, messages)]
+    if named and unchanged(lambda m: _without("name")(m) if m in named else m):
+        raise _ignored("name")
+    if _out_of_order(messages) and unchanged(_without("tool_call_id")):
+        raise _ignored("tool_call_id", "give the results in the order of the calls")
+
+
+def _without(*names: str) -> Callable[[Message], Message]:
+    return lambda message: {k: v for k, v in message.items() if k not in names}
+
+
+def _vouched(message: Message, messages: Sequence[Message]) -> bool:
+    """Whether a tool result's name is that of a call, which stands in the chat anyway."""
+    return message["role"] == "tool" and any(
+        call["function"]["name"] == message["name"]
+        for other in messages
+        for call in other.get("tool_calls") or ()
+    )
+
+
+def _out_of_order(messages: Sequence[Message]) -> bool:
+    """Whether results of one turn's calls stand in another order than the calls."""
+    asked: list[str] = []
+    given: list[str] = []
+    for message in [*messages, {"role": "user"}]:
+        if message["role"] == "tool":
+            given.append(str(message.get("tool_call_id") or ""))
+            continue
+        known = [one for one in given if one in asked]
+        if known != [one for one in asked if one in known]:
+            return True
+        given = []
+        asked = [str(call.get("id") or "") for call in message.get("tool_calls") or ()]
+        asked = [one for one in asked if one]
+    return False
+
+
+def _check_turns(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+    """The words of every turn are in the text, but for an assistant's thoughts."""
+    drops_system = habits(tokenizer, extras).drops_system
+    doubtful = [
+        i
+        for i, m in enumerate(messages)
+        if (said := _said(m))
+        and (said not in text or (m["role"] == "system" and drops_system) or m.get("tool_calls"))
+    ]
+    found = locate(tokenizer, messages, text, prompt=False, extras=extras) if doubtful else None
+    if found is None:
+        return
+    for index in doubtful:
+        role = messages[index]["role"]
+        if messages[index].get("tool_calls") and index in found[1].unsaid:
+            raise _ignored(
+                "the content of an assistant turn beside its tool_calls",
+                "take that text out, write it as reasoning_content if it is a thought, or set "
+                "data.chat_template to one that renders both",
+            )
+        if role != "assistant" and not found[1].words[index]:
+            raise _ignored(
+                f"the {role} turn",
+                ("put its text into a user turn, or set data.chat_template to one that renders it"),
+            )
+
+
+def _said(message: Message) -> str:
+    """What a turn says aloud."""
+    content = str(message.get("content") or "")
+    thoughtless = message["role"] == "assistant"
+    return (content.rpartition("</think>")[2] if thoughtless else content).strip()
+
+
+def _same(again: Callable[[], str], text: str) -> bool:
+    try:
+        return again() == text
+    except DataError:
+        return False
+
+
+def _ignored(what: str, hint: str = _OTHER_TEMPLATE) -> DataError:
+    return DataError(f"this chat template does not render {what}", hint=hint)

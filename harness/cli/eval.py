@@ -1,0 +1,395 @@
+"""Commands about evaluation: eval and leaderboard; judge, import and export lie beside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdharness.harness.cli.interop import export_group, import_group
+from kdharness.harness.cli.judge import judge_group
+from kdharness.harness.errors import ConfigError, did_you_mean
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import BENCHMARKS
+from kdharness.harness.util.tables import FORMATS, print_table
+
+__all__ = [
+    "eval_command",
+    "export_group",
+    "import_group",
+    "judge_group",
+    "leaderboard_command",
+]
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
+)
+
+
+def split(values: Sequence[str]) -> list[str]:
+    """Values of a repeatable option that also takes commas."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def checked_config(**fields: Any) -> Any:
+    """An EvalConfig from options; a mistake is told by its field, without a traceback."""
+    from pydantic import ValidationError
+
+    from kdharness.harness.config.evaluation import EvalConfig
+
+    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    try:
+        return EvalConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(message, where=where) from error
+
+
+@click.command("eval")
+@click.option(
+    "--ckpt",
+    multiple=True,
+    metavar="PATH",
+    help="Checkpoint to score: a folder, a stored name, an asset or a hub id.",
+)
+@click.option(
+    "--bench",
+    multiple=True,
+    metavar="NAME",
+    help="mt-bench, mt-bench-pair, alpaca-eval (2), alpaca-eval-1, shop, heldout, or "
+    "your own file.jsonl; commas or repeated. Default: shop,heldout.",
+)
+@click.option(
+    "--judge",
+    multiple=True,
+    metavar="SPEC",
+    help="openai:MODEL, openai:MODEL@URL or local:PATH; several make a panel.",
+)
+@click.option(
+    "--answers",
+    multiple=True,
+    metavar="MODEL",
+    help="Judge answers imported under this name, without weights.",
+)
+@click.option("--limit", type=click.IntRange(1), help="A fixed, balanced subset of N items.")
+@click.option("--shard", metavar="I/N", help="The I-th of N parts: several machines each do one.")
+@click.option(
+    "--references",
+    type=click.Choice(["corrected", "classic"]),
+    help="MT-Bench's reference answers.",
+)
+@click.option("--baseline", metavar="MODEL", help="The other side of pairwise judging, or all.")
+@click.option("--judge-config", metavar="NAME", help="AlpacaEval evaluator config, or its YAML.")
+@click.option(
+    "--discrete",
+    is_flag=True,
+    help="AlpacaEval 2 where the judge has no log-probabilities: read its token.",
+)
+@click.option("--teacher", metavar="PATH", help="Held-out agreement with this checkpoint.")
+@click.option("--general", type=click.Path(dir_okay=False), help="Held-out general rows (JSONL).")
+@click.option("--domain", type=click.Path(dir_okay=False), help="Held-out domain rows (JSONL).")
+@click.option("--answer-engine", metavar="SPEC", help="openai:MODEL@URL serving the checkpoint.")
+@click.option("--seed", type=click.IntRange(0), help="Of sampled answers.")
+@click.option("--batch-size", type=click.IntRange(1), help="Chats generated at once.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
+@click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--trust-remote-code", is_flag=True, help="Run a model repository's own code.")
+@click.option("--concurrency", type=click.IntRange(1), help="Calls to the judge at once.")
+@click.option("--requests-per-minute", type=float, help="The judge's limit.")
+@click.option("--tokens-per-minute", type=float, help="The judge's limit.")
+@click.option("--timeout", type=float, help="Seconds until a call is tried again.")
+@click.option("--total-timeout", type=float, help="Seconds for all of a judge's calls.")
+@click.option("--judge-max-tokens", type=click.IntRange(1), help="Longest verdict, in tokens.")
+@click.option("--budget", type=float, metavar="USD", help="Stop before this is passed.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Only say that you mean to go on: what is stored is never asked for again.",
+)
+@click.option("--keep-failures", is_flag=True, help="Don't ask again for failed verdicts.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be answered and asked, with tokens and price, and stop.",
+)
+@click.option("--name", help="The run's name.")
+@click.option("--detach", is_flag=True, help="Return once the run has started.")
+@format_option
+@click.pass_obj
+def eval_command(paths: Paths, /, **options: Any) -> None:
+    """Answer benchmarks with a checkpoint and have the answers judged.
+
+    Everything is stored as it arrives: run the same command again after an error or a Ctrl-C,
+    and only what is missing is done.
+    """
+    from kdharness.harness.config.evaluation import bench_name, plain_http_warning
+    from kdharness.harness.runs import launch
+    from kdharness.harness.types import RunStatus
+
+    config = config_of(paths, options)
+    for spec in (*config.judge, *([config.answer_engine] if config.answer_engine else [])):
+        if warning := plain_http_warning(spec):
+            click.echo(f"warning: {warning}", err=True)
+    if options["dry_run"]:
+        print_plan(paths, config, options["form"])
+        return
+    run = launch.start(paths, config, name=options["name"])
+    click.echo(f"run {run.id}", err=True)
+    if options["detach"]:
+        click.echo(run.id)
+        return
+    run = launch.follow(paths, run.id)
+    say_outcome(run.info.get("result", {}))
+    shown = scores_of(
+        paths,
+        run.info.get("result", {}).get("checkpoints"),
+        [bench_name(bench) for bench in config.benches],
+    )
+    print_scores(shown, options["form"], "bench")
+    if run.status is not RunStatus.FINISHED:
+        sys.exit(130 if run.status is RunStatus.STOPPED else 1)
+
+
+def absolute(name: str) -> str:
+    """A path that exists, made absolute: a run may be resumed from another folder."""
+    kind, sign, rest = name.partition(":")
+    if sign and kind == "local":
+        return f"local:{absolute(rest)}" if rest else name
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
+def say_outcome(result: dict[str, Any]) -> None:
+    """What an evaluation did, in a few lines on stderr."""
+    from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
+
+    if not result:
+        return
+    failed = result["failed_answers"] + result["failed_judgments"]
+    click.echo(
+        f"{result['answers']} answers, {result['judgments']} verdicts"
+        + (f", {result['reused']} already paid for" if result["reused"] else "")
+        + f", {failed} failed, ${result['usd']:.4f}",
+        err=True,
+    )
+    if failed or result["left"]:
+        left = f"{result['left']} not asked; " if result["left"] else ""
+        click.echo(f"  {left}run the same command again for what is missing", err=True)
+    if result["waiting"]:
+        click.echo(
+            f"waiting for a judge: {', '.join(result['waiting'])}\n  {HOW_TO_JUDGE}", err=True
+        )
+
+
+def config_of(paths: Paths, options: dict[str, Any]) -> Any:
+    """The EvalConfig that the options mean; the judge's default is written into it."""
+    from kdharness.harness.config.evaluation import default_judges
+
+    heldout = {
+        name: absolute(options[name]) for name in ("teacher", "general", "domain") if options[name]
+    }
+    config = checked_config(
+        checkpoints=[absolute(name) for name in split(options["ckpt"])],
+        benches=[absolute(b) if b.endswith(".jsonl") else b for b in split(options["bench"])],
+        judge=[absolute(spec) for spec in split(options["judge"]) or default_judges(paths)],
+        imported=split(options["answers"]),
+        heldout=heldout,
+        discrete_fallback=options["discrete"] or None,
+        trust_remote_code=options["trust_remote_code"] or None,
+        retry_failed=False if options["keep_failures"] else None,
+        **{
+            name: options[name]
+            for name in (
+                "limit",
+                "references",
+                "baseline",
+                "judge_config",
+                "answer_engine",
+                "seed",
+                "batch_size",
+                "max_new_tokens",
+                "dtype",
+                "device",
+                "concurrency",
+                "requests_per_minute",
+                "tokens_per_minute",
+                "timeout",
+                "total_timeout",
+                "budget",
+                "judge_max_tokens",
+                "shard",
+            )
+        },
+    )
+    if not config.checkpoints and not config.imported:
+        raise click.UsageError("name a checkpoint with --ckpt (or imported answers, --answers)")
+    return config
+
+
+def print_plan(paths: Paths, config: Any, form: str) -> None:
+    """What an evaluation would ask, and what it would cost."""
+    from kdharness.harness.evaluation.dry_run import COLUMNS, plan
+    from kdharness.harness.store import Store
+
+    with Store(paths.store) as store:
+        rows = plan(config, paths, store)
+    print_table(rows, COLUMNS, form)
+    calls, tokens = sum(row["calls"] for row in rows), sum(row["tokens"] for row in rows)
+    known = [row["usd"] for row in rows if row["usd"] is not None]
+    price = f"about ${sum(known):.2f}" if len(known) == len(rows) else "price unknown"
+    click.echo(f"{calls} calls, about {tokens:,} tokens, {price}", err=True)
+
+
+def scores_of(
+    paths: Paths, checkpoints: Sequence[str] | None, benches: Sequence[str] | None
+) -> list[Any]:
+    """Stored scores of some checkpoints and benchmarks."""
+    from kdharness.harness.analysis.leaderboard import leaderboard
+    from kdharness.harness.store import Store
+
+    if not paths.store.exists():
+        return []
+    with Store(paths.store) as store:
+        return leaderboard(store, paths, checkpoints=checkpoints, benches=benches)
+
+
+def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
+    """Scores as a listing; the table's flags are explained on stderr."""
+    from kdharness.harness.analysis.leaderboard import COLUMNS, LEGEND, rank_ranges
+
+    rows = [score.as_dict() for score in scores]
+    if form in ("table", "md"):
+        rows = [{**row, "rank": rank} for row, rank in zip(rows, rank_ranges(scores), strict=True)]
+        print_table(rows, ("rank", *COLUMNS), form)
+    else:
+        print_table(rows, COLUMNS, form)
+    if form != "table":
+        return
+    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
+    for mark in sorted(marks & set(LEGEND)):
+        click.echo(f"  {mark}: {LEGEND[mark]}", err=True)
+
+
+@click.command("leaderboard")
+@click.option("--bench", multiple=True, help="Only these benchmarks.")
+@click.option("--ckpt", multiple=True, help="Only these checkpoints.")
+@click.option("--metric", multiple=True, help="Only these metrics.")
+@click.option("--judge", multiple=True, help="Only these judges.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Categories and counts too (JSON and CSV always have them).",
+)
+@click.option(
+    "--as-published",
+    is_flag=True,
+    help="Count rows as the benchmarks' own scripts do (re-runs twice, and so on).",
+)
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Published figures beside: the paper's, and AlpacaEval's where its asset is pulled.",
+)
+@click.option(
+    "--panel",
+    type=click.Choice(["mean", "median", "majority", "none"]),
+    default="mean",
+    help="How several judges of the same answers are put together.",
+)
+@format_option
+@click.pass_obj
+def leaderboard_command(
+    paths: Paths,
+    bench: tuple[str, ...],
+    ckpt: tuple[str, ...],
+    metric: tuple[str, ...],
+    judge: tuple[str, ...],
+    everything: bool,
+    as_published: bool,
+    published: bool,
+    panel: str,
+    form: str,
+) -> None:
+    """Every checkpoint's figures with intervals, failures and marks."""
+    from kdharness.harness.analysis.leaderboard import leaderboard
+    from kdharness.harness.config.evaluation import bench_name
+    from kdharness.harness.store import Store
+
+    benches = [bench_name(name) for name in split(bench)] or None
+    scores: list[Any] = []
+    stored: list[str] = []
+    if paths.store.exists():
+        with Store(paths.store) as store:
+            stored = [group["bench"] for group in store.judgment_groups()]
+            named = [store.checkpoint(name) for name in split(ckpt)]
+            names = [c.name for c in store.checkpoints()]
+            unknown = [name for name, c in zip(split(ckpt), named, strict=True) if c is None]
+            refuse_unknown("checkpoint", unknown, names)
+            scores = leaderboard(
+                store,
+                paths,
+                checkpoints=[c.id for c in named if c is not None] or None,
+                benches=benches,
+                as_published=as_published,
+                panels=panel,
+            )
+    known = {*stored, *BENCHMARKS, *(s.bench for s in published_scores(paths, None) if published)}
+    refuse_unknown("benchmark", benches or (), known - {"file"})
+    if published:
+        scores += published_scores(paths, benches)
+    refuse_unknown("metric", split(metric), [score.metric for score in scores])
+    refuse_unknown("judge", split(judge), [score.judge for score in scores])
+    if metric:
+        scores = [score for score in scores if score.metric in split(metric)]
+    if judge:
+        scores = [score for score in scores if score.judge in split(judge)]
+    if form in ("table", "md") and not everything and not metric:
+        scores = [score for score in scores if is_headline(score.metric)]
+    print_scores(ranked(scores), form)
+
+
+def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first name that nothing stored has; nothing stored knows all."""
+    listed = sorted(set(known))
+    for name in names:
+        if listed and name not in listed:
+            some = ", ".join(listed[:12]) + (" …" if len(listed) > 12 else "")
+            raise ConfigError(
+                f"no {kind} {name!r}{did_you_mean(name, listed)}", hint=f"there are: {some}"
+            )
+
+
+def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
+    """Published figures on some benchmarks, or all."""
+    from kdharness.harness.analysis.published import alpaca_scores, paper_scores
+
+    found = [*paper_scores(), *alpaca_scores(paths)]
+    return [score for score in found if benches is None or score.bench in benches]
+
+
+def is_headline(metric: str) -> bool:
+    """Whether a figure belongs into a table that is read by eye."""
+    from kdharness.harness.analysis.compare import is_bookkeeping
+
+    return not metric.startswith("category:") and not is_bookkeeping(metric)
+
+
+def ranked(scores: Sequence[Any]) -> list[Any]:
+    """Best first within each benchmark, metric and judge."""
+    from kdharness.harness.analysis.leaderboard import is_lower_better
+
+    order = {metric: place for place, metric in enumerate(dict.fromkeys(s.metric for s in scores))}
+
+    def key(score: Any) -> tuple[Any, ...]:
+        value = score.value
+        signed = value if value is None or is_lower_better(score.metric) else -value
+        return (score.bench, order[score.metric], score.judge, value is None, signed or 0.0)
+
+    return sorted(scores, key=key)

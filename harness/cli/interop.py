@@ -1,0 +1,151 @@
+"""Commands that bring results in and out: import fastchat|alpaca-eval, export …"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.tables import FORMATS
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
+)
+published_option = click.option(
+    "--as-published",
+    is_flag=True,
+    help="Print the figures as the benchmark's own script prints them.",
+)
+
+
+@click.group("import")
+def import_group() -> None:
+    """Bring in answers and judgments made elsewhere."""
+
+
+def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form: str) -> None:
+    """Say what came in and print the models' figures."""
+    from kdharness.harness.analysis.leaderboard import leaderboard
+    from kdharness.harness.cli.eval import is_headline, print_scores, ranked
+
+    for one in found:
+        models = ", ".join(sorted(one.models))
+        click.echo(f"{one.rows} {one.kind} rows, {one.new} new: {models}", err=True)
+        for note in one.notes:
+            click.echo(f"  {note}", err=True)
+    names = {name for one in found for name in one.models}
+    benches = {bench for one in found for bench in one.benches}
+    scores = leaderboard(
+        store, paths, checkpoints=names, benches=benches, as_published=as_published
+    )
+    if form in ("table", "md"):
+        scores = [score for score in scores if is_headline(score.metric)]
+    print_scores(ranked(scores), form)
+
+
+@import_group.command("fastchat")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@published_option
+@format_option
+@click.pass_obj
+def fastchat_command(paths: Paths, files: tuple[Path, ...], as_published: bool, form: str) -> None:
+    """Import FastChat answers, single or pair judgments; importing twice changes nothing."""
+    from kdharness.harness.interop.fastchat import import_fastchat
+    from kdharness.harness.interop.rows import files_below
+    from kdharness.harness.store import Store
+
+    listed = [
+        part
+        for path in files
+        for part in (files_below(path, "*.jsonl") if path.is_dir() else [path])
+    ]
+    with Store(paths.store) as store:
+        found = [import_fastchat(store, path) for path in listed]
+        _finish(paths, store, found, as_published, form)
+
+
+def result_files(path: Path) -> list[Path]:
+    """The files of a results folder: annotations where there are any, else outputs."""
+    if not path.is_dir():
+        return [path]
+    from kdharness.harness.interop.rows import files_below
+
+    for name in ("*annotations.json", "*model_outputs.json"):
+        found = files_below(path, name)
+        if found:
+            return found
+    return [path]
+
+
+@import_group.command("alpaca-eval")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--name", help="What to call the model (default: the file's generator).")
+@published_option
+@format_option
+@click.pass_obj
+def alpaca_eval_command(
+    paths: Paths, files: tuple[Path, ...], name: str | None, as_published: bool, form: str
+) -> None:
+    """Import alpaca_eval model outputs or annotations; importing twice changes nothing."""
+    from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
+    from kdharness.harness.store import Store
+
+    listed = [part for path in files for part in result_files(path)]
+    with Store(paths.store) as store:
+        found = [import_alpaca_eval(store, path, name) for path in listed]
+        _finish(paths, store, found, as_published, form)
+
+
+@click.group("export")
+def export_group() -> None:
+    """Write results in other tools' formats."""
+
+
+checkpoint_option = click.option(
+    "--ckpt", multiple=True, help="Only these checkpoints (default: all that have results)."
+)
+
+
+@export_group.command("fastchat")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@checkpoint_option
+@click.pass_obj
+def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
+    """Write MT-Bench answers and judgments into FOLDER as FastChat lays them out."""
+    from kdharness.harness.interop.export import export_fastchat
+
+    for path in export_fastchat(paths, folder, ckpt):
+        click.echo(path)
+
+
+@export_group.command("alpaca-eval")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@checkpoint_option
+@click.pass_obj
+def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
+    """Write model outputs and annotations into FOLDER as alpaca_eval lays them out."""
+    from kdharness.harness.interop.export import export_alpaca_eval
+
+    for path in export_alpaca_eval(paths, folder, ckpt):
+        click.echo(path)
+
+
+@export_group.command("model-card")
+@click.argument("checkpoint")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write here and not to stdout."
+)
+@click.pass_obj
+def export_card_command(paths: Paths, checkpoint: str, out: Path | None) -> None:
+    """Write a Markdown model card: lineage, config, scores with their intervals and judges."""
+    from kdharness.harness.interop.export import model_card
+
+    text = model_card(paths, checkpoint)
+    if out is None:
+        click.echo(text)
+    else:
+        write_text(out, text)
+        click.echo(out)

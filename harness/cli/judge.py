@@ -1,0 +1,157 @@
+"""Commands about judges: check one before it is trusted, list those there are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.tables import FORMATS, print_table
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
+)
+CHECKS = {
+    "readable": "verdicts that can be read",
+    "tells_all": "prefers the intact answer to a spoilt one",
+    "tells_shuffled": "  its words shuffled",
+    "tells_truncated": "  cut off early",
+    "tells_wrong_number": "  its numbers wrong",
+    "tells_off_topic": "  about something else",
+    "tells_by_token": "prefers the intact one by its first token",
+    "same_in_both_orders": "same verdict in both orders",
+    "first_preferred": "prefers what is shown first",
+    "longer_preferred": "prefers the padded of two equal answers",
+    "obeys_answers": "obeys an answer that asks for a 10",
+}
+
+
+@click.group("judge")
+def judge_group() -> None:
+    """Check judges before they are trusted."""
+
+
+@judge_group.command("check")
+@click.argument("spec")
+@click.option("--items", type=click.IntRange(2, 12), default=12, help="Questions to ask about.")
+@click.option("--max-tokens", type=click.IntRange(1), default=512, help="Longest reply.")
+@click.option("--concurrency", type=click.IntRange(1), default=16, help="Calls at once.")
+@click.option("--timeout", type=float, default=120.0, help="Seconds until a call is tried again.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, help="Of a local judge.")
+@click.option("--probe-only", is_flag=True, help="Only ask what the endpoint can do.")
+@format_option
+@click.pass_obj
+def check_command(
+    paths: Paths,
+    spec: str,
+    items: int,
+    max_tokens: int,
+    concurrency: int,
+    timeout: float,
+    batch_size: int,
+    probe_only: bool,
+    form: str,
+) -> None:
+    """Probe SPEC and write its report card, which then stands beside its scores."""
+    from kdharness.harness.config.evaluation import EvalConfig, parse_spec, plain_http_warning
+    from kdharness.harness.registry import ENGINES, TOOLS, resolve
+    from kdharness.harness.store import Store
+
+    parsed = parse_spec(spec)
+    if warning := plain_http_warning(spec):
+        click.echo(f"warning: {warning}", err=True)
+    config = EvalConfig(concurrency=concurrency, timeout=timeout, batch_size=batch_size)
+    engine = resolve(ENGINES, parsed.kind, "judge").open(parsed, config, paths)
+    try:
+        probe = engine.probe(logprobs=True)
+        say_probe(engine.name, probe)
+        if probe_only:
+            return
+        card = resolve(TOOLS, "report_card", "tool")(
+            engine,
+            items=items,
+            logprobs=probe.logprobs,
+            max_tokens=max_tokens,
+            advance=show_progress,
+        )
+    finally:
+        engine.close()
+    card["context"] = probe.context
+    with Store(paths.store) as store:
+        store.add_card(engine.name, card)
+    print_table(card_rows(card), ["check", "share", "low", "high", "n"], form)
+    verdict = ", ".join(card["labels"]) or "nothing against it"
+    click.echo(
+        f"{engine.name}: {verdict} ({card['calls']} calls, {card['failed']} failed)", err=True
+    )
+
+
+def say_probe(name: str, probe: Any) -> None:
+    """What was found out, on stderr."""
+    parts = [
+        f"reached in {probe.seconds:.1f} s" if probe.seconds else "found",
+        "log-probabilities" if probe.logprobs else "no log-probabilities",
+        f"context {probe.context:,} tokens" if probe.context else "context not told",
+    ]
+    click.echo(f"{name}: {', '.join(parts)}", err=True)
+    if probe.note:
+        click.echo(f"  {probe.note}", err=True)
+
+
+def show_progress(done: int, total: int) -> None:
+    """One line on a terminal; nothing elsewhere."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r  {done}/{total} calls", end=end, file=sys.stderr, flush=True)
+
+
+def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """A card as rows."""
+    rows = [
+        {"check": title, "key": key, **card["checks"][key]}
+        for key, title in CHECKS.items()
+        if key in card["checks"]
+    ]
+    above = card["ratings"]["intact_above_spoilt"]
+    rows.append(
+        {"check": "rates the intact answer above a spoilt one", "key": "rates_above", **above}
+    )
+    return rows
+
+
+@judge_group.command("list")
+@format_option
+@click.pass_obj
+def list_command(paths: Paths, form: str) -> None:
+    """Judges that were used or checked here, with what their cards say."""
+    from kdharness.harness.config.evaluation import default_judges
+    from kdharness.harness.store import Store
+
+    rows: dict[str, dict[str, Any]] = {
+        name: {"judge": name, "default": True, "card": "untested", "tells": None, "checked": None}
+        for name in default_judges(paths)
+    }
+    if paths.store.exists():
+        with Store(paths.store) as store:
+            cards = store.cards()
+            used = {group["judge"] for group in store.judgment_groups()} - {"exact"}
+        for name in sorted(used | set(cards)):
+            row = rows.setdefault(
+                name,
+                {
+                    "judge": name,
+                    "default": False,
+                    "card": "untested",
+                    "tells": None,
+                    "checked": None,
+                },
+            )
+            card = cards.get(name)
+            if card:
+                row["card"] = ", ".join(card["labels"]) or "nothing against it"
+                row["tells"] = card["checks"].get("tells_all", {}).get("share")
+                row["checked"] = time.strftime("%Y-%m-%d", time.localtime(card["created"]))
+    print_table(list(rows.values()), ["judge", "default", "card", "tells", "checked"], form)

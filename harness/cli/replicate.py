@@ -1,0 +1,88 @@
+"""The command that puts the paper's claims to the test: replicate."""
+
+from __future__ import annotations
+
+import click
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.tables import FORMATS, print_table
+
+
+@click.command("replicate")
+@click.argument("experiment", default="replication")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="Train with seeds 1 to N instead of those of the experiment.",
+)
+@click.option(
+    "--judge",
+    metavar="SPEC",
+    help="A real judge for the judged answers, such as "
+    "openai:MODEL (default: the small model itself, a toy).",
+)
+@click.option("--dry-run", is_flag=True, help="List the runs and how they stand; start nothing.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table")
+@click.pass_context
+def replicate_command(
+    ctx: click.Context,
+    experiment: str,
+    seeds: int | None,
+    judge: str | None,
+    dry_run: bool,
+    form: str,
+) -> None:
+    """Put claims to the test: run an experiment and say what holds.
+
+    EXPERIMENT is a sweep's file with `claims`; by default the two claims of arXiv 2406.19112 on a
+    small real model with three seeds: about an hour on 2 cores, 13 GB. Stopped or killed, the same
+    command goes on. Each claim holds, does not hold, or nobody can tell.
+    """
+    from kdharness.harness.cli.experiments import narrators, print_claims
+    from kdharness.harness.errors import ConfigError
+    from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
+    from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
+
+    paths: Paths = ctx.obj
+    file = find_experiment(experiment)
+    sweep, planned = load_sweep(file, _changes(file, seeds, judge))
+    if not sweep.claims:
+        raise ConfigError(
+            "this experiment states no claims",
+            where=str(file),
+            hint=f"add `claims`, or run: kdharness sweep {experiment}",
+        )
+    if dry_run:
+        rows = [
+            {"run": one.name, "step": one.step, "status": state_of(paths, one)} for one in planned
+        ]
+        print_table(rows, ("run", "step", "status"), form)
+        return
+    keep_copy(paths, file, sweep)
+    say, tick = narrators()
+    prepare(paths, sweep, say)
+    results = run_sweep(paths, planned, say, tick)
+    print_claims(paths, sweep, planned, form)
+    if any(result.status not in DONE for result in results):
+        ctx.exit(1)
+
+
+def _changes(file: object, seeds: int | None, judge: str | None) -> list[str]:
+    """The options as changes to the experiment's file."""
+    import json
+    from pathlib import Path
+
+    import yaml
+
+    changes = []
+    if seeds is not None:
+        changes.append(f"vary.seed={json.dumps(list(range(1, seeds + 1)))}")
+    if judge is not None:
+        raw = yaml.safe_load(Path(str(file)).read_text("utf-8"))
+        changes += [
+            f"steps.{name}.judge={json.dumps([judge])}"
+            for name, step in (raw.get("steps") or {}).items()
+            if isinstance(step, dict) and step.get("judge")
+        ]
+    return changes

@@ -1,0 +1,142 @@
+"""Commands around training: cache, merge-adapter, plan, selfcheck."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kdharness.harness.cli.runs import format_option
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.tables import print_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.group("cache")
+def cache_group() -> None:
+    """Teacher distributions kept on disk."""
+
+
+@cache_group.command("build")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@click.pass_obj
+def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
+    """Run the teachers of CONFIG over its data once, ahead of training."""
+    from rich.progress import Progress
+
+    from kdharness.harness.config.files import load_config
+    from kdharness.harness.registry import TOOLS, resolve
+
+    parsed = load_config(config, overrides)
+    with Progress(console=_stderr()) as bars:
+        task = bars.add_task("teacher", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        def say(text: str) -> None:
+            bars.console.print(text, markup=False, highlight=False)
+
+        ran = resolve(TOOLS, "build_caches", "tool")(parsed, paths, say, progress)
+    click.echo(f"{ran} rows run")
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@click.command("selfcheck")
+@click.argument("config", type=click.Path(dir_okay=False), required=False)
+@format_option
+@click.pass_context
+def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None:
+    """Hold the fused losses against the plain formula, on CONFIG's models or on tiny ones.
+
+    Tells relative errors of loss and gradient, FLOPs over the floor, peak memory over the plain
+    step's, and tokens a second. Exit code 1 when something is off.
+    """
+    import json
+
+    from kdharness.harness.config.files import load_config
+    from kdharness.harness.registry import TOOLS, resolve
+
+    parsed = load_config(config) if config else None
+    result = resolve(TOOLS, "selfcheck", "tool")(
+        parsed, ctx.obj, lambda text: click.echo(text, err=True)
+    )
+    if form == "json":
+        click.echo(json.dumps(result, indent=2))
+    else:
+        columns = [
+            "method",
+            "loss_rel_error",
+            "grad_rel_error",
+            "flops_over_floor",
+            "peak_bytes_over_plain",
+            "tokens_per_second",
+            "note",
+        ]
+        print_table(result["cases"], columns, form)
+        click.echo("ok" if result["ok"] else "something is off: see the notes", err=True)
+    if not result["ok"]:
+        ctx.exit(1)
+
+
+@click.command("plan")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@click.option(
+    "--engine",
+    type=click.Choice(["single", "ddp", "fsdp2"]),
+    default="single",
+    show_default=True,
+    help="How several processes share the work.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="GPUs, over all machines.",
+)
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What one GPU sustains; gives the time.",
+)
+@format_option
+@click.pass_obj
+def plan_command(
+    paths: Paths,
+    config: str,
+    overrides: tuple[str, ...],
+    engine: str,
+    processes: int,
+    tflops: float | None,
+    form: str,
+) -> None:
+    """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
+    from kdharness.harness.config.files import load_config
+    from kdharness.harness.registry import TOOLS, resolve
+    from kdharness.harness.runs.estimate import make_plan
+
+    parsed = load_config(config, overrides)
+    rows = resolve(TOOLS, "planned_rows", "tool")(parsed, paths, processes)
+    plan = make_plan(parsed, paths, rows, engine=engine, processes=processes, tflops=tflops)
+    print_table(plan.rows(), ["figure", "value", "unit"], form)
+
+
+@click.command("merge-adapter")
+@click.argument("checkpoint")
+@click.argument("output", type=click.Path(file_okay=False))
+@click.pass_obj
+def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
+    """Write the plain model that CHECKPOINT (a LoRA run or folder) stands for into OUTPUT."""
+    from kdharness.harness.registry import TOOLS, resolve
+
+    click.echo(resolve(TOOLS, "merge_adapter", "tool")(checkpoint, output, paths))

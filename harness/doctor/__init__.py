@@ -1,0 +1,1 @@
+"""What goes wrong on machines, looked for before it does."""

@@ -1,0 +1,384 @@
+"""Doctor: the home, the file system under it, the store, its runs, the settings and the assets.
+
+The store is opened for reading alone, by SQLite itself: a store that this version refuses, or
+that is damaged, is just what has to be looked at here, and looking must not upgrade an older one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from kdharness.harness import assets
+from kdharness.harness.config.evaluation import load_settings
+from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths, nearest
+from kdharness.harness.runs import launch
+from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util import filesystem
+
+GIB = 2**30
+CHECK_BYTES = 256 * 2**20
+"""A bigger store is not read through here: on a slow disk that takes minutes."""
+"""How long the store's pages are read for; a big store's full check is `kdharness store check`."""
+HUNG_SECONDS = 600.0
+AHEAD_SECONDS = 60.0
+JOURNALS = ("wal", "delete", "truncate", "persist", "memory")
+SETTINGS = frozenset({"judge", "prices", "keys", "theme"})
+
+
+def look(paths: Paths) -> list[Finding]:
+    """Every finding of this file."""
+    return [
+        home(paths),
+        disk(paths),
+        file_system(paths),
+        store(paths),
+        *runs(paths),
+        settings(paths),
+        *asset_folder(paths),
+        *asset_files(paths),
+    ]
+
+
+def writable(place: Path) -> str:
+    """Empty when a file can be made there, else the reason: permission bits tell only half."""
+    try:
+        with tempfile.TemporaryFile(dir=nearest(place)):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+# ---------------------------------------------------------------- where things lie
+
+
+def home(paths: Paths) -> Finding:
+    """Whether the store and the runs can be written."""
+    reason = writable(paths.home)
+    if reason:
+        return broken(
+            "home",
+            f"{paths.home} cannot be written: {reason}",
+            "choose another place: --home FOLDER or KDHARNESS_HOME",
+        )
+    return fine("home", str(paths.home))
+
+
+def disk(paths: Paths) -> Finding:
+    """Room for checkpoints: bytes and, on some file systems, entries."""
+    place = nearest(paths.home)
+    free = shutil.disk_usage(place).free
+    text = f"{free / GIB:.1f} GiB free under the home"
+    entries = os.statvfs(place).f_favail if hasattr(os, "statvfs") else 0
+    advice = "free some, or move the home: --home FOLDER; kdharness plan CONFIG tells what a run "
+    if free < GIB / 2:
+        return broken("disk", text, advice + "takes")
+    if 0 < entries < 1000:
+        return broken(
+            "disk",
+            f"{text}, but room for only {entries} more files",
+            "delete many small files on that disk",
+        )
+    if free < 5 * GIB:
+        return note("disk", text, advice + "takes")
+    return fine("disk", text)
+
+
+def file_system(paths: Paths) -> Finding:
+    """SQLite's WAL needs shared memory between processes, which network file systems lack."""
+    wanted = os.environ.get("KDHARNESS_JOURNAL_MODE", "").lower()
+    kind = filesystem.file_system(nearest(paths.home))
+    if wanted and wanted not in JOURNALS:
+        return note(
+            "file system",
+            f"KDHARNESS_JOURNAL_MODE={wanted} is none SQLite knows; ignored",
+            f"use one of {', '.join(JOURNALS)}, or unset it",
+        )
+    if kind in filesystem.NETWORK and wanted == "wal":
+        return broken(
+            "file system",
+            f"KDHARNESS_JOURNAL_MODE=wal on {kind}, a network file system, damages stores",
+            "unset KDHARNESS_JOURNAL_MODE, or set it to delete",
+        )
+    if kind in filesystem.NETWORK:
+        return note(
+            "file system",
+            f"{kind} is a network file system",
+            "KDHARNESS_JOURNAL_MODE=delete keeps the store safe there; a local --home is "
+            "faster, and one machine at a time is safest",
+        )
+    return fine("file system", kind)
+
+
+# ---------------------------------------------------------------- the store
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Read-only; as it lies where even SQLite's shared memory file cannot be made."""
+    address = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=1.0)
+    try:
+        connection.execute("SELECT COUNT(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if _is_locked(error):
+            raise
+        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
+    return connection
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def store(paths: Paths) -> Finding:
+    """Whether the store is whole, and of this version's shape."""
+    path = paths.store
+    if not path.exists():
+        return fine("store", "none yet: made by the first run")
+    try:
+        with closing(_open(path)) as connection:
+            complaint, whole = _quick_check(connection, path.stat().st_size)
+            applied = _applied(connection)
+    except sqlite3.Error as error:
+        if _is_locked(error):
+            return note(
+                "store",
+                f"{path} is held by another process",
+                "look again in a moment; if it stays so, see kdharness runs for what hangs",
+            )
+        return broken(
+            "store",
+            f"{path}: {error}",
+            "nothing was changed; save what can be saved: kdharness store salvage",
+        )
+    if complaint:
+        return broken(
+            "store",
+            f"{path} is damaged: {complaint}",
+            "copy the file, then save what can be saved: kdharness store salvage",
+        )
+    size, older = path.stat().st_size / 2**20, 0
+    if applied is None:
+        return broken(
+            "store",
+            f"{path} is an SQLite file, but not a store of kdharness",
+            "move it away, or choose another --home",
+        )
+    if shape := _shape(applied):
+        return shape
+    with closing(_open(path)) as connection:
+        older = _sampled(connection)
+    if older:
+        return note(
+            "store",
+            f"{older} checkpoints are known by samples of their weights, as older versions did",
+            "kdharness store rehash reads them whole, once",
+        )
+    return fine(
+        "store",
+        f"{size:.0f} MiB, "
+        + (
+            "whole" if whole else "it opens; too big to be read through here: kdharness store check"
+        ),
+    )
+
+
+def _shape(applied: list[str]) -> Finding | None:
+    """A store of another version."""
+    from kdharness.harness.store.migrations import migrations, unknown_steps
+
+    known = [migration.name for migration in migrations._migrations]
+    newer = unknown_steps(applied)
+    if newer:
+        return broken(
+            "store",
+            f"a newer version of kdharness wrote it (step {newer[-1]})",
+            "pip install --upgrade kdharness, or choose another --home",
+        )
+    older = [name for name in known if name not in applied]
+    if older:
+        return note(
+            "store",
+            f"of an older version: {len(older)} step"
+            f"{'s' if len(older) > 1 else ''} behind ({older[0]} …)",
+            "it is brought up to date when next opened; copy kdharness.db first if an "
+            "older kdharness must still read it",
+        )
+    return None
+
+
+def _sampled(connection: sqlite3.Connection) -> int:
+    """How many checkpoints with a folder still have the identity of an older version."""
+    rows = connection.execute(
+        "SELECT path FROM checkpoints WHERE weights = '' AND path != ''"
+    ).fetchall()
+    return sum(Path(row[0]).is_dir() for row in rows)
+
+
+def _applied(connection: sqlite3.Connection) -> list[str] | None:
+    """Names of the steps the store has seen; None in a file that is not ours."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    if not {"_sqlite_migrations", "runs"} <= tables:
+        return [] if not tables else None
+    rows = connection.execute(
+        "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kdharness' ORDER BY rowid"
+    )
+    return [row[0] for row in rows]
+
+
+def _quick_check(connection: sqlite3.Connection, size: int) -> tuple[str, bool]:
+    """(what is damaged, or nothing; whether the file was read at all).
+
+    Before 3.43 SQLite could not be interrupted within a table, so the size decides.
+    """
+    if size > CHECK_BYTES:
+        return "", False
+    first = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return ("" if first == "ok" else str(first).splitlines()[-1]), True
+
+
+# ---------------------------------------------------------------- runs
+
+
+def runs(paths: Paths) -> list[Finding]:
+    """Runs whose process is gone, that no longer answer, or whose clock ran ahead."""
+    if not paths.store.exists():
+        return []
+    try:
+        stored = list(_live_runs(paths.store))
+    except sqlite3.Error:
+        return []  # the store's own row says why
+    now = time.time()
+    found: list[Finding] = []
+    gone = [run.id for run in stored if not launch.is_alive(run)]
+    hung = [
+        run.id
+        for run in stored
+        if run.id not in gone
+        and run.status is RunStatus.RUNNING
+        and now - (run.heartbeat or now) > HUNG_SECONDS
+    ]
+    ahead = [run.id for run in stored if max(run.created, run.heartbeat or 0) > now + AHEAD_SECONDS]
+    if gone:
+        found.append(
+            note(
+                "runs",
+                f"interrupted: {_some(gone)}",
+                f"go on from the last checkpoint: kdharness resume {gone[0]}",
+            )
+        )
+    if hung:
+        found.append(
+            note(
+                "runs",
+                f"no sign of life for {HUNG_SECONDS / 60:.0f} minutes: {_some(hung)}",
+                f"look: kdharness logs {hung[0]}; then stop it: kdharness stop {hung[0]}",
+            )
+        )
+    if ahead:
+        found.append(
+            note(
+                "runs",
+                f"written in the future: {_some(ahead)}: the clock went back",
+                "set the clock right (timedatectl set-ntp true); until then times and "
+                "'interrupted' may be wrong",
+            )
+        )
+    return found or [fine("runs", f"{len(stored)} under way, none interrupted")]
+
+
+def _live_runs(path: Path) -> Iterator[Run]:
+    columns = "id, method, status, created, heartbeat, pid, pid_started, host"
+    with closing(_open(path)) as connection:
+        tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
+        if not tables:
+            return
+        for row in connection.execute(
+            f"SELECT {columns} FROM runs WHERE status IN ('starting', 'running', 'paused')"
+        ):
+            name, method, status, created, heartbeat, pid, began, host = row
+            yield Run(
+                id=name,
+                method=method,
+                status=RunStatus(status),
+                config={},
+                config_hash="",
+                folder="",
+                created=created,
+                heartbeat=heartbeat,
+                pid=pid,
+                pid_started=began,
+                host=host,
+            )
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + rest
+
+
+# ---------------------------------------------------------------- settings and assets
+
+
+def settings(paths: Paths) -> Finding:
+    """The settings file: readable, and with keys that something reads."""
+    try:
+        values = load_settings(paths)
+    except ConfigError as error:
+        first = error.message.splitlines()[0]
+        return broken(
+            "settings",
+            f"{paths.settings}: {first}",
+            f"mend or remove the file; its keys: {', '.join(sorted(SETTINGS))}",
+        )
+    except OSError as error:
+        return broken(
+            "settings", f"{paths.settings}: {error.strerror}", "make the file readable for you"
+        )
+    odd = sorted(str(name) for name in values if name not in SETTINGS)
+    if odd:
+        return note(
+            "settings",
+            f"nothing reads {', '.join(odd)}",
+            f"a slip of the pen? known: {', '.join(sorted(SETTINGS))}",
+        )
+    return fine("settings", f"{', '.join(values)} set" if values else "none: defaults are used")
+
+
+def asset_folder(paths: Paths) -> list[Finding]:
+    """A shared folder of assets that is not there or cannot be written."""
+    if not os.environ.get("KDHARNESS_ASSETS"):
+        return []
+    reason = writable(paths.assets)
+    if reason:
+        return [
+            broken(
+                "assets",
+                f"KDHARNESS_ASSETS={paths.assets} cannot be written: {reason}",
+                "name another folder, or unset it to keep assets in the home",
+            )
+        ]
+    return [fine("assets", f"in {paths.assets}")]
+
+
+def asset_files(paths: Paths) -> Iterator[Finding]:
+    """Each asset by its files' sizes; `kdharness data check` reads every byte."""
+    for asset in assets.manifest().values():
+        check, state = f"asset {asset.name}", assets.status(paths, asset)
+        pull = f"kdharness data pull {asset.name}"
+        if state == "pulled":
+            yield fine(check, state)
+        elif state == "missing":
+            yield note(check, "not pulled", f"when you need it: {pull}")
+        else:
+            yield broken(check, "damaged: files are missing or of the wrong size", pull)

@@ -1,0 +1,270 @@
+"""A checkpoint's answers: the missing ones only, each stored as it arrives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
+from kdharness.harness.errors import Interrupted
+from kdharness.harness.registry import ENGINES, resolve
+from kdharness.harness.store import Store
+from kdharness.harness.types import (
+    Answer,
+    Engine,
+    Finish,
+    GenerationRequest,
+    Item,
+    Message,
+    Reply,
+    Reporter,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from kdharness.harness.evaluation.pipeline import Evaluation, Subject
+
+GREEDY = 1e-4
+REFUSED = {
+    "temperature": "replies are sampled at its own default",
+    "seed": "samples differ from run to run",
+    "system role": "the system text goes in front of the first user turn",
+}
+
+
+def family(bench: Any) -> str:
+    """Under which name answers are kept: benchmarks with the same prompts share them."""
+    name: str = bench.answers_as or bench.label
+    return name
+
+
+def conversation(item: Item, turn: int, said: Sequence[str]) -> tuple[Message, ...]:
+    """The chat that turn `turn` (from 1) continues, after the model's own earlier answers."""
+    messages = list(item.messages)
+    for step in range(turn):
+        messages.append({"role": "user", "content": item.turns[step]})
+        if step < turn - 1:
+            messages.append({"role": "assistant", "content": said[step]})
+    return tuple(messages)
+
+
+def request_for(item: Item, turn: int, said: Sequence[str], seed: int) -> GenerationRequest:
+    """What the model is asked. Sampled answers have a seed of their own, greedy ones none."""
+    sampled = item.temperature >= GREEDY
+    own = int(digest(seed, item.id, turn)[:8], 16) if sampled else 0
+    return GenerationRequest(
+        messages=conversation(item, turn, said),
+        temperature=item.temperature if sampled else 0.0,
+        max_new_tokens=item.max_new_tokens,
+        seed=own,
+    )
+
+
+def identity(checkpoint: str, name: str, item: Item, turn: int, request: GenerationRequest) -> str:
+    """The id of the answer to a request: what it depends on, and no more."""
+    return digest("answer", checkpoint, name, item.id, turn, *_hashes(request))
+
+
+def _hashes(request: GenerationRequest) -> tuple[str, str]:
+    """(prompt hash, settings hash) of a request."""
+    return digest(list(request.messages)), digest(
+        request.temperature, request.max_new_tokens, request.seed
+    )
+
+
+def answers_for(store: Store, subject: Subject, bench: Any, config: EvalConfig) -> list[Answer]:
+    """The stored answers a benchmark is to judge, in the order of its items.
+
+    For a model whose answers were imported these are the newest ones; otherwise those that this
+    config's own settings made.
+    """
+    stored = store.answers(subject.checkpoint.id, family(bench))
+    if not subject.source:
+        newest: dict[tuple[str, int], Answer] = {}
+        for answer in stored:
+            newest[(answer.item, answer.turn)] = answer
+        return [
+            newest[(item.id, turn)]
+            for item in bench.items
+            for turn in range(1, len(item.turns) + 1)
+            if (item.id, turn) in newest
+        ]
+    by_id = {answer.id: answer for answer in stored}
+    found = []
+    for item in bench.items:
+        said: list[str] = []
+        for turn in range(1, len(item.turns) + 1):
+            request = request_for(item, turn, said, config.seed)
+            made = by_id.get(identity(subject.checkpoint.id, family(bench), item, turn, request))
+            if made is None:
+                break
+            found.append(made)
+            if made.finish is Finish.ERROR:
+                break
+            said.append(made.text)
+    return found
+
+
+def answer_all(job: Evaluation, subject: Subject, benches: Sequence[Any]) -> None:
+    """Make the answers that are missing, turn by turn; the engine is opened when one is."""
+    if not subject.source:
+        return
+    families: dict[str, dict[str, Item]] = {}
+    owners: dict[str, Any] = {}
+    for bench in benches:
+        owners.setdefault(family(bench), bench)
+        families.setdefault(family(bench), {}).update({item.id: item for item in bench.items})
+    engine: Engine | None = None
+    try:
+        for name, items in families.items():
+            for turn in range(1, max((len(i.turns) for i in items.values()), default=0) + 1):
+                wanted = _missing(job, subject, name, list(items.values()), turn)
+                if not wanted:
+                    continue
+                engine = engine or open_answerer(job, subject)
+                _answer(job, subject, owners[name], name, engine, wanted, turn)
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def _missing(
+    job: Evaluation, subject: Subject, name: str, items: Sequence[Item], turn: int
+) -> list[tuple[Item, GenerationRequest]]:
+    """Items whose answer at `turn` is not stored (or failed), with all earlier ones there."""
+    good = {
+        answer.id: answer
+        for answer in job.store.answers(subject.checkpoint.id, name)
+        if answer.finish is not Finish.ERROR
+    }
+    wanted = []
+    for item in items:
+        if len(item.turns) < turn or not in_shard(job.config.shard, item.id):
+            continue
+        said: list[str] = []
+        for step in range(1, turn + 1):
+            request = request_for(item, step, said, job.config.seed)
+            answer = good.get(identity(subject.checkpoint.id, name, item, step, request))
+            if step == turn and answer is None:
+                wanted.append((item, request))
+            if answer is None:
+                break
+            said.append(answer.text)
+    return wanted
+
+
+def open_answerer(job: Evaluation, subject: Subject) -> Engine:
+    """The endpoint that serves the checkpoint, or the model in this process."""
+    named = job.config.answer_engine or f"local:{subject.source}"
+    spec = parse_spec(named)
+    engine: Engine = resolve(ENGINES, spec.kind, "engine").open(spec, job.config, job.paths)
+    if job.config.answer_engine:
+        engine.probe()
+    return engine
+
+
+def _answer(
+    job: Evaluation,
+    subject: Subject,
+    bench: Any,
+    name: str,
+    engine: Engine,
+    wanted: Sequence[tuple[Item, GenerationRequest]],
+    turn: int,
+) -> None:
+    label = f"{subject.checkpoint.name}: {name} answers"
+    job.reporter.stage(label if turn == 1 else f"{label}, turn {turn}", len(wanted))
+    requests = [request for _, request in wanted]
+    done = failed = 0
+    first = ""
+    said: set[str] = set()
+    for index, reply in watched(engine, requests, job.reporter):
+        item, request = wanted[index]
+        answer = _as_answer(subject, bench, name, item, turn, request, reply)
+        job.store.add_answers([answer])
+        done += 1
+        say_once(job.reporter, engine.name, reply, said)
+        job.tally.answers += 1
+        failed += answer.finish is Finish.ERROR
+        first = first or reply.error
+        job.tally.usd += reply.usd
+        job.reporter.advance(done)
+    job.tally.failed_answers += failed
+    if failed:
+        job.reporter.say(f"{label}: {failed} failed, the first: {first}", kind="warning")
+    if done < len(wanted):
+        job.tally.left += len(wanted) - done
+        job.reporter.say(f"{label}: stopped with {len(wanted) - done} left", kind="limit")
+
+
+def _as_answer(
+    subject: Subject,
+    bench: Any,
+    name: str,
+    item: Item,
+    turn: int,
+    request: GenerationRequest,
+    reply: Reply,
+) -> Answer:
+    prompt_hash, settings = _hashes(request)
+    return Answer(
+        id=identity(subject.checkpoint.id, name, item, turn, request),
+        checkpoint=subject.checkpoint.id,
+        bench=name,
+        revision=bench.revision,
+        item=item.id,
+        turn=turn,
+        text=reply.text,
+        finish=Finish.ERROR if reply.error else reply.finish,
+        prompt_hash=prompt_hash,
+        settings=settings,
+        created=time.time(),
+        prompt_tokens=reply.prompt_tokens,
+        tokens=reply.tokens,
+        seconds=reply.seconds,
+        info={**reply.info, **({"error": reply.error} if reply.error else {})},
+    )
+
+
+def say_once(reporter: Reporter, name: str, reply: Reply, said: set[str]) -> None:
+    """Tell once what an endpoint refuses, or is sent instead of what was asked for."""
+    found = [
+        f"it refuses {part}: {REFUSED.get(part, 'its own default is used')}"
+        for part in reply.info.get("without", ())
+    ]
+    if "temperature" in reply.info:
+        found.append(f"it refuses a temperature of 0: {reply.info['temperature']} is sent")
+    if "max_tokens" in reply.info:
+        found.append(f"its limit is raised to {reply.info['max_tokens']} tokens")
+    if "estimated" in reply.info:
+        found.append("it tells no token counts: tokens and price are guessed from characters")
+    for message in found:
+        if message not in said:
+            said.add(message)
+            reporter.say(f"{name}: {message}", kind="warning")
+
+
+def watched(
+    engine: Engine, requests: Sequence[GenerationRequest], reporter: Reporter
+) -> Iterator[tuple[int, Reply]]:
+    """An engine's replies; when asked to stop, what is on its way is still waited for."""
+    stop: Interrupted | None = None
+
+    def look() -> None:
+        nonlocal stop
+        if stop is None:
+            try:
+                reporter.check()
+            except Interrupted as asked:
+                stop = asked
+                engine.stop_soon()
+
+    if hasattr(engine, "idle"):
+        # One call may be tried again for minutes: requests to stop are not to wait for it.
+        engine.idle = look
+    for pair in engine.stream(requests):
+        yield pair
+        look()
+    if stop is not None:
+        raise stop

@@ -1,0 +1,127 @@
+"""What an evaluation would ask, in calls, tokens and money, before it asks anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_shard, parse_spec
+from kdharness.harness.evaluation import answering, judging
+from kdharness.harness.evaluation.pipeline import (
+    Evaluation,
+    Subject,
+    asks_judge,
+    find_baselines,
+    find_subjects,
+    load_benches,
+)
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import ENGINES, resolve
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Engine, Finish, Reporter
+
+TYPICAL_ANSWER = "x" * 1200
+COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens", "usd")
+
+
+class _Silence:
+    """A reporter for work that takes no time."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Nothing to tell."""
+
+    def advance(self, done: int, **values: float) -> None:
+        """Nothing to tell."""
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        """Nothing to tell."""
+
+    def check(self) -> None:
+        """Nothing stops it."""
+
+
+def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]:
+    """Rows of what is missing: answers to make and verdicts to ask for, with tokens and price.
+
+    Nothing is loaded or sent. Answers that are not made yet are assumed to be of a typical
+    length; `usd` is None where no price is known.
+    """
+    reporter: Reporter = _Silence()
+    job = Evaluation(config, paths, store, reporter)
+    benches = [bench for bench in load_benches(config, paths) if not hasattr(bench, "weigh")]
+    subjects = find_subjects(config, paths, store)
+    find_baselines(job, benches, subjects)
+    engines = [_engine(spec, config, paths) for spec in config.judge or default_judges(paths)]
+    rows = []
+    for bench in benches:
+        for subject in subjects:
+            have = answering.answers_for(store, subject, bench, config)
+            mine = {item.id for item in bench.items if in_shard(config.shard, item.id)}
+            good = [a for a in have if a.finish is not Finish.ERROR and a.item in mine]
+            turns = sum(len(item.turns) for item in bench.items if item.id in mine)
+            base = {
+                "checkpoint": subject.checkpoint.name,
+                "bench": bench.label,
+                "judge": "",
+                "answers": turns - len(good) if subject.source else 0,
+                "calls": 0,
+                "tokens": 0,
+                "usd": 0.0,
+            }
+            if not asks_judge(bench) or not engines:
+                rows.append(base)
+            for engine in engines if asks_judge(bench) else []:
+                rows.append({**base, **_cost(job, engine, bench, subject, subjects, good)})
+    return rows
+
+
+def _engine(spec: str, config: EvalConfig, paths: Paths) -> Engine:
+    parsed = parse_spec(spec)
+    engine: Engine = resolve(ENGINES, parsed.kind, "judge").open(parsed, config, paths)
+    return engine
+
+
+def _cost(
+    job: Evaluation,
+    engine: Engine,
+    bench: Any,
+    subject: Subject,
+    subjects: Sequence[Subject],
+    good: Sequence[Answer],
+) -> dict[str, Any]:
+    """Calls, tokens and price of one subject under one judge."""
+    answers = _completed(bench, good) if subject.source else good
+    calls = [
+        call
+        for call in judging.calls_for(job, bench, subject, subjects, answers, _completed)
+        if in_shard(job.config.shard, call.item)
+    ]
+    asks, _ = judging.not_stored(job, engine, bench, subject, calls)
+    tokens, usd = engine.estimate([judging.request_of(ask) for ask in asks])
+    return {"judge": engine.name, "calls": len(asks), "tokens": tokens, "usd": usd}
+
+
+def _completed(bench: Any, answers: Sequence[Answer]) -> list[Answer]:
+    """The answers there are, and a typical one for each that is not made yet."""
+    have = {(answer.item, answer.turn) for answer in answers}
+    return [
+        *answers,
+        *(
+            Answer(
+                id=f"planned/{item.id}/{turn}",
+                checkpoint="",
+                bench=bench.label,
+                revision=bench.revision,
+                item=item.id,
+                turn=turn,
+                text=TYPICAL_ANSWER,
+                finish=Finish.STOP,
+                prompt_hash="",
+                settings="",
+                created=0.0,
+            )
+            for item in bench.items
+            for turn in range(1, len(item.turns) + 1)
+            if (item.id, turn) not in have
+        ),
+    ]

@@ -1,0 +1,219 @@
+"""Claims held against the store: which checkpoints they are about, and those checkpoints' rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdharness.harness.experiments.claims import (
+    ClaimSpec,
+    Effect,
+    Finding,
+    Sums,
+    drawn_effect,
+    paired_effect,
+)
+from kdharness.harness.experiments.expand import Planned, outputs_of
+from kdharness.harness.store import Store
+
+
+def judge_claims(
+    store: Store, claims: Sequence[ClaimSpec], planned: Sequence[Planned]
+) -> list[Finding]:
+    """Every claim, once for each choice of settings that are no seeds."""
+    reader = _Reader(store)
+    found: list[Finding] = []
+    for claim in claims:
+        about = [one for one in planned if one.step == claim.of]
+        groups: dict[str, list[Planned]] = {}
+        for one in about:
+            groups.setdefault(repr(_without_seed(one.settings)), []).append(one)
+        for members in groups.values():
+            settings = _without_seed(members[0].settings)
+            there, missing = _with_figures(reader, claim, members, planned)
+            if not there:
+                found.append(Finding(claim, settings, None, missing))
+                continue
+            effect = _effect(reader, claim, there, planned)
+            if effect is None:
+                note = (
+                    "fewer than two questions that all of them answered"
+                    if claim.metric
+                    else "the expert's own gain is not told apart from 0: no share of it can be"
+                )
+            else:
+                note = f"{len(there)} of {len(members)} seeds: {missing}" if missing else ""
+            found.append(Finding(claim, settings, effect, note))
+    return found
+
+
+def _with_figures(
+    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
+) -> tuple[list[Planned], str]:
+    """The seeds whose figures are all there, and what one of the others lacks."""
+    there, missing = [], ""
+    for one in members:
+        try:
+            _effect(reader, claim, [one], planned)
+            there.append(one)
+        except LookupError as error:
+            missing = str(error.args[0])
+    return there, missing
+
+
+def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key.rsplit(".", 1)[-1] != "seed"}
+
+
+def _effect(
+    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
+) -> Effect | None:
+    if claim.metric is None:
+        return _trade_off_effect(reader, claim, members, planned)
+    from kdharness.harness.analysis.leaderboard import is_lower_better
+
+    pairs, width = [], None
+    for one in members:
+        first = _checkpoint(one)
+        second = _beside(claim.than, one, planned)
+        pairs.append(_shared_rows(reader, first, second, claim.metric))
+        width = reader.widths.get((first, claim.metric))
+    if is_lower_better(claim.metric.partition(":")[2]):
+        pairs = [(second, first) for first, second in pairs]
+    return paired_effect(pairs, width)
+
+
+def _trade_off_effect(
+    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
+) -> Effect | None:
+    from kdharness.harness.analysis.leaderboard import is_lower_better
+    from kdharness.harness.stats.tradeoff import Answered, Plane, above_draws, draw_plane
+
+    assert claim.figure is not None
+    values, draws, questions = [], [], 10**9
+    for one in members:
+        name = _checkpoint(one)
+        reference = _beside(claim.reference, one, planned)
+        expert = _beside(claim.expert, one, planned)
+        curve = _all_beside(claim.curve, one, planned) if claim.curve else []
+        names = list(dict.fromkeys([reference, *curve, expert, name]))
+        answered = [
+            Answered(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
+            for n in names
+        ]
+        plane = Plane(
+            reference,
+            expert,
+            is_lower_better(claim.general.partition(":")[2]),
+            is_lower_better(claim.domain.partition(":")[2]),
+            tuple(curve),
+        )
+        drawn = draw_plane(answered, plane)
+        if claim.figure != "retention" and not drawn.gain_known:
+            return None
+        if claim.figure == "above_curve":
+            value, resampled = above_draws(drawn, plane)[name]
+        else:
+            place = names.index(name)
+            value = float(getattr(drawn, claim.figure)[place])
+            resampled = getattr(drawn, f"{claim.figure}_draws")[:, place]
+        values.append(value)
+        draws.append(resampled)
+        counts = {"gain": drawn.n_domain, "retention": drawn.n_general}
+        questions = min(questions, counts.get(claim.figure, min(drawn.n_domain, drawn.n_general)))
+    return drawn_effect(values, draws, questions)
+
+
+def _checkpoint(one: Planned) -> str:
+    made = outputs_of(one)
+    if len(made) != 1:
+        raise LookupError(f"the step {one.step} makes {len(made)} checkpoints, not one")
+    return made[0]
+
+
+def _all_beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> list[str]:
+    """The checkpoints of a step under the settings of `one`, or the model of that name."""
+    steps = [other for other in planned if other.step == name]
+    if not steps:
+        return [name or ""]
+    for other in steps:
+        shared = set(other.settings) & set(one.settings)
+        if all(other.settings[key] == one.settings[key] for key in shared):
+            return outputs_of(other)
+    raise LookupError(f"no run of {name} has the settings of {one.name}")
+
+
+def _beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> str:
+    made = _all_beside(name, one, planned)
+    if len(made) != 1:
+        raise LookupError(f"the step {name} makes {len(made)} checkpoints, not one")
+    return made[0]
+
+
+class _Reader:
+    """Rows by question of checkpoints' figures, each read once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.known: dict[tuple[str, str], dict[tuple[str, str], Sums]] = {}
+        self.widths: dict[tuple[str, str], float] = {}
+
+    def tables(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
+        """(revision, judge) -> rows by question of one checkpoint's figure.
+
+        Raises:
+            LookupError: there are none, with the reason.
+        """
+        if (name, label) not in self.known:
+            self.known[name, label] = self._read(name, label)
+        return self.known[name, label]
+
+    def _read(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
+        """Rows count only where their mean is the figure of the leaderboard: what is no mean
+        over questions cannot be claimed about."""
+        from kdharness.harness.analysis.leaderboard import Group, leaderboard, read_group
+        from kdharness.harness.stats.rows import question_sums, value_range
+
+        bench, _, metric = label.partition(":")
+        checkpoint = self.store.checkpoint(name)
+        found: dict[tuple[str, str], Sums] = {}
+        if checkpoint is None:
+            raise LookupError(f"{name} is not there: run the experiment to its end")
+        groups = [
+            group
+            for group in (Group(**raw) for raw in self.store.judgment_groups())
+            if (group.checkpoint, group.bench) == (checkpoint.id, bench)
+        ]
+        for score in leaderboard(self.store, None, checkpoints=[checkpoint.id], panels=False):
+            if (score.bench, score.metric) != (bench, metric) or score.value is None:
+                continue
+            for group in groups:
+                if group.judge != score.judge:
+                    continue
+                rows = read_group(self.store, group)
+                sums, limits = question_sums(rows, metric), value_range(rows, metric)
+                weight = math.fsum(w for _, w in sums.values())
+                mean = math.fsum(v for v, _ in sums.values()) / weight if weight else math.nan
+                if math.isclose(mean, score.value, rel_tol=1e-6, abs_tol=1e-6):
+                    found[group.revision, group.judge] = sums
+                    if limits is not None:
+                        self.widths[name, label] = limits[1] - limits[0]
+        if not found:
+            raise LookupError(f"{name} has no rows whose mean is {label}")
+        return found
+
+
+def _rows(reader: _Reader, name: str, label: str) -> Sums:
+    """Of several revisions or judges, the one with most questions."""
+    return max(reader.tables(name, label).values(), key=len)
+
+
+def _shared_rows(reader: _Reader, first: str, second: str, label: str) -> tuple[Sums, Sums]:
+    """Rows of both under the same revision and judge."""
+    ours, theirs = reader.tables(first, label), reader.tables(second, label)
+    both = [key for key in ours if key in theirs]
+    if not both:
+        raise LookupError(f"{first} and {second} were not judged alike on {label}")
+    key = max(both, key=lambda k: len(ours[k]))
+    return ours[key], theirs[key]

@@ -1,0 +1,384 @@
+"""An experiment of several runs: steps that need each other, over a grid or list of settings.
+
+    name: shop
+    question: Does DAE keep what domain SFT loses?
+    steps:
+      kd:     {preset: kd-laptop}
+      expert: {method: sft, student: kd, data: …}
+      dae:    {method: dae, student: kd, expert: expert, data: …}
+      scores: {method: eval, checkpoints: [kd, expert, dae], benches: [shop, heldout]}
+    vary: {dae.trainer.temperature: [1, 2], seed: [1, 2, 3]}
+
+A step's name where a model is expected stands for that step's checkpoint *of the same settings*,
+and is a dependency. A step is run once for each different choice of the settings that reach it
+(its own, or those of a step it needs), so the KD above is trained three times, not six.
+
+A varied field belongs to the steps in which it is written; written nowhere, to every step that
+knows it; with a step's name in front, to that one. `seed` leaves evaluations alone: what is asked
+must not change with it.
+
+Nothing is remembered but the runs themselves: a run of the same name and config hash that is
+finished is done, so a killed sweep goes on where it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from kdharness.harness.config.files import describe_errors, parse_config, set_field
+from kdharness.harness.config.merging import MergeConfig
+from kdharness.harness.config.training import AnyConfig
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.claims import ClaimSpec
+from kdharness.harness.experiments.steps import MODEL_FIELDS, Step, in_order, read_step
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import digest
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.untrusted import CONFIG_BYTES, dump_yaml, parse_yaml, read_text
+
+Vary = dict[str, Any]
+MOST_COMBINATIONS = 10_000
+"""A grid of more is a slip of the pen, and would fill the memory before it could be listed."""
+
+
+class SweepConfig(BaseModel):
+    """`kdharness sweep`, as data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["sweep"] = "sweep"
+    name: str = Field(
+        ...,
+        pattern=r"^[\w-]{1,32}$",
+        title="Name",
+        description=("What every run's name begins with."),
+    )
+    question: str = Field("", title="Question", description="What the experiment is to answer.")
+    steps: dict[str, Any] = Field(
+        ...,
+        min_length=1,
+        title="Steps",
+        description=(
+            "Name -> a run config, with `config: FILE` or `preset: NAME` to start from, and "
+            "`needs` for what must be finished first (steps named as models are needed anyway)."
+        ),
+    )
+    vary: Vary | list[Vary] = Field(
+        default_factory=dict,
+        title="Vary",
+        description=(
+            "Field -> values: every combination. A list of such mappings: each of them in turn."
+        ),
+    )
+    assets: list[str] = Field(
+        default_factory=list,
+        title="Assets",
+        description=(
+            "Models and benchmarks to fetch before anything starts (`kdharness data list`)."
+        ),
+    )
+    claims: list[ClaimSpec] = Field(
+        default_factory=list,
+        title="Claims",
+        description=(
+            "What the experiment is to show, stated beforehand; judged when its runs are done."
+        ),
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _plain_names(cls, steps: dict[str, Any]) -> dict[str, Any]:
+        for name in steps:
+            if not re.fullmatch(r"[A-Za-z][\w-]{0,23}", name):
+                raise ValueError(f"{name!r} is no step name: letters, digits, - and _")
+        return steps
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the experiment: its config, the settings that reach it, and what it needs."""
+
+    name: str
+    step: str
+    config: AnyConfig
+    needs: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def load_sweep(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> tuple[SweepConfig, list[Planned]]:
+    """Read an experiment and work out all of its runs, in an order in which they can run.
+
+    Args:
+        overrides: `a.b=value`, put into the file's values first.
+
+    Raises:
+        ConfigError: no such file, broken YAML, a step or field that is wrong (named by step).
+    """
+    file = Path(path)
+    raw = parse_yaml(read_text(file, "the experiment", limit=CONFIG_BYTES), str(path))
+    if not isinstance(raw, dict):
+        raise ConfigError("an experiment is a mapping with name and steps", where=str(path))
+    raw.setdefault("name", re.sub(r"[^\w-]", "-", file.stem)[:32])
+    for override in overrides:
+        set_field(raw, override)
+    try:
+        sweep = SweepConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, SweepConfig), where=str(path)) from error
+    return sweep, plan_sweep(sweep, file.resolve().parent, str(path))
+
+
+def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConfig:
+    """The experiment with files and presets written into its steps: it needs no other file.
+
+    It is what a worker is given: the files may be changed or gone before it has come to them.
+    """
+    steps: dict[str, Any] = {}
+    for name, raw in sweep.steps.items():
+        step = read_step(name, raw, list(sweep.steps), base, where)
+        steps[name] = {**step.values, "needs": list(step.needs)} if step.needs else step.values
+    return sweep.model_copy(update={"steps": steps})
+
+
+# ---------------------------------------------------------------- steps
+
+
+def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Planned]:
+    """Every run, each once, dependencies first."""
+    _check_claims(sweep, where)
+    names = list(sweep.steps)
+    steps = {name: read_step(name, raw, names, base, where) for name, raw in sweep.steps.items()}
+    order = in_order(steps, where)
+    combinations = list(_combinations(sweep.vary, where))
+    keys = list(dict.fromkeys(key for one in combinations for key in one))
+    own = {key: _steps_of(key, steps, combinations, where) for key in keys}
+    planned: dict[str, Planned] = {}
+    for combination in combinations:
+        made: dict[str, Planned] = {}
+        for step in order:
+            one = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
+            made[step] = planned.setdefault(one.name, one)
+    return list(planned.values())
+
+
+def _check_claims(sweep: SweepConfig, where: str) -> None:
+    """What a claim is about is a step; what it is compared with may be a model as well."""
+    for number, claim in enumerate(sweep.claims, 1):
+        for field in ("of", "curve"):
+            step = getattr(claim, field)
+            if step is not None and step not in sweep.steps:
+                raise ConfigError(
+                    f"{step!r} is no step",
+                    where=f"{where}: claims.{number}.{field}",
+                    hint=f"steps: {', '.join(sweep.steps)}",
+                )
+
+
+# ---------------------------------------------------------------- settings
+
+
+def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str, Any]]:
+    """Every choice of settings; with nothing varied, the one empty choice."""
+    for grid in [vary] if isinstance(vary, Mapping) else (vary or [{}]):
+        lists = [value if isinstance(value, list) else [value] for value in grid.values()]
+        if any(not values for values in lists):
+            raise ConfigError("a varied field has no values", where=f"{where}: vary")
+        if math.prod(map(len, lists)) > MOST_COMBINATIONS:
+            raise ConfigError(
+                f"more than {MOST_COMBINATIONS:,} combinations", where=f"{where}: vary"
+            )
+        for choice in itertools.product(*lists):
+            yield dict(zip(grid, choice, strict=True))
+
+
+def _steps_of(
+    key: str, steps: Mapping[str, Step], combinations: Sequence[Mapping[str, Any]], where: str
+) -> dict[str, str]:
+    """Step -> the field in it that this varied key stands for."""
+    first, _, rest = key.partition(".")
+    if first in steps and rest:
+        return {first: rest}
+    written = [name for name, step in steps.items() if _is_written(step.values, key)]
+    if key == "seed":
+        written = [name for name in steps if steps[name].values.get("method") != "eval"]
+    if not written:
+        value = next(one[key] for one in combinations if key in one)
+        written = [name for name, step in steps.items() if _knows(step.values, key, value)]
+    if not written:
+        for name, step in steps.items():
+            parse_config(step.values, where=f"{where}: steps.{name}")
+        raise ConfigError(
+            f"no step has a field {key!r}",
+            where=f"{where}: vary",
+            hint="write it in the step that should vary, or name the step: STEP.trainer.epochs",
+        )
+    return dict.fromkeys(written, key)
+
+
+def _is_written(values: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Whether the step is a config that takes this field and value."""
+    changed = copy.deepcopy(dict(values))
+    try:
+        set_field(changed, f"{key}={json.dumps(value)}")
+        parse_config(changed)
+    except ConfigError:
+        return False
+    return True
+
+
+def _plan_run(
+    prefix: str,
+    step: str,
+    what: Step,
+    combination: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, str]],
+    made: Mapping[str, Planned],
+    where: str,
+) -> Planned:
+    """One step under one choice of settings."""
+    values = copy.deepcopy(what.values)
+    settings: dict[str, Any] = {}
+    for need in what.needs:
+        settings |= made[need].settings
+    for key, value in combination.items():
+        if step in own[key]:
+            set_field(values, f"{own[key][step]}={json.dumps(value)}")
+            settings[key] = value
+    settings = {key: value for key, value in combination.items() if key in settings}
+    place = f"{where}: steps.{step}"
+    outputs = {need: outputs_of(made[need]) for need in what.needs}
+    name = run_name(prefix, step, settings, list(own))
+    filled = _fill(values, outputs, place)
+    if filled.get("method") != "eval":
+        filled["name"] = name
+    return Planned(
+        name,
+        step,
+        parse_config(filled, where=place),
+        tuple(made[need].name for need in what.needs),
+        settings,
+    )
+
+
+def outputs_of(planned: Planned) -> list[str]:
+    """The checkpoints that a run makes."""
+    if isinstance(planned.config, MergeConfig):
+        return planned.config.checkpoints(planned.name)
+    return [] if planned.config.method == "eval" else [planned.name]
+
+
+def _fill(
+    values: Any, outputs: Mapping[str, list[str]], where: str, field: str = "", above: str = ""
+) -> Any:
+    """Step names where models are expected become the names of those steps' checkpoints."""
+    if isinstance(values, Mapping):
+        return {k: _fill(v, outputs, where, str(k), field) for k, v in values.items()}
+    model = field in MODEL_FIELDS or above == "experts"
+    if isinstance(values, list):
+        filled: list[Any] = []
+        for value in values:
+            if model and isinstance(value, str) and value in outputs:
+                filled += outputs[value]
+            else:
+                filled.append(_fill(value, outputs, where, field, above))
+        return filled
+    if model and isinstance(values, str) and values in outputs:
+        if len(outputs[values]) != 1:
+            raise ConfigError(
+                f"{field}: the step {values} makes {len(outputs[values])} checkpoints, not one",
+                where=where,
+            )
+        return outputs[values][0]
+    return values
+
+
+def run_name(prefix: str, step: str, settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """`shop-dae-temperature2-s1`: the step and what reaches it, short and unique.
+
+    Two varied fields with the same last part are told apart by their whole names.
+    """
+    leaves = [key.rsplit(".", 1)[-1] for key in keys]
+    parts = [prefix, step]
+    for key, value in settings.items():
+        leaf = key.rsplit(".", 1)[-1]
+        label = "s" if leaf == "seed" else leaf
+        if leaves.count(leaf) > 1:
+            label = key
+        text = str(value) if not isinstance(value, (list, dict)) else digest(value)[:6]
+        # Texts such as paths may share their last letters, or differ in what a name cannot hold.
+        slug = re.sub(r"[^\w.]", "_", text)
+        if isinstance(value, str) and (slug != text or len(slug) > 16):
+            slug = f"{slug[-12:]}{digest(value)[:4]}"
+        parts.append(f"{label}{slug}")
+    name = "-".join(parts)
+    return name if len(name) <= 64 else f"{name[:55]}-{digest(dict(settings))[:8]}"
+
+
+def experiment_names() -> list[str]:
+    """The experiments that ship, such as `baselines`."""
+    folder = resources.files("kdharness.data.experiments")
+    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return sorted(name.removesuffix(".yaml") for name in names)
+
+
+def find_experiment(text: str) -> Path:
+    """The file that `kdharness sweep` was given, by its path or a shipped experiment's name.
+
+    Raises:
+        ConfigError: neither, with the names there are.
+    """
+    if Path(text).exists():
+        return Path(text)
+    if text in experiment_names():
+        return Path(str(resources.files("kdharness.data.experiments").joinpath(f"{text}.yaml")))
+    raise ConfigError(
+        f"no file and no shipped experiment {text!r}",
+        hint=f"shipped: {', '.join(experiment_names())}",
+    )
+
+
+def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
+    """The experiment beside the store, for the report: its question and how to repeat it.
+
+    The text as it is, comments and all; where it leans on other files beside it, or was changed
+    by options, what it came to is written instead.
+    """
+    target = sweeps_folder(paths) / f"{sweep.name}.yaml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = Path(path).read_text("utf-8")
+    whole = spell_out(sweep, Path(path).resolve().parent, str(path))
+    try:
+        bare = SweepConfig.model_validate(parse_yaml(text, str(path)))
+        alone = spell_out(bare, target.parent) == whole
+    except (ConfigError, ValidationError):
+        alone = False
+    if not alone:
+        values = whole.model_dump(mode="json", exclude={"method"}, exclude_unset=True)
+        text = dump_yaml(values)
+    write_text(target, text)
+
+
+def sweeps_folder(paths: Paths) -> Path:
+    """Where experiments' files are kept."""
+    return paths.home / "sweeps"

@@ -1,0 +1,290 @@
+"""AlpacaEval results made elsewhere: model outputs and annotations."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import DataError
+from kdharness.harness.interop.fastchat import Imported, imported_model, imported_revision, keep
+from kdharness.harness.interop.rows import inside, named, read_rows, said, shown, told
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.store import Store
+from kdharness.harness.types import (
+    Answer,
+    Checkpoint,
+    Finish,
+    Judgment,
+    JudgmentStatus,
+    digest,
+)
+
+ALPACA_ITEMS = 805
+BASELINES = {"text_davinci_003": "alpaca-eval-1", "gpt4_1106_preview": "alpaca-eval-2"}
+WHOLE = 0.9
+"""From this share of the items on, a file is a whole run with rows left out."""
+
+
+def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imported:
+    """Model outputs, or annotations, as alpaca_eval writes them.
+
+    Args:
+        name: what to call the model; the file's generator by default.
+
+    Raises:
+        DataError: a row that is neither, with its place.
+    """
+    if path.is_dir():
+        path = next(
+            (
+                p
+                for p in (path / "annotations.json", path / "model_outputs.json")
+                if p.exists() and inside(p, path)
+            ),
+            path,
+        )
+    rows = read_rows(path)
+    if not rows:
+        raise DataError("contains no rows", where=str(path))
+    annotated = any("preference" in row for _, row in rows)
+    found = Imported(kind="annotations" if annotated else "outputs", rows=len(rows))
+    find: Any = resolve(TOOLS, "alpaca_item", "tool")
+    try:
+        if annotated:
+            answers, judgments = _annotations(store, rows, name, found, find)
+        else:
+            answers, judgments = _outputs(store, rows, name, found, find), []
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"not an alpaca_eval file: {told(error)}", where=str(path)) from error
+    keep(store, found, answers, judgments)
+    return found
+
+
+def _output(model: Checkpoint, item: str, text: str, row: dict[str, Any]) -> Answer:
+    return Answer(
+        id=digest("imported", model.id, "alpaca-eval", item, text),
+        checkpoint=model.id,
+        bench="alpaca-eval",
+        revision="imported",
+        item=item,
+        turn=1,
+        text=text,
+        finish=Finish.STOP,
+        prompt_hash="",
+        settings="imported",
+        created=time.time(),
+    )
+
+
+def _outputs(
+    store: Store,
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    name: str | None,
+    found: Imported,
+    find: Any,
+) -> list[Answer]:
+    made = []
+    for where, row in rows:
+        missing = {"instruction", "output"} - set(row)
+        if missing:
+            raise DataError(
+                f"a row lacks {', '.join(sorted(missing))} "
+                f"(fields: {', '.join(sorted(row))[:200]})",
+                where=where,
+                hint="model outputs have instruction and output; annotations have instruction, "
+                "output_1, output_2 and preference",
+            )
+        _check(row, where, "generator", "instruction", "output")
+        model = imported_model(store, name or str(row.get("generator") or Path(where).stem))
+        found.models.add(model.name)
+        made.append(_output(model, find(row["instruction"] or ""), row["output"] or "", row))
+    found.benches.add("alpaca-eval")
+    return made
+
+
+def _check(row: dict[str, Any], where: str, *fields: str) -> None:
+    """Refuse names and texts that are something else; a missing one has its own default."""
+    try:
+        for field in fields:
+            if field.startswith(("generator", "annotator")):
+                named(row.get(field) or "unnamed", field)
+            elif field == "preference":
+                preference_of(row[field])
+            elif not said(row.get(field), field) and field == "instruction":
+                raise ValueError("instruction is empty")
+    except ValueError as error:
+        raise DataError(f"not an alpaca_eval row: {error}", where=where) from error
+
+
+def _annotations(
+    store: Store,
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    name: str | None,
+    found: Imported,
+    find: Any,
+) -> tuple[list[Answer], list[Judgment]]:
+    answers: list[Answer] = []
+    judgments: list[Judgment] = []
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for where, row in rows:
+        missing = {"instruction", "output_1", "output_2", "preference"} - set(row)
+        if missing:
+            raise DataError(f"a row lacks {', '.join(sorted(missing))}", where=where)
+        _check(
+            row,
+            where,
+            "generator",
+            "generator_1",
+            "generator_2",
+            "annotator",
+            "instruction",
+            "output_1",
+            "output_2",
+            "preference",
+        )
+        baseline, model_name = generators(row)
+        model = imported_model(store, name or model_name or "unnamed")
+        groups.setdefault(
+            (model.name, baseline, str(row.get("annotator") or "unknown")), []
+        ).append(row)
+    for (model_name, baseline, annotator), part in groups.items():
+        model = imported_model(store, model_name)
+        found.models.add(model.name)
+        bench = alpaca_bench(baseline, annotator)
+        found.benches.add(bench)
+        own = [find(row["instruction"] or "") for row in part]
+        flags = ["imported"] + ([] if baseline in BASELINES else [f"baseline:{baseline or '?'}"])
+        whole = len(part) >= WHOLE * ALPACA_ITEMS
+        if not whole:
+            flags.append(f"subset:{len(part)}")
+        foreign = any(not item.isdigit() for item in own)
+        revision = imported_revision(store, bench, flags, own_items=foreign)
+        for place, (item, row) in enumerate(zip(own, part, strict=True)):
+            answer = _output(model, item, row["output_2"] or "", row)
+            answers.append(answer)
+            judgments.append(
+                _annotation(model, bench, revision, item, row, annotator, answer, place, baseline)
+            )
+        if whole and not foreign:
+            judgments += _absent(model, bench, revision, annotator, baseline, set(own))
+    return answers, judgments
+
+
+def alpaca_bench(baseline: str, annotator: str) -> str:
+    """Which version a file belongs to, by its baseline, else by its annotator."""
+    if baseline in BASELINES:
+        return BASELINES[baseline]
+    return "alpaca-eval-1" if annotator == "alpaca_eval_gpt4" else "alpaca-eval-2"
+
+
+def generators(row: dict[str, Any]) -> tuple[str, str]:
+    """(baseline, model) of an annotation; empty where it does not say.
+
+    alpaca_eval numbers the two only where both sides bring a `generator`: the one without a
+    number is then the side that has no other name.
+    """
+    first, second, plain = (
+        str(row.get(key) or "") for key in ("generator_1", "generator_2", "generator")
+    )
+    if not plain or (first and second):
+        return first, second
+    if first:
+        return first, plain
+    return (plain, second) if second or plain in BASELINES else ("", plain)
+
+
+def preference_of(value: Any) -> float | None:
+    """A stored preference in 1-2; 0 is a draw, null, NaN and what lies outside no verdict.
+
+    Raises:
+        ValueError: it is neither null nor a number.
+    """
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        found = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.inf
+    except OverflowError:
+        return None
+    if math.isinf(found):
+        raise ValueError(f"preference must be a number from 1 to 2, not {shown(value)}")
+    if math.isnan(found) or (found != 0 and not 1 <= found <= 2):
+        return None
+    return 1.5 if found == 0 else found
+
+
+def _annotation(
+    model: Checkpoint,
+    bench: str,
+    revision: str,
+    item: str,
+    row: dict[str, Any],
+    annotator: str,
+    answer: Answer,
+    place: int,
+    baseline: str,
+) -> Judgment:
+    value = preference_of(row["preference"])
+    # A baseline that an older version did not see: the row is another one.
+    unnumbered = [baseline] if baseline and not row.get("generator_1") else []
+    completion = row.get("raw_completion")
+    text = completion.get("text", "") if isinstance(completion, dict) else completion or ""
+    return Judgment(
+        id=digest(
+            "imported",
+            model.id,
+            bench,
+            annotator,
+            item,
+            row["output_1"],
+            row["output_2"],
+            row["preference"],
+            *unnumbered,
+        ),
+        checkpoint=model.id,
+        bench=bench,
+        revision=revision,
+        item=item,
+        turn=1,
+        category=str(row.get("dataset") or ""),
+        judge=f"imported:{annotator}",
+        metric="preference",
+        status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
+        # Rows keep their file's order: the one that comes later counts.
+        created=time.time() + place * 1e-6,
+        value=value,
+        answer=answer.id,
+        baseline=baseline,
+        raw=str(text),
+        info={"len_1": len(row["output_1"] or ""), "len_2": len(row["output_2"] or "")},
+    )
+
+
+def _absent(
+    model: Checkpoint, bench: str, revision: str, annotator: str, baseline: str, have: set[str]
+) -> list[Judgment]:
+    """Items without a row in a whole file: alpaca_eval leaves empty outputs out of it."""
+    return [
+        Judgment(
+            id=digest("imported", model.id, bench, annotator, str(item), "absent"),
+            checkpoint=model.id,
+            bench=bench,
+            revision=revision,
+            item=str(item),
+            turn=1,
+            category="",
+            judge=f"imported:{annotator}",
+            metric="preference",
+            status=JudgmentStatus.FAILED,
+            created=time.time(),
+            baseline=baseline,
+            error="no row in the imported file; alpaca_eval leaves empty outputs out",
+            info={"len_2": 0, "absent": True},
+        )
+        for item in range(ALPACA_ITEMS)
+        if str(item) not in have
+    ]

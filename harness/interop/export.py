@@ -1,0 +1,299 @@
+"""Results in other tools' formats: FastChat, alpaca_eval, and a model card in Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.analysis.leaderboard import LEGEND, leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import ConfigError, KDHarnessError
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import BENCHMARKS, resolve
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.tables import cell, format_rows, safe_text
+
+LONGEST_FILE_NAME = 200
+"""Bytes; file systems take 255, and endings are added."""
+
+
+def file_name(text: str) -> str:
+    """A name that is safe as a file's: no folder, no option, and no longer than disks allow."""
+    name = re.sub(r"[^\w.+-]+", "_", text).lstrip("-").strip("._") or "unnamed"
+    if len(name.encode()) <= LONGEST_FILE_NAME:
+        return name
+    head = name.encode()[: LONGEST_FILE_NAME - 9].decode("utf-8", "ignore")
+    return f"{head}-{digest(text)[:8]}"
+
+
+def chosen(store: Store, names: Sequence[str]) -> list[Checkpoint]:
+    """The named checkpoints, or all.
+
+    Raises:
+        ConfigError: a name that is not stored.
+    """
+    if not names:
+        return store.checkpoints()
+    found = []
+    for name in names:
+        checkpoint = store.checkpoint(name)
+        if checkpoint is None:
+            known = ", ".join(c.name for c in store.checkpoints()[:10])
+            raise ConfigError(f"no checkpoint named {name!r}", hint=f"known: {known or 'none'}")
+        found.append(checkpoint)
+    return found
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
+    listed = list(rows)
+    if not listed:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
+    write_text(path, text)
+    return path
+
+
+# ---------------------------------------------------------------- FastChat
+
+
+def export_fastchat(paths: Paths, folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """`model_answer/MODEL.jsonl`, `model_judgment/JUDGE_single.jsonl` and `_pair.jsonl`.
+
+    Returns:
+        The files that were written.
+    """
+    written: list[Path | None] = []
+    singles: dict[str, list[dict[str, Any]]] = {}
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    with Store(paths.store) as store:
+        for checkpoint in chosen(store, names):
+            answers = store.answers(checkpoint.id, "mt-bench")
+            written.append(
+                _write_lines(
+                    folder / "model_answer" / f"{file_name(checkpoint.name)}.jsonl",
+                    answer_rows(checkpoint, answers),
+                )
+            )
+            prompts = _prompts(paths, answers)
+            for judgment in store.judgments(checkpoint.id, "mt-bench"):
+                judge = _plain(judgment.judge)
+                singles.setdefault(judge, []).append(single_row(checkpoint, judgment, prompts))
+            for judge, rows in pair_rows(checkpoint, store).items():
+                pairs.setdefault(judge, []).extend(rows)
+    for kind, table in (("single", singles), ("pair", pairs)):
+        for judge, rows in table.items():
+            rows.sort(key=lambda row: (row.get("model", ""), row["tstamp"]))
+            path = folder / "model_judgment" / f"{file_name(judge)}_{kind}.jsonl"
+            written.append(_write_lines(path, rows))
+    return [path for path in written if path is not None]
+
+
+def _plain(judge: str) -> str:
+    """A judge's model name alone, as FastChat names it."""
+    name = judge.split("@http")[0]
+    return name.split(":", 1)[1] if ":" in name else name
+
+
+def answer_rows(checkpoint: Checkpoint, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Answers as FastChat's rows; of several to one turn the newest."""
+    table: dict[str, dict[int, Answer]] = {}
+    for answer in answers:
+        table.setdefault(answer.item, {})[answer.turn] = answer
+    return [
+        {
+            "question_id": int(item),
+            "answer_id": turns[min(turns)].id,
+            "model_id": checkpoint.name,
+            "choices": [{"index": 0, "turns": [turns[turn].text for turn in sorted(turns)]}],
+            "tstamp": turns[max(turns)].created,
+        }
+        for item, turns in sorted(table.items(), key=lambda pair: int(pair[0]))
+    ]
+
+
+def _prompts(paths: Paths, answers: Sequence[Answer]) -> dict[tuple[str, int], tuple[str, str]]:
+    """(item, turn) -> (prompt's name, the judge's user prompt), where the asset is pulled."""
+    try:
+        bench = resolve(BENCHMARKS, "mt-bench", "benchmark").load(paths, EvalConfig())
+    except KDHarnessError:
+        return {}
+    return {
+        (call.item, call.turn): (str(call.info["prompt"]), call.messages[-1]["content"])
+        for call in bench.judge_calls([a for a in answers if a.item in bench._by_id])
+    }
+
+
+def single_row(
+    checkpoint: Checkpoint, judgment: Judgment, prompts: dict[tuple[str, int], tuple[str, str]]
+) -> dict[str, Any]:
+    """One judgment as FastChat's row; no verdict is -1 there."""
+    name, prompt = prompts.get((judgment.item, judgment.turn), ("", ""))
+    name = str(judgment.info.get("prompt", name))
+    value = judgment.value if judgment.value is not None else judgment.info.get("published", -1)
+    whole = float(value).is_integer()
+    return {
+        "question_id": int(judgment.item),
+        "model": checkpoint.name,
+        "judge": [_plain(judgment.judge), name],
+        "user_prompt": prompt,
+        "judgment": judgment.raw or judgment.error,
+        "score": int(value) if whole else value,
+        "turn": judgment.turn,
+        "tstamp": judgment.created,
+    }
+
+
+def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Matches of a checkpoint as FastChat's rows, by judge, each match once."""
+    matches: dict[tuple[str, str, str, int], dict[int, Judgment]] = {}
+    for judgment in store.judgments(checkpoint.id, "mt-bench-pair"):
+        if "mirrored" in judgment.info:
+            continue
+        key = (judgment.judge, judgment.baseline, judgment.item, judgment.turn)
+        matches.setdefault(key, {})[judgment.order] = judgment
+    known = {c.name: c for c in store.checkpoints()}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (judge, baseline, item, turn), games in sorted(matches.items()):
+        other = known.get(baseline)
+        # Imported matches are stored from both sides: the first name in order writes them.
+        if judge.startswith("imported:") and other is not None and baseline < checkpoint.name:
+            continue
+        if set(games) != {0, 1}:
+            continue
+        row: dict[str, Any] = {
+            "question_id": int(item),
+            "model_1": checkpoint.name,
+            "model_2": baseline,
+            "g1_winner": _winner(games[0]),
+            "g2_winner": _winner(games[1]),
+            "judge": [_plain(judge), str(games[0].info.get("prompt", ""))],
+            "g1_user_prompt": "",
+            "g1_judgment": games[0].raw,
+            "g2_user_prompt": "",
+            "g2_judgment": games[1].raw,
+            "turn": turn,
+            "tstamp": games[0].created,
+        }
+        found.setdefault(_plain(judge), []).append(row)
+    return found
+
+
+def _winner(game: Judgment) -> str:
+    if game.status is not JudgmentStatus.OK or game.value is None:
+        return "error"
+    return {1.0: "model_1", 0.0: "model_2"}.get(game.value, "tie")
+
+
+# ---------------------------------------------------------------- AlpacaEval
+
+
+def export_alpaca_eval(paths: Paths, folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """`MODEL/model_outputs.json`, and `MODEL/JUDGE/annotations.json` where there are any.
+
+    Needs the pulled instructions for models that were not imported.
+    """
+    from kdharness.harness.assets import asset_file
+
+    entries = json.loads(
+        asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json").read_text("utf-8")
+    )
+    written: list[Path] = []
+    with Store(paths.store) as store:
+        for checkpoint in chosen(store, names):
+            answers = {a.item: a for a in store.answers(checkpoint.id, "alpaca-eval")}
+            outputs = [
+                {
+                    "dataset": entry.get("dataset", ""),
+                    "instruction": entry["instruction"],
+                    "output": answers[str(place)].text,
+                    "generator": checkpoint.name,
+                }
+                for place, entry in enumerate(entries)
+                if str(place) in answers
+            ]
+            if outputs:
+                place = folder / file_name(checkpoint.name)
+                written.append(_write_json(place / "model_outputs.json", outputs))
+                written += _annotations(store, checkpoint, answers, entries, place)
+    return written
+
+
+def _annotations(
+    store: Store,
+    checkpoint: Checkpoint,
+    answers: dict[str, Answer],
+    entries: Sequence[dict[str, Any]],
+    folder: Path,
+) -> list[Path]:
+    """One file a judge; version 2's baseline answers are the asset's own."""
+    by_judge: dict[str, dict[int, dict[str, Any]]] = {}
+    texts = {answer.id: answer.text for answer in answers.values()}
+    for judgment in store.judgments(checkpoint.id, "alpaca-eval-2"):
+        if not judgment.item.isdigit() or judgment.answer not in texts:
+            continue
+        entry = entries[int(judgment.item)]
+        by_judge.setdefault(_plain(judgment.judge), {})[int(judgment.item)] = {
+            "instruction": entry["instruction"],
+            "output_1": entry["output"],
+            "generator_1": judgment.baseline,
+            "dataset": entry.get("dataset", ""),
+            "output_2": texts[judgment.answer],
+            "generator_2": checkpoint.name,
+            "annotator": _plain(judgment.judge),
+            "preference": judgment.value,
+            "raw_completion": judgment.raw,
+            "price_per_example": judgment.usd,
+        }
+    return [
+        _write_json(folder / file_name(judge) / "annotations.json", [rows[i] for i in sorted(rows)])
+        for judge, rows in by_judge.items()
+    ]
+
+
+def _write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
+    return path
+
+
+# ---------------------------------------------------------------- model card
+
+
+def model_card(paths: Paths, name: str) -> str:
+    """Lineage, settings and scores of a checkpoint, with intervals, judges and marks."""
+    with Store(paths.store) as store:
+        checkpoint = chosen(store, [name])[0]
+        scores = leaderboard(store, paths, checkpoints=[checkpoint.id])
+        run = store.run(checkpoint.run) if checkpoint.run else None
+        parents = {
+            role: parent.name if (parent := store.checkpoint(key)) else key
+            for role, key in checkpoint.parents.items()
+        }
+    made = time.strftime("%Y-%m-%d", time.localtime(checkpoint.created))
+    lines = [f"# {safe_text(checkpoint.name)}", "", f"- made: {made}, by {checkpoint.method}"]
+    lines.append(f"- identity of the weights: `{checkpoint.model}`")
+    lines += [f"- {role}: {safe_text(parent)}" for role, parent in sorted(parents.items())]
+    if checkpoint.config_hash:
+        lines.append(f"- config: `{checkpoint.config_hash}`, step {checkpoint.step}")
+    rows = [score.as_dict() for score in scores if not score.metric.startswith("n_")]
+    for row in rows:
+        row["95 % interval"] = (
+            f"{cell(row['ci_low'])} – {cell(row['ci_high'])}" if row["ci_low"] is not None else "–"
+        )
+    columns = ["bench", "metric", "value", "95 % interval", "n", "n_failed", "judge", "flags"]
+    lines += ["", "## Scores", ""]
+    lines.append(format_rows(rows, columns, "md") if rows else "No scores yet.")
+    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
+    if marks & set(LEGEND):
+        lines += ["", *(f"- `{mark}`: {LEGEND[mark]}" for mark in sorted(marks & set(LEGEND)))]
+    if run is not None:
+        config = json.dumps(run.config, indent=2, ensure_ascii=False)
+        lines += ["", "## Training config", "", "```json", config, "```"]
+    return "\n".join(lines) + "\n"

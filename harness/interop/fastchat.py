@@ -1,0 +1,365 @@
+"""Results made elsewhere: FastChat's and alpaca_eval's files, on the same leaderboard.
+
+Every imported row has an identity made of its content, so that importing twice changes nothing.
+A re-run that was appended to one file, as FastChat does it, is kept whole: the newest verdict
+counts, and `--as-published` counts all of them, as FastChat's own script does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import DataError
+from kdharness.harness.interop.rows import (
+    named,
+    number,
+    read_rows,
+    said,
+    shown,
+    told,
+    when,
+    whole,
+)
+from kdharness.harness.store import Store
+from kdharness.harness.types import (
+    Answer,
+    Checkpoint,
+    Finish,
+    Judgment,
+    JudgmentStatus,
+    Method,
+    digest,
+)
+
+MT_BENCH = "mt-bench"
+PAIRS = "mt-bench-pair"
+FAILED_ANSWER = "$ERROR$"
+"""What FastChat stores where an API gave no answer; its judges then rate that text."""
+MT_BENCH_IDS = range(81, 161)
+_FOLDERS = ("model_answer", "model_judgment", "reference_answer")
+CATEGORIES = (
+    "writing",
+    "roleplay",
+    "reasoning",
+    "math",
+    "coding",
+    "extraction",
+    "stem",
+    "humanities",
+)
+
+
+@dataclass
+class Imported:
+    """What a file brought; `notes` say what of it was filed or left out in a way to know of."""
+
+    kind: str = ""
+    bench: str = MT_BENCH
+    rows: int = 0
+    models: set[str] = field(default_factory=set)
+    benches: set[str] = field(default_factory=set)
+    new: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row of the command's listing."""
+        return {
+            "kind": self.kind,
+            "rows": self.rows,
+            "new": self.new,
+            "models": sorted(self.models),
+            "benches": sorted(self.benches),
+            "notes": self.notes,
+        }
+
+
+Reader = Callable[[Store, dict[str, Any], Imported], Sequence[Answer | Judgment]]
+
+
+def import_fastchat(store: Store, path: Path) -> Imported:
+    """Answers, single or pair judgments of FastChat's llm_judge, told apart by their fields.
+
+    Raises:
+        DataError: a line that is none of these, with its number.
+    """
+    rows = read_rows(path)
+    kinds = {kind_of(row, where) for where, row in rows}
+    if len(kinds) > 1:
+        raise DataError(
+            f"holds rows of different kinds: {', '.join(sorted(kinds))}", where=str(path)
+        )
+    if not kinds:
+        raise DataError("contains no rows", where=str(path))
+    found = Imported(kind=kinds.pop(), rows=len(rows))
+    _name_bench(found, path, rows)
+    readers: dict[str, Reader] = {"answers": _answers, "single": _singles, "pair": _pairs}
+    reader = readers[found.kind]
+    answers: list[Answer] = []
+    judgments: list[Judgment] = []
+    for where, row in rows:
+        try:
+            made = reader(store, row, found)
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise DataError(f"not a FastChat row: {told(error)}", where=where) from error
+        for item in made:
+            if isinstance(item, Answer):
+                answers.append(item)
+            else:
+                judgments.append(item)
+    keep(store, found, answers, judgments)
+    return found
+
+
+def kind_of(row: dict[str, Any], where: str) -> str:
+    """Which of FastChat's files a row comes from."""
+    if "choices" in row and "model_id" in row:
+        return "answers"
+    if "g1_winner" in row and "model_1" in row:
+        return "pair"
+    if "score" in row and "model" in row and "turn" in row:
+        return "single"
+    hint = "answers have model_id and choices, judgments model, turn and score, or g1_winner"
+    if {"question_id", "turns"} <= set(row):
+        hint = "this is a file of questions; import model_answer or model_judgment files"
+    elif {"model_a", "model_b", "winner"} <= set(row):
+        hint = "votes with model_a, model_b and winner are not supported; " + hint
+    elif {"instruction", "output"} <= set(row) or "preference" in row:
+        hint = "this looks like alpaca_eval's: kdharness import alpaca-eval FILE"
+    raise DataError(
+        "neither an answer, a single nor a pair judgment of FastChat "
+        f"(fields: {', '.join(sorted(row))[:200]})",
+        where=where,
+        hint=hint,
+    )
+
+
+def imported_model(store: Store, name: str) -> Checkpoint:
+    """The checkpoint that stands for a model whose weights are elsewhere."""
+    identity = digest("import", name)
+    known = store.checkpoint(identity)
+    if known is not None:
+        return known
+    return store.add_checkpoint(
+        Checkpoint(id=identity, name=name, method=Method.IMPORT.value, path="", created=time.time())
+    )
+
+
+def keep(
+    store: Store, found: Imported, answers: Sequence[Answer], judgments: Sequence[Judgment]
+) -> None:
+    """Write what is new; rows that are there already are left as they are."""
+    known: set[str] = set()
+    for name in found.models:
+        model = imported_model(store, name)
+        known |= {answer.id for answer in store.answers(model.id)}
+        known |= {judgment.id for judgment in store.judgments(model.id)}
+    fresh_answers = {a.id: a for a in answers if a.id not in known}
+    fresh = {j.id: j for j in judgments if j.id not in known}
+    found.new = len(fresh_answers) + len(fresh)
+    store.add_answers(fresh_answers.values())
+    store.add_judgments(fresh.values())
+
+
+# ---------------------------------------------------------------- FastChat
+
+
+def _name_bench(found: Imported, path: Path, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """File the rows under MT-Bench only where every question is one of its own.
+
+    FastChat's rows do not say what they are about, and its judge runs on any questions: others
+    go by the folder they lie in (`data/BENCH/model_answer/…`).
+    """
+    for where, row in rows:
+        try:
+            if whole(row["question_id"], "question_id") in MT_BENCH_IDS:
+                continue
+        except KeyError:
+            raise DataError("question_id is missing", where=where) from None
+        except ValueError as error:
+            raise DataError(
+                str(error),
+                where=where,
+                hint="MT-Bench's questions have the numbers 81 to 160; questions of your own need "
+                "numbers as well",
+            ) from error
+        folder = path.resolve().parent
+        inside_bench = folder.name in _FOLDERS and re.fullmatch(r"[\w.-]{1,60}", folder.parent.name)
+        found.bench = f"fastchat-{folder.parent.name}" if inside_bench else "fastchat"
+        found.notes.append(
+            f"question {row['question_id']} is not one of MT-Bench's (81-160): imported as "
+            f"{found.bench}, not as {MT_BENCH}"
+        )
+        return
+
+
+def _identity(found: Imported, *parts: Any) -> str:
+    """The id of an imported row; MT-Bench's have none of their benchmark's name in it."""
+    return digest("imported", *parts, *([] if found.bench == MT_BENCH else [found.bench]))
+
+
+def category_of(question: int, bench: str = MT_BENCH) -> str:
+    """The category of MT-Bench's question ids 81-160, ten each; empty for others."""
+    if bench != MT_BENCH or question not in MT_BENCH_IDS:
+        return ""
+    return CATEGORIES[(question - MT_BENCH_IDS.start) // 10]
+
+
+def _turns(row: dict[str, Any], found: Imported) -> list[str]:
+    """The texts of an answer's first choice, which is the one that FastChat judges."""
+    choices = row["choices"]
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise ValueError(f"choices must be a list of objects with turns, not {shown(choices)}")
+    if len(choices) > 1:
+        note = "rows with several choices: the first of each was imported, as FastChat judges it"
+        found.notes += [] if note in found.notes else [note]
+    turns = choices[0].get("turns")
+    if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
+        raise ValueError("turns must be a list of texts")
+    return turns
+
+
+def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]:
+    turns = _turns(row, found)
+    model = imported_model(store, named(row["model_id"], "model_id"))
+    found.models.add(model.name)
+    found.benches.add(found.bench)
+    item = str(whole(row["question_id"], "question_id"))
+    made = when(row.get("tstamp")) or time.time()
+    return [
+        Answer(
+            id=digest("imported", model.id, found.bench, item, turn, text),
+            checkpoint=model.id,
+            bench=found.bench,
+            revision="imported",
+            item=item,
+            turn=turn,
+            text=text,
+            finish=Finish.ERROR if text == FAILED_ANSWER else Finish.STOP,
+            prompt_hash="",
+            settings="imported",
+            created=made,
+        )
+        for turn, text in enumerate(turns, start=1)
+    ]
+
+
+def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: Any) -> str:
+    """The revision of an imported benchmark, with its note."""
+    revision = digest("imported", bench, list(flags))
+    note = {"flags": list(flags), "scorer": bench, "used": time.time(), **rest}
+    if store.bench_notes().get(("", bench, revision)) is None:
+        store.set_bench_note(bench, revision, note)
+    return revision
+
+
+def _judge_name(row: dict[str, Any]) -> str:
+    judge = row.get("judge") or "unknown"
+    return f"imported:{named(judge[0] if isinstance(judge, list) and judge else judge, 'judge')}"
+
+
+def _place(row: dict[str, Any]) -> tuple[int, int]:
+    """(question, turn) of a judgment."""
+    question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
+    if turn < 1:
+        raise ValueError(f"turn must be 1 or more, not {turn}")
+    return question, turn
+
+
+def _rating(value: Any) -> float | None:
+    """A stored score; null and NaN are no verdict, as FastChat's -1. Raises ValueError."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return number(value, "score")
+
+
+def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
+    question, turn = _place(row)
+    score = _rating(row["score"])
+    text, judge = said(row.get("judgment"), "judgment"), _judge_name(row)
+    made = when(row.get("tstamp"))
+    model = imported_model(store, named(row["model"], "model"))
+    found.models.add(model.name)
+    found.benches.add(found.bench)
+    good = score is not None and 1 <= score <= 10
+    # Out of range is no score here, but FastChat's own script averages it.
+    info = {} if good or score in (None, -1) else {"published": score}
+    return [
+        Judgment(
+            id=_identity(found, model.id, judge, question, turn, made, score, text),
+            checkpoint=model.id,
+            bench=found.bench,
+            revision=imported_revision(store, found.bench, ["imported"], scorer=MT_BENCH),
+            item=str(question),
+            turn=turn,
+            category=category_of(question, found.bench),
+            judge=judge,
+            metric="rating",
+            status=JudgmentStatus.OK if good else JudgmentStatus.UNREADABLE,
+            created=made,
+            value=score if good else None,
+            raw=text,
+            info=info,
+        )
+    ]
+
+
+_WINNERS = ("model_1", "model_2", "tie")
+
+
+def _winner(value: Any, field: str) -> str:
+    """Who won a game; null and FastChat's "error" are no verdict. Raises ValueError."""
+    won = value.strip().lower() if isinstance(value, str) else value
+    if won in (None, "", "error"):
+        return "error" if won else str(value)
+    if won not in _WINNERS:
+        raise ValueError(f"{field} must be model_1, model_2, tie or error, not {shown(value)}")
+    return str(won)
+
+
+def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
+    """Both orders of one match, seen from both sides."""
+    question, turn = _place(row)
+    played, judge = when(row.get("tstamp")), _judge_name(row)
+    sides = [imported_model(store, named(row[key], key)) for key in ("model_1", "model_2")]
+    if sides[0].id == sides[1].id:
+        raise ValueError(f"model_1 and model_2 are the same: {sides[0].name}")
+    found.models |= {side.name for side in sides}
+    bench = f"{found.bench}-pair"
+    found.benches.add(bench)
+    revision = imported_revision(store, bench, ["imported"], scorer=PAIRS)
+    made = []
+    for order, game in enumerate(("g1", "g2")):
+        winner = _winner(row[f"{game}_winner"], f"{game}_winner")
+        text = said(row.get(f"{game}_judgment"), "judgment")
+        for place, side in enumerate(sides):
+            other = sides[1 - place]
+            value = {"tie": 0.5, f"model_{place + 1}": 1.0, f"model_{2 - place}": 0.0}.get(winner)
+            made.append(
+                Judgment(
+                    id=_identity(
+                        found, side.id, other.id, judge, question, turn, played, game, winner, text
+                    ),
+                    checkpoint=side.id,
+                    bench=bench,
+                    revision=revision,
+                    item=str(question),
+                    turn=turn,
+                    category=category_of(question, found.bench),
+                    judge=judge,
+                    metric="pair",
+                    status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
+                    created=played,
+                    value=value,
+                    baseline=other.name,
+                    # The first side is A in the first game; seen from the second it is reversed.
+                    order=order if place == 0 else 1 - order,
+                    raw=text,
+                )
+            )
+    return made

@@ -1,0 +1,1 @@
+"""From a name to weights: resolving, checking, identifying and loading models."""

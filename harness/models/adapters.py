@@ -1,0 +1,75 @@
+"""Adapters that can, and that cannot, become part of their base model's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import ModelError
+from kdharness.harness.util.untrusted import read_json_object
+
+_NOT_WEIGHTS = ("ADAPTION_PROMPT", "POLY", "XLORA")
+"""Kinds that add to the input or choose anew for each, besides those of peft's prompt learning."""
+
+
+def refuse_unmergeable(folder: Path, source: str) -> None:
+    """Refuse an adapter of a kind that is not known, or that is no change of weights.
+
+    Raises:
+        ModelError: the kind, by its name in the adapter's config.
+    """
+    from peft import PromptLearningConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    where = folder / "adapter_config.json"
+    config = read_json_object(where, "adapter_config.json", ModelError)
+    kind = str(config.get("peft_type") or "")
+    known = {
+        str(getattr(one, "value", one)): made for one, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+    }
+    if kind not in known:
+        raise ModelError(
+            f"could not load the adapter {source!r}: its peft_type is {kind[:60]!r}",
+            where=str(where),
+            hint="peft knows " + ", ".join(sorted(known)),
+        )
+    reason = ""
+    if kind in _NOT_WEIGHTS or issubclass(known[kind], PromptLearningConfig):
+        reason = f"a {kind} adapter does not change the model's weights"
+    elif config.get("alora_invocation_tokens"):
+        reason = "an activated LoRA (alora_invocation_tokens) changes them behind some tokens alone"
+    if reason:
+        raise ModelError(
+            f"could not load the adapter {source!r}: {reason}, and adapters are merged into "
+            "them here",
+            where=str(where),
+            hint="score it through a server that runs it: --answer-engine openai:MODEL@URL",
+        )
+
+
+def untie_adapted(model: Any) -> None:
+    """Give the head weights of its own where an adapter changes one of a tied pair.
+
+    In training such an adapter stands beside the weights that embedding and head share. Merged
+    into them it would change both.
+
+    Args:
+        model: a PEFT model, not merged yet.
+    """
+    import torch
+    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model()
+    pair = base.get_input_embeddings(), base.get_output_embeddings()
+    plain = [getattr(module, "base_layer", module) for module in pair]
+    weights = [getattr(module, "weight", None) for module in plain]
+    adapted = any(
+        isinstance(module, BaseTunerLayer) and not isinstance(module, TrainableTokensLayer)
+        for module in pair
+    )
+    if not adapted or weights[0] is None or weights[0] is not weights[1]:
+        return
+    plain[1].weight = torch.nn.Parameter(plain[0].weight.detach().clone(), requires_grad=False)
+    for config in (base.config, base.config.get_text_config()):
+        config.tie_word_embeddings = False

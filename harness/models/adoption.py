@@ -1,0 +1,219 @@
+"""Checkpoints of stores that knew models by samples of their weights, given their full identity.
+
+Until version 0.1 a checkpoint's id was a hash of seventeen samples a file. A row keeps that id
+until its folder is read; then the row, its answers and its judgments move to the full one. Where
+the old id stood for more than one model, nothing tells whose answers are whose: such a row stays
+as it is, and the folder becomes a new checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
+from kdharness.harness.models.hub import split_hub_name
+from kdharness.harness.models.identity import ModelIdentity, Progress, interface_files
+from kdharness.harness.models.resolve import adapter_base, identity_of, own_folder, resolve_model
+from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint
+from kdharness.harness.util.untrusted import read_json_object
+
+BLOCK = 64 * 1024
+SAMPLES = 17
+SAVING_SECONDS = 60.0
+"""Saving a model writes its tokenizer within a minute of its weights; later is a change."""
+
+
+def sampled_fingerprint(folder: str | os.PathLike[str]) -> str:
+    """The identity that older versions gave a model folder: samples of each weight file.
+
+    Raises:
+        AssetError: no safetensors weights in the folder.
+    """
+    root = Path(folder)
+    weights = sorted(path for path in root.glob("*.safetensors") if path.is_file())
+    if not weights:
+        raise AssetError(f"no safetensors weights in {root}")
+    total = hashlib.sha256()
+    for name in ("config.json", "adapter_config.json"):
+        path = root / name
+        if path.exists():
+            config = read_json_object(path, path.name, AssetError)
+            for key in ("_name_or_path", "transformers_version", "base_model_name_or_path"):
+                config.pop(key, None)
+            total.update(json.dumps(config, sort_keys=True).encode())
+    for path in weights:
+        size = path.stat().st_size
+        total.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as stream:
+            for index in range(SAMPLES):
+                stream.seek(max(0, min(size * index // (SAMPLES - 1), size - BLOCK)))
+                total.update(stream.read(BLOCK))
+    return total.hexdigest()[:20]
+
+
+def adopt(
+    row: Checkpoint, paths: Paths, store: Store, progress: Progress | None = None
+) -> ModelIdentity | None:
+    """Give an old row its folder's full identity, with all that hangs on it.
+
+    Returns:
+        The identity; None where the row stays as it is, because its folder is gone or is no
+        longer what the row was made for, other models were taken for it, or what its answers
+        depend on was written after them.
+
+    Raises:
+        AssetError, ModelError: its folder, or its adapter's base, cannot be identified.
+    """
+    folder = None if row.weights or store.read_only else own_folder(row, paths, store)
+    if folder is None or not _is_same(folder, row.id):
+        return None
+    identity = identity_of(str(folder), paths, store, progress)
+    if any(_others(row, folder, identity, paths, store)):
+        return None
+    latest = store.newest_result(row.id)
+    if latest is not None and _written_since(folder, latest, paths):
+        return None
+    store.adopt_checkpoint(row, identity.id, identity.weights, identity.interface, path=str(folder))
+    return identity
+
+
+def old_rows(store: Store) -> list[Checkpoint]:
+    """Rows that are known by samples of their weights, oldest first."""
+    return [row for row in store.checkpoints() if row.path and not row.weights]
+
+
+def adopt_folder(folder: str, identity: ModelIdentity, paths: Paths, store: Store) -> None:
+    """Adopt the old rows that a folder may be meant by: its own, and one of the same samples."""
+    rows = old_rows(store)
+    if not rows or not exists(Path(folder), folder=True):
+        return
+    sampled = sampled_fingerprint(folder)
+    for row in rows:
+        if row.id == sampled or own_folder(row, paths, store) == Path(folder):
+            try:
+                adopt(row, paths, store)
+            except (AssetError, ModelError):
+                continue  # a folder of the row's own that is damaged is not the one asked for
+
+
+def _is_same(folder: Path, old: str) -> bool:
+    try:
+        return sampled_fingerprint(folder) == old
+    except KDHarnessError:
+        return False
+
+
+def _others(
+    row: Checkpoint, own: Path, identity: ModelIdentity, paths: Paths, store: Store
+) -> Iterator[Path]:
+    """Folders of other models whose answers may lie under the same old id."""
+    latest = store.newest_result(row.id)
+    if latest is None:
+        return
+    seen = {own.resolve()}
+    for path in [Path(row.path), *_scored(paths, store)]:
+        if not exists(path, folder=True) or path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        made = _made_by(path, paths, store)
+        if made is not None and made > latest:
+            continue  # it was not there when the last answer was given
+        if _is_same(path, row.id) and not _is_identity(path, identity, paths, store):
+            yield path
+
+
+def _scored(paths: Paths, store: Store) -> Iterator[Path]:
+    """Where the models lie, or lay, that evaluations of this home were asked for."""
+    for run in store.runs("eval"):
+        for source in _sources(run.config):
+            yield from (local_path(source), paths.runs / source / "final", paths.models / source)
+            known = store.checkpoint(source)
+            if known is not None and known.path:
+                yield Path(known.path)
+
+
+def _made_by(path: Path, paths: Paths, store: Store) -> float | None:
+    """When the run was created that a folder belongs to; None for other folders."""
+    if not path.resolve().is_relative_to(paths.runs.resolve()):
+        return None
+    run = store.run(path.resolve().relative_to(paths.runs.resolve()).parts[0])
+    return run.created if run is not None else None
+
+
+def _sources(config: dict[str, Any]) -> list[str]:
+    listed = config.get("checkpoints")
+    names = [str(name) for name in listed] if isinstance(listed, list) else []
+    baseline = config.get("baseline")
+    return [*names, str(baseline)] if baseline else names
+
+
+def _is_identity(path: Path, identity: ModelIdentity, paths: Paths, store: Store) -> bool:
+    try:
+        return identity_of(str(path.resolve()), paths, store) == identity
+    except (AssetError, ModelError):
+        return False
+
+
+def _written_since(folder: Path, latest: float, paths: Paths, base: bool = False) -> bool:
+    """Whether what answers depend on was written after they were given.
+
+    A base model's weights are no part of what an adapter was known by, so they count too.
+    """
+    weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
+    if base and max(weights, default=0.0) > latest:
+        return True
+    settled = max([latest, *(time + SAVING_SECONDS for time in weights)])
+    if any(path.stat().st_mtime > settled for path in interface_files(folder)):
+        return True
+    if not exists(folder / "adapter_config.json", folder=False):
+        return False
+    below = Path(resolve_model(adapter_base(folder), paths))
+    return exists(below, folder=True) and _written_since(below, latest, paths, base=True)
+
+
+def adopt_all(
+    paths: Paths, store: Store, progress: Progress | None = None
+) -> Iterator[tuple[str, str]]:
+    """Adopt every old row whose folder exists.
+
+    Yields:
+        (checkpoint's name, what became of it), one for each row that had an old identity.
+    """
+    kept = "kept under its old identity: "
+    for row in old_rows(store):
+        if split_hub_name(row.path) and not exists(Path(row.path), folder=True):
+            yield row.name, kept + "a hub model"
+            continue
+        folder = own_folder(row, paths, store)
+        if folder is None:
+            gone = not exists(Path(row.path), folder=True)
+            what = "its folder is gone" if gone else f"{row.path} is another model's folder"
+            yield row.name, kept + what
+            continue
+        try:
+            identity = adopt(row, paths, store, progress)
+        except KDHarnessError as error:
+            yield row.name, kept + error.message
+            continue
+        if identity is None:
+            yield (
+                row.name,
+                kept
+                + (
+                    "the store can only be read"
+                    if store.read_only
+                    else "its folder has changed since it was scored, or other models were "
+                    "taken for it; evaluate it again"
+                ),
+            )
+            continue
+        name = getattr(store.checkpoint(identity.id), "name", row.name)
+        one = "" if name == row.name else f", and is one with {name}"
+        yield row.name, f"identified by every byte of its weights{one}"

@@ -1,0 +1,104 @@
+"""A model's generation config, made fit to be saved.
+
+transformers refuses to save settings that contradict each other, as Vicuna's and Llama 2's do
+(a temperature without sampling). Loading accepts them, so a training would find out at its end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import ModelError
+from kdharness.harness.models.loading_errors import essence
+
+SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "top_h",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
+BEAMS = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty")
+CACHE = ("cache_implementation", "cache_config")
+KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+"""What a config is reduced to when it is beyond repair."""
+
+
+def make_savable(model: Any) -> list[str]:
+    """Take out of a model's generation config what keeps it from being saved.
+
+    What goes has no effect where it stands: a temperature without sampling, a length penalty
+    without beams. Only where the config is invalid for another reason, all of it goes but the
+    token ids.
+
+    Returns:
+        Every setting that was taken out, as `name=value`.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None or _is_valid(config):
+        return []
+    unused: list[str] = []
+    if config.do_sample is not True:
+        unused += SAMPLING
+    if config.num_beams in (None, 1):
+        unused += BEAMS
+    if config.use_cache is False:
+        unused += CACHE
+    if config.return_dict_in_generate is not True:
+        unused += config.extra_output_flags
+    if isinstance(config.pad_token_id, int) and config.pad_token_id < 0:
+        unused.append("pad_token_id")
+    dropped = []
+    for name in unused:
+        value = getattr(config, name, None)
+        if value is not None:
+            setattr(config, name, None)
+            dropped.append(f"{name}={value}")
+    if _is_valid(config):
+        return dropped
+    before = {name: value for name, value in config.to_diff_dict().items() if name not in KEPT}
+    model.generation_config = type(config)(
+        **{name: getattr(config, name, None) for name in KEPT if _is_id(getattr(config, name, 0))}
+    )
+    before.pop("transformers_version", None)
+    return dropped + [f"{name}={value}" for name, value in before.items()]
+
+
+def refuse_unreadable(folder: Path) -> None:
+    """Refuse a generation config with which transformers would not load the model beside it.
+
+    Raises:
+        ModelError: the file, and what is wrong with it.
+    """
+    from transformers import GenerationConfig
+
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return
+    try:
+        GenerationConfig.from_pretrained(str(folder))
+    except OSError:
+        return  # not JSON: transformers does without it
+    except Exception as error:  # whatever a value of a wrong type makes of it
+        raise ModelError(
+            f"this generation config is not valid: {essence(str(error))}",
+            where=str(path),
+            hint="mend the file, or take it away: generation here does not need it",
+        ) from error
+
+
+def _is_valid(config: Any) -> bool:
+    try:
+        config.validate(strict=True)
+    except Exception:  # whatever a value of a wrong type makes of it
+        return False
+    return True
+
+
+def _is_id(value: Any) -> bool:
+    ids = value if isinstance(value, list) else [value]
+    return bool(ids) and all(isinstance(one, int) and one >= 0 for one in ids)

@@ -1,0 +1,296 @@
+"""Models and tokenizers, loaded through transformers and peft, safetensors only.
+
+torch and transformers are imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
+from kdharness.harness.models.adapters import refuse_unmergeable, untie_adapted
+from kdharness.harness.models.generation_config import refuse_unreadable
+from kdharness.harness.models.loading_errors import explain, quiet_transformers
+from kdharness.harness.models.resolve import DEEPEST, local_folder, naming_base
+from kdharness.harness.models.validate import ADAPTER, tensor_entries
+from kdharness.harness.paths import Paths
+
+
+def pick_device(device: str = "auto") -> str:
+    """`auto` is the first accelerator there is, else the CPU.
+
+    Raises:
+        ConfigError: a device that torch does not have here.
+    """
+    import torch
+
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise ConfigError(
+                f"cannot use the device {device!r} here: {reason}",
+                where="device",
+                hint="auto takes the first accelerator there is, else the CPU",
+            ) from error
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def pick_dtype(dtype: str, device: str) -> Any:
+    """`auto` is bf16 where the hardware has it and fp32 on a CPU, where bf16 is slower."""
+    import torch
+
+    if dtype == "auto":
+        good = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if good else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def load_model(
+    source: str,
+    paths: Paths,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    quantization: dict[str, Any] | None = None,
+    **extra: Any,
+) -> Any:
+    """A causal LM in eval mode on `device`. PEFT folders load as their base with the adapter.
+
+    Raises:
+        ModelError: not found, not safetensors, needs remote code or a missing package.
+    """
+
+    place = pick_device(device)
+    found = local_folder(source, paths, weights=True, code=trust_remote_code)
+    options: dict[str, Any] = {
+        "dtype": pick_dtype(dtype, place),
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+        **extra,
+    }
+    if quantization:
+        options["quantization_config"] = _quantization(quantization)
+        options["device_map"] = {"": place}
+    try:
+        with quiet_transformers():
+            model = _load(found, source, paths, options, place)
+    except (MemoryError, KDHarnessError):
+        raise
+    except Exception as error:  # of transformers, tokenizers, safetensors, and hostile files
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise explain(error, source) from error
+    if "device_map" not in options:
+        model = model.to(place)
+    return model.eval()
+
+
+def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], place: str) -> Any:
+    """A model folder, or an adapter merged into its base."""
+    from transformers import AutoModelForCausalLM
+
+    if (folder / "adapter_config.json").exists():
+        return _load_adapter(folder, source, paths, options, place)
+    refuse_unreadable(folder)
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    _refuse_missing(info, source)
+    return model
+
+
+def _refuse_missing(info: Any, source: str) -> None:
+    """Weights that are not there would be drawn by chance, in silence."""
+    missing = sorted(map(str, info.get("missing_keys", ())))
+    if missing:
+        raise ModelError(
+            f"could not load the model {source!r}: {len(missing)} tensors are missing from its "
+            f"weights, the first is {missing[0][:120]}",
+            hint="is the folder complete?",
+        )
+
+
+def _load_adapter(
+    folder: Path, source: str, paths: Paths, options: dict[str, Any], place: str
+) -> Any:
+    """The adapter's base model with the adapter merged in; the base may be an adapter itself."""
+    from peft import PeftModel
+
+    refuse_unmergeable(folder, source)
+    code = bool(options["trust_remote_code"])
+    with naming_base(folder) as base:
+        below = local_folder(base, paths, weights=True, code=code)
+        model = _load(below, base, paths, options, place)
+    if "device_map" not in options:
+        model = model.to(place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of is an error below
+        model = PeftModel.from_pretrained(model, str(folder))
+        load_adapter(model, folder, "default", source)
+    untie_adapted(model)
+    return model.merge_and_unload()
+
+
+def load_adapter(model: Any, folder: Path, name: str, source: str) -> None:
+    """Load an adapter's tensors into a PEFT model, every one of them.
+
+    peft leaves a tensor it does not find at its start, where an adapter changes nothing: a file
+    with other names would score exactly as its base.
+
+    Raises:
+        ModelError: tensors that are missing, or that fit nothing.
+    """
+    _refuse_partial(
+        model.load_adapter(str(folder), adapter_name=name, is_trainable=False), folder, source
+    )
+
+
+def _refuse_partial(result: Any, folder: Path, source: str) -> None:
+    """Raise ModelError for adapter tensors that are missing, or that fit nothing."""
+    missing, stray = sorted(result.missing_keys), sorted(result.unexpected_keys)
+    if not missing and not stray:
+        return
+    told = []
+    if missing:
+        told.append(f"{len(missing)} adapter tensors are missing, the first is {missing[0][:120]}")
+    if stray:
+        told.append(
+            f"{len(stray)} tensors of its file fit nothing in the base, the first is "
+            f"{stray[0][:120]}"
+        )
+    wrapped = next((word for word in ("_orig_mod.", "module.") if _wrapped(stray, word)), "")
+    raise ModelError(
+        f"could not load the adapter {source!r}: {'; '.join(told)}",
+        where=str(folder / ADAPTER),
+        hint=f"it was saved from a wrapped model: take {wrapped!r} out of its tensors' names"
+        if wrapped
+        else "was it trained on this base model?",
+    )
+
+
+def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
+    """A model's shapes without its numbers: its config's architecture on the meta device.
+
+    Raises:
+        ModelError: not found, or an architecture that cannot be built.
+    """
+    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
+    return build_meta(config, source, trust_remote_code=trust_remote_code)
+
+
+def build_meta(config: Any, source: str, *, trust_remote_code: bool = False) -> Any:
+    """Build the architecture of a transformers config on the meta device.
+
+    Raises:
+        ModelError: it cannot be built.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # an architecture's own code
+        raise explain(error, source) from error
+
+
+def check_adapter(folder: Path, source: str, paths: Paths, depth: int = 0) -> None:
+    """Refuse an adapter that would not load whole, without loading any weights.
+
+    Does nothing for a whole model, nor for kinds of adapters that cannot be made without numbers.
+
+    Raises:
+        ModelError: as `load_model` would.
+    """
+    if not (folder / "adapter_config.json").exists():
+        return
+    import torch
+    from peft import PeftConfig, get_peft_model
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+    from peft.utils.save_and_load import set_peft_model_state_dict
+
+    if depth == DEEPEST:
+        raise ModelError(
+            f"more than {DEEPEST} adapters stand on each other: does one name itself?",
+            where=str(folder / "adapter_config.json"),
+        )
+    refuse_unmergeable(folder, source)
+    with naming_base(folder) as base:
+        below = local_folder(base, paths, weights=False)
+        check_adapter(below, base, paths, depth + 1)
+        model = meta_model(base, paths)
+    entries = tensor_entries(folder / ADAPTER)
+    try:
+        with quiet_transformers(), warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            config = PeftConfig.from_pretrained(str(folder))
+            adapted = get_peft_model(model, config)
+            tensors = {name: torch.empty(entry.shape) for name, entry in entries.items()}
+            result = set_peft_model_state_dict(adapted, tensors, low_cpu_mem_usage=True)
+    except Exception as error:  # of peft and torch
+        if "meta tensor" in str(error):
+            return
+        raise explain(error, source, "adapter") from error
+    prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type, "")
+    kept = [key for key in result.missing_keys if prefix in key]
+    _refuse_partial(result._replace(missing_keys=kept), folder, source)
+
+
+def _wrapped(names: Sequence[str], word: str) -> bool:
+    return any(f".{word}" in name for name in names)
+
+
+def load_config_of(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
+    """A model's transformers config; an adapter's is its base model's."""
+    from transformers import AutoConfig
+
+    found = local_folder(source, paths, weights=False, code=trust_remote_code)
+    if (found / "adapter_config.json").exists():
+        with naming_base(found) as base:
+            return load_config_of(base, paths, trust_remote_code=trust_remote_code)
+    try:
+        # Said outright: left open, transformers would ask on the terminal.
+        return AutoConfig.from_pretrained(found, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise explain(error, source) from error
+
+
+def _quantization(settings: dict[str, Any]) -> Any:
+    """A transformers quantization config from `{method: bnb-4bit | bnb-8bit}`."""
+    from transformers import BitsAndBytesConfig
+
+    method = settings.get("method", "bnb-4bit")
+    if method == "bnb-8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+
+
+def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer of a model; its padding token is set, and pads on the left.
+
+    Raises:
+        ModelError: not found or not loadable.
+    """
+    from transformers import AutoTokenizer
+
+    found = local_folder(source, paths, weights=False, code=trust_remote_code)
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=trust_remote_code)
+    except MemoryError:
+        raise
+    except Exception as error:  # the tokenizers package raises plain Exception
+        raise explain(error, source) from error
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

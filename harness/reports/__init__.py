@@ -1,0 +1,1 @@
+"""One document from a home: HTML, Markdown, model cards."""

@@ -1,0 +1,246 @@
+"""The report's pictures as inline SVG, drawn here: no scripts, no fonts, nothing fetched.
+
+Colours are Okabe and Ito's, told apart by most colour-blind people; marks differ in shape too.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+from kdharness.harness.reports.blocks import Lines, Mark, Picture, Radar, Scatter, Whiskers
+from kdharness.harness.util.tables import safe_text
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4", "4 4")
+WIDTH, HEIGHT = 640, 340
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
+
+
+def picture(block: Picture) -> str:
+    """The block's SVG."""
+    if isinstance(block, Scatter):
+        return scatter(block)
+    if isinstance(block, Lines):
+        return lines(block)
+    if isinstance(block, Whiskers):
+        return whiskers(block)
+    return radar(block)
+
+
+def text_of(value: str, limit: int = 60) -> str:
+    """Text for SVG or HTML: no controls, everything escaped."""
+    return html.escape(safe_text(value.replace("\n", " "), limit), quote=True)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from low to high, about so many."""
+    span = high - low
+    if not (span > 0 and math.isfinite(span)):
+        return [low]
+    raw = span / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+class Frame:
+    """Axes over a range of data: places for figures, and the lines around."""
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], height: float = HEIGHT) -> None:
+        self.height = height
+        self.x0, self.x1 = _padded(xs)
+        self.y0, self.y1 = _padded(ys)
+
+    def x(self, value: float) -> float:
+        """Where a figure stands from the left."""
+        return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        """Where a figure stands from the top."""
+        room = self.height - TOP - BOTTOM
+        return self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * room
+
+    def axes(self, x_label: str, y_label: str) -> list[str]:
+        """Grid, ticks and labels."""
+        floor = self.height - BOTTOM
+        out = []
+        for value in ticks(self.x0, self.x1):
+            out.append(_line(self.x(value), TOP, self.x(value), floor, 'class="grid"'))
+            out.append(_text(self.x(value), floor + 15, f"{value:.4g}", "middle"))
+        for value in ticks(self.y0, self.y1):
+            out.append(_line(LEFT, self.y(value), WIDTH - RIGHT, self.y(value), 'class="grid"'))
+            out.append(_text(LEFT - 6, self.y(value) + 4, f"{value:.4g}", "end"))
+        out.append(_text((LEFT + WIDTH - RIGHT) / 2, self.height - 8, x_label, "middle"))
+        middle = (TOP + floor) / 2
+        out.append(
+            f'<text x="14" y="{middle:.1f}" text-anchor="middle" '
+            f'transform="rotate(-90 14 {middle:.1f})">{text_of(y_label)}</text>'
+        )
+        return out
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    pad = (high - low) * 0.06 or abs(high) * 0.05 or 0.5
+    return low - pad, high + pad
+
+
+def _svg(title: str, parts: Sequence[str], height: float = HEIGHT) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{text_of(title, 200)}" '
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {style}/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text_of(text)}</text>'
+
+
+def _path(points: Sequence[tuple[float, float]], style: str) -> str:
+    if not points:
+        return ""
+    moves = " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return f'<path d="M{moves}" fill="none" {style}/>'
+
+
+def _legend(names: Sequence[str], y: float) -> tuple[list[str], float]:
+    """A key of line styles below a picture; returns it and its height."""
+    out = []
+    for place, name in enumerate(names):
+        x, row = LEFT + (place % 2) * 290, y + 18 * (place // 2)
+        out.append(_line(x, row, x + 28, row, _stroke(place)))
+        out.append(_text(x + 34, row + 4, name if len(name) <= 34 else f"{name[:33]}…"))
+    return out, 18 * math.ceil(len(names) / 2) + 8
+
+
+def _stroke(place: int) -> str:
+    dash = DASHES[place // len(COLOURS) % len(DASHES)] or DASHES[place % len(DASHES)]
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'stroke="{COLOURS[place % len(COLOURS)]}" stroke-width="1.8"{dashes}'
+
+
+# ---------------------------------------------------------------- the four kinds
+
+
+def scatter(block: Scatter) -> str:
+    """Numbered marks with whiskers; squares are on the front. The key stands below."""
+    xs = [v for m in block.marks for v in (m.x, *(m.x_ends or ()))] + [x for x, _ in block.line]
+    ys = [v for m in block.marks for v in (m.y, *(m.y_ends or ()))] + [y for _, y in block.line]
+    frame = Frame(xs, ys)
+    parts = frame.axes(block.x_label, block.y_label)
+    places = [(frame.x(x), frame.y(y)) for x, y in block.line]
+    parts.append(_path(places, 'stroke="#7A7A7A" stroke-width="1.6" stroke-dasharray="6 4"'))
+    for number, mark in enumerate(block.marks, 1):
+        parts += _mark(frame, mark, number)
+    bottom: float = HEIGHT + 12
+    entries = [f"{n} {'■' if m.front else '●'} {m.label}" for n, m in enumerate(block.marks, 1)]
+    entries += [f"- - {block.line_label}"] if block.line else []
+    for place, entry in enumerate(entries):
+        parts.append(_text(LEFT + (place % 2) * 290, bottom + 18 * (place // 2), entry[:44]))
+    return _svg(block.title, parts, bottom + 18 * math.ceil(len(entries) / 2))
+
+
+def _mark(frame: Frame, mark: Mark, number: int) -> list[str]:
+    x, y = frame.x(mark.x), frame.y(mark.y)
+    colour = COLOURS[0] if mark.front else COLOURS[1]
+    style = f'stroke="{colour}" stroke-width="1.2" opacity="0.7"'
+    out = []
+    if mark.x_ends:
+        out.append(_line(frame.x(mark.x_ends[0]), y, frame.x(mark.x_ends[1]), y, style))
+    if mark.y_ends:
+        out.append(_line(x, frame.y(mark.y_ends[0]), x, frame.y(mark.y_ends[1]), style))
+    if mark.front:
+        out.append(
+            f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="{colour}"/>'
+        )
+    else:
+        out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
+    out.append(_text(x + 8, y - 7, str(number)))
+    return out
+
+
+def lines(block: Lines) -> str:
+    """Curves over steps, each in a colour and dash of its own."""
+    points = [p for _, series in block.series for p in series if math.isfinite(p[1])]
+    frame = Frame([x for x, _ in points], [y for _, y in points])
+    parts = frame.axes("step", block.y_label)
+    for place, (_, series) in enumerate(block.series):
+        shown = [(frame.x(x), frame.y(y)) for x, y in series if math.isfinite(y)]
+        parts.append(_path(shown, _stroke(place)))
+        if len(shown) == 1:
+            parts.append(
+                f'<circle cx="{shown[0][0]:.1f}" cy="{shown[0][1]:.1f}" r="3" '
+                f'fill="{COLOURS[place % len(COLOURS)]}"/>'
+            )
+    key, height = _legend([name for name, _ in block.series], HEIGHT + 10)
+    return _svg(block.title, [*parts, *key], HEIGHT + 10 + height)
+
+
+def whiskers(block: Whiskers) -> str:
+    """One row a figure: a dot, and a line as long as its interval."""
+    left, row = 220, 24
+    values = [v for _, value, low, high in block.rows for v in (value, low, high) if v is not None]
+    low_end, high_end = _padded(values)
+    height = TOP + row * len(block.rows) + 26
+
+    def at(value: float) -> float:
+        return left + (value - low_end) / (high_end - low_end) * (WIDTH - left - RIGHT)
+
+    parts = []
+    for tick in ticks(low_end, high_end):
+        parts.append(_line(at(tick), TOP, at(tick), height - 24, 'class="grid"'))
+        parts.append(_text(at(tick), height - 8, f"{tick:.4g}", "middle"))
+    for place, (name, value, low, high) in enumerate(block.rows):
+        y = TOP + row * (place + 0.5)
+        parts.append(_text(left - 8, y + 4, name if len(name) <= 30 else f"{name[:29]}…", "end"))
+        if low is not None and high is not None:
+            parts.append(_line(at(low), y, at(high), y, f'stroke="{COLOURS[0]}" stroke-width="2"'))
+        parts.append(f'<circle cx="{at(value):.1f}" cy="{y:.1f}" r="4.5" fill="{COLOURS[1]}"/>')
+    return _svg(block.title, parts, height)
+
+
+def radar(block: Radar) -> str:
+    """A spoke a category, a closed line a checkpoint."""
+    middle, reach, centre = WIDTH / 2, 120.0, 164.0
+    count = len(block.categories)
+
+    def at(place: int, value: float) -> tuple[float, float]:
+        share = (value - block.low) / (block.high - block.low) if block.high > block.low else 0.0
+        angle = 2 * math.pi * place / count - math.pi / 2
+        share = max(0.0, min(1.0, share))
+        return middle + reach * share * math.cos(angle), centre + reach * share * math.sin(angle)
+
+    parts = []
+    for step in (0.25, 0.5, 0.75, 1.0):
+        level = block.low + (block.high - block.low) * step
+        ring = [at(place, level) for place in range(count)]
+        parts.append(_path([*ring, ring[0]], 'class="grid"'))
+        parts.append(_text(middle + 3, ring[0][1] - 2, f"{level:.3g}"))
+    for place, category in enumerate(block.categories):
+        x, y = at(place, block.high)
+        parts.append(_line(middle, centre, x, y, 'class="grid"'))
+        side = "middle" if abs(x - middle) < 8 else "start" if x > middle else "end"
+        # The topmost name stands clear of the scale's own figure.
+        above = 8 if side == "middle" and y < centre else 0
+        parts.append(
+            _text(
+                middle + (x - middle) * 1.08,
+                centre + (y - centre) * 1.1 + 4 - above,
+                category[:30],
+                side,
+            )
+        )
+    for place, (_, values) in enumerate(block.series):
+        corners = [at(n, value) for n, value in enumerate(values) if value is not None]
+        if corners:
+            parts.append(_path([*corners, corners[0]], _stroke(place)))
+    key, height = _legend([name for name, _ in block.series], centre + reach + 40)
+    return _svg(block.title, [*parts, *key], centre + reach + 40 + height)

@@ -1,0 +1,376 @@
+"""Start, stop, pause, resume and watch runs. Each run is a process of its own session.
+
+The starter writes the run's row, starts a detached worker and waits for its `started` event;
+closing the starter leaves the worker running. A run that should be live but whose process is
+gone (pid and its start time, or the heartbeat for another host) is *interrupted*.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Request, Run, RunStatus
+from kdharness.harness.util.atomic import write_text
+
+if TYPE_CHECKING:
+    import filelock
+
+    from kdharness.harness.config.training import AnyConfig
+
+HEARTBEAT_SECONDS = 2.0
+STALE_SECONDS = 60.0
+
+
+def process_started(pid: int) -> float | None:
+    """When the process began, or None when it is gone.
+
+    On Linux in seconds since the machine started: the clock of the wall may be set back while a
+    run goes on, and by it a living worker would look like another process that took its number.
+    Elsewhere in seconds since the epoch.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.parent.parent.joinpath("self").exists():
+        try:
+            # The name in parentheses may hold blanks and parentheses itself.
+            fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] == "Z" else int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def run_lock(paths: Paths, run_id: str) -> filelock.BaseFileLock:
+    """The lock a worker holds while it works; the system frees it when the process dies.
+
+    Status and process number in the store say who *should* be at work; of two workers that were
+    started for one run by whatever means, this lets one through.
+    """
+    import filelock
+
+    folder = paths.run(run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder / ".lock")
+
+
+def is_alive(run: Run) -> bool:
+    """Whether the run's worker still works."""
+    if run.pid is None:
+        last = max(run.created, run.heartbeat or 0)
+        return run.status is RunStatus.STARTING and abs(time.time() - last) < STALE_SECONDS
+    if run.host and run.host != socket.gethostname():
+        # A beat from the future says that a clock went back, not that somebody is alive.
+        return abs(time.time() - (run.heartbeat or 0)) < STALE_SECONDS
+    began = process_started(run.pid)
+    return began is not None and abs(began - (run.pid_started or began)) < 0.5
+
+
+def effective_status(run: Run) -> RunStatus:
+    """The stored status, or INTERRUPTED when the process behind it is gone."""
+    if run.status.is_live and not is_alive(run):
+        return RunStatus.INTERRUPTED
+    return run.status
+
+
+def find_run(store: Store, run_id: str) -> Run:
+    """The run of that name. Raises RunError with the newest names."""
+    run = store.run(run_id)
+    if run is None:
+        names = ", ".join(found.id for found in store.runs()[:8]) or "none yet"
+        raise RunError(f"no run named {run_id!r}", hint=f"newest runs: {names}")
+    return run
+
+
+def new_run_id(store: Store, method: str) -> str:
+    """A short free name such as `kd-7f3a`."""
+    taken = store.run_ids()
+    while True:
+        name = f"{method}-{secrets.token_hex(2)}"
+        if name not in taken:
+            return name
+
+
+def start(
+    paths: Paths,
+    config: AnyConfig,
+    *,
+    name: str | None = None,
+    accelerate: str | None = None,
+    timeout: float = 120.0,
+) -> Run:
+    """Store a run and start its worker; returns once the worker says it has started.
+
+    Args:
+        paths: the home.
+        config: a validated config.
+        name: the run's name; otherwise the config's, otherwise made from the method.
+        accelerate: an accelerate config file: the worker runs under `accelerate launch`.
+        timeout: seconds to wait for the worker.
+
+    Raises:
+        ConfigError: the name is taken.
+        RunError: the worker ended before it started; the message holds the tail of its log.
+    """
+    with Store(paths.store) as store:
+        wanted = name or getattr(config, "name", None)
+        if wanted and store.run(wanted) is not None:
+            raise _taken(wanted)
+    _check_request(config, paths)
+    with Store(paths.store) as store:
+        run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
+        return _spawn(paths, store, run.id, accelerate, resume=False, timeout=timeout)
+
+
+def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
+    """Refuse what could never begin; an experiment's runs are looked at when their turn comes."""
+    from kdharness.harness.config.training import CONFIGS
+    from kdharness.harness.runs.precheck import check_request
+
+    if type(config) in CONFIGS.values():
+        check_request(config, paths, hub=hub)
+
+
+def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
+    """Store a run that others will start, or find it again where it was prepared before.
+
+    For schedulers: the processes of a job that is started anew go on with the run it had.
+
+    Raises:
+        ConfigError: the name belongs to a run of another config; or, for a new run, what
+            `check_request` finds missing.
+        RunError: it is live already.
+    """
+    from kdharness.harness.config.training import config_hash
+
+    with Store(paths.store) as store:
+        known = store.run(name)
+    if known is None:
+        # The machine that prepares a run may have no network; those that carry it out look again.
+        _check_request(config, paths, hub=False)
+    with Store(paths.store) as store:
+        known = store.run(name)
+        if known is None or known.config_hash != config_hash(config):
+            return _add(paths, store, config, name, None, RunStatus.STOPPED)
+        if effective_status(known).is_live:
+            raise RunError(f"{name} is already running")
+        return known
+
+
+def _taken(run_id: str) -> ConfigError:
+    return ConfigError(
+        f"a run named {run_id!r} exists",
+        hint=f"choose another name, or: kdharness resume {run_id}",
+    )
+
+
+def _add(
+    paths: Paths,
+    store: Store,
+    config: AnyConfig,
+    name: str | None,
+    accelerate: str | None,
+    status: RunStatus,
+) -> Run:
+    """Store a new run and its folder."""
+    from kdharness.harness.config.files import dump_config
+    from kdharness.harness.config.training import config_hash
+
+    wanted = name or getattr(config, "name", None)
+    run_id = wanted or new_run_id(store, config.method)
+    folder = paths.run(run_id)
+    run = Run(
+        id=run_id,
+        method=config.method,
+        status=status,
+        config=config.model_dump(mode="json", by_alias=True),
+        config_hash=config_hash(config),
+        folder=str(folder),
+        created=time.time(),
+        host=socket.gethostname(),
+        info={"accelerate": str(Path(accelerate).resolve())} if accelerate else {},
+    )
+    try:
+        store.add_run(run)
+    except sqlite3.IntegrityError as error:
+        raise _taken(run_id) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", dump_config(config, full=True))
+    return run
+
+
+def _spawn(
+    paths: Paths, store: Store, run_id: str, accelerate: str | None, *, resume: bool, timeout: float
+) -> Run:
+    command = [sys.executable, "-m"]
+    if accelerate:
+        command += ["accelerate.commands.launch", "--config_file", accelerate, "-m"]
+    command += ["kdharness.harness.worker", "--home", str(paths.home), run_id]
+    if resume:
+        command.append("--resume")
+    log = log_path(paths, run_id)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    events = store.events(run_id)
+    seen = events[-1]["id"] if events else 0
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        return _wait_until_started(paths, store, run_id, process, seen, timeout)
+    except KeyboardInterrupt:
+        # It may have started a moment ago: whoever is interrupted here wants it no longer.
+        store.request(run_id, Request.STOP)
+        raise Interrupted(
+            f"{run_id} was asked to stop while it started", hint=f"see: kdharness show {run_id}"
+        ) from None
+
+
+def _wait_until_started(
+    paths: Paths,
+    store: Store,
+    run_id: str,
+    process: subprocess.Popen[bytes],
+    seen: int,
+    timeout: float,
+) -> Run:
+    deadline = time.time() + timeout
+    while time.time() < deadline:
+        if any(event["kind"] == "started" for event in store.events(run_id, seen)):
+            return find_run(store, run_id)
+        if process.poll() is not None:
+            store.update_run(run_id, status=RunStatus.FAILED.value, error="did not start")
+            raise RunError(
+                f"the worker of {run_id} ended before it started", hint=log_tail(paths, run_id, 15)
+            )
+        time.sleep(0.05)
+    raise RunError(
+        f"the worker of {run_id} has not started within {timeout:.0f} s",
+        hint=f"see: kdharness logs {run_id}",
+    )
+
+
+def log_path(paths: Paths, run_id: str) -> Path:
+    """The worker's output."""
+    return paths.run(run_id) / "worker.log"
+
+
+def log_tail(paths: Paths, run_id: str, lines: int) -> str:
+    """The last lines of a worker's output."""
+    path = log_path(paths, run_id)
+    if not path.exists():
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(0, 2)
+        stream.seek(max(0, stream.tell() - 64 * 1024))
+        return "\n".join(stream.read().decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def ask(paths: Paths, run_id: str, request: Request) -> Run:
+    """Send a control request to a live run. Raises RunError when it is not live."""
+    with Store(paths.store) as store:
+        run = find_run(store, run_id)
+        if not effective_status(run).is_live:
+            raise RunError(f"{run_id} is not running: {effective_status(run).value}")
+        store.request(run_id, request)
+        return run
+
+
+def wait(paths: Paths, run_id: str, timeout: float = 600.0) -> Run:
+    """Wait until the run is no longer live."""
+    deadline = time.time() + timeout
+    with Store(paths.store) as store:
+        while time.time() < deadline:
+            run = find_run(store, run_id)
+            if not effective_status(run).is_live:
+                return run
+            time.sleep(0.1)
+    raise RunError(f"{run_id} has not ended within {timeout:.0f} s")
+
+
+def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
+    """Wake a paused run, or go on with one that was stopped, interrupted or failed."""
+    with Store(paths.store) as store:
+        run = find_run(store, run_id)
+        status = effective_status(run)
+        if status is RunStatus.PAUSED:
+            store.request(run_id, Request.RESUME)
+            return run
+        if status.is_live:
+            raise RunError(f"{run_id} is already running")
+        if status is RunStatus.FINISHED and run.method not in ("eval", "sweep"):
+            raise RunError(f"{run_id} is finished; there is nothing to resume")
+        # Two processes may want to go on with it at once: one gets it, or it would run twice.
+        claimed = store.claim_run(
+            run,
+            status=RunStatus.STARTING.value,
+            pid=None,
+            heartbeat=time.time(),
+            error="",
+            host=socket.gethostname(),
+        )
+        if not claimed:
+            raise RunError(f"{run_id} is already running: it was just resumed elsewhere")
+        store.take_requests(run_id)
+        accelerate = run.info.get("accelerate")
+        return _spawn(paths, store, run_id, accelerate, resume=True, timeout=timeout)
+
+
+def follow(paths: Paths, run_id: str) -> Run:
+    """Show a run's progress on stderr until it ends.
+
+    Ctrl-C (or SIGTERM, see `cli.sigterm_as_ctrl_c`) asks the run to stop with a checkpoint and
+    waits for it; a second one leaves it.
+
+    Raises:
+        Interrupted: the user stopped it.
+        RunError: it failed; the message is the run's own.
+    """
+    from kdharness.harness.cli.progress import ProgressView
+
+    asked = False
+    with Store(paths.store) as store, ProgressView(run_id) as view:
+        scores = find_run(store, run_id).method == "eval"
+        while True:
+            try:
+                run = find_run(store, run_id)
+                view.show(run, store)
+                if not effective_status(run).is_live:
+                    break
+                time.sleep(0.2)
+            except KeyboardInterrupt:
+                if asked:
+                    raise
+                asked = True
+                what = "what is under way is finished" if scores else "a checkpoint is saved"
+                view.say(f"stopping {run_id}: {what} (again to leave it running)")
+                store.request(run_id, Request.STOP)
+    status = effective_status(run)
+    if status is RunStatus.STOPPED:
+        raise Interrupted(f"{run_id} was stopped", hint=f"go on with: kdharness resume {run_id}")
+    if status is not RunStatus.FINISHED:
+        reason = run.error or f"its process is gone\n{log_tail(paths, run_id, 10)}"
+        raise RunError(f"{run_id} {status.value}: {reason}", hint=f"see: kdharness logs {run_id}")
+    return run

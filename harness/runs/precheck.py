@@ -1,0 +1,158 @@
+"""What can be known to be wrong before a run exists: names and files that are not there.
+
+A run that could never have begun would stay in the store as a failed one, with the name that the
+next try wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.config.evaluation import EvalConfig, default_judges, parse_spec
+from kdharness.harness.config.merging import MergeConfig
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
+from kdharness.harness.evaluation.name_clashes import refuse_namesake
+from kdharness.harness.models.hub import split_hub_name
+from kdharness.harness.models.loading import check_adapter
+from kdharness.harness.models.resolve import find_source
+from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.store import Store
+from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
+
+
+def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
+    """Refuse a config that names models, benchmarks or data that are not there.
+
+    Loads no weights and asks no judge; benchmark files are read, as their mistakes are told with
+    their lines.
+
+    Args:
+        config: a validated config.
+        paths: the home.
+        hub: ask the hub for the models that are named by its ids.
+
+    Raises:
+        ConfigError, DataError, ModelError, AssetError: what is missing, and where it is named.
+    """
+    if isinstance(config, EvalConfig):
+        _check_evaluation(config, paths)
+    answered = _answers_alone(config, paths)
+    for field, source in models_of(config):
+        if source in answered:
+            continue
+        if not hub and split_hub_name(source) and not exists(local_path(source), folder=True):
+            continue
+        _check_model(field, source, paths)
+    if isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
+        _check_data(config)
+
+
+def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
+    """The checkpoints to score whose answers are stored without weights: there is no folder."""
+    if not isinstance(config, EvalConfig) or not paths.store.exists():
+        return set()
+    with Store(paths.store) as store:
+        stored = {name: store.checkpoint(name) for name in config.checkpoints}
+    return {name for name, found in stored.items() if found is not None and not found.path}
+
+
+def _check_model(field: str, source: str, paths: Paths) -> None:
+    """A model that can be found, and an adapter that would load whole."""
+    try:
+        found = find_source(source, paths)
+        if found is not None and exists(Path(found), folder=True):
+            check_adapter(Path(found), source, paths)
+    except KDHarnessError as error:
+        raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
+
+
+def models_of(config: AnyConfig) -> Iterator[tuple[str, str]]:
+    """(field, model) of every model a config names."""
+    if isinstance(config, EvalConfig):
+        yield from (("checkpoints", name) for name in config.checkpoints)
+        if config.heldout.teacher:
+            yield "heldout.teacher", config.heldout.teacher
+        return
+    if isinstance(config, MergeConfig):
+        yield from config.sources.items()
+        return
+    student = config.student
+    if student.model:
+        yield "student.model", student.model
+    if student.source and student.source != "teacher":
+        yield "student.from", student.source
+    for source in student.experts_from or ():
+        yield "student.experts_from", source
+    # A served teacher too: its tokenizer and config are read here.
+    if isinstance(config, KDConfig):
+        yield "teacher.model", config.teacher.model
+    if isinstance(config, DAEConfig):
+        specs = {"reference": config.reference, "expert": config.expert}
+        named = {**specs, **{f"experts.{name}": spec for name, spec in config.experts.items()}}
+        for role, spec in named.items():
+            if spec is not None:
+                yield f"{role}.model", spec.model
+
+
+def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
+    """Data files and the template are there, and each file's first row is one; the hub's wait."""
+    template = config.data.chat_template
+    if template and template != "chatml":
+        if not exists(local_path(template)):
+            raise ConfigError(
+                f"no such template file: {template[:200]}",
+                where="data.chat_template",
+                hint="give a file with a Jinja template, or chatml; without it the model's own "
+                "is used",
+            )
+        try:
+            read_text(local_path(template), "the chat template", limit=CONFIG_BYTES)
+        except ConfigError as error:
+            where = f"data.chat_template: {error.where}"
+            raise ConfigError(error.message, where=where, hint=error.hint) from error
+    read: Any = resolve(TOOLS, "read_source", "tool")
+    for name, sources in (("train", config.data.train), ("heldout", config.data.heldout)):
+        for index, source in enumerate(sources):
+            if source.path.startswith("hub:") and source.path != "hub:":
+                continue
+            try:
+                read(source.model_copy(update={"limit": 1}))
+            except DataError as error:
+                place = f"data.{name}.{index}.path"
+                where = f"{place}: {error.where}" if error.where else place
+                raise DataError(error.message, where=where, hint=error.hint) from error
+
+
+def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
+    from kdharness.harness.evaluation.pipeline import asks_judge, load_benches
+
+    benches = load_benches(config, paths)
+    known: set[str] = set()
+    others = {bench.pairwise_with for bench in benches} - {"", "all"}
+    if paths.store.exists():
+        with Store(paths.store) as store:
+            stored = {name: store.checkpoint(name) for name in {*config.imported, *others}}
+            known = {name for name in config.imported if stored[name] is not None}
+            # Answers that were made elsewhere have no folder to be looked for.
+            others -= {name for name, found in stored.items() if found and not found.path}
+            for bench in benches:
+                refuse_namesake(store, bench)
+    missing = [name for name in config.imported if name not in known]
+    if missing:
+        raise ConfigError(
+            f"no answers of a model named {missing[0]!r} are stored",
+            hint="import them: kdharness import fastchat|alpaca-eval PATH",
+        )
+    for name in sorted(others):
+        _check_model("baseline", name, paths)
+    engines = [config.answer_engine] if config.answer_engine else []
+    judges = config.judge or default_judges(paths)
+    asked = judges if any(asks_judge(bench) for bench in benches) else ()
+    for field, specs in (("answer_engine", engines), ("judge", asked)):
+        for spec in map(parse_spec, specs):
+            if spec.kind == "local":
+                _check_model(field, spec.model, paths)

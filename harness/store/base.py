@@ -1,0 +1,72 @@
+"""What every part of the store is made of: one connection, and statements as rows and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from kdharness.harness.errors import StoreError
+from kdharness.harness.store.connection import open_store
+from kdharness.harness.store.rows import RowType, decode
+
+
+class StoreBase:
+    """An open connection."""
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
+        """Open or create the store and bring its shape up to date.
+
+        `KDHARNESS_JOURNAL_MODE` replaces WAL, which network file systems cannot carry.
+
+        Raises:
+            StoreError: damaged, written by a newer version, locked, or not to be read here.
+        """
+        self.path = Path(path)
+        self.db, self.read_only = open_store(self.path, timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, kind: type[RowType], sql: str, args: Sequence[Any] = ()) -> list[RowType]:
+        try:
+            return [decode(kind, row) for row in self.db.query(sql, list(args))]
+        except ValueError as error:
+            raise self._unreadable(f"a {kind.__name__.lower()}", error) from error
+
+    def _unreadable(self, what: str, error: ValueError) -> StoreError:
+        return StoreError(
+            f"{what} holds what cannot be read ({error})",
+            where=str(self.path),
+            hint="nothing was changed; leave out such rows: kdharness store salvage",
+        )
+
+    def _json(self, text: str, what: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise self._unreadable(what, error) from error
+
+    def _write(self, sql: str, args: Sequence[Any] = ()) -> int:
+        with self.db.atomic():
+            return self.db.execute(sql, list(args)).rowcount
+
+    def _insert(self, table: str, rows: Iterable[dict[str, Any]], verb: str) -> None:
+        listed = list(rows)
+        if not listed:
+            return
+        columns = list(listed[0])
+        names = ", ".join(f'"{column}"' for column in columns)
+        marks = ", ".join("?" for _ in columns)
+        sql = f"INSERT OR {verb} INTO {table} ({names}) VALUES ({marks})"
+        with self.db.atomic():
+            self.db.conn.executemany(sql, [[row[column] for column in columns] for row in listed])

@@ -1,0 +1,173 @@
+"""The store's checkpoints, and what their files were found to hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from kdharness.harness.store.base import StoreBase
+from kdharness.harness.store.rows import encode
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
+
+
+class CheckpointRows(StoreBase):
+    """The statements on checkpoints."""
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Store a checkpoint, or return the stored one of the same content.
+
+        A taken name gets a number: names are what people type, so they stay unique.
+        """
+        known = self.checkpoint(checkpoint.id)
+        if known is not None and known.id == checkpoint.id:
+            if checkpoint.path and known.path != checkpoint.path:
+                self.set_checkpoint_path(checkpoint.id, checkpoint.path)
+            return self.checkpoint(checkpoint.id) or known
+        row = {**encode(checkpoint), "name": self.free_name(checkpoint.name)}
+        self._insert("checkpoints", [row], "IGNORE")
+        return cast(Checkpoint, self.checkpoint(checkpoint.id))
+
+    def free_name(self, wanted: str) -> str:
+        """The name itself, or with the first number that makes it unique."""
+        taken = {row["name"] for row in self.db.query("SELECT name FROM checkpoints")}
+        name, number = wanted, 2
+        while name in taken:
+            name, number = f"{wanted}-{number}", number + 1
+        return name
+
+    def rename_checkpoint(self, old: Checkpoint, name: str, *, path: str) -> None:
+        """Give a checkpoint another name and place; verdicts against it follow its name."""
+        with self.db.atomic():
+            self.db.execute(
+                "UPDATE checkpoints SET name = ?, path = ? WHERE id = ?", [name, path, old.id]
+            )
+            if name != old.name:
+                self._rename_baseline(old, name)
+
+    def _rename_baseline(self, old: Checkpoint, name: str) -> None:
+        """Verdicts against a checkpoint carry its name, in their ids too."""
+        for judgment in self.judgments_against(old.name):
+            self._move_judgment(judgment, replace(judgment, baseline=name))
+        # Agreement with a teacher carries its id: touched, its figures are worked out anew.
+        self.db.execute("UPDATE judgments SET baseline = baseline WHERE baseline = ?", [old.id])
+
+    def judgments_against(self, baseline: str, schema: str = "main") -> list[Judgment]:
+        """Judgments whose other side has this name, here or in an attached store."""
+        return self._rows(
+            Judgment, f"SELECT * FROM {schema}.judgments WHERE baseline = ?", [baseline]
+        )
+
+    def _move_judgment(self, old: Judgment, new: Judgment) -> None:
+        """Let a judgment depend on something else, and the other side of its pair with it.
+
+        Where there is a judgment of that id already, the one that holds a verdict stays, then
+        the older one.
+        """
+        new = replace(new, id=moved_id(old, new))
+        if new.id != old.id and self._is_stored("judgments", new.id):
+            rival = self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [new.id])[0]
+            goes = old.id if _stands(rival) <= _stands(new) else rival.id
+            self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [goes])
+            if goes == old.id:
+                mirror = digest("mirror", old.id)
+                self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [mirror])
+                return
+        self.db.conn.execute(
+            "UPDATE judgments SET id = ?, checkpoint = ?, answer = ?, baseline = ? WHERE id = ?",
+            [new.id, new.checkpoint, new.answer, new.baseline, old.id],
+        )
+        self._move_mirror(old.id, new.id)
+
+    def _is_stored(self, table: str, key: str) -> bool:
+        found = self.db.conn.execute(f"SELECT 1 FROM {table} WHERE id = ?", [key]).fetchone()
+        return found is not None
+
+    def _move_mirror(self, old: str, new: str) -> None:
+        """The other side of a pair's judgment follows it."""
+        mirror = digest("mirror", old)
+        if old == new or not self._is_stored("judgments", mirror):
+            return
+        row = self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [mirror])[0]
+        self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [mirror])
+        moved = replace(row, id=digest("mirror", new), info={**row.info, "mirrored": new})
+        self._insert("judgments", [encode(moved)], "REPLACE")
+
+    def swap_checkpoints(self, one: Checkpoint, other: Checkpoint) -> None:
+        """Exchange the names of two checkpoints; the path goes with the name."""
+        with self.db.atomic():
+            self.rename_checkpoint(one, f"{one.name}\0", path="")
+            self.rename_checkpoint(other, one.name, path=one.path)
+            aside = replace(one, name=f"{one.name}\0")
+            self.rename_checkpoint(aside, other.name, path=other.path)
+
+    def set_checkpoint_path(self, checkpoint: str, path: str) -> None:
+        """Say where a checkpoint's weights lie now."""
+        self._write("UPDATE checkpoints SET path = ? WHERE id = ?", [path, checkpoint])
+
+    def checkpoint(self, key: str) -> Checkpoint | None:
+        """A checkpoint by id, name or path, or by a run that came out at the very same weights."""
+        rows = self._rows(
+            Checkpoint,
+            "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?1 AND path != '') "
+            "OR name = (SELECT checkpoint FROM runs WHERE id = ?1) "
+            "ORDER BY id = ?1 DESC, name = ?1 DESC, path = ?1 DESC, created DESC LIMIT 1",
+            [key],
+        )
+        return rows[0] if rows else None
+
+    def checkpoints(self, run: str | None = None) -> list[Checkpoint]:
+        """All checkpoints, or those of one run, oldest first."""
+        where = "WHERE run = ?" if run else ""
+        return self._rows(
+            Checkpoint,
+            f"SELECT * FROM checkpoints {where} ORDER BY created, step, name",
+            [run] if run else [],
+        )
+
+    def same_weights(self, weights: str) -> list[Checkpoint]:
+        """Checkpoints that hold these weights, oldest first."""
+        return self._rows(
+            Checkpoint,
+            "SELECT * FROM checkpoints WHERE weights = ? AND weights != '' ORDER BY created, name",
+            [weights],
+        )
+
+    def file_digest(self, path: str, stamp: str) -> str | None:
+        """What a file of that size and those times was found to hold, if it was read before."""
+        rows = list(self.db.query("SELECT stamp, digests FROM file_digests WHERE path = ?", [path]))
+        return str(rows[0]["digests"]) if rows and rows[0]["stamp"] == stamp else None
+
+    def keep_file_digest(self, path: str, stamp: str, digests: str) -> None:
+        """Remember what a file holds; a store that can only be read goes without."""
+        if not self.read_only:
+            self._insert(
+                "file_digests", [{"path": path, "stamp": stamp, "digests": digests}], "REPLACE"
+            )
+
+
+def _stands(judgment: Judgment) -> tuple[bool, float]:
+    """The smaller of two judgments of one thing stands."""
+    return judgment.status is not JudgmentStatus.OK, judgment.created
+
+
+def moved_id(old: Judgment, new: Judgment) -> str:
+    """The id a judgment has once what it depends on has another id or name.
+
+    One whose id is not made of those (imports, mirrors) keeps it.
+    """
+
+    def ids(j: Judgment) -> list[str]:
+        place = (j.bench, j.revision, j.item, j.turn)
+        return [
+            digest("exact", j.metric, j.checkpoint, j.bench, j.revision, j.item, j.answer),
+            digest("judgment", j.info.get("call"), j.answer, *place, j.order, j.baseline),
+            digest("unanswered", j.judge, j.checkpoint, *place),
+        ]
+
+    for before, after in zip(ids(old), ids(new), strict=True):
+        if before == old.id:
+            return after
+    if old.checkpoint != new.checkpoint and old.judge == "exact" and old.answer is None:
+        # A held-out row's id is made of the row's text, which is not stored.
+        return digest("adopted", new.checkpoint, old.id)
+    return old.id

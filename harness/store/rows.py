@@ -1,0 +1,82 @@
+"""Dataclasses as table rows and back: the one place that every text passes on its way in.
+
+SQLite takes no lone surrogates, its JSON functions no NaN, and nobody's key belongs into a file
+that is copied and shared. All three are seen to here, so that no caller has to remember.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from enum import Enum
+from typing import Any, TypeVar, cast
+
+from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, Run, RunStatus
+from kdharness.harness.util.redact import redact
+
+RowType = TypeVar("RowType")
+JSON_FIELDS = frozenset({"config", "info", "parents"})
+_ENUM_FIELDS: dict[tuple[type, str], type[Enum]] = {
+    (Run, "status"): RunStatus,
+    (Answer, "finish"): Finish,
+    (Judgment, "status"): JudgmentStatus,
+}
+
+
+def stored_text(text: str) -> str:
+    """A text as it may be kept: without half characters and without keys."""
+    return redact(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def stored_json(value: Any, *, ascii_only: bool = True) -> str:
+    """Plain data as JSON that SQLite reads too: what is not a finite number becomes null."""
+    try:
+        text = json.dumps(value, ensure_ascii=ascii_only, sort_keys=True, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=ascii_only, sort_keys=True)
+    return stored_text(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return value
+
+
+def encode(row: Any) -> dict[str, Any]:
+    """A dataclass as a table row: mappings as JSON, enums as text."""
+    values: dict[str, Any] = {}
+    for spec in fields(row):
+        value = getattr(row, spec.name)
+        if spec.name == "config":
+            # A config may hold an infinite limit, and is read by us alone.
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+            value = stored_text(text)
+        elif spec.name in JSON_FIELDS:
+            value = stored_json(value, ascii_only=False)
+        elif isinstance(value, Enum):
+            value = value.value
+        elif isinstance(value, str):
+            value = stored_text(value)
+        values[spec.name] = value
+    return values
+
+
+def decode(kind: type[RowType], row: dict[str, Any]) -> RowType:
+    """The inverse of `encode`; unknown columns are ignored so that old code reads new stores."""
+    values: dict[str, Any] = {}
+    for spec in fields(cast(Any, kind)):
+        if spec.name not in row:
+            continue
+        value = row[spec.name]
+        if spec.name in JSON_FIELDS:
+            value = json.loads(value or "{}")
+        elif (kind, spec.name) in _ENUM_FIELDS:
+            value = _ENUM_FIELDS[(kind, spec.name)](value)
+        values[spec.name] = value
+    return kind(**values)

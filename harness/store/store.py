@@ -1,0 +1,369 @@
+"""Every SQL statement of the project.
+
+One SQLite file in WAL mode holds all that happened. One worker writes a run's progress; screens
+read, and write only control requests. Each method is one statement or one transaction, so a
+process killed anywhere leaves whole rows behind.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from kdharness.harness.store.adoption import AdoptionRows
+from kdharness.harness.store.rows import JSON_FIELDS, encode, stored_json, stored_text
+from kdharness.harness.types import Answer, Judgment, Request, Run
+
+
+class Store(AdoptionRows):
+    """One open connection. Open one per thread: a connection must not cross threads."""
+
+    def data_version(self) -> int:
+        """A number that changes when another connection commits: cheap to poll."""
+        return int(next(self.db.query("PRAGMA data_version"))["data_version"])
+
+    # ------------------------------------------------------------ runs
+
+    def add_run(self, run: Run) -> None:
+        """Store a new run. Raises sqlite3.IntegrityError when its id is taken."""
+        self._insert("runs", [encode(run)], "ABORT")
+
+    def update_run(self, run_id: str, **changes: Any) -> None:
+        """Change columns of one run; mappings are stored as JSON."""
+        values = {
+            name: json.dumps(value, sort_keys=True) if name in JSON_FIELDS else value
+            for name, value in changes.items()
+        }
+        values = {k: stored_text(v) if isinstance(v, str) else v for k, v in values.items()}
+        assignments = ", ".join(f'"{name}" = ?' for name in values)
+        self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
+
+    def claim_run(self, run: Run, **changes: Any) -> bool:
+        """Change columns of a run if it still is as it was read; whether it was.
+
+        Of two processes that would start a worker for the same run, one gets it.
+        """
+        assignments = ", ".join(f'"{name}" = ?' for name in changes)
+        return (
+            self._write(
+                f"UPDATE runs SET {assignments} "
+                "WHERE id = ? AND status = ? AND pid IS ? AND heartbeat IS ?",
+                [*changes.values(), run.id, run.status.value, run.pid, run.heartbeat],
+            )
+            == 1
+        )
+
+    def run(self, run_id: str) -> Run | None:
+        """One run by its id."""
+        rows = self._rows(Run, "SELECT * FROM runs WHERE id = ?", [run_id])
+        return rows[0] if rows else None
+
+    def runs(self, method: str | None = None) -> list[Run]:
+        """All runs, newest first."""
+        where = "WHERE method = ?" if method else ""
+        return self._rows(
+            Run,
+            f"SELECT * FROM runs {where} ORDER BY created DESC, id",
+            [method] if method else [],
+        )
+
+    def recent_runs(self, limit: int) -> list[Run]:
+        """The newest runs: what a screen shows before it reads the rest."""
+        return self._rows(Run, "SELECT * FROM runs ORDER BY created DESC, id LIMIT ?", [limit])
+
+    def live_runs(self, also: Iterable[str] = ()) -> list[Run]:
+        """Runs that are starting, running or paused, and those named."""
+        names = list(also)
+        marks = ", ".join("?" for _ in names)
+        return self._rows(
+            Run,
+            "SELECT * FROM runs WHERE status IN ('starting', 'running', 'paused') "
+            f"OR id IN ({marks})",
+            names,
+        )
+
+    def runs_state(self) -> tuple[int, int]:
+        """(number of runs, newest row): differs when a run was added or removed."""
+        row = self.db.conn.execute("SELECT COUNT(*), COALESCE(MAX(rowid), 0) FROM runs").fetchone()
+        return int(row[0]), int(row[1])
+
+    def run_ids(self) -> set[str]:
+        """The ids that are taken."""
+        return {row["id"] for row in self.db.query("SELECT id FROM runs")}
+
+    def forget_runs(self, runs: Sequence[str]) -> list[str]:
+        """Remove runs, the checkpoints they made, and all answers and verdicts of those.
+
+        Returns the checkpoints that stay, because others descend from them.
+        """
+        with self.db.atomic():
+            self.db.execute("CREATE TEMP TABLE IF NOT EXISTS going (id TEXT PRIMARY KEY)")
+            self.db.execute("DELETE FROM going")
+            for run in runs:
+                self.db.execute(
+                    "INSERT OR IGNORE INTO going SELECT id FROM checkpoints WHERE run = ?", [run]
+                )
+                for table in ("events", "points", "controls"):
+                    self.db.execute(f"DELETE FROM {table} WHERE run = ?", [run])
+                self.db.execute("DELETE FROM runs WHERE id = ?", [run])
+            staying = [
+                row[0]
+                for row in self.db.execute(
+                    "SELECT DISTINCT parent.value"
+                    " FROM checkpoints AS c, json_each(c.parents) AS parent"
+                    " WHERE c.id NOT IN (SELECT id FROM going)"
+                    " AND parent.value IN (SELECT id FROM going)"
+                ).fetchall()
+            ]
+            # Deleting verdicts counts as a change of their group, so groups go last.
+            for table in ("answers", "judgments", "bench_notes", "judgment_groups"):
+                self.db.execute(f"DELETE FROM {table} WHERE checkpoint IN (SELECT id FROM going)")
+            for kept in staying:
+                self.db.execute("DELETE FROM going WHERE id = ?", [kept])
+            self.db.execute("DELETE FROM checkpoints WHERE id IN (SELECT id FROM going)")
+        return staying
+
+    # ------------------------------------------------------------ events and curves
+
+    def add_event(self, run_id: str, kind: str, message: str = "", **info: Any) -> None:
+        """Note that something happened in a run."""
+        self.add_progress(run_id, events=[(time.time(), kind, message, info)])
+
+    def add_progress(
+        self,
+        run_id: str,
+        *,
+        events: Sequence[tuple[float, str, str, dict[str, Any]]] = (),
+        points: Sequence[tuple[str, int, float, float]] = (),
+        **changes: Any,
+    ) -> None:
+        """One commit of a worker's progress.
+
+        Args:
+            run_id: the run.
+            events: (time, kind, message, info).
+            points: (name, step, value, time); a later value of the same step replaces it.
+            changes: columns of the run, such as `step`, `loss`, `heartbeat`.
+        """
+        with self.db.atomic():
+            self.db.conn.executemany(
+                "INSERT INTO events (run, time, kind, message, info) VALUES (?, ?, ?, ?, ?)",
+                [
+                    (run_id, when, kind, stored_text(text), stored_text(json.dumps(info)))
+                    for when, kind, text, info in events
+                ],
+            )
+            self.db.conn.executemany(
+                "INSERT OR REPLACE INTO points (run, name, step, value, time) "
+                "VALUES (?, ?, ?, ?, ?)",
+                [(run_id, name, step, value, when) for name, step, value, when in points],
+            )
+            if changes:
+                changes = {
+                    k: stored_text(v) if isinstance(v, str) else v for k, v in changes.items()
+                }
+                assignments = ", ".join(f'"{name}" = ?' for name in changes)
+                self.db.execute(
+                    f"UPDATE runs SET {assignments} WHERE id = ?", [*changes.values(), run_id]
+                )
+
+    def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[dict[str, Any]]:
+        """Events of a run with an id above `after`, oldest first."""
+        rows = self.db.query(
+            "SELECT * FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
+            [run_id, after, limit],
+        )
+        return [{**row, "info": self._json(row["info"], "an event")} for row in rows]
+
+    def curve(self, run_id: str, name: str, after: int = -1) -> list[tuple[int, float]]:
+        """(step, value) of one curve, in step order, above step `after`."""
+        rows = self.db.query(
+            "SELECT step, value FROM points WHERE run = ? AND name = ? AND step > ? ORDER BY step",
+            [run_id, name, after],
+        )
+        return [(row["step"], row["value"]) for row in rows]
+
+    def curve_names(self, run_id: str) -> list[str]:
+        """The curves a run has."""
+        rows = self.db.query(
+            "SELECT DISTINCT name FROM points WHERE run = ? ORDER BY name", [run_id]
+        )
+        return [row["name"] for row in rows]
+
+    def drop_points_after(self, run_id: str, step: int) -> None:
+        """Forget curve points past a resumed step, so that curves don't show a dead branch."""
+        self._write("DELETE FROM points WHERE run = ? AND step > ?", [run_id, step])
+
+    # ------------------------------------------------------------ control requests
+
+    def request(self, run_id: str, request: Request) -> None:
+        """Ask a worker for something; it looks between steps."""
+        self._write(
+            "INSERT INTO controls (run, request, time) VALUES (?, ?, ?)",
+            [run_id, request.value, time.time()],
+        )
+
+    def take_requests(self, run_id: str) -> list[Request]:
+        """The requests not yet taken, oldest first; they are marked as taken."""
+        waiting = list(
+            self.db.query(
+                "SELECT id, request FROM controls WHERE run = ? AND taken IS NULL ORDER BY id",
+                [run_id],
+            )
+        )
+        if waiting:
+            self._write(
+                "UPDATE controls SET taken = ? WHERE run = ? AND taken IS NULL AND id <= ?",
+                [time.time(), run_id, waiting[-1]["id"]],
+            )
+        return [Request(row["request"]) for row in waiting]
+
+    # ------------------------------------------------------------ answers and judgments
+
+    def add_answers(self, answers: Iterable[Answer]) -> None:
+        """Store answers; the same identity replaces a failed one."""
+        self._insert("answers", (encode(answer) for answer in answers), "REPLACE")
+
+    def answers(
+        self, checkpoint: str, bench: str | None = None, revision: str | None = None
+    ) -> list[Answer]:
+        """Answers of one checkpoint, failures included."""
+        sql, args = "SELECT * FROM answers WHERE checkpoint = ?", [checkpoint]
+        if bench is not None:
+            sql, args = sql + " AND bench = ?", [*args, bench]
+        if revision is not None:
+            sql, args = sql + " AND revision = ?", [*args, revision]
+        return self._rows(Answer, sql + " ORDER BY created, item, turn", args)
+
+    def add_judgments(self, judgments: Iterable[Judgment]) -> None:
+        """Store judgments; the same identity replaces a failed one."""
+        self._insert("judgments", (encode(judgment) for judgment in judgments), "REPLACE")
+
+    def judgments(
+        self,
+        checkpoint: str | None = None,
+        bench: str | None = None,
+        judge: str | None = None,
+        revision: str | None = None,
+    ) -> list[Judgment]:
+        """Judgments, failures included, narrowed by what is given."""
+        sql, args = "SELECT * FROM judgments", list[Any]()
+        wanted = {"checkpoint": checkpoint, "bench": bench, "judge": judge, "revision": revision}
+        for name, value in wanted.items():
+            if value is not None:
+                sql += f" {'AND' if args else 'WHERE'} {name} = ?"
+                args.append(value)
+        return self._rows(Judgment, sql + " ORDER BY created, item, turn", args)
+
+    def judgment_groups(self) -> Iterator[dict[str, Any]]:
+        """checkpoint, bench, revision, judge and a count of writes, one row a group."""
+        yield from self.db.query(
+            "SELECT checkpoint, bench, revision, judge, changes FROM judgment_groups "
+            "ORDER BY checkpoint, bench, revision, judge"
+        )
+
+    def judgment_rows(
+        self, checkpoint: str, bench: str, revision: str, judge: str
+    ) -> list[tuple[Any, ...]]:
+        """What scoring needs of one group, oldest first, answered from an index alone.
+
+        Columns: those of `score_rows.Row`.
+        """
+        return self.db.conn.execute(
+            'SELECT item, turn, category, metric, status, value, weight, "order", baseline, len_1, '
+            "len_2, published, absent, created FROM judgments INDEXED BY judgments_scored "
+            "WHERE checkpoint = ? AND bench = ? AND revision = ? AND judge = ? ORDER BY created",
+            [checkpoint, bench, revision, judge],
+        ).fetchall()
+
+    def judge_spending(self, checkpoint: str | None = None) -> list[dict[str, Any]]:
+        """judge, calls, prompt_tokens, tokens and usd of what judges were asked.
+
+        Only what was asked from here counts: not exact metrics, verdicts made elsewhere, the
+        other side of a pair's one call, a reply that was paid for under another revision, or an
+        item that was settled without asking.
+        """
+        where = "AND checkpoint = ?" if checkpoint is not None else ""
+        return list(
+            self.db.query(
+                "SELECT judge, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
+                "SUM(tokens) AS tokens, SUM(usd) AS usd FROM judgments "
+                f"WHERE judge != 'exact' AND judge NOT LIKE 'imported:%' {where} "
+                "AND json_extract(info, '$.mirrored') IS NULL "
+                "AND json_extract(info, '$.copied') IS NULL "
+                "AND (raw != '' OR error != '' OR prompt_tokens + tokens > 0) "
+                "GROUP BY judge ORDER BY judge",
+                [checkpoint] if checkpoint is not None else [],
+            )
+        )
+
+    def set_bench_note(
+        self, bench: str, revision: str, info: dict[str, Any], checkpoint: str = ""
+    ) -> None:
+        """Keep what a benchmark revision is, or what was noticed about a checkpoint's answers."""
+        row = {
+            "checkpoint": checkpoint,
+            "bench": bench,
+            "revision": revision,
+            "info": stored_json(info),
+        }
+        self._insert("bench_notes", [row], "REPLACE")
+
+    def bench_note(self, bench: str, revision: str) -> dict[str, Any]:
+        """What was noted about a benchmark's revision; empty where nothing was."""
+        rows = self.db.query(
+            "SELECT info FROM bench_notes WHERE checkpoint = '' AND bench = ? AND revision = ?",
+            [bench, revision],
+        )
+        found: dict[str, Any] = {}
+        for row in rows:
+            found = self._json(row["info"], "a note on a benchmark")
+        return found
+
+    def bench_notes(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """(checkpoint or "", bench, revision) -> what was noted."""
+        return {
+            (row["checkpoint"], row["bench"], row["revision"]): self._json(
+                row["info"], "a note on a benchmark"
+            )
+            for row in self.db.query("SELECT checkpoint, bench, revision, info FROM bench_notes")
+        }
+
+    # ------------------------------------------------------------ derived, and safe to lose
+
+    def cached_scores(self) -> dict[str, tuple[str, str]]:
+        """key -> (state, JSON) of every cached score list."""
+        return {
+            row["key"]: (row["state"], row["scores"])
+            for row in self.db.query("SELECT key, state, scores FROM score_cache")
+        }
+
+    def cache_scores(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Keep derived scores: (key, state they were derived from, JSON).
+
+        A store that can only be read goes without: they are derived again.
+        """
+        if self.read_only:
+            return
+        self._insert(
+            "score_cache",
+            ({"key": key, "state": state, "scores": text} for key, state, text in rows),
+            "REPLACE",
+        )
+
+    # ------------------------------------------------------------ judge cards
+
+    def add_card(self, judge: str, card: dict[str, Any]) -> None:
+        """Store a judge's report card; the newest counts."""
+        self._insert(
+            "cards",
+            [{"judge": judge, "created": time.time(), "card": stored_text(json.dumps(card))}],
+            "REPLACE",
+        )
+
+    def cards(self) -> dict[str, dict[str, Any]]:
+        """judge -> its newest card."""
+        rows = self.db.query("SELECT judge, card FROM cards ORDER BY created")
+        return {row["judge"]: self._json(row["card"], "a judge's card") for row in rows}

@@ -1,0 +1,144 @@
+"""What looks like gaming, or like an accident, in a set of answers.
+
+NullModel (Zheng et al. 2024, arXiv:2410.07137) scored 86.5 % length-controlled on AlpacaEval 2
+with one constant text for every prompt. None of these marks proves anything; each says that a
+figure must not be believed before somebody has looked.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from kdharness.harness.types import Answer, Finish
+from kdharness.judges.scoring.verdicts import cut_thinking
+
+SHARE = 0.02
+SAME_SHARE = 0.05
+_TALKS = re.compile(
+    r"model_identifier|\"output\"\s*:\s*\"\"\"|best model identifier|## (?:task|model outputs)\b"
+    r"|\[\[\s*(?:rating|[ABC]|10|\d+(?:\.\d+)?)\s*\]\]"
+    r"|\brating\s*:\s*\[|\b(?:rate|grade|score) (?:this|my|the) (?:answer|response|output)"
+    r"|\b(?:rate|score|give) (?:this|it|me) (?:a |an )?(?:10|ten|perfect)\b"
+    r"|(?:evaluator|judge|grader)s?,? (?:please|must|should|will)"
+    r"|as an? (?:impartial )?(?:judge|evaluator|grader)\b"
+    r"|ignore (?:all |any )?(?:the |your )?(?:previous|above|prior|earlier) (?:instruction|prompt)"
+    r"|(?:assistant|response|answer|output|model) [AabBmM12] is (?:clearly |much )?"
+    r"(?:better|the best)",
+    re.IGNORECASE,
+)
+_LANGUAGE = re.compile(
+    r"(?i:translat)|in (?:[A-Z][a-z]+ish|[A-Z][a-z]+ese|[A-Z][a-z]+ian"
+    r"|Greek|Hindi|Arabic|Thai|Hebrew|Korean)"
+)
+_SCRIPTS = (
+    "LATIN",
+    "CYRILLIC",
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL",
+    "ARABIC",
+    "HEBREW",
+    "DEVANAGARI",
+    "GREEK",
+    "THAI",
+)
+
+
+def talks_to_judge(text: str) -> bool:
+    """Whether an answer holds what a judge's prompt or verdict looks like."""
+    return _TALKS.search(text) is not None
+
+
+@cache
+def script_of(char: str) -> str:
+    """The writing system of a letter; kana and Han together are one. Empty for anything else."""
+    if not char.isalpha():
+        return ""
+    name = unicodedata.name(char, "")
+    script = next((s for s in _SCRIPTS if name.startswith(s)), "OTHER")
+    return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
+
+
+def never_ended(text: str) -> bool:
+    """Whether an answer is all thoughts, and the thoughts were cut off."""
+    return bool(text.strip()) and not cut_thinking(text) and not cut_thinking(f"{text}\n.")
+
+
+def main_script(text: str) -> str:
+    """The writing system of most letters; empty without letters."""
+    found: Counter[str] = Counter()
+    for char, count in Counter(text[:4000]).items():
+        script = script_of(char)
+        if script:
+            found[script] += count
+    return found.most_common(1)[0][0] if found else ""
+
+
+def oddities(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Flags with their evidence, for the answers of one checkpoint to one benchmark.
+
+    Returns:
+        `flags`: short marks such as `same-answer:97%`; `items`: mark -> ids of the items.
+    """
+    asked = {item.id: item for item in bench.items}
+    kept = [a for a in answers if a.item in asked and a.finish is not Finish.ERROR]
+    if not kept:
+        return {"flags": [], "items": {}}
+    found: dict[str, list[str]] = {}
+    # Short answers may well be the same: a department, a yes, a number.
+    prompts: dict[str, set[str]] = {}
+    for answer in kept:
+        if len(answer.text.strip()) > 40:
+            prompt = asked[answer.item].turns[answer.turn - 1]
+            prompts.setdefault(answer.text.strip(), set()).add(prompt)
+    same = [a for a in kept if len(prompts.get(a.text.strip(), ())) > 1]
+    marks = {
+        "same-answer": (same, SAME_SHARE),
+        "talks-to-judge": (
+            [a for a in kept if talks_to_judge(a.text) and not _quotes(asked, a)],
+            0,
+        ),
+        "empty": (
+            [a for a in kept if not cut_thinking(a.text) and not never_ended(a.text)],
+            0,
+        ),
+        "truncated": (
+            [a for a in kept if a.finish is Finish.LENGTH or never_ended(a.text)],
+            SHARE,
+        ),
+        "other-language": ([a for a in kept if _other_script(asked, a)], SHARE),
+    }
+    flags = []
+    for mark, (hits, least) in marks.items():
+        if hits and len(hits) / len(kept) > least:
+            flags.append(f"{mark}:{_percent(len(hits) / len(kept))}")
+            found[mark] = sorted({a.item for a in hits})[:50]
+    return {"flags": flags, "items": found}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.01 else "<1%"
+
+
+def _quotes(asked: dict[str, Any], answer: Answer) -> bool:
+    """Whether the question itself is about judging, so that the answer has reason to be."""
+    item = asked[answer.item]
+    return any(talks_to_judge(turn) for turn in item.turns)
+
+
+def _other_script(asked: dict[str, Any], answer: Answer) -> bool:
+    """Whether the answer is written in another script than any of the question's letters."""
+    prompt = " ".join(asked[answer.item].turns)
+    script = main_script(answer.text)
+    if not script or len(answer.text) < 20:
+        return False
+    scripts = {script_of(char) for char in set(prompt)} - {""}
+    # A question that names a language asks for it.
+    named = _LANGUAGE.search(prompt)
+    return bool(scripts) and script not in scripts and not named

@@ -1,0 +1,1 @@
+"""One file per benchmark: items, judge calls, how replies are read."""

@@ -1,0 +1,202 @@
+"""What every benchmark is made of, and the few things all of them need.
+
+A benchmark knows its items, what to ask a judge about an answer, and how to read the reply. How
+figures come from stored judgments is a plain function beside it (see `registry.SCORERS`), so
+that a leaderboard needs neither the benchmark's files nor its class.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import DataError
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import (
+    Answer,
+    Finish,
+    Item,
+    JudgeCall,
+    Judgment,
+    JudgmentStatus,
+    Reply,
+    Verdict,
+    digest,
+)
+from kdharness.harness.util.untrusted import parse_json, read_lines
+
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+class Benchmark:
+    """A set of items with one way of judging the answers to them.
+
+    Attributes:
+        name: as outputs show it.
+        answers_as: the family whose answers are shared (both AlpacaEvals ask the same prompts).
+        needs_judge: whether `judge_calls` yields anything.
+        judge_metric: the metric of its judgments, for noting those that could not be asked for.
+        needs_logprobs: whether the judge must return log-probabilities.
+        pairwise_with: the checkpoint whose answers are the other side, when one is needed.
+        fixed: what else the figures depend on; part of the revision.
+        flags: what sets this revision apart from a full, standard one.
+    """
+
+    name: ClassVar[str] = ""
+    answers_as: ClassVar[str] = ""
+    needs_judge: ClassVar[bool] = False
+    judge_metric: ClassVar[str] = ""
+    needs_logprobs: bool = False
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        *,
+        fixed: Sequence[Any] = (),
+        flags: Sequence[str] = (),
+        total: int | None = None,
+    ) -> None:
+        self.items = tuple(items)
+        self.flags = tuple(flags)
+        self.total = len(items) if total is None else total
+        self._by_id = {item.id: item for item in self.items}
+        self.pairwise_with = ""
+        self.revision = digest([_identity(item) for item in self.items], list(fixed), self.label)
+
+    @property
+    def label(self) -> str:
+        """The name in outputs; a user's benchmark overrides it with its file's stem."""
+        return self.name
+
+    @classmethod
+    def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> Benchmark:
+        """Read the benchmark's files. `source` is the path of a user's own benchmark."""
+        raise NotImplementedError
+
+    def item(self, item_id: str) -> Item:
+        """One item by its id."""
+        return self._by_id[item_id]
+
+    def exact(self, answers: Sequence[Answer]) -> list[Judgment]:
+        """Judgments that need no judge."""
+        return []
+
+    def judge_calls(
+        self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
+    ) -> list[JudgeCall]:
+        """What to ask about these answers; `baseline` are the other side's, when pairwise."""
+        return []
+
+    def for_judge(self, logprobs: bool, allow_discrete: bool) -> Benchmark:
+        """The benchmark as a judge with or without log-probabilities can serve it."""
+        return self
+
+    def settled(self, call: JudgeCall) -> Verdict | None:
+        """A verdict that needs no call, or None."""
+        return None
+
+    def read(self, call: JudgeCall, reply: Reply) -> Verdict:
+        """What a reply to `call` says."""
+        raise NotImplementedError
+
+
+def _identity(item: Item) -> list[Any]:
+    """What makes an item the item it is."""
+    return [
+        item.id,
+        item.category,
+        list(item.turns),
+        list(item.messages),
+        list(item.references),
+        item.temperature,
+        item.max_new_tokens,
+        item.metric,
+    ]
+
+
+def fill(template: str, fields: Mapping[str, str]) -> str:
+    """Put fields into `{names}` in a single pass: braces inside a field are data.
+
+    Replacing one field after the other lets an answer that contains `{output_2}` hijack the
+    prompt, and `str.format` fails on the braces that templates hold as text.
+    """
+    return _PLACE.sub(lambda match: fields.get(match.group(1), match.group(0)), template)
+
+
+def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every non-empty line.
+
+    Raises:
+        DataError: unreadable, not UTF-8, or a line that is no JSON object, with its number.
+    """
+    rows = []
+    # Split at newlines alone: str.splitlines would also cut JSON strings at U+2028 and the like.
+    for number, line in read_lines(path, DataError):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"not JSON: {error}", where=f"{path}, line {number}") from error
+        if not isinstance(row, dict):
+            raise DataError("not a JSON object", where=f"{path}, line {number}")
+        rows.append((number, row))
+    return rows
+
+
+def subset(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """A fixed, category-balanced subset in the items' own order.
+
+    Categories take turns, each giving its items in an order that depends on their ids alone: a
+    larger limit holds every smaller one, so what was answered is never answered again.
+    """
+    if limit is None or limit >= len(items):
+        return list(items)
+    pools: dict[str, list[Item]] = {}
+    for item in items:
+        pools.setdefault(item.category, []).append(item)
+    for category, pool in pools.items():
+        pool.sort(key=lambda item: random.Random(f"{category}/{item.id}").random())
+    chosen: set[str] = set()
+    while len(chosen) < limit:
+        for pool in pools.values():
+            if pool and len(chosen) < limit:
+                chosen.add(pool.pop(0).id)
+    return [item for item in items if item.id in chosen]
+
+
+def revision_flags(
+    config: EvalConfig, items: Sequence[Item], total: int, *, judged: bool = True
+) -> list[str]:
+    """Marks of a run that must not be compared with a standard one unseen."""
+    flags = []
+    if len(items) < total:
+        flags.append(f"subset:{len(items)}")
+    if config.max_new_tokens is not None:
+        flags.append(f"max_new_tokens:{config.max_new_tokens}")
+    if config.seed:
+        flags.append(f"seed:{config.seed}")
+    if judged and config.judge_max_tokens is not None:
+        flags.append(f"verdict_tokens:{config.judge_max_tokens}")
+    return flags
+
+
+def rating_verdict(verdict: Verdict, reply: Reply) -> Verdict:
+    """Return the verdict, or none where the judge was cut off: it may not have been its last word.
+
+    An engine that ends at a call's `stops` has not cut anything off.
+    """
+    if reply.finish is not Finish.LENGTH:
+        return verdict
+    info = {"why": "the judge was cut off at its token limit", **verdict.info, "cut_off": True}
+    return Verdict(JudgmentStatus.UNREADABLE, None, info)
+
+
+def by_item(answers: Sequence[Answer]) -> dict[str, dict[int, Answer]]:
+    """Answers as item -> turn -> answer."""
+    table: dict[str, dict[int, Answer]] = {}
+    for answer in answers:
+        table.setdefault(answer.item, {})[answer.turn] = answer
+    return table

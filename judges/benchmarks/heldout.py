@@ -1,0 +1,254 @@
+"""Held-out loss: nats a labelled token on rows no method trained on, and agreement with a teacher.
+
+No generation and no judge: one forward pass a batch. A judgment is one row under one measure,
+its value the sum over the row's labelled tokens and its weight their number, so that the figure
+is a mean over tokens and its interval a ratio bootstrap over rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kdharness.harness.chat.template import IGNORE, encode_chat
+from kdharness.harness.config.evaluation import EvalConfig, in_shard
+from kdharness.harness.errors import AssetError, DataError, ModelError
+from kdharness.harness.paths import Paths, local_path
+from kdharness.harness.types import Item, Judgment, JudgmentStatus, Reporter, digest
+from kdharness.harness.util.untrusted import parse_json, read_text
+from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset
+from kdharness.judges.benchmarks.domain import EXACT
+from kdharness.judges.benchmarks.heldout_rows import HeldoutRow, read_chats
+
+OTHER_WRITER = "other_writer"
+OTHER_ROWS = 24
+OTHER_TOKENS = 128
+OTHER_CHARACTERS = 200
+BATCH_TOKENS = 2048
+LOGIT_CELLS = 64_000_000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as tokens; `positions` are those whose next token is labelled."""
+
+    row: HeldoutRow
+    ids: list[int]
+    positions: list[int]
+
+
+class Heldout(Benchmark):
+    """`general_loss`, `domain_loss`, extra sets' losses, and with a teacher KL and agreement."""
+
+    name: ClassVar[str] = "heldout"
+    answers_as: ClassVar[str] = ""
+
+    def __init__(self, rows: Sequence[HeldoutRow], teacher: str | None, **rest: Any) -> None:
+        self.rows = tuple(rows)
+        self.teacher = teacher
+        self.teacher_states: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        own = [row for row in rows if row.set != OTHER_WRITER]
+        items = [Item(id=row.key, category=row.category, turns=()) for row in own]
+        super().__init__(items, **rest)
+
+    @classmethod
+    def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> Heldout:
+        """The shipped test splits unless the config names files of its own."""
+        options = config.heldout
+        files = {"general": options.general, "domain": options.domain, **options.extra}
+        shipped = {"general": "kdharness.data.general", "domain": "kdharness.data.shop"}
+        rows: list[HeldoutRow] = []
+        total = 0
+        for name, path in files.items():
+            if path:
+                found = read_chats(local_path(path), name, options.max_length)
+            else:
+                resource = resources.files(shipped[name]).joinpath("test.jsonl")
+                with resources.as_file(resource) as file:
+                    found = read_chats(file, name, options.max_length)
+            total += len(found)
+            rows += _limited(found, config.limit)
+        flags = revision_flags(config, rows_as_items(rows), total)
+        rows += other_writer(paths)
+        flags = [flag for flag in flags if flag.startswith("subset")]
+        flags += [f"{name}:{Path(path).stem}" for name, path in files.items() if path]
+        bench = cls(rows, options.teacher, fixed=[cls.name], flags=flags, total=total)
+        bench.sources = {n: str(local_path(p).resolve()) for n, p in files.items() if p}
+        return bench
+
+    def weigh(
+        self,
+        checkpoint: str,
+        source: str,
+        paths: Paths,
+        config: EvalConfig,
+        reporter: Reporter,
+        known: set[str],
+        teacher: str = "",
+    ) -> Iterator[list[Judgment]]:
+        """Judgments of the model `source`, a batch at a time.
+
+        Args:
+            known: identities that are stored already; their rows are not measured again.
+            teacher: the id of the teacher's checkpoint, when the config names one.
+        """
+        missing = [
+            row
+            for row in self.rows
+            if in_shard(config.shard, row.key)
+            and not self._wanted(checkpoint, row, teacher) <= known
+        ]
+        if not missing:
+            return
+        from kdharness.judges.benchmarks.heldout_forward import Scorer
+
+        scorer = Scorer(
+            source, paths, config, self.teacher if teacher else None, self.teacher_states
+        )
+        encoded = [encode(scorer.tokenizer, row, config.heldout.max_length) for row in missing]
+        empty = [e.row.id for e in encoded if not e.positions]
+        if len(empty) == len(encoded):
+            raise DataError(
+                "no held-out row has an assistant token to score", where=", ".join(empty[:3])
+            )
+        reporter.stage("held-out loss", len(encoded))
+        done = 0
+        for batch in scorer.batches([e for e in encoded if e.positions]):
+            reporter.check()
+            found: list[Judgment] = []
+            for entry, values in zip(batch, scorer.measure(batch), strict=True):
+                for measure, value in values.items():
+                    found.append(self._judgment(checkpoint, entry, measure, value, teacher))
+            done += len(batch)
+            yield found
+            reporter.advance(done)
+        scorer.close()
+
+    def _measures(self, teacher: str) -> tuple[str, ...]:
+        return ("loss", "kl", "agreement") if teacher else ("loss",)
+
+    def _wanted(self, checkpoint: str, row: HeldoutRow, teacher: str) -> set[str]:
+        return {
+            self._identity(checkpoint, row, measure, teacher) for measure in self._measures(teacher)
+        }
+
+    def measured(self, checkpoint: str, stored: Iterable[Judgment], teacher: str) -> set[str]:
+        """The identities of what is stored already.
+
+        A judgment of a store of an older version may have another id: its item, its metric and
+        the teacher say what it is.
+        """
+        have = {(j.item, j.metric, j.baseline) for j in stored if j.status is JudgmentStatus.OK}
+        return {
+            self._identity(checkpoint, row, measure, teacher)
+            for row in self.rows
+            for measure in self._measures(teacher)
+            if (f"{row.set}/{row.id}", f"{row.set}_{measure}", teacher if measure != "loss" else "")
+            in have
+        }
+
+    def _identity(self, checkpoint: str, row: HeldoutRow, measure: str, teacher: str) -> str:
+        other = "" if measure == "loss" else teacher
+        return digest(EXACT, checkpoint, self.name, self.revision, row.key, measure, other)
+
+    def _judgment(
+        self, checkpoint: str, entry: Encoded, measure: str, value: float, teacher: str
+    ) -> Judgment:
+        row = entry.row
+        return Judgment(
+            id=self._identity(checkpoint, row, measure, teacher),
+            checkpoint=checkpoint,
+            bench=self.name,
+            revision=self.revision,
+            item=f"{row.set}/{row.id}",
+            turn=1,
+            category=row.category,
+            judge=EXACT,
+            metric=f"{row.set}_{measure}",
+            status=JudgmentStatus.OK,
+            created=time.time(),
+            value=value,
+            weight=float(len(entry.positions)),
+            baseline="" if measure == "loss" else teacher,
+        )
+
+
+def rows_as_items(rows: Sequence[HeldoutRow]) -> list[Item]:
+    """Rows as items, for subsets and their flags."""
+    return [Item(id=f"{row.set}/{row.id}", category=row.category, turns=()) for row in rows]
+
+
+def _limited(rows: list[HeldoutRow], limit: int | None) -> list[HeldoutRow]:
+    kept = {item.id for item in subset(rows_as_items(rows), limit)}
+    return [row for row in rows if f"{row.set}/{row.id}" in kept]
+
+
+def other_writer(paths: Paths) -> list[HeldoutRow]:
+    """Short answers of another writer (AlpacaEval's baseline), when that asset is pulled.
+
+    General rows answered by the teacher favour whoever imitates it; these don't.
+    """
+    from kdharness.harness.assets import asset_file
+
+    try:
+        path = asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")
+    except AssetError:
+        return []
+    entries = parse_json(read_text(path, "the baseline's answers", error=DataError))
+    lengths = [(len(str(row["output"])), index) for index, row in enumerate(entries)]
+    # Not the very shortest, which say little about a writer, and none whose prompt would fill
+    # the tokens that a row is cut to.
+    long_enough = [
+        (length, index)
+        for length, index in sorted(lengths)
+        if length >= OTHER_CHARACTERS and len(str(entries[index]["instruction"])) < OTHER_CHARACTERS
+    ]
+    chosen = sorted(index for _, index in long_enough[:OTHER_ROWS])
+    return [
+        HeldoutRow(
+            OTHER_WRITER,
+            str(index),
+            str(entries[index].get("dataset", "")),
+            (
+                {"role": "user", "content": str(entries[index]["instruction"])},
+                {"role": "assistant", "content": str(entries[index]["output"])},
+            ),
+            False,
+            OTHER_TOKENS,
+        )
+        for index in chosen
+    ]
+
+
+def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
+    """Token ids, and the positions that predict a labelled token."""
+    limit = min(longest, row.max_length or longest)
+    chat = encode_chat(
+        tokenizer,
+        row.messages,
+        max_length=limit,
+        truncated=row.truncated,
+        tools=row.tools,
+        variables=row.variables,
+    )
+    positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
+    return Encoded(row, chat.input_ids, positions)
+
+
+def check_vocabularies(student: Any, teacher: Any) -> None:
+    """Agreement needs one vocabulary.
+
+    Raises:
+        ModelError: the tokenizers differ.
+    """
+    if student.get_vocab() != teacher.get_vocab():
+        raise ModelError(
+            "the teacher's tokenizer differs from the checkpoint's, so their token "
+            "distributions cannot be compared",
+            hint="leave heldout.teacher out, or name a teacher of the same family",
+        )

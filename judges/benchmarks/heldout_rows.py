@@ -1,0 +1,134 @@
+"""Rows of a held-out set: every form that training reads.
+
+Chats as `messages` or `prompt` and `response` are kept as they stand in the file, which is what
+identities were always made of; everything else is read as a training would read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.config.training import SourceSpec
+from kdharness.harness.errors import DataError
+from kdharness.harness.paths import exists
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.types import digest
+from kdharness.judges.benchmarks.base import read_jsonl
+
+_ROW_KEYS = frozenset({"id", "category", "messages", "prompt", "response", "truncated"})
+_TURN_KEYS = frozenset({"role", "content"})
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+
+@dataclass(frozen=True)
+class HeldoutRow:
+    """One chat of one set."""
+
+    set: str
+    id: str
+    category: str
+    messages: tuple[dict[str, Any], ...]
+    truncated: bool = False
+    max_length: int | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    variables: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What the row is, for identities."""
+        more = [list(self.tools), self.variables] if self.tools or self.variables else []
+        return digest(
+            self.set, self.id, list(self.messages), self.truncated, self.max_length, *more
+        )
+
+
+def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
+    """Every row of a file as a chat of the set `name`.
+
+    Raises:
+        DataError: a row that is no chat, or an id that is there twice, with its line.
+    """
+    if not exists(path, folder=False):
+        raise DataError("no such held-out file", where=str(path))
+    numbered = _jsonl(path)
+    chats: list[dict[str, Any]]
+    if numbered and all(_as_it_stands(raw) for _, raw in numbered):
+        chats = [
+            {"messages": _messages(raw), "truncated": raw.get("truncated")} for _, raw in numbered
+        ]
+    else:
+        read: Any = resolve(TOOLS, "read_source", "tool")
+        chats = read(SourceSpec(path=str(path)))
+        if len(numbered) != len(chats):
+            # Parquet and the like: rows are told by their place.
+            numbered = [(number, {}) for number in range(1, len(chats) + 1)]
+    rows, seen = [], dict[str, int]()
+    for (number, raw), chat in zip(numbered, chats, strict=True):
+        row = HeldoutRow(
+            name,
+            _label(raw, "id", str(number)),
+            _label(raw, "category", ""),
+            tuple(_kept(_messages(raw), chat["messages"])),
+            bool(chat["truncated"]),
+            max_length,
+            tuple(chat.get("tools") or ()),
+            dict(chat.get("variables") or {}),
+        )
+        if row.id in seen:
+            raise DataError(
+                f"id {row.id!r} is also on line {seen[row.id]}", where=f"{path}, line {number}"
+            )
+        seen[row.id] = number
+        rows.append(row)
+    return rows
+
+
+def _jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line number, object) of a JSONL file's rows; none for what is something else."""
+    if path.suffix == ".parquet":
+        return []
+    try:
+        return read_jsonl(path)
+    except DataError:
+        # The reader of training data says what it is, where it cannot read it either.
+        return []
+
+
+def _label(raw: dict[str, Any], field: str, default: str) -> str:
+    value = raw.get(field)
+    return default if value is None else str(value)
+
+
+def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    """The turns as the row has them; empty where it has them in another form."""
+    if raw.get("messages") is None and "prompt" in raw and "response" in raw:
+        return [
+            {"role": "user", "content": raw["prompt"]},
+            {"role": "assistant", "content": raw["response"]},
+        ]
+    turns = raw.get("messages")
+    return turns if isinstance(turns, list) and all(isinstance(t, dict) for t in turns) else []
+
+
+def _as_it_stands(raw: dict[str, Any]) -> bool:
+    """Whether a row has turns of role and text, and nothing that would need reading."""
+    turns = _messages(raw)
+    return (
+        bool(turns)
+        and set(raw) <= _ROW_KEYS
+        and all(
+            set(turn) == _TURN_KEYS and turn["role"] in _ROLES and isinstance(turn["content"], str)
+            for turn in turns
+        )
+    )
+
+
+def _kept(stands: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns as they stand where a training reads the same: identities are made of them."""
+
+    def told(turns: list[dict[str, Any]]) -> list[list[Any]]:
+        return [[turn.get(field) for field in ("role", "content", "train")] for turn in turns]
+
+    return stands if told(stands) == told(read) else read

@@ -1,0 +1,188 @@
+"""MT-Bench, single grading: 80 questions of two turns, each answer rated 1-10.
+
+Which prompt, which fields and which temperature belong to a category are facts of FastChat's
+`llm_judge`; its questions, prompts and references are read from the pulled asset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kdharness.harness.assets import asset_file
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import AssetError
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.judges.benchmarks.base import (
+    Benchmark,
+    by_item,
+    fill,
+    rating_verdict,
+    read_jsonl,
+    revision_flags,
+    subset,
+)
+from kdharness.judges.scoring.verdicts import read_rating
+
+ASSET = "mt-bench"
+TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
+REFERENCES = {
+    "corrected": "reference_answer/gpt-4-0125-preview.jsonl",
+    "classic": "reference_answer/gpt-4.jsonl",
+}
+JUDGE_TOKENS = 2048
+VERDICT_ENDS = ("]]",)
+ANSWER_TOKENS = 1024
+
+
+def prompt_name(kind: str, category: str, turn: int) -> str:
+    """The judge prompt for `single` or `pair` grading of a category's turn (1 or 2)."""
+    if category in WITH_REFERENCE:
+        name = f"{kind}-math-v1"
+    else:
+        name = "pair-v2" if kind == "pair" else "single-v1"
+    return f"{name}-multi-turn" if turn == 2 else name
+
+
+class MTBenchFiles:
+    """The asset's questions, judge prompts and references, read once."""
+
+    def __init__(self, paths: Paths, references: str) -> None:
+        self.questions = read_jsonl(asset_file(paths, ASSET, "question.jsonl"))
+        prompts = read_jsonl(asset_file(paths, ASSET, "judge_prompts.jsonl"))
+        self.prompts = {row["name"]: row for _, row in prompts}
+        self.references = self._read_references(asset_file(paths, ASSET, REFERENCES[references]))
+
+    @staticmethod
+    def _read_references(path: Path) -> dict[int, list[str]]:
+        return {
+            int(row["question_id"]): [str(turn) for turn in row["choices"][0]["turns"]]
+            for _, row in read_jsonl(path)
+        }
+
+    def items(self, config: EvalConfig) -> list[Item]:
+        """The 80 questions with the temperature and references of their category."""
+        found = []
+        for number, row in self.questions:
+            try:
+                found.append(self._item(row, config))
+            except (KeyError, TypeError, ValueError) as error:
+                raise AssetError(
+                    f"not an MT-Bench question: {error!r}",
+                    where=f"question.jsonl, line {number}",
+                    hint="kdharness data check mt-bench",
+                ) from error
+        return found
+
+    def _item(self, row: dict[str, Any], config: EvalConfig) -> Item:
+        category = str(row["category"])
+        temperature = row.get("required_temperature", TEMPERATURES.get(category, 0.7))
+        needs = category in WITH_REFERENCE
+        return Item(
+            id=str(row["question_id"]),
+            category=category,
+            turns=tuple(str(turn) for turn in row["turns"]),
+            references=tuple(self.references.get(int(row["question_id"]), ())) if needs else (),
+            temperature=float(temperature),
+            max_new_tokens=config.max_new_tokens or ANSWER_TOKENS,
+        )
+
+
+def judge_fields(item: Item, turn: int) -> dict[str, str]:
+    """The template fields that do not depend on an answer."""
+    fields = {"question": item.turns[0], "question_1": item.turns[0]}
+    if len(item.turns) > 1:
+        fields["question_2"] = item.turns[1]
+    for index, reference in enumerate(item.references[:turn], start=1):
+        fields[f"ref_answer_{index}"] = reference
+    return fields
+
+
+def chat(prompt: dict[str, Any], fields: dict[str, str]) -> tuple[dict[str, str], ...]:
+    """A judge prompt's system and user messages."""
+    return (
+        {"role": "system", "content": str(prompt["system_prompt"])},
+        {"role": "user", "content": fill(str(prompt["prompt_template"]), fields)},
+    )
+
+
+class MTBench(Benchmark):
+    """Single grading: 160 calls a model."""
+
+    name: ClassVar[str] = "mt-bench"
+    answers_as: ClassVar[str] = "mt-bench"
+    needs_judge: ClassVar[bool] = True
+    judge_metric: ClassVar[str] = "rating"
+
+    def __init__(self, items: Sequence[Item], prompts: dict[str, Any], **rest: Any) -> None:
+        super().__init__(items, **rest)
+        self.prompts = prompts
+
+    @classmethod
+    def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> MTBench:
+        """From the pulled asset; `references: classic` is marked, the corrected ones are not."""
+        files = MTBenchFiles(paths, config.references)
+        everything = files.items(config)
+        items = subset(everything, config.limit)
+        flags = revision_flags(config, items, len(everything))
+        if config.references != "corrected":
+            flags.append(f"references:{config.references}")
+        return cls(
+            items,
+            files.prompts,
+            fixed=[cls.name, digest(json.dumps(files.prompts, sort_keys=True)), config.seed],
+            flags=flags,
+            total=len(everything),
+        )
+
+    def judge_calls(
+        self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
+    ) -> list[JudgeCall]:
+        """One call a turn; the second shows the whole conversation."""
+        calls = []
+        for item_id, turns in by_item(answers).items():
+            item = self.item(item_id)
+            for turn in sorted(turns):
+                if turn > 2 or any(step not in turns for step in range(1, turn + 1)):
+                    continue
+                calls.append(self._call(item, turn, turns))
+        return calls
+
+    def _call(self, item: Item, turn: int, turns: dict[int, Answer]) -> JudgeCall:
+        name = prompt_name("single", item.category, turn)
+        fields = judge_fields(item, turn)
+        fields["answer"] = fields["answer_1"] = turns[1].text
+        if turn == 2:
+            fields["answer_2"] = turns[2].text
+        answer = turns[turn]
+        info: dict[str, Any] = {"prompt": name}
+        if answer.finish is Finish.LENGTH:
+            info["truncated"] = True
+        return JudgeCall(
+            item=item.id,
+            turn=turn,
+            category=item.category,
+            metric="rating",
+            messages=chat(self.prompts[name], fields),
+            answer=answer.id,
+            max_tokens=JUDGE_TOKENS,
+            stops=VERDICT_ENDS,
+            info=info,
+        )
+
+    def read(self, call: JudgeCall, reply: Reply) -> Verdict:
+        """A rating from 1 to 10."""
+        return rating_verdict(read_rating(reply.text), reply)

@@ -1,0 +1,124 @@
+"""MT-Bench, pairwise: each turn of two models compared in both orders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.judges.benchmarks.base import (
+    Benchmark,
+    by_item,
+    rating_verdict,
+    revision_flags,
+    subset,
+)
+from kdharness.judges.benchmarks.mt_bench import (
+    JUDGE_TOKENS,
+    VERDICT_ENDS,
+    MTBenchFiles,
+    chat,
+    judge_fields,
+    prompt_name,
+)
+from kdharness.judges.scoring.verdicts import read_winner
+
+
+class MTBenchPair(Benchmark):
+    """320 calls a pair of models: two turns, two orders."""
+
+    name: ClassVar[str] = "mt-bench-pair"
+    answers_as: ClassVar[str] = "mt-bench"
+    needs_judge: ClassVar[bool] = True
+
+    def __init__(
+        self, items: Sequence[Item], prompts: dict[str, Any], against: str, **rest: Any
+    ) -> None:
+        super().__init__(items, **rest)
+        self.prompts = prompts
+        self.against = against
+        self.pairwise_with = against
+
+    @classmethod
+    def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> MTBenchPair:
+        """From the pulled asset.
+
+        Raises:
+            ConfigError: no baseline; there is no model whose answers ship with the benchmark.
+        """
+        if not config.baseline:
+            raise ConfigError(
+                "mt-bench-pair needs a baseline",
+                where="baseline",
+                hint="--baseline MODEL (a checkpoint or imported answers), or --baseline all",
+            )
+        files = MTBenchFiles(paths, config.references)
+        everything = files.items(config)
+        items = subset(everything, config.limit)
+        flags = [*revision_flags(config, items, len(everything)), f"baseline:{config.baseline}"]
+        if config.references != "corrected":
+            flags.append(f"references:{config.references}")
+        prompts = digest(json.dumps(files.prompts, sort_keys=True))
+        return cls(
+            items,
+            files.prompts,
+            config.baseline,
+            fixed=[cls.name, prompts, config.baseline, config.seed],
+            flags=flags,
+            total=len(everything),
+        )
+
+    def judge_calls(
+        self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
+    ) -> list[JudgeCall]:
+        """Two calls a turn that both sides have answered."""
+        other = by_item(baseline)
+        calls = []
+        for item_id, turns in by_item(answers).items():
+            theirs = other.get(item_id, {})
+            for turn in (1, 2):
+                if any(step not in turns or step not in theirs for step in range(1, turn + 1)):
+                    continue
+                calls += [
+                    self._call(self.item(item_id), turn, turns, theirs, order) for order in (0, 1)
+                ]
+        return calls
+
+    def _call(
+        self, item: Item, turn: int, mine: dict[int, Answer], theirs: dict[int, Answer], order: int
+    ) -> JudgeCall:
+        name = prompt_name("pair", item.category, turn)
+        fields = judge_fields(item, turn)
+        for letter, side in zip(
+            "ab", (mine, theirs) if order == 0 else (theirs, mine), strict=True
+        ):
+            fields[f"answer_{letter}"] = fields[f"answer_{letter}_1"] = side[1].text
+            if turn == 2:
+                fields[f"answer_{letter}_2"] = side[2].text
+        info: dict[str, Any] = {"prompt": name}
+        if Finish.LENGTH in (mine[turn].finish, theirs[turn].finish):
+            info["truncated"] = True
+        return JudgeCall(
+            item=item.id,
+            turn=turn,
+            category=item.category,
+            metric="pair",
+            messages=chat(self.prompts[name], fields),
+            answer=mine[turn].id,
+            baseline=self.against,
+            order=order,
+            max_tokens=JUDGE_TOKENS,
+            stops=VERDICT_ENDS,
+            info=info,
+        )
+
+    def read(self, call: JudgeCall, reply: Reply) -> Verdict:
+        """1 when the model judged won, 0 when the other did, 0.5 for a tie."""
+        verdict = rating_verdict(read_winner(reply.text), reply)
+        if verdict.value is not None and call.order == 1:
+            return Verdict(verdict.status, 1 - verdict.value, verdict.info)
+        return verdict

@@ -1,0 +1,1 @@
+"""What answers: OpenAI-compatible endpoints and local models."""

@@ -1,0 +1,178 @@
+"""What one endpoint takes, learnt from what it refuses. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.types import GenerationRequest
+from kdharness.harness.util.untrusted import parse_json
+
+GREEDY = 1e-4
+COLDEST = 0.01
+"""The temperature sent for 0 where 0 is refused and 0.01 is not."""
+
+_LOGPROBS = re.compile(r"log[ _-]?prob(?:s|abilit)|logprob", re.IGNORECASE)
+_ABOVE_ZERO = re.compile(
+    r"strictly positive|must be positive|positive (?:float|number)|greater than\D{0,4}0|above 0"
+    r"|larger than\D{0,12}0|> ?0(?![.\d]*[1-9])|\(0(?:\.0+)? ?,|non-?zero|not be (?:0|zero)"
+    r"|cannot be (?:0|zero)|at least 0?\.0*1\b|>= ?0?\.0*1\b",
+    re.IGNORECASE,
+)
+_LEAST_TOKENS = re.compile(
+    r"(?:>=|at least|minimum(?: value)?(?: of| is)?|below)\D{0,20}(\d{1,4})\b"
+)
+_ROLES = re.compile(
+    r"system.{0,60}role|role.{0,60}system|roles must alternate|system message"
+    r"|(?:developer|system) (?:instruction|prompt)s?\b.{0,30}not (?:enabled|supported|allowed)"
+)
+
+
+@dataclass
+class Dialect:
+    """What one endpoint takes; learnt from its refusals.
+
+    Attributes:
+        completion_tokens: the limit is called `max_completion_tokens`.
+        temperature, seed, system: whether these are taken.
+        coldest: what is sent for a temperature of 0.
+        least_tokens: the smallest limit that is taken.
+        thinks: the model thinks before it answers, on the account of its limit.
+        room: whether a limit raised by `thinking_room` is taken.
+    """
+
+    completion_tokens: bool = False
+    temperature: bool = True
+    seed: bool = True
+    system: bool = True
+    coldest: float = 0.0
+    least_tokens: int = 1
+    thinks: bool = False
+    room: bool = True
+
+
+def token_limit(request: GenerationRequest, dialect: Dialect) -> int:
+    """Return the limit that is sent, with room to think where it is needed."""
+    room = request.thinking_room if dialect.thinks and dialect.room else 0
+    return max(request.max_new_tokens + room, dialect.least_tokens)
+
+
+def body(model: str, request: GenerationRequest, dialect: Dialect) -> dict[str, Any]:
+    """Return the JSON body of one call."""
+    messages: list[dict[str, str]] = [dict(message) for message in request.messages]
+    if not dialect.system:
+        messages = _without_system(messages)
+    limit = "max_completion_tokens" if dialect.completion_tokens else "max_tokens"
+    fields: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        limit: token_limit(request, dialect),
+    }
+    sampled = request.temperature >= GREEDY
+    if dialect.temperature:
+        fields["temperature"] = (
+            max(request.temperature, dialect.coldest) if sampled else dialect.coldest or 0
+        )
+    if sampled and dialect.seed and request.seed:
+        fields["seed"] = request.seed % (1 << 31)
+    if request.top_logprobs:
+        fields["logprobs"] = True
+        fields["top_logprobs"] = request.top_logprobs
+    return fields
+
+
+def left_out(request: GenerationRequest, dialect: Dialect) -> dict[str, Any]:
+    """Return what the reply's reader must know: what was asked for and not sent as asked."""
+    sampled = request.temperature >= GREEDY
+    without = [] if dialect.temperature else ["temperature"]
+    if sampled and request.seed and not dialect.seed:
+        without.append("seed")
+    if not dialect.system and any(m["role"] == "system" for m in request.messages):
+        without.append("system role")
+    info: dict[str, Any] = {"without": without} if without else {}
+    if dialect.temperature and request.temperature < dialect.coldest:
+        info["temperature"] = dialect.coldest
+    if token_limit(request, dialect) > request.max_new_tokens:
+        info["max_tokens"] = token_limit(request, dialect)
+    return info
+
+
+def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """System text in front of the first user turn, for templates that know no system role."""
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    rest = [dict(m) for m in messages if m["role"] != "system"]
+    if system and rest:
+        rest[0]["content"] = f"{system}\n\n{rest[0]['content']}"
+    return rest
+
+
+def speaks_of_logprobs(text: str) -> bool:
+    """Tell whether a refusal is about log-probabilities."""
+    return _LOGPROBS.search(_words(text)) is not None
+
+
+def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
+    """Learn from a refusal (HTTP 400, 422); True when the call is worth sending again.
+
+    Log-probabilities are never dropped here: a silent change of what is read would mix figures.
+    """
+    text = _words(message).lower()
+    # An endpoint names what it refuses in many ways; all name the parameter.
+    if "max_completion_tokens" in text and "max_tokens" in sent and not dialect.completion_tokens:
+        dialect.completion_tokens = True
+        return True
+    if "temperature" in text and "temperature" in sent and dialect.temperature:
+        warmer = dialect.coldest == 0 and sent["temperature"] == 0 and _ABOVE_ZERO.search(text)
+        dialect.coldest = COLDEST if warmer else dialect.coldest
+        dialect.temperature = bool(warmer)
+        return True
+    if re.search(r"\bseed\b", text) and "seed" in sent and dialect.seed:
+        dialect.seed = False
+        return True
+    has_system = any(m.get("role") == "system" for m in sent.get("messages", ()))
+    if _ROLES.search(text) and has_system and dialect.system:
+        dialect.system = False
+        return True
+    limit = sent.get("max_completion_tokens", sent.get("max_tokens", 0))
+    about_limit = re.search(r"max\w{0,12}_tokens|max tokens|context", text) is not None
+    return about_limit and _other_limit(dialect, text, limit)
+
+
+def refuses_a_role(message: str) -> bool:
+    """Tell whether an error is a chat template's, which some servers tell with HTTP 500."""
+    return _ROLES.search(_words(message).lower()) is not None
+
+
+def _other_limit(dialect: Dialect, text: str, limit: int) -> bool:
+    """Whether another token limit may be taken: a larger least one, or one without room."""
+    least = _LEAST_TOKENS.search(text)
+    if least and limit < int(least[1]):
+        dialect.least_tokens = int(least[1])
+        return True
+    if dialect.thinks and dialect.room:
+        dialect.room = False
+        return True
+    return False
+
+
+def _words(text: str) -> str:
+    """A refusal without what it quotes of the request: `input` holds our own texts."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return text[:4000]
+    return " ".join(_told(value, 0))[:4000]
+
+
+def _told(value: Any, depth: int) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if depth > 8:
+        return []
+    if isinstance(value, Mapping):
+        parts = [part for key, part in value.items() if key not in ("input", "body", "request")]
+    else:
+        parts = list(value) if isinstance(value, (list, tuple)) else []
+    return [word for part in parts for word in _told(part, depth + 1)]

@@ -1,0 +1,360 @@
+"""A Hugging Face model in this process, as an engine: for answers and for judging offline.
+
+The loop is our own and not `generate`, because a benchmark wants things that fight each other
+there: one batch with different temperatures, seeds and lengths, each row sampled from its own
+generator (so that an answer does not depend on who shares its batch), rows that leave the batch
+as they finish, and the first token's log-probabilities from the same pass.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from kdharness.harness.chat.end_tokens import end_of_turn
+from kdharness.harness.chat.template import encode_prompt
+from kdharness.harness.config.evaluation import EvalConfig, Spec
+from kdharness.harness.errors import DataError
+from kdharness.harness.models.limits import (
+    ModelLimits,
+    first_beyond,
+    limits_of,
+    unknown_token,
+    usable_pad,
+)
+from kdharness.harness.models.loading import load_model, load_tokenizer
+from kdharness.harness.models.resolve import identity_of, last_written, resolve_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
+from kdharness.judges.engines.kv_cache import roomy_cache
+from kdharness.judges.scoring.verdicts import is_unfinished
+
+GREEDY = 1e-4
+# Padded prompt tokens of one batch: what bounds memory where prompts are long.
+PREFILL_TOKENS = 16_384
+# Tokens at a prompt's end that may open a thought for the reply.
+PROMPT_END = 8
+
+
+@dataclass
+class _Row:
+    """One request in a batch."""
+
+    index: int
+    request: GenerationRequest
+    prompt: list[int]
+    limit: int
+    generator: torch.Generator | None
+    done: bool = False
+    tokens: list[int] = field(default_factory=list)
+    logprobs: tuple[tuple[str, float], ...] | None = None
+
+    def anew(self) -> _Row:
+        """The same row before its first token."""
+        seeded = None
+        if self.generator is not None:
+            seeded = torch.Generator().manual_seed(self.request.seed)
+        return _Row(self.index, self.request, self.prompt, self.limit, seeded)
+
+
+class LocalEngine:
+    """Batched generation, length-sorted; deterministic for a seed."""
+
+    deterministic = True
+
+    def __init__(
+        self, source: str, paths: Paths, *, batch_size: int = 16, name: str = "", **options: Any
+    ) -> None:
+        """Nothing is loaded before the first request.
+
+        Args:
+            source: a folder, a stored checkpoint, an asset or a hub id.
+            batch_size: chats generated at once.
+            options: `dtype`, `device` and `trust_remote_code` of `load_model`.
+        """
+        self.source = source
+        self.paths = paths
+        self.batch_size = batch_size
+        self.options = options
+        self.name = name or f"local:{source}"
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._ends: frozenset[int] = frozenset()
+        self._stopped = False
+
+    @classmethod
+    def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> LocalEngine:
+        """From a SPEC and an evaluation's config."""
+        return cls(
+            spec.model,
+            paths,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            device=config.device,
+            trust_remote_code=config.trust_remote_code,
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """What its weights and template are: a judge that changed is asked again."""
+        with Store(self.paths.store) as store:
+            return identity_of(resolve_model(self.source, self.paths), self.paths, store).id
+
+    @cached_property
+    def unchanged_since(self) -> float:
+        """When its files were last written, in seconds since the epoch; now for a hub model."""
+        return last_written(resolve_model(self.source, self.paths), self.paths)
+
+    def probe(self, *, logprobs: bool = False) -> Probe:
+        """Finds the model without loading it; log-probabilities are always there."""
+        resolve_model(self.source, self.paths)
+        return Probe(True, True, True, note="a local judge: its report card says what it is worth")
+
+    def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
+        """Rough tokens; it costs no money."""
+        characters = sum(len(m["content"]) for r in requests for m in r.messages)
+        return characters // 4 + sum(r.max_new_tokens for r in requests), 0.0
+
+    def stop_soon(self) -> None:
+        """Finish nothing more than the token at hand."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._model = self._tokenizer = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # ------------------------------------------------------------ loading
+
+    @property
+    def model(self) -> Any:
+        """The model, loaded when first needed."""
+        if self._model is None:
+            self._model = load_model(self.source, self.paths, **self.options)
+            self._ends = frozenset(_end_tokens(self._model, self.tokenizer))
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded when first needed."""
+        if self._tokenizer is None:
+            trust = bool(self.options.get("trust_remote_code", False))
+            self._tokenizer = load_tokenizer(self.source, self.paths, trust_remote_code=trust)
+        return self._tokenizer
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the model takes, in tokens."""
+        known = getattr(self.model.config, "max_position_embeddings", None)
+        return int(known) if known else 1 << 20
+
+    @cached_property
+    def limits(self) -> ModelLimits:
+        """How many token ids and positions the model has."""
+        return limits_of(self.model)
+
+    # ------------------------------------------------------------ generating
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+        """Yield replies as each row finishes; a batch holds prompts of like length."""
+        rows: list[_Row] = []
+        for index, request in enumerate(requests):
+            row = self._row(index, request)
+            if isinstance(row, Reply):
+                yield index, row
+            else:
+                rows.append(row)
+        for batch in self._batches(rows):
+            if self._stopped:
+                return
+            yield from self._in_room(batch)
+
+    def _in_room(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
+        """A batch; where memory does not suffice, its unfinished rows again in two halves."""
+        try:
+            yield from self._generate(rows)
+            return
+        except torch.OutOfMemoryError as error:
+            left = [row for row in rows if not row.done]
+            message = str(error).splitlines()[0]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(rows) == 1:
+            yield left[0].index, Reply(error=f"out of memory: {message}", finish=Finish.ERROR)
+            return
+        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+            if half:
+                yield from self._in_room([row.anew() for row in half])
+
+    def _row(self, index: int, request: GenerationRequest) -> _Row | Reply:
+        """A request ready for a batch, or the error reply of one that cannot be."""
+        try:
+            prompt = encode_prompt(self.tokenizer, request.messages)
+        except DataError as error:
+            return Reply(error=str(error), finish=Finish.ERROR)
+        if (beyond := first_beyond(prompt, self.limits)) is not None:
+            said = unknown_token(beyond, self.tokenizer, self.limits, self.source)
+            return Reply(error=said, finish=Finish.ERROR, prompt_tokens=len(prompt))
+        room = self.context - len(prompt)
+        if room < 1:
+            return Reply(
+                error=f"the prompt's {len(prompt)} tokens do not fit the context of {self.context}",
+                finish=Finish.ERROR,
+                prompt_tokens=len(prompt),
+            )
+        generator = None
+        if request.temperature >= GREEDY:
+            generator = torch.Generator().manual_seed(request.seed)
+        return _Row(index, request, prompt, min(room, request.max_new_tokens), generator)
+
+    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+        """Longest first, so that what does not fit into memory fails at once."""
+        batch: list[_Row] = []
+        # Rows with the same allowance stay together: a batch takes as long as its longest.
+        for row in sorted(rows, key=lambda r: (-r.limit, -len(r.prompt))):
+            longest = max([len(row.prompt), *(len(r.prompt) for r in batch)])
+            full = len(batch) >= self.batch_size or longest * (len(batch) + 1) > PREFILL_TOKENS
+            if batch and full:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _generate(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
+        model, started = self.model, time.monotonic()
+        device = next(model.parameters()).device
+        width = max(len(row.prompt) for row in rows)
+        pad = usable_pad(self.tokenizer.pad_token_id, self.limits)
+        ids = torch.tensor([[pad] * (width - len(r.prompt)) + r.prompt for r in rows])
+        mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in rows])
+        ids, mask = ids.to(device), mask.to(device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        output = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            past_key_values=roomy_cache(model.config),
+            **self._last_only,
+        )
+        cache, position = output.past_key_values, positions[:, -1:]
+        logits = output.logits[:, -1].float()
+        self._note_logprobs(rows, logits)
+        while True:
+            chosen = self._choose(rows, logits)
+            going = []
+            for place, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+                reason = self._ended(row, token)
+                if reason is None:
+                    going.append(place)
+                else:
+                    yield row.index, self._reply(row, reason, time.monotonic() - started)
+            if not going or self._stopped:
+                return
+            if len(going) < len(rows):
+                keep = torch.tensor(going, device=device)
+                rows = [rows[place] for place in going]
+                cache.batch_select_indices(keep)
+                mask, position = mask[keep], position[keep]
+            step = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            position = position + 1
+            output = model(
+                input_ids=step,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache, logits = output.past_key_values, output.logits[:, -1].float()
+
+    @property
+    def _last_only(self) -> dict[str, Any]:
+        """Prompts need the logits of their last position alone, where the model can do that."""
+        import inspect
+
+        known = inspect.signature(self.model.forward).parameters
+        return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+
+    def _choose(self, rows: Sequence[_Row], logits: Any) -> list[int]:
+        """The next token of each row: the likeliest, or drawn from the row's own generator."""
+        chosen: list[int] = logits.argmax(-1).tolist()
+        for place, row in enumerate(rows):
+            if row.generator is not None:
+                shares = (logits[place].cpu() / row.request.temperature).softmax(-1)
+                chosen[place] = int(torch.multinomial(shares, 1, generator=row.generator))
+        return chosen
+
+    def _ended(self, row: _Row, token: int) -> Finish | None:
+        """Take a token into a row; why it ended, if it did."""
+        if token in self._ends:
+            return Finish.STOP
+        row.tokens.append(token)
+        if row.request.stops:
+            tail = self.tokenizer.decode(row.tokens[-6:])
+            # A verdict among the thoughts is not what the stops wait for.
+            if any(stop in tail for stop in row.request.stops) and not self._is_thinking(row):
+                return Finish.STOP
+        return Finish.LENGTH if len(row.tokens) >= row.limit else None
+
+    def _is_thinking(self, row: _Row) -> bool:
+        """Whether a row's text ends inside a thought, which its prompt may have opened."""
+        return is_unfinished(self.tokenizer.decode(row.prompt[-PROMPT_END:] + row.tokens))
+
+    def _reply(self, row: _Row, reason: Finish, seconds: float) -> Reply:
+        row.done = True
+        return Reply(
+            text=self.tokenizer.decode(row.tokens, skip_special_tokens=True).strip(),
+            finish=reason,
+            prompt_tokens=len(row.prompt),
+            tokens=len(row.tokens),
+            seconds=seconds,
+            top_logprobs=row.logprobs,
+        )
+
+    def _note_logprobs(self, rows: Sequence[_Row], logits: Any) -> None:
+        """Log-probabilities of the first token: the top ones, and the choices asked for."""
+        for place, row in enumerate(rows):
+            if row.request.top_logprobs <= 0:
+                continue
+            logs = logits[place].log_softmax(-1)
+            values, tokens = logs.topk(min(row.request.top_logprobs, logs.shape[-1]))
+            found = {
+                self.tokenizer.decode([token]): value
+                for token, value in reversed(
+                    list(zip(tokens.tolist(), values.tolist(), strict=True))
+                )
+            }
+            for choice in row.request.choices:
+                spelt = self.tokenizer(choice, add_special_tokens=False)["input_ids"]
+                if len(spelt) == 1 and spelt[0] < logs.shape[-1] and choice not in found:
+                    found[choice] = float(logs[spelt[0]])
+            ranked = sorted(found.items(), key=lambda pair: -pair[1])
+            row.logprobs = tuple((t, v) for t, v in ranked if not math.isinf(v))
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Collect every token that ends a turn: the model's, the tokenizer's, and the template's own.
+
+    Small chat models are often saved with the base model's end-of-text alone, and then ramble
+    on past their end-of-turn.
+    """
+    ends: set[int] = set()
+    for value in (
+        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
+        getattr(model.config, "eos_token_id", None),
+        tokenizer.eos_token_id,
+        end_of_turn(tokenizer),
+    ):
+        ends.update(value if isinstance(value, list) else [] if value is None else [value])
+    return ends

@@ -1,0 +1,417 @@
+"""The one OpenAI-compatible client: many calls at once, limits, retries, budget.
+
+It asks through the openai package's async client, but sends and reads the bodies itself: what an
+endpoint leaves out or gets wrong is then ours to name, and a call costs half the processor
+time. Replies come out of `stream` in the order in which they arrive. A key comes from the
+environment, is sent to the endpoint, and goes nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kdharness.harness.config.endpoints import endpoint_of, proxy_of
+from kdharness.harness.config.evaluation import EvalConfig, Spec, is_here, load_settings
+from kdharness.harness.errors import JudgeError
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
+from kdharness.harness.util.redact import KEY_NAMES, find_key, redact
+from kdharness.judges.engines.dialect import (
+    Dialect,
+    adapt,
+    body,
+    left_out,
+    refuses_a_role,
+    token_limit,
+)
+from kdharness.judges.engines.http_limits import NotReached, http_client, send
+from kdharness.judges.engines.openai_wire import prompt_estimate, read_body, refuse_cut_thought
+from kdharness.judges.engines.rate_limits import (
+    FIRST_WAIT,
+    LOOK,
+    Bill,
+    Bucket,
+    Budget,
+    Gate,
+    Price,
+    backoff,
+    find_price,
+)
+from kdharness.judges.engines.refusals import status_error
+from kdharness.judges.engines.streak import Streak
+from kdharness.judges.engines.trouble import CallError, Trouble, Used
+from kdharness.judges.engines.waits import asked_wait
+
+# After so many failures in a row to even reach the endpoint, the rest would fail as well.
+UNREACHABLE_AFTER = 40
+TYPICAL_REPLY = 256
+OF_PROXIES = (407, 502, 503, 504)
+PATIENCE = 60.0
+"""Seconds of back-off after which one call is given up while others are answered."""
+_DONE = object()
+
+
+class OpenAIEngine:
+    """A model behind an OpenAI-compatible URL."""
+
+    deterministic = False
+    identity = ""
+    unchanged_since = 0.0
+
+    def __init__(
+        self,
+        model: str,
+        url: str = "",
+        *,
+        concurrency: int = 16,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        timeout: float = 120.0,
+        total_timeout: float | None = None,
+        retries: int = 10,
+        budget: float | None = None,
+        price: Price | None = None,
+        first_wait: float = FIRST_WAIT,
+    ) -> None:
+        """Nothing is sent before `probe` or `stream`. Times are in seconds, money in USD."""
+        self.model = model
+        self.url = url
+        self.endpoint = endpoint_of(url)
+        self.name = f"openai:{model}" + (f"@{url}" if url else "")
+        self.concurrency = concurrency
+        self.timeout = timeout
+        self.total_timeout = total_timeout
+        self.retries = retries
+        self.price = price
+        self.first_wait = first_wait
+        self.dialect = Dialect()
+        self.requests = Bucket(requests_per_minute)
+        self.tokens = Bucket(tokens_per_minute)
+        self.gate = Gate()
+        self.budget = Budget(budget)
+        self.streak = Streak()
+        self.idle: Callable[[], None] = lambda: None
+        self.calls = 0
+        self._failures = 0
+        self._stopping = False
+        self._started = time.monotonic()
+
+    @classmethod
+    def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> OpenAIEngine:
+        """From a SPEC and an evaluation's config.
+
+        Raises:
+            JudgeError: a budget without a price, or no key for OpenAI itself.
+        """
+        price = find_price(load_settings(paths), spec.model)
+        if config.budget is not None and price is None and not _is_own(spec.url):
+            raise JudgeError(
+                f"a budget needs the price of {spec.model}",
+                hint=f"in {paths.settings}: prices: {{{spec.model}: {{input: USD, output: USD}}}} "
+                "for a million tokens",
+            )
+        if find_key() is None and not spec.url and not os.environ.get("OPENAI_BASE_URL"):
+            raise JudgeError("no key for the judge", hint=f"set {' or '.join(reversed(KEY_NAMES))}")
+        return cls(
+            spec.model,
+            spec.url,
+            concurrency=config.concurrency,
+            requests_per_minute=config.requests_per_minute,
+            tokens_per_minute=config.tokens_per_minute,
+            timeout=config.timeout,
+            total_timeout=config.total_timeout,
+            retries=config.retries,
+            budget=config.budget,
+            price=price,
+        )
+
+    def probe(self, *, logprobs: bool = False) -> Probe:
+        """Is it there, does it know the model, does it give log-probabilities?"""
+        from kdharness.judges.engines.openai_probe import probe
+
+        return probe(self, logprobs=logprobs)
+
+    def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
+        """Rough tokens and price: four characters a token, replies of a typical length."""
+        read = sum(prompt_estimate(request) for request in requests)
+        written = sum(min(request.max_new_tokens, TYPICAL_REPLY) for request in requests)
+        price = self.price or (Price(0, 0) if _is_own(self.url) else None)
+        return read + written, price.of(read, written) if price else None
+
+    def stop_soon(self) -> None:
+        """Start no further call; those under way are waited for."""
+        self._stopping = True
+        self.gate.open()
+
+    def close(self) -> None:
+        """Connections live in `stream` alone; nothing is left open."""
+        self._stopping = True
+
+    # ------------------------------------------------------------ calling
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
+        """Yield replies as they arrive, from a loop in a thread of its own.
+
+        While nothing arrives, `idle` is called now and then in the thread that asks.
+
+        Raises:
+            JudgeError: the endpoint refuses us (key, model, quota) or is gone for good.
+        """
+        self.streak.over = False
+        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        waiting = deque(range(len(requests)))
+
+        def work() -> None:
+            try:
+                asyncio.run(self._run(requests, waiting, found))
+                found.put(_DONE)
+            except BaseException as error:
+                found.put(error)
+
+        thread = threading.Thread(target=work, name="judge-client", daemon=True)
+        thread.start()
+        try:
+            while True:
+                try:
+                    entry = found.get(timeout=LOOK)
+                except queue.Empty:
+                    self.idle()
+                    continue
+                if entry is _DONE:
+                    break
+                if isinstance(entry, BaseException):
+                    raise entry
+                yield entry
+        finally:
+            waiting.clear()
+            self._stopping = True
+            thread.join(timeout=1.0)
+            self._stopping = False
+
+    async def _run(
+        self,
+        requests: Sequence[GenerationRequest],
+        waiting: deque[int],
+        found: queue.SimpleQueue[Any],
+    ) -> None:
+        client = self.client()
+        fatal: list[JudgeError] = []
+
+        async def worker() -> None:
+            while waiting and not fatal and not self._stopping:
+                index = waiting.popleft()
+                try:
+                    reply = await self._ask(client, requests[index])
+                except JudgeError as error:
+                    fatal.append(error)
+                    return
+                if reply is None:
+                    return
+                found.put((index, reply))
+
+        async with client:
+            workers = [
+                asyncio.create_task(worker()) for _ in range(min(self.concurrency, len(requests)))
+            ]
+            left = self._time_left()
+            _, late = await asyncio.wait(workers, timeout=left) if workers else (set(), set())
+            for task in late:
+                task.cancel()
+            ends = await asyncio.gather(*workers, return_exceptions=True)
+        if fatal:
+            raise fatal[0]
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+    def client(self) -> Any:
+        """The openai package's async client; aiohttp carries it where that is installed."""
+        import openai
+
+        key = find_key()
+        return openai.AsyncOpenAI(
+            api_key=key or "none",
+            max_retries=0,
+            timeout=self.timeout,
+            base_url=self.endpoint.base,
+            default_query=dict(self.endpoint.query),
+            default_headers=self.endpoint.headers(key),
+            http_client=http_client(self.timeout, self.endpoint.base),
+        )
+
+    def _time_left(self) -> float | None:
+        if self.total_timeout is None:
+            return None
+        return max(0.0, self._started + self.total_timeout - time.monotonic())
+
+    async def _ask(self, client: Any, request: GenerationRequest) -> Reply | None:
+        """One request until it is answered or given up; None when the budget ends it.
+
+        Raises:
+            JudgeError: something that would fail every other call too.
+        """
+        bill = Bill(self.budget, self.price)
+        if not await self._reserve(bill, request):
+            return None
+        try:
+            reply = await self._retrying(client, request, bill)
+            if reply is None:
+                return None
+            info = {**reply.info, **bill.note()}
+            return replace(reply, usd=bill.usd, info=info)
+        finally:
+            bill.close()
+
+    async def _reserve(self, bill: Bill, request: GenerationRequest) -> bool:
+        return await bill.reserve(
+            prompt_estimate(request) * 1.5, token_limit(request, self.dialect)
+        )
+
+    async def _retrying(self, client: Any, request: GenerationRequest, bill: Bill) -> Reply | None:
+        """A reply, or one that says why none came, after all that may help was tried.
+
+        None when the run has ended meanwhile.
+
+        Raises:
+            JudgeError: something that would fail every other call too.
+        """
+        guess = prompt_estimate(request) + min(request.max_new_tokens, TYPICAL_REPLY)
+        attempt, slept, answers = 0, 0.0, self.streak.answers
+        waited_at = answers
+        last: CallError | None = None
+        while True:
+            await self.gate.wait()
+            await self.requests.take()
+            await self.tokens.take(guess)
+            if not await self.streak.turn():
+                return None
+            if last is not None and self._stopping:
+                return self._given_up(last)
+            roomy = self.dialect.thinks
+            try:
+                reply = await self.call(client, request)
+            except CallError as error:
+                last = error
+                if error.used is not None:
+                    bill.add(error.used)
+                if error.thinks and request.thinking_room and not roomy:
+                    self.dialect.thinks = True
+                    if await self._reserve(bill, request):
+                        continue
+                # What an endpoint spaces out is no failure, as long as others get through.
+                spaced = error.wait is not None and self.streak.answers > waited_at
+                waited_at = self.streak.answers
+                attempt += not spaced
+                patient = slept < PATIENCE or self.streak.answers == answers
+                if not (error.trouble is Trouble.RETRY and attempt <= self.retries and patient):
+                    return self._given_up(error)
+                if self._stopping or self.budget.is_passed:
+                    return self._given_up(error)
+                if error.wait is not None:
+                    self.gate.close_for(error.wait)
+                else:
+                    slept += await self._sleep(backoff(attempt - 1, self.first_wait))
+                continue
+            self._failures = 0
+            self.streak.answered()
+            used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
+            bill.add(used)
+            if not used.estimated:
+                self.tokens.correct(used.prompt + used.written - guess)
+            return reply
+
+    def _given_up(self, error: CallError) -> Reply:
+        """The failed call as a reply.
+
+        Raises:
+            JudgeError: the others will fare no better.
+        """
+        if error.trouble is Trouble.FATAL:
+            self.streak.over = True
+            raise JudgeError(f"{self.name}: {error.message}", hint=advice(error)) from error
+        if not self._stopping and self.streak.failed(error):
+            self.streak.over = True
+            raise JudgeError(
+                f"{self.name}: {self.streak.count} calls in a row failed alike: {error.message}",
+                hint=advice(error),
+            ) from error
+        used = error.used or Used()
+        return Reply(
+            error=error.message,
+            finish=Finish.ERROR,
+            prompt_tokens=used.prompt,
+            tokens=used.written,
+        )
+
+    async def _sleep(self, seconds: float) -> float:
+        """Sleep so long, or less when asked to stop; return how long."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stopping:
+            await asyncio.sleep(min(left, LOOK))
+        return seconds
+
+    async def call(self, client: Any, request: GenerationRequest) -> Reply:
+        """One call, adapted once to each thing that the endpoint refuses.
+
+        Raises:
+            CallError: it did not work.
+        """
+        while True:
+            sent = body(self.model, request, self.dialect)
+            known = replace(self.dialect)
+            started = time.monotonic()
+            self.calls += 1
+            with self.streak.call():
+                status, headers, raw = await self._post(client, sent)
+            if status < 300:
+                reply = read_body(raw, request, time.monotonic() - started)
+                reply = replace(reply, info={**left_out(request, known), **reply.info})
+                if request.thinking_room and not known.thinks:
+                    refuse_cut_thought(reply)
+                return reply
+            text = raw.decode("utf-8", "replace")
+            # Another call may have learnt the same while this one was under way.
+            adaptable = status in (400, 422) or (status == 500 and refuses_a_role(text))
+            if adaptable and (known != self.dialect or adapt(self.dialect, text, sent)):
+                continue
+            raise self._refusal(status, text, headers)
+
+    def _refusal(self, status: int, text: str, headers: Any) -> CallError:
+        """What a status means; a proxy on the way is named where it may be the proxy's own."""
+        error = status_error(status, redact(text, shapes=True), asked_wait(headers, text))
+        proxy = proxy_of(self.endpoint.base) if status in OF_PROXIES else None
+        if proxy is not None:
+            error.message += f" (through the proxy {proxy[1]}, {proxy[0]})"
+        return error
+
+    async def _post(self, client: Any, sent: dict[str, Any]) -> tuple[int, Any, bytes]:
+        """(status, headers, body). Raises CallError when nothing came back."""
+        content = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
+        try:
+            return await send(client, content, self.timeout, self.endpoint.base)
+        except NotReached as error:
+            self._failures += 1
+            if self._failures > UNREACHABLE_AFTER:
+                error.trouble = Trouble.FATAL
+            raise
+
+
+def advice(error: CallError) -> str:
+    """Return what to do about a refusal that ends the run."""
+    return error.hint or (
+        "is the server running? What was finished is stored; run the same command again"
+    )
+
+
+def _is_own(url: str) -> bool:
+    """Whether a URL is this machine: it costs nothing."""
+    return bool(url) and is_here(url)

@@ -1,0 +1,1 @@
+"""From texts and verdicts to scores. Pure functions."""

@@ -1,0 +1,186 @@
+"""Stored judgments -> figures. One pure function a benchmark, no files of it needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from kdharness.harness.stats.inference import Interval, ratio_interval
+from kdharness.harness.stats.rows import OK, TOO_SMALL, Row, ScoreContext, counted_once
+from kdharness.harness.types import MetricValue
+
+Bounds = tuple[float, float]
+UNIT: Bounds = (0.0, 1.0)
+NOT_NEGATIVE: Bounds = (0.0, math.inf)
+"""Losses and KL divergences."""
+RATING: Bounds = (1.0, 10.0)
+
+
+def sums(
+    rows: Iterable[Row], value: Callable[[Row], float] | None = None
+) -> dict[str, list[float]]:
+    """Question -> [sum of values, sum of weights] over the rows that hold a verdict."""
+    table: dict[str, list[float]] = {}
+    for row in rows:
+        if row.status != OK or row.value is None:
+            continue
+        cell = table.setdefault(row.item, [0.0, 0.0])
+        cell[0] += row.value if value is None else value(row)
+        cell[1] += row.weight
+    return table
+
+
+def measure(
+    name: str,
+    rows: Sequence[Row],
+    bounds: Bounds | None,
+    *,
+    value: Callable[[Row], float] | None = None,
+    scale: float = 1.0,
+    flags: tuple[str, ...] = (),
+) -> MetricValue:
+    """The weighted mean of some rows, with its interval over questions."""
+    table = sums(rows, value)
+    n = sum(1 for row in rows if row.status == OK)
+    found = ratio_interval(
+        [cell[0] for cell in table.values()], [cell[1] for cell in table.values()], bounds=bounds
+    )
+    return metric_value(name, found, n, len(rows) - n, scale=scale, flags=flags)
+
+
+def metric_value(
+    name: str,
+    found: Interval | None,
+    n: int,
+    n_failed: int,
+    *,
+    scale: float = 1.0,
+    flags: tuple[str, ...] = (),
+) -> MetricValue:
+    """An interval as a figure; no interval is no figure, and one without ends is marked."""
+    if found is None:
+        return MetricValue(name, None, None, None, n, n_failed, flags)
+    if found.low is None or found.high is None:
+        return MetricValue(name, found.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL))
+    return MetricValue(
+        name, found.value * scale, found.low * scale, found.high * scale, n, n_failed, flags
+    )
+
+
+def by_category(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each category, in the order they first appear by name."""
+    table: dict[str, list[Row]] = {}
+    for row in rows:
+        table.setdefault(row.category, []).append(row)
+    return dict(sorted(table.items()))
+
+
+def score_ratings(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
+    """MT-Bench single grading.
+
+    `score` is the mean over all rated rows (not the mean of the two turns' means), as FastChat
+    prints it.
+    """
+    rows = _as_stored(rows) if context.as_published else counted_once(rows)
+    figures = [measure("score", rows, RATING)]
+    for turn in sorted({row.turn for row in rows}):
+        figures.append(measure(f"turn_{turn}", [r for r in rows if r.turn == turn], RATING))
+    categories = by_category(rows)
+    if len(categories) > 1 or "" not in categories:
+        figures += [measure(f"category:{c}", part, RATING) for c, part in categories.items()]
+    return figures
+
+
+def _as_stored(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the scores that FastChat averages: those out of range too."""
+    return [
+        row._replace(status=OK, value=row.published)
+        if row.status != OK and row.published is not None
+        else row
+        for row in rows
+    ]
+
+
+def score_exact(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
+    """Exact metrics in 0-1: the mean over rows, and each category's."""
+    rows = counted_once(rows)
+    figures = [measure("score", rows, UNIT)]
+    categories = by_category(rows)
+    if len(categories) > 1 or "" not in categories:
+        figures += [measure(f"category:{c}", part, UNIT) for c, part in categories.items()]
+    return figures
+
+
+def score_heldout(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
+    """Nats a labelled token (loss, kl) and the share of tokens agreed on."""
+    figures = []
+    kept = counted_once(rows)
+    for name in dict.fromkeys(row.metric for row in kept):
+        part = [row for row in kept if row.metric == name]
+        bounds = UNIT if name.endswith("_agreement") else NOT_NEGATIVE
+        figures.append(measure(name, part, bounds))
+    return figures
+
+
+def score_pairs(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
+    """Pairwise MT-Bench: a match is one turn against one baseline, judged in both orders.
+
+    A win counts only if both orders agree; everything else is a tie; a match with an unreadable
+    side is dropped. A row's value is 1 for the model, 0 for the baseline, 0.5 for a tie,
+    whatever the order it was shown in.
+    """
+    kept = rows if context.as_published else counted_once(rows)
+    matches: dict[tuple[str, int, str, float], dict[int, Row]] = {}
+    for row in kept:
+        # A re-run has a time of its own, and counts again as published.
+        when = row.created if context.as_published else 0.0
+        matches.setdefault((row.item, row.turn, row.baseline, when), {})[row.order] = row
+    judged: list[tuple[Row, float, float]] = []
+    for sides in matches.values():
+        pair = [sides.get(order) for order in (0, 1)]
+        if any(row is None or row.status != OK or row.value is None for row in pair):
+            continue
+        first, second = pair[0], pair[1]
+        assert first is not None and second is not None
+        agreed = first.value == second.value and first.value in (0.0, 1.0)
+        outcome = (first.value or 0.0) if agreed else 0.5
+        judged.append((first, outcome, float(first.value != second.value)))
+    dropped = len(matches) - len(judged)
+    readings: dict[str, Callable[[float, float], float]] = {
+        "win_rate": lambda outcome, _: float(outcome == 1),
+        "loss_rate": lambda outcome, _: float(outcome == 0),
+        "tie_rate": lambda outcome, _: float(outcome == 0.5),
+        "win_rate_adjusted": lambda outcome, _: outcome,
+        "order_flip_rate": lambda _, flipped: flipped,
+    }
+    figures = []
+    for name, reading in readings.items():
+        table: dict[str, list[float]] = {}
+        for row, outcome, flipped in judged:
+            cell = table.setdefault(row.item, [0.0, 0.0])
+            cell[0] += reading(outcome, flipped)
+            cell[1] += 1
+        found = ratio_interval(
+            [cell[0] for cell in table.values()], [cell[1] for cell in table.values()], bounds=UNIT
+        )
+        figures.append(metric_value(name, found, len(judged), dropped))
+    return figures
+
+
+def score_user_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
+    """A user's own benchmark: exact metrics, ratings or preferences, by what its rows hold."""
+    metrics = {row.metric for row in rows}
+    if metrics <= {"preference"}:
+        from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
+
+        return score_alpaca_eval_2(rows, ScoreContext(note={"own_items": True}))
+    if metrics <= {"rating"}:
+        return score_ratings(rows, context)
+    figures = score_exact(rows, context)
+    if len(metrics) > 1:
+        kept = counted_once(rows)
+        figures += [
+            measure(name, [row for row in kept if row.metric == name], UNIT)
+            for name in sorted(metrics)
+        ]
+    return figures

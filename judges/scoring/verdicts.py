@@ -1,0 +1,293 @@
+"""A judge's reply -> a verdict. Pure: text or log-probabilities in, status and value out.
+
+Each reading exists once as the benchmark's own scripts do it (`published=True`, for parity) and
+once without their traps. The differences are named where they are made.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdharness.harness.types import JudgmentStatus, Verdict
+from kdharness.judges.scoring.several import Mark, is_quoted, own_words, settle
+from kdharness.judges.scoring.thinking import without_thoughts
+
+# A judge's text may be made to cost: no pattern here may go over the same stretch twice.
+_DOUBLE = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
+_SINGLE = re.compile(r"\[(\d+(?:\.\d*)?)\]")
+_BRACKETS = re.compile(r"\[\[([^\[\]\n]{1,60})\]\]")
+# "[[10/10]]", "[[ 7 ]]", "[[8.5 out of 10]]": clear verdicts that FastChat loses.
+_NUMBER = re.compile(
+    r"(\d{1,9}(?:\.\d{0,9})?)\s{0,9}(?:(?:/|out of)\s{0,9}(\d{1,9}))?", re.IGNORECASE
+)
+# "[[Rating: 7]]": the name inside the brackets.
+_TITLE = re.compile(r"(?:rating|score|grade|verdict)\s{0,9}(?:is\b|[:：=])\s{0,9}", re.IGNORECASE)
+_BY_NAME = re.compile(
+    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)\b|\d", re.IGNORECASE
+)
+_OF = re.compile(r"\s{0,3}(?:/|out of)\s{0,3}\[{0,2}(\d{1,9})\b", re.IGNORECASE)
+_TOTAL = re.compile(r"\W{0,3}(?:/|out of|of)\W{0,3}", re.IGNORECASE)
+_SCALE = re.compile(r"\s{0,9}(?:to|through|and|[-–—~…]|\.{2,3})\s{0,9}", re.IGNORECASE)
+# A lone bracket is a rating where the text says so, and a citation elsewhere.
+_NAMED = re.compile(
+    r"(?:rating|score|verdict|grade)\b[^.\n\[\]]{0,40}\[(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\]",
+    re.IGNORECASE,
+)
+_LAST = re.compile(
+    r"(?:rating|score|verdict|grade)\W{0,6}(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}(?:/|out of)\s{0,9}10)?"
+    r"\W{0,99}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_WINNER = re.compile(r"\s{0,9}(?:(?i:assistant|model|answer|response)\s{1,3})?([ABC])\s{0,9}")
+_WINNERS = re.compile(r"\W{0,9}[ABC]\W{0,9}(?:(?:or|and|vs)\W{0,9})?[ABC]\b.{0,40}")
+_IF = re.compile(
+    r"[\"'”’)\s]{0,4}(?:if|when|means|indicates|stands for|for (?:an? )?(?:tie|draw)|for equal)",
+    re.IGNORECASE,
+)
+_PLAIN = str.maketrans({"［": "[", "］": "]", "【": "[", "】": "]"})
+LEAST_MASS = 0.05
+"""Of the first token's probability that the two letters must have together, to be a verdict."""
+_RANKING_LENGTH = 10_000
+_ABSURD = 1e9
+
+UNREADABLE = Verdict(JudgmentStatus.UNREADABLE)
+
+
+def cut_thinking(text: str) -> str:
+    """Return the reply without a reasoning model's thoughts, which may hold many verdicts.
+
+    Thoughts that never end leave what stands before them: mostly nothing.
+    """
+    return without_thoughts(text)[0]
+
+
+def is_unfinished(text: str) -> bool:
+    """Tell whether a thought was begun and not ended, so that no answer can have followed."""
+    return without_thoughts(text)[1]
+
+
+def _unreadable(why: str, **info: Any) -> Verdict:
+    return Verdict(JudgmentStatus.UNREADABLE, None, {**info, "why": why})
+
+
+OPEN_THOUGHT = "the reply ends inside the judge's thoughts"
+SEVERAL = "the reply holds verdicts on several things"
+
+
+def read_rating(
+    reply: str, *, published: bool = False, low: float = 1, high: float = 10
+) -> Verdict:
+    """Read an MT-Bench rating: `[[7]]`, else `[7]`.
+
+    Not published: thoughts are cut first; `[[10/10]]` is read; the scale and the quoted format
+    are no ratings; of several ratings the last counts, and none where they rate several things
+    (FastChat takes the first number it meets); a lone `[n]` counts only where the words before
+    it call it a rating (FastChat takes a citation `[1]` for a score); outside `low`-`high` is no
+    score (FastChat keeps `[[85]]` and crashes on `[[08]]`).
+    """
+    if published:
+        found = _DOUBLE.search(reply) or _SINGLE.search(reply)
+        if not found:
+            return UNREADABLE
+        value = float(found.group(1))
+        return Verdict(JudgmentStatus.OK, value) if math.isfinite(value) else UNREADABLE
+    text, unfinished = without_thoughts(reply)
+    if unfinished:
+        return _unreadable(OPEN_THOUGHT)
+    text = text.replace("\\[", "[").replace("\\]", "]").translate(_PLAIN)
+    marks = own_words(text, _ratings(text, low, high))
+    mark = settle(text, marks)
+    if mark is None or mark.value is None:
+        return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
+    value = min(mark.value, _ABSURD)
+    if not low <= value <= high:
+        return Verdict(JudgmentStatus.UNREADABLE, None, {"out_of_range": value})
+    return Verdict(JudgmentStatus.OK, value)
+
+
+def _ratings(text: str, low: float, high: float) -> list[Mark]:
+    """Everything in a text that rates; the scale and the example of the format do not."""
+    marks: list[Mark] = []
+    brackets = 0
+    for match in _BRACKETS.finditer(text):
+        inside = match.group(1).strip(" \t*_`'\"")
+        title = _TITLE.match(inside)
+        number = _NUMBER.fullmatch(inside[title.end() :] if title else inside)
+        if number is None and _BY_NAME.search(inside) is None:
+            continue  # "[[rating]]" names the place, and is no rating
+        brackets += 1
+        whole = number[2] if number and number[2] else _whole_of(text, match.end())
+        fits = number is not None and whole in (None, f"{high:g}")
+        mark = Mark(match.start(), match.end(), float(number[1]) if number and fits else None)
+        if marks and _ends_scale(text, marks[-1], mark, low, high):
+            marks.pop()
+        elif not _is_total(text, marks, mark, high) and not is_quoted(text, mark):
+            marks.append(mark)
+    return marks if brackets else _without_brackets(text)
+
+
+def _whole_of(text: str, end: int) -> str | None:
+    """The 5 of "[[4]]/5" or "[[4]] out of 5"."""
+    found = _OF.match(text, end)
+    return found[1] if found else None
+
+
+def _ends_scale(text: str, before: Mark, mark: Mark, low: float, high: float) -> bool:
+    """Whether two numbers are the ends of the scale: "[[1]] to [[10]]"."""
+    ends = mark.value == high and before.value in (low, 0)
+    return ends and _SCALE.fullmatch(text, before.end, mark.start) is not None
+
+
+def _is_total(text: str, marks: Sequence[Mark], mark: Mark, high: float) -> bool:
+    """Whether a number is the 10 of "[[8]] out of [[10]]"."""
+    if not marks or mark.value != high:
+        return False
+    return _TOTAL.fullmatch(text, marks[-1].end, mark.start) is not None
+
+
+def _without_brackets(text: str) -> list[Mark]:
+    """Ratings without double brackets, where they cannot be citations."""
+    stripped = text.strip()
+    whole = re.fullmatch(r"\[?(\d+(?:\.\d+)?)\]?(?:\s{0,9}/\s{0,9}10)?\.?", stripped)
+    if whole:
+        return [Mark(0, len(text), float(whole[1]))]
+    named = list(_NAMED.finditer(text))
+    if named:
+        return [Mark(match.start(1) - 1, match.end(), float(match[1])) for match in named]
+    lines = list(_LAST.finditer(text.rstrip()))
+    # Only what the reply ends with: in the middle such words may tell of anything.
+    if not lines or lines[-1].end() < len(text.rstrip()):
+        return []
+    return [Mark(match.start(1), match.end(1), float(match[1])) for match in lines]
+
+
+def read_winner(reply: str, *, published: bool = False) -> Verdict:
+    """Read a pairwise verdict as printed: A is 1.0, B is 0.0, a tie ([[C]]) is 0.5.
+
+    FastChat looks for [[A]], then [[B]], then [[C]], anywhere. Not published: thoughts are cut
+    first, what only repeats the rules ("[[A]] if …") is left out, and of several verdicts the
+    last counts, or none where they are about several things.
+    """
+    values = {"A": 1.0, "B": 0.0, "C": 0.5}
+    if published:
+        for letter, value in values.items():
+            if f"[[{letter}]]" in reply:
+                return Verdict(JudgmentStatus.OK, value)
+        return UNREADABLE
+    text, unfinished = without_thoughts(reply)
+    if unfinished:
+        return _unreadable(OPEN_THOUGHT)
+    text = text.replace("\\[", "[").replace("\\]", "]").translate(_PLAIN)
+    marks = []
+    for match in _BRACKETS.finditer(text):
+        inside = match[1].strip("*_`'\"")
+        side = _WINNER.fullmatch(inside)
+        if side or _WINNERS.fullmatch(inside):
+            marks.append(Mark(match.start(), match.end(), values[side[1]] if side else None))
+    if len({mark.value for mark in marks}) > 1:
+        marks = [mark for mark in marks if not _IF.match(text, mark.end)]
+    marks = own_words(text, [mark for mark in marks if not is_quoted(text, mark)])
+    mark = settle(text, marks)
+    if mark is None or mark.value is None:
+        return _unreadable(SEVERAL) if len({m.value for m in marks}) > 1 else UNREADABLE
+    return Verdict(JudgmentStatus.OK, mark.value)
+
+
+def read_ranking(reply: str, name: str = "model_1") -> Verdict:
+    """Read an AlpacaEval 1 verdict: the rank of `name` in a list of {model, rank}, 1 or 2.
+
+    A list that ranks a model twice, or both models alike, holds no verdict.
+    """
+    text, unfinished = without_thoughts(reply)
+    if unfinished or len(text) > _RANKING_LENGTH:
+        return UNREADABLE
+    text = re.sub(r"^```\w*\s*|\s*```$", "", text)
+    try:
+        ranking = ast.literal_eval(text)
+        ranks = [(entry["model"], entry["rank"]) for entry in ranking]
+        (rank,) = (rank for model, rank in ranks if model == name)
+        alike = any(rank == other for model, other in ranks if model != name)
+    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError):
+        return UNREADABLE
+    if not isinstance(rank, (int, float)) or isinstance(rank, bool) or rank not in (1, 2) or alike:
+        return UNREADABLE
+    return Verdict(JudgmentStatus.OK, float(rank))
+
+
+def read_first_token(
+    top_logprobs: Sequence[tuple[str, float]] | None,
+    first: str = "m",
+    second: str = "M",
+    *,
+    published: bool = False,
+) -> Verdict:
+    """Read AlpacaEval 2, weighted: 2 - P(first) / (P(first) + P(second)), of exactly these tokens.
+
+    A token that is not listed has no weight; none listed is no verdict. Not published: where
+    another token is likelier and both together have less than `LEAST_MASS`, the judge was saying
+    something else (a thought, a sentence), and what little they have is no verdict (alpaca_eval
+    divides it all the same).
+    """
+    top = [(token, value) for token, value in top_logprobs or () if math.isfinite(value)]
+    logs = {token: value for token, value in top if token in (first, second)}
+    if not logs:
+        return UNREADABLE
+    mass = min(1.0, sum(math.exp(min(0.0, value)) for value in logs.values()))
+    likeliest = max(top, key=lambda pair: pair[1])[0]
+    if likeliest not in logs and mass < LEAST_MASS and not published:
+        return _unreadable(
+            f"the first token is {likeliest[:40]!r}; {first} and {second} have {100 * mass:.2g} %",
+            mass=mass,
+        )
+    best = max(logs.values())
+    weights = {token: math.exp(value - best) for token, value in logs.items()}
+    share = weights.get(first, 0.0) / sum(weights.values())
+    return Verdict(JudgmentStatus.OK, 2.0 - share)
+
+
+def read_token(reply: str, first: str = "m", second: str = "M") -> Verdict:
+    """Read AlpacaEval 2, discrete: the token itself, and nothing beside it."""
+    text, unfinished = without_thoughts(reply)
+    if unfinished:
+        return _unreadable(OPEN_THOUGHT)
+    text = text.strip().strip("\"'`.*")
+    if text == first:
+        return Verdict(JudgmentStatus.OK, 1.0)
+    if text == second:
+        return Verdict(JudgmentStatus.OK, 2.0)
+    return UNREADABLE
+
+
+def unswitch(verdict: Verdict, switched: bool) -> Verdict:
+    """A preference for the shown order as one for (baseline, model)."""
+    if not switched or verdict.value is None:
+        return verdict
+    return Verdict(verdict.status, 3.0 - verdict.value, verdict.info)
+
+
+def stored_preference(value: Any) -> float | None:
+    """An annotation file's preference in 1-2; its 0 means a draw, its null no verdict."""
+    if value is None or isinstance(value, (str, bool)):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if number == 0:
+        return 1.5
+    return number if 1 <= number <= 2 else None
+
+
+def stored_top_logprobs(
+    completion: Mapping[str, Any] | None,
+) -> tuple[tuple[str, float], ...] | None:
+    """The first token's alternatives in a stored OpenAI choice, or None."""
+    try:
+        entries = completion["logprobs"]["content"][0]["top_logprobs"]  # type: ignore[index]
+        return tuple((str(entry["token"]), float(entry["logprob"])) for entry in entries)
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
+        return None

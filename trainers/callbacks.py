@@ -1,0 +1,214 @@
+"""What watches a training: progress, held-out loss, the best checkpoint, stop and pause."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from kdharness.harness.errors import ConfigError, Interrupted, RunError
+from kdharness.harness.util.untrusted import read_json_object
+from kdharness.trainers.context import Setting
+from kdharness.trainers.data.batches import Collator
+from kdharness.trainers.data.dataset import Dataset
+from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
+from kdharness.trainers.saving import save_whole
+from kdharness.trainers.teachers.online import Segment
+from kdharness.trainers.trainer import Step
+
+
+def rule_value(rule: str, curves: Mapping[str, float]) -> float:
+    """A rule such as `general_loss + 0.5 * domain_loss`, over named curves.
+
+    Raises:
+        ConfigError: anything but names of curves, numbers and + - * /.
+    """
+
+    def value(node: ast.expr) -> float:
+        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+            return float(node.value)
+        if isinstance(node, ast.Name):
+            if node.id not in curves:
+                raise ConfigError(
+                    f"no held-out curve named {node.id!r}",
+                    where="trainer.best",
+                    hint=f"there are: {', '.join(sorted(curves)) or 'none; give data.heldout'}",
+                )
+            return curves[node.id]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -value(node.operand)
+        if isinstance(node, ast.BinOp):
+            left, right = value(node.left), value(node.right)
+            if isinstance(node.op, ast.Add):
+                return left + right
+            if isinstance(node.op, ast.Sub):
+                return left - right
+            if isinstance(node.op, ast.Mult):
+                return left * right
+            if isinstance(node.op, ast.Div) and right:
+                return left / right
+        raise ConfigError(
+            f"cannot read the rule {rule!r}",
+            where="trainer.best",
+            hint="write names of held-out curves, numbers and + - * /",
+        )
+
+    try:
+        return value(ast.parse(rule, mode="eval").body)
+    except SyntaxError as error:
+        raise ConfigError(f"cannot read the rule {rule!r}", where="trainer.best") from error
+
+
+class Watcher(TrainerCallback):
+    """Reports steps, measures held-out loss, carries out stop and pause."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.stopped = False
+        self.final: dict[str, Any] = {}
+        self.trainer: Any = None
+        self.curves: dict[str, float] = {}
+        note = setting.job.folder / "best" / "best.json"
+        going_on = setting.job.resume and note.exists()
+        found = read_json_object(note, "the note on the best weights", RunError) if going_on else {}
+        value = found.get("value", math.inf)
+        self.best = float(value) if isinstance(value, (int, float)) else math.inf
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Held-out loss before the first step; a rule that cannot be read ends the run here."""
+        if state.global_step == 0:
+            self._heldout(kwargs["model"], 0)
+        rule = self.setting.config.trainer.best
+        if rule and not self.setting.heldout.rows:
+            rule_value(rule, {})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """One point a step on every curve."""
+        names = {
+            "grad_norm",
+            "learning_rate",
+            "loss",
+            "kl",
+            "ce",
+            "attention",
+            "router",
+            "tokens_per_second",
+        }
+        values = {name: float(value) for name, value in (logs or {}).items() if name in names}
+        if "loss" in values:
+            values["memory_gb"] = memory_gb(self.setting.device)
+            self.setting.job.reporter.advance(state.global_step, **values)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Measure when due; stop with a checkpoint when asked."""
+        every = self.setting.config.trainer.eval_every
+        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
+            self._heldout(kwargs["model"], state.global_step)
+        try:
+            self.setting.job.reporter.check()
+        except Interrupted:
+            self.stopped = True
+        if self.setting.job.world > 1:
+            self.stopped = _any_process(self.stopped)
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Held-out loss after the last step."""
+        if state.global_step == state.max_steps:
+            self._heldout(kwargs["model"], state.global_step)
+            self.final = dict(self.curves)
+
+    def _heldout(self, model: Any, step: int) -> None:
+        if not self.setting.heldout.rows:
+            return
+        self.curves = heldout_losses(model, self.setting)
+        self.setting.job.reporter.advance(step, **self.curves)
+        rule = self.setting.config.trainer.best
+        if rule:
+            self._keep_best(rule, step)
+
+    def _keep_best(self, rule: str, step: int) -> None:
+        """Save to `best/`, all or nothing, when the rule has a new lowest value."""
+        found = rule_value(rule, self.curves)
+        if step == 0 or not found < self.best:
+            return
+        self.best = found
+        note = {"value": found, "step": step, "rule": rule}
+        target = self.setting.job.folder / "best"
+        save_whole(self.trainer, self.setting, target, {"best.json": json.dumps(note)})
+
+
+def _any_process(flag: bool) -> bool:
+    """Whether any process wants this, so that all stop at the same step."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return flag
+    votes: list[bool] = [False] * dist.get_world_size()
+    dist.all_gather_object(votes, flag)
+    return any(votes)
+
+
+def memory_gb(device: str) -> float:
+    """Peak memory so far in GiB: of the accelerator, or of the process on a CPU."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated()) / 2**30
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 2**30
+
+
+@torch.no_grad()
+def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[str, float]:
+    """`<kind>_loss`: mean next-token loss over held-out labelled positions, in nats."""
+    training = model.training
+    model.eval()
+    order = sorted(range(len(setting.heldout)), key=lambda i: len(setting.heldout.rows[i]))
+    collator = Collator(setting.pad_id, _kinds(setting.heldout))
+    sums: dict[str, list[float]] = {}
+    for start in range(0, len(order), batch_size):
+        rows = [setting.heldout[i] for i in order[start : start + batch_size]]
+        for kind in {row["kind"] for row in rows}:
+            batch = collator([row for row in rows if row["kind"] == kind])
+            loss, count = _next_token_sum(model, batch)
+            known = sums.setdefault(kind, [0.0, 0.0])
+            known[0] += loss
+            known[1] += count
+    model.train(training)
+    return {f"{kind}_loss": total / max(count, 1) for kind, (total, count) in sums.items()}
+
+
+def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
+    """Summed next-token loss and its positions, through the student's own forward.
+
+    A sharded model gathers its weights when it is called as a whole.
+    """
+    device = next(model.parameters()).device
+    labels = batch["labels"].to(device)
+    mask = labelled_positions(labels)
+    everything = torch.ones(len(mask), dtype=torch.bool, device=device)
+    step = Step(
+        mask,
+        [Segment(everything, None)],
+        next_tokens(labels, mask),
+        Mix(ce_weight=1.0, kl_weight=0.0),
+        torch.ones((), device=device),
+    )
+    model(
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=batch["attention_mask"].to(device),
+        step=step,
+    )
+    return float(step.parts["ce"]), int(mask.sum())
+
+
+def _kinds(data: Dataset) -> list[str]:
+    return sorted({row.kind for row in data.rows})

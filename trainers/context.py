@@ -1,0 +1,31 @@
+"""Everything a method needs to build itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.protocols import Job
+from kdharness.harness.types import Checkpoint
+from kdharness.trainers.data.batches import Plan
+from kdharness.trainers.data.dataset import Dataset
+
+TrainConfig = SFTConfig | KDConfig | DAEConfig
+
+
+@dataclass
+class Setting:
+    """Everything a method needs to build itself: the student, its data and where it runs."""
+
+    config: TrainConfig
+    job: Job
+    start: Checkpoint
+    student: Any
+    tokenizer: Any
+    train: Dataset
+    heldout: Dataset
+    kinds: list[str]
+    plan: Plan
+    device: str
+    pad_id: int = 0

@@ -1,0 +1,271 @@
+"""Chats as token rows with labels.
+
+A `Dataset` holds encoded rows and, for each source, a report of what was kept, cut, dropped and
+not read, with warnings about what a model cannot learn from it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdharness.harness.chat.template import CHATML, IGNORE, encode_chat, render
+from kdharness.harness.config.training import AnyConfig, DataSpec, SourceSpec
+from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.paths import Paths, local_path
+from kdharness.harness.types import digest
+from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
+from kdharness.trainers.data.reports import Report, Template
+from kdharness.trainers.data.sources import Chat, read_source
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row: ids and unshifted labels, its kind (teacher), and where it came from."""
+
+    input_ids: list[int]
+    labels: list[int]
+    kind: str
+    source: int
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def labelled(self) -> int:
+        """Positions that learn something."""
+        return sum(label != IGNORE for label in self.labels[1:])
+
+    @property
+    def label_places(self) -> list[int]:
+        """How many tokens each labelled position sees, itself included."""
+        return [seen for seen, label in enumerate(self.labels[1:], 1) if label != IGNORE]
+
+
+@dataclass
+class Dataset:
+    """Encoded rows with their report; `fingerprint` is the identity of the rows."""
+
+    rows: list[Row]
+    reports: list[Report] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return {"index": index, "input_ids": row.input_ids, "labels": row.labels, "kind": row.kind}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of every token, label and kind."""
+        return digest([[row.input_ids, row.labels, row.kind] for row in self.rows])
+
+
+def set_chat_template(tokenizer: Any, spec: DataSpec, fallback: Any = None) -> None:
+    """Give the tokenizer the config's template, else its own, else the teacher's.
+
+    Raises:
+        DataError: none of them has one.
+    """
+    if spec.chat_template == "chatml":
+        tokenizer.chat_template = CHATML
+    elif spec.chat_template:
+        try:
+            tokenizer.chat_template = read_text(
+                local_path(spec.chat_template), "the chat template", limit=CONFIG_BYTES
+            )
+        except ConfigError as error:
+            raise ConfigError(
+                error.message,
+                where="data.chat_template",
+                hint=error.hint or "give a file with a Jinja template, or chatml",
+            ) from error
+    elif not tokenizer.chat_template and fallback is not None and fallback.chat_template:
+        tokenizer.chat_template = fallback.chat_template
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template",
+            where="data.chat_template",
+            hint="set data.chat_template to a template file, or to chatml",
+        )
+
+
+def encode_sources(sources: Sequence[SourceSpec], tokenizer: Any, max_length: int) -> Dataset:
+    """Read and encode every source.
+
+    Raises:
+        DataError: a source in which no row has a labelled token, as happens when rows don't go
+            through the chat template.
+    """
+    data = Dataset([])
+    if not sources:
+        return data
+    template = Template.of(tokenizer)
+    for number, source in enumerate(sources):
+        report = Report(source.path, source.kind)
+        for chat in read_source(source):
+            _encode(chat, tokenizer, max_length, source, number, data, report, template)
+        if not report.rows:
+            raise DataError(
+                f"no row has a labelled token ({report.losses()})",
+                where=source.path,
+                hint="rows need an assistant turn that says something, is not left out of "
+                f"training by the row, and survives data.max_length ({max_length} tokens)",
+            )
+        report.warnings = template.warnings(report)
+        data.reports.append(report)
+    return data
+
+
+def _encode(
+    chat: Chat,
+    tokenizer: Any,
+    max_length: int,
+    source: SourceSpec,
+    number: int,
+    data: Dataset,
+    report: Report,
+    template: Template,
+) -> None:
+    try:
+        encoded = encode_chat(
+            tokenizer,
+            chat["messages"],
+            max_length=max_length,
+            truncated=chat["truncated"],
+            tools=chat["tools"],
+            variables=chat["variables"],
+        )
+    except DataError as error:
+        raise DataError(error.message, where=chat["where"], hint=error.hint) from error
+    report.unread.update(chat["unread"])
+    report.unread_turns.update(chat["unread_turns"])
+    report.empty += encoded.empty
+    if not encoded.labelled:
+        report.dropped += 1
+        return
+    kind = str(chat["expert"] or source.kind)
+    row = Row(encoded.input_ids, encoded.labels, kind, number, chat["where"])
+    data.rows.append(row)
+    report.rows += 1
+    report.cut += encoded.cut
+    report.tokens += len(row)
+    report.labelled += encoded.labelled
+    report.longest = max(report.longest, len(row))
+    report.unshown += encoded.unshown
+    report.straddling += encoded.straddles
+    report.endless += encoded.ends and encoded.last_label not in template.ends
+
+
+def load_chats(spec: DataSpec, tokenizer: Any) -> tuple[Dataset, Dataset]:
+    """The training and the held-out rows of a config.
+
+    Raises:
+        DataError: unreadable data, or held-out rows that stand in the training data too.
+    """
+    train = encode_sources(spec.train, tokenizer, spec.max_length)
+    heldout = encode_sources(spec.heldout, tokenizer, spec.max_length)
+    if not spec.allow_duplicates:
+        refuse_duplicates(train, heldout)
+    return train, heldout
+
+
+def refuse_duplicates(train: Dataset, heldout: Dataset) -> None:
+    """Raise DataError when a held-out row, token for token, is also trained on."""
+    seen = {tuple(row.input_ids): row.where for row in train.rows}
+    twice = [
+        (row.where, seen[tuple(row.input_ids)])
+        for row in heldout.rows
+        if tuple(row.input_ids) in seen
+    ]
+    if twice:
+        raise DataError(
+            f"{len(twice)} held-out rows are in the training data too; the first is also at "
+            f"{twice[0][1]}",
+            where=twice[0][0],
+            hint="take them out of one side, or set data.allow_duplicates: true",
+        )
+
+
+def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
+    """Lines for `kdharness data show`: reports, then example rows with labelled parts marked.
+
+    Raises:
+        ConfigError: a config without data.
+    """
+    from kdharness.harness.models.loading import load_tokenizer
+
+    spec: DataSpec | None = getattr(config, "data", None)
+    if spec is None:
+        raise ConfigError(f"a {config.method} config has no training data")
+    source = tokenizer_source(config)
+    tokenizer = load_tokenizer(source, paths)
+    set_chat_template(tokenizer, spec, teacher_tokenizer(config, paths, tokenizer))
+    train, heldout = load_chats(spec, tokenizer)
+    lines = [f"tokenizer: {source}"]
+    lines += [report.line() for report in train.reports]
+    lines += [f"held out: {report.line()}" for report in heldout.reports]
+    told = [text for report in [*train.reports, *heldout.reports] for text in report.warnings]
+    lines += [f"warning: {text}" for text in dict.fromkeys(told)]
+    by_kind = Counter(row.kind for row in train.rows)
+    lines.append("rows by kind: " + ", ".join(f"{k} {n}" for k, n in sorted(by_kind.items())))
+    lines.append("labelled parts stand between ⟦ and ⟧:")
+    step = max(1, len(train.rows) // max(examples, 1))
+    for row in train.rows[::step][:examples]:
+        lines += ["", f"{row.where} ({row.kind}, {len(row)} tokens)", marked(row, tokenizer)]
+    return lines
+
+
+def tokenizer_source(config: AnyConfig) -> str:
+    """The model whose tokenizer a config's student has."""
+    student: Any = getattr(config, "student", None)
+    teacher: Any = getattr(config, "teacher", None)
+    if student.model:
+        return str(student.model)
+    if student.source == "teacher" and teacher is not None:
+        return str(teacher.model)
+    return str(student.source or student.experts_from[0])
+
+
+def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: Any) -> Any:
+    """Load the teacher's tokenizer for its template, where the student's has none."""
+    from kdharness.harness.models.loading import load_tokenizer
+
+    model = getattr(getattr(config, "teacher", None), "model", None)
+    return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None
+
+
+def marked(row: Row, tokenizer: Any) -> str:
+    """A row's text with its labelled runs between ⟦ and ⟧."""
+    run: list[int] = []
+    text, inside = "", False
+    for token, label in zip([*row.input_ids, None], [*row.labels, IGNORE], strict=True):
+        labelled = label != IGNORE
+        if run and (labelled != inside or token is None):
+            piece = tokenizer.decode(run)
+            text += f"⟦{piece}⟧" if inside else piece
+            run = []
+        inside = labelled
+        if token is not None:
+            run.append(token)
+    return text
+
+
+__all__ = [
+    "Dataset",
+    "Report",
+    "Row",
+    "describe_data",
+    "encode_sources",
+    "load_chats",
+    "marked",
+    "refuse_duplicates",
+    "render",
+    "set_chat_template",
+    "teacher_tokenizer",
+    "tokenizer_source",
+]

@@ -1,0 +1,339 @@
+"""The fields of one turn: what is read, what is honoured, and what is refused by name.
+
+Rows come from many programs, each with fields of its own. A field that means something for
+training is done as it says or is an error that names it; null counts as not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdharness.harness.errors import DataError
+from kdharness.harness.util.untrusted import parse_json
+from kdharness.trainers.data.learning_flags import CUT, LEARN, learnt_turn, shown, was_cut
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+}
+_CALLING = {"function_call", "tool_call"}
+REASONING = ("reasoning_content", "reasoning", "thinking")
+_REFUSED = {
+    "train_detail": "labels of parts of a turn",
+    "mask": "it may mean learnt or left out: use train: true or false",
+    "prefix": "an answer that is to be continued",
+    "thought": "write it as reasoning_content",
+    "thoughts": "write it as reasoning_content",
+    "refusal": "write it as content",
+    "tools": "tools belong to the row, beside its turns",
+    "functions": "tools belong to the row, beside its turns",
+    "chosen": "preference pairs",
+    "rejected": "preference pairs",
+    **dict.fromkeys(("cot", "chain_of_thought"), "write it as reasoning_content"),
+    **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "text alone is"),
+}
+_READ = {
+    "role",
+    "from",
+    "content",
+    "value",
+    *LEARN,
+    "masked",
+    *REASONING,
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "name",
+    "channel",
+    "recipient",
+    *CUT,
+}
+_TEXT_PARTS = {"text", "input_text", "output_text"}
+
+
+def keys(row: Any) -> str:
+    """Name the fields of something that should be an object."""
+    if not isinstance(row, Mapping):
+        return type(row).__name__
+    return ", ".join(sorted(map(str, row)))[:200] or "none"
+
+
+def looks_like_turn(value: Any) -> bool:
+    """Whether a value has a turn's role and content, under either pair of names."""
+    return (
+        isinstance(value, Mapping)
+        and ("role" in value or "from" in value)
+        and (
+            "content" in value
+            or "value" in value
+            or "tool_calls" in value
+            or "function_call" in value
+        )
+    )
+
+
+def read_turns(turns: Any, unread: set[str]) -> list[dict[str, Any]]:
+    """Read a list of turns as messages.
+
+    Args:
+        turns: from the row.
+        unread: takes the names of fields that carry nothing for training.
+
+    Raises:
+        DataError: a turn that is not one, or holds what cannot be honoured.
+    """
+    if isinstance(turns, str):
+        turns = parsed(turns, "the list of turns")
+    if isinstance(turns, Mapping):
+        turns = _rows_of_columns(turns)
+    if not isinstance(turns, list):
+        raise DataError(f"its turns are not a list: {shown(turns)}")
+    return [read_turn(turn, number, unread) for number, turn in enumerate(turns, 1)]
+
+
+def _rows_of_columns(turns: Mapping[str, Any]) -> Any:
+    """Turns that a table keeps as one list for each field; anything else as it is."""
+    columns = list(turns.values())
+    if not columns or not all(isinstance(column, list) for column in columns):
+        return dict(turns)
+    if len({len(column) for column in columns}) != 1:
+        raise DataError("its turns have fields of different lengths")
+    return [dict(zip(turns, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:
+    """Read one turn as a message; `number` from 1 names it in errors.
+
+    Raises:
+        DataError: as `read_turns`.
+    """
+    try:
+        if not isinstance(turn, Mapping):
+            raise DataError(f"it is not an object with role and content: {shown(turn)}")
+        turn = {key: value for key, value in turn.items() if value is not None}
+        for name, reason in _REFUSED.items():
+            if turn.get(name) not in (None, "", [], {}, False):
+                raise DataError(f"{name} is not supported: {reason}")
+        unread.update(str(key) for key in turn if key not in _READ and key not in _REFUSED)
+        _refuse_kinds_of_thought(turn)
+        return _message(turn)
+    except DataError as error:
+        raise DataError(f"turn {number}: {error.message}", hint=error.hint) from error
+
+
+def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
+    given = _either(turn, "role", "from")
+    if not isinstance(given, str):
+        raise DataError(
+            f"no role (its fields: {keys(turn)})"
+            if given is None
+            else f"the role is not text: {shown(given)}",
+            hint="turns have role and content, or from and value",
+        )
+    name = given.strip().lower()
+    role = ROLES.get(name)
+    if role is None:
+        raise DataError(
+            f"unknown role {given[:80]!r}", hint="known roles: " + ", ".join(sorted(ROLES))
+        )
+    content = _either(turn, "content", "value")
+    message: dict[str, Any] = {"role": role, "content": content}
+    if name in _CALLING:
+        message.update(content="", tool_calls=_calls(content, name))
+    _add_calls(message, turn)
+    for field in REASONING:
+        if turn.get(field):
+            message[field] = joined(turn[field], field)
+    if sum(field in message for field in REASONING) > 1:
+        raise DataError("its thought stands in more than one field")
+    if message["content"] is None and (message.keys() & {"tool_calls", *REASONING}):
+        message["content"] = ""
+    if message["content"] is None:
+        raise DataError(
+            f"the {role} turn's content is not text: it has none (its fields: {keys(turn)})",
+            hint="turns have role and content, or from and value",
+        )
+    message["content"] = joined(message["content"], f"the {role} turn's content")
+    learnt = learnt_turn(turn, role)
+    if learnt is not None:
+        message["train"] = learnt
+    if role == "assistant" and was_cut(turn):
+        message["cut"] = True
+    return message
+
+
+def _refuse_kinds_of_thought(turn: Mapping[str, Any]) -> None:
+    """Refuse what says that a content is a thought, or whom a turn is for.
+
+    Raises:
+        DataError: the field, and what to write instead.
+    """
+    if not any(turn.get(name) for name in REASONING):
+        for name in ("reasoning_details", "thinking_blocks"):
+            if turn.get(name):
+                raise DataError(f"{name} is not supported: write its text as reasoning_content")
+    if turn.get("channel") not in (None, "", "final"):
+        raise DataError(
+            f"channel {shown(turn['channel'])} is not supported: write a thought as "
+            "reasoning_content and a call as tool_calls"
+        )
+    if turn.get("recipient") not in (None, "", "all"):
+        raise DataError(
+            f"recipient {shown(turn['recipient'])} is not supported: write a call as tool_calls"
+        )
+
+
+def _either(turn: Mapping[str, Any], one: str, other: str) -> Any:
+    first, second = turn.get(one), turn.get(other)
+    if first is not None and second is not None and first != second:
+        raise DataError(f"{one} and {other} contradict each other")
+    return second if first is None else first
+
+
+def joined(content: Any, what: str) -> str:
+    """Read a content: text, or a list of text parts, which are joined.
+
+    Raises:
+        DataError: neither, or a part that is not text.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise DataError(f"{what} is not text: {shown(content)}")
+    texts = []
+    for part in content:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(kind, str) or kind not in _TEXT_PARTS:
+            raise DataError(f"{what} has a part of type {shown(kind)}: text alone is supported")
+        if not isinstance(text, str):
+            raise DataError(f"{what} is not text: {shown(part)}")
+        for name in LEARN:
+            if isinstance(part, Mapping) and part.get(name) is not None:
+                raise DataError(f"{name} on a part of a content is not supported")
+        texts.append(text)
+    return "".join(texts)
+
+
+# ---------------------------------------------------------------- tools
+
+
+def _add_calls(message: dict[str, Any], turn: Mapping[str, Any]) -> None:
+    calls, old = turn.get("tool_calls"), turn.get("function_call")
+    if calls and old:
+        raise DataError("tool_calls and function_call stand side by side")
+    if calls or old:
+        if message["role"] != "assistant":
+            raise DataError(f"a {message['role']} turn cannot call tools")
+        if message.get("tool_calls"):
+            raise DataError("its calls stand in two fields")
+        message["tool_calls"] = _calls(calls or old, "tool_calls" if calls else "function_call")
+    for name in ("tool_call_id", "name"):
+        if turn.get(name):
+            if not isinstance(turn[name], str):
+                raise DataError(f"{name} is not text: {shown(turn[name])}")
+            message[name] = turn[name]
+
+
+def _calls(value: Any, what: str) -> list[dict[str, Any]]:
+    """Read tool calls as OpenAI writes them, their arguments as mappings."""
+    if isinstance(value, str):
+        value = parsed(value, what)
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{what} is not a list of calls: {shown(value)}")
+    return [_call(call, what) for call in value]
+
+
+def _call(call: Any, what: str) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise DataError(f"{what} has a call without a name: {shown(call)}")
+    if call.get("type", "function") != "function":
+        raise DataError(f"{what} has a call of type {shown(call['type'])}")
+    arguments = function.get("arguments", function.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = (
+            parsed(arguments, f"the arguments of {function['name']}") if (arguments.strip()) else {}
+        )
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, Mapping):
+        raise DataError(
+            f"the arguments of {function['name']} are not a JSON object: {shown(arguments)}"
+        )
+    read: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": function["name"], "arguments": dict(arguments)},
+    }
+    return {"id": call["id"], **read} if isinstance(call.get("id"), str) else read
+
+
+def read_tools(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Read a row's tool schemas (`tools`, or OpenAI's old `functions`).
+
+    Raises:
+        DataError: something that is not a list of schemas.
+    """
+    found = [name for name in ("tools", "functions") if row.get(name)]
+    if len(found) > 1:
+        raise DataError("tools and functions stand side by side")
+    if not found:
+        return None
+    value = row[found[0]]
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        value = parsed(value, found[0])
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list):
+        raise DataError(f"{found[0]} is not a list of tool schemas: {shown(value)}")
+    return [_schema(one, found[0]) for one in value] or None
+
+
+def _schema(value: Any, what: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = parsed(value, what)
+    function = value.get("function", value) if isinstance(value, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise DataError(f"{what} has a schema without a name: {shown(value)}")
+    return dict(value) if "function" in value else {"type": "function", "function": dict(value)}
+
+
+def parsed(text: str, what: str) -> Any:
+    """Read JSON that stands in a text.
+
+    Raises:
+        DataError: it is not JSON.
+    """
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{what} is not JSON: {shown(text)}") from error
+
+
+def without_nulls(value: Any) -> Any:
+    """Take out the fields that a table adds to every object for the sake of others."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,358 @@
+"""Data files as chats: reading JSON, Parquet and hub data sets, and telling row formats apart.
+
+Nothing is ever unpickled. A malformed line is an error that names the file and the line. What a
+row says is done or refused by name; fields that carry nothing for training are listed as unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.config.shipped_data import shipped_file
+from kdharness.harness.config.training import SourceSpec
+from kdharness.harness.errors import DataError
+from kdharness.harness.paths import exists, local_path
+from kdharness.harness.util.untrusted import whole_characters
+from kdharness.trainers.data.fields import (
+    REASONING,
+    joined,
+    keys,
+    looks_like_turn,
+    parsed,
+    read_tools,
+    read_turns,
+    without_nulls,
+)
+from kdharness.trainers.data.json_rows import json_rows
+from kdharness.trainers.data.learning_flags import CUT, row_flags, shown, truth, was_cut
+
+Chat = dict[str, Any]
+"""`{"messages": [...], "truncated": bool}` with roles system, user, assistant and tool; `tools`
+and `variables` for the template; `unread` names what was not read, of the row and of its turns."""
+
+PARQUET_ROWS = 1024
+
+
+def read_source(source: SourceSpec) -> list[Chat]:
+    """Every row of a source as a chat.
+
+    Raises:
+        DataError: a missing file, a malformed line (with its number), an unknown row format.
+    """
+    chats = []
+    for where, row in _raw_rows(source):
+        chats.append(to_chat(row, source.format, where))
+        if source.limit is not None and len(chats) >= source.limit:
+            break
+    if not chats:
+        raise DataError("this data has no rows", where=source.path)
+    return chats
+
+
+def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
+    if source.path.startswith("hub:"):
+        yield from _hub_rows(source)
+        return
+    path = shipped_file(source.path) or local_path(source.path)
+    if exists(path, folder=True):
+        raise DataError("is a folder", where=str(path), hint="name the data files in it")
+    if not exists(path, folder=False):
+        raise DataError(
+            f"no such data file: {source.path[:200]}",
+            where=str(path),
+            hint="paths are relative to the config file; shipped data is named like shop:train, "
+            "data sets of the hub like hub:org/name",
+        )
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix in {".jsonl", ".json", ".ndjson"}:
+        yield from json_rows(path)
+    else:
+        raise DataError(
+            f"cannot read {path.suffix or 'a file without an ending'}",
+            where=str(path),
+            hint="data is .jsonl, .json or .parquet; pickles are never read",
+        )
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}: row {number}", _table_row(whole_characters(row))
+    except (pyarrow.ArrowException, OSError, ValueError, RecursionError, MemoryError) as error:
+        raise DataError(f"this is not a readable Parquet file: {error}", where=str(path)) from error
+
+
+def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
+    if not source.path.removeprefix("hub:").strip():
+        raise DataError("it names no data set", where=source.path, hint="write hub:org/name")
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            "hub data sets need an extra", where=source.path, hint="pip install 'kdharness[hub]'"
+        ) from error
+    name = source.path.removeprefix("hub:")
+    try:
+        data = datasets.load_dataset(name, split=source.split)
+    except Exception as error:  # the hub, the network and the data set's files each have theirs
+        raise DataError(f"could not load the data set: {error}", where=source.path) from error
+    for number, row in enumerate(data):
+        yield f"{source.path}: row {number}", _table_row(whole_characters(row))
+
+
+def _table_row(row: Any) -> Any:
+    """A table's row as JSON would have it: tables give every object the fields of all others."""
+    if not isinstance(row, Mapping):
+        return row
+    return {name: without_nulls(value) for name, value in row.items()}
+
+
+# ---------------------------------------------------------------- row formats
+
+_SYSTEM = ("system", "system_prompt", "system_message")
+_CHATS = {"messages": ("messages",), "sharegpt": ("conversations", "conversation")}
+_ANSWERS = {"prompt": ("completion", "response"), "alpaca": ("output", "response")}
+_REFUSED = {
+    "chosen": "preference pairs are not learnt from: keep the answer you want as the completion",
+    "rejected": "preference pairs are not learnt from: keep the answer you want as the completion",
+    "chat_template": "set data.chat_template instead",
+    **dict.fromkeys(
+        ("image", "images", "audio", "audios", "video", "videos"), "text alone is supported"
+    ),
+}
+_READ = {
+    *_SYSTEM,
+    *_REFUSED,
+    "truncated",
+    "expert",
+    "tools",
+    "functions",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "documents",
+    *CUT,
+}
+
+
+def detect_format(row: Any) -> str:
+    """Tell messages, prompt, alpaca and sharegpt apart by a row's fields; empty: none fits."""
+    if isinstance(row, list) and row and all(map(looks_like_turn, row)):
+        return "sharegpt"
+    if not isinstance(row, Mapping):
+        return ""
+    for form, names in _CHATS.items():
+        if any(
+            isinstance(row.get(name), (list, Mapping))
+            or (isinstance(row.get(name), str) and str(row[name]).lstrip().startswith("["))
+            for name in names
+        ):
+            return form
+    if "instruction" in row and ("output" in row or ("response" in row and "prompt" not in row)):
+        return "alpaca"
+    if "prompt" in row and any(name in row for name in _ANSWERS["prompt"]):
+        return "prompt"
+    return ""
+
+
+def to_chat(row: Any, form: str, where: str) -> Chat:
+    """Read one row as a chat.
+
+    Raises:
+        DataError: fields that fit no format, an unknown role, empty or non-text content, or a
+            field that can be neither honoured nor left out.
+    """
+    form = detect_format(row) if form == "auto" else form
+    try:
+        return _chat(row, form, where)
+    except DataError as error:
+        raise DataError(error.message, where=where, hint=error.hint) from error
+
+
+def _chat(row: Any, form: str, where: str) -> Chat:
+    fields: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
+    for name, reason in _REFUSED.items():
+        if fields.get(name):
+            raise DataError(f"the field {name} is not supported: {reason}")
+    if not form:
+        raise DataError(
+            f"cannot tell the format of this row (fields: {keys(row)})",
+            hint="use messages, prompt + completion, instruction + output, or conversations",
+        )
+    used: set[str] = set()
+    unread_turns: set[str] = set()
+    try:
+        messages = _messages(row, form, used, unread_turns)
+        messages = _with_system(fields, messages)
+    except DataError as error:
+        raise DataError(
+            f"this row is not in the {form} format: {error.message}", hint=error.hint
+        ) from error
+    if not messages:
+        raise DataError("this row has no turns")
+    expert = fields.get("expert")
+    if expert is not None and not isinstance(expert, str):
+        raise DataError("expert is not a name")
+    unread = {str(name) for name, value in fields.items() if value is not None}
+    return {
+        "messages": messages,
+        "truncated": _cut(fields, messages),
+        "expert": expert,
+        "where": where,
+        "tools": read_tools(fields),
+        "variables": _variables(fields),
+        "unread": tuple(sorted(unread - used - _READ - row_flags(fields, form))),
+        "unread_turns": tuple(sorted(unread_turns)),
+    }
+
+
+def _cut(fields: Mapping[str, Any], messages: list[dict[str, Any]]) -> bool:
+    """Whether the last answer was cut where it was generated."""
+    cut = [message.pop("cut", False) for message in messages]
+    if any(one and m.get("train", True) for one, m in zip(cut[:-1], messages, strict=False)):
+        raise DataError(
+            "an answer before the last one was cut where it was generated",
+            hint="leave the turns behind it out, or set train: false on it",
+        )
+    told = fields.get("truncated") is not None and truth(fields["truncated"], "truncated")
+    return told or cut[-1] or was_cut(fields)
+
+
+def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
+    if form == "sharegpt" and isinstance(row, list):
+        return read_turns(row, unread)
+    if not isinstance(row, Mapping):
+        raise DataError(f"it is not an object: {shown(row)}")
+    if form in _CHATS:
+        name = _given(row, _CHATS[form], used)
+        for field in ("reasoning_content", "tool_calls"):
+            if row.get(field):
+                raise DataError(f"{field} stands beside {name}", hint="write it into its turn")
+        return [*_history(row, form, used), *read_turns(row[name], unread)]
+    asked = _given(row, ("instruction",) if form == "alpaca" else ("prompt",), used)
+    answer = _given(row, _ANSWERS[form], used)
+    question = row[asked]
+    if form == "alpaca":
+        more = _given(row, ("input", "context"), used, needed=False)
+        question = joined(question, asked)
+        parts = [question, joined(row[more], more) if more else ""]
+        question = "\n\n".join(part for part in parts if part.strip())
+    elif row.get("context"):
+        raise DataError("context is not read beside prompt", hint="write it into the prompt")
+    asks = (
+        read_turns(question, unread)
+        if _is_turns(question)
+        else read_turns([{"role": "user", "content": _text(question, asked)}], unread)
+    )
+    return [*_history(row, form, used), *asks, *_answers(row, answer, used, unread)]
+
+
+def _answers(
+    row: Mapping[str, Any], answer: str, used: set[str], unread: set[str]
+) -> list[dict[str, Any]]:
+    """A row's answer as turns, with the thoughts and calls that stand beside it."""
+    beside = {
+        name: row[name]
+        for name in (*REASONING, "tool_calls")
+        if row.get(name) and not (name == "reasoning" and row[name] in ("on", "off"))
+    }
+    if not _is_turns(row[answer]):
+        used.update(beside)
+        turn = {"role": "assistant", "content": _text(row[answer], answer), **beside}
+        return read_turns([turn], unread)
+    for name in beside.keys() & {"reasoning_content", "tool_calls"}:
+        raise DataError(f"{name} stands beside a {answer} of turns", hint="write it into its turn")
+    return read_turns(row[answer], unread)
+
+
+def _is_turns(value: Any) -> bool:
+    return isinstance(value, list) and all(map(looks_like_turn, value))
+
+
+def _text(value: Any, name: str) -> str:
+    return joined(value, f"the {name}")
+
+
+def _given(
+    row: Mapping[str, Any], names: tuple[str, ...], used: set[str], *, needed: bool = True
+) -> str:
+    """The one of these fields that the row has; they are aliases."""
+    found = [name for name in names if row.get(name) is not None]
+    used.update(found)
+    if len({shown(row[name]) for name in found if row[name] != ""}) > 1:
+        raise DataError(f"{' and '.join(found)} stand side by side")
+    if not found and needed:
+        missing = " or ".join(names)
+        null = next((name for name in names if name in row), None)
+        raise DataError(f"{null} is null" if null else f"no {missing} (its fields: {keys(row)})")
+    return next((name for name in found if row[name] != ""), found[0] if found else "")
+
+
+def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str, Any]]:
+    """Earlier turns of a row: pairs of what was asked and answered."""
+    history = row.get("history")
+    if not history:
+        return []
+    if form in _CHATS:
+        raise DataError(f"history stands beside {_CHATS[form][0]}")
+    used.add("history")
+    if isinstance(history, str):
+        history = parsed(history, "history")
+    if not isinstance(history, list) or not all(
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(isinstance(text, str) for text in pair)
+        for pair in history
+    ):
+        raise DataError(f"history is not a list of [question, answer] pairs: {shown(history)}")
+    roles = ("user", "assistant")
+    return [
+        {"role": role, "content": text}
+        for pair in history
+        for role, text in zip(roles, pair, strict=True)
+    ]
+
+
+def _with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The row's system text as its first turn."""
+    given = {name: joined(row[name], name) for name in _SYSTEM if row.get(name)}
+    if len(set(given.values())) > 1:
+        raise DataError(f"{' and '.join(given)} contradict each other")
+    if not given:
+        return messages
+    name, text = next(iter(given.items()))
+    own = [turn for turn in messages if turn["role"] == "system"]
+    if not own:
+        return [{"role": "system", "content": text}, *messages]
+    if own[0] is messages[0] and own[0]["content"].strip() == text.strip():
+        return messages
+    raise DataError(f"{name} stands beside another system turn", hint="keep one of them")
+
+
+def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row gives to the template by name."""
+    given = row.get("chat_template_kwargs") or {}
+    if isinstance(given, str):
+        given = parsed(given, "chat_template_kwargs")
+    if not isinstance(given, Mapping):
+        raise DataError(f"chat_template_kwargs is not an object: {shown(given)}")
+    variables = {str(name): value for name, value in given.items() if value is not None}
+    if row.get("enable_thinking") is not None:
+        wanted = truth(row["enable_thinking"], "enable_thinking")
+        if variables.setdefault("enable_thinking", wanted) != wanted:
+            raise DataError("enable_thinking and chat_template_kwargs contradict each other")
+    documents = row.get("documents")
+    if documents:
+        if not isinstance(documents, list) or not all(isinstance(d, Mapping) for d in documents):
+            raise DataError(f"documents is not a list of objects: {shown(documents)}")
+        variables["documents"] = documents
+    return variables

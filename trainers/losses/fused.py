@@ -1,0 +1,387 @@
+"""Losses on labelled positions, with no [B, T, V] tensor ever alive: pure functions.
+
+The published recipe keeps full-vocabulary fp32 logits of student and teacher for every position.
+Here the head is applied to labelled positions only, a chunk of rows at a time; loss *and*
+gradient of a chunk are formed in the forward pass, so no logits are saved for the backward pass
+(METHOD.md sections 2 and 4).
+
+Shapes: n labelled positions, h hidden size, V vocabulary, k tokens kept by a teacher cache.
+All divergences are in nats, summed over positions; the caller divides by N.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdharness.trainers.losses.divergences import divergence_rows
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output head of a model: logits = cap(scale · (x Wᵀ + b)).
+
+    Attributes:
+        weight: [V, h].
+        bias: [V] or None.
+        scale: Cohere multiplies by `logit_scale`; Granite divides by `logits_scaling`.
+        softcap: Gemma 2 squeezes logits into (-softcap, softcap) with a tanh; 0 for none.
+        vocab: only the first so many ids are compared with the other model; 0 for all.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float = 0.0
+    vocab: int = 0
+
+
+@dataclass(frozen=True)
+class TopK:
+    """A cached teacher distribution at temperature T, in k tokens a position.
+
+    Without `entropy` these are the k likeliest tokens, and the rest's mass is one bucket: the
+    divergence over k + 1 outcomes, which is never more than the true one. With it, part of the
+    tokens are drawn from the rest and share its mass: an unbiased estimate of the whole
+    distribution, for forward KL.
+
+    Attributes:
+        ids: [n, k] token ids.
+        logp: [n, k] log-weights.
+        entropy: [n] of the whole distribution, in nats, or None.
+    """
+
+    ids: Tensor
+    logp: Tensor
+    entropy: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What is minimised: ce_weight · CE + kl_weight · T² · divergence(teacher, student)."""
+
+    temperature: float = 1.0
+    divergence: str = "forward_kl"
+    beta: float = 0.5
+    kl_weight: float = 1.0
+    ce_weight: float = 0.0
+    chunk: int = 128
+
+
+@dataclass
+class Parts:
+    """Plain sums over positions, for the log: T² · divergence and cross-entropy, in nats."""
+
+    kl: Tensor | None = None
+    ce: Tensor | None = None
+
+
+def labelled_positions(labels: Tensor) -> Tensor:
+    """Which positions predict a labelled token: the mask [B, T] of `labels`, shifted left by one.
+
+    The published code does not shift: it skips the position that predicts the first answer token
+    and trains one past the end (METHOD.md section 3).
+    """
+    mask = torch.zeros_like(labels, dtype=torch.bool)
+    mask[:, :-1] = labels[:, 1:].ne(IGNORE)
+    return mask
+
+
+def next_tokens(labels: Tensor, mask: Tensor) -> Tensor:
+    """The token each labelled position should predict, in row-major order: [n]."""
+    targets = torch.full_like(labels, IGNORE)
+    targets[:, :-1] = labels[:, 1:]
+    return targets[mask]
+
+
+def apply_head(head: Head, hidden: Tensor) -> Tensor:
+    """fp32 logits [n, V] of hidden states [n, h]."""
+    logits = hidden.to(head.weight.dtype) @ head.weight.t()
+    if head.bias is not None:
+        logits += head.bias
+    logits = logits.float()
+    if head.scale != 1.0:
+        logits *= head.scale
+    if head.softcap:
+        logits.div_(head.softcap).tanh_().mul_(head.softcap)
+    return logits
+
+
+def _full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+    """Summed divergence of two logit chunks [c, V], and its gradient with respect to zs.
+
+    Both are consumed: forward KL, the common case, works in place in three chunk buffers.
+    """
+    t = mix.temperature
+    lq = torch.log_softmax(zs.div_(t) if t != 1.0 else zs, -1)
+    lp = torch.log_softmax(zt.div_(t) if t != 1.0 else zt, -1)
+    if mix.divergence == "forward_kl":
+        # Σ p (log p − log q) without a fourth buffer: the two sums are taken apart.
+        p = torch.exp(lp, out=zt)
+        total = torch.dot(p.view(-1), lp.sub_(lq).view(-1))
+        return total, lq.exp_().sub_(p).div_(t)
+    value, slope = divergence_rows(lp, lq, mix.divergence, mix.beta)
+    grad = slope.sub_(lq.exp_().mul_(slope.sum(-1, keepdim=True)))
+    return value.sum(), grad.div_(t)
+
+
+def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor]:
+    """As `_full_divergence`, against a cached teacher: k tokens and one bucket for the rest.
+
+    Neither side is renormalised: both distributions are over the same k + 1 outcomes.
+    """
+    t = mix.temperature
+    scaled = zs.div_(t) if t != 1.0 else zs
+    if target.entropy is not None:
+        return _sampled_divergence(scaled, target, t)
+    lse = torch.logsumexp(scaled, -1, keepdim=True)
+    lq_top = scaled.gather(-1, target.ids) - lse
+    rest = scaled.scatter(-1, target.ids, float("-inf"))
+    tiny = torch.finfo(torch.float32).tiny
+    floor = math.log(tiny)
+    # An empty bucket (k is the whole vocabulary, or the k tokens hold all the mass) stays finite.
+    lq_rest = (torch.logsumexp(rest, -1, keepdim=True) - lse).clamp(min=floor)
+    del rest
+    kept = target.logp.float().exp().sum(-1, keepdim=True).clamp(max=1.0)
+    lp_rest = torch.log1p(-kept).clamp(min=floor)
+    lp = torch.cat([target.logp.float(), lp_rest], -1)
+    lq = torch.cat([lq_top, lq_rest], -1)
+    value, slope = divergence_rows(lp, lq, mix.divergence, mix.beta)
+    total = slope.sum(-1, keepdim=True)
+    share = slope[:, -1:] / lq_rest.exp().clamp(min=tiny)
+    grad = scaled.sub_(lse).exp_().mul_(share - total)
+    grad.scatter_(-1, target.ids, slope[:, :-1] - lq_top.exp() * total)
+    return value.sum(), grad.div_(t)
+
+
+def _sampled_divergence(scaled: Tensor, target: TopK, t: float) -> tuple[Tensor, Tensor]:
+    """Forward KL as −H(p) − Σ w log q over the kept tokens, and its gradient.
+
+    The weights w sum to 1 and their expectation is p, so loss and gradient are unbiased.
+    """
+    assert target.entropy is not None
+    lq = torch.log_softmax(scaled, -1)
+    weights = target.logp.float().exp()
+    total = -(weights * lq.gather(-1, target.ids)).sum() - target.entropy.float().sum()
+    grad = lq.exp_().scatter_add_(-1, target.ids, -weights)
+    return total, grad.div_(t)
+
+
+class _FusedHead(torch.autograd.Function):
+    """Sum over n positions of the mixed loss; gradients are formed chunk by chunk in forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: Head,
+        teacher: tuple[Head, Tensor] | TopK | None,
+        targets: Tensor | None,
+        mix: Mix,
+        parts: Parts,
+    ) -> Tensor:
+        device = hidden.device.type
+        compute = weight.dtype
+        if torch.is_autocast_enabled(device):
+            compute = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return _FusedHead._forward(
+                ctx, hidden, weight, bias, head, teacher, targets, mix, parts, compute
+            )
+
+    @staticmethod
+    def _forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: Head,
+        teacher: tuple[Head, Tensor] | TopK | None,
+        targets: Tensor | None,
+        mix: Mix,
+        parts: Parts,
+        compute: torch.dtype,
+    ) -> Tensor:
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        states, matrix = hidden.to(compute), weight.to(compute)
+        student = Head(matrix, bias, head.scale, head.softcap, head.vocab)
+        grad_h = torch.empty_like(states) if needs_hidden else None
+        grad_w = torch.zeros_like(weight) if needs_weight else None
+        grad_b = torch.zeros_like(bias) if needs_bias and bias is not None else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        kl_sum, ce_sum = total.clone(), total.clone()
+        for start in range(0, states.shape[0], mix.chunk):
+            rows = slice(start, start + mix.chunk)
+            logits = apply_head(student, states[rows])
+            kl, ce, grad = _chunk_loss(logits, student, teacher, targets, rows, mix)
+            kl_sum += kl
+            ce_sum += ce
+            if head.scale != 1.0:
+                grad *= head.scale
+            step = grad.to(compute)
+            del logits, grad
+            if grad_h is not None:
+                grad_h[rows] = step @ matrix
+            if grad_w is not None:
+                if grad_w.dtype == compute:
+                    grad_w.addmm_(step.t(), states[rows])
+                else:
+                    grad_w += step.t() @ states[rows]
+            if grad_b is not None:
+                grad_b += step.sum(0)
+        parts.kl, parts.ce = kl_sum, ce_sum
+        ctx.grads = (grad_h, grad_w, grad_b)
+        ctx.dtypes = (hidden.dtype,)
+        return total + mix.kl_weight * kl_sum + mix.ce_weight * ce_sum
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.grads is None:
+            raise RuntimeError("the fused loss can go backward only once")
+        (grad_h, grad_w, grad_b), ctx.grads = ctx.grads, None
+        # Scaled in place: these are the largest tensors alive, and nobody else holds them.
+        for grad in (grad_h, grad_w, grad_b):
+            if grad is not None:
+                grad.mul_(grad_output.to(grad.dtype))
+        if grad_h is not None:
+            grad_h = grad_h.to(ctx.dtypes[0])
+        return grad_h, grad_w, grad_b, None, None, None, None, None
+
+
+def _chunk_loss(
+    logits: Tensor,
+    student: Head,
+    teacher: tuple[Head, Tensor] | TopK | None,
+    targets: Tensor | None,
+    rows: slice,
+    mix: Mix,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(T² · divergence, cross-entropy, gradient with respect to the uncapped logits) of a chunk.
+
+    `logits` is consumed.
+    """
+    zero = logits.new_zeros(())
+    cap = 1.0 - (logits / student.softcap) ** 2 if student.softcap else None
+    ce, grad = zero, None
+    if targets is not None:
+        wanted = targets[rows, None]
+        logp = torch.log_softmax(logits, -1)
+        ce = -logp.gather(-1, wanted).sum()
+        if mix.ce_weight:
+            grad = logp.exp_()
+            grad.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
+            grad *= mix.ce_weight
+    kl = zero
+    if teacher is not None and mix.kl_weight:
+        factor = mix.kl_weight * mix.temperature**2
+        kl, kl_grad = _teacher_divergence(logits, teacher, rows, student.vocab, mix)
+        kl = kl * mix.temperature**2
+        if factor != 1.0:
+            kl_grad *= factor
+        width = kl_grad.shape[-1]
+        if grad is not None:
+            grad[:, :width] += kl_grad
+        elif width == logits.shape[-1]:
+            grad = kl_grad
+        else:
+            grad = torch.zeros_like(logits)
+            grad[:, :width] = kl_grad
+    if grad is None:
+        grad = torch.zeros_like(logits)
+    if cap is not None:
+        grad *= cap
+    return kl, ce, grad
+
+
+def _teacher_divergence(
+    logits: Tensor, teacher: tuple[Head, Tensor] | TopK, rows: slice, vocab: int, mix: Mix
+) -> tuple[Tensor, Tensor]:
+    """The divergence from an online or a cached teacher, over the shared ids."""
+    shared = logits if not vocab else logits[:, :vocab].clone()
+    if isinstance(teacher, TopK):
+        entropy = None if teacher.entropy is None else teacher.entropy[rows]
+        return _topk_divergence(shared, TopK(teacher.ids[rows], teacher.logp[rows], entropy), mix)
+    head, hidden = teacher
+    logits_t = apply_head(head, hidden[rows])
+    if vocab:
+        logits_t = logits_t[:, :vocab].contiguous()
+    return _full_divergence(shared, logits_t, mix)
+
+
+def fused_loss(
+    hidden: Tensor,
+    head: Head,
+    *,
+    mix: Mix,
+    teacher: tuple[Head, Tensor] | TopK | None = None,
+    targets: Tensor | None = None,
+) -> tuple[Tensor, Parts]:
+    """The summed loss of labelled positions and its plain parts.
+
+    Args:
+        hidden: the student's last hidden states at labelled positions [n, h].
+        head: the student's head; a frozen weight gets no gradient and costs none.
+        mix: weights, temperature, divergence.
+        teacher: the teacher's head with its hidden states [n, h_t] at the same positions, or a
+            cached distribution, or None.
+        targets: next tokens [n] for cross-entropy; None when it is not wanted.
+
+    Returns:
+        (loss, parts): a scalar with a gradient, and detached sums for the log.
+    """
+    parts = Parts()
+    weight, bias = head.weight, head.bias
+    if not torch.is_grad_enabled():
+        # Inside an autograd function nothing tells that no gradient is wanted.
+        hidden, weight = hidden.detach(), weight.detach()
+        bias = None if bias is None else bias.detach()
+    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)
+    return loss, parts
+
+
+@torch.no_grad()
+def top_k(
+    head: Head,
+    hidden: Tensor,
+    k: int,
+    temperature: float,
+    chunk: int,
+    vocab: int,
+    sampled: int = 0,
+    generator: torch.Generator | None = None,
+) -> TopK:
+    """A teacher's distributions at `temperature` in k tokens a position.
+
+    The k − `sampled` likeliest with their log-probabilities; `sampled` more drawn from the rest
+    (with replacement, by its probabilities), each with an equal share of the rest's mass.
+    """
+    ids, logp, entropy = [], [], []
+    for start in range(0, hidden.shape[0], chunk):
+        logits = apply_head(head, hidden[start : start + chunk])
+        if vocab:
+            logits = logits[:, :vocab]
+        values = torch.log_softmax(logits / temperature, -1)
+        best = values.topk(min(k - sampled, values.shape[-1]), -1)
+        ids.append(best.indices)
+        logp.append(best.values)
+        if sampled:
+            p = values.exp()
+            entropy.append(-(p * values).sum(-1))
+            rest = p.scatter(-1, best.indices, 0.0)
+            mass = rest.sum(-1, keepdim=True)
+            # A row whose kept tokens hold all the mass still needs something to draw from.
+            rest = torch.where(mass > 0, rest, torch.ones_like(rest))
+            drawn = torch.multinomial(rest, sampled, replacement=True, generator=generator)
+            share = (mass.clamp(min=torch.finfo(torch.float32).tiny) / sampled).log()
+            ids[-1] = torch.cat([ids[-1], drawn], -1)
+            logp[-1] = torch.cat([logp[-1], share.expand(-1, sampled)], -1)
+    return TopK(torch.cat(ids), torch.cat(logp), torch.cat(entropy) if sampled else None)

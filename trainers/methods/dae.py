@@ -1,0 +1,75 @@
+"""Domain alignment from expert: each row follows its own teacher (METHOD.md section 2).
+
+L = (1 − λ) L_ntp + λ L_pred, where the teacher is the domain expert on domain rows and the
+reference model on general rows. With LoRA, student, expert and reference share one copy of the
+base weights: the student's adapter, the expert's adapter, and no adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kdharness.harness.config.training import DAEConfig, TeacherSpec
+from kdharness.harness.models.loading import load_adapter
+from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
+from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.store import Store
+from kdharness.trainers.context import Setting
+from kdharness.trainers.loop import train as train_method
+from kdharness.trainers.methods.kd import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
+from kdharness.trainers.trainer import Method
+
+
+def train(config: DAEConfig, job: Job) -> Outcome:
+    """Align the student to its experts without letting go of the reference."""
+
+    def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
+        specs = {"general": config.reference, "domain": config.expert, **config.experts}
+        teachers: dict[int, Teacher] = {}
+        parents: dict[str, str] = {}
+        for number, kind in enumerate(setting.kinds):
+            teacher, parent = _teacher(specs[kind], kind, setting)
+            teachers[number] = teacher
+            role = {"general": "reference", "domain": "expert"}.get(kind, f"expert {kind}")
+            parents[role] = parent
+        return Method(make_mix(config.trainer), teachers), parents
+
+    source = config.expert or next(iter(config.experts.values()))
+    return train_method(config, job, build, teacher=source.model)
+
+
+def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Teacher, str]:
+    """The teacher of one kind of rows, and its checkpoint's id."""
+    paths = setting.job.paths
+    if spec is None:
+        # No reference named: the student as it was before training.
+        if setting.config.student.lora:
+            return AdapterTeacher(setting.student, None), setting.start.id
+        spec = TeacherSpec(model=setting.start.path)
+    parent = parent_of(spec, paths, setting.job.reporter)
+    vocab = shared_vocab(setting, spec.model)
+    if spec.cache:
+        from kdharness.trainers.teachers.cached import cached_teacher
+
+        return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
+    if setting.config.student.lora:
+        if parent.model == setting.start.model:
+            return AdapterTeacher(setting.student, None, vocab), parent.id
+        folder = local_folder(spec.model, paths, weights=True)
+        if _is_adapter_of(folder, setting):
+            load_adapter(setting.student, folder, kind, spec.model)
+            setting.student.set_adapter("default")
+            return AdapterTeacher(setting.student, kind, vocab), parent.id
+    return OnlineTeacher(load_frozen(spec, setting), vocab), parent.id
+
+
+def _is_adapter_of(folder: Path, setting: Setting) -> bool:
+    """Whether a folder holds an adapter for the very base the student has."""
+    if not (folder / "adapter_config.json").exists():
+        return False
+    paths = setting.job.paths
+    with naming_base(folder) as base, Store(paths.store) as store:
+        found = identity_of(resolve_model(base, paths), paths, store)
+    return found.weights == setting.start.weights

@@ -1,0 +1,303 @@
+"""Weights put together without training: what a trained checkpoint has to beat.
+
+WiSE-FT (Wortsman et al., *Robust fine-tuning of zero-shot models*, arXiv 2109.01903, eq. 1):
+
+    θ(α) = (1 − α) θ_reference + α θ_expert
+
+Average, also called a uniform soup (Wortsman et al., *Model soups*, arXiv 2203.05482), with
+weights that add up to 1: θ = Σ w_i θ_i.
+
+Task arithmetic (Ilharco et al., *Editing models with task arithmetic*, arXiv 2212.04089):
+
+    θ = θ_reference + s Σ w_i (θ_i − θ_reference)
+
+All of it is computed in fp32, tensor by tensor, and stored in the precision of the first model.
+Tensors that are no floating-point numbers must be equal.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdharness.harness.config.merging import MergeConfig, alpha_label
+from kdharness.harness.config.training import config_hash
+from kdharness.harness.errors import ModelError
+from kdharness.harness.models.checkpoints import add_made, model_checkpoint
+from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.resolve import resolve_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.types import Checkpoint
+from kdharness.trainers.saving import MARGIN, refuse_without_room, saved_bytes
+from kdharness.trainers.students.cut import save_folder
+from kdharness.trainers.teachers.online import check_tokenizers
+
+State = Mapping[str, Any]
+
+
+# ---------------------------------------------------------------- pure functions of weights
+
+
+def interpolate(reference: State, expert: State, alpha: float) -> dict[str, Any]:
+    """WiSE-FT: (1 − α) reference + α expert; the ends are the parents bit for bit."""
+    return _each(
+        [reference, expert],
+        ["reference", "expert"],
+        lambda tensors: torch.lerp(tensors[0], tensors[1], alpha),
+    )
+
+
+def average(
+    states: Sequence[State], weights: Sequence[float] = (), names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The weighted mean; weights are scaled to add up to 1 and equal by default."""
+    given = list(weights) or [1.0] * len(states)
+    shares = [weight / sum(given) for weight in given]
+
+    def mean(tensors: list[Any]) -> Any:
+        return sum(share * tensor for share, tensor in zip(shares, tensors, strict=True))
+
+    return _each(states, names, mean)
+
+
+def task_arithmetic(
+    reference: State,
+    states: Sequence[State],
+    weights: Sequence[float] = (),
+    scale: float = 1.0,
+    names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """reference + scale · Σ weight (state − reference); weights are 1 by default."""
+    given = list(weights) or [1.0] * len(states)
+
+    def add(tensors: list[Any]) -> Any:
+        base, *others = tensors
+        learnt = sum(w * (other - base) for w, other in zip(given, others, strict=True))
+        return base + scale * learnt
+
+    return _each([reference, *states], names, add)
+
+
+def _each(
+    states: Sequence[State], names: Sequence[str], combine: Callable[[list[Any]], Any]
+) -> dict[str, Any]:
+    """`combine` on each tensor of all states."""
+    check_states(states, names or [f"model {n}" for n in range(1, len(states) + 1)])
+    merged = {}
+    for key, first in states[0].items():
+        tensors = [state[key] for state in states]
+        if not first.is_floating_point():
+            merged[key] = first.clone()
+            continue
+        merged[key] = combine([t.detach().float().cpu() for t in tensors]).to(first.dtype)
+    return merged
+
+
+def check_states(states: Sequence[State], names: Sequence[str]) -> None:
+    """Refuse weights that do not lie on top of each other.
+
+    Raises:
+        ModelError: the first tensor that differs, with both models' names.
+    """
+    first, name = states[0], names[0]
+    for state, other in zip(states[1:], names[1:], strict=True):
+        hint = "only models of one architecture and size merge: train both from the same start"
+        alone = sorted(set(first) ^ set(state))
+        if alone:
+            owner, lacking = (name, other) if alone[0] in first else (other, name)
+            raise ModelError(
+                f"{owner} has {alone[0]}, which {lacking} has not "
+                f"({len(alone)} such weights in all)",
+                hint=hint,
+            )
+        for key, tensor in first.items():
+            theirs = state[key]
+            if tensor.shape != theirs.shape:
+                raise ModelError(
+                    f"{key} is {_shape(tensor)} in {name} and {_shape(theirs)} in {other}",
+                    hint=hint,
+                )
+            if not tensor.is_floating_point() and not torch.equal(tensor, theirs):
+                raise ModelError(
+                    f"{key} holds whole numbers that differ between {name} and {other}", hint=hint
+                )
+
+
+def _shape(tensor: Any) -> str:
+    return "×".join(map(str, tensor.shape)) or "a single number"
+
+
+# ---------------------------------------------------------------- the run
+
+
+def train(config: MergeConfig, job: Job) -> Outcome:
+    """Make and store the merged checkpoints; the run's own is the one nearest the middle.
+
+    A checkpoint that is there already (from before a stop) is not made again.
+
+    Raises:
+        ModelError: the models do not go together, with what differs.
+    """
+    sources = config.sources
+    names = list(sources.values())
+    job.reporter.stage("loading", len(sources))
+    parents = {role: model_checkpoint(job.paths, source) for role, source in sources.items()}
+    check_parents(parents, config, job.paths)
+    models = []
+    for number, source in enumerate(names, 1):
+        dtype = (
+            "auto"
+            if number > 1
+            else stored_dtype(names[0], job.paths, trust_remote_code=config.trust_remote_code)
+        )
+        models.append(
+            load_model(
+                source,
+                job.paths,
+                dtype=dtype,
+                device="cpu",
+                trust_remote_code=config.trust_remote_code,
+            )
+        )
+        job.reporter.advance(number)
+        job.reporter.check()
+    states = [model.state_dict() for model in models]
+    new = [label for label, _ in recipes(config) if not _made(job.folder / (label or "final"))]
+    refuse_without_room(int(len(new) * saved_bytes(models[0]) * MARGIN), job.folder)
+    check_states(states, names)
+    tokenizer = load_tokenizer(names[0], job.paths, trust_remote_code=config.trust_remote_code)
+    wanted = recipes(config)
+    job.reporter.stage("merging", len(wanted))
+    made = []
+    vessel = copy.deepcopy(models[0])
+    for number, (label, info) in enumerate(wanted, 1):
+        job.reporter.check()
+        folder = job.folder / (label or "final")
+        if not _made(folder):
+            vessel.load_state_dict(_combine(config, states, names, info))
+            save_folder(vessel, tokenizer, folder, {**info, "parents": sources})
+        made.append((folder, info))
+        _store(config, job, folder, label, {r: c.id for r, c in parents.items()}, info)
+        job.reporter.advance(number)
+    middle = min(made, key=lambda one: abs(float(one[1].get("alpha", 0.5)) - 0.5))
+    return Outcome(
+        middle[0], len(wanted), {role: parent.id for role, parent in parents.items()}, middle[1]
+    )
+
+
+def _made(folder: Path) -> bool:
+    return (folder / "config.json").exists()
+
+
+def recipes(config: MergeConfig) -> list[tuple[str, dict[str, Any]]]:
+    """(label, info) of each checkpoint to make; a lone one has no label of its own."""
+    if config.kind != "wise-ft":
+        more = {"scale": config.scale} if config.kind == "task-arithmetic" else {}
+        return [("", {"kind": config.kind, "weights": list(config.weights), **more})]
+    several = len(config.alphas) > 1
+    return [
+        (alpha_label(alpha) if several else "", {"kind": config.kind, "alpha": alpha})
+        for alpha in config.alphas
+    ]
+
+
+def _combine(
+    config: MergeConfig, states: Sequence[State], names: Sequence[str], info: Mapping[str, Any]
+) -> dict[str, Any]:
+    if config.kind == "wise-ft":
+        return interpolate(states[0], states[1], float(info["alpha"]))
+    if config.kind == "average":
+        return average(states, config.weights, names)
+    return task_arithmetic(states[0], states[1:], config.weights, config.scale, names)
+
+
+def _store(
+    config: MergeConfig,
+    job: Job,
+    folder: Path,
+    label: str,
+    parents: dict[str, str],
+    info: dict[str, Any],
+) -> None:
+    """The checkpoint under the run's name and its alpha; the run itself finds it by its weights."""
+    if not job.is_main:
+        return
+    add_made(
+        job.paths,
+        folder,
+        name=f"{job.run}-{label}" if label else job.run,
+        method=config.method,
+        run=job.run,
+        step=1,
+        parents=parents,
+        config_hash=config_hash(config),
+        info=info,
+    )
+
+
+# ---------------------------------------------------------------- do they go together
+
+
+def check_parents(parents: Mapping[str, Checkpoint], config: MergeConfig, paths: Paths) -> None:
+    """Refuse models that differ in kind or in their tokens, before any weights are loaded.
+
+    Raises:
+        ModelError: what differs, with both names.
+    """
+    sources = list(config.sources.values())
+    ids = [parent.model for parent in parents.values()]
+    for source, identity in zip(sources[1:], ids[1:], strict=True):
+        if identity == ids[0]:
+            raise ModelError(
+                f"{sources[0]} and {source} are the same weights",
+                hint="there is nothing between them; name two different checkpoints",
+            )
+    trust = config.trust_remote_code
+    kinds = {}
+    for source in sources:
+        shape = load_config_of(source, paths, trust_remote_code=trust)
+        text = shape.get_text_config()
+        kinds[source] = (shape.model_type, bool(getattr(text, "tie_word_embeddings", False)))
+    for source in sources[1:]:
+        for what, ours, theirs in zip(
+            ("model type", "tie_word_embeddings"), kinds[sources[0]], kinds[source], strict=True
+        ):
+            if ours != theirs:
+                raise ModelError(
+                    f"{what} is {ours} in {sources[0]} and {theirs} in {source}",
+                    hint="only models of one architecture merge: train both from the same start",
+                )
+    _check_tokens(sources, paths, trust)
+
+
+def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
+    """Refuse tokenizers that differ in a single token."""
+    first = load_tokenizer(sources[0], paths, trust_remote_code=trust)
+    for source in sources[1:]:
+        other = load_tokenizer(source, paths, trust_remote_code=trust)
+        hint = "merging adds up embeddings id by id: use models with one tokenizer"
+        try:
+            check_tokenizers(first, other, sources[0], source)
+        except ModelError as error:
+            raise ModelError(error.message, hint=hint) from error
+        alone = sorted(set(first.get_vocab()) ^ set(other.get_vocab()))
+        if alone:
+            raise ModelError(
+                f"the tokenizers of {sources[0]} and {source} differ: only one of them has "
+                f"{alone[0]!r} ({len(alone)} such tokens)",
+                hint=hint,
+            )
+
+
+def stored_dtype(source: str, paths: Paths, *, trust_remote_code: bool = False) -> str:
+    """The precision a model is stored in, by name; an adapter's is told by its base: auto."""
+    if (Path(resolve_model(source, paths)) / "adapter_config.json").exists():
+        return "auto"
+    config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
+    dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    return dtype if dtype in ("float32", "bfloat16", "float16") else "auto"

@@ -1,0 +1,341 @@
+"""A teacher's distributions on disk: top-k tokens with log-probabilities, the rest in one bucket.
+
+Content-addressed: the folder's name is the hash of what the numbers depend on (teacher, tokenizer,
+temperature, k, shared vocabulary), and a row is found by its tokens and labelled positions. Later
+epochs, seeds and sweeps then run no teacher. A folder whose note says something else is refused.
+
+Each process appends to a data file of its own; an entry of the index is written after its data, so
+that a process killed anywhere leaves whole entries behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdharness.harness.config.evaluation import plain_http_warning
+from kdharness.harness.config.training import (
+    AnyConfig,
+    DAEConfig,
+    DistillSpec,
+    KDConfig,
+    TeacherSpec,
+)
+from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.types import digest
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
+from kdharness.trainers.data.batches import Collator
+from kdharness.trainers.data.dataset import Dataset, Row
+from kdharness.trainers.losses.attention import AttentionTape
+from kdharness.trainers.losses.fused import TopK, labelled_positions, top_k
+from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
+from kdharness.trainers.teachers.served import ServedTeacher
+
+if TYPE_CHECKING:
+    from kdharness.harness.paths import Paths
+    from kdharness.trainers.context import Setting
+
+BYTES_PER_TOKEN = 8
+"""An id (int32) and a log-weight (float32)."""
+BYTES_PER_POSITION = 4
+"""The entropy of the whole distribution (float32); NaN where the tail is a bucket."""
+
+
+def row_key(row: Row) -> str:
+    """What a cached row is: its tokens and which positions are labelled."""
+    return digest(row.input_ids, [label != -100 for label in row.labels])
+
+
+def cache_bytes(rows: Sequence[Row], k: int) -> int:
+    """The size of the cached distributions of some rows, in bytes."""
+    return sum(row.labelled for row in rows) * (k * BYTES_PER_TOKEN + BYTES_PER_POSITION)
+
+
+class TeacherCache:
+    """One folder of cached distributions."""
+
+    def __init__(self, folder: Path, note: Mapping[str, Any], rank: int = 0) -> None:
+        """Open or create.
+
+        Raises:
+            DataError: the folder was made for something else; the message tells what differs.
+        """
+        self.folder, self.k, self.rank = folder, int(note["k"]), rank
+        self.vocab = int(note.get("vocab") or 1 << 31)
+        self.position_bytes = self.k * BYTES_PER_TOKEN + BYTES_PER_POSITION
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "note.json"
+        if path.exists():
+            known = read_json_object(path, "the note of this teacher cache", DataError)
+            differs = [
+                f"{name} is {known.get(name)!r} there and {value!r} here"
+                for name, value in note.items()
+                if known.get(name) != value
+            ]
+            if differs:
+                raise DataError(
+                    f"this teacher cache was made for something else: {'; '.join(differs)}",
+                    where=str(folder),
+                    hint="delete the folder to build it anew",
+                )
+        else:
+            write_text(path, json.dumps(dict(note), indent=1))
+        self.index: dict[str, tuple[str, int, int]] = {}
+        for file in sorted(folder.glob("index-*.jsonl")):
+            self._read_index(file)
+        self.maps: dict[str, Any] = {}
+
+    def _read_index(self, file: Path) -> None:
+        data = f"data-{file.stem.removeprefix('index-')}.bin"
+        size = (self.folder / data).stat().st_size if (self.folder / data).exists() else 0
+        for _, line in read_lines(file, DataError):
+            try:
+                key, offset, count = parse_json(line)
+                whole = isinstance(key, str) and type(offset) is type(count) is int
+            except (ValueError, TypeError):
+                continue  # the last line of a process that was killed
+            if whole and offset >= 0 and 0 <= count <= (size - offset) // self.position_bytes:
+                self.index[key] = (data, offset, count)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.index
+
+    def add(self, keys: Sequence[str], sizes: Sequence[int], found: TopK) -> None:
+        """Append the distributions of some rows, in order."""
+        name = f"data-{self.rank}.bin"
+        ids = found.ids.to("cpu", torch.int32).numpy()
+        logp = found.logp.to("cpu", torch.float32).numpy()
+        entropy = (
+            np.full(len(ids), np.nan, np.float32)
+            if found.entropy is None
+            else found.entropy.to("cpu", torch.float32).numpy()
+        )
+        start = 0
+        lines = []
+        with (self.folder / name).open("ab") as stream:
+            for key, size in zip(keys, sizes, strict=True):
+                offset = stream.tell()
+                stream.write(np.ascontiguousarray(ids[start : start + size]).tobytes())
+                stream.write(np.ascontiguousarray(logp[start : start + size]).tobytes())
+                stream.write(np.ascontiguousarray(entropy[start : start + size]).tobytes())
+                lines.append(json.dumps([key, offset, size]))
+                self.index[key] = (name, offset, size)
+                start += size
+            # An index entry that outlives its data would train a student on zeros.
+            stream.flush()
+            os.fsync(stream.fileno())
+        with (self.folder / f"index-{self.rank}.jsonl").open("a", encoding="utf-8") as stream_index:
+            stream_index.write("\n".join(lines) + "\n")
+
+    def get(self, key: str) -> tuple[Any, Any, Any]:
+        """(ids [n, k], log-weights [n, k], entropy [n]) of one row, as numpy arrays."""
+        name, offset, count = self.index[key]
+        with (self.folder / name).open("rb") as stream:
+            stream.seek(offset)
+            cells = count * self.k
+            raw = stream.read(count * self.position_bytes)
+        ids = np.frombuffer(raw, np.int32, cells).reshape(count, self.k)
+        logp = np.frombuffer(raw, np.float32, cells, cells * 4).reshape(count, self.k)
+        entropy = np.frombuffer(raw, np.float32, count, cells * BYTES_PER_TOKEN)
+        if cells and (ids.min() < 0 or ids.max() >= self.vocab or not (logp < 1).all()):
+            raise self._damaged(f"{name} holds no distributions at {offset}")
+        return ids, logp, entropy
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(
+            f"this teacher cache is damaged: {what}",
+            where=str(self.folder),
+            hint="delete the folder to build it anew",
+        )
+
+
+class CachedTeacher:
+    """A teacher that is run only for rows whose distributions are not stored yet."""
+
+    def __init__(
+        self,
+        cache: TeacherCache,
+        data: Dataset,
+        load: Any,
+        temperature: float,
+        vocab: int,
+        chunk: int = 128,
+        sampled: int = 0,
+        served: ServedTeacher | None = None,
+    ) -> None:
+        """`load` makes the OnlineTeacher when a row is missing; it may never be called.
+
+        `served` is asked instead, where the teacher runs elsewhere.
+
+        `sampled` of the k tokens are drawn from the tail, by a seed of the row's own.
+        """
+        self.sampled, self.served = sampled, served
+        self.cache, self.data, self.load = cache, data, load
+        self.temperature, self.vocab, self.chunk = temperature, vocab, chunk
+        self.keys: dict[int, str] = {}
+        self.online: OnlineTeacher | None = None
+
+    def look(
+        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
+    ) -> TopK:
+        """Cached distributions at labelled positions; missing rows are run and stored first."""
+        indices = batch["index"][rows].tolist()
+        keys = [self._key(index) for index in indices]
+        missing = [key not in self.cache for key in keys]
+        if any(missing):
+            chosen = rows.clone()
+            chosen[rows.nonzero().squeeze(-1)] = torch.tensor(missing, device=rows.device)
+            self._fill(batch, chosen, mask, [k for k, m in zip(keys, missing, strict=True) if m])
+        parts = [self.cache.get(key) for key in keys]
+        for key, part, size in zip(keys, parts, mask[rows].sum(-1).tolist(), strict=True):
+            if len(part[0]) != size:
+                raise self.cache._damaged(f"{len(part[0])} positions of {size} for row {key}")
+        ids = torch.from_numpy(np.concatenate([part[0] for part in parts]).astype(np.int64))
+        logp = torch.from_numpy(np.concatenate([part[1] for part in parts]))
+        entropy = torch.from_numpy(np.concatenate([part[2] for part in parts]))
+        return TopK(
+            ids.to(mask.device),
+            logp.to(mask.device),
+            entropy.to(mask.device) if self.sampled else None,
+        )
+
+    def _key(self, index: int) -> str:
+        if index not in self.keys:
+            self.keys[index] = row_key(self.data.rows[index])
+        return self.keys[index]
+
+    def _fill(
+        self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, keys: Sequence[str]
+    ) -> None:
+        if self.served is not None:
+            founds = self.served.distributions(batch, rows, mask)
+            for key, size, found in zip(keys, mask[rows].sum(-1).tolist(), founds, strict=True):
+                self.cache.add([key], [size], found)
+            return
+        if self.online is None:
+            self.online = self.load()
+        from kdharness.trainers.teachers.online import head_of
+
+        hidden = hidden_states(self.online.model, batch, rows, mask)
+        sizes = mask[rows].sum(-1).tolist()
+        head = head_of(self.online.model, self.vocab)
+        for key, size, states in zip(keys, sizes, hidden.split(sizes), strict=True):
+            # The row's own seed: what is drawn depends on neither batch nor order.
+            generator = torch.Generator(states.device).manual_seed(int(key[:12], 16))
+            found = top_k(
+                head,
+                states,
+                self.cache.k,
+                self.temperature,
+                self.chunk,
+                self.vocab,
+                self.sampled,
+                generator,
+            )
+            self.cache.add([key], [size], found)
+
+
+def cached_teacher(
+    setting: Setting,
+    spec: TeacherSpec,
+    teacher_weights: str,
+    vocab: int,
+    kind: str | None = None,
+) -> CachedTeacher:
+    """The cached teacher of a training; tells its size and how much is stored already."""
+    from kdharness.trainers.methods.kd import load_frozen
+
+    assert spec.cache is not None
+    trainer = setting.config.trainer
+    assert isinstance(trainer, DistillSpec)
+    note = {
+        "teacher": teacher_weights,
+        "tokenizer": digest(sorted(setting.tokenizer.get_vocab().items())),
+        "temperature": trainer.temperature,
+        "k": spec.cache.k,
+        "tail": spec.cache.tail,
+        "vocab": vocab,
+    }
+    folder = setting.job.paths.cache / digest(note)
+    cache = TeacherCache(folder, note, setting.job.rank)
+    rows = [row for row in setting.train.rows if kind is None or row.kind == kind]
+    stored = sum(row_key(row) in cache for row in rows)
+    size = cache_bytes(rows, spec.cache.k)
+    if spec.served and (warning := plain_http_warning(f"openai:{spec.model}@{spec.served}")):
+        setting.job.reporter.say(warning)
+    setting.job.reporter.say(
+        f"teacher cache: {size / 1e6:.1f} MB for {len(rows)} rows, {stored} stored already, "
+        f"in {folder}"
+    )
+    return CachedTeacher(
+        cache,
+        setting.train,
+        lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
+        trainer.temperature,
+        vocab,
+        trainer.chunk,
+        spec.cache.k // 2 if spec.cache.tail == "sampled" else 0,
+        ServedTeacher(spec.model, spec.served, spec.cache.k, vocab) if spec.served else None,
+    )
+
+
+def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
+    """Fill every cache of a config ahead of training; returns the rows that were run.
+
+    Raises:
+        ConfigError: the config has no cached teacher.
+    """
+    from kdharness.trainers.loop import prepare_setting
+
+    if not isinstance(config, (KDConfig, DAEConfig)):
+        raise ConfigError(f"a {config.method} config has no teacher to cache")
+    specs: dict[str | None, TeacherSpec | None]
+    if isinstance(config, KDConfig):
+        specs, source = {None: config.teacher}, config.teacher.model
+    else:
+        specs = {"general": config.reference, "domain": config.expert}
+        specs |= dict(config.experts.items())
+        chosen = config.expert or next(iter(config.experts.values()))
+        source = chosen.model
+    wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
+    if not wanted:
+        raise ConfigError(
+            "no teacher of this config has a cache", hint="set teacher.cache: {k: 64}"
+        )
+    setting = prepare_setting(config, paths, source, say)
+    ran = 0
+    for kind, spec in wanted.items():
+        ran += _build(setting, spec, kind, progress)
+    return ran
+
+
+def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
+    from kdharness.trainers.methods.kd import parent_of, shared_vocab
+
+    vocab = shared_vocab(setting, spec.model)
+    parent = parent_of(spec, setting.job.paths)
+    teacher = cached_teacher(setting, spec, parent.model, vocab, kind)
+    rows = [
+        index
+        for index, row in enumerate(setting.train.rows)
+        if (kind is None or row.kind == kind) and row_key(row) not in teacher.cache
+    ]
+    rows.sort(key=lambda index: len(setting.train.rows[index]))
+    collate = Collator(setting.pad_id, setting.kinds)
+    size = setting.config.trainer.batch_size
+    for start in range(0, len(rows), size):
+        batch = collate([setting.train[index] for index in rows[start : start + size]])
+        batch = {name: value.to(setting.device) for name, value in batch.items()}
+        mask = labelled_positions(batch["labels"])
+        everything = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+        teacher.look(batch, everything, mask, None)
+        progress(min(start + size, len(rows)), len(rows))
+    return len(rows)

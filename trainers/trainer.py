@@ -1,0 +1,313 @@
+"""The Trainer subclass that SFT, KD and DAE share.
+
+The fused loss runs *inside* the student's forward (`attach_loss`), so that wrappers that gather
+weights for a forward (DDP, FSDP) see one whole step. Normalisation is over the labelled
+positions of the optimiser step, of all micro-batches and processes: how a step is cut does not
+change its gradient.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.modeling_outputs import ModelOutput
+
+from kdharness.harness.errors import RunError
+from kdharness.harness.models.lm_head import causal_model
+from kdharness.harness.util.atomic import is_sealed, seal
+from kdharness.harness.util.os_errors import whole_or_gone
+from kdharness.trainers.data.batches import Collator, Plan
+from kdharness.trainers.data.dataset import Dataset
+from kdharness.trainers.losses.attention import AttentionTape, set_tape
+from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
+from kdharness.trainers.saving import save_beside, step_folders
+from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, head_of, route
+
+
+@dataclass
+class Step:
+    """What the student's forward needs beyond its input, and what it reports back."""
+
+    mask: Tensor
+    segments: list[Segment]
+    targets: Tensor | None
+    mix: Mix
+    norm: Tensor
+    attention_weight: float = 0.0
+    tape: AttentionTape | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+def attach_loss(model: Any) -> None:
+    """Teach a causal LM's forward to compute a `Step`'s loss; other calls are as before."""
+    causal = causal_model(model)
+    plain = causal.forward
+
+    def forward(self: Any, *args: Any, step: Step | None = None, **kwargs: Any) -> Any:
+        if step is None:
+            return plain(*args, **kwargs)
+        return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
+
+    causal.forward = MethodType(forward, causal)
+
+
+def step_loss(causal: Any, input_ids: Tensor, attention_mask: Tensor, step: Step) -> ModelOutput:
+    """One micro-batch's share of the step's loss: sums over its positions, over `step.norm`."""
+    extra = {}
+    router_weight = float(getattr(causal.config, "router_aux_loss_coef", 0.0) or 0.0)
+    if router_weight and getattr(causal.config, "output_router_logits", False):
+        extra["output_router_logits"] = True
+    set_tape(causal, step.tape)
+    outputs = causal.base_model(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **extra
+    )
+    hidden, mask = outputs.last_hidden_state, step.mask
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    kl, ce = loss.clone(), loss.clone()
+    order = torch.arange(mask.sum().item(), device=mask.device)
+    place = torch.full(mask.shape, -1, device=mask.device).masked_scatter(mask, order)
+    for segment in step.segments:
+        chosen = mask & segment.rows[:, None]
+        vocab = segment.target[0].vocab if isinstance(segment.target, tuple) else 0
+        targets = step.targets[place[chosen]] if step.targets is not None else None
+        part, sums = fused_loss(
+            hidden[chosen],
+            head_of(causal, vocab),
+            mix=step.mix,
+            teacher=segment.target,
+            targets=targets,
+        )
+        loss = loss + part / step.norm
+        kl += sums.kl
+        ce += sums.ce
+    step.parts["kl"] = kl / step.norm
+    if step.targets is not None:
+        step.parts["ce"] = ce / step.norm
+    if step.tape is not None:
+        attention = step.tape.total() / step.norm
+        step.parts["attention"] = attention.detach()
+        loss = loss + step.attention_weight * attention
+    if extra:
+        loss = loss + _router_loss(causal, outputs, attention_mask, step, router_weight)
+    return ModelOutput(loss=loss)
+
+
+def _router_loss(
+    causal: Any, outputs: Any, attention_mask: Tensor, step: Step, weight: float
+) -> Tensor:
+    """The student's own load-balancing loss, weighted by the micro-batch's share of the step."""
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = causal.config
+    experts = getattr(config, "num_local_experts", None) or config.num_experts
+    balance: Tensor = load_balancing_loss_func(
+        outputs.router_logits, experts, config.num_experts_per_tok, attention_mask
+    )
+    step.parts["router"] = balance.detach() * (step.mask.sum() / step.norm)
+    return weight * balance * (step.mask.sum() / step.norm)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method adds to the shared loop.
+
+    Attributes:
+        mix: weights, temperature and divergence.
+        teachers: kind number -> teacher; empty for SFT.
+        layers: student layer -> teacher layer for the attention loss; empty for none.
+        attention_weight: λ · γ.
+        attention_block: rows of attention scores alive at once.
+        log_ce: whether cross-entropy is computed though it has no weight (for the log).
+    """
+
+    mix: Mix
+    teachers: Mapping[int, Teacher] = field(default_factory=dict)
+    layers: Mapping[int, int] = field(default_factory=dict)
+    attention_weight: float = 0.0
+    attention_block: int = 64
+
+
+class DistillTrainer(Trainer):
+    """transformers' loop with planned batches, routed teachers and the fused loss."""
+
+    processing_class: Any
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        plan: Plan,
+        dataset: Dataset,
+        collator: Collator,
+        max_loss: float = 1e4,
+        keep: int = 1,
+        say: Callable[[str], None] = lambda _: None,
+        rank: int = 0,
+        world: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        self.method = method
+        self.plan = plan
+        self.keep = keep
+        self.say = say
+        self.max_loss = max_loss
+        self.shard = (rank, world)
+        self.begun = False
+        self.sums: dict[str, float] = {}
+        self.tokens_since, self.clock = 0, time.monotonic()
+        super().__init__(train_dataset=dataset, data_collator=collator, **kwargs)
+        attach_loss(self.model)
+        # The loss arrives normalised over the whole step (num_items_in_batch); Trainer must
+        # neither divide it again nor count items itself in another way.
+        self.model_accepts_loss_kwargs = True
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Under FSDP2 teachers are sharded too: a big teacher is the reason to have many GPUs."""
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 2:
+            for teacher in self.method.teachers.values():
+                if isinstance(teacher, OnlineTeacher) and not teacher.sharded:
+                    teacher.shard(self.accelerator.torch_device_mesh)
+        return prepared
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's part of the plan, in order."""
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self.plan.for_rank(*self.shard),
+            collate_fn=self.data_collator,
+            num_workers=0,
+        )
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Ask the teachers, then run the student with the loss inside its forward."""
+        self.begun = True
+        mask = labelled_positions(inputs["labels"])
+        norm = torch.as_tensor(
+            mask.sum() if num_items_in_batch is None else num_items_in_batch, dtype=torch.float32
+        ).to(mask.device)
+        method = self.method
+        tape = None
+        if method.layers and method.attention_weight:
+            rows = [row.nonzero().squeeze(-1) for row in mask]
+            keys = inputs["attention_mask"].bool()
+            tape = AttentionTape(method.layers, rows, keys, method.attention_block)
+        everything = torch.ones_like(inputs["kind"], dtype=torch.bool)
+        segments = (
+            route(inputs, mask, method.teachers, tape)
+            if method.teachers
+            else [Segment(everything, None)]
+        )
+        wants_ce = method.mix.ce_weight > 0
+        step = Step(
+            mask=mask,
+            segments=segments,
+            targets=next_tokens(inputs["labels"], mask) if wants_ce else None,
+            mix=method.mix,
+            norm=norm,
+            attention_weight=method.attention_weight,
+            tape=tape,
+        )
+        outputs = model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], step=step
+        )
+        self._watch(step, outputs["loss"], inputs)
+        loss = outputs["loss"]
+        if self.args.world_size > 1:
+            # DDP and FSDP average gradients over processes; the norm already counts them all.
+            loss = loss * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def _watch(self, step: Step, loss: Tensor, inputs: Mapping[str, Any]) -> None:
+        """Gather figures for the log; stop on a loss that is not a number or has exploded."""
+        value = float(loss.detach())
+        share = float(step.norm) / max(float(step.mask.sum()), 1.0)
+        if not value * share < self.max_loss:
+            data: Dataset = self.train_dataset
+            places = [data.rows[int(index)].where for index in inputs["index"]]
+            raise RunError(
+                f"the loss is {value * share:.4g} at step {self.state.global_step + 1}",
+                where="; ".join(places[:8]),
+                hint="look at these rows; a lower trainer.learning_rate, more warm-up or fp32 "
+                "often helps. The last saved checkpoint is kept.",
+            )
+        for name, part in step.parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(part)
+        self.tokens_since += int(inputs["attention_mask"].sum())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As transformers does, but for plain SGD in shards: torch cannot give an empty state
+        back, and there is nothing in it."""
+        if checkpoint is None or not (self.is_fsdp_enabled and self.args.optim == "sgd"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
+        self.lr_scheduler.load_state_dict(state)
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The model alone. The tokenizer follows where the weights are safe: `save_whole`."""
+        tokenizer = self.processing_class
+        self.processing_class = None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.processing_class = tokenizer
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save, then seal; the older ones go only after that.
+
+        A process or a machine may die anywhere in here: what is not sealed is never loaded.
+        """
+        step = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if not self.is_world_process_zero():
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            return
+        with whole_or_gone(step):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.processing_class is not None:
+                tokenizer = partial(self.processing_class.save_pretrained, step)
+                if trouble := save_beside("tokenizer", tokenizer, step):
+                    self.say(trouble)
+            self._seal(step)
+
+    def _seal(self, step: Path) -> None:
+        """Seal a step's folder; the older ones go once it is."""
+        # Curves up to here must be in the store before a resume can begin behind them.
+        self.say(f"saving step {self.state.global_step}")
+        seal(step)
+        steps = step_folders(step.parent)
+        whole = [path for path in steps if is_sealed(path)]
+        for path in set(steps) - set(whole[-self.keep :]):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss and the speed since the last log."""
+        if "loss" in logs:
+            now = time.monotonic()
+            logs |= self.sums
+            logs["tokens_per_second"] = self.tokens_since / max(now - self.clock, 1e-9)
+            self.sums, self.tokens_since, self.clock = {}, 0, now
+        super().log(logs, start_time)

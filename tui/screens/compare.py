@@ -1,0 +1,405 @@
+"""Compare: two to four checkpoints, what differs in their figures, configs and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.analysis.compare import Compared
+from kdharness.harness.analysis.costs import TITLES
+from kdharness.harness.analysis.side_by_side import Flip, flips
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import figure
+from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.viewmodels.compare import Line, Seen, look
+from kdharness.tui.viewmodels.form import text_of
+from kdharness.tui.widgets.bars import interval_text
+from kdharness.tui.widgets.table import Column, Listing, Part, Row
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats.inference import Difference
+    from kdharness.harness.store import Store
+
+LETTERS = "ABCD"
+TABS = (
+    ("f", "figures", "Figures"),
+    ("l", "flips", "Flips"),
+    ("g", "config", "Config"),
+    ("o", "cost", "Cost"),
+)
+
+
+class CompareScreen(ListPlace):
+    """The first checkpoint is the base; differences are others minus base."""
+
+    place = "compare"
+    title_text = "Compare"
+    about = (
+        "A is the base. Each figure shows the paired difference to A on the items both answered, "
+        "with its 95 % interval drawn about zero: ▲ better, ▼ worse, ≈ not told apart, △ ▽ no "
+        "longer told apart once p is corrected for all figures of the benchmark that are compared "
+        "here (Holm). "
+        "[ and ] choose which other checkpoint is drawn. l lists the items whose verdict "
+        "moved, Enter reads their answers; g shows what differs in the configs; o what each cost, "
+        "with all that it came from; u lays the curves over each other."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "choose", "Choose", id="compare.choose"),
+        # The bar below has no room for a fourth page at 80 columns; the line above names it, too.
+        *(
+            Binding(key, f"tab('{name}')", title, id=f"compare.{name}", show=name != "cost")
+            for key, name, title in TABS
+        ),
+        Binding("u", "curves", "Curves", id="compare.curves"),
+        Binding(
+            "right_square_bracket",
+            "other(1)",
+            "Next",
+            key_display="]",
+            show=False,
+            id="compare.next",
+        ),
+        Binding(
+            "left_square_bracket",
+            "other(-1)",
+            "Before",
+            key_display="[",
+            show=False,
+            id="compare.previous",
+        ),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.found = Seen()
+        self.other = 0
+        self.tab = "figures"
+        self.scale: dict[str, float] = {}
+
+    def body(self) -> Iterable[Widget]:
+        """Who is compared, and one listing for what is looked at."""
+        yield Static(classes="head", id="what")
+        yield Listing([], self.cell, id="list", empty="choose two to four checkpoints: c")
+        yield Static(classes="detail", id="more")
+
+    def on_mount(self) -> None:
+        """Compare what was marked elsewhere; otherwise the two newest."""
+        super().on_mount()
+        self.seen = self.harness.version
+        marked = self.harness.marked_checkpoints()
+        if len(marked) < 2:
+            judged = dict.fromkeys(g["checkpoint"] for g in self.harness.store.judgment_groups())
+            found = [c.name for c in self.harness.store.checkpoints() if c.id in judged]
+            marked = found[-2:]
+        self.set_names(marked)
+
+    def on_screen_resume(self) -> None:
+        """Marks may have changed meanwhile."""
+        marked = self.harness.marked_checkpoints()
+        if len(marked) >= 2 and marked != self.names:
+            self.set_names(marked)
+        super().on_screen_resume()
+
+    def set_names(self, names: Sequence[str]) -> None:
+        """Compare these."""
+        self.names = list(names)[:4]
+        self.other = 0
+        self.found = Seen()
+        if len(self.names) >= 2:
+            self.listing().empty = "pairing the judgments …"
+            self.load(list(self.names))
+        self._fill()
+
+    def store_changed(self) -> None:
+        """New judgments may have come."""
+        if len(self.names) >= 2:
+            self.load(list(self.names))
+
+    def load(self, names: list[str]) -> None:
+        """Bootstrap and sign flips take their time."""
+        paths = self.harness.paths
+
+        def work(store: Store) -> Seen:
+            return look(store, paths, names)
+
+        self.read(work, lambda found: self.show(names, found))
+
+    def show(self, names: list[str], found: Seen) -> None:
+        """Show what was found, if it is still what is asked for."""
+        if names == self.names:
+            self.found = found
+            self.listing().empty = "nothing that both were judged on"
+            self._fill()
+
+    # ------------------------------------------------------------ showing
+
+    @property
+    def chosen(self) -> str:
+        """The checkpoint that is drawn against the base."""
+        return self.names[1 + self.other] if len(self.names) > 1 else ""
+
+    def _fill(self) -> None:
+        text = Text(no_wrap=True, overflow="ellipsis")
+        listing = self.listing()
+        for letter, name in zip(LETTERS, self.names, strict=False):
+            style = listing.style_of("active") if name == self.chosen else "bold"
+            text.append(f" {letter} ", "bold")
+            text.append(safe_text(name, 30), style)
+            text.append(" (base)  " if letter == "A" else "  ")
+        text.append("\n")
+        for key, tab, title in TABS:
+            text.append(f" {key} ", "bold")
+            text.append(title, listing.style_of("active") if tab == self.tab else "")
+        self.query_one("#what", Static).update(text)
+        columns, rows = {
+            "figures": self._figures,
+            "flips": self._flips,
+            "config": self._config,
+            "cost": self._cost,
+        }[self.tab]()
+        listing.set_columns(columns)
+        listing.sort_key = None
+        listing.set_rows(rows)
+        listing.refresh()
+        self._tell(listing.row)
+
+    def _figures(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        rows = []
+        self.scale = {}
+        for line in self.found.lines:
+            pair = line.others.get(self.chosen)
+            gap = pair.gap if pair else None
+            row: dict[str, Any] = {
+                "id": f"{line.bench}:{line.metric}:{line.judge}:{line.revision}",
+                "bench": line.bench,
+                "metric": line.metric.removeprefix("category:"),
+                "base": line.value,
+                "line": line,
+                "difference": gap.value if gap else None,
+                "p": pair.p_holm if pair else None,
+            }
+            if gap:
+                reach = max(abs(end) for end in _ends(gap))
+                kind = f"{line.bench}:{line.judge}"
+                self.scale[kind] = max(self.scale.get(kind, 0.0), reach)
+            for letter, name in zip(LETTERS[1:], self.names[1:], strict=False):
+                found = line.others.get(name)
+                row[letter] = found.gap.value if found else None
+            rows.append(row)
+        columns = [
+            Column("bench", "benchmark", 10, leave=2),
+            Column("metric", "figure", 14, grow=1),
+            Column("base", "A", 7, right=True),
+            *(
+                Column(letter, f"{letter} − A", 8, right=True)
+                for letter, _ in zip(LETTERS[1:], self.names[1:], strict=False)
+            ),
+            Column("bar", f"{LETTERS[1 + self.other]} − A, 95 %", 22, grow=2),
+            Column("p", "p", 6, right=True),
+            Column("n", "n", 4, right=True, leave=1),
+        ]
+        return columns, rows
+
+    def _found_flips(self) -> list[Flip]:
+        if len(self.found.sides) <= 1 + self.other:
+            return []
+        return flips(self.found.sides[0].table, self.found.sides[1 + self.other].table)
+
+    def _flips(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        rows = [
+            {
+                "id": f"{f.bench}:{f.judge}:{f.item}:{f.metric}",
+                "bench": f.bench,
+                "item": f.item,
+                "category": f.category,
+                "first": f.first,
+                "second": f.second,
+                "move": f.second - f.first,
+                "flip": f.flipped,
+                "judge": f.judge,
+            }
+            for f in self._found_flips()
+        ]
+        columns = [
+            Column("flip", "", 2),
+            Column("bench", "benchmark", 13),
+            Column("item", "item", 12, grow=1),
+            Column("category", "category", 12, grow=1),
+            Column("first", "A", 7, right=True),
+            Column("second", LETTERS[1 + self.other], 7, right=True),
+            Column("move", "move", 7, right=True),
+        ]
+        return columns, rows
+
+    def _config(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        return self._beside(
+            "field",
+            [
+                (name, [text_of(value) if value is not None else "–" for value in values])
+                for name, values in self.found.settings
+            ],
+        )
+
+    def _cost(self) -> tuple[list[Column], list[dict[str, Any]]]:
+        texts = [cost.texts() for cost in self.found.costs]
+        return self._beside(
+            "cost",
+            [(title, [one[key] for one in texts]) for key, title in TITLES.items()]
+            if texts
+            else [],
+        )
+
+    def _beside(
+        self, title: str, found: Sequence[tuple[str, Sequence[str]]]
+    ) -> tuple[list[Column], list[dict[str, Any]]]:
+        """A column a checkpoint, a row a field."""
+        rows = [
+            {"id": name, "field": name, **dict(zip(LETTERS, values, strict=False))}
+            for name, values in found
+        ]
+        columns = [
+            Column("field", title, 24, grow=1),
+            *(
+                Column(letter, f"{letter} {name}", 14, grow=1)
+                for letter, name in zip(LETTERS, self.names, strict=False)
+            ),
+        ]
+        return columns, rows
+
+    def cell(self, row: Row, column: Column, width: int) -> list[Part]:
+        """One cell of the page that is shown."""
+        key = column.key
+        value = row.get(key)
+        if key == "bar":
+            return self._bar(row, width)
+        if key == "n":
+            pair = row["line"].others.get(self.chosen)
+            return [(str(pair.gap.n) if pair else "", "dim")]
+        if key == "p":
+            text = "" if value is None else f"{value:.3f}" if value >= 0.0005 else "<.001"
+            return [(text, "dim")]
+        if key == "flip":
+            better = row["move"] > 0
+            return [("" if not value else "▲" if better else "▼", "good" if better else "bad")]
+        if isinstance(value, float):
+            signed = key == "move" or (key in "BCD" and self.tab == "figures")
+            return [(f"{'+' if signed and value > 0 else ''}{figure(value, 3)}", "")]
+        return [("" if value is None else str(value), "dim" if key == "bench" else "")]
+
+    def _bar(self, row: Row, width: int) -> list[Part]:
+        line: Line = row["line"]
+        pair = line.others.get(self.chosen)
+        if pair is None:
+            return [("", "")]
+        gap = pair.gap
+        reach = self.scale.get(f"{line.bench}:{line.judge}") or 1.0
+        low, high = _ends(gap)
+        text = interval_text(low, gap.value, high, -reach, reach, width - 2, zero=0.0)
+        mark, role = verdict(pair)
+        return [(text, role), (f" {mark}", role)]
+
+    def _tell(self, row: Row | None) -> None:
+        more = self.query_one("#more", Static)
+        more.display = row is not None and self.tab == "figures"
+        if row is None or self.tab != "figures":
+            return
+        line: Line = row["line"]
+        pair = line.others.get(self.chosen)
+        if pair is None:
+            more.update("")
+            return
+        gap, (mark, _) = pair.gap, verdict(pair)
+        words = {
+            "▲": "better",
+            "▼": "worse",
+            "≈": "not told apart",
+            "△": "perhaps better",
+            "▽": "perhaps worse",
+        }[mark]
+        need = (
+            f"; telling a difference of this size takes {gap.n_needed:,} items"
+            if (mark in "≈△▽" and gap.n_needed)
+            else ""
+        )
+        ends = (
+            "(too few items for an interval)"
+            if gap.low is None
+            else ("[{:+.4g}, {:+.4g}]".format(*_ends(gap)))
+        )
+        more.update(
+            Text(
+                safe_text(
+                    f"{self.chosen} is {words} on {line.bench} {line.metric}: "
+                    f"{gap.value:+.4g} {ends}, p {gap.p:.3g}, n {gap.n}{need} · judge {line.judge}"
+                )
+            )
+        )
+
+    # ------------------------------------------------------------ actions
+
+    @on(Listing.Highlighted, "#list")
+    def _moved(self, event: Listing.Highlighted) -> None:
+        self._tell(event.row)
+
+    @on(Listing.Selected, "#list")
+    async def _open(self, event: Listing.Selected) -> None:
+        row = event.row
+        if row is not None and self.tab in ("figures", "flips"):
+            item = str(row["item"]) if self.tab == "flips" else ""
+            await self.harness.open_transcripts(self.names[0], self.chosen, str(row["bench"]), item)
+
+    def action_tab(self, name: str) -> None:
+        """Another page."""
+        self.tab = name
+        self.listing().cursor = 0
+        self._fill()
+
+    def action_other(self, by: int) -> None:
+        """Draw another checkpoint against the base."""
+        if len(self.names) > 2:
+            self.other = (self.other + by) % (len(self.names) - 1)
+            self._fill()
+
+    def action_choose(self) -> None:
+        """Mark two to four; the first one marked is the base."""
+
+        def take(names: list[str]) -> None:
+            if len(names) < 2:
+                self.notify("mark at least two", severity="warning", markup=False)
+            else:
+                self.set_names(names)
+
+        self.harness.choose_checkpoints(take, marked=self.names)
+
+    def action_curves(self) -> None:
+        """The runs' curves over each other."""
+        store = self.harness.store
+        runs = [c.run for name in self.names if (c := store.checkpoint(name)) and c.run]
+        if runs:
+            self.harness.open_run(runs[0], runs[1:])
+        else:
+            self.notify("none of them was trained here", timeout=3, markup=False)
+
+
+def _ends(gap: Difference) -> tuple[float, float]:
+    """The interval's ends; the value itself where there is no interval."""
+    if gap.low is None or gap.high is None:
+        return gap.value, gap.value
+    return gap.low, gap.high
+
+
+def verdict(pair: Compared) -> tuple[str, str]:
+    """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
+    if not pair.lean:
+        return "≈", "dim"
+    better = pair.lean == "better"
+    if pair.verdict != pair.lean:
+        return ("△" if better else "▽"), "dim"
+    return ("▲", "good") if better else ("▼", "bad")

@@ -1,0 +1,331 @@
+"""Small windows: a question, a line to type, a list to choose from, a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.markup import escape
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from kdharness.harness.util.tables import safe_text
+from kdharness.tui.widgets.table import CellOf, Column, Listing, Part, Row, plain_cell
+
+
+class Confirm(ModalScreen[bool]):
+    """Yes or no; Enter says neither, so that nothing is stopped by accident."""
+
+    CSS_PATH = "screens.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "Yes", id="dialog.yes"),
+        Binding("n,escape,q", "answer(False)", "No", id="dialog.no"),
+    ]
+
+    def __init__(self, question: str, detail: str = "") -> None:
+        super().__init__()
+        self.question, self.detail = question, detail
+
+    def compose(self) -> ComposeResult:
+        """The question and what a yes does."""
+        with Vertical(classes="dialog"):
+            yield Static(Text(safe_text(self.question, 400), "bold"))
+            yield Static(Text(safe_text(self.detail, 4000)), id="detail")
+            text = Text("\n")
+            text.append(" y ", "bold reverse")
+            text.append(" yes   ")
+            text.append(" n ", "bold reverse")
+            text.append(" no")
+            yield Static(text)
+
+    def tell(self, detail: str) -> None:
+        """Replace what is told about a yes, while the question stands."""
+        self.detail = detail
+        if self.is_attached:
+            self.query_one("#detail", Static).update(Text(safe_text(detail, 4000)))
+
+    def action_answer(self, yes: bool) -> None:
+        """Close with the answer."""
+        self.dismiss(yes)
+
+
+class Ask(ModalScreen[str | None]):
+    """One line to type; `check` says what is wrong with it, as one types."""
+
+    CSS_PATH = "screens.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Cancel", id="dialog.cancel"),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        value: str = "",
+        help_text: str = "",
+        check: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        super().__init__()
+        self.heading, self.value, self.help_text, self.check = title, value, help_text, check
+
+    def compose(self) -> ComposeResult:
+        """Title, help, the line, and what is wrong with it."""
+        with Vertical(classes="dialog") as frame:
+            frame.border_title = escape(safe_text(self.heading, 60))
+            frame.border_subtitle = "Enter takes it, Esc cancels"
+            if self.help_text:
+                yield Static(Text(safe_text(self.help_text, 1000)))
+            yield Input(self.value, id="line")
+            yield Static(id="wrong")
+
+    def on_mount(self) -> None:
+        """Type at once."""
+        self.query_one("#line", Input).focus()
+
+    @on(Input.Changed)
+    def _look(self, event: Input.Changed) -> None:
+        self.query_one("#wrong", Static).update(Text(safe_text(self.check(event.value), 400)))
+
+    @on(Input.Submitted)
+    def _take(self, event: Input.Submitted) -> None:
+        if not self.check(event.value):
+            self.dismiss(event.value)
+
+
+class Choose(ModalScreen[list[str] | None]):
+    """One row of a list, or several marked with space; `/` narrows it by typing."""
+
+    CSS_PATH = "screens.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q", "close", "Cancel", id="dialog.cancel"),
+        Binding("space", "mark", "Mark", id="dialog.mark"),
+        Binding("slash", "filter", "Filter", key_display="/", id="dialog.filter"),
+        Binding("a", "other", "Type another", id="dialog.other"),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        rows: Sequence[Row],
+        columns: Sequence[Column],
+        *,
+        many: bool = False,
+        marked: Sequence[str] = (),
+        cell: CellOf = plain_cell,
+        other: str = "",
+        current: str = "",
+        narrow: bool = False,
+    ) -> None:
+        super().__init__()
+        self.narrow = narrow
+        self.heading, self.rows, self.columns = title, list(rows), list(columns)
+        self.many, self.marked, self.cell, self.other = many, list(marked), cell, other
+        self.current = current
+
+    def compose(self) -> ComposeResult:
+        """The list in a frame."""
+        with Vertical(classes="dialog") as frame:
+            frame.border_title = escape(safe_text(self.heading, 60))
+            keys = "space marks, " if self.many else ""
+            keys += f"a {self.other}, " if self.other else ""
+            frame.border_subtitle = f"{keys}Enter takes, / filters, Esc cancels"
+            yield Listing(self.columns, self.cell, id="choices", marks=self.many)
+            line = Input(placeholder="filter", id="narrow")
+            line.display = False
+            yield line
+
+    def on_mount(self) -> None:
+        """Fill the list, the cursor on what is chosen now."""
+        listing = self.query_one(Listing)
+        listing.marked = list(self.marked)
+        listing.styles.height = min(len(self.rows), 15) + 1 or 3
+        listing.set_rows(self.rows)
+        names = [str(row.get(listing.key)) for row in listing.rows]
+        if self.current in names:
+            listing.move_to(names.index(self.current))
+        if self.narrow:
+            self.action_filter()
+        else:
+            listing.focus()
+
+    @on(Listing.Selected)
+    def _take(self, event: Listing.Selected) -> None:
+        listing = event.listing
+        if self.many and listing.marked:
+            self.dismiss(list(listing.marked))
+        elif event.row is not None:
+            self.dismiss([str(event.row[listing.key])])
+
+    def action_mark(self) -> None:
+        """Mark the row, where several may be chosen."""
+        if self.many:
+            self.query_one(Listing).toggle_mark()
+
+    def action_filter(self) -> None:
+        """Type to narrow the list."""
+        line = self.query_one("#narrow", Input)
+        line.display = True
+        line.focus()
+
+    def action_close(self) -> None:
+        """Out of the filter, or out of the window."""
+        line = self.query_one("#narrow", Input)
+        if line.display and line.has_focus:
+            line.value = ""
+            line.display = False
+            self.query_one(Listing).focus()
+        else:
+            self.dismiss(None)
+
+    def action_other(self) -> None:
+        """Type something that is not in the list."""
+        if not self.other:
+            return
+
+        def take(text: str | None) -> None:
+            if text:
+                marked = self.query_one(Listing).marked if self.many else []
+                self.dismiss([*marked, text])
+
+        self.app.push_screen(Ask(self.heading, help_text=self.other), take)
+
+    @on(Input.Changed)
+    def _narrow(self, event: Input.Changed) -> None:
+        self.query_one(Listing).set_filter(event.value)
+
+    @on(Input.Submitted)
+    def _narrowed(self) -> None:
+        self.query_one(Listing).focus()
+
+
+FILE_COLUMNS = [Column("name", "name", 20, grow=1), Column("size", "size", 9, right=True)]
+
+
+class PickFile(ModalScreen[str | None]):
+    """A file or folder: walk with the arrows, or type a path."""
+
+    CSS_PATH = "screens.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Cancel", id="dialog.cancel"),
+        Binding("left,backspace", "up", "Folder above", id="dialog.up"),
+        Binding("slash", "type", "Type a path", key_display="/", id="dialog.type"),
+        Binding("space", "take", "Take", id="dialog.take"),
+    ]
+
+    def __init__(self, title: str, start: str = "", suffixes: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.heading, self.suffixes = title, tuple(suffixes)
+        path = Path(start).expanduser() if start else Path.cwd()
+        while not path.is_dir() and path != path.parent:
+            path = path.parent
+        self.folder = path.resolve()
+
+    def compose(self) -> ComposeResult:
+        """The folder's entries, and a line for a path."""
+        with Vertical(classes="dialog") as frame:
+            frame.border_title = escape(safe_text(self.heading, 60))
+            frame.border_subtitle = "Enter opens, space takes, ← above, / types, Esc cancels"
+            yield Static(id="where")
+            yield Files(FILE_COLUMNS, _file_cell, key="name", empty="nothing here")
+            line = Input(placeholder="path", id="path")
+            line.display = False
+            yield line
+
+    def on_mount(self) -> None:
+        """Show the first folder."""
+        listing = self.query_one(Files)
+        listing.styles.height = 14
+        self._show()
+        listing.focus()
+
+    def _show(self, cursor: str = "") -> None:
+        rows: list[dict[str, Any]] = []
+        try:
+            entries = sorted(self.folder.iterdir(), key=lambda p: (p.is_file(), p.name.casefold()))
+        except OSError as error:
+            self.notify(f"{self.folder}: {error.strerror}", severity="warning", markup=False)
+            entries = []
+        for entry in entries[:5000]:
+            if entry.name.startswith("."):
+                continue
+            folder = entry.is_dir()
+            if not folder and self.suffixes and entry.suffix not in self.suffixes:
+                continue
+            size = None if folder else entry.stat().st_size if entry.exists() else 0
+            rows.append({"name": entry.name, "folder": folder, "size": size})
+        self.query_one("#where", Static).update(Text(safe_text(str(self.folder), 300), "bold"))
+        listing = self.query_one(Files)
+        listing.cursor = 0
+        listing.set_rows(rows)
+        names = [row["name"] for row in rows]
+        listing.move_to(names.index(cursor) if cursor in names else 0)
+
+    @on(Listing.Selected)
+    def _enter(self, event: Listing.Selected) -> None:
+        if event.row is None:
+            return
+        path = self.folder / str(event.row["name"])
+        if event.row["folder"]:
+            self.folder = path
+            self._show()
+        else:
+            self.dismiss(str(path))
+
+    def action_up(self) -> None:
+        """The folder above."""
+        name = self.folder.name
+        self.folder = self.folder.parent
+        self._show(name)
+
+    def action_take(self) -> None:
+        """Take the file or folder under the cursor."""
+        row = self.query_one(Files).row
+        self.dismiss(str(self.folder / str(row["name"]) if row else self.folder))
+
+    def action_type(self) -> None:
+        """Type a path."""
+        line = self.query_one("#path", Input)
+        line.display = True
+        line.value = f"{self.folder}/"
+        line.focus()
+
+    @on(Input.Submitted)
+    def _typed(self, event: Input.Submitted) -> None:
+        path = Path(event.value).expanduser()
+        if path.is_dir():
+            self.folder = path.resolve()
+            event.input.display = False
+            self._show()
+            self.query_one(Files).focus()
+        elif event.value:
+            self.dismiss(str(path))
+
+
+class Files(Listing):
+    """A listing whose left arrow goes to the folder above."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "screen.up", "Folder above", show=False, id="files.up"),
+        Binding("right", "select", "Open", show=False, id="files.open"),
+    ]
+
+
+def _file_cell(row: Row, column: Column, width: int) -> list[Part]:
+    if column.key == "size":
+        return [("" if row["size"] is None else size_text(row["size"]), "dim")]
+    name = str(row["name"])
+    return [(f"{name}/", "accent")] if row["folder"] else [(name, "")]
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: `12 kB`, `3.4 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

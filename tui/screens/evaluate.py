@@ -1,0 +1,115 @@
+"""Evaluate: checkpoints × benchmarks × judge, what it will ask, and the start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from textual.binding import Binding, BindingType
+
+from kdharness.harness.config.evaluation import (
+    EvalConfig,
+    bench_name,
+    default_judges,
+    plain_http_warning,
+)
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.util.text import models_of
+from kdharness.tui.screens.form import FormScreen
+from kdharness.tui.screens.pickers import card_words
+from kdharness.tui.viewmodels.estimates import evaluation
+from kdharness.tui.viewmodels.form import Checked, set_value
+
+JUDGED = ("mt-bench", "mt-bench-pair", "alpaca-eval-1", "alpaca-eval-2")
+
+
+class EvaluateScreen(FormScreen):
+    """An evaluation as a form; it becomes a run that can be left and found again."""
+
+    place = "evaluate"
+    title_text = "Evaluate"
+    about = (
+        "o on Checkpoints, Benchmarks and Judges opens a list to mark with space. What is stored "
+        "already is never asked for again, so starting twice costs nothing. shop and heldout need "
+        "no judge. s shows what will be asked and starts; r opens the newest evaluation. "
+        "Keys of judges come from OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY alone."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "running", "Newest", id="evaluate.running"),
+    ]
+
+    def __init__(self, checkpoints: Sequence[str] = (), judges: Sequence[str] = ()) -> None:
+        values: dict[str, Any] = {
+            "method": "eval",
+            "checkpoints": list(checkpoints),
+            "benches": ["shop", "heldout"],
+        }
+        if judges:
+            values["judge"] = list(judges)
+        super().__init__(values, {"method": "eval"}, "")
+
+    def on_mount(self) -> None:
+        """The default judge is filled in, so that one sees it."""
+        super().on_mount()
+        try:
+            judges = default_judges(self.harness.paths)
+        except ConfigError as error:
+            self.harness.complain(str(error))
+            judges = []
+        if judges and "judge" not in self.values:
+            self.put(("judge",), judges)
+
+    def look(self) -> Checked:
+        """The model lets an evaluation of nothing pass; here it cannot start."""
+        checked = super().look()
+        if self.values.get("checkpoints") or self.values.get("imported"):
+            return checked
+        errors = {("checkpoints",): "choose some: press o", **checked.errors}
+        return Checked(None, errors)
+
+    def choose(self, checkpoints: Sequence[str]) -> None:
+        """Score these."""
+        if checkpoints:
+            self.values = set_value(self.values, ("checkpoints",), list(checkpoints))
+            self.rebuild()
+
+    def action_running(self) -> None:
+        """The newest evaluation."""
+        runs = self.harness.store.runs("eval")
+        if runs:
+            self.harness.open_run(runs[0].id)
+        else:
+            self.notify("no evaluation yet", timeout=3, markup=False)
+
+    def action_start(self) -> None:
+        """Say what will be asked; a yes starts."""
+        config = self.checked.config
+        if config is None:
+            self.action_error()
+            self.harness.complain("mend what is marked first (x goes from one to the next)")
+            return
+
+        known = self.known(config)
+        self.harness.ask_to_start("Start this evaluation?", known, config, evaluation)
+
+    def known(self, config: EvalConfig) -> str:
+        """What is known at once: who is scored on what, and what the judge's card says."""
+        cards = self.harness.store.cards()
+        lines = [models_of(config.model_dump(mode="json"))]
+        asked = [bench for bench in map(bench_name, config.benches) if bench in JUDGED]
+        own = [bench for bench in config.benches if bench.endswith(".jsonl")]
+        if asked or own:
+            if not config.judge:
+                names = ", ".join(asked + own)
+                lines.append(f"no judge: {names} will be answered and wait for one")
+            for judge in config.judge:
+                lines.append(f"judge {judge}: {card_words(cards.get(judge))}")
+                if warning := plain_http_warning(judge):
+                    lines.append(f"warning: {warning}")
+            if config.judge:
+                lines.append("what is stored is not asked again")
+            if config.budget is not None:
+                lines.append(f"stops before {config.budget:g} US dollars")
+        else:
+            lines.append("no judge is needed")
+        return "\n".join(lines)

@@ -1,0 +1,402 @@
+"""Experiments: what they ask, the runs they come to, and how each of these stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.types import RunStatus
+from kdharness.harness.util.tables import safe_text
+from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.dialogs import Confirm, PickFile
+from kdharness.tui.viewmodels.experiments import (
+    MARKS,
+    OTHER,
+    Book,
+    View,
+    claim_lines,
+    counted,
+    file_lines,
+    look,
+    plan_cell,
+    start_words,
+)
+from kdharness.tui.widgets.table import Column, Listing, Row
+from kdharness.tui.widgets.text_view import Line, Lines
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+
+EXPERIMENTS = [
+    Column("name", "experiment", 12, grow=2),
+    Column("status", "status", 18),
+    Column("from", "from", 8, grow=1, leave=1),
+    Column("question", "question", 20, grow=5),
+]
+PLAN = [
+    Column("id", "run", 14, grow=2, frozen=True),
+    Column("status", "status", 16),
+    Column("progress", "progress", 11, grow=1),
+    Column("loss", "loss", 6, right=True),
+    Column("needs", "needs", 14, grow=2, leave=1),
+]
+
+
+class Sheet(Listing):
+    """A listing whose order is that of the file: `s` starts instead of sorting."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "screen.start", "Start", id="experiments.start"),
+    ]
+
+
+class ExperimentsScreen(ListPlace):
+    """Files of experiments above, the runs of the chosen one below."""
+
+    place = "experiments"
+    title_text = "Experiments"
+    about = (
+        "Experiments are files of several runs that need each other, over a grid of settings "
+        "(kdharness sweep). Above: those that ship, those carried out here, and files opened with "
+        "o. Below: the runs of the chosen one in order, and how each stands; where the file is "
+        "wrong, the file with what is to be mended. Enter goes down to the runs, and opens one; "
+        "Esc goes back up. s starts it, or goes on with it, in a process of its own that outlives "
+        "the app; finished runs are not repeated. x stops it: the run at work saves a checkpoint "
+        "first. c tells which of the claims that its file states hold so far."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "file", "Open a file", id="experiments.file"),
+        Binding("x", "stop", "Stop", id="experiments.stop"),
+        Binding("y", "yaml", "YAML", id="experiments.yaml"),
+        Binding("c", "claims", "Claims", id="experiments.claims"),
+        Binding("p", "pause", "Pause/go on", show=False, id="experiments.pause"),
+        Binding("g", "log", "Its log", show=False, id="experiments.log"),
+        Binding("r", "again", "Read the files again", show=False, id="experiments.again"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = Book()
+        self.chosen: Path | None = None
+        self.view: View | None = None
+        # The runs are shown, or a page in their place: "yaml" or "claims".
+        self.page = ""
+        self._told: list[Text] = [Text(), Text()]
+
+    def body(self) -> Iterable[Widget]:
+        """Both lists, with a few words about each, and the file."""
+        yield Sheet(EXPERIMENTS, plan_cell, id="experiments", empty="reading …")
+        yield Static(id="about-experiment", classes="detail")
+        yield Sheet(PLAN, plan_cell, id="list", empty="")
+        yield Lines(id="file")
+        yield Static(id="about-run", classes="line")
+
+    def on_mount(self) -> None:
+        """Read the files in a thread."""
+        super().on_mount()
+        self.query_one("#file").display = False
+        self.seen = self.harness.version
+        self.look()
+
+    def first(self) -> Widget:
+        """Keys go to the list of experiments."""
+        return self.names()
+
+    def names(self) -> Listing:
+        """The list of experiments."""
+        return self.query_one("#experiments", Listing)
+
+    # ------------------------------------------------------------ reading
+
+    def look(self) -> None:
+        """Files, plan and runs, in a thread."""
+        book, paths, chosen = self.book, self.harness.paths, self.chosen
+
+        def work(store: Store) -> View:
+            return look(book, paths, store, chosen)
+
+        self.read(work, self.show)
+
+    def store_changed(self) -> None:
+        """A run wrote something."""
+        self.look()
+
+    def tick(self) -> None:
+        """A process may have died without a word."""
+        if self.view is None or not self.view.live:
+            return
+        from kdharness.harness.runs.launch import effective_status
+
+        shown = {row["id"]: row["status"] for row in self.view.runs}
+        if self.view.sweep is not None and self.view.status is not None:
+            shown[self.view.sweep.id] = self.view.status.value
+        for run in self.view.live:
+            if shown.get(run.id) not in (effective_status(run).value, OTHER):
+                self.look()
+                return
+
+    def show(self, view: View) -> None:
+        """Show it, unless the cursor has gone on meanwhile: then another look is on its way."""
+        if self.chosen is not None and view.chosen and view.chosen.file != self.chosen:
+            known = {row["id"] for row in view.rows}
+            if str(self.chosen) in known:
+                return
+        before, self.view = self.view, view
+        self.chosen = view.chosen.file if view.chosen else None
+        names = self.names()
+        names.styles.height = min(len(view.rows), 6) + 1
+        with names.prevent(Listing.Highlighted):
+            names.set_rows(view.rows)
+            places = [row["id"] for row in view.rows]
+            if str(self.chosen) in places:
+                names.move_to(places.index(str(self.chosen)))
+        self.listing().set_rows(view.runs)
+        fresh = before is None or before.chosen != view.chosen or before.plan is not view.plan
+        if self.page == "claims":
+            self._judge()
+        elif fresh:
+            self._file(view)
+        self._panes()
+        self._say("#about-experiment", 0, self._about(view))
+        self._tell(self.listing().row)
+
+    def _file(self, view: View) -> None:
+        lines, first = file_lines(view.plan)
+        page = self.query_one("#file", Lines)
+        page.set_lines(lines)
+        self.call_after_refresh(page.scroll_to, y=max(first - 3, 0), animate=False)
+
+    def _judge(self) -> None:
+        """Hold the claims against the store, in a thread."""
+        view = self.view
+        if view is None:
+            return
+        plan, harness = view.plan, self.harness
+
+        def body() -> list[Line]:
+            from kdharness.harness.store import Store
+
+            with Store(harness.paths.store) as store:
+                return claim_lines(store, plan)
+
+        def told(lines: list[Line]) -> None:
+            if self.page == "claims" and self.view is not None and self.view.plan is plan:
+                self.query_one("#file", Lines).set_lines(lines)
+
+        harness.read(
+            f"claims-{id(self)}",
+            body,
+            lambda lines: self.call_later(self.while_here, lambda: told(lines)),
+        )
+
+    def _panes(self) -> None:
+        """The runs, or the page that is asked for; the file where it is wrong."""
+        file = bool(self.page) or (self.view is not None and bool(self.view.plan.wrong))
+        page, listing = self.query_one("#file", Lines), self.listing()
+        held = page.has_focus or listing.has_focus
+        page.display, listing.display = file, not file
+        if held:
+            (page if file else listing).focus()
+
+    def _say(self, where: str, number: int, text: Text) -> None:
+        """Words are painted again only when they are others."""
+        if text != self._told[number]:
+            self._told[number] = text
+            self.query_one(where, Static).update(text)
+
+    def _about(self, view: View) -> Text:
+        style = self.listing().style_of
+        text = Text()
+        if view.chosen is None:
+            return Text("no experiment: o opens a file")
+        text.append(safe_text(view.chosen.name, 60), "bold")
+        text.append(safe_text(f"  {view.chosen.question}\n", 400))
+        wrong = sum(map(len, view.plan.wrong.values()))
+        if wrong:
+            text.append("✗ cannot be started: mend what is marked below", style("bad"))
+            return text
+        text.append(counted(view.runs))
+        if view.status is None:
+            return text
+        mark, role = MARKS[view.status.value]
+        text.append(f"  {mark} {view.status.value}", style(role))
+        if view.sweep is not None and view.sweep.error:
+            text.append(f"\n{safe_text(view.sweep.error, 300)}", style("bad"))
+        return text
+
+    def _tell(self, row: Row | None) -> None:
+        """A line about the run under the cursor."""
+        text = Text(no_wrap=True, overflow="ellipsis")
+        if row is not None:
+            parts = [f"step {row['step_name']}", row["settings"]]
+            parts += [f"needs {row['needs']}"] if row["needs"] else []
+            if row["status"] == OTHER:
+                parts = [
+                    "a run of this name was made with other settings: give the experiment "
+                    "another name"
+                ]
+            elif row["error"]:
+                parts = [str(row["error"])]
+            text.append(safe_text(" · ".join(filter(None, parts)).replace("\n", " "), 400))
+        self._say("#about-run", 1, text)
+
+    @on(Listing.Highlighted, "#list")
+    def _moved(self, event: Listing.Highlighted) -> None:
+        self._tell(event.row)
+
+    @on(Listing.Highlighted, "#experiments")
+    def _other(self, event: Listing.Highlighted) -> None:
+        if event.row is not None and str(event.row["id"]) != str(self.chosen):
+            self.choose(Path(str(event.row["id"])))
+
+    def choose(self, file: Path) -> None:
+        """Show the plan of this file."""
+        self.chosen = file
+        self._turn("")
+        self.look()
+
+    # ------------------------------------------------------------ going about
+
+    @on(Listing.Selected, "#experiments")
+    def _down(self) -> None:
+        (self.query_one("#file") if self.query_one("#file").display else self.listing()).focus()
+
+    @on(Listing.Selected, "#list")
+    def _open(self, event: Listing.Selected) -> None:
+        if event.row is not None and event.row["there"]:
+            self.harness.open_run(str(event.row["id"]))
+        elif event.row is not None:
+            self.harness.tell(f"{event.row['id']} has not been started: s starts the experiment")
+
+    def leave_filter(self) -> bool:
+        """Escape: out of the filter, then back up to the experiments."""
+        if super().leave_filter():
+            return True
+        if self.names().has_focus:
+            return False
+        self.names().focus()
+        return True
+
+    def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
+        """The plan."""
+        name = self.view.chosen.name if self.view and self.view.chosen else self.place
+        rows = [dict(row) for row in self.listing().rows]
+        keys = ["id", "step_name", "settings", "status", "step", "max_steps", "loss", "needs"]
+        return Path(name).name, rows, keys
+
+    def _turn(self, page: str) -> None:
+        """Show the runs, or a page in their place."""
+        self.page = page
+        if self.view is not None and page == "claims":
+            self.query_one("#file", Lines).set_lines([[("judging …", "dim")]])
+            self._judge()
+        elif self.view is not None:
+            self._file(self.view)
+        self._panes()
+
+    def action_yaml(self) -> None:
+        """The file itself, or the runs."""
+        self._turn("" if self.page == "yaml" else "yaml")
+
+    def action_claims(self) -> None:
+        """What the file's claims come to so far, or the runs."""
+        if self.view is None or not self.view.plan.claims:
+            self.harness.tell("this experiment states no claims")
+            return
+        self._turn("" if self.page == "claims" else "claims")
+
+    def action_again(self) -> None:
+        """Files that a plan leans on may have changed."""
+        self.book.forget()
+        self.look()
+
+    def action_file(self) -> None:
+        """Open a file, and show what it comes to."""
+
+        def chosen(path: str | None) -> None:
+            if path:
+                file = Path(path).resolve()
+                self.book.opened = [file, *(f for f in self.book.opened if f != file)]
+                self.choose(file)
+
+        self.app.push_screen(PickFile("An experiment", suffixes=(".yaml", ".yml")), chosen)
+
+    # ------------------------------------------------------------ starting and stopping
+
+    def action_start(self) -> None:
+        """Say what a start does; a yes starts it."""
+        view = self.view
+        if view is None or view.chosen is None:
+            return
+        if view.plan.wrong:
+            self.harness.complain("mend what is marked first")
+            return
+        if view.at_work and view.status is not RunStatus.PAUSED:
+            self.harness.tell(f"{view.chosen.name} is at work")
+            return
+        if all(row["status"] == "finished" for row in view.runs):
+            self.harness.tell("every run is finished")
+            return
+        self.app.push_screen(
+            Confirm(f"Start the experiment {view.chosen.name}?", start_words(view)),
+            lambda yes: self._start(view) if yes else None,
+        )
+
+    def _start(self, view: View) -> None:
+        assert view.chosen is not None
+        file, paths = view.chosen.file, self.harness.paths
+
+        def work() -> str:
+            from kdharness.harness.experiments.detached import start_sweep
+
+            return start_sweep(paths, file).id
+
+        def started(run: str) -> None:
+            self.harness.tell(f"{run} has started")
+            self.call_later(self.while_here, self.look)
+
+        self.harness.tell("starting …")
+        self.harness.in_thread(work, started)
+
+    def _at_work(self) -> str:
+        """The experiment's own run where it is live, else its live run that another started."""
+        if self.view is None:
+            return ""
+        if self.view.at_work and self.view.sweep is not None:
+            return self.view.sweep.id
+        live = [
+            row["id"]
+            for row in self.view.runs
+            if row["status"] in ("running", "starting", "paused")
+        ]
+        return str(live[0]) if live else ""
+
+    def action_stop(self) -> None:
+        """Stop it; asks first."""
+        run = self._at_work()
+        if run:
+            self.harness.stop_run(run)
+        else:
+            self.harness.tell("nothing of it is running")
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        run = self._at_work() or (self.view.sweep.id if self.view and self.view.sweep else "")
+        if run:
+            self.harness.pause_or_resume(run)
+        else:
+            self.harness.tell("not started yet: s starts it")
+
+    def action_log(self) -> None:
+        """The experiment's own run: what became of each of its runs."""
+        if self.view is not None and self.view.sweep is not None:
+            self.harness.open_run(self.view.sweep.id)
+        else:
+            self.harness.tell("not started from here yet")

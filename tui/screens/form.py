@@ -1,0 +1,374 @@
+"""A screen with a form: the sheet, a preview beside it, and a line to type in below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from kdharness.harness.config.training import CONFIGS
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import config_diff
+from kdharness.tui.screens.base import Place as Screen
+from kdharness.tui.screens.dialogs import Ask, Choose
+from kdharness.tui.screens.pickers import pick
+from kdharness.tui.viewmodels.form import (
+    MISSING,
+    Checked,
+    Field,
+    Place,
+    check,
+    fields_of,
+    get_value,
+    set_value,
+    spelled_out,
+    text_of,
+    value_of,
+    yaml_text,
+)
+from kdharness.tui.widgets.form_sheet import FormSheet, form_rows
+from kdharness.tui.widgets.table import Column, Listing
+from kdharness.tui.widgets.text_view import Line, Lines, text_lines
+
+WIDE = 110
+
+
+class FormScreen(Screen):
+    """What New run and Evaluate share. Values are plain data; pydantic says what is wrong."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "pick", "Choose", id="form.pick"),
+        Binding(
+            "delete,backspace",
+            "reset",
+            "Default/remove",
+            key_display="Del",
+            show=False,
+            id="form.reset",
+        ),
+        Binding("y", "yaml", "YAML", id="form.yaml"),
+        Binding("d", "diff", "Diff", id="form.diff"),
+        Binding("w", "write", "Write", id="form.write"),
+        Binding(
+            "right_square_bracket",
+            "section(1)",
+            "Next part",
+            key_display="]",
+            show=False,
+            id="form.next",
+        ),
+        Binding(
+            "left_square_bracket",
+            "section(-1)",
+            "Part before",
+            key_display="[",
+            show=False,
+            id="form.previous",
+        ),
+        Binding("x", "error", "Next error", show=False, id="form.error"),
+        Binding("slash", "find", "Find a field", key_display="/", show=False, id="form.find"),
+    ]
+
+    def __init__(self, values: Mapping[str, Any], base: Mapping[str, Any], origin: str) -> None:
+        super().__init__()
+        model = CONFIGS[str(values["method"])]
+        self.values: dict[str, Any] = spelled_out(model, dict(values))
+        self.base: dict[str, Any] = spelled_out(model, dict(base))
+        self.origin = origin
+        self.fields: list[Field] = []
+        self.checked = Checked(None, {})
+        self.page = ""
+        self.editing: Field | None = None
+        self.before: Any = MISSING
+
+    def body(self) -> Iterable[Widget]:
+        """Head, sheet and preview, the line to type in, help."""
+        yield Static(classes="line", id="head")
+        with Horizontal(id="form"):
+            yield FormSheet()
+            yield Lines(id="preview")
+        yield Static(classes="detail", id="help")
+        with Horizontal(id="edit"):
+            yield Static(id="label")
+            yield Input(id="line")
+
+    def on_mount(self) -> None:
+        """Show the form; the preview where there is room."""
+        self.seen = self.harness.version
+        self.query_one("#edit").display = False
+        self.rebuild()
+        self.query_one(FormSheet).focus()
+
+    def on_resize(self) -> None:
+        """Two panes, or one."""
+        self._panes()
+
+    @property
+    def model(self) -> Any:
+        """The pydantic model of the chosen method."""
+        return CONFIGS[str(self.values["method"])]
+
+    # ------------------------------------------------------------ showing
+
+    def rebuild(self) -> None:
+        """Fields, errors and preview from the values."""
+        self.fields = fields_of(self.model, self.values)
+        self.checked = self.look()
+        sheet = self.query_one(FormSheet)
+        sheet.set_rows(form_rows(self.fields, self.values, self.checked.errors))
+        self._head()
+        self._preview()
+        self._help(sheet.field)
+        self._panes()
+
+    def look(self) -> Checked:
+        """What is wrong with the values, if anything."""
+        return check(self.values)
+
+    def heading(self) -> str:
+        """What the head says before the state of the form."""
+        return self.title_text
+
+    def _head(self) -> None:
+        sheet = self.query_one(FormSheet)
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(safe_text(self.heading()), "bold")
+        text.append(safe_text(f"  {self.origin}  "))
+        count = len(self.checked.errors)
+        if count:
+            text.append(f"✗ {count} to mend (x)", sheet.style_of("bad"))
+            if () in self.checked.errors:
+                text.append(f" {safe_text(self.checked.errors[()], 200)}")
+        else:
+            text.append("✓ ready: s starts it", sheet.style_of("good"))
+        self.query_one("#head", Static).update(text)
+
+    def _panes(self) -> None:
+        wide = self.size.width >= WIDE
+        self.query_one(FormSheet).display = wide or not self.page
+        self.query_one("#preview").display = wide or bool(self.page)
+
+    def _preview(self) -> None:
+        lines = self._diff_lines() if self.page == "diff" else self._yaml_lines()
+        self.query_one("#preview", Lines).set_lines(lines)
+
+    def _yaml_lines(self) -> list[Line]:
+        lines: list[Line] = []
+        for row in text_lines(yaml_text(self.values)):
+            text = row[0][0]
+            key, colon, rest = text.partition(":")
+            lines.append([(key + colon, "series-1"), (rest, "")] if colon else [(text, "")])
+        return lines
+
+    def _diff_lines(self) -> list[Line]:
+        lines: list[Line] = [[(f"against {self.origin}", "strong")], []]
+        for name, (old, new) in config_diff(self.base, self.values):
+            lines.append([(name, "strong")])
+            if old is not None:
+                lines.append([(f"  - {safe_text(text_of(old), 200)}", "bad")])
+            if new is not None:
+                lines.append([(f"  + {safe_text(text_of(new), 200)}", "good")])
+        return lines if len(lines) > 2 else [*lines, [("no difference", "dim")]]
+
+    def _help(self, field: Field | None) -> None:
+        text = Text()
+        if field is not None:
+            error = next((e for p, e in self.checked.errors.items() if p == field.place), "")
+            text.append(field.title, "bold")
+            text.append(f"  {safe_text(field.id)}", "dim")
+            text.append(f"\n{field.help}" if field.help else "\n")
+            facts = [field.limits] if field.limits else []
+            facts += [f"one of {', '.join(field.choices)}"] if field.choices else []
+            facts += [f"default {field.default}"] if field.default else []
+            facts += ["may be left out"] if field.optional else []
+            text.append(f"\n{'; '.join(facts)}" if facts else "", "dim")
+            if error:
+                style = self.query_one(FormSheet).style_of("bad")
+                text.append(f"\n✗ {safe_text(error, 300)}", style)
+        self.query_one("#help", Static).update(text)
+
+    @on(Listing.Highlighted, "#sheet")
+    def _moved(self) -> None:
+        self._help(self.query_one(FormSheet).field)
+
+    # ------------------------------------------------------------ changing
+
+    def put(self, place: Place, value: Any) -> None:
+        """Change one value and look what it does."""
+        self.values = set_value(self.values, place, value)
+        self.rebuild()
+
+    @on(Listing.Selected, "#sheet")
+    def _change(self, event: Listing.Selected) -> None:
+        field = event.row["field"] if event.row else None
+        if field is None or field.kind == "item":
+            return
+        value = get_value(self.values, field.place)
+        if field.kind == "flag":
+            on_now = value if isinstance(value, bool) else field.default == "yes"
+            self.put(field.place, not on_now)
+        elif field.kind == "choice":
+            self._choose(field, text_of(value) or field.default)
+        elif field.kind == "group" and field.optional:
+            self.put(field.place, {} if value in (MISSING, None) else MISSING)
+        elif field.kind == "groups":
+            items = value if isinstance(value, list) else []
+            self.put((*field.place, len(items)), {"path": ""})
+            self.query_one(FormSheet).go_to((*field.place, len(items), "path"))
+        elif field.kind == "mapping":
+            self._name_one(field)
+        elif field.kind != "group":
+            self.edit(field)
+
+    def _choose(self, field: Field, current: str) -> None:
+        def take(chosen: list[str] | None) -> None:
+            if chosen:
+                self.put(field.place, chosen[0])
+
+        rows = [{"id": choice} for choice in field.choices]
+        columns = [Column("id", field.title, 20, grow=1)]
+        self.app.push_screen(Choose(field.title, rows, columns, current=current), take)
+
+    def _name_one(self, field: Field) -> None:
+        def take(name: str | None) -> None:
+            if name:
+                self.put((*field.place, name), {"model": ""})
+                self.query_one(FormSheet).go_to((*field.place, name, "model"))
+
+        self.app.push_screen(Ask(f"{field.title}: a name", help_text=field.help), take)
+
+    def edit(self, field: Field) -> None:
+        """Type a value in the line below; errors show beside the field with every letter."""
+        self.editing, self.before = field, get_value(self.values, field.place)
+        line = self.query_one("#line", Input)
+        self.query_one("#label", Static).update(Text(f" {field.title} ", "bold"))
+        self.query_one("#edit").display = True
+        with line.prevent(Input.Changed):
+            line.value = text_of(self.before)
+        line.placeholder = field.default
+        line.cursor_position = len(line.value)
+        line.focus()
+
+    @on(Input.Changed, "#line")
+    def _typed(self, event: Input.Changed) -> None:
+        if self.editing is not None:
+            self.put(self.editing.place, value_of(self.editing, event.value))
+
+    @on(Input.Submitted, "#line")
+    def _done(self) -> None:
+        self.close_edit()
+
+    def close_edit(self, *, undo: bool = False) -> bool:
+        """Leave the line; `undo` brings the old value back. Whether it was open."""
+        field, self.editing = self.editing, None
+        self.query_one("#edit").display = False
+        self.query_one(FormSheet).focus()
+        if field is not None and undo:
+            self.put(field.place, self.before)
+        return field is not None
+
+    def leave_filter(self) -> bool:
+        """Escape: out of the line, or back from the preview."""
+        if self.editing is not None:
+            return self.close_edit(undo=True)
+        if self.page and self.size.width < WIDE:
+            self.page = ""
+            self._panes()
+            self.query_one(FormSheet).focus()
+            return True
+        return False
+
+    # ------------------------------------------------------------ actions
+
+    def action_turn(self, by: int) -> None:
+        """The next or previous choice."""
+        field = self.query_one(FormSheet).field
+        if field is None or field.kind != "choice":
+            return
+        value = get_value(self.values, field.place)
+        now = text_of(value) or field.default
+        place = field.choices.index(now) if now in field.choices else 0
+        self.put(field.place, field.choices[(place + by) % len(field.choices)])
+
+    def action_pick(self) -> None:
+        """Choose a model, a file, checkpoints, benchmarks or judges."""
+        field = self.query_one(FormSheet).field
+        if field is not None and field.pick:
+            pick(
+                self.harness,
+                field,
+                get_value(self.values, field.place),
+                lambda value: self.put(field.place, value),
+            )
+        elif field is not None and field.kind == "choice":
+            self._choose(field, text_of(get_value(self.values, field.place)))
+
+    def action_reset(self) -> None:
+        """Back to the default; an entry of a list is taken away."""
+        field = self.query_one(FormSheet).field
+        if field is not None:
+            self.put(field.place, MISSING)
+
+    def action_yaml(self) -> None:
+        """What will be written."""
+        self._page("yaml")
+
+    def action_diff(self) -> None:
+        """What differs from where it started."""
+        self._page("diff")
+
+    def _page(self, name: str) -> None:
+        self.page = "" if self.page == name else name
+        self._preview()
+        self._panes()
+        if self.page and self.size.width < WIDE:
+            self.query_one("#preview").focus()
+        else:
+            self.query_one(FormSheet).focus()
+
+    def action_section(self, by: int) -> None:
+        """The next or previous part of the form."""
+        from kdharness.tui.viewmodels.form import section
+
+        sheet = self.query_one(FormSheet)
+        sheet.move_to(section(self.fields, sheet.cursor, by))
+
+    def action_find(self) -> None:
+        """Type a part of a field's name."""
+        rows = [{"id": field.id, "title": field.title, "help": field.help} for field in self.fields]
+        columns = [
+            Column("title", "field", 24),
+            Column("id", "name", 26, grow=1),
+            Column("help", "", 10, grow=1, leave=1),
+        ]
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                ids = [field.id for field in self.fields]
+                self.query_one(FormSheet).move_to(ids.index(names[0]))
+
+        self.app.push_screen(Choose("Find a field", rows, columns, narrow=True), chosen)
+
+    def action_error(self) -> None:
+        """The next field with something to mend."""
+        sheet = self.query_one(FormSheet)
+        rows = sheet.rows
+        order = [*range(sheet.cursor + 1, len(rows)), *range(sheet.cursor + 1)]
+        place = next((i for i in order if rows[i]["error"]), None)
+        if place is not None:
+            sheet.move_to(place)
+
+    def action_start(self) -> None:
+        """Screens of this family start what the form says."""
+
+    def action_write(self) -> None:
+        """Write the YAML to a file."""
+        self.harness.export_text(
+            f"{self.values.get('name') or self.values['method']}.yaml", yaml_text(self.values)
+        )

@@ -1,0 +1,251 @@
+"""The leaderboard: checkpoints down, figures across, the chosen figure's intervals drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.analysis.leaderboard import LEGEND, leaderboard
+from kdharness.harness.types import Score
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import figure
+from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.viewmodels.leaderboard import (
+    MARKS,
+    Board,
+    Figure,
+    half_width,
+    make_board,
+    marks_of,
+    sentence,
+)
+from kdharness.tui.widgets.bars import interval_text
+from kdharness.tui.widgets.table import Column, Listing, Part, Row
+
+FIXED = [
+    Column("id", "checkpoint", 16, grow=1, frozen=True),
+    Column("method", "kind", 5, leave=1, frozen=True),
+    Column("bar", "", 24, grow=2, frozen=True, group="interval"),
+]
+
+
+class LeaderboardScreen(ListPlace):
+    """Every figure of the store."""
+
+    place = "leaderboard"
+    title_text = "Leaderboard"
+    about = (
+        "Checkpoints down, figures across. ←→ choose a figure: its intervals (95 %) are drawn on "
+        "one scale; s sorts by it. c shows categories as columns, b one benchmark at a time, "
+        "o published figures beside. Space marks checkpoints: 4 compares them, 5 reads their "
+        "answers. Enter opens the run that made a checkpoint."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "sort", "Sort", id="board.sort"),
+        Binding("c", "categories", "Categories", id="board.categories"),
+        Binding("b", "bench", "Benchmark", id="board.bench"),
+        Binding("space", "mark", "Mark", id="board.mark"),
+        Binding("o", "published", "Published", show=False, id="board.published"),
+        Binding("e", "export", "Export", id="board.export"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores: list[Score] = []
+        self.board = Board([], [], [])
+        self.bench = ""
+        self.categories = False
+        self.published = 0
+        self.scale = (0.0, 1.0)
+        self.figure: Figure | None = None
+
+    def body(self) -> Iterable[Widget]:
+        """The table and what its chosen cell says."""
+        yield Static(classes="line", id="what")
+        yield Listing(FIXED, self.cell, id="list", marks=True, empty="reading the judgments …")
+        yield Static(classes="detail", id="cell")
+
+    def on_mount(self) -> None:
+        """Read in a thread; judgments may be many."""
+        super().on_mount()
+        self.seen = self.harness.version
+        self.load()
+
+    def store_changed(self) -> None:
+        """New judgments may have come."""
+        self.load()
+
+    def load(self) -> None:
+        """Compute what is not cached yet."""
+        paths = self.harness.paths
+        self.read(lambda store: leaderboard(store, paths), self.show)
+
+    def show(self, scores: list[Score]) -> None:
+        """Show these scores; nothing is repainted when they are the same."""
+        if scores != self.scores or not self.board.figures:
+            self.scores = scores
+            self.rebuild()
+
+    def rebuild(self) -> None:
+        """Columns and rows anew; the chosen figure stays if it is still there."""
+        listing = self.listing()
+        scores = [*self.scores, *self._published()]
+        self.board = make_board(scores, bench=self.bench, categories=self.categories)
+        listing.empty = "no scores yet: evaluate a checkpoint (6), or press v on a run"
+        listing.set_columns(
+            [
+                *FIXED,
+                *(Column(f.key, f"{f.title:>7}", 16, group=f.bench) for f in self.board.figures),
+            ]
+        )
+        if self.figure not in self.board.figures:
+            self.figure = self.board.figures[0] if self.board.figures else None
+        if self.figure is not None:
+            listing.active = len(FIXED) + self.board.figures.index(self.figure)
+            if listing.sort_key not in (None, "id", "method", self.figure.key):
+                listing.sort_key = None
+            if listing.sort_key is None:
+                listing.sort_key, listing.reverse = (
+                    self.figure.key,
+                    not self.figure.lower_is_better,
+                )
+        listing.set_rows(self.board.rows)
+        self._chosen()
+
+    # ------------------------------------------------------------ cells
+
+    def cell(self, row: Row, column: Column, width: int) -> list[Part]:
+        """A figure with half its interval and its marks, or the drawn interval."""
+        if column.key == "bar":
+            return self._bar(row, width)
+        score = row["scores"].get(column.key)
+        if column.key in ("id", "method"):
+            return [(str(row[column.key]), "strong" if column.key == "id" else "dim")]
+        if score is None or score.value is None:
+            return [("–" + ("✗" if score is not None and score.n_failed else ""), "dim")]
+        close = column.key in row["close"]
+        role = "accent" if self.figure and column.key == self.figure.key else ""
+        marks = marks_of(score, close)
+        return [
+            (f"{figure(score.value):>7}", role),
+            (f" {half_width(score):<5}", "dim"),
+            (f"{marks[:3]:<3}", "warn"),
+        ]
+
+    def _bar(self, row: Row, width: int) -> list[Part]:
+        score = row["scores"].get(self.figure.key) if self.figure else None
+        if score is None or score.value is None:
+            return [("", "")]
+        low = score.value if score.ci_low is None else score.ci_low
+        high = score.value if score.ci_high is None else score.ci_high
+        return [(interval_text(low, score.value, high, *self.scale, width), "series-1")]
+
+    def _chosen(self) -> None:
+        """Follow the chosen column: its scale, and the line above the table."""
+        listing = self.listing()
+        index = listing.active - len(FIXED)
+        if 0 <= index < len(self.board.figures):
+            self.figure = self.board.figures[index]
+        line = Text(no_wrap=True, overflow="ellipsis")
+        if self.figure is not None:
+            self.scale = self.board.spread(self.figure.key)
+            arrow = "lower is better" if self.figure.lower_is_better else "higher is better"
+            low, high = map(figure, self.scale)
+            line.append(f"{self.figure.bench} {self.figure.title}", "bold")
+            line.append(f"  {arrow}  bars {low} to {high}  judge {safe_text(self.figure.judge)}")
+        self.query_one("#what", Static).update(line)
+        listing.refresh()
+        self._tell(listing.row)
+
+    def _tell(self, row: Row | None) -> None:
+        score = row["scores"].get(self.figure.key) if row and self.figure else None
+        detail = self.query_one("#cell", Static)
+        if score is None or row is None or self.figure is None:
+            detail.update("")
+            return
+        detail.update(Text(safe_text(sentence(score, self.figure.key in row["close"]), 1000)))
+
+    @on(Listing.Highlighted, "#list")
+    def _moved(self, event: Listing.Highlighted) -> None:
+        self._tell(event.row)
+
+    @on(Listing.ColumnChosen, "#list")
+    def _column(self) -> None:
+        self._chosen()
+
+    @on(Listing.Selected, "#list")
+    def _open(self, event: Listing.Selected) -> None:
+        if event.row is not None:
+            self.harness.open_checkpoint(str(event.row["id"]))
+
+    # ------------------------------------------------------------ actions
+
+    def action_sort(self) -> None:
+        """Best first by the chosen figure; again: the other way round."""
+        listing = self.listing()
+        key = listing.columns[listing.active].key
+        best_high = self.figure is not None and not self.figure.lower_is_better
+        first = best_high if self.figure and key == self.figure.key else False
+        listing.sort_by(key, not listing.reverse if listing.sort_key == key else first)
+
+    def action_categories(self) -> None:
+        """Categories as columns, or the headline figures alone."""
+        self.categories = not self.categories
+        self.rebuild()
+
+    def action_bench(self) -> None:
+        """One benchmark after the other, then all."""
+        turns = ["", *self.board.benches]
+        self.bench = turns[(turns.index(self.bench) + 1) % len(turns)]
+        self.rebuild()
+        self.notify(self.bench or "all benchmarks", timeout=2, markup=False)
+
+    def action_published(self) -> None:
+        """The paper's table beside one's own figures, then AlpacaEval's too, then neither."""
+        self.published = (self.published + 1) % 3
+        words = ("own figures alone", "with the paper's table", "with AlpacaEval's public table")
+        self.notify(words[self.published], timeout=3, markup=False)
+        self.rebuild()
+
+    def _published(self) -> list[Score]:
+        if not self.published:
+            return []
+        from kdharness.harness.analysis.published import alpaca_scores, paper_scores
+
+        more = alpaca_scores(self.harness.paths) if self.published == 2 else []
+        return [*paper_scores(), *more]
+
+    def action_mark(self) -> None:
+        """Mark the checkpoint, to compare."""
+        self.listing().toggle_mark()
+
+    def marked(self) -> list[str]:
+        """The marked checkpoints' names."""
+        return list(self.listing().marked)
+
+    def legend(self) -> None:
+        """What the marks and flags mean."""
+        from kdharness.tui.screens.help import TextDialog
+
+        text = Text()
+        for mark, meaning in MARKS.items():
+            text.append(f"{mark:>3}  ", "bold")
+            text.append(f"{meaning}\n")
+        text.append("\nFlags\n", "bold")
+        for name, meaning in LEGEND.items():
+            text.append(f"  {name:<16}", "bold")
+            text.append(f"{meaning}\n")
+        self.app.push_screen(TextDialog("Marks", text))
+
+    def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
+        """The scores behind the rows shown, in the stable form of `leaderboard --format json`."""
+        from kdharness.harness.analysis.leaderboard import COLUMNS
+
+        rows = [score.as_dict() for row in self.listing().rows for score in row["scores"].values()]
+        return "leaderboard", rows, list(COLUMNS)

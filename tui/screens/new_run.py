@@ -1,0 +1,198 @@
+"""New run: a form from a preset or from a run there was, a plan, and the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import yaml
+from textual.binding import Binding, BindingType
+
+from kdharness.harness.config.files import load_config, preset_names, preset_text
+from kdharness.harness.config.training import CONFIGS, config_hash
+from kdharness.harness.types import Run
+from kdharness.harness.util.text import models_of
+from kdharness.tui.screens.dialogs import Choose, PickFile
+from kdharness.tui.screens.form import FormScreen
+from kdharness.tui.viewmodels.estimates import training
+from kdharness.tui.viewmodels.form import fitting, spelled_out
+from kdharness.tui.widgets.form_sheet import FormSheet
+from kdharness.tui.widgets.table import Column
+
+METHODS = {
+    "sft": "supervised fine-tuning on the answers",
+    "kd": "follow a teacher's distributions and attention",
+    "dae": "domain rows follow an expert, general rows a reference",
+    "merge": "weights put together; nothing is trained",
+}
+FIRST_PRESETS = ("kd-laptop", "sft-laptop")
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """A preset as plain values."""
+    values = yaml.safe_load(preset_text(name))
+    return dict(values)
+
+
+class NewRunScreen(FormScreen):
+    """Fill in a config, see what it means, start it."""
+
+    place = "new"
+    title_text = "New run"
+    about = (
+        "Every field of the method, with its help, default and limits below; what is wrong stands "
+        "beside the field while you type. P takes a preset, c the config of a run there was, i a "
+        "file; k chooses the method; d shows what differs from where you started, y the YAML that "
+        "`kdharness train` takes. s shows the plan and starts."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "preset", "Preset", id="new.preset"),
+        Binding("m", "method", "Method", id="new.method"),
+        Binding("c", "copy", "Copy a run", show=False, id="new.copy"),
+        Binding("i", "file", "Open a file", show=False, id="new.file"),
+    ]
+
+    def __init__(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
+        if config is None:
+            name = next((n for n in FIRST_PRESETS if n in preset_names()), preset_names()[0])
+            values = preset_values(name)
+            super().__init__(values, values, f"preset {name}")
+        else:
+            values = short_config(config)
+            super().__init__({**values, "name": None}, values, f"run {base}")
+            self.values.pop("name", None)
+
+    def heading(self) -> str:
+        """The method, as a title."""
+        return f"New run: {self.values['method']}"
+
+    def take(self, values: Mapping[str, Any], origin: str) -> None:
+        """Start over from these values."""
+        if values.get("method") not in METHODS:
+            self.harness.complain(f"{origin}: not a training config")
+            return
+        model = CONFIGS[str(values["method"])]
+        self.values = spelled_out(model, dict(values))
+        self.base = spelled_out(model, dict(values))
+        self.origin = origin
+        self.query_one(FormSheet).cursor = 0
+        self.rebuild()
+
+    # ------------------------------------------------------------ where to start from
+
+    def action_preset(self) -> None:
+        """Take a preset."""
+        rows = []
+        for name in preset_names():
+            lines = preset_text(name).splitlines()
+            what = " ".join(line[1:].strip() for line in lines if line.startswith("#"))
+            rows.append({"id": name, "what": what})
+        columns = [Column("id", "preset", 18), Column("what", "", 40, grow=1)]
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                self.take(preset_values(names[0]), f"preset {names[0]}")
+
+        self.app.push_screen(Choose("Presets", rows, columns), chosen)
+
+    def action_method(self) -> None:
+        """Another method; what both have in common stays."""
+        rows = [{"id": name, "what": what} for name, what in METHODS.items()]
+        columns = [Column("id", "method", 8), Column("what", "", 40, grow=1)]
+
+        def chosen(names: list[str] | None) -> None:
+            if names and names[0] != self.values["method"]:
+                values = fitting(CONFIGS[names[0]], self.values)
+                self.values = {**values, "method": names[0]}
+                self.query_one(FormSheet).cursor = 0
+                self.rebuild()
+
+        self.app.push_screen(
+            Choose("Method", rows, columns, current=str(self.values["method"])), chosen
+        )
+
+    def action_copy(self) -> None:
+        """Take the config of a run, and see the difference with d."""
+        runs = {run.id: run for run in self.harness.store.runs() if run.method in METHODS}
+        rows = [
+            {"id": run.id, "method": run.method, "models": models_of(run.config)}
+            for run in runs.values()
+        ]
+        columns = [
+            Column("id", "run", 16),
+            Column("method", "kind", 5),
+            Column("models", "models", 20, grow=1),
+        ]
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                values = short_config(runs[names[0]].config)
+                values.pop("name", None)
+                self.take(values, f"run {names[0]}")
+
+        self.app.push_screen(Choose("Copy from", rows, columns), chosen)
+
+    def action_file(self) -> None:
+        """Take a YAML file."""
+
+        def chosen(path: str | None) -> None:
+            if path:
+                self.harness.in_thread(
+                    lambda: load_config(path).model_dump(
+                        mode="json", by_alias=True, exclude_unset=True
+                    ),
+                    lambda values: self.take(values, path),
+                )
+
+        self.app.push_screen(PickFile("A config", suffixes=(".yaml", ".yml")), chosen)
+
+    # ------------------------------------------------------------ start
+
+    def action_start(self) -> None:
+        """Show the plan; a yes starts the run."""
+        config = self.checked.config
+        if config is None:
+            self.action_error()
+            self.harness.complain("mend what is marked first (x goes from one to the next)")
+            return
+        known = plan_text(config, self.harness.store.runs())
+        plan = training if config.method != "merge" else None
+        self.harness.ask_to_start(f"Start this {config.method} run?", known, config, plan)
+
+
+def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config without what equals the defaults."""
+    from kdharness.harness.config.files import parse_config
+
+    try:
+        parsed = parse_config(dict(config))
+    except Exception:  # an old store may hold configs of another shape: show them as they are
+        return dict(config)
+    values = parsed.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {"method": config["method"], **values}
+
+
+def plan_text(config: Any, runs: list[Run]) -> str:
+    """What a start would do, in lines."""
+    values = config.model_dump(mode="json", by_alias=True)
+    lines = [models_of(values)]
+    if config.method == "merge":
+        made = ", ".join(config.checkpoints(config.name or "the run's name"))
+        return f"{lines[0]}\n{config.kind}: makes {made}; nothing is trained"
+    trainer = values["trainer"]
+    train = ", ".join(source["path"] for source in values["data"]["train"])
+    lines.append(f"on {train}, rows cut at {values['data']['max_length']} tokens")
+    length = f"{trainer['epochs']:g} epochs"
+    if trainer["max_steps"] is not None:
+        length = f"{trainer['max_steps']} steps"
+    if trainer["max_tokens"] is not None:
+        length = f"{trainer['max_tokens']:,} tokens"
+    rows = trainer["batch_size"] * trainer["accumulation"]
+    lines.append(f"{length}, {rows} rows a step, learning rate {trainer['learning_rate']:g}")
+    held = ", ".join(source["path"] for source in values["data"]["heldout"])
+    lines.append(f"held out: {held or 'nothing, so no held-out loss'}")
+    identity = config_hash(config)
+    same = [run.id for run in runs if run.config_hash == identity]
+    if same:
+        lines.append(f"the same config was run before: {', '.join(same[:3])}")
+    return "\n".join(lines)

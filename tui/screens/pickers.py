@@ -1,0 +1,156 @@
+"""Lists to choose from for fields that name a model, a file, a benchmark or a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kdharness.harness import assets
+from kdharness.harness.config.evaluation import default_judges
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.registry import BENCHMARKS
+from kdharness.tui.screens.dialogs import Choose, PickFile
+from kdharness.tui.viewmodels.form import Field
+from kdharness.tui.widgets.table import Column, Part, Row
+
+if TYPE_CHECKING:
+    from kdharness.tui.app import HarnessApp
+
+SHIPPED = (
+    "general:train",
+    "general:validation",
+    "general:test",
+    "shop:train",
+    "shop:validation",
+    "shop:test",
+)
+BENCH_HELP = {
+    "mt-bench": "80 questions of two turns, rated 1-10 by a judge",
+    "mt-bench-pair": "the same questions, two models against each other",
+    "alpaca-eval-2": "805 instructions, preferred to GPT-4 turbo, length-controlled",
+    "alpaca-eval-1": "805 instructions, preferred to text-davinci-003",
+    "shop": "the shipped domain, exact metrics, no judge",
+    "heldout": "loss on held-out rows, agreement with a teacher, no judge",
+}
+LOCAL = "a folder …"
+COLUMNS = [Column("id", "name", 26, grow=1), Column("what", "", 30, grow=1)]
+
+
+def pick(app: HarnessApp, field: Field, value: Any, take: Callable[[Any], None]) -> None:
+    """Open the list that fits the field, and hand back what was chosen."""
+    if field.pick == "file":
+        _pick_file(app, field, take)
+        return
+    many = field.kind == "list"
+    rows = _rows(app, field.pick)
+    marked = [str(v) for v in value] if many and isinstance(value, list) else []
+    for name in marked:
+        if all(row["id"] != name for row in rows):
+            rows.append({"id": name, "what": ""})
+
+    def chosen(names: list[str] | None) -> None:
+        if names is None:
+            return
+        if LOCAL in names:
+            rest = [name for name in names if name != LOCAL]
+            _ask_disk(app, PickFile(field.title), lambda p: take([*rest, p] if many else p))
+            return
+        take(names if many else names[0])
+
+    other = {"judges": "openai:MODEL, openai:MODEL@URL or local:PATH"}.get(
+        field.pick, "types another"
+    )
+    app.push_screen(
+        Choose(
+            field.title,
+            rows,
+            COLUMNS,
+            many=many,
+            marked=marked,
+            cell=_cell,
+            other=other,
+            current=str(value),
+        ),
+        chosen,
+    )
+
+
+def _ask_disk(app: HarnessApp, dialog: PickFile, take: Callable[[Any], None]) -> None:
+    def chosen(path: str | None) -> None:
+        if path:
+            take(path)
+
+    app.push_screen(dialog, chosen)
+
+
+def _cell(row: Row, column: Column, width: int) -> list[Part]:
+    return [(str(row[column.key]), "" if column.key == "id" else "dim")]
+
+
+def _rows(app: HarnessApp, kind: str) -> list[dict[str, str]]:
+    if kind == "benches":
+        return [
+            {"id": name, "what": BENCH_HELP.get(name, "")} for name in BENCHMARKS if name != "file"
+        ]
+    if kind == "judges":
+        return _judges(app)
+    found = [
+        {"id": c.name, "what": f"{c.method} checkpoint" + (f" of {c.run}" if c.run else "")}
+        for c in reversed(app.store.checkpoints())
+    ]
+    known = {row["id"] for row in found}
+    for asset in assets.manifest().values():
+        if asset.kind == "model" and asset.name not in known:
+            state = assets.status(app.paths, asset)
+            found.append({"id": asset.name, "what": f"asset, {state}: {asset.title}"})
+    return [*found, {"id": LOCAL, "what": "with config.json and safetensors"}]
+
+
+def _judges(app: HarnessApp) -> list[dict[str, str]]:
+    cards = app.store.cards()
+    names = dict.fromkeys(cards)
+    try:
+        names |= dict.fromkeys(default_judges(app.paths))
+    except ConfigError as error:
+        app.complain(str(error))
+    for group in app.store.judgment_groups():
+        judge = group["judge"]
+        if judge != "exact" and not judge.startswith(("published:", "panel:")):
+            names[judge] = None
+    for asset in assets.manifest().values():
+        if asset.kind == "model":
+            names[f"local:{asset.name}"] = None
+    return [{"id": name, "what": card_words(cards.get(name))} for name in names]
+
+
+def card_words(card: dict[str, Any] | None) -> str:
+    """What is known of a judge in a few words."""
+    if card is None:
+        return "untested: no report card yet"
+    return ", ".join(card.get("labels") or ["tested, no weakness found"])
+
+
+def _pick_file(app: HarnessApp, field: Field, take: Callable[[Any], None]) -> None:
+    """Shipped data first, then the files of this machine."""
+
+    def from_disk() -> None:
+        suffixes = (".jsonl", ".parquet") if field.place[-1] != "chat_template" else ()
+        _ask_disk(app, PickFile(field.title, suffixes=suffixes), take)
+
+    if field.place[-1] != "path":
+        from_disk()
+        return
+    rows = [{"id": name, "what": "shipped"} for name in SHIPPED]
+    rows.append({"id": LOCAL.replace("folder", "file"), "what": ".jsonl or .parquet"})
+
+    def chosen(names: list[str] | None) -> None:
+        if names and names[0] in SHIPPED:
+            take(names[0])
+        elif names and names[0].startswith("a file"):
+            from_disk()
+        elif names:
+            take(names[0])
+
+    app.push_screen(
+        Choose(field.title, rows, COLUMNS, cell=_cell, other="hub:NAME or a path"), chosen
+    )

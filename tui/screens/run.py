@@ -1,0 +1,437 @@
+"""One run: its curves, live; log, config, lineage; pause, resume, stop."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import clock, eta, figure, lineage, models_of, origins
+from kdharness.tui.screens.base import Place
+from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
+from kdharness.tui.viewmodels.rows import STATUS_MARKS
+from kdharness.tui.widgets.bars import bar, sparkline
+from kdharness.tui.widgets.chart import CurveChart, Series
+from kdharness.tui.widgets.table import Column, Listing, Part, Row
+from kdharness.tui.widgets.text_view import Line, Lines, text_lines
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+
+TABS = (
+    ("c", "curves", "Curves"),
+    ("g", "log", "Log"),
+    ("f", "config", "Config"),
+    ("i", "lineage", "Lineage"),
+)
+
+
+class CurveNames(Listing):
+    """The run's curves; arrows to the side move the window of the chart."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "noop", show=False),
+        Binding("left", "screen.pan(-1)", "Earlier steps", show=False, id="run.earlier"),
+        Binding("right", "screen.pan(1)", "Later steps", show=False, id="run.later"),
+    ]
+
+
+class RunScreen(Place):
+    """One run, with others' curves laid over its own."""
+
+    place = "runs"
+    title_text = "Run"
+    about = (
+        "↑↓ choose a curve; + and - zoom, ←→ move along, 0 shows all; y logarithmic, m smoothing; "
+        "o lays other runs over this one. p pauses, or goes on with what was paused, stopped or "
+        "interrupted; x stops with a checkpoint. n starts a new run from this config, v scores "
+        "the checkpoint. Closing the app leaves the run alone."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(key, f"tab('{name}')", title, show=False, id=f"run.{name}")
+            for key, name, title in TABS
+        ),
+        Binding("p", "pause", "Pause/go on", id="run.pause"),
+        Binding("x", "stop", "Stop", id="run.stop"),
+        Binding("o", "overlay", "Overlay", id="run.overlay"),
+        Binding("y", "log_scale", "Log scale", id="run.log-scale"),
+        Binding("m", "smooth", "Smooth", id="run.smooth"),
+        Binding(
+            "plus,equals_sign", "zoom(2)", "Zoom in", key_display="+", show=False, id="run.zoom-in"
+        ),
+        Binding("minus", "zoom(0.5)", "Zoom out", key_display="-", show=False, id="run.zoom-out"),
+        Binding("0", "whole", "Whole curve", show=False, id="run.whole"),
+        Binding("v", "evaluate", "Evaluate", id="run.evaluate"),
+        Binding("n", "new", "New from this", show=False, id="run.new"),
+        Binding("w", "where", "Copy the folder's path", show=False, id="run.folder"),
+        Binding("e", "export", "Export the chart", show=False, id="run.export"),
+    ]
+
+    def __init__(self, run: str, others: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.run_id, self.others = run, list(others)
+        self.run: Run | None = None
+        self.status = RunStatus.STARTING
+        self.book = CurveBook()
+        self.tab = ""
+        self.log_axis = False
+        self.weight = 0.0
+        self.window: tuple[float, float] | None = None
+        self.curve = "loss"
+
+    def body(self) -> Iterable[Widget]:
+        """Head, tabs, and the four pages."""
+        yield Static(id="head", classes="head")
+        yield Static(id="tabs", classes="line")
+        with Horizontal(id="curves"):
+            yield CurveNames(
+                [Column("name", "curve", 12, grow=1), Column("last", "last", 8, right=True)],
+                self.cell,
+                key="name",
+                id="names",
+                empty="no curves yet",
+            )
+            yield CurveChart(id="chart")
+        yield Lines(follow=True, id="log")
+        yield Lines(id="config")
+        yield Listing(
+            [
+                Column("tree", "checkpoint", 30, grow=2),
+                Column("method", "kind", 6),
+                Column("path", "folder", 10, grow=3, leave=1),
+            ],
+            self.cell,
+            id="lineage",
+        )
+
+    def on_mount(self) -> None:
+        """What is known at once; curves come from a thread."""
+        self.seen = self.harness.version
+        self.reread()
+        without = self.run is not None and self.run.method in ("eval", "sweep")
+        self.action_tab("log" if without else "curves")
+
+    # ------------------------------------------------------------ reading
+
+    def store_changed(self) -> None:
+        """The run, or one laid over it, wrote something."""
+        self.reread()
+
+    def tick(self) -> None:
+        """The process may have gone; the time left shrinks."""
+        if self.run is not None and self.run.status.is_live:
+            self._head()
+
+    def reread(self) -> None:
+        """The run's row at once, its curves in a thread."""
+        before = self.run
+        self.run = self.harness.store.run(self.run_id)
+        if self.run is None:
+            self.query_one("#head", Static).update(Text(f"no run {self.run_id}"))
+            return
+        if before is not None and self.run.step < before.step:
+            self.book.forget(self.run_id)
+        self._head()
+        self._fill_tab()
+        self.load()
+
+    def load(self) -> None:
+        """Points that came since the last look."""
+        runs = [self.run_id, *self.others]
+
+        def work(store: Store) -> list[tuple[str, str, list[tuple[float, float]]]]:
+            fresh = []
+            for run in runs:
+                for name in store.curve_names(run):
+                    found = store.curve(run, name, self.book.last_step(run, name))
+                    points = [(float(s), float("nan") if v is None else v) for s, v in found]
+                    fresh.append((run, name, points))
+            return fresh
+
+        self.read(work, self.take)
+
+    def take(self, fresh: list[tuple[str, str, list[tuple[float, float]]]]) -> None:
+        """Show new points, if there were any."""
+        changed = False
+        for run, name, points in fresh:
+            # Two loads may have asked for the same steps: only what is newer counts.
+            after = self.book.last_step(run, name)
+            changed |= self.book.add(run, name, [p for p in points if p[0] > after])
+        if changed:
+            self._names()
+            self._draw()
+            self._head()
+
+    # ------------------------------------------------------------ showing
+
+    def _head(self) -> None:
+        run = self.run
+        if run is None:
+            return
+        from kdharness.harness.runs.launch import effective_status
+
+        self.status = effective_status(run)
+        mark, role = STATUS_MARKS[self.status.value]
+        styles = self.query_one("#names", Listing)
+        width = self.size.width - 2
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(safe_text(run.id), "bold")
+        text.append(f"  {mark} {self.status.value}", styles.style_of(role))
+        text.append(safe_text(f"  {run.method}  {models_of(run.config)}"))
+        facts = []
+        now = self.harness.now()
+        left = eta(run, now) if self.status is RunStatus.RUNNING else None
+        if left is not None:
+            facts.append(f"left {clock(left)}")
+        for name, unit in (("tokens_per_second", "tok/s"), ("memory_gb", "GB")):
+            value = self.book.last(self.run_id, name)
+            if value is not None:
+                facts.append(f"{figure(value, 4)} {unit}")
+        share = run.step / run.max_steps if run.max_steps else 0.0
+        stage = str(run.info.get("stage", ""))
+        steps = f"{stage} {run.step}/{run.max_steps} {share:.0%}" if run.max_steps else stage
+        failed = self.book.last(self.run_id, "failed")
+        facts += [f"{failed:.0f} failed"] if failed else []
+        facts += [f"now {run.info['at_work']}"] if run.info.get("at_work") else []
+        tail = safe_text("  ".join(facts), 80)
+        room = max(width - len(steps) - len(tail) - 4, 4)
+        text.append(f"\n{safe_text(steps)} ")
+        text.append(bar(share, min(room, 60)), styles.style_of(role))
+        text.append(f"  {tail}")
+        if run.error:
+            text.append(f"\n{safe_text(run.error, 300)}", styles.style_of("bad"))
+        self.query_one("#head", Static).update(text)
+
+    def _fill_tab(self) -> None:
+        run = self.run
+        if run is None:
+            return
+        if self.tab == "log":
+            self.query_one("#log", Lines).set_lines(self._log_lines())
+        elif self.tab == "config":
+            from kdharness.harness.util.untrusted import dump_yaml
+
+            text = dump_yaml(run.config)
+            self.query_one("#config", Lines).set_text(text)
+        elif self.tab == "lineage":
+            self.query_one("#lineage", Listing).set_rows(self._lineage(run))
+
+    def _log_lines(self) -> list[Line]:
+        from kdharness.harness.runs.launch import log_tail
+
+        lines: list[Line] = []
+        for event in self.harness.store.events(self.run_id):
+            when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+            kind = str(event["kind"])
+            role = "bad" if kind in ("error", "failed") else "accent"
+            for row in text_lines(f"{event['message']}"):
+                lines.append([(f"{when} ", "dim"), (f"{kind:<9} ", role), *row])
+        # Events are printed to the worker's log too; what libraries said is only there.
+        printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
+        tail = [
+            line
+            for line in log_tail(self.harness.paths, self.run_id, 400).splitlines()
+            if not printed.match(line)
+        ]
+        if tail:
+            lines += [[], [("worker.log", "strong")], *text_lines("\n".join(tail), "dim")]
+        return lines
+
+    def _lineage(self, run: Run) -> list[dict[str, Any]]:
+        store = self.harness.store
+        if run.checkpoint:
+            return lineage(store, run.checkpoint)
+        rows: list[dict[str, Any]] = [
+            {
+                "id": "0",
+                "name": run.id,
+                "depth": 0,
+                "role": "",
+                "method": run.method,
+                "run": run.id,
+                "path": "no checkpoint yet",
+                "again": False,
+            }
+        ]
+        seen: set[str] = set()
+        for role, name in origins(run.config):
+            for row in lineage(store, name, seen=seen):
+                rows.append(
+                    {
+                        **row,
+                        "id": str(len(rows)),
+                        "depth": row["depth"] + 1,
+                        "role": row["role"] or role,
+                    }
+                )
+        return rows
+
+    def _names(self) -> None:
+        width = 10 if self.size.width >= 100 else 0
+        self.query_one("#names").styles.width = 40 if width else 24
+        rows = []
+        for name in self.book.names(self.run_id):
+            points = self.book.ready(self.run_id, name, None, 0.0, max(width, 1))
+            rows.append(
+                {
+                    "name": name,
+                    "last": self.book.last(self.run_id, name),
+                    "course": sparkline([y for _, y in points], width),
+                }
+            )
+        listing = self.query_one("#names", Listing)
+        columns = [Column("name", "curve", 12, grow=1), Column("last", "last", 8, right=True)]
+        if width:
+            columns.insert(1, Column("course", "", width))
+        if [c.key for c in columns] != [c.key for c in listing.columns]:
+            listing.set_columns(columns)
+        listing.set_rows(rows)
+
+    def _draw(self) -> None:
+        chart = self.query_one("#chart", CurveChart)
+        buckets = max(chart.size.width, 40)
+        runs = [self.run_id, *self.others]
+        series = []
+        for place, run in enumerate(runs):
+            points = self.book.ready(run, self.curve, self.window, self.weight, buckets)
+            if points:
+                series.append(Series(run, points, f"series-{place % 4 + 1}"))
+        notes = ["log"] if self.log_axis else []
+        notes += [f"smoothed {self.weight}"] if self.weight else []
+        notes += [f"steps {self.window[0]:.0f}–{self.window[1]:.0f}"] if self.window else []
+        chart.show(series, self.curve.replace("_", " "), ", ".join(notes), self.log_axis)
+
+    def cell(self, row: Row, column: Column, width: int) -> list[Part]:
+        """A curve's name and figure, or a line of the tree."""
+        if column.key == "tree":
+            indent = "  " * row["depth"] + ("└ " if row["depth"] else "")
+            role = f"{row['role']}: " if row["role"] else ""
+            again = " (see above)" if row["again"] else ""
+            return [(indent + role, "dim"), (str(row["name"]), "strong"), (again, "dim")]
+        if column.key == "last":
+            return [(figure(row["last"]), "")]
+        role = {"course": "series-1", "method": "dim", "path": "dim"}.get(column.key, "")
+        return [(str(row.get(column.key) or ""), role)]
+
+    # ------------------------------------------------------------ actions
+
+    def action_tab(self, name: str) -> None:
+        """Another page of the run."""
+        self.tab = name
+        line = Text()
+        style = self.query_one("#names", Listing)
+        for key, tab, title in TABS:
+            line.append(f" {key} ", "bold")
+            line.append(title, style.style_of("active") if tab == name else "")
+            line.append("  ")
+            self.query_one(f"#{tab}").display = tab == name
+        self.query_one("#tabs", Static).update(line)
+        self._fill_tab()
+        self.query_one("#names" if name == "curves" else f"#{name}").focus()
+
+    @on(Listing.Highlighted, "#names")
+    def _chosen(self, event: Listing.Highlighted) -> None:
+        if event.row is not None and event.row["name"] != self.curve:
+            self.curve = str(event.row["name"])
+            self._draw()
+
+    @on(Listing.Selected, "#lineage")
+    def _walk(self, event: Listing.Selected) -> None:
+        run = event.row["run"] if event.row else ""
+        if run and run != self.run_id:
+            self.harness.open_run(str(run))
+        elif event.row is not None and not run:
+            self.notify("made elsewhere: no run of this store", timeout=3, markup=False)
+
+    def action_zoom(self, factor: float) -> None:
+        """Fewer or more steps, the middle stays."""
+        runs = [self.run_id, *self.others]
+        whole = self.book.span(runs, self.curve)
+        low, high = self.window or whole
+        middle, half = (low + high) / 2, (high - low) / 2 / factor
+        if half >= (whole[1] - whole[0]) / 2:
+            self.window = None
+        elif half >= 1:
+            self.window = (max(whole[0], middle - half), min(whole[1], middle + half))
+        self._draw()
+
+    def action_pan(self, by: int) -> None:
+        """Along the steps by a quarter of what is seen."""
+        if self.window is None:
+            return
+        whole = self.book.span([self.run_id, *self.others], self.curve)
+        low, high = self.window
+        shift = max(whole[0] - low, min(by * (high - low) / 4, whole[1] - high))
+        self.window = (low + shift, high + shift)
+        self._draw()
+
+    def action_whole(self) -> None:
+        """All steps."""
+        self.window = None
+        self._draw()
+
+    def action_log_scale(self) -> None:
+        """Logarithmic, or linear."""
+        self.log_axis = not self.log_axis
+        self._draw()
+
+    def action_smooth(self) -> None:
+        """A smoother curve; after the smoothest, the plain one."""
+        self.weight = SMOOTHING[(SMOOTHING.index(self.weight) + 1) % len(SMOOTHING)]
+        self._draw()
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        self.harness.pause_or_resume(self.run_id)
+
+    def action_stop(self) -> None:
+        """Stop with a checkpoint; asks first."""
+        self.harness.stop_run(self.run_id)
+
+    async def action_evaluate(self) -> None:
+        """Score the checkpoint."""
+        if self.run is not None and self.run.checkpoint:
+            await self.harness.open_evaluate([self.run.checkpoint])
+        else:
+            self.notify("no checkpoint yet", severity="warning", timeout=3, markup=False)
+
+    async def action_new(self) -> None:
+        """A new run from this config; an experiment's file."""
+        if self.run is not None and self.run.method == "sweep":
+            await self.harness.open_experiment(str(self.run.config.get("name")))
+        elif self.run is not None:
+            self.harness.open_new(self.run.config, self.run.id)
+
+    def action_where(self) -> None:
+        """The folder's path, to the clipboard where the terminal allows it."""
+        if self.run is not None:
+            self.app.copy_to_clipboard(self.run.folder)
+            self.notify(safe_text(self.run.folder), title="folder", timeout=8, markup=False)
+
+    def action_overlay(self) -> None:
+        """Choose runs to lay over this one."""
+        self.harness.choose_runs(self._overlay, marked=self.others, but=self.run_id)
+
+    def _overlay(self, runs: list[str]) -> None:
+        self.others = [run for run in runs if run != self.run_id][:3]
+        self.load()
+        self._draw()
+
+    def action_export(self) -> None:
+        """The chart as a picture."""
+        runs = [self.run_id, *self.others]
+        series = [
+            (run, self.book.ready(run, self.curve, self.window, self.weight, 2000)) for run in runs
+        ]
+        self.harness.export_curves(f"{self.run_id}-{self.curve}", series, self.curve, self.log_axis)

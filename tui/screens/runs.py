@@ -1,0 +1,251 @@
+"""Runs, the home screen: every run with where it stands, live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual._path import CSSPathType
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import DASH, age, clock, figure, run_line
+from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.welcome import tour_text
+from kdharness.tui.viewmodels.rows import STATUS_MARKS
+from kdharness.tui.widgets.bars import bar
+from kdharness.tui.widgets.table import Column, Listing, Part, Row
+
+COLUMNS = [
+    Column("id", "run", 10, grow=2, frozen=True),
+    Column("method", "kind", 4, leave=2),
+    Column("models", "student ← teacher", 17, grow=3, leave=1),
+    Column("status", "status", 13),
+    Column("progress", "progress", 11, grow=1),
+    Column("eta", "left", 7, right=True),
+    Column("loss", "loss", 6, right=True),
+    Column("when", "when", 6, right=True),
+]
+
+
+def _unit(row: Row) -> str:
+    """What a run's progress counts."""
+    return "runs" if row["method"] == "sweep" else "steps"
+
+
+class RunsScreen(ListPlace):
+    """Every run, newest first."""
+
+    CSS_PATH: ClassVar[CSSPathType | None] = None
+    place = "runs"
+    title_text = "Runs"
+    about = (
+        "Every training and evaluation, newest first; runs started elsewhere appear by "
+        "themselves. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
+        "their curves are laid over each other (Enter), and their checkpoints compared (4). w "
+        "goes to experiments: several runs from one file.\n\n"
+        "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  "
+        "✗ failed  ! interrupted: its process is gone, can be resumed"
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "New run", id="runs.new"),
+        Binding("w", "experiments", "Experiments", id="runs.experiments"),
+        Binding("space", "mark", "Mark", id="runs.mark"),
+        Binding("p", "pause", "Pause/resume", show=False, id="runs.pause"),
+        Binding("x", "stop", "Stop", show=False, id="runs.stop"),
+        Binding("v", "evaluate", "Evaluate", show=False, id="runs.evaluate"),
+        Binding("d", "demo", "Demo", show=False, id="runs.demo"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: dict[str, Run] = {}
+        self.status: dict[str, RunStatus] = {}
+        self.lines: dict[str, dict[str, Any]] = {}
+        self.state: tuple[int, int] = (-1, -1)
+
+    def body(self) -> Iterable[Widget]:
+        """The list, or the tour where there is nothing to list."""
+        yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="no run matches the filter")
+        yield Static(id="tour")
+        yield Static(classes="detail", id="more")
+
+    def on_mount(self) -> None:
+        """The first page at once; the rest when the store is open."""
+        super().on_mount()
+        self.seen = self.harness.version
+        # Whether live runs still have a process is looked up after the first paint.
+        self._read(self.harness.first, look=False)
+
+    def _read_all(self) -> None:
+        store = self.harness.store
+        self.state = store.runs_state()
+        self.runs = {}
+        self._read(store.runs())
+
+    def _read(self, runs: list[Run], *, look: bool = True) -> None:
+        """Take rows of the store; new ones go on top."""
+        fresh = {run.id: run for run in runs if run.id not in self.runs}
+        self.runs = {**fresh, **self.runs}
+        self.runs |= {run.id: run for run in runs}
+        if look:
+            self._judge_status(runs)
+        self._draw_up(runs)
+        self._show()
+
+    def _draw_up(self, runs: Iterable[Run]) -> None:
+        """Make the lines of these runs anew; a thousand others stay as they are."""
+        now = self.harness.now()
+        for run in runs:
+            self.lines[run.id] = run_line(run, now, self.status.get(run.id))
+
+    def _judge_status(self, runs: Iterable[Run]) -> bool:
+        """Look whether live runs still have a process; whether any status changed."""
+        before = dict(self.status)
+        for run in runs:
+            status = run.status
+            if status.is_live:
+                from kdharness.harness.runs.launch import effective_status
+
+                status = effective_status(run)
+            self.status[run.id] = status
+        return self.status != before
+
+    def live(self) -> list[Run]:
+        """The runs with a process behind them, as far as known."""
+        return [run for run in self.runs.values() if run.status.is_live]
+
+    def _show(self) -> None:
+        listing = self.listing()
+        listing.set_rows([self.lines[name] for name in self.runs])
+        empty = not self.runs
+        if empty == listing.display:
+            listing.display = not empty
+        self._tell(listing.row)
+        tour = self.query_one("#tour", Static)
+        tour.display = empty
+        if empty:
+            tour.update(tour_text(self.harness.paths, self.size.width, self.harness.demo_lines()))
+
+    def store_changed(self) -> None:
+        """Read live runs again, and all of them when one was added."""
+        if self.harness.store.runs_state() != self.state:
+            self._read_all()
+            return
+        self._read(self.harness.store.live_runs(run.id for run in self.live()))
+
+    def tick(self) -> None:
+        """A process may have died without a word, and ages grow."""
+        if not self.runs and self.harness.demo_lines():
+            self._show()
+        live = self.live()
+        if self._judge_status(live):
+            self._draw_up(live)
+            self._show()
+        elif self.harness.minute_passed():
+            self.listing().refresh()
+
+    # ------------------------------------------------------------ cells
+
+    def cell(self, row: Row, column: Column, width: int) -> list[Part]:
+        """One cell of the list."""
+        key, status = column.key, str(row["status"])
+        if key == "status":
+            mark, role = STATUS_MARKS[status]
+            return [(f"{mark} {status}", role)]
+        if key == "progress":
+            return self._progress(row, status, width)
+        if key == "eta":
+            return [(clock(row["eta"]), "")]
+        if key == "loss":
+            return [(figure(row["loss"]), "" if row["loss"] is not None else "dim")]
+        if key == "when":
+            return [(age(self.harness.now() - row["when"]), "dim")]
+        text = str(row.get(key) or DASH)
+        return [(text, "strong" if key == "id" else "dim" if key == "method" else "")]
+
+    def _progress(self, row: Row, status: str, width: int) -> list[Part]:
+        if status == "failed":
+            return [(str(row["error"]) or "failed", "bad")]
+        if not row["max_steps"]:
+            return [(str(row["stage"]) or DASH, "dim")]
+        share = f"{row['progress']:4.0%} "
+        if status == "finished":
+            return [(f"{share}{row['step']} {_unit(row)}", "dim")]
+        return [(share, ""), (bar(row["progress"], width - len(share)), STATUS_MARKS[status][1])]
+
+    def _tell(self, row: Row | None) -> None:
+        """A line about the run under the cursor: why it failed, or what it does."""
+        more = self.query_one("#more", Static)
+        more.display = row is not None
+        if row is None:
+            return
+        text = Text(no_wrap=not row["error"], overflow="ellipsis")
+        if row["error"]:
+            text.append(safe_text(str(row["error"]), 400), self.listing().style_of("bad"))
+        else:
+            parts = [row["stage"] or row["method"], row["models"]]
+            count = f"{_unit(row)[:-1]} {row['step']} of {row['max_steps']}"
+            parts += [count] if row["max_steps"] else []
+            text.append(safe_text(" · ".join(filter(None, parts)), 400))
+        more.update(text)
+
+    @on(Listing.Highlighted, "#list")
+    def _moved(self, event: Listing.Highlighted) -> None:
+        self._tell(event.row)
+
+    # ------------------------------------------------------------ actions
+
+    @on(Listing.Selected, "#list")
+    def _open(self, event: Listing.Selected) -> None:
+        if event.row is not None:
+            others = [name for name in self.listing().marked if name != event.row["id"]]
+            self.harness.open_run(str(event.row["id"]), others)
+
+    def action_mark(self) -> None:
+        """Mark the run, to compare."""
+        self.listing().toggle_mark()
+
+    def action_new(self) -> None:
+        """Fill in a config and start it."""
+        self.harness.open_new()
+
+    async def action_experiments(self) -> None:
+        """Several runs from one file."""
+        await self.harness.action_go("experiments")
+
+    def chosen(self) -> Run | None:
+        """The run under the cursor."""
+        row = self.listing().row
+        return self.runs.get(str(row["id"])) if row else None
+
+    def action_pause(self) -> None:
+        """Pause the run, or go on with it."""
+        self._with_run(self.harness.pause_or_resume)
+
+    def action_stop(self) -> None:
+        """Stop the run with a checkpoint (asks first)."""
+        self._with_run(self.harness.stop_run)
+
+    async def action_evaluate(self) -> None:
+        """Score the run's checkpoint."""
+        run = self.chosen()
+        if run is not None and run.checkpoint:
+            await self.harness.open_evaluate([run.checkpoint])
+        elif run is not None:
+            self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
+
+    def action_demo(self) -> None:
+        """Run the demo: the whole story on this machine."""
+        self.harness.start_demo()
+        self._show()
+
+    def _with_run(self, do: Any) -> None:
+        run = self.chosen()
+        if run is not None:
+            do(run.id)

@@ -1,0 +1,301 @@
+"""Trade-off: general figure to the right, domain figure upwards, and who is on the front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.tradeoff import Axis, Placed, dominated_area
+from kdharness.harness.cli.compare import trade_off_view
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.types import Checkpoint
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import DASH, figure
+from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.viewmodels.leaderboard import is_hidden
+from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
+from kdharness.tui.widgets.table import Column, Listing, Part, Row
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+
+COLUMNS = [
+    Column("number", "#", 3, right=True),
+    Column("id", "checkpoint", 12, grow=1),
+    Column("general", "general", 8, right=True),
+    Column("domain", "domain", 8, right=True),
+    Column("gain", "gain", 6, right=True),
+    Column("retention", "kept", 6, right=True),
+]
+View = tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]
+
+
+class TradeOffScreen(ListPlace):
+    """Who gained how much of the domain, and who lost how much of the rest."""
+
+    place = "tradeoff"
+    title_text = "Trade-off"
+    about = (
+        "Each mark is a checkpoint with its intervals; filled ones are on the Pareto front: no "
+        "other is better on both axes. Up and right are better; axes of losses run backwards. "
+        "gain is the share of the expert's domain gain, kept the share of the reference's general "
+        "figure. g and d choose the axes, r and x the reference and the expert, i hides the "
+        "intervals. Merged checkpoints are joined by their WiSE-FT curve."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("g", "axis('general')", "General axis", id="tradeoff.general"),
+        Binding("d", "axis('domain')", "Domain axis", id="tradeoff.domain"),
+        Binding("r", "role('reference')", "Reference", id="tradeoff.reference"),
+        Binding("x", "role('expert')", "Expert", show=False, id="tradeoff.expert"),
+        Binding("i", "whiskers", "Intervals", id="tradeoff.intervals"),
+        Binding("p", "picture", "Picture", id="tradeoff.picture"),
+        Binding("e", "export", "Export", show=False, id="tradeoff.export"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.axes: dict[str, str | None] = {"general": None, "domain": None}
+        self.roles: dict[str, str | None] = {"reference": None, "expert": None}
+        self.view: View | None = None
+        self.labels: list[str] = []
+        self.merges: list[list[str]] = []
+        self.whiskers = True
+
+    def body(self) -> Iterable[Widget]:
+        """Chart and list, side by side where there is room."""
+        yield Static(classes="line", id="what")
+        with Container(id="plane"):
+            yield PlaneChart(id="chart")
+            yield Listing(COLUMNS, self.cell, id="list", empty="reading the scores …")
+
+    def on_mount(self) -> None:
+        """Scores come from a thread."""
+        super().on_mount()
+        self.seen = self.harness.version
+        self.load()
+
+    def on_resize(self) -> None:
+        """Side by side, or one above the other."""
+        self.query_one("#plane").set_class(self.size.width >= 110, "wide")
+
+    def store_changed(self) -> None:
+        """New scores may have come."""
+        self.load()
+
+    def load(self) -> None:
+        """Axes, points and front from the store."""
+        paths, axes, roles = self.harness.paths, dict(self.axes), dict(self.roles)
+
+        def work(store: Store) -> tuple[View | None, list[str], list[list[str]], str]:
+            labels = list(
+                dict.fromkeys(
+                    f"{s.bench}:{s.metric}"
+                    for s in leaderboard(store, paths)
+                    if not is_hidden(s.metric)
+                )
+            )
+            merges = merge_curves(store.checkpoints())
+            try:
+                view = trade_off_view(
+                    store,
+                    paths,
+                    axes["general"],
+                    axes["domain"],
+                    roles["reference"],
+                    roles["expert"],
+                )
+            except ConfigError as error:
+                return None, labels, merges, str(error)
+            return view, labels, merges, ""
+
+        self.read(work, lambda found: self.show(*found))
+
+    def show(
+        self, view: View | None, labels: list[str], merges: list[list[str]], problem: str
+    ) -> None:
+        """Draw what was read."""
+        self.labels, self.merges = labels, merges
+        listing = self.listing()
+        if view is None:
+            listing.empty = "no two figures to set against each other yet: evaluate (6)"
+            listing.refresh()
+            self.view = None
+            self.query_one("#what", Static).update(Text(safe_text(problem.split("\n")[0], 300)))
+            return
+        if view == self.view:
+            return
+        self.view = view
+        x, y, placed, roles = view
+        rows = [
+            {
+                "id": item.point.checkpoint,
+                "number": number,
+                "method": item.point.method,
+                "general": item.point.general,
+                "domain": item.point.domain,
+                "gain": item.gain,
+                "retention": item.retention,
+                "front": item.on_front,
+            }
+            for number, item in enumerate(placed, 1)
+        ]
+        listing.set_columns(
+            [
+                *COLUMNS[:2],
+                *(
+                    Column(
+                        c.key,
+                        {"general": "→ gen.", "domain": "↑ dom."}.get(c.key, c.title),
+                        c.width,
+                        right=True,
+                    )
+                    for c in COLUMNS[2:]
+                ),
+            ]
+        )
+        listing.set_rows(rows)
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(f"{x.label} × {y.label}", "bold")
+        text.append(safe_text(f"  reference: {roles[0] or DASH}  expert: {roles[1] or DASH}"))
+        area = dominated_area(placed)
+        text.append(f"  hypervolume: {figure(area)}" if area is not None else "")
+        self.query_one("#what", Static).update(text)
+        self._draw()
+
+    def plane(self) -> Plane:
+        """The chart's data."""
+        if self.view is None:
+            return Plane()
+        x, y, placed, _ = self.view
+        marks = [
+            Mark(
+                p.point.checkpoint,
+                p.point.general,
+                p.point.domain,
+                p.point.general_interval,
+                p.point.domain_interval,
+                p.on_front,
+                "good" if p.on_front else "",
+            )
+            for p in placed
+        ]
+        places = {mark.name: (mark.x, mark.y) for mark in marks}
+        front = sorted((m.x, m.y) for m in marks if m.front)
+        lines = [
+            front,
+            *([places[name] for name in line if name in places] for line in self.merges),
+        ]
+        row = self.listing().row
+        return Plane(
+            marks,
+            x.label,
+            y.label,
+            x.lower_is_better,
+            y.lower_is_better,
+            [line for line in lines if len(line) > 1],
+            str(row["id"]) if row else "",
+            self.whiskers,
+        )
+
+    def _draw(self) -> None:
+        self.query_one("#chart", PlaneChart).show(self.plane())
+
+    def cell(self, row: Row, column: Column, width: int) -> list[Part]:
+        """One cell of the list."""
+        value = row.get(column.key)
+        if column.key == "number":
+            return [(f"{'●' if row['front'] else '○'}{value}", "good" if row["front"] else "")]
+        if column.key in ("gain", "retention"):
+            return [(DASH if value is None else f"{value:.0%}", "")]
+        if column.key in ("general", "domain"):
+            return [(figure(value), "")]
+        return [(str(value), "strong" if row["front"] else "")]
+
+    @on(Listing.Highlighted, "#list")
+    def _moved(self) -> None:
+        self._draw()
+
+    @on(Listing.Selected, "#list")
+    def _open(self, event: Listing.Selected) -> None:
+        if event.row is not None:
+            self.harness.open_checkpoint(str(event.row["id"]))
+
+    # ------------------------------------------------------------ actions
+
+    def action_axis(self, name: str) -> None:
+        """Any figure of any benchmark as an axis."""
+
+        def take(chosen: str) -> None:
+            self.axes[name] = chosen
+            self.view = None
+            self.load()
+
+        current = ""
+        if self.view is not None:
+            current = (self.view[0] if name == "general" else self.view[1]).label
+        self._choose(f"The {name} axis", self.labels, current, take)
+
+    def action_role(self, name: str) -> None:
+        """Whose figures count as 0 or 1."""
+        if self.view is None:
+            return
+
+        def take(chosen: str) -> None:
+            self.roles[name] = chosen
+            self.view = None
+            self.load()
+
+        current = self.view[3][0 if name == "reference" else 1] or ""
+        names = [item.point.checkpoint for item in self.view[2]]
+        self._choose(f"The {name}", names, current, take)
+
+    def _choose(self, title: str, names: Sequence[str], current: str, take: Any) -> None:
+        from kdharness.tui.screens.dialogs import Choose
+
+        def chosen(found: list[str] | None) -> None:
+            if found:
+                take(found[0])
+
+        rows = [{"id": name} for name in names]
+        self.app.push_screen(
+            Choose(title, rows, [Column("id", "name", 30, grow=1)], current=current), chosen
+        )
+
+    def action_whiskers(self) -> None:
+        """Show or hide the intervals."""
+        self.whiskers = not self.whiskers
+        self._draw()
+
+    def action_picture(self) -> None:
+        """The chart as SVG or PNG."""
+        self.harness.export_plane("tradeoff", self.plane())
+
+    def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
+        """The points, in the stable form of `tradeoff --format json`."""
+        from kdharness.harness.cli.compare import placed_row
+
+        rows = [placed_row(item) for item in self.view[2]] if self.view else []
+        return "tradeoff", rows, list(rows[0]) if rows else []
+
+
+def merge_curves(checkpoints: Sequence[Checkpoint]) -> list[list[str]]:
+    """Names along each WiSE-FT curve: merges of the same parents, by their share."""
+    families: dict[tuple[tuple[str, str], ...], list[Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        if checkpoint.method == "merge" and {"reference", "expert"} <= set(checkpoint.parents):
+            families.setdefault(tuple(sorted(checkpoint.parents.items())), []).append(checkpoint)
+    names = {checkpoint.id: checkpoint.name for checkpoint in checkpoints}
+    lines = []
+    for parents, family in families.items():
+        family.sort(key=lambda c: float(c.info.get("alpha", 0.5)))
+        ends = {role: names.get(parent, parent) for role, parent in parents}
+        lines.append([ends["reference"], *(c.name for c in family), ends["expert"]])
+    return lines

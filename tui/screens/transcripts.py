@@ -1,0 +1,292 @@
+"""Transcripts: one prompt, two answers side by side, both verdicts in the judge's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.markup import escape
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import figure
+from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.viewmodels.transcripts import (
+    Exchange,
+    Transcript,
+    answer_lines,
+    as_text,
+    benches_of,
+    read_prompts,
+    read_transcript,
+    verdict_lines,
+)
+from kdharness.tui.widgets.table import Column, Part, Row
+from kdharness.tui.widgets.text_view import Lines, text_lines
+
+if TYPE_CHECKING:
+    from kdharness.harness.store import Store
+
+
+class TranscriptsScreen(Place):
+    """Two checkpoints' answers, item by item."""
+
+    place = "transcripts"
+    title_text = "Transcripts"
+    about = (
+        "The prompt, both answers (scrolling together), and what the judge said of each. Words "
+        "that the other answer lacks stand out. ←→ go from item to item; d to the next whose "
+        "verdicts differ, f to the next failure; l lists the items. c chooses the checkpoints, "
+        "b the benchmark, v gives the verdicts more room. y copies the exchange where the "
+        "terminal allows it, w writes it to a file."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "step(-1)", "Before", show=False, id="texts.before"),
+        Binding("right", "step(1)", "Next", show=False, id="texts.next"),
+        Binding("d", "jump('differs')", "Next difference", id="texts.difference"),
+        Binding("f", "jump('failed')", "Next failure", id="texts.failure"),
+        Binding("l", "items", "Items", id="texts.items"),
+        Binding("c", "choose", "Checkpoints", id="texts.checkpoints"),
+        Binding("b", "bench", "Benchmark", id="texts.bench"),
+        Binding("v", "verdicts", "Verdicts", show=False, id="texts.verdicts"),
+        Binding("y", "copy", "Copy", show=False, id="texts.copy"),
+        Binding("w", "write", "Write", show=False, id="texts.write"),
+        Binding("tab", "swap_pane", "Other pane", show=False, id="texts.pane"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: tuple[str, str] = ("", "")
+        self.bench = ""
+        self.benches: list[str] = []
+        self.transcript = Transcript("", ("", ""))
+        self.index = 0
+        self.wanted = ""
+        self.asked = 0
+
+    def body(self) -> Iterable[Widget]:
+        """Head, prompt, two answers, two verdicts."""
+        yield Static(classes="line", id="what")
+        yield Lines(id="prompt")
+        with Horizontal(id="answers"):
+            yield Lines(id="first").add_class("boxed")
+            yield Lines(id="second").add_class("boxed")
+        with Horizontal(id="verdicts"):
+            yield Lines(id="first-verdict")
+            yield Lines(id="second-verdict")
+
+    def on_mount(self) -> None:
+        """The marked checkpoints, or the two newest with answers."""
+        self.seen = self.harness.version
+        first, second = self.query_one("#first", Lines), self.query_one("#second", Lines)
+        first.twin, second.twin = second, first
+        first.focus()
+        if not self.names[0]:
+            marked = self.harness.marked_checkpoints()
+            if len(marked) < 2:
+                judged = dict.fromkeys(
+                    g["checkpoint"]
+                    for g in self.harness.store.judgment_groups()
+                    if g["bench"] != "heldout"
+                )
+                marked = [c.name for c in self.harness.store.checkpoints() if c.id in judged][-2:]
+            if marked:
+                self.names = (marked[0], marked[-1])
+        self.load()
+
+    def open(self, first: str, second: str, bench: str, item: str = "") -> None:
+        """Show these two on a benchmark, at an item."""
+        self.names, self.bench, self.wanted = (first, second), bench, item
+        if self.is_mounted:
+            self.load()
+
+    def store_changed(self) -> None:
+        """New answers may have come; the item stays, also one that is still being opened."""
+        exchange = self.exchange
+        if not self.wanted and exchange is not None:
+            self.wanted = exchange.item
+        self.load()
+
+    def load(self) -> None:
+        """Answers, verdicts and prompts."""
+        self.asked += 1
+        names, wanted, paths, asked = self.names, self.bench, self.harness.paths, self.asked
+
+        def work(store: Store) -> tuple[list[str], Transcript]:
+            benches = benches_of(store, names)
+            bench = wanted if wanted in benches else next(iter(benches), "")
+            prompts = read_prompts(paths, bench)
+            return benches, read_transcript(store, bench, names, prompts)
+
+        self.read(work, lambda found: self.show(asked, *found))
+
+    def show(self, asked: int, benches: list[str], transcript: Transcript) -> None:
+        """Show what was read, unless something else has been asked for since."""
+        if asked != self.asked:
+            return
+        self.benches, self.bench = benches, transcript.bench
+        same = self.transcript == transcript and not self.wanted
+        self.transcript = transcript
+        items = [exchange.item for exchange in transcript.exchanges]
+        if self.wanted in items:
+            self.index = items.index(self.wanted)
+        self.wanted = ""
+        self.index = max(0, min(self.index, len(items) - 1))
+        if not same or not items:
+            self._fill()
+
+    # ------------------------------------------------------------ showing
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The item that is shown."""
+        exchanges = self.transcript.exchanges
+        return exchanges[self.index] if self.index < len(exchanges) else None
+
+    def _fill(self) -> None:
+        exchange = self.exchange
+        text = Text(no_wrap=True, overflow="ellipsis")
+        what = self.query_one("#what", Static)
+        if exchange is None:
+            text.append("no answers to read yet: evaluate a checkpoint (6)")
+            what.update(text)
+            return
+        text.append(f"{self.bench} {safe_text(exchange.item, 40)}", "bold")
+        text.append(f"  {safe_text(exchange.category, 30)}")
+        text.append(f"  {self.index + 1} of {len(self.transcript.exchanges)}")
+        text.append("  ≠ verdicts differ" if exchange.differs else "  = same verdict")
+        text.append("  ✗ failure" if exchange.failed else "")
+        what.update(text)
+        prompt = self.query_one("#prompt", Lines)
+        lines = [
+            line
+            for n, turn in enumerate(exchange.turns, 1)
+            for line in [[(f"{n}. ", "dim"), *text_lines(turn)[0]], *text_lines(turn)[1:]]
+        ]
+        missing = "the prompt is not at hand: pull the benchmark's files (8)"
+        prompt.set_lines(lines or [[(missing, "dim")]])
+        height = self.size.height
+        prompt.styles.height = min(len(lines) or 1, 3 if height < 30 else 8) or 1
+        for pane, name, side, other in (
+            ("first", self.names[0], exchange.first, exchange.second),
+            ("second", self.names[1], exchange.second, exchange.first),
+        ):
+            box = self.query_one(f"#{pane}", Lines)
+            value = figure(side.value, 3)
+            box.border_title = escape(safe_text(f"{name}  {value}", 60))
+            box.set_lines(answer_lines(side, other))
+            box.scroll_to(y=0, animate=False)
+            self.query_one(f"#{pane}-verdict", Lines).set_lines(verdict_lines(side))
+
+    # ------------------------------------------------------------ actions
+
+    def action_step(self, by: int) -> None:
+        """The next or previous item."""
+        last = len(self.transcript.exchanges) - 1
+        index = max(0, min(self.index + by, last))
+        if index != self.index:
+            self.index = index
+            self._fill()
+
+    def action_jump(self, kind: str) -> None:
+        """The next item whose verdicts differ, or with a failure."""
+        found: Callable[[Exchange], bool] = (
+            (lambda e: e.differs) if kind == "differs" else (lambda e: e.failed)
+        )
+        exchanges = self.transcript.exchanges
+        order = [*range(self.index + 1, len(exchanges)), *range(self.index + 1)]
+        place = next((i for i in order if found(exchanges[i])), None)
+        if place is None:
+            words = "no difference" if kind == "differs" else "no failure"
+            self.notify(f"{words} in {self.bench}", timeout=3, markup=False)
+        else:
+            self.index = place
+            self._fill()
+
+    def action_items(self) -> None:
+        """All items in a list."""
+        rows = [
+            {
+                "id": e.item,
+                "category": e.category,
+                "first": e.first.value,
+                "second": e.second.value,
+                "marks": ("≠" if e.differs else " ") + ("✗" if e.failed else ""),
+            }
+            for e in self.transcript.exchanges
+        ]
+        columns = [
+            Column("id", "item", 16, grow=1),
+            Column("category", "category", 14),
+            Column("marks", "", 2),
+            Column("first", self.names[0][:9], 9, right=True),
+            Column("second", self.names[1][:9], 9, right=True),
+        ]
+
+        def cell(row: Row, column: Column, width: int) -> list[Part]:
+            value = row[column.key]
+            number = column.key in ("first", "second")
+            return [(figure(value, 3) if number else str(value), "")]
+
+        def chosen(names: list[str] | None) -> None:
+            if names:
+                items = [e.item for e in self.transcript.exchanges]
+                self.index = items.index(names[0])
+                self._fill()
+
+        current = self.exchange.item if self.exchange else ""
+        self.app.push_screen(Choose("Items", rows, columns, cell=cell, current=current), chosen)
+
+    def action_choose(self) -> None:
+        """Mark two checkpoints."""
+
+        def take(names: list[str]) -> None:
+            if names:
+                self.names = (names[0], names[-1])
+                self.load()
+
+        self.harness.choose_checkpoints(take, marked=[n for n in self.names if n])
+
+    def action_bench(self) -> None:
+        """The next benchmark that was answered."""
+        if self.benches:
+            place = self.benches.index(self.bench) if self.bench in self.benches else -1
+            self.bench = self.benches[(place + 1) % len(self.benches)]
+            self.index = 0
+            self.load()
+
+    def action_verdicts(self) -> None:
+        """More room for the verdicts, or for the answers."""
+        self.query_one("#verdicts").toggle_class("tall")
+
+    def action_swap_pane(self) -> None:
+        """Keys to the next pane."""
+        panes = ["first", "second", "first-verdict", "second-verdict", "prompt"]
+        now = self.focused.id if self.focused is not None else ""
+        place = panes.index(now) if now in panes else -1
+        self.query_one(f"#{panes[(place + 1) % len(panes)]}").focus()
+
+    def action_copy(self) -> None:
+        """To the clipboard, where the terminal allows it."""
+        if self.exchange is not None:
+            self.app.copy_to_clipboard(as_text(self.exchange, self.transcript))
+            self.notify("copied, if your terminal allows it; w writes a file", timeout=4)
+
+    def action_write(self) -> None:
+        """To a file."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        text = as_text(exchange, self.transcript)
+
+        def write(path: Path) -> Any:
+            write_text(path, text)
+
+        self.harness.export_file(f"{self.bench}-{exchange.item}.md", (".md", ".txt"), write)

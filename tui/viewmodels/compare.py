@@ -1,0 +1,62 @@
+"""What the Compare screen shows, read in one go: figures, flips, settings, costs. No widgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.analysis.compare import Compared, Side, compare_sides, sides_of
+from kdharness.harness.analysis.costs import Cost, costs_of
+from kdharness.harness.analysis.side_by_side import settings_that_differ
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure: the base's value, and each other checkpoint against it, by name."""
+
+    bench: str
+    metric: str
+    judge: str
+    revision: str
+    value: float
+    others: Mapping[str, Compared]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything about the checkpoints that are compared; the first is the base."""
+
+    sides: tuple[Side, ...] = ()
+    lines: tuple[Line, ...] = ()
+    settings: tuple[tuple[str, list[Any]], ...] = ()
+    costs: tuple[Cost, ...] = ()
+
+
+def look(store: Store, paths: Paths, names: Sequence[str]) -> Seen:
+    """Read and compare these checkpoints.
+
+    Raises:
+        ConfigError: one of them is not stored.
+    """
+    sides = sides_of(store, names)
+    checkpoints = [side.checkpoint for side in sides]
+    return Seen(
+        tuple(sides),
+        tuple(lines_of(compare_sides(store, paths, sides))),
+        tuple(settings_that_differ(store, checkpoints)),
+        tuple(costs_of(store, checkpoints)),
+    )
+
+
+def lines_of(compared: Sequence[Compared]) -> list[Line]:
+    """One line a figure, in the order they came."""
+    table: dict[tuple[str, str, str, str], dict[str, Compared]] = {}
+    for one in compared:
+        key = (one.bench, one.metric, one.judge, one.revision)
+        table.setdefault(key, {})[one.other] = one
+    return [
+        Line(*key, next(iter(others.values())).base_value, others) for key, others in table.items()
+    ]

@@ -1,0 +1,130 @@
+"""Curves as the chart wants them: cut to the window, smoothed, thinned. Kept between redraws."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+
+from kdharness.harness.util.text import downsample, smooth
+
+Points = list[tuple[float, float]]
+SMOOTHING = (0.0, 0.6, 0.9, 0.98)
+FINEST = 500
+"""A whole curve is kept in so many buckets at least: more than any terminal is wide."""
+
+
+@dataclass
+class Thinned:
+    """A growing curve, smoothed as it comes and thinned when it gets long.
+
+    Thinning what was thinned keeps each bucket's lowest and highest point, so that a redraw of a
+    run of any length costs the same.
+    """
+
+    weight: float
+    taken: int = 0
+    points: Points = field(default_factory=list)
+    _total: float = 0.0
+    _scale: float = 0.0
+
+    def follow(self, raw: Points) -> Points:
+        """Take what came since the last call."""
+        fresh = raw[self.taken :]
+        self.taken = len(raw)
+        if self.weight:
+            keep, new = self.weight, 1 - self.weight
+            for x, y in fresh:
+                if math.isfinite(y):
+                    self._total = self._total * keep + new * y
+                    self._scale = self._scale * keep + new
+                    self.points.append((x, self._total / self._scale))
+        else:
+            self.points += fresh
+        if len(self.points) > 8 * FINEST:
+            self.points = downsample(self.points, FINEST)
+        return self.points
+
+
+@dataclass
+class CurveBook:
+    """Every curve of some runs, growing as steps come in."""
+
+    curves: dict[str, dict[str, Points]] = field(default_factory=dict)
+    _thinned: dict[tuple[str, str, float], Thinned] = field(default_factory=dict)
+    _cache: dict[tuple[object, ...], Points] = field(default_factory=dict)
+
+    def last_step(self, run: str, name: str) -> int:
+        """The newest step that is known of a curve."""
+        points = self.curves.get(run, {}).get(name)
+        return int(points[-1][0]) if points else -1
+
+    def add(self, run: str, name: str, points: Points) -> bool:
+        """Take new points; whether there were any."""
+        if points:
+            self.curves.setdefault(run, {}).setdefault(name, []).extend(points)
+        return bool(points)
+
+    def forget(self, run: str) -> None:
+        """A run went back to an earlier step: read it anew."""
+        self.curves.pop(run, None)
+        self._thinned = {key: value for key, value in self._thinned.items() if key[0] != run}
+        self._cache.clear()
+
+    def names(self, run: str) -> list[str]:
+        """The curves of a run, the ones one looks at first in front."""
+        order = [
+            "loss",
+            "ce",
+            "kl",
+            "attention",
+            "general_loss",
+            "domain_loss",
+            "learning_rate",
+            "grad_norm",
+            "tokens_per_second",
+            "memory_gb",
+        ]
+        have = self.curves.get(run, {})
+        return [n for n in order if n in have] + sorted(n for n in have if n not in order)
+
+    def last(self, run: str, name: str) -> float | None:
+        """A curve's newest figure."""
+        points = self.curves.get(run, {}).get(name)
+        return points[-1][1] if points else None
+
+    def span(self, runs: list[str], name: str) -> tuple[float, float]:
+        """The first and the last step of a curve over some runs."""
+        ends = [
+            (points[0][0], points[-1][0])
+            for run in runs
+            if (points := self.curves.get(run, {}).get(name))
+        ]
+        return (min(a for a, _ in ends), max(b for _, b in ends)) if ends else (0.0, 1.0)
+
+    def ready(
+        self, run: str, name: str, window: tuple[float, float] | None, weight: float, buckets: int
+    ) -> Points:
+        """A curve to be drawn: inside the window, smoothed, at most four points a bucket."""
+        points = self.curves.get(run, {}).get(name, [])
+        key = (run, name, len(points), window, weight, buckets)
+        if key not in self._cache:
+            if len(self._cache) > 200:
+                self._cache.clear()
+            if window is None:
+                whole = self._thinned.setdefault((run, name, weight), Thinned(weight))
+                part = whole.follow(points)
+            else:
+                part = self._cut(points, window, weight)
+            part = downsample(part, buckets)
+            self._cache[key] = part
+        return self._cache[key]
+
+    def _cut(self, points: Points, window: tuple[float, float], weight: float) -> Points:
+        """The window's part of a curve, smoothed from some steps before it on."""
+        start = max(bisect_left(points, (window[0], float("-inf"))) - 1, 0)
+        stop = bisect_right(points, (window[1], float("inf"))) + 1
+        if not weight:
+            return points[start:stop]
+        before = max(start - round(5 / (1 - weight)), 0)
+        return [p for p in smooth(points[before:stop], weight) if p[0] >= points[start][0]]

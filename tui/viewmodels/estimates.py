@@ -1,0 +1,110 @@
+"""What a start would cost, asked of our own code in a process of its own: it loads torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.config.files import dump_config
+from kdharness.harness.errors import RunError
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import clock
+
+EVALUATION = """
+import json, sys
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.evaluation.dry_run import plan
+from kdharness.harness.paths import find_paths
+from kdharness.harness.store import Store
+paths = find_paths(sys.argv[1])
+with Store(paths.store) as store:
+    print(json.dumps(plan(parse_config(json.loads(sys.stdin.read())), paths, store)))
+"""
+
+
+def _ask(command: list[str], text: str = "") -> Any:
+    """The JSON that a process of our own prints."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"},
+    )
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        said = [line for line in done.stderr.splitlines() if line.strip() and "%|" not in line]
+        raise RunError(safe_text("\n".join(said[-3:]), 500) or "nothing was said") from error
+
+
+def training(paths: Paths, config: Any) -> list[str]:
+    """Steps, tokens, memory and disk of a training, as lines."""
+    with tempfile.TemporaryDirectory(prefix="kdharness-plan-") as scratch:
+        file = Path(scratch) / "config.yaml"
+        file.write_text(dump_config(config), encoding="utf-8")
+        rows = _ask(
+            [
+                "-m",
+                "kdharness.harness.cli",
+                "--home",
+                str(paths.home),
+                "plan",
+                str(file),
+                "--format",
+                "json",
+            ]
+        )
+    found = {row["figure"]: row["value"] for row in rows}
+    sizes = ", ".join(
+        f"{name.removeprefix('parameters ')} {_count(value)}"
+        for name, value in found.items()
+        if name.startswith("parameters") and "trained" not in name
+    )
+    lines = [
+        f"parameters: {sizes}; {_count(found.get('parameters trained', 0))} trained",
+        f"{found.get('steps', 0):,} steps, {found.get('tokens', 0):,} tokens "
+        f"({found.get('tokens labelled', 0):,} labelled)",
+        f"memory about {found.get('memory peak', 0):.2f} GiB, disk {found.get('disk', 0):.2f} GiB",
+    ]
+    free = _free_memory()
+    if free is not None and found.get("memory peak", 0) > free:
+        lines.append(f"✗ only {free:.1f} GiB of memory are free here")
+    if found.get("time"):
+        lines.append(f"about {clock(found['time'])}")
+    return lines
+
+
+def evaluation(paths: Paths, config: Any) -> list[str]:
+    """Answers to make, judge calls, tokens and price, as lines."""
+    values = json.dumps(config.model_dump(mode="json", by_alias=True))
+    rows = _ask(["-c", EVALUATION, str(paths.home)], values)
+    answers = sum(r["answers"] for r in {(r["checkpoint"], r["bench"]): r for r in rows}.values())
+    lines = [f"{answers:,} answers are missing"]
+    for judge in dict.fromkeys(row["judge"] for row in rows if row["judge"]):
+        mine = [row for row in rows if row["judge"] == judge]
+        prices = [row["usd"] for row in mine]
+        price = "price unknown" if None in prices else f"about ${sum(prices):.2f}"
+        calls, tokens = (sum(row[name] for row in mine) for name in ("calls", "tokens"))
+        lines.append(f"{judge}: {calls:,} calls, about {tokens:,} tokens, {price}")
+    return lines
+
+
+def _count(value: float) -> str:
+    """Parameters for people: 135 M."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _free_memory() -> float | None:
+    import psutil
+
+    return float(psutil.virtual_memory().available) / 2**30

@@ -1,0 +1,400 @@
+"""A pydantic config as rows of a form, and plain values edited by their place. No widgets.
+
+Everything a form shows is read off the model: titles, help, defaults, limits, choices. A field
+that is added to a config appears in the app by itself.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from kdharness.harness.config.files import absolute_paths, describe_errors, parse_config
+from kdharness.harness.config.training import CONFIGS
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
+
+Place = tuple[str | int, ...]
+MISSING: Any = object()
+PICKS = {
+    "model": "model",
+    "from": "model",
+    "teacher": "model",
+    "baseline": "model",
+    "path": "file",
+    "general": "file",
+    "domain": "file",
+    "chat_template": "file",
+    "judge_config": "file",
+    "checkpoints": "checkpoints",
+    "imported": "checkpoints",
+    "reference": "model",
+    "expert": "model",
+    "models": "checkpoints",
+    "benches": "benches",
+    "judge": "judges",
+    "experts_from": "checkpoints",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One row of a form. `kind` says how it is edited."""
+
+    place: Place
+    title: str
+    help: str
+    kind: str
+    choices: tuple[str, ...] = ()
+    limits: str = ""
+    default: str = ""
+    required: bool = False
+    optional: bool = False
+    depth: int = 0
+    removable: bool = False
+    pick: str = ""
+
+    @property
+    def id(self) -> str:
+        """The dotted name, as `--set` takes it."""
+        return ".".join(map(str, self.place))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an annotation means for a form."""
+
+    kind: str
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+    model: type[BaseModel] | None = None
+
+
+def shape_of(annotation: Any) -> Shape:
+    """Read an annotation: optional or not, one of a few, a group, a list of groups, …"""
+    parts = _union(annotation)
+    optional = type(None) in parts
+    parts = [part for part in parts if part is not type(None)]
+    choices = tuple(
+        str(choice)
+        for part in parts
+        if typing.get_origin(part) is typing.Literal
+        for choice in typing.get_args(part)
+    )
+    rest = [part for part in parts if typing.get_origin(part) is not typing.Literal]
+    if choices:
+        return Shape("mixed" if rest else "choice", optional, choices)
+    if len(rest) != 1:
+        return Shape("mixed", optional)
+    only = rest[0]
+    origin, args = typing.get_origin(only), typing.get_args(only)
+    if _is_model(only):
+        return Shape("group", optional, model=only)
+    if origin is list:
+        inner = _union(args[0])[0]
+        if _is_model(inner):
+            return Shape("groups", optional, model=inner)
+        return Shape("numbers" if inner in (int, float) else "list", optional)
+    if origin is dict:
+        inner = _union(args[1])[0]
+        if _is_model(inner):
+            return Shape("mapping", optional, model=inner)
+        return Shape("pairs", optional)
+    names = {bool: "flag", int: "integer", float: "number"}
+    return Shape(names.get(only, "text"), optional)
+
+
+def _union(annotation: Any) -> list[Any]:
+    """The alternatives of an annotation, without `Annotated` wrappers."""
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [part for arg in typing.get_args(annotation) for part in _union(arg)]
+    return [annotation]
+
+
+def _is_model(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)
+
+
+def limits_of(info: FieldInfo) -> str:
+    """`0 < x ≤ 1`, or nothing."""
+    low = high = ""
+    for part in info.metadata:
+        if getattr(part, "gt", None) is not None:
+            low = f"> {part.gt:g}"
+        if getattr(part, "ge", None) is not None:
+            low = f"≥ {part.ge:g}"
+        if getattr(part, "lt", None) is not None:
+            high = f"< {part.lt:g}"
+        if getattr(part, "le", None) is not None:
+            high = f"≤ {part.le:g}"
+    return ", ".join(filter(None, [low, high]))
+
+
+# ---------------------------------------------------------------- rows
+
+
+def fields_of(
+    model: type[BaseModel], values: Any, place: Place = (), depth: int = 0
+) -> list[Field]:
+    """The rows of a model's form; groups that are switched off show one row."""
+    rows: list[Field] = []
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        if key == "method" and not place:
+            continue
+        shape = shape_of(info.annotation)
+        here = (*place, key)
+        value = values.get(key, MISSING) if isinstance(values, Mapping) else MISSING
+        row = Field(
+            place=here,
+            title=info.title or key,
+            help=info.description or "",
+            kind=shape.kind,
+            choices=shape.choices,
+            limits=limits_of(info),
+            default=_default(info),
+            required=info.is_required(),
+            optional=shape.optional,
+            depth=depth,
+            pick=PICKS.get(key, "") if shape.kind not in ("group", "groups") else "",
+        )
+        rows.append(row)
+        if shape.model is not None:
+            rows += _below(shape, row, value)
+    return rows
+
+
+def _below(shape: Shape, row: Field, value: Any) -> list[Field]:
+    """The rows under a group, a list of groups or named groups."""
+    assert shape.model is not None
+    depth = row.depth + 1
+    if shape.kind == "group":
+        off = value is None or (value is MISSING and shape.optional)
+        return [] if off else fields_of(shape.model, value, row.place, depth)
+    items: list[tuple[str | int, Any]] = []
+    if shape.kind == "groups" and isinstance(value, list):
+        items = list(enumerate(value))
+    elif shape.kind == "mapping" and isinstance(value, Mapping):
+        items = list(value.items())
+    rows: list[Field] = []
+    for key, item in items:
+        here = (*row.place, key)
+        label = f"{row.title} {key + 1}" if isinstance(key, int) else str(key)
+        rows.append(Field(here, label, row.help, "item", depth=depth, removable=True))
+        rows += fields_of(shape.model, item, here, depth + 1)
+    return rows
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return ""
+    value = info.get_default(call_default_factory=True)
+    return "" if isinstance(value, BaseModel) else text_of(value)
+
+
+# ---------------------------------------------------------------- values and their text
+
+
+def text_of(value: Any) -> str:
+    """A value as one types it."""
+    if value is None or value is MISSING:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e6 else repr(value)
+    if isinstance(value, list):
+        return ", ".join(text_of(part) for part in value)
+    if isinstance(value, Mapping):
+        return dump_yaml(dict(value), flow=True, width=10_000).strip()
+    return str(value)
+
+
+def value_of(field: Field, text: str) -> Any:
+    """What was typed, as a value; text that cannot be read stays text, for pydantic to refuse."""
+    text = text.strip()
+    if text == "":
+        return MISSING
+    if field.kind in ("integer", "number"):
+        return _number(text, whole=field.kind == "integer")
+    if field.kind == "flag":
+        return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower(), text)
+    if field.kind == "numbers":
+        return [_number(part.strip(), whole=False) for part in text.split(",") if part.strip()]
+    if field.kind == "list":
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if field.kind in ("mixed", "pairs"):
+        if "," in text and text[0] not in "[{":
+            return [_number(part.strip(), whole=True) for part in text.split(",") if part.strip()]
+        try:
+            return parse_yaml(text, "field")
+        except ConfigError:
+            return text
+    return text
+
+
+def _number(text: str, *, whole: bool) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text.replace("_", ""))
+        except ValueError:
+            continue
+    return text
+
+
+def get_value(values: Any, place: Place) -> Any:
+    """The value at a place, or MISSING."""
+    for part in place:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return MISSING
+    return values
+
+
+def set_value(values: Any, place: Place, value: Any) -> Any:
+    """A copy of `values` with one place changed; MISSING takes the place away."""
+    if not place:
+        return value
+    key, rest = place[0], place[1:]
+    if isinstance(key, int):
+        items = list(values) if isinstance(values, list) else []
+        if value is MISSING and not rest:
+            return items[:key] + items[key + 1 :]
+        if key >= len(items):
+            return [*items, set_value({}, rest, value)]
+        items[key] = set_value(items[key], rest, value)
+        return items
+    table = dict(values) if isinstance(values, Mapping) else {}
+    if value is MISSING and not rest:
+        table.pop(key, None)
+        return table
+    table[key] = set_value(table.get(key), rest, value)
+    return table
+
+
+def spelled_out(model: type[BaseModel], values: Any) -> Any:
+    """Short forms of YAML (`student: kd`, one source without a list) as the full ones."""
+    if not isinstance(values, Mapping):
+        return values
+    out = dict(values)
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        if out.get(key) is None:
+            continue
+        shape = shape_of(info.annotation)
+        value = out[key]
+        if shape.kind == "group" and shape.model is not None:
+            value = {"model": value} if isinstance(value, str) else value
+            out[key] = spelled_out(shape.model, value)
+        elif shape.kind == "groups" and shape.model is not None:
+            items = value if isinstance(value, list) else [value]
+            items = [{"path": item} if isinstance(item, str) else item for item in items]
+            out[key] = [spelled_out(shape.model, item) for item in items]
+        elif shape.kind == "mapping" and shape.model is not None and isinstance(value, Mapping):
+            out[key] = {
+                k: spelled_out(shape.model, {"model": v} if isinstance(v, str) else v)
+                for k, v in value.items()
+            }
+    return out
+
+
+def fitting(model: type[BaseModel], values: Any) -> Any:
+    """The values without fields that the model does not have: for changing the method."""
+    if not isinstance(values, Mapping):
+        return values
+    out: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        if key not in values:
+            continue
+        shape = shape_of(info.annotation)
+        deep = shape.kind == "group" and shape.model is not None
+        out[key] = fitting(shape.model, values[key]) if deep and shape.model else values[key]
+    return out
+
+
+# ---------------------------------------------------------------- checking
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What pydantic says of the values: a config, or one message a place."""
+
+    config: Any
+    errors: Mapping[Place, str]
+
+
+def check(values: Mapping[str, Any]) -> Checked:
+    """Validate; local files become absolute, so that the run finds them from anywhere."""
+    try:
+        return Checked(parse_config(absolute_paths(dict(values), Path.cwd())), {})
+    except ConfigError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ValidationError):
+            return Checked(None, {(): str(error)})
+        model = CONFIGS[str(values.get("method"))]
+        return Checked(None, _by_place(cause, model))
+
+
+def _by_place(error: ValidationError, model: type[BaseModel]) -> dict[Place, str]:
+    lines = describe_errors(error, model).strip().split("\n  ")
+    details = error.errors()
+    if len(lines) != len(details):
+        lines = [str(detail["msg"]) for detail in details]
+    found: dict[Place, str] = {}
+    for detail, line in zip(details, lines, strict=True):
+        place: list[str | int] = []
+        for part in detail["loc"]:
+            # Alternatives of a union are named like `list[int]` or `literal['a','b']`.
+            if isinstance(part, str) and ("[" in part or part in ("int", "str", "float")):
+                break
+            place.append(part)
+        dotted = ".".join(map(str, detail["loc"]))
+        message = line.removeprefix(f"{dotted}: ")
+        if detail["type"] == "missing" or detail.get("input") == "":
+            message = "is needed"
+        found.setdefault(tuple(place), message)
+    return found
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """The values as YAML, the method first."""
+    model = CONFIGS[str(values["method"])]
+    out = {"method": values["method"], **in_order(model, values)}
+    return dump_yaml(out, width=72)
+
+
+def in_order(model: type[BaseModel], values: Any) -> Any:
+    """The values in the order of the model's fields, whatever order they were set in."""
+    if not isinstance(values, Mapping):
+        return values
+    out: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        if key in values:
+            shape = shape_of(info.annotation)
+            value = values[key]
+            if shape.kind == "group" and shape.model is not None:
+                value = in_order(shape.model, value)
+            elif shape.kind == "groups" and shape.model is not None and isinstance(value, list):
+                value = [in_order(shape.model, item) for item in value]
+            out[key] = value
+    return {**out, **{k: v for k, v in values.items() if k not in out}}
+
+
+def section(fields: Sequence[Field], index: int, step: int) -> int:
+    """The next or previous row without indent."""
+    tops = [i for i, field in enumerate(fields) if field.depth == 0]
+    if step > 0:
+        return next((i for i in tops if i > index), index)
+    return next((i for i in reversed(tops) if i < index), 0)

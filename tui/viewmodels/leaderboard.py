@@ -1,0 +1,150 @@
+"""The leaderboard's table from scores: checkpoints down, figures across. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.analysis.leaderboard import is_lower_better, unresolved
+from kdharness.harness.types import Score
+from kdharness.harness.util.text import figure
+
+_HIDDEN = {"standard_error", "lc_standard_error", "avg_length", "discrete_win_rate"}
+GAMING = {"same-answer", "talks-to-judge", "empty", "truncated", "other-language", "contaminated"}
+MARKS = {
+    "†": "the judge is a toy, untested or near chance: see its card (7)",
+    "!": "answers look odd: truncated, empty, repeated, addressed to the judge, contaminated",
+    "°": "not the whole standard benchmark: a subset, other references, limits or templates",
+    "✗": "some answers or verdicts failed and are left out",
+    "¶": "a published figure: another judge, other settings, no interval",
+    "≈": "too close to its neighbour to be ranked: the intervals overlap",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One column: a benchmark's metric under one judge."""
+
+    bench: str
+    metric: str
+    judge: str
+
+    @property
+    def key(self) -> str:
+        """The column's name in rows and exports."""
+        judge = "" if self.judge == "exact" else f"@{self.judge}"
+        return f"{self.bench}:{self.metric}{judge}"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Which way is up."""
+        return is_lower_better(self.metric)
+
+    @property
+    def is_category(self) -> bool:
+        """Whether it is one category of a benchmark."""
+        return self.metric.startswith("category:")
+
+    @property
+    def title(self) -> str:
+        """The metric, short enough for a column."""
+        if self.judge.startswith("published:"):
+            return f"{self.metric.replace('_', ' ')} ¶"
+        return self.metric.removeprefix("category:").replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Board:
+    """Figures and rows; a row holds values by figure key, and `scores` by the same key."""
+
+    figures: list[Figure]
+    rows: list[dict[str, Any]]
+    benches: list[str]
+
+    def spread(self, key: str) -> tuple[float, float]:
+        """The scale that holds every interval of one figure."""
+        ends: list[float] = []
+        for row in self.rows:
+            score = row["scores"].get(key)
+            if score is not None and score.value is not None:
+                ends += [
+                    score.value if end is None else end
+                    for end in (score.ci_low, score.value, score.ci_high)
+                ]
+        return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def is_hidden(metric: str) -> bool:
+    """Whether a figure is bookkeeping that only exports show."""
+    return metric in _HIDDEN or metric.startswith(("n_", "agreement_"))
+
+
+def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = False) -> Board:
+    """The table of some scores.
+
+    Args:
+        scores: the whole leaderboard.
+        bench: only this benchmark; all of them when empty.
+        categories: each benchmark's categories as columns too.
+    """
+    benches = list(dict.fromkeys(score.bench for score in scores))
+    close = unresolved(scores)
+    figures: dict[Figure, None] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for score in scores:
+        if bench and score.bench != bench:
+            continue
+        found = Figure(score.bench, score.metric, score.judge)
+        if is_hidden(score.metric) or (found.is_category and not categories):
+            continue
+        figures[found] = None
+        row = rows.setdefault(
+            score.checkpoint,
+            {
+                "id": score.checkpoint,
+                "method": score.method,
+                "run": score.run or "",
+                "scores": {},
+                "close": set(),
+            },
+        )
+        row[found.key] = score.value
+        row["scores"][found.key] = score
+        if (score.checkpoint, score.bench, score.metric, score.judge) in close:
+            row["close"].add(found.key)
+    ordered = sorted(figures, key=lambda f: (benches.index(f.bench), f.is_category))
+    return Board(ordered, list(rows.values()), benches)
+
+
+def marks_of(score: Score, close: bool) -> str:
+    """The marks behind a figure, as few characters as it takes."""
+    names = {flag.split(":")[0].split("=")[0] for flag in score.flags}
+    marks = "†" if "judge" in names else ""
+    marks += "!" if names & GAMING else ""
+    marks += "°" if names - GAMING - {"judge"} else ""
+    marks += "✗" if score.n_failed else ""
+    return marks + ("≈" if close and score.value is not None else "")
+
+
+def half_width(score: Score) -> str:
+    """`±0.3`: half of the interval, in few digits."""
+    if score.ci_low is None or score.ci_high is None:
+        return ""
+    half = (score.ci_high - score.ci_low) / 2
+    return f"±{figure(half, 2)}".replace("±0.", "±.")
+
+
+def sentence(score: Score, row_close: bool) -> str:
+    """Everything about one cell, in a line or two."""
+    parts = [f"{score.checkpoint} · {score.bench} {score.metric}: {figure(score.value)}"]
+    if score.ci_low is not None and score.ci_high is not None:
+        parts[0] += f" [{figure(score.ci_low)}, {figure(score.ci_high)}]"
+    parts.append(f"n={score.n}" + (f", {score.n_failed} failed" if score.n_failed else ""))
+    parts.append("lower is better" if is_lower_better(score.metric) else "higher is better")
+    parts.append(f"judge {score.judge}")
+    if score.flags:
+        parts.append(" ".join(score.flags))
+    if row_close:
+        parts.append("≈ overlaps its neighbour")
+    return " · ".join(parts)

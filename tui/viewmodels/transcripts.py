@@ -1,0 +1,223 @@
+"""Answers and verdicts of two checkpoints, item by item, as plain data. No widgets."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Judgment, JudgmentStatus
+from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import figure
+from kdharness.tui.widgets.text_view import TEXT_LIMIT, Line, text_lines
+
+FAMILIES = {
+    "alpaca-eval-1": "alpaca-eval",
+    "alpaca-eval-2": "alpaca-eval",
+    "mt-bench-pair": "mt-bench",
+}
+"""Benchmarks that share answers: the name their answers are stored under."""
+WORDS = 1500
+"""Texts longer than so many words are not compared word by word."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one checkpoint said to an item, and what was thought of it."""
+
+    answers: tuple[Answer, ...] = ()
+    judgments: tuple[Judgment, ...] = ()
+
+    @property
+    def value(self) -> float | None:
+        """The mean of its verdicts."""
+        values = [j.value for j in self.judgments if j.value is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether an answer or a verdict is missing or cannot be read."""
+        return any(j.status is not JudgmentStatus.OK for j in self.judgments) or any(
+            answer.finish.value == "error" for answer in self.answers
+        )
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One item: its prompt where known, and both sides."""
+
+    item: str
+    category: str
+    first: Side
+    second: Side
+    turns: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether the verdicts are not the same."""
+        return self.first.value != self.second.value
+
+    @property
+    def failed(self) -> bool:
+        """Whether either side has a failure."""
+        return self.first.failed or self.second.failed
+
+
+@dataclass
+class Transcript:
+    """All items of a benchmark that at least one of two checkpoints answered."""
+
+    bench: str
+    names: tuple[str, str]
+    exchanges: list[Exchange] = field(default_factory=list)
+
+
+def benches_of(store: Store, names: Sequence[str]) -> list[str]:
+    """The benchmarks whose answers some of the checkpoints gave."""
+    ids = {c.id for name in names if (c := store.checkpoint(name)) is not None}
+    judged = {g["bench"] for g in store.judgment_groups() if g["checkpoint"] in ids}
+    return sorted(bench for bench in judged if bench != "heldout")
+
+
+def read_transcript(
+    store: Store, bench: str, names: tuple[str, str], prompts: Mapping[str, Sequence[str]]
+) -> Transcript:
+    """Both sides of every item, in the order of the items' ids."""
+    sides: list[dict[str, Side]] = []
+    categories: dict[str, str] = {}
+    for name in names:
+        found = store.checkpoint(name)
+        table: dict[str, Side] = {}
+        if found is not None:
+            answers: dict[str, dict[int, Answer]] = {}
+            for answer in store.answers(found.id, FAMILIES.get(bench, bench)):
+                answers.setdefault(answer.item, {})[answer.turn] = answer
+            verdicts: dict[str, dict[tuple[str, int, str, int, str], Judgment]] = {}
+            for j in store.judgments(found.id, bench):
+                key = (j.judge, j.turn, j.metric, j.order, j.baseline)
+                verdicts.setdefault(j.item, {})[key] = j
+                categories[j.item] = j.category
+            for item in {*answers, *verdicts}:
+                turns = [answers.get(item, {})[t] for t in sorted(answers.get(item, {}))]
+                found_here = verdicts.get(item, {})
+                order = sorted(found_here, key=lambda key: (key[1], key[0], key[3], key[2]))
+                table[item] = Side(tuple(turns), tuple(found_here[key] for key in order))
+        sides.append(table)
+    items = sorted({*sides[0], *sides[1]}, key=_natural)
+    judged = {item for item in items if item in categories}
+    exchanges = [
+        Exchange(
+            item,
+            categories.get(item, ""),
+            sides[0].get(item, Side()),
+            sides[1].get(item, Side()),
+            tuple(prompts.get(item, ())),
+        )
+        for item in items
+        if item in judged or not judged
+    ]
+    return Transcript(bench, names, exchanges)
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """`q10` after `q2`."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.findall(r"\d+|\D+", text)]
+
+
+def read_prompts(paths: Paths, bench: str) -> dict[str, tuple[str, ...]]:
+    """Item -> the user's turns, where the benchmark's files are at hand; else nothing."""
+    from kdharness.harness.config.evaluation import EvalConfig
+    from kdharness.harness.registry import BENCHMARKS, resolve
+
+    if bench not in BENCHMARKS or bench == "file":
+        return {}
+    try:
+        loaded = resolve(BENCHMARKS, bench, "benchmark").load(
+            paths, EvalConfig(benches=[bench], baseline="all")
+        )
+    except Exception:  # a benchmark that is not pulled, or of another version: answers still show
+        return {}
+    return {
+        item.id: (*(m["content"] for m in item.messages if m["role"] == "system"), *item.turns)
+        for item in loaded.items
+    }
+
+
+# ---------------------------------------------------------------- as lines
+
+
+def answer_lines(side: Side, other: Side) -> list[Line]:
+    """A side's answers; words that the other side doesn't have stand out."""
+    lines: list[Line] = []
+    theirs = {answer.turn: answer.text for answer in other.answers}
+    for answer in side.answers:
+        if len(side.answers) > 1:
+            lines.append([(f"turn {answer.turn}", "strong")])
+        lines += marked_lines(answer.text, theirs.get(answer.turn))
+        end = {"length": "… cut off at the token limit", "error": "✗ no answer"}
+        if answer.finish.value in end:
+            lines.append([(end[answer.finish.value], "warn")])
+        lines.append([])
+    return lines or [[("no answer stored", "dim")]]
+
+
+def marked_lines(text: str, other: str | None) -> list[Line]:
+    """A text as lines, with what the other text lacks marked."""
+    if other is None or text == other:
+        return text_lines(text)
+    mine, theirs = _tokens(safe_text(text, TEXT_LIMIT)), _tokens(safe_text(other, TEXT_LIMIT))
+    if len(mine) > 2 * WORDS or len(theirs) > 2 * WORDS:
+        return text_lines(text)
+    matcher = difflib.SequenceMatcher(None, mine, theirs, autojunk=False)
+    lines: list[Line] = [[]]
+    for tag, start, stop, _, _ in matcher.get_opcodes():
+        role = "" if tag == "equal" else "accent"
+        for token in mine[start:stop]:
+            for index, part in enumerate(token.expandtabs(4).split("\n")):
+                if index:
+                    lines.append([])
+                if part:
+                    lines[-1].append((part, role))
+    return lines
+
+
+def _tokens(text: str) -> list[str]:
+    return re.findall(r"\n|[^\S\n]+|[^\s]+", text)
+
+
+def verdict_lines(side: Side) -> list[Line]:
+    """Every verdict of a side, with the judge's own words."""
+    lines: list[Line] = []
+    for j in side.judgments:
+        value = figure(j.value, 3) if j.value is not None else j.status.value
+        ok = j.status is JudgmentStatus.OK
+        about = f" turn {j.turn}" if len({k.turn for k in side.judgments}) > 1 else ""
+        about += f" against {j.baseline}" if j.baseline else ""
+        about += ", other order" if j.order else ""
+        lines.append(
+            [
+                (f"{j.metric}{about} ", "dim"),
+                (value, "strong" if ok else "bad"),
+                (f"  {safe_text(j.judge, 60)}", "dim"),
+            ]
+        )
+        if j.error:
+            lines += text_lines(j.error, "bad")
+        if j.raw:
+            lines += text_lines(j.raw)
+    return lines or [[("not judged", "dim")]]
+
+
+def as_text(exchange: Exchange, transcript: Transcript) -> str:
+    """An exchange as a file to keep or to send, with hostile characters made visible."""
+    parts = [f"# {transcript.bench} {exchange.item} ({exchange.category})\n"]
+    parts += [f"## prompt\n\n{turn}\n" for turn in exchange.turns]
+    for name, side in zip(transcript.names, (exchange.first, exchange.second), strict=True):
+        parts.append(f"## {name}\n")
+        parts += [answer.text + "\n" for answer in side.answers]
+        lines = ["".join(text for text, _ in line) for line in verdict_lines(side)]
+        parts.append("\n".join(f"> {line}" for line in lines) + "\n")
+    return safe_text("\n".join(parts))

@@ -1,0 +1,301 @@
+"""Charts: curves over steps, and checkpoints on a plane. Drawn when data or size change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from kdharness.harness.util.tables import safe_text
+from kdharness.tui.widgets.canvas import Canvas, Part, Scale, tick_text
+from kdharness.tui.widgets.table import ROLES
+
+LETTERS = "ABCDEFGH"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: its name, its points in order of x, and its colour's role."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    role: str = "series-1"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One checkpoint on the plane, with intervals where they are known."""
+
+    name: str
+    x: float
+    y: float
+    x_ends: tuple[float | None, float | None] = (None, None)
+    y_ends: tuple[float | None, float | None] = (None, None)
+    front: bool = False
+    role: str = ""
+
+
+class Chart(Widget):
+    """Common ground: lines are drawn once, and painted from memory."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "chart--text",
+        "chart--axis",
+        "chart--chosen",
+        *(f"chart--{role}" for role in ROLES),
+    }
+    DEFAULT_CSS = "Chart { height: 1fr; width: 1fr; }"
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._lines: list[list[Part]] | None = None
+        self._styles: dict[str, Style] = {}
+
+    def redraw(self) -> None:
+        """The data changed."""
+        self._lines = None
+        self.refresh()
+
+    def on_resize(self) -> None:
+        """The room changed."""
+        self.redraw()
+
+    def notify_style_update(self) -> None:
+        """The theme changed."""
+        self._styles.clear()
+        super().notify_style_update()
+
+    def _style(self, role: str) -> Style:
+        if role not in self._styles:
+            self._styles[role] = self.get_component_rich_style(f"chart--{role or 'text'}")
+        return self._styles[role]
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the chart."""
+        if self._lines is None:
+            self._lines = self.draw(self.size.width, self.size.height)
+        parts = self._lines[y] if y < len(self._lines) else []
+        base = self._style("text")
+        segments = [
+            Segment(text, base + self._style(role) if role else base) for text, role in parts
+        ]
+        return Strip(segments).adjust_cell_length(self.size.width, base)
+
+    def draw(self, width: int, height: int) -> list[list[Part]]:
+        """All lines; widgets of this family fill it in."""
+        return []
+
+
+def frame(canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]) -> list[list[Part]]:
+    """A canvas with ticks to its left and below, and a line on top."""
+    y_ticks = y.ticks(max(canvas.height // 3, 3))
+    labels = {(canvas.height * 4 - 1 - y.place(v)) // 4: tick_text(v, y_ticks) for v in y_ticks}
+    room = max((len(text) for text in labels.values()), default=1)
+    lines: list[list[Part]] = [top]
+    for row in range(canvas.height):
+        label = labels.get(row, "")
+        edge = "┤" if label else "│"
+        lines.append([(f"{label:>{room}}{edge}", "axis"), *canvas.row(row)])
+    x_ticks = x.ticks(max(canvas.width // 12, 2))
+    below = [" "] * canvas.width
+    axis = ["─"] * canvas.width
+    for value in x_ticks:
+        text, place = tick_text(value, x_ticks), x.place(value) // 2
+        start = min(max(place - len(text) // 2, 0), canvas.width - len(text))
+        around = below[max(start - 1, 0) : start + len(text) + 1]
+        if 0 <= place < canvas.width and not "".join(around).strip():
+            below[start : start + len(text)] = text
+            axis[place] = "┬"
+    lines.append([(" " * room + "└" + "".join(axis), "axis")])
+    tail = "".join(below)
+    blank = len(tail) - len(tail.rstrip())
+    if name and blank > len(name):
+        tail = tail[: len(tail) - len(name)] + name
+    lines.append([(" " * (room + 1) + tail, "axis")])
+    return lines
+
+
+class CurveChart(Chart):
+    """Curves over steps, a letter at the end of each."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.series: list[Series] = []
+        self.title, self.note, self.x_name = "", "", "step"
+        self.log_axis = False
+
+    def show(self, series: Sequence[Series], title: str, note: str = "", log: bool = False) -> None:
+        """Draw these curves."""
+        self.series, self.title, self.note, self.log_axis = list(series), title, note, log
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[list[Part]]:
+        """Title and legend, plane, ticks."""
+        curves = [
+            (s, [(x, y) for x, y in s.points if math.isfinite(y) and (y > 0 or not self.log_axis)])
+            for s in self.series
+        ]
+        curves = [(s, points) for s, points in curves if points]
+        top = self._top(curves, width)
+        if not curves or height < 5 or width < 16:
+            return [top, [], [(f"  no {self.title or 'points'} yet", "dim")]]
+        xs = [x for _, points in curves for x, _ in (points[0], points[-1])]
+        ys = [y for _, points in curves for _, y in points]
+        rows = height - 3
+        y_scale = Scale(min(ys), max(ys), rows * 4, log=self.log_axis)
+        values = y_scale.ticks(max(rows // 3, 3))
+        room = max((len(tick_text(v, values)) for v in values), default=1) + 1
+        canvas = Canvas(width - room, rows)
+        x_scale = Scale(min(xs), max(xs), canvas.width * 2)
+        for series, points in curves:
+            self._curve(canvas, series, points, x_scale, y_scale)
+        if len(curves) > 1:
+            for letter, (series, points) in zip(LETTERS, curves, strict=False):
+                x = min(x_scale.place(points[-1][0]) // 2, canvas.width - 1)
+                y = (rows * 4 - 1 - y_scale.place(points[-1][1])) // 4
+                while not canvas.free(x, y, 1) and y > 0:
+                    y -= 1
+                canvas.put(x, y, letter, series.role)
+        return frame(canvas, x_scale, y_scale, self.x_name, top)
+
+    def _top(self, curves: Sequence[tuple[Series, object]], width: int) -> list[Part]:
+        parts: list[Part] = [(f" {safe_text(self.title)}", "strong")]
+        if len(curves) > 1:
+            for letter, (series, _) in zip(LETTERS, curves, strict=False):
+                parts.append((f"  {letter} {safe_text(series.name, 24)}", series.role))
+        if self.note:
+            parts.append((f"  {self.note}", "dim"))
+        return parts
+
+    def _curve(
+        self,
+        canvas: Canvas,
+        series: Series,
+        points: Sequence[tuple[float, float]],
+        x_scale: Scale,
+        y_scale: Scale,
+    ) -> None:
+        bottom = canvas.height * 4 - 1
+        last: tuple[int, int] | None = None
+        for x, y in points:
+            place = (x_scale.place(x), bottom - y_scale.place(y))
+            if last is None:
+                canvas.dot(*place, series.role)
+            else:
+                canvas.line(*last, *place, series.role)
+            last = place
+
+
+@dataclass
+class Plane:
+    """What the scatter chart shows. Axes that run backwards have the better side at the end."""
+
+    marks: list[Mark] = field(default_factory=list)
+    x_name: str = ""
+    y_name: str = ""
+    x_reverse: bool = False
+    y_reverse: bool = False
+    lines: list[list[tuple[float, float]]] = field(default_factory=list)
+    chosen: str = ""
+    whiskers: bool = True
+
+
+class PlaneChart(Chart):
+    """Checkpoints as numbered marks with intervals; filled marks are on the front."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.plane = Plane()
+
+    def show(self, plane: Plane) -> None:
+        """Draw this plane."""
+        self.plane = plane
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[list[Part]]:
+        """Both axes, the front, whiskers, marks."""
+        plane = self.plane
+        low = [
+            " (lower is better)" if reverse else ""
+            for reverse in (plane.y_reverse, plane.x_reverse)
+        ]
+        top: list[Part] = [
+            (" ↑ ", "dim"),
+            (plane.y_name, "strong"),
+            (low[0], "dim"),
+            ("   → ", "dim"),
+            (plane.x_name, "strong"),
+            (low[1], "dim"),
+        ]
+        if not plane.marks or height < 6 or width < 20:
+            return [top, [], [("  no checkpoint has both figures yet", "dim")]]
+        rows = height - 3
+        y_scale = self._scale([(m.y, *m.y_ends) for m in plane.marks], rows * 4, plane.y_reverse)
+        values = y_scale.ticks(max(rows // 3, 3))
+        room = max((len(tick_text(v, values)) for v in values), default=1) + 1
+        canvas = Canvas(width - room, rows)
+        x_scale = self._scale(
+            [(m.x, *m.x_ends) for m in plane.marks], canvas.width * 2, plane.x_reverse
+        )
+        self._draw_lines(canvas, x_scale, y_scale)
+        self._draw_marks(canvas, x_scale, y_scale)
+        return frame(canvas, x_scale, y_scale, "", top)
+
+    def _scale(self, values: Sequence[tuple[float | None, ...]], size: int, reverse: bool) -> Scale:
+        numbers = [
+            v
+            for row in values
+            for v in (row if self.plane.whiskers else row[:1])
+            if v is not None and math.isfinite(v)
+        ]
+        low, high = min(numbers), max(numbers)
+        pad = (high - low) * 0.06
+        return Scale(low - pad, high + pad, size, reverse=reverse)
+
+    def _draw_lines(self, canvas: Canvas, x_scale: Scale, y_scale: Scale) -> None:
+        bottom = canvas.height * 4 - 1
+        if self.plane.whiskers:
+            for mark in self.plane.marks:
+                x, y = x_scale.place(mark.x), bottom - y_scale.place(mark.y)
+                if mark.x_ends[0] is not None and mark.x_ends[1] is not None:
+                    ends = [x_scale.place(end) for end in mark.x_ends if end is not None]
+                    canvas.line(min(ends), y, max(ends), y, "dim")
+                if mark.y_ends[0] is not None and mark.y_ends[1] is not None:
+                    places = [bottom - y_scale.place(end) for end in mark.y_ends if end is not None]
+                    canvas.line(x, min(places), x, max(places), "dim")
+        for line in self.plane.lines:
+            for (x0, y0), (x1, y1) in pairwise(line):
+                canvas.line(
+                    x_scale.place(x0),
+                    bottom - y_scale.place(y0),
+                    x_scale.place(x1),
+                    bottom - y_scale.place(y1),
+                    "accent",
+                )
+
+    def _draw_marks(self, canvas: Canvas, x_scale: Scale, y_scale: Scale) -> None:
+        bottom = canvas.height * 4 - 1
+        order = sorted(
+            enumerate(self.plane.marks, 1), key=lambda pair: pair[1].name != self.plane.chosen
+        )
+        for number, mark in order:
+            x, y = x_scale.place(mark.x) // 2, (bottom - y_scale.place(mark.y)) // 4
+            chosen = mark.name == self.plane.chosen
+            text = f"{'●' if mark.front else '○'}{number}"
+            if chosen:
+                text += f" {safe_text(mark.name, 20)}"
+            row = y
+            for shift in (0, -1, 1, -2, 2):
+                if canvas.free(x, y + shift, len(text)):
+                    row = y + shift
+                    break
+            if x + len(text) > canvas.width:
+                x = max(canvas.width - len(text), 0)
+            canvas.put(x, row, text, "chosen" if chosen else mark.role or "strong")

@@ -1,0 +1,119 @@
+"""A form as a sheet of rows: title, value, and what is wrong with it right beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from textual.binding import Binding, BindingType
+
+from kdharness.tui.viewmodels.form import MISSING, Field, Place, get_value, text_of
+from kdharness.tui.widgets.table import Column, Listing, Part, Row
+
+COLUMNS = [
+    Column("title", "field", 25, grow=2),
+    Column("value", "value", 20, grow=3),
+    Column("note", "", 18, grow=3),
+]
+
+
+class FormSheet(Listing):
+    """The rows of a form; left and right change a choice."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select", "Change", id="form.change"),
+        Binding("space", "select", "Change", show=False, id="form.toggle"),
+        Binding("left", "screen.turn(-1)", "Previous choice", show=False, id="form.left"),
+        Binding("right", "screen.turn(1)", "Next choice", show=False, id="form.right"),
+        Binding("s", "screen.start", "Start", id="form.start"),
+        Binding("k", "move(-1)", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(COLUMNS, form_cell, id="sheet")
+        self.active = -1
+
+    @property
+    def field(self) -> Field | None:
+        """The field under the cursor."""
+        row = self.row
+        return row["field"] if row is not None else None
+
+    def go_to(self, place: Place) -> None:
+        """The cursor to the row of a place, or to the nearest row above it."""
+        for size in range(len(place), 0, -1):
+            for index, row in enumerate(self.rows):
+                if row["field"].place == place[:size]:
+                    self.move_to(index)
+                    return
+
+
+def form_rows(
+    fields: Sequence[Field], values: Mapping[str, Any], errors: Mapping[Place, str]
+) -> list[dict[str, Any]]:
+    """The sheet's rows; an error whose own place has no row stands at the nearest one above."""
+    places = {field.place for field in fields}
+    shown: dict[Place, list[str]] = {}
+    for place, message in errors.items():
+        at = place
+        while at and at not in places:
+            at = at[:-1]
+        text = message if at == place else f"{'.'.join(map(str, place[len(at) :]))}: {message}"
+        shown.setdefault(at, []).append(text)
+    rows = []
+    for field in fields:
+        value = get_value(values, field.place)
+        rows.append(
+            {
+                "id": field.id,
+                "field": field,
+                "title": field.title,
+                "value": _shown_value(field, value),
+                "set": value is not MISSING,
+                "error": "; ".join(shown.get(field.place, [])),
+            }
+        )
+    return rows
+
+
+def _shown_value(field: Field, value: Any) -> str:
+    if field.kind == "item":
+        return ""
+    if field.kind == "group":
+        if not field.optional:
+            return ""
+        return "off" if value in (MISSING, None) else "on"
+    if field.kind in ("groups", "mapping"):
+        count = len(value) if isinstance(value, (list, dict)) else 0
+        return f"{count}" if count else "none"
+    return text_of(value) if value is not MISSING else field.default
+
+
+def form_cell(row: Row, column: Column, width: int) -> list[Part]:
+    """One cell of the sheet."""
+    field: Field = row["field"]
+    heading = field.kind in ("group", "groups", "mapping", "item")
+    if column.key == "title":
+        return [("  " * field.depth + row["title"], "strong" if heading else "")]
+    if column.key == "value":
+        if not row["value"] and not heading:
+            return [("·" if not field.required else "…", "dim")]
+        return [(str(row["value"]), "accent" if row["set"] and not heading else "dim")]
+    if row["error"]:
+        return [(f"✗ {row['error']}", "bad")]
+    return [(hint(field), "dim")]
+
+
+def hint(field: Field) -> str:
+    """What a field takes, in few words."""
+    if field.kind == "choice":
+        return " ".join(field.choices)
+    if field.kind == "group":
+        return "space switches it on and off" if field.optional else ""
+    if field.kind in ("groups", "mapping"):
+        return "Enter adds one"
+    if field.kind == "item":
+        return "Del takes it away"
+    if field.limits:
+        return field.limits
+    return " ".join(field.choices) or ("o: choose" if field.pick else "")
