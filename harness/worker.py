@@ -20,13 +20,14 @@ from dataclasses import replace
 from typing import Any
 
 from kdharness.harness.errors import Interrupted, KDHarnessError
-from kdharness.harness.paths import Paths, find_paths, share_processors
+from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.protocols import Job, Outcome
-from kdharness.harness.runs.launch import HEARTBEAT_SECONDS, process_started, run_lock
+from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
 from kdharness.harness.util.atomic import write_text
 from kdharness.harness.util.os_errors import mendable, reserve
+from kdharness.harness.util.process import set_passive_omp_wait
 from kdharness.harness.util.redact import redact, redact_output
 from kdharness.harness.util.tables import write_anything
 
@@ -355,7 +356,7 @@ def main() -> None:
     # Progress bars and advice of libraries have no reader here; ours goes through the store.
     write_anything()
     redact_output()
-    share_processors()
+    set_passive_omp_wait()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     paths = find_paths(args.home)

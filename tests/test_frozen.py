@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from kdharness.harness.analysis.leaderboard import LEGEND
+from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.training import config_hash

@@ -26,9 +26,10 @@ from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model, load_tokenizer, pick_device
 from kdharness.harness.models.validate import check_folder
-from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.util.atomic import is_sealed
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.callbacks import Watcher
 from kdharness.trainers.context import Setting, TrainConfig
 from kdharness.trainers.data.batches import Collator, Plan, make_plan
@@ -38,7 +39,7 @@ from kdharness.trainers.preflight import hold
 from kdharness.trainers.resuming import begun_with, keep_note, refuse_changes
 from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
 from kdharness.trainers.students.adapter import with_adapter
-from kdharness.trainers.students.cut import make_student
+from kdharness.trainers.students.start import make_student
 from kdharness.trainers.trainer import DistillTrainer, Method
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.config.training import AnyConfig, DAEConfig, DataSpec, KDConfig, SFTConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, load_tokenizer, meta_model
 from kdharness.harness.models.resolve import local_folder, resolve_model
-from kdharness.harness.paths import Paths, exists, local_path
-from kdharness.harness.runs.precheck import models_of
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.data.batches import make_plan
 from kdharness.trainers.data.dataset import (
     Dataset,
@@ -41,7 +42,7 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
     """
     notes: list[str] = []
     here: set[str] = set()
-    for source in sorted({source for _, source in models_of(config)}):
+    for source in sorted({source for _, source in model_references(config)}):
         try:
             found = resolve_model(source, paths)
             if Path(found).is_dir():
@@ -61,7 +62,7 @@ def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
     """Role -> model of every teacher that embeds the rows' tokens here, cached ones included."""
     return {
         field.removesuffix(".model"): source
-        for field, source in models_of(config)
+        for field, source in model_references(config)
         if not field.startswith("student.")
     }
 

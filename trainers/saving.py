@@ -13,9 +13,9 @@ from kdharness.harness.errors import KDHarnessError, RunError
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.loading_errors import essence
 from kdharness.harness.models.validate import tensor_entries, weight_files
-from kdharness.harness.paths import nearest
 from kdharness.harness.runs.estimate import optimizer_bytes
 from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.filesystem import nearest
 from kdharness.harness.util.os_errors import mendable, whole_or_gone
 from kdharness.trainers.context import Setting, TrainConfig
 

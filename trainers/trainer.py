@@ -27,9 +27,10 @@ from kdharness.harness.errors import RunError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.util.atomic import is_sealed, seal
 from kdharness.harness.util.os_errors import whole_or_gone
+from kdharness.trainers.attention_hook import set_tape
 from kdharness.trainers.data.batches import Collator, Plan
 from kdharness.trainers.data.dataset import Dataset
-from kdharness.trainers.losses.attention import AttentionTape, set_tape
+from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_beside, step_folders
 from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, head_of, route

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from textual.screen import Screen
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.util.atomic import write_text
 from kdharness.harness.util.tables import format_rows
 from kdharness.tui.threads import Background
@@ -42,7 +43,7 @@ class Actions(Background):
 
     def complain(self, message: str) -> None:
         """Say what went wrong."""
-        from kdharness.harness.util.tables import safe_text
+        from kdharness.harness.util.text import safe_text
 
         self.notify(safe_text(message, 600), severity="error", timeout=12, markup=False)
 
@@ -147,9 +148,9 @@ class Actions(Background):
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
     ) -> None:
         """Mark runs in a list."""
-        from kdharness.harness.util.text import models_of
+        from kdharness.harness.config.summary import models_of
         from kdharness.tui.screens.dialogs import Choose
-        from kdharness.tui.widgets.table import Column
+        from kdharness.tui.viewmodels.rows import Column
 
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
@@ -173,7 +174,7 @@ class Actions(Background):
     ) -> None:
         """Mark checkpoints in a list."""
         from kdharness.tui.screens.dialogs import Choose
-        from kdharness.tui.widgets.table import Column
+        from kdharness.tui.viewmodels.rows import Column
 
         rows = [
             {"id": c.name, "method": c.method, "run": c.run or ""}
@@ -222,7 +223,7 @@ class Actions(Background):
             from kdharness.harness.types import Request, RunStatus
 
             with Store(self.paths.store) as store:
-                status = launch.effective_status(launch.find_run(store, run))
+                status = effective_status(find_run(store, run))
             if status in (RunStatus.RUNNING, RunStatus.STARTING):
                 launch.ask(self.paths, run, Request.PAUSE)
                 return f"{run} pauses after this step"

@@ -31,6 +31,7 @@ from kdharness.tui.widgets.bars import PLACES
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
+    from kdharness.tui.protocol import AppProtocol
 
 POLL_SECONDS = 1.0
 
@@ -259,6 +260,11 @@ class HarnessApp(Actions):
         for (keys, what, _), active in key_lines(screen):
             action, node = active.binding.action, active.node
             yield SystemCommand(what, f"key {keys}", lambda a=action, n=node: self.run_action(a, n))
+
+
+def _as_screens_see_it(app: HarnessApp) -> AppProtocol:
+    """Let the type checker hold the app against what screens may ask of it."""
+    return app
 
 
 def run_app(paths: Paths) -> None:

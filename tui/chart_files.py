@@ -86,6 +86,6 @@ def _ends(value: float, ends: tuple[float | None, float | None]) -> list[list[fl
 
 def _plain(text: str) -> str:
     """Dollar signs would start mathematics."""
-    from kdharness.harness.util.tables import safe_text
+    from kdharness.harness.util.text import safe_text
 
     return safe_text(text, 80).replace("$", r"\$")

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kdharness.harness.analysis.leaderboard import Group, is_lower_better, leaderboard, read_group
+from kdharness.harness.analysis.leaderboard import Group, leaderboard, read_group
+from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Row, question_sums, value_range
@@ -43,14 +44,6 @@ COLUMNS = (
 )
 LEVEL = 0.05
 NOT_TOLD = "not told apart"
-_BOOKKEEPING = frozenset(
-    {
-        "standard_error",
-        "lc_standard_error",
-        "avg_length",
-        "discrete_win_rate",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -124,11 +117,6 @@ class Compared:
             "verdict": self.verdict,
             "revision": self.revision,
         }
-
-
-def is_bookkeeping(metric: str) -> bool:
-    """Whether a figure counts or accompanies others: nobody is better or worse in it."""
-    return metric in _BOOKKEEPING or metric.startswith(("n_", "agreement_"))
 
 
 def sides_of(store: Store, names: Sequence[str], benches: Collection[str] = ()) -> list[Side]:

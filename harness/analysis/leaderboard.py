@@ -17,7 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.evaluation.name_clashes import hidden_files
+from kdharness.harness.analysis.hidden_files import hidden_files
+from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import SCORERS, resolve
 from kdharness.harness.stats.rows import TOO_SMALL, Row, ScoreContext, about, question_sums
@@ -25,11 +26,8 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, MetricValue, Score
 
 __all__ = [
-    "COLUMNS",
-    "LEGEND",
     "Group",
     "group_flags",
-    "is_lower_better",
     "leaderboard",
     "question_sums",
     "rank_ranges",
@@ -41,47 +39,6 @@ __all__ = [
 SCORING_VERSION = "3"
 """Part of every cache key: raise it when a formula changes."""
 
-LOWER_IS_BETTER = ("_loss", "_kl")
-COLUMNS = (
-    "checkpoint",
-    "method",
-    "bench",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n",
-    "n_failed",
-    "judge",
-    "flags",
-)
-LEGEND = {
-    "subset": "a fixed subset of so many items, not the whole benchmark",
-    "references": "judged with other than the corrected reference answers",
-    "published": "a figure from elsewhere, without its rows",
-    "imported": "judged elsewhere; the prompts and references used are not known here",
-    "discrete": "the judge's token was read, not its log-probabilities",
-    "lc": "which variant of the length-controlled fit",
-    "C": "the fit's inverse regularisation strength",
-    "baseline": "compared with another baseline than the benchmark's own",
-    "template": "judged with another prompt than the benchmark's own",
-    "max_new_tokens": "answers were limited to so many tokens",
-    "verdict_tokens": "the judge's replies were limited to so many tokens",
-    "seed": "answers were sampled with this seed",
-    "same-answer": "one text answered several different prompts",
-    "talks-to-judge": "answers that address the judge or imitate a verdict",
-    "empty": "empty answers",
-    "truncated": "answers cut off at the token limit",
-    "other-language": "answers in another script than the question",
-    "judge": "what the judge's report card says: untested, toy, near-chance, or its weakness",
-    "sampled-verdicts": "the judge refuses a temperature: its verdicts are sampled at its default",
-    "contaminated": "training data of this checkpoint holds benchmark prompts or held-out rows",
-    "hides": "an older result, from another file of this name, is not shown",
-    "n-too-small": "two questions or fewer: nothing can be said of the spread",
-    "as-published": "read as the benchmark's own scripts read it",
-    "few-agree": "the panel's judges hardly agree",
-}
-
 
 @dataclass(frozen=True)
 class Group:
@@ -92,11 +49,6 @@ class Group:
     revision: str
     judge: str
     changes: int
-
-
-def is_lower_better(metric: str) -> bool:
-    """Whether a smaller figure is a better one."""
-    return metric.endswith(LOWER_IS_BETTER) or metric == "loss_rate"
 
 
 def leaderboard(

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.analysis.compare import Key, Side, Table
+from kdharness.harness.config.summary import config_diff
 from kdharness.harness.stats.rows import Row, counted_once
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run
-from kdharness.harness.util.text import config_diff
 
 NO_RUN = "no run stored"
 SETTING_COLUMNS = ("field", "checkpoint", "value")

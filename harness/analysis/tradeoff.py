@@ -15,6 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.analysis.metrics import is_lower_better
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.stats.pareto import gain, hypervolume, pareto_front, retention
+from kdharness.harness.store import Store
+from kdharness.harness.types import Score
 
 
 @dataclass(frozen=True)
@@ -57,38 +65,6 @@ class Placed:
     on_front: bool
 
 
-def gain(domain: float, reference: float, expert: float) -> float | None:
-    """The share of the expert's domain gain; None when the expert gained nothing."""
-    span = expert - reference
-    return (domain - reference) / span if span else None
-
-
-def retention(general: float, reference: float, *, lower_is_better: bool) -> float | None:
-    """The share of the reference's general figure that is left; None when it is zero."""
-    top, bottom = (reference, general) if lower_is_better else (general, reference)
-    return top / bottom if bottom else None
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points no other point beats: as good on both axes and better on one."""
-    return [
-        not any(x >= px and y >= py and (x > px or y > py) for x, y in points) for px, py in points
-    ]
-
-
-def hypervolume(points: Sequence[tuple[float, float]], floor: tuple[float, float]) -> float:
-    """The area that the points dominate above `floor`, both axes more-is-better."""
-    above = sorted(
-        ((x, y) for x, y in points if x > floor[0] and y > floor[1]), key=lambda p: (-p[0], -p[1])
-    )
-    area, height = 0.0, floor[1]
-    for x, y in above:
-        if y > height:
-            area += (x - floor[0]) * (y - height)
-            height = y
-    return area
-
-
 def place(
     points: Sequence[Point],
     general: Axis,
@@ -127,40 +103,116 @@ def dominated_area(
     return hypervolume(finite, floor) if finite else None
 
 
-def draw(
-    placed: Sequence[Placed], general: Axis, domain: Axis, width: int = 64, height: int = 14
-) -> list[str]:
-    """The plane as text: general to the right, domain upwards, both more-is-better.
+GENERAL_DEFAULTS = (
+    "heldout:other_writer_loss",
+    "heldout:general_loss",
+    "mt-bench:score",
+    "alpaca-eval-2:win_rate",
+)
 
-    `#` is on the front, `o` is not; each mark has the point's number beside it.
+
+DOMAIN_DEFAULTS = ("shop:score", "heldout:domain_loss")
+
+
+def placed_row(item: Placed) -> dict[str, Any]:
+    """A point as the stable row of `tradeoff --format json`."""
+    return {
+        "checkpoint": item.point.checkpoint,
+        "method": item.point.method,
+        "general": item.point.general,
+        "domain": item.point.domain,
+        "gain": item.gain,
+        "retention": item.retention,
+        "on_front": item.on_front,
+    }
+
+
+def trade_off_view(
+    store: Store,
+    paths: Paths,
+    general: str | None,
+    domain: str | None,
+    reference: str | None,
+    expert: str | None,
+) -> tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]:
+    """Axes, placed points and the (reference, expert) names, from the store.
+
+    Raises:
+        ConfigError: an axis that no checkpoint has, or a checkpoint that has none of them.
     """
-    if not placed:
-        return []
-    xs = [general.oriented(p.point.general) for p in placed]
-    ys = [domain.oriented(p.point.domain) for p in placed]
-    grid = [[" "] * width for _ in range(height)]
-    for number, (item, x, y) in enumerate(zip(placed, xs, ys, strict=True), 1):
-        column = _cell(x, xs, width - 4)
-        row = height - 1 - _cell(y, ys, height)
-        text = f"{'#' if item.on_front else 'o'}{number}"
-        while any(grid[row][column + i] != " " for i in range(len(text))) and row > 0:
-            row -= 1
-        for i, char in enumerate(text):
-            grid[row][column + i] = char
-    low_x, high_x = (_edge(general, xs, pick) for pick in (min, max))
-    low_y, high_y = (_edge(domain, ys, pick) for pick in (min, max))
-    lines = [f"{domain.label}  ({low_y} at the bottom, {high_y} at the top)"]
-    lines += ["│" + "".join(row).rstrip() for row in grid]
-    lines.append("└" + "─" * width)
-    lines.append(f"{general.label}: {low_x} at the left, {high_x} at the right (better)")
-    return lines
+    from kdharness.harness.analysis.leaderboard import leaderboard
+
+    scores = leaderboard(store, paths)
+    x = choose_axis(scores, general, GENERAL_DEFAULTS, "general")
+    y = choose_axis(scores, domain, DOMAIN_DEFAULTS, "domain")
+    points = collect_points(scores, x, y)
+    found = roles(store, {point.checkpoint for point in points}, reference, expert)
+    return x, y, place(points, x, y, *found), found
 
 
-def _cell(value: float, values: Sequence[float], size: int) -> int:
-    low, high = min(values), max(values)
-    return round((value - low) / (high - low) * (size - 1)) if high > low else size // 2
+def choose_axis(
+    scores: Sequence[Score], wanted: str | None, defaults: Sequence[str], name: str
+) -> Axis:
+    """The axis that was asked for, or the first default that has figures."""
+    have = dict.fromkeys(f"{score.bench}:{score.metric}" for score in scores)
+    label = wanted
+    if label is not None and ":" not in label:
+        label = next((known for known in have if known.startswith(f"{label}:")), label)
+    if label is None:
+        label = next((known for known in defaults if known in have), None)
+    if label is None or label not in have:
+        known = ", ".join(have) or "nothing yet; run: kdharness eval --ckpt PATH"
+        raise ConfigError(
+            f"no checkpoint has {wanted or 'a figure'} for the {name} axis",
+            where=f"--{name}",
+            hint=f"stored: {known}",
+        )
+    bench, _, metric = label.partition(":")
+    return Axis(bench, metric, is_lower_better(metric))
 
 
-def _edge(axis: Axis, values: Sequence[float], pick: object) -> str:
-    value = pick(values)  # type: ignore[operator]
-    return f"{axis.oriented(value):.4g}"
+def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
+    """The checkpoints with both figures; of several judges or revisions, the one with most rows."""
+    best: dict[tuple[str, str], Score] = {}
+    for score in scores:
+        label = f"{score.bench}:{score.metric}"
+        if label not in (x.label, y.label) or score.value is None:
+            continue
+        known = best.get((score.checkpoint, label))
+        if known is None or score.n > known.n:
+            best[score.checkpoint, label] = score
+    points = []
+    for name in dict.fromkeys(score.checkpoint for score in scores):
+        g, d = best.get((name, x.label)), best.get((name, y.label))
+        if g is None or d is None or g.value is None or d.value is None:
+            continue
+        points.append(
+            Point(name, g.method, g.value, d.value, (g.ci_low, g.ci_high), (d.ci_low, d.ci_high))
+        )
+    return points
+
+
+def roles(
+    store: Store, names: set[str], reference: str | None, expert: str | None
+) -> tuple[str | None, str | None]:
+    """The reference and the expert: as asked for, else the parents of the newest DAE run.
+
+    Raises:
+        ConfigError: a name that is not among the points.
+    """
+    for name, option in ((reference, "--reference"), (expert, "--expert")):
+        if name is not None and name not in names:
+            raise ConfigError(
+                f"{name!r} has no figures on these axes",
+                where=option,
+                hint=f"known: {', '.join(sorted(names))}",
+            )
+    by_id = {c.id: c.name for c in store.checkpoints()}
+    for checkpoint in reversed(store.checkpoints()):
+        if checkpoint.method != "dae":
+            continue
+        base = by_id.get(checkpoint.parents.get("reference", ""))
+        best = by_id.get(checkpoint.parents.get("expert", ""))
+        reference = reference or (base if base in names else None)
+        expert = expert or (best if best in names else None)
+    return reference, expert

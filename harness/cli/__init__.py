@@ -1,5 +1,5 @@
 """The command line: one file per group of commands, loaded when it is called."""
 
-from kdharness.harness.cli.main import main, run
+from kdharness.harness.cli.main import COMMANDS, cli, main, run
 
-__all__ = ["main", "run"]
+__all__ = ["COMMANDS", "cli", "main", "run"]

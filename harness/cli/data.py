@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from kdharness.harness.cli.runs import format_option
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import print_table, safe_text
+from kdharness.harness.util.tables import print_table
+from kdharness.harness.util.text import safe_text
 
 
 @click.group("data")

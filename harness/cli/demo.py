@@ -24,6 +24,7 @@ from kdharness.harness.paths import Paths
 @click.pass_obj
 def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     """Train, align and score a small real model, then show the leaderboard and the trade-off."""
+    from kdharness.harness.cli.follow import follow
     from kdharness.harness.experiments.demo import run_demo
 
     began = time.monotonic()
@@ -31,7 +32,7 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    run_demo(paths, smoke=smoke, judge=judge, say=say)
+    run_demo(paths, smoke=smoke, judge=judge, say=say, follow=follow)
     show_results(paths, toy=judge is None, smoke=smoke)
     say(
         f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes. "
@@ -56,8 +57,8 @@ def open_command(paths: Paths) -> str:
 def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
     """Leaderboard, trade-off, and what they say, all from the store."""
     from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.analysis.tradeoff import draw
-    from kdharness.harness.cli.compare import trade_off_view
+    from kdharness.harness.analysis.tradeoff import trade_off_view
+    from kdharness.harness.cli.tradeoff import draw
     from kdharness.harness.experiments.demo_findings import findings, summary_rows
     from kdharness.harness.store import Store
     from kdharness.harness.util.tables import print_table

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdharness.harness.cli.interop import export_group, import_group
-from kdharness.harness.cli.judge import judge_group
-from kdharness.harness.errors import ConfigError, did_you_mean
+from kdharness.harness.cli.follow import follow
+from kdharness.harness.cli.leaderboard import print_scores, scores_of
+from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.registry import BENCHMARKS
-from kdharness.harness.util.tables import FORMATS, print_table
-
-__all__ = [
-    "eval_command",
-    "export_group",
-    "import_group",
-    "judge_group",
-    "leaderboard_command",
-]
-
-format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
-)
-
-
-def split(values: Sequence[str]) -> list[str]:
-    """Values of a repeatable option that also takes commas."""
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+from kdharness.harness.util.tables import print_table
 
 
 def checked_config(**fields: Any) -> Any:
@@ -144,7 +126,7 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     if options["detach"]:
         click.echo(run.id)
         return
-    run = launch.follow(paths, run.id)
+    run = follow(paths, run.id)
     say_outcome(run.info.get("result", {}))
     shown = scores_of(
         paths,
@@ -244,152 +226,3 @@ def print_plan(paths: Paths, config: Any, form: str) -> None:
     known = [row["usd"] for row in rows if row["usd"] is not None]
     price = f"about ${sum(known):.2f}" if len(known) == len(rows) else "price unknown"
     click.echo(f"{calls} calls, about {tokens:,} tokens, {price}", err=True)
-
-
-def scores_of(
-    paths: Paths, checkpoints: Sequence[str] | None, benches: Sequence[str] | None
-) -> list[Any]:
-    """Stored scores of some checkpoints and benchmarks."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.store import Store
-
-    if not paths.store.exists():
-        return []
-    with Store(paths.store) as store:
-        return leaderboard(store, paths, checkpoints=checkpoints, benches=benches)
-
-
-def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
-    """Scores as a listing; the table's flags are explained on stderr."""
-    from kdharness.harness.analysis.leaderboard import COLUMNS, LEGEND, rank_ranges
-
-    rows = [score.as_dict() for score in scores]
-    if form in ("table", "md"):
-        rows = [{**row, "rank": rank} for row, rank in zip(rows, rank_ranges(scores), strict=True)]
-        print_table(rows, ("rank", *COLUMNS), form)
-    else:
-        print_table(rows, COLUMNS, form)
-    if form != "table":
-        return
-    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
-    for mark in sorted(marks & set(LEGEND)):
-        click.echo(f"  {mark}: {LEGEND[mark]}", err=True)
-
-
-@click.command("leaderboard")
-@click.option("--bench", multiple=True, help="Only these benchmarks.")
-@click.option("--ckpt", multiple=True, help="Only these checkpoints.")
-@click.option("--metric", multiple=True, help="Only these metrics.")
-@click.option("--judge", multiple=True, help="Only these judges.")
-@click.option(
-    "--all",
-    "everything",
-    is_flag=True,
-    help="Categories and counts too (JSON and CSV always have them).",
-)
-@click.option(
-    "--as-published",
-    is_flag=True,
-    help="Count rows as the benchmarks' own scripts do (re-runs twice, and so on).",
-)
-@click.option(
-    "--published",
-    is_flag=True,
-    help="Published figures beside: the paper's, and AlpacaEval's where its asset is pulled.",
-)
-@click.option(
-    "--panel",
-    type=click.Choice(["mean", "median", "majority", "none"]),
-    default="mean",
-    help="How several judges of the same answers are put together.",
-)
-@format_option
-@click.pass_obj
-def leaderboard_command(
-    paths: Paths,
-    bench: tuple[str, ...],
-    ckpt: tuple[str, ...],
-    metric: tuple[str, ...],
-    judge: tuple[str, ...],
-    everything: bool,
-    as_published: bool,
-    published: bool,
-    panel: str,
-    form: str,
-) -> None:
-    """Every checkpoint's figures with intervals, failures and marks."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.config.evaluation import bench_name
-    from kdharness.harness.store import Store
-
-    benches = [bench_name(name) for name in split(bench)] or None
-    scores: list[Any] = []
-    stored: list[str] = []
-    if paths.store.exists():
-        with Store(paths.store) as store:
-            stored = [group["bench"] for group in store.judgment_groups()]
-            named = [store.checkpoint(name) for name in split(ckpt)]
-            names = [c.name for c in store.checkpoints()]
-            unknown = [name for name, c in zip(split(ckpt), named, strict=True) if c is None]
-            refuse_unknown("checkpoint", unknown, names)
-            scores = leaderboard(
-                store,
-                paths,
-                checkpoints=[c.id for c in named if c is not None] or None,
-                benches=benches,
-                as_published=as_published,
-                panels=panel,
-            )
-    known = {*stored, *BENCHMARKS, *(s.bench for s in published_scores(paths, None) if published)}
-    refuse_unknown("benchmark", benches or (), known - {"file"})
-    if published:
-        scores += published_scores(paths, benches)
-    refuse_unknown("metric", split(metric), [score.metric for score in scores])
-    refuse_unknown("judge", split(judge), [score.judge for score in scores])
-    if metric:
-        scores = [score for score in scores if score.metric in split(metric)]
-    if judge:
-        scores = [score for score in scores if score.judge in split(judge)]
-    if form in ("table", "md") and not everything and not metric:
-        scores = [score for score in scores if is_headline(score.metric)]
-    print_scores(ranked(scores), form)
-
-
-def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first name that nothing stored has; nothing stored knows all."""
-    listed = sorted(set(known))
-    for name in names:
-        if listed and name not in listed:
-            some = ", ".join(listed[:12]) + (" …" if len(listed) > 12 else "")
-            raise ConfigError(
-                f"no {kind} {name!r}{did_you_mean(name, listed)}", hint=f"there are: {some}"
-            )
-
-
-def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
-    """Published figures on some benchmarks, or all."""
-    from kdharness.harness.analysis.published import alpaca_scores, paper_scores
-
-    found = [*paper_scores(), *alpaca_scores(paths)]
-    return [score for score in found if benches is None or score.bench in benches]
-
-
-def is_headline(metric: str) -> bool:
-    """Whether a figure belongs into a table that is read by eye."""
-    from kdharness.harness.analysis.compare import is_bookkeeping
-
-    return not metric.startswith("category:") and not is_bookkeeping(metric)
-
-
-def ranked(scores: Sequence[Any]) -> list[Any]:
-    """Best first within each benchmark, metric and judge."""
-    from kdharness.harness.analysis.leaderboard import is_lower_better
-
-    order = {metric: place for place, metric in enumerate(dict.fromkeys(s.metric for s in scores))}
-
-    def key(score: Any) -> tuple[Any, ...]:
-        value = score.value
-        signed = value if value is None or is_lower_better(score.metric) else -value
-        return (score.bench, order[score.metric], score.judge, value is None, signed or 0.0)
-
-    return sorted(scores, key=key)

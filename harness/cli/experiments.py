@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdharness.harness.cli.follow import follow
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import FORMATS, print_table, safe_text
+from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
     from kdharness.harness.experiments.expand import Planned, SweepConfig
@@ -47,7 +49,7 @@ def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: s
             hint=f"run: kdharness train {config}",
         )
     run = launch.start(paths, parsed, name=name)
-    launch.follow(paths, run.id)
+    follow(paths, run.id)
     with Store(paths.store) as store:
         for checkpoint in store.checkpoints(run.id):
             click.echo(checkpoint.name)

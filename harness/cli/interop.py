@@ -7,13 +7,10 @@ from typing import Any
 
 import click
 
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.atomic import write_text
-from kdharness.harness.util.tables import FORMATS
 
-format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
-)
 published_option = click.option(
     "--as-published",
     is_flag=True,
@@ -29,7 +26,8 @@ def import_group() -> None:
 def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form: str) -> None:
     """Say what came in and print the models' figures."""
     from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.cli.eval import is_headline, print_scores, ranked
+    from kdharness.harness.analysis.metrics import is_headline, ranked
+    from kdharness.harness.cli.leaderboard import print_scores
 
     for one in found:
         models = ", ".join(sorted(one.models))

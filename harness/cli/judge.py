@@ -8,25 +8,10 @@ from typing import Any
 
 import click
 
+from kdharness.harness.analysis.judge_cards import card_rows
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import FORMATS, print_table
-
-format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
-)
-CHECKS = {
-    "readable": "verdicts that can be read",
-    "tells_all": "prefers the intact answer to a spoilt one",
-    "tells_shuffled": "  its words shuffled",
-    "tells_truncated": "  cut off early",
-    "tells_wrong_number": "  its numbers wrong",
-    "tells_off_topic": "  about something else",
-    "tells_by_token": "prefers the intact one by its first token",
-    "same_in_both_orders": "same verdict in both orders",
-    "first_preferred": "prefers what is shown first",
-    "longer_preferred": "prefers the padded of two equal answers",
-    "obeys_answers": "obeys an answer that asks for a 10",
-}
+from kdharness.harness.util.tables import print_table
 
 
 @click.group("judge")
@@ -106,20 +91,6 @@ def show_progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         print(f"\r  {done}/{total} calls", end=end, file=sys.stderr, flush=True)
-
-
-def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
-    """A card as rows."""
-    rows = [
-        {"check": title, "key": key, **card["checks"][key]}
-        for key, title in CHECKS.items()
-        if key in card["checks"]
-    ]
-    above = card["ratings"]["intact_above_spoilt"]
-    rows.append(
-        {"check": "rates the intact answer above a spoilt one", "key": "rates_above", **above}
-    )
-    return rows
 
 
 @judge_group.command("list")

@@ -17,9 +17,11 @@ from typing import Any
 import click
 
 from kdharness.harness.errors import KDHarnessError, did_you_mean
-from kdharness.harness.paths import Paths, find_paths, share_processors
+from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.util.process import set_passive_omp_wait
 from kdharness.harness.util.redact import RedactedStream, redact, redact_tracebacks
-from kdharness.harness.util.tables import safe_text, write_anything
+from kdharness.harness.util.tables import write_anything
+from kdharness.harness.util.text import safe_text
 
 COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.cli.demo:demo_command",
@@ -34,19 +36,19 @@ COMMANDS: dict[str, str] = {
     "stop": "kdharness.harness.cli.runs:stop_command",
     "pause": "kdharness.harness.cli.runs:pause_command",
     "resume": "kdharness.harness.cli.runs:resume_command",
-    "leaderboard": "kdharness.harness.cli.eval:leaderboard_command",
+    "leaderboard": "kdharness.harness.cli.leaderboard:leaderboard_command",
     "compare": "kdharness.harness.cli.compare:compare_command",
-    "tradeoff": "kdharness.harness.cli.compare:tradeoff_command",
+    "tradeoff": "kdharness.harness.cli.tradeoff:tradeoff_command",
     "report": "kdharness.harness.cli.experiments:report_command",
-    "judge": "kdharness.harness.cli.eval:judge_group",
+    "judge": "kdharness.harness.cli.judge:judge_group",
     "data": "kdharness.harness.cli.data:data_group",
     "config": "kdharness.harness.cli.data:config_group",
     "plan": "kdharness.harness.cli.training:plan_command",
     "merge-adapter": "kdharness.harness.cli.training:merge_adapter_command",
     "selfcheck": "kdharness.harness.cli.training:selfcheck_command",
     "cache": "kdharness.harness.cli.training:cache_group",
-    "import": "kdharness.harness.cli.eval:import_group",
-    "export": "kdharness.harness.cli.eval:export_group",
+    "import": "kdharness.harness.cli.interop:import_group",
+    "export": "kdharness.harness.cli.interop:export_group",
     "store": "kdharness.harness.cli.store:store_group",
     "doctor": "kdharness.harness.cli.data:doctor_command",
 }
@@ -161,7 +163,7 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    share_processors()
+    set_passive_omp_wait()
     write_anything()
     with sigterm_as_ctrl_c():
         return _run(args)

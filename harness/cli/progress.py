@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from kdharness.harness.runs.summary import eta
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import clock, eta
+from kdharness.harness.util.text import clock, safe_text
 
 UNKNOWN = "–:––"
 

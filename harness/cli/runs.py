@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from kdharness.harness.cli.follow import follow
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import FORMATS, print_table, safe_text
+from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.util.tables import print_table
+from kdharness.harness.util.text import safe_text
 
-format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
-)
 RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started", "checkpoint"]
 
 
@@ -63,13 +64,13 @@ def train_command(
         return
     run = launch.start(paths, parsed, name=name, accelerate=accelerate)
     if not detach:
-        run = launch.follow(paths, run.id)
+        run = follow(paths, run.id)
     click.echo(run.id)
 
 
 def run_row(run: Any) -> dict[str, Any]:
     """A run as the stable row of `runs --format json`."""
-    from kdharness.harness.runs.launch import effective_status
+    from kdharness.harness.runs.status import effective_status
 
     started = run.started or run.created
     return {
@@ -103,7 +104,7 @@ def show_command(paths: Paths, run: str, form: str) -> None:
     """Show one run: status, config, curves' last values, lineage."""
     import json
 
-    from kdharness.harness.runs.launch import effective_status, find_run
+    from kdharness.harness.runs.status import effective_status, find_run
     from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
@@ -153,7 +154,7 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
     from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
-        launch.find_run(store, run)
+        find_run(store, run)
         path = launch.log_path(paths, run)
         click.echo(safe_text(launch.log_tail(paths, run, lines)))
         if not follow:
@@ -164,7 +165,7 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
                 text = stream.read().decode("utf-8", "replace")
                 if text:
                     click.echo(safe_text(text), nl=False)
-                elif not launch.effective_status(launch.find_run(store, run)).is_live:
+                elif not effective_status(find_run(store, run)).is_live:
                     return
                 else:
                     time.sleep(0.2)
@@ -181,7 +182,7 @@ def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
 
     launch.ask(paths, run, Request.STOP)
     if not no_wait:
-        status = launch.effective_status(launch.wait(paths, run))
+        status = effective_status(launch.wait(paths, run))
         click.echo(f"{run} {status.value}", err=True)
 
 
@@ -206,5 +207,5 @@ def resume_command(paths: Paths, run: str, detach: bool) -> None:
 
     launch.resume(paths, run)
     if not detach:
-        launch.follow(paths, run)
+        follow(paths, run)
     click.echo(run)

@@ -9,13 +9,11 @@ from typing import Any
 
 import click
 
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.util.tables import print_table
 
 SAID_SECONDS = 3.0
-format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
-)
 
 
 @click.group("store")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdharness.harness.cli.runs import format_option
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.tables import print_table
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from kdharness.harness.config.training import CONFIGS, AnyConfig
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.paths import exists, local_path
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import (
     CONFIG_BYTES,

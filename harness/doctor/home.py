@@ -20,10 +20,11 @@ from kdharness.harness import assets
 from kdharness.harness.config.evaluation import load_settings
 from kdharness.harness.doctor.finding import Finding, broken, fine, note
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.paths import Paths, nearest
-from kdharness.harness.runs import launch
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import is_alive
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util import filesystem
+from kdharness.harness.util.filesystem import nearest
 
 GIB = 2**30
 CHECK_BYTES = 256 * 2**20
@@ -260,7 +261,7 @@ def runs(paths: Paths) -> list[Finding]:
         return []  # the store's own row says why
     now = time.time()
     found: list[Finding] = []
-    gone = [run.id for run in stored if not launch.is_alive(run)]
+    gone = [run.id for run in stored if not is_alive(run)]
     hung = [
         run.id
         for run in stored

@@ -23,7 +23,7 @@ from kdharness.harness.types import (
 )
 
 if TYPE_CHECKING:
-    from kdharness.harness.evaluation.pipeline import Evaluation, Subject
+    from kdharness.harness.evaluation.state import Evaluation, Subject
 
 GREEDY = 1e-4
 REFUSED = {

@@ -8,13 +8,12 @@ from typing import Any
 from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_shard, parse_spec
 from kdharness.harness.evaluation import answering, judging
 from kdharness.harness.evaluation.pipeline import (
-    Evaluation,
-    Subject,
     asks_judge,
     find_baselines,
     find_subjects,
     load_benches,
 )
+from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store

@@ -29,7 +29,7 @@ THINKING_ROOM = 4096
 """Tokens a judge may think on top of a verdict's limit, where it is found to think at all."""
 
 if TYPE_CHECKING:
-    from kdharness.harness.evaluation.pipeline import Evaluation, Subject
+    from kdharness.harness.evaluation.state import Evaluation, Subject
 
 
 @dataclass(frozen=True)

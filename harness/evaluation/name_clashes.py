@@ -8,13 +8,13 @@ something else is refused while the one that holds the name is still there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError, KDHarnessError
-from kdharness.harness.paths import exists
 from kdharness.harness.store import Store
+from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.untrusted import parse_json, read_lines
 
 SHARED = 0.5
@@ -73,17 +73,3 @@ def _asked(path: Path) -> set[str]:
         asked = {key: row[key] for key in _ASKS if key in row} if isinstance(row, dict) else row
         found.add(json.dumps(asked or row, sort_keys=True))
     return found
-
-
-def hidden_files(shown: Mapping[str, Any], hidden: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Files of other folders whose results are left out beside `shown`, as `folder/name`.
-
-    Such results come from stores that were put together, or from before they were refused.
-    """
-    names = {_tail(path) for path in (shown.get("sources") or {}).values()}
-    others = {_tail(path) for note in hidden for path in (note.get("sources") or {}).values()}
-    return sorted(others - names) if names else []
-
-
-def _tail(path: str) -> str:
-    return "/".join(path.replace("\\", "/").split("/")[-2:])

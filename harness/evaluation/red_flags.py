@@ -10,7 +10,7 @@ from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.types import Answer, Checkpoint, Run
 
 if TYPE_CHECKING:
-    from kdharness.harness.evaluation.pipeline import Evaluation, Subject
+    from kdharness.harness.evaluation.state import Evaluation, Subject
 
 DEEPEST = 8
 

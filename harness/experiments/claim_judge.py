@@ -71,7 +71,7 @@ def _effect(
 ) -> Effect | None:
     if claim.metric is None:
         return _trade_off_effect(reader, claim, members, planned)
-    from kdharness.harness.analysis.leaderboard import is_lower_better
+    from kdharness.harness.analysis.metrics import is_lower_better
 
     pairs, width = [], None
     for one in members:
@@ -87,7 +87,7 @@ def _effect(
 def _trade_off_effect(
     reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
 ) -> Effect | None:
-    from kdharness.harness.analysis.leaderboard import is_lower_better
+    from kdharness.harness.analysis.metrics import is_lower_better
     from kdharness.harness.stats.tradeoff import Answered, Plane, above_draws, draw_plane
 
     assert claim.figure is not None

@@ -20,12 +20,15 @@ from kdharness.harness.config.training import AnyConfig, config_hash
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 
 TEACHER = "smollm2-135m-instruct"
 BENCH_ASSETS = ("mt-bench", "alpaca-eval", "alpaca-eval-judges")
 Say = Callable[[str], None]
+Follow = Callable[[Paths, str], Run]
+"""Waits until the run of a home has finished, and returns it; raises what it failed with."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def _scores(scale: Scale, benches: list[str]) -> dict[str, Any]:
     }
 
 
-def run_demo(paths: Paths, *, smoke: bool, judge: str | None, say: Say) -> None:
+def run_demo(paths: Paths, *, smoke: bool, judge: str | None, say: Say, follow: Follow) -> None:
     """Pull what is needed, run every step that is not finished yet.
 
     Raises:
@@ -185,10 +188,10 @@ def run_demo(paths: Paths, *, smoke: bool, judge: str | None, say: Say) -> None:
     steps = story(SMOKE if smoke else FULL, judge)
     for number, step in enumerate(steps, 1):
         say(f"\n[{number}/{len(steps)}] {step.name}: {step.title}")
-        run_step(paths, step)
+        run_step(paths, step, follow)
 
 
-def run_step(paths: Paths, step: Step) -> Run:
+def run_step(paths: Paths, step: Step, follow: Follow) -> Run:
     """Start, join or resume one run, and wait until it is finished."""
     with Store(paths.store) as store:
         run = store.run(step.name)
@@ -197,11 +200,11 @@ def run_step(paths: Paths, step: Step) -> Run:
             f"the run {step.name!r} in {paths.home} was made with other settings",
             hint="use another --home, or remove that folder to start anew",
         )
-    status = launch.effective_status(run) if run is not None else None
+    status = effective_status(run) if run is not None else None
     if run is not None and status is RunStatus.FINISHED:
         return run
     if run is None:
         launch.start(paths, step.config, name=step.name)
     elif status is not None and (not status.is_live or status is RunStatus.PAUSED):
         launch.resume(paths, step.name)
-    return launch.follow(paths, step.name)
+    return follow(paths, step.name)

@@ -113,8 +113,8 @@ def _sentence(one: Compared, other: str, base: str, better: str, worse: str, wha
 
 def _gained(store: Store, paths: Paths) -> list[str]:
     """DAE's share of the expert's domain gain, with its interval over questions."""
+    from kdharness.harness.analysis.tradeoff import trade_off_view
     from kdharness.harness.analysis.tradeoff_groups import statistics
-    from kdharness.harness.cli.compare import trade_off_view
 
     x, y, placed, roles = trade_off_view(store, paths, None, None, "kd", "expert")
     point = statistics(store, x, y, placed, roles)["points"].get("dae", {})

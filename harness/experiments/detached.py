@@ -23,6 +23,7 @@ from kdharness.harness.experiments.expand import (
 from kdharness.harness.experiments.run import DONE, Result, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import Reporter, Request, Run, RunStatus
 from kdharness.harness.util.atomic import write_text
@@ -86,7 +87,7 @@ def _go_on(paths: Paths, run: Run, whole: SweepConfig) -> Run:
             f"a run named {run.id!r} exists, and is no experiment",
             hint="give the experiment another name",
         )
-    status = launch.effective_status(run)
+    status = effective_status(run)
     identity = config_hash(cast(Any, whole))
     if status.is_live and run.config_hash != identity:
         raise RunError(
@@ -106,7 +107,7 @@ def _go_on(paths: Paths, run: Run, whole: SweepConfig) -> Run:
         return launch.resume(paths, run.id)
     except RunError:
         again = _stored(paths, run.id)
-        if again is None or not launch.effective_status(again).is_live:
+        if again is None or not effective_status(again).is_live:
             raise
         return again
 

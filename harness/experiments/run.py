@@ -12,6 +12,7 @@ from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, R
 from kdharness.harness.experiments.expand import Planned, SweepConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
 
@@ -126,7 +127,7 @@ def state_of(paths: Paths, one: Planned) -> str:
             f"a run named {one.name!r} was made with other settings",
             hint="give the experiment another name, or use another --home",
         )
-    return launch.effective_status(run).value
+    return effective_status(run).value
 
 
 def _run_one(paths: Paths, one: Planned, tick: Tick) -> tuple[str, str]:
@@ -136,7 +137,7 @@ def _run_one(paths: Paths, one: Planned, tick: Tick) -> tuple[str, str]:
         return "done before", ""
     _take_up(paths, one, state)
     run, asked = _watch(paths, one.name, tick)
-    status = launch.effective_status(run)
+    status = effective_status(run)
     if status is RunStatus.STOPPED or asked:
         raise Interrupted(
             f"{one.name} was stopped"
@@ -173,8 +174,8 @@ def _watch(paths: Paths, name: str, tick: Tick) -> tuple[Run, bool]:
     with Store(paths.store) as store:
         while True:
             try:
-                run = launch.find_run(store, name)
-                if not launch.effective_status(run).is_live:
+                run = find_run(store, name)
+                if not effective_status(run).is_live:
                     return run, asked
                 loss = f", loss {run.loss:.4f}" if run.loss is not None else ""
                 stage = "stopping" if asked else run.info.get("stage", run.status.value)

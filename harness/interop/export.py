@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.analysis.leaderboard import LEGEND, leaderboard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.paths import Paths
@@ -17,7 +18,8 @@ from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.atomic import write_text
-from kdharness.harness.util.tables import cell, format_rows, safe_text
+from kdharness.harness.util.tables import cell, format_rows
+from kdharness.harness.util.text import safe_text
 
 LONGEST_FILE_NAME = 200
 """Bytes; file systems take 255, and endings are added."""

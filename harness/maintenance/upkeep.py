@@ -16,7 +16,7 @@ from kdharness.harness.errors import RunError, StoreError
 from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.maintenance.salvage import JSON_COLUMNS, TABLES
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.atomic import is_sealed, sync_file, sync_folder
@@ -73,9 +73,7 @@ def check(paths: Paths) -> list[dict[str, Any]]:
                 else "every verdict has its checkpoint",
             )
         )
-        gone = [
-            run.id for run in store.runs() if launch.effective_status(run) is RunStatus.INTERRUPTED
-        ]
+        gone = [run.id for run in store.runs() if effective_status(run) is RunStatus.INTERRUPTED]
         rows.append(
             _finding(
                 "runs",
@@ -121,7 +119,7 @@ def vacuum(paths: Paths) -> tuple[int, int]:
     """
     before = _store_bytes(paths.store)
     with Store(paths.store) as store:
-        live = [run.id for run in store.live_runs() if launch.effective_status(run).is_live]
+        live = [run.id for run in store.live_runs() if effective_status(run).is_live]
         if live:
             raise RunError(f"these runs are live: {_some(live)}", hint="wait, or stop them first")
         free = shutil.disk_usage(paths.home).free
@@ -190,7 +188,7 @@ def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Wast
         runs = store.runs()
     for run in runs:
         folder = paths.run(run.id)
-        status = launch.effective_status(run)
+        status = effective_status(run)
         if status.is_live or not folder.is_dir():
             continue
         for path in sorted(folder.glob("checkpoint-*")):
@@ -199,7 +197,7 @@ def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Wast
                 found.append(_waste("half-written checkpoint" if torn else "step checkpoint", path))
         found += [_waste("leftover", path) for path in sorted(folder.glob(".final*"))]
         found += [_waste("leftover", path) for path in sorted(folder.glob(".best*"))]
-    if not any(launch.effective_status(run).is_live for run in runs):
+    if not any(effective_status(run).is_live for run in runs):
         for place, pattern in (
             (paths.models, ".making-*"),
             (paths.models, ".converting-*"),
@@ -256,8 +254,8 @@ def archive(paths: Paths, names: Sequence[str], folder: Path, *, keep: bool) -> 
     """
     with Store(paths.store) as store:
         for name in names:
-            run = launch.find_run(store, name)
-            if launch.effective_status(run).is_live:
+            run = find_run(store, name)
+            if effective_status(run).is_live:
                 raise RunError(f"{name} is live", hint=f"stop it first: kdharness stop {name}")
     there = Paths(folder)
     with Store(there.store) as target:

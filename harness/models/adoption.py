@@ -19,9 +19,10 @@ from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress, interface_files
 from kdharness.harness.models.resolve import adapter_base, identity_of, own_folder, resolve_model
-from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
 
 BLOCK = 64 * 1024

@@ -19,9 +19,10 @@ from kdharness.harness.models.adoption import adopt_folder
 from kdharness.harness.models.hub import short_name, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress
 from kdharness.harness.models.resolve import identity_of, own_folder, resolve_model, run_unlike
-from kdharness.harness.paths import Paths, exists
+from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Reporter, Run
+from kdharness.harness.util.filesystem import exists
 
 GENERIC = frozenset({"final", "checkpoint", "model", "best", "last", "hf"})
 SHOWN_BYTES = 2**30
@@ -171,11 +172,11 @@ def _of_run(new: Checkpoint, paths: Paths, store: Store) -> Checkpoint:
 def _parents_of(run: Run, paths: Paths, store: Store) -> dict[str, str]:
     """Role -> id of the checkpoints that a run's config names, where they are still there."""
     from kdharness.harness.config.files import parse_config
-    from kdharness.harness.runs.precheck import models_of
+    from kdharness.harness.config.references import model_references
 
     found = {}
     try:
-        for field, source in models_of(parse_config(run.config)):
+        for field, source in model_references(parse_config(run.config)):
             found[field.partition(".")[0]] = find_model(source, paths, store)[0].id
     except KDHarnessError:  # of a version whose configs are no longer read, or a model is gone
         return found

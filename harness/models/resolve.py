@@ -23,10 +23,11 @@ from kdharness.harness.models.hub import pinned, snapshot, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress, identify
 from kdharness.harness.models.loading_errors import explain, quiet_transformers
 from kdharness.harness.models.validate import check_config, check_folder
-from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Run, digest
 from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
 
 DEEPEST = 8

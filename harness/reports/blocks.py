@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import safe_text
 
 
 @dataclass(frozen=True)

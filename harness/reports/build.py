@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kdharness.harness.analysis.curves import downsample
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.cli.compare import placed_row, trade_off_view
-from kdharness.harness.cli.eval import is_headline, ranked
+from kdharness.harness.analysis.metrics import is_headline, ranked
+from kdharness.harness.analysis.tradeoff import placed_row, trade_off_view
+from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import sweeps_folder
 from kdharness.harness.paths import Paths
@@ -32,11 +34,11 @@ from kdharness.harness.reports.blocks import (
 from kdharness.harness.reports.claims import claims
 from kdharness.harness.reports.facts import costs, flags, how_to_repeat, judges, when
 from kdharness.harness.reports.transcripts import telling_talks
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
+from kdharness.harness.store.lineage import lineage
 from kdharness.harness.types import Run, Score
-from kdharness.harness.util.text import downsample, lineage, models_of
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 HELDOUT_CURVES = ("general_loss", "domain_loss")
@@ -190,7 +192,7 @@ def _runs(runs: Sequence[Run]) -> Iterator[Block]:
             run.method,
             models_of(run.config),
             str(run.config.get("seed", "–")),
-            launch.effective_status(run).value,
+            effective_status(run).value,
             f"{run.step}/{run.max_steps}",
             f"{run.info['tokens']:,}" if "tokens" in run.info else "–",
             number(run.loss),

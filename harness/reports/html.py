@@ -19,7 +19,7 @@ from kdharness.harness.reports.blocks import (
     Whiskers,
 )
 from kdharness.harness.reports.svg import picture
-from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import safe_text
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #f2f4f6; --rule: #d0d7de }

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from kdharness.harness.reports.blocks import Lines, Mark, Picture, Radar, Scatter, Whiskers
-from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import safe_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4", "4 4")

@@ -19,84 +19,13 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
 from kdharness.harness.util.atomic import write_text
 
 if TYPE_CHECKING:
-    import filelock
-
     from kdharness.harness.config.training import AnyConfig
-
-HEARTBEAT_SECONDS = 2.0
-STALE_SECONDS = 60.0
-
-
-def process_started(pid: int) -> float | None:
-    """When the process began, or None when it is gone.
-
-    On Linux in seconds since the machine started: the clock of the wall may be set back while a
-    run goes on, and by it a living worker would look like another process that took its number.
-    Elsewhere in seconds since the epoch.
-    """
-    stat = Path(f"/proc/{pid}/stat")
-    if stat.parent.parent.joinpath("self").exists():
-        try:
-            # The name in parentheses may hold blanks and parentheses itself.
-            fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] == "Z" else int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time())
-    except psutil.Error:
-        return None
-
-
-def run_lock(paths: Paths, run_id: str) -> filelock.BaseFileLock:
-    """The lock a worker holds while it works; the system frees it when the process dies.
-
-    Status and process number in the store say who *should* be at work; of two workers that were
-    started for one run by whatever means, this lets one through.
-    """
-    import filelock
-
-    folder = paths.run(run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder / ".lock")
-
-
-def is_alive(run: Run) -> bool:
-    """Whether the run's worker still works."""
-    if run.pid is None:
-        last = max(run.created, run.heartbeat or 0)
-        return run.status is RunStatus.STARTING and abs(time.time() - last) < STALE_SECONDS
-    if run.host and run.host != socket.gethostname():
-        # A beat from the future says that a clock went back, not that somebody is alive.
-        return abs(time.time() - (run.heartbeat or 0)) < STALE_SECONDS
-    began = process_started(run.pid)
-    return began is not None and abs(began - (run.pid_started or began)) < 0.5
-
-
-def effective_status(run: Run) -> RunStatus:
-    """The stored status, or INTERRUPTED when the process behind it is gone."""
-    if run.status.is_live and not is_alive(run):
-        return RunStatus.INTERRUPTED
-    return run.status
-
-
-def find_run(store: Store, run_id: str) -> Run:
-    """The run of that name. Raises RunError with the newest names."""
-    run = store.run(run_id)
-    if run is None:
-        names = ", ".join(found.id for found in store.runs()[:8]) or "none yet"
-        raise RunError(f"no run named {run_id!r}", hint=f"newest runs: {names}")
-    return run
 
 
 def new_run_id(store: Store, method: str) -> str:
@@ -336,41 +265,3 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
         store.take_requests(run_id)
         accelerate = run.info.get("accelerate")
         return _spawn(paths, store, run_id, accelerate, resume=True, timeout=timeout)
-
-
-def follow(paths: Paths, run_id: str) -> Run:
-    """Show a run's progress on stderr until it ends.
-
-    Ctrl-C (or SIGTERM, see `cli.sigterm_as_ctrl_c`) asks the run to stop with a checkpoint and
-    waits for it; a second one leaves it.
-
-    Raises:
-        Interrupted: the user stopped it.
-        RunError: it failed; the message is the run's own.
-    """
-    from kdharness.harness.cli.progress import ProgressView
-
-    asked = False
-    with Store(paths.store) as store, ProgressView(run_id) as view:
-        scores = find_run(store, run_id).method == "eval"
-        while True:
-            try:
-                run = find_run(store, run_id)
-                view.show(run, store)
-                if not effective_status(run).is_live:
-                    break
-                time.sleep(0.2)
-            except KeyboardInterrupt:
-                if asked:
-                    raise
-                asked = True
-                what = "what is under way is finished" if scores else "a checkpoint is saved"
-                view.say(f"stopping {run_id}: {what} (again to leave it running)")
-                store.request(run_id, Request.STOP)
-    status = effective_status(run)
-    if status is RunStatus.STOPPED:
-        raise Interrupted(f"{run_id} was stopped", hint=f"go on with: kdharness resume {run_id}")
-    if status is not RunStatus.FINISHED:
-        reason = run.error or f"its process is gone\n{log_tail(paths, run_id, 10)}"
-        raise RunError(f"{run_id} {status.value}: {reason}", hint=f"see: kdharness logs {run_id}")
-    return run

@@ -6,21 +6,21 @@ next try wants.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig, default_judges, parse_spec
-from kdharness.harness.config.merging import MergeConfig
+from kdharness.harness.config.references import model_references
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.models.resolve import find_source
-from kdharness.harness.paths import Paths, exists, local_path
+from kdharness.harness.paths import Paths
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 
 
@@ -41,7 +41,7 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
     if isinstance(config, EvalConfig):
         _check_evaluation(config, paths)
     answered = _answers_alone(config, paths)
-    for field, source in models_of(config):
+    for field, source in model_references(config):
         if source in answered:
             continue
         if not hub and split_hub_name(source) and not exists(local_path(source), folder=True):
@@ -68,34 +68,6 @@ def _check_model(field: str, source: str, paths: Paths) -> None:
             check_adapter(Path(found), source, paths)
     except KDHarnessError as error:
         raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
-
-
-def models_of(config: AnyConfig) -> Iterator[tuple[str, str]]:
-    """(field, model) of every model a config names."""
-    if isinstance(config, EvalConfig):
-        yield from (("checkpoints", name) for name in config.checkpoints)
-        if config.heldout.teacher:
-            yield "heldout.teacher", config.heldout.teacher
-        return
-    if isinstance(config, MergeConfig):
-        yield from config.sources.items()
-        return
-    student = config.student
-    if student.model:
-        yield "student.model", student.model
-    if student.source and student.source != "teacher":
-        yield "student.from", student.source
-    for source in student.experts_from or ():
-        yield "student.experts_from", source
-    # A served teacher too: its tokenizer and config are read here.
-    if isinstance(config, KDConfig):
-        yield "teacher.model", config.teacher.model
-    if isinstance(config, DAEConfig):
-        specs = {"reference": config.reference, "expert": config.expert}
-        named = {**specs, **{f"experts.{name}": spec for name, spec in config.experts.items()}}
-        for role, spec in named.items():
-            if spec is not None:
-                yield f"{role}.model", spec.model
 
 
 def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:

@@ -24,7 +24,6 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from kdharness.harness.analysis.tradeoff import hypervolume
 from kdharness.harness.stats.inference import (
     FEW,
     LEVEL,
@@ -35,6 +34,7 @@ from kdharness.harness.stats.inference import (
     resample_counts,
     student_quantile,
 )
+from kdharness.harness.stats.pareto import hypervolume
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 
 Sums = Mapping[str, tuple[float, float]]

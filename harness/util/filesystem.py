@@ -1,4 +1,4 @@
-"""Which file system a path lies on. SQLite's WAL needs shared memory, which networks lack."""
+"""Paths that users type, and what file system they are on: SQLite's WAL needs a local one."""
 
 from __future__ import annotations
 
@@ -62,3 +62,30 @@ def _from_psutil() -> list[tuple[str, str]]:
     import psutil
 
     return [(part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)]
+
+
+def local_path(text: str) -> Path:
+    """What a user's text names on this machine; `~nobody` and a NUL are no reason to fail."""
+    try:
+        return Path(text.replace("\0", "\ufffd")).expanduser()
+    except RuntimeError:
+        return Path(text.replace("\0", "\ufffd"))
+
+
+def exists(path: Path, *, folder: bool | None = None) -> bool:
+    """Whether something is there; a name that is too long to be one is not.
+
+    Args:
+        folder: True for a folder, False for a regular file, None for either.
+    """
+    try:
+        return path.exists() if folder is None else path.is_dir() if folder else path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def nearest(place: Path) -> Path:
+    """The place itself, or the closest folder above it that exists."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place

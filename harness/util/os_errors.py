@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdharness.harness.errors import KDHarnessError, RunError, StoreError
-from kdharness.harness.paths import nearest
+from kdharness.harness.util.filesystem import nearest
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_WORDS = (

@@ -10,40 +10,12 @@ import csv
 import io
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdharness.harness.util.text import safe_text
+
 FORMATS = ("table", "json", "csv", "md")
-_KEEP = frozenset("\n\t")
-
-
-def safe_text(text: str, limit: int | None = None) -> str:
-    """Text that cannot drive a terminal: controls and formats become visible escapes.
-
-    Covers line and paragraph separators, C0 and C1 controls (ANSI, OSC 8 and 52), bidi
-    overrides, zero-width characters and lone surrogates. Newlines and tabs stay. Beyond `limit`
-    characters the rest is counted. At most eight combining marks are kept on one character.
-    """
-    rest = ""
-    if limit is not None and len(text) > limit:
-        rest = f"… (+{len(text) - limit} characters)"
-        text = text[:limit]
-    if text.isascii() and text.isprintable():
-        return text + rest
-    out: list[str] = []
-    marks = 0
-    for char in text:
-        kind = unicodedata.category(char)
-        marks = marks + 1 if kind in {"Mn", "Me"} else 0
-        if marks > 8:
-            continue
-        if char in _KEEP or (kind[0] != "C" and kind not in {"Zl", "Zp"}):
-            out.append(char)
-        else:
-            code = ord(char)
-            out.append(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-    return "".join(out) + rest
 
 
 def write_anything() -> None:

@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any, ClassVar
 
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.paths import Paths, local_path
+from kdharness.harness.paths import Paths
 from kdharness.harness.types import (
     Answer,
     Finish,
@@ -27,6 +27,7 @@ from kdharness.harness.types import (
     Verdict,
     digest,
 )
+from kdharness.harness.util.filesystem import local_path
 from kdharness.judges.audit.gaming import never_ended
 from kdharness.judges.benchmarks.base import (
     Benchmark,

@@ -9,36 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kdharness.harness.chat.template import IGNORE, encode_chat
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
-from kdharness.harness.errors import AssetError, DataError, ModelError
-from kdharness.harness.paths import Paths, local_path
+from kdharness.harness.errors import AssetError, DataError
+from kdharness.harness.paths import Paths
 from kdharness.harness.types import Item, Judgment, JudgmentStatus, Reporter, digest
+from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset
 from kdharness.judges.benchmarks.domain import EXACT
+from kdharness.judges.benchmarks.heldout_forward import Encoded, encode
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow, read_chats
 
 OTHER_WRITER = "other_writer"
 OTHER_ROWS = 24
 OTHER_TOKENS = 128
 OTHER_CHARACTERS = 200
-BATCH_TOKENS = 2048
-LOGIT_CELLS = 64_000_000
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A row as tokens; `positions` are those whose next token is labelled."""
-
-    row: HeldoutRow
-    ids: list[int]
-    positions: list[int]
 
 
 class Heldout(Benchmark):
@@ -223,32 +212,3 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
         )
         for index in chosen
     ]
-
-
-def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
-    """Token ids, and the positions that predict a labelled token."""
-    limit = min(longest, row.max_length or longest)
-    chat = encode_chat(
-        tokenizer,
-        row.messages,
-        max_length=limit,
-        truncated=row.truncated,
-        tools=row.tools,
-        variables=row.variables,
-    )
-    positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
-    return Encoded(row, chat.input_ids, positions)
-
-
-def check_vocabularies(student: Any, teacher: Any) -> None:
-    """Agreement needs one vocabulary.
-
-    Raises:
-        ModelError: the tokenizers differ.
-    """
-    if student.get_vocab() != teacher.get_vocab():
-        raise ModelError(
-            "the teacher's tokenizer differs from the checkpoint's, so their token "
-            "distributions cannot be compared",
-            hint="leave heldout.teacher out, or name a teacher of the same family",
-        )

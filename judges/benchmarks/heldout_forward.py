@@ -7,21 +7,62 @@ positions x hidden size), so that scoring several checkpoints runs the teacher's
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from kdharness.harness.chat.template import IGNORE, encode_chat
 from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import ModelError
 from kdharness.harness.models.limits import limits_of, refuse_beyond
 from kdharness.harness.models.lm_head import backbone, head_logits
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.judges.benchmarks.heldout import (
-    BATCH_TOKENS,
-    LOGIT_CELLS,
-    Encoded,
-    check_vocabularies,
-)
+from kdharness.judges.benchmarks.heldout_rows import HeldoutRow
+
+BATCH_TOKENS = 2048
+
+
+LOGIT_CELLS = 64_000_000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as tokens; `positions` are those whose next token is labelled."""
+
+    row: HeldoutRow
+    ids: list[int]
+    positions: list[int]
+
+
+def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
+    """Token ids, and the positions that predict a labelled token."""
+    limit = min(longest, row.max_length or longest)
+    chat = encode_chat(
+        tokenizer,
+        row.messages,
+        max_length=limit,
+        truncated=row.truncated,
+        tools=row.tools,
+        variables=row.variables,
+    )
+    positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
+    return Encoded(row, chat.input_ids, positions)
+
+
+def check_vocabularies(student: Any, teacher: Any) -> None:
+    """Agreement needs one vocabulary.
+
+    Raises:
+        ModelError: the tokenizers differ.
+    """
+    if student.get_vocab() != teacher.get_vocab():
+        raise ModelError(
+            "the teacher's tokenizer differs from the checkpoint's, so their token "
+            "distributions cannot be compared",
+            hint="leave heldout.teacher out, or name a teacher of the same family",
+        )
 
 
 class Scorer:

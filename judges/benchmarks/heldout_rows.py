@@ -12,9 +12,9 @@ from typing import Any
 
 from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
-from kdharness.harness.paths import exists
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.types import digest
+from kdharness.harness.util.filesystem import exists
 from kdharness.judges.benchmarks.base import read_jsonl
 
 _ROW_KEYS = frozenset({"id", "category", "messages", "prompt", "response", "truncated"})

@@ -48,7 +48,7 @@ from kdharness.judges.engines.rate_limits import (
 )
 from kdharness.judges.engines.refusals import status_error
 from kdharness.judges.engines.streak import Streak
-from kdharness.judges.engines.trouble import CallError, Trouble, Used
+from kdharness.judges.engines.trouble import CallError, Trouble, Used, advice
 from kdharness.judges.engines.waits import asked_wait
 
 # After so many failures in a row to even reach the endpoint, the rest would fail as well.
@@ -403,13 +403,6 @@ class OpenAIEngine:
             if self._failures > UNREACHABLE_AFTER:
                 error.trouble = Trouble.FATAL
             raise
-
-
-def advice(error: CallError) -> str:
-    """Return what to do about a refusal that ends the run."""
-    return error.hint or (
-        "is the server running? What was finished is stored; run the same command again"
-    )
 
 
 def _is_own(url: str) -> bool:

@@ -11,7 +11,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kdharness.harness.config.endpoints import why_unreached
 from kdharness.harness.errors import JudgeError
@@ -24,7 +25,7 @@ from kdharness.judges.engines.trouble import CallError, Trouble
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
-    from kdharness.judges.engines.openai import OpenAIEngine
+    from kdharness.harness.config.endpoints import Endpoint
 
 TRIES = 6
 NO_LOGPROBS = "it returns no log-probabilities"
@@ -33,7 +34,25 @@ MOST_MODELS = 10_000
 Result = TypeVar("Result")
 
 
-def probe(engine: OpenAIEngine, *, logprobs: bool) -> Probe:
+class ProbeTarget(Protocol):
+    """What is probed: enough of an engine to list models and make one call."""
+
+    name: str
+    model: str
+    timeout: float
+    first_wait: float
+    endpoint: Endpoint
+
+    def client(self) -> AbstractAsyncContextManager[Any]:
+        """A client with its connections."""
+        ...
+
+    async def call(self, client: Any, request: GenerationRequest) -> Reply:
+        """One completion. Raises CallError."""
+        ...
+
+
+def probe(engine: ProbeTarget, *, logprobs: bool) -> Probe:
     """One listing of models and, where needed, one tiny completion.
 
     Raises:
@@ -62,7 +81,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
     return result
 
 
-async def _probe(engine: OpenAIEngine, logprobs: bool) -> Probe:
+async def _probe(engine: ProbeTarget, logprobs: bool) -> Probe:
     started = time.monotonic()
     async with engine.client() as client:
         models, context = await _models(engine, client)
@@ -88,7 +107,7 @@ def _is_known(model: str, models: list[str]) -> bool | None:
     return model in models if models else None
 
 
-async def _models(engine: OpenAIEngine, client: Any) -> tuple[list[str], int | None]:
+async def _models(engine: ProbeTarget, client: Any) -> tuple[list[str], int | None]:
     """(names, context of ours in tokens) as far as the endpoint tells.
 
     A missing or broken list is fine: `transformers serve` has one only where the hub's cache is.
@@ -152,7 +171,7 @@ def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
 
 
 async def _try(
-    engine: OpenAIEngine, client: Any, logprobs: bool, known: bool | None, models: list[str]
+    engine: ProbeTarget, client: Any, logprobs: bool, known: bool | None, models: list[str]
 ) -> tuple[bool, str]:
     """(whether log-probabilities come, a note) from one tiny completion."""
     question = ({"role": "user", "content": "Reply with the single letter m."},)
@@ -196,10 +215,10 @@ def _note(reply: Reply, no_logprobs: bool) -> str:
 
 
 def _unknown_model(
-    engine: OpenAIEngine, error: CallError, known: bool | None, models: list[str]
+    engine: ProbeTarget, error: CallError, known: bool | None, models: list[str]
 ) -> JudgeError:
     """The refusal, with the models there are when ours is not among them."""
-    from kdharness.judges.engines.openai import advice
+    from kdharness.judges.engines.trouble import advice
 
     if known is False and error.message.startswith(("HTTP 404", "HTTP 400")):
         some = ", ".join(models[:8]) + (" …" if len(models) > 8 else "")

@@ -85,3 +85,10 @@ def short(text: str, limit: int = 300) -> str:
         found = re.sub(r"<[^<>]+>", " ", text)
     found = " ".join(found.split())
     return found if len(found) <= limit else found[:limit] + "…"
+
+
+def advice(error: CallError) -> str:
+    """Return what to do about a refusal that ends the run."""
+    return error.hint or (
+        "is the server running? What was finished is stored; run the same command again"
+    )

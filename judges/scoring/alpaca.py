@@ -14,7 +14,7 @@ from kdharness.harness.stats.inference import Interval, mean_intervals, ratio_in
 from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring import length_control as lc
-from kdharness.judges.scoring.scorers import UNIT, metric_value
+from kdharness.judges.scoring.metric_values import UNIT, metric_value
 
 Floats = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from kdharness.harness.models.lm_head import causal_model
+from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.flops import floor_flops, shape_of
-from kdharness.trainers.losses.attention import listen
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.losses.reference import plain_dae, plain_kd
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, time_ratio
@@ -73,7 +73,7 @@ def models(
     others = [tiny_model(2 + i, **shape).requires_grad_(False) for i in range(teachers)]
     depth = shape["num_hidden_layers"]
     for model in (causal_model(student), *others):
-        listen(model)
+        install_attention_hook(model)
     attach_loss(student)
     layers = {i: i for i in range(depth)} if attention else {}
     return Models(student, others, padded_batch(shape["vocab_size"], rows, width), layers)

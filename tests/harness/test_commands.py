@@ -18,7 +18,7 @@ from tests_support import start_command
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status, find_run, is_alive
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
 
@@ -264,15 +264,15 @@ def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
         if name == "calm":
             continue
         with Store(Paths(kd.home).store) as store:
-            wait_for(lambda s=store, n=name: launch.find_run(s, n).step >= 7)  # type: ignore[misc]
-            found = launch.find_run(store, name)
+            wait_for(lambda s=store, n=name: find_run(s, n).step >= 7)  # type: ignore[misc]
+            found = find_run(store, name)
             if name == "killed":
                 assert found.pid is not None
                 os.kill(found.pid, signal.SIGKILL)
                 wait_for(
                     lambda s=store: (
-                        launch.effective_status(  # type: ignore[misc]
-                            launch.find_run(s, "killed")
+                        effective_status(  # type: ignore[misc]
+                            find_run(s, "killed")
                         )
                         is RunStatus.INTERRUPTED
                     )
@@ -280,7 +280,7 @@ def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
                 assert kd.json("runs")[0]["status"] == "interrupted"
             else:
                 kd.ok("stop", name)
-                assert launch.find_run(store, name).status is RunStatus.STOPPED
+                assert find_run(store, name).status is RunStatus.STOPPED
         kd.ok("resume", name)
     calm = weights(kd.home, "calm")
     for name in ("killed", "stopped"):
@@ -298,16 +298,16 @@ def test_pause_and_resume(kd: Kd, tiny_teacher: Path, tmp_path: Path) -> None:
     with Store(Paths(kd.home).store) as store:
 
         def status() -> RunStatus:
-            return launch.effective_status(launch.find_run(store, "nap"))
+            return effective_status(find_run(store, "nap"))
 
-        wait_for(lambda: launch.find_run(store, "nap").step >= 2)
+        wait_for(lambda: find_run(store, "nap").step >= 2)
         kd.ok("pause", "nap")
         wait_for(lambda: status() is RunStatus.PAUSED)
-        step = launch.find_run(store, "nap").step
+        step = find_run(store, "nap").step
         time.sleep(1)
-        assert launch.find_run(store, "nap").step == step
+        assert find_run(store, "nap").step == step
         kd.ok("resume", "nap", "--detach")
-        wait_for(lambda: launch.find_run(store, "nap").step > step)
+        wait_for(lambda: find_run(store, "nap").step > step)
         kd.ok("stop", "nap")
         assert status() is RunStatus.STOPPED
     code, _, err = kd("stop", "nap")
@@ -393,7 +393,7 @@ def test_ctrl_c_and_sigterm_stop_a_run_with_a_checkpoint(
         assert process.returncode == 130, err
         assert "stopping ctrl: a checkpoint is saved" in err
         assert "kdharness resume ctrl" in err
-        assert launch.find_run(store, "ctrl").status is RunStatus.STOPPED
+        assert find_run(store, "ctrl").status is RunStatus.STOPPED
     assert list(paths.run("ctrl").glob("checkpoint-*"))
 
 
@@ -430,9 +430,9 @@ def test_sigterm_on_an_evaluation_stops_its_worker(
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130 and "stopping e" in err and "resume e" in err, err
-        run = launch.find_run(store, "e")
+        run = find_run(store, "e")
         assert run.status is RunStatus.STOPPED
-        wait_for(lambda: not launch.is_alive(run))
+        wait_for(lambda: not is_alive(run))
         checkpoint = store.checkpoints()[0]
         assert 0 < len(store.answers(checkpoint.id)) < 4000
 

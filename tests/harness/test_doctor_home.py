@@ -165,7 +165,7 @@ def test_runs_that_were_interrupted(stored: Paths) -> None:
 
 
 def test_a_run_that_hangs(stored: Paths) -> None:
-    from kdharness.harness.runs.launch import process_started
+    from kdharness.harness.runs.status import process_started
 
     began = process_started(os.getpid())
     add_run(stored, "kd-hung", pid=os.getpid(), pid_started=began, heartbeat=time.time() - 700)

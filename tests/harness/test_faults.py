@@ -16,7 +16,7 @@ import pytest
 
 from kdharness.harness.errors import StoreError
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import is_alive, process_started
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util import filesystem
@@ -286,7 +286,7 @@ def live_run(**changes: object) -> Run:
         "folder": "",
         "created": time.time(),
         "pid": os.getpid(),
-        "pid_started": launch.process_started(os.getpid()),
+        "pid_started": process_started(os.getpid()),
     }
     return Run(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -301,14 +301,14 @@ def test_a_clock_that_is_set_does_not_kill_a_run(monkeypatch: pytest.MonkeyPatch
     for shift in (-86_400.0, -3600.0, 3600.0):
         monkeypatch.setattr(time, "time", lambda shift=shift: 1_800_000_000.0 + shift)
         monkeypatch.setattr(psutil, "boot_time", lambda shift=shift: psutil_says + shift)
-        assert launch.is_alive(run)
-    assert not launch.is_alive(live_run(pid_started=(run.pid_started or 0) - 5.0))
+        assert is_alive(run)
+    assert not is_alive(live_run(pid_started=(run.pid_started or 0) - 5.0))
 
 
 def test_a_beat_from_the_future_is_no_sign_of_life() -> None:
     now = time.time()
     for age, alive in ((5.0, True), (500.0, False), (-5.0, True), (-500.0, False)):
-        assert launch.is_alive(live_run(host="elsewhere", heartbeat=now - age)) is alive, age
+        assert is_alive(live_run(host="elsewhere", heartbeat=now - age)) is alive, age
 
 
 # ---------------------------------------------------------------- networks

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from kdharness.harness.analysis.compare import Compared, compare_all
-from kdharness.harness.analysis.leaderboard import LEGEND, leaderboard, rank_ranges, unresolved
+from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges, unresolved
+from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.experiments.claims import (
     UNSURE,
     ClaimSpec,

@@ -45,7 +45,7 @@ def test_vacuum_gives_room_back_and_waits_for_runs(kd: Call, paths: Paths) -> No
         assert [run.id for run in store.runs()] == kept == ["kd-0"]
         import os
 
-        from kdharness.harness.runs.launch import process_started
+        from kdharness.harness.runs.status import process_started
 
         store.add_run(
             Run(

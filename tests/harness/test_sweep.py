@@ -26,7 +26,7 @@ from kdharness.harness.experiments.expand import (
     run_name,
 )
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
 
@@ -320,7 +320,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
     process.kill()
     process.wait()
     os.kill(run.pid, signal.SIGKILL)
-    while time.time() < deadline and launch.effective_status(run) is RunStatus.RUNNING:
+    while time.time() < deadline and effective_status(run) is RunStatus.RUNNING:
         time.sleep(0.05)
     code, out, err = kd("sweep", file, "--format", "json")
     assert code == 0, err

@@ -22,6 +22,7 @@ from kdharness.harness.experiments.library import experiments, read_experiment
 from kdharness.harness.experiments.run import Result, run_sweep
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import find_run, is_alive, process_started
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
 from kdharness.harness.worker import work
@@ -89,13 +90,13 @@ class Workers:
             status="running",
             pid=pid,
             heartbeat=time.time(),
-            pid_started=launch.process_started(pid),
+            pid_started=process_started(pid),
         )
         if not run_id.startswith("sweep-"):
             thread = threading.Thread(target=self.train, args=(paths, run_id), daemon=True)
             self.threads.append(thread)
             thread.start()
-        return launch.find_run(store, run_id)
+        return find_run(store, run_id)
 
     def train(self, paths: Paths, run_id: str) -> None:
         left, paused = self.seconds, False
@@ -130,7 +131,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
 
 def get(paths: Paths, run_id: str) -> Run:
     with Store(paths.store) as store:
-        return launch.find_run(store, run_id)
+        return find_run(store, run_id)
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -375,10 +376,10 @@ def test_of_two_that_claim_a_run_one_gets_it(paths: Paths) -> None:
                     heartbeat=heartbeat,
                 )
             )
-            read = [launch.find_run(store, f"r{pid}") for store in (one, two)]
+            read = [find_run(store, f"r{pid}") for store in (one, two)]
             assert one.claim_run(read[0], status="starting", pid=None, heartbeat=5.0)
             assert not two.claim_run(read[1], status="starting", pid=None, heartbeat=6.0)
-            assert launch.find_run(two, f"r{pid}").heartbeat == 5.0
+            assert find_run(two, f"r{pid}").heartbeat == 5.0
 
 
 def test_a_run_just_resumed_counts_as_live_however_old_it_is() -> None:
@@ -392,8 +393,8 @@ def test_a_run_just_resumed_counts_as_live_however_old_it_is() -> None:
         created=time.time() - 9000,
         heartbeat=time.time(),
     )
-    assert launch.is_alive(run)
-    assert not launch.is_alive(replace(run, heartbeat=time.time() - 90))
+    assert is_alive(run)
+    assert not is_alive(replace(run, heartbeat=time.time() - 90))
 
 
 def test_a_live_experiment_is_joined_and_a_changed_one_is_not_mixed_in(

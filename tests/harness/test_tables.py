@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.util.tables import FORMATS, cell, format_rows, safe_text
+from kdharness.harness.util.tables import FORMATS, cell, format_rows
+from kdharness.harness.util.text import safe_text
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",

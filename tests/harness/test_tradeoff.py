@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.analysis.tradeoff import (
-    Axis,
-    Point,
-    dominated_area,
-    draw,
-    gain,
-    hypervolume,
-    pareto_front,
-    place,
-    retention,
-)
+from kdharness.harness.analysis.tradeoff import Axis, Point, dominated_area, place
+from kdharness.harness.cli.tradeoff import draw
+from kdharness.harness.stats.pareto import gain, hypervolume, pareto_front, retention
 
 LOSS = Axis("heldout", "general_loss", True)
 SCORE = Axis("shop", "score", False)

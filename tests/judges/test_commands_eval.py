@@ -228,7 +228,7 @@ def test_an_empty_store_has_an_empty_leaderboard(kd: Callable[..., Result]) -> N
 def test_help_loads_nothing_heavy() -> None:
     script = (
         "import sys\n"
-        "from kdharness.harness import commands_eval, cli\n"
+        "from kdharness.harness import cli\n"
         "cli.run(['eval', '--help']); cli.run(['judge', '--help'])\n"
         "heavy = {'torch', 'openai', 'textual', 'numpy', 'sklearn', 'scipy'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"

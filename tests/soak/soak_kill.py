@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from kdharness.harness.runs.status import effective_status, find_run
+
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "bench"), str(TESTS / "judges")]
 
@@ -30,7 +32,6 @@ from bench_app import Terminal, app_command
 from bench_files import write_mt_bench
 from conftest import make_llama
 
-from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus, RunStatus
 from kdharness.harness.util.atomic import is_sealed
@@ -103,7 +104,7 @@ def until(ready: Callable[[], Any], seconds: float = 120) -> Any:
 
 def status(home: Path, run: str) -> RunStatus:
     with Store(home / "kdharness.db") as store:
-        return launch.effective_status(launch.find_run(store, run))
+        return effective_status(find_run(store, run))
 
 
 def config(soak: Soak, name: str, **changes: Any) -> str:
@@ -144,19 +145,19 @@ def training(soak: Soak, kills: int) -> None:
     done = 0
     while done < kills and status(home, "hit").is_live:
         with Store(home / "kdharness.db") as store:
-            before = launch.find_run(store, "hit")
+            before = find_run(store, "hit")
             if soak.chance.random() < 0.3:
                 time.sleep(soak.chance.uniform(0, 8))
             else:
                 goal = before.step + soak.chance.randint(1, 12)
                 until(
                     lambda: (
-                        launch.find_run(store, "hit").step >= goal  # noqa: B023
+                        find_run(store, "hit").step >= goal  # noqa: B023
                         or not status(home, "hit").is_live
                     )
                 )
                 time.sleep(soak.chance.uniform(0, 0.15))
-            pid = launch.find_run(store, "hit").pid
+            pid = find_run(store, "hit").pid
         if pid is None or not soak.kill("training", pid):
             break
         done += 1
@@ -290,7 +291,7 @@ def generating(soak: Soak, kills: int) -> None:
             )
             time.sleep(soak.chance.uniform(0, 0.4))
             with Store(home / "kdharness.db") as store:
-                pid = launch.find_run(store, out).pid
+                pid = find_run(store, out).pid
             if pid is not None and soak.kill("generating", pid):
                 until(lambda: not status(home, out).is_live)  # noqa: B023
             soak.whole(home)
@@ -362,7 +363,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
                 server = serve(code)
                 time.sleep(0.5)
             with Store(home / "kdharness.db") as store:
-                pid = launch.find_run(store, run).pid
+                pid = find_run(store, run).pid
             if status(home, run).is_live and pid is not None and soak.kill("judging", pid):
                 until(lambda: not status(home, run).is_live)  # noqa: B023
             soak.whole(home)

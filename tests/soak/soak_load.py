@@ -27,7 +27,7 @@ import bench_app
 from bench_app import Terminal, app_command
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs.launch import process_started
+from kdharness.harness.runs.status import process_started
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Finish, Judgment, Run, RunStatus
 

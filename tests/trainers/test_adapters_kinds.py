@@ -14,7 +14,7 @@ from conftest import make_llama, make_tokenizer
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.loading import check_adapter, load_model
 from kdharness.harness.paths import Paths
-from kdharness.trainers.students.cut import merge_adapter
+from kdharness.trainers.students.adapter import merge_adapter
 
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
 TASK = "CAUSAL_LM"

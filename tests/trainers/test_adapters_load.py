@@ -23,7 +23,7 @@ from kdharness.harness.models.loading import (
     load_tokenizer,
 )
 from kdharness.harness.paths import Paths
-from kdharness.trainers.students.cut import make_student
+from kdharness.trainers.students.start import make_student
 
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
 

@@ -14,7 +14,7 @@ from test_steps import VOCAB, assert_same, fused, gradients, make, make_batch
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.trainers.losses.attention import listen
+from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import attach_loss
@@ -49,8 +49,8 @@ def test_kd_from_a_mixture(student_is_mixture: bool) -> None:
     teacher, batch, layers = mixtral(2), make_batch(), {0: 0, 2: 2}
     want = plain.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
     theirs = gradients(student, want)
-    listen(student)
-    listen(teacher)
+    install_attention_hook(student)
+    install_attention_hook(teacher)
     attach_loss(student)
     got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(), layers=layers, gamma=1.0)
     assert float(got) == pytest.approx(float(want), rel=5e-6)

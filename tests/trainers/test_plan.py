@@ -20,7 +20,7 @@ from kdharness.harness.runs.estimate import (
     plan_memory,
     step_flops,
 )
-from kdharness.trainers.losses.attention import listen
+from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.tools.measure import count_flops, peak_bytes
 from kdharness.trainers.tools.selfcheck import (
@@ -56,8 +56,8 @@ def test_memory_of_a_kd_step(shape: str, width: int, checkpointing: bool, tmp_pa
     student, teacher = tiny_model(1, **settings), tiny_model(2, **settings).requires_grad_(False)
     size = model_size(saved(student, tmp_path / "m"), Paths(tmp_path))
     assert size.total == sum(p.numel() for p in student.parameters())
-    listen(student)
-    listen(teacher)
+    install_attention_hook(student)
+    install_attention_hook(teacher)
     attach_loss(student)
     if checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})

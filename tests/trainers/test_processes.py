@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
+from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 
 pytestmark = pytest.mark.slow
@@ -101,13 +102,13 @@ def test_killed_in_shards_and_resumed(
         assert cli.run([*args, *(["--detach"] if name == "hit" else [])]) == 0
     with Store(paths.store) as store:
         deadline = time.monotonic() + 60
-        while launch.find_run(store, "hit").step < 6 and time.monotonic() < deadline:
+        while find_run(store, "hit").step < 6 and time.monotonic() < deadline:
             time.sleep(0.02)
-        worker = psutil.Process(launch.find_run(store, "hit").pid)
+        worker = psutil.Process(find_run(store, "hit").pid)
         family = [worker, *worker.parent().children(recursive=True)]  # type: ignore[union-attr]
         for process in {one.pid: one for one in family}.values():
             process.kill()
-        while launch.effective_status(launch.find_run(store, "hit")).is_live:
+        while effective_status(find_run(store, "hit")).is_live:
             time.sleep(0.05)
     assert cli.run([*home, "resume", "hit"]) == 0, launch.log_tail(paths, "hit", 40)
     assert "resuming from checkpoint-" in launch.log_tail(paths, "hit", 2000)

@@ -138,7 +138,9 @@ def test_a_students_invalid_config_costs_no_training(
 
 def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
     from kdharness.harness.config.training import StudentSpec
-    from kdharness.trainers.students.cut import make_student, merge_adapter, read_origin
+    from kdharness.trainers.students.adapter import merge_adapter
+    from kdharness.trainers.students.folder import read_origin
+    from kdharness.trainers.students.start import make_student
 
     (student / "generation_config.json").write_text(json.dumps(VICUNA), "utf-8")
     spec = StudentSpec.model_validate({"from": str(student), "keep_layers": 2})

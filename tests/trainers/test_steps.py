@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.errors import ModelError
-from kdharness.trainers.losses.attention import AttentionTape, listen
+from kdharness.trainers.attention_hook import install_attention_hook
+from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Segment, route
 from kdharness.trainers.trainer import Step, attach_loss
@@ -147,8 +148,8 @@ def test_kd_step(case: str, checkpointing: bool, temperature: float, side: str) 
     if checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
         student.train()
-    listen(student)
-    listen(teacher)
+    install_attention_hook(student)
+    install_attention_hook(teacher)
     attach_loss(student)
     mix = Mix(temperature, kl_weight=0.8, ce_weight=0.2, chunk=5)
     got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=mix, layers=layers, gamma=0.4)
@@ -163,8 +164,8 @@ def test_kd_step_of_other_families(family: str) -> None:
     batch, layers = make_batch(), {0: 0, 2: 2}
     want = plain.kd_loss(student, teacher, batch, gamma=2.0, layers=layers)
     theirs = gradients(student, want)
-    listen(student)
-    listen(teacher)
+    install_attention_hook(student)
+    install_attention_hook(teacher)
     attach_loss(student)
     got = fused(
         student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(chunk=4), layers=layers, gamma=2.0
@@ -180,8 +181,8 @@ def test_a_window_and_a_full_layer_are_compared_on_the_keys_both_see() -> None:
     batch, layers = make_batch(), {0: 0}
     want = plain.kd_loss(student, narrow, batch, gamma=1.0, layers=layers)
     want = want - plain.kd_loss(student, narrow, batch)
-    listen(student)
-    listen(teacher)
+    install_attention_hook(student)
+    install_attention_hook(teacher)
     attach_loss(student)
     both = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(), layers=layers, gamma=1.0)
     alone = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix())
@@ -194,8 +195,8 @@ def test_head_counts_that_differ_compare_mean_rows() -> None:
     teacher, batch, layers = make(2), make_batch(), {0: 0, 1: 2}
     want = plain.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
     theirs = gradients(student, want)
-    listen(student)
-    listen(teacher)
+    install_attention_hook(student)
+    install_attention_hook(teacher)
     attach_loss(student)
     got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(), layers=layers, gamma=1.0)
     assert float(got) == pytest.approx(float(want), rel=5e-6)
@@ -263,8 +264,8 @@ def test_kd_step_with_lora(checkpointing: bool) -> None:
         student.enable_input_require_grads()
         student.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
         student.train()
-    listen(student.get_base_model())
-    listen(teacher)
+    install_attention_hook(student.get_base_model())
+    install_attention_hook(teacher)
     attach_loss(student)
     got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(), layers=layers, gamma=1.0)
     assert float(got) == pytest.approx(float(want), rel=5e-6)
@@ -295,8 +296,8 @@ def test_one_base_serves_student_expert_and_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [[4], [2, 2], [1, 1, 1, 1]])
 def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
     student, teacher, batch = make(1), make(2), make_batch(rows=4)
-    listen(student)
-    listen(teacher)
+    install_attention_hook(student)
+    install_attention_hook(teacher)
     attach_loss(student)
     total = labelled_positions(batch["labels"]).sum().float()
     student.zero_grad()
@@ -330,6 +331,6 @@ def test_attention_that_cannot_be_seen_is_an_error_not_a_zero() -> None:
 def test_listening_changes_no_number() -> None:
     model, batch = make(1, "mistral"), make_batch()
     before = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    listen(model)
+    install_attention_hook(model)
     after = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert torch.equal(before, after)

@@ -22,14 +22,9 @@ from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, Row
 from kdharness.trainers.losses.fused import labelled_positions, top_k
-from kdharness.trainers.students.cut import (
-    cut_model,
-    kept_layers,
-    kept_of,
-    make_student,
-    map_layers,
-)
+from kdharness.trainers.students.cut import cut_model, kept_layers, kept_of, map_layers
 from kdharness.trainers.students.mixture import mix_models
+from kdharness.trainers.students.start import make_student
 from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
 from kdharness.trainers.teachers.online import (
     OnlineTeacher,

@@ -147,7 +147,7 @@ async def test_a_process_that_died_without_a_word_is_noticed(
     app = app_on(experimenting)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "w", "down")
-        monkeypatch.setattr("kdharness.harness.runs.launch.process_started", lambda _: None)
+        monkeypatch.setattr("kdharness.harness.runs.status.process_started", lambda _: None)
         app.follow()
         await settled(pilot)
         assert "! interrupted" in shown(app) and "interrupted 1/6" in shown(app)

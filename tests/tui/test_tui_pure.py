@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from kdharness.harness.analysis.curves import downsample, smooth
 from kdharness.harness.analysis.published import PAPER_ROWS, paper_scores
 from kdharness.harness.analysis.side_by_side import flips
 from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
+from kdharness.harness.config.summary import config_diff, models_of
 from kdharness.harness.config.training import CONFIGS
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.util.text import config_diff, downsample, figure, models_of, smooth
+from kdharness.harness.util.text import figure
 from kdharness.tui.screens.new_run import short_config
 from kdharness.tui.viewmodels.compare import look
 from kdharness.tui.viewmodels.curves import CurveBook
@@ -32,10 +34,11 @@ from kdharness.tui.viewmodels.form import (
     value_of,
     yaml_text,
 )
+from kdharness.tui.viewmodels.marks import interval_text
+from kdharness.tui.viewmodels.rows import text_lines
 from kdharness.tui.viewmodels.transcripts import marked_lines
-from kdharness.tui.widgets.bars import interval_text
 from kdharness.tui.widgets.canvas import Canvas, Scale, tick_text, ticks
-from kdharness.tui.widgets.text_view import text_lines, wrap_line
+from kdharness.tui.widgets.text_view import wrap_line
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 

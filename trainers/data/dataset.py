@@ -14,8 +14,9 @@ from typing import Any
 from kdharness.harness.chat.template import CHATML, IGNORE, encode_chat, render
 from kdharness.harness.config.training import AnyConfig, DataSpec, SourceSpec
 from kdharness.harness.errors import ConfigError, DataError
-from kdharness.harness.paths import Paths, local_path
+from kdharness.harness.paths import Paths
 from kdharness.harness.types import digest
+from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 from kdharness.trainers.data.reports import Report, Template
 from kdharness.trainers.data.sources import Chat, read_source

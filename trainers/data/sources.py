@@ -13,7 +13,7 @@ from typing import Any
 from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
-from kdharness.harness.paths import exists, local_path
+from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import whole_characters
 from kdharness.trainers.data.fields import (
     REASONING,
@@ -25,6 +25,7 @@ from kdharness.trainers.data.fields import (
     read_turns,
     without_nulls,
 )
+from kdharness.trainers.data.formats import ANSWERS, CHATS, detect_format
 from kdharness.trainers.data.json_rows import json_rows
 from kdharness.trainers.data.learning_flags import CUT, row_flags, shown, truth, was_cut
 
@@ -120,8 +121,6 @@ def _table_row(row: Any) -> Any:
 # ---------------------------------------------------------------- row formats
 
 _SYSTEM = ("system", "system_prompt", "system_message")
-_CHATS = {"messages": ("messages",), "sharegpt": ("conversations", "conversation")}
-_ANSWERS = {"prompt": ("completion", "response"), "alpaca": ("output", "response")}
 _REFUSED = {
     "chosen": "preference pairs are not learnt from: keep the answer you want as the completion",
     "rejected": "preference pairs are not learnt from: keep the answer you want as the completion",
@@ -142,26 +141,6 @@ _READ = {
     "documents",
     *CUT,
 }
-
-
-def detect_format(row: Any) -> str:
-    """Tell messages, prompt, alpaca and sharegpt apart by a row's fields; empty: none fits."""
-    if isinstance(row, list) and row and all(map(looks_like_turn, row)):
-        return "sharegpt"
-    if not isinstance(row, Mapping):
-        return ""
-    for form, names in _CHATS.items():
-        if any(
-            isinstance(row.get(name), (list, Mapping))
-            or (isinstance(row.get(name), str) and str(row[name]).lstrip().startswith("["))
-            for name in names
-        ):
-            return form
-    if "instruction" in row and ("output" in row or ("response" in row and "prompt" not in row)):
-        return "alpaca"
-    if "prompt" in row and any(name in row for name in _ANSWERS["prompt"]):
-        return "prompt"
-    return ""
 
 
 def to_chat(row: Any, form: str, where: str) -> Chat:
@@ -232,14 +211,14 @@ def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dic
         return read_turns(row, unread)
     if not isinstance(row, Mapping):
         raise DataError(f"it is not an object: {shown(row)}")
-    if form in _CHATS:
-        name = _given(row, _CHATS[form], used)
+    if form in CHATS:
+        name = _given(row, CHATS[form], used)
         for field in ("reasoning_content", "tool_calls"):
             if row.get(field):
                 raise DataError(f"{field} stands beside {name}", hint="write it into its turn")
         return [*_history(row, form, used), *read_turns(row[name], unread)]
     asked = _given(row, ("instruction",) if form == "alpaca" else ("prompt",), used)
-    answer = _given(row, _ANSWERS[form], used)
+    answer = _given(row, ANSWERS[form], used)
     question = row[asked]
     if form == "alpaca":
         more = _given(row, ("input", "context"), used, needed=False)
@@ -302,8 +281,8 @@ def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str
     history = row.get("history")
     if not history:
         return []
-    if form in _CHATS:
-        raise DataError(f"history stands beside {_CHATS[form][0]}")
+    if form in CHATS:
+        raise DataError(f"history stands beside {CHATS[form][0]}")
     used.add("history")
     if isinstance(history, str):
         history = parsed(history, "history")

@@ -17,7 +17,7 @@ from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.store import Store
 from kdharness.trainers.context import Setting
 from kdharness.trainers.loop import train as train_method
-from kdharness.trainers.methods.kd import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
 from kdharness.trainers.trainer import Method
 

@@ -34,7 +34,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.saving import MARGIN, refuse_without_room, saved_bytes
-from kdharness.trainers.students.cut import save_folder
+from kdharness.trainers.students.folder import save_folder
 from kdharness.trainers.teachers.online import check_tokenizers
 
 State = Mapping[str, Any]

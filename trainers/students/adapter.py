@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.training import LoraSpec
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.hub import split_hub_name
+from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.models.loading_errors import essence
-from kdharness.harness.paths import exists
+from kdharness.harness.models.resolve import resolve_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Checkpoint
+from kdharness.harness.util.filesystem import exists
+from kdharness.trainers.students.folder import folder_name, save_folder
 
 
 def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
@@ -59,3 +65,43 @@ def _linear_names(model: Any) -> list[str]:
             if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
         }
     )
+
+
+def merged_start(
+    adapter: Checkpoint, source: str, paths: Paths, *, trust_remote_code: bool
+) -> Checkpoint:
+    """An adapter checkpoint as a whole model, made once: what a new adapter is trained on.
+
+    The new adapter's config names its base. Were that the old adapter's own base, loading would
+    leave the old adapter out.
+    """
+    target = paths.models / f"merged-{folder_name(adapter)}-{adapter.id[:8]}"
+    if not (target / "config.json").exists():
+        model = load_model(source, paths, device="cpu", trust_remote_code=trust_remote_code)
+        save_folder(model, load_tokenizer(source, paths), target, {"merged_from": adapter.name})
+    return add_made(
+        paths,
+        target,
+        name=f"{adapter.name}-merged",
+        method=adapter.method,
+        parents={"adapter": adapter.id},
+    )
+
+
+def merge_adapter(source: str, output: str, paths: Paths) -> str:
+    """Write a LoRA checkpoint as a plain model folder; returns the folder.
+
+    Raises:
+        ConfigError: the output exists. ModelError: the source is not an adapter.
+    """
+    folder = Path(resolve_model(source, paths))
+    if not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{source} is not an adapter: there is nothing to merge")
+    target = Path(output).expanduser().resolve()
+    if target.exists():
+        raise ConfigError("this folder exists; choose another name", where=str(target))
+    model = load_model(str(folder), paths, device="cpu")
+    parent = model_checkpoint(paths, source)
+    save_folder(model, load_tokenizer(str(folder), paths), target, {"merged_from": parent.name})
+    add_made(paths, target, name=target.name, method=parent.method, parents={"adapter": parent.id})
+    return str(target)

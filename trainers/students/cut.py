@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
-import shutil
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.training import StudentSpec
 from kdharness.harness.errors import ConfigError, ModelError
-from kdharness.harness.models.checkpoints import add_made, model_checkpoint
-from kdharness.harness.models.generation_config import make_savable
-from kdharness.harness.models.loading import load_model, load_tokenizer
-from kdharness.harness.models.resolve import resolve_model
-from kdharness.harness.paths import Paths, exists
+from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, Reporter, digest
-from kdharness.harness.util.atomic import replace_folder
-from kdharness.harness.util.untrusted import read_json_object
+from kdharness.harness.types import Checkpoint
 
 
 def kept_layers(keep: int | Sequence[int], depth: int) -> list[int]:
@@ -113,116 +102,6 @@ def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
     return student, kept
 
 
-def make_student(
-    spec: StudentSpec,
-    teacher: str | None,
-    paths: Paths,
-    *,
-    dtype: str = "auto",
-    reporter: Reporter | None = None,
-) -> Checkpoint:
-    """The checkpoint the student starts from, made and stored once if it does not exist yet.
-
-    Args:
-        spec: the config's student.
-        teacher: the source that `from: teacher` stands for.
-        paths: the home; made students lie in its `models/`.
-        dtype: the precision to make it in.
-        reporter: told while large weights are read.
-
-    Raises:
-        ConfigError: `from: teacher` in a config without a teacher.
-    """
-    if spec.model:
-        start = model_checkpoint(paths, spec.model, reporter=reporter)
-        if spec.lora and exists(Path(start.path) / "adapter_config.json"):
-            return _merged(start, spec.model, paths, trust_remote_code=spec.trust_remote_code)
-        return start
-    if spec.experts_from:
-        from kdharness.trainers.students.mixture import make_mixture
-
-        return make_mixture(spec, paths, dtype=dtype)
-    source = str(spec.source)
-    if source == "teacher":
-        if teacher is None:
-            raise ConfigError(
-                "this method has no teacher to cut from; name the model", where="student.from"
-            )
-        source = teacher
-    assert spec.keep_layers is not None
-    parent = model_checkpoint(paths, source, reporter=reporter)
-    # Named after what the teacher is and not where it lies: weights that changed are cut anew.
-    target = paths.models / f"cut-{_file_name(parent)}-{digest(parent.id, spec.keep_layers)[:8]}"
-    if not (target / "config.json").exists():
-        model = load_model(
-            source, paths, dtype=dtype, device="cpu", trust_remote_code=spec.trust_remote_code
-        )
-        student, kept = cut_model(model, spec.keep_layers)
-        save_folder(
-            student, load_tokenizer(source, paths), target, {"kept_layers": kept, "from": source}
-        )
-    info = read_origin(target)
-    return add_made(
-        paths,
-        target,
-        name=f"{parent.name}-cut{len(info['kept_layers'])}",
-        method=Method.CUT.value,
-        parents={"teacher": parent.id},
-        info=info,
-    )
-
-
-def _merged(
-    adapter: Checkpoint, source: str, paths: Paths, *, trust_remote_code: bool
-) -> Checkpoint:
-    """An adapter checkpoint as a whole model, made once: what a new adapter is trained on.
-
-    The new adapter's config names its base. Were that the old adapter's own base, loading would
-    leave the old adapter out.
-    """
-    target = paths.models / f"merged-{_file_name(adapter)}-{adapter.id[:8]}"
-    if not (target / "config.json").exists():
-        model = load_model(source, paths, device="cpu", trust_remote_code=trust_remote_code)
-        save_folder(model, load_tokenizer(source, paths), target, {"merged_from": adapter.name})
-    return add_made(
-        paths,
-        target,
-        name=f"{adapter.name}-merged",
-        method=adapter.method,
-        parents={"adapter": adapter.id},
-    )
-
-
-def _file_name(checkpoint: Checkpoint) -> str:
-    """A checkpoint's name as the part of a folder's."""
-    return re.sub(r"[^\w.-]", "-", checkpoint.name)[:64]
-
-
-def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
-    """Save a made model, all or nothing, with a note of how it was made."""
-    import json
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
-    dropped = make_savable(model)
-    note = {**origin, "generation_config_without": dropped} if dropped else origin
-    try:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        (scratch / "kdharness.json").write_text(json.dumps(note), "utf-8")
-        replace_folder(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def read_origin(folder: str | Path) -> dict[str, Any]:
-    """How a made model was made; empty for any other model."""
-    path = Path(folder) / "kdharness.json"
-    if not path.exists():
-        return {}
-    return read_json_object(path, "kdharness.json", ModelError)
-
-
 def kept_of(checkpoint: Checkpoint, teacher: Checkpoint, paths: Paths) -> list[int] | None:
     """The layers a student kept, when it was cut from that very teacher, directly or trained on.
 
@@ -236,22 +115,3 @@ def kept_of(checkpoint: Checkpoint, teacher: Checkpoint, paths: Paths) -> list[i
     if origin is None or origin.model != teacher.model:
         return None
     return [int(layer) for layer in kept]
-
-
-def merge_adapter(source: str, output: str, paths: Paths) -> str:
-    """Write a LoRA checkpoint as a plain model folder; returns the folder.
-
-    Raises:
-        ConfigError: the output exists. ModelError: the source is not an adapter.
-    """
-    folder = Path(resolve_model(source, paths))
-    if not (folder / "adapter_config.json").exists():
-        raise ModelError(f"{source} is not an adapter: there is nothing to merge")
-    target = Path(output).expanduser().resolve()
-    if target.exists():
-        raise ConfigError("this folder exists; choose another name", where=str(target))
-    model = load_model(str(folder), paths, device="cpu")
-    parent = model_checkpoint(paths, source)
-    save_folder(model, load_tokenizer(str(folder), paths), target, {"merged_from": parent.name})
-    add_made(paths, target, name=target.name, method=parent.method, parents={"adapter": parent.id})
-    return str(target)

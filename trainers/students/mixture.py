@@ -105,7 +105,7 @@ def _check(config: Any, first: Any) -> None:
 
 def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Checkpoint:
     """The mixture-of-experts checkpoint of a config, made and stored once."""
-    from kdharness.trainers.students.cut import save_folder
+    from kdharness.trainers.students.folder import save_folder
 
     sources = spec.experts_from or []
     if not sources:

@@ -22,25 +22,20 @@ from torch import Tensor
 
 from kdharness.harness.config.evaluation import plain_http_warning
 from kdharness.harness.config.training import (
-    AnyConfig,
-    DAEConfig,
     DistillSpec,
-    KDConfig,
     TeacherSpec,
 )
-from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.errors import DataError
 from kdharness.harness.types import digest
 from kdharness.harness.util.atomic import write_text
 from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
-from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, Row
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import TopK, labelled_positions, top_k
+from kdharness.trainers.losses.fused import TopK, top_k
 from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
-    from kdharness.harness.paths import Paths
     from kdharness.trainers.context import Setting
 
 BYTES_PER_TOKEN = 8
@@ -251,7 +246,7 @@ def cached_teacher(
     kind: str | None = None,
 ) -> CachedTeacher:
     """The cached teacher of a training; tells its size and how much is stored already."""
-    from kdharness.trainers.methods.kd import load_frozen
+    from kdharness.trainers.teachers.build import load_frozen
 
     assert spec.cache is not None
     trainer = setting.config.trainer
@@ -285,57 +280,3 @@ def cached_teacher(
         spec.cache.k // 2 if spec.cache.tail == "sampled" else 0,
         ServedTeacher(spec.model, spec.served, spec.cache.k, vocab) if spec.served else None,
     )
-
-
-def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
-    """Fill every cache of a config ahead of training; returns the rows that were run.
-
-    Raises:
-        ConfigError: the config has no cached teacher.
-    """
-    from kdharness.trainers.loop import prepare_setting
-
-    if not isinstance(config, (KDConfig, DAEConfig)):
-        raise ConfigError(f"a {config.method} config has no teacher to cache")
-    specs: dict[str | None, TeacherSpec | None]
-    if isinstance(config, KDConfig):
-        specs, source = {None: config.teacher}, config.teacher.model
-    else:
-        specs = {"general": config.reference, "domain": config.expert}
-        specs |= dict(config.experts.items())
-        chosen = config.expert or next(iter(config.experts.values()))
-        source = chosen.model
-    wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
-    if not wanted:
-        raise ConfigError(
-            "no teacher of this config has a cache", hint="set teacher.cache: {k: 64}"
-        )
-    setting = prepare_setting(config, paths, source, say)
-    ran = 0
-    for kind, spec in wanted.items():
-        ran += _build(setting, spec, kind, progress)
-    return ran
-
-
-def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
-    from kdharness.trainers.methods.kd import parent_of, shared_vocab
-
-    vocab = shared_vocab(setting, spec.model)
-    parent = parent_of(spec, setting.job.paths)
-    teacher = cached_teacher(setting, spec, parent.model, vocab, kind)
-    rows = [
-        index
-        for index, row in enumerate(setting.train.rows)
-        if (kind is None or row.kind == kind) and row_key(row) not in teacher.cache
-    ]
-    rows.sort(key=lambda index: len(setting.train.rows[index]))
-    collate = Collator(setting.pad_id, setting.kinds)
-    size = setting.config.trainer.batch_size
-    for start in range(0, len(rows), size):
-        batch = collate([setting.train[index] for index in rows[start : start + size]])
-        batch = {name: value.to(setting.device) for name, value in batch.items()}
-        mask = labelled_positions(batch["labels"])
-        everything = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
-        teacher.look(batch, everything, mask, None)
-        progress(min(start + size, len(rows)), len(rows))
-    return len(rows)

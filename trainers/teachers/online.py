@@ -17,7 +17,8 @@ from torch import Tensor
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.lm_head import backbone, head_parts
-from kdharness.trainers.losses.attention import AttentionTape, set_keep
+from kdharness.trainers.attention_hook import set_keep
+from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Head, TopK
 
 

@@ -18,8 +18,9 @@ from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SF
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.paths import Paths
+from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
-from kdharness.trainers.losses.attention import AttentionTape, listen
+from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.losses.reference import plain_dae, plain_kd, plain_sft
 from kdharness.trainers.teachers.online import OnlineTeacher, Segment, route
@@ -228,7 +229,7 @@ def tiny_cases() -> list[tuple[str, Models, Mix, float]]:
             student = with_adapter(student)
         teachers = [tiny_model(2), tiny_model(3)]
         for model in (causal_model(student), *teachers):
-            listen(model)
+            install_attention_hook(model)
         attach_loss(student)
         return Models(student, teachers, batch, layers)
 
@@ -247,7 +248,8 @@ def config_cases(
     """The config's own student and teachers on its first few rows."""
     from kdharness.trainers.data.batches import Collator
     from kdharness.trainers.loop import prepare_setting
-    from kdharness.trainers.methods.kd import attention_layers, load_frozen, make_mix, parent_of
+    from kdharness.trainers.methods.kd import attention_layers
+    from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
 
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError("selfcheck takes a training config")
@@ -266,8 +268,8 @@ def config_cases(
         if weight:
             parent = parent_of(config.teacher, paths)
             layers = attention_layers(config, setting, teachers[0], parent)
-            listen(teachers[0])
-            listen(causal_model(setting.student))
+            install_attention_hook(teachers[0])
+            install_attention_hook(causal_model(setting.student))
     elif isinstance(config, DAEConfig):
         mix = make_mix(config.trainer)
         expert = config.expert or next(iter(config.experts.values()))

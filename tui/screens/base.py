@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from textual.widgets import Input
 
     from kdharness.harness.store import Store
-    from kdharness.tui.app import HarnessApp
+    from kdharness.tui.protocol import AppProtocol
 
 
 class Place(Screen[Any]):
@@ -33,9 +33,9 @@ class Place(Screen[Any]):
     seen: int = -1
 
     @property
-    def harness(self) -> HarnessApp:
+    def harness(self) -> AppProtocol:
         """The app, by its own type."""
-        return cast("HarnessApp", self.app)
+        return cast("AppProtocol", self.app)
 
     def compose(self) -> ComposeResult:
         """The bars around what a screen shows."""

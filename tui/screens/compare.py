@@ -14,13 +14,13 @@ from textual.widgets import Static
 from kdharness.harness.analysis.compare import Compared
 from kdharness.harness.analysis.costs import TITLES
 from kdharness.harness.analysis.side_by_side import Flip, flips
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import figure
+from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.viewmodels.compare import Line, Seen, look
 from kdharness.tui.viewmodels.form import text_of
-from kdharness.tui.widgets.bars import interval_text
-from kdharness.tui.widgets.table import Column, Listing, Part, Row
+from kdharness.tui.viewmodels.marks import interval_text
+from kdharness.tui.viewmodels.rows import Column, Part, Row
+from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
     from kdharness.harness.stats.inference import Difference

@@ -15,8 +15,9 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from kdharness.harness.util.tables import safe_text
-from kdharness.tui.widgets.table import CellOf, Column, Listing, Part, Row, plain_cell
+from kdharness.harness.util.text import safe_text
+from kdharness.tui.viewmodels.rows import CellOf, Column, Part, Row, plain_cell
+from kdharness.tui.widgets.table import Listing
 
 
 class Confirm(ModalScreen[bool]):

@@ -13,8 +13,8 @@ from kdharness.harness.config.evaluation import (
     default_judges,
     plain_http_warning,
 )
+from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.util.text import models_of
 from kdharness.tui.screens.form import FormScreen
 from kdharness.tui.screens.pickers import card_words
 from kdharness.tui.viewmodels.estimates import evaluation

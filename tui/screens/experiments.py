@@ -13,7 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.types import RunStatus
-from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Confirm, PickFile
 from kdharness.tui.viewmodels.experiments import (
@@ -28,8 +28,9 @@ from kdharness.tui.viewmodels.experiments import (
     plan_cell,
     start_words,
 )
-from kdharness.tui.widgets.table import Column, Listing, Row
-from kdharness.tui.widgets.text_view import Line, Lines
+from kdharness.tui.viewmodels.rows import Column, Line, Row
+from kdharness.tui.widgets.table import Listing
+from kdharness.tui.widgets.text_view import Lines
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -132,7 +133,7 @@ class ExperimentsScreen(ListPlace):
         """A process may have died without a word."""
         if self.view is None or not self.view.live:
             return
-        from kdharness.harness.runs.launch import effective_status
+        from kdharness.harness.runs.status import effective_status
 
         shown = {row["id"]: row["status"] for row in self.view.runs}
         if self.view.sweep is not None and self.view.status is not None:

@@ -12,9 +12,9 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from kdharness.harness.config.summary import config_diff
 from kdharness.harness.config.training import CONFIGS
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import config_diff
+from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import Place as Screen
 from kdharness.tui.screens.dialogs import Ask, Choose
 from kdharness.tui.screens.pickers import pick
@@ -32,9 +32,10 @@ from kdharness.tui.viewmodels.form import (
     value_of,
     yaml_text,
 )
+from kdharness.tui.viewmodels.rows import Column, Line, text_lines
 from kdharness.tui.widgets.form_sheet import FormSheet, form_rows
-from kdharness.tui.widgets.table import Column, Listing
-from kdharness.tui.widgets.text_view import Line, Lines, text_lines
+from kdharness.tui.widgets.table import Listing
+from kdharness.tui.widgets.text_view import Lines
 
 WIDE = 110
 

@@ -11,10 +11,10 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.analysis.leaderboard import LEGEND, leaderboard
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.types import Score
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import figure
+from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
@@ -25,8 +25,9 @@ from kdharness.tui.viewmodels.leaderboard import (
     marks_of,
     sentence,
 )
-from kdharness.tui.widgets.bars import interval_text
-from kdharness.tui.widgets.table import Column, Listing, Part, Row
+from kdharness.tui.viewmodels.marks import interval_text
+from kdharness.tui.viewmodels.rows import Column, Part, Row
+from kdharness.tui.widgets.table import Listing
 
 FIXED = [
     Column("id", "checkpoint", 16, grow=1, frozen=True),
@@ -245,7 +246,7 @@ class LeaderboardScreen(ListPlace):
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """The scores behind the rows shown, in the stable form of `leaderboard --format json`."""
-        from kdharness.harness.analysis.leaderboard import COLUMNS
+        from kdharness.harness.analysis.metrics import COLUMNS
 
         rows = [score.as_dict() for row in self.listing().rows for score in row["scores"].values()]
         return "leaderboard", rows, list(COLUMNS)

@@ -9,15 +9,15 @@ import yaml
 from textual.binding import Binding, BindingType
 
 from kdharness.harness.config.files import load_config, preset_names, preset_text
+from kdharness.harness.config.summary import models_of
 from kdharness.harness.config.training import CONFIGS, config_hash
 from kdharness.harness.types import Run
-from kdharness.harness.util.text import models_of
 from kdharness.tui.screens.dialogs import Choose, PickFile
 from kdharness.tui.screens.form import FormScreen
 from kdharness.tui.viewmodels.estimates import training
 from kdharness.tui.viewmodels.form import fitting, spelled_out
+from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.widgets.form_sheet import FormSheet
-from kdharness.tui.widgets.table import Column
 
 METHODS = {
     "sft": "supervised fine-tuning on the answers",

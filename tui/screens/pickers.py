@@ -11,10 +11,10 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import BENCHMARKS
 from kdharness.tui.screens.dialogs import Choose, PickFile
 from kdharness.tui.viewmodels.form import Field
-from kdharness.tui.widgets.table import Column, Part, Row
+from kdharness.tui.viewmodels.rows import Column, Part, Row
 
 if TYPE_CHECKING:
-    from kdharness.tui.app import HarnessApp
+    from kdharness.tui.protocol import AppProtocol
 
 SHIPPED = (
     "general:train",
@@ -36,7 +36,7 @@ LOCAL = "a folder …"
 COLUMNS = [Column("id", "name", 26, grow=1), Column("what", "", 30, grow=1)]
 
 
-def pick(app: HarnessApp, field: Field, value: Any, take: Callable[[Any], None]) -> None:
+def pick(app: AppProtocol, field: Field, value: Any, take: Callable[[Any], None]) -> None:
     """Open the list that fits the field, and hand back what was chosen."""
     if field.pick == "file":
         _pick_file(app, field, take)
@@ -75,7 +75,7 @@ def pick(app: HarnessApp, field: Field, value: Any, take: Callable[[Any], None])
     )
 
 
-def _ask_disk(app: HarnessApp, dialog: PickFile, take: Callable[[Any], None]) -> None:
+def _ask_disk(app: AppProtocol, dialog: PickFile, take: Callable[[Any], None]) -> None:
     def chosen(path: str | None) -> None:
         if path:
             take(path)
@@ -87,7 +87,7 @@ def _cell(row: Row, column: Column, width: int) -> list[Part]:
     return [(str(row[column.key]), "" if column.key == "id" else "dim")]
 
 
-def _rows(app: HarnessApp, kind: str) -> list[dict[str, str]]:
+def _rows(app: AppProtocol, kind: str) -> list[dict[str, str]]:
     if kind == "benches":
         return [
             {"id": name, "what": BENCH_HELP.get(name, "")} for name in BENCHMARKS if name != "file"
@@ -106,7 +106,7 @@ def _rows(app: HarnessApp, kind: str) -> list[dict[str, str]]:
     return [*found, {"id": LOCAL, "what": "with config.json and safetensors"}]
 
 
-def _judges(app: HarnessApp) -> list[dict[str, str]]:
+def _judges(app: AppProtocol) -> list[dict[str, str]]:
     cards = app.store.cards()
     names = dict.fromkeys(cards)
     try:
@@ -130,7 +130,7 @@ def card_words(card: dict[str, Any] | None) -> str:
     return ", ".join(card.get("labels") or ["tested, no weakness found"])
 
 
-def _pick_file(app: HarnessApp, field: Field, take: Callable[[Any], None]) -> None:
+def _pick_file(app: AppProtocol, field: Field, take: Callable[[Any], None]) -> None:
     """Shipped data first, then the files of this machine."""
 
     def from_disk() -> None:

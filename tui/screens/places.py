@@ -16,14 +16,14 @@ from textual.widget import Widget
 from kdharness.harness import assets
 from kdharness.harness.config.evaluation import default_judges, parse_spec, plain_http_warning
 from kdharness.harness.errors import ConfigError, JudgeError
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import age
+from kdharness.harness.util.text import age, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Ask, Confirm, size_text
 from kdharness.tui.screens.pickers import card_words
-from kdharness.tui.widgets.bars import interval_text
-from kdharness.tui.widgets.table import Column, Listing, Part, Row
-from kdharness.tui.widgets.text_view import Line, Lines
+from kdharness.tui.viewmodels.marks import interval_text
+from kdharness.tui.viewmodels.rows import Column, Line, Part, Row
+from kdharness.tui.widgets.table import Listing
+from kdharness.tui.widgets.text_view import Lines
 
 
 class JudgesScreen(ListPlace):
@@ -315,7 +315,7 @@ class AssetsScreen(ListPlace):
         self.states[name] = "pulling …"
         self._rows()
 
-        app, paths = self.harness, self.harness.paths
+        app, paths = self.app, self.harness.paths
 
         def say(text: str) -> None:
             app.call_later(self.hear, text)

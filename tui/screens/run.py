@@ -14,16 +14,18 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.config.summary import models_of, origins
+from kdharness.harness.runs.summary import eta
+from kdharness.harness.store.lineage import lineage
 from kdharness.harness.types import Run, RunStatus
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import clock, eta, figure, lineage, models_of, origins
+from kdharness.harness.util.text import clock, figure, safe_text
 from kdharness.tui.screens.base import Place
 from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
-from kdharness.tui.viewmodels.rows import STATUS_MARKS
-from kdharness.tui.widgets.bars import bar, sparkline
+from kdharness.tui.viewmodels.marks import bar, sparkline
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row, text_lines
 from kdharness.tui.widgets.chart import CurveChart, Series
-from kdharness.tui.widgets.table import Column, Listing, Part, Row
-from kdharness.tui.widgets.text_view import Line, Lines, text_lines
+from kdharness.tui.widgets.table import Listing
+from kdharness.tui.widgets.text_view import Lines
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -179,7 +181,7 @@ class RunScreen(Place):
         run = self.run
         if run is None:
             return
-        from kdharness.harness.runs.launch import effective_status
+        from kdharness.harness.runs.status import effective_status
 
         self.status = effective_status(run)
         mark, role = STATUS_MARKS[self.status.value]

@@ -12,14 +12,14 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.runs.summary import run_line
 from kdharness.harness.types import Run, RunStatus
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import DASH, age, clock, figure, run_line
+from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.welcome import tour_text
-from kdharness.tui.viewmodels.rows import STATUS_MARKS
-from kdharness.tui.widgets.bars import bar
-from kdharness.tui.widgets.table import Column, Listing, Part, Row
+from kdharness.tui.viewmodels.marks import bar
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
+from kdharness.tui.widgets.table import Listing
 
 COLUMNS = [
     Column("id", "run", 10, grow=2, frozen=True),
@@ -110,7 +110,7 @@ class RunsScreen(ListPlace):
         for run in runs:
             status = run.status
             if status.is_live:
-                from kdharness.harness.runs.launch import effective_status
+                from kdharness.harness.runs.status import effective_status
 
                 status = effective_status(run)
             self.status[run.id] = status

@@ -13,16 +13,15 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.tradeoff import Axis, Placed, dominated_area
-from kdharness.harness.cli.compare import trade_off_view
+from kdharness.harness.analysis.tradeoff import Axis, Placed, dominated_area, trade_off_view
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import Checkpoint
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import DASH, figure
+from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.viewmodels.leaderboard import is_hidden
+from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
-from kdharness.tui.widgets.table import Column, Listing, Part, Row
+from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -280,7 +279,7 @@ class TradeOffScreen(ListPlace):
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """The points, in the stable form of `tradeoff --format json`."""
-        from kdharness.harness.cli.compare import placed_row
+        from kdharness.harness.analysis.tradeoff import placed_row
 
         rows = [placed_row(item) for item in self.view[2]] if self.view else []
         return "tradeoff", rows, list(rows[0]) if rows else []

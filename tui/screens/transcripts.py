@@ -14,10 +14,10 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.util.atomic import write_text
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import figure
+from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import Place
 from kdharness.tui.screens.dialogs import Choose
+from kdharness.tui.viewmodels.rows import Column, Part, Row, text_lines
 from kdharness.tui.viewmodels.transcripts import (
     Exchange,
     Transcript,
@@ -28,8 +28,7 @@ from kdharness.tui.viewmodels.transcripts import (
     read_transcript,
     verdict_lines,
 )
-from kdharness.tui.widgets.table import Column, Part, Row
-from kdharness.tui.widgets.text_view import Lines, text_lines
+from kdharness.tui.widgets.text_view import Lines
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store

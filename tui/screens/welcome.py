@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import safe_text
 
 
 def tour_text(paths: Paths, width: int, demo: Sequence[str]) -> Text:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
-from kdharness.harness.util.text import downsample, smooth
+from kdharness.harness.analysis.curves import downsample, smooth
 
 Points = list[tuple[float, float]]
 SMOOTHING = (0.0, 0.6, 0.9, 0.98)

@@ -13,8 +13,7 @@ from typing import Any
 from kdharness.harness.config.files import dump_config
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import clock
+from kdharness.harness.util.text import clock, safe_text
 
 EVALUATION = """
 import json, sys

@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import Run, RunStatus
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import DASH, figure
-from kdharness.tui.viewmodels.rows import STATUS_MARKS
-from kdharness.tui.widgets.bars import bar
-from kdharness.tui.widgets.table import Column, Part, Row
-from kdharness.tui.widgets.text_view import Line, text_lines
+from kdharness.harness.util.text import DASH, figure, safe_text
+from kdharness.tui.viewmodels.marks import bar
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row, text_lines
 
 if TYPE_CHECKING:
     from kdharness.harness.experiments.claims import ClaimSpec
@@ -112,7 +109,7 @@ def _stamp(file: Path) -> Any:
 def look(book: Book, paths: Paths, store: Store, chosen: Path | None) -> View:
     """Everything the screen shows, from the files and the store."""
     from kdharness.harness.experiments.detached import sweep_run_id
-    from kdharness.harness.runs.launch import effective_status
+    from kdharness.harness.runs.status import effective_status
 
     listed = book.listed(paths)
     # What was kept of a shipped one is that very file: then the name says which is meant.
@@ -157,7 +154,7 @@ def plan_rows(
     planned: Sequence[tuple[Planned, str]], found: Mapping[str, Run]
 ) -> list[dict[str, Any]]:
     """The runs of a plan as rows, each with how it stands."""
-    from kdharness.harness.runs.launch import effective_status
+    from kdharness.harness.runs.status import effective_status
 
     rows = []
     for one, identity in planned:

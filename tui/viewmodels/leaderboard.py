@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.analysis.leaderboard import is_lower_better, unresolved
+from kdharness.harness.analysis.leaderboard import unresolved
+from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdharness.harness.util.text import safe_text
+
 Row = Mapping[str, Any]
 Part = tuple[str, str]
 """Text and its role: "", dim, good, warn, bad, accent, strong, or series-1 to series-4."""
@@ -83,3 +85,15 @@ def _sortable(value: Any) -> tuple[int, Any]:
     if isinstance(value, (bool, int, float)):
         return (0, value) if value == value else (1, "")
     return (1, str(value).casefold())
+
+
+Line = list[Part]
+
+
+TEXT_LIMIT = 100_000
+"""More characters of one text than this are counted, not shown."""
+
+
+def text_lines(text: str, role: str = "") -> list[Line]:
+    """Harmless text as lines."""
+    return [[(line, role)] for line in safe_text(text, TEXT_LIMIT).expandtabs(4).split("\n")]

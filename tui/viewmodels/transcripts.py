@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Judgment, JudgmentStatus
-from kdharness.harness.util.tables import safe_text
-from kdharness.harness.util.text import figure
-from kdharness.tui.widgets.text_view import TEXT_LIMIT, Line, text_lines
+from kdharness.harness.util.text import figure, safe_text
+from kdharness.tui.viewmodels.rows import TEXT_LIMIT, Line, text_lines
 
 FAMILIES = {
     "alpaca-eval-1": "alpaca-eval",

@@ -13,9 +13,9 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import safe_text
+from kdharness.tui.viewmodels.rows import ROLES
 from kdharness.tui.widgets.canvas import Canvas, Part, Scale, tick_text
-from kdharness.tui.widgets.table import ROLES
 
 LETTERS = "ABCDEFGH"
 

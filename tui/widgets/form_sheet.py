@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from textual.binding import Binding, BindingType
 
 from kdharness.tui.viewmodels.form import MISSING, Field, Place, get_value, text_of
-from kdharness.tui.widgets.table import Column, Listing, Part, Row
+from kdharness.tui.viewmodels.rows import Column, Part, Row
+from kdharness.tui.widgets.table import Listing
 
 COLUMNS = [
     Column("title", "field", 25, grow=2),

@@ -20,19 +20,16 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from kdharness.harness.util.tables import safe_text
+from kdharness.harness.util.text import safe_text
 from kdharness.tui.viewmodels.rows import (
     ROLES,
     CellOf,
     Column,
-    Part,
     Row,
     narrowed,
     ordered,
     plain_cell,
 )
-
-__all__ = ["ROLES", "CellOf", "Column", "Listing", "Part", "Row", "plain_cell"]
 
 
 class Listing(ScrollView, can_focus=True):

@@ -13,17 +13,7 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from kdharness.harness.util.tables import safe_text
-from kdharness.tui.widgets.table import ROLES, Part
-
-Line = list[Part]
-TEXT_LIMIT = 100_000
-"""More characters of one text than this are counted, not shown."""
-
-
-def text_lines(text: str, role: str = "") -> list[Line]:
-    """Harmless text as lines."""
-    return [[(line, role)] for line in safe_text(text, TEXT_LIMIT).expandtabs(4).split("\n")]
+from kdharness.tui.viewmodels.rows import ROLES, Line, text_lines
 
 
 def wrap_line(line: Line, width: int) -> list[Line]:

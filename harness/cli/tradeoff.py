@@ -1,0 +1,181 @@
+"""The tradeoff command: general against domain, as a table and a plane of characters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from kdharness.harness.analysis.tradeoff import (
+    GENERAL_DEFAULTS,
+    Axis,
+    Placed,
+    dominated_area,
+    placed_row,
+    trade_off_view,
+)
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.util.text import safe_text
+
+COLUMNS = ["#", "checkpoint", "method", "general", "domain", "gain", "retention", "on_front"]
+
+
+@click.command("tradeoff")
+@click.option(
+    "--general",
+    metavar="BENCH:METRIC",
+    help=f"The general axis (default: the first of {', '.join(GENERAL_DEFAULTS)} that is stored).",
+)
+@click.option("--domain", metavar="BENCH:METRIC", help="The domain axis (default: shop:score).")
+@click.option("--reference", metavar="CKPT", help="What retention and gain start from.")
+@click.option("--expert", metavar="CKPT", help="The checkpoint whose gain counts as 1.")
+@click.option(
+    "--floor",
+    type=(float, float),
+    default=(0.0, 0.0),
+    metavar="RETENTION GAIN",
+    help="The hypervolume counts above this.",
+)
+@click.option(
+    "--keep",
+    type=click.FloatRange(min=0),
+    metavar="SHARE",
+    help="Pick the most domain with at least this share of the general figure.",
+)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table")
+@click.pass_obj
+def tradeoff_command(
+    paths: Paths,
+    general: str | None,
+    domain: str | None,
+    reference: str | None,
+    expert: str | None,
+    floor: tuple[float, float],
+    keep: float | None,
+    form: str,
+) -> None:
+    """General against domain: who gained how much, who lost how much, who is on the front."""
+    from kdharness.harness.analysis.tradeoff_groups import statistics
+    from kdharness.harness.store import Store
+
+    with Store(paths.store) as store:
+        view = trade_off_view(store, paths, general, domain, reference, expert)
+        x, y, placed, roles = view
+        certainty = statistics(store, x, y, placed, roles, floor, keep)
+    volume = dominated_area(placed, floor)
+    rows = [placed_row(item) for item in placed]
+    if form == "json":
+        click.echo(
+            json.dumps(
+                {
+                    "axes": {"general": x.label, "domain": y.label},
+                    "points": rows,
+                    "hypervolume": volume,
+                    "reference": roles[0],
+                    "expert": roles[1],
+                    "floor": list(floor),
+                    "statistics": certainty,
+                },
+                indent=2,
+            )
+        )
+        return
+    numbered = [{"#": number, **row} for number, row in enumerate(rows, 1)]
+    print_table(numbered, COLUMNS, form)
+    if form != "table":
+        return
+    click.echo("")
+    click.echo("\n".join(draw(placed, x, y)))
+    click.echo(
+        f"# on the Pareto front; reference {roles[0] or 'unknown'}, expert {roles[1] or 'unknown'}",
+        err=True,
+    )
+    if volume is not None:
+        click.echo(f"hypervolume of (retention, gain) above {floor}: {volume:.4f}", err=True)
+    for line in certainty_lines(certainty):
+        click.echo(line)
+
+
+def certainty_lines(found: dict[str, Any]) -> list[str]:
+    """The trade-off's statistics as lines: intervals, seeds, and what to pick."""
+    from kdharness.harness.util.tables import format_rows
+
+    def text(part: dict[str, Any] | None) -> str:
+        if part is None:
+            return "–"
+        if part["ci_low"] is None or part["ci_high"] is None:
+            return f"{part['value']:.3g} [n {part['n']}: too small]"
+        return f"{part['value']:.3g} [{part['ci_low']:.3g}, {part['ci_high']:.3g}]"
+
+    rows = [
+        {"checkpoint": name, **{figure: text(part) for figure, part in parts.items()}}
+        for name, parts in found["points"].items()
+    ]
+    lines = []
+    if rows:
+        lines += [
+            "",
+            "95 % intervals over questions",
+            format_rows(rows, ["checkpoint", "gain", "retention", "above_curve"], "table"),
+        ]
+    if found["hypervolume"]:
+        lines.append(f"hypervolume {text(found['hypervolume'])}")
+    for one in found["recipes"]:
+        lines.append(
+            f"{one['recipe']}: mean {one['figure']} of {len(one['checkpoints'])} seeds: "
+            f"over questions {text(one['questions'])}, over seeds {text(one['seeds'])}"
+        )
+    picked = found["pick"]
+    if picked is not None:
+        sure = "" if picked["sure"] else " (its interval reaches below)"
+        rivals = ", ".join(picked["rivals"])
+        lines.append(
+            f"pick {picked['checkpoint']}: the most domain with at least "
+            f"{picked['min_retention']:g} of general{sure}"
+            + (f"; not told apart from: {rivals}" if rivals else "")
+        )
+    elif found["keep"] is not None:
+        lines.append(f"no checkpoint is known to keep {found['keep']:g} of general")
+    return [safe_text(line) for line in [*lines, *(f"note: {n}" for n in found["notes"])]]
+
+
+def draw(
+    placed: Sequence[Placed], general: Axis, domain: Axis, width: int = 64, height: int = 14
+) -> list[str]:
+    """The plane as text: general to the right, domain upwards, both more-is-better.
+
+    `#` is on the front, `o` is not; each mark has the point's number beside it.
+    """
+    if not placed:
+        return []
+    xs = [general.oriented(p.point.general) for p in placed]
+    ys = [domain.oriented(p.point.domain) for p in placed]
+    grid = [[" "] * width for _ in range(height)]
+    for number, (item, x, y) in enumerate(zip(placed, xs, ys, strict=True), 1):
+        column = _cell(x, xs, width - 4)
+        row = height - 1 - _cell(y, ys, height)
+        text = f"{'#' if item.on_front else 'o'}{number}"
+        while any(grid[row][column + i] != " " for i in range(len(text))) and row > 0:
+            row -= 1
+        for i, char in enumerate(text):
+            grid[row][column + i] = char
+    low_x, high_x = (_edge(general, xs, pick) for pick in (min, max))
+    low_y, high_y = (_edge(domain, ys, pick) for pick in (min, max))
+    lines = [f"{domain.label}  ({low_y} at the bottom, {high_y} at the top)"]
+    lines += ["│" + "".join(row).rstrip() for row in grid]
+    lines.append("└" + "─" * width)
+    lines.append(f"{general.label}: {low_x} at the left, {high_x} at the right (better)")
+    return lines
+
+
+def _cell(value: float, values: Sequence[float], size: int) -> int:
+    low, high = min(values), max(values)
+    return round((value - low) / (high - low) * (size - 1)) if high > low else size // 2
+
+
+def _edge(axis: Axis, values: Sequence[float], pick: object) -> str:
+    value = pick(values)  # type: ignore[operator]
+    return f"{axis.oriented(value):.4g}"

@@ -1,0 +1,39 @@
+"""A run as a row of the list of runs, and the time it has left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdharness.harness.config.summary import models_of
+from kdharness.harness.types import Run, RunStatus
+
+
+def eta(run: Run, now: float) -> float | None:
+    """Seconds left in the run's current stage, from its rate so far."""
+    began = run.info.get("stage_began")
+    done = run.step - int(run.info.get("stage_first", 0))
+    if began is None or done < 1 or run.max_steps <= run.step:
+        return None
+    last = float(run.info.get("stage_last", now))
+    return max(0.0, (last - float(began)) / done * (run.max_steps - run.step) - (now - last))
+
+
+def run_line(run: Run, now: float, status: RunStatus | None = None) -> dict[str, Any]:
+    """A run as a row of the list of runs; `status` replaces the stored one."""
+    state = status or run.status
+    when = run.started or run.created
+    return {
+        "id": run.id,
+        "method": run.method,
+        "models": models_of(run.config),
+        "status": state.value,
+        "step": run.step,
+        "max_steps": run.max_steps,
+        "progress": run.step / run.max_steps if run.max_steps else 0.0,
+        "eta": eta(run, now) if state is RunStatus.RUNNING else None,
+        "loss": run.loss,
+        "when": when,
+        "stage": str(run.info.get("at_work") or run.info.get("stage", "")),
+        "checkpoint": run.checkpoint or "",
+        "error": run.error,
+    }

@@ -1,0 +1,56 @@
+"""A checkpoint and its ancestors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def lineage(
+    store: Any, name: str, limit: int = 200, seen: set[str] | None = None
+) -> list[dict[str, Any]]:
+    """A checkpoint and its ancestors as rows of a tree, each with depth and role.
+
+    A checkpoint met a second time is not walked again: `again` says so. `seen` holds those met
+    before, and grows.
+    """
+    rows: list[dict[str, Any]] = []
+    seen = set() if seen is None else seen
+
+    def walk(key: str, depth: int, role: str) -> None:
+        found = store.checkpoint(key)
+        if len(rows) >= limit:
+            return
+        if found is None:
+            rows.append(
+                {
+                    "id": f"{len(rows)}",
+                    "name": key,
+                    "depth": depth,
+                    "role": role,
+                    "method": "",
+                    "run": "",
+                    "path": "",
+                    "again": False,
+                }
+            )
+            return
+        again = found.id in seen
+        seen.add(found.id)
+        rows.append(
+            {
+                "id": f"{len(rows)}",
+                "name": found.name,
+                "depth": depth,
+                "role": role,
+                "method": found.method,
+                "run": found.run or "",
+                "path": found.path,
+                "again": again,
+            }
+        )
+        if not again:
+            for parent_role, parent in sorted(found.parents.items()):
+                walk(parent, depth + 1, parent_role)
+
+    walk(name, 0, "")
+    return rows

@@ -1,0 +1,117 @@
+"""A hook in transformers' attention that records queries and keys for the attention loss."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdharness.harness.errors import ModelError
+from kdharness.trainers.losses.attention import AttentionTape, Rows, attention_kl
+
+PREFIX = "kdharness_"
+
+
+def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> Rows:
+    if kwargs.get("s_aux") is not None:
+        raise ModelError(
+            "attention sinks have no attention loss yet", hint="set trainer.attention_weight: 0"
+        )
+    scale = kwargs.get("scaling")
+    window = kwargs.get("sliding_window") or 0
+    return Rows(
+        query,
+        key,
+        float(scale if scale is not None else query.shape[-1] ** -0.5),
+        int(window),
+        float(kwargs.get("softcap") or 0.0),
+    )
+
+
+def _hooked(base_name: str) -> Callable[..., Any]:
+    """The attention function that listens, and leaves the work to the model's usual one."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attend(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
+    ) -> Any:
+        layer = module.layer_idx
+        keep = getattr(module, "kd_keep", None)
+        if keep is not None and layer in keep.layers.values():
+            rows = _rows_of(module, query, key, kwargs)
+            keep.teacher[layer] = Rows(
+                rows.q.detach(), rows.k.detach(), rows.scale, rows.window, rows.softcap
+            )
+        tape = getattr(module, "kd_tape", None)
+        if tape is not None and layer in tape.layers and torch.is_grad_enabled():
+            rows = _rows_of(module, query, key, kwargs)
+            teacher = tape.teacher[tape.layers[layer]]
+            dry = layer in tape.terms
+            term = attention_kl(rows, teacher, tape, dry=dry)
+            if not dry:
+                same = rows.q.shape[1] == teacher.q.shape[1]
+                tape.heads = rows.q.shape[1] if same else 1
+                tape.terms[layer] = term
+        if base_name == "eager":
+            source = importlib.import_module(type(module).__module__)
+            base = source.eager_attention_forward
+        else:
+            base = ALL_ATTENTION_FUNCTIONS[base_name]
+        return base(module, query, key, value, mask, **kwargs)
+
+    return attend
+
+
+def install_attention_hook(model: Any) -> None:
+    """Make a model's attention layers pass through the hook. Its numbers don't change.
+
+    Raises:
+        ModelError: the architecture does not use transformers' attention interface.
+    """
+    from transformers import AttentionInterface
+    from transformers.masking_utils import (
+        ALL_MASK_ATTENTION_FUNCTIONS,
+        AttentionMaskInterface,
+    )
+
+    base = str(model.config._attn_implementation or "eager")
+    if base.startswith(PREFIX):
+        return
+    name = PREFIX + base
+    AttentionInterface.register(name, _hooked(base))
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, NotImplementedError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be listened to: {error}",
+            hint="set trainer.attention_weight: 0",
+        ) from error
+
+
+def attention_modules(model: Any) -> list[Any]:
+    """The modules that call the attention interface: they know their layer."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "q_proj")
+    ]
+
+
+def set_keep(model: Any, tape: AttentionTape | None) -> None:
+    """From now on, keep queries and keys of this (teacher) model on `tape`."""
+    for module in attention_modules(model):
+        module.kd_keep = tape
+
+
+def set_tape(model: Any, tape: AttentionTape | None) -> None:
+    """From now on, compare this (student) model's layers with what `tape` holds.
+
+    It stays set until the next step: under activation checkpointing the layers run again in the
+    backward pass and must save the same tensors.
+    """
+    for module in attention_modules(model):
+        module.kd_tape = tape

@@ -1,0 +1,45 @@
+"""Folders of models that are made here, with a note of how they were made."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.errors import ModelError
+from kdharness.harness.models.generation_config import make_savable
+from kdharness.harness.types import Checkpoint
+from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.untrusted import read_json_object
+
+
+def folder_name(checkpoint: Checkpoint) -> str:
+    """A checkpoint's name as the part of a folder's."""
+    return re.sub(r"[^\w.-]", "-", checkpoint.name)[:64]
+
+
+def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
+    """Save a made model, all or nothing, with a note of how it was made."""
+    import json
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    dropped = make_savable(model)
+    note = {**origin, "generation_config_without": dropped} if dropped else origin
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        (scratch / "kdharness.json").write_text(json.dumps(note), "utf-8")
+        replace_folder(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_origin(folder: str | Path) -> dict[str, Any]:
+    """How a made model was made; empty for any other model."""
+    path = Path(folder) / "kdharness.json"
+    if not path.exists():
+        return {}
+    return read_json_object(path, "kdharness.json", ModelError)

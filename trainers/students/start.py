@@ -1,0 +1,75 @@
+"""The checkpoint that a student starts from: one that exists, or one made from others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdharness.harness.config.training import StudentSpec
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.models.checkpoints import add_made, model_checkpoint
+from kdharness.harness.models.loading import load_model, load_tokenizer
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Checkpoint, Method, Reporter, digest
+from kdharness.harness.util.filesystem import exists
+from kdharness.trainers.students.adapter import merged_start
+from kdharness.trainers.students.cut import cut_model
+from kdharness.trainers.students.folder import folder_name, read_origin, save_folder
+
+
+def make_student(
+    spec: StudentSpec,
+    teacher: str | None,
+    paths: Paths,
+    *,
+    dtype: str = "auto",
+    reporter: Reporter | None = None,
+) -> Checkpoint:
+    """The checkpoint the student starts from, made and stored once if it does not exist yet.
+
+    Args:
+        spec: the config's student.
+        teacher: the source that `from: teacher` stands for.
+        paths: the home; made students lie in its `models/`.
+        dtype: the precision to make it in.
+        reporter: told while large weights are read.
+
+    Raises:
+        ConfigError: `from: teacher` in a config without a teacher.
+    """
+    if spec.model:
+        start = model_checkpoint(paths, spec.model, reporter=reporter)
+        if spec.lora and exists(Path(start.path) / "adapter_config.json"):
+            return merged_start(start, spec.model, paths, trust_remote_code=spec.trust_remote_code)
+        return start
+    if spec.experts_from:
+        from kdharness.trainers.students.mixture import make_mixture
+
+        return make_mixture(spec, paths, dtype=dtype)
+    source = str(spec.source)
+    if source == "teacher":
+        if teacher is None:
+            raise ConfigError(
+                "this method has no teacher to cut from; name the model", where="student.from"
+            )
+        source = teacher
+    assert spec.keep_layers is not None
+    parent = model_checkpoint(paths, source, reporter=reporter)
+    # Named after what the teacher is and not where it lies: weights that changed are cut anew.
+    target = paths.models / f"cut-{folder_name(parent)}-{digest(parent.id, spec.keep_layers)[:8]}"
+    if not (target / "config.json").exists():
+        model = load_model(
+            source, paths, dtype=dtype, device="cpu", trust_remote_code=spec.trust_remote_code
+        )
+        student, kept = cut_model(model, spec.keep_layers)
+        save_folder(
+            student, load_tokenizer(source, paths), target, {"kept_layers": kept, "from": source}
+        )
+    info = read_origin(target)
+    return add_made(
+        paths,
+        target,
+        name=f"{parent.name}-cut{len(info['kept_layers'])}",
+        method=Method.CUT.value,
+        parents={"teacher": parent.id},
+        info=info,
+    )

@@ -1,0 +1,69 @@
+"""Fill teacher caches ahead of training: `kdharness cache build`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, TeacherSpec
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.trainers.context import Setting
+from kdharness.trainers.data.batches import Collator
+from kdharness.trainers.losses.fused import labelled_positions
+from kdharness.trainers.teachers.cached import cached_teacher, row_key
+
+
+def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
+    """Fill every cache of a config ahead of training; returns the rows that were run.
+
+    Raises:
+        ConfigError: the config has no cached teacher.
+    """
+    from kdharness.trainers.loop import prepare_setting
+
+    if not isinstance(config, (KDConfig, DAEConfig)):
+        raise ConfigError(f"a {config.method} config has no teacher to cache")
+    specs: dict[str | None, TeacherSpec | None]
+    if isinstance(config, KDConfig):
+        specs, source = {None: config.teacher}, config.teacher.model
+    else:
+        specs = {"general": config.reference, "domain": config.expert}
+        specs |= dict(config.experts.items())
+        chosen = config.expert or next(iter(config.experts.values()))
+        source = chosen.model
+    wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
+    if not wanted:
+        raise ConfigError(
+            "no teacher of this config has a cache", hint="set teacher.cache: {k: 64}"
+        )
+    setting = prepare_setting(config, paths, source, say)
+    ran = 0
+    for kind, spec in wanted.items():
+        ran += _build(setting, spec, kind, progress)
+    return ran
+
+
+def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
+    from kdharness.trainers.teachers.build import parent_of, shared_vocab
+
+    vocab = shared_vocab(setting, spec.model)
+    parent = parent_of(spec, setting.job.paths)
+    teacher = cached_teacher(setting, spec, parent.model, vocab, kind)
+    rows = [
+        index
+        for index, row in enumerate(setting.train.rows)
+        if (kind is None or row.kind == kind) and row_key(row) not in teacher.cache
+    ]
+    rows.sort(key=lambda index: len(setting.train.rows[index]))
+    collate = Collator(setting.pad_id, setting.kinds)
+    size = setting.config.trainer.batch_size
+    for start in range(0, len(rows), size):
+        batch = collate([setting.train[index] for index in rows[start : start + size]])
+        batch = {name: value.to(setting.device) for name, value in batch.items()}
+        mask = labelled_positions(batch["labels"])
+        everything = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+        teacher.look(batch, everything, mask, None)
+        progress(min(start + size, len(rows)), len(rows))
+    return len(rows)

@@ -1,0 +1,59 @@
+"""Numbers drawn in characters: progress bars, intervals, sparklines."""
+
+from __future__ import annotations
+
+
+def bar(share: float, width: int) -> str:
+    """A progress bar: a heavy line for what is done, a light one for the rest."""
+    done = round(min(max(share, 0.0), 1.0) * width)
+    return "━" * done + "─" * (width - done)
+
+
+def interval(
+    low: float, value: float, high: float, left: float, right: float, width: int
+) -> tuple[int, int, int]:
+    """Cells of an interval's ends and its estimate on a scale from `left` to `right`."""
+    span = right - left
+
+    def cell(number: float) -> int:
+        share = (number - left) / span if span > 0 else 0.5
+        return min(max(round(share * (width - 1)), 0), width - 1)
+
+    return cell(low), cell(value), cell(high)
+
+
+def interval_text(
+    low: float,
+    value: float,
+    high: float,
+    left: float,
+    right: float,
+    width: int,
+    zero: float | None = None,
+) -> str:
+    """An interval as text: `├──●──┤`, with a mark where zero lies if that is given."""
+    start, middle, end = interval(low, value, high, left, right, width)
+    cells = [" "] * width
+    if zero is not None and left <= zero <= right:
+        cells[interval(zero, zero, zero, left, right, width)[1]] = "┊"
+    for place in range(start, end + 1):
+        cells[place] = "─" if cells[place] == " " else "┼"
+    if start < end:
+        cells[start], cells[end] = "├", "┤"
+    cells[middle] = "●"
+    return "".join(cells)
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """The course of a curve in one line of blocks."""
+    import math
+
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or width < 1:
+        return ""
+    low, high = min(finite), max(finite)
+    span = (high - low) or 1.0
+    step = max(len(finite) / width, 1.0)
+    picked = [finite[min(int(i * step), len(finite) - 1)] for i in range(min(width, len(finite)))]
+    picked[-1] = finite[-1]
+    return "".join("▁▂▃▄▅▆▇█"[min(int((v - low) / span * 7.999), 7)] for v in picked)
