@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_llama
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.errors import ModelError
@@ -20,8 +19,8 @@ from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
-
-from .look_alikes import SHAPE, age, losses, score, twin
+from support.look_alikes import SHAPE, age, losses, score, twin
+from support.models import make_llama
 
 
 @pytest.fixture(scope="module")

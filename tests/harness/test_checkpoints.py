@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_llama
 from safetensors.torch import load_file, save_file
 
 from kdharness.harness.models.adoption import adopt_all, sampled_fingerprint
@@ -20,8 +19,8 @@ from kdharness.harness.models.identity import identify
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
-
-from .look_alikes import SHAPE, UNSAMPLED, age, losses, score, twin
+from support.look_alikes import SHAPE, UNSAMPLED, age, losses, score, twin
+from support.models import make_llama
 
 
 @pytest.fixture(scope="module")

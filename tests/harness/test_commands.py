@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
-from tests_support import start_command
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run, is_alive
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
+from support.commands import start_command
 
 pytestmark = pytest.mark.slow
 Output = tuple[int, str, str]
@@ -352,7 +352,7 @@ def test_bad_configs_get_an_error_that_says_where(
     good = '{"prompt": "a", "completion": "b"}\n'
     (tmp_path / "broken.jsonl").write_text(good + '{"prompt": \n', "utf-8")
     if changes.get("student") == "other":
-        from tests_support import make_llama_other
+        from support.models import make_llama_other
 
         changes = {**changes, "student": str(make_llama_other(tmp_path / "other"))}
     code, out, err = kd("train", config_file(tmp_path, **kd_config(tiny_teacher, **changes)))

@@ -20,7 +20,8 @@ from kdharness.harness.analysis.side_by_side import NO_RUN, flip_counts, flips, 
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, RunStatus
+from kdharness.harness.types import Checkpoint, Run, RunStatus
+from support.scored_store import add_checkpoint, verdict
 
 HOSTILE = "=x|[bold]\x1b]52;c;aGk=\x07\u202egnp\n| <b>"
 Result = tuple[int, str, str]
@@ -42,36 +43,6 @@ def add_run(store: Store, name: str, method: str = "kd", **more: Any) -> None:
             checkpoint=name,
             **more,
         )
-    )
-
-
-def add_checkpoint(store: Store, name: str, method: str = "kd", **more: Any) -> Checkpoint:
-    fields = {"run": name if store.run(name) else None, "path": f"/runs/{name}/final", **more}
-    return store.add_checkpoint(
-        Checkpoint(id=f"id-{name}", name=name, method=method, created=1.0, **fields)
-    )
-
-
-def verdict(checkpoint: str, item: int, value: float | None, **rest: Any) -> Judgment:
-    fields: dict[str, Any] = {
-        "turn": 1,
-        "judge": "exact",
-        "created": 1.0,
-        "bench": "shop",
-        "revision": "r",
-        "metric": "accuracy",
-        "category": "math" if item % 2 else "words",
-        **rest,
-    }
-    status = JudgmentStatus.OK if value is not None else JudgmentStatus.UNREADABLE
-    parts = [checkpoint, item, fields["bench"], fields["metric"], fields["turn"], fields["created"]]
-    return Judgment(
-        id="/".join(map(str, parts)),
-        checkpoint=f"id-{checkpoint}",
-        item=f"i{item}",
-        value=value,
-        status=status,
-        **fields,
     )
 
 

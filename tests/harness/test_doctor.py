@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_rows import Env, one, quiet, says
 
 from kdharness.harness import cli
 from kdharness.harness.doctor import examine, machine, packages
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from support.doctor import Env, one, quiet, says
 
 __all__ = ["quiet"]  # a fixture, used by being here
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_rows import Env, one, quiet, says
 
 from kdharness.harness import assets
 from kdharness.harness.doctor import home
@@ -20,6 +19,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util import filesystem
+from support.doctor import Env, one, quiet, says
 
 __all__ = ["quiet"]  # a fixture, used by being here
 

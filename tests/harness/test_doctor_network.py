@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doctor_rows import Env, one, quiet, says
 
 from kdharness.harness import assets
 from kdharness.harness.doctor import network
 from kdharness.harness.paths import Paths
+from support.doctor import Env, one, quiet, says
 
 __all__ = ["quiet"]  # a fixture, used by being here
 

@@ -21,8 +21,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util import filesystem
 from kdharness.harness.util.os_errors import mendable
-
-from .store_rows import contents, fill
+from support.store_rows import contents, fill
 
 Call = Callable[..., tuple[int, str, str]]
 NOBODY = 65534

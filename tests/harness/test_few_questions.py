@@ -36,9 +36,8 @@ from kdharness.harness.stats.rows import TOO_SMALL, Row, value_range
 from kdharness.harness.stats.tradeoff import Answered, Plane, pick, trade_off_stats
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
-
-from .interval_coverage import DATA, FIGURES, SIZES, coverage, documented
-from .test_compare import add_checkpoint, verdict
+from support.interval_coverage import DATA, FIGURES, SIZES, coverage, documented
+from support.scored_store import add_checkpoint, verdict
 
 Result = tuple[int, str, str]
 

@@ -17,8 +17,7 @@ from kdharness.harness.models.loading import load_config_of, load_model, load_to
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-
-from .hub_server import HubServer
+from support.hub_server import HubServer
 
 NAME = "org/tiny"
 

@@ -16,8 +16,7 @@ from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Finish, JudgmentStatus
-
-from .store_rows import answer, contents, fill, judgment
+from support.store_rows import answer, contents, fill, judgment
 
 Call = Callable[..., tuple[int, str, str]]
 

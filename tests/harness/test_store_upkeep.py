@@ -15,8 +15,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
 from kdharness.harness.util.atomic import seal
-
-from .store_rows import contents, fill
+from support.store_rows import contents, fill
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-from tests_support import start_command
 
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError
@@ -29,6 +28,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
+from support.commands import start_command
 
 TRAINER = {"learning_rate": 0.01, "max_steps": 2, "batch_size": 4, "device": "cpu"}
 GENERAL = {"path": "general:train", "limit": 16}

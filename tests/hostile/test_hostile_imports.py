@@ -22,8 +22,7 @@ from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
 from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-
-from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=60)
 Result = tuple[int, str, str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import pickle
 import shutil
 import struct
@@ -26,21 +25,11 @@ from kdharness.harness.models.resolve import convert_gguf
 from kdharness.harness.models.validate import check_folder, tensor_shapes
 from kdharness.harness.paths import Paths
 from kdharness.trainers.teachers.cached import TeacherCache
-
-from .mutations import ALWAYS_HOSTILE, damaged, spoilt, told
+from support.mutations import ALWAYS_HOSTILE, damaged, spoilt, told
+from support.pickles import Bomb
 
 FAST = settings(settings.get_profile("hostile"), max_examples=120)
 ROOT = Path(__file__).parents[2]
-
-
-class Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return (os.system, (f"touch '{self.marker}'",))
 
 
 @pytest.fixture

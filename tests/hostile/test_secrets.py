@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from conftest import make_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,8 +29,8 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, Run, RunStatus
 from kdharness.harness.util.redact import RedactedStream, holds_secret, redact, redact_data
-
-from .loopback import Loopback, completion
+from support.loopback import Loopback, completion
+from support.models import make_llama
 
 KEYS = {
     "OPENAI_API_KEY": 'sk-planted+/OPENAI"key=4711\\x9Zq7',

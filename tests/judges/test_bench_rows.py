@@ -19,8 +19,7 @@ from kdharness.harness.types import Answer, Finish, Item, JudgmentStatus
 from kdharness.harness.worker import SilentReporter
 from kdharness.judges.benchmarks.domain import UserBench, exact_judgment
 from kdharness.judges.benchmarks.rows import read_rows
-
-from .loopback import Loopback, completion
+from support.loopback import Loopback, completion
 
 Write = Callable[[str, list[Any]], Path]
 EXACT = {"prompt": "x", "metric": "exact_match"}

@@ -24,8 +24,7 @@ from kdharness.judges.benchmarks.base import fill, subset
 from kdharness.judges.benchmarks.domain import Shop, UserBench
 from kdharness.judges.benchmarks.mt_bench import MTBench
 from kdharness.judges.benchmarks.mt_bench_pair import MTBenchPair
-
-from .bench_files import BASE, write_assets
+from support.benchmark_files import BASE, write_assets
 
 
 @pytest.fixture

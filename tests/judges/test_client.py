@@ -15,8 +15,7 @@ from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines import rate_limits
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.rate_limits import Price, backoff, find_price, retry_after
-
-from .loopback import FAULTS, Loopback, completion
+from support.loopback import FAULTS, Loopback, completion
 
 
 def requests(count: int, *, top: int = 0) -> list[GenerationRequest]:

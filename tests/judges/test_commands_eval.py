@@ -13,10 +13,9 @@ import pytest
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
-
-from .bench_files import write_assets
-from .loopback import Loopback
-from .test_exchange import annotation, answer, single
+from support.benchmark_files import write_assets
+from support.loopback import Loopback
+from support.result_files import annotation, answer, single
 
 Result = tuple[int, str, str]
 

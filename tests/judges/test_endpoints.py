@@ -21,9 +21,8 @@ from kdharness.harness.config.evaluation import is_here, parse_spec
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.redact import find_key
 from kdharness.judges.engines.openai import OpenAIEngine
-
-from .loopback import Loopback
-from .test_refusals import engine, requests
+from support.loopback import Loopback
+from support.openai_calls import engine, requests
 
 Env = pytest.MonkeyPatch
 Result = tuple[int, str, str]

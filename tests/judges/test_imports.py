@@ -16,8 +16,7 @@ from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import JudgmentStatus
-
-from .test_exchange import annotation, answer, single
+from support.result_files import annotation, answer, single
 
 Write = Callable[[str, list[Any]], Path]
 Result = tuple[int, str, str]

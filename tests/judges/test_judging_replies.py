@@ -17,12 +17,9 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Judgment, JudgmentStatus
 from kdharness.judges.audit.report_card import check
 from kdharness.judges.engines.local import LocalEngine
-
-from .loopback import Loopback, Raw, completion
-from .test_evaluate import Listener, home, imported, judged, scores, store
-from .test_refusals import refusal
-
-__all__ = ["home", "store"]
+from support.evaluations import Listener, imported, judged, scores
+from support.loopback import Loopback, Raw, completion
+from support.openai_calls import refusal
 
 Write = Callable[[str, list[Any]], Path]
 
@@ -97,7 +94,7 @@ def test_what_is_refused_is_said_once_and_marked(home: Paths, store: Store) -> N
     # What an endpoint refuses is no part of a judgment's identity.
     ids = {j.id for j in found}
     other = Paths(home.home.parent / "other")
-    from .bench_files import write_assets
+    from support.benchmark_files import write_assets
 
     write_assets(other.home / "assets")
     with Store(other.store) as second:

@@ -16,9 +16,8 @@ import pytest
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus
-
-from .bench_files import write_mt_bench
-from .loopback import Loopback
+from support.benchmark_files import write_mt_bench
+from support.loopback import Loopback
 
 WORK = """
 import sys

@@ -17,8 +17,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from kdharness.harness.worker import SilentReporter
-
-from .loopback import Loopback, completion
+from support.loopback import Loopback, completion
 
 Result = tuple[int, str, str]
 

@@ -14,10 +14,9 @@ from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
-
-from .bench_files import write_assets
-from .loopback import Loopback
-from .test_evaluate import Listener, imported
+from support.benchmark_files import write_assets
+from support.evaluations import Listener, imported
+from support.loopback import Loopback
 
 Write = Callable[[str, list[Any]], Path]
 

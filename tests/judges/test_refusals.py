@@ -15,34 +15,12 @@ from hypothesis import strategies as st
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.types import GenerationRequest
 from kdharness.judges.engines.dialect import COLDEST, Dialect, adapt
-from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.openai_wire import read_body
 from kdharness.judges.engines.refusals import LONGEST_ASKED_WAIT, in_words, status_error
 from kdharness.judges.engines.trouble import CallError, Trouble
 from kdharness.judges.engines.waits import asked_wait, span
-
-from .loopback import Loopback, Raw, completion
-
-
-def refusal(message: str, **more: Any) -> str:
-    return json.dumps({"error": {"message": message, **more}})
-
-
-def requests(count: int, *, top: int = 0, seed: int = 0) -> list[GenerationRequest]:
-    return [
-        GenerationRequest(
-            ({"role": "user", "content": f"question {n}"},),
-            0.7 if seed else 0.0,
-            64,
-            seed=seed,
-            top_logprobs=top,
-        )
-        for n in range(count)
-    ]
-
-
-def engine(server: Loopback, **options: Any) -> OpenAIEngine:
-    return OpenAIEngine("judge-1", server.url, **{"timeout": 2.0, "first_wait": 0.01, **options})
+from support.loopback import Loopback, Raw, completion
+from support.openai_calls import engine, refusal, requests
 
 
 def first_then(*raws: Raw) -> Callable[[dict[str, Any]], Any]:

@@ -24,9 +24,8 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.worker import SilentReporter
 from kdharness.judges.engines.openai import OpenAIEngine
-
-from .bench_files import write_assets
-from .test_evaluate import imported
+from support.benchmark_files import write_assets
+from support.evaluations import imported
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 MODEL = "smollm2-135m-instruct"

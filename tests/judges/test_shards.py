@@ -15,9 +15,8 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish
 from kdharness.harness.worker import SilentReporter
-
-from .bench_files import write_mt_bench
-from .loopback import Loopback
+from support.benchmark_files import write_mt_bench
+from support.loopback import Loopback
 
 QUESTIONS = 4 * 12
 

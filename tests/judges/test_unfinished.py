@@ -15,9 +15,8 @@ from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.openai_wire import estimated_tokens, least_tokens, read_body
 from kdharness.judges.engines.rate_limits import Price
 from kdharness.judges.engines.trouble import CallError, Trouble
-
-from .loopback import Loopback, Raw, completion
-from .test_refusals import engine, requests
+from support.loopback import Loopback, Raw, completion
+from support.openai_calls import engine, requests
 
 ASKED = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 64)
 

@@ -9,12 +9,12 @@ from typing import Any
 import peft
 import pytest
 import torch
-from conftest import make_llama, make_tokenizer
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.loading import check_adapter, load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.students.adapter import merge_adapter
+from support.models import make_llama, make_tokenizer
 
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
 TASK = "CAUSAL_LM"

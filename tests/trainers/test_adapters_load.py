@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_llama
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from kdharness.harness.config.training import StudentSpec
@@ -24,36 +22,15 @@ from kdharness.harness.models.loading import (
 )
 from kdharness.harness.paths import Paths
 from kdharness.trainers.students.start import make_student
+from support.adapters import make_adapter, rename
+from support.models import make_llama
 
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
-
-
-def make_adapter(base: Path, folder: Path, seed: int = 0) -> Path:
-    """A LoRA of random weights with its base's tokenizer."""
-    torch.manual_seed(seed)
-    model = load_model(str(base), Paths(folder.parent / "home-of-adapters"))
-    config = LoraConfig(
-        r=4,
-        lora_alpha=64,
-        target_modules=["q_proj"],
-        init_lora_weights=False,
-        base_model_name_or_path=str(base),
-    )
-    get_peft_model(model, config).save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(base / file, folder / file)
-    return folder
 
 
 @pytest.fixture
 def adapter(tiny_teacher: Path, tmp_path: Path) -> Path:
     return make_adapter(tiny_teacher, tmp_path / "adapter")
-
-
-def rename(folder: Path, change: Callable[[str], str]) -> None:
-    path = folder / "adapter_model.safetensors"
-    tensors = load_file(path)
-    save_file({change(k): v for k, v in tensors.items()}, path, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.chat.template import CHATML as OUR_CHATML
-from kdharness.harness.chat.template import IGNORE, EncodedChat, encode_chat, encode_prompt, render
+from kdharness.harness.chat.template import IGNORE, encode_chat, encode_prompt, render
 from kdharness.harness.errors import DataError
-
-from .chat_templates import FAMILIES, with_tokens
+from support.chat_templates import FAMILIES, with_tokens
+from support.labels import MARKED, answer, call, labelled, runs, system, user
+from support.models import make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -31,57 +30,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def families(plain: Any) -> dict[str, Any]:
     """A tokenizer for each family."""
     return {name: with_tokens(plain, template) for name, template in FAMILIES.items()}
-
-
-def user(content: str) -> dict[str, Any]:
-    return {"role": "user", "content": content}
-
-
-def answer(content: str | None, **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": content, **more}
-
-
-def system(content: str) -> dict[str, Any]:
-    return {"role": "system", "content": content}
-
-
-def call(name: str, **arguments: Any) -> dict[str, Any]:
-    function = {"name": name, "arguments": arguments}
-    return {"id": "abcdefghi", "type": "function", "function": function}
-
-
-def placed(tokenizer: Any, encoded: EncodedChat) -> list[tuple[int, str]]:
-    """The unbroken runs of labels, each with the number of characters before it."""
-    found: list[tuple[int, list[int]]] = []
-    before = IGNORE
-    for index, (token, label) in enumerate(zip(encoded.input_ids, encoded.labels, strict=True)):
-        assert label in (IGNORE, token)
-        if label != IGNORE:
-            if before == IGNORE:
-                found.append((index, []))
-            found[-1][1].append(token)
-        before = label
-    ids = encoded.input_ids
-    return [(len(tokenizer.decode(ids[:index])), tokenizer.decode(run)) for index, run in found]
-
-
-def runs(tokenizer: Any, encoded: EncodedChat) -> list[str]:
-    """The texts of unbroken runs of labels."""
-    return [text for _, text in placed(tokenizer, encoded)]
-
-
-def labelled(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> list[str]:
-    """What is labelled; at the same places as if the users had written x alone.
-
-    Text alone would not do: a user may have written the very answer.
-    """
-    found = placed(tokenizer, encode_chat(tokenizer, messages, **more))
-    blank = [
-        {**m, "content": re.sub(r"\S", "x", m["content"])} if m["role"] == "user" else m
-        for m in messages
-    ]
-    assert found == placed(tokenizer, encode_chat(tokenizer, blank, **more))
-    return [text for _, text in found]
 
 
 # ---------------------------------------------------------------- every family
@@ -425,12 +373,6 @@ def test_a_system_turn_that_the_template_leaves_out_is_refused(
 
 # ---------------------------------------------------------------- marks
 
-MARKED = (
-    "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}"
-    "{%- if m.role == 'assistant' -%}{%- generation -%}{{- m.content + '<|im_end|>' -}}"
-    "{%- endgeneration -%}{%- else -%}{{- m.content + '<|im_end|>' -}}{%- endif -%}{{- '\n' -}}"
-    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
-)
 TALK = [user("B"), answer("B"), user("B"), answer("C")]
 
 
@@ -635,12 +577,12 @@ def test_text_that_follows_an_answer_is_no_end_token(families: dict[str, Any], p
 def test_a_local_engine_stops_at_it(tmp_path: Path) -> None:
     """A model that always says the template's end token is done after one."""
     import torch
-    from conftest import make_llama
     from tokenizers import AddedToken
 
     from kdharness.harness.paths import Paths
     from kdharness.harness.types import Finish, GenerationRequest
     from kdharness.judges.engines.local import LocalEngine
+    from support.models import make_llama
 
     for special in (True, False):
         folder = tmp_path / f"m{special}"

@@ -6,14 +6,13 @@ import copy
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer
 
 from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.chat.template import encode_chat
 from kdharness.harness.errors import DataError
-
-from .chat_templates import FAMILIES, with_tokens
-from .test_labels import MARKED, answer, call, labelled, runs, system, user
+from support.chat_templates import FAMILIES, with_tokens
+from support.labels import MARKED, answer, call, labelled, runs, system, user
+from support.models import make_tokenizer
 
 
 @pytest.fixture(scope="module")

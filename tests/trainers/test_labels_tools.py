@@ -6,13 +6,12 @@ import copy
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer
 
 from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.errors import DataError
-
-from .chat_templates import CHATML, FAMILIES, with_tokens
-from .test_labels import answer, call, labelled, system, user
+from support.chat_templates import CHATML, FAMILIES, with_tokens
+from support.labels import answer, call, labelled, system, user
+from support.models import make_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import make_llama, make_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -23,6 +22,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job
 from kdharness.harness.store import Store
 from kdharness.trainers.methods.merge import average, interpolate, task_arithmetic, train
+from support.models import make_llama, make_tokenizer
 
 
 class Quiet:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import make_llama, make_tokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from kdharness.harness.errors import DataError
@@ -20,6 +19,7 @@ from kdharness.harness.models.loading import load_model, meta_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines.local import LocalEngine
+from support.models import make_llama, make_tokenizer
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -180,7 +180,7 @@ def test_answers_and_held_out_rows(
 def test_a_broken_adapter_is_found_by_config_check(
     tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: Call
 ) -> None:
-    from .test_adapters_load import make_adapter, rename
+    from support.adapters import make_adapter, rename
 
     adapter = make_adapter(tiny_teacher, tmp_path / "adapter")
     file = config(adapter, LONG, 64)

@@ -40,7 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def saved(model: Any, folder: Path) -> str:
-    from conftest import make_tokenizer
+    from support.models import make_tokenizer
 
     model.save_pretrained(folder)
     make_tokenizer(folder)

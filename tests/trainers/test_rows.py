@@ -16,8 +16,7 @@ from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.util import untrusted
 from kdharness.trainers.data.sources import read_source, to_chat
-
-from .chat_templates import FAMILIES, with_tokens
+from support.chat_templates import FAMILIES, with_tokens
 
 Write = Callable[[str, list[Any]], Path]
 ASK = {"role": "user", "content": "What colour?"}
@@ -687,7 +686,7 @@ def test_chatml_for_a_tokenizer_without_its_tokens_is_told(show: Any, tmp_path: 
 
 
 def test_an_end_of_turn_that_only_kdharness_knows_is_told(show: Any, tmp_path: Path) -> None:
-    from conftest import make_tokenizer
+    from support.models import make_tokenizer
 
     tokenizer = make_tokenizer(tmp_path / "m")
     tokenizer = with_tokens(tokenizer, FAMILIES["llama3"])

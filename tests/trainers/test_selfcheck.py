@@ -47,20 +47,20 @@ def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_packages_plain_step_is_the_tests_own() -> None:
     """Two references written apart agree, so neither hides a mistake of the other."""
-    import plain as own
+    from support import reference_step
 
     student, one, two = (selfcheck.tiny_model(i, vocab_size=128) for i in (1, 2, 3))
     batch = selfcheck.random_batch(128, width=24)
-    logits = own.run(student, batch, attention=False)[0]
+    logits = reference_step.run(student, batch, attention=False)[0]
     assert float(plain_sft(student, batch)) == pytest.approx(
-        float(own.ntp_loss(logits, batch["labels"])), rel=1e-6
+        float(reference_step.ntp_loss(logits, batch["labels"])), rel=1e-6
     )
     layers = {0: 1, 3: 2}
     assert float(plain_kd(student, one, batch, layers, temperature=2.0)) == pytest.approx(
-        float(own.kd_loss(student, one, batch, temperature=2.0, layers=layers)), rel=1e-5
+        float(reference_step.kd_loss(student, one, batch, temperature=2.0, layers=layers)), rel=1e-5
     )
     assert float(plain_dae(student, one, two, batch)) == pytest.approx(
-        float(own.dae_loss(student, one, two, batch)), rel=1e-5
+        float(reference_step.dae_loss(student, one, two, batch)), rel=1e-5
     )
 
 

@@ -210,7 +210,7 @@ def test_a_student_learns_the_same_from_a_served_teacher(
 
 @pytest.fixture
 def make() -> Callable[[Path], None]:
-    from conftest import make_llama
+    from support.models import make_llama
 
     def one(folder: Path) -> None:
         make_llama(folder, seed=7, num_hidden_layers=2)

@@ -1,6 +1,6 @@
 """How often the intervals of a handful of questions hold the truth: the table in docs/judges.md.
 
-python tests/harness/interval_coverage.py        # prints it; half a minute
+python tests/support/interval_coverage.py        # prints it; half a minute
 """
 
 from __future__ import annotations
