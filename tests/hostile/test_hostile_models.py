@@ -25,11 +25,11 @@ from kdharness.harness.models.resolve import convert_gguf
 from kdharness.harness.models.validate import check_folder, tensor_shapes
 from kdharness.harness.paths import Paths
 from kdharness.trainers.teachers.cached import TeacherCache
+from support.locations import ROOT
 from support.mutations import ALWAYS_HOSTILE, damaged, spoilt, told
 from support.pickles import Bomb
 
 FAST = settings(settings.get_profile("hostile"), max_examples=120)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

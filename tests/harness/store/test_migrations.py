@@ -19,21 +19,22 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.migrations import migrations
 from kdharness.harness.store.sqlite import Database
 from kdharness.harness.types import JudgmentStatus
+from support.locations import FIXTURES
 
 Call = Callable[..., tuple[int, str, str]]
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "stores"
+STORES = FIXTURES / "stores"
 STEPS = [migration.name for migration in migrations._migrations]
 
 
 def from_fixture(step: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path)
-    connection.executescript((FIXTURES / f"{step}.sql").read_text("utf-8"))
+    connection.executescript((STORES / f"{step}.sql").read_text("utf-8"))
     connection.close()
 
 
 def test_every_step_has_a_store_of_its_day() -> None:
-    assert sorted(path.stem for path in FIXTURES.glob("*.sql")) == sorted(STEPS)
+    assert sorted(path.stem for path in STORES.glob("*.sql")) == sorted(STEPS)
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -19,10 +19,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util import filesystem
-from support.doctor import Env, one, quiet, says
-
-__all__ = ["quiet"]  # a fixture, used by being here
-
+from support.doctor import Env, one, says
 
 # ---------------------------------------------------------------- home and file system
 

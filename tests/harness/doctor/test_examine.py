@@ -14,10 +14,7 @@ from kdharness.harness import cli
 from kdharness.harness.doctor import examine, machine, packages
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from support.doctor import Env, one, quiet, says
-
-__all__ = ["quiet"]  # a fixture, used by being here
-
+from support.doctor import Env, one, says
 
 # ---------------------------------------------------------------- packages
 

@@ -25,10 +25,7 @@ import pytest
 from kdharness.harness.doctor import home, machine
 from kdharness.harness.doctor.finding import Finding
 from kdharness.harness.paths import Paths
-from support.doctor import Env, one, quiet, says
-
-__all__ = ["quiet"]  # a fixture, used by being here
-
+from support.doctor import Env, one, says
 
 # ---------------------------------------------------------------- accelerator
 

@@ -26,10 +26,10 @@ from kdharness.harness.worker import SilentReporter
 from kdharness.judges.engines.openai import OpenAIEngine
 from support.benchmark_files import write_assets
 from support.evaluations import imported
+from support.locations import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 MODEL = "smollm2-135m-instruct"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,7 @@ import pytest
 from kdharness.harness import assets
 from kdharness.harness.doctor import network
 from kdharness.harness.paths import Paths
-from support.doctor import Env, one, quiet, says
-
-__all__ = ["quiet"]  # a fixture, used by being here
-
+from support.doctor import Env, one, says
 
 # ---------------------------------------------------------------- judges and hub
 
