@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from support.benchmark_files import write_assets
+from support.commands import CommandLine
 from support.environment import isolate_environment
+from support.files import WriteRows
 from support.models import make_llama
 
 isolate_environment()
@@ -31,7 +35,21 @@ def paths(tmp_path: Path) -> Paths:
 
 
 @pytest.fixture
-def write_jsonl(tmp_path: Path) -> Callable[[str, list[Any]], Path]:
+def store(paths: Paths) -> Iterator[Store]:
+    """The store of that home, open."""
+    with Store(paths.store) as opened:
+        yield opened
+
+
+@pytest.fixture
+def assets_home(paths: Paths) -> Paths:
+    """That home with the files of MT-Bench and AlpacaEval in it."""
+    write_assets(paths.assets)
+    return paths
+
+
+@pytest.fixture
+def write_jsonl(tmp_path: Path) -> WriteRows:
     """Write rows as a JSONL file beside the home."""
 
     def write(name: str, rows: list[Any]) -> Path:
@@ -43,14 +61,6 @@ def write_jsonl(tmp_path: Path) -> Callable[[str, list[Any]], Path]:
 
 
 @pytest.fixture
-def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The command line on an empty home: (exit code, stdout, stderr)."""
-    from kdharness.harness import cli
-
-    def call(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run(["--home", str(paths.home), *args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line on that home."""
+    return CommandLine(paths.home, capsys)

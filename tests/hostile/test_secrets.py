@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, Run, RunStatus
 from kdharness.harness.util.redact import RedactedStream, holds_secret, redact, redact_data
+from support.commands import CommandLine
 from support.loopback import Loopback, completion
 from support.models import make_llama
 
@@ -38,7 +39,6 @@ KEYS = {
     "HF_TOKEN": "hf_plantedHUBtoken0123456789",
     "SOME_OTHER_SECRET": "planted-other-secret-55555",
 }
-Result = tuple[int, str, str]
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_stream_hides_what_is_printed(planted: dict[str, str]) -> None:
     ],
 )
 def test_an_address_that_holds_a_key_is_refused_without_showing_it(
-    url: str, tmp_path: Path, kd: Callable[..., Result]
+    url: str, tmp_path: Path, kd: CommandLine
 ) -> None:
     secret = "planted" + "9x" * 8
     spec = f"openai:m@{url.replace('KEY', secret)}"
@@ -267,7 +267,7 @@ def test_an_address_that_holds_a_key_is_refused_without_showing_it(
 
 
 def test_a_key_in_a_config_is_refused_without_showing_it(
-    tmp_path: Path, kd: Callable[..., Result], paths: Paths, planted: dict[str, str]
+    tmp_path: Path, kd: CommandLine, paths: Paths, planted: dict[str, str]
 ) -> None:
     path = tmp_path / "kd.yaml"
     for text in (
@@ -293,7 +293,7 @@ def test_a_key_in_a_config_is_refused_without_showing_it(
     assert code == 2 and not leaks((out + err).encode()) and "settings.yaml" in err
 
 
-def test_plain_http_to_another_machine_warns(kd: Callable[..., Result]) -> None:
+def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
     here = (
         "http://localhost:8000/v1",
         "http://127.0.0.1/v1",
@@ -451,7 +451,7 @@ class Parrot(Loopback):
             self._send(writer, status, raw, {"X-Echo": quote(key), "Retry-After": "0"})
 
 
-def everything(kd: Callable[..., Result], paths: Paths, out: Path) -> str:
+def everything(kd: CommandLine, paths: Paths, out: Path) -> str:
     """What all the commands that show something print, with their files below `out`."""
     with Store(paths.store) as store:
         runs = [run.id for run in store.runs()]
@@ -480,7 +480,7 @@ def everything(kd: Callable[..., Result], paths: Paths, out: Path) -> str:
 @pytest.mark.slow
 def test_no_key_is_left_anywhere(
     planted: dict[str, str],
-    kd: Callable[..., Result],
+    kd: CommandLine,
     paths: Paths,
     tmp_path: Path,
     processes: Watch,

@@ -1,11 +1,43 @@
-"""The command line in a process of its own."""
+"""The command line, in this process or in one of its own."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+from kdharness.harness import cli
+
+Result = tuple[int, str, str]
+"""Exit code, stdout, stderr."""
+
+
+class CommandLine:
+    """`kdharness --home HOME …` in this process; its workers are in theirs."""
+
+    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home, self.capsys = home, capsys
+
+    def __call__(self, *args: str) -> Result:
+        self.capsys.readouterr()
+        code = cli.run(["--home", str(self.home), *args])
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def ok(self, *args: str) -> str:
+        """What a command prints that must succeed."""
+        code, out, err = self(*args)
+        assert code == 0, err
+        return out
+
+    def json(self, *args: str) -> Any:
+        """What it prints with `--format json`, read."""
+        return json.loads(self.ok(*args, "--format", "json"))
 
 
 def start_command(*args: str, **options: Any) -> subprocess.Popen[str]:

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness import cli
 from kdharness.harness.analysis.compare import Compared, compare_all, sides_of
 from kdharness.harness.analysis.costs import costs_of, flops_text, training_cost
 from kdharness.harness.analysis.side_by_side import NO_RUN, flip_counts, flips, settings_that_differ
@@ -21,10 +20,10 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
+from support.commands import CommandLine, Result
 from support.scored_store import add_checkpoint, verdict
 
 HOSTILE = "=x|[bold]\x1b]52;c;aGk=\x07\u202egnp\n| <b>"
-Result = tuple[int, str, str]
 
 
 def add_run(store: Store, name: str, method: str = "kd", **more: Any) -> None:
@@ -44,12 +43,6 @@ def add_run(store: Store, name: str, method: str = "kd", **more: Any) -> None:
             **more,
         )
     )
-
-
-@pytest.fixture
-def store(paths: Paths) -> Any:
-    with Store(paths.store) as opened:
-        yield opened
 
 
 # ---------------------------------------------------------------- verdicts
@@ -306,8 +299,8 @@ def test_flops_are_told_in_three_digits() -> None:
 
 
 @pytest.fixture
-def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """The entry point on a home with two trained checkpoints and an imported one."""
+def compare(paths: Paths, kd: CommandLine) -> Callable[..., Result]:
+    """`kdharness compare` on a home with two trained checkpoints and an imported one."""
     with Store(paths.store) as store:
         made = lineage(store)
         add_checkpoint(store, HOSTILE, "import", path="")
@@ -332,21 +325,15 @@ def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result
             store.add_judgments(rows)
         assert made["dae"].name == "dae"
 
-    def call(*args: str) -> Result:
-        capsys.readouterr()
-        code = cli.run(["--home", str(paths.home), "compare", *args])
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+    return lambda *args: kd("compare", *args)
 
 
 def harmless(text: str) -> bool:
     return not any(unicodedata.category(c) in ("Cc", "Cf") for c in text.replace("\n", ""))
 
 
-def test_the_table_tells_all_four_parts(kd: Callable[..., Result]) -> None:
-    code, out, err = kd("kd", "dae", "--flips", "2")
+def test_the_table_tells_all_four_parts(compare: Callable[..., Result]) -> None:
+    code, out, err = compare("kd", "dae", "--flips", "2")
     assert code == 0 and "p_holm" in err
     differences, settings, flipped, cost = out.split("\n\n")
     assert differences.startswith("Paired differences\nbench") and "better" in differences
@@ -355,9 +342,9 @@ def test_the_table_tells_all_four_parts(kd: Callable[..., Result]) -> None:
     assert "1.5e13" in cost and "8e12" in cost and "0.10" in cost and "1:00" in cost
 
 
-def test_every_part_is_a_list_in_json(kd: Callable[..., Result]) -> None:
+def test_every_part_is_a_list_in_json(compare: Callable[..., Result]) -> None:
     def rows(*args: str) -> list[dict[str, Any]]:
-        code, out, _ = kd("kd", "dae", "--format", "json", *args)
+        code, out, _ = compare("kd", "dae", "--format", "json", *args)
         assert code == 0
         found = json.loads(out)
         assert isinstance(found, list) and found
@@ -386,9 +373,9 @@ def test_every_part_is_a_list_in_json(kd: Callable[..., Result]) -> None:
 @pytest.mark.parametrize("what", ["differences", "settings", "flips", "cost"])
 @pytest.mark.parametrize("form", ["table", "json", "csv", "md"])
 def test_hostile_names_are_harmless_in_every_part_and_format(
-    kd: Callable[..., Result], what: str, form: str
+    compare: Callable[..., Result], what: str, form: str
 ) -> None:
-    code, out, err = kd("kd", HOSTILE, "dae", "--what", what, "--format", form, "--all")
+    code, out, err = compare("kd", HOSTILE, "dae", "--what", what, "--format", form, "--all")
     assert code == 0 and out.strip() and harmless(out + err)
     if form == "json":
         assert len(json.loads(out)) > 1
@@ -401,10 +388,10 @@ def test_hostile_names_are_harmless_in_every_part_and_format(
         assert len(bars) == 1
 
 
-def test_one_checkpoint_or_an_unknown_one_is_told(kd: Callable[..., Result]) -> None:
-    assert kd("kd")[0] == 2
-    code, _, err = kd("kd", "nobody")
+def test_one_checkpoint_or_an_unknown_one_is_told(compare: Callable[..., Result]) -> None:
+    assert compare("kd")[0] == 2
+    code, _, err = compare("kd", "nobody")
     assert code == 2 and "nobody" in err
-    code, out, _ = kd("kd", "kd", "--what", "settings", "--format", "table")
+    code, out, _ = compare("kd", "kd", "--what", "settings", "--format", "table")
     assert (code, out.strip()) == (0, "none")
-    assert kd("kd", "hub")[1].count("nothing that both were judged on") == 2
+    assert compare("kd", "hub")[1].count("nothing that both were judged on") == 2

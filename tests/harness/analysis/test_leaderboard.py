@@ -57,12 +57,6 @@ def filled(store: Store, spread: float = 1.0) -> None:
             store.add_judgments([rating(f"id-{name}", item, value)])
 
 
-@pytest.fixture
-def store(paths: Paths) -> Any:
-    with Store(paths.store) as opened:
-        yield opened
-
-
 def test_the_cache_knows_when_it_is_old(store: Store) -> None:
     filled(store)
     first = leaderboard(store)

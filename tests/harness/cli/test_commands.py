@@ -20,36 +20,9 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run, is_alive
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
-from support.commands import start_command
+from support.commands import CommandLine, start_command
 
 pytestmark = pytest.mark.slow
-Output = tuple[int, str, str]
-
-
-class Kd:
-    """`kdharness --home HOME …` in this process, with its workers in theirs."""
-
-    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.home, self.capsys = home, capsys
-
-    def __call__(self, *args: str) -> Output:
-        self.capsys.readouterr()
-        code = cli.run(["--home", str(self.home), *args])
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
-
-    def ok(self, *args: str) -> str:
-        code, out, err = self(*args)
-        assert code == 0, err
-        return out
-
-    def json(self, *args: str) -> Any:
-        return json.loads(self.ok(*args, "--format", "json"))
-
-
-@pytest.fixture
-def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Kd:
-    return Kd(paths.home, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +31,9 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def story(shared_home: Path, capsys: pytest.CaptureFixture[str]) -> Kd:
+def story(shared_home: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
     """A home in which earlier tests of this file have already worked."""
-    return Kd(shared_home, capsys)
+    return CommandLine(shared_home, capsys)
 
 
 TRAINER: dict[str, Any] = {"learning_rate": 0.01, "max_steps": 4, "batch_size": 4, "device": "cpu"}
@@ -92,7 +65,7 @@ def kd_config(base: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_story_kd_expert_dae(story: Kd, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_the_story_kd_expert_dae(story: CommandLine, tiny_teacher: Path, tmp_path: Path) -> None:
     assert story.ok("train", config_file(tmp_path, **kd_config(tiny_teacher))).strip() == "kd"
     shop = {"path": "shop:train", "kind": "domain", "limit": 24}
     data = {"train": shop, "heldout": HELDOUT, "max_length": 96}
@@ -141,7 +114,7 @@ def test_the_story_kd_expert_dae(story: Kd, tiny_teacher: Path, tmp_path: Path) 
         assert found is not None and (Path(found.path) / "model.safetensors").exists()
 
 
-def test_the_story_scores_and_is_asked_nothing_twice(story: Kd) -> None:
+def test_the_story_scores_and_is_asked_nothing_twice(story: CommandLine) -> None:
     for _ in range(2):
         out = story.json(
             "eval",
@@ -185,7 +158,7 @@ def test_the_story_scores_and_is_asked_nothing_twice(story: Kd) -> None:
         assert len(store.judgments()) == total
 
 
-def test_the_story_ends_in_a_trade_off(story: Kd) -> None:
+def test_the_story_ends_in_a_trade_off(story: CommandLine) -> None:
     view = story.json(
         "tradeoff", "--domain", "heldout:domain_loss", "--general", "heldout:general_loss"
     )
@@ -213,12 +186,12 @@ def test_the_story_ends_in_a_trade_off(story: Kd) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "md", "json"])
-def test_listings_come_in_every_format(story: Kd, form: str) -> None:
+def test_listings_come_in_every_format(story: CommandLine, form: str) -> None:
     for command in (["runs"], ["leaderboard"], ["data", "list"]):
         assert story.ok(*command, "--format", form).strip()
 
 
-def test_eval_without_a_judge_says_what_waits(story: Kd, paths: Paths) -> None:
+def test_eval_without_a_judge_says_what_waits(story: CommandLine, paths: Paths) -> None:
     code, _, err = story("eval", "--ckpt", "kd", "--bench", "mt-bench", "--limit", "1")
     assert code == 1
     assert "kdharness data pull mt-bench" in err
@@ -253,7 +226,7 @@ def weights(home: Path, name: str) -> dict[str, Any]:
 
 
 def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
-    kd: Kd, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     """With dropout on, so that random state counts too."""
     import torch
@@ -292,7 +265,7 @@ def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
     assert curves[0] == curves[1] == curves[2]
 
 
-def test_pause_and_resume(kd: Kd, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_pause_and_resume(kd: CommandLine, tiny_teacher: Path, tmp_path: Path) -> None:
     config = long_config(tiny_teacher, "nap", max_steps=400, save_every=0)
     kd.ok("train", config_file(tmp_path, **config), "--detach")
     with Store(Paths(kd.home).store) as store:
@@ -315,7 +288,7 @@ def test_pause_and_resume(kd: Kd, tiny_teacher: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_its_rows(
-    kd: Kd, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     config = kd_config(tiny_teacher, name="boom", trainer={**TRAINER, "max_loss": 1e-3})
     code, _, err = kd("train", config_file(tmp_path, **config))
@@ -344,7 +317,12 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "changes", "says"), BAD, ids=[case[0] for case in BAD])
 def test_bad_configs_get_an_error_that_says_where(
-    kd: Kd, tiny_teacher: Path, tmp_path: Path, name: str, changes: dict[str, Any], says: str
+    kd: CommandLine,
+    tiny_teacher: Path,
+    tmp_path: Path,
+    name: str,
+    changes: dict[str, Any],
+    says: str,
 ) -> None:
     (tmp_path / "mute.jsonl").write_text(
         '{"messages": [{"role": "user", "content": "hi"}]}\n', "utf-8"
@@ -362,7 +340,7 @@ def test_bad_configs_get_an_error_that_says_where(
 
 
 def test_a_taken_name_and_an_unknown_run_are_told(
-    story: Kd, tiny_teacher: Path, tmp_path: Path
+    story: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     code, _, err = story("train", config_file(tmp_path, **kd_config(tiny_teacher)))
     assert code == 2 and "a run named 'kd' exists" in err
@@ -371,7 +349,7 @@ def test_a_taken_name_and_an_unknown_run_are_told(
         assert code == 1 and "no run named 'nobody'" in err and "newest runs: " in err
 
 
-def test_usage_errors_exit_with_2(kd: Kd) -> None:
+def test_usage_errors_exit_with_2(kd: CommandLine) -> None:
     assert kd("train")[0] == 2
     assert kd("nonsense")[0] == 2
     assert kd("runs", "--format", "xml")[0] == 2
@@ -441,13 +419,13 @@ def test_sigterm_on_an_evaluation_stops_its_worker(
 
 
 def test_data_show_prints_counts_and_labelled_parts(
-    kd: Kd, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     out = kd.ok("data", "show", config_file(tmp_path, **kd_config(tiny_teacher)), "--rows", "1")
     assert "24 rows" in out and "⟦" in out and "labelled" in out
 
 
-def test_config_commands(kd: Kd, tmp_path: Path) -> None:
+def test_config_commands(kd: CommandLine, tmp_path: Path) -> None:
     names = kd.ok("config", "init").split()
     target = tmp_path / "mine.yaml"
     assert "kd-laptop" in names
@@ -461,7 +439,7 @@ def test_config_commands(kd: Kd, tmp_path: Path) -> None:
     assert code == 2 and "kd-laptop" in err
 
 
-def test_doctor_tells_versions_and_what_is_missing(kd: Kd) -> None:
+def test_doctor_tells_versions_and_what_is_missing(kd: CommandLine) -> None:
     rows = {row["check"]: row for row in kd.json("doctor")}
     assert rows["torch"]["status"] == "ok"
     assert "kdharness data pull mt-bench" in rows["asset mt-bench"]["advice"]
@@ -469,7 +447,7 @@ def test_doctor_tells_versions_and_what_is_missing(kd: Kd) -> None:
 
 
 def test_cache_build_then_train_without_the_teacher(
-    kd: Kd, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     trainer = {**TRAINER, "attention_weight": 0}
     config = kd_config(

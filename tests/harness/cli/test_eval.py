@@ -5,37 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kdharness.harness import cli
 from kdharness.harness.paths import Paths
-from support.benchmark_files import write_assets
+from support.commands import CommandLine
+from support.files import WriteRows
 from support.loopback import Loopback
 from support.result_files import annotation, answer, single
 
-Result = tuple[int, str, str]
-
-
-@pytest.fixture
-def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    write_assets(paths.home / "assets")
-
-    def call(*args: str) -> Result:
-        capsys.readouterr()
-        code = cli.run(["--home", str(paths.home), *args])
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+pytestmark = pytest.mark.usefixtures("assets_home")
 
 
 @pytest.mark.slow
 def test_eval_runs_in_a_worker_and_prints_its_rows(
-    kd: Callable[..., Result], tiny_teacher: Path, paths: Paths
+    kd: CommandLine, tiny_teacher: Path, paths: Paths
 ) -> None:
     with Loopback() as server:
         code, out, err = kd(
@@ -94,9 +79,7 @@ def test_eval_runs_in_a_worker_and_prints_its_rows(
 
 
 @pytest.mark.slow
-def test_eval_without_a_judge_says_what_waits(
-    kd: Callable[..., Result], tiny_teacher: Path
-) -> None:
+def test_eval_without_a_judge_says_what_waits(kd: CommandLine, tiny_teacher: Path) -> None:
     code, _, err = kd(
         "eval",
         "--ckpt",
@@ -121,15 +104,13 @@ def test_eval_without_a_judge_says_what_waits(
         (["eval", "--ckpt", "x", "--timeout", "-1"], "timeout"),
     ],
 )
-def test_bad_usage_is_2_and_names_the_field(
-    kd: Callable[..., Result], args: list[str], said: str
-) -> None:
+def test_bad_usage_is_2_and_names_the_field(kd: CommandLine, args: list[str], said: str) -> None:
     code, out, err = kd(*args)
     assert code == 2 and said in err and not out and "Traceback" not in err
 
 
 def test_import_leaderboard_and_export(
-    kd: Callable[..., Result], write_jsonl: Callable[[str, list[Any]], Path], tmp_path: Path
+    kd: CommandLine, write_jsonl: WriteRows, tmp_path: Path
 ) -> None:
     rows = [single(81 + n, t, 1 + (n * t) % 10) for n in range(80) for t in (1, 2)]
     path = write_jsonl("gpt-4_single.jsonl", rows)
@@ -156,7 +137,7 @@ def test_import_leaderboard_and_export(
     assert code == 0 and out.startswith("# m\n")
 
 
-def test_import_alpaca_eval(kd: Callable[..., Result], tmp_path: Path) -> None:
+def test_import_alpaca_eval(kd: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps([annotation(str(n), 1 + n % 2) for n in range(40)]))
     code, out, err = kd("import", "alpaca-eval", str(path), "--name", "mine", "--format", "json")
@@ -166,15 +147,13 @@ def test_import_alpaca_eval(kd: Callable[..., Result], tmp_path: Path) -> None:
     assert "lc:difficulty-free" in rows["length_controlled_winrate"]["flags"]
 
 
-def test_a_file_that_is_something_else_is_told(
-    kd: Callable[..., Result], write_jsonl: Callable[[str, list[Any]], Path]
-) -> None:
+def test_a_file_that_is_something_else_is_told(kd: CommandLine, write_jsonl: WriteRows) -> None:
     code, out, err = kd("import", "fastchat", str(write_jsonl("x.jsonl", [{"a": 1}])))
     assert code == 2 and "line 1" in err and not out and "Traceback" not in err
 
 
 def test_dry_run_tells_calls_and_price(
-    kd: Callable[..., Result], write_jsonl: Callable[[str, list[Any]], Path], paths: Paths
+    kd: CommandLine, write_jsonl: WriteRows, paths: Paths
 ) -> None:
     kd("import", "fastchat", str(write_jsonl("a.jsonl", [answer(n) for n in range(81, 89)])))
     spec = "openai:judge-1@http://127.0.0.1:9/v1"
@@ -188,7 +167,7 @@ def test_dry_run_tells_calls_and_price(
 
 
 def test_judge_check_writes_a_card_that_stands_beside_its_scores(
-    kd: Callable[..., Result], write_jsonl: Callable[[str, list[Any]], Path], paths: Paths
+    kd: CommandLine, write_jsonl: WriteRows, paths: Paths
 ) -> None:
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.evaluation import pipeline
@@ -214,12 +193,12 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
     assert "near-chance" in listed["card"]
 
 
-def test_judge_check_of_nobody_is_told(kd: Callable[..., Result]) -> None:
+def test_judge_check_of_nobody_is_told(kd: CommandLine) -> None:
     code, _, err = kd("judge", "check", "openai:m@http://127.0.0.1:9/v1")
     assert code == 1 and "cannot be reached" in err and "Traceback" not in err
 
 
-def test_an_empty_store_has_an_empty_leaderboard(kd: Callable[..., Result]) -> None:
+def test_an_empty_store_has_an_empty_leaderboard(kd: CommandLine) -> None:
     assert kd("leaderboard", "--format", "json")[:2] == (0, "[]\n")
     assert kd("judge", "list", "--format", "json")[:2] == (0, "[]\n")
 
@@ -238,7 +217,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
-    kd: Callable[..., Result], tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+    kd: CommandLine, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_teacher.parent)
     code, _, err = kd(

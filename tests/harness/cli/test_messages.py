@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ import pytest
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus
-
-Call = Callable[..., tuple[int, str, str]]
+from support.commands import CommandLine
 
 
 def scored(paths: Paths) -> None:
@@ -54,17 +52,17 @@ def scored(paths: Paths) -> None:
         ("docter", "doctor"),
     ],
 )
-def test_a_mistyped_command_names_the_nearest(typed: str, meant: str, kd: Call) -> None:
+def test_a_mistyped_command_names_the_nearest(typed: str, meant: str, kd: CommandLine) -> None:
     code, _, err = kd(typed)
     assert code == 2 and f"no command {typed!r}; did you mean {meant}?" in err
 
 
-def test_a_command_like_nothing(kd: Call) -> None:
+def test_a_command_like_nothing(kd: CommandLine) -> None:
     code, _, err = kd("xyzzy")
     assert code == 2 and "no command 'xyzzy'" in err and "did you mean" not in err
 
 
-def test_h_is_help(kd: Call) -> None:
+def test_h_is_help(kd: CommandLine) -> None:
     assert kd("-h")[1] == kd("--help")[1] != ""
     assert kd("store", "merge", "-h")[0] == 0
 
@@ -84,20 +82,20 @@ def test_h_is_help(kd: Call) -> None:
     ],
 )
 def test_the_leaderboard_knows_what_there_is(
-    option: str, name: str, words: str, kd: Call, paths: Paths
+    option: str, name: str, words: str, kd: CommandLine, paths: Paths
 ) -> None:
     scored(paths)
     code, out, err = kd("leaderboard", option, name)
     assert code == 2 and words in err and "there are: " in err and out == ""
 
 
-def test_a_known_benchmark_without_scores_is_no_mistake(kd: Call, paths: Paths) -> None:
+def test_a_known_benchmark_without_scores_is_no_mistake(kd: CommandLine, paths: Paths) -> None:
     scored(paths)
     assert kd("leaderboard", "--bench", "mt-bench")[0] == 0
     assert kd("leaderboard", "--bench", "shop", "--metric", "score", "--ckpt", "kd")[0] == 0
 
 
-def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: Call) -> None:
+def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -> None:
     assert kd("leaderboard", "--metric", "anything")[0] == 0
 
 
@@ -129,7 +127,7 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: Call) -> None:
     ],
 )
 def test_a_typo_makes_no_failed_evaluation(
-    args: list[str], words: str, kd: Call, paths: Paths, tiny_teacher: Path, tmp_path: Path
+    args: list[str], words: str, kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     rated = tmp_path / "rated.jsonl"
     rated.write_text('{"prompt": "Say."}\n', "utf-8")
@@ -149,7 +147,7 @@ def test_a_typo_makes_no_failed_evaluation(
 
 
 def test_answers_without_weights_are_scored_and_not_trained_from(
-    kd: Call, paths: Paths, tmp_path: Path
+    kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:
     """What was imported, and what a folder held before it was changed."""
     scored(paths)
@@ -182,7 +180,7 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
     ],
 )
 def test_a_typo_makes_no_failed_training(
-    text: str, words: str, kd: Call, paths: Paths, tiny_teacher: Path, tmp_path: Path
+    text: str, words: str, kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text.replace("MODEL", str(tiny_teacher)), "utf-8")

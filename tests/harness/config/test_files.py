@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from kdharness.harness.config.files import absolute_paths, dump_config, load_config, set_field
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
-
-Call = Callable[..., tuple[int, str, str]]
+from support.commands import CommandLine
 
 
 @pytest.fixture
@@ -219,7 +218,7 @@ def test_names_that_lead_nowhere(override: str, words: str) -> None:
         set_field({"data": {"train": ["a", "b"]}, "seed": 1}, override)
 
 
-def test_set_through_the_command(write: Callable[[str], Path], kd: Call) -> None:
+def test_set_through_the_command(write: Callable[[str], Path], kd: CommandLine) -> None:
     file = write("method: sft\nstudent: org/model\ndata: {train: [a.jsonl, b.jsonl]}\n")
     code, out, err = kd(
         "config", "show", str(file), "--set", "data.train.1.path=x.jsonl", "--format", "json"
@@ -312,7 +311,7 @@ def test_words_that_are_no_files_stay_words(tmp_path: Path) -> None:
 
 
 def test_a_config_is_started_from_anywhere(
-    tmp_path: Path, tiny_teacher: Path, kd: Call, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_teacher: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "project"
     shutil.copytree(tiny_teacher, place / "model")

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from kdharness.harness import cli
 from kdharness.harness.doctor import examine, machine, packages
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from support.commands import CommandLine
 from support.doctor import Env, one, says
 
 # ---------------------------------------------------------------- packages
@@ -102,7 +102,7 @@ def test_extras(install: Callable[..., None]) -> None:
 # ---------------------------------------------------------------- all together
 
 
-def test_the_command(kd: Any, paths: Paths, monkeypatch: Env) -> None:
+def test_the_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(machine, "look", lambda: [machine.clock()])
     code, out, _ = kd("doctor", "--offline", "--format", "json")
     rows = json.loads(out)

@@ -17,9 +17,8 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from kdharness.harness.worker import SilentReporter
+from support.commands import CommandLine
 from support.loopback import Loopback, completion
-
-Result = tuple[int, str, str]
 
 
 def rows(word: str, count: int = 4, **changes: Any) -> list[dict[str, Any]]:
@@ -33,12 +32,6 @@ def write(path: Path, listed: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(map(json.dumps, listed)))
     return path
-
-
-@pytest.fixture
-def store(paths: Paths) -> Any:
-    with Store(paths.store) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -113,9 +106,7 @@ def test_held_out_sets_of_one_name(
     assert len(losses(write(tmp_path / "fr/lignes.jsonl", second))) == 2
 
 
-def test_the_command_ends_in_words(
-    kd: Callable[..., Result], tiny_teacher: Path, tmp_path: Path
-) -> None:
+def test_the_command_ends_in_words(kd: CommandLine, tiny_teacher: Path, tmp_path: Path) -> None:
     files = [write(tmp_path / folder / "faq.jsonl", rows(folder, 1)) for folder in ("de", "fr")]
     with Loopback(answer=lambda body: completion("x")) as server:
         found = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,11 @@ from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
-from support.benchmark_files import write_assets
 from support.evaluations import Listener, imported
+from support.files import WriteRows
 from support.loopback import Loopback
 
-Write = Callable[[str, list[Any]], Path]
-
-
-@pytest.fixture
-def store(paths: Paths) -> Any:
-    write_assets(paths.home / "assets")
-    with Store(paths.store) as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("assets_home")
 
 
 def trained(store: Store, run: str, data: Path, **parents: str) -> None:
@@ -63,7 +55,7 @@ def chat(text: str) -> dict[str, Any]:
 
 
 def test_benchmark_prompts_in_the_training_data_are_marked(
-    store: Store, paths: Paths, write_jsonl: Write
+    store: Store, paths: Paths, write_jsonl: WriteRows
 ) -> None:
     clean = write_jsonl("clean.jsonl", [chat("What is a whisk?")])
     dirty = write_jsonl(
@@ -162,7 +154,7 @@ def test_held_out_rows_in_the_training_data_are_marked(
     store: Store,
     paths: Paths,
     tiny_teacher: Path,
-    write_jsonl: Write,
+    write_jsonl: WriteRows,
     trained_on: list[tuple[str, str]],
     held: list[tuple[str, str]],
     mark: str,

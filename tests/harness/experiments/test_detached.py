@@ -26,6 +26,7 @@ from kdharness.harness.runs.status import find_run, is_alive, process_started
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
 from kdharness.harness.worker import work
+from support.commands import CommandLine
 
 TRAINER = {"learning_rate": 0.01, "max_steps": 2, "batch_size": 4, "device": "cpu"}
 GENERAL = {"path": "general:train", "limit": 16}
@@ -442,12 +443,10 @@ def test_a_run_that_is_no_experiment_keeps_its_name(
 
 # ---------------------------------------------------------------- real processes
 
-Kd = Callable[..., tuple[int, str, str]]
-
 
 @pytest.mark.slow
 def test_detached_it_is_a_run_as_any_other(
-    kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     steps = {
         "kd": {**STEPS["kd"], "teacher": str(tiny_teacher)},
@@ -502,7 +501,7 @@ def test_detached_it_is_a_run_as_any_other(
 
 @pytest.mark.slow
 def test_detached_it_stops_with_a_checkpoint_and_goes_on(
-    kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     one = {**STEPS["kd"], "teacher": str(tiny_teacher), "trainer": {**TRAINER, "max_steps": 5000}}
     assert kd("sweep", str(sweep_file(tmp_path, steps={"kd": one})), "--detach")[0] == 0

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
-from support.commands import start_command
+from support.commands import CommandLine, start_command
 
 TRAINER = {"learning_rate": 0.01, "max_steps": 2, "batch_size": 4, "device": "cpu"}
 GENERAL = {"path": "general:train", "limit": 16}
@@ -201,12 +200,9 @@ def test_the_shipped_experiments_can_be_planned() -> None:
 # ---------------------------------------------------------------- the work
 
 
-Kd = Callable[..., tuple[int, str, str]]
-
-
 @pytest.mark.slow
 def test_an_experiment_end_to_end_and_again(
-    kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     file = str(sweep_file(tmp_path, steps=steps(str(tiny_teacher)), question="Does it?"))
     code, out, _ = kd("sweep", file, "--dry-run", "--format", "json")
@@ -251,7 +247,9 @@ def test_an_experiment_end_to_end_and_again(
 
 
 @pytest.mark.slow
-def test_a_failure_stops_only_what_needs_it(kd: Kd, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_a_failure_stops_only_what_needs_it(
+    kd: CommandLine, tiny_teacher: Path, tmp_path: Path
+) -> None:
     some = steps(str(tiny_teacher))
     some = {name: some[name] for name in ("kd", "expert", "dae")}
     some["expert"] = {**some["expert"], "trainer": {**TRAINER, "max_loss": 1e-3}}
@@ -275,7 +273,7 @@ def test_a_failure_stops_only_what_needs_it(kd: Kd, tiny_teacher: Path, tmp_path
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_run_with_a_checkpoint(
-    kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     some = {"kd": steps(str(tiny_teacher))["kd"]}
     some["kd"] = {**some["kd"], "trainer": {**TRAINER, "max_steps": 2000}}
@@ -298,7 +296,7 @@ def test_ctrl_c_stops_the_run_with_a_checkpoint(
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(
-    kd: Kd, paths: Paths, tiny_teacher: Path, tmp_path: Path
+    kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     some = steps(str(tiny_teacher))
     some = {name: some[name] for name in ("kd", "expert")}

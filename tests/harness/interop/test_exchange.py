@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.worker import SilentReporter
 from support.benchmark_files import write_assets
+from support.files import WriteRows
 from support.loopback import Loopback
 from support.result_files import annotation, answer, single
 
@@ -33,7 +33,7 @@ def values(store: Store, **options: Any) -> dict[str, float | None]:
     return {s.metric: s.value for s in leaderboard(store, **options)}
 
 
-def test_kinds_are_told_apart(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
+def test_kinds_are_told_apart(paths: Paths, write_jsonl: WriteRows) -> None:
     with Store(paths.store) as store:
         assert import_fastchat(store, write_jsonl("a", [answer(81), answer(82)])).new == 4
         assert import_fastchat(store, write_jsonl("s", [single(81, 1, 7)])).kind == "single"
@@ -53,7 +53,7 @@ def test_kinds_are_told_apart(paths: Paths, write_jsonl: Callable[..., Path]) ->
     assert found["m", "order_flip_rate"] == 1.0
 
 
-def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
+def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: WriteRows) -> None:
     rows = [single(81, 1, 7), single(82, 1, -1), single(83, 1, 85), single(84, 1, 8.5)]
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("s", rows))
@@ -63,7 +63,7 @@ def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: Callable[..
         assert values(store, as_published=True)["score"] == pytest.approx((7 + 85 + 8.5) / 3)
 
 
-def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
+def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: WriteRows) -> None:
     rows = [
         single(81, 1, 4, tstamp=1.0),
         single(81, 1, 9, tstamp=2.0),
@@ -85,7 +85,7 @@ def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: Callable[..., Pa
     ],
 )
 def test_what_is_no_fastchat_file(
-    paths: Paths, write_jsonl: Callable[..., Path], rows: list[Any], said: str
+    paths: Paths, write_jsonl: WriteRows, rows: list[Any], said: str
 ) -> None:
     with Store(paths.store) as store, pytest.raises(DataError) as caught:
         import_fastchat(store, write_jsonl("s.jsonl", rows))
@@ -158,7 +158,7 @@ def test_imported_outputs_can_be_judged(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_fastchat_answers_are_judged_and_come_back(
-    paths: Paths, tmp_path: Path, write_jsonl: Callable[..., Path]
+    paths: Paths, tmp_path: Path, write_jsonl: WriteRows
 ) -> None:
     write_assets(paths.home / "assets")
     rows = [answer(n, "their-model") for n in range(81, 89)]
@@ -187,7 +187,7 @@ def test_fastchat_answers_are_judged_and_come_back(
         assert {a.text for a in store.answers(store.checkpoints()[0].id)} == {"one", "two"}
 
 
-def test_pairs_come_back(paths: Paths, tmp_path: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_pairs_come_back(paths: Paths, tmp_path: Path, write_jsonl: WriteRows) -> None:
     games = [
         ("model_1", "model_1"),
         ("model_2", "tie"),
@@ -240,7 +240,7 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
     assert found["win_rate"] == pytest.approx(wanted["win_rate"], rel=1e-12)
 
 
-def test_a_model_card_says_what_is_known(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
+def test_a_model_card_says_what_is_known(paths: Paths, write_jsonl: WriteRows) -> None:
     with Store(paths.store) as store:
         rows = [single(81 + n, t, n % 10 + 1, "the | model") for n in range(80) for t in (1, 2)]
         import_fastchat(store, write_jsonl("s", rows))

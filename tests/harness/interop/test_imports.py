@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import JudgmentStatus
+from support.commands import CommandLine
+from support.files import WriteRows
 from support.result_files import annotation, answer, single
 
-Write = Callable[[str, list[Any]], Path]
-Result = tuple[int, str, str]
 PAIR = {
     "question_id": 81,
     "model_1": "m",
@@ -69,7 +68,7 @@ def without(row: dict[str, Any], field: str) -> dict[str, Any]:
     ],
 )
 def test_fastchat_mistakes(
-    paths: Paths, write_jsonl: Write, row: dict[str, Any], said: str
+    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any], said: str
 ) -> None:
     path = write_jsonl("rows.jsonl", [row])
     with Store(paths.store) as store, pytest.raises(DataError) as caught:
@@ -119,9 +118,7 @@ def test_other_questions_are_not_mt_bench(paths: Paths, tmp_path: Path) -> None:
         assert {a.bench for a in store.answers(held)} == {"fastchat"}
 
 
-def test_other_choices_are_told(
-    paths: Paths, write_jsonl: Write, kd: Callable[..., Result]
-) -> None:
+def test_other_choices_are_told(paths: Paths, write_jsonl: WriteRows, kd: CommandLine) -> None:
     row = {**answer(81), "choices": [{"turns": ["x"]}, {"turns": ["better"]}]}
     path = write_jsonl("a.jsonl", [row, {**row, "tstamp": 2}])
     code, _, err = kd("import", "fastchat", str(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,8 @@ from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Finish, JudgmentStatus
+from support.commands import CommandLine
 from support.store_rows import answer, contents, fill, judgment
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 def merged(place: Path, *sources: Path) -> Path:
@@ -151,7 +149,7 @@ def test_a_run_that_went_on_elsewhere_replaces_where_it_stood(tmp_path: Path) ->
         assert not any(merge(store, here).values())
 
 
-def test_files_come_along_and_point_here(kd: Call, paths: Paths, tmp_path: Path) -> None:
+def test_files_come_along_and_point_here(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
     other = tmp_path / "other"
     fill(other / "kdharness.db", runs=1)
     weights = other / "runs" / "kd-0" / "final" / "model.safetensors"
@@ -167,7 +165,7 @@ def test_files_come_along_and_point_here(kd: Call, paths: Paths, tmp_path: Path)
     assert code == 0 and "nothing new" in err
 
 
-def test_what_is_no_store_is_refused(kd: Call, paths: Paths, tmp_path: Path) -> None:
+def test_what_is_no_store_is_refused(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("hello " * 1000)
     code, _, err = kd("store", "merge", str(tmp_path / "text.db"))
     assert code == 1 and "damaged" in err and "Traceback" not in err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,11 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
 from kdharness.harness.util.atomic import seal
+from support.commands import CommandLine
 from support.store_rows import contents, fill
 
-Call = Callable[..., tuple[int, str, str]]
 
-
-def test_check_tells_what_is_wrong(kd: Call, paths: Paths) -> None:
+def test_check_tells_what_is_wrong(kd: CommandLine, paths: Paths) -> None:
     fill(paths.store)
     code, out, _ = kd("store", "check", "--format", "json")
     assert code == 0 and '"ok"' in out
@@ -31,7 +29,7 @@ def test_check_tells_what_is_wrong(kd: Call, paths: Paths) -> None:
     assert code == 1 and "1 rows hold unreadable JSON in info" in out and "salvage" in err
 
 
-def test_vacuum_gives_room_back_and_waits_for_runs(kd: Call, paths: Paths) -> None:
+def test_vacuum_gives_room_back_and_waits_for_runs(kd: CommandLine, paths: Paths) -> None:
     fill(paths.store, runs=2, items=200, words=400)
     before = paths.store.stat().st_size
     with Store(paths.store) as store:
@@ -63,7 +61,9 @@ def test_vacuum_gives_room_back_and_waits_for_runs(kd: Call, paths: Paths) -> No
     assert code == 1 and "live" in err
 
 
-def test_a_backup_is_whole_while_others_write(kd: Call, paths: Paths, tmp_path: Path) -> None:
+def test_a_backup_is_whole_while_others_write(
+    kd: CommandLine, paths: Paths, tmp_path: Path
+) -> None:
     fill(paths.store)
     with Store(paths.store) as writer:
         writer.add_event("kd-0", "note", "not yet in the main file")
@@ -81,7 +81,7 @@ def make_step(folder: Path, *, whole: bool) -> None:
         seal(folder)
 
 
-def test_prune_says_first_and_takes_only_what_nothing_needs(kd: Call, paths: Paths) -> None:
+def test_prune_says_first_and_takes_only_what_nothing_needs(kd: CommandLine, paths: Paths) -> None:
     fill(paths.store, runs=2)
     with Store(paths.store) as store:
         store.update_run("kd-1", status=RunStatus.STOPPED.value)
@@ -99,7 +99,7 @@ def test_prune_says_first_and_takes_only_what_nothing_needs(kd: Call, paths: Pat
     assert left == ["kd-0/final", "kd-1/checkpoint-5", "kd-1/final"]
 
 
-def test_an_archive_is_a_home_and_comes_back(kd: Call, paths: Paths, tmp_path: Path) -> None:
+def test_an_archive_is_a_home_and_comes_back(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
     fill(paths.store, runs=3)
     for n in range(3):
         make_step(paths.run(f"kd-{n}") / "final", whole=False)
@@ -128,7 +128,7 @@ def test_an_archive_is_a_home_and_comes_back(kd: Call, paths: Paths, tmp_path: P
         }
 
 
-def test_an_unknown_run_archives_nothing(kd: Call, paths: Paths, tmp_path: Path) -> None:
+def test_an_unknown_run_archives_nothing(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
     fill(paths.store)
     before = contents(paths.store)
     code, _, err = kd("store", "archive", "kd-0", "nope", "--to", str(tmp_path / "x"))
@@ -154,7 +154,7 @@ def big_store(paths: Paths) -> int:
     return paths.store.stat().st_size // 4096
 
 
-def test_damage_is_told_and_what_can_be_saved_is(kd: Call, paths: Paths) -> None:
+def test_damage_is_told_and_what_can_be_saved_is(kd: CommandLine, paths: Paths) -> None:
     pages = big_store(paths)
     whole = contents(paths.store)
     with Store(paths.store) as store:
@@ -185,7 +185,7 @@ def test_damage_is_told_and_what_can_be_saved_is(kd: Call, paths: Paths) -> None
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_damage_never_ends_in_a_traceback(kd: Call, paths: Paths, seed: int) -> None:
+def test_random_damage_never_ends_in_a_traceback(kd: CommandLine, paths: Paths, seed: int) -> None:
     pages = big_store(paths)
     chance = random.Random(seed)
     break_pages(paths.store, chance.sample(range(1, pages), 8))
@@ -201,7 +201,7 @@ def test_random_damage_never_ends_in_a_traceback(kd: Call, paths: Paths, seed: i
         assert kd("runs")[0] == 0
 
 
-def test_a_file_that_is_no_store_stays_as_it_is(kd: Call, paths: Paths) -> None:
+def test_a_file_that_is_no_store_stays_as_it_is(kd: CommandLine, paths: Paths) -> None:
     paths.home.mkdir(parents=True)
     paths.store.write_bytes(b"not a database at all\n" * 500)
     for command in (["runs"], ["leaderboard"], ["eval", "--ckpt", "x"], ["store", "salvage"]):

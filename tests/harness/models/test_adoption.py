@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
+from support.commands import CommandLine
 from support.look_alikes import SHAPE, age, losses, score, twin
 from support.models import make_llama
 
@@ -34,12 +34,6 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(big: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(big, tmp_path / "base"))
-
-
-@pytest.fixture
-def store(paths: Paths) -> Iterator[Store]:
-    with Store(paths.store) as opened:
-        yield opened
 
 
 def figures(store: Store, paths: Paths) -> dict[tuple[str, str, str], tuple[float | None, int]]:
@@ -90,7 +84,7 @@ def test_a_folder_an_old_row_was_pointed_at_does_not_take_its_name(
 
 
 def test_two_runs_that_were_one_row_come_apart(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     """The second training pointed the row at itself; what was scored before is the first's."""
     old = old_run(paths, store, "one", base)
@@ -199,7 +193,7 @@ def test_an_adapter_whose_base_was_replaced_is_not_adopted(
 
 
 def test_a_home_merged_with_its_own_older_self_holds_nothing_twice(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     other = twin(base, tmp_path / "other", 3.0)
     bench = tmp_path / "pairs.jsonl"
@@ -238,7 +232,7 @@ def test_a_home_merged_with_its_own_older_self_holds_nothing_twice(
 
 
 def test_what_another_older_home_knows_besides_is_kept_apart(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     """The same old id may stand for another model there."""
     there = Paths(tmp_path / "there")
@@ -255,7 +249,7 @@ def test_what_another_older_home_knows_besides_is_kept_apart(
 
 
 def test_a_model_scored_in_two_homes_is_one_once_its_folder_is_read(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     """One home of today's version, one of an older one: the run's row gives the name."""
     there = Paths(tmp_path / "there")
@@ -278,7 +272,7 @@ def test_a_model_scored_in_two_homes_is_one_once_its_folder_is_read(
 
 
 def test_a_pairs_other_side_is_found_under_its_name_here(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     """A home that calls the same checkpoint otherwise: verdicts against it follow."""
     there = Paths(tmp_path / "there")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from kdharness.harness.models.identity import identify
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
+from support.commands import CommandLine
 from support.look_alikes import SHAPE, UNSAMPLED, age, losses, score, twin
 from support.models import make_llama
 
@@ -34,12 +34,6 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(big: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(big, tmp_path / "base"))
-
-
-@pytest.fixture
-def store(paths: Paths) -> Iterator[Store]:
-    with Store(paths.store) as opened:
-        yield opened
 
 
 def test_a_look_alike_is_a_checkpoint_of_its_own(
@@ -58,7 +52,7 @@ def test_a_look_alike_is_a_checkpoint_of_its_own(
 
 @pytest.mark.slow
 def test_merging_look_alikes_makes_new_checkpoints(
-    base: Path, tmp_path: Path, paths: Paths, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, kd: CommandLine
 ) -> None:
     other = twin(base, tmp_path / "other")
     config = tmp_path / "wise.yaml"
@@ -77,7 +71,7 @@ FACES = ["interface"] * 2
 
 
 def test_a_mended_template_is_asked_again_under_the_same_name(
-    base: Path, paths: Paths, store: Store, kd: Any
+    base: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     first, _ = score(paths, store, base)
     again, _ = score(paths, store, base)
@@ -157,7 +151,7 @@ def test_an_older_store_keeps_everything_under_the_full_identity(
 
 
 def test_rehash_says_what_became_of_each(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     gone, changed = twin(base, tmp_path / "gone"), twin(base, tmp_path / "changed", 3.0)
     score(paths, store, base, gone, changed, benches=["shop"])
@@ -259,7 +253,7 @@ def test_a_run_is_found_in_its_own_folder(
 
 
 def test_old_and_new_homes_merge_without_mixing(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: Any
+    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     other = Paths(tmp_path / "home-2")
     score(paths, store, base, benches=["shop"])

@@ -19,9 +19,8 @@ from kdharness.harness.models.loading import load_model, meta_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines.local import LocalEngine
+from support.commands import CommandLine
 from support.models import make_llama, make_tokenizer
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_limits_of_models(gpt2: Path, tiny_teacher: Path, paths: Paths) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_rows_longer_than_the_positions(
-    command: tuple[str, ...], gpt2: Path, config: Callable[..., str], kd: Call
+    command: tuple[str, ...], gpt2: Path, config: Callable[..., str], kd: CommandLine
 ) -> None:
     code, _, err = kd(*command, config(gpt2, LONG, 256))
     assert code == 2 or (command == ("train",) and code == 1), err
@@ -104,7 +103,9 @@ def test_rows_longer_than_the_positions(
 
 
 @pytest.mark.slow
-def test_shorter_rows_train_and_plan(gpt2: Path, config: Callable[..., str], kd: Call) -> None:
+def test_shorter_rows_train_and_plan(
+    gpt2: Path, config: Callable[..., str], kd: CommandLine
+) -> None:
     file = config(gpt2, LONG, 64)
     assert kd("config", "check", file)[0] == 0
     code, out, err = kd("plan", file, "--format", "json")
@@ -119,7 +120,7 @@ def test_shorter_rows_train_and_plan(gpt2: Path, config: Callable[..., str], kd:
 
 
 def test_a_rotary_model_takes_longer_rows_with_a_word(
-    tmp_path: Path, config: Callable[..., str], kd: Call
+    tmp_path: Path, config: Callable[..., str], kd: CommandLine
 ) -> None:
     make_llama(tmp_path / "short", max_position_embeddings=16)
     code, _, err = kd("config", "check", config(tmp_path / "short", LONG, 64))
@@ -128,7 +129,7 @@ def test_a_rotary_model_takes_longer_rows_with_a_word(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_tokens_beyond_the_embedding(
-    command: tuple[str, ...], beyond: Path, config: Callable[..., str], kd: Call
+    command: tuple[str, ...], beyond: Path, config: Callable[..., str], kd: CommandLine
 ) -> None:
     code, _, err = kd(*command, config(beyond, EXTRA, 64))
     assert code in (1, 2), err
@@ -138,7 +139,7 @@ def test_tokens_beyond_the_embedding(
 
 @pytest.mark.slow
 def test_a_token_that_no_row_uses_is_no_reason_to_refuse(
-    beyond: Path, config: Callable[..., str], kd: Call
+    beyond: Path, config: Callable[..., str], kd: CommandLine
 ) -> None:
     """A padding token that was added and never embedded is a common case."""
     tokenizer = AutoTokenizer.from_pretrained(beyond)
@@ -149,7 +150,7 @@ def test_a_token_that_no_row_uses_is_no_reason_to_refuse(
 
 
 def test_a_teacher_is_held_against_too(
-    gpt2: Path, tiny_teacher: Path, config: Callable[..., str], kd: Call, tmp_path: Path
+    gpt2: Path, tiny_teacher: Path, config: Callable[..., str], kd: CommandLine, tmp_path: Path
 ) -> None:
     small = tmp_path / "small"
     make_llama(small, vocab_size=300)
@@ -162,7 +163,7 @@ def test_a_teacher_is_held_against_too(
 
 @pytest.mark.slow
 def test_answers_and_held_out_rows(
-    gpt2: Path, beyond: Path, paths: Paths, kd: Call, tmp_path: Path
+    gpt2: Path, beyond: Path, paths: Paths, kd: CommandLine, tmp_path: Path
 ) -> None:
     engine = LocalEngine(str(beyond), paths)
     chats = [({"role": "user", "content": text},) for text in ("<extra>", "fine")]
@@ -178,7 +179,7 @@ def test_answers_and_held_out_rows(
 
 
 def test_a_broken_adapter_is_found_by_config_check(
-    tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: Call
+    tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: CommandLine
 ) -> None:
     from support.adapters import make_adapter, rename
 
@@ -191,7 +192,7 @@ def test_a_broken_adapter_is_found_by_config_check(
 
 
 def test_what_is_not_here_is_said_and_not_refused(
-    config: Callable[..., str], kd: Call, tiny_teacher: Path
+    config: Callable[..., str], kd: CommandLine, tiny_teacher: Path
 ) -> None:
     code, out, err = kd("config", "check", config(Path("/nowhere/model"), LONG, 64))
     assert code == 0 and out.startswith("ok: sft config")
@@ -263,7 +264,7 @@ def test_positions_are_those_that_the_model_can_take(kind: str, paths: Paths) ->
 
 
 def test_a_plan_for_an_architecture_that_cannot_be_built(
-    tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: Call
+    tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: CommandLine
 ) -> None:
     folder = Path(shutil.copytree(tiny_teacher, tmp_path / "broken"))
     values = json.loads((folder / "config.json").read_text("utf-8"))

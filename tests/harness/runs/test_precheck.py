@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-Call = Callable[..., tuple[int, str, str]]
+from support.commands import CommandLine
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ MISSING: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("more", [(), ("--prepare",)], ids=["train", "prepare"])
 @pytest.mark.parametrize("name", MISSING)
 def test_what_is_missing_makes_no_run(
-    name: str, more: tuple[str, ...], write: Callable[..., str], kd: Call
+    name: str, more: tuple[str, ...], write: Callable[..., str], kd: CommandLine
 ) -> None:
     """A run that could never begin stayed in the store, with the name that the next try wants."""
     changes, says = MISSING[name]
@@ -57,7 +57,7 @@ def test_what_is_missing_makes_no_run(
 
 
 def test_a_file_in_the_home_folder_is_found(
-    write: Callable[..., str], tmp_path: Path, kd: Call, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., str], tmp_path: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "t.jinja").write_text("{{ messages[0].content }}", "utf-8")
@@ -66,7 +66,9 @@ def test_a_file_in_the_home_folder_is_found(
     assert code == 0, err
 
 
-def test_a_data_set_of_the_hub_is_left_to_the_run(write: Callable[..., str], kd: Call) -> None:
+def test_a_data_set_of_the_hub_is_left_to_the_run(
+    write: Callable[..., str], kd: CommandLine
+) -> None:
     """The check would have loaded it, and refused the config where there is no network."""
     code, out, err = kd("config", "check", write("hub:somebody/chats"))
     assert code == 0, err
@@ -74,7 +76,7 @@ def test_a_data_set_of_the_hub_is_left_to_the_run(write: Callable[..., str], kd:
 
 
 def test_modules_that_the_student_does_not_have(
-    write: Callable[..., str], tiny_teacher: Path, kd: Call
+    write: Callable[..., str], tiny_teacher: Path, kd: CommandLine
 ) -> None:
     """peft's error ended the run after the student had been loaded."""
     student = {"model": str(tiny_teacher), "lora": {"r": 2, "target_modules": ["c_attn"]}}
@@ -84,7 +86,7 @@ def test_modules_that_the_student_does_not_have(
 
 
 def test_a_served_teacher_is_looked_for_too(
-    tiny_teacher: Path, write: Callable[..., str], tmp_path: Path, kd: Call
+    tiny_teacher: Path, write: Callable[..., str], tmp_path: Path, kd: CommandLine
 ) -> None:
     """Its tokenizer and config are read here; a run was made and failed for want of them."""
     values = yaml.safe_load(Path(write()).read_text("utf-8"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,17 +35,9 @@ from kdharness.harness.stats.rows import TOO_SMALL, Row, value_range
 from kdharness.harness.stats.tradeoff import Answered, Plane, pick, trade_off_stats
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
+from support.commands import CommandLine
 from support.interval_coverage import DATA, FIGURES, SIZES, coverage, documented
 from support.scored_store import add_checkpoint, verdict
-
-Result = tuple[int, str, str]
-
-
-@pytest.fixture
-def store(paths: Paths) -> Any:
-    with Store(paths.store) as opened:
-        yield opened
-
 
 # ---------------------------------------------------------------- intervals
 
@@ -176,7 +167,7 @@ def few_rows(store: Store, count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_the_commands_say_nothing_from_a_handful(
-    store: Store, paths: Paths, kd: Callable[..., Result], count: int
+    store: Store, paths: Paths, kd: CommandLine, count: int
 ) -> None:
     few_rows(store, count)
     one = [row for row in compare_all(store, paths, ["a", "b"]) if row.metric == "score"]

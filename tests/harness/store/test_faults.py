@@ -23,7 +23,6 @@ from kdharness.harness.util import filesystem
 from kdharness.harness.util.os_errors import mendable
 from support.store_rows import contents, fill
 
-Call = Callable[..., tuple[int, str, str]]
 NOBODY = 65534
 
 

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.migrations import migrations
 from kdharness.harness.store.sqlite import Database
 from kdharness.harness.types import JudgmentStatus
+from support.commands import CommandLine
 from support.locations import FIXTURES
 
-Call = Callable[..., tuple[int, str, str]]
 STORES = FIXTURES / "stores"
 STEPS = [migration.name for migration in migrations._migrations]
 
@@ -38,7 +37,7 @@ def test_every_step_has_a_store_of_its_day() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_older_store_opens_with_all_it_holds(step: str, kd: Call, paths: Paths) -> None:
+def test_an_older_store_opens_with_all_it_holds(step: str, kd: CommandLine, paths: Paths) -> None:
     from_fixture(step, paths.store)
     with Store(paths.store) as store:
         assert not migrations.pending(store.db)
@@ -70,7 +69,7 @@ def test_an_older_store_has_its_verdicts_counted(paths: Paths) -> None:
         assert groups == [("c1", "openai:j")], step
 
 
-def test_a_newer_store_is_refused_and_not_touched(kd: Call, paths: Paths) -> None:
+def test_a_newer_store_is_refused_and_not_touched(kd: CommandLine, paths: Paths) -> None:
     from_fixture(STEPS[-1], paths.store)
     connection = sqlite3.connect(paths.store)
     connection.execute(

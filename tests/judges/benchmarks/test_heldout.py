@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.worker import SilentReporter
 from kdharness.judges.benchmarks.heldout import Heldout
+from support.files import WriteRows
 
 ROWS = [
     {
@@ -46,7 +46,7 @@ ROWS = [
 
 
 @pytest.fixture
-def files(write_jsonl: Callable[[str, list[Any]], Path]) -> dict[str, str]:
+def files(write_jsonl: WriteRows) -> dict[str, str]:
     return {
         "general": str(write_jsonl("general.jsonl", ROWS)),
         "domain": str(write_jsonl("domain.jsonl", ROWS[:1])),
@@ -155,9 +155,7 @@ def test_the_shipped_rows_load(paths: Paths) -> None:
     assert part.flags == ("subset:16",) and part.revision != bench.revision
 
 
-def test_rows_that_are_no_chats_are_told(
-    paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
-) -> None:
+def test_rows_that_are_no_chats_are_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("bad.jsonl", [ROWS[0], {"text": "x"}])
     with pytest.raises(DataError, match=r"bad.jsonl:2: cannot tell the format"):
         Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
@@ -190,7 +188,7 @@ def rows_of(paths: Paths, path: Path) -> list[Any]:
     ],
 )
 def test_every_form_that_training_reads(
-    paths: Paths, write_jsonl: Callable[[str, list[Any]], Path], row: dict[str, Any]
+    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any]
 ) -> None:
     """A public report: a held-out file had to be in a form of its own."""
     (held,) = rows_of(paths, write_jsonl("rows.jsonl", [row]))
@@ -214,7 +212,7 @@ def test_parquet_is_read(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_identities_of_rows_read_before_are_what_they_were(
-    paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
+    paths: Paths, write_jsonl: WriteRows
 ) -> None:
     """Stored judgments go by these: they were made with the reader of the first release."""
     held = rows_of(
@@ -233,9 +231,7 @@ def test_identities_of_rows_read_before_are_what_they_were(
     assert shipped.revision == SHIPPED
 
 
-def test_an_id_that_is_there_twice_is_told(
-    paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
-) -> None:
+def test_an_id_that_is_there_twice_is_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("rows.jsonl", [ROWS[0], ROWS[1], ROWS[0]])
     with pytest.raises(DataError, match="id 'a' is also on line 1"):
         rows_of(paths, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from kdharness.harness.types import Answer, Finish, Item, JudgmentStatus
 from kdharness.harness.worker import SilentReporter
 from kdharness.judges.benchmarks.domain import UserBench, exact_judgment
 from kdharness.judges.benchmarks.rows import read_rows
+from support.files import WriteRows
 from support.loopback import Loopback, completion
 
-Write = Callable[[str, list[Any]], Path]
 EXACT = {"prompt": "x", "metric": "exact_match"}
 CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
 
@@ -104,7 +103,7 @@ CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
     ],
 )
 def test_what_cannot_be_used_is_told_with_its_line(
-    paths: Paths, write_jsonl: Write, row: dict[str, Any], said: str
+    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any], said: str
 ) -> None:
     path = write_jsonl("mine.jsonl", [{"prompt": "fine"}, row])
     with pytest.raises(DataError) as caught:
@@ -112,7 +111,7 @@ def test_what_cannot_be_used_is_told_with_its_line(
     assert said in str(caught.value) and "line 2" in str(caught.value)
 
 
-def test_null_is_as_if_left_out(write_jsonl: Write) -> None:
+def test_null_is_as_if_left_out(write_jsonl: WriteRows) -> None:
     bare = {"prompt": "Name a prime.", "metric": "rating"}
     nulls = {
         **bare,
@@ -135,7 +134,7 @@ def test_null_is_as_if_left_out(write_jsonl: Write) -> None:
     assert row.metrics == ("rating",)
 
 
-def test_no_judge_is_shown_none(paths: Paths, write_jsonl: Write) -> None:
+def test_no_judge_is_shown_none(paths: Paths, write_jsonl: WriteRows) -> None:
     """A public report: a null rubric was sent to the judge as the word None."""
     path = write_jsonl("nulls.jsonl", [{"prompt": "x", "rubric": None, "category": None}])
     bench = UserBench.load(paths, EvalConfig(), str(path))
@@ -156,7 +155,7 @@ def test_no_judge_is_shown_none(paths: Paths, write_jsonl: Write) -> None:
     assert "None" not in json.dumps(call.messages) and call.category == ""
 
 
-def test_references_and_choices_that_are_meant_alike(write_jsonl: Write) -> None:
+def test_references_and_choices_that_are_meant_alike(write_jsonl: WriteRows) -> None:
     rows = read_rows(
         write_jsonl(
             "a.jsonl",
@@ -220,7 +219,9 @@ def served(body: dict[str, Any]) -> dict[str, Any]:
     return completion(QUESTIONS[number][1])
 
 
-def test_the_whole_way_to_the_scores(paths: Paths, tiny_teacher: Path, write_jsonl: Write) -> None:
+def test_the_whole_way_to_the_scores(
+    paths: Paths, tiny_teacher: Path, write_jsonl: WriteRows
+) -> None:
     """From public reports: each was scored wrong."""
     rows = [
         {**row, "prompt": f"Question {n} ?", "id": f"q{n}", "category": f"c{n:02}"}
@@ -240,7 +241,7 @@ def test_the_whole_way_to_the_scores(paths: Paths, tiny_teacher: Path, write_jso
 
 
 def test_scores_by_older_rules_are_replaced_and_count_once(
-    paths: Paths, tiny_teacher: Path, write_jsonl: Write
+    paths: Paths, tiny_teacher: Path, write_jsonl: WriteRows
 ) -> None:
     path = write_jsonl(
         "mine.jsonl",
@@ -265,7 +266,7 @@ def test_scores_by_older_rules_are_replaced_and_count_once(
         assert pipeline.run(config, paths, store, SilentReporter())["judgments"] == 0
 
 
-def test_an_answer_that_never_came_is_no_zero(paths: Paths, write_jsonl: Write) -> None:
+def test_an_answer_that_never_came_is_no_zero(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("mine.jsonl", [{**EXACT, "reference": "y"}])
     bench = UserBench.load(paths, EvalConfig(), str(path))
     item: Item = bench.items[0]

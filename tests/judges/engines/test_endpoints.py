@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from kdharness.harness.config.evaluation import is_here, parse_spec
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.redact import find_key
 from kdharness.judges.engines.openai import OpenAIEngine
+from support.commands import CommandLine
 from support.loopback import Loopback
 from support.openai_calls import engine, requests
 
 Env = pytest.MonkeyPatch
-Result = tuple[int, str, str]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def logged() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
 
 @pytest.mark.parametrize("tail", ["", "/", "/chat/completions", "/chat/completions/"])
 def test_a_query_stays_behind_the_path(
-    logged: tuple[str, list[Any]], tail: str, kd: Callable[..., Result], monkeypatch: Env
+    logged: tuple[str, list[Any]], tail: str, kd: CommandLine, monkeypatch: Env
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-abcdefgh")
     base, seen = logged
@@ -147,7 +147,7 @@ def test_no_url_breaks_an_endpoint(tail: str) -> None:
 # ---------------------------------------------------------------- proxies
 
 
-def test_this_machine_takes_no_proxy(monkeypatch: Env, kd: Callable[..., Result]) -> None:
+def test_this_machine_takes_no_proxy(monkeypatch: Env, kd: CommandLine) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with Loopback() as server:
@@ -161,7 +161,7 @@ def test_this_machine_takes_no_proxy(monkeypatch: Env, kd: Callable[..., Result]
             assert proxy_of(f"http://{name}:{server.port}/v1") is None
 
 
-def test_a_proxy_that_fails_is_named(monkeypatch: Env, kd: Callable[..., Result]) -> None:
+def test_a_proxy_that_fails_is_named(monkeypatch: Env, kd: CommandLine) -> None:
     monkeypatch.setenv("http_proxy", "http://me:secret-word@127.0.0.1:9")
     code, _, err = kd("judge", "check", "openai:m@http://judge.invalid/v1", "--probe-only")
     assert code == 1 and "through the proxy http://" in err and "127.0.0.1:9 (http_proxy)" in err
@@ -229,7 +229,7 @@ def test_reasons_in_words(error: BaseException, said: str, hint: str, final: boo
     assert said in why.message and hint in why.hint and why.final is final
 
 
-def test_a_name_that_does_not_resolve_is_told_soon(kd: Callable[..., Result]) -> None:
+def test_a_name_that_does_not_resolve_is_told_soon(kd: CommandLine) -> None:
     code, _, err = kd("judge", "check", "openai:m@http://judge.invalid/v1", "--probe-only")
     assert code == 1 and "no host named 'judge.invalid'" in err
 
@@ -264,7 +264,7 @@ def test_what_stands_around_a_key_is_no_part_of_it(
     ],
 )
 def test_a_key_that_no_header_carries_is_told(
-    monkeypatch: Env, kd: Callable[..., Result], key: str, said: str
+    monkeypatch: Env, kd: CommandLine, key: str, said: str
 ) -> None:
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", key)
     with Loopback() as server:

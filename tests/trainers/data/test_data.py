@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from kdharness.harness.errors import ConfigError, DataError
 from kdharness.trainers.data.batches import Collator, make_plan
 from kdharness.trainers.data.dataset import Row, encode_sources, load_chats, marked
 from kdharness.trainers.data.sources import read_source, to_chat
+from support.files import WriteRows
 
-Write = Callable[[str, list[Any]], Path]
 TALK = [{"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}]
 
 
@@ -89,7 +88,7 @@ def test_every_row_format_becomes_a_chat(row: dict[str, Any]) -> None:
     assert chat["messages"][-1]["content"] == "Red."
 
 
-def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: Write) -> None:
+def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: WriteRows) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -101,7 +100,7 @@ def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: Write
 
 
 def test_a_hub_data_set_is_read_by_name_and_split(
-    tmp_path: Path, write_jsonl: Write, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_jsonl: WriteRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real library, on a data set that lies on this disk."""
     folder = tmp_path / "org" / "talks"
@@ -150,14 +149,16 @@ def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
         read_source(SourceSpec(path="shop:nonsense"))
 
 
-def test_a_data_set_without_a_labelled_row_is_an_error(tokenizer: Any, write_jsonl: Write) -> None:
+def test_a_data_set_without_a_labelled_row_is_an_error(
+    tokenizer: Any, write_jsonl: WriteRows
+) -> None:
     """The published code ignores such rows silently."""
     path = write_jsonl("mute.jsonl", [{"messages": TALK[:1]}] * 3)
     with pytest.raises(DataError, match=r"no row has a labelled token \(3 dropped\)"):
         encode_sources([SourceSpec(path=str(path))], tokenizer, 64)
 
 
-def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl: Write) -> None:
+def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl: WriteRows) -> None:
     long = [TALK[0], {"role": "assistant", "content": "word " * 100}]
     path = write_jsonl(
         "mixed.jsonl", [{"messages": TALK}, {"messages": TALK[:1]}, {"messages": long}]
@@ -167,7 +168,7 @@ def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl:
     assert "1 cut, 1 dropped" in report.line()
 
 
-def test_rows_on_both_sides_are_refused(tokenizer: Any, write_jsonl: Write) -> None:
+def test_rows_on_both_sides_are_refused(tokenizer: Any, write_jsonl: WriteRows) -> None:
     path = write_jsonl("a.jsonl", [{"messages": TALK}])
     spec = DataSpec(train=[{"path": str(path)}], heldout=[{"path": str(path)}])
     with pytest.raises(DataError, match="1 held-out rows are in the training data too"):
@@ -175,7 +176,7 @@ def test_rows_on_both_sides_are_refused(tokenizer: Any, write_jsonl: Write) -> N
     load_chats(spec.model_copy(update={"allow_duplicates": True}), tokenizer)
 
 
-def test_marked_rows_show_what_is_learnt(tokenizer: Any, write_jsonl: Write) -> None:
+def test_marked_rows_show_what_is_learnt(tokenizer: Any, write_jsonl: WriteRows) -> None:
     path = write_jsonl("a.jsonl", [{"messages": TALK}])
     row = encode_sources([SourceSpec(path=str(path))], tokenizer, 64).rows[0]
     assert "⟦Red.<|im_end|>⟧" in marked(row, tokenizer)

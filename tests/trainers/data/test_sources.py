@@ -17,8 +17,9 @@ from kdharness.harness.errors import DataError
 from kdharness.harness.util import untrusted
 from kdharness.trainers.data.sources import read_source, to_chat
 from support.chat_templates import FAMILIES, with_tokens
+from support.commands import CommandLine
+from support.files import WriteRows
 
-Write = Callable[[str, list[Any]], Path]
 ASK = {"role": "user", "content": "What colour?"}
 RED = {"role": "assistant", "content": "Red."}
 
@@ -521,7 +522,7 @@ def parquet(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: Write) -> None:
+def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: WriteRows) -> None:
     """It gives every object the fields of all others; they are null and mean nothing."""
     rows = [
         {
@@ -606,7 +607,7 @@ def test_flags_choose_the_same_answers_in_every_format(flags: list[int | None]) 
 
 @pytest.fixture
 def show(
-    tmp_path: Path, write_jsonl: Write, kd: Callable[..., tuple[int, str, str]], tiny_teacher: Path
+    tmp_path: Path, write_jsonl: WriteRows, kd: CommandLine, tiny_teacher: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """`kdharness data show` on rows: (exit code, stdout, stderr)."""
 
@@ -708,7 +709,7 @@ def test_thoughts_that_the_template_drops_are_counted(show: Any) -> None:
 
 @pytest.mark.slow
 def test_a_training_warns_before_its_first_step(
-    tmp_path: Path, write_jsonl: Write, kd: Callable[..., tuple[int, str, str]], tiny_teacher: Path
+    tmp_path: Path, write_jsonl: WriteRows, kd: CommandLine, tiny_teacher: Path
 ) -> None:
     rows = write_jsonl("rows.jsonl", [{"messages": [ASK, RED]}] * 4)
     (tmp_path / "t.jinja").write_text(FAMILIES["chatml"].replace("<|im_end|>", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +10,39 @@ import pytest
 import torch
 import yaml
 
-from kdharness.harness import cli
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
+from support.commands import CommandLine
 
 pytestmark = pytest.mark.slow
 
 GENERAL = {"path": "general:train", "limit": 12}
 SHOP = {"path": "shop:train", "kind": "domain", "limit": 12}
+Train = Callable[..., int]
 IDS = torch.tensor([[5, 9, 33, 7, 61]])
 
 
-class Commands:
-    def __init__(self, tmp_path: Path, paths: Paths) -> None:
-        self.tmp_path, self.home = tmp_path, ["--home", str(paths.home)]
-
-    def train(self, **values: Any) -> int:
-        values = {"trainer": {"learning_rate": 0.01, "max_steps": 3, "batch_size": 4}, **values}
-        path = self.tmp_path / f"{values['name']}.yaml"
-        path.write_text(yaml.safe_dump(values), "utf-8")
-        return cli.run([*self.home, "train", str(path)])
-
-
 @pytest.fixture
-def kd(tmp_path: Path, paths: Paths) -> Commands:
-    return Commands(tmp_path, paths)
+def train(kd: CommandLine, tmp_path: Path) -> Train:
+    """`kdharness train` on a config of these values; its exit code."""
+
+    def one(**values: Any) -> int:
+        values = {"trainer": {"learning_rate": 0.01, "max_steps": 3, "batch_size": 4}, **values}
+        path = tmp_path / f"{values['name']}.yaml"
+        path.write_text(yaml.safe_dump(values), "utf-8")
+        return kd("train", str(path))[0]
+
+    return one
 
 
 def test_dae_with_adapters_of_one_base(
-    kd: Commands, tiny_teacher: Path, tmp_path: Path, paths: Paths
+    train: Train, kd: CommandLine, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     student = {"model": str(tiny_teacher), "lora": {"r": 4}}
     shop = {"train": SHOP, "max_length": 64}
-    assert kd.train(method="sft", name="expert", student=student, data=shop) == 0
+    assert train(method="sft", name="expert", student=student, data=shop) == 0
     folder = paths.run("expert") / "final"
     assert (folder / "adapter_model.safetensors").exists()
     assert not (folder / "model.safetensors").exists()
@@ -56,7 +55,7 @@ def test_dae_with_adapters_of_one_base(
             "batch_size": 4,
             "gradient_checkpointing": checkpointing,
         }
-        code = kd.train(
+        code = train(
             method="dae", name=name, student=student, expert="expert", data=mixed, trainer=trainer
         )
         assert code == 0, launch.log_tail(paths, name, 20)
@@ -68,16 +67,16 @@ def test_dae_with_adapters_of_one_base(
     assert found is not None and expert is not None and base is not None
     assert found.parents == {"student": base.id, "reference": base.id, "expert": expert.id}
     merged = tmp_path / "merged"
-    assert cli.run([*kd.home, "merge-adapter", "dae-true", str(merged)]) == 0
+    assert kd("merge-adapter", "dae-true", str(merged))[0] == 0
     plain, adapted = load_model(str(merged), paths), load_model("dae-true", paths)
     assert torch.allclose(plain(IDS).logits, adapted(IDS).logits, atol=1e-5)
     assert not torch.allclose(plain(IDS).logits, load_model(str(tiny_teacher), paths)(IDS).logits)
-    assert cli.run([*kd.home, "merge-adapter", "dae-true", str(merged)]) == 2
-    assert cli.run([*kd.home, "merge-adapter", str(tiny_teacher), str(tmp_path / "x")]) == 1
+    assert kd("merge-adapter", "dae-true", str(merged))[0] == 2
+    assert kd("merge-adapter", str(tiny_teacher), str(tmp_path / "x"))[0] == 1
 
 
 def test_experts_by_name_follow_their_own_rows(
-    kd: Commands, tiny_teacher: Path, tmp_path: Path, paths: Paths
+    train: Train, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     rows = tmp_path / "tagged.jsonl"
     line = '{{"prompt": "Clause {0}?", "completion": "Yes, {0}.", "expert": "law"}}\n'
@@ -87,7 +86,7 @@ def test_experts_by_name_follow_their_own_rows(
         "domain_share": 0.5,
         "max_length": 64,
     }
-    code = kd.train(
+    code = train(
         method="dae",
         name="two",
         student=str(tiny_teacher),
