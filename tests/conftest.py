@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-teacher"
     make_llama(folder, seed=1, tie_word_embeddings=True)
     return folder
+
+
+@pytest.fixture
+def model_folder(tiny_teacher: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny teacher, to be changed or spoilt."""
+    return Path(shutil.copytree(tiny_teacher, tmp_path / "model"))
 
 
 @pytest.fixture

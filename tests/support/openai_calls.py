@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from kdharness.harness.types import GenerationRequest
 from kdharness.judges.engines.openai import OpenAIEngine
-from support.loopback import Loopback
+from support.loopback import Loopback, Raw, completion
 
 
 def refusal(message: str, **more: Any) -> str:
@@ -29,3 +30,9 @@ def requests(count: int, *, top: int = 0, seed: int = 0) -> list[GenerationReque
 
 def engine(server: Loopback, **options: Any) -> OpenAIEngine:
     return OpenAIEngine("judge-1", server.url, **{"timeout": 2.0, "first_wait": 0.01, **options})
+
+
+def first_then(*raws: Raw) -> Callable[[dict[str, Any]], Any]:
+    """Answer with these in turn, then well for ever."""
+    left = list(raws)
+    return lambda body: left.pop(0) if left else completion("Good. [[7]]")

@@ -116,7 +116,7 @@ def shown() -> Callable[[HarnessApp], str]:
 
 
 @pytest.fixture
-def told() -> Callable[[HarnessApp], str]:
+def notified() -> Callable[[HarnessApp], str]:
     """What was said in notifications."""
     return lambda app: "\n".join(note.message for note in app._notifications)
 

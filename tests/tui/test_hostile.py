@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.tui.app import HarnessApp
+from support.app import AppOn, Press, Shown
 
-AppOn = Callable[[Paths], HarnessApp]
-Shown = Callable[[HarnessApp], str]
-Press = Callable[..., Awaitable[None]]
 NAME = (
     "[bold]x[/] [@click=app.leave]y[/] \x1b]8;;http://e\x1b\\l \x1b]52;c;aGk=\x07 \u202e\u2066z\x00"
 )

@@ -12,10 +12,8 @@ import pytest
 from textual.pilot import Pilot
 
 from kdharness.harness.paths import Paths
-from kdharness.tui.app import HarnessApp
+from support.app import LARGE, SMALL, AppOn
 
-AppOn = Callable[[Paths], HarnessApp]
-SMALL, LARGE = (80, 24), (120, 40)
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
 
 

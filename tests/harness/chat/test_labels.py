@@ -5,75 +5,30 @@ from __future__ import annotations
 import copy
 import json
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.chat.template import CHATML as OUR_CHATML
-from kdharness.harness.chat.template import IGNORE, encode_chat, encode_prompt, render
+from kdharness.harness.chat.template import IGNORE, encode_chat, encode_prompt
 from kdharness.harness.errors import DataError
-from support.chat_templates import FAMILIES, with_tokens
-from support.labels import MARKED, answer, call, labelled, runs, system, user
-from support.models import make_tokenizer
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return make_tokenizer(tmp_path_factory.mktemp("labels"))
-
-
-@pytest.fixture(scope="module")
-def families(plain: Any) -> dict[str, Any]:
-    """A tokenizer for each family."""
-    return {name: with_tokens(plain, template) for name, template in FAMILIES.items()}
-
+from support.chat_templates import FAMILIES
+from support.labels import (
+    ANSWERS,
+    AROUND,
+    TEXTS,
+    answer,
+    expected,
+    labelled,
+    marked_tokenizer,
+    runs,
+    system,
+    user,
+)
 
 # ---------------------------------------------------------------- every family
-
-# What stands around an answer that turns follow, and around the last one.
-AROUND = {
-    "chatml": (("", "<|im_end|>"),),
-    "llama2": ((" ", " </s>"),),
-    "llama3": (("", "<|eot_id|>"),),
-    "llama3-always": (("", "<|eot_id|>"),),
-    "qwen2.5": (("", "<|im_end|>"),),
-    "qwen3": (("", "<|im_end|>"), ("<think>\n\n</think>\n\n", "<|im_end|>")),
-    "qwen-opened": (("", "<|im_end|>"), ("\n</think>\n\n", "<|im_end|>")),
-    "gemma2": (("", "<end_of_turn>"),),
-    "gemma3": (("", "<end_of_turn>"),),
-    "mistral1": ((" ", "</s>"),),
-    "mistral3": ((" ", "</s>"),),
-    "mistral-tekken": (("", "</s>"),),
-    "phi3": (("", "<|end|>"),),
-    "phi4": (("", "<|im_end|>"),),
-    "smollm2": (("", "<|im_end|>"),),
-    "r1": (("", "<｜end▁of▁sentence｜>"),),
-    "v3": (("", "<｜end▁of▁sentence｜>"),),
-    "harmony": (
-        ("<|channel|>final<|message|>", "<|end|>"),
-        ("<|channel|>final<|message|>", "<|return|>"),
-    ),
-    "zephyr": (("", "</s>"),),
-    "vicuna": ((" ", "</s>"),),
-    "granite": (("", "<|end_of_text|>"),),
-    "command-r": (("", "<|END_OF_TURN_TOKEN|>"),),
-    "glm": (("", ""),),
-    "end-once": (("", ""), ("", "</s>")),
-    "text": (("", "<|im_end|>"),),
-}
-
-
-def expected(family: str, answers: list[str]) -> list[str]:
-    around = AROUND[family]
-    last = len(answers) - 1
-    return [
-        around[0 if i < last else -1][0] + text + around[0 if i < last else -1][1]
-        for i, text in enumerate(answers)
-    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -135,36 +90,6 @@ def test_a_prefix_of_only_a_system_turn_is_not_rendered_alone(families: dict[str
     assert found == expected("qwen-opened", ["Hello!", "Seven."])
 
 
-WORDS = [
-    "yes",
-    "no",
-    "The cat sat.",
-    "B",
-    "It rains.",
-    "assistant",
-    "user",
-    "### Answer:",
-    "[/INST]",
-    "ASSISTANT:",
-    "<think>",
-    "</think>",
-    "<b>",
-    "</b>",
-    "1.",
-    "…",
-    "非常好",
-    "🙂",
-    "model",
-    '"',
-    "{}",
-    "<|im_start|>",
-    "<|im_end|>",
-]
-PLAIN_WORDS = [word for word in WORDS if "think" not in word and "|" not in word]
-TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
-ANSWERS = st.lists(st.sampled_from(PLAIN_WORDS), min_size=1, max_size=4).map("\n".join)
-
-
 @settings(max_examples=400, deadline=None)
 @given(
     family=st.sampled_from(sorted(FAMILIES)),
@@ -190,229 +115,6 @@ def test_nothing_of_a_user_is_ever_labelled(
     found = labelled(families[family], chat)
     # A prompt may end in a blank that is one token with the answer's first word.
     assert [run.lstrip(" ") for run in found] == [run.lstrip(" ") for run in wanted]
-
-
-# ---------------------------------------------------------------- thoughts
-
-THOUGHT = "<think>\nTwice two.\n</think>\n\nEven."
-
-
-@pytest.mark.parametrize(
-    ("family", "found"),
-    [
-        ("chatml", [THOUGHT + "<|im_end|>"] * 2),
-        # The template drops earlier thoughts, and keeps the last answer's.
-        ("qwen3", ["Even.<|im_end|>", THOUGHT + "<|im_end|>"]),
-        # The prompt holds the opened thought.
-        ("qwen-opened", ["Even.<|im_end|>", "Twice two.\n</think>\n\nEven.<|im_end|>"]),
-        # The template drops every thought; what is rendered is learnt.
-        ("r1", ["\n\nEven.<｜end▁of▁sentence｜>"] * 2),
-    ],
-)
-def test_thoughts_are_learnt_as_they_are_rendered(
-    family: str, found: list[str], families: dict[str, Any]
-) -> None:
-    chat = [user("Is four even?"), answer(THOUGHT), user("Once more: Even."), answer(THOUGHT)]
-    encoded = encode_chat(families[family], chat)
-    assert runs(families[family], encoded) == found
-    assert encoded.unshown == sum("Twice" not in text for text in found)
-
-
-def test_an_answer_whose_thought_was_opened_by_the_prompt(families: dict[str, Any]) -> None:
-    """Recorded completions hold the closing mark alone."""
-    chat = [user("2 + 2"), answer("Two and two.\n</think>\n\n4")]
-    assert labelled(families["qwen-opened"], chat) == ["Two and two.\n</think>\n\n4<|im_end|>"]
-
-
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
-def test_a_thought_beside_the_content(name: str, families: dict[str, Any]) -> None:
-    chat = [user("Is four even?"), answer("Even.", **{name: "Twice two."})]
-    assert labelled(families["qwen3"], chat) == [THOUGHT + "<|im_end|>"]
-    assert labelled(families["harmony"], chat) == [
-        "<|channel|>analysis<|message|>Twice two.<|end|><|start|>assistant"
-        "<|channel|>final<|message|>Even.<|return|>"
-    ]
-    for family in ("chatml", "r1", "llama3"):
-        with pytest.raises(DataError, match=f"does not render {name}"):
-            labelled(families[family], chat)
-
-
-def test_a_prompt_that_answers_without_thinking(families: dict[str, Any]) -> None:
-    chat = [user("Is four even?"), answer("Even.")]
-    found = labelled(families["qwen3"], chat, variables={"enable_thinking": False})
-    assert found == ["Even.<|im_end|>"]
-    with pytest.raises(DataError, match="does not render enable_thinking"):
-        labelled(families["chatml"], chat, variables={"enable_thinking": False})
-
-
-def test_an_answer_that_is_a_thought_alone_is_empty_where_that_is_dropped(
-    families: dict[str, Any],
-) -> None:
-    encoded = encode_chat(families["r1"], [user("a"), answer("<think>\nb\n</think>")])
-    assert (encoded.labelled, encoded.empty) == (0, 1)
-
-
-@settings(max_examples=200, deadline=None)
-@given(family=st.sampled_from(sorted(FAMILIES)), echo=st.booleans(), data=st.data())
-def test_thoughts_bring_nothing_of_a_user_into_the_labels(
-    family: str, echo: bool, data: st.DataObject, families: dict[str, Any]
-) -> None:
-    """Whatever a template does with thoughts, an answer's run is its own turn to its end."""
-    answers = data.draw(st.lists(ANSWERS, min_size=1, max_size=3))
-    chat = []
-    for text in answers:
-        thought = data.draw(st.sampled_from(["", "<think>\n{}\n</think>\n\n", "{}</think>"]))
-        said = thought.format(data.draw(ANSWERS)) + text
-        chat += [user(f"{said} {data.draw(TEXTS)}" if echo else data.draw(TEXTS)), answer(said)]
-    found = labelled(families[family], chat)
-    last = len(answers) - 1
-    for index, (run, text) in enumerate(zip(found, answers, strict=True)):
-        assert run.endswith(text + AROUND[family][-1 if index == last else 0][1])
-
-
-# ---------------------------------------------------------------- tools
-
-TOOLS = [{"type": "function", "function": {"name": "rain", "parameters": {"type": "object"}}}]
-WEATHER = [
-    user("Rain in Oslo?"),
-    answer(None, tool_calls=[call("rain", town="Oslo", days=2)]),
-    {"role": "tool", "tool_call_id": "abcdefghi", "content": '{"rain": "Oslo"}'},
-    answer("Yes, in Oslo."),
-    user("Oslo?"),
-    answer("Oslo."),
-]
-ARGUMENTS = '{"town": "Oslo", "days": 2}'
-
-
-@pytest.mark.parametrize(
-    ("family", "first"),
-    [
-        ("llama3", '{"name": "rain", "parameters": ' + ARGUMENTS + "}<|eot_id|>"),
-        (
-            "qwen2.5",
-            '<tool_call>\n{"name": "rain", "arguments": ' + ARGUMENTS + "}\n</tool_call><|im_end|>",
-        ),
-        (
-            "qwen3",
-            '\n<tool_call>\n{"name": "rain", "arguments": '
-            + ARGUMENTS
-            + "}\n</tool_call><|im_end|>",
-        ),
-        # Its tools stand before the last question, and move as the chat grows.
-        (
-            "mistral3",
-            '[TOOL_CALLS] [{"name": "rain", "arguments": '
-            + ARGUMENTS
-            + ', "id": "abcdefghi"}]</s>',
-        ),
-    ],
-)
-def test_calls_are_learnt_and_results_are_not(
-    family: str, first: str, families: dict[str, Any]
-) -> None:
-    found = labelled(families[family], WEATHER, tools=TOOLS)
-    assert found == [first, *expected(family, ["Yes, in Oslo.", "Oslo."])]
-    assert '"rain"' in render(families[family], WEATHER, prompt=False)
-
-
-def test_arguments_are_given_as_text_where_the_template_joins_texts(
-    families: dict[str, Any],
-) -> None:
-    found = labelled(families["v3"], WEATHER)
-    end = "<｜end▁of▁sentence｜>"
-    assert found[0] == f"call rain\n```json\n{ARGUMENTS}\n```{end}"
-    assert found[1:] == [f"Yes, in Oslo.{end}", f"Oslo.{end}"]
-
-
-def test_a_call_of_harmony_ends_in_its_own_token(families: dict[str, Any]) -> None:
-    assert labelled(families["harmony"], WEATHER) == [
-        " to=functions.rain<|channel|>commentary json<|message|>" + ARGUMENTS + "<|call|>",
-        *expected("harmony", ["Yes, in Oslo.", "Oslo."]),
-    ]
-
-
-@pytest.mark.parametrize("family", ["chatml", "smollm2", "zephyr", "gemma3"])
-def test_what_a_template_does_not_render_is_refused_by_name(
-    family: str, families: dict[str, Any]
-) -> None:
-    """It would train the end of turn alone, or an answer to tools that nobody offered."""
-    tokenizer = families[family]
-    short = [user("Rain?"), answer("", tool_calls=[call("rain")]), user("So?"), answer("Yes.")]
-    with pytest.raises(DataError, match="does not render tool_calls"):
-        labelled(tokenizer, short)
-    with pytest.raises(DataError, match="does not render tools"):
-        labelled(tokenizer, [user("Rain?"), answer("Yes.")], tools=TOOLS)
-    with pytest.raises(DataError, match="does not render name"):
-        labelled(tokenizer, [{**user("Rain?"), "name": "Ada"}, answer("Yes.")])
-
-
-def test_results_out_of_order_need_a_template_that_shows_which_is_which(
-    families: dict[str, Any],
-) -> None:
-    calls = [{**call("rain", town=town), "id": town} for town in ("Oslo", "Bergen")]
-    results = [
-        {"role": "tool", "tool_call_id": town, "content": f"{town} wet"}
-        for town in ("Bergen", "Oslo")
-    ]
-    chat = [user("Rain?"), answer("", tool_calls=calls), *results, answer("Both.")]
-    with pytest.raises(DataError, match="does not render tool_call_id"):
-        labelled(families["qwen2.5"], chat)
-    chat[2:4] = chat[3:1:-1]
-    assert labelled(families["qwen2.5"], chat)[-1] == "Both.<|im_end|>"
-
-
-@pytest.mark.parametrize("family", ["mistral3"])
-def test_a_system_turn_that_the_template_leaves_out_is_refused(
-    family: str, families: dict[str, Any]
-) -> None:
-    """It is rendered with the last question when that comes last, which it never does here."""
-    for text in ("Be terse.", "q"):
-        with pytest.raises(DataError, match="does not render the system turn"):
-            labelled(families[family], [system(text), user("q"), answer("a")])
-
-
-# ---------------------------------------------------------------- marks
-
-TALK = [user("B"), answer("B"), user("B"), answer("C")]
-
-
-def marked_tokenizer(plain: Any, template: str) -> Any:
-    tokenizer = copy.deepcopy(plain)
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def test_generation_marks_decide(plain: Any) -> None:
-    tokenizer = marked_tokenizer(plain, MARKED)
-    assert labelled(tokenizer, TALK) == ["B<|im_end|>", "C<|im_end|>"]
-    assert labelled(tokenizer, [answer("B"), *TALK]) == ["B<|im_end|>"] * 2 + ["C<|im_end|>"]
-    assert labelled(tokenizer, [*TALK[:3], answer("")]) == ["B<|im_end|>"]
-    assert labelled(tokenizer, [TALK[0], answer("B", train=False), *TALK[2:]]) == ["C<|im_end|>"]
-    assert labelled(tokenizer, TALK, truncated=True) == ["B<|im_end|>", "C"]
-    bare = MARKED.replace(
-        "m.content + '<|im_end|>' -}}{%- endgen", "m.content -}}{%- endgen"
-    ).replace("{%- else", "{{- '<|im_end|>' -}}{%- else")
-    assert labelled(marked_tokenizer(plain, bare), TALK) == ["B", "C"]
-
-
-def test_marks_around_some_turns_are_followed_turn_by_turn(plain: Any) -> None:
-    last = MARKED.replace(
-        "{%- if m.role == 'assistant' -%}", "{%- if m.role == 'assistant' and loop.last -%}"
-    )
-    assert labelled(marked_tokenizer(plain, last), TALK) == ["C<|im_end|>"]
-    off = [*TALK[:3], answer("C", train=False)]
-    assert labelled(marked_tokenizer(plain, last), off) == []
-
-
-def test_a_mark_that_ends_in_characters_of_no_token_ends_there(plain: Any) -> None:
-    """The mask that transformers makes of it runs on to the end of the chat."""
-    from tokenizers import AddedToken
-
-    tokenizer = marked_tokenizer(
-        plain, MARKED.replace("'<|im_end|>' -}}{%- endgen", "'<|turn|> ' -}}{%- endgen")
-    )
-    tokenizer.add_tokens([AddedToken("<|turn|>", rstrip=True, special=True, normalized=False)])
-    assert labelled(tokenizer, TALK) == ["B<|turn|>", "C<|turn|>"]
 
 
 # ---------------------------------------------------------------- borders
@@ -480,9 +182,9 @@ SHOUTS = (
 )
 
 
-def test_a_turn_that_cannot_be_told_from_the_rest_is_refused(plain: Any) -> None:
+def test_a_turn_that_cannot_be_told_from_the_rest_is_refused(plain_tokenizer: Any) -> None:
     """This one cuts texts to nine characters and rewrites every turn as the chat grows."""
-    tokenizer = marked_tokenizer(plain, SHOUTS)
+    tokenizer = marked_tokenizer(plain_tokenizer, SHOUTS)
     chat = [user("B and much more"), answer("a long answer"), user("B"), answer("another answer")]
     with pytest.raises(DataError, match="assistant turn 1 cannot be told") as caught:
         labelled(tokenizer, chat)
@@ -532,8 +234,8 @@ def prefix_labels(tokenizer: Any, messages: list[dict[str, Any]], truncated: boo
 
 
 @pytest.mark.parametrize("family", ["chatml", "smollm2", "ours"])
-def test_shipped_rows_have_the_labels_they_always_had(family: str, plain: Any) -> None:
-    tokenizer = marked_tokenizer(plain, FAMILIES.get(family, OUR_CHATML))
+def test_shipped_rows_have_the_labels_they_always_had(family: str, plain_tokenizer: Any) -> None:
+    tokenizer = marked_tokenizer(plain_tokenizer, FAMILIES.get(family, OUR_CHATML))
     folder = resources.files("kdharness.data")
     for name in ("general/validation", "general/test", "shop/validation", "shop/test"):
         for line in folder.joinpath(f"{name}.jsonl").read_text("utf-8").splitlines():
@@ -543,61 +245,3 @@ def test_shipped_rows_have_the_labels_they_always_had(family: str, plain: Any) -
             assert encoded.labels == prefix_labels(tokenizer, row["messages"], cut), name
             text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
             assert encoded.input_ids == tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-# ---------------------------------------------------------------- where generation stops
-
-
-@pytest.mark.parametrize("special", [True, False])
-def test_the_templates_own_end_of_turn_is_found(special: bool, plain: Any) -> None:
-    """It need not be among the tokenizer's named special tokens, nor special at all."""
-    from tokenizers import AddedToken
-
-    tokenizer = copy.deepcopy(plain)
-    tokenizer.add_tokens([AddedToken("<|turn_end|>", special=special, normalized=False)])
-    tokenizer.chat_template = FAMILIES["chatml"].replace("<|im_end|>", "<|turn_end|>")
-    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|turn_end|>")
-    assert labelled(tokenizer, TALK) == ["B<|turn_end|>", "C<|turn_end|>"]
-
-
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"glm"}))
-def test_every_family_ends_with_its_own_token(family: str, families: dict[str, Any]) -> None:
-    tokenizer = families[family]
-    token = AROUND[family][-1][1].strip()
-    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids(token)
-
-
-def test_text_that_follows_an_answer_is_no_end_token(families: dict[str, Any], plain: Any) -> None:
-    assert end_of_turn(families["glm"]) is None
-    split = marked_tokenizer(plain, FAMILIES["chatml"].replace("<|im_end|>", "<|stop|>"))
-    assert end_of_turn(split) is None
-    assert labelled(split, TALK) == ["B<|stop|>", "C<|stop|>"]
-
-
-def test_a_local_engine_stops_at_it(tmp_path: Path) -> None:
-    """A model that always says the template's end token is done after one."""
-    import torch
-    from tokenizers import AddedToken
-
-    from kdharness.harness.paths import Paths
-    from kdharness.harness.types import Finish, GenerationRequest
-    from kdharness.judges.engines.local import LocalEngine
-    from support.models import make_llama
-
-    for special in (True, False):
-        folder = tmp_path / f"m{special}"
-        tokenizer = make_tokenizer(folder)
-        tokenizer.add_tokens([AddedToken("<|turn_end|>", special=special, normalized=False)])
-        tokenizer.chat_template = FAMILIES["chatml"].replace("<|im_end|>", "<|turn_end|>")
-        model = make_llama(vocab_size=len(tokenizer))
-        with torch.no_grad():
-            model.lm_head.weight.zero_()
-            model.model.norm.weight.fill_(1)
-            hidden = model.model(torch.tensor([encode_prompt(tokenizer, [user("a")])]))
-            model.lm_head.weight[-1] = hidden.last_hidden_state[0, -1]
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        engine = LocalEngine(str(folder), Paths(tmp_path / "home"), dtype="float32")
-        request = GenerationRequest(messages=(user("a"),), max_new_tokens=40)
-        ((_, reply),) = engine.stream([request])
-        assert (reply.finish, reply.tokens, reply.text) == (Finish.STOP, 0, "")

@@ -12,13 +12,6 @@ from kdharness.harness.chat.template import encode_chat
 from kdharness.harness.errors import DataError
 from support.chat_templates import FAMILIES, with_tokens
 from support.labels import MARKED, answer, call, labelled, runs, system, user
-from support.models import make_tokenizer
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return make_tokenizer(tmp_path_factory.mktemp("reported"))
-
 
 # It keeps the last answer's thought, drops the others, and opens one in the prompt.
 THINKER = (
@@ -30,9 +23,9 @@ THINKER = (
 )
 
 
-def test_thinking_templates_can_be_trained_on(plain: Any) -> None:
+def test_thinking_templates_can_be_trained_on(plain_tokenizer: Any) -> None:
     """Each row of such a template was dropped as undecidable, or labelled from its middle."""
-    tokenizer = with_tokens(plain, THINKER)
+    tokenizer = with_tokens(plain_tokenizer, THINKER)
     chat = [
         user("ONE?"),
         answer("<think>hm</think> ONE"),
@@ -55,10 +48,10 @@ RESPONSE = (
 )
 
 
-def test_an_answer_that_two_tokens_close(plain: Any) -> None:
+def test_an_answer_that_two_tokens_close(plain_tokenizer: Any) -> None:
     from tokenizers import AddedToken
 
-    tokenizer = with_tokens(plain, RESPONSE)
+    tokenizer = with_tokens(plain_tokenizer, RESPONSE)
     tokenizer.add_tokens(
         [
             AddedToken(f"<|{word}_RESPONSE|>", special=True, normalized=False)
@@ -87,9 +80,9 @@ CONTINUED = (
 )
 
 
-def test_a_repeated_answer_after_a_tools_result(plain: Any) -> None:
+def test_a_repeated_answer_after_a_tools_result(plain_tokenizer: Any) -> None:
     """The end of turn is not the tokenizer's end of sequence, and every answer is the same."""
-    tokenizer = with_tokens(plain, CONTINUED)
+    tokenizer = with_tokens(plain_tokenizer, CONTINUED)
     chat = [
         user("same"),
         answer("same"),
@@ -105,9 +98,9 @@ def test_a_repeated_answer_after_a_tools_result(plain: Any) -> None:
     ]
 
 
-def test_marks_that_hold_the_separator_keep_two_answers_apart(plain: Any) -> None:
+def test_marks_that_hold_the_separator_keep_two_answers_apart(plain_tokenizer: Any) -> None:
     """One run of marked tokens may be two answers, of which one is not to be learnt."""
-    tokenizer = copy.deepcopy(plain)
+    tokenizer = copy.deepcopy(plain_tokenizer)
     tokenizer.chat_template = (
         "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{%- generation -%}"
         "{{- m.content + '<|im_end|>\n' -}}{%- endgeneration -%}{%- else -%}"
@@ -120,13 +113,13 @@ def test_marks_that_hold_the_separator_keep_two_answers_apart(plain: Any) -> Non
     ]
 
 
-def test_marks_and_a_template_that_drops_thoughts(plain: Any) -> None:
+def test_marks_and_a_template_that_drops_thoughts(plain_tokenizer: Any) -> None:
     marked = MARKED.replace(
         "{{- m.content + '<|im_end|>' -}}{%- endgen",
         "{{- (m.content.split('</think>')[-1] if not loop.last else m.content) + '<|im_end|>' -}}"
         "{%- endgen",
     )
-    tokenizer = with_tokens(plain, marked)
+    tokenizer = with_tokens(plain_tokenizer, marked)
     chat = [user("x"), answer("<think>h</think>x"), user("x"), answer("<think>h</think>x")]
     assert labelled(tokenizer, chat) == ["x<|im_end|>", "<think>h</think>x<|im_end|>"]
     chat[1]["train"] = False
@@ -142,8 +135,8 @@ CLOSED_THOUGHT = (
 )
 
 
-def test_a_prompt_that_closes_the_thought(plain: Any) -> None:
-    tokenizer = with_tokens(plain, CLOSED_THOUGHT)
+def test_a_prompt_that_closes_the_thought(plain_tokenizer: Any) -> None:
+    tokenizer = with_tokens(plain_tokenizer, CLOSED_THOUGHT)
     chat = [user("B"), answer("B"), user("B"), answer("C")]
     end = "<｜end▁of▁sentence｜>"
     assert labelled(tokenizer, chat) == [f"B{end}", f"C{end}"]
@@ -192,27 +185,29 @@ def test_tokenizers_that_write_blanks_into_tokens(kind: str, family: str) -> Non
 
 
 @pytest.mark.parametrize("family", ["mistral1", "gemma2"])
-def test_a_template_without_a_system_role_says_so(family: str, plain: Any) -> None:
+def test_a_template_without_a_system_role_says_so(family: str, plain_tokenizer: Any) -> None:
     with pytest.raises(DataError, match=r"the chat template refuses this chat: .*(role|System)"):
-        labelled(with_tokens(plain, FAMILIES[family]), [system("Be."), user("a"), answer("b")])
+        labelled(
+            with_tokens(plain_tokenizer, FAMILIES[family]), [system("Be."), user("a"), answer("b")]
+        )
 
 
-def test_a_template_that_ignores_the_generation_prompt(plain: Any) -> None:
+def test_a_template_that_ignores_the_generation_prompt(plain_tokenizer: Any) -> None:
     """Its headers are not the assistant's words; that generation will miss them is told."""
     from kdharness.trainers.data.reports import Report, Template
 
     template = FAMILIES["chatml"].partition("{%- if add_generation_prompt")[0]
-    tokenizer = with_tokens(plain, template)
+    tokenizer = with_tokens(plain_tokenizer, template)
     chat = [user("B"), answer("B"), user("B"), answer("C")]
     assert labelled(tokenizer, chat) == ["B<|im_end|>", "C<|im_end|>"]
     (told,) = Template.of(tokenizer).warnings(Report("rows.jsonl", "general", rows=1))
     assert "no generation prompt" in told and "'<|im_start|>assistant'" in told
 
 
-def test_a_prompt_that_ends_in_a_blank_is_told(plain: Any) -> None:
+def test_a_prompt_that_ends_in_a_blank_is_told(plain_tokenizer: Any) -> None:
     from kdharness.trainers.data.reports import Report, Template
 
     report = Report("rows.jsonl", "general", rows=3, straddling=2)
-    (told,) = Template.of(with_tokens(plain, FAMILIES["text"])).warnings(report)
+    (told,) = Template.of(with_tokens(plain_tokenizer, FAMILIES["text"])).warnings(report)
     assert told.startswith("in 2 of 3 rows an answer's first token begins in the prompt")
     assert "the generation prompt ends in a blank" in told

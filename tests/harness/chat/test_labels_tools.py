@@ -11,12 +11,6 @@ from kdharness.harness.chat.end_tokens import end_of_turn
 from kdharness.harness.errors import DataError
 from support.chat_templates import CHATML, FAMILIES, with_tokens
 from support.labels import answer, call, labelled, system, user
-from support.models import make_tokenizer
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return make_tokenizer(tmp_path_factory.mktemp("tools"))
 
 
 def result(content: str, **more: Any) -> dict[str, Any]:
@@ -54,17 +48,17 @@ OPENED_UNASKED = (
 )
 
 
-def test_an_end_of_two_tokens_before_a_turn_that_is_opened_unasked(plain: Any) -> None:
-    tokenizer = with_tokens(plain, OPENED_UNASKED)
+def test_an_end_of_two_tokens_before_a_turn_that_is_opened_unasked(plain_tokenizer: Any) -> None:
+    tokenizer = with_tokens(plain_tokenizer, OPENED_UNASKED)
     chat = [user("B"), answer("B"), user("B"), answer("C")]
     end = "</s><|END_OF_TURN_TOKEN|>"
     assert labelled(tokenizer, chat) == [f"B{end}", f"C{end}"]
     assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|END_OF_TURN_TOKEN|>")
 
 
-def test_a_call_ends_before_the_role_of_its_result(plain: Any) -> None:
+def test_a_call_ends_before_the_role_of_its_result(plain_tokenizer: Any) -> None:
     """What both the next turn and the one opened unasked begin with is not the call's."""
-    assert labelled(with_tokens(plain, OPENED_UNASKED), ASKED) == [
+    assert labelled(with_tokens(plain_tokenizer, OPENED_UNASKED), ASKED) == [
         '[TOOL_CALLS]look{"at": "same"}[/TOOL_RESULTS]<|END_OF_TURN_TOKEN|>',
         "same</s><|END_OF_TURN_TOKEN|>",
     ]
@@ -78,21 +72,21 @@ OPEN_AT_THE_END = CHATML.replace(
 )
 
 
-def test_answers_before_an_open_last_one_keep_their_ends(plain: Any) -> None:
+def test_answers_before_an_open_last_one_keep_their_ends(plain_tokenizer: Any) -> None:
     chat = [user("B"), answer("B"), user("B"), answer("C"), user("C"), answer("B")]
-    found = labelled(with_tokens(plain, OPEN_AT_THE_END), chat)
+    found = labelled(with_tokens(plain_tokenizer, OPEN_AT_THE_END), chat)
     assert found == ["B<|im_end|>", "C<|im_end|>", "B"]
 
 
-def test_what_opens_the_next_turn_is_no_end_of_an_answer(plain: Any) -> None:
+def test_what_opens_the_next_turn_is_no_end_of_an_answer(plain_tokenizer: Any) -> None:
     chat = [user("B"), answer("B"), user("B"), answer("C")]
-    endless = with_tokens(plain, CHATML.replace("<|im_end|>", ""))
+    endless = with_tokens(plain_tokenizer, CHATML.replace("<|im_end|>", ""))
     assert labelled(endless, chat) == ["B", "C"]
 
 
-def test_ends_that_are_no_tokens_of_the_tokenizer_are_learnt_whole(plain: Any) -> None:
+def test_ends_that_are_no_tokens_of_the_tokenizer_are_learnt_whole(plain_tokenizer: Any) -> None:
     """The labels ended within the text of an end, where two ends begin alike."""
-    bare = copy.deepcopy(plain)
+    bare = copy.deepcopy(plain_tokenizer)
     bare.chat_template = FAMILIES["harmony"]
     found = labelled(bare, [user("same"), answer("same"), *ASKED])
     head = "<|channel|>final<|message|>"
@@ -120,8 +114,8 @@ NAMED_RESULT = (
 )
 
 
-def test_a_name_that_stands_again_before_the_result_is_not_the_calls(plain: Any) -> None:
-    assert labelled(with_tokens(plain, NAMED_RESULT), ASKED) == [
+def test_a_name_that_stands_again_before_the_result_is_not_the_calls(plain_tokenizer: Any) -> None:
+    assert labelled(with_tokens(plain_tokenizer, NAMED_RESULT), ASKED) == [
         ' to=look<|message|>{"at": "same"}<|call|>',
         "<|message|>same<|return|>",
     ]
@@ -141,12 +135,12 @@ RESULT_INSIDE = (
 )
 
 
-def test_a_result_inside_the_turn_that_asked_for_it_is_never_learnt(plain: Any) -> None:
+def test_a_result_inside_the_turn_that_asked_for_it_is_never_learnt(plain_tokenizer: Any) -> None:
     """The result was labelled as what the assistant says."""
     chat = [dict(turn) for turn in ASKED]
     chat[1]["content"] = "Let me see."
     with pytest.raises(DataError, match="another turn into assistant turn 1") as error:
-        labelled(with_tokens(plain, RESULT_INSIDE), chat)
+        labelled(with_tokens(plain_tokenizer, RESULT_INSIDE), chat)
     assert "leave the content of turns that call tools empty" in error.value.hint
 
 
@@ -162,8 +156,10 @@ LONGER_LATER = (
 )
 
 
-def test_a_call_that_is_written_longer_before_its_result_is_learnt_whole(plain: Any) -> None:
-    found = labelled(with_tokens(plain, LONGER_LATER), ASKED)
+def test_a_call_that_is_written_longer_before_its_result_is_learnt_whole(
+    plain_tokenizer: Any,
+) -> None:
+    found = labelled(with_tokens(plain_tokenizer, LONGER_LATER), ASKED)
     assert found == [
         '[{"name": "look", "arguments": {"at": "same"}, "id": "abcdefghi"}]\n<|end|>',
         "same\n<|end|>",
@@ -183,9 +179,9 @@ NEEDS_TOOLS = (
 )
 
 
-def test_a_template_for_chats_with_tools_is_known_with_a_tool(plain: Any) -> None:
+def test_a_template_for_chats_with_tools_is_known_with_a_tool(plain_tokenizer: Any) -> None:
     """Studied without one it had no header, and the header was learnt."""
-    tokenizer = with_tokens(plain, NEEDS_TOOLS)
+    tokenizer = with_tokens(plain_tokenizer, NEEDS_TOOLS)
     assert labelled(tokenizer, ASKED, tools=TOOLS) == [
         '<tool_call>look{"at": "same"}</tool_call><|im_end|>',
         "same<|im_end|>",
@@ -197,9 +193,9 @@ def test_a_template_for_chats_with_tools_is_known_with_a_tool(plain: Any) -> Non
 
 
 @pytest.mark.parametrize("marked", [False, True])
-def test_a_template_of_its_own_for_chats_with_tools(marked: bool, plain: Any) -> None:
+def test_a_template_of_its_own_for_chats_with_tools(marked: bool, plain_tokenizer: Any) -> None:
     """Its header was learnt; or, where the other template has marks, nothing at all."""
-    tokenizer = with_tokens(plain, "")
+    tokenizer = with_tokens(plain_tokenizer, "")
     word = "{%- generation -%}{{- m.content + '</s>' -}}{%- endgeneration -%}"
     other = (
         "{%- for m in messages -%}{{- '<|' + m.role + '|>\n' -}}{%- if m.role == 'assistant' -%}"
@@ -221,8 +217,8 @@ HEADER_UNASKED = CHATML.replace(
 ).replace("m.content +", "(m.tool_calls | tojson if m.tool_calls else m.content) +")
 
 
-def test_a_header_that_the_prompt_leaves_out_behind_a_result(plain: Any) -> None:
-    found = labelled(with_tokens(plain, HEADER_UNASKED), ASKED)
+def test_a_header_that_the_prompt_leaves_out_behind_a_result(plain_tokenizer: Any) -> None:
+    found = labelled(with_tokens(plain_tokenizer, HEADER_UNASKED), ASKED)
     assert [found[0][:1], *found[1:]] == ["[", "same<|im_end|>"]
 
 
@@ -232,7 +228,7 @@ def test_a_header_that_the_prompt_leaves_out_behind_a_result(plain: Any) -> None
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("family", ["llama3", "mistral3", "harmony"])
 def test_text_beside_a_call_that_the_template_drops_is_refused(
-    family: str, train: bool, plain: Any
+    family: str, train: bool, plain_tokenizer: Any
 ) -> None:
     """Llama 3.1, Mistral and gpt-oss write the call alone."""
     chat = [
@@ -242,18 +238,20 @@ def test_text_beside_a_call_that_the_template_drops_is_refused(
         answer("same"),
     ]
     with pytest.raises(DataError, match="content of an assistant turn beside its tool_calls"):
-        labelled(with_tokens(plain, FAMILIES[family]), chat)
+        labelled(with_tokens(plain_tokenizer, FAMILIES[family]), chat)
 
 
-def test_text_beside_a_call_is_learnt_where_it_is_rendered(plain: Any) -> None:
+def test_text_beside_a_call_is_learnt_where_it_is_rendered(plain_tokenizer: Any) -> None:
     chat = [dict(turn) for turn in ASKED]
     chat[1]["content"] = "same"
-    found = labelled(with_tokens(plain, FAMILIES["qwen2.5"]), chat)
+    found = labelled(with_tokens(plain_tokenizer, FAMILIES["qwen2.5"]), chat)
     assert found[0].startswith("\nsame\n<tool_call>") or found[0].startswith("same\n<tool_call>")
 
 
 @pytest.mark.parametrize("family", ["llama3", "harmony"])
-def test_a_second_call_that_the_template_drops_is_refused(family: str, plain: Any) -> None:
+def test_a_second_call_that_the_template_drops_is_refused(
+    family: str, plain_tokenizer: Any
+) -> None:
     """Only the first was learnt, and the second one's result stood in the first one's place."""
     both = [
         {**call("look", at="same"), "id": "abcdefgh1"},
@@ -267,25 +265,25 @@ def test_a_second_call_that_the_template_drops_is_refused(family: str, plain: An
         answer("same"),
     ]
     with pytest.raises(DataError, match="more than one of a turn's tool_calls") as error:
-        labelled(with_tokens(plain, FAMILIES[family]), chat)
+        labelled(with_tokens(plain_tokenizer, FAMILIES[family]), chat)
     assert "a turn of its own" in error.value.hint
 
 
-def test_a_cut_call_whose_place_is_unknown_is_refused(plain: Any) -> None:
+def test_a_cut_call_whose_place_is_unknown_is_refused(plain_tokenizer: Any) -> None:
     """Its end of turn was learnt though it had none."""
     shouts = CHATML.replace(
         "m.content +", "(m.tool_calls | string | upper if m.tool_calls else m.content) +"
     ).replace("| upper", "| replace('\U000f0000', '?') | upper")
     chat = [user("same"), answer("", tool_calls=[call("look", at="same")])]
     with pytest.raises(DataError, match="cannot be told") as error:
-        labelled(with_tokens(plain, shouts), chat, truncated=True)
+        labelled(with_tokens(plain_tokenizer, shouts), chat, truncated=True)
     assert "leave the row out" in error.value.hint
 
 
 # ---------------------------------------------------------------- advice
 
 
-def test_advice_names_what_the_template_would_take(plain: Any) -> None:
+def test_advice_names_what_the_template_would_take(plain_tokenizer: Any) -> None:
     """A hint about the system turn was given for any refused chat that had one."""
     picky = (
         "{%- for m in messages -%}{%- if m.role == 'tool' -%}"
@@ -294,5 +292,5 @@ def test_advice_names_what_the_template_would_take(plain: Any) -> None:
     )
     chat = [system("Be."), *ASKED]
     with pytest.raises(DataError, match="Unexpected role: tool") as error:
-        labelled(with_tokens(plain, picky), chat)
+        labelled(with_tokens(plain_tokenizer, picky), chat)
     assert "tool calls and their results" in error.value.hint

@@ -25,11 +25,6 @@ from kdharness.harness.store import Store
 
 
 @pytest.fixture
-def folder(tiny_teacher: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_teacher, tmp_path / "model"))
-
-
-@pytest.fixture
 def no_racy_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of this second count as settled."""
     monkeypatch.setattr(identity, "RACY_SECONDS", -1.0)
@@ -47,35 +42,37 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**values, **changes}), "utf-8")
 
 
-def test_the_place_and_what_saving_changes_do_not_count(folder: Path, tiny_teacher: Path) -> None:
-    edit(folder / "config.json", _name_or_path="elsewhere", transformers_version="9.9")
-    (folder / "README.md").write_text("a card", "utf-8")
-    assert identify(folder) == identify(tiny_teacher)
+def test_the_place_and_what_saving_changes_do_not_count(
+    model_folder: Path, tiny_teacher: Path
+) -> None:
+    edit(model_folder / "config.json", _name_or_path="elsewhere", transformers_version="9.9")
+    (model_folder / "README.md").write_text("a card", "utf-8")
+    assert identify(model_folder) == identify(tiny_teacher)
 
 
-def test_a_plain_reading_of_the_same_bytes_agrees(folder: Path) -> None:
+def test_a_plain_reading_of_the_same_bytes_agrees(model_folder: Path) -> None:
     import blake3
 
-    rows = identity.hash_tensors(folder / "model.safetensors")
-    for name, tensor in load_file(folder / "model.safetensors").items():
+    rows = identity.hash_tensors(model_folder / "model.safetensors")
+    for name, tensor in load_file(model_folder / "model.safetensors").items():
         raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
         want = (name, "F32", list(tensor.shape), blake3.blake3(raw).hexdigest(length=16))
         assert want in rows
-    assert len(rows) == len(load_file(folder / "model.safetensors"))
+    assert len(rows) == len(load_file(model_folder / "model.safetensors"))
 
 
-def test_every_tensor_counts(folder: Path) -> None:
+def test_every_tensor_counts(model_folder: Path) -> None:
     """Samples of a file let whole layers be exchanged unseen."""
-    seen = {identify(folder).weights}
-    names = list(load_file(folder / "model.safetensors"))
+    seen = {identify(model_folder).weights}
+    names = list(load_file(model_folder / "model.safetensors"))
     for name in names:
 
         def change(tensors: dict[str, Any], name: str = name) -> None:
             flat = tensors[name].view(-1)
             flat[len(flat) // 2] += 0.25
 
-        rewrite(folder, change)
-        seen.add(identify(folder).weights)
+        rewrite(model_folder, change)
+        seen.add(identify(model_folder).weights)
     assert len(seen) == len(names) + 1
 
 
@@ -83,15 +80,15 @@ def test_every_tensor_counts(folder: Path) -> None:
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(place=st.integers(0, 10**9), bit=st.integers(0, 7))
-def test_every_bit_counts(folder: Path, place: int, bit: int) -> None:
-    path = folder / "model.safetensors"
+def test_every_bit_counts(model_folder: Path, place: int, bit: int) -> None:
+    path = model_folder / "model.safetensors"
     raw = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(raw[:8], "little")
-    before = identify(folder).weights
+    before = identify(model_folder).weights
     index = start + place % (len(raw) - start)
     raw[index] ^= 1 << bit
     path.write_bytes(raw)
-    assert identify(folder).weights != before
+    assert identify(model_folder).weights != before
 
 
 @pytest.mark.parametrize(
@@ -105,38 +102,38 @@ def test_every_bit_counts(folder: Path, place: int, bit: int) -> None:
     ],
     ids=["more", "fewer", "dtype", "shape", "name"],
 )
-def test_names_types_and_shapes_count(folder: Path, change: Any) -> None:
-    before = identify(folder).weights
-    rewrite(folder, change)
-    assert identify(folder).weights != before
+def test_names_types_and_shapes_count(model_folder: Path, change: Any) -> None:
+    before = identify(model_folder).weights
+    rewrite(model_folder, change)
+    assert identify(model_folder).weights != before
 
 
-def test_how_a_model_is_sharded_does_not_count(folder: Path) -> None:
-    before = identify(folder)
-    tensors = load_file(folder / "model.safetensors")
+def test_how_a_model_is_sharded_does_not_count(model_folder: Path) -> None:
+    before = identify(model_folder)
+    tensors = load_file(model_folder / "model.safetensors")
     names = sorted(tensors, reverse=True)
     parts = [names[:5], names[5:6], names[6:]]
     index: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
         file = f"model-{number:05}-of-00003.safetensors"
-        save_file({name: tensors[name] for name in part}, folder / file)
+        save_file({name: tensors[name] for name in part}, model_folder / file)
         index |= dict.fromkeys(part, file)
-    (folder / "model.safetensors").unlink()
+    (model_folder / "model.safetensors").unlink()
     table = {"metadata": {"total_size": 1}, "weight_map": index}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(table), "utf-8")
-    assert identify(folder) == before
+    (model_folder / "model.safetensors.index.json").write_text(json.dumps(table), "utf-8")
+    assert identify(model_folder) == before
 
 
-def test_a_copy_in_another_layout_does_not_count(folder: Path) -> None:
-    before = identify(folder)
-    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
-    assert identify(folder) == before
+def test_a_copy_in_another_layout_does_not_count(model_folder: Path) -> None:
+    before = identify(model_folder)
+    shutil.copy(model_folder / "model.safetensors", model_folder / "consolidated.safetensors")
+    assert identify(model_folder) == before
 
 
-def test_code_that_comes_with_a_model_counts(folder: Path) -> None:
-    before = identify(folder)
-    (folder / "modeling_own.py").write_text("SCALE = 2\n", "utf-8")
-    assert identify(folder).weights != before.weights
+def test_code_that_comes_with_a_model_counts(model_folder: Path) -> None:
+    before = identify(model_folder)
+    (model_folder / "modeling_own.py").write_text("SCALE = 2\n", "utf-8")
+    assert identify(model_folder).weights != before.weights
 
 
 @pytest.mark.parametrize(
@@ -149,23 +146,23 @@ def test_code_that_comes_with_a_model_counts(folder: Path) -> None:
         ("additional_chat_templates/tools.jinja", "{{ tools }}"),
     ],
 )
-def test_the_interface_is_an_identity_of_its_own(folder: Path, file: str, text: str) -> None:
-    before = identify(folder)
-    (folder / file).parent.mkdir(exist_ok=True)
-    (folder / file).write_text(text, "utf-8")
-    after = identify(folder)
+def test_the_interface_is_an_identity_of_its_own(model_folder: Path, file: str, text: str) -> None:
+    before = identify(model_folder)
+    (model_folder / file).parent.mkdir(exist_ok=True)
+    (model_folder / file).write_text(text, "utf-8")
+    after = identify(model_folder)
     assert after.weights == before.weights
     assert after.interface != before.interface
     assert after.id != before.id
 
 
-def test_a_template_inside_the_tokenizers_config_counts(folder: Path) -> None:
-    (folder / "tokenizer_config.json").write_text('{"chat_template": "a"}', "utf-8")
-    before = identify(folder)
-    edit(folder / "tokenizer_config.json", name_or_path="elsewhere")
-    assert identify(folder) == before
-    edit(folder / "tokenizer_config.json", chat_template="b")
-    assert identify(folder).interface != before.interface
+def test_a_template_inside_the_tokenizers_config_counts(model_folder: Path) -> None:
+    (model_folder / "tokenizer_config.json").write_text('{"chat_template": "a"}', "utf-8")
+    before = identify(model_folder)
+    edit(model_folder / "tokenizer_config.json", name_or_path="elsewhere")
+    assert identify(model_folder) == before
+    edit(model_folder / "tokenizer_config.json", chat_template="b")
+    assert identify(model_folder).interface != before.interface
 
 
 def make_adapter(folder: Path, base: str, value: float = 1.0) -> Path:
@@ -179,19 +176,24 @@ def make_adapter(folder: Path, base: str, value: float = 1.0) -> Path:
     return folder
 
 
-def test_an_adapter_is_known_with_its_base(folder: Path, tmp_path: Path, paths: Paths) -> None:
-    one = make_adapter(tmp_path / "one", str(folder))
+def test_an_adapter_is_known_with_its_base(
+    model_folder: Path, tmp_path: Path, paths: Paths
+) -> None:
+    one = make_adapter(tmp_path / "one", str(model_folder))
     with Store(paths.store) as store:
 
         def known(path: Path) -> ModelIdentity:
             return identity_of(str(path), paths, store)
 
         before = known(one)
-        moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+        moved = Path(shutil.copytree(model_folder, tmp_path / "elsewhere"))
         assert known(make_adapter(tmp_path / "two", str(moved))) == before
-        assert known(make_adapter(tmp_path / "three", str(folder), 2.0)).weights != before.weights
+        assert (
+            known(make_adapter(tmp_path / "three", str(model_folder), 2.0)).weights
+            != before.weights
+        )
         assert known(make_adapter(tmp_path / "chain", str(one))).weights != before.weights
-        rewrite(folder, lambda t: t["model.norm.weight"].add_(1))
+        rewrite(model_folder, lambda t: t["model.norm.weight"].add_(1))
         assert known(one).weights != before.weights
         with pytest.raises(ModelError, match=r"adapter_config.json: its base model '/gone/base'"):
             known(make_adapter(tmp_path / "four", "/gone/base"))
@@ -225,27 +227,29 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @pytest.mark.usefixtures("no_racy_files")
-def test_a_known_folder_is_not_read_again(folder: Path, paths: Paths, reads: list[Path]) -> None:
+def test_a_known_folder_is_not_read_again(
+    model_folder: Path, paths: Paths, reads: list[Path]
+) -> None:
     told: list[tuple[int, int]] = []
     with Store(paths.store) as store:
-        first = identify(folder, store, progress=lambda *pair: told.append(pair))
-        size = (folder / "model.safetensors").stat().st_size
+        first = identify(model_folder, store, progress=lambda *pair: told.append(pair))
+        size = (model_folder / "model.safetensors").stat().st_size
         assert told[-1][1] == size
         assert size - 20_000 < max(done for done, _ in told) <= size
-        assert identify(folder, store) == first
+        assert identify(model_folder, store) == first
         assert len(reads) == 1
     with Store(paths.store) as store:
-        assert identify(folder, store) == first
+        assert identify(model_folder, store) == first
     assert len(reads) == 1
 
 
 @pytest.mark.usefixtures("no_racy_files")
 def test_a_changed_file_is_read_again_whatever_its_times_say(
-    folder: Path, paths: Paths, reads: list[Path]
+    model_folder: Path, paths: Paths, reads: list[Path]
 ) -> None:
-    path = folder / "model.safetensors"
+    path = model_folder / "model.safetensors"
     with Store(paths.store) as store:
-        before = identify(folder, store)
+        before = identify(model_folder, store)
         stat = path.stat()
         with path.open("r+b") as stream:
             stream.seek(-1, 2)
@@ -254,33 +258,33 @@ def test_a_changed_file_is_read_again_whatever_its_times_say(
             stream.write(bytes([last ^ 1]))
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         assert path.stat().st_mtime_ns == stat.st_mtime_ns
-        assert identify(folder, store) != before
+        assert identify(model_folder, store) != before
         assert len(reads) == 2
 
 
 def test_a_file_of_this_moment_is_not_remembered(
-    folder: Path, paths: Paths, reads: list[Path]
+    model_folder: Path, paths: Paths, reads: list[Path]
 ) -> None:
     """Two writes within the clock's grain look like one."""
     with Store(paths.store) as store:
-        os.utime(folder / "model.safetensors")
-        identify(folder, store)
-        identify(folder, store)
+        os.utime(model_folder / "model.safetensors")
+        identify(model_folder, store)
+        identify(model_folder, store)
     assert len(reads) == 2
 
 
 @pytest.mark.usefixtures("no_racy_files")
 def test_a_damaged_memory_of_another_file_is_not_used(
-    folder: Path, tmp_path: Path, paths: Paths
+    model_folder: Path, tmp_path: Path, paths: Paths
 ) -> None:
     with Store(paths.store) as store:
-        first = identify(folder, store)
-        other = Path(shutil.copytree(folder, tmp_path / "other"))
+        first = identify(model_folder, store)
+        other = Path(shutil.copytree(model_folder, tmp_path / "other"))
         rewrite(other, lambda t: t["model.norm.weight"].add_(1))
         assert identify(other, store).weights != first.weights
-        shutil.rmtree(folder)
-        other.rename(folder)
-        assert identify(folder, store).weights != first.weights
+        shutil.rmtree(model_folder)
+        other.rename(model_folder)
+        assert identify(model_folder, store).weights != first.weights
 
 
 def test_progress_reaches_the_end_with_many_threads(tmp_path: Path) -> None:
@@ -304,7 +308,7 @@ def test_progress_reaches_the_end_with_many_threads(tmp_path: Path) -> None:
 
 
 def test_progress_is_told_where_the_work_was_asked_for(
-    folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker's reporter writes to the store, which must not be touched from other threads."""
     from kdharness.harness.models import checkpoints
@@ -326,14 +330,14 @@ def test_progress_is_told_where_the_work_was_asked_for(
         store.add_run(run)
         reporter = StoreReporter(store, run)
         told = checkpoints.told(reporter, "big")
-        made, _ = checkpoints.find_model(str(folder), paths, store, **told)
+        made, _ = checkpoints.find_model(str(model_folder), paths, store, **told)
         reporter.flush()
         shown = store.run("eval-1")
-    assert made.weights == identify(folder).weights
+    assert made.weights == identify(model_folder).weights
     assert shown is not None and "reading the weights of big" in str(shown.info)
 
 
-def test_a_stop_while_weights_are_read_ends_the_reading(folder: Path) -> None:
+def test_a_stop_while_weights_are_read_ends_the_reading(model_folder: Path) -> None:
     """Not after the last tensor of a model that takes minutes."""
 
     class Stopped(Exception):
@@ -343,12 +347,12 @@ def test_a_stop_while_weights_are_read_ends_the_reading(folder: Path) -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        identity.hash_tensors(folder / "model.safetensors", stop)
+        identity.hash_tensors(model_folder / "model.safetensors", stop)
 
 
-def test_progress_ends_at_the_whole(folder: Path) -> None:
+def test_progress_ends_at_the_whole(model_folder: Path) -> None:
     seen: list[tuple[int, int]] = []
-    identify(folder, progress=lambda done, total: seen.append((done, total)))
-    header = 8 + int.from_bytes((folder / "model.safetensors").read_bytes()[:8], "little")
+    identify(model_folder, progress=lambda done, total: seen.append((done, total)))
+    header = 8 + int.from_bytes((model_folder / "model.safetensors").read_bytes()[:8], "little")
     assert seen[-1][0] == seen[-1][1] - header
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)

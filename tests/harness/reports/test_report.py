@@ -13,6 +13,7 @@ import pytest
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
+from kdharness.harness.reports import build
 from kdharness.harness.reports.blocks import (
     Code,
     Heading,
@@ -297,7 +298,6 @@ def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
 
 # ---------------------------------------------------------------- pieces
 
-
 ODD: list[Any] = [
     Scatter("t", "x", "y", (Mark("only", 1.0, 1.0),)),
     Scatter(
@@ -345,3 +345,20 @@ def test_blocks_escape_in_both_forms() -> None:
     assert "\\*a\\* \\<b\\>" in markdown("t", blocks)
     assert escape("a|b\nc") == "a\\|b c"
     assert fenced("```").startswith("````text\n")
+
+
+def test_the_report_takes_no_side_from_a_handful() -> None:
+    def told(n: int, low: float | None) -> str:
+        above = {"value": 0.3, "ci_low": low, "ci_high": None if low is None else 0.5, "n": n}
+        view = {
+            "x": type("X", (), {"label": "x"}),
+            "y": type("Y", (), {"label": "y"}),
+            "keep": 0.9,
+            "roles": ("a", "b"),
+            "placed": [],
+            "statistics": {"pick": None, "notes": [], "points": {"c": {"above_curve": above}}},
+        }
+        return " ".join(str(block) for block in build._short_answer(view))
+
+    assert "stands above" in told(5, 0.1)
+    assert "is not told apart from" in told(4, 0.1) and "is not told apart from" in told(2, None)

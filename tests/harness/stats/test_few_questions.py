@@ -1,8 +1,7 @@
-"""A handful of questions: intervals that hold what they say, and no verdict from chance."""
+"""A handful of questions: intervals that hold what they say."""
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -12,32 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from kdharness.harness.analysis.compare import Compared, compare_all
-from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges, unresolved
-from kdharness.harness.analysis.metrics import LEGEND
-from kdharness.harness.experiments.claims import (
-    UNSURE,
-    ClaimSpec,
-    Finding,
-    finding_lines,
-    paired_effect,
-)
-from kdharness.harness.experiments.demo_findings import findings, summary_rows
-from kdharness.harness.paths import Paths
-from kdharness.harness.reports import build
 from kdharness.harness.stats.inference import (
-    Difference,
     mean_intervals,
     paired_difference,
     ratio_interval,
 )
-from kdharness.harness.stats.rows import TOO_SMALL, Row, value_range
+from kdharness.harness.stats.rows import Row, value_range
 from kdharness.harness.stats.tradeoff import Answered, Plane, pick, trade_off_stats
-from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
-from support.commands import CommandLine
 from support.interval_coverage import DATA, FIGURES, SIZES, coverage, documented
-from support.scored_store import add_checkpoint, verdict
+from support.scored_store import sums
 
 # ---------------------------------------------------------------- intervals
 
@@ -107,10 +89,6 @@ def test_right_or_wrong_is_covered_whatever_the_share(n: int) -> None:
         assert sum(c for c, h in zip(chance, held, strict=True) if h) >= 0.95
 
 
-def sums(*values: float) -> dict[str, tuple[float, float]]:
-    return {str(n): (value, 1.0) for n, value in enumerate(values)}
-
-
 def test_differences_that_agree_claim_no_certainty() -> None:
     found = paired_difference(sums(1, 1, 1, 1), sums(0, 0, 0, 0), bounds=(0.0, 1.0))
     assert found is not None and (found.low or 0) < 0 and found.high == 1.0
@@ -146,111 +124,6 @@ def test_ranges_of_metrics(metric: str, kinds: list[str], found: Any) -> None:
 # ---------------------------------------------------------------- verdict words
 
 
-def compared(n: int, low: float | None = 0.1, p: float = 0.001) -> Compared:
-    gap = Difference(0.5, low, 0.9 if low is not None else None, p, n, 10)
-    return Compared("shop", "score", "exact", "a", "b", 0.0, 0.5, gap, p)
-
-
-@pytest.mark.parametrize(("n", "word"), [(2, ""), (3, ""), (4, ""), (5, "better"), (50, "better")])
-def test_below_five_questions_nothing_is_better(n: int, word: str) -> None:
-    assert compared(n).lean == word
-    assert compared(n).verdict == (word or "not told apart")
-    assert compared(n, None).lean == ""
-
-
-def few_rows(store: Store, count: int) -> None:
-    """`b` is right where `a` is wrong, on a few questions."""
-    for name in "ab":
-        add_checkpoint(store, name)
-        store.add_judgments(verdict(name, n, float(name == "b")) for n in range(count))
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_the_commands_say_nothing_from_a_handful(
-    store: Store, paths: Paths, kd: CommandLine, count: int
-) -> None:
-    few_rows(store, count)
-    one = [row for row in compare_all(store, paths, ["a", "b"]) if row.metric == "score"]
-    assert [row.lean for row in one] == ([""] if count > 1 else [])
-    for form in ("json", "table", "csv", "md"):
-        for command in (
-            ["compare", "a", "b"],
-            ["leaderboard"],
-            [
-                "tradeoff",
-                "--general",
-                "shop:score",
-                "--domain",
-                "shop:score",
-                "--reference",
-                "a",
-                "--expert",
-                "b",
-            ],
-        ):
-            code, out, err = kd(*command, "--format", form)
-            assert code == 0, (command, form, err)
-            assert "better" not in out.replace("(better)", "") and "worse" not in out
-            assert "Infinity" not in out and "NaN" not in out and "None" not in out
-            if form == "json":
-                json.loads(out)
-    code, out, _ = kd("leaderboard", "--format", "json")
-    row = next(r for r in json.loads(out) if r["metric"] == "score" and r["checkpoint"] == "b")
-    assert (row["ci_low"] is None) == (count < 3)
-    assert (TOO_SMALL in row["flags"]) == (count < 3)
-    code, _, err = kd("report", "--output", str(paths.home / "report.html"))
-    assert code == 0, err
-    assert TOO_SMALL in LEGEND
-
-
-def score(name: str, value: float, n: int = 10, metric: str = "score", **rest: Any) -> Score:
-    ends = {"ci_low": None, "ci_high": None, **rest}
-    return Score(
-        checkpoint=name,
-        run=None,
-        method="",
-        bench="shop",
-        metric=metric,
-        value=value,
-        n=n,
-        n_failed=0,
-        judge="exact",
-        **ends,
-    )
-
-
-def test_figures_of_two_questions_have_no_rank_of_their_own() -> None:
-    told = [
-        score("a", 0.9, 2, flags=(TOO_SMALL,)),
-        score("b", 0.1, ci_low=0.05, ci_high=0.2),
-        score("c", 0.5, ci_low=0.4, ci_high=0.6),
-    ]
-    assert rank_ranges(told) == ["1-3", "2-3", "1-2"]
-    assert {key[0] for key in unresolved(told)} == {"a", "c"}
-    # Published figures have no interval either, and are compared by value as before.
-    assert rank_ranges([score("a", 0.9), score("b", 0.1)]) == ["1", "2"]
-
-
-def test_a_claim_about_a_handful_cannot_tell() -> None:
-    claim = ClaimSpec(text="b is better", of="b", than="a", metric="shop:score")
-    for n, known in ((2, False), (3, True), (4, True), (5, True)):
-        effect = paired_effect([(sums(*(1.0 + k / 99 for k in range(n))), sums(*[0.0] * n))])
-        assert effect is not None and (effect.low is not None) == known
-        found = Finding(claim, {}, effect)
-        assert found.verdict == (UNSURE if n < 5 else "holds")
-        assert ("too few for a verdict" in found.as_dict()["note"]) == (n < 5)
-        json.dumps(found.as_dict(), allow_nan=False)
-        text = "\n".join(finding_lines([found]))
-        assert "inf" not in text and "None" not in text
-
-
-def test_a_claim_whose_questions_agree_is_not_certain() -> None:
-    alike = [(sums(*[1.0] * 5), sums(*[0.0] * 5))]
-    loose, tight = paired_effect(alike, width=1.0), paired_effect(alike)
-    assert loose is not None and tight is not None
-    assert (tight.low, tight.high) == (1.0, 1.0) and (loose.low or 0) < 0.5
-
-
 def world(n: int, spread: float = 0.01) -> list[Answered]:
     rng = np.random.default_rng(n)
     levels = {"ref": (1.0, 0.2), "expert": (0.5, 0.9), "dae": (0.95, 0.8), "low": (0.95, 0.3)}
@@ -277,128 +150,3 @@ def test_the_trade_off_takes_nothing_from_a_handful_for_sure() -> None:
     ref, dae = trade_off_stats(same, Plane("ref"), resamples=200).points
     assert ref.retention is not None and (ref.retention.low, ref.retention.high) == (1.0, 1.0)
     assert dae.retention is not None and dae.retention.low is None
-
-
-def test_the_report_takes_no_side_from_a_handful() -> None:
-    def told(n: int, low: float | None) -> str:
-        above = {"value": 0.3, "ci_low": low, "ci_high": None if low is None else 0.5, "n": n}
-        view = {
-            "x": type("X", (), {"label": "x"}),
-            "y": type("Y", (), {"label": "y"}),
-            "keep": 0.9,
-            "roles": ("a", "b"),
-            "placed": [],
-            "statistics": {"pick": None, "notes": [], "points": {"c": {"above_curve": above}}},
-        }
-        return " ".join(str(block) for block in build._short_answer(view))
-
-    assert "stands above" in told(5, 0.1)
-    assert "is not told apart from" in told(4, 0.1) and "is not told apart from" in told(2, None)
-
-
-def demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
-    """A finished demo: KD closer than SFT, DAE half-way to the expert and forgetting less."""
-    means = {
-        ("heldout", "general_kl"): {"sft": 0.9, "kd": 0.5, "expert": 0.9, "dae": 0.7},
-        ("heldout", "general_loss"): {"sft": 2.0, "kd": 2.0, "expert": 3.0, "dae": 2.2},
-        ("heldout", "other_writer_loss"): {"sft": 2.0, "kd": 2.0, "expert": 3.0, "dae": 3.0},
-        ("shop", "accuracy"): {"sft": 0.1, "kd": 0.2, "expert": 0.8, "dae": 0.5},
-    }
-    rng = np.random.default_rng(0)
-    for name in ("sft", "kd", "expert", "dae"):
-        store.add_checkpoint(Checkpoint(name, name, name, "", 1.0))
-        for (bench, metric), table in means.items():
-            wave = np.linspace(-0.05, 0.05, n) + noise * rng.standard_normal(n)
-            store.add_judgments(
-                Judgment(
-                    id=f"{name}/{metric}/{i}",
-                    checkpoint=name,
-                    bench=bench,
-                    revision="r",
-                    item=f"{metric.rpartition('_')[0]}/{i}",
-                    turn=1,
-                    category="",
-                    judge="exact",
-                    metric=metric,
-                    status=JudgmentStatus.OK,
-                    created=1.0,
-                    value=table[name] + wave[i] + 0.002 * rng.standard_normal(),
-                    weight=1.0,
-                )
-                for i in range(n)
-            )
-
-
-@pytest.mark.parametrize("n", [2, 4, 12])
-def test_the_demo_names_winners_by_tests_alone(n: int, store: Store, paths: Paths) -> None:
-    demo_rows(store, n)
-    told = findings(store, paths)
-    text = " ".join(told)
-    assert len(told) == 4
-    if n < 5:
-        assert text.count("too few") == 4
-        assert "closer" not in text and "forgets" not in text and "DAE has" not in text
-        return
-    assert "KD is closer to its teacher than SFT" in text and "DAE has 50%" in text
-    assert "DAE forgets less than SFT on the domain (loss per token on held-out general" in text
-    # The same loss on both sides names nobody, whichever way the last digit falls.
-    assert "cannot be told apart (loss per token on held-out answers by another writer" in text
-
-
-def test_the_demo_takes_no_side_where_rows_disagree(store: Store, paths: Paths) -> None:
-    demo_rows(store, 12, noise=3.0)
-    text = " ".join(findings(store, paths))
-    assert text.count("cannot be told apart") == 3 and "KD is" not in text
-
-
-def test_two_answers_have_no_interval_in_the_demos_table() -> None:
-    (row,) = summary_rows([score("kd", 0.5, 2, flags=(TOO_SMALL,))])[0]
-    assert row["shop"] == "0.5 (n 2)"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "shown"),
-    [(0.4, 0.6, "0.5 ±0.1"), (0.45, 0.6, "0.5 [0.45, 0.6]"), (0.5, 0.9, "0.5 [0.5, 0.9]")],
-)
-def test_a_lopsided_interval_is_shown_by_its_ends(low: float, high: float, shown: str) -> None:
-    """0 ±0.18 would reach below what a score can be."""
-    one = Score(**{**score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
-    (row,) = summary_rows([one])[0]
-    assert row["shop"] == shown
-
-
-def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: Paths) -> None:
-    few_rows(store, 3)
-    fresh = {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)}
-    keys = store.cached_scores()
-    assert keys and all(state.startswith("3:") for state, _ in keys.values())
-    store.cache_scores(
-        [
-            (key, "2" + state[1:], json.dumps([["score", 0.0, 0.0, 0.0, 3, 0, []]]))
-            for key, (state, _) in keys.items()
-        ]
-    )
-    assert {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)} == fresh
-
-
-def test_what_is_imported_with_two_rows_is_marked(store: Store, paths: Paths) -> None:
-    store.add_checkpoint(Checkpoint(id="c", name="c", method="import", path="", created=1.0))
-    store.add_judgments(
-        Judgment(
-            id=str(n),
-            checkpoint="c",
-            bench="alpaca-eval-2",
-            revision="r",
-            item=str(n),
-            turn=1,
-            category="",
-            judge="j",
-            metric="preference",
-            status=JudgmentStatus.OK,
-            created=1.0,
-            value=1.2 + n / 10,
-        )
-        for n in range(2)
-    )
-    rate = next(s for s in leaderboard(store, paths) if s.metric == "win_rate")
-    assert rate.value == pytest.approx(25) and rate.ci_low is None and TOO_SMALL in rate.flags

@@ -7,13 +7,7 @@ from typing import Any
 import pytest
 
 from kdharness.harness.errors import DataError
-from kdharness.trainers.data.sources import to_chat
-
-ASK, RED = {"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}
-
-
-def read(row: dict[str, Any]) -> dict[str, Any]:
-    return to_chat(row, "auto", "rows.jsonl:1")
+from support.chat_rows import ASK, RED, read_chat
 
 
 def turn(**more: Any) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def test_a_field_of_another_name_that_leaves_a_turn_out_is_refused(more: dict[st
     """Each was passed over, and the turn was learnt."""
     (name,) = more
     with pytest.raises(DataError, match=rf"turn 2: {name}: .* leave this turn out") as error:
-        read(turn(**more))
+        read_chat(turn(**more))
     assert "train: false" in error.value.hint
 
 
@@ -61,7 +55,7 @@ def test_a_field_of_another_name_that_leaves_a_turn_out_is_refused(more: dict[st
     ],
 )
 def test_a_field_that_says_nothing_else_than_the_rest_is_left(more: dict[str, Any]) -> None:
-    chat = read(turn(**more))
+    chat = read_chat(turn(**more))
     assert chat["unread_turns"] == tuple(name for name in more if name != "train")
 
 
@@ -80,7 +74,7 @@ def test_a_field_that_says_nothing_else_than_the_rest_is_left(more: dict[str, An
 )
 def test_a_row_that_counts_for_less_is_refused_by_any_name(more: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
-        read({"messages": [ASK, RED], **more})
+        read_chat({"messages": [ASK, RED], **more})
 
 
 @pytest.mark.parametrize(
@@ -95,7 +89,7 @@ def test_a_row_that_counts_for_less_is_refused_by_any_name(more: dict[str, Any],
     ],
 )
 def test_a_row_may_be_described(more: dict[str, Any]) -> None:
-    assert read({"messages": [ASK, RED], **more})["unread"] == tuple(more)
+    assert read_chat({"messages": [ASK, RED], **more})["unread"] == tuple(more)
 
 
 # ---------------------------------------------------------------- beside an answer
@@ -113,19 +107,19 @@ CALL = {"id": "a1", "type": "function", "function": {"name": "look", "arguments"
 )
 def test_a_thought_beside_an_answer_is_its_thought(row: dict[str, Any], name: str) -> None:
     """It was listed as not read, and the answer learnt without it."""
-    chat = read({**row, name: "Hm."})
+    chat = read_chat({**row, name: "Hm."})
     assert chat["messages"][-1] == {"role": "assistant", "content": "Red.", name: "Hm."}
     assert chat["unread"] == ()
 
 
 def test_calls_beside_an_answer_are_its_calls() -> None:
-    chat = read({"prompt": "What colour?", "completion": "", "tool_calls": [CALL]})
+    chat = read_chat({"prompt": "What colour?", "completion": "", "tool_calls": [CALL]})
     assert chat["messages"][-1]["tool_calls"] == [CALL]
 
 
 def test_a_word_on_whether_it_reasons_is_no_thought() -> None:
     row = {"prompt": "What colour?", "completion": "Red.", "reasoning": "off"}
-    assert read(row)["messages"][-1] == RED and read(row)["unread"] == ("reasoning",)
+    assert read_chat(row)["messages"][-1] == RED and read_chat(row)["unread"] == ("reasoning",)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +134,7 @@ def test_what_stands_beside_turns_belongs_into_one(
     row: dict[str, Any], more: dict[str, Any]
 ) -> None:
     with pytest.raises(DataError, match=r"stands beside") as error:
-        read({**row, **more})
+        read_chat({**row, **more})
     assert error.value.hint == "write it into its turn"
 
 
@@ -156,11 +150,11 @@ def test_what_stands_beside_turns_belongs_into_one(
 )
 def test_a_thought_or_call_in_disguise_is_refused(more: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=f"turn 2: {says}"):
-        read(turn(**more))
+        read_chat(turn(**more))
 
 
 def test_details_of_a_thought_that_is_read_are_left() -> None:
-    chat = read(turn(reasoning="Hm.", reasoning_details=[{"text": "Hm."}], channel="final"))
+    chat = read_chat(turn(reasoning="Hm.", reasoning_details=[{"text": "Hm."}], channel="final"))
     assert chat["messages"][-1]["reasoning"] == "Hm."
     assert chat["unread_turns"] == ("reasoning_details",)
 
@@ -168,7 +162,7 @@ def test_details_of_a_thought_that_is_read_are_left() -> None:
 @pytest.mark.parametrize("more", [{"instruction": ""}, {"instruction": "  "}])
 def test_an_empty_instruction_leaves_no_blank_lines(more: dict[str, Any]) -> None:
     row = {"input": "What colour?", "output": "Red.", **more}
-    assert read(row)["messages"][0] == ASK
+    assert read_chat(row)["messages"][0] == ASK
 
 
 # ---------------------------------------------------------------- cut answers
@@ -184,16 +178,16 @@ def test_an_empty_instruction_leaves_no_blank_lines(more: dict[str, Any]) -> Non
 )
 def test_an_answer_that_ended_at_a_limit_is_a_cut_one(name: str, value: str) -> None:
     """Its end of turn was learnt, where the model had not ended."""
-    assert read({"messages": [ASK, RED], name: value})["truncated"]
-    assert read(turn(**{name: value}))["truncated"]
-    assert read(turn(**{name: value}))["messages"] == [ASK, RED]
-    assert not read(turn(**{name: "stop"}))["truncated"]
+    assert read_chat({"messages": [ASK, RED], name: value})["truncated"]
+    assert read_chat(turn(**{name: value}))["truncated"]
+    assert read_chat(turn(**{name: value}))["messages"] == [ASK, RED]
+    assert not read_chat(turn(**{name: "stop"}))["truncated"]
 
 
 def test_only_the_last_answer_may_be_cut() -> None:
     chat = [ASK, {**RED, "finish_reason": "length"}, ASK, RED]
     with pytest.raises(DataError, match="an answer before the last one was cut") as error:
-        read({"messages": chat})
+        read_chat({"messages": chat})
     assert "train: false" in error.value.hint
     chat[1]["train"] = False
-    assert not read({"messages": chat})["truncated"]
+    assert not read_chat({"messages": chat})["truncated"]

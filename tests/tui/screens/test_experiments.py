@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +20,9 @@ from kdharness.tui.screens import experiments
 from kdharness.tui.screens.dialogs import Confirm
 from kdharness.tui.screens.experiments import ExperimentsScreen
 from kdharness.tui.screens.run import RunScreen
-from kdharness.tui.viewmodels.experiments import counted, line_of, places, read_plan
 from kdharness.tui.widgets.table import Listing
+from support.app import LARGE, SMALL, AppOn, Press, Shown
 
-AppOn = Callable[[Paths], HarnessApp]
-Shown = Callable[[HarnessApp], str]
-Press = Callable[..., Awaitable[None]]
-SMALL, LARGE = (80, 24), (120, 40)
 HOSTILE = "[bold]x[/] [@click=app.leave]y[/] \x1b]52;c;aGk=\x07 \u202e\u2066z"
 
 
@@ -79,7 +72,7 @@ async def test_claims_are_judged_as_far_as_there_are_figures(
     experimenting: Paths,
     app_on: AppOn,
     shown: Shown,
-    told: Shown,
+    notified: Shown,
     press: Press,
     size: tuple[int, int],
 ) -> None:
@@ -98,7 +91,7 @@ async def test_claims_are_judged_as_far_as_there_are_figures(
     app = app_on(experimenting)
     async with app.run_test(size=size) as pilot:
         await press(pilot, "w", "c")
-        assert "this experiment states no claims" in told(app)
+        assert "this experiment states no claims" in notified(app)
         await press(pilot, "down", "c")
         text = shown(app)
         assert "? can't tell: the expert beats [bold]x[/]" in text and "\x1b" not in text
@@ -154,7 +147,7 @@ async def test_a_process_that_died_without_a_word_is_noticed(
 
 
 async def test_mistakes_stand_at_their_lines_until_they_are_mended(
-    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press
+    experimenting: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press
 ) -> None:
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
@@ -166,7 +159,7 @@ async def test_mistakes_stand_at_their_lines_until_they_are_mended(
         assert "did you mean learning_rate?" in lines[place + 1]
         assert "cannot be started" in shown(app)
         await press(pilot, "s")
-        assert "mend what is marked first" in told(app) and app.screen is on_screen(app)
+        assert "mend what is marked first" in notified(app) and app.screen is on_screen(app)
         mend(experimenting)
         await press(pilot, "r")
         assert "1 run: 1 to do" in shown(app) and "wrong-kd" in shown(app)
@@ -250,7 +243,7 @@ async def test_it_asks_before_it_starts_and_says_how_many(
     experimenting: Paths,
     app_on: AppOn,
     shown: Shown,
-    told: Shown,
+    notified: Shown,
     press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -273,10 +266,10 @@ async def test_it_asks_before_it_starts_and_says_how_many(
         await press(pilot, "s", "y")
         assert [file.name for file in started] == ["baselines.yaml"]
         assert threads[0] is not threading.main_thread()
-        assert "sweep-baselines has started" in told(app)
+        assert "sweep-baselines has started" in notified(app)
         # One at work is not started again; one that was stopped is gone on with.
         await press(pilot, "down", "s")
-        assert "small is at work" in told(app) and len(started) == 1
+        assert "small is at work" in notified(app) and len(started) == 1
         with Store(experimenting.store) as store:
             store.update_run("sweep-small", status="stopped")
             store.update_run("small-kd-s2", status="stopped")
@@ -288,7 +281,7 @@ async def test_it_asks_before_it_starts_and_says_how_many(
 async def test_what_cannot_be_started_is_told(
     experimenting: Paths,
     app_on: AppOn,
-    told: Shown,
+    notified: Shown,
     press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -299,16 +292,16 @@ async def test_what_cannot_be_started_is_told(
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "s", "y")
-        assert "the file was changed" in told(app)
+        assert "the file was changed" in notified(app)
 
 
 async def test_it_stops_and_pauses_the_experiment_itself(
-    experimenting: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press
+    experimenting: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press
 ) -> None:
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "x")
-        assert "nothing of it is running" in told(app)
+        assert "nothing of it is running" in notified(app)
         await press(pilot, "p", "g", "down", "p", "x")
         assert "Stop sweep-small?" in shown(app) and "The run at work" in shown(app)
         await press(pilot, "y")
@@ -322,14 +315,14 @@ async def test_it_stops_and_pauses_the_experiment_itself(
 
 
 async def test_enter_opens_a_run_that_is_there(
-    experimenting: Paths, app_on: AppOn, told: Shown, press: Press
+    experimenting: Paths, app_on: AppOn, notified: Shown, press: Press
 ) -> None:
     app = app_on(experimenting)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "w", "down", "enter", "enter")
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "small-kd-s1"
         await press(pilot, "escape", "end", "enter")
-        assert "small-scores-s2 has not been started" in told(app)
+        assert "small-scores-s2 has not been started" in notified(app)
         await press(pilot, "g")
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "sweep-small"
 
@@ -385,53 +378,3 @@ async def test_files_are_read_in_threads(
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "down", "r")
     assert seen and not any(seen)
-
-
-def test_it_loads_no_model_library() -> None:
-    code = (
-        "import sys, kdharness.tui.screens.experiments, kdharness.harness.experiments.detached;"
-        "from kdharness.tui.viewmodels.experiments import read_plan;"
-        "from kdharness.harness.experiments.expand import find_experiment;"
-        "assert len(read_plan(find_experiment('baselines')).planned) == 24;"
-        "print(sorted({'torch', 'openai', 'transformers', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-# ---------------------------------------------------------------- the parts
-
-
-def test_lines_of_fields() -> None:
-    text = "name: x\nsteps:\n  kd: &a\n    data: {train: [a,\n      b]}\n  e: *a\n"
-    assert [
-        line_of(text, place.split("."))
-        for place in (
-            "name",
-            "steps",
-            "steps.kd",
-            "steps.kd.data.train.1",
-            "steps.kd.data.heldout",
-            "steps.e.data",
-            "vary",
-            "steps.kd.data.train.7",
-        )
-    ] == [1, 2, 3, 5, 4, 4, 0, 4]
-    assert line_of("a: [", ["a"]) == 0
-    error = ConfigError("broken YAML: x", where="/a/b.yaml:7")
-    assert places("", error, "/a/b.yaml") == {7: ["broken YAML: x"]}
-    error = ConfigError("steps that need each other: a, b", where="/a/b.yaml")
-    assert places("name: x", error, "/a/b.yaml") == {0: ["steps that need each other: a, b"]}
-
-
-def test_a_file_that_breaks_the_reader_is_its_own_fault(tmp_path: Path) -> None:
-    file = tmp_path / "loop.yaml"
-    file.write_text("name: x\nsteps: {kd: &a {method: kd, data: *a}}\n")
-    wrong = read_plan(file).wrong
-    assert list(wrong) == [2] and "holds itself" in wrong[2][0], wrong
-
-
-def test_counts_are_in_the_order_of_work() -> None:
-    rows = [{"status": s} for s in ("to do", "failed", "finished", "to do", "running")]
-    assert counted(rows) == "5 runs: 1 finished, 1 running, 1 failed, 2 to do"
-    assert counted([]) == "0 runs"

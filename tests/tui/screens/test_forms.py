@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,7 @@ from kdharness.tui.screens.evaluate import EvaluateScreen
 from kdharness.tui.screens.new_run import NewRunScreen
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.form_sheet import FormSheet
-
-AppOn = Callable[[Paths], HarnessApp]
-Shown = Callable[[HarnessApp], str]
-Press = Callable[..., Awaitable[None]]
-LARGE = (120, 40)
+from support.app import LARGE, AppOn, Press, Shown
 
 
 def plan_of(command: list[str], text: str = "") -> Any:
@@ -158,7 +153,7 @@ async def test_a_preset_is_written_as_a_config_that_train_takes(
 
 
 async def test_copy_a_run_choose_a_method_and_start(
-    filled: Paths, app_on: AppOn, shown: Shown, told: Shown, press: Press, started: list[Any]
+    filled: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press, started: list[Any]
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
@@ -172,7 +167,7 @@ async def test_copy_a_run_choose_a_method_and_start(
         await press(pilot, "m", "down", "enter")
         assert screen.values["method"] == "kd"
         await press(pilot, "s")
-        assert "mend what is marked" in told(app)
+        assert "mend what is marked" in notified(app)
         at(app, "teacher.model")
         await type_value(pilot, press, "big-model")
         at(app, "name")
@@ -200,7 +195,7 @@ async def test_a_plan_that_fails_says_why_before_the_start(
 
 
 async def test_a_run_that_cannot_start_is_told(
-    filled: Paths, app_on: AppOn, told: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+    filled: Paths, app_on: AppOn, notified: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
     app = app_on(filled)
@@ -209,7 +204,7 @@ async def test_a_run_that_cannot_start_is_told(
         at(app, "name")
         await type_value(pilot, press, "kd")
         await press(pilot, "s", "y")
-        assert "a run named 'kd' exists" in told(app)
+        assert "a run named 'kd' exists" in notified(app)
 
 
 async def test_the_form_opens_from_a_run_and_shows_yaml_at_80_columns(
@@ -290,10 +285,10 @@ async def test_evaluate_stays_as_it_was_left_and_refuses_nothing_to_do(
 
 
 async def test_a_broken_settings_file_is_told(
-    filled: Paths, app_on: AppOn, told: Shown, press: Press
+    filled: Paths, app_on: AppOn, notified: Shown, press: Press
 ) -> None:
     filled.settings.write_text("judge: [a\n", "utf-8")
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "6")
-        assert "settings.yaml" in told(app)
+        assert "settings.yaml" in notified(app)

@@ -1,18 +1,11 @@
-"""Home and leaderboard by keyboard: what is shown, and that it follows the store."""
+"""Runs by keyboard: what is shown, and that it follows the store."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable
-
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.tui.app import HarnessApp
 from kdharness.tui.widgets.table import Listing
-
-AppOn = Callable[[Paths], HarnessApp]
-Shown = Callable[[HarnessApp], str]
+from support.app import AppOn, Shown
 
 
 async def test_runs_show_status_models_and_time_left(
@@ -93,79 +86,9 @@ async def test_nothing_is_repainted_when_nothing_changed(filled: Paths, app_on: 
         assert painted == []
 
 
-async def test_leaderboard_by_keyboard(filled: Paths, app_on: AppOn, shown: Shown) -> None:
-    app = app_on(filled)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("2")
-        while app.busy:
-            await pilot.pause(0.01)
-        await pilot.pause()
-        text = shown(app)
-        assert "general loss" in text and "├" in text and "●" in text
-        listing = app.screen.query_one("#list", Listing)
-        names = [row["id"] for row in listing.rows]
-        await pilot.press("s")
-        assert [row["id"] for row in listing.rows] == names[::-1]
-        await pilot.press("b", "b", "c")
-        await pilot.pause()
-        assert "coding" in shown(app)
-        await pilot.press("question_mark")
-        await pilot.pause()
-        assert "the judge is a toy" in shown(app)
-        await pilot.press("escape", "escape")
-        assert app.screen.place == "runs"  # type: ignore[attr-defined]
-
-
-async def test_help_lists_every_key_and_quit_leaves(
-    filled: Paths, app_on: AppOn, shown: Shown
-) -> None:
-    app = app_on(filled)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("f1")
-        await pilot.pause()
-        text = shown(app)
-        assert "New run" in text and "runs.new" in text
-        await pilot.press("escape", "q")
-    assert app.return_code == 0
-
-
 async def test_empty_store_shows_the_tour(home: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         text = shown(app)
         assert "see it happen" in text and "start your own run" in text
-
-
-async def test_keys_and_theme_come_from_the_settings(filled: Paths, app_on: AppOn) -> None:
-    filled.settings.write_text("judge: x\ntheme: light\nkeys:\n  app.quit: z\n", "utf-8")
-    app = app_on(filled)
-    async with app.run_test(size=(80, 24)) as pilot:
-        assert app.theme == "light"
-        await pilot.press("t")
-        assert app.theme != "light"
-        assert "judge: x" in filled.settings.read_text("utf-8")
-        await pilot.press("q")
-        assert app.is_running
-        await pilot.press("z")
-    assert app.return_code == 0
-
-
-def test_the_app_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, kdharness.tui.app, kdharness.tui.screens.leaderboard;"
-        "bad = {'torch', 'openai', 'transformers', 'pydantic', 'textual_plot', 'matplotlib'};"
-        "print(sorted(bad & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-async def test_a_late_tick_finds_no_screen_and_does_nothing(home: Paths, app_on: AppOn) -> None:
-    """The poll timer can fire after a quitting app has taken its screens down."""
-    app = app_on(home)
-    async with app.run_test(size=(80, 24)):
-        pass
-    assert not app.screen_stack
-    app.follow()
-    app._follow_store()

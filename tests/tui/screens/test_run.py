@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -10,15 +9,10 @@ import pytest
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, RunStatus
-from kdharness.tui.app import HarnessApp
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.chart import CurveChart
 from kdharness.tui.widgets.table import Listing
-
-AppOn = Callable[[Paths], HarnessApp]
-Shown = Callable[[HarnessApp], str]
-Press = Callable[..., Awaitable[None]]
-LARGE = (120, 40)
+from support.app import LARGE, AppOn, Press, Shown
 
 
 async def test_curves_change_with_keys(
@@ -138,13 +132,13 @@ async def test_pause_and_go_on(
 
 
 async def test_asking_a_finished_run_is_told_not_raised(
-    filled: Paths, app_on: AppOn, told: Shown, press: Press
+    filled: Paths, app_on: AppOn, notified: Shown, press: Press
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("kd")
         await press(pilot, "x", "y")
-        assert "is not running" in told(app)
+        assert "is not running" in notified(app)
 
 
 @pytest.mark.parametrize("ending", [".svg", ".png"])
