@@ -29,6 +29,14 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tokenizer(tiny_teacher: Path) -> Any:
+    """Its tokenizer, with a ChatML template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_teacher)
+
+
 @pytest.fixture
 def model_folder(tiny_teacher: Path, tmp_path: Path) -> Path:
     """A copy of the tiny teacher, to be changed or spoilt."""

@@ -23,7 +23,7 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def only(found: list[str], word: str) -> str:
+def one_with(found: list[str], word: str) -> str:
     (block,) = [text for text in found if word in text]
     return block
 
@@ -35,12 +35,12 @@ def house(tmp_path: Path) -> Path:
     for room in ROOMS:
         shutil.copytree(ROOT / room, house / room, ignore=shutil.ignore_patterns("__pycache__"))
     method, bench = blocks("extending.md", "python"), blocks("judges.md", "python")
-    (house / "trainers" / "soften.py").write_text(only(method, "softened self"), "utf-8")
-    (house / "judges" / "capitals.py").write_text(only(bench, "class Capitals"), "utf-8")
+    (house / "trainers" / "soften.py").write_text(one_with(method, "softened self"), "utf-8")
+    (house / "judges" / "capitals.py").write_text(one_with(bench, "class Capitals"), "utf-8")
     for page, text in (
-        ("config.py", only(method, "class SoftenConfig")),
-        ("registry.py", only(method, "TRAINERS[")),
-        ("registry.py", only(bench, "BENCHMARKS[")),
+        ("config.py", one_with(method, "class SoftenConfig")),
+        ("registry.py", one_with(method, "TRAINERS[")),
+        ("registry.py", one_with(bench, "BENCHMARKS[")),
     ):
         with (house / "harness" / page).open("a", encoding="utf-8") as stream:
             stream.write("\n\n" + text)
@@ -62,7 +62,7 @@ def test_a_new_method_trains_and_a_new_benchmark_scores_it(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    config = yaml.safe_load(only(blocks("extending.md", "yaml"), "method: soften"))
+    config = yaml.safe_load(one_with(blocks("extending.md", "yaml"), "method: soften"))
     config["student"] = {"from": str(tiny_teacher), "keep_layers": 2}
     config["data"] = {"train": {"path": config["data"]["train"], "limit": 12}, "max_length": 64}
     config["trainer"] = {"learning_rate": 0.01, "max_steps": 4, "batch_size": 4, "device": "cpu"}

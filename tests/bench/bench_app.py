@@ -127,13 +127,13 @@ def build(paths: Paths) -> None:
             store.add_checkpoint(
                 Checkpoint(id=f"id-{name}", name=name, method="kd", path="", created=now, run=name)
             )
-            store.add_judgments(judgments(f"id-{name}", number / CHECKPOINTS, now))
+            store.add_judgments(skill_judgments(f"id-{name}", number / CHECKPOINTS, now))
         for bench in ("mt-bench", "shop", "heldout", *(f"own-{i}" for i in range(20))):
             scorer = "file" if bench.startswith("own") else bench
             store.set_bench_note(bench, "r", {"flags": [], "scorer": scorer, "items": ITEMS})
 
 
-def judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]:
+def skill_judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]:
     """4,000 judgments of one checkpoint over 23 benchmarks."""
     rows = []
     plans = [

@@ -45,7 +45,7 @@ with Loopback(delay=float(sys.argv[2]), keep_bodies=False,
 """
 
 
-def serve() -> tuple[subprocess.Popen[str], str]:
+def serve_apart() -> tuple[subprocess.Popen[str], str]:
     """A server in a process of its own, so that its work is not counted as ours."""
     folder = str(Path(__file__).resolve().parents[1])
     process = subprocess.Popen(
@@ -64,7 +64,7 @@ def processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def memory() -> float:
+def resident_mb() -> float:
     """Resident MB now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -108,7 +108,7 @@ def bench_client() -> dict[str, Any]:
     from kdharness.harness.worker import SilentReporter
     from support.benchmark_files import write_mt_bench
 
-    process, url = serve()
+    process, url = serve_apart()
     try:
         asyncio.run(bare(url, 64))
         before = processor()
@@ -127,11 +127,11 @@ def bench_client() -> dict[str, Any]:
                     judge=[f"openai:judge-1@{url}"],
                 )
                 pipeline.run(config, paths, store, SilentReporter())
-                start_mb, before, started = memory(), processor(), time.perf_counter()
+                start_mb, before, started = resident_mb(), processor(), time.perf_counter()
                 whole = config.model_copy(update={"limit": None, "seed": 1})
                 pipeline.run(whole, paths, store, SilentReporter())
                 wall, used = time.perf_counter() - started, processor() - before
-                grown = memory() - start_mb
+                grown = resident_mb() - start_mb
                 stored = sum(1 for j in store.judgments() if j.status is JudgmentStatus.OK)
     finally:
         process.terminate()

@@ -40,11 +40,11 @@ def splits() -> dict[str, list[Row]]:
     }
 
 
-def prompt(row: Row) -> str:
+def prompt_of(row: Row) -> str:
     return str(row["messages"][0]["content"])
 
 
-def answer(row: Row) -> str:
+def answer_of(row: Row) -> str:
     return str(row["messages"][-1]["content"])
 
 
@@ -100,7 +100,7 @@ def test_too_few_prompts_are_an_error() -> None:
 def test_shipped_rows_are_the_split_of_their_seed(splits: dict[str, list[Row]]) -> None:
     expected = split_prompts(load_prompts(), SOURCE["seed"])
     for split, rows in splits.items():
-        assert [Prompt(row["category"], prompt(row)) for row in rows] == expected[split]
+        assert [Prompt(row["category"], prompt_of(row)) for row in rows] == expected[split]
         assert [row["id"] for row in rows] == [
             f"general-{split}-{number:04d}" for number in range(1, SIZES[split] + 1)
         ]
@@ -110,7 +110,7 @@ def test_shipped_rows_share_no_prompt(splits: dict[str, list[Row]]) -> None:
     for left, right in combinations(splits, 2):
         for row in splits[left]:
             for other in splits[right]:
-                assert similarity(prompt(row), prompt(other)) < NEAR_DUPLICATE
+                assert similarity(prompt_of(row), prompt_of(other)) < NEAR_DUPLICATE
 
 
 def test_shipped_answers_are_whole_turns_or_flagged(splits: dict[str, list[Row]]) -> None:
@@ -118,11 +118,11 @@ def test_shipped_answers_are_whole_turns_or_flagged(splits: dict[str, list[Row]]
     for row in (row for rows in splits.values() for row in rows):
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
         assert row.get("truncated", True) is True, "the flag is there only when set"
-        assert answer(row)
-        assert answer(row) == answer(row).strip()
-        assert "<|im_" not in answer(row)
-        assert "\ufffd" not in answer(row)
-        assert len(answer(row).split()) <= limit
+        assert answer_of(row)
+        assert answer_of(row) == answer_of(row).strip()
+        assert "<|im_" not in answer_of(row)
+        assert "\ufffd" not in answer_of(row)
+        assert len(answer_of(row).split()) <= limit
 
 
 def test_checksums_are_those_of_the_files() -> None:

@@ -26,11 +26,11 @@ def shipped(split: str) -> list[Row]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def prompt(row: Row) -> str:
+def prompt_of(row: Row) -> str:
     return str(row["messages"][0]["content"])
 
 
-def answer(row: Row) -> str:
+def answer_of(row: Row) -> str:
     return str(row["messages"][-1]["content"])
 
 
@@ -40,7 +40,7 @@ def of_task(rows: list[Row], task: str) -> list[Row]:
 
 def listing(row: Row) -> str:
     """The prompt without the instruction before the listing."""
-    text = prompt(row)
+    text = prompt_of(row)
     for wording in make.WORDINGS[row["category"]]:
         lead = wording.format("")
         if text.startswith(lead):
@@ -86,7 +86,7 @@ def test_sizes_and_balance(splits: dict[str, list[Row]]) -> None:
         assert Counter(row["category"] for row in rows) == dict.fromkeys(
             make.METRICS, SIZES[split] // 3
         )
-        per_department = Counter(answer(row) for row in of_task(rows, "department"))
+        per_department = Counter(answer_of(row) for row in of_task(rows, "department"))
         assert per_department == dict.fromkeys(DEPARTMENT_NAMES, SIZES[split] // 24)
 
 
@@ -101,21 +101,21 @@ def test_rows_have_one_question_one_answer_and_their_metric(splits: dict[str, li
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
         assert row["metric"] == make.METRICS[row["category"]]
         assert ("choices" in row) == (row["category"] == "department")
-        assert prompt(row).strip() == prompt(row) != ""
-        assert answer(row).strip() == answer(row) != ""
+        assert prompt_of(row).strip() == prompt_of(row) != ""
+        assert answer_of(row).strip() == answer_of(row) != ""
 
 
 def test_no_prompt_and_no_listing_twice(splits: dict[str, list[Row]]) -> None:
     rows = [row for split in splits.values() for row in split]
-    assert len({prompt(row).lower() for row in rows}) == len(rows)
+    assert len({prompt_of(row).lower() for row in rows}) == len(rows)
     listings = [listing(row).lower() for row in rows if row["category"] != "policy"]
     assert len(set(listings)) == len(listings)
 
 
 def test_attributes_parse_and_stand_in_their_listing(splits: dict[str, list[Row]]) -> None:
     for row in (row for rows in splits.values() for row in of_task(rows, "attributes")):
-        assert "\n" not in answer(row)
-        fields = json.loads(answer(row))
+        assert "\n" not in answer_of(row)
+        fields = json.loads(answer_of(row))
         assert fields["product"]
         assert list(fields) == [name for name in FIELDS if name in fields]
         assert all(isinstance(value, str) and value for value in fields.values())
@@ -129,7 +129,7 @@ def test_attributes_parse_and_stand_in_their_listing(splits: dict[str, list[Row]
 
 def test_some_attributes_are_missing_and_some_listings_distract() -> None:
     rows = of_task(shipped("train"), "attributes")
-    counts = Counter(len(json.loads(answer(row))) for row in rows)
+    counts = Counter(len(json.loads(answer_of(row))) for row in rows)
     assert len(counts) >= 4
     starts = tuple(text.split("{")[0] for text in DISTRACTORS if not text.startswith("{"))
     distracting = [row for row in rows if any(start in listing(row).lower() for start in starts)]
@@ -139,8 +139,8 @@ def test_some_attributes_are_missing_and_some_listings_distract() -> None:
 def test_departments_are_choices_and_not_in_the_prompt(splits: dict[str, list[Row]]) -> None:
     for row in (row for rows in splits.values() for row in of_task(rows, "department")):
         assert row["choices"] == list(DEPARTMENT_NAMES)
-        assert answer(row) in row["choices"]
-        assert not any(name.lower() in prompt(row).lower() for name in row["choices"])
+        assert answer_of(row) in row["choices"]
+        assert not any(name.lower() in prompt_of(row).lower() for name in row["choices"])
 
 
 def test_each_product_has_one_department() -> None:
@@ -148,7 +148,7 @@ def test_each_product_has_one_department() -> None:
     assert len(set(products)) == len(products)
 
 
-def pairs(rows: list[Row]) -> set[tuple[str, str]]:
+def pairs_of(rows: list[Row]) -> set[tuple[str, str]]:
     """(adjective, product) of listings, read from their text alone."""
     products = [name for group in DEPARTMENTS for name in (*group.products, *group.held_out)]
     found = set()
@@ -163,7 +163,7 @@ def pairs(rows: list[Row]) -> set[tuple[str, str]]:
 
 def test_test_listings_combine_what_training_never_combined(splits: dict[str, list[Row]]) -> None:
     of_listings = {
-        split: pairs([row for row in rows if row["category"] != "policy"])
+        split: pairs_of([row for row in rows if row["category"] != "policy"])
         for split, rows in splits.items()
     }
     assert not of_listings["test"] & (of_listings["train"] | of_listings["validation"])
@@ -180,12 +180,12 @@ def test_policy_facts_of_the_test_are_taught_in_other_words(splits: dict[str, li
     lead = f"{SHOP} policy: "
     for split, rows in splits.items():
         for row in of_task(rows, "policy"):
-            policy = facts[prompt(row).removeprefix(lead)]
-            assert answer(row) == policy.answer
+            policy = facts[prompt_of(row).removeprefix(lead)]
+            assert answer_of(row) == policy.answer
             if split == "train":
                 taught[policy.answer] += 1
     assert taught == {policy.answer: 5 for policy in POLICIES}
-    asked = Counter(answer(row) for row in of_task(splits["test"], "policy"))
+    asked = Counter(answer_of(row) for row in of_task(splits["test"], "policy"))
     assert asked == {policy.answer: 1 for policy in POLICIES}
 
 
@@ -197,5 +197,5 @@ def test_policy_wordings_and_answers_are_distinct() -> None:
 
 def test_rows_are_short(splits: dict[str, list[Row]]) -> None:
     for row in (row for rows in splits.values() for row in rows):
-        assert 4 <= len(prompt(row).split()) <= 45
-        assert len(answer(row).split()) <= 20
+        assert 4 <= len(prompt_of(row).split()) <= 45
+        assert len(answer_of(row).split()) <= 20

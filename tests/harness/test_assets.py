@@ -40,7 +40,7 @@ def make_asset(**changes: Any) -> Asset:
 
 
 @pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch) -> Any:
+def use_asset(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replace the manifest by one asset."""
 
     def use(asset: Asset) -> Asset:
@@ -50,7 +50,7 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Any:
     return use
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> http.server.HTTPServer:
+def serve_files(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> http.server.HTTPServer:
     """A hub on loopback that answers `resolve` requests as the real one does."""
 
     class Hub(http.server.BaseHTTPRequestHandler):
@@ -95,7 +95,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> http.serv
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     files = {f"data/{name}": data for name, data in CONTENT.items()}
-    server = serve(monkeypatch, files)
+    server = serve_files(monkeypatch, files)
     yield files
     server.shutdown()
 
@@ -129,8 +129,8 @@ def nothing_left(paths: Paths) -> bool:
     return not paths.assets.exists() or not any(paths.assets.iterdir())
 
 
-def test_the_hub_comes_first(only: Any, hub: dict[str, bytes], paths: Paths) -> None:
-    asset = only(make_asset())
+def test_the_hub_comes_first(use_asset: Any, hub: dict[str, bytes], paths: Paths) -> None:
+    asset = use_asset(make_asset())
     said: list[str] = []
     folder = assets.pull(paths, "thing", say=said.append)
     assert (folder / "sub/b.txt").read_bytes() == b"text"
@@ -140,9 +140,9 @@ def test_the_hub_comes_first(only: Any, hub: dict[str, bytes], paths: Paths) -> 
 
 
 def test_another_version_on_the_hub_falls_back_to_the_wheel(
-    only: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
+    use_asset: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only(make_asset())
+    use_asset(make_asset())
     hub["data/a.jsonl"] = b'{"q": 2}\n'
     give_wheel(monkeypatch, {f"pkg/{name}": data for name, data in CONTENT.items()})
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
@@ -153,9 +153,9 @@ def test_another_version_on_the_hub_falls_back_to_the_wheel(
 
 
 def test_a_file_gone_from_the_hub_is_told(
-    only: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
+    use_asset: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only(make_asset(wheel=""))
+    use_asset(make_asset(wheel=""))
     del hub["data/a.jsonl"]
     with pytest.raises(AssetError, match=r"a\.jsonl"):
         assets.pull(paths, "thing")
@@ -163,9 +163,9 @@ def test_a_file_gone_from_the_hub_is_told(
 
 
 def test_a_missing_member_is_told_and_nothing_is_left(
-    only: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    use_asset: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only(make_asset())
+    use_asset(make_asset())
     give_wheel(monkeypatch, {"pkg/a.jsonl": CONTENT["a.jsonl"]})
     with pytest.raises(AssetError, match=r"the wheel has no member pkg/sub/b\.txt"):
         assets.pull(paths, "thing")
@@ -173,9 +173,9 @@ def test_a_missing_member_is_told_and_nothing_is_left(
 
 
 def test_a_wrong_hash_is_told_and_what_was_there_stays(
-    only: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    use_asset: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only(make_asset())
+    use_asset(make_asset())
     kept = paths.assets / "thing" / "mine.txt"
     kept.parent.mkdir(parents=True)
     kept.write_text("stays", "utf-8")
@@ -186,8 +186,8 @@ def test_a_wrong_hash_is_told_and_what_was_there_stays(
 
 
 @pytest.mark.usefixtures("no_network")
-def test_no_network_names_every_source_and_the_way_out(only: Any, paths: Paths) -> None:
-    only(make_asset())
+def test_no_network_names_every_source_and_the_way_out(use_asset: Any, paths: Paths) -> None:
+    use_asset(make_asset())
     with pytest.raises(AssetError) as caught:
         assets.pull(paths, "thing")
     text = str(caught.value)
@@ -198,8 +198,8 @@ def test_no_network_names_every_source_and_the_way_out(only: Any, paths: Paths) 
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_folder_of_ones_own(only: Any, paths: Paths, tmp_path: Path) -> None:
-    asset = only(make_asset())
+def test_a_folder_of_ones_own(use_asset: Any, paths: Paths, tmp_path: Path) -> None:
+    asset = use_asset(make_asset())
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "a.jsonl").write_bytes(CONTENT["a.jsonl"])

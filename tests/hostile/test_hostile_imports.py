@@ -291,7 +291,7 @@ def test_names_of_commands_lead_nowhere_else(
 # ---------------------------------------------------------------- wheels
 
 
-def wheel(members: dict[str, bytes], **changes: Any) -> bytes:
+def wheel_bytes(members: dict[str, bytes], **changes: Any) -> bytes:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -326,13 +326,13 @@ BOMB = {"pkg/a.jsonl": bytes(2**28)}
         b"",
         b"PK\x03\x04" + bytes(50),
         b"not a zip",
-        wheel({}),
-        wheel({"../../pkg/a.jsonl": b"123456789"}),
-        wheel({"/pkg/a.jsonl": b"123456789"}),
-        wheel(BOMB),
-        wheel({"pkg/a.jsonl": b"123456789"})[:-30],
-        wheel({"pkg/a.jsonl": b"123456789"}).replace(b"pkg/a", b"pkg/b", 1),
-        wheel({"pkg/a.jsonl": b"123456789"}),
+        wheel_bytes({}),
+        wheel_bytes({"../../pkg/a.jsonl": b"123456789"}),
+        wheel_bytes({"/pkg/a.jsonl": b"123456789"}),
+        wheel_bytes(BOMB),
+        wheel_bytes({"pkg/a.jsonl": b"123456789"})[:-30],
+        wheel_bytes({"pkg/a.jsonl": b"123456789"}).replace(b"pkg/a", b"pkg/b", 1),
+        wheel_bytes({"pkg/a.jsonl": b"123456789"}),
     ],
     ids=range(10),
 )
@@ -346,7 +346,7 @@ def test_wheels_that_are_none(
 def test_a_member_that_lies_about_its_size_is_not_unpacked_whole(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    raw = bytearray(wheel(BOMB))
+    raw = bytearray(wheel_bytes(BOMB))
     size = (2**28).to_bytes(4, "little")
     while size in raw:
         at = raw.index(size)

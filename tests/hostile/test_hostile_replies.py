@@ -178,7 +178,7 @@ def test_patterns_read_what_they_read_before() -> None:
 
 
 @contextmanager
-def server(answer: Any) -> Iterator[str]:
+def listening(answer: Any) -> Iterator[str]:
     """A raw one: `answer(connection)` after the request's head."""
     listener = socket.create_server(("127.0.0.1", 0))
     open_now: list[socket.socket] = []
@@ -257,7 +257,7 @@ def says_nothing(connection: socket.socket) -> None:
     time.sleep(20)
 
 
-def garbage(connection: socket.socket) -> None:
+def garbled(connection: socket.socket) -> None:
     connection.sendall(b"\x16\x03\x01\x02\x00" * 1000)
 
 
@@ -267,7 +267,7 @@ def endless_headers(connection: socket.socket) -> None:
         connection.sendall(b"X-%d: %s\r\n" % (number, b"a" * 1000))
 
 
-def elsewhere(connection: socket.socket) -> None:
+def redirected(connection: socket.socket) -> None:
     connection.sendall(
         b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:9/stolen\r\nContent-Length: 0\r\n\r\n"
     )
@@ -294,16 +294,16 @@ def web_page(connection: socket.socket) -> None:
         claims_much,
         drips,
         says_nothing,
-        garbage,
+        garbled,
         endless_headers,
-        elsewhere,
+        redirected,
         cut_off,
         web_page,
     ],
 )
 def test_servers_that_do_not_play_by_the_rules(answer: Any) -> None:
     began = time.monotonic()
-    with server(answer) as url:
+    with listening(answer) as url:
         found = ask(url, timeout=1.5)
     text = found if isinstance(found, str) else found.error
     assert text and len(text) < 1000
@@ -312,13 +312,13 @@ def test_servers_that_do_not_play_by_the_rules(answer: Any) -> None:
         assert "larger than" in text
     if answer is packed:
         assert "packed" in text
-    if answer is elsewhere:
+    if answer is redirected:
         assert "307" in text
 
 
 def test_a_listing_without_end_is_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_limits, "LARGEST_BODY", 2**20)
-    with server(endless) as url:
+    with listening(endless) as url:
         engine = OpenAIEngine("m", url, timeout=2, retries=0, first_wait=0.01)
         with pytest.raises(JudgeError):
             asyncio.run(asyncio.wait_for(asyncio.to_thread(engine.probe), 30))

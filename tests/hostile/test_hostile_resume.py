@@ -20,28 +20,7 @@ from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.util.atomic import seal
 from support.models import make_llama
 from support.pickles import Bomb
-
-
-class StopAfter:
-    """A reporter that asks to stop after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, **values: float) -> None:
-        """Count down where there is a loss."""
-        self.steps -= "loss" in values
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Nothing."""
-
-    def check(self) -> None:
-        """Stop."""
-        if self.steps <= 0:
-            raise Interrupted("stopped by request")
+from support.reporters import Listener
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +41,12 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
         },
     }
     with pytest.raises(Interrupted):
-        go(home, values, StopAfter(2))
+        go(home, values, Listener(stop_at_step=2))
     assert list((home / "runs" / "r").glob("checkpoint-*"))
     return home, values
 
 
-def go(home: Path, values: dict[str, Any], reporter: StopAfter, resume: bool = False) -> Outcome:
+def go(home: Path, values: dict[str, Any], reporter: Listener, resume: bool = False) -> Outcome:
     """Train, in this process."""
     paths = Paths(home)
     job = Job(paths=paths, run="r", folder=paths.run("r"), reporter=reporter, resume=resume)
@@ -83,7 +62,7 @@ def torch_bomb(path: Path, marker: Path) -> None:
     torch.save({"state": Bomb(marker)}, path)
 
 
-def garbage(path: Path, marker: Path) -> None:
+def overwritten(path: Path, marker: Path) -> None:
     path.write_bytes(b"\x80\x04" + bytes(range(256)) * 8)
 
 
@@ -95,7 +74,7 @@ def half(path: Path, marker: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-SPOILERS: list[Callable[[Path, Path], None]] = [bomb, torch_bomb, garbage, empty, half]
+SPOILERS: list[Callable[[Path, Path], None]] = [bomb, torch_bomb, overwritten, empty, half]
 
 
 @pytest.mark.slow
@@ -122,12 +101,12 @@ def test_a_spoilt_state_is_refused_and_never_run(
         spoil(newest / name, marker)
         seal(newest)
         with pytest.raises(RunError, match=newest.name) as caught:
-            go(place, values, StopAfter(99), resume=True)
+            go(place, values, Listener(), resume=True)
         assert "delete it" in caught.value.hint
         assert not marker.exists(), spoil
         shutil.rmtree(newest)
         if spoil is bomb:
-            assert go(place, values, StopAfter(99), resume=True).step == 4
+            assert go(place, values, Listener(), resume=True).step == 4
 
 
 @pytest.mark.slow
@@ -141,7 +120,7 @@ def test_what_is_never_read_is_never_run(
     assert (newest / "training_args.bin").exists()
     bomb(newest / "training_args.bin", marker)
     seal(newest)
-    assert go(place, values, StopAfter(99), resume=True).step == 4
+    assert go(place, values, Listener(), resume=True).step == 4
     assert not marker.exists()
 
 
@@ -157,7 +136,7 @@ def test_pickled_weights_in_a_checkpoint_are_refused(
         bomb(newest / name, marker)
         seal(newest)
         with pytest.raises(RunError, match="pickled"):
-            go(place, values, StopAfter(99), resume=True)
+            go(place, values, Listener(), resume=True)
         assert not marker.exists()
 
 

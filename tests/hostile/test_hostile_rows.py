@@ -21,7 +21,6 @@ from kdharness.judges.benchmarks.domain import UserBench
 from kdharness.judges.benchmarks.heldout import Heldout
 from kdharness.trainers.data.dataset import encode_sources
 from kdharness.trainers.data.sources import read_source
-from support.models import make_tokenizer
 from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=100)
@@ -55,13 +54,7 @@ ITEMS = (
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A real one."""
-    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-def read(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
+def reading(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
     """As a training reads it, to token rows when there is a tokenizer."""
     spec = SourceSpec(path=str(path))
     if tokenizer is None:
@@ -77,7 +70,7 @@ def read(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
 def test_spoilt_rows(rows: list[Any], tmp_path: Path, tokenizer: Any) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(as_json, rows)), "utf-8")
-    error = told(read(path, tokenizer))
+    error = told(reading(path, tokenizer))
     if error is None:
         encoded = encode_sources([SourceSpec(path=str(path))], tokenizer, 64)
         assert encoded.rows and all(0 < len(row) <= 64 for row in encoded.rows)
@@ -90,7 +83,7 @@ def test_spoilt_rows(rows: list[Any], tmp_path: Path, tokenizer: Any) -> None:
 def test_damaged_rows(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(raw)
-    told(read(path))
+    told(reading(path))
 
 
 @pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
@@ -98,7 +91,7 @@ def test_files_that_are_no_rows(raw: bytes, tmp_path: Path) -> None:
     for name in ("rows.jsonl", "rows.parquet"):
         path = tmp_path / name
         path.write_bytes(raw)
-        error = told(read(path))
+        error = told(reading(path))
         assert isinstance(error, DataError) and name in str(error)
     assert told(lambda: UserBench.load(Paths(tmp_path), EvalConfig(), str(tmp_path / "rows.jsonl")))
 
@@ -116,7 +109,7 @@ def test_an_endless_line_and_what_is_no_file(
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(ROWS[1]).encode() + b'\n{"prompt": "' + b"a" * 20_000)
     with pytest.raises(DataError, match=r"rows\.jsonl:2.*longer than"):
-        read(path)()
+        reading(path)()
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
     for name in (
@@ -127,7 +120,7 @@ def test_an_endless_line_and_what_is_no_file(
         "x" * 5000 + ".jsonl",
         "~nobody/rows.jsonl",
     ):
-        assert told(read(tmp_path / name)), name
+        assert told(reading(tmp_path / name)), name
         assert told(
             lambda name=name: UserBench.load(Paths(tmp_path), EvalConfig(), str(tmp_path / name))
         )
@@ -152,7 +145,7 @@ def test_a_pickle_is_never_read(tmp_path: Path) -> None:
     for name in ("rows.pkl", "rows.pt", "rows.bin", "rows"):
         (tmp_path / name).write_bytes(b"\x80\x04}q\x00.")
         with pytest.raises(DataError, match="pickles are never read"):
-            read(tmp_path / name)()
+            reading(tmp_path / name)()
 
 
 @settings(FAST, max_examples=60)
@@ -168,7 +161,7 @@ def test_spoilt_parquet(rows: list[Any], data: st.DataObject, tmp_path: Path) ->
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROWS[0]]), path)
     if data.draw(st.booleans()):
         path.write_bytes(data.draw(damaged(path.read_bytes())))
-    error = told(read(path))
+    error = told(reading(path))
     assert error is None or str(path) in str(error)
 
 

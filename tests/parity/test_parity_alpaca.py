@@ -17,8 +17,13 @@ from kdharness.judges.benchmarks.alpaca_eval import is_switched
 from kdharness.judges.benchmarks.alpaca_items import item_of
 from kdharness.judges.scoring import length_control as lc
 from kdharness.judges.scoring.verdicts import read_first_token, stored_top_logprobs, unswitch
-from support.published import ALPACA_2, ROOT, annotations, needs_data
-from support.published import leaderboard as published
+from support.published import (
+    ALPACA_2,
+    ROOT,
+    needs_data,
+    published_annotations,
+    published_leaderboard,
+)
 
 pytestmark = needs_data
 RAW = (
@@ -34,7 +39,7 @@ RAW = (
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+def published_home(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """A home with everything imported and the length-control files in place."""
     paths = Paths(tmp_path_factory.mktemp("alpaca"))
     folder = paths.home / "assets" / lc.ASSET
@@ -51,7 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     return paths
 
 
-def table(home: Paths, bench: str, **options: bool) -> dict[tuple[str, str], Score]:
+def scores_of(home: Paths, bench: str, **options: bool) -> dict[tuple[str, str], Score]:
     with Store(home.store) as store:
         found = leaderboard(store, home, benches=[bench], **options)  # type: ignore[arg-type]
     return {(s.checkpoint, s.metric): s for s in found}
@@ -61,7 +66,7 @@ def table(home: Paths, bench: str, **options: bool) -> dict[tuple[str, str], Sco
 def test_order_and_weights_of_every_row(model: str) -> None:
     """Our order rule and our reading of the log-probabilities give each stored preference."""
     checked = 0
-    for row in annotations(model):
+    for row in published_annotations(model):
         top = stored_top_logprobs(row["raw_completion"])
         if top is None:
             assert row["output_1"] == row["output_2"] and row["preference"] in (0, 1.5)
@@ -73,10 +78,10 @@ def test_order_and_weights_of_every_row(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ALPACA_2)
-def test_raw_metrics_of_version_2(home: Paths, model: str) -> None:
-    found = table(home, "alpaca-eval-2")
+def test_raw_metrics_of_version_2(published_home: Paths, model: str) -> None:
+    found = scores_of(published_home, "alpaca-eval-2")
     for metric in RAW:
-        wanted = published()[model][metric]
+        wanted = published_leaderboard()[model][metric]
         value = found[model, metric].value
         assert value is not None
         assert value == pytest.approx(float(wanted), rel=1e-15, abs=0), metric
@@ -87,7 +92,7 @@ def test_raw_metrics_of_version_2(home: Paths, model: str) -> None:
 
 @pytest.mark.parametrize("model", ALPACA_2)
 def test_given_weights_give_the_published_rate(model: str) -> None:
-    row = published()[model]
+    row = published_leaderboard()[model]
     gamma = lc.read_difficulty(ROOT / "alpacaeval2/instruction_difficulty_recovered.csv")
     weights = [float(row[name]) for name in ("w_len", "w_difficulty", "w_bias")]
     rate = lc.rate_of(weights, gamma[: int(row["n_rows"])])
@@ -96,9 +101,9 @@ def test_given_weights_give_the_published_rate(model: str) -> None:
 
 @pytest.mark.parametrize("model", ALPACA_2)
 def test_the_fit_at_its_c_and_the_whole_procedure(model: str) -> None:
-    row = published()[model]
+    row = published_leaderboard()[model]
     wanted = float(row["length_controlled_winrate"])
-    data = annotations(model)
+    data = published_annotations(model)
     p = np.array([(preference_of(r["preference"]) or np.nan) - 1 for r in data])
     lengths = [np.array([len(r[k]) for r in data], dtype=float) for k in ("output_1", "output_2")]
     gamma = lc.read_difficulty(ROOT / "alpacaeval2/instruction_difficulty_recovered.csv")
@@ -113,22 +118,24 @@ def test_the_fit_at_its_c_and_the_whole_procedure(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ALPACA_2)
-def test_length_control_on_the_leaderboard(home: Paths, model: str) -> None:
-    wanted = float(published()[model]["length_controlled_winrate"])
-    score = table(home, "alpaca-eval-2", as_published=True)[model, "length_controlled_winrate"]
+def test_length_control_on_the_leaderboard(published_home: Paths, model: str) -> None:
+    wanted = float(published_leaderboard()[model]["length_controlled_winrate"])
+    score = scores_of(published_home, "alpaca-eval-2", as_published=True)[
+        model, "length_controlled_winrate"
+    ]
     assert score.value == pytest.approx(wanted, abs=0.02)
     assert "lc:official" in score.flags and any(f.startswith("C=") for f in score.flags)
     # By instruction and not by row: the same where no row is missing. phi-2 lacks two rows, and
     # upstream gives each of the 674 rows behind the first another instruction's difficulty.
-    ours = table(home, "alpaca-eval-2")[model, "length_controlled_winrate"]
+    ours = scores_of(published_home, "alpaca-eval-2")[model, "length_controlled_winrate"]
     if model == "phi-2":
         assert ours.value == pytest.approx(3.888, abs=0.02)
     else:
         assert ours.value == score.value
 
 
-def test_without_its_files_the_variant_has_its_own_name(home: Paths) -> None:
-    with Store(home.store) as store:
+def test_without_its_files_the_variant_has_its_own_name(published_home: Paths) -> None:
+    with Store(published_home.store) as store:
         found = leaderboard(store, None, benches=["alpaca-eval-2"])
     flags = [s.flags for s in found if s.metric == "length_controlled_winrate"]
     assert len(flags) == 3 and all("lc:difficulty-free" in f for f in flags)
@@ -137,25 +144,25 @@ def test_without_its_files_the_variant_has_its_own_name(home: Paths) -> None:
 @pytest.mark.parametrize(
     ("model", "rate", "rows"), [("alpaca-7b", 26.4596, 805), ("text_davinci_001", 15.1741, 804)]
 )
-def test_version_1(home: Paths, model: str, rate: float, rows: int) -> None:
-    found = table(home, "alpaca-eval-1")
+def test_version_1(published_home: Paths, model: str, rate: float, rows: int) -> None:
+    found = scores_of(published_home, "alpaca-eval-1")
     assert round(found[model, "win_rate"].value or 0, 4) == rate
     assert found[model, "n_total"].value == rows
     assert found[model, "win_rate"].n_failed == 805 - rows
 
 
-def test_missing_rows_are_shown_and_not_shifted(home: Paths) -> None:
-    score = table(home, "alpaca-eval-2")["phi-2", "win_rate"]
+def test_missing_rows_are_shown_and_not_shifted(published_home: Paths) -> None:
+    score = scores_of(published_home, "alpaca-eval-2")["phi-2", "win_rate"]
     assert (score.n, score.n_failed) == (803, 2)
 
 
 def test_instructions_are_known_by_their_place() -> None:
-    for place, row in enumerate(annotations("claude-2.1")):
+    for place, row in enumerate(published_annotations("claude-2.1")):
         assert item_of(row["instruction"]) == str(place)
     assert item_of("something else").startswith("x")
 
 
-def test_importing_again_changes_nothing(home: Paths) -> None:
+def test_importing_again_changes_nothing(published_home: Paths) -> None:
     path: Path = ROOT / "alpacaeval2/raw/claude-2.1.annotations.json"
-    with Store(home.store) as store:
+    with Store(published_home.store) as store:
         assert import_alpaca_eval(store, path).new == 0

@@ -11,7 +11,7 @@ from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from kdharness.judges.scoring.verdicts import read_rating, read_winner
-from support.published import MT_BENCH, ROOT, judgments, needs_data
+from support.published import MT_BENCH, ROOT, needs_data, published_judgments
 
 pytestmark = needs_data
 SINGLES = ("medusa_gpt-4_single.jsonl", "alvarobartt_gpt-4_single.jsonl")
@@ -19,34 +19,34 @@ PAIRS = "stefanstud_gpt-4_pair.jsonl"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def mt_bench_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     opened = Store(tmp_path_factory.mktemp("parity") / "k.db")
     for name in (*SINGLES, PAIRS):
         import_fastchat(opened, ROOT / "mtbench" / "judgments" / name)
     return opened
 
 
-def figures(store: Store, **options: bool) -> dict[tuple[str, str], Score]:
+def scores_shown(store: Store, **options: bool) -> dict[tuple[str, str], Score]:
     return {(s.checkpoint, s.metric): s for s in leaderboard(store, **options)}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", SINGLES)
 def test_every_rating_is_read_as_it_was(name: str) -> None:
-    for row in judgments(name):
+    for row in published_judgments(name):
         verdict = read_rating(row["judgment"], published=True)
         assert (verdict.value if verdict.value is not None else -1) == row["score"]
 
 
 def test_the_better_reading_differs_nowhere_here() -> None:
     for name in SINGLES:
-        for row in judgments(name):
+        for row in published_judgments(name):
             value = read_rating(row["judgment"]).value
             assert (value if value is not None else -1) == row["score"], row["judgment"][-200:]
 
 
 def test_every_winner_is_read_as_it_was() -> None:
     letters = {1.0: "A", 0.0: "B", 0.5: "tie", None: "error"}
-    for row in judgments(PAIRS):
+    for row in published_judgments(PAIRS):
         for game, names in (("g1", ("model_1", "model_2")), ("g2", ("model_2", "model_1"))):
             said = letters[read_winner(row[f"{game}_judgment"], published=True).value]
             winner = {"A": names[0], "B": names[1]}.get(said, said)
@@ -54,8 +54,8 @@ def test_every_winner_is_read_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("model", MT_BENCH)
-def test_averages(store: Store, model: str) -> None:
-    table = figures(store)
+def test_averages(mt_bench_store: Store, model: str) -> None:
+    table = scores_shown(mt_bench_store)
     for metric, wanted in zip(("turn_1", "turn_2", "score"), MT_BENCH[model], strict=True):
         score = table[model, metric]
         if wanted is not None:
@@ -65,17 +65,20 @@ def test_averages(store: Store, model: str) -> None:
     assert table[model, "score"].n == 160
 
 
-def test_a_re_run_counts_once_and_twice_as_published(store: Store) -> None:
+def test_a_re_run_counts_once_and_twice_as_published(mt_bench_store: Store) -> None:
     assert (
-        round(figures(store, as_published=True)["mistral-orpo", "score"].value or 0, 6) == 5.858934
+        round(
+            scores_shown(mt_bench_store, as_published=True)["mistral-orpo", "score"].value or 0, 6
+        )
+        == 5.858934
     )
-    once = figures(store)["mistral-orpo", "score"]
+    once = scores_shown(mt_bench_store)["mistral-orpo", "score"]
     assert (once.n, once.n_failed) == (160, 0)
-    assert figures(store, as_published=True)["mistral-orpo", "score"].n == 319
+    assert scores_shown(mt_bench_store, as_published=True)["mistral-orpo", "score"].n == 319
 
 
-def test_pairwise(store: Store) -> None:
-    table = figures(store)
+def test_pairwise(mt_bench_store: Store) -> None:
+    table = scores_shown(mt_bench_store)
     dpo = {m: table["phi-3-dpo", m] for m in ("win_rate", "loss_rate", "tie_rate")}
     assert [round((s.value or 0) * s.n) for s in dpo.values()] == [20, 18, 35]
     assert (dpo["win_rate"].n, dpo["win_rate"].n_failed) == (73, 2)
@@ -85,20 +88,20 @@ def test_pairwise(store: Store) -> None:
     assert flips.value == table["phi-3-dpo", "order_flip_rate"].value == pytest.approx(27 / 73)
 
 
-def test_categories(store: Store) -> None:
-    table = figures(store)
+def test_categories(mt_bench_store: Store) -> None:
+    table = scores_shown(mt_bench_store)
     found = [m for c, m in table if c == "vicuna-7b-v1.3" and m.startswith("category:")]
     assert len(found) == 8
-    rows = [r for r in judgments(SINGLES[0]) if r["model"] == "vicuna-7b-v1.3"]
+    rows = [r for r in published_judgments(SINGLES[0]) if r["model"] == "vicuna-7b-v1.3"]
     math = [r["score"] for r in rows if 111 <= r["question_id"] <= 120]
     assert table["vicuna-7b-v1.3", "category:math"].value == sum(math) / len(math)
 
 
-def test_importing_twice_changes_nothing(store: Store) -> None:
-    before = [s.as_dict() for s in leaderboard(store)]
+def test_importing_twice_changes_nothing(mt_bench_store: Store) -> None:
+    before = [s.as_dict() for s in leaderboard(mt_bench_store)]
     for name in (*SINGLES, PAIRS):
-        assert import_fastchat(store, ROOT / "mtbench" / "judgments" / name).new == 0
-    assert [s.as_dict() for s in leaderboard(store)] == before
+        assert import_fastchat(mt_bench_store, ROOT / "mtbench" / "judgments" / name).new == 0
+    assert [s.as_dict() for s in leaderboard(mt_bench_store)] == before
 
 
 def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
         1: ("[The Start of Assistant's Answer]\n", "\n[The End of Assistant's Answer]"),
         2: ("### Assistant A:\n", "\n\n<|The End of Assistant A's Conversation with User|>"),
     }
-    rows = [r for r in judgments(SINGLES[0]) if r["model"] == "vicuna-7b-v1.3-greedy"]
+    rows = [r for r in published_judgments(SINGLES[0]) if r["model"] == "vicuna-7b-v1.3-greedy"]
     answers: dict[tuple[int, int], str] = {}
     for row in rows:
         start, end = marks[row["turn"]]

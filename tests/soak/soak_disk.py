@@ -57,13 +57,13 @@ def command(soak: Soak, home: Path, *args: str) -> subprocess.CompletedProcess[s
     return subprocess.run(soak.command(home, *args), capture_output=True, text=True)
 
 
-def told(done: subprocess.CompletedProcess[str], words: str) -> None:
+def assert_told(done: subprocess.CompletedProcess[str], words: str) -> None:
     """The command failed in words, not with a traceback."""
     assert done.returncode == 1, (done.returncode, done.stderr)
     assert words in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def training(soak: Soak, rounds: int) -> None:
+def training_on_small_disk(soak: Soak, rounds: int) -> None:
     """A disk that is full at some moment of a training costs that moment only."""
     calm = soak.place / "calm-disk"
     soak.run(calm, "train", soak_config(soak, "r"))
@@ -87,7 +87,7 @@ def training(soak: Soak, rounds: int) -> None:
                     run = store.run("r")
                     assert run is not None
                     assert "disk is full" in run.error + log, (run.error, log[-1500:])
-                told(command(soak, home, "train", soak_config(soak, "other")), "is full")
+                assert_told(command(soak, home, "train", soak_config(soak, "other")), "is full")
                 assert command(soak, home, "runs").returncode == 0
                 steps = list((home / "runs" / "r").glob("checkpoint-*"))
                 print(
@@ -152,8 +152,8 @@ def read_only(soak: Soak) -> None:
         for args in (["runs"], ["show", "r"], ["leaderboard"], ["store", "check"]):
             done = command(soak, home, *args)
             assert done.returncode == 0, (args, done.stderr)
-        told(command(soak, home, "train", soak_config(soak, "more")), "cannot be written")
-        told(command(soak, home, "store", "vacuum"), "cannot be written")
+        assert_told(command(soak, home, "train", soak_config(soak, "more")), "cannot be written")
+        assert_told(command(soak, home, "store", "vacuum"), "cannot be written")
 
 
 def main() -> int:
@@ -164,7 +164,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kdharness-disk-") as scratch:
         soak = Soak(Path(scratch), random.randrange(10**6))
         for name, part in (
-            ("training", lambda: training(soak, 4)),
+            ("training", lambda: training_on_small_disk(soak, 4)),
             ("answering", lambda: answering(soak)),
             ("read-only", lambda: read_only(soak)),
         ):

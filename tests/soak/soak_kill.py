@@ -238,7 +238,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
         )
     log, port = soak.place / "asked.jsonl", free_port()
     code = SERVER.format(tests=str(TESTS), log=str(log), port=port)
-    server = serve(code)
+    server = start_server(code)
     args = [
         "eval",
         "--answers",
@@ -262,7 +262,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
                 assert soak.kill("judge server", server.pid)
                 server.wait()
                 time.sleep(soak.chance.uniform(0, 1))
-                server = serve(code)
+                server = start_server(code)
                 time.sleep(0.5)
             with Store(home / "kdharness.db") as store:
                 pid = find_run(store, run).pid
@@ -280,7 +280,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
     assert len(calls(log)) <= 2 * questions + on_their_way, "more was asked than what was lost"
 
 
-def serve(code: str) -> subprocess.Popen[bytes]:
+def start_server(code: str) -> subprocess.Popen[bytes]:
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
     return server

@@ -73,7 +73,7 @@ print("steps", step)
 """
 
 
-def fill(paths: Paths) -> None:
+def fill_big_store(paths: Paths) -> None:
     """The bench's store at this size, with judges' words and answers."""
     plain = bench_app.judgments
 
@@ -125,7 +125,7 @@ def time_commands(paths: Paths) -> bool:
     return good
 
 
-def screens(paths: Paths) -> bool:
+def time_screens(paths: Paths) -> bool:
     """The app's figures on this store, each at most twice that of `make bench`."""
     found = asyncio.run(bench_app.screens(paths))
     bare, _, big = bench_app.first_paints(paths.home, 3)
@@ -249,14 +249,14 @@ def main(words: list[str] | None = None) -> int:
         paths = Paths((args.home or Path(scratch)).resolve())
         if not paths.store.exists():
             began = time.perf_counter()
-            fill(paths)
+            fill_big_store(paths)
             print(f"filled in {time.perf_counter() - began:.0f} s", flush=True)
         print(f"the store has {paths.store.stat().st_size / 2**30:.2f} GiB", flush=True)
         good = True
         if args.only in (None, "commands"):
             good &= time_commands(paths)
         if args.only in (None, "screens"):
-            good &= screens(paths)
+            good &= time_screens(paths)
         if args.only in (None, "together") and args.minutes:
             good &= together(paths, args.minutes * 60)
     return 0 if good else 1

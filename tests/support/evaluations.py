@@ -6,30 +6,10 @@ from typing import Any
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.errors import Interrupted
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, Score
-from kdharness.harness.worker import SilentReporter
 from support.loopback import Loopback
-
-
-class Listener(SilentReporter):
-    """Keeps what was said, and asks to stop after so many checks."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        super().__init__()
-        self.said: list[tuple[str, str]] = []
-        self.stop_after = stop_after
-        self.checks = 0
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        self.said.append((kind, message))
-
-    def check(self) -> None:
-        self.checks += 1
-        if self.stop_after is not None and self.checks > self.stop_after:
-            raise Interrupted("stopped")
 
 
 def imported(store: Store, name: str, text: str = "An answer to {item}, turn {turn}.") -> None:

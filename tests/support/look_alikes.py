@@ -15,20 +15,10 @@ from kdharness.harness.evaluation import pipeline
 from kdharness.harness.models.adoption import sampled_fingerprint
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.worker import SilentReporter
+from support.reporters import Listener
 
 SHAPE = {"hidden_size": 128, "intermediate_size": 2048, "tie_word_embeddings": True}
 UNSAMPLED = "model.layers.2.self_attn.o_proj.weight"
-
-
-class Listener(SilentReporter):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        self.said.append(message)
 
 
 def twin(folder: Path, target: Path, scale: float = 30.0) -> Path:
@@ -41,7 +31,7 @@ def twin(folder: Path, target: Path, scale: float = 30.0) -> Path:
     return target
 
 
-def score(
+def evaluate_briefly(
     paths: Paths, store: Store, *sources: Path | str, **changes: Any
 ) -> tuple[dict[str, Any], list[str]]:
     """Evaluate on a few shop items and held-out rows: (what was done, what was said)."""
@@ -50,7 +40,8 @@ def score(
         checkpoints=[str(source) for source in sources],
         **{"benches": ["shop", "heldout"], "limit": 2, "max_new_tokens": 4, **changes},
     )
-    return pipeline.run(config, paths, store, reporter), reporter.said
+    done = pipeline.run(config, paths, store, reporter)
+    return done, [message for _, message in reporter.said]
 
 
 def losses(store: Store, paths: Paths) -> dict[str, float]:

@@ -33,19 +33,19 @@ MT_BENCH = {
 }
 
 
-def annotations(name: str, version: int = 2) -> list[dict[str, Any]]:
+def published_annotations(name: str, version: int = 2) -> list[dict[str, Any]]:
     """An annotation file's rows."""
     folder = ROOT / ("alpacaeval2/raw" if version == 2 else "alpacaeval1")
     return list(json.loads((folder / f"{name}.annotations.json").read_text("utf-8")))
 
 
-def judgments(name: str) -> list[dict[str, Any]]:
+def published_judgments(name: str) -> list[dict[str, Any]]:
     """A FastChat judgment file's rows."""
     text = (ROOT / "mtbench" / "judgments" / name).read_text("utf-8")
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
-def leaderboard() -> dict[str, dict[str, str]]:
+def published_leaderboard() -> dict[str, dict[str, str]]:
     """The published AlpacaEval 2 table, by model."""
     with (ROOT / "alpacaeval2" / "published.csv").open(encoding="utf-8", newline="") as stream:
         return {row["model"]: row for row in csv.DictReader(stream)}

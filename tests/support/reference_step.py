@@ -21,7 +21,7 @@ def shifted(labels: Tensor) -> Tensor:
     return mask
 
 
-def run(model: Any, batch: dict[str, Tensor], *, attention: bool) -> tuple[Tensor, Any]:
+def forward(model: Any, batch: dict[str, Tensor], *, attention: bool) -> tuple[Tensor, Any]:
     """Whole fp32 logits and, if asked for, every layer's attention probabilities."""
     before = model.config._attn_implementation
     if attention:
@@ -56,8 +56,8 @@ def kd_loss(
     mask, layers = shifted(batch["labels"]), layers or {}
     n = mask.sum()
     with torch.no_grad():
-        zt, at = run(teacher, batch, attention=bool(layers))
-    zs, as_ = run(student, batch, attention=bool(layers))
+        zt, at = forward(teacher, batch, attention=bool(layers))
+    zs, as_ = forward(student, batch, attention=bool(layers))
     p, q = (zt / temperature).softmax(-1), (zs / temperature).log_softmax(-1)
     pred = temperature**2 * (p * (p.log() - q))[mask].sum() / n
     attn = torch.zeros(())
@@ -89,8 +89,11 @@ def dae_loss(
     """Both teachers on every row, the row's own one chosen afterwards."""
     mask = shifted(batch["labels"])
     with torch.no_grad():
-        zr, ze = run(reference, batch, attention=False)[0], run(expert, batch, attention=False)[0]
-    zs, _ = run(student, batch, attention=False)
+        zr, ze = (
+            forward(reference, batch, attention=False)[0],
+            forward(expert, batch, attention=False)[0],
+        )
+    zs, _ = forward(student, batch, attention=False)
     domain = batch["kind"].bool()
     zt = torch.where(domain[:, None, None], ze, zr)
     p, q = (zt / temperature).softmax(-1), (zs / temperature).log_softmax(-1)

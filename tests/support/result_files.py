@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 
-def single(question: int, turn: int, score: float, model: str = "m", **rest: Any) -> dict[str, Any]:
+def single_judgment(
+    question: int, turn: int, score: float, model: str = "m", **rest: Any
+) -> dict[str, Any]:
     return {
         "question_id": question,
         "model": model,
@@ -19,7 +21,7 @@ def single(question: int, turn: int, score: float, model: str = "m", **rest: Any
     }
 
 
-def answer(question: int, model: str = "m") -> dict[str, Any]:
+def fastchat_answer(question: int, model: str = "m") -> dict[str, Any]:
     return {
         "question_id": question,
         "answer_id": "a",
@@ -29,7 +31,7 @@ def answer(question: int, model: str = "m") -> dict[str, Any]:
     }
 
 
-def annotation(instruction: str, preference: Any, **rest: Any) -> dict[str, Any]:
+def alpaca_annotation(instruction: str, preference: Any, **rest: Any) -> dict[str, Any]:
     return {
         "instruction": instruction,
         "output_1": "base",

@@ -85,7 +85,7 @@ def sums(*values: float) -> dict[str, tuple[float, float]]:
     return {str(n): (value, 1.0) for n, value in enumerate(values)}
 
 
-def score(name: str, value: float, n: int = 10, metric: str = "score", **rest: Any) -> Score:
+def make_score(name: str, value: float, n: int = 10, metric: str = "score", **rest: Any) -> Score:
     ends = {"ci_low": None, "ci_high": None, **rest}
     return Score(
         checkpoint=name,

@@ -16,7 +16,9 @@ from kdharness.harness.types import (
 )
 
 
-def fill(path: Path, *, runs: int = 3, items: int = 20, host: str = "here", words: int = 5) -> None:
+def fill_store(
+    path: Path, *, runs: int = 3, items: int = 20, host: str = "here", words: int = 5
+) -> None:
     """Runs with curves and events, a checkpoint each, answers and verdicts of it."""
     with Store(path) as store:
         for n in range(runs):
@@ -57,12 +59,12 @@ def fill(path: Path, *, runs: int = 3, items: int = 20, host: str = "here", word
                     parents={"student": f"id-{host}-{n - 1}"} if n else {},
                 )
             )
-            store.add_answers(answer(mark, item, words) for item in range(items))
-            store.add_judgments(judgment(mark, item, words) for item in range(items))
+            store.add_answers(stored_answer(mark, item, words) for item in range(items))
+            store.add_judgments(stored_judgment(mark, item, words) for item in range(items))
         store.set_bench_note("mt-bench", "1", {"flags": [], "used": 5.0})
 
 
-def answer(mark: str, item: int, words: int = 5, **changes: object) -> Answer:
+def stored_answer(mark: str, item: int, words: int = 5, **changes: object) -> Answer:
     values: dict[str, object] = {
         "id": f"a-{mark}-{item}",
         "checkpoint": f"id-{mark}",
@@ -79,7 +81,7 @@ def answer(mark: str, item: int, words: int = 5, **changes: object) -> Answer:
     return Answer(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def judgment(mark: str, item: int, words: int = 5, **changes: object) -> Judgment:
+def stored_judgment(mark: str, item: int, words: int = 5, **changes: object) -> Judgment:
     values: dict[str, object] = {
         "id": f"j-{mark}-{item}",
         "checkpoint": f"id-{mark}",

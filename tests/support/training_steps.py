@@ -15,7 +15,7 @@ from kdharness.trainers.trainer import Step
 VOCAB = 64
 
 
-def make(seed: int, family: str = "llama", **changes: Any) -> Any:
+def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
     import transformers as tf
 
     torch.manual_seed(seed)

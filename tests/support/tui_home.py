@@ -32,7 +32,7 @@ ITEMS = [
 ]
 
 
-def config(method: str, **more: Any) -> dict[str, Any]:
+def stored_config(method: str, **more: Any) -> dict[str, Any]:
     """A small stored config."""
     values: dict[str, Any] = {
         "method": method,
@@ -46,9 +46,9 @@ def config(method: str, **more: Any) -> dict[str, Any]:
     return values
 
 
-def add_run(store: Store, name: str, method: str, age: float, **more: Any) -> None:
+def add_past_run(store: Store, name: str, method: str, age: float, **more: Any) -> None:
     """One run, so many seconds old."""
-    settings = more.pop("config", config(method, teacher={"model": "hub/big-model"}))
+    settings = more.pop("config", stored_config(method, teacher={"model": "hub/big-model"}))
     store.add_run(
         Run(
             id=name,
@@ -84,7 +84,7 @@ def add_curves(store: Store, run: str, steps: int, level: float) -> None:
     store.add_progress(run, points=points)
 
 
-def add_checkpoint(store: Store, name: str, method: str, parents: dict[str, str]) -> None:
+def add_past_checkpoint(store: Store, name: str, method: str, parents: dict[str, str]) -> None:
     """A checkpoint whose run has its name."""
     store.add_checkpoint(
         Checkpoint(
@@ -194,9 +194,9 @@ def add_verdicts(store: Store, name: str, skill: float) -> None:
     store.add_judgments(judgments)
 
 
-def fill(store: Store) -> None:
+def fill_past(store: Store) -> None:
     """The whole past."""
-    dae = config(
+    dae = stored_config(
         "dae", student={"model": "kd"}, reference={"model": "kd"}, expert={"model": "expert"}
     )
     scores = {
@@ -205,7 +205,7 @@ def fill(store: Store) -> None:
         "benches": ["mt-bench", "shop"],
         "judge": ["openai:judge-x"],
     }
-    add_run(
+    add_past_run(
         store,
         "sft",
         "sft",
@@ -214,10 +214,10 @@ def fill(store: Store) -> None:
         max_steps=200,
         loss=1.52,
         checkpoint="sft",
-        config=config("sft"),
+        config=stored_config("sft"),
     )
-    add_run(store, "kd", "kd", 80_000, step=200, max_steps=200, loss=1.31, checkpoint="kd")
-    add_run(
+    add_past_run(store, "kd", "kd", 80_000, step=200, max_steps=200, loss=1.31, checkpoint="kd")
+    add_past_run(
         store,
         "expert",
         "sft",
@@ -226,9 +226,9 @@ def fill(store: Store) -> None:
         max_steps=80,
         loss=0.42,
         checkpoint="expert",
-        config=config("sft", student={"model": "kd"}),
+        config=stored_config("sft", student={"model": "kd"}),
     )
-    add_run(
+    add_past_run(
         store,
         "dae",
         "dae",
@@ -242,7 +242,7 @@ def fill(store: Store) -> None:
         heartbeat=NOW,
         info={"stage": "training", "stage_began": NOW - 900, "stage_first": 0, "stage_last": NOW},
     )
-    add_run(
+    add_past_run(
         store,
         "scores",
         "eval",
@@ -253,7 +253,7 @@ def fill(store: Store) -> None:
         config=scores,
         info={"stage": "openai:judge-x: verdicts"},
     )
-    add_run(
+    add_past_run(
         store,
         "broken",
         "kd",
@@ -277,10 +277,10 @@ def fill(store: Store) -> None:
             (NOW - 970, "note", HOSTILE, {}),
         ],
     )
-    add_checkpoint(store, "big-model", "model", {})
-    add_checkpoint(store, "sft", "sft", {})
-    add_checkpoint(store, "kd", "kd", {"teacher": "big-model"})
-    add_checkpoint(store, "expert", "sft", {"student": "kd"})
+    add_past_checkpoint(store, "big-model", "model", {})
+    add_past_checkpoint(store, "sft", "sft", {})
+    add_past_checkpoint(store, "kd", "kd", {"teacher": "big-model"})
+    add_past_checkpoint(store, "expert", "sft", {"student": "kd"})
     for name, skill in (("sft", 0.4), ("kd", 0.6), ("expert", 0.9), ("big-model", 1.2)):
         add_verdicts(store, name, skill)
     for bench, scorer in (("mt-bench", "mt-bench"), ("shop", "shop"), ("heldout", "heldout")):

@@ -17,7 +17,7 @@ from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import attach_loss
 from support import reference_step
-from support.training_steps import VOCAB, assert_same, fused, gradients, make, make_batch
+from support.training_steps import VOCAB, assert_same, fused, gradients, make_batch, make_model
 
 
 def mixtral(seed: int, **changes: Any) -> Any:
@@ -45,7 +45,7 @@ def mixtral(seed: int, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("student_is_mixture", [True, False])
 def test_kd_from_a_mixture(student_is_mixture: bool) -> None:
-    student = mixtral(1) if student_is_mixture else make(1)
+    student = mixtral(1) if student_is_mixture else make_model(1)
     teacher, batch, layers = mixtral(2), make_batch(), {0: 0, 2: 2}
     want = reference_step.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
     theirs = gradients(student, want)

@@ -82,7 +82,7 @@ def make_config(tmp_path: Path, teacher: Path, method: str, accumulation: int) -
     return str(path)
 
 
-def trained(home: Path, name: str) -> dict[str, torch.Tensor]:
+def final_weights(home: Path, name: str) -> dict[str, torch.Tensor]:
     return dict(load_file(home / "runs" / name / "final" / "model.safetensors"))
 
 
@@ -109,7 +109,7 @@ def test_killed_in_shards_and_resumed(
         wait_until(lambda: not effective_status(find_run(store, "hit")).is_live)
     assert cli.run([*home, "resume", "hit"]) == 0, launch.log_tail(paths, "hit", 40)
     assert "resuming from checkpoint-" in launch.log_tail(paths, "hit", 2000)
-    calm, hit = trained(paths.home, "calm"), trained(paths.home, "hit")
+    calm, hit = final_weights(paths.home, "calm"), final_weights(paths.home, "hit")
     assert all(torch.equal(calm[key], hit[key]) for key in calm)
     with Store(paths.store) as store:
         assert store.curve("calm", "loss") == store.curve("hit", "loss")
@@ -123,7 +123,7 @@ def test_two_processes_give_what_one_gives(
     one = make_config(tmp_path, tiny_teacher, method, 4)
     two = make_config(tmp_path, tiny_teacher, method, 2)
     assert cli.run([*home, "train", one, "--name", "one"]) == 0
-    want = trained(paths.home, "one")
+    want = final_weights(paths.home, "one")
     with Store(paths.store) as store:
         losses = store.curve("one", "loss")
     # What is trained is saved whole, whichever way steps are saved.
@@ -135,7 +135,7 @@ def test_two_processes_give_what_one_gives(
         assert code == 0, launch.log_tail(paths, name, 30)
         engines = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "shards": "FSDP"}
         assert f"engine: {engines[name]}, 2 processes" in launch.log_tail(paths, name, 60)
-        got = trained(paths.home, name)
+        got = final_weights(paths.home, name)
         # A gathered state has the tied head under both of its names; they must be one still.
         head = got.pop("lm_head.weight", None)
         assert head is None or torch.equal(head, got["model.embed_tokens.weight"])

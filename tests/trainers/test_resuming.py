@@ -17,30 +17,12 @@ from kdharness.harness.errors import DataError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job
 from kdharness.harness.registry import TRAINERS, resolve
-from kdharness.harness.worker import SilentReporter
+from support.reporters import Listener
 
 ROWS = [
     {"prompt": f"Question {n}: what is {n} and {n}?", "completion": f"It is {2 * n}."}
     for n in range(24)
 ]
-
-
-class Stopper(SilentReporter):
-    """Asks to stop after so many steps."""
-
-    def __init__(self, after: int | None = None) -> None:
-        self.after, self.steps = after, 0
-        self.said: list[str] = []
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        self.said.append(f"{kind}: {message}")
-
-    def advance(self, done: int, **values: float) -> None:
-        self.steps = done
-
-    def check(self) -> None:
-        if self.after is not None and self.steps >= self.after:
-            raise Interrupted("stopped")
 
 
 class Scene:
@@ -76,8 +58,8 @@ class Scene:
     def write(path: Path, rows: list[dict[str, str]]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
-    def go(self, after: int | None = None, *, resume: bool = True) -> Stopper:
-        reporter = Stopper(after)
+    def go(self, after: int | None = None, *, resume: bool = True) -> Listener:
+        reporter = Listener(stop_at_step=after)
         folder = self.paths.runs / "r"
         folder.mkdir(parents=True, exist_ok=True)
         job = Job(self.paths, "r", folder, reporter, resume=resume)
@@ -146,14 +128,14 @@ def test_an_unchanged_run_goes_on(scene: Scene, tmp_path: Path) -> None:
     (scene.teacher / "README.md").write_text("a card", "utf-8")
     reporter = scene.go()
     assert reporter.steps == 6
-    assert any("resuming from checkpoint-3" in line for line in reporter.said)
+    assert any("resuming from checkpoint-3" in line for _, line in reporter.said)
 
 
 def test_a_run_of_an_older_version_goes_on_with_a_word(scene: Scene) -> None:
     (scene.paths.runs / "r" / "begun-with.json").unlink()
     reporter = scene.go()
     assert reporter.steps == 6
-    assert any("begun by an older version" in line for line in reporter.said)
+    assert any("begun by an older version" in line for _, line in reporter.said)
 
 
 def test_without_a_checkpoint_a_run_begins_anew(scene: Scene) -> None:

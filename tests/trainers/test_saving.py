@@ -19,27 +19,12 @@ from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
-from kdharness.harness.worker import SilentReporter
 from kdharness.trainers import saving
 from kdharness.trainers.methods.sft import train
 from kdharness.trainers.saving import check_room, check_savable, room_needed, saved_bytes
+from support.reporters import Listener
 
 VICUNA = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": 1}
-
-
-class Listener(SilentReporter):
-    """Keeps what was said, and how many steps were made."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps = 0
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        self.said.append(f"{kind}: {message}")
-
-    def advance(self, done: int, **values: float) -> None:
-        if "loss" in values:
-            self.steps = done
 
 
 @pytest.fixture
@@ -61,7 +46,7 @@ def sft(student: Path, **changes: Any) -> SFTConfig:
     return made
 
 
-def run(config: SFTConfig, paths: Paths) -> tuple[Outcome, Listener]:
+def train_here(config: SFTConfig, paths: Paths) -> tuple[Outcome, Listener]:
     reporter = Listener()
     folder = paths.runs / "r"
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,8 +112,8 @@ def test_a_students_invalid_config_costs_no_training(
     """Vicuna's and Llama 2's: every step was made, and nothing was saved."""
     (student / "generation_config.json").write_text(json.dumps(VICUNA), "utf-8")
     config = sft(student, lora=lora, trainer={"save_every": 1, "max_steps": 2})
-    outcome, reporter = run(config, paths)
-    assert any("left out" in line and "temperature=0.9" in line for line in reporter.said)
+    outcome, reporter = train_here(config, paths)
+    assert any("left out" in line and "temperature=0.9" in line for _, line in reporter.said)
     load_model(str(outcome.folder), paths)
     assert load_tokenizer(str(outcome.folder), paths).chat_template
     steps = sorted(path.name for path in (paths.runs / "r").glob("checkpoint-*"))
@@ -146,7 +131,7 @@ def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
     spec = StudentSpec.model_validate({"from": str(student), "keep_layers": 2})
     made = make_student(spec, None, paths)
     assert "temperature=0.9" in read_origin(made.path)["generation_config_without"]
-    outcome, _ = run(sft(student, lora={"r": 2}), paths)
+    outcome, _ = train_here(sft(student, lora={"r": 2}), paths)
     merged = merge_adapter(str(outcome.folder), str(paths.home / "merged"), paths)
     load_model(merged, paths)
 
@@ -232,9 +217,9 @@ def test_what_fails_beside_the_weights_does_not_cost_them(
         raise OSError(28, os.strerror(28), str(folder))
 
     monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", fail)
-    outcome, reporter = run(sft(student), paths)
+    outcome, reporter = train_here(sft(student), paths)
     assert (outcome.folder / "model.safetensors").stat().st_size > 0
-    assert any("but not their tokenizer" in line and "full" in line for line in reporter.said)
+    assert any("but not their tokenizer" in line and "full" in line for _, line in reporter.said)
 
 
 def test_a_save_without_weights_is_an_error(tmp_path: Path) -> None:

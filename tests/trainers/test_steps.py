@@ -15,7 +15,7 @@ from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, route
 from kdharness.trainers.trainer import Step, attach_loss
 from support import reference_step
-from support.training_steps import assert_same, fused, gradients, make, make_batch
+from support.training_steps import assert_same, fused, gradients, make_batch, make_model
 
 CASES = {
     "plain": {},
@@ -30,7 +30,7 @@ CASES = {
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("case", list(CASES))
 def test_kd_step(case: str, checkpointing: bool, temperature: float, side: str) -> None:
-    student, teacher = make(1, **CASES[case]), make(2)
+    student, teacher = make_model(1, **CASES[case]), make_model(2)
     batch, layers = make_batch(side=side), {0: 0, 1: 1, 2: 2}
     want = reference_step.kd_loss(
         student, teacher, batch, temperature=temperature, lam=0.8, gamma=0.5, layers=layers
@@ -51,7 +51,7 @@ def test_kd_step(case: str, checkpointing: bool, temperature: float, side: str) 
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "cohere", "granite", "qwen3"])
 def test_kd_step_of_other_families(family: str) -> None:
     """Sliding windows, soft-caps on logits and scores, logit scales, q and k norms."""
-    student, teacher = make(1, family), make(2, family)
+    student, teacher = make_model(1, family), make_model(2, family)
     batch, layers = make_batch(), {0: 0, 2: 2}
     want = reference_step.kd_loss(student, teacher, batch, gamma=2.0, layers=layers)
     theirs = gradients(student, want)
@@ -67,8 +67,8 @@ def test_kd_step_of_other_families(family: str) -> None:
 
 def test_a_window_and_a_full_layer_are_compared_on_the_keys_both_see() -> None:
     """The plain formula on the same weights with the window on both sides."""
-    student, teacher = make(1, "mistral"), make(2, "mistral", sliding_window=None)
-    narrow = make(2, "mistral")
+    student, teacher = make_model(1, "mistral"), make_model(2, "mistral", sliding_window=None)
+    narrow = make_model(2, "mistral")
     batch, layers = make_batch(), {0: 0}
     want = reference_step.kd_loss(student, narrow, batch, gamma=1.0, layers=layers)
     want = want - reference_step.kd_loss(student, narrow, batch)
@@ -82,8 +82,8 @@ def test_a_window_and_a_full_layer_are_compared_on_the_keys_both_see() -> None:
 
 
 def test_head_counts_that_differ_compare_mean_rows() -> None:
-    student = make(1, num_attention_heads=2, num_key_value_heads=1)
-    teacher, batch, layers = make(2), make_batch(), {0: 0, 1: 2}
+    student = make_model(1, num_attention_heads=2, num_key_value_heads=1)
+    teacher, batch, layers = make_model(2), make_batch(), {0: 0, 1: 2}
     want = reference_step.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
     theirs = gradients(student, want)
     install_attention_hook(student)
@@ -96,7 +96,7 @@ def test_head_counts_that_differ_compare_mean_rows() -> None:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_dae_step_routes_each_row_to_its_teacher(side: str) -> None:
-    student, reference, expert = make(1), make(2), make(3)
+    student, reference, expert = make_model(1), make_model(2), make_model(3)
     batch = make_batch(side=side)
     want = reference_step.dae_loss(student, reference, expert, batch, temperature=1.5)
     theirs = gradients(student, want)
@@ -108,11 +108,11 @@ def test_dae_step_routes_each_row_to_its_teacher(side: str) -> None:
 
 
 def test_each_row_costs_one_teacher_forward() -> None:
-    student, seen = make(1), []
+    student, seen = make_model(1), []
     attach_loss(student)
     teachers: dict[int, Any] = {}
     for kind in (0, 1):
-        model = make(2 + kind)
+        model = make_model(2 + kind)
         model.model.register_forward_pre_hook(
             lambda _m, _a, kw: seen.append(len(kw["input_ids"])), with_kwargs=True
         )
@@ -122,9 +122,9 @@ def test_each_row_costs_one_teacher_forward() -> None:
 
 
 def test_sft_step_is_next_token_loss() -> None:
-    student, batch = make(1), make_batch()
+    student, batch = make_model(1), make_batch()
     want = reference_step.ntp_loss(
-        reference_step.run(student, batch, attention=False)[0], batch["labels"]
+        reference_step.forward(student, batch, attention=False)[0], batch["labels"]
     )
     theirs = gradients(student, want)
     attach_loss(student)
@@ -149,8 +149,8 @@ def with_lora(model: Any, seed: int) -> Any:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_kd_step_with_lora(checkpointing: bool) -> None:
-    teacher, batch, layers = make(2), make_batch(), {0: 0, 1: 1}
-    student = with_lora(make(1), 5)
+    teacher, batch, layers = make_model(2), make_batch(), {0: 0, 1: 1}
+    student = with_lora(make_model(1), 5)
     want = reference_step.kd_loss(
         student.get_base_model(), teacher, batch, gamma=1.0, layers=layers
     )
@@ -171,10 +171,10 @@ def test_kd_step_with_lora(checkpointing: bool) -> None:
 
 def test_one_base_serves_student_expert_and_reference(tmp_path: Path) -> None:
     """DAE with adapters: the same gradient as with three separate models."""
-    expert = with_lora(make(1), 6)
+    expert = with_lora(make_model(1), 6)
     expert.save_pretrained(tmp_path / "expert")
-    merged, reference, batch = expert.merge_and_unload().eval(), make(1), make_batch()
-    student = with_lora(make(1), 7)
+    merged, reference, batch = expert.merge_and_unload().eval(), make_model(1), make_batch()
+    student = with_lora(make_model(1), 7)
     want = reference_step.dae_loss(student.get_base_model(), reference, merged, batch)
     theirs = gradients(student, want)
     student.load_adapter(str(tmp_path / "expert"), adapter_name="expert", is_trainable=False)
@@ -190,7 +190,7 @@ def test_one_base_serves_student_expert_and_reference(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [[4], [2, 2], [1, 1, 1, 1]])
 def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
-    student, teacher, batch = make(1), make(2), make_batch(rows=4)
+    student, teacher, batch = make_model(1), make_model(2), make_batch(rows=4)
     install_attention_hook(student)
     install_attention_hook(teacher)
     attach_loss(student)
@@ -211,7 +211,7 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
         loss_sum += float(loss)
         start += size
     ours = {n: p.grad.clone() for n, p in student.named_parameters()}
-    fresh = make(1)
+    fresh = make_model(1)
     want = reference_step.kd_loss(fresh, teacher, batch, layers={0: 0, 1: 1, 2: 2})
     assert loss_sum == pytest.approx(float(want), rel=5e-6)
     assert_same(ours, gradients(fresh, want))
@@ -224,7 +224,7 @@ def test_attention_that_cannot_be_seen_is_an_error_not_a_zero() -> None:
 
 
 def test_listening_changes_no_number() -> None:
-    model, batch = make(1, "mistral"), make_batch()
+    model, batch = make_model(1, "mistral"), make_batch()
     before = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     install_attention_hook(model)
     after = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits

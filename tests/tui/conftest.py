@@ -18,7 +18,7 @@ from kdharness.harness.types import (
     RunStatus,
 )
 from kdharness.tui.app import HarnessApp
-from support.tui_home import NOW, STEPS, WRONG, add_run, fill
+from support.tui_home import NOW, STEPS, WRONG, add_past_run, fill_past
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 def filled(home: Paths) -> Paths:
     """A home with a past."""
     with Store(home.store) as store:
-        fill(store)
+        fill_past(store)
     return home
 
 
@@ -79,7 +79,7 @@ def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     with Store(filled.store) as store:
         for one in planned:
             if one.name in states:
-                add_run(
+                add_past_run(
                     store,
                     one.name,
                     one.config.method,
@@ -88,7 +88,7 @@ def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
                     config=one.config.model_dump(mode="json", by_alias=True),
                 )
                 store.update_run(one.name, config_hash=config_hash(one.config))
-        add_run(
+        add_past_run(
             store,
             "sweep-small",
             "sweep",

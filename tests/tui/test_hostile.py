@@ -40,7 +40,7 @@ def hostile(filled: Paths) -> Paths:
     return filled
 
 
-def harmless(text: str) -> None:
+def assert_harmless(text: str) -> None:
     """No character of a screen may drive a terminal."""
     assert not set(text) & set("\x1b\x07\x00\x9b\u202e\u2066\r\x85\x0b")
 
@@ -64,12 +64,12 @@ async def test_every_screen_shows_it_as_text(
             ["escape"],
         ):
             await press(pilot, *keys)
-            harmless(shown(app))
+            assert_harmless(shown(app))
         app.open_run("kd")
         await press(pilot, "g")
-        harmless(shown(app))
+        assert_harmless(shown(app))
         await press(pilot, "i")
-        harmless(shown(app))
+        assert_harmless(shown(app))
     assert app.return_code in (None, 0)
 
 
@@ -83,7 +83,7 @@ async def test_transcripts_of_hostile_answers_scroll(
         assert "[/nothing]" in shown(app) and "[red]]]" in shown(app)
         assert "[bold]x[/]" in shown(app)
         for _ in range(8):
-            harmless(shown(app))
+            assert_harmless(shown(app))
             await press(pilot, "pagedown", "end", "home", "right")
         await press(pilot, "l", "escape")
-        harmless(shown(app))
+        assert_harmless(shown(app))

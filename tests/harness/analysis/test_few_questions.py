@@ -17,19 +17,19 @@ from kdharness.harness.stats.rows import TOO_SMALL
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus
 from support.commands import CommandLine
-from support.scored_store import add_checkpoint, score, verdict
+from support.scored_store import add_checkpoint, make_score, verdict
 
 
-def compared(n: int, low: float | None = 0.1, p: float = 0.001) -> Compared:
+def compared_on(n: int, low: float | None = 0.1, p: float = 0.001) -> Compared:
     gap = Difference(0.5, low, 0.9 if low is not None else None, p, n, 10)
     return Compared("shop", "score", "exact", "a", "b", 0.0, 0.5, gap, p)
 
 
 @pytest.mark.parametrize(("n", "word"), [(2, ""), (3, ""), (4, ""), (5, "better"), (50, "better")])
 def test_below_five_questions_nothing_is_better(n: int, word: str) -> None:
-    assert compared(n).lean == word
-    assert compared(n).verdict == (word or "not told apart")
-    assert compared(n, None).lean == ""
+    assert compared_on(n).lean == word
+    assert compared_on(n).verdict == (word or "not told apart")
+    assert compared_on(n, None).lean == ""
 
 
 def few_rows(store: Store, count: int) -> None:
@@ -79,14 +79,14 @@ def test_the_commands_say_nothing_from_a_handful(
 
 def test_figures_of_two_questions_have_no_rank_of_their_own() -> None:
     told = [
-        score("a", 0.9, 2, flags=(TOO_SMALL,)),
-        score("b", 0.1, ci_low=0.05, ci_high=0.2),
-        score("c", 0.5, ci_low=0.4, ci_high=0.6),
+        make_score("a", 0.9, 2, flags=(TOO_SMALL,)),
+        make_score("b", 0.1, ci_low=0.05, ci_high=0.2),
+        make_score("c", 0.5, ci_low=0.4, ci_high=0.6),
     ]
     assert rank_ranges(told) == ["1-3", "2-3", "1-2"]
     assert {key[0] for key in unresolved(told)} == {"a", "c"}
     # Published figures have no interval either, and are compared by value as before.
-    assert rank_ranges([score("a", 0.9), score("b", 0.1)]) == ["1", "2"]
+    assert rank_ranges([make_score("a", 0.9), make_score("b", 0.1)]) == ["1", "2"]
 
 
 def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: Paths) -> None:

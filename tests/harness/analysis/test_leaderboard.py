@@ -43,7 +43,7 @@ def rating(checkpoint: str, item: int, value: float | None, **rest: Any) -> Judg
     )
 
 
-def filled(store: Store, spread: float = 1.0) -> None:
+def add_rated(store: Store, spread: float = 1.0) -> None:
     """Three checkpoints: a and b differ by half a point on shared questions, c by three."""
     chance = random.Random(1)
     for number, name in enumerate("abc"):
@@ -58,7 +58,7 @@ def filled(store: Store, spread: float = 1.0) -> None:
 
 
 def test_the_cache_knows_when_it_is_old(store: Store) -> None:
-    filled(store)
+    add_rated(store)
     first = leaderboard(store)
     assert leaderboard(store) == first and len(store.cached_scores()) == 3
     store.add_judgments([rating("id-a", 999, 10.0)])
@@ -71,7 +71,7 @@ def test_the_cache_knows_when_it_is_old(store: Store) -> None:
 
 
 def test_a_cached_leaderboard_loads_no_numpy(store: Store, paths: Paths) -> None:
-    filled(store)
+    add_rated(store)
     leaderboard(store, paths)
     script = (
         "import sys; from pathlib import Path\n"
@@ -85,13 +85,13 @@ def test_a_cached_leaderboard_loads_no_numpy(store: Store, paths: Paths) -> None
 
 
 def test_only_what_was_asked_for(store: Store) -> None:
-    filled(store)
+    add_rated(store)
     assert {s.checkpoint for s in leaderboard(store, checkpoints=["a", "id-b"])} == {"a", "b"}
     assert leaderboard(store, benches=["shop"]) == []
 
 
 def test_of_two_revisions_with_the_same_marks_the_newer_is_shown(store: Store) -> None:
-    filled(store)
+    add_rated(store)
     store.set_bench_note("mt-bench", "r", {"flags": [], "scorer": "mt-bench", "used": 1.0})
     store.set_bench_note("mt-bench", "s", {"flags": [], "scorer": "mt-bench", "used": 2.0})
     store.set_bench_note(
@@ -130,7 +130,7 @@ def test_ranks_are_no_finer_than_the_intervals() -> None:
 
 
 def test_pairing_tells_apart_what_intervals_hide(store: Store) -> None:
-    filled(store)
+    add_rated(store)
     scores = {s.checkpoint: s for s in leaderboard(store) if s.metric == "score"}
     a, b = scores["a"], scores["b"]
     assert (a.ci_high or 0) > (b.ci_low or 0)
@@ -150,7 +150,7 @@ def test_pairing_tells_apart_what_intervals_hide(store: Store) -> None:
 
 
 def test_nothing_is_told_apart_where_nothing_differs(store: Store) -> None:
-    filled(store, spread=20)
+    add_rated(store, spread=20)
     for one in compare_all(store, None, ["a", "b"]):
         if one.metric.startswith("category"):
             assert one.verdict == "not told apart"
@@ -211,7 +211,7 @@ def test_a_panel_that_hardly_agrees_is_marked(store: Store) -> None:
 
 
 def test_cards_mark_the_scores_of_their_judge(store: Store) -> None:
-    filled(store)
+    add_rated(store)
     assert "judge:untested" in leaderboard(store)[0].flags
     store.add_card("openai:x", {"labels": ["position-bias"]})
     assert "judge:position-bias" in leaderboard(store)[0].flags

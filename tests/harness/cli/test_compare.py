@@ -49,7 +49,7 @@ def compare(paths: Paths, kd: CommandLine) -> Callable[..., Result]:
     return lambda *args: kd("compare", *args)
 
 
-def harmless(text: str) -> bool:
+def is_harmless(text: str) -> bool:
     return not any(unicodedata.category(c) in ("Cc", "Cf") for c in text.replace("\n", ""))
 
 
@@ -97,7 +97,7 @@ def test_hostile_names_are_harmless_in_every_part_and_format(
     compare: Callable[..., Result], what: str, form: str
 ) -> None:
     code, out, err = compare("kd", HOSTILE, "dae", "--what", what, "--format", form, "--all")
-    assert code == 0 and out.strip() and harmless(out + err)
+    assert code == 0 and out.strip() and is_harmless(out + err)
     if form == "json":
         assert len(json.loads(out)) > 1
     elif form == "csv":

@@ -13,7 +13,7 @@ from kdharness.harness.paths import Paths
 from support.commands import CommandLine
 from support.files import WriteRows
 from support.loopback import Loopback
-from support.result_files import annotation, answer, single
+from support.result_files import alpaca_annotation, fastchat_answer, single_judgment
 
 pytestmark = pytest.mark.usefixtures("assets_home")
 
@@ -112,7 +112,7 @@ def test_bad_usage_is_2_and_names_the_field(kd: CommandLine, args: list[str], sa
 def test_import_leaderboard_and_export(
     kd: CommandLine, write_jsonl: WriteRows, tmp_path: Path
 ) -> None:
-    rows = [single(81 + n, t, 1 + (n * t) % 10) for n in range(80) for t in (1, 2)]
+    rows = [single_judgment(81 + n, t, 1 + (n * t) % 10) for n in range(80) for t in (1, 2)]
     path = write_jsonl("gpt-4_single.jsonl", rows)
     code, out, err = kd("import", "fastchat", str(path), "--format", "json")
     assert code == 0 and "160 single rows, 160 new: m" in err
@@ -139,7 +139,7 @@ def test_import_leaderboard_and_export(
 
 def test_import_alpaca_eval(kd: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
-    path.write_text(json.dumps([annotation(str(n), 1 + n % 2) for n in range(40)]))
+    path.write_text(json.dumps([alpaca_annotation(str(n), 1 + n % 2) for n in range(40)]))
     code, out, err = kd("import", "alpaca-eval", str(path), "--name", "mine", "--format", "json")
     assert code == 0 and "40 annotations rows" in err
     rows = {row["metric"]: row for row in json.loads(out)}
@@ -155,7 +155,11 @@ def test_a_file_that_is_something_else_is_told(kd: CommandLine, write_jsonl: Wri
 def test_dry_run_tells_calls_and_price(
     kd: CommandLine, write_jsonl: WriteRows, paths: Paths
 ) -> None:
-    kd("import", "fastchat", str(write_jsonl("a.jsonl", [answer(n) for n in range(81, 89)])))
+    kd(
+        "import",
+        "fastchat",
+        str(write_jsonl("a.jsonl", [fastchat_answer(n) for n in range(81, 89)])),
+    )
     spec = "openai:judge-1@http://127.0.0.1:9/v1"
     args = ("eval", "--answers", "m", "--bench", "mt-bench", "--judge", spec, "--dry-run")
     code, out, err = kd(*args, "--format", "json")
@@ -174,7 +178,11 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
     from kdharness.harness.store import Store
     from kdharness.harness.worker import SilentReporter
 
-    kd("import", "fastchat", str(write_jsonl("a.jsonl", [answer(n) for n in range(81, 89)])))
+    kd(
+        "import",
+        "fastchat",
+        str(write_jsonl("a.jsonl", [fastchat_answer(n) for n in range(81, 89)])),
+    )
     with Loopback() as server:
         config = EvalConfig(imported=["m"], benches=["mt-bench"], judge=[server.spec])
         with Store(paths.store) as store:

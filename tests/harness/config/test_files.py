@@ -21,7 +21,7 @@ from support.commands import CommandLine
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[[str], Path]:
+def write_text(tmp_path: Path) -> Callable[[str], Path]:
     def put(text: str) -> Path:
         path = tmp_path / "c.yaml"
         path.write_text(text, "utf-8")
@@ -119,19 +119,21 @@ def test_what_is_written_is_read_back(value: Any) -> None:
     ],
 )
 def test_a_number_where_text_belongs_is_shown_as_written(
-    line: str, words: str, write: Callable[[str], Path]
+    line: str, words: str, write_text: Callable[[str], Path]
 ) -> None:
     base: dict[str, str] = dict(part.split(": ", 1) for part in SFT.strip().split("\n"))  # type: ignore[misc]
     key, _, value = line.partition(": ")
     text = "".join(f"{k}: {v}\n" for k, v in {**base, key: value}.items())
     with pytest.raises(ConfigError) as caught:
-        load_config(write(text))
+        load_config(write_text(text))
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["2024_11", "no", "on", "1.0.2", "1_0"])
-def test_names_that_yaml_1_1_misreads_are_names(name: str, write: Callable[[str], Path]) -> None:
-    assert load_config(write(f"{SFT}name: {name}\n")).name == name  # type: ignore[union-attr]
+def test_names_that_yaml_1_1_misreads_are_names(
+    name: str, write_text: Callable[[str], Path]
+) -> None:
+    assert load_config(write_text(f"{SFT}name: {name}\n")).name == name  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -147,24 +149,24 @@ def test_names_that_yaml_1_1_misreads_are_names(name: str, write: Callable[[str]
     ],
 )
 def test_what_stands_where_something_else_belongs(
-    line: str, words: str, write: Callable[[str], Path]
+    line: str, words: str, write_text: Callable[[str], Path]
 ) -> None:
     """A boolean was taken for the number 1, and classes of ours were named."""
     key = line.partition(":")[0]
     kept = "".join(f"{one}\n" for one in SFT.splitlines() if not one.startswith(f"{key}:"))
     with pytest.raises(ConfigError) as caught:
-        load_config(write(f"{kept}{line}\n"))
+        load_config(write_text(f"{kept}{line}\n"))
     assert words in str(caught.value)
 
 
-def test_booleans_are_read_in_any_spelling(write: Callable[[str], Path]) -> None:
+def test_booleans_are_read_in_any_spelling(write_text: Callable[[str], Path]) -> None:
     for word, want in (("yes", True), ("off", False), ("True", True), ("n", False)):
         text = f"{SFT}trainer: {{gradient_checkpointing: {word}}}\n"
-        assert load_config(write(text)).trainer.gradient_checkpointing is want  # type: ignore[union-attr]
+        assert load_config(write_text(text)).trainer.gradient_checkpointing is want  # type: ignore[union-attr]
 
 
-def test_a_dumped_config_is_read_back(write: Callable[[str], Path], tmp_path: Path) -> None:
-    config = load_config(write(f"{SFT}name: '1e5'\n"))
+def test_a_dumped_config_is_read_back(write_text: Callable[[str], Path], tmp_path: Path) -> None:
+    config = load_config(write_text(f"{SFT}name: '1e5'\n"))
     again = tmp_path / "again.yaml"
     again.write_text(dump_config(config, full=True), "utf-8")
     assert load_config(again) == config
@@ -218,8 +220,8 @@ def test_names_that_lead_nowhere(override: str, words: str) -> None:
         set_field({"data": {"train": ["a", "b"]}, "seed": 1}, override)
 
 
-def test_set_through_the_command(write: Callable[[str], Path], kd: CommandLine) -> None:
-    file = write("method: sft\nstudent: org/model\ndata: {train: [a.jsonl, b.jsonl]}\n")
+def test_set_through_the_command(write_text: Callable[[str], Path], kd: CommandLine) -> None:
+    file = write_text("method: sft\nstudent: org/model\ndata: {train: [a.jsonl, b.jsonl]}\n")
     code, out, err = kd(
         "config", "show", str(file), "--set", "data.train.1.path=x.jsonl", "--format", "json"
     )

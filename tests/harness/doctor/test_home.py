@@ -62,7 +62,7 @@ def test_a_network_file_system(paths: Paths, network: None, monkeypatch: Env) ->
 
 
 @pytest.fixture
-def stored(paths: Paths) -> Paths:
+def home_with_store(paths: Paths) -> Paths:
     with Store(paths.store):
         pass
     return paths
@@ -74,10 +74,10 @@ def change(paths: Paths, sql: str) -> None:
         connection.commit()
 
 
-def test_a_store_that_is_whole(stored: Paths) -> None:
-    before = stored.store.read_bytes()
-    says(home.store(stored), "ok", "whole", "")
-    assert stored.store.read_bytes() == before
+def test_a_store_that_is_whole(home_with_store: Paths) -> None:
+    before = home_with_store.store.read_bytes()
+    says(home.store(home_with_store), "ok", "whole", "")
+    assert home_with_store.store.read_bytes() == before
 
 
 def test_no_store_yet(paths: Paths) -> None:
@@ -85,29 +85,31 @@ def test_no_store_yet(paths: Paths) -> None:
     assert not paths.home.exists()
 
 
-def test_a_store_of_a_newer_version(stored: Paths) -> None:
+def test_a_store_of_a_newer_version(home_with_store: Paths) -> None:
     change(
-        stored,
+        home_with_store,
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
         "VALUES ('kdharness', 'm999_later', '2030-01-01')",
     )
-    says(home.store(stored), "broken", "m999_later", "pip install --upgrade kdharness")
+    says(home.store(home_with_store), "broken", "m999_later", "pip install --upgrade kdharness")
 
 
-def test_a_store_of_an_older_version(stored: Paths) -> None:
-    change(stored, "DELETE FROM _sqlite_migrations WHERE name = 'm004_scored_facts'")
-    says(home.store(stored), "note", "1 step behind", "copy kdharness.db first")
-    with closing(sqlite3.connect(stored.store)) as connection:
+def test_a_store_of_an_older_version(home_with_store: Paths) -> None:
+    change(home_with_store, "DELETE FROM _sqlite_migrations WHERE name = 'm004_scored_facts'")
+    says(home.store(home_with_store), "note", "1 step behind", "copy kdharness.db first")
+    with closing(sqlite3.connect(home_with_store.store)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM _sqlite_migrations")]
     assert "m004_scored_facts" not in names, "looking must not upgrade"
 
 
-def test_a_damaged_store(stored: Paths) -> None:
-    change(stored, "PRAGMA journal_mode=delete")
-    data = bytearray(stored.store.read_bytes())
+def test_a_damaged_store(home_with_store: Paths) -> None:
+    change(home_with_store, "PRAGMA journal_mode=delete")
+    data = bytearray(home_with_store.store.read_bytes())
     data[4096 * 2 : 4096 * 8] = b"\xa5" * (4096 * 6)
-    stored.store.write_bytes(bytes(data))
-    says(home.store(stored), "broken", str(stored.store), "kdharness store salvage")
+    home_with_store.store.write_bytes(bytes(data))
+    says(
+        home.store(home_with_store), "broken", str(home_with_store.store), "kdharness store salvage"
+    )
 
 
 def test_a_store_that_is_no_database(paths: Paths) -> None:
@@ -117,14 +119,14 @@ def test_a_store_that_is_no_database(paths: Paths) -> None:
     assert [row.status for row in home.runs(paths)] == []
 
 
-def test_a_store_that_another_process_holds(stored: Paths, monkeypatch: Env) -> None:
-    change(stored, "PRAGMA journal_mode=delete")
+def test_a_store_that_another_process_holds(home_with_store: Paths, monkeypatch: Env) -> None:
+    change(home_with_store, "PRAGMA journal_mode=delete")
     real = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **{**k, "timeout": 0.05}))
-    with closing(real(stored.store, isolation_level=None)) as other:
+    with closing(real(home_with_store.store, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        says(home.store(stored), "note", "held by another process", "look again")
-    assert home.store(stored).status == "ok"
+        says(home.store(home_with_store), "note", "held by another process", "look again")
+    assert home.store(home_with_store).status == "ok"
 
 
 def test_a_database_of_somebody_else(paths: Paths) -> None:
@@ -133,12 +135,12 @@ def test_a_database_of_somebody_else(paths: Paths) -> None:
     says(home.store(paths), "broken", "not a store of kdharness", "another --home")
 
 
-def test_a_store_too_big_to_read_through(stored: Paths, monkeypatch: Env) -> None:
+def test_a_store_too_big_to_read_through(home_with_store: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(home, "CHECK_BYTES", 1000)
-    says(home.store(stored), "ok", "kdharness store check", "")
+    says(home.store(home_with_store), "ok", "kdharness store check", "")
 
 
-def add_run(paths: Paths, name: str, **values: Any) -> None:
+def store_run(paths: Paths, name: str, **values: Any) -> None:
     run: dict[str, Any] = {
         "id": name,
         "method": "kd",
@@ -152,33 +154,37 @@ def add_run(paths: Paths, name: str, **values: Any) -> None:
         store.add_run(Run(**{**run, **values}))
 
 
-def test_runs_that_were_interrupted(stored: Paths) -> None:
+def test_runs_that_were_interrupted(home_with_store: Paths) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    add_run(stored, "kd-gone", pid=gone.pid, pid_started=1.0, heartbeat=time.time() - 800)
-    add_run(stored, "kd-done", status=RunStatus.FINISHED)
-    (row,) = home.runs(stored)
+    store_run(
+        home_with_store, "kd-gone", pid=gone.pid, pid_started=1.0, heartbeat=time.time() - 800
+    )
+    store_run(home_with_store, "kd-done", status=RunStatus.FINISHED)
+    (row,) = home.runs(home_with_store)
     says(row, "note", "interrupted: kd-gone", "kdharness resume kd-gone")
 
 
-def test_a_run_that_hangs(stored: Paths) -> None:
+def test_a_run_that_hangs(home_with_store: Paths) -> None:
     from kdharness.harness.runs.status import process_started
 
     began = process_started(os.getpid())
-    add_run(stored, "kd-hung", pid=os.getpid(), pid_started=began, heartbeat=time.time() - 700)
-    (row,) = home.runs(stored)
+    store_run(
+        home_with_store, "kd-hung", pid=os.getpid(), pid_started=began, heartbeat=time.time() - 700
+    )
+    (row,) = home.runs(home_with_store)
     says(row, "note", "no sign of life for 10 minutes: kd-hung", "kdharness stop kd-hung")
 
 
-def test_a_clock_that_went_back(stored: Paths) -> None:
-    add_run(stored, "kd-later", host="elsewhere", pid=1, heartbeat=time.time() + 7200)
-    row = home.runs(stored)[-1]
+def test_a_clock_that_went_back(home_with_store: Paths) -> None:
+    store_run(home_with_store, "kd-later", host="elsewhere", pid=1, heartbeat=time.time() + 7200)
+    row = home.runs(home_with_store)[-1]
     says(row, "note", "written in the future: kd-later", "set the clock right")
 
 
-def test_runs_that_are_fine(stored: Paths) -> None:
-    add_run(stored, "kd-here", pid=os.getpid(), heartbeat=time.time())
-    (row,) = home.runs(stored)
+def test_runs_that_are_fine(home_with_store: Paths) -> None:
+    store_run(home_with_store, "kd-here", pid=os.getpid(), heartbeat=time.time())
+    (row,) = home.runs(home_with_store)
     says(row, "ok", "1 under way", "")
 
 

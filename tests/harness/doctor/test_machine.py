@@ -218,7 +218,7 @@ def test_a_container_with_fewer_processors(cgroup: Callable[..., None], monkeypa
 
 
 @contextmanager
-def limited(kind: int, soft: int) -> Iterator[None]:
+def limit_lowered(kind: int, soft: int) -> Iterator[None]:
     before = resource.getrlimit(kind)
     resource.setrlimit(kind, (soft, before[1]))
     try:
@@ -228,12 +228,12 @@ def limited(kind: int, soft: int) -> Iterator[None]:
 
 
 def test_few_open_files() -> None:
-    with limited(resource.RLIMIT_NOFILE, 256):
+    with limit_lowered(resource.RLIMIT_NOFILE, 256):
         says(machine.open_files(), "note", "at most 256", "ulimit -n 4096")
 
 
 def test_small_files_only() -> None:
-    with limited(resource.RLIMIT_FSIZE, 2**28):
+    with limit_lowered(resource.RLIMIT_FSIZE, 2**28):
         says(machine.file_size(), "note", "256 MiB", "ulimit -f unlimited")
 
 

@@ -17,10 +17,11 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Judgment, JudgmentStatus
 from kdharness.judges.audit.report_card import check
 from kdharness.judges.engines.local import LocalEngine
-from support.evaluations import Listener, imported, judged, scores
+from support.evaluations import imported, judged, scores
 from support.files import WriteRows
 from support.loopback import Loopback, Raw, completion
 from support.openai_calls import refusal
+from support.reporters import Listener
 
 pytestmark = pytest.mark.usefixtures("assets_home")
 

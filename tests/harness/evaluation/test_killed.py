@@ -35,7 +35,7 @@ QUESTIONS = 4 * 40
 KILLS = 10
 
 
-def stored(paths: Paths) -> set[tuple[str, int]]:
+def stored_verdicts(paths: Paths) -> set[tuple[str, int]]:
     """(item, turn) with a verdict on disk."""
     with Store(paths.store) as store:
         return {(j.item, j.turn) for j in store.judgments() if j.status is JudgmentStatus.OK}
@@ -75,7 +75,7 @@ def test_killed_ten_times(paths: Paths) -> None:
         )
         kills, runs = 0, 0
         while True:
-            before, calls = stored(paths), len(server.bodies)
+            before, calls = stored_verdicts(paths), len(server.bodies)
             worker = subprocess.Popen(
                 [sys.executable, "-c", WORK, str(paths.home), config], env=dict(os.environ)
             )
@@ -96,7 +96,7 @@ def test_killed_ten_times(paths: Paths) -> None:
             if worker.returncode == 0:
                 break
     assert kills == KILLS and runs == KILLS + 1
-    assert len(stored(paths)) == 2 * QUESTIONS
+    assert len(stored_verdicts(paths)) == 2 * QUESTIONS
     # Beyond one call a verdict, at most what was on its way at each kill, or had just arrived.
     assert server.calls <= 2 * QUESTIONS + 2 * 4 * KILLS
 

@@ -17,9 +17,10 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, JudgmentStatus
 from kdharness.harness.worker import SilentReporter
 from support.benchmark_files import write_assets
-from support.evaluations import Listener, imported, judged, scores
+from support.evaluations import imported, judged, scores
 from support.files import WriteRows
 from support.loopback import Loopback, completion
+from support.reporters import Listener
 
 pytestmark = pytest.mark.usefixtures("assets_home")
 
@@ -160,7 +161,7 @@ def test_stopping_keeps_all_that_came(paths: Paths, store: Store) -> None:
     with Loopback(delay=0.05) as server:
         config = judged(server, benches=["mt-bench"], concurrency=4)
         with pytest.raises(Interrupted):
-            pipeline.run(config, paths, store, Listener(stop_after=3))
+            pipeline.run(config, paths, store, Listener(stop_after_checks=3))
         stored = len([j for j in store.judgments("id-a") if j.value is not None])
         assert 4 <= stored <= 8 and sum(server.finished.values()) == stored
         pipeline.run(config, paths, store, SilentReporter())

@@ -13,14 +13,15 @@ from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
-from support.evaluations import Listener, imported
+from support.evaluations import imported
 from support.files import WriteRows
 from support.loopback import Loopback
+from support.reporters import Listener
 
 pytestmark = pytest.mark.usefixtures("assets_home")
 
 
-def trained(store: Store, run: str, data: Path, **parents: str) -> None:
+def add_trained(store: Store, run: str, data: Path, **parents: str) -> None:
     """A checkpoint `id-…` made by a run on some data."""
     store.add_run(
         Run(
@@ -41,14 +42,14 @@ def trained(store: Store, run: str, data: Path, **parents: str) -> None:
     store.db.conn.commit()
 
 
-def flags(store: Store, paths: Paths, name: str) -> tuple[str, ...]:
+def flags_of(store: Store, paths: Paths, name: str) -> tuple[str, ...]:
     with Loopback() as server:
         config = EvalConfig(imported=[name], benches=["alpaca-eval"], judge=[server.spec])
         pipeline.run(config, paths, store, Listener())
     return next(s.flags for s in leaderboard(store, paths) if s.checkpoint == name)
 
 
-def chat(text: str) -> dict[str, Any]:
+def one_turn_chat(text: str) -> dict[str, Any]:
     return {
         "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
     }
@@ -57,24 +58,27 @@ def chat(text: str) -> dict[str, Any]:
 def test_benchmark_prompts_in_the_training_data_are_marked(
     store: Store, paths: Paths, write_jsonl: WriteRows
 ) -> None:
-    clean = write_jsonl("clean.jsonl", [chat("What is a whisk?")])
+    clean = write_jsonl("clean.jsonl", [one_turn_chat("What is a whisk?")])
     dirty = write_jsonl(
         "dirty.jsonl",
-        [chat("Hi! Say something about number 3. Please."), chat("say something about NUMBER 7")],
+        [
+            one_turn_chat("Hi! Say something about number 3. Please."),
+            one_turn_chat("say something about NUMBER 7"),
+        ],
     )
-    trained(store, "honest", clean)
-    trained(store, "leaky", dirty)
-    assert not any(f.startswith("contaminated") for f in flags(store, paths, "honest"))
-    assert "contaminated:2" in flags(store, paths, "leaky")
+    add_trained(store, "honest", clean)
+    add_trained(store, "leaky", dirty)
+    assert not any(f.startswith("contaminated") for f in flags_of(store, paths, "honest"))
+    assert "contaminated:2" in flags_of(store, paths, "leaky")
     # What it started from counts too; what its teacher was fed does not.
-    trained(store, "later", clean, student="id-leaky")
-    trained(store, "taught", clean, teacher="id-leaky")
-    assert "contaminated:2" in flags(store, paths, "later")
-    assert not any(f.startswith("contaminated") for f in flags(store, paths, "taught"))
+    add_trained(store, "later", clean, student="id-leaky")
+    add_trained(store, "taught", clean, teacher="id-leaky")
+    assert "contaminated:2" in flags_of(store, paths, "later")
+    assert not any(f.startswith("contaminated") for f in flags_of(store, paths, "taught"))
 
 
 def test_data_that_is_gone_is_said_not_guessed(store: Store, paths: Paths, tmp_path: Path) -> None:
-    trained(store, "old", tmp_path / "deleted.jsonl")
+    add_trained(store, "old", tmp_path / "deleted.jsonl")
     listener = Listener()
     with Loopback() as server:
         config = EvalConfig(imported=["old"], benches=["alpaca-eval"], judge=[server.spec])
@@ -187,5 +191,5 @@ def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> Non
 def test_one_answer_for_everything_is_marked(store: Store, paths: Paths) -> None:
     store.add_checkpoint(Checkpoint(id="x", name="x", method="import", path="", created=1.0))
     imported(store, "null", "The same long answer to whatever it was that you wanted to know.")
-    found = flags(store, paths, "null")
+    found = flags_of(store, paths, "null")
     assert "same-answer:100%" in found

@@ -53,7 +53,7 @@ def judge(paths: Paths, spec: str, shard: str | None = None) -> dict[str, object
         return pipeline.run(config, paths, store, SilentReporter())
 
 
-def scores(paths: Paths) -> list[tuple[object, ...]]:
+def score_rows(paths: Paths) -> list[tuple[object, ...]]:
     with Store(paths.store) as store:
         return [
             (s.bench, s.metric, s.value, s.ci_low, s.ci_high, s.n, s.n_failed)
@@ -76,7 +76,7 @@ def test_parts_on_three_machines_come_together_as_one(tmp_path: Path) -> None:
             with Store(home.store) as store:
                 for other in parts[1:]:
                     merge(store, other.store)
-        assert scores(home) == scores(whole) and scores(home)
+        assert score_rows(home) == score_rows(whole) and score_rows(home)
         # Nothing is missing, so nothing more is asked.
         judge(home, server.spec)
         assert server.calls == 2 * everything
@@ -88,7 +88,7 @@ def test_parts_into_one_home_come_together_too(tmp_path: Path) -> None:
         judge(whole, server.spec)
         for shard in ("2/2", "1/2", "1/2"):
             judge(shared, server.spec, shard)
-        assert scores(shared) == scores(whole)
+        assert score_rows(shared) == score_rows(whole)
         assert server.calls == 2 * 2 * QUESTIONS
 
 

@@ -35,7 +35,7 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 Sums = dict[str, tuple[float, float]]
 
 
-def pairs(
+def planted_pairs(
     rng: np.random.Generator,
     effect: float,
     *,
@@ -72,7 +72,7 @@ def test_intervals_cover_a_planted_effect(seeds: int, of_seeds: float) -> None:
     rng = np.random.default_rng(seeds)
     trials, hits = 600, 0
     for _ in range(trials):
-        found = paired_effect(pairs(rng, 0.4, seeds=seeds, questions=40, of_seeds=of_seeds))
+        found = paired_effect(planted_pairs(rng, 0.4, seeds=seeds, questions=40, of_seeds=of_seeds))
         assert found is not None
         hits += found.low <= 0.4 <= found.high
     # What a cell holds beside its seed and question counts twice: wide rather than narrow.
@@ -84,14 +84,14 @@ def test_where_nothing_differs_nothing_is_claimed() -> None:
     claim = ClaimSpec(text="a beats b", metric="x:y", of="a", than="b")
     verdicts = [
         Finding(
-            claim, {}, paired_effect(pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3))
+            claim, {}, paired_effect(planted_pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3))
         ).verdict
         for _ in range(400)
     ]
     assert verdicts.count(HOLDS) <= 14 and verdicts.count(FAILS) <= 14
     strong = [
         Finding(
-            claim, {}, paired_effect(pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1))
+            claim, {}, paired_effect(planted_pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1))
         ).verdict
         for _ in range(50)
     ]
@@ -132,7 +132,7 @@ def test_the_interval_by_hand() -> None:
 
 def test_draws_give_the_interval_that_rows_give() -> None:
     rng = np.random.default_rng(9)
-    world = pairs(rng, 0.4, seeds=3, questions=60, of_seeds=0.2)
+    world = planted_pairs(rng, 0.4, seeds=3, questions=60, of_seeds=0.2)
     plain = paired_effect(world)
     assert plain is not None
     counts = rng.multinomial(60, [1 / 60] * 60, size=4000)
@@ -219,7 +219,7 @@ def written(tmp_path: Path, **changes: Any) -> Path:
     return path
 
 
-def planted(paths: Paths) -> None:
+def fill_planted(paths: Paths) -> None:
     rng = np.random.default_rng(1)
     hard, easy = rng.normal(0, 0.4, 50), rng.normal(0, 0.1, 50)
     with Store(paths.store) as store:
@@ -254,7 +254,7 @@ def planted(paths: Paths) -> None:
 
 
 def test_planted_claims_are_judged_as_they_were_planted(paths: Paths, tmp_path: Path) -> None:
-    planted(paths)
+    fill_planted(paths)
     sweep, planned = load_sweep(written(tmp_path))
     with Store(paths.store) as store:
         found = judge_claims(store, sweep.claims, planned)
@@ -274,7 +274,7 @@ def test_planted_claims_are_judged_as_they_were_planted(paths: Paths, tmp_path: 
 
 
 def test_a_seed_that_is_missing_is_said(paths: Paths, tmp_path: Path) -> None:
-    planted(paths)
+    fill_planted(paths)
     sweep, planned = load_sweep(written(tmp_path, vary={"seed": [1, 2, 3]}))
     with Store(paths.store) as store:
         found = judge_claims(store, sweep.claims, planned)
@@ -284,7 +284,7 @@ def test_a_seed_that_is_missing_is_said(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_the_report_tells_what_holds(paths: Paths, tmp_path: Path) -> None:
-    planted(paths)
+    fill_planted(paths)
     (paths.home / "sweeps").mkdir()
     (paths.home / "sweeps" / "x.yaml").write_text(yaml.safe_dump(EXPERIMENT), "utf-8")
     (paths.home / "sweeps" / "broken.yaml").write_text("steps: [", "utf-8")

@@ -19,7 +19,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import TOO_SMALL
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
-from support.scored_store import score, sums
+from support.scored_store import make_score, sums
 
 
 def test_a_claim_about_a_handful_cannot_tell() -> None:
@@ -98,7 +98,7 @@ def test_the_demo_takes_no_side_where_rows_disagree(store: Store, paths: Paths) 
 
 
 def test_two_answers_have_no_interval_in_the_demos_table() -> None:
-    (row,) = summary_rows([score("kd", 0.5, 2, flags=(TOO_SMALL,))])[0]
+    (row,) = summary_rows([make_score("kd", 0.5, 2, flags=(TOO_SMALL,))])[0]
     assert row["shop"] == "0.5 (n 2)"
 
 
@@ -108,6 +108,6 @@ def test_two_answers_have_no_interval_in_the_demos_table() -> None:
 )
 def test_a_lopsided_interval_is_shown_by_its_ends(low: float, high: float, shown: str) -> None:
     """0 ±0.18 would reach below what a score can be."""
-    one = Score(**{**score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
+    one = Score(**{**make_score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
     (row,) = summary_rows([one])[0]
     assert row["shop"] == shown

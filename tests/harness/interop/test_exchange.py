@@ -26,7 +26,7 @@ from kdharness.harness.worker import SilentReporter
 from support.benchmark_files import write_assets
 from support.files import WriteRows
 from support.loopback import Loopback
-from support.result_files import annotation, answer, single
+from support.result_files import alpaca_annotation, fastchat_answer, single_judgment
 
 
 def values(store: Store, **options: Any) -> dict[str, float | None]:
@@ -35,8 +35,13 @@ def values(store: Store, **options: Any) -> dict[str, float | None]:
 
 def test_kinds_are_told_apart(paths: Paths, write_jsonl: WriteRows) -> None:
     with Store(paths.store) as store:
-        assert import_fastchat(store, write_jsonl("a", [answer(81), answer(82)])).new == 4
-        assert import_fastchat(store, write_jsonl("s", [single(81, 1, 7)])).kind == "single"
+        assert (
+            import_fastchat(store, write_jsonl("a", [fastchat_answer(81), fastchat_answer(82)])).new
+            == 4
+        )
+        assert (
+            import_fastchat(store, write_jsonl("s", [single_judgment(81, 1, 7)])).kind == "single"
+        )
         pair = {
             "question_id": 81,
             "model_1": "m",
@@ -54,7 +59,12 @@ def test_kinds_are_told_apart(paths: Paths, write_jsonl: WriteRows) -> None:
 
 
 def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: WriteRows) -> None:
-    rows = [single(81, 1, 7), single(82, 1, -1), single(83, 1, 85), single(84, 1, 8.5)]
+    rows = [
+        single_judgment(81, 1, 7),
+        single_judgment(82, 1, -1),
+        single_judgment(83, 1, 85),
+        single_judgment(84, 1, 8.5),
+    ]
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("s", rows))
         score = next(s for s in leaderboard(store) if s.metric == "score")
@@ -65,9 +75,9 @@ def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: WriteRows) 
 
 def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: WriteRows) -> None:
     rows = [
-        single(81, 1, 4, tstamp=1.0),
-        single(81, 1, 9, tstamp=2.0),
-        single(81, 1, -1, tstamp=3.0),
+        single_judgment(81, 1, 4, tstamp=1.0),
+        single_judgment(81, 1, 9, tstamp=2.0),
+        single_judgment(81, 1, -1, tstamp=3.0),
     ]
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("s", rows))
@@ -79,9 +89,9 @@ def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: WriteRows) -> No
     ("rows", "said"),
     [
         ([{"x": 1}], "line 1"),
-        ([single(81, 1, 7), answer(81)], "different kinds"),
+        ([single_judgment(81, 1, 7), fastchat_answer(81)], "different kinds"),
         ([], "no rows"),
-        ([single(81, 1, 7), {**single(82, 1, 7), "score": "high"}], "line 2"),
+        ([single_judgment(81, 1, 7), {**single_judgment(82, 1, 7), "score": "high"}], "line 2"),
     ],
 )
 def test_what_is_no_fastchat_file(
@@ -94,7 +104,7 @@ def test_what_is_no_fastchat_file(
 
 def test_broken_lines_are_told(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
-    path.write_text(json.dumps(single(81, 1, 7)) + "\n{broken\n")
+    path.write_text(json.dumps(single_judgment(81, 1, 7)) + "\n{broken\n")
     with Store(paths.store) as store, pytest.raises(DataError, match="line 2"):
         import_fastchat(store, path)
     path.write_text("[1, 2]")
@@ -105,12 +115,12 @@ def test_broken_lines_are_told(paths: Paths, tmp_path: Path) -> None:
 def test_alpaca_annotations(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     rows = [
-        annotation("a", 2),
-        annotation("b", 1.0),
-        annotation("c", 0),
-        annotation("d", None),
-        annotation("e", float("nan")),
-        annotation("f", 1.25),
+        alpaca_annotation("a", 2),
+        alpaca_annotation("b", 1.0),
+        alpaca_annotation("c", 0),
+        alpaca_annotation("d", None),
+        alpaca_annotation("e", float("nan")),
+        alpaca_annotation("f", 1.25),
     ]
     path.write_text(json.dumps(rows))
     with Store(paths.store) as store:
@@ -130,8 +140,8 @@ def test_versions_go_by_their_baseline(paths: Paths, tmp_path: Path) -> None:
     path.write_text(
         json.dumps(
             [
-                annotation("a", 2, generator_1="text_davinci_003"),
-                annotation("b", 2, generator_1="other"),
+                alpaca_annotation("a", 2, generator_1="text_davinci_003"),
+                alpaca_annotation("b", 2, generator_1="other"),
             ]
         )
     )
@@ -161,7 +171,7 @@ def test_fastchat_answers_are_judged_and_come_back(
     paths: Paths, tmp_path: Path, write_jsonl: WriteRows
 ) -> None:
     write_assets(paths.home / "assets")
-    rows = [answer(n, "their-model") for n in range(81, 89)]
+    rows = [fastchat_answer(n, "their-model") for n in range(81, 89)]
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("a", rows))
         with Loopback() as server:
@@ -242,7 +252,9 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
 
 def test_a_model_card_says_what_is_known(paths: Paths, write_jsonl: WriteRows) -> None:
     with Store(paths.store) as store:
-        rows = [single(81 + n, t, n % 10 + 1, "the | model") for n in range(80) for t in (1, 2)]
+        rows = [
+            single_judgment(81 + n, t, n % 10 + 1, "the | model") for n in range(80) for t in (1, 2)
+        ]
         import_fastchat(store, write_jsonl("s", rows))
     card = model_card(paths, "the | model")
     assert card.startswith("# the | model\n")

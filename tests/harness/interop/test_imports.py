@@ -17,7 +17,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import JudgmentStatus
 from support.commands import CommandLine
 from support.files import WriteRows
-from support.result_files import annotation, answer, single
+from support.result_files import alpaca_annotation, fastchat_answer, single_judgment
 
 PAIR = {
     "question_id": 81,
@@ -39,21 +39,30 @@ def without(row: dict[str, Any], field: str) -> dict[str, Any]:
     ("row", "said"),
     [
         # From public reports: ids that are hashes, scores that are not there.
-        ({**answer(81), "question_id": "328c149ed45a41c0"}, "question_id must be a number"),
-        ({**single(81, 1, 7), "question_id": None}, "question_id must be a number, not null"),
-        ({**single(81, 1, 7), "question_id": 81.5}, "question_id must be a whole number, not 81.5"),
-        (without(answer(81), "question_id"), "question_id is missing"),
-        ({**single(81, 1, 7), "score": "high"}, 'score must be a number, not "high"'),
-        ({**single(81, 1, 7), "score": True}, "score must be a number, not true"),
-        ({**single(81, 1, 7), "score": [7]}, "score must be a number"),
-        ({**single(81, 1, 7), "turn": "second"}, "turn must be a number"),
-        ({**single(81, 1, 7), "turn": 0}, "turn must be 1 or more"),
-        ({**single(81, 1, 7), "tstamp": "yesterday"}, "tstamp must be a number"),
-        ({**answer(81), "choices": []}, "choices must be a list of objects"),
-        ({**answer(81), "choices": {"turns": ["x"]}}, "choices must be a list of objects"),
-        ({**answer(81), "choices": [{"index": 0}]}, "turns must be a list of texts"),
-        ({**answer(81), "choices": [{"turns": []}]}, "turns must be a list of texts"),
-        ({**answer(81), "model_id": None}, "model_id must be a name"),
+        (
+            {**fastchat_answer(81), "question_id": "328c149ed45a41c0"},
+            "question_id must be a number",
+        ),
+        (
+            {**single_judgment(81, 1, 7), "question_id": None},
+            "question_id must be a number, not null",
+        ),
+        (
+            {**single_judgment(81, 1, 7), "question_id": 81.5},
+            "question_id must be a whole number, not 81.5",
+        ),
+        (without(fastchat_answer(81), "question_id"), "question_id is missing"),
+        ({**single_judgment(81, 1, 7), "score": "high"}, 'score must be a number, not "high"'),
+        ({**single_judgment(81, 1, 7), "score": True}, "score must be a number, not true"),
+        ({**single_judgment(81, 1, 7), "score": [7]}, "score must be a number"),
+        ({**single_judgment(81, 1, 7), "turn": "second"}, "turn must be a number"),
+        ({**single_judgment(81, 1, 7), "turn": 0}, "turn must be 1 or more"),
+        ({**single_judgment(81, 1, 7), "tstamp": "yesterday"}, "tstamp must be a number"),
+        ({**fastchat_answer(81), "choices": []}, "choices must be a list of objects"),
+        ({**fastchat_answer(81), "choices": {"turns": ["x"]}}, "choices must be a list of objects"),
+        ({**fastchat_answer(81), "choices": [{"index": 0}]}, "turns must be a list of texts"),
+        ({**fastchat_answer(81), "choices": [{"turns": []}]}, "turns must be a list of texts"),
+        ({**fastchat_answer(81), "model_id": None}, "model_id must be a name"),
         (without(PAIR, "g2_winner"), "g2_winner is missing"),
         ({**PAIR, "model_2": 3}, "model_2 must be a name"),
         ({**PAIR, "model_2": "m"}, "model_1 and model_2 are the same: m"),
@@ -81,7 +90,7 @@ def test_fastchat_mistakes(
 @pytest.mark.parametrize("score", [None, float("nan"), -1])
 def test_a_missing_score_is_a_failure(paths: Paths, tmp_path: Path, score: Any) -> None:
     path = tmp_path / "rows.jsonl"
-    rows = [{**single(81, 1, 7), "score": score}, single(82, 1, 8)]
+    rows = [{**single_judgment(81, 1, 7), "score": score}, single_judgment(82, 1, 8)]
     path.write_text("\n".join(map(json.dumps, rows)))
     with Store(paths.store) as store:
         assert import_fastchat(store, path).new == 2
@@ -97,13 +106,13 @@ def test_other_questions_are_not_mt_bench(paths: Paths, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "vicuna_bench" / "model_judgment"
     folder.mkdir(parents=True)
     path = folder / "gpt-4_single.jsonl"
-    path.write_text("\n".join(json.dumps(single(n, 1, 5)) for n in (1, 2, 85)))
+    path.write_text("\n".join(json.dumps(single_judgment(n, 1, 5)) for n in (1, 2, 85)))
     with Store(paths.store) as store:
         found = import_fastchat(store, path)
         assert found.benches == {"fastchat-vicuna_bench"}
         assert "not one of MT-Bench's" in found.notes[0]
         own = tmp_path / "own.jsonl"
-        own.write_text(json.dumps(answer(1001)) + "\n" + json.dumps(answer(81)))
+        own.write_text(json.dumps(fastchat_answer(1001)) + "\n" + json.dumps(fastchat_answer(81)))
         assert import_fastchat(store, own).benches == {"fastchat"}
         games = tmp_path / "games.jsonl"
         games.write_text(json.dumps({**PAIR, "question_id": 5}))
@@ -119,7 +128,7 @@ def test_other_questions_are_not_mt_bench(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_other_choices_are_told(paths: Paths, write_jsonl: WriteRows, kd: CommandLine) -> None:
-    row = {**answer(81), "choices": [{"turns": ["x"]}, {"turns": ["better"]}]}
+    row = {**fastchat_answer(81), "choices": [{"turns": ["x"]}, {"turns": ["better"]}]}
     path = write_jsonl("a.jsonl", [row, {**row, "tstamp": 2}])
     code, _, err = kd("import", "fastchat", str(path))
     assert code == 0 and err.count("the first of each was imported") == 1
@@ -153,7 +162,7 @@ def test_what_a_file_is_instead(paths: Paths, tmp_path: Path, text: str, said: s
 
 def test_a_byte_order_mark_is_no_error(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(single(81, 1, 7)).encode())
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(single_judgment(81, 1, 7)).encode())
     with Store(paths.store) as store:
         assert import_fastchat(store, path).new == 1
 
@@ -182,7 +191,7 @@ def test_who_is_compared(row: dict[str, Any], sides: tuple[str, str]) -> None:
 def test_a_baseline_without_a_number_is_the_baseline(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     rows = [
-        {**without(annotation(text, 2), "generator_1"), "generator": "gpt4_1106_preview"}
+        {**without(alpaca_annotation(text, 2), "generator_1"), "generator": "gpt4_1106_preview"}
         for text in "abc"
     ]
     path.write_text(json.dumps(rows))
@@ -220,7 +229,7 @@ def test_preferences(value: Any, found: float | None) -> None:
 @pytest.mark.parametrize("value", ["model_2", True, [1], {"a": 1}, float("inf")])
 def test_preferences_that_are_none(paths: Paths, tmp_path: Path, value: Any) -> None:
     path = tmp_path / "annotations.json"
-    path.write_text(json.dumps([annotation("a", 2), annotation("b", value)]))
+    path.write_text(json.dumps([alpaca_annotation("a", 2), alpaca_annotation("b", value)]))
     with Store(paths.store) as store, pytest.raises(DataError) as caught:
         import_alpaca_eval(store, path)
     assert "preference must be a number from 1 to 2" in str(caught.value)
@@ -229,7 +238,7 @@ def test_preferences_that_are_none(paths: Paths, tmp_path: Path, value: Any) -> 
 
 def test_an_answer_that_is_null_has_no_length(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
-    path.write_text(json.dumps([annotation("a", 1, output_2=None)]))
+    path.write_text(json.dumps([alpaca_annotation("a", 1, output_2=None)]))
     with Store(paths.store) as store:
         import_alpaca_eval(store, path)
         (judgment,) = store.judgments()
@@ -239,9 +248,9 @@ def test_an_answer_that_is_null_has_no_length(paths: Paths, tmp_path: Path) -> N
 def test_missing_fields_of_alpaca_rows(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     for rows, said in (
-        ([without(annotation("a", 2), "output_1")], "a row lacks output_1"),
+        ([without(alpaca_annotation("a", 2), "output_1")], "a row lacks output_1"),
         ([{"instruction": "a"}], "a row lacks output (fields: instruction)"),
-        ([{"instruction": "a", "output": "b"}, annotation("a", 2)], "a row lacks"),
+        ([{"instruction": "a", "output": "b"}, alpaca_annotation("a", 2)], "a row lacks"),
         ([{"instruction": "a", "output": 3}], "output must be text"),
         ([{"instruction": None, "output": "b"}], "instruction is empty"),
     ):

@@ -16,7 +16,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Finish, JudgmentStatus
 from support.commands import CommandLine
-from support.store_rows import answer, contents, fill, judgment
+from support.store_rows import contents, fill_store, stored_answer, stored_judgment
 
 
 def merged(place: Path, *sources: Path) -> Path:
@@ -29,7 +29,7 @@ def merged(place: Path, *sources: Path) -> Path:
 
 def test_a_merge_brings_everything_and_twice_is_once(tmp_path: Path) -> None:
     source = tmp_path / "a" / "kdharness.db"
-    fill(source)
+    fill_store(source)
     target = merged(tmp_path / "b", source)
     assert contents(target) == contents(source)
     with Store(target) as store, Store(source) as other:
@@ -42,8 +42,8 @@ def test_a_merge_brings_everything_and_twice_is_once(tmp_path: Path) -> None:
 
 def test_two_runs_of_one_name_stay_two(tmp_path: Path) -> None:
     here, there = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
-    fill(here, runs=2)
-    fill(there, runs=2, host="there")
+    fill_store(here, runs=2)
+    fill_store(there, runs=2, host="there")
     with Store(here) as store:
         counts = merge(store, there)
         assert counts["runs"] == counts["checkpoints"] == 2
@@ -68,16 +68,21 @@ def test_what_succeeded_stands_and_what_is_older_was_paid_first(tmp_path: Path) 
     with Store(paths[0]) as store:
         store.add_judgments(
             [
-                judgment("m", 1, status=JudgmentStatus.FAILED, created=1.0, value=None, raw=""),
-                judgment("m", 2, created=9.0, value=9.0),
+                stored_judgment(
+                    "m", 1, status=JudgmentStatus.FAILED, created=1.0, value=None, raw=""
+                ),
+                stored_judgment("m", 2, created=9.0, value=9.0),
             ]
         )
-        store.add_answers([answer("m", 1, finish=Finish.ERROR, created=1.0)])
+        store.add_answers([stored_answer("m", 1, finish=Finish.ERROR, created=1.0)])
     with Store(paths[1]) as store:
         store.add_judgments(
-            [judgment("m", 1, created=5.0, value=4.0), judgment("m", 2, created=5.0, value=7.0)]
+            [
+                stored_judgment("m", 1, created=5.0, value=4.0),
+                stored_judgment("m", 2, created=5.0, value=7.0),
+            ]
         )
-        store.add_answers([answer("m", 1, created=2.0)])
+        store.add_answers([stored_answer("m", 1, created=2.0)])
     both = merged(tmp_path / "c", *paths), merged(tmp_path / "d", *reversed(paths))
     for path in both:
         with Store(path) as store:
@@ -105,7 +110,7 @@ def test_any_order_gives_the_same(tmp_path: Path, homes: list[list[tuple[int, ..
                 Checkpoint(id="id-m", name="m", method="model", path="", created=1.0)
             )
             store.add_judgments(
-                judgment(
+                stored_judgment(
                     "m",
                     item,
                     status=status,
@@ -126,7 +131,7 @@ def test_any_order_gives_the_same(tmp_path: Path, homes: list[list[tuple[int, ..
 
 def test_a_run_that_went_on_elsewhere_replaces_where_it_stood(tmp_path: Path) -> None:
     here, there = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
-    fill(here, runs=1)
+    fill_store(here, runs=1)
     there.parent.mkdir()
     merged(there.parent, here)
     with Store(there) as store:
@@ -151,7 +156,7 @@ def test_a_run_that_went_on_elsewhere_replaces_where_it_stood(tmp_path: Path) ->
 
 def test_files_come_along_and_point_here(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    fill(other / "kdharness.db", runs=1)
+    fill_store(other / "kdharness.db", runs=1)
     weights = other / "runs" / "kd-0" / "final" / "model.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
@@ -173,6 +178,6 @@ def test_what_is_no_store_is_refused(kd: CommandLine, paths: Paths, tmp_path: Pa
     empty.mkdir()
     code, _, err = kd("store", "merge", str(empty))
     assert code == 1 and "no store here" in err
-    fill(paths.store, runs=1)
+    fill_store(paths.store, runs=1)
     with Store(paths.store) as store, pytest.raises(StoreError, match="itself"):
         merge(store, paths.store)

@@ -15,11 +15,11 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run, RunStatus
 from kdharness.harness.util.atomic import seal
 from support.commands import CommandLine
-from support.store_rows import contents, fill
+from support.store_rows import contents, fill_store
 
 
 def test_check_tells_what_is_wrong(kd: CommandLine, paths: Paths) -> None:
-    fill(paths.store)
+    fill_store(paths.store)
     code, out, _ = kd("store", "check", "--format", "json")
     assert code == 0 and '"ok"' in out
     with Store(paths.store) as store:
@@ -30,7 +30,7 @@ def test_check_tells_what_is_wrong(kd: CommandLine, paths: Paths) -> None:
 
 
 def test_vacuum_gives_room_back_and_waits_for_runs(kd: CommandLine, paths: Paths) -> None:
-    fill(paths.store, runs=2, items=200, words=400)
+    fill_store(paths.store, runs=2, items=200, words=400)
     before = paths.store.stat().st_size
     with Store(paths.store) as store:
         store.forget_runs(["kd-1"])
@@ -64,7 +64,7 @@ def test_vacuum_gives_room_back_and_waits_for_runs(kd: CommandLine, paths: Paths
 def test_a_backup_is_whole_while_others_write(
     kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:
-    fill(paths.store)
+    fill_store(paths.store)
     with Store(paths.store) as writer:
         writer.add_event("kd-0", "note", "not yet in the main file")
         code, _, _ = kd("store", "backup", str(tmp_path / "copy.db"))
@@ -82,7 +82,7 @@ def make_step(folder: Path, *, whole: bool) -> None:
 
 
 def test_prune_says_first_and_takes_only_what_nothing_needs(kd: CommandLine, paths: Paths) -> None:
-    fill(paths.store, runs=2)
+    fill_store(paths.store, runs=2)
     with Store(paths.store) as store:
         store.update_run("kd-1", status=RunStatus.STOPPED.value)
     for run in ("kd-0", "kd-1"):
@@ -100,7 +100,7 @@ def test_prune_says_first_and_takes_only_what_nothing_needs(kd: CommandLine, pat
 
 
 def test_an_archive_is_a_home_and_comes_back(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
-    fill(paths.store, runs=3)
+    fill_store(paths.store, runs=3)
     for n in range(3):
         make_step(paths.run(f"kd-{n}") / "final", whole=False)
     before = contents(paths.store)
@@ -129,7 +129,7 @@ def test_an_archive_is_a_home_and_comes_back(kd: CommandLine, paths: Paths, tmp_
 
 
 def test_an_unknown_run_archives_nothing(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
-    fill(paths.store)
+    fill_store(paths.store)
     before = contents(paths.store)
     code, _, err = kd("store", "archive", "kd-0", "nope", "--to", str(tmp_path / "x"))
     assert code == 1 and "no run named 'nope'" in err
@@ -148,7 +148,7 @@ def break_pages(path: Path, pages: list[int]) -> None:
 
 def big_store(paths: Paths) -> int:
     """A store of many pages, all in the main file; returns how many."""
-    fill(paths.store, runs=4, items=150, words=200)
+    fill_store(paths.store, runs=4, items=150, words=200)
     with Store(paths.store) as store:
         store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return paths.store.stat().st_size // 4096
@@ -211,7 +211,7 @@ def test_a_file_that_is_no_store_stays_as_it_is(kd: CommandLine, paths: Paths) -
 
 
 def test_salvage_reads_the_log_beside_the_store(paths: Paths) -> None:
-    fill(paths.store, runs=1)
+    fill_store(paths.store, runs=1)
     store = Store(paths.store)
     store.add_event("kd-0", "note", "only in the log")
     assert sqlite3.connect(paths.store).execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -228,7 +228,7 @@ def test_nothing_to_salvage(paths: Paths) -> None:
 
 
 def test_forgetting_keeps_what_others_descend_from(paths: Paths) -> None:
-    fill(paths.store, runs=3)
+    fill_store(paths.store, runs=3)
     with Store(paths.store) as store:
         assert store.forget_runs(["kd-0"]) == ["id-here-0"]
         assert store.checkpoint("id-here-0") is not None

@@ -21,15 +21,15 @@ TASK = "CAUSAL_LM"
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lora_base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     make_llama(folder, tie_word_embeddings=request.param)
     return folder
 
 
-def train(base: Path, folder: Path, config: Any) -> torch.Tensor:
+def random_adapter(lora_base: Path, folder: Path, config: Any) -> torch.Tensor:
     """An adapter with random weights; returns what the model with it says."""
-    model = load_model(str(base), Paths(folder.parent / "h"), device="cpu", dtype="float32")
+    model = load_model(str(lora_base), Paths(folder.parent / "h"), device="cpu", dtype="float32")
     adapted = peft.get_peft_model(model, config)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -66,11 +66,11 @@ KINDS = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_says_merged_what_it_said_in_training(
-    kind: str, base: Path, tmp_path: Path, paths: Paths
+    kind: str, lora_base: Path, tmp_path: Path, paths: Paths
 ) -> None:
     """A LoRA on one of two tied weights changed the other when it was merged."""
     folder, merged = tmp_path / "adapter", tmp_path / "merged"
-    said = train(base, folder, KINDS[kind]())
+    said = random_adapter(lora_base, folder, KINDS[kind]())
     check_adapter(folder, str(folder), paths)
     merge_adapter(str(folder), str(merged), paths)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_an_adapter_says_merged_what_it_said_in_training(
 
 
 def test_a_kind_that_cannot_be_made_without_numbers_is_not_refused_for_it(
-    plain: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    lora_beside_base: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BOFT asks a number of a tensor when it is made; it loads all the same."""
 
@@ -88,19 +88,19 @@ def test_a_kind_that_cannot_be_made_without_numbers_is_not_refused_for_it(
         raise RuntimeError("Tensor.item() cannot be called on meta tensors")
 
     monkeypatch.setattr(peft, "get_peft_model", make)
-    check_adapter(plain, str(plain), paths)
+    check_adapter(lora_beside_base, str(lora_beside_base), paths)
 
 
-def rewrite(folder: Path, **changes: Any) -> None:
+def edit_adapter_config(folder: Path, **changes: Any) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Path:
+def lora_beside_base(tmp_path: Path) -> Path:
     """A LoRA beside its base."""
     make_llama(tmp_path / "base")
-    train(tmp_path / "base", tmp_path / "adapter", lora())
+    random_adapter(tmp_path / "base", tmp_path / "adapter", lora())
     return tmp_path / "adapter"
 
 
@@ -135,34 +135,39 @@ def test_adapters_that_change_no_weights_are_refused_as_such(
     ],
 )
 def test_what_is_wrong_with_an_adapter_is_found_without_its_weights(
-    changes: dict[str, Any], says: str, plain: Path, paths: Paths
+    changes: dict[str, Any], says: str, lora_beside_base: Path, paths: Paths
 ) -> None:
-    rewrite(plain, **changes)
+    edit_adapter_config(lora_beside_base, **changes)
     with pytest.raises(ModelError, match=says):
-        check_adapter(plain, str(plain), paths)
+        check_adapter(lora_beside_base, str(lora_beside_base), paths)
     with pytest.raises(ModelError):
-        load_model(str(plain), paths)
+        load_model(str(lora_beside_base), paths)
 
 
 @pytest.mark.parametrize("name", ["../base", "../base/", "BASE/", "BASE"])
 def test_a_base_may_be_named_beside_the_adapter(
-    name: str, plain: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    name: str, lora_beside_base: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(plain.parents[1])
-    rewrite(plain, base_model_name_or_path=name.replace("BASE", str(plain.parent / "base")))
-    check_adapter(plain, str(plain), paths)
-    assert load_model(str(plain), paths, device="cpu")
+    monkeypatch.chdir(lora_beside_base.parents[1])
+    edit_adapter_config(
+        lora_beside_base,
+        base_model_name_or_path=name.replace("BASE", str(lora_beside_base.parent / "base")),
+    )
+    check_adapter(lora_beside_base, str(lora_beside_base), paths)
+    assert load_model(str(lora_beside_base), paths, device="cpu")
 
 
-def test_a_slash_behind_a_hub_id_is_none_of_its_name(plain: Path, paths: Paths) -> None:
-    rewrite(plain, base_model_name_or_path="somebody/model/", revision=None)
+def test_a_slash_behind_a_hub_id_is_none_of_its_name(lora_beside_base: Path, paths: Paths) -> None:
+    edit_adapter_config(lora_beside_base, base_model_name_or_path="somebody/model/", revision=None)
     with pytest.raises(ModelError, match="somebody/model is not in its cache"):
-        load_model(str(plain), paths)
+        load_model(str(lora_beside_base), paths)
 
 
-def test_adapters_that_stand_on_each_other_without_end(plain: Path, paths: Paths) -> None:
+def test_adapters_that_stand_on_each_other_without_end(
+    lora_beside_base: Path, paths: Paths
+) -> None:
     """Python's recursion ended it, with a word about a damaged header."""
-    rewrite(plain, base_model_name_or_path=str(plain))
+    edit_adapter_config(lora_beside_base, base_model_name_or_path=str(lora_beside_base))
     for load in (load_model, lambda source, paths: check_adapter(Path(source), source, paths)):
         with pytest.raises(ModelError, match="does one name itself"):
-            load(str(plain), paths)
+            load(str(lora_beside_base), paths)

@@ -19,31 +19,17 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
 from support.commands import CommandLine
-from support.look_alikes import SHAPE, UNSAMPLED, age, losses, score, twin
-from support.models import make_llama
-
-
-@pytest.fixture(scope="module")
-def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model large enough that samples of its file miss whole tensors."""
-    folder = tmp_path_factory.mktemp("models") / "big"
-    make_llama(folder, seed=3, **SHAPE)
-    return folder
-
-
-@pytest.fixture
-def base(big: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(big, tmp_path / "base"))
+from support.look_alikes import UNSAMPLED, age, evaluate_briefly, losses, twin
 
 
 def test_a_look_alike_is_a_checkpoint_of_its_own(
-    base: Path, tmp_path: Path, paths: Paths, store: Store
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
     """Older versions showed the first one's scores for both."""
-    other = twin(base, tmp_path / "other")
-    assert sampled_fingerprint(base) == sampled_fingerprint(other)
-    score(paths, store, base)
-    done, _ = score(paths, store, other)
+    other = twin(base_model, tmp_path / "other")
+    assert sampled_fingerprint(base_model) == sampled_fingerprint(other)
+    evaluate_briefly(paths, store, base_model)
+    done, _ = evaluate_briefly(paths, store, other)
     assert done["checkpoints"] == ["other"] and done["answers"] == 2
     found = losses(store, paths)
     assert set(found) == {"base", "other"}
@@ -52,12 +38,12 @@ def test_a_look_alike_is_a_checkpoint_of_its_own(
 
 @pytest.mark.slow
 def test_merging_look_alikes_makes_new_checkpoints(
-    base: Path, tmp_path: Path, paths: Paths, kd: CommandLine
+    base_model: Path, tmp_path: Path, paths: Paths, kd: CommandLine
 ) -> None:
-    other = twin(base, tmp_path / "other")
+    other = twin(base_model, tmp_path / "other")
     config = tmp_path / "wise.yaml"
     config.write_text(
-        f"method: merge\nkind: wise-ft\nreference: {base}\nexpert: {other}\nalphas: [0.5]\n",
+        f"method: merge\nkind: wise-ft\nreference: {base_model}\nexpert: {other}\nalphas: [0.5]\n",
         "utf-8",
     )
     code, _, err = kd("merge", str(config), "--name", "wise")
@@ -71,15 +57,15 @@ FACES = ["interface"] * 2
 
 
 def test_a_mended_template_is_asked_again_under_the_same_name(
-    base: Path, paths: Paths, store: Store, kd: CommandLine
+    base_model: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
-    first, _ = score(paths, store, base)
-    again, _ = score(paths, store, base)
+    first, _ = evaluate_briefly(paths, store, base_model)
+    again, _ = evaluate_briefly(paths, store, base_model)
     assert (first["answers"], again["answers"], again["judgments"]) == (2, 0, 0)
-    template = base / "chat_template.jinja"
+    template = base_model / "chat_template.jinja"
     old = template.read_text("utf-8")
     template.write_text(old.replace("assistant", "helper"), "utf-8")
-    after, said = score(paths, store, base)
+    after, said = evaluate_briefly(paths, store, base_model)
     assert after["answers"] == 2 and after["judgments"] > 0
     assert after["checkpoints"] == ["base"]
     assert any("kept as base@old" in line for line in said)
@@ -90,42 +76,42 @@ def test_a_mended_template_is_asked_again_under_the_same_name(
     assert code == 0 and [r["field"] for r in json.loads(out)] == ["path", "path", *FACES], err
     # Put back, it is what it was: nothing is asked.
     template.write_text(old, "utf-8")
-    back, _ = score(paths, store, base)
+    back, _ = evaluate_briefly(paths, store, base_model)
     assert (back["answers"], back["judgments"], back["checkpoints"]) == (0, 0, ["base"])
     assert set(losses(store, paths)) == {"base", "base@old"}
 
 
 @pytest.mark.parametrize("file", ["generation_config.json", "tokenizer_config.json"])
 def test_the_rest_of_the_interface_is_asked_again_too(
-    file: str, base: Path, paths: Paths, store: Store
+    file: str, base_model: Path, paths: Paths, store: Store
 ) -> None:
-    score(paths, store, base, benches=["shop"])
-    values = json.loads((base / file).read_text("utf-8"))
-    (base / file).write_text(json.dumps({**values, "extra_setting": 1}), "utf-8")
-    done, _ = score(paths, store, base, benches=["shop"])
+    evaluate_briefly(paths, store, base_model, benches=["shop"])
+    values = json.loads((base_model / file).read_text("utf-8"))
+    (base_model / file).write_text(json.dumps({**values, "extra_setting": 1}), "utf-8")
+    done, _ = evaluate_briefly(paths, store, base_model, benches=["shop"])
     assert done["answers"] == 2
 
 
 def test_other_weights_in_the_same_folder_take_over_its_name(
-    base: Path, tmp_path: Path, paths: Paths, store: Store
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
-    other = twin(base, tmp_path / "other")
-    score(paths, store, base)
-    shutil.copy(other / "model.safetensors", base / "model.safetensors")
-    done, said = score(paths, store, base)
+    other = twin(base_model, tmp_path / "other")
+    evaluate_briefly(paths, store, base_model)
+    shutil.copy(other / "model.safetensors", base_model / "model.safetensors")
+    done, said = evaluate_briefly(paths, store, base_model)
     assert done["checkpoints"] == ["base"] and done["answers"] == 2
     assert any("other weights than before" in line for line in said)
     # The same weights in the folder they came from are the same checkpoint.
-    assert score(paths, store, other)[0]["answers"] == 0
+    assert evaluate_briefly(paths, store, other)[0]["answers"] == 0
 
 
 def test_a_moved_folder_keeps_its_scores(
-    base: Path, tmp_path: Path, paths: Paths, store: Store
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
-    score(paths, store, base, benches=["shop"])
-    moved = base.rename(tmp_path / "moved")
-    assert score(paths, store, moved, benches=["shop"])[0]["answers"] == 0
-    assert score(paths, store, "base", benches=["shop"])[0]["answers"] == 0
+    evaluate_briefly(paths, store, base_model, benches=["shop"])
+    moved = base_model.rename(tmp_path / "moved")
+    assert evaluate_briefly(paths, store, moved, benches=["shop"])[0]["answers"] == 0
+    assert evaluate_briefly(paths, store, "base", benches=["shop"])[0]["answers"] == 0
     found = store.checkpoint("base")
     assert found is not None and found.path == str(moved)
 
@@ -134,27 +120,27 @@ def test_a_moved_folder_keeps_its_scores(
 
 
 def test_an_older_store_keeps_everything_under_the_full_identity(
-    base: Path, paths: Paths, store: Store
+    base_model: Path, paths: Paths, store: Store
 ) -> None:
-    score(paths, store, base)
+    evaluate_briefly(paths, store, base_model)
     before = losses(store, paths)
     child = Checkpoint("child", "child", "sft", "", 1.0, parents={"student": age(store, "base")})
     store.add_checkpoint(child)
     assert losses(store, paths) == before
-    done, _ = score(paths, store, base)
+    done, _ = evaluate_briefly(paths, store, base_model)
     assert (done["answers"], done["judgments"]) == (0, 0)
     known = store.checkpoint("base")
-    assert known is not None and known.id == identify(base).id
+    assert known is not None and known.id == identify(base_model).id
     assert store.checkpoints()[0].parents == {"student": known.id}
     assert losses(store, paths) == before
     assert {g["checkpoint"] for g in store.judgment_groups()} == {known.id}
 
 
 def test_rehash_says_what_became_of_each(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
-    gone, changed = twin(base, tmp_path / "gone"), twin(base, tmp_path / "changed", 3.0)
-    score(paths, store, base, gone, changed, benches=["shop"])
+    gone, changed = twin(base_model, tmp_path / "gone"), twin(base_model, tmp_path / "changed", 3.0)
+    evaluate_briefly(paths, store, base_model, gone, changed, benches=["shop"])
     base_id = age(store, "base")
     # These were made when samples told them apart: ids of their own.
     for name in ("gone", "changed"):
@@ -171,15 +157,15 @@ def test_rehash_says_what_became_of_each(
 
 
 def test_what_two_models_were_scored_under_is_left_alone(
-    base: Path, tmp_path: Path, paths: Paths, store: Store
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
     """Their answers lie in one row, and nothing says which are whose."""
     from kdharness.harness.types import Run, RunStatus
 
-    other = twin(base, tmp_path / "other")
-    score(paths, store, base, benches=["shop"])
+    other = twin(base_model, tmp_path / "other")
+    evaluate_briefly(paths, store, base_model, benches=["shop"])
     old = age(store, "base")
-    for number, folder in enumerate((base, other)):
+    for number, folder in enumerate((base_model, other)):
         store.add_run(
             Run(
                 id=f"eval-{number}",
@@ -192,42 +178,42 @@ def test_what_two_models_were_scored_under_is_left_alone(
             )
         )
     assert [what.startswith("kept") for _, what in adopt_all(paths, store)] == [True]
-    done, _ = score(paths, store, base, benches=["shop"])
+    done, _ = evaluate_briefly(paths, store, base_model, benches=["shop"])
     assert done["answers"] == 2
     names = {c.name: c.id for c in store.checkpoints()}
-    assert names["base@old"] == old and names["base"] == identify(base).id
+    assert names["base@old"] == old and names["base"] == identify(base_model).id
 
 
 def test_a_look_alike_never_adopts_the_others_row(
-    base: Path, tmp_path: Path, paths: Paths, store: Store
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
     """Older versions pointed the row at whichever folder was scored last."""
-    other = twin(base, tmp_path / "other")
-    score(paths, store, base, benches=["shop"])
+    other = twin(base_model, tmp_path / "other")
+    evaluate_briefly(paths, store, base_model, benches=["shop"])
     old = age(store, "base")
     store.set_checkpoint_path(old, str(other))
-    done, _ = score(paths, store, other, benches=["shop"])
+    done, _ = evaluate_briefly(paths, store, other, benches=["shop"])
     assert done["answers"] == 2
     assert store.checkpoint(old) is not None
 
 
 def test_a_template_that_changed_since_the_answers_is_not_adopted(
-    base: Path, paths: Paths, store: Store
+    base_model: Path, paths: Paths, store: Store
 ) -> None:
-    score(paths, store, base, benches=["shop"])
+    evaluate_briefly(paths, store, base_model, benches=["shop"])
     age(store, "base")
     later = time.time() + 3600
-    os.utime(base / "chat_template.jinja", (later, later))
-    assert score(paths, store, base, benches=["shop"])[0]["answers"] == 2
+    os.utime(base_model / "chat_template.jinja", (later, later))
+    assert evaluate_briefly(paths, store, base_model, benches=["shop"])[0]["answers"] == 2
 
 
 def test_a_run_is_found_in_its_own_folder(
-    base: Path, tmp_path: Path, paths: Paths, store: Store
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
     """Two runs were one checkpoint where samples agreed; the second one's name led to the first."""
     from kdharness.harness.types import Run, RunStatus
 
-    for name, folder in (("one", base), ("two", twin(base, tmp_path / "other"))):
+    for name, folder in (("one", base_model), ("two", twin(base_model, tmp_path / "other"))):
         target = paths.runs / name / "final"
         shutil.copytree(folder, target)
         store.add_run(
@@ -253,14 +239,14 @@ def test_a_run_is_found_in_its_own_folder(
 
 
 def test_old_and_new_homes_merge_without_mixing(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store, kd: CommandLine
 ) -> None:
     other = Paths(tmp_path / "home-2")
-    score(paths, store, base, benches=["shop"])
+    evaluate_briefly(paths, store, base_model, benches=["shop"])
     with Store(other.store) as theirs:
-        template = base / "chat_template.jinja"
+        template = base_model / "chat_template.jinja"
         template.write_text(template.read_text("utf-8") + " ", "utf-8")
-        score(other, theirs, base, benches=["shop"])
+        evaluate_briefly(other, theirs, base_model, benches=["shop"])
     code, _, err = kd("store", "merge", str(other.home))
     assert code == 0, err
     assert len({c.id for c in store.checkpoints()}) == 2
@@ -271,26 +257,26 @@ def test_old_and_new_homes_merge_without_mixing(
 
 
 def test_a_local_judge_that_changed_is_asked_again(
-    base: Path, tmp_path: Path, paths: Paths, store: Store
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store
 ) -> None:
     bench = tmp_path / "rate.jsonl"
     bench.write_text('{"prompt": "Say a word.", "metric": "rating"}\n', "utf-8")
-    judge = Path(shutil.copytree(base, tmp_path / "judge"))
+    judge = Path(shutil.copytree(base_model, tmp_path / "judge"))
     how: dict[str, Any] = {
         "benches": [str(bench)],
         "judge": [f"local:{judge}"],
         "judge_max_tokens": 2,
     }
-    counts = [score(paths, store, base, **how)[0]["judgments"] for _ in range(2)]
+    counts = [evaluate_briefly(paths, store, base_model, **how)[0]["judgments"] for _ in range(2)]
     assert counts == [1, 0]
     tensors = load_file(judge / "model.safetensors")
     tensors[UNSAMPLED] += 1
     save_file(tensors, judge / "model.safetensors", metadata={"format": "pt"})
-    assert score(paths, store, base, **how)[0]["judgments"] == 1
+    assert evaluate_briefly(paths, store, base_model, **how)[0]["judgments"] == 1
 
 
 def test_verdicts_of_a_local_judge_from_older_versions_stand(
-    base: Path, tmp_path: Path, paths: Paths, store: Store, monkeypatch: pytest.MonkeyPatch
+    base_model: Path, tmp_path: Path, paths: Paths, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were kept under the judge's name alone: good as long as its files are older."""
     from kdharness.judges.engines.local import LocalEngine
@@ -299,20 +285,20 @@ def test_verdicts_of_a_local_judge_from_older_versions_stand(
     bench.write_text('{"prompt": "Say a word.", "metric": "rating"}\n', "utf-8")
     how: dict[str, Any] = {
         "benches": [str(bench)],
-        "judge": [f"local:{base}"],
+        "judge": [f"local:{base_model}"],
         "judge_max_tokens": 2,
     }
     with monkeypatch.context() as patch:
         patch.setattr(LocalEngine, "identity", "")
-        assert score(paths, store, base, **how)[0]["judgments"] == 1
-    assert score(paths, store, base, **how)[0]["judgments"] == 0
+        assert evaluate_briefly(paths, store, base_model, **how)[0]["judgments"] == 1
+    assert evaluate_briefly(paths, store, base_model, **how)[0]["judgments"] == 0
     later = time.time() + 3600
-    os.utime(base / "model.safetensors", (later, later))
-    assert score(paths, store, base, **how)[0]["judgments"] == 1
+    os.utime(base_model / "model.safetensors", (later, later))
+    assert evaluate_briefly(paths, store, base_model, **how)[0]["judgments"] == 1
 
 
 def test_a_judge_that_is_an_adapter_changes_with_its_base(
-    base: Path, tmp_path: Path, paths: Paths
+    base_model: Path, tmp_path: Path, paths: Paths
 ) -> None:
     """A verdict of an older version stands while neither was written; a swapped file shows too."""
     from kdharness.judges.engines.local import LocalEngine
@@ -320,14 +306,14 @@ def test_a_judge_that_is_an_adapter_changes_with_its_base(
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(
-        json.dumps({"base_model_name_or_path": str(base)}), "utf-8"
+        json.dumps({"base_model_name_or_path": str(base_model)}), "utf-8"
     )
     long_ago = time.time() - 3600
-    for folder in (adapter, base):
+    for folder in (adapter, base_model):
         for path in (*folder.iterdir(), folder):
             os.utime(path, (long_ago, long_ago))
     assert LocalEngine(str(adapter), paths).unchanged_since == pytest.approx(long_ago)
     spare = tmp_path / "spare.safetensors"
-    shutil.copy2(base / "model.safetensors", spare)
-    spare.replace(base / "model.safetensors")  # an older file in place of another
+    shutil.copy2(base_model / "model.safetensors", spare)
+    spare.replace(base_model / "model.safetensors")  # an older file in place of another
     assert LocalEngine(str(adapter), paths).unchanged_since > long_ago + 1800

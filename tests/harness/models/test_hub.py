@@ -23,7 +23,7 @@ NAME = "org/tiny"
 
 
 @pytest.fixture
-def server(
+def hub_server(
     tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[HubServer]:
     made = HubServer(NAME)
@@ -59,8 +59,8 @@ def test_names_of_the_hub(text: str, want: tuple[str, str | None] | None) -> Non
     assert split_hub_name(text) == want
 
 
-def test_a_plain_name_is_the_commit_it_is_at(server: HubServer, paths: Paths) -> None:
-    commit = server.refs["main"]
+def test_a_plain_name_is_the_commit_it_is_at(hub_server: HubServer, paths: Paths) -> None:
+    commit = hub_server.refs["main"]
     assert resolve_model(NAME, paths) == f"{NAME}@{commit}"
     assert pinned(f"{NAME}@{commit}") == f"{NAME}@{commit}"
     assert short_name(f"{NAME}@{commit}") == f"{NAME}@{commit[:7]}"
@@ -70,32 +70,34 @@ def test_a_plain_name_is_the_commit_it_is_at(server: HubServer, paths: Paths) ->
         resolve_model("org/other", paths)
 
 
-def test_it_loads_what_is_needed_and_nothing_pickled(server: HubServer, paths: Paths) -> None:
+def test_it_loads_what_is_needed_and_nothing_pickled(hub_server: HubServer, paths: Paths) -> None:
     assert load_config_of(NAME, paths).hidden_size == 32
     assert load_tokenizer(NAME, paths).chat_template
-    assert not any("safetensors" in line for line in server.asked if line.startswith("GET /org"))
+    assert not any(
+        "safetensors" in line for line in hub_server.asked if line.startswith("GET /org")
+    )
     assert load_model(NAME, paths).config.hidden_size == 32
-    got = [line for line in server.asked if line.startswith("GET /org")]
+    got = [line for line in hub_server.asked if line.startswith("GET /org")]
     assert any("/model.safetensors" in line for line in got)
     assert not any("consolidated" in line or ".bin" in line for line in got)
 
 
 def test_a_hostile_header_is_refused_on_the_hub_too(
-    server: HubServer, tiny_teacher: Path, paths: Paths
+    hub_server: HubServer, tiny_teacher: Path, paths: Paths
 ) -> None:
-    server.push(tiny_teacher, **{"model.safetensors": b"\xff" * 64})
+    hub_server.push(tiny_teacher, **{"model.safetensors": b"\xff" * 64})
     with pytest.raises(ModelError, match="its header claims"):
         load_model(NAME, paths)
 
 
 def test_when_the_hub_moves_on_the_name_does_too(
-    server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
+    hub_server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
-    first_commit = server.refs["main"]
+    first_commit = hub_server.refs["main"]
     with Store(paths.store) as store:
         first, found = find_model(NAME, paths, store)
         assert (first.name, found) == (NAME, f"{NAME}@{first_commit}")
-        server.push(changed(tiny_teacher, tmp_path))
+        hub_server.push(changed(tiny_teacher, tmp_path))
         hub._commit.cache_clear()
         said: list[str] = []
         second, _ = find_model(NAME, paths, store, say=said.append)
@@ -114,31 +116,31 @@ def test_when_the_hub_moves_on_the_name_does_too(
 
 
 def test_without_a_network_the_cached_commit_is_used(
-    server: HubServer, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    hub_server: HubServer, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_model(NAME, paths)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub._commit.cache_clear()
-    assert resolve_model(NAME, paths) == f"{NAME}@{server.refs['main']}"
+    assert resolve_model(NAME, paths) == f"{NAME}@{hub_server.refs['main']}"
     assert load_model(NAME, paths).config.hidden_size == 32
     with pytest.raises(ModelError, match="org/never is not in its cache"):
         resolve_model("org/never", paths)
 
 
 def test_an_adapter_names_its_base_by_commit(
-    server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
+    hub_server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     import json
 
     from peft import LoraConfig, get_peft_model
 
-    commit = server.refs["main"]
+    commit = hub_server.refs["main"]
     model = get_peft_model(load_model(NAME, paths), LoraConfig(r=2, target_modules=["q_proj"]))
     model.peft_config["default"].base_model_name_or_path = NAME
     model.peft_config["default"].revision = commit
     model.save_pretrained(tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["revision"] == commit
-    server.push(changed(tiny_teacher, tmp_path))
+    hub_server.push(changed(tiny_teacher, tmp_path))
     hub._commit.cache_clear()
     loaded = load_model(str(tmp_path / "adapter"), paths)
     assert float(loaded.model.norm.weight.mean()) == pytest.approx(1.0)

@@ -30,7 +30,7 @@ def no_racy_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "RACY_SECONDS", -1.0)
 
 
-def rewrite(folder: Path, change: Any) -> None:
+def rewrite_tensors(folder: Path, change: Any) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
     change(tensors)
@@ -71,7 +71,7 @@ def test_every_tensor_counts(model_folder: Path) -> None:
             flat = tensors[name].view(-1)
             flat[len(flat) // 2] += 0.25
 
-        rewrite(model_folder, change)
+        rewrite_tensors(model_folder, change)
         seen.add(identify(model_folder).weights)
     assert len(seen) == len(names) + 1
 
@@ -104,7 +104,7 @@ def test_every_bit_counts(model_folder: Path, place: int, bit: int) -> None:
 )
 def test_names_types_and_shapes_count(model_folder: Path, change: Any) -> None:
     before = identify(model_folder).weights
-    rewrite(model_folder, change)
+    rewrite_tensors(model_folder, change)
     assert identify(model_folder).weights != before
 
 
@@ -165,7 +165,7 @@ def test_a_template_inside_the_tokenizers_config_counts(model_folder: Path) -> N
     assert identify(model_folder).interface != before.interface
 
 
-def make_adapter(folder: Path, base: str, value: float = 1.0) -> Path:
+def write_adapter(folder: Path, base: str, value: float = 1.0) -> Path:
     folder.mkdir(parents=True)
     save_file(
         {"base_model.model.x.lora_A.weight": torch.full((2, 2), value)},
@@ -179,7 +179,7 @@ def make_adapter(folder: Path, base: str, value: float = 1.0) -> Path:
 def test_an_adapter_is_known_with_its_base(
     model_folder: Path, tmp_path: Path, paths: Paths
 ) -> None:
-    one = make_adapter(tmp_path / "one", str(model_folder))
+    one = write_adapter(tmp_path / "one", str(model_folder))
     with Store(paths.store) as store:
 
         def known(path: Path) -> ModelIdentity:
@@ -187,17 +187,17 @@ def test_an_adapter_is_known_with_its_base(
 
         before = known(one)
         moved = Path(shutil.copytree(model_folder, tmp_path / "elsewhere"))
-        assert known(make_adapter(tmp_path / "two", str(moved))) == before
+        assert known(write_adapter(tmp_path / "two", str(moved))) == before
         assert (
-            known(make_adapter(tmp_path / "three", str(model_folder), 2.0)).weights
+            known(write_adapter(tmp_path / "three", str(model_folder), 2.0)).weights
             != before.weights
         )
-        assert known(make_adapter(tmp_path / "chain", str(one))).weights != before.weights
-        rewrite(model_folder, lambda t: t["model.norm.weight"].add_(1))
+        assert known(write_adapter(tmp_path / "chain", str(one))).weights != before.weights
+        rewrite_tensors(model_folder, lambda t: t["model.norm.weight"].add_(1))
         assert known(one).weights != before.weights
         with pytest.raises(ModelError, match=r"adapter_config.json: its base model '/gone/base'"):
-            known(make_adapter(tmp_path / "four", "/gone/base"))
-        circle = make_adapter(tmp_path / "circle", str(tmp_path / "circle"))
+            known(write_adapter(tmp_path / "four", "/gone/base"))
+        circle = write_adapter(tmp_path / "circle", str(tmp_path / "circle"))
         with pytest.raises(ModelError, match="name itself"):
             known(circle)
     with pytest.raises(ModelError, match="does not say which base"):
@@ -280,7 +280,7 @@ def test_a_damaged_memory_of_another_file_is_not_used(
     with Store(paths.store) as store:
         first = identify(model_folder, store)
         other = Path(shutil.copytree(model_folder, tmp_path / "other"))
-        rewrite(other, lambda t: t["model.norm.weight"].add_(1))
+        rewrite_tensors(other, lambda t: t["model.norm.weight"].add_(1))
         assert identify(other, store).weights != first.weights
         shutil.rmtree(model_folder)
         other.rename(model_folder)

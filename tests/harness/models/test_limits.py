@@ -53,7 +53,7 @@ def beyond(tiny_teacher: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Callable[..., str]:
+def write_config(tmp_path: Path) -> Callable[..., str]:
     """Write an SFT config on rows of one's own; its path."""
 
     def write(model: Path, rows: list[dict[str, str]], max_length: int, **more: Any) -> str:
@@ -94,9 +94,9 @@ def test_limits_of_models(gpt2: Path, tiny_teacher: Path, paths: Paths) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_rows_longer_than_the_positions(
-    command: tuple[str, ...], gpt2: Path, config: Callable[..., str], kd: CommandLine
+    command: tuple[str, ...], gpt2: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
-    code, _, err = kd(*command, config(gpt2, LONG, 256))
+    code, _, err = kd(*command, write_config(gpt2, LONG, 256))
     assert code == 2 or (command == ("train",) and code == 1), err
     assert "data.max_length is 256" in err and "has 64 positions" in err
     assert "rows.jsonl:1" in err and "Traceback" not in err and "IndexError" not in err
@@ -104,9 +104,9 @@ def test_rows_longer_than_the_positions(
 
 @pytest.mark.slow
 def test_shorter_rows_train_and_plan(
-    gpt2: Path, config: Callable[..., str], kd: CommandLine
+    gpt2: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
-    file = config(gpt2, LONG, 64)
+    file = write_config(gpt2, LONG, 64)
     assert kd("config", "check", file)[0] == 0
     code, out, err = kd("plan", file, "--format", "json")
     assert code == 0, err
@@ -116,22 +116,22 @@ def test_shorter_rows_train_and_plan(
     code, _, err = kd("train", file)
     assert code == 0, err
     # Longer than any row: no reason to refuse.
-    assert kd("config", "check", config(gpt2, LONG[1:], 4096))[0] == 0
+    assert kd("config", "check", write_config(gpt2, LONG[1:], 4096))[0] == 0
 
 
 def test_a_rotary_model_takes_longer_rows_with_a_word(
-    tmp_path: Path, config: Callable[..., str], kd: CommandLine
+    tmp_path: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     make_llama(tmp_path / "short", max_position_embeddings=16)
-    code, _, err = kd("config", "check", config(tmp_path / "short", LONG, 64))
+    code, _, err = kd("config", "check", write_config(tmp_path / "short", LONG, 64))
     assert code == 0 and "was made for 16" in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_tokens_beyond_the_embedding(
-    command: tuple[str, ...], beyond: Path, config: Callable[..., str], kd: CommandLine
+    command: tuple[str, ...], beyond: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
-    code, _, err = kd(*command, config(beyond, EXTRA, 64))
+    code, _, err = kd(*command, write_config(beyond, EXTRA, 64))
     assert code in (1, 2), err
     assert "has 401 tokens, but the model embeds 400: '<extra>' (id 400) is beyond" in err
     assert "rows.jsonl:1" in err and "Traceback" not in err
@@ -139,25 +139,29 @@ def test_tokens_beyond_the_embedding(
 
 @pytest.mark.slow
 def test_a_token_that_no_row_uses_is_no_reason_to_refuse(
-    beyond: Path, config: Callable[..., str], kd: CommandLine
+    beyond: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     """A padding token that was added and never embedded is a common case."""
     tokenizer = AutoTokenizer.from_pretrained(beyond)
     tokenizer.pad_token = "<extra>"
     tokenizer.save_pretrained(beyond)
-    code, _, err = kd("train", config(beyond, LONG, 64))
+    code, _, err = kd("train", write_config(beyond, LONG, 64))
     assert code == 0, err
 
 
 def test_a_teacher_is_held_against_too(
-    gpt2: Path, tiny_teacher: Path, config: Callable[..., str], kd: CommandLine, tmp_path: Path
+    gpt2: Path,
+    tiny_teacher: Path,
+    write_config: Callable[..., str],
+    kd: CommandLine,
+    tmp_path: Path,
 ) -> None:
     small = tmp_path / "small"
     make_llama(small, vocab_size=300)
     rows = [{"prompt": "Which mugs?", "completion": "Copper mugs from the Mill Yard."}]
     values = {"method": "kd", "teacher": str(small), "trainer": {"max_steps": 1}}
     for command in (("config", "check"), ("plan",)):
-        code, _, err = kd(*command, config(tiny_teacher, rows, 64, **values))
+        code, _, err = kd(*command, write_config(tiny_teacher, rows, 64, **values))
         assert code == 2 and "tokenizer of the teacher" in err and "embeds 300" in err, err
 
 
@@ -179,12 +183,12 @@ def test_answers_and_held_out_rows(
 
 
 def test_a_broken_adapter_is_found_by_config_check(
-    tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: CommandLine
+    tiny_teacher: Path, tmp_path: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     from support.adapters import make_adapter, rename
 
     adapter = make_adapter(tiny_teacher, tmp_path / "adapter")
-    file = config(adapter, LONG, 64)
+    file = write_config(adapter, LONG, 64)
     assert kd("config", "check", file)[0] == 0
     rename(adapter, lambda key: key.replace(".model.model.", ".model._orig_mod.model."))
     code, _, err = kd("config", "check", file)
@@ -192,12 +196,12 @@ def test_a_broken_adapter_is_found_by_config_check(
 
 
 def test_what_is_not_here_is_said_and_not_refused(
-    config: Callable[..., str], kd: CommandLine, tiny_teacher: Path
+    write_config: Callable[..., str], kd: CommandLine, tiny_teacher: Path
 ) -> None:
-    code, out, err = kd("config", "check", config(Path("/nowhere/model"), LONG, 64))
+    code, out, err = kd("config", "check", write_config(Path("/nowhere/model"), LONG, 64))
     assert code == 0 and out.startswith("ok: sft config")
     assert "not checked: no model named '/nowhere/model'" in err
-    file = config(tiny_teacher, LONG, 64, data={"train": "/nowhere/rows.jsonl"})
+    file = write_config(tiny_teacher, LONG, 64, data={"train": "/nowhere/rows.jsonl"})
     code, out, err = kd("config", "check", file)
     assert code == 0 and "not checked: no data file /nowhere/rows.jsonl" in err
 
@@ -264,10 +268,10 @@ def test_positions_are_those_that_the_model_can_take(kind: str, paths: Paths) ->
 
 
 def test_a_plan_for_an_architecture_that_cannot_be_built(
-    tiny_teacher: Path, tmp_path: Path, config: Callable[..., str], kd: CommandLine
+    tiny_teacher: Path, tmp_path: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     folder = Path(shutil.copytree(tiny_teacher, tmp_path / "broken"))
     values = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps({**values, "pad_token_id": 9999}), "utf-8")
-    code, _, err = kd("plan", config(folder, LONG[1:], 64))
+    code, _, err = kd("plan", write_config(folder, LONG[1:], 64))
     assert code == 1 and "could not load the model" in err and "Traceback" not in err

@@ -80,7 +80,7 @@ class Page(html.parser.HTMLParser):
         self.words += data
 
 
-def fill(paths: Paths, text: str = "a plain answer") -> None:
+def fill_report_home(paths: Paths, text: str = "a plain answer") -> None:
     """A reference, an expert, a merge and a DAE checkpoint, with rows, curves and a judge."""
     rng = np.random.default_rng(2)
     ids = {name: digest(name) for name in LEVELS}
@@ -181,7 +181,7 @@ def report(paths: Paths, tmp_path: Path, *more: str) -> tuple[str, str]:
 
 
 def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
-    fill(paths)
+    fill_report_home(paths)
     for text in report(paths, tmp_path, "--question", "Does it keep?"):
         for heading in (
             "Question",
@@ -213,7 +213,7 @@ def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
-    fill(paths)
+    fill_report_home(paths)
     _, twin = report(paths, tmp_path)
     rows: dict[str, list[str]] = {}
     for line in twin.split("## Costs")[1].split("## ")[0].splitlines():
@@ -224,7 +224,7 @@ def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_the_page_is_whole_and_needs_nothing_else(paths: Paths, tmp_path: Path) -> None:
-    fill(paths)
+    fill_report_home(paths)
     text, _ = report(paths, tmp_path)
     found = Page(text)
     assert not found.open
@@ -242,7 +242,7 @@ def test_the_page_is_whole_and_needs_nothing_else(paths: Paths, tmp_path: Path) 
 
 
 def test_hostile_answers_names_and_errors_stay_text(paths: Paths, tmp_path: Path) -> None:
-    fill(paths, HOSTILE)
+    fill_report_home(paths, HOSTILE)
     text, twin = report(paths, tmp_path, "--title", HOSTILE, "--question", HOSTILE)
     found = Page(text)
     assert not found.open
@@ -281,7 +281,7 @@ def test_mistakes_of_the_command_line(
 
 
 def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
-    fill(paths)
+    fill_report_home(paths)
     with Store(paths.store) as store:
         twin = Checkpoint(id="t", name="twin", method="dae", path="", created=9.0)
         store.add_checkpoint(twin)

@@ -75,7 +75,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Size]:
     return found
 
 
-def memory(
+def planned_memory(
     sizes: dict[str, Size],
     student: str,
     teacher: str = "",
@@ -126,19 +126,19 @@ def test_models_have_as_many_weights_as_their_cards_say(sizes: dict[str, Size]) 
 def test_training_all_weights_in_bf16(
     sizes: dict[str, Size], student: str, published: float
 ) -> None:
-    total = sum(memory(sizes, student).values())
+    total = sum(planned_memory(sizes, student).values())
     assert total == pytest.approx(published, rel=0.1)
 
 
 @pytest.mark.parametrize(("student", "published"), [("llama-2-7b", 16), ("llama-2-70b", 160)])
 def test_training_an_adapter(sizes: dict[str, Size], student: str, published: float) -> None:
-    total = sum(memory(sizes, student, lora=8).values())
+    total = sum(planned_memory(sizes, student, lora=8).values())
     assert 0.8 * published < total < published
 
 
 def test_long_rows_cost_what_was_measured(sizes: dict[str, Size]) -> None:
     """Ours makes no whole logits: [8192, 32000] in bf16, in fp32 and its gradient are added."""
-    ours = sum(memory(sizes, "llama-2-7b", width=8192, lora=8).values())
+    ours = sum(planned_memory(sizes, "llama-2-7b", width=8192, lora=8).values())
     whole_logits = 8192 * 32000 * (2 + 4 + 4) / GB
     context = 1.0  # what CUDA itself takes
     assert ours + whole_logits + context == pytest.approx(25.7, rel=0.2)
@@ -147,7 +147,7 @@ def test_long_rows_cost_what_was_measured(sizes: dict[str, Size]) -> None:
 
 def test_7b_from_8x7b_on_eight_gpus(sizes: dict[str, Size]) -> None:
     """The published set-up: eight 80 GB GPUs, sharded, 8 rows of 2,048 tokens a GPU."""
-    sharded = memory(
+    sharded = planned_memory(
         sizes, "mistral-7b", "mixtral-8x7b", width=2048, engine="fsdp2", processes=8, batch_size=8
     )
     assert sharded["teacher teacher"] == pytest.approx(2 * 46.7 / 8, rel=0.01)
@@ -156,14 +156,16 @@ def test_7b_from_8x7b_on_eight_gpus(sizes: dict[str, Size]) -> None:
     )
     assert sum(sharded.values()) < 80
     # Without sharding the teacher alone is bigger than a GPU; in 4 bits it is not.
-    assert memory(sizes, "mistral-7b", "mixtral-8x7b")["teacher teacher"] > 80
-    four = memory(sizes, "mistral-7b", "mixtral-8x7b", lora=16, quantization={"method": "bnb-4bit"})
+    assert planned_memory(sizes, "mistral-7b", "mixtral-8x7b")["teacher teacher"] > 80
+    four = planned_memory(
+        sizes, "mistral-7b", "mixtral-8x7b", lora=16, quantization={"method": "bnb-4bit"}
+    )
     # The published 4-bit files of Mixtral 8x7B take 23.8 (GPTQ) to 26.4 GB (GGUF Q4_K_M).
     assert 23.8 <= four["teacher teacher"] <= 26.4
     assert sum(four.values()) < 48
 
 
 def test_70b_needs_more_than_one_machine(sizes: dict[str, Size]) -> None:
-    one = memory(sizes, "llama-2-70b", engine="fsdp2", processes=8, width=2048)
-    two = memory(sizes, "llama-2-70b", engine="fsdp2", processes=16, width=2048)
+    one = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=8, width=2048)
+    two = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=16, width=2048)
     assert sum(one.values()) > 72 > sum(two.values())

@@ -14,7 +14,7 @@ from support.commands import CommandLine
 
 
 @pytest.fixture
-def write(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
+def write_sft(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
     """Write an SFT config beside one file of rows; its path."""
     rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
@@ -47,49 +47,49 @@ MISSING: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("more", [(), ("--prepare",)], ids=["train", "prepare"])
 @pytest.mark.parametrize("name", MISSING)
 def test_what_is_missing_makes_no_run(
-    name: str, more: tuple[str, ...], write: Callable[..., str], kd: CommandLine
+    name: str, more: tuple[str, ...], write_sft: Callable[..., str], kd: CommandLine
 ) -> None:
     """A run that could never begin stayed in the store, with the name that the next try wants."""
     changes, says = MISSING[name]
-    code, _, err = kd("train", write(**changes), "--name", "r", *more)
+    code, _, err = kd("train", write_sft(**changes), "--name", "r", *more)
     assert code == 2 and says in err and "Traceback" not in err
     assert json.loads(kd("runs", "--format", "json")[1] or "[]") == []
 
 
 def test_a_file_in_the_home_folder_is_found(
-    write: Callable[..., str], tmp_path: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
+    write_sft: Callable[..., str], tmp_path: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "t.jinja").write_text("{{ messages[0].content }}", "utf-8")
-    config = write("~/rows.jsonl", chat_template="~/t.jinja")
+    config = write_sft("~/rows.jsonl", chat_template="~/t.jinja")
     code, _, err = kd("train", config, "--name", "r", "--prepare")
     assert code == 0, err
 
 
 def test_a_data_set_of_the_hub_is_left_to_the_run(
-    write: Callable[..., str], kd: CommandLine
+    write_sft: Callable[..., str], kd: CommandLine
 ) -> None:
     """The check would have loaded it, and refused the config where there is no network."""
-    code, out, err = kd("config", "check", write("hub:somebody/chats"))
+    code, out, err = kd("config", "check", write_sft("hub:somebody/chats"))
     assert code == 0, err
     assert "not checked: hub:somebody/chats is read when the run begins" in out + err
 
 
 def test_modules_that_the_student_does_not_have(
-    write: Callable[..., str], tiny_teacher: Path, kd: CommandLine
+    write_sft: Callable[..., str], tiny_teacher: Path, kd: CommandLine
 ) -> None:
     """peft's error ended the run after the student had been loaded."""
     student = {"model": str(tiny_teacher), "lora": {"r": 2, "target_modules": ["c_attn"]}}
-    code, _, err = kd("config", "check", write(student=student))
+    code, _, err = kd("config", "check", write_sft(student=student))
     assert code == 2 and "student.lora.target_modules" in err and "c_attn" in err
     assert "q_proj" in err, "what it has is told"
 
 
 def test_a_served_teacher_is_looked_for_too(
-    tiny_teacher: Path, write: Callable[..., str], tmp_path: Path, kd: CommandLine
+    tiny_teacher: Path, write_sft: Callable[..., str], tmp_path: Path, kd: CommandLine
 ) -> None:
     """Its tokenizer and config are read here; a run was made and failed for want of them."""
-    values = yaml.safe_load(Path(write()).read_text("utf-8"))
+    values = yaml.safe_load(Path(write_sft()).read_text("utf-8"))
     values |= {
         "method": "kd",
         "teacher": {

@@ -124,7 +124,7 @@ def test_ranges_of_metrics(metric: str, kinds: list[str], found: Any) -> None:
 # ---------------------------------------------------------------- verdict words
 
 
-def world(n: int, spread: float = 0.01) -> list[Answered]:
+def few_questions_world(n: int, spread: float = 0.01) -> list[Answered]:
     rng = np.random.default_rng(n)
     levels = {"ref": (1.0, 0.2), "expert": (0.5, 0.9), "dae": (0.95, 0.8), "low": (0.95, 0.3)}
     return [
@@ -135,7 +135,7 @@ def world(n: int, spread: float = 0.01) -> list[Answered]:
 
 def test_the_trade_off_takes_nothing_from_a_handful_for_sure() -> None:
     for n in (1, 2, 3, 4, 6):
-        stats = trade_off_stats(world(n), Plane("ref", "expert"), resamples=200)
+        stats = trade_off_stats(few_questions_world(n), Plane("ref", "expert"), resamples=200)
         point = next(p for p in stats.points if p.checkpoint == "dae")
         assert point.retention is not None and (point.retention.low is None) == (n < 3)
         assert stats.draws.gain_known == (n >= 3)

@@ -29,7 +29,7 @@ def truth_of_ratings() -> float:
     return float(top.sum() / bottom.sum())
 
 
-def coverage(draw, truth: float, n: int) -> float:  # type: ignore[no-untyped-def]
+def share_covered(draw, truth: float, n: int) -> float:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(7)
     hits = 0
     for _ in range(TRIALS):
@@ -43,7 +43,7 @@ def coverage(draw, truth: float, n: int) -> float:  # type: ignore[no-untyped-de
 @pytest.mark.parametrize("n", [10, 20, 80])
 def test_ratings_are_covered(n: int) -> None:
     truth = truth_of_ratings()
-    assert 0.93 <= coverage(lambda rng, k: ratings(rng, k)[:2], truth, n) <= 0.975
+    assert 0.93 <= share_covered(lambda rng, k: ratings(rng, k)[:2], truth, n) <= 0.975
 
 
 def test_preferences_are_covered() -> None:
@@ -52,7 +52,7 @@ def test_preferences_are_covered() -> None:
     def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         return rng.beta(0.15, 0.6, size=n), np.ones(n)
 
-    assert 0.93 <= coverage(draw, 0.2, 805) <= 0.97
+    assert 0.93 <= share_covered(draw, 0.2, 805) <= 0.97
 
 
 def test_losses_over_tokens_are_covered() -> None:
@@ -65,7 +65,7 @@ def test_losses_over_tokens_are_covered() -> None:
 
     rng = np.random.default_rng(5)
     top, bottom = draw(rng, 3_000_000)
-    assert 0.93 <= coverage(draw, float(top.sum() / bottom.sum()), 48) <= 0.97
+    assert 0.93 <= share_covered(draw, float(top.sum() / bottom.sum()), 48) <= 0.97
 
 
 def test_a_tenth_of_the_items_is_covered_too() -> None:
@@ -74,7 +74,7 @@ def test_a_tenth_of_the_items_is_covered_too() -> None:
     def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         return rng.binomial(4, 0.6, size=n).astype(float), np.full(n, 4.0)
 
-    assert 0.93 <= coverage(draw, 0.6, 10) <= 0.98
+    assert 0.93 <= share_covered(draw, 0.6, 10) <= 0.98
 
 
 def test_p_values_are_uniform_where_nothing_differs() -> None:

@@ -39,7 +39,7 @@ TRUTH = {"dae": {"gain": 0.9, "retention": 0.98}, "twin": {"gain": 0.2, "retenti
 TRIALS, QUESTIONS = 150, 80
 
 
-def world(
+def planted_world(
     rng: np.random.Generator, n: int = QUESTIONS, **levels: tuple[float, float]
 ) -> list[Answered]:
     """Rows of every checkpoint: what questions have in common is most of their spread."""
@@ -60,7 +60,7 @@ def world(
 
 
 def stats_of(rng: np.random.Generator, plane: Plane = PLANE, **more: Any) -> Any:
-    return trade_off_stats(world(rng, **more), plane, resamples=400)
+    return trade_off_stats(planted_world(rng, **more), plane, resamples=400)
 
 
 def test_intervals_cover_the_planted_truth_as_often_as_they_say() -> None:
@@ -164,10 +164,10 @@ def test_losses_turn_round() -> None:
 
 
 def test_questions_that_one_checkpoint_lacks_keep_the_others_figures() -> None:
-    rows = world(np.random.default_rng(9))
+    rows = planted_world(np.random.default_rng(9))
     few = dict(list(rows[4].general.items())[:40])
     rows[4] = Answered("dae", few, rows[4].domain)
-    whole = draw_plane(world(np.random.default_rng(9)), PLANE, resamples=50)
+    whole = draw_plane(planted_world(np.random.default_rng(9)), PLANE, resamples=50)
     part = draw_plane(rows, PLANE, resamples=50)
     assert part.retention[1] == whole.retention[1]
     base = np.mean([v for v, _ in rows[0].general.values()])
@@ -200,7 +200,7 @@ def test_seeds_and_questions_are_kept_apart() -> None:
         effects = rng.normal(0, 0.1, 4)
         for k, effect in enumerate(effects):
             levels[f"dae-{k}"] = (5.9, 0.55 + float(effect))
-        draws = draw_plane(world(rng, n=2000, **levels), PLANE, resamples=50)
+        draws = draw_plane(planted_world(rng, n=2000, **levels), PLANE, resamples=50)
         found = recipe_stats("dae", [(f"dae-{k}", draws) for k in range(4)], "gain")
         assert found is not None
         # Gain's seed spread is 0.1 / 0.5; thousands of questions leave almost no other chance.

@@ -17,7 +17,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util import filesystem
 from kdharness.harness.util.os_errors import mendable
-from support.store_rows import contents, fill
+from support.store_rows import contents, fill_store
 
 NOBODY = 65534
 
@@ -57,7 +57,7 @@ def shared_home() -> Iterator[Paths]:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         paths = Paths(Path(folder) / "home")
-        fill(paths.store)
+        fill_store(paths.store)
         for path in [paths.home, *paths.home.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         yield paths
@@ -68,7 +68,7 @@ def test_a_home_that_cannot_be_written_can_be_read(shared_home: Paths, tmp_path:
     from kdharness.harness.analysis.leaderboard import leaderboard
 
     # Modules are loaded as they are needed, and nobody may look into root's folders.
-    fill(tmp_path / "kdharness.db", runs=1)
+    fill_store(tmp_path / "kdharness.db", runs=1)
     with Store(tmp_path / "kdharness.db") as store:
         assert leaderboard(store)
 
@@ -128,7 +128,7 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def limited(size: int, *args: str) -> tuple[int, str]:
+def run_with_file_limit(size: int, *args: str) -> tuple[int, str]:
     """The command line where no file may grow past `size` bytes, as under a quota."""
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(size), *args],
@@ -140,12 +140,12 @@ def limited(size: int, *args: str) -> tuple[int, str]:
 
 
 def test_no_room_for_the_store_is_told_and_nothing_is_lost(paths: Paths, tmp_path: Path) -> None:
-    fill(paths.store)
+    fill_store(paths.store)
     source = tmp_path / "other"
-    fill(source / "kdharness.db", host="there", runs=6, items=100, words=200)
+    fill_store(source / "kdharness.db", host="there", runs=6, items=100, words=200)
     before = contents(paths.store)
     size = paths.store.stat().st_size + 200_000
-    code, err = limited(size, "--home", str(paths.home), "store", "merge", str(source))
+    code, err = run_with_file_limit(size, "--home", str(paths.home), "store", "merge", str(source))
     assert code == 1 and "the disk is full" in err and "Traceback" not in err, err
     assert contents(paths.store) == before
     with Store(paths.store) as store:
@@ -159,7 +159,7 @@ def test_no_room_for_the_store_is_told_and_nothing_is_lost(paths: Paths, tmp_pat
 
 
 def test_a_full_store_says_so(paths: Paths) -> None:
-    fill(paths.store, runs=1)
+    fill_store(paths.store, runs=1)
     with Store(paths.store) as store:
         pages = store.db.execute("PRAGMA page_count").fetchone()[0]
         store.db.execute(f"PRAGMA max_page_count={pages}")
@@ -195,7 +195,7 @@ def test_our_own_faults_stay_ours(tmp_path: Path) -> None:
 
 
 def test_a_store_that_stays_locked_is_told(paths: Paths) -> None:
-    fill(paths.store, runs=1)
+    fill_store(paths.store, runs=1)
     holder = sqlite3.connect(paths.store)
     holder.execute("BEGIN IMMEDIATE")
     with Store(paths.store, timeout=0.2) as store:
@@ -230,7 +230,7 @@ def test_a_store_on_a_network_does_without_shared_memory(
     assert not filesystem.is_network(tmp_path / "the share too")
 
     def mode(path: Path) -> str:
-        fill(path, runs=1)
+        fill_store(path, runs=1)
         assert len(contents(path)["runs"]) == 1
         return str(sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone()[0])
 
@@ -242,7 +242,7 @@ def test_a_store_on_a_network_does_without_shared_memory(
 
 
 def test_a_store_moved_to_a_network_changes_its_ways(on_nfs: Path, tmp_path: Path) -> None:
-    fill(tmp_path / "kdharness.db", runs=1)
+    fill_store(tmp_path / "kdharness.db", runs=1)
     moved = on_nfs / "kdharness.db"
     moved.write_bytes((tmp_path / "kdharness.db").read_bytes())
     with Store(moved) as store:

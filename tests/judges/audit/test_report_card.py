@@ -57,13 +57,13 @@ def quality(question: str, answer: str) -> float:
     return 3.0
 
 
-def verdict(a: float, b: float) -> str:
+def verdict_words(a: float, b: float) -> str:
     return "[[A]]" if a > b else "[[B]]" if b > a else "[[C]]"
 
 
 def honest(question: str, answers: list[str], _: int) -> str:
     marks = [quality(question, answer) for answer in answers]
-    return verdict(*marks) if len(marks) == 2 else f"[[{marks[0]:.0f}]]"
+    return verdict_words(*marks) if len(marks) == 2 else f"[[{marks[0]:.0f}]]"
 
 
 def always_10(question: str, answers: list[str], n: int) -> str:
@@ -87,7 +87,7 @@ def obedient(question: str, answers: list[str], n: int) -> str:
 
 def by_length(question: str, answers: list[str], n: int) -> str:
     if len(answers) == 2:
-        return verdict(*map(len, answers))
+        return verdict_words(*map(len, answers))
     return honest(question, answers, n)
 
 

@@ -19,11 +19,11 @@ REGEX: dict[str, Any] = {
     "fn_completion_parser": "regex_parser",
     "completion_parser_kwargs": {"outputs_to_match": {1: "first", 2: "second"}},
 }
-Write = Callable[[Any], Path]
+WriteEvaluator = Callable[[Any], Path]
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
+def write_evaluator(tmp_path: Path) -> WriteEvaluator:
     (tmp_path / "prompt.txt").write_text(PROMPT)
 
     def call(entries: Any) -> Path:
@@ -156,9 +156,9 @@ def matching(value: Any) -> dict[str, Any]:
     ],
 )
 def test_mistakes_are_told_by_their_field(
-    paths: Paths, write: Write, entry: dict[str, Any], said: str
+    paths: Paths, write_evaluator: WriteEvaluator, entry: dict[str, Any], said: str
 ) -> None:
-    path = write({"mine": entry})
+    path = write_evaluator({"mine": entry})
     with pytest.raises(ConfigError) as caught:
         load_template(paths, str(path))
     told = str(caught.value)
@@ -167,14 +167,18 @@ def test_mistakes_are_told_by_their_field(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "mine", "mine: [1]", "prompt_template: a.txt"])
-def test_files_that_are_no_configs(paths: Paths, write: Write, text: str) -> None:
+def test_files_that_are_no_configs(
+    paths: Paths, write_evaluator: WriteEvaluator, text: str
+) -> None:
     with pytest.raises(ConfigError, match="not an evaluator config"):
-        load_template(paths, str(write(text)))
+        load_template(paths, str(write_evaluator(text)))
 
 
-def test_what_may_be_left_out(paths: Paths, write: Write) -> None:
+def test_what_may_be_left_out(paths: Paths, write_evaluator: WriteEvaluator) -> None:
     bare = {key: value for key, value in REGEX.items() if key != "fn_completion_parser"}
-    template = load_template(paths, str(write({"mine": {**bare, "completions_kwargs": None}})))
+    template = load_template(
+        paths, str(write_evaluator({"mine": {**bare, "completions_kwargs": None}}))
+    )
     assert template == JudgeTemplate(
         "mine",
         (("user", PROMPT.split("\n", 1)[1].removesuffix("<|im_end|>")),),
@@ -183,11 +187,13 @@ def test_what_may_be_left_out(paths: Paths, write: Write) -> None:
         max_tokens=100,
     )
     limited = {**REGEX, "completions_kwargs": {"max_tokens_to_sample": 7}}
-    assert load_template(paths, str(write({"mine": limited}))).max_tokens == 7
+    assert load_template(paths, str(write_evaluator({"mine": limited}))).max_tokens == 7
 
 
-def test_a_template_must_show_both_answers(paths: Paths, write: Write, tmp_path: Path) -> None:
-    path = write({"mine": REGEX})
+def test_a_template_must_show_both_answers(
+    paths: Paths, write_evaluator: WriteEvaluator, tmp_path: Path
+) -> None:
+    path = write_evaluator({"mine": REGEX})
     (tmp_path / "prompt.txt").write_text("Is {output_1} good for {instruction}?")
     with pytest.raises(ConfigError, match=r"lacks \{output_2\}"):
         load_template(paths, str(path))

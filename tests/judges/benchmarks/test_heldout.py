@@ -61,7 +61,9 @@ IDENTITIES = [
 SHIPPED = "9ca3637b4e5512e3d72c"
 
 
-def plain(model: Any, teacher: Any, tokenizer: Any, row: dict[str, Any]) -> dict[str, float]:
+def plain_figures(
+    model: Any, teacher: Any, tokenizer: Any, row: dict[str, Any]
+) -> dict[str, float]:
     """Sums over one row's labelled tokens, without batches or padding."""
     chat = encode_chat(tokenizer, row["messages"], truncated=row.get("truncated", False))
     ids = torch.tensor([chat.input_ids])
@@ -111,7 +113,7 @@ def test_figures_are_the_plain_ones(
     tokenizer = load_tokenizer(str(student), paths)
     loaded = load_model(str(student), paths), load_model(str(tiny_teacher), paths)
     for row in ROWS:
-        wanted = plain(*loaded, tokenizer, row)
+        wanted = plain_figures(*loaded, tokenizer, row)
         for name in ("loss", "kl", "agreement"):
             judgment = found[f"general_{name}", f"general/{row['id']}"]
             assert judgment.weight == wanted["tokens"]
@@ -161,7 +163,7 @@ def test_rows_that_are_no_chats_are_told(paths: Paths, write_jsonl: WriteRows) -
         Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
 
 
-def rows_of(paths: Paths, path: Path) -> list[Any]:
+def rows_read(paths: Paths, path: Path) -> list[Any]:
     config = EvalConfig(heldout={"domain": str(path)})  # type: ignore[arg-type]
     return [row for row in Heldout.load(paths, config).rows if row.set == "domain"]
 
@@ -191,7 +193,7 @@ def test_every_form_that_training_reads(
     paths: Paths, write_jsonl: WriteRows, row: dict[str, Any]
 ) -> None:
     """A public report: a held-out file had to be in a form of its own."""
-    (held,) = rows_of(paths, write_jsonl("rows.jsonl", [row]))
+    (held,) = rows_read(paths, write_jsonl("rows.jsonl", [row]))
     assert [(m["role"], m["content"]) for m in held.messages] == [
         ("user", "Where?"),
         ("assistant", "Here."),
@@ -206,7 +208,7 @@ def test_parquet_is_read(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     table = pyarrow.table({"prompt": ["A?", "B?"], "completion": ["a", "b"]})
     pyarrow.parquet.write_table(table, path)
-    held = rows_of(paths, path)
+    held = rows_read(paths, path)
     assert [row.id for row in held] == ["1", "2"]
     assert [row.messages[1]["content"] for row in held] == ["a", "b"]
 
@@ -215,7 +217,7 @@ def test_identities_of_rows_read_before_are_what_they_were(
     paths: Paths, write_jsonl: WriteRows
 ) -> None:
     """Stored judgments go by these: they were made with the reader of the first release."""
-    held = rows_of(
+    held = rows_read(
         paths,
         write_jsonl(
             "rows.jsonl",
@@ -234,6 +236,6 @@ def test_identities_of_rows_read_before_are_what_they_were(
 def test_an_id_that_is_there_twice_is_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("rows.jsonl", [ROWS[0], ROWS[1], ROWS[0]])
     with pytest.raises(DataError, match="id 'a' is also on line 1"):
-        rows_of(paths, path)
+        rows_read(paths, path)
     with pytest.raises(DataError, match="no such held-out file"):
-        rows_of(paths, path.with_name("none.jsonl"))
+        rows_read(paths, path.with_name("none.jsonl"))

@@ -27,17 +27,17 @@ def asked(text: str, **options: object) -> GenerationRequest:
 
 
 @pytest.fixture
-def engine(paths: Paths, tiny_teacher: Path) -> LocalEngine:
+def local_engine(paths: Paths, tiny_teacher: Path) -> LocalEngine:
     return LocalEngine(str(tiny_teacher), paths, batch_size=3)
 
 
 def test_greedy_is_transformers_greedy(
-    engine: LocalEngine, paths: Paths, tiny_teacher: Path
+    local_engine: LocalEngine, paths: Paths, tiny_teacher: Path
 ) -> None:
-    replies = dict(engine.stream([asked(text) for text in PROMPTS]))
+    replies = dict(local_engine.stream([asked(text) for text in PROMPTS]))
     model = load_model(str(tiny_teacher), paths)
     for index, text in enumerate(PROMPTS):
-        ids = engine.tokenizer.apply_chat_template(
+        ids = local_engine.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}],
             add_generation_prompt=True,
             return_tensors="pt",
@@ -47,10 +47,10 @@ def test_greedy_is_transformers_greedy(
             **ids,
             max_new_tokens=24,
             do_sample=False,
-            eos_token_id=sorted(engine._ends),
+            eos_token_id=sorted(local_engine._ends),
             pad_token_id=2,
         )
-        wanted = engine.tokenizer.decode(
+        wanted = local_engine.tokenizer.decode(
             out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True
         ).strip()
         assert replies[index].text == wanted
@@ -65,53 +65,55 @@ def test_answers_do_not_depend_on_their_batch(paths: Paths, tiny_teacher: Path) 
     ]
     assert found[0] == found[1] == found[2]
     other = [asked(t, temperature=0.9, seed=i + 9) for i, t in enumerate(PROMPTS)]
-    engine = LocalEngine(str(tiny_teacher), paths)
-    assert {i: r.text for i, r in engine.stream(other)} != found[0]
+    local_engine = LocalEngine(str(tiny_teacher), paths)
+    assert {i: r.text for i, r in local_engine.stream(other)} != found[0]
 
 
-def test_limits_and_ends(engine: LocalEngine) -> None:
-    replies = dict(engine.stream([asked("Hello", max_new_tokens=n) for n in (1, 5, 9)]))
+def test_limits_and_ends(local_engine: LocalEngine) -> None:
+    replies = dict(local_engine.stream([asked("Hello", max_new_tokens=n) for n in (1, 5, 9)]))
     assert [replies[i].tokens for i in range(3)] == [1, 5, 9]
     assert all(r.finish is Finish.LENGTH for r in replies.values())
-    end = engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert end in engine._ends
+    end = local_engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end in local_engine._ends
     # A row that ends leaves the batch while the others go on.
-    first = engine.tokenizer(replies[0].text, add_special_tokens=False)["input_ids"][0]
-    engine._ends = engine._ends | {first}
-    again = dict(engine.stream([asked("Hello", max_new_tokens=9), asked("size", max_new_tokens=9)]))
+    first = local_engine.tokenizer(replies[0].text, add_special_tokens=False)["input_ids"][0]
+    local_engine._ends = local_engine._ends | {first}
+    again = dict(
+        local_engine.stream([asked("Hello", max_new_tokens=9), asked("size", max_new_tokens=9)])
+    )
     assert again[0].tokens == 0 and again[0].finish is Finish.STOP
     assert len(again) == 2
 
 
-def test_stops_end_a_reply_and_stay_in_it(engine: LocalEngine) -> None:
-    whole = dict(engine.stream([asked("Hello", max_new_tokens=30)]))[0].text
+def test_stops_end_a_reply_and_stay_in_it(local_engine: LocalEngine) -> None:
+    whole = dict(local_engine.stream([asked("Hello", max_new_tokens=30)]))[0].text
     stop = whole[5:7]
-    cut = dict(engine.stream([asked("Hello", max_new_tokens=30, stops=(stop,))]))[0]
+    cut = dict(local_engine.stream([asked("Hello", max_new_tokens=30, stops=(stop,))]))[0]
     assert stop in cut.text and cut.finish is Finish.STOP and whole.startswith(cut.text[:5])
     assert cut.tokens < 30
 
 
-def test_a_prompt_past_the_context_is_an_error(engine: LocalEngine) -> None:
+def test_a_prompt_past_the_context_is_an_error(local_engine: LocalEngine) -> None:
     long, short = asked("word " * 2000), asked("Hello")
-    replies = dict(engine.stream([long, short]))
+    replies = dict(local_engine.stream([long, short]))
     assert "context" in replies[0].error and replies[0].finish is Finish.ERROR
     assert not replies[1].error
 
 
-def test_first_token_logprobs_are_the_models(engine: LocalEngine) -> None:
+def test_first_token_logprobs_are_the_models(local_engine: LocalEngine) -> None:
     request = asked("Which?", max_new_tokens=1, top_logprobs=5, choices=("m", "M"))
     padded = asked(
         "A longer one, so that the other is padded " * 3, max_new_tokens=1, top_logprobs=5
     )
-    reply = dict(engine.stream([request, padded]))[0]
-    ids = engine.tokenizer.apply_chat_template(
+    reply = dict(local_engine.stream([request, padded]))[0]
+    ids = local_engine.tokenizer.apply_chat_template(
         list(request.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     with torch.inference_mode():
-        logs = engine.model(**ids).logits[0, -1].float().log_softmax(-1)
+        logs = local_engine.model(**ids).logits[0, -1].float().log_softmax(-1)
     found = dict(reply.top_logprobs or ())
     for letter in "mM":
-        token = engine.tokenizer.convert_tokens_to_ids(letter)
+        token = local_engine.tokenizer.convert_tokens_to_ids(letter)
         assert found[letter] == pytest.approx(float(logs[token]), abs=1e-4)
     best = logs.topk(5)
     assert max(found.values()) == pytest.approx(float(best.values[0]), abs=1e-4)
@@ -119,20 +121,20 @@ def test_first_token_logprobs_are_the_models(engine: LocalEngine) -> None:
 
 
 def test_stopping_soon_ends_the_stream(paths: Paths, tiny_teacher: Path) -> None:
-    engine = LocalEngine(str(tiny_teacher), paths, batch_size=1)
+    local_engine = LocalEngine(str(tiny_teacher), paths, batch_size=1)
     found = []
-    for pair in engine.stream([asked(text) for text in PROMPTS]):
+    for pair in local_engine.stream([asked(text) for text in PROMPTS]):
         found.append(pair)
-        engine.stop_soon()
+        local_engine.stop_soon()
     assert len(found) == 1
 
 
 def test_memory_that_does_not_suffice_halves_the_batch(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    local_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [asked(t, temperature=0.9, seed=i + 1) for i, t in enumerate(PROMPTS)]
-    wanted = {i: r.text for i, r in engine.stream(requests)}
-    whole = engine._generate
+    wanted = {i: r.text for i, r in local_engine.stream(requests)}
+    whole = local_engine._generate
 
     def narrow(rows):  # type: ignore[no-untyped-def]
         for place, pair in enumerate(whole(rows)):
@@ -140,15 +142,15 @@ def test_memory_that_does_not_suffice_halves_the_batch(
             if len(rows) > 1 and place == 0:
                 raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(engine, "_generate", narrow)
-    assert {i: r.text for i, r in engine.stream(requests)} == wanted
+    monkeypatch.setattr(local_engine, "_generate", narrow)
+    assert {i: r.text for i, r in local_engine.stream(requests)} == wanted
 
     def nothing_fits(rows):  # type: ignore[no-untyped-def]
         raise torch.OutOfMemoryError("no room")
         yield
 
-    monkeypatch.setattr(engine, "_generate", nothing_fits)
-    replies = dict(engine.stream(requests))
+    monkeypatch.setattr(local_engine, "_generate", nothing_fits)
+    replies = dict(local_engine.stream(requests))
     assert len(replies) == len(PROMPTS) and all("memory" in r.error for r in replies.values())
 
 

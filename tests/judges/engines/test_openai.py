@@ -5,31 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Finish, GenerationRequest
+from kdharness.harness.types import Finish
 from kdharness.judges.engines import rate_limits
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.rate_limits import Price, backoff, find_price, retry_after
 from support.loopback import FAULTS, Loopback, completion
+from support.openai_calls import engine, requests
 
 
-def requests(count: int, *, top: int = 0) -> list[GenerationRequest]:
-    return [
-        GenerationRequest(
-            ({"role": "user", "content": f"question {n}"},), 0.0, 64, top_logprobs=top
-        )
-        for n in range(count)
-    ]
-
-
-def engine(server: Loopback, **options: object) -> OpenAIEngine:
-    settings: dict[str, object] = {"concurrency": 16, "timeout": 1.0, "first_wait": 0.01}
-    return OpenAIEngine("judge-1", server.url, **{**settings, **options})  # type: ignore[arg-type]
+def busy_engine(server: Loopback, **options: Any) -> OpenAIEngine:
+    """Many calls at once, and a short time for each."""
+    return engine(server, **{"concurrency": 16, "timeout": 1.0, **options})
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +33,7 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_request_is_answered_once() -> None:
     with Loopback() as server:
-        replies = dict(engine(server).stream(requests(50)))
+        replies = dict(busy_engine(server).stream(requests(50)))
     assert sorted(replies) == list(range(50))
     assert server.calls == 50
     assert all(reply.text.startswith("It is fine") for reply in replies.values())
@@ -50,7 +43,7 @@ def test_every_request_is_answered_once() -> None:
 def test_concurrency_is_used_and_kept() -> None:
     with Loopback(delay=0.05) as server:
         started = time.monotonic()
-        dict(engine(server, concurrency=8).stream(requests(40)))
+        dict(busy_engine(server, concurrency=8).stream(requests(40)))
         took = time.monotonic() - started
     assert server.most_at_once == 8
     assert took < 40 * 0.05 / 2
@@ -60,9 +53,9 @@ def test_concurrency_is_used_and_kept() -> None:
 def test_each_fault_is_retried_and_never_a_verdict(fault: str) -> None:
     clean = Loopback()
     with clean:
-        wanted = dict(engine(clean).stream(requests(20, top=5)))
+        wanted = dict(busy_engine(clean).stream(requests(20, top=5)))
     with Loopback(fault_rate=0.4, faults=(fault,)) as server:
-        found = dict(engine(server, timeout=0.5).stream(requests(20, top=5)))
+        found = dict(busy_engine(server, timeout=0.5).stream(requests(20, top=5)))
     assert server.injected[fault] > 0
     assert server.calls == 20 + sum(server.injected.values())
     assert {k: r.top_logprobs for k, r in found.items()} == {
@@ -73,14 +66,14 @@ def test_each_fault_is_retried_and_never_a_verdict(fault: str) -> None:
 
 def test_all_faults_at_once_lose_nothing() -> None:
     with Loopback(fault_rate=0.3, seed=3) as server:
-        found = dict(engine(server, timeout=0.4, concurrency=32).stream(requests(300)))
+        found = dict(busy_engine(server, timeout=0.4, concurrency=32).stream(requests(300)))
     assert len(found) == 300 and not any(reply.error for reply in found.values())
     assert server.calls == 300 + sum(server.injected.values())
 
 
 def test_given_up_calls_are_errors_not_texts() -> None:
     with Loopback(fault_rate=1.0, faults=("500",)) as server:
-        found = dict(engine(server, retries=2).stream(requests(3)))
+        found = dict(busy_engine(server, retries=2).stream(requests(3)))
     assert all(r.error.startswith("HTTP 500") and r.finish is Finish.ERROR for r in found.values())
     assert server.calls == 9
 
@@ -94,7 +87,7 @@ def test_retry_after_is_kept_by_everybody() -> None:
 
         server.answer = limited
         server.fault_rate, server.faults = 1.0, ("429",)
-        judge = engine(server, concurrency=4)
+        judge = busy_engine(server, concurrency=4)
         stream = judge.stream(requests(4))
 
         import threading
@@ -153,7 +146,7 @@ def test_requests_per_minute_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_client_with_a_rate_takes_its_time() -> None:
     with Loopback() as server:
         started = time.monotonic()
-        dict(engine(server, requests_per_minute=600).stream(requests(20)))
+        dict(busy_engine(server, requests_per_minute=600).stream(requests(20)))
         assert time.monotonic() - started >= 0.8
 
 
@@ -161,14 +154,14 @@ def test_tokens_per_minute_are_kept() -> None:
     with Loopback() as server:
         started = time.monotonic()
         # About 74 tokens are guessed and 15 are used: 15 x 40 tokens at 300 a second.
-        dict(engine(server, tokens_per_minute=18_000, concurrency=1).stream(requests(40)))
+        dict(busy_engine(server, tokens_per_minute=18_000, concurrency=1).stream(requests(40)))
         assert time.monotonic() - started >= 0.8
 
 
 def test_the_budget_is_never_passed() -> None:
     price = Price(input=1_000.0, output=10_000.0)  # 0.06 dollars a call of 10 + 5 tokens
     with Loopback() as server:
-        judge = engine(server, budget=2.0, price=price, concurrency=8)
+        judge = busy_engine(server, budget=2.0, price=price, concurrency=8)
         replies = dict(judge.stream(requests(100)))
     spent = sum(reply.usd for reply in replies.values())
     assert 0 < len(replies) < 100
@@ -193,14 +186,14 @@ def test_prices_that_are_no_numbers_are_told() -> None:
 
 def test_total_timeout_keeps_what_came() -> None:
     with Loopback(delay=0.2) as server:
-        judge = engine(server, total_timeout=0.5, concurrency=2)
+        judge = busy_engine(server, total_timeout=0.5, concurrency=2)
         replies = dict(judge.stream(requests(50)))
     assert 0 < len(replies) < 10
 
 
 def test_stop_soon_yields_what_is_under_way() -> None:
     with Loopback(delay=0.1) as server:
-        judge = engine(server, concurrency=5)
+        judge = busy_engine(server, concurrency=5)
         found = []
         for pair in judge.stream(requests(100)):
             found.append(pair)
@@ -212,7 +205,7 @@ def test_stop_soon_yields_what_is_under_way() -> None:
 @pytest.mark.parametrize(("status", "word"), [(401, "key"), (404, "model"), (403, "key")])
 def test_refusals_end_the_run_at_once(status: int, word: str) -> None:
     with Loopback(status=status, refusal="no") as server, pytest.raises(JudgeError) as caught:
-        dict(engine(server, concurrency=4).stream(requests(100)))
+        dict(busy_engine(server, concurrency=4).stream(requests(100)))
     assert word in caught.value.hint
     assert server.calls <= 4
 
@@ -244,7 +237,7 @@ def test_parameters_that_are_refused_are_learnt_once() -> None:
             await served(body, writer)
 
         server._answer = refuse  # type: ignore[method-assign]
-        judge = engine(server, concurrency=1)
+        judge = busy_engine(server, concurrency=1)
         replies = dict(judge.stream(requests(10)))
     assert all(reply.text == "[[5]]" for reply in replies.values())
     assert server.calls == 12
@@ -254,10 +247,10 @@ def test_parameters_that_are_refused_are_learnt_once() -> None:
 def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "sk-very-secret")
     with Loopback(status=400, refusal="bad key sk-very-secret given") as server:
-        replies = dict(engine(server).stream(requests(1)))
+        replies = dict(busy_engine(server).stream(requests(1)))
     assert server.headers[0]["authorization"] == "Bearer sk-very-secret"
     assert "secret" not in replies[0].error and "***" in replies[0].error
-    assert "secret" not in engine(server).name
+    assert "secret" not in busy_engine(server).name
 
 
 def test_specs() -> None:
@@ -277,14 +270,14 @@ def test_specs() -> None:
 
 def test_probe_tells_what_an_endpoint_can_do() -> None:
     with Loopback() as server:
-        probe = engine(server).probe(logprobs=True)
+        probe = busy_engine(server).probe(logprobs=True)
         assert probe.logprobs and probe.model_known and probe.context == 8192
-        assert engine(server).probe().reachable
+        assert busy_engine(server).probe().reachable
     with Loopback(answer=lambda body: completion("m")) as server:
-        probe = engine(server).probe(logprobs=True)
+        probe = busy_engine(server).probe(logprobs=True)
         assert not probe.logprobs and "log-probabilities" in probe.note
     with Loopback(models=None) as server:
-        assert engine(server).probe().reachable
+        assert busy_engine(server).probe().reachable
 
 
 def test_probe_names_the_models_there_are() -> None:
@@ -292,7 +285,7 @@ def test_probe_names_the_models_there_are() -> None:
         Loopback(models=("other",), status=404, refusal="no such model") as server,
         pytest.raises(JudgeError) as caught,
     ):
-        engine(server).probe()
+        busy_engine(server).probe()
     assert "other" in caught.value.hint
 
 

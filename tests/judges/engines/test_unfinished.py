@@ -21,14 +21,14 @@ from support.openai_calls import engine, requests
 ASKED = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 64)
 
 
-def read(value: Any, request: GenerationRequest = ASKED) -> Reply:
+def read_reply(value: Any, request: GenerationRequest = ASKED) -> Reply:
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
     return read_body(raw, request, 0.1)
 
 
 def failed(value: Any, request: GenerationRequest = ASKED) -> CallError:
     with pytest.raises(CallError) as caught:
-        read(value, request)
+        read_reply(value, request)
     return caught.value
 
 
@@ -54,12 +54,12 @@ def with_message(message: dict[str, Any], finish: Any = "stop", **more: Any) -> 
     ],
 )
 def test_ends_of_its_own(reason: Any) -> None:
-    assert read(completion("[[7]]", finish=reason)).finish is Finish.STOP
+    assert read_reply(completion("[[7]]", finish=reason)).finish is Finish.STOP
 
 
 @pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
 def test_ends_at_the_limit(reason: str) -> None:
-    assert read(completion("[[7]]", finish=reason)).finish is Finish.LENGTH
+    assert read_reply(completion("[[7]]", finish=reason)).finish is Finish.LENGTH
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,11 @@ def test_an_error_with_http_200_is_read_as_its_own_status() -> None:
     ],
 )
 def test_parts_that_are_thoughts_are_no_text(message: dict[str, Any]) -> None:
-    assert read(with_message(message)).text == "[[7]]"
+    assert read_reply(with_message(message)).text == "[[7]]"
 
 
 def test_a_plain_completions_text_is_read() -> None:
-    assert read({"choices": [{"text": "[[7]]", "finish_reason": "stop"}]}).text == "[[7]]"
+    assert read_reply({"choices": [{"text": "[[7]]", "finish_reason": "stop"}]}).text == "[[7]]"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ EVENTS = (
 
 
 def test_a_stream_that_was_not_asked_for_is_put_together() -> None:
-    reply = read(EVENTS.encode())
+    reply = read_reply(EVENTS.encode())
     assert (reply.text, reply.prompt_tokens, reply.tokens) == ("Good. [[7]]", 9, 4)
     for cut in (EVENTS.index('"finish_reason"') - 40, EVENTS.index("7]]")):
         assert failed(EVENTS[:cut].encode()).trouble is Trouble.RETRY
@@ -254,12 +254,14 @@ def test_a_prompt_that_was_cut_is_a_failure(text: str, seen: int) -> None:
     ],
 )
 def test_a_prompt_that_may_be_whole_is_not(text: str, seen: int) -> None:
-    assert read(completion("[[7]]", prompt_tokens=seen), asked_with(text)).text == "[[7]]"
+    assert read_reply(completion("[[7]]", prompt_tokens=seen), asked_with(text)).text == "[[7]]"
 
 
 def test_cached_tokens_were_read_too() -> None:
     usage = {"prompt_tokens": 300, "completion_tokens": 3, "cache_read_input_tokens": 6000}
-    assert read({**completion("[[7]]"), "usage": usage}, asked_with(PROSE * 366)).text == "[[7]]"
+    assert (
+        read_reply({**completion("[[7]]"), "usage": usage}, asked_with(PROSE * 366)).text == "[[7]]"
+    )
 
 
 @given(st.text(max_size=3000))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from kdharness.harness.chat.template import encode_chat
 from kdharness.harness.config.training import DataSpec, SourceSpec, TrainerSpec
@@ -21,11 +20,6 @@ from kdharness.trainers.data.sources import read_source, to_chat
 from support.files import WriteRows
 
 TALK = [{"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_teacher: Path) -> Any:
-    return AutoTokenizer.from_pretrained(tiny_teacher)
 
 
 def labelled_text(tokenizer: Any, messages: list[dict[str, Any]], **kwargs: Any) -> str:

@@ -23,7 +23,7 @@ PAIRS = [
 ]
 
 
-def rows_of(path: Path, **more: Any) -> list[tuple[str, list[str]]]:
+def texts_of(path: Path, **more: Any) -> list[tuple[str, list[str]]]:
     found = read_source(SourceSpec(path=str(path), **more))
     return [(one["where"], [turn["content"] for turn in one["messages"]]) for one in found]
 
@@ -35,35 +35,35 @@ def test_an_array_of_rows_is_read_in_any_layout(
 ) -> None:
     path = tmp_path / name
     path.write_text("\ufeff" + json.dumps(PAIRS, indent=indent) + "\n", "utf-8")
-    assert rows_of(path) == [
+    assert texts_of(path) == [
         (f"{path}: row 1", ["Name a fruit.", "A pear."]),
         (f"{path}: row 2", ["Name a tool.\n\nfor wood", "A saw."]),
     ]
     bad = [PAIRS[0], {**PAIRS[1], "output": None}]
     path.write_text(json.dumps(bad, indent=indent), "utf-8")
     with pytest.raises(DataError, match=r"row 2: this row is not in the alpaca format: output"):
-        rows_of(path)
+        texts_of(path)
 
 
 def test_lists_of_turns_are_rows(tmp_path: Path) -> None:
     talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(talk) + "\n" for _ in range(2)))
-    assert rows_of(path) == [(f"{path}:{n}", ["Hi", "Hello"]) for n in (1, 2)]
+    assert texts_of(path) == [(f"{path}:{n}", ["Hi", "Hello"]) for n in (1, 2)]
     for text in (json.dumps(talk), json.dumps(talk, indent=2)):
         path.write_text(text)
-        assert rows_of(path) == [(f"{path}: row 1", ["Hi", "Hello"])]
+        assert texts_of(path) == [(f"{path}: row 1", ["Hi", "Hello"])]
     path.write_text(json.dumps([talk, talk], indent=2))
-    assert [where for where, _ in rows_of(path)] == [f"{path}: row 1", f"{path}: row 2"]
+    assert [where for where, _ in texts_of(path)] == [f"{path}: row 1", f"{path}: row 2"]
 
 
 def test_one_object_over_several_lines_is_one_row(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(PAIRS[0], indent=2))
-    assert rows_of(path) == [(f"{path}: row 1", ["Name a fruit.", "A pear."])]
+    assert texts_of(path) == [(f"{path}: row 1", ["Name a fruit.", "A pear."])]
     path.write_text(json.dumps({"version": 1, "data": PAIRS}, indent=2))
     with pytest.raises(DataError, match=r"single object that is not a row \(fields: data, version"):
-        rows_of(path)
+        texts_of(path)
 
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'
@@ -92,7 +92,7 @@ def test_what_is_not_json_is_told_with_its_place(text: str, says: str, tmp_path:
     path = tmp_path / "a.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=says) as caught:
-        rows_of(path)
+        texts_of(path)
     assert "char " not in str(caught.value) and "Expecting" not in str(caught.value)
 
 
@@ -103,7 +103,7 @@ def test_an_array_is_read_whole_and_so_is_bounded(
     path.write_text(json.dumps(PAIRS, indent=1))
     monkeypatch.setattr(untrusted, "FILE_BYTES", 50)
     with pytest.raises(DataError, match="an array of more than 50 bytes"):
-        rows_of(path)
+        texts_of(path)
 
 
 def parquet(path: Path, rows: list[Any]) -> Path:

@@ -23,22 +23,7 @@ from kdharness.harness.protocols import Job
 from kdharness.harness.store import Store
 from kdharness.trainers.methods.merge import average, interpolate, task_arithmetic, train
 from support.models import make_llama, make_tokenizer
-
-
-class Quiet:
-    """A reporter that keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-
-    def stage(self, name: str, total: int) -> None:
-        self.stages.append((name, total))
-
-    def advance(self, done: int, **values: float) -> None: ...
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None: ...
-
-    def check(self) -> None: ...
+from support.reporters import Listener
 
 
 def state(seed: int, **more: Any) -> dict[str, Any]:
@@ -139,7 +124,7 @@ def two_models(tmp_path: Path, **changes: Any) -> tuple[Path, Path]:
 
 
 def job(paths: Paths, name: str) -> Job:
-    return Job(paths=paths, run=name, folder=paths.run(name), reporter=Quiet())
+    return Job(paths=paths, run=name, folder=paths.run(name), reporter=Listener())
 
 
 @pytest.mark.parametrize("tied", [False, True])

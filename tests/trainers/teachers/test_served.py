@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.trainers.teachers.served import ServedTeacher
+from support.models import make_llama
 
 K = 12
 
@@ -176,12 +177,11 @@ def test_a_student_learns_the_same_from_a_served_teacher(
     tiny_teacher: Path,
     paths: Paths,
     tmp_path: Path,
-    make: Callable[[Path], None],
 ) -> None:
     """Against a teacher in this process with the same cache; the weights stay at the server."""
     inner, url = vllm
     student, shell = tmp_path / "student", tmp_path / "shell"
-    make(student)
+    make_llama(student, seed=7, num_hidden_layers=2)
     shell.mkdir()
     for file in tiny_teacher.iterdir():
         if file.suffix != ".safetensors":
@@ -206,16 +206,6 @@ def test_a_student_learns_the_same_from_a_served_teacher(
     assert len(here) == 3
     assert [loss for _, loss in there] == pytest.approx([loss for _, loss in here], rel=1e-4)
     assert parent is not None and parent.name == "shell" and parent.path == ""
-
-
-@pytest.fixture
-def make() -> Callable[[Path], None]:
-    from support.models import make_llama
-
-    def one(folder: Path) -> None:
-        make_llama(folder, seed=7, num_hidden_layers=2)
-
-    return one
 
 
 @pytest.mark.parametrize(

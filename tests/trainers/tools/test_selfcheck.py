@@ -51,7 +51,7 @@ def test_the_packages_plain_step_is_the_tests_own() -> None:
 
     student, one, two = (selfcheck.tiny_model(i, vocab_size=128) for i in (1, 2, 3))
     batch = selfcheck.random_batch(128, width=24)
-    logits = reference_step.run(student, batch, attention=False)[0]
+    logits = reference_step.forward(student, batch, attention=False)[0]
     assert float(plain_sft(student, batch)) == pytest.approx(
         float(reference_step.ntp_loss(logits, batch["labels"])), rel=1e-6
     )

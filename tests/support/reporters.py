@@ -1,0 +1,37 @@
+"""Reporters of runs that are done in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdharness.harness.errors import Interrupted
+from kdharness.harness.worker import SilentReporter
+
+
+class Listener(SilentReporter):
+    """Keep what was said and how far training came; ask to stop after so many steps or checks."""
+
+    def __init__(
+        self, *, stop_at_step: int | None = None, stop_after_checks: int | None = None
+    ) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.steps = 0
+        self.checks = 0
+        self.stop_at_step, self.stop_after_checks = stop_at_step, stop_after_checks
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+        """Keep it, with its kind."""
+        self.said.append((kind, message))
+
+    def advance(self, done: int, **values: float) -> None:
+        """Count steps of training: those that have a loss."""
+        if "loss" in values:
+            self.steps = done
+
+    def check(self) -> None:
+        """Stop where that was asked for."""
+        self.checks += 1
+        if self.stop_at_step is not None and self.steps >= self.stop_at_step:
+            raise Interrupted("stopped")
+        if self.stop_after_checks is not None and self.checks > self.stop_after_checks:
+            raise Interrupted("stopped")
