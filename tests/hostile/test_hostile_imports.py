@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from support.commands import CommandLine
 from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+from support.wheels import pip_brings, wheel_of
 
 FAST = settings(settings.get_profile("hostile"), max_examples=60)
 ANSWER = {
@@ -291,29 +290,12 @@ def test_names_of_commands_lead_nowhere_else(
 # ---------------------------------------------------------------- wheels
 
 
-def wheel_bytes(members: dict[str, bytes], **changes: Any) -> bytes:
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return sink.getvalue()
-
-
 def pull_from(raw: bytes, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """`data pull` of one small asset whose wheel holds `raw`."""
-    from contextlib import contextmanager
-
     file = AssetFile(sha256="0" * 64, bytes=9, member="pkg/a.jsonl")
     asset = Asset("thing", "t", "data", "MIT", "", {"a.jsonl": file}, wheel="thing==1.0")
-    place = tmp_path / "thing.whl"
-    place.write_bytes(raw)
-
-    @contextmanager
-    def downloaded(requirement: str) -> Any:
-        yield place
-
     monkeypatch.setattr(assets, "manifest", lambda: {"thing": asset})
-    monkeypatch.setattr(assets, "_downloaded_wheel", downloaded)
+    pip_brings(monkeypatch, raw)
     return told(lambda: assets.pull(paths, "thing"))
 
 
@@ -326,13 +308,13 @@ BOMB = {"pkg/a.jsonl": bytes(2**28)}
         b"",
         b"PK\x03\x04" + bytes(50),
         b"not a zip",
-        wheel_bytes({}),
-        wheel_bytes({"../../pkg/a.jsonl": b"123456789"}),
-        wheel_bytes({"/pkg/a.jsonl": b"123456789"}),
-        wheel_bytes(BOMB),
-        wheel_bytes({"pkg/a.jsonl": b"123456789"})[:-30],
-        wheel_bytes({"pkg/a.jsonl": b"123456789"}).replace(b"pkg/a", b"pkg/b", 1),
-        wheel_bytes({"pkg/a.jsonl": b"123456789"}),
+        wheel_of({}),
+        wheel_of({"../../pkg/a.jsonl": b"123456789"}),
+        wheel_of({"/pkg/a.jsonl": b"123456789"}),
+        wheel_of(BOMB),
+        wheel_of({"pkg/a.jsonl": b"123456789"})[:-30],
+        wheel_of({"pkg/a.jsonl": b"123456789"}).replace(b"pkg/a", b"pkg/b", 1),
+        wheel_of({"pkg/a.jsonl": b"123456789"}),
     ],
     ids=range(10),
 )
@@ -346,7 +328,7 @@ def test_wheels_that_are_none(
 def test_a_member_that_lies_about_its_size_is_not_unpacked_whole(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    raw = bytearray(wheel_bytes(BOMB))
+    raw = bytearray(wheel_of(BOMB))
     size = (2**28).to_bytes(4, "little")
     while size in raw:
         at = raw.index(size)

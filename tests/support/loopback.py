@@ -97,6 +97,7 @@ class Loopback:
     fault_rate: float = 0.0
     faults: tuple[str, ...] = FAULTS
     models: tuple[str, ...] | None = ("judge-1",)
+    listing: Raw | None = None
     status: int = 200
     refusal: str = ""
     retry_after: str | None = "0"
@@ -174,7 +175,11 @@ class Loopback:
         self, first: str, headers: dict[str, str], raw: bytes, writer: asyncio.StreamWriter
     ) -> None:
         if first.startswith("GET") and "/models" in first:
-            if self.models is None:
+            if self.listing is not None:
+                self._send(
+                    writer, self.listing.status, self.listing.encoded(), self.listing.headers
+                )
+            elif self.models is None:
                 self._send(writer, 404, b"{}")
             else:
                 data = [{"id": name, "max_model_len": 8192} for name in self.models]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,7 +190,7 @@ def test_a_disk_too_small_is_found_before_the_first_step(
     assert "prune" in caught.value.hint
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: Usage(0, 0, once))
     check_room(sft(student), model, paths.home)
-    monkeypatch.setattr(saving, "_file_limit", lambda: size - 1)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (size - 1, size - 1))
     with pytest.raises(RunError, match="no file may be larger"):
         check_room(sft(student), model, paths.home)
 
@@ -223,9 +225,16 @@ def test_what_fails_beside_the_weights_does_not_cost_them(
 
 
 def test_a_save_without_weights_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}", "utf-8")
+    def save_config_alone(folder: str) -> None:
+        Path(folder).mkdir()
+        (Path(folder) / "config.json").write_text("{}", "utf-8")
+
+    accelerator = SimpleNamespace(state=SimpleNamespace())
+    trainer = SimpleNamespace(save_model=save_config_alone, accelerator=accelerator)
+    setting: Any = SimpleNamespace(job=SimpleNamespace(is_main=True))
     with pytest.raises(RunError, match="no weights were written"):
-        saving._refuse_empty(tmp_path)
+        saving.save_whole(trainer, setting, tmp_path / "final")
+    assert not list(tmp_path.iterdir()), "nothing half-made is left"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from support.commands import CommandLine
 from support.locations import FIXTURES
 
 STORES = FIXTURES / "stores"
-STEPS = [migration.name for migration in migrations._migrations]
+STEPS = [migration.name for migration in migrations.pending(Database(memory=True))]
 
 
 def from_fixture(step: str, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Any
 
@@ -16,8 +15,8 @@ from kdharness.harness.types import Finish
 from kdharness.judges.engines import rate_limits
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.rate_limits import Price, backoff, find_price, retry_after
-from support.loopback import FAULTS, Loopback, completion
-from support.openai_calls import engine, requests
+from support.loopback import FAULTS, Loopback, Raw, completion
+from support.openai_calls import engine, refusal, requests
 
 
 def busy_engine(server: Loopback, **options: Any) -> OpenAIEngine:
@@ -219,24 +218,16 @@ def test_an_endpoint_that_is_gone_is_given_up() -> None:
 
 
 def test_parameters_that_are_refused_are_learnt_once() -> None:
-    def picky(body: dict) -> dict:  # type: ignore[type-arg]
+    def picky(body: dict[str, Any]) -> Any:
+        for name, message in (
+            ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."),
+            ("temperature", "Unsupported value: 'temperature' does not support 0."),
+        ):
+            if name in body:
+                return Raw(400, refusal(message))
         return completion("[[5]]")
 
     with Loopback(answer=picky) as server:
-        served = server._answer
-
-        async def refuse(body, writer):  # type: ignore[no-untyped-def]
-            for name, message in (
-                ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."),
-                ("temperature", "Unsupported value: 'temperature' does not support 0."),
-            ):
-                if name in body:
-                    text = json.dumps({"error": {"message": message}}).encode()
-                    server._send(writer, 400, text)
-                    return
-            await served(body, writer)
-
-        server._answer = refuse  # type: ignore[method-assign]
         judge = busy_engine(server, concurrency=1)
         replies = dict(judge.stream(requests(10)))
     assert all(reply.text == "[[5]]" for reply in replies.values())

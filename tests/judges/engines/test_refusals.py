@@ -220,14 +220,5 @@ def test_a_refusal_among_answers_is_one_failure(status: int) -> None:
 def test_a_key_that_may_not_list_models_may_still_ask() -> None:
     from kdharness.judges.engines import openai_probe as probe
 
-    with Loopback(models=None) as server:
-        served = server._serve
-
-        async def no_listing(first: str, headers: Any, raw: bytes, writer: Any) -> None:
-            if first.startswith("GET"):
-                server._send(writer, 403, b'{"error": {"message": "Missing scopes"}}')
-                return
-            await served(first, headers, raw, writer)
-
-        server._serve = no_listing  # type: ignore[method-assign]
+    with Loopback(listing=Raw(403, refusal("Missing scopes"))) as server:
         assert probe.probe(engine(server), logprobs=False).reachable
