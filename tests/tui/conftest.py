@@ -18,6 +18,7 @@ from kdharness.harness.types import (
     RunStatus,
 )
 from kdharness.tui.app import HarnessApp
+from support.app import AppOn, Press, Shown, notifications, painted
 from support.tui_home import NOW, STEPS, WRONG, add_past_run, fill_past
 
 
@@ -104,21 +105,21 @@ def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 
 @pytest.fixture
-def app_on() -> Callable[[Paths], HarnessApp]:
+def app_on() -> AppOn:
     """Make an app whose clock stands still."""
     return lambda paths: HarnessApp(paths, clock=lambda: NOW)
 
 
 @pytest.fixture
-def shown() -> Callable[[HarnessApp], str]:
+def shown() -> Shown:
     """The characters on the screen."""
-    return lambda app: "\n".join(s.text for s in app.screen._compositor.render_strips())
+    return lambda app: "\n".join(strip.text for strip in painted(app))
 
 
 @pytest.fixture
-def notified() -> Callable[[HarnessApp], str]:
+def notified() -> Shown:
     """What was said in notifications."""
-    return lambda app: "\n".join(note.message for note in app._notifications)
+    return lambda app: "\n".join(notifications(app))
 
 
 async def settle(pilot: Pilot[None]) -> None:
@@ -135,7 +136,7 @@ def settled() -> Callable[[Pilot[None]], Awaitable[None]]:
 
 
 @pytest.fixture
-def press() -> Callable[..., Awaitable[None]]:
+def press() -> Press:
     """Press keys, letting threads finish after each."""
 
     async def press_keys(pilot: Pilot[None], *keys: str) -> None:

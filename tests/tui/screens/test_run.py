@@ -12,7 +12,7 @@ from kdharness.harness.types import Request, RunStatus
 from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.widgets.chart import CurveChart
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, AppOn, Press, Shown
+from support.app import LARGE, AppOn, Press, Shown, painted
 
 
 async def test_curves_change_with_keys(
@@ -166,7 +166,7 @@ async def test_charts_live_without_colour(
         app.open_run("kd", ["sft"])
         await press(pilot, "down", "up")
         assert "A kd" in shown(app)
-        styles = [s.style for strip in app.screen._compositor.render_strips() for s in strip]
+        styles = [s.style for strip in painted(app) for s in strip]
         assert all(s is None or s.color is None or s.color.is_default for s in styles)
         await press(pilot, "3")
         assert "●" in shown(app)
