@@ -38,7 +38,7 @@ def house(tmp_path: Path) -> Path:
     (house / "trainers" / "soften.py").write_text(one_with(method, "softened self"), "utf-8")
     (house / "judges" / "capitals.py").write_text(one_with(bench, "class Capitals"), "utf-8")
     for page, text in (
-        ("config.py", one_with(method, "class SoftenConfig")),
+        ("config/training.py", one_with(method, "class SoftenConfig")),
         ("registry.py", one_with(method, "TRAINERS[")),
         ("registry.py", one_with(bench, "BENCHMARKS[")),
     ):
