@@ -32,6 +32,7 @@ def make_adapter(base: Path, folder: Path, seed: int = 0) -> Path:
 
 
 def rename(folder: Path, change: Callable[[str], str]) -> None:
+    """Rename every tensor of an adapter."""
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({change(k): v for k, v in tensors.items()}, path, metadata={"format": "pt"})

@@ -15,12 +15,14 @@ HELDOUT = [
 
 
 def config_file(tmp_path: Path, **values: Any) -> str:
+    """Write a config as YAML; return its path."""
     path = tmp_path / f"{values.get('name', 'config')}.yaml"
     path.write_text(yaml.safe_dump(values), "utf-8")
     return str(path)
 
 
 def kd_config(base: Path, **changes: Any) -> dict[str, Any]:
+    """Give a KD config of a few steps on shipped rows."""
     return {
         "method": "kd",
         "name": "kd",

@@ -12,6 +12,7 @@ Env = pytest.MonkeyPatch
 
 
 def says(finding: Finding, status: str, detail: str, advice: str) -> None:
+    """Assert what a finding is and says."""
     assert (finding.status, detail in finding.detail, advice in finding.advice) == (
         status,
         True,
@@ -20,6 +21,7 @@ def says(finding: Finding, status: str, detail: str, advice: str) -> None:
 
 
 def one(findings: Any, check: str) -> Finding:
+    """Return the one finding of a check."""
     found = [finding for finding in findings if finding.check == check]
     assert len(found) == 1, list(findings)
     return found[0]

@@ -38,6 +38,7 @@ def imported(store: Store, name: str, text: str = "An answer to {item}, turn {tu
 
 
 def judged(server: Loopback, **changes: Any) -> EvalConfig:
+    """Configure an evaluation of `a` with this server as the judge."""
     settings: dict[str, Any] = {
         "imported": ["a"],
         "benches": ["mt-bench", "alpaca-eval"],
@@ -49,4 +50,5 @@ def judged(server: Loopback, **changes: Any) -> EvalConfig:
 
 
 def scores(store: Store, home: Paths) -> dict[tuple[str, str, str], Score]:
+    """Return the scores by checkpoint, benchmark and metric."""
     return {(s.checkpoint, s.bench, s.metric): s for s in leaderboard(store, home)}

@@ -19,18 +19,22 @@ MARKED = (
 
 
 def user(content: str) -> dict[str, Any]:
+    """Make a turn of a user."""
     return {"role": "user", "content": content}
 
 
 def answer(content: str | None, **more: Any) -> dict[str, Any]:
+    """Make a turn of the assistant."""
     return {"role": "assistant", "content": content, **more}
 
 
 def system(content: str) -> dict[str, Any]:
+    """Make a system turn."""
     return {"role": "system", "content": content}
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
+    """Make a call of a tool."""
     function = {"name": name, "arguments": arguments}
     return {"id": "abcdefghi", "type": "function", "function": function}
 
@@ -103,6 +107,7 @@ AROUND = {
 
 
 def expected(family: str, answers: list[str]) -> list[str]:
+    """Give what is to be labelled: each answer with what its family puts around it."""
     around = AROUND[family]
     last = len(answers) - 1
     return [
@@ -147,6 +152,7 @@ TALK = [user("B"), answer("B"), user("B"), answer("C")]
 
 
 def marked_tokenizer(plain: Any, template: str) -> Any:
+    """Copy a tokenizer with another template."""
     tokenizer = copy.deepcopy(plain)
     tokenizer.chat_template = template
     return tokenizer

@@ -45,6 +45,7 @@ def evaluate_briefly(
 
 
 def losses(store: Store, paths: Paths) -> dict[str, float]:
+    """Return the general loss of each checkpoint."""
     return {
         s.checkpoint: s.value
         for s in leaderboard(store, paths)

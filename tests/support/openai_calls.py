@@ -12,10 +12,12 @@ from support.loopback import Loopback, Raw, completion
 
 
 def refusal(message: str, **more: Any) -> str:
+    """Write an error as OpenAI-compatible servers do."""
     return json.dumps({"error": {"message": message, **more}})
 
 
 def requests(count: int, *, top: int = 0, seed: int = 0) -> list[GenerationRequest]:
+    """Make so many requests, each of its own text."""
     return [
         GenerationRequest(
             ({"role": "user", "content": f"question {n}"},),
@@ -29,6 +31,7 @@ def requests(count: int, *, top: int = 0, seed: int = 0) -> list[GenerationReque
 
 
 def engine(server: Loopback, **options: Any) -> OpenAIEngine:
+    """Make a client of that server that waits for little."""
     return OpenAIEngine("judge-1", server.url, **{"timeout": 2.0, "first_wait": 0.01, **options})
 
 

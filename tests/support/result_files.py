@@ -8,6 +8,7 @@ from typing import Any
 def single_judgment(
     question: int, turn: int, score: float, model: str = "m", **rest: Any
 ) -> dict[str, Any]:
+    """Make a row of FastChat's single-answer judgments."""
     return {
         "question_id": question,
         "model": model,
@@ -22,6 +23,7 @@ def single_judgment(
 
 
 def fastchat_answer(question: int, model: str = "m") -> dict[str, Any]:
+    """Make a row of FastChat's model answers."""
     return {
         "question_id": question,
         "answer_id": "a",
@@ -32,6 +34,7 @@ def fastchat_answer(question: int, model: str = "m") -> dict[str, Any]:
 
 
 def alpaca_annotation(instruction: str, preference: Any, **rest: Any) -> dict[str, Any]:
+    """Make an annotation of AlpacaEval."""
     return {
         "instruction": instruction,
         "output_1": "base",

@@ -9,6 +9,7 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, R
 
 
 def add_checkpoint(store: Store, name: str, method: str = "kd", **more: Any) -> Checkpoint:
+    """Store a checkpoint, made by the run of its name where there is one."""
     fields = {"run": name if store.run(name) else None, "path": f"/runs/{name}/final", **more}
     return store.add_checkpoint(
         Checkpoint(id=f"id-{name}", name=name, method=method, created=1.0, **fields)
@@ -16,6 +17,7 @@ def add_checkpoint(store: Store, name: str, method: str = "kd", **more: Any) -> 
 
 
 def verdict(checkpoint: str, item: int, value: float | None, **rest: Any) -> Judgment:
+    """Make a judgment of one item; None for one that could not be read."""
     fields: dict[str, Any] = {
         "turn": 1,
         "judge": "exact",
@@ -39,6 +41,7 @@ def verdict(checkpoint: str, item: int, value: float | None, **rest: Any) -> Jud
 
 
 def add_run(store: Store, name: str, method: str = "kd", **more: Any) -> None:
+    """Store a finished run of a minute."""
     config = {"method": method, "name": name, **more.pop("config", {})}
     store.add_run(
         Run(
@@ -82,10 +85,12 @@ def lineage(store: Store) -> dict[str, Checkpoint]:
 
 
 def sums(*values: float) -> dict[str, tuple[float, float]]:
+    """Number values as questions, each with weight 1."""
     return {str(n): (value, 1.0) for n, value in enumerate(values)}
 
 
 def make_score(name: str, value: float, n: int = 10, metric: str = "score", **rest: Any) -> Score:
+    """Make a score of the leaderboard without an interval."""
     ends = {"ci_low": None, "ci_high": None, **rest}
     return Score(
         checkpoint=name,

@@ -87,11 +87,13 @@ def soak_config(soak: Soak, name: str, **changes: Any) -> str:
 
 
 def status(home: Path, run: str) -> RunStatus:
+    """Return a run's status as it is now."""
     with Store(home / "kdharness.db") as store:
         return effective_status(find_run(store, run))
 
 
 def run_names(home: Path) -> set[str]:
+    """Return the names of all runs."""
     with Store(home / "kdharness.db") as store:
         return store.run_ids()
 

@@ -65,6 +65,7 @@ def fill_store(
 
 
 def stored_answer(mark: str, item: int, words: int = 5, **changes: object) -> Answer:
+    """Make an answer of one item."""
     values: dict[str, object] = {
         "id": f"a-{mark}-{item}",
         "checkpoint": f"id-{mark}",
@@ -82,6 +83,7 @@ def stored_answer(mark: str, item: int, words: int = 5, **changes: object) -> An
 
 
 def stored_judgment(mark: str, item: int, words: int = 5, **changes: object) -> Judgment:
+    """Make a judgment of one item."""
     values: dict[str, object] = {
         "id": f"j-{mark}-{item}",
         "checkpoint": f"id-{mark}",

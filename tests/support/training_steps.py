@@ -16,6 +16,7 @@ VOCAB = 64
 
 
 def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
+    """Make a small random model of a family."""
     import transformers as tf
 
     torch.manual_seed(seed)
@@ -59,6 +60,7 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
 
 
 def make_batch(rows: int = 4, width: int = 14, side: str = "right", seed: int = 0) -> Any:
+    """Make a padded batch with labels in the middle of each row, kinds in turn."""
     g = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, VOCAB, (rows, width), generator=g)
     keys, labels = torch.ones_like(ids), ids.clone()
@@ -84,6 +86,7 @@ def fused(
     layers: dict[int, int] | None = None,
     gamma: float = 0.0,
 ) -> Tensor:
+    """Return the loss of one fused step."""
     mask = labelled_positions(batch["labels"])
     tape = None
     if layers:
@@ -107,6 +110,7 @@ def fused(
 
 
 def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of each parameter."""
     model.zero_grad()
     loss.backward()
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -115,6 +119,7 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
 def assert_same(
     ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 2e-5
 ) -> None:
+    """Assert that gradients agree, relative to their norm."""
     assert set(ours) == set(theirs)
     norm = torch.stack([g.norm() for g in theirs.values()]).norm()
     error = torch.stack([(ours[n] - theirs[n]).norm() for n in theirs]).norm()
