@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 Message = dict[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -219,193 +218,10 @@ class Score:
         }
 
 
-# ---------------------------------------------------------------- what benchmarks exchange
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question of a benchmark: one user turn or several, and how to answer and score it."""
-
-    id: str
-    category: str
-    turns: tuple[str, ...]
-    messages: tuple[Message, ...] = ()
-    references: tuple[str, ...] = ()
-    temperature: float = 0.0
-    max_new_tokens: int = 1024
-    metric: str = ""
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """A chat to continue. `temperature` below 1e-4 means greedy.
-
-    `choices` are first tokens whose log-probability is wanted even where they are not among the
-    top ones; an engine that sees the whole distribution adds them, an endpoint cannot. `stops`
-    are texts after which nothing matters any more; an engine may end there, keeping them, or
-    ignore them. `thinking_room` are tokens on top of `max_new_tokens` for a model that is found
-    to think before it answers, where an endpoint counts its thoughts against the limit.
-    """
-
-    messages: tuple[Message, ...]
-    temperature: float = 0.0
-    max_new_tokens: int = 1024
-    seed: int = 0
-    top_logprobs: int = 0
-    choices: tuple[str, ...] = ()
-    stops: tuple[str, ...] = ()
-    thinking_room: int = 0
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What an engine said to one request; `error` is set when it said nothing usable.
-
-    `top_logprobs` holds, for the first generated token, (token text, log-probability) pairs.
-    `info` tells what a reader of the figures should know: `without` (what was asked for and the
-    endpoint refuses), `temperature` (the one sent instead of 0), `estimated` (tokens are guessed
-    from characters: the endpoint told none).
-    """
-
-    text: str = ""
-    finish: Finish = Finish.STOP
-    prompt_tokens: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    usd: float = 0.0
-    top_logprobs: tuple[tuple[str, float], ...] | None = None
-    error: str = ""
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What an engine was found to be able to do, before anything is asked of it.
-
-    `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
-    (None where it is not told), `note` says in a line what a user should know.
-    """
-
-    reachable: bool
-    model_known: bool | None = None
-    logprobs: bool = False
-    context: int | None = None
-    models: tuple[str, ...] = ()
-    seconds: float = 0.0
-    note: str = ""
-
-
-class Engine(Protocol):
-    """Something that continues chats: a local model or an OpenAI-compatible endpoint."""
-
-    @property
-    def name(self) -> str:
-        """How the engine is shown, stored and told from others, such as `openai:gpt-x`."""
-        ...
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether asking the same again at temperature 0 cannot help."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """What its weights and template are; empty for an endpoint, which does not tell."""
-        ...
-
-    @property
-    def unchanged_since(self) -> float:
-        """When its files were last written; 0 for an endpoint."""
-        ...
-
-    def probe(self, *, logprobs: bool = False) -> Probe:
-        """What it can do; `logprobs` says whether they will be needed.
-
-        Raises:
-            JudgeError: it cannot be used at all, with what to do.
-        """
-        ...
-
-    def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
-        """(tokens, US dollars) that requests may cost; None where no price is known."""
-        ...
-
-    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
-        """Yield (index, reply) in any order, each as soon as it is finished.
-
-        Ends early when the budget or the total time is used up, or after `stop_soon`.
-        """
-        ...
-
-    def stop_soon(self) -> None:
-        """Start nothing new: `stream` yields what is on its way, and ends."""
-        ...
-
-    def close(self) -> None:
-        """Give back memory and connections."""
-        ...
-
-
 def digest(*parts: Any) -> str:
     """A short content hash of JSON-able parts: the identity of configs, prompts and answers."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
-
-
-class Reporter(Protocol):
-    """How long work tells what it does, and learns that it should stop.
-
-    A worker's reporter writes to the store; a test's may do nothing.
-    """
-
-    def stage(self, name: str, total: int) -> None:
-        """A long step of `total` units begins."""
-        ...
-
-    def advance(self, done: int, **values: float) -> None:
-        """`done` units of the current stage are finished; `values` become curve points."""
-        ...
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Something worth a line in the log."""
-        ...
-
-    def check(self) -> None:
-        """Wait while paused; raise `Interrupted` when asked to stop. Cheap: call it often."""
-        ...
-
-
-@dataclass(frozen=True)
-class JudgeCall:
-    """One question to a judge about one answer (or pair), and what identifies it.
-
-    `info` goes with the judgment; `order` tells the two orders of a pair apart.
-    """
-
-    item: str
-    turn: int
-    category: str
-    metric: str
-    messages: tuple[Message, ...]
-    answer: str
-    baseline: str = ""
-    order: int = 0
-    max_tokens: int = 2048
-    temperature: float = 0.0
-    top_logprobs: int = 0
-    choices: tuple[str, ...] = ()
-    stops: tuple[str, ...] = ()
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was read from a judge's reply."""
-
-    status: JudgmentStatus
-    value: float | None = None
-    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -419,3 +235,13 @@ class MetricValue:
     n: int
     n_failed: int = 0
     flags: tuple[str, ...] = ()
+
+
+def unanswered_id(judge: str, checkpoint: str, place: tuple[str, str, str, int], *more: str) -> str:
+    """The id of the failed judgment that stands for a missing answer.
+
+    Args:
+        place: benchmark, revision, item and turn.
+        more: metric and baseline, where one place has several.
+    """
+    return digest("unanswered", judge, checkpoint, *place, *more)

@@ -21,7 +21,7 @@ from typing import Any
 
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.paths import Paths, find_paths
-from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
@@ -129,21 +129,9 @@ class StoreReporter:
             self.on_status(status)
 
 
-class SilentReporter:
-    """The reporter of ranks other than 0: they write nothing."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, **values: float) -> None:
-        """Nothing."""
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Print to the shared log."""
-        print(f"{kind}: {message}", flush=True)
-
-    def check(self) -> None:
-        """Nothing: rank 0 decides and tells the others."""
+def _print(message: str) -> None:
+    """Ranks other than 0 write nothing to the store; their messages go to the shared log."""
+    print(message, flush=True)
 
 
 def _beat(paths: Paths, run_id: str, done: threading.Event) -> None:
@@ -335,7 +323,7 @@ def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
                 paths=paths,
                 run=run_id,
                 folder=paths.run(run_id),
-                reporter=SilentReporter(),
+                reporter=MessageReporter(_print),
                 resume=resume,
                 rank=rank,
                 world=int(os.environ.get("WORLD_SIZE", "1")),

@@ -27,7 +27,7 @@ from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model, load_tokenizer, pick_device
 from kdharness.harness.models.validate import check_folder
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.util.atomic import is_sealed
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.callbacks import Watcher
@@ -139,31 +139,11 @@ def _check_begun(
     return now
 
 
-class _Quiet:
-    """A reporter that only talks."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.told = say
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, **values: float) -> None:
-        """Nothing."""
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Pass it on."""
-        self.told(message)
-
-    def check(self) -> None:
-        """Nothing."""
-
-
 def prepare_setting(
     config: TrainConfig, paths: Paths, teacher: str | None, say: Callable[[str], None]
 ) -> Setting:
     """Student, tokenizer, data and plan of a config, outside of any run."""
-    job = Job(paths=paths, run="", folder=paths.home, reporter=_Quiet(say))
+    job = Job(paths=paths, run="", folder=paths.home, reporter=MessageReporter(say))
     return _prepare(config, job, teacher)
 
 

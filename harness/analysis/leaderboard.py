@@ -36,7 +36,7 @@ __all__ = [
     "unresolved",
 ]
 
-SCORING_VERSION = "3"
+SCORING_VERSION = "4"
 """Part of every cache key: raise it when a formula changes."""
 
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
 from kdharness.harness.errors import Interrupted
+from kdharness.harness.protocols import Benchmark, Engine, GenerationRequest, Item, Reply, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import (
-    Answer,
-    Engine,
-    Finish,
-    GenerationRequest,
-    Item,
-    Message,
-    Reply,
-    Reporter,
-    digest,
-)
+from kdharness.harness.types import Answer, Finish, Message, digest
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
@@ -31,12 +22,6 @@ REFUSED = {
     "seed": "samples differ from run to run",
     "system role": "the system text goes in front of the first user turn",
 }
-
-
-def family(bench: Any) -> str:
-    """Under which name answers are kept: benchmarks with the same prompts share them."""
-    name: str = bench.answers_as or bench.label
-    return name
 
 
 def conversation(item: Item, turn: int, said: Sequence[str]) -> tuple[Message, ...]:
@@ -73,13 +58,15 @@ def _hashes(request: GenerationRequest) -> tuple[str, str]:
     )
 
 
-def answers_for(store: Store, subject: Subject, bench: Any, config: EvalConfig) -> list[Answer]:
+def answers_for(
+    store: Store, subject: Subject, bench: Benchmark, config: EvalConfig
+) -> list[Answer]:
     """The stored answers a benchmark is to judge, in the order of its items.
 
     For a model whose answers were imported these are the newest ones; otherwise those that this
     config's own settings made.
     """
-    stored = store.answers(subject.checkpoint.id, family(bench))
+    stored = store.answers(subject.checkpoint.id, bench.family)
     if not subject.source:
         newest: dict[tuple[str, int], Answer] = {}
         for answer in stored:
@@ -96,7 +83,7 @@ def answers_for(store: Store, subject: Subject, bench: Any, config: EvalConfig) 
         said: list[str] = []
         for turn in range(1, len(item.turns) + 1):
             request = request_for(item, turn, said, config.seed)
-            made = by_id.get(identity(subject.checkpoint.id, family(bench), item, turn, request))
+            made = by_id.get(identity(subject.checkpoint.id, bench.family, item, turn, request))
             if made is None:
                 break
             found.append(made)
@@ -106,15 +93,15 @@ def answers_for(store: Store, subject: Subject, bench: Any, config: EvalConfig) 
     return found
 
 
-def answer_all(job: Evaluation, subject: Subject, benches: Sequence[Any]) -> None:
+def answer_all(job: Evaluation, subject: Subject, benches: Sequence[Benchmark]) -> None:
     """Make the answers that are missing, turn by turn; the engine is opened when one is."""
     if not subject.source:
         return
     families: dict[str, dict[str, Item]] = {}
-    owners: dict[str, Any] = {}
+    owners: dict[str, Benchmark] = {}
     for bench in benches:
-        owners.setdefault(family(bench), bench)
-        families.setdefault(family(bench), {}).update({item.id: item for item in bench.items})
+        owners.setdefault(bench.family, bench)
+        families.setdefault(bench.family, {}).update({item.id: item for item in bench.items})
     engine: Engine | None = None
     try:
         for name, items in families.items():
@@ -167,7 +154,7 @@ def open_answerer(job: Evaluation, subject: Subject) -> Engine:
 def _answer(
     job: Evaluation,
     subject: Subject,
-    bench: Any,
+    bench: Benchmark,
     name: str,
     engine: Engine,
     wanted: Sequence[tuple[Item, GenerationRequest]],
@@ -200,7 +187,7 @@ def _answer(
 
 def _as_answer(
     subject: Subject,
-    bench: Any,
+    bench: Benchmark,
     name: str,
     item: Item,
     turn: int,
@@ -260,9 +247,8 @@ def watched(
                 stop = asked
                 engine.stop_soon()
 
-    if hasattr(engine, "idle"):
-        # One call may be tried again for minutes: requests to stop are not to wait for it.
-        engine.idle = look
+    # One call may be tried again for minutes: requests to stop are not to wait for it.
+    engine.idle = look
     for pair in engine.stream(requests):
         yield pair
         look()

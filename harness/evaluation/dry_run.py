@@ -8,35 +8,19 @@ from typing import Any
 from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_shard, parse_spec
 from kdharness.harness.evaluation import answering, judging
 from kdharness.harness.evaluation.pipeline import (
-    asks_judge,
     find_baselines,
     find_subjects,
     load_benches,
 )
 from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Benchmark, Engine, MeasuredBenchmark, NullReporter, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Engine, Finish, Reporter
+from kdharness.harness.types import Answer, Finish
 
 TYPICAL_ANSWER = "x" * 1200
 COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens", "usd")
-
-
-class _Silence:
-    """A reporter for work that takes no time."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing to tell."""
-
-    def advance(self, done: int, **values: float) -> None:
-        """Nothing to tell."""
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Nothing to tell."""
-
-    def check(self) -> None:
-        """Nothing stops it."""
 
 
 def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]:
@@ -45,9 +29,11 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
     Nothing is loaded or sent. Answers that are not made yet are assumed to be of a typical
     length; `usd` is None where no price is known.
     """
-    reporter: Reporter = _Silence()
+    reporter: Reporter = NullReporter()
     job = Evaluation(config, paths, store, reporter)
-    benches = [bench for bench in load_benches(config, paths) if not hasattr(bench, "weigh")]
+    benches = [
+        bench for bench in load_benches(config, paths) if not isinstance(bench, MeasuredBenchmark)
+    ]
     subjects = find_subjects(config, paths, store)
     find_baselines(job, benches, subjects)
     engines = [_engine(spec, config, paths) for spec in config.judge or default_judges(paths)]
@@ -67,9 +53,9 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
                 "tokens": 0,
                 "usd": 0.0,
             }
-            if not asks_judge(bench) or not engines:
+            if not bench.needs_judge or not engines:
                 rows.append(base)
-            for engine in engines if asks_judge(bench) else []:
+            for engine in engines if bench.needs_judge else []:
                 rows.append({**base, **_cost(job, engine, bench, subject, subjects, good)})
     return rows
 
@@ -83,7 +69,7 @@ def _engine(spec: str, config: EvalConfig, paths: Paths) -> Engine:
 def _cost(
     job: Evaluation,
     engine: Engine,
-    bench: Any,
+    bench: Benchmark,
     subject: Subject,
     subjects: Sequence[Subject],
     good: Sequence[Answer],
@@ -100,7 +86,7 @@ def _cost(
     return {"judge": engine.name, "calls": len(asks), "tokens": tokens, "usd": usd}
 
 
-def _completed(bench: Any, answers: Sequence[Answer]) -> list[Answer]:
+def _completed(bench: Benchmark, answers: Sequence[Answer]) -> list[Answer]:
     """The answers there are, and a typical one for each that is not made yet."""
     have = {(answer.item, answer.turn) for answer in answers}
     return [

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.evaluation import in_shard, parse_spec, plain_http_warning
 from kdharness.harness.evaluation import answering
-from kdharness.harness.registry import ENGINES, resolve
-from kdharness.harness.types import (
-    Answer,
+from kdharness.harness.protocols import (
+    Benchmark,
     Engine,
-    Finish,
     GenerationRequest,
+    Item,
     JudgeCall,
-    Judgment,
-    JudgmentStatus,
+    MeasuredBenchmark,
     Probe,
     Reply,
     Verdict,
-    digest,
 )
+from kdharness.harness.registry import ENGINES, resolve
+from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, digest, unanswered_id
 
+RATING = "rating"
+"""The metric of an answer alone, in a benchmark that compares others."""
 THINKING_ROOM = 4096
 """Tokens a judge may think on top of a verdict's limit, where it is found to think at all."""
 
@@ -39,7 +40,7 @@ class Judge:
     name: str
     engine: Engine
     probe: Probe
-    benches: tuple[Any, ...]
+    benches: tuple[Benchmark, ...]
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class Ask:
     """One judgment to be made: whose, of what, and its identities."""
 
     checkpoint: str
-    bench: Any
+    bench: Benchmark
     call: JudgeCall
     id: str
     key: str
 
 
-def bench_note(bench: Any, against: str = "") -> dict[str, Any]:
+def bench_note(bench: Benchmark, against: str = "") -> dict[str, Any]:
     """What the leaderboard needs to know of a benchmark's revision.
 
     `used` tells which of two revisions with the same marks is the newer one; `sources` are the
@@ -66,15 +67,15 @@ def bench_note(bench: Any, against: str = "") -> dict[str, Any]:
         "items": len(bench.items),
         "total": bench.total,
         "used": now(),
-        **({"sources": dict(bench.sources)} if getattr(bench, "sources", None) else {}),
+        **({"sources": dict(bench.sources)} if bench.sources else {}),
         **({"against": against} if against else {}),
     }
 
 
-def other_side(job: Evaluation, bench: Any) -> str:
+def other_side(job: Evaluation, bench: Benchmark) -> str:
     """The checkpoint that a benchmark's baseline or teacher is; empty for none, or for many."""
-    if teacher := getattr(bench, "teacher", None):
-        return job.side(str(teacher)).checkpoint.id
+    if isinstance(bench, MeasuredBenchmark):
+        return job.side(bench.teacher).checkpoint.id if bench.teacher else ""
     side = job.sides.get(bench.pairwise_with)
     return side.checkpoint.id if side is not None else ""
 
@@ -84,14 +85,14 @@ def now() -> float:
     return time.time()
 
 
-def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Any]) -> list[Judge]:
+def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Benchmark]) -> list[Judge]:
     """Open and probe every judge before anything is answered or paid for.
 
     Raises:
         JudgeError: one cannot be used for what is asked.
     """
     judges: list[Judge] = []
-    wanted = [b for b in benches if getattr(b, "needs_a_judge", b.needs_judge)]
+    wanted = [bench for bench in benches if bench.needs_judge]
     try:
         for name in names:
             spec = parse_spec(name)
@@ -128,7 +129,7 @@ def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> Non
 
 
 def _asks_of(
-    job: Evaluation, judge: Judge, bench: Any, subject: Subject, subjects: Sequence[Subject]
+    job: Evaluation, judge: Judge, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
 ) -> list[Ask]:
     """The judgments of one subject on one benchmark that are not stored yet."""
     answers = answering.answers_for(job.store, subject, bench, job.config)
@@ -138,7 +139,7 @@ def _asks_of(
         for call in calls_for(job, bench, subject, subjects, good)
         if in_shard(job.config.shard, call.item)
     ]
-    _note_unanswered(job, judge, bench, subject, good)
+    _note_unanswered(job, judge, bench, subject, subjects, good)
     asks, ready = not_stored(job, judge.engine, bench, subject, calls)
     job.store.add_judgments(ready)
     job.tally.reused += sum("copied" in judgment.info for judgment in ready)
@@ -147,19 +148,22 @@ def _asks_of(
 
 def calls_for(
     job: Evaluation,
-    bench: Any,
+    bench: Benchmark,
     subject: Subject,
     subjects: Sequence[Subject],
     answers: Sequence[Answer],
-    complete: Callable[[Any, Sequence[Answer]], Sequence[Answer]] = lambda _bench, found: found,
+    complete: Callable[[Benchmark, Sequence[Answer]], Sequence[Answer]] = lambda _bench, found: (
+        found
+    ),
 ) -> list[JudgeCall]:
     """What a benchmark asks about a subject's answers, against each opponent if it has any.
 
     `complete` may add to an opponent's answers: a plan assumes those that are not made yet.
     """
+    calls = list(bench.judge_calls(answers))
     if not bench.pairwise_with:
-        return list(bench.judge_calls(answers))
-    calls: list[JudgeCall] = []
+        return calls
+    # Without the other side these are the ones that compare nothing, such as ratings.
     for other in _opponents(job, bench, subject, subjects):
         theirs = answering.answers_for(job.store, other, bench, job.config)
         theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
@@ -167,12 +171,13 @@ def calls_for(
         calls += [
             replace(call, baseline=name)
             for call in bench.judge_calls(answers, complete(bench, theirs))
+            if call.baseline
         ]
     return calls
 
 
 def _opponents(
-    job: Evaluation, bench: Any, subject: Subject, subjects: Sequence[Subject]
+    job: Evaluation, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
 ) -> list[Subject]:
     """Who a subject is compared with: the baseline, or with `all` every later subject.
 
@@ -186,48 +191,73 @@ def _opponents(
 
 
 def _note_unanswered(
-    job: Evaluation, judge: Judge, bench: Any, subject: Subject, good: Sequence[Answer]
+    job: Evaluation,
+    judge: Judge,
+    bench: Benchmark,
+    subject: Subject,
+    subjects: Sequence[Subject],
+    good: Sequence[Answer],
 ) -> None:
-    """A missing answer is a failed judgment, so that "158/160 scored" can be said."""
-    have = {(answer.item, answer.turn) for answer in good}
-    side = job.sides.get(bench.pairwise_with)
-    baseline = side.checkpoint.name if side else getattr(bench, "against", "")
-    rows = [
-        Judgment(
-            id=digest(
-                "unanswered",
-                judge.name,
-                subject.checkpoint.id,
-                bench.label,
-                bench.revision,
-                item.id,
-                turn,
-            ),
-            checkpoint=subject.checkpoint.id,
-            bench=bench.label,
-            revision=bench.revision,
-            item=item.id,
-            turn=turn,
-            category=item.category,
-            judge=judge.name,
-            metric=bench.judge_metric,
-            status=JudgmentStatus.FAILED,
-            created=now(),
-            baseline=baseline,
-            error="no answer",
-        )
-        for item in bench.items
-        for turn in range(1, len(item.turns) + 1)
-        if bench.judge_metric
-        and (item.id, turn) not in have
-        and in_shard(job.config.shard, item.id)
-    ]
+    """Store a failed judgment for each answer that is missing, so that "158/160 scored" shows.
+
+    Of a pair either side's answer may be the missing one.
+    """
+    mine = {(answer.item, answer.turn) for answer in good}
+    both: dict[str, set[tuple[str, int]]] = {bench.against: mine}
+    if bench.pairwise_with:
+        both = {}
+        for other in _opponents(job, bench, subject, subjects):
+            theirs = answering.answers_for(job.store, other, bench, job.config)
+            have = {(a.item, a.turn) for a in theirs if a.finish is not Finish.ERROR}
+            both[other.checkpoint.name] = mine & have
+    rows: list[Judgment] = []
+    for item in bench.items:
+        if not in_shard(job.config.shard, item.id):
+            continue
+        for place, metric in enumerate(bench.judged_metrics(item)):
+            alone = bench.pairwise_with and metric == RATING
+            for baseline, have in {"": mine}.items() if alone else both.items():
+                # One metric, one opponent: the identity that older versions gave.
+                more = () if place == 0 and bench.pairwise_with != "all" else (metric, baseline)
+                rows += [
+                    _unanswered(judge, bench, subject, item, turn, metric, baseline, more)
+                    for turn in range(1, len(item.turns) + 1)
+                    if (item.id, turn) not in have
+                ]
     job.store.add_judgments(rows)
     job.tally.failed_judgments += len(rows)
 
 
+def _unanswered(
+    judge: Judge,
+    bench: Benchmark,
+    subject: Subject,
+    item: Item,
+    turn: int,
+    metric: str,
+    baseline: str,
+    more: tuple[str, ...],
+) -> Judgment:
+    place = (bench.label, bench.revision, item.id, turn)
+    return Judgment(
+        id=unanswered_id(judge.name, subject.checkpoint.id, place, *more),
+        checkpoint=subject.checkpoint.id,
+        bench=bench.label,
+        revision=bench.revision,
+        item=item.id,
+        turn=turn,
+        category=item.category,
+        judge=judge.name,
+        metric=metric,
+        status=JudgmentStatus.FAILED,
+        created=now(),
+        baseline=baseline,
+        error="no answer",
+    )
+
+
 def not_stored(
-    job: Evaluation, engine: Engine, bench: Any, subject: Subject, calls: Sequence[JudgeCall]
+    job: Evaluation, engine: Engine, bench: Benchmark, subject: Subject, calls: Sequence[JudgeCall]
 ) -> tuple[list[Ask], list[Judgment]]:
     """(calls to make, judgments that need none: settled, or paid for under another revision)."""
     checkpoint = subject.checkpoint.id
@@ -276,7 +306,7 @@ def _of_same_judge(engine: Engine, known: Sequence[Judgment | None]) -> Judgment
     return next((j for j in known if j is not None and j.created >= engine.unchanged_since), None)
 
 
-def _identity(bench: Any, call: JudgeCall, key: str) -> str:
+def _identity(bench: Benchmark, call: JudgeCall, key: str) -> str:
     return digest(
         "judgment",
         key,

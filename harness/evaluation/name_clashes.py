@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError, KDHarnessError
+from kdharness.harness.protocols import Benchmark
 from kdharness.harness.store import Store
 from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.untrusted import parse_json, read_lines
@@ -24,13 +25,13 @@ _ASKS = ("prompt", "messages", "turns", "conversations", "instruction")
 Notes = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 
-def refuse_namesake(store: Store, bench: Any) -> None:
+def refuse_namesake(store: Store, bench: Benchmark) -> None:
     """Refuse a benchmark whose label stands for the results of another file.
 
     Raises:
         DataError: naming both files.
     """
-    files: dict[str, str] = getattr(bench, "sources", {})
+    files = bench.sources
     if not files:
         return
     scored = {(g["bench"], g["revision"]) for g in store.judgment_groups()}

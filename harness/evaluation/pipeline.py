@@ -14,12 +14,12 @@ from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_s
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation import answering, judging
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
-from kdharness.harness.evaluation.red_flags import note_oddities, note_trained_rows
+from kdharness.harness.evaluation.red_flags import record_red_flags, record_trained_rows
 from kdharness.harness.evaluation.state import Evaluation, Subject, find_checkpoint
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Benchmark, MeasuredBenchmark, Reporter
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import Reporter
 
 HOW_TO_JUDGE = (
     "name a judge with --judge openai:MODEL, openai:MODEL@URL or local:PATH, "
@@ -40,7 +40,11 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     judges = config.judge or default_judges(paths)
     benches = load_benches(config, paths)
     subjects = find_subjects(config, paths, store, reporter)
-    panel = judging.open_judges(job, judges, benches) if any(map(asks_judge, benches)) else []
+    panel = (
+        judging.open_judges(job, judges, benches)
+        if any(bench.needs_judge for bench in benches)
+        else []
+    )
     try:
         baselines = find_baselines(job, benches, subjects)
         for subject in [*subjects, *baselines]:
@@ -55,12 +59,7 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     return {**job.tally.as_dict(), "checkpoints": [s.checkpoint.name for s in subjects]}
 
 
-def asks_judge(bench: Any) -> bool:
-    """Whether a benchmark has anything to ask a judge."""
-    return bool(getattr(bench, "needs_a_judge", bench.needs_judge))
-
-
-def load_benches(config: EvalConfig, paths: Paths) -> list[Any]:
+def load_benches(config: EvalConfig, paths: Paths) -> list[Benchmark]:
     """The benchmarks of a config, by name or by the path of a user's file."""
     benches = []
     for name in config.benches:
@@ -102,7 +101,7 @@ def find_subjects(
 
 
 def find_baselines(
-    job: Evaluation, benches: Sequence[Any], subjects: Sequence[Subject]
+    job: Evaluation, benches: Sequence[Benchmark], subjects: Sequence[Subject]
 ) -> list[Subject]:
     """The other sides of pairwise judging that are not among the subjects themselves."""
     for name in {b.pairwise_with for b in benches} - {"", "all"}:
@@ -115,7 +114,7 @@ def find_baselines(
 # ---------------------------------------------------------------- what needs no judge
 
 
-def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> None:
+def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Benchmark]) -> None:
     """Held-out losses, answers, and exact scores of one checkpoint."""
     benches = list(benches)
     for bench in benches:
@@ -123,10 +122,10 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> No
         note = judging.bench_note(bench, judging.other_side(job, bench))
         job.store.set_bench_note(bench.label, bench.revision, note)
     for bench in benches:
-        if hasattr(bench, "weigh") and subject.source:
-            _weigh(job, subject, bench)
-            note_trained_rows(job, subject, bench)
-    answered = [bench for bench in benches if not hasattr(bench, "weigh")]
+        if isinstance(bench, MeasuredBenchmark) and subject.source:
+            _measure(job, subject, bench)
+            record_trained_rows(job, subject, bench)
+    answered = [bench for bench in benches if not isinstance(bench, MeasuredBenchmark)]
     answering.answer_all(job, subject, answered)
     for bench in answered:
         answers = answering.answers_for(job.store, subject, bench, job.config)
@@ -148,27 +147,29 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Any]) -> No
         job.store.add_judgments(fresh)
         job.tally.judgments += len(fresh)
         job.tally.failed_judgments += sum(j.value is None for j in fresh)
-        note_oddities(job, subject, bench, answers)
+        record_red_flags(job, subject, bench, answers)
 
 
-def _weigh(job: Evaluation, subject: Subject, bench: Any) -> None:
+def _measure(job: Evaluation, subject: Subject, bench: MeasuredBenchmark) -> None:
     """Held-out losses of one checkpoint, and agreement with the teacher where one is named."""
     teacher = ""
     if bench.teacher:
         teacher = job.side(bench.teacher).checkpoint.id
     stored = job.store.judgments(subject.checkpoint.id, bench.label, "exact", bench.revision)
     known = bench.measured(subject.checkpoint.id, stored, teacher)
-    for judgments in bench.weigh(
+    for judgments in bench.measure(
         subject.checkpoint.id, subject.source, job.paths, job.config, job.reporter, known, teacher
     ):
         job.store.add_judgments(judgments)
         job.tally.judgments += len(judgments)
 
 
-def note_waiting(job: Evaluation, subjects: Sequence[Subject], benches: Iterable[Any]) -> None:
+def note_waiting(
+    job: Evaluation, subjects: Sequence[Subject], benches: Iterable[Benchmark]
+) -> None:
     """Say which verdicts wait for a judge, and how to name one."""
     for bench in benches:
-        if not asks_judge(bench):
+        if not bench.needs_judge:
             continue
         turns = sum(len(item.turns) for item in bench.items)
         job.tally.waiting.append(bench.label)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.protocols import Benchmark, MeasuredBenchmark
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.types import Answer, Checkpoint, Run
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 DEEPEST = 8
 
 
-def note_oddities(job: Evaluation, subject: Subject, bench: Any, answers: Sequence[Answer]) -> None:
+def record_red_flags(
+    job: Evaluation, subject: Subject, bench: Benchmark, answers: Sequence[Answer]
+) -> None:
     """Keep what looks like gaming, accident or contamination beside a checkpoint's figures."""
     if not answers:
         return
@@ -28,7 +31,7 @@ def note_oddities(job: Evaluation, subject: Subject, bench: Any, answers: Sequen
     job.store.set_bench_note(bench.label, bench.revision, found, subject.checkpoint.id)
 
 
-def contaminated(job: Evaluation, checkpoint: Checkpoint, bench: Any) -> dict[str, float]:
+def contaminated(job: Evaluation, checkpoint: Checkpoint, bench: Benchmark) -> dict[str, float]:
     """Items whose prompts stand in data that this checkpoint, or what it came from, was fed.
 
     Data that has gone since the training cannot be looked at; that is said, not guessed.
@@ -45,7 +48,7 @@ def contaminated(job: Evaluation, checkpoint: Checkpoint, bench: Any) -> dict[st
     )
 
 
-def note_trained_rows(job: Evaluation, subject: Subject, bench: Any) -> None:
+def record_trained_rows(job: Evaluation, subject: Subject, bench: MeasuredBenchmark) -> None:
     """Mark a checkpoint whose training data holds rows of a held-out set."""
     known_chats: Any = resolve(TOOLS, "known_chats", "tool")
     chats = {f"{row.set}/{row.id}": _said(row.messages) for row in bench.rows}

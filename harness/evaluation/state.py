@@ -10,8 +10,9 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.models.checkpoints import find_model, told
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Reporter
+from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.filesystem import exists
 
 

@@ -22,10 +22,11 @@ from kdharness.harness.experiments.expand import (
 )
 from kdharness.harness.experiments.run import DONE, Result, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
-from kdharness.harness.types import Reporter, Request, Run, RunStatus
+from kdharness.harness.types import Request, Run, RunStatus
 from kdharness.harness.util.atomic import write_text
 
 

@@ -20,8 +20,9 @@ from kdharness.harness.models.hub import short_name, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress
 from kdharness.harness.models.resolve import identity_of, own_folder, resolve_model, run_unlike
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, Reporter, Run
+from kdharness.harness.types import Checkpoint, Method, Run
 from kdharness.harness.util.filesystem import exists
 
 GENERIC = frozenset({"final", "checkpoint", "model", "best", "last", "hf"})

@@ -100,7 +100,7 @@ def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
 
 
 def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
-    from kdharness.harness.evaluation.pipeline import asks_judge, load_benches
+    from kdharness.harness.evaluation.pipeline import load_benches
 
     benches = load_benches(config, paths)
     known: set[str] = set()
@@ -123,7 +123,7 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
         _check_model("baseline", name, paths)
     engines = [config.answer_engine] if config.answer_engine else []
     judges = config.judge or default_judges(paths)
-    asked = judges if any(asks_judge(bench) for bench in benches) else ()
+    asked = judges if any(bench.needs_judge for bench in benches) else ()
     for field, specs in (("answer_engine", engines), ("judge", asked)):
         for spec in map(parse_spec, specs):
             if spec.kind == "local":

@@ -73,7 +73,9 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
     """
     kept: dict[tuple[str, int, str, int, str], Row] = {}
     for row in rows:
-        key = (row.item, row.turn, row.metric, row.order, row.baseline)
+        # A rating is of the answer alone, whatever its benchmark compares beside it.
+        other = "" if row.metric == "rating" else row.baseline
+        key = (row.item, row.turn, row.metric, row.order, other)
         if row.status == OK or key not in kept or kept[key].status != OK:
             kept[key] = row
     # Figures must not depend on which verdict came first: sums of floats do on their order, and

@@ -7,7 +7,7 @@ from typing import cast
 
 from kdharness.harness.store.base import StoreBase
 from kdharness.harness.store.rows import encode
-from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest, unanswered_id
 
 
 class CheckpointRows(StoreBase):
@@ -161,7 +161,8 @@ def moved_id(old: Judgment, new: Judgment) -> str:
         return [
             digest("exact", j.metric, j.checkpoint, j.bench, j.revision, j.item, j.answer),
             digest("judgment", j.info.get("call"), j.answer, *place, j.order, j.baseline),
-            digest("unanswered", j.judge, j.checkpoint, *place),
+            unanswered_id(j.judge, j.checkpoint, place),
+            unanswered_id(j.judge, j.checkpoint, place, j.metric, j.baseline),
         ]
 
     for before, after in zip(ids(old), ids(new), strict=True):

@@ -17,15 +17,8 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError, JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import (
-    Answer,
-    Finish,
-    Item,
-    JudgeCall,
-    JudgmentStatus,
-    Reply,
-    Verdict,
-)
+from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
+from kdharness.harness.types import Answer, Finish, JudgmentStatus
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, fill, rating_verdict, revision_flags, subset
 from kdharness.judges.benchmarks.evaluator_config import read_evaluator
@@ -135,7 +128,7 @@ class AlpacaEval(Benchmark):
     """What the two versions share."""
 
     answers_as: ClassVar[str] = "alpaca-eval"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
     judge_metric: ClassVar[str] = "preference"
     judge_config: ClassVar[str] = ""
     baseline_name: ClassVar[str] = ""

@@ -13,20 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kdharness.harness import protocols
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import (
-    Answer,
-    Finish,
-    Item,
-    JudgeCall,
-    Judgment,
-    JudgmentStatus,
-    Reply,
-    Verdict,
-    digest,
-)
+from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
+from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.untrusted import parse_json, read_lines
 
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -39,7 +31,10 @@ class Benchmark:
         name: as outputs show it.
         answers_as: the family whose answers are shared (both AlpacaEvals ask the same prompts).
         needs_judge: whether `judge_calls` yields anything.
-        judge_metric: the metric of its judgments, for noting those that could not be asked for.
+        judge_metric: the metric of its judgments, for noting those that could not be asked for;
+            a benchmark whose rows differ overrides `judged_metrics`.
+        against: the baseline's name, where there is one.
+        sources: the files it was read from, where they are a user's own.
         needs_logprobs: whether the judge must return log-probabilities.
         pairwise_with: the checkpoint whose answers are the other side, when one is needed.
         fixed: what else the figures depend on; part of the revision.
@@ -48,9 +43,10 @@ class Benchmark:
 
     name: ClassVar[str] = ""
     answers_as: ClassVar[str] = ""
-    needs_judge: ClassVar[bool] = False
+    needs_judge: bool = False
     judge_metric: ClassVar[str] = ""
     needs_logprobs: bool = False
+    against: str = ""
 
     def __init__(
         self,
@@ -65,12 +61,22 @@ class Benchmark:
         self.total = len(items) if total is None else total
         self._by_id = {item.id: item for item in self.items}
         self.pairwise_with = ""
+        self.sources: Mapping[str, str] = {}
         self.revision = digest([_identity(item) for item in self.items], list(fixed), self.label)
 
     @property
     def label(self) -> str:
         """The name in outputs; a user's benchmark overrides it with its file's stem."""
         return self.name
+
+    @property
+    def family(self) -> str:
+        """Under which name answers are kept: benchmarks with the same prompts share them."""
+        return self.answers_as or self.label
+
+    def judged_metrics(self, item: Item) -> tuple[str, ...]:
+        """The metrics under which a judge is asked about an answer to `item`."""
+        return (self.judge_metric,) if self.judge_metric else ()
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> Benchmark:
@@ -200,3 +206,8 @@ def by_item(answers: Sequence[Answer]) -> dict[str, dict[int, Answer]]:
     for answer in answers:
         table.setdefault(answer.item, {})[answer.turn] = answer
     return table
+
+
+def _as_the_harness_sees_it(bench: Benchmark) -> protocols.Benchmark:
+    """Let the type checker hold the base class against what the harness asks of a benchmark."""
+    return bench

@@ -15,18 +15,8 @@ from typing import Any, ClassVar
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import (
-    Answer,
-    Finish,
-    Item,
-    JudgeCall,
-    Judgment,
-    JudgmentStatus,
-    Message,
-    Reply,
-    Verdict,
-    digest,
-)
+from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
+from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, Message, digest
 from kdharness.harness.util.filesystem import local_path
 from kdharness.judges.audit.gaming import never_ended
 from kdharness.judges.benchmarks.base import (
@@ -139,21 +129,25 @@ class UserBench(Benchmark):
     """A JSONL file of prompts, scored by exact metrics, a judge, or both."""
 
     name: ClassVar[str] = "file"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
 
     def __init__(self, rows: Sequence[BenchRow], stem: str, against: str = "", **rest: Any) -> None:
         self.stem = stem
-        self.sources: dict[str, str] = {}
         self.rows = {row.item.id: row for row in rows}
         super().__init__([row.item for row in rows], **rest)
         pairs = any("pair" in row.metrics for row in rows)
         self.pairwise_with = against if pairs else ""
-        self.needs_a_judge = pairs or any("rating" in row.metrics for row in rows)
+        self.needs_judge = pairs or any("rating" in row.metrics for row in rows)
 
     @property
     def label(self) -> str:
         """The file's stem."""
         return self.stem
+
+    def judged_metrics(self, item: Item) -> tuple[str, ...]:
+        """The row's own, those that compare only where there is another side."""
+        judged = self.rows[item.id].metrics
+        return tuple(m for m in judged if m == "rating" or (m == "pair" and self.pairwise_with))
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> UserBench:

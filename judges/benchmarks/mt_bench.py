@@ -15,7 +15,8 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
+from kdharness.harness.types import Answer, Finish, digest
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,
@@ -124,7 +125,7 @@ class MTBench(Benchmark):
 
     name: ClassVar[str] = "mt-bench"
     answers_as: ClassVar[str] = "mt-bench"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
     judge_metric: ClassVar[str] = "rating"
 
     def __init__(self, items: Sequence[Item], prompts: dict[str, Any], **rest: Any) -> None:

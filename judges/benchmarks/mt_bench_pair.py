@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
+from kdharness.harness.types import Answer, Finish, digest
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,
@@ -33,7 +34,8 @@ class MTBenchPair(Benchmark):
 
     name: ClassVar[str] = "mt-bench-pair"
     answers_as: ClassVar[str] = "mt-bench"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
+    judge_metric: ClassVar[str] = "pair"
 
     def __init__(
         self, items: Sequence[Item], prompts: dict[str, Any], against: str, **rest: Any

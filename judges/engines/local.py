@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,8 +31,9 @@ from kdharness.harness.models.limits import (
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.models.resolve import identity_of, last_written, resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import GenerationRequest, Probe, Reply
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
+from kdharness.harness.types import Finish
 from kdharness.judges.engines.kv_cache import roomy_cache
 from kdharness.judges.scoring.verdicts import is_unfinished
 
@@ -88,6 +89,7 @@ class LocalEngine:
         self._tokenizer: Any = None
         self._ends: frozenset[int] = frozenset()
         self._stopped = False
+        self.idle: Callable[[], None] = lambda: None
 
     @classmethod
     def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> LocalEngine:

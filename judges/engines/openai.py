@@ -23,7 +23,8 @@ from kdharness.harness.config.endpoints import endpoint_of, proxy_of
 from kdharness.harness.config.evaluation import EvalConfig, Spec, is_here, load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
+from kdharness.harness.protocols import GenerationRequest, Probe, Reply
+from kdharness.harness.types import Finish
 from kdharness.harness.util.redact import KEY_NAMES, find_key, redact
 from kdharness.judges.engines.dialect import (
     Dialect,

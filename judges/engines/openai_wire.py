@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdharness.harness.types import Finish, GenerationRequest, Message, Reply
+from kdharness.harness.protocols import GenerationRequest, Reply
+from kdharness.harness.types import Finish, Message
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import parse_json
 from kdharness.judges.engines.dialect import GREEDY, Dialect, adapt, body

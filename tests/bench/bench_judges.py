@@ -23,15 +23,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
 
 from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.protocols import GenerationRequest
 from kdharness.harness.store import Store
-from kdharness.harness.types import (
-    Answer,
-    Checkpoint,
-    Finish,
-    GenerationRequest,
-    Judgment,
-    JudgmentStatus,
-)
+from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, JudgmentStatus
 
 CALLS, DELAY, CONCURRENCY = 1600, 0.25, 32
 SERVER = """
@@ -107,7 +101,7 @@ def bench_client() -> dict[str, Any]:
 
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.evaluation import pipeline
-    from kdharness.harness.worker import SilentReporter
+    from kdharness.harness.protocols import NullReporter
 
     process, url = serve()
     try:
@@ -127,10 +121,10 @@ def bench_client() -> dict[str, Any]:
                     concurrency=CONCURRENCY,
                     judge=[f"openai:judge-1@{url}"],
                 )
-                pipeline.run(config, paths, store, SilentReporter())
+                pipeline.run(config, paths, store, NullReporter())
                 start_mb, before, started = memory(), processor(), time.perf_counter()
                 whole = config.model_copy(update={"limit": None, "seed": 1})
-                pipeline.run(whole, paths, store, SilentReporter())
+                pipeline.run(whole, paths, store, NullReporter())
                 wall, used = time.perf_counter() - started, processor() - before
                 grown = memory() - start_mb
                 stored = sum(1 for j in store.judgments() if j.status is JudgmentStatus.OK)

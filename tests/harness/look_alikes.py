@@ -14,14 +14,14 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.models.adoption import sampled_fingerprint
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
-from kdharness.harness.worker import SilentReporter
 
 SHAPE = {"hidden_size": 128, "intermediate_size": 2048, "tie_word_embeddings": True}
 UNSAMPLED = "model.layers.2.self_attn.o_proj.weight"
 
 
-class Listener(SilentReporter):
+class Listener(NullReporter):
     """Keeps what was said."""
 
     def __init__(self) -> None:

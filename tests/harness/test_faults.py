@@ -256,7 +256,7 @@ class run_lock_held_by_another:
     def __init__(self, paths: Paths, run: str) -> None:
         script = (
             "import sys, time\nfrom pathlib import Path\n"
-            "from kdharness.harness.runs.launch import run_lock\n"
+            "from kdharness.harness.runs.status import run_lock\n"
             "from kdharness.harness.paths import Paths\n"
             "lock = run_lock(Paths(Path(sys.argv[1])), sys.argv[2])\n"
             "lock.acquire()\nprint('held', flush=True)\ntime.sleep(300)\n"

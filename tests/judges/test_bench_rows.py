@@ -14,9 +14,9 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Item, NullReporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Finish, Item, JudgmentStatus
-from kdharness.harness.worker import SilentReporter
+from kdharness.harness.types import Answer, Finish, JudgmentStatus
 from kdharness.judges.benchmarks.domain import UserBench, exact_judgment
 from kdharness.judges.benchmarks.rows import read_rows
 
@@ -232,7 +232,7 @@ def test_the_whole_way_to_the_scores(paths: Paths, tiny_teacher: Path, write_jso
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
         )
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         found = {s.metric: s.value for s in leaderboard(store, paths)}
         for number, (_, text, value) in enumerate(QUESTIONS):
             assert found[f"category:c{number:02}"] == pytest.approx(value), text
@@ -254,16 +254,16 @@ def test_scores_by_older_rules_are_replaced_and_count_once(
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
         )
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         before = {j.id: j.value for j in store.judgments(judge="exact")}
         store.db.execute("UPDATE judgments SET value = 1 - value")
         store.db.conn.commit()
-        done = pipeline.run(config, paths, store, SilentReporter())
+        done = pipeline.run(config, paths, store, NullReporter())
         assert (done["answers"], done["judgments"]) == (0, 2)
         assert {j.id: j.value for j in store.judgments(judge="exact")} == before
         score = next(s for s in leaderboard(store, paths) if s.metric == "score")
         assert (score.value, score.n) == (0.5, 2)
-        assert pipeline.run(config, paths, store, SilentReporter())["judgments"] == 0
+        assert pipeline.run(config, paths, store, NullReporter())["judgments"] == 0
 
 
 def test_an_answer_that_never_came_is_no_zero(paths: Paths, write_jsonl: Write) -> None:

@@ -12,7 +12,8 @@ import pytest
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError, ConfigError, DataError, JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Answer, Finish, JudgmentStatus, Reply
+from kdharness.harness.protocols import Reply
+from kdharness.harness.types import Answer, Finish, JudgmentStatus
 from kdharness.judges.benchmarks import mt_bench
 from kdharness.judges.benchmarks.alpaca_eval import (
     AlpacaEval1,
@@ -259,7 +260,7 @@ def test_a_users_file(paths: Paths, write_jsonl: Callable[[str, list[Any]], Path
         ],
     )
     bench = UserBench.load(paths, EvalConfig(), str(path))
-    assert bench.label == "mine" and bench.needs_a_judge and len(bench.items) == 4
+    assert bench.label == "mine" and bench.needs_judge and len(bench.items) == 4
     exact = bench.exact(
         [answer("1", 1, "4"), answer("2", 1, "It is blue."), answer("4", 1, '{"a": 1}')]
     )

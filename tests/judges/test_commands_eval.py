@@ -193,14 +193,14 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
 ) -> None:
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.evaluation import pipeline
+    from kdharness.harness.protocols import NullReporter
     from kdharness.harness.store import Store
-    from kdharness.harness.worker import SilentReporter
 
     kd("import", "fastchat", str(write_jsonl("a.jsonl", [answer(n) for n in range(81, 89)])))
     with Loopback() as server:
         config = EvalConfig(imported=["m"], benches=["mt-bench"], judge=[server.spec])
         with Store(paths.store) as store:
-            pipeline.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, NullReporter())
         rows = json.loads(kd("leaderboard", "--format", "json")[1])
         assert "judge:untested" in rows[0]["flags"]
         code, out, err = kd("judge", "check", server.spec, "--items", "4", "--format", "json")

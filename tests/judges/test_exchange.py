@@ -22,8 +22,8 @@ from kdharness.harness.interop.export import (
 )
 from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
-from kdharness.harness.worker import SilentReporter
 
 from .bench_files import write_assets
 from .loopback import Loopback
@@ -204,7 +204,7 @@ def test_fastchat_answers_are_judged_and_come_back(
         import_fastchat(store, write_jsonl("a", rows))
         with Loopback() as server:
             config = EvalConfig(imported=["their-model"], benches=["mt-bench"], judge=[server.spec])
-            pipeline.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, NullReporter())
         wanted = values(store)
     written = export_fastchat(paths, tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in written}
@@ -264,7 +264,7 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
             judge=[server.spec],
             max_new_tokens=8,
         )
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         wanted = values(store)
     written = export_alpaca_eval(paths, tmp_path / "out")
     assert [path.name for path in written] == ["model_outputs.json", "annotations.json"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kdharness.harness.types import Answer, Finish, Item
+from kdharness.harness.protocols import Item
+from kdharness.harness.types import Answer, Finish
 from kdharness.judges.audit.contamination import overlaps
 from kdharness.judges.audit.gaming import main_script, oddities, talks_to_judge
 

@@ -14,7 +14,7 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.worker import SilentReporter
+from kdharness.harness.protocols import NullReporter
 from kdharness.judges.benchmarks.heldout import Heldout
 
 ROWS = [
@@ -81,7 +81,7 @@ def plain(model: Any, teacher: Any, tokenizer: Any, row: dict[str, Any]) -> dict
 
 def measured(bench: Heldout, source: Path, paths: Paths, config: EvalConfig) -> dict[str, Any]:
     found = {}
-    for batch in bench.weigh("c", str(source), paths, config, SilentReporter(), set(), "teacher"):
+    for batch in bench.measure("c", str(source), paths, config, NullReporter(), set(), "teacher"):
         for judgment in batch:
             found[judgment.metric, judgment.item] = judgment
     return found
@@ -138,12 +138,12 @@ def test_known_rows_are_not_measured_again(
     bench = Heldout.load(paths, config)
     first = [
         j
-        for b in bench.weigh("c", str(tiny_teacher), paths, config, SilentReporter(), set())
+        for b in bench.measure("c", str(tiny_teacher), paths, config, NullReporter(), set())
         for j in b
     ]
     assert len(first) == 4
     known = {j.id for j in first}
-    again = bench.weigh("c", "no such model", paths, config, SilentReporter(), known)
+    again = bench.measure("c", "no such model", paths, config, NullReporter(), known)
     assert list(again) == []
 
 

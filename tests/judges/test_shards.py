@@ -12,9 +12,9 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish
-from kdharness.harness.worker import SilentReporter
 
 from .bench_files import write_mt_bench
 from .loopback import Loopback
@@ -51,7 +51,7 @@ def machine(place: Path) -> Paths:
 def judge(paths: Paths, spec: str, shard: str | None = None) -> dict[str, object]:
     config = EvalConfig(imported=["a"], benches=["mt-bench"], judge=[spec], shard=shard)
     with Store(paths.store) as store:
-        return pipeline.run(config, paths, store, SilentReporter())
+        return pipeline.run(config, paths, store, NullReporter())
 
 
 def scores(paths: Paths) -> list[tuple[object, ...]]:

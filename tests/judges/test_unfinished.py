@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.harness.protocols import GenerationRequest, Reply
+from kdharness.harness.types import Finish
 from kdharness.judges.engines.openai_wire import estimated_tokens, least_tokens, read_body
 from kdharness.judges.engines.rate_limits import Price
 from kdharness.judges.engines.trouble import CallError, Trouble

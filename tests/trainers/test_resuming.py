@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import DataError, Interrupted, RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Job
+from kdharness.harness.protocols import Job, NullReporter
 from kdharness.harness.registry import TRAINERS, resolve
-from kdharness.harness.worker import SilentReporter
 
 ROWS = [
     {"prompt": f"Question {n}: what is {n} and {n}?", "completion": f"It is {2 * n}."}
@@ -25,7 +24,7 @@ ROWS = [
 ]
 
 
-class Stopper(SilentReporter):
+class Stopper(NullReporter):
     """Asks to stop after so many steps."""
 
     def __init__(self, after: int | None = None) -> None:

@@ -18,8 +18,7 @@ from kdharness.harness.errors import ModelError, RunError
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Job, Outcome
-from kdharness.harness.worker import SilentReporter
+from kdharness.harness.protocols import Job, NullReporter, Outcome
 from kdharness.trainers import saving
 from kdharness.trainers.methods.sft import train
 from kdharness.trainers.saving import check_room, check_savable, room_needed, saved_bytes
@@ -27,7 +26,7 @@ from kdharness.trainers.saving import check_room, check_savable, room_needed, sa
 VICUNA = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": 1}
 
 
-class Listener(SilentReporter):
+class Listener(NullReporter):
     """Keeps what was said, and how many steps were made."""
 
     def __init__(self) -> None:

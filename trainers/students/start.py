@@ -9,7 +9,8 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Checkpoint, Method, Reporter, digest
+from kdharness.harness.protocols import Reporter
+from kdharness.harness.types import Checkpoint, Method, digest
 from kdharness.harness.util.filesystem import exists
 from kdharness.trainers.students.adapter import merged_start
 from kdharness.trainers.students.cut import cut_model

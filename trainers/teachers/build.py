@@ -13,8 +13,9 @@ from kdharness.harness.models.limits import limits_of
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, Reporter, digest
+from kdharness.harness.types import Checkpoint, Method, digest
 from kdharness.trainers.context import Setting
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.preflight import hold
