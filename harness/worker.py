@@ -276,8 +276,8 @@ def _train(config: Any, job: Job) -> Outcome:
 
 def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter) -> Checkpoint:
     """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
-    from kdharness.harness.interop.export import model_card
     from kdharness.harness.models.checkpoints import add_made
+    from kdharness.harness.reports.model_card import model_card
 
     final: Checkpoint | None = None
     for suffix, folder in {"": outcome.folder, **outcome.others}.items():

@@ -28,6 +28,7 @@ from kdharness.harness.models.loading import load_model, load_tokenizer, pick_de
 from kdharness.harness.models.validate import check_folder
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
+from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import is_sealed
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.callbacks import Watcher
@@ -74,6 +75,8 @@ def train(
     # Before any wrapper shards the models: then they no longer show their whole shapes.
     flops = training_flops(setting, method)
     trainer, watcher = _make_trainer(setting, method)
+    if job.resume and job.is_main:
+        _drop_later_points(job, checkpoint)
     if checkpoint is not None:
         _check_state(checkpoint)
         job.reporter.say(f"resuming from {checkpoint.name}")
@@ -107,6 +110,13 @@ def train(
     others = {"best": best} if config.trainer.best and best.exists() else {}
     step = trainer.state.global_step
     return Outcome(folder, step, {"student": setting.start.id, **parents}, info, others)
+
+
+def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
+    """Forget the curves of steps that are about to be trained again."""
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+    with Store(job.paths.store) as store:
+        store.drop_points_after(job.run, step)
 
 
 def _check_saving(setting: Setting) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kdharness.harness.analysis.leaderboard import Group, leaderboard, read_group
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
+from kdharness.harness.analysis.scorebook import Group, read_group
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Row, question_sums, value_range

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdharness.harness.analysis.leaderboard import Group, read_group
+from kdharness.harness.analysis.scorebook import Group, read_group
 from kdharness.harness.analysis.tradeoff import Axis, Placed
 from kdharness.harness.stats.rows import question_sums
 from kdharness.harness.store import Store

@@ -139,7 +139,7 @@ def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> 
 @click.pass_obj
 def export_card_command(paths: Paths, checkpoint: str, out: Path | None) -> None:
     """Write a Markdown model card: lineage, config, scores with their intervals and judges."""
-    from kdharness.harness.interop.export import model_card
+    from kdharness.harness.reports.model_card import model_card
 
     text = model_card(paths, checkpoint)
     if out is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from kdharness.harness.analysis.scorebook import Group
 from kdharness.harness.experiments.claims import (
     ClaimSpec,
     Effect,
@@ -16,6 +17,10 @@ from kdharness.harness.experiments.claims import (
 )
 from kdharness.harness.experiments.expand import Planned, outputs_of
 from kdharness.harness.store import Store
+from kdharness.harness.types import Score
+
+if TYPE_CHECKING:
+    from kdharness.harness.analysis.scorebook import Group
 
 
 def judge_claims(
@@ -158,6 +163,7 @@ class _Reader:
         self.store = store
         self.known: dict[tuple[str, str], dict[tuple[str, str], Sums]] = {}
         self.widths: dict[tuple[str, str], float] = {}
+        self._known_scores: dict[str, tuple[list[Score], list[Group]]] = {}
 
     def tables(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
         """(revision, judge) -> rows by question of one checkpoint's figure.
@@ -169,10 +175,22 @@ class _Reader:
             self.known[name, label] = self._read(name, label)
         return self.known[name, label]
 
+    def _scored(self, checkpoint: str) -> tuple[list[Score], list[Group]]:
+        """The scores and groups of a checkpoint, worked out once."""
+        from kdharness.harness.analysis.leaderboard import leaderboard
+        from kdharness.harness.analysis.scorebook import groups_of
+
+        if checkpoint not in self._known_scores:
+            self._known_scores[checkpoint] = (
+                leaderboard(self.store, None, checkpoints=[checkpoint], panels=False),
+                groups_of(self.store, [checkpoint]),
+            )
+        return self._known_scores[checkpoint]
+
     def _read(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
         """Rows count only where their mean is the figure of the leaderboard: what is no mean
         over questions cannot be claimed about."""
-        from kdharness.harness.analysis.leaderboard import Group, leaderboard, read_group
+        from kdharness.harness.analysis.scorebook import read_group
         from kdharness.harness.stats.rows import question_sums, value_range
 
         bench, _, metric = label.partition(":")
@@ -180,12 +198,9 @@ class _Reader:
         found: dict[tuple[str, str], Sums] = {}
         if checkpoint is None:
             raise LookupError(f"{name} is not there: run the experiment to its end")
-        groups = [
-            group
-            for group in (Group(**raw) for raw in self.store.judgment_groups())
-            if (group.checkpoint, group.bench) == (checkpoint.id, bench)
-        ]
-        for score in leaderboard(self.store, None, checkpoints=[checkpoint.id], panels=False):
+        scores, everything = self._scored(checkpoint.id)
+        groups = [group for group in everything if group.bench == bench]
+        for score in scores:
             if (score.bench, score.metric) != (bench, metric) or score.value is None:
                 continue
             for group in groups:

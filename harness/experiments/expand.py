@@ -60,7 +60,7 @@ class SweepConfig(BaseModel):
     method: Literal["sweep"] = "sweep"
     name: str = Field(
         ...,
-        pattern=r"^[\w-]{1,32}$",
+        pattern=r"^\w[\w-]{0,31}$",
         title="Name",
         description=("What every run's name begins with."),
     )

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.paths import Paths
@@ -18,8 +15,6 @@ from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.atomic import write_text
-from kdharness.harness.util.tables import cell, format_rows
-from kdharness.harness.util.text import safe_text
 
 LONGEST_FILE_NAME = 200
 """Bytes; file systems take 255, and endings are added."""
@@ -266,36 +261,3 @@ def _write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 # ---------------------------------------------------------------- model card
-
-
-def model_card(paths: Paths, name: str) -> str:
-    """Lineage, settings and scores of a checkpoint, with intervals, judges and marks."""
-    with Store(paths.store) as store:
-        checkpoint = chosen(store, [name])[0]
-        scores = leaderboard(store, paths, checkpoints=[checkpoint.id])
-        run = store.run(checkpoint.run) if checkpoint.run else None
-        parents = {
-            role: parent.name if (parent := store.checkpoint(key)) else key
-            for role, key in checkpoint.parents.items()
-        }
-    made = time.strftime("%Y-%m-%d", time.localtime(checkpoint.created))
-    lines = [f"# {safe_text(checkpoint.name)}", "", f"- made: {made}, by {checkpoint.method}"]
-    lines.append(f"- identity of the weights: `{checkpoint.model}`")
-    lines += [f"- {role}: {safe_text(parent)}" for role, parent in sorted(parents.items())]
-    if checkpoint.config_hash:
-        lines.append(f"- config: `{checkpoint.config_hash}`, step {checkpoint.step}")
-    rows = [score.as_dict() for score in scores if not score.metric.startswith("n_")]
-    for row in rows:
-        row["95 % interval"] = (
-            f"{cell(row['ci_low'])} – {cell(row['ci_high'])}" if row["ci_low"] is not None else "–"
-        )
-    columns = ["bench", "metric", "value", "95 % interval", "n", "n_failed", "judge", "flags"]
-    lines += ["", "## Scores", ""]
-    lines.append(format_rows(rows, columns, "md") if rows else "No scores yet.")
-    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
-    if marks & set(LEGEND):
-        lines += ["", *(f"- `{mark}`: {LEGEND[mark]}" for mark in sorted(marks & set(LEGEND)))]
-    if run is not None:
-        config = json.dumps(run.config, indent=2, ensure_ascii=False)
-        lines += ["", "## Training config", "", "```json", config, "```"]
-    return "\n".join(lines) + "\n"

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from kdharness.harness.store.adoption import AdoptionRows
 from kdharness.harness.store.rows import JSON_FIELDS, encode, stored_json, stored_text
 from kdharness.harness.types import Answer, Judgment, Request, Run
+
+FEW_CHECKPOINTS = 32
+"""Up to here asking for each checkpoint is cheaper than reading all."""
 
 
 class Store(AdoptionRows):
@@ -257,12 +260,18 @@ class Store(AdoptionRows):
                 args.append(value)
         return self._rows(Judgment, sql + " ORDER BY created, item, turn", args)
 
-    def judgment_groups(self) -> Iterator[dict[str, Any]]:
-        """checkpoint, bench, revision, judge and a count of writes, one row a group."""
-        yield from self.db.query(
-            "SELECT checkpoint, bench, revision, judge, changes FROM judgment_groups "
-            "ORDER BY checkpoint, bench, revision, judge"
-        )
+    def judgment_groups(self, checkpoints: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+        """checkpoint, bench, revision, judge and a count of writes, one row per group.
+
+        Args:
+            checkpoints: ids; groups of these alone.
+        """
+        columns = "SELECT checkpoint, bench, revision, judge, changes FROM judgment_groups"
+        order = "ORDER BY checkpoint, bench, revision, judge"
+        if checkpoints is None:
+            yield from self.db.query(f"{columns} {order}")
+        for key in sorted(checkpoints or ()):
+            yield from self.db.query(f"{columns} WHERE checkpoint = ? {order}", [key])
 
     def judgment_rows(
         self, checkpoint: str, bench: str, revision: str, judge: str
@@ -333,12 +342,21 @@ class Store(AdoptionRows):
 
     # ------------------------------------------------------------ derived, and safe to lose
 
-    def cached_scores(self) -> dict[str, tuple[str, str]]:
-        """key -> (state, JSON) of every cached score list."""
-        return {
-            row["key"]: (row["state"], row["scores"])
-            for row in self.db.query("SELECT key, state, scores FROM score_cache")
-        }
+    def cached_scores(self, checkpoints: Collection[str]) -> dict[str, tuple[str, str]]:
+        """key -> (state, JSON) of the cached score lists of checkpoints, by their ids."""
+        columns = "SELECT key, state, scores FROM score_cache"
+        if len(checkpoints) > FEW_CHECKPOINTS:
+            rows = self.db.query(columns)
+        else:
+            # Keys begin with the checkpoint's id and a bar.
+            rows = (
+                row
+                for key in checkpoints
+                for row in self.db.query(
+                    f"{columns} WHERE key >= ? AND key < ?", [f"{key}|", f"{key}}}"]
+                )
+            )
+        return {row["key"]: (row["state"], row["scores"]) for row in rows}
 
     def cache_scores(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Keep derived scores: (key, state they were derived from, JSON).

@@ -14,15 +14,11 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
-from kdharness.harness.interop.export import (
-    export_alpaca_eval,
-    export_fastchat,
-    file_name,
-    model_card,
-)
+from kdharness.harness.interop.export import export_alpaca_eval, export_fastchat, file_name
 from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
+from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.store import Store
 
 from .bench_files import write_assets
