@@ -20,9 +20,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
-from kdharness.tui.first_page import first_page
 from kdharness.tui.screens.base import Place
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme

@@ -98,5 +98,3 @@ ANSI = replace(
 )
 
 THEMES = {theme.name: theme for theme in (DARK, LIGHT, ANSI, CONTRAST)}
-SERIES = 4
-"""How many curves are told apart by colour; each has a letter too."""

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from kdharness.harness import assets
 from kdharness.harness.config.evaluation import load_settings
@@ -22,13 +21,19 @@ from kdharness.harness.doctor.finding import Finding, broken, fine, note
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import is_alive
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.store.inspection import (
+    applied_migrations,
+    is_locked,
+    live_runs,
+    open_read_only,
+    quick_check,
+    sampled_checkpoints,
+)
+from kdharness.harness.types import RunStatus
 from kdharness.harness.util import filesystem
 from kdharness.harness.util.filesystem import nearest
 
 GIB = 2**30
-CHECK_BYTES = 256 * 2**20
-"""A bigger store is not read through here: on a slow disk that takes minutes."""
 """How long the store's pages are read for; a big store's full check is `kdharness store check`."""
 HUNG_SECONDS = 600.0
 AHEAD_SECONDS = 60.0
@@ -123,35 +128,17 @@ def file_system(paths: Paths) -> Finding:
 # ---------------------------------------------------------------- the store
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Read-only; as it lies where even SQLite's shared memory file cannot be made."""
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=1.0)
-    try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master")
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if _is_locked(error):
-            raise
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
-    return connection
-
-
-def _is_locked(error: sqlite3.Error) -> bool:
-    return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-
 def store(paths: Paths) -> Finding:
     """Whether the store is whole, and of this version's shape."""
     path = paths.store
     if not path.exists():
         return fine("store", "none yet: made by the first run")
     try:
-        with closing(_open(path)) as connection:
-            complaint, whole = _quick_check(connection, path.stat().st_size)
-            applied = _applied(connection)
+        with closing(open_read_only(path)) as connection:
+            complaint, whole = quick_check(connection, path.stat().st_size)
+            applied = applied_migrations(connection)
     except sqlite3.Error as error:
-        if _is_locked(error):
+        if is_locked(error):
             return note(
                 "store",
                 f"{path} is held by another process",
@@ -177,8 +164,8 @@ def store(paths: Paths) -> Finding:
         )
     if shape := _shape(applied):
         return shape
-    with closing(_open(path)) as connection:
-        older = _sampled(connection)
+    with closing(open_read_only(path)) as connection:
+        older = sampled_checkpoints(connection)
     if older:
         return note(
             "store",
@@ -218,36 +205,6 @@ def _shape(applied: list[str]) -> Finding | None:
     return None
 
 
-def _sampled(connection: sqlite3.Connection) -> int:
-    """How many checkpoints with a folder still have the identity of an older version."""
-    rows = connection.execute(
-        "SELECT path FROM checkpoints WHERE weights = '' AND path != ''"
-    ).fetchall()
-    return sum(Path(row[0]).is_dir() for row in rows)
-
-
-def _applied(connection: sqlite3.Connection) -> list[str] | None:
-    """Names of the steps the store has seen; None in a file that is not ours."""
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    if not {"_sqlite_migrations", "runs"} <= tables:
-        return [] if not tables else None
-    rows = connection.execute(
-        "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kdharness' ORDER BY rowid"
-    )
-    return [row[0] for row in rows]
-
-
-def _quick_check(connection: sqlite3.Connection, size: int) -> tuple[str, bool]:
-    """(what is damaged, or nothing; whether the file was read at all).
-
-    Before 3.43 SQLite could not be interrupted within a table, so the size decides.
-    """
-    if size > CHECK_BYTES:
-        return "", False
-    first = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    return ("" if first == "ok" else str(first).splitlines()[-1]), True
-
-
 # ---------------------------------------------------------------- runs
 
 
@@ -256,7 +213,7 @@ def runs(paths: Paths) -> list[Finding]:
     if not paths.store.exists():
         return []
     try:
-        stored = list(_live_runs(paths.store))
+        stored = list(live_runs(paths.store))
     except sqlite3.Error:
         return []  # the store's own row says why
     now = time.time()
@@ -296,31 +253,6 @@ def runs(paths: Paths) -> list[Finding]:
             )
         )
     return found or [fine("runs", f"{len(stored)} under way, none interrupted")]
-
-
-def _live_runs(path: Path) -> Iterator[Run]:
-    columns = "id, method, status, created, heartbeat, pid, pid_started, host"
-    with closing(_open(path)) as connection:
-        tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
-        if not tables:
-            return
-        for row in connection.execute(
-            f"SELECT {columns} FROM runs WHERE status IN ('starting', 'running', 'paused')"
-        ):
-            name, method, status, created, heartbeat, pid, began, host = row
-            yield Run(
-                id=name,
-                method=method,
-                status=RunStatus(status),
-                config={},
-                config_hash="",
-                folder="",
-                created=created,
-                heartbeat=heartbeat,
-                pid=pid,
-                pid_started=began,
-                host=host,
-            )
 
 
 def _some(names: list[str]) -> str:

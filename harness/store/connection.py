@@ -6,9 +6,9 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 from kdharness.harness.errors import StoreError
+from kdharness.harness.store.inspection import open_read_only
 from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.store.sqlite import Database
 from kdharness.harness.util.filesystem import is_network
@@ -104,21 +104,7 @@ def migrate(db: Database) -> None:
 def open_to_read(path: Path) -> Database:
     """A connection that never writes.
 
-    Beside a store in WAL mode SQLite wants to make a file for its shared memory. Where it can't,
-    the store may still be read as it lies, if no change waits in the log beside it.
+    Raises:
+        StoreError: changes wait in the log beside the store and cannot be read from here.
     """
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True)
-    try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        connection.close()
-        log = path.with_name(path.name + "-wal")
-        if log.exists() and log.stat().st_size:
-            raise StoreError(
-                "changes wait in the log beside this store, and nothing can be written here",
-                where=str(log),
-                hint="copy the folder to a place of yours and open that with --home",
-            ) from None
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
-    return Database(connection)
+    return Database(open_read_only(path, timeout=5.0, without_log=False))

@@ -270,19 +270,6 @@ def unswitch(verdict: Verdict, switched: bool) -> Verdict:
     return Verdict(verdict.status, 3.0 - verdict.value, verdict.info)
 
 
-def stored_preference(value: Any) -> float | None:
-    """An annotation file's preference in 1-2; its 0 means a draw, its null no verdict."""
-    if value is None or isinstance(value, (str, bool)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if number == 0:
-        return 1.5
-    return number if 1 <= number <= 2 else None
-
-
 def stored_top_logprobs(
     completion: Mapping[str, Any] | None,
 ) -> tuple[tuple[str, float], ...] | None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import gc
 import os
+import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +24,7 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.flops import floor_flops, shape_of
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.losses.reference import plain_dae, plain_kd
-from kdharness.trainers.tools.measure import count_flops, peak_bytes, time_ratio
+from kdharness.trainers.tools.measure import count_flops, peak_bytes
 from kdharness.trainers.tools.selfcheck import Models, fused_step, random_batch, tiny_model
 from kdharness.trainers.trainer import attach_loss
 
@@ -45,6 +47,23 @@ SMOL: dict[str, Any] = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
+
+
+def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 4) -> float:
+    """How many times faster `fast` is: the median over pairs that are run in turn.
+
+    On a machine that others use too, both sides of a pair meet the same weather.
+    """
+    slow()
+    fast()
+    ratios = []
+    for _ in range(pairs):
+        began = time.perf_counter()
+        slow()
+        between = time.perf_counter()
+        fast()
+        ratios.append((between - began) / (time.perf_counter() - between))
+    return statistics.median(ratios)
 
 
 def record(work: str, against: str, figure: float, bar: str, good: bool) -> None:

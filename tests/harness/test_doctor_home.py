@@ -17,7 +17,7 @@ from doctor_rows import Env, one, quiet, says
 from kdharness.harness import assets
 from kdharness.harness.doctor import home
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
+from kdharness.harness.store import Store, inspection
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util import filesystem
 
@@ -137,7 +137,7 @@ def test_a_database_of_somebody_else(paths: Paths) -> None:
 
 
 def test_a_store_too_big_to_read_through(stored: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(home, "CHECK_BYTES", 1000)
+    monkeypatch.setattr(inspection, "CHECK_BYTES", 1000)
     says(home.store(stored), "ok", "kdharness store check", "")
 
 

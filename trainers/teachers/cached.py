@@ -86,7 +86,6 @@ class TeacherCache:
         self.index: dict[str, tuple[str, int, int]] = {}
         for file in sorted(folder.glob("index-*.jsonl")):
             self._read_index(file)
-        self.maps: dict[str, Any] = {}
 
     def _read_index(self, file: Path) -> None:
         data = f"data-{file.stem.removeprefix('index-')}.bin"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -112,20 +111,3 @@ def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
         work()
         best = min(best, time.perf_counter() - began)
     return best
-
-
-def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 4) -> float:
-    """How many times faster `fast` is: the median over pairs that are run in turn.
-
-    On a machine that others use too, both sides of a pair meet the same weather.
-    """
-    slow()
-    fast()
-    ratios = []
-    for _ in range(pairs):
-        began = time.perf_counter()
-        slow()
-        between = time.perf_counter()
-        fast()
-        ratios.append((between - began) / (time.perf_counter() - between))
-    return statistics.median(ratios)
