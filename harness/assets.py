@@ -29,7 +29,7 @@ from urllib.parse import urlparse
 
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 
 Say = Callable[[str], None]
 
@@ -148,7 +148,7 @@ def pull(paths: Paths, name: str, *, folder: Path | None = None, say: Say = lamb
                 reasons.append(f"{label}: {error.message}")
                 say(f"{name}: not from {label} ({error.message})")
                 continue
-            replace_folder(place, target)
+            atomic_replace_dir(place, target)
         say(f"{name}: from {label}, licence {asset.licence}. {asset.notice}".rstrip())
         return target
     raise AssetError(

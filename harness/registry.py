@@ -52,7 +52,7 @@ TOOLS: dict[str, str] = {
     "preflight": "kdharness.trainers.preflight:preflight",
     "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
     "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
-    "gaming": "kdharness.judges.audit.gaming:oddities",
+    "gaming": "kdharness.judges.audit.gaming:gaming_flags",
     "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
     "read_source": "kdharness.trainers.data.sources:read_source",
     "report_card": "kdharness.judges.audit.report_card:check",

@@ -25,8 +25,8 @@ from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
-from kdharness.harness.util.atomic import write_text
-from kdharness.harness.util.os_errors import mendable, reserve
+from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.os_errors import as_user_error, reserved_space
 from kdharness.harness.util.process import set_passive_omp_wait
 from kdharness.harness.util.redact import redact, redact_output
 from kdharness.harness.util.tables import write_anything
@@ -159,7 +159,7 @@ def work(paths: Paths, run_id: str, *, resume: bool) -> int:
     except (OSError, sqlite3.Error) as error:
         # The store itself failed, so this is told in the log; the run shows as interrupted.
         traceback.print_exc()
-        print(f"error: {mendable(error, paths.home) or error}", flush=True)
+        print(f"error: {as_user_error(error, paths.home) or error}", flush=True)
         return 1
 
 
@@ -169,7 +169,7 @@ def _work(paths: Paths, run_id: str, *, resume: bool) -> int:
     if run is None:
         print(f"no run {run_id}", file=sys.stderr)
         return 2
-    with reserve(paths.run(run_id)) as give_room:
+    with reserved_space(paths.run(run_id)) as give_room:
         return _carry_out(paths, store, run, resume, give_room)
 
 
@@ -207,7 +207,7 @@ def _carry_out(
     except BaseException as problem:
         give_room()
         traceback.print_exc()
-        known = mendable(problem, paths.home)
+        known = as_user_error(problem, paths.home)
         status, columns, code = RunStatus.FAILED, {}, known.exit_code if known else 1
         error = str(known) if known else f"{type(problem).__name__}: {problem}"
         error = redact(error, shapes=True)
@@ -294,7 +294,7 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
             reporter=reporter,
         )
         try:
-            write_text(folder / "README.md", model_card(paths, checkpoint.name))
+            atomic_write_text(folder / "README.md", model_card(paths, checkpoint.name))
         except (OSError, KDHarnessError) as error:
             # The weights are saved and stored; a page about them can be made again.
             reporter.say(

@@ -13,13 +13,13 @@ from transformers import TrainerCallback
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.util.untrusted import read_json_object
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_whole
 from kdharness.trainers.teachers.online import Segment
-from kdharness.trainers.trainer import Step
+from kdharness.trainers.trainer import LossInputs
 
 
 def rule_value(rule: str, curves: Mapping[str, float]) -> float:
@@ -64,10 +64,10 @@ def rule_value(rule: str, curves: Mapping[str, float]) -> float:
         raise ConfigError(f"cannot read the rule {rule!r}", where="trainer.best") from error
 
 
-class Watcher(TrainerCallback):
+class HeldoutCallback(TrainerCallback):
     """Reports steps, measures held-out loss, carries out stop and pause."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: TrainContext) -> None:
         self.setting = setting
         self.stopped = False
         self.final: dict[str, Any] = {}
@@ -167,7 +167,7 @@ def memory_gb(device: str) -> float:
 
 
 @torch.no_grad()
-def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[str, float]:
+def heldout_losses(model: Any, setting: TrainContext, batch_size: int = 8) -> dict[str, float]:
     """`<kind>_loss`: mean next-token loss over held-out labelled positions, in nats."""
     training = model.training
     model.eval()
@@ -195,7 +195,7 @@ def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
     labels = batch["labels"].to(device)
     mask = labelled_positions(labels)
     everything = torch.ones(len(mask), dtype=torch.bool, device=device)
-    step = Step(
+    step = LossInputs(
         mask,
         [Segment(everything, None)],
         next_tokens(labels, mask),

@@ -8,14 +8,14 @@ from typing import Any
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.protocols import Job
 from kdharness.harness.types import Checkpoint
-from kdharness.trainers.data.batches import Plan
+from kdharness.trainers.data.batches import BatchPlan
 from kdharness.trainers.data.dataset import Dataset
 
 TrainConfig = SFTConfig | KDConfig | DAEConfig
 
 
 @dataclass
-class Setting:
+class TrainContext:
     """Everything a method needs to build itself: the student, its data and where it runs."""
 
     config: TrainConfig
@@ -26,6 +26,6 @@ class Setting:
     train: Dataset
     heldout: Dataset
     kinds: list[str]
-    plan: Plan
+    plan: BatchPlan
     device: str
     pad_id: int = 0

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
-from kdharness.trainers.trainer import Method
+from kdharness.trainers.trainer import Objective
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
     return 2.0 * student.heads * student.head_size * 6 * keys * layers
 
 
-def training_flops(setting: Setting, method: Method) -> float:
+def training_flops(setting: TrainContext, method: Objective) -> float:
     """A whole training, all processes together. A cached teacher is free: it does not run.
 
     Each row costs the forward of its own teacher, on the micro-batch's rows that follow it.

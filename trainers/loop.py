@@ -25,15 +25,15 @@ from kdharness.harness.errors import (
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model, load_tokenizer, pick_device
-from kdharness.harness.models.validate import check_folder
+from kdharness.harness.models.validate import validate_model_dir
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import is_sealed
 from kdharness.harness.util.filesystem import exists, local_path
-from kdharness.trainers.callbacks import Watcher
-from kdharness.trainers.context import Setting, TrainConfig
-from kdharness.trainers.data.batches import Collator, Plan, make_plan
+from kdharness.trainers.callbacks import HeldoutCallback
+from kdharness.trainers.context import TrainConfig, TrainContext
+from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.preflight import hold
@@ -41,13 +41,13 @@ from kdharness.trainers.resuming import begun_with, keep_note, refuse_changes
 from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
-from kdharness.trainers.trainer import DistillTrainer, Method
+from kdharness.trainers.trainer import DistillTrainer, Objective
 
 
 def train(
     config: TrainConfig,
     job: Job,
-    build: Callable[[Setting], tuple[Method, Mapping[str, str]]],
+    build: Callable[[TrainContext], tuple[Objective, Mapping[str, str]]],
     teacher: str | None = None,
 ) -> Outcome:
     """Train as `config` says.
@@ -119,7 +119,7 @@ def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
         store.drop_points_after(job.run, step)
 
 
-def _check_saving(setting: Setting) -> None:
+def _check_saving(setting: TrainContext) -> None:
     """Find out before the first step what would lose a training at its end."""
     job = setting.job
     dropped = check_savable(setting.student, setting.tokenizer, job.folder)
@@ -133,7 +133,7 @@ def _check_saving(setting: Setting) -> None:
 
 
 def _check_begun(
-    setting: Setting, parents: Mapping[str, str], checkpoint: Path | None
+    setting: TrainContext, parents: Mapping[str, str], checkpoint: Path | None
 ) -> dict[str, Any]:
     """Go on with what the run was begun with, or write down what it is begun with now."""
     job, now = setting.job, begun_with(setting, parents)
@@ -151,13 +151,13 @@ def _check_begun(
 
 def prepare_setting(
     config: TrainConfig, paths: Paths, teacher: str | None, say: Callable[[str], None]
-) -> Setting:
+) -> TrainContext:
     """Student, tokenizer, data and plan of a config, outside of any run."""
     job = Job(paths=paths, run="", folder=paths.home, reporter=MessageReporter(say))
     return _prepare(config, job, teacher)
 
 
-def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
+def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext:
     spec = config.trainer
     job.reporter.stage("loading", 1)
     device = pick_device(spec.device)
@@ -182,14 +182,14 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     for rows in (training, heldout):
         if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
             job.reporter.say(note, kind="warning")
-    plan = make_plan(training.rows, config.data, spec, config.seed, job.world)
+    plan = plan_batches(training.rows, config.data, spec, config.seed, job.world)
     kinds = sorted({row.kind for row in training.rows})
     for report in training.reports:
         job.reporter.say(report.line())
         for text in report.warnings:
             job.reporter.say(text, kind="warning")
     job.reporter.say(f"{plan.steps} steps, {plan.tokens} tokens, {plan.padding_share:.1%} padding")
-    return Setting(
+    return TrainContext(
         config,
         job,
         start,
@@ -257,7 +257,7 @@ _OPTIMIZERS = {
 }
 
 
-def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: str) -> Any:
+def training_arguments(config: TrainConfig, folder: Path, plan: BatchPlan, device: str) -> Any:
     """Our trainer settings as transformers'."""
     spec = config.trainer
     on_cpu = device == "cpu"
@@ -292,12 +292,14 @@ def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: st
     )
 
 
-def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Watcher]:
+def _make_trainer(
+    setting: TrainContext, method: Objective
+) -> tuple[DistillTrainer, HeldoutCallback]:
     config, job = setting.config, setting.job
     args = training_arguments(config, job.folder, setting.plan, setting.device)
     if job.world > 1:
         _allow_fsdp_on_cpu(args)
-    watcher = Watcher(setting)
+    watcher = HeldoutCallback(setting)
     trainer = DistillTrainer(
         model=setting.student,
         args=args,
@@ -348,7 +350,7 @@ def _check_state(folder: Path) -> None:
                 "fsdp_state_dict_type: FULL_STATE_DICT can be resumed",
             )
     try:
-        check_folder(folder)
+        validate_model_dir(folder)
     except ModelError as error:
         raise _state_damaged(folder, str(error)) from error
 
@@ -363,7 +365,7 @@ def _state_damaged(folder: Path, what: str) -> RunError:
     )
 
 
-def _save(trainer: DistillTrainer, setting: Setting) -> Path:
+def _save(trainer: DistillTrainer, setting: TrainContext) -> Path:
     """The final weights in `final/`, all or nothing; step checkpoints go once they are."""
     job = setting.job
     folder = job.folder / "final"
@@ -374,7 +376,7 @@ def _save(trainer: DistillTrainer, setting: Setting) -> Path:
     return folder
 
 
-def _memory_advice(setting: Setting, error: Exception) -> KDHarnessError:
+def _memory_advice(setting: TrainContext, error: Exception) -> KDHarnessError:
     spec = setting.config.trainer
     advice: Sequence[str]
     if spec.batch_size > 1:

@@ -19,7 +19,7 @@ from kdharness.harness.models.loading import check_adapter, load_tokenizer, meta
 from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.filesystem import exists, local_path
-from kdharness.trainers.data.batches import make_plan
+from kdharness.trainers.data.batches import plan_batches
 from kdharness.trainers.data.dataset import (
     Dataset,
     encode_sources,
@@ -151,7 +151,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     set_chat_template(tokenizer, data, teacher_tokenizer(config, paths, tokenizer))
     rows = encode_sources(data.train, tokenizer, data.max_length)
     hold_rows(config, rows, tokenizer, paths)
-    plan = make_plan(rows.rows, data, config.trainer, config.seed, world)
+    plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)
     return {
         "steps": plan.steps,
         "tokens": plan.tokens,

@@ -13,9 +13,9 @@ from typing import Any
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.store import Store
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import read_json_object
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 
 NOTE = "begun-with.json"
 _WHAT = {
@@ -26,7 +26,7 @@ _WHAT = {
 }
 
 
-def begun_with(setting: Setting, parents: Mapping[str, str]) -> dict[str, Any]:
+def begun_with(setting: TrainContext, parents: Mapping[str, str]) -> dict[str, Any]:
     """What a training depends on besides its config.
 
     The rows are compared as tokens and labels, so that a changed file, order, chat template or
@@ -43,7 +43,7 @@ def begun_with(setting: Setting, parents: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _weights_of(parents: Mapping[str, str], setting: Setting) -> dict[str, str]:
+def _weights_of(parents: Mapping[str, str], setting: TrainContext) -> dict[str, str]:
     """Role -> identity of the weights: a teacher's own template does not matter here."""
     with Store(setting.job.paths.store) as store:
         known = {role: store.checkpoint(key) for role, key in parents.items()}
@@ -52,7 +52,7 @@ def _weights_of(parents: Mapping[str, str], setting: Setting) -> dict[str, str]:
 
 def keep_note(folder: Path, now: Mapping[str, Any]) -> None:
     """Write down what a run is begun with."""
-    write_text(folder / NOTE, json.dumps(now, indent=1))
+    atomic_write_text(folder / NOTE, json.dumps(now, indent=1))
 
 
 def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> bool:

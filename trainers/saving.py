@@ -14,10 +14,10 @@ from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.loading_errors import essence
 from kdharness.harness.models.validate import tensor_entries, weight_files
 from kdharness.harness.runs.estimate import optimizer_bytes
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import nearest
-from kdharness.harness.util.os_errors import mendable, whole_or_gone
-from kdharness.trainers.context import Setting, TrainConfig
+from kdharness.harness.util.os_errors import as_user_error, remove_on_failure
+from kdharness.trainers.context import TrainConfig, TrainContext
 
 GIB = 2**30
 MARGIN = 1.05
@@ -70,7 +70,7 @@ def check_savable(model: Any, tokenizer: Any, folder: Path) -> list[str]:
 
 
 def _cannot(what: str, error: Exception, folder: Path) -> KDHarnessError:
-    known = mendable(error, folder)
+    known = as_user_error(error, folder)
     if known is not None:
         return known
     return RunError(
@@ -167,7 +167,7 @@ def _whole_state(trainer: Any) -> Iterator[None]:
 
 
 def save_whole(
-    trainer: Any, setting: Setting, target: Path, notes: Mapping[str, str] | None = None
+    trainer: Any, setting: TrainContext, target: Path, notes: Mapping[str, str] | None = None
 ) -> None:
     """Save the student in `target`, all or nothing; every process takes part.
 
@@ -180,7 +180,7 @@ def save_whole(
     scratch, is_main = target.with_name(f".{target.name}"), setting.job.is_main
     if is_main:
         shutil.rmtree(scratch, ignore_errors=True)
-    with whole_or_gone(scratch) if is_main else nullcontext(), _whole_state(trainer):
+    with remove_on_failure(scratch) if is_main else nullcontext(), _whole_state(trainer):
         trainer.save_model(str(scratch))
         if is_main:
             _refuse_empty(scratch)
@@ -190,7 +190,7 @@ def save_whole(
     for name, text in (notes or {}).items():
         beside[name] = partial((scratch / name).write_text, text, "utf-8")
     troubles = [save_beside(what, save, target) for what, save in beside.items()]
-    replace_folder(scratch, target)
+    atomic_replace_dir(scratch, target)
     for trouble in filter(None, troubles):
         setting.job.reporter.say(trouble, kind="warning")
 
@@ -200,7 +200,7 @@ def save_beside(what: str, save: Callable[[], Any], target: Path) -> str:
     try:
         save()
     except Exception as error:  # whatever it is, it must not cost the weights
-        known = mendable(error, target.parent)
+        known = as_user_error(error, target.parent)
         reason = known.message if known else essence(str(error) or type(error).__name__)
         return f"the weights are saved in {target}, but not their {what}: {reason}"
     return ""

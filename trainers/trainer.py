@@ -26,9 +26,9 @@ from transformers.modeling_outputs import ModelOutput
 from kdharness.harness.errors import RunError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.util.atomic import is_sealed, seal
-from kdharness.harness.util.os_errors import whole_or_gone
+from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.attention_hook import set_tape
-from kdharness.trainers.data.batches import Collator, Plan
+from kdharness.trainers.data.batches import BatchPlan, Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
@@ -37,7 +37,7 @@ from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, 
 
 
 @dataclass
-class Step:
+class LossInputs:
     """What the student's forward needs beyond its input, and what it reports back."""
 
     mask: Tensor
@@ -55,7 +55,7 @@ def attach_loss(model: Any) -> None:
     causal = causal_model(model)
     plain = causal.forward
 
-    def forward(self: Any, *args: Any, step: Step | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, step: LossInputs | None = None, **kwargs: Any) -> Any:
         if step is None:
             return plain(*args, **kwargs)
         return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
@@ -63,7 +63,9 @@ def attach_loss(model: Any) -> None:
     causal.forward = MethodType(forward, causal)
 
 
-def step_loss(causal: Any, input_ids: Tensor, attention_mask: Tensor, step: Step) -> ModelOutput:
+def step_loss(
+    causal: Any, input_ids: Tensor, attention_mask: Tensor, step: LossInputs
+) -> ModelOutput:
     """One micro-batch's share of the step's loss: sums over its positions, over `step.norm`."""
     extra = {}
     router_weight = float(getattr(causal.config, "router_aux_loss_coef", 0.0) or 0.0)
@@ -105,7 +107,7 @@ def step_loss(causal: Any, input_ids: Tensor, attention_mask: Tensor, step: Step
 
 
 def _router_loss(
-    causal: Any, outputs: Any, attention_mask: Tensor, step: Step, weight: float
+    causal: Any, outputs: Any, attention_mask: Tensor, step: LossInputs, weight: float
 ) -> Tensor:
     """The student's own load-balancing loss, weighted by the micro-batch's share of the step."""
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
@@ -120,7 +122,7 @@ def _router_loss(
 
 
 @dataclass(frozen=True)
-class Method:
+class Objective:
     """What a method adds to the shared loop.
 
     Attributes:
@@ -147,8 +149,8 @@ class DistillTrainer(Trainer):
     def __init__(
         self,
         *,
-        method: Method,
-        plan: Plan,
+        method: Objective,
+        plan: BatchPlan,
         dataset: Dataset,
         collator: Collator,
         max_loss: float = 1e4,
@@ -218,7 +220,7 @@ class DistillTrainer(Trainer):
             else [Segment(everything, None)]
         )
         wants_ce = method.mix.ce_weight > 0
-        step = Step(
+        step = LossInputs(
             mask=mask,
             segments=segments,
             targets=next_tokens(inputs["labels"], mask) if wants_ce else None,
@@ -237,7 +239,7 @@ class DistillTrainer(Trainer):
             loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
-    def _watch(self, step: Step, loss: Tensor, inputs: Mapping[str, Any]) -> None:
+    def _watch(self, step: LossInputs, loss: Tensor, inputs: Mapping[str, Any]) -> None:
         """Gather figures for the log; stop on a loss that is not a number or has exploded."""
         value = float(loss.detach())
         share = float(step.norm) / max(float(step.mask.sum()), 1.0)
@@ -285,7 +287,7 @@ class DistillTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             return
-        with whole_or_gone(step):
+        with remove_on_failure(step):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.processing_class is not None:

@@ -13,7 +13,7 @@ from textual.screen import Screen
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import format_rows
 from kdharness.tui.threads import Background
 from kdharness.tui.widgets.table import Listing
@@ -303,7 +303,7 @@ class Actions(Background):
                 {k: v for k, v in row.items() if not isinstance(v, (dict, set))} for row in rows
             ]
             text = format_rows(plain, columns, TABLE_FORMATS[path.suffix])
-            write_text(path, text + "\n")
+            atomic_write_text(path, text + "\n")
 
         self._ask_path(f"{stem}.csv", tuple(TABLE_FORMATS), f"{len(rows)} rows", write)
 

@@ -23,7 +23,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
-from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
@@ -142,7 +142,7 @@ class HarnessApp(Actions):
         self._counter = self.store.data_version()
         self.version += 1
         self.set_interval(POLL_SECONDS, self.follow)
-        if isinstance(self.screen, Place):
+        if isinstance(self.screen, PlaceScreen):
             self.screen.seen = self.version
             self.screen.while_here(self.screen.store_changed)
 
@@ -158,10 +158,10 @@ class HarnessApp(Actions):
         if counter != self._counter:
             self._counter = counter
             self.version += 1
-            if isinstance(place, Place):
+            if isinstance(place, PlaceScreen):
                 place.seen = self.version
                 place.while_here(place.store_changed)
-        if isinstance(place, Place):
+        if isinstance(place, PlaceScreen):
             place.while_here(place.tick)
 
     def minute_passed(self) -> bool:
@@ -201,7 +201,7 @@ class HarnessApp(Actions):
     async def action_back(self) -> None:
         """Out of the filter, off the screen, home."""
         screen = self.screen
-        if isinstance(screen, Place) and screen.leave_filter():
+        if isinstance(screen, PlaceScreen) and screen.leave_filter():
             return
         if len(self.screen_stack) > 1:
             await self.pop_screen()

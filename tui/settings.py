@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.tui.themes import THEMES
 
 
@@ -64,4 +64,4 @@ def save_theme(paths: Paths, name: str) -> None:
     else:
         text = f"{text.rstrip()}\n{line}\n".lstrip()
     paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    write_text(paths.settings, text)
+    atomic_write_text(paths.settings, text)

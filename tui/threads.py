@@ -18,7 +18,7 @@ from rich.text import Text
 from textual.app import App
 
 from kdharness.harness.errors import KDHarnessError
-from kdharness.harness.util.os_errors import mendable
+from kdharness.harness.util.os_errors import as_user_error
 from kdharness.harness.util.redact import redact
 
 Work = Callable[[], Any]
@@ -38,7 +38,7 @@ class Background(App[None]):
 
     def _handle_exception(self, error: Exception) -> None:
         """What the user can mend ends the app in words; a fault of ours in a traceback."""
-        self.trouble = mendable(error, self.home)
+        self.trouble = as_user_error(error, self.home)
         if self.trouble is None:
             super()._handle_exception(error)
         else:

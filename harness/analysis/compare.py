@@ -61,7 +61,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Compared:
+class PairedComparison:
     """One figure of two checkpoints: the difference is other minus base."""
 
     bench: str
@@ -145,7 +145,7 @@ def sides_of(store: Store, names: Sequence[str], benches: Collection[str] = ()) 
     return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in found]
 
 
-def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[Compared]:
+def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[PairedComparison]:
     """Every figure that is a mean over items, of each checkpoint against the first.
 
     Raises:
@@ -154,7 +154,9 @@ def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list
     return compare_sides(store, paths, sides_of(store, names))
 
 
-def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> list[Compared]:
+def compare_sides(
+    store: Store, paths: Paths | None, sides: Sequence[Side]
+) -> list[PairedComparison]:
     """Every figure that is a mean over items, of each side against the first.
 
     Figures whose rows do not add up to them (a length-controlled rate, a panel) are left out.
@@ -162,7 +164,7 @@ def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> l
     from kdharness.harness.stats.inference import paired_difference
 
     base, *others = sides
-    compared: list[Compared] = []
+    compared: list[PairedComparison] = []
     for score in leaderboard(store, paths, checkpoints=[base.checkpoint.id], panels=False):
         if score.value is None or is_bookkeeping(score.metric):
             continue
@@ -178,7 +180,7 @@ def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> l
             gap = paired_difference(theirs, sums, bounds=bounds)
             if gap is not None:
                 compared.append(
-                    Compared(
+                    PairedComparison(
                         score.bench,
                         score.metric,
                         score.judge,
@@ -193,7 +195,7 @@ def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> l
     return _corrected(compared)
 
 
-def _corrected(compared: Sequence[Compared]) -> list[Compared]:
+def _corrected(compared: Sequence[PairedComparison]) -> list[PairedComparison]:
     """Holm's correction over all that is compared on one benchmark under one judge.
 
     Many categories and many checkpoints make false alarms, so they count together. Benchmarks

@@ -56,7 +56,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Placed:
+class TradeOffPoint:
     """A point with what it means beside the reference and the expert; None where undefined."""
 
     point: Point
@@ -71,7 +71,7 @@ def place(
     domain: Axis,
     reference: str | None,
     expert: str | None,
-) -> list[Placed]:
+) -> list[TradeOffPoint]:
     """Gain, retention and front for every point.
 
     Args:
@@ -89,12 +89,12 @@ def place(
             kept = retention(point.general, base.general, lower_is_better=general.lower_is_better)
         if base is not None and best is not None:
             gained = gain(point.domain, base.domain, best.domain)
-        placed.append(Placed(point, gained, kept, on_front))
+        placed.append(TradeOffPoint(point, gained, kept, on_front))
     return placed
 
 
 def dominated_area(
-    placed: Sequence[Placed], floor: tuple[float, float] = (0.0, 0.0)
+    placed: Sequence[TradeOffPoint], floor: tuple[float, float] = (0.0, 0.0)
 ) -> float | None:
     """The hypervolume of (retention, gain); None where no reference or expert is known."""
     pairs = [(p.retention, p.gain) for p in placed]
@@ -114,7 +114,7 @@ GENERAL_DEFAULTS = (
 DOMAIN_DEFAULTS = ("shop:score", "heldout:domain_loss")
 
 
-def placed_row(item: Placed) -> dict[str, Any]:
+def placed_row(item: TradeOffPoint) -> dict[str, Any]:
     """A point as the stable row of `tradeoff --format json`."""
     return {
         "checkpoint": item.point.checkpoint,
@@ -134,7 +134,7 @@ def trade_off_view(
     domain: str | None,
     reference: str | None,
     expert: str | None,
-) -> tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]:
+) -> tuple[Axis, Axis, list[TradeOffPoint], tuple[str | None, str | None]]:
     """Axes, placed points and the (reference, expert) names, from the store.
 
     Raises:

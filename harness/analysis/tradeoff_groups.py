@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.analysis.scorebook import Group, read_group
-from kdharness.harness.analysis.tradeoff import Axis, Placed
+from kdharness.harness.analysis.tradeoff import Axis, TradeOffPoint
 from kdharness.harness.stats.rows import question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, digest
 
 if TYPE_CHECKING:
     from kdharness.harness.stats.inference import Interval
-    from kdharness.harness.stats.tradeoff import Answered, RecipeStats, Stats
+    from kdharness.harness.stats.tradeoff import AnsweredItems, RecipeStats, Stats
 
 Sums = dict[str, tuple[float, float]]
 
@@ -23,7 +23,7 @@ def statistics(
     store: Store,
     general: Axis,
     domain: Axis,
-    placed: Sequence[Placed],
+    placed: Sequence[TradeOffPoint],
     roles: tuple[str | None, str | None],
     floor: tuple[float, float] = (0.0, 0.0),
     keep: float | None = None,
@@ -113,10 +113,10 @@ def _ends(found: Interval | None) -> dict[str, Any] | None:
 
 
 def read_answered(
-    store: Store, general: Axis, domain: Axis, placed: Sequence[Placed]
-) -> tuple[list[Answered], list[str]]:
+    store: Store, general: Axis, domain: Axis, placed: Sequence[TradeOffPoint]
+) -> tuple[list[AnsweredItems], list[str]]:
     """Every point's rows, and the names of those whose rows do not add up to their figures."""
-    from kdharness.harness.stats.tradeoff import Answered
+    from kdharness.harness.stats.tradeoff import AnsweredItems
 
     groups = [Group(**row) for row in store.judgment_groups()]
     found, left_out = [], []
@@ -130,7 +130,7 @@ def read_answered(
         if sums[0] is None or sums[1] is None:
             left_out.append(item.point.checkpoint)
         else:
-            found.append(Answered(item.point.checkpoint, sums[0], sums[1]))
+            found.append(AnsweredItems(item.point.checkpoint, sums[0], sums[1]))
     return found, left_out
 
 
@@ -224,7 +224,7 @@ def _seed(store: Store, checkpoint: Checkpoint) -> Any:
 
 
 def seeds_of(
-    store: Store, answered: Sequence[Answered], plane: Any, stats: Stats
+    store: Store, answered: Sequence[AnsweredItems], plane: Any, stats: Stats
 ) -> list[RecipeStats]:
     """Mean gain and retention of every recipe with several seeds.
 

@@ -29,7 +29,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listing:
     """One listing of `compare`; `empty` is said in its place, `note` goes to stderr after it."""
 
     rows: Sequence[dict[str, Any]]
@@ -82,7 +82,7 @@ def compare_command(
     parts = [what] if what else list(PARTS) if form == "table" else ["differences"]
     with Store(paths.store) as store:
         sides = sides_of(store, checkpoints, benches)
-        listings: dict[str, Callable[[], list[Listed]]] = {
+        listings: dict[str, Callable[[], list[Listing]]] = {
             "differences": lambda: _differences(
                 store, paths, sides, set(split(metric)), everything, form
             ),
@@ -97,7 +97,7 @@ def compare_command(
                 _print_listed(listed, form)
 
 
-def _print_listed(listed: Listed, form: str) -> None:
+def _print_listed(listed: Listing, form: str) -> None:
     if not listed.rows and form == "table":
         if listed.empty:
             click.echo(listed.empty)
@@ -114,7 +114,7 @@ def _differences(
     metrics: set[str],
     everything: bool,
     form: str,
-) -> list[Listed]:
+) -> list[Listing]:
     from kdharness.harness.analysis.compare import COLUMNS, compare_sides
     from kdharness.harness.analysis.metrics import is_headline
 
@@ -125,7 +125,7 @@ def _differences(
         and (everything or metrics or form in ("json", "csv") or is_headline(one.metric))
     ]
     return [
-        Listed(
+        Listing(
             rows,
             COLUMNS,
             "nothing that both were judged on",
@@ -135,7 +135,7 @@ def _differences(
     ]
 
 
-def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
+def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
     """For programs a row a field and checkpoint; for eyes a column a checkpoint."""
     from kdharness.harness.analysis.side_by_side import (
         SETTING_COLUMNS,
@@ -147,10 +147,10 @@ def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
     found = settings_that_differ(store, [side.checkpoint for side in sides])
     rows = setting_rows(sides, found)
     if form == "json":
-        return [Listed(rows, SETTING_COLUMNS)]
+        return [Listing(rows, SETTING_COLUMNS)]
     if form == "csv":
         plain = [{**row, "value": setting_text(row["value"])} for row in rows]
-        return [Listed(plain, SETTING_COLUMNS)]
+        return [Listing(plain, SETTING_COLUMNS)]
     # The number keeps columns apart where one checkpoint is named twice. Heads are printed as
     # they are, so a name must not end its line or its column.
     heads = [
@@ -161,29 +161,29 @@ def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
         {"field": field, **dict(zip(heads, map(setting_text, values), strict=True))}
         for field, values in found
     ]
-    return [Listed(wide, ["field", *heads], "none")]
+    return [Listing(wide, ["field", *heads], "none")]
 
 
-def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listed]:
+def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listing]:
     from kdharness.harness.analysis.side_by_side import FLIP_COLUMNS, flip_counts
 
     base, *others = sides
     found = [one for other in others for one in flip_counts(base, other)]
     rows = [one.as_dict(limit) for one in found]
     if form == "json":
-        return [Listed(rows, FLIP_COLUMNS)]
+        return [Listing(rows, FLIP_COLUMNS)]
     if form != "table":
         named = [
             {**row, "items": ", ".join(item.item for item in one.items[:limit])}
             for row, one in zip(rows, found, strict=True)
         ]
-        return [Listed(named, FLIP_COLUMNS)]
+        return [Listing(named, FLIP_COLUMNS)]
     items = [
         {"bench": one.bench, "other": one.other, **item.as_dict()}
         for one in found
         for item in one.items[:limit]
     ]
-    counts = Listed(
+    counts = Listing(
         rows,
         [column for column in FLIP_COLUMNS if column != "items"],
         "nothing that both were judged on",
@@ -192,25 +192,25 @@ def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listed]:
     )
     return [
         counts,
-        Listed(
+        Listing(
             items,
             ["bench", "other", "item", "category", "metric", "base_value", "other_value", "flip"],
         ),
     ]
 
 
-def _costs(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
+def _costs(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
     from kdharness.harness.analysis.costs import COLUMNS, TITLES, costs_of
 
     found = costs_of(store, [side.checkpoint for side in sides])
     if form in ("json", "csv"):
-        return [Listed([cost.as_dict() for cost in found], COLUMNS)]
+        return [Listing([cost.as_dict() for cost in found], COLUMNS)]
     rows = [
         {"checkpoint": cost.checkpoint, **{TITLES[k]: text for k, text in cost.texts().items()}}
         for cost in found
     ]
     return [
-        Listed(
+        Listing(
             rows,
             ["checkpoint", *TITLES.values()],
             "",

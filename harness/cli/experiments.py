@@ -15,7 +15,7 @@ from kdharness.harness.util.tables import FORMATS, print_table
 from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
-    from kdharness.harness.experiments.expand import Planned, SweepConfig
+    from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
 
 SWEEP_COLUMNS = ("run", "step", "status", "seconds", "note")
 
@@ -124,7 +124,9 @@ def narrators() -> tuple[Callable[[str], None], Callable[[str], None]]:
     return say, tick
 
 
-def print_claims(paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], form: str) -> None:
+def print_claims(
+    paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], form: str
+) -> None:
     """What holds of an experiment's claims, to stdout."""
     from kdharness.harness.experiments.claim_judge import judge_claims
     from kdharness.harness.experiments.claims import COLUMNS, finding_lines
@@ -181,7 +183,7 @@ def report_command(
     from kdharness.harness.reports.build import collect
     from kdharness.harness.reports.html import page
     from kdharness.harness.store import Store
-    from kdharness.harness.util.atomic import write_text
+    from kdharness.harness.util.atomic import atomic_write_text
 
     target = Path(output)
     if target.suffix.lower() == ".md":
@@ -202,8 +204,8 @@ def report_command(
         )
     twin = target.with_suffix(".md")
     try:
-        write_text(target, page(title, blocks))
-        write_text(twin, markdown(title, blocks))
+        atomic_write_text(target, page(title, blocks))
+        atomic_write_text(twin, markdown(title, blocks))
     except OSError as error:
         raise ConfigError(
             f"cannot write the report: {error.strerror}",

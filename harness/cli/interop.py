@@ -9,7 +9,7 @@ import click
 
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 
 published_option = click.option(
     "--as-published",
@@ -145,5 +145,5 @@ def export_card_command(paths: Paths, checkpoint: str, out: Path | None) -> None
     if out is None:
         click.echo(text)
     else:
-        write_text(out, text)
+        atomic_write_text(out, text)
         click.echo(out)

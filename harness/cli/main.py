@@ -95,9 +95,9 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            from kdharness.harness.util.os_errors import mendable
+            from kdharness.harness.util.os_errors import as_user_error
 
-            found = mendable(error, (ctx.obj or find_paths()).home)
+            found = as_user_error(error, (ctx.obj or find_paths()).home)
             if found is None or found is error:
                 raise
             raise found from error

@@ -11,7 +11,7 @@ import click
 from kdharness.harness.analysis.tradeoff import (
     GENERAL_DEFAULTS,
     Axis,
-    Placed,
+    TradeOffPoint,
     dominated_area,
     placed_row,
     trade_off_view,
@@ -143,7 +143,7 @@ def certainty_lines(found: dict[str, Any]) -> list[str]:
 
 
 def draw(
-    placed: Sequence[Placed], general: Axis, domain: Axis, width: int = 64, height: int = 14
+    placed: Sequence[TradeOffPoint], general: Axis, domain: Axis, width: int = 64, height: int = 14
 ) -> list[str]:
     """The plane as text: general to the right, domain upwards, both more-is-better.
 

@@ -123,11 +123,11 @@ def plan_command(
     """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
     from kdharness.harness.config.files import load_config
     from kdharness.harness.registry import TOOLS, resolve
-    from kdharness.harness.runs.estimate import make_plan
+    from kdharness.harness.runs.estimate import estimate
 
     parsed = load_config(config, overrides)
     rows = resolve(TOOLS, "planned_rows", "tool")(parsed, paths, processes)
-    plan = make_plan(parsed, paths, rows, engine=engine, processes=processes, tflops=tflops)
+    plan = estimate(parsed, paths, rows, engine=engine, processes=processes, tflops=tflops)
     print_table(plan.rows(), ["figure", "value", "unit"], form)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from kdharness.harness.config.evaluation import is_here
+from kdharness.harness.config.evaluation import is_loopback_url
 from kdharness.harness.util.redact import redact
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -64,7 +64,7 @@ def endpoint_of(url: str) -> Endpoint:
 
 def goes_direct(url: str) -> bool:
     """Tell whether calls to a URL must leave the environment's proxies aside."""
-    return is_here(url)
+    return is_loopback_url(url)
 
 
 def proxy_of(url: str) -> tuple[str, str] | None:

@@ -95,7 +95,7 @@ def _without_last_slash(url: str) -> str:
     return path.rstrip("/") + mark + query
 
 
-def is_here(url: str) -> bool:
+def is_loopback_url(url: str) -> bool:
     """Tell whether a URL leads to this machine."""
     host = _host(url).rstrip(".")
     if host in ("0.0.0.0", socket.gethostname().lower()) or host in LOCAL_NAMES:
@@ -121,7 +121,7 @@ def plain_http_warning(spec: str) -> str:
         url = parse_spec(spec).url
     except ConfigError:
         return ""
-    if not url.startswith("http://") or is_here(url):
+    if not url.startswith("http://") or is_loopback_url(url):
         return ""
     return (
         f"{spec}: the key and all texts travel unencrypted to {_host(url)}; "

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdharness.harness.doctor import home, machine, network, packages
-from kdharness.harness.doctor.finding import Finding, note
+from kdharness.harness.doctor.finding import CheckResult, warn
 from kdharness.harness.paths import Paths
 
 
@@ -23,11 +23,11 @@ def examine(paths: Paths, *, online: bool = True) -> list[dict[str, Any]]:
         paths: the home to look at; nothing in it is changed.
         online: ask the judge and the hub; at most three seconds.
     """
-    parts: dict[str, Callable[[], Iterable[Finding]]] = {
-        "packages": packages.look,
-        "machine": machine.look,
-        "home": lambda: home.look(paths),
-        "network": lambda: network.look(paths, online=online),
+    parts: dict[str, Callable[[], Iterable[CheckResult]]] = {
+        "packages": packages.run_checks,
+        "machine": machine.run_checks,
+        "home": lambda: home.run_checks(paths),
+        "network": lambda: network.run_checks(paths, online=online),
     }
     rows, seen = [], Counter[str]()
     for name, part in parts.items():
@@ -40,13 +40,13 @@ def examine(paths: Paths, *, online: bool = True) -> list[dict[str, Any]]:
     return rows
 
 
-def _safely(name: str, part: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _safely(name: str, part: Callable[[], Iterable[CheckResult]]) -> list[CheckResult]:
     try:
         return list(part())
     except Exception as error:  # whatever a strange machine does, the other rows are still wanted
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return [
-            note(
+            warn(
                 name,
                 f"could not be looked at ({reason})",
                 "please report this with your system's name and version",

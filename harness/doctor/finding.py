@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """`note` is worth knowing and stops nothing; `broken` stops work. Both say what to do."""
 
     check: str
@@ -16,16 +16,16 @@ class Finding:
     advice: str = ""
 
 
-def fine(check: str, detail: str) -> Finding:
+def ok(check: str, detail: str) -> CheckResult:
     """Nothing to do."""
-    return Finding(check, "ok", detail)
+    return CheckResult(check, "ok", detail)
 
 
-def note(check: str, detail: str, advice: str) -> Finding:
+def warn(check: str, detail: str, advice: str) -> CheckResult:
     """Worth knowing."""
-    return Finding(check, "note", detail, advice)
+    return CheckResult(check, "note", detail, advice)
 
 
-def broken(check: str, detail: str, advice: str) -> Finding:
+def fail(check: str, detail: str, advice: str) -> CheckResult:
     """Stops work."""
-    return Finding(check, "broken", detail, advice)
+    return CheckResult(check, "broken", detail, advice)

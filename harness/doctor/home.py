@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kdharness.harness import assets
 from kdharness.harness.config.evaluation import load_settings
-from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import is_alive
@@ -41,7 +41,7 @@ JOURNALS = ("wal", "delete", "truncate", "persist", "memory")
 SETTINGS = frozenset({"judge", "prices", "keys", "theme"})
 
 
-def look(paths: Paths) -> list[Finding]:
+def run_checks(paths: Paths) -> list[CheckResult]:
     """Every finding of this file."""
     return [
         home(paths),
@@ -67,19 +67,19 @@ def writable(place: Path) -> str:
 # ---------------------------------------------------------------- where things lie
 
 
-def home(paths: Paths) -> Finding:
+def home(paths: Paths) -> CheckResult:
     """Whether the store and the runs can be written."""
     reason = writable(paths.home)
     if reason:
-        return broken(
+        return fail(
             "home",
             f"{paths.home} cannot be written: {reason}",
             "choose another place: --home FOLDER or KDHARNESS_HOME",
         )
-    return fine("home", str(paths.home))
+    return ok("home", str(paths.home))
 
 
-def disk(paths: Paths) -> Finding:
+def disk(paths: Paths) -> CheckResult:
     """Room for checkpoints: bytes and, on some file systems, entries."""
     place = nearest(paths.home)
     free = shutil.disk_usage(place).free
@@ -87,77 +87,77 @@ def disk(paths: Paths) -> Finding:
     entries = os.statvfs(place).f_favail if hasattr(os, "statvfs") else 0
     advice = "free some, or move the home: --home FOLDER; kdharness plan CONFIG tells what a run "
     if free < GIB / 2:
-        return broken("disk", text, advice + "takes")
+        return fail("disk", text, advice + "takes")
     if 0 < entries < 1000:
-        return broken(
+        return fail(
             "disk",
             f"{text}, but room for only {entries} more files",
             "delete many small files on that disk",
         )
     if free < 5 * GIB:
-        return note("disk", text, advice + "takes")
-    return fine("disk", text)
+        return warn("disk", text, advice + "takes")
+    return ok("disk", text)
 
 
-def file_system(paths: Paths) -> Finding:
+def file_system(paths: Paths) -> CheckResult:
     """SQLite's WAL needs shared memory between processes, which network file systems lack."""
     wanted = os.environ.get("KDHARNESS_JOURNAL_MODE", "").lower()
     kind = filesystem.file_system(nearest(paths.home))
     if wanted and wanted not in JOURNALS:
-        return note(
+        return warn(
             "file system",
             f"KDHARNESS_JOURNAL_MODE={wanted} is none SQLite knows; ignored",
             f"use one of {', '.join(JOURNALS)}, or unset it",
         )
     if kind in filesystem.NETWORK and wanted == "wal":
-        return broken(
+        return fail(
             "file system",
             f"KDHARNESS_JOURNAL_MODE=wal on {kind}, a network file system, damages stores",
             "unset KDHARNESS_JOURNAL_MODE, or set it to delete",
         )
     if kind in filesystem.NETWORK:
-        return note(
+        return warn(
             "file system",
             f"{kind} is a network file system",
             "KDHARNESS_JOURNAL_MODE=delete keeps the store safe there; a local --home is "
             "faster, and one machine at a time is safest",
         )
-    return fine("file system", kind)
+    return ok("file system", kind)
 
 
 # ---------------------------------------------------------------- the store
 
 
-def store(paths: Paths) -> Finding:
+def store(paths: Paths) -> CheckResult:
     """Whether the store is whole, and of this version's shape."""
     path = paths.store
     if not path.exists():
-        return fine("store", "none yet: made by the first run")
+        return ok("store", "none yet: made by the first run")
     try:
         with closing(open_read_only(path)) as connection:
             complaint, whole = quick_check(connection, path.stat().st_size)
             applied = applied_migrations(connection)
     except sqlite3.Error as error:
         if is_locked(error):
-            return note(
+            return warn(
                 "store",
                 f"{path} is held by another process",
                 "look again in a moment; if it stays so, see kdharness runs for what hangs",
             )
-        return broken(
+        return fail(
             "store",
             f"{path}: {error}",
             "nothing was changed; save what can be saved: kdharness store salvage",
         )
     if complaint:
-        return broken(
+        return fail(
             "store",
             f"{path} is damaged: {complaint}",
             "copy the file, then save what can be saved: kdharness store salvage",
         )
     size, older = path.stat().st_size / 2**20, 0
     if applied is None:
-        return broken(
+        return fail(
             "store",
             f"{path} is an SQLite file, but not a store of kdharness",
             "move it away, or choose another --home",
@@ -167,12 +167,12 @@ def store(paths: Paths) -> Finding:
     with closing(open_read_only(path)) as connection:
         older = sampled_checkpoints(connection)
     if older:
-        return note(
+        return warn(
             "store",
             f"{older} checkpoints are known by samples of their weights, as older versions did",
             "kdharness store rehash reads them whole, once",
         )
-    return fine(
+    return ok(
         "store",
         f"{size:.0f} MiB, "
         + (
@@ -181,21 +181,21 @@ def store(paths: Paths) -> Finding:
     )
 
 
-def _shape(applied: list[str]) -> Finding | None:
+def _shape(applied: list[str]) -> CheckResult | None:
     """A store of another version."""
     from kdharness.harness.store.migrations import migrations, unknown_steps
 
     known = [migration.name for migration in migrations._migrations]
     newer = unknown_steps(applied)
     if newer:
-        return broken(
+        return fail(
             "store",
             f"a newer version of kdharness wrote it (step {newer[-1]})",
             "pip install --upgrade kdharness, or choose another --home",
         )
     older = [name for name in known if name not in applied]
     if older:
-        return note(
+        return warn(
             "store",
             f"of an older version: {len(older)} step"
             f"{'s' if len(older) > 1 else ''} behind ({older[0]} …)",
@@ -208,7 +208,7 @@ def _shape(applied: list[str]) -> Finding | None:
 # ---------------------------------------------------------------- runs
 
 
-def runs(paths: Paths) -> list[Finding]:
+def runs(paths: Paths) -> list[CheckResult]:
     """Runs whose process is gone, that no longer answer, or whose clock ran ahead."""
     if not paths.store.exists():
         return []
@@ -217,7 +217,7 @@ def runs(paths: Paths) -> list[Finding]:
     except sqlite3.Error:
         return []  # the store's own row says why
     now = time.time()
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     gone = [run.id for run in stored if not is_alive(run)]
     hung = [
         run.id
@@ -229,7 +229,7 @@ def runs(paths: Paths) -> list[Finding]:
     ahead = [run.id for run in stored if max(run.created, run.heartbeat or 0) > now + AHEAD_SECONDS]
     if gone:
         found.append(
-            note(
+            warn(
                 "runs",
                 f"interrupted: {_some(gone)}",
                 f"go on from the last checkpoint: kdharness resume {gone[0]}",
@@ -237,7 +237,7 @@ def runs(paths: Paths) -> list[Finding]:
         )
     if hung:
         found.append(
-            note(
+            warn(
                 "runs",
                 f"no sign of life for {HUNG_SECONDS / 60:.0f} minutes: {_some(hung)}",
                 f"look: kdharness logs {hung[0]}; then stop it: kdharness stop {hung[0]}",
@@ -245,14 +245,14 @@ def runs(paths: Paths) -> list[Finding]:
         )
     if ahead:
         found.append(
-            note(
+            warn(
                 "runs",
                 f"written in the future: {_some(ahead)}: the clock went back",
                 "set the clock right (timedatectl set-ntp true); until then times and "
                 "'interrupted' may be wrong",
             )
         )
-    return found or [fine("runs", f"{len(stored)} under way, none interrupted")]
+    return found or [ok("runs", f"{len(stored)} under way, none interrupted")]
 
 
 def _some(names: list[str]) -> str:
@@ -263,55 +263,55 @@ def _some(names: list[str]) -> str:
 # ---------------------------------------------------------------- settings and assets
 
 
-def settings(paths: Paths) -> Finding:
+def settings(paths: Paths) -> CheckResult:
     """The settings file: readable, and with keys that something reads."""
     try:
         values = load_settings(paths)
     except ConfigError as error:
         first = error.message.splitlines()[0]
-        return broken(
+        return fail(
             "settings",
             f"{paths.settings}: {first}",
             f"mend or remove the file; its keys: {', '.join(sorted(SETTINGS))}",
         )
     except OSError as error:
-        return broken(
+        return fail(
             "settings", f"{paths.settings}: {error.strerror}", "make the file readable for you"
         )
     odd = sorted(str(name) for name in values if name not in SETTINGS)
     if odd:
-        return note(
+        return warn(
             "settings",
             f"nothing reads {', '.join(odd)}",
             f"a slip of the pen? known: {', '.join(sorted(SETTINGS))}",
         )
-    return fine("settings", f"{', '.join(values)} set" if values else "none: defaults are used")
+    return ok("settings", f"{', '.join(values)} set" if values else "none: defaults are used")
 
 
-def asset_folder(paths: Paths) -> list[Finding]:
+def asset_folder(paths: Paths) -> list[CheckResult]:
     """A shared folder of assets that is not there or cannot be written."""
     if not os.environ.get("KDHARNESS_ASSETS"):
         return []
     reason = writable(paths.assets)
     if reason:
         return [
-            broken(
+            fail(
                 "assets",
                 f"KDHARNESS_ASSETS={paths.assets} cannot be written: {reason}",
                 "name another folder, or unset it to keep assets in the home",
             )
         ]
-    return [fine("assets", f"in {paths.assets}")]
+    return [ok("assets", f"in {paths.assets}")]
 
 
-def asset_files(paths: Paths) -> Iterator[Finding]:
+def asset_files(paths: Paths) -> Iterator[CheckResult]:
     """Each asset by its files' sizes; `kdharness data check` reads every byte."""
     for asset in assets.manifest().values():
         check, state = f"asset {asset.name}", assets.status(paths, asset)
         pull = f"kdharness data pull {asset.name}"
         if state == "pulled":
-            yield fine(check, state)
+            yield ok(check, state)
         elif state == "missing":
-            yield note(check, "not pulled", f"when you need it: {pull}")
+            yield warn(check, "not pulled", f"when you need it: {pull}")
         else:
-            yield broken(check, "damaged: files are missing or of the wrong size", pull)
+            yield fail(check, "damaged: files are missing or of the wrong size", pull)

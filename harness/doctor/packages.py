@@ -10,7 +10,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 
 ALWAYS_SHOWN = (
     "torch",
@@ -56,33 +56,33 @@ EXTRAS = {
 }
 
 
-def look() -> list[Finding]:
+def run_checks() -> list[CheckResult]:
     """Every finding of this file."""
     return [python(), *packages(), together(), extras()]
 
 
-def python() -> Finding:
+def python() -> CheckResult:
     """The interpreter against `requires-python` and what the tests ran with."""
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
     asked = metadata.metadata("kdharness")["Requires-Python"]
     if not SpecifierSet(asked).contains(version, prereleases=True):
-        return broken(
+        return fail(
             "python",
             f"{version}, but kdharness needs {asked}",
             "make a new environment: python3.11 -m venv .venv",
         )
     if tuple(int(part) for part in version.split(".")[:2]) > NEWEST_TRIED:
-        return note(
+        return warn(
             "python",
             f"{version}: newer than what kdharness was tried with",
             "if a package misbehaves, use Python {}.{}".format(*NEWEST_TRIED),
         )
-    return fine("python", version)
+    return ok("python", version)
 
 
-def packages() -> list[Finding]:
+def packages() -> list[CheckResult]:
     """One row for each package that matters most, and for each that is missing or out of range."""
     from packaging.requirements import Requirement
 
@@ -94,17 +94,17 @@ def packages() -> list[Finding]:
         advice = f"pip install '{asked.name}{asked.specifier}'"
         version = installed(asked.name)
         if version is None:
-            found.append(broken(asked.name, "not installed", advice))
+            found.append(fail(asked.name, "not installed", advice))
         elif not asked.specifier.contains(version, prereleases=True):
             found.append(
-                broken(asked.name, f"{version}, but kdharness needs {asked.specifier}", advice)
+                fail(asked.name, f"{version}, but kdharness needs {asked.specifier}", advice)
             )
         elif asked.name in ALWAYS_SHOWN:
-            found.append(fine(asked.name, version))
+            found.append(ok(asked.name, version))
         else:
             quiet += 1
     place = Path(str(metadata.distribution("kdharness").locate_file("")))
-    mine = fine(
+    mine = ok(
         "kdharness", f"{metadata.version('kdharness')} in {place}, {quiet} more packages as asked"
     )
     return [mine, *found]
@@ -118,7 +118,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def together() -> Finding:
+def together() -> CheckResult:
     """Whether the installed packages ask each other for versions that are here.
 
     transformers takes a torch that is too old for none at all, and a torchvision that was built
@@ -145,21 +145,21 @@ def together() -> Finding:
                     clashes.append(clash)
                     advice.append(f"'{wanted}'")
     if clashes:
-        return broken(
+        return fail(
             "versions",
             "; ".join(clashes),
             f"pip install {' '.join(dict.fromkeys(advice))}, or remove what asks for it "
             "and is not needed",
         )
-    return fine("versions", "torch, transformers and their neighbours go together")
+    return ok("versions", "torch, transformers and their neighbours go together")
 
 
-def extras() -> Finding:
+def extras() -> CheckResult:
     """What optional packages would add."""
     missing = [name for name in EXTRAS if installed(name) is None]
     if not missing:
-        return fine("extras", f"{', '.join(EXTRAS)}: installed")
-    return fine(
+        return ok("extras", f"{', '.join(EXTRAS)}: installed")
+    return ok(
         "extras",
         "only if you need them: "
         + "; ".join(f"{EXTRAS[name][1]} ({EXTRAS[name][0]})" for name in missing),

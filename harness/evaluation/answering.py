@@ -166,7 +166,7 @@ def _answer(
     done = failed = 0
     first = ""
     said: set[str] = set()
-    for index, reply in watched(engine, requests, job.reporter):
+    for index, reply in stream_until_stopped(engine, requests, job.reporter):
         item, request = wanted[index]
         answer = _as_answer(subject, bench, name, item, turn, request, reply)
         job.store.add_answers([answer])
@@ -232,7 +232,7 @@ def say_once(reporter: Reporter, name: str, reply: Reply, said: set[str]) -> Non
             reporter.say(f"{name}: {message}", kind="warning")
 
 
-def watched(
+def stream_until_stopped(
     engine: Engine, requests: Sequence[GenerationRequest], reporter: Reporter
 ) -> Iterator[tuple[int, Reply]]:
     """An engine's replies; when asked to stop, what is on its way is still waited for."""

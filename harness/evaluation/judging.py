@@ -44,7 +44,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Ask:
+class PendingJudgment:
     """One judgment to be made: whose, of what, and its identities."""
 
     checkpoint: str
@@ -116,7 +116,7 @@ def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Benchma
 
 def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> None:
     """Every missing judgment of every subject under one judge."""
-    asks: list[Ask] = []
+    asks: list[PendingJudgment] = []
     for bench in judge.benches:
         job.store.set_bench_note(
             bench.label,
@@ -130,7 +130,7 @@ def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> Non
 
 def _asks_of(
     job: Evaluation, judge: Judge, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
-) -> list[Ask]:
+) -> list[PendingJudgment]:
     """The judgments of one subject on one benchmark that are not stored yet."""
     answers = answering.answers_for(job.store, subject, bench, job.config)
     good = [answer for answer in answers if answer.finish is not Finish.ERROR]
@@ -258,7 +258,7 @@ def _unanswered(
 
 def not_stored(
     job: Evaluation, engine: Engine, bench: Benchmark, subject: Subject, calls: Sequence[JudgeCall]
-) -> tuple[list[Ask], list[Judgment]]:
+) -> tuple[list[PendingJudgment], list[Judgment]]:
     """(calls to make, judgments that need none: settled, or paid for under another revision)."""
     checkpoint = subject.checkpoint.id
     stored = job.store.judgments(checkpoint, bench.label, engine.name)
@@ -268,14 +268,14 @@ def not_stored(
         for j in stored
         if j.status is JudgmentStatus.OK and "call" in j.info
     }
-    asks: list[Ask] = []
+    asks: list[PendingJudgment] = []
     ready: list[Judgment] = []
     longest = job.config.judge_max_tokens
     for call in calls:
         if longest is not None:
             call = replace(call, max_tokens=min(call.max_tokens, longest))
         key, *older = call_keys(engine, call)
-        ask = Ask(checkpoint, bench, call, _identity(bench, call, key), key)
+        ask = PendingJudgment(checkpoint, bench, call, _identity(bench, call, key), key)
         known = by_id.get(ask.id) or _of_same_judge(
             engine, [by_id.get(_identity(bench, call, old)) for old in older]
         )
@@ -329,7 +329,7 @@ def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
     return True
 
 
-def _copied(ask: Ask, paid: Judgment) -> Judgment:
+def _copied(ask: PendingJudgment, paid: Judgment) -> Judgment:
     """The same question to the same judge was answered under another revision."""
     return replace(
         paid,
@@ -343,7 +343,7 @@ def _copied(ask: Ask, paid: Judgment) -> Judgment:
     )
 
 
-def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
+def _ask(job: Evaluation, judge: Judge, asks: Sequence[PendingJudgment]) -> None:
     """Put the calls to the judge and store each reply."""
     if not asks:
         return
@@ -365,7 +365,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     said: set[str] = set()
     sampled: set[tuple[str, str]] = set()
     reasons: Counter[str] = Counter()
-    for index, reply in answering.watched(judge.engine, requests, job.reporter):
+    for index, reply in answering.stream_until_stopped(judge.engine, requests, job.reporter):
         ask = asks[index]
         verdict = Verdict(JudgmentStatus.FAILED) if reply.error else ask.bench.read(ask.call, reply)
         judgment = _as_judgment(judge.name, ask, reply, verdict)
@@ -399,7 +399,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         job.reporter.say(f"{judge.name}: {count} failed: {reason[:300]}", kind="warning")
 
 
-def request_of(ask: Ask, room: int = THINKING_ROOM) -> GenerationRequest:
+def request_of(ask: PendingJudgment, room: int = THINKING_ROOM) -> GenerationRequest:
     """Return the request that puts a call to an engine.
 
     Args:
@@ -417,7 +417,7 @@ def request_of(ask: Ask, room: int = THINKING_ROOM) -> GenerationRequest:
     )
 
 
-def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgment:
+def _as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdict) -> Judgment:
     call = ask.call
     info = {**call.info, **reply.info, **verdict.info, "call": ask.key}
     if reply.top_logprobs is not None:
@@ -447,7 +447,7 @@ def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgme
     )
 
 
-def _both_sides(job: Evaluation, ask: Ask, judgment: Judgment) -> list[Judgment]:
+def _both_sides(job: Evaluation, ask: PendingJudgment, judgment: Judgment) -> list[Judgment]:
     """A judgment, and the opponent's side of it when every two checkpoints are paired."""
     if ask.bench.pairwise_with != "all":
         return [judgment]

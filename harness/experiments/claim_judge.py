@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.analysis.scorebook import Group
 from kdharness.harness.experiments.claims import (
+    ClaimResult,
     ClaimSpec,
     Effect,
-    Finding,
     Sums,
     drawn_effect,
     paired_effect,
 )
-from kdharness.harness.experiments.expand import Planned, outputs_of
+from kdharness.harness.experiments.expand import PlannedRun, outputs_of
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 def judge_claims(
-    store: Store, claims: Sequence[ClaimSpec], planned: Sequence[Planned]
-) -> list[Finding]:
+    store: Store, claims: Sequence[ClaimSpec], planned: Sequence[PlannedRun]
+) -> list[ClaimResult]:
     """Every claim, once for each choice of settings that are no seeds."""
     reader = _Reader(store)
-    found: list[Finding] = []
+    found: list[ClaimResult] = []
     for claim in claims:
         about = [one for one in planned if one.step == claim.of]
-        groups: dict[str, list[Planned]] = {}
+        groups: dict[str, list[PlannedRun]] = {}
         for one in about:
             groups.setdefault(repr(_without_seed(one.settings)), []).append(one)
         for members in groups.values():
             settings = _without_seed(members[0].settings)
             there, missing = _with_figures(reader, claim, members, planned)
             if not there:
-                found.append(Finding(claim, settings, None, missing))
+                found.append(ClaimResult(claim, settings, None, missing))
                 continue
             effect = _effect(reader, claim, there, planned)
             if effect is None:
@@ -49,13 +49,13 @@ def judge_claims(
                 )
             else:
                 note = f"{len(there)} of {len(members)} seeds: {missing}" if missing else ""
-            found.append(Finding(claim, settings, effect, note))
+            found.append(ClaimResult(claim, settings, effect, note))
     return found
 
 
 def _with_figures(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
-) -> tuple[list[Planned], str]:
+    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
+) -> tuple[list[PlannedRun], str]:
     """The seeds whose figures are all there, and what one of the others lacks."""
     there, missing = [], ""
     for one in members:
@@ -72,7 +72,7 @@ def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _effect(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
+    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
 ) -> Effect | None:
     if claim.metric is None:
         return _trade_off_effect(reader, claim, members, planned)
@@ -90,10 +90,10 @@ def _effect(
 
 
 def _trade_off_effect(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
+    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
 ) -> Effect | None:
     from kdharness.harness.analysis.metrics import is_lower_better
-    from kdharness.harness.stats.tradeoff import Answered, Plane, above_draws, draw_plane
+    from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, above_draws, draw_plane
 
     assert claim.figure is not None
     values, draws, questions = [], [], 10**9
@@ -104,7 +104,7 @@ def _trade_off_effect(
         curve = _all_beside(claim.curve, one, planned) if claim.curve else []
         names = list(dict.fromkeys([reference, *curve, expert, name]))
         answered = [
-            Answered(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
+            AnsweredItems(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
             for n in names
         ]
         plane = Plane(
@@ -130,14 +130,14 @@ def _trade_off_effect(
     return drawn_effect(values, draws, questions)
 
 
-def _checkpoint(one: Planned) -> str:
+def _checkpoint(one: PlannedRun) -> str:
     made = outputs_of(one)
     if len(made) != 1:
         raise LookupError(f"the step {one.step} makes {len(made)} checkpoints, not one")
     return made[0]
 
 
-def _all_beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> list[str]:
+def _all_beside(name: str | None, one: PlannedRun, planned: Sequence[PlannedRun]) -> list[str]:
     """The checkpoints of a step under the settings of `one`, or the model of that name."""
     steps = [other for other in planned if other.step == name]
     if not steps:
@@ -149,7 +149,7 @@ def _all_beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> l
     raise LookupError(f"no run of {name} has the settings of {one.name}")
 
 
-def _beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> str:
+def _beside(name: str | None, one: PlannedRun, planned: Sequence[PlannedRun]) -> str:
     made = _all_beside(name, one, planned)
     if len(made) != 1:
         raise LookupError(f"the step {name} makes {len(made)} checkpoints, not one")

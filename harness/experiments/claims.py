@@ -114,7 +114,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimResult:
     """What became of one claim under one choice of the settings that are no seeds."""
 
     claim: ClaimSpec
@@ -249,7 +249,7 @@ def drawn_effect(values: Sequence[float], draws: Sequence[Any], questions: int) 
 # ---------------------------------------------------------------- in words
 
 
-def finding_lines(findings: Sequence[Finding]) -> list[str]:
+def finding_lines(findings: Sequence[ClaimResult]) -> list[str]:
     """Claims as a person reads them."""
     lines = []
     for number, one in enumerate(findings, 1):
@@ -258,7 +258,7 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def claim_parts(one: Finding) -> list[str]:
+def claim_parts(one: ClaimResult) -> list[str]:
     """What stands below a claim: its effect with the interval, and what it rests on."""
     effect, figure = one.effect, one.as_dict()["figure"]
     if effect is None:

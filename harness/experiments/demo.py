@@ -60,7 +60,7 @@ SMOKE = Scale(
 
 
 @dataclass(frozen=True)
-class Step:
+class DemoStep:
     """One run of the story."""
 
     name: str
@@ -78,7 +78,7 @@ def _trainer(tokens: int, rate: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def story(scale: Scale, judge: str | None) -> list[Step]:
+def story(scale: Scale, judge: str | None) -> list[DemoStep]:
     """The runs in order, each a plain config."""
     heldout = [
         {"path": "general:validation", "kind": "general", "limit": 8},
@@ -159,7 +159,7 @@ def story(scale: Scale, judge: str | None) -> list[Step]:
         ),
     ]
     return [
-        Step(name, title, parse_config(values, where=f"demo step {name}"))
+        DemoStep(name, title, parse_config(values, where=f"demo step {name}"))
         for name, title, values in raw
     ]
 
@@ -191,7 +191,7 @@ def run_demo(paths: Paths, *, smoke: bool, judge: str | None, say: Say, follow: 
         run_step(paths, step, follow)
 
 
-def run_step(paths: Paths, step: Step, follow: Follow) -> Run:
+def run_step(paths: Paths, step: DemoStep, follow: Follow) -> Run:
     """Start, join or resume one run, and wait until it is finished."""
     with Store(paths.store) as store:
         run = store.run(step.name)

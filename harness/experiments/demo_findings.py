@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdharness.harness.analysis.compare import NOT_TOLD, Compared, compare_all
+from kdharness.harness.analysis.compare import NOT_TOLD, PairedComparison, compare_all
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, TOO_SMALL
 from kdharness.harness.store import Store
@@ -100,7 +100,9 @@ def findings(store: Store, paths: Paths) -> list[str]:
     return lines
 
 
-def _sentence(one: Compared, other: str, base: str, better: str, worse: str, what: str) -> str:
+def _sentence(
+    one: PairedComparison, other: str, base: str, better: str, worse: str, what: str
+) -> str:
     """What a comparison says, with its figures."""
     figures = f"{what}: {one.other_value:.3f} against {one.base_value:.3f}"
     if one.gap.n < LEAST_FOR_VERDICT or one.gap.low is None or one.gap.high is None:

@@ -14,7 +14,7 @@ from kdharness.harness.config.files import dump_config
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.experiments.expand import (
-    Planned,
+    PlannedRun,
     SweepConfig,
     keep_copy,
     load_sweep,
@@ -27,7 +27,7 @@ from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 
 
 class Telling(Reporter, Protocol):
@@ -103,7 +103,7 @@ def _go_on(paths: Paths, run: Run, whole: SweepConfig) -> Run:
             values = whole.model_dump(mode="json", by_alias=True)
             store.update_run(run.id, config=values, config_hash=identity)
         text = dump_config(cast(Any, whole), full=True)
-        write_text(paths.run(run.id) / "config.yaml", text)
+        atomic_write_text(paths.run(run.id) / "config.yaml", text)
     try:
         return launch.resume(paths, run.id)
     except RunError:
@@ -144,7 +144,7 @@ def carry_out(paths: Paths, run: Run, reporter: Telling) -> None:
         raise RunError(wrong)
 
 
-def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[Planned]]:
+def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[PlannedRun]]:
     """A stored experiment and its runs.
 
     From the file in the run's folder: the order of steps and settings counts (in names, too),
@@ -167,7 +167,7 @@ def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[Planned]]:
 class _Work:
     """What a worker tells of an experiment, and passes on to the run at work."""
 
-    def __init__(self, paths: Paths, planned: Sequence[Planned], reporter: Telling) -> None:
+    def __init__(self, paths: Paths, planned: Sequence[PlannedRun], reporter: Telling) -> None:
         self.paths, self.reporter = paths, reporter
         self.at_work = ""
         self.paused = False
@@ -181,7 +181,7 @@ class _Work:
         reporter.info["stage_first"] = len(self.done)
         reporter.flush()
 
-    def begin(self, one: Planned) -> None:
+    def begin(self, one: PlannedRun) -> None:
         """The next run; a stop or pause that came between two is carried out here."""
         self.at_work = ""
         self.reporter.check()

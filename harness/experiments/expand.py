@@ -41,10 +41,10 @@ from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
-from kdharness.harness.experiments.steps import MODEL_FIELDS, Step, in_order, read_step
+from kdharness.harness.experiments.steps import MODEL_FIELDS, ExperimentStep, in_order, read_step
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import digest
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import CONFIG_BYTES, dump_yaml, parse_yaml, read_text
 
 Vary = dict[str, Any]
@@ -106,7 +106,7 @@ class SweepConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run of the experiment: its config, the settings that reach it, and what it needs."""
 
     name: str
@@ -118,7 +118,7 @@ class Planned:
 
 def load_sweep(
     path: str | Path, overrides: Sequence[str] = ()
-) -> tuple[SweepConfig, list[Planned]]:
+) -> tuple[SweepConfig, list[PlannedRun]]:
     """Read an experiment and work out all of its runs, in an order in which they can run.
 
     Args:
@@ -156,7 +156,7 @@ def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConf
 # ---------------------------------------------------------------- steps
 
 
-def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Planned]:
+def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[PlannedRun]:
     """Every run, each once, dependencies first."""
     _check_claims(sweep, where)
     names = list(sweep.steps)
@@ -165,9 +165,9 @@ def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Pla
     combinations = list(_combinations(sweep.vary, where))
     keys = list(dict.fromkeys(key for one in combinations for key in one))
     own = {key: _steps_of(key, steps, combinations, where) for key in keys}
-    planned: dict[str, Planned] = {}
+    planned: dict[str, PlannedRun] = {}
     for combination in combinations:
-        made: dict[str, Planned] = {}
+        made: dict[str, PlannedRun] = {}
         for step in order:
             one = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
             made[step] = planned.setdefault(one.name, one)
@@ -205,7 +205,10 @@ def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str,
 
 
 def _steps_of(
-    key: str, steps: Mapping[str, Step], combinations: Sequence[Mapping[str, Any]], where: str
+    key: str,
+    steps: Mapping[str, ExperimentStep],
+    combinations: Sequence[Mapping[str, Any]],
+    where: str,
 ) -> dict[str, str]:
     """Step -> the field in it that this varied key stands for."""
     first, _, rest = key.partition(".")
@@ -250,12 +253,12 @@ def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
 def _plan_run(
     prefix: str,
     step: str,
-    what: Step,
+    what: ExperimentStep,
     combination: Mapping[str, Any],
     own: Mapping[str, Mapping[str, str]],
-    made: Mapping[str, Planned],
+    made: Mapping[str, PlannedRun],
     where: str,
-) -> Planned:
+) -> PlannedRun:
     """One step under one choice of settings."""
     values = copy.deepcopy(what.values)
     settings: dict[str, Any] = {}
@@ -272,7 +275,7 @@ def _plan_run(
     filled = _fill(values, outputs, place)
     if filled.get("method") != "eval":
         filled["name"] = name
-    return Planned(
+    return PlannedRun(
         name,
         step,
         parse_config(filled, where=place),
@@ -281,7 +284,7 @@ def _plan_run(
     )
 
 
-def outputs_of(planned: Planned) -> list[str]:
+def outputs_of(planned: PlannedRun) -> list[str]:
     """The checkpoints that a run makes."""
     if isinstance(planned.config, MergeConfig):
         return planned.config.checkpoints(planned.name)
@@ -376,7 +379,7 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     if not alone:
         values = whole.model_dump(mode="json", exclude={"method"}, exclude_unset=True)
         text = dump_yaml(values)
-    write_text(target, text)
+    atomic_write_text(target, text)
 
 
 def sweeps_folder(paths: Paths) -> Path:

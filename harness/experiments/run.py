@@ -9,7 +9,7 @@ from typing import Any
 
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
-from kdharness.harness.experiments.expand import Planned, SweepConfig
+from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
@@ -57,11 +57,11 @@ def prepare(paths: Paths, sweep: SweepConfig, say: Say) -> None:
 
 def run_sweep(
     paths: Paths,
-    planned: Sequence[Planned],
+    planned: Sequence[PlannedRun],
     say: Say,
     tick: Tick,
     *,
-    begin: Callable[[Planned], None] | None = None,
+    begin: Callable[[PlannedRun], None] | None = None,
     end: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Carry out every run; one that fails stops only those that need it.
@@ -112,7 +112,7 @@ def run_sweep(
     return list(results.values())
 
 
-def state_of(paths: Paths, one: Planned) -> str:
+def state_of(paths: Paths, one: PlannedRun) -> str:
     """What a run of the plan is before anything is done: `new`, or the stored run's status.
 
     Raises:
@@ -130,7 +130,7 @@ def state_of(paths: Paths, one: Planned) -> str:
     return effective_status(run).value
 
 
-def _run_one(paths: Paths, one: Planned, tick: Tick) -> tuple[str, str]:
+def _run_one(paths: Paths, one: PlannedRun, tick: Tick) -> tuple[str, str]:
     """Start, join or resume a run and wait for it; returns (status, note)."""
     state = state_of(paths, one)
     if state == RunStatus.FINISHED.value:
@@ -151,7 +151,7 @@ def _run_one(paths: Paths, one: Planned, tick: Tick) -> tuple[str, str]:
     return "finished", f"loss {run.loss:.4f}" if run.loss is not None else ""
 
 
-def _take_up(paths: Paths, one: Planned, state: str) -> None:
+def _take_up(paths: Paths, one: PlannedRun, state: str) -> None:
     """Start or resume a run that has no process at work; a live one is only joined."""
     try:
         if state == "new":

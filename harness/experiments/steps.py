@@ -29,14 +29,14 @@ MODEL_FIELDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Step:
+class ExperimentStep:
     """A step's config as plain data, and the steps that must be finished first."""
 
     values: dict[str, Any]
     needs: tuple[str, ...]
 
 
-def read_step(name: str, raw: Any, names: Sequence[str], base: Path, where: str) -> Step:
+def read_step(name: str, raw: Any, names: Sequence[str], base: Path, where: str) -> ExperimentStep:
     """A step's config as plain data, started from a file or preset where it names one."""
     place = f"{where}: steps.{name}"
     values = {"config": raw} if isinstance(raw, str) else copy.deepcopy(raw)
@@ -66,7 +66,7 @@ def read_step(name: str, raw: Any, names: Sequence[str], base: Path, where: str)
         )
     found = {text for text in _model_names(values) if text in names and text != name}
     wanted = [step for step in names if step in found or step in listed]
-    return Step(values, tuple(wanted))
+    return ExperimentStep(values, tuple(wanted))
 
 
 def _over(below: Any, above: Any) -> Any:
@@ -88,7 +88,7 @@ def _model_names(values: Any, field: str = "", above: str = "") -> Iterator[str]
         yield values
 
 
-def in_order(steps: Mapping[str, Step], where: str) -> list[str]:
+def in_order(steps: Mapping[str, ExperimentStep], where: str) -> list[str]:
     """Step names, what is needed first."""
     order: list[str] = []
     waiting = dict(steps)

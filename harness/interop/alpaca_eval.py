@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.interop.fastchat import Imported, imported_model, imported_revision, keep
+from kdharness.harness.interop.fastchat import (
+    ImportSummary,
+    imported_model,
+    imported_revision,
+    keep,
+)
 from kdharness.harness.interop.rows import inside, named, read_rows, said, shown, told
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
@@ -28,7 +33,7 @@ WHOLE = 0.9
 """From this share of the items on, a file is a whole run with rows left out."""
 
 
-def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imported:
+def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> ImportSummary:
     """Model outputs, or annotations, as alpaca_eval writes them.
 
     Args:
@@ -50,7 +55,7 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
     if not rows:
         raise DataError("contains no rows", where=str(path))
     annotated = any("preference" in row for _, row in rows)
-    found = Imported(kind="annotations" if annotated else "outputs", rows=len(rows))
+    found = ImportSummary(kind="annotations" if annotated else "outputs", rows=len(rows))
     find: Any = resolve(TOOLS, "alpaca_item", "tool")
     try:
         if annotated:
@@ -83,7 +88,7 @@ def _outputs(
     store: Store,
     rows: Sequence[tuple[str, dict[str, Any]]],
     name: str | None,
-    found: Imported,
+    found: ImportSummary,
     find: Any,
 ) -> list[Answer]:
     made = []
@@ -123,7 +128,7 @@ def _annotations(
     store: Store,
     rows: Sequence[tuple[str, dict[str, Any]]],
     name: str | None,
-    found: Imported,
+    found: ImportSummary,
     find: Any,
 ) -> tuple[list[Answer], list[Judgment]]:
     answers: list[Answer] = []

@@ -14,7 +14,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 
 LONGEST_FILE_NAME = 200
 """Bytes; file systems take 255, and endings are added."""
@@ -53,7 +53,7 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
-    write_text(path, text)
+    atomic_write_text(path, text)
     return path
 
 
@@ -256,7 +256,7 @@ def _annotations(
 
 def _write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
+    atomic_write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
     return path
 
 

@@ -56,7 +56,7 @@ CATEGORIES = (
 
 
 @dataclass
-class Imported:
+class ImportSummary:
     """What a file brought; `notes` say what of it was filed or left out in a way to know of."""
 
     kind: str = ""
@@ -79,10 +79,10 @@ class Imported:
         }
 
 
-Reader = Callable[[Store, dict[str, Any], Imported], Sequence[Answer | Judgment]]
+Reader = Callable[[Store, dict[str, Any], ImportSummary], Sequence[Answer | Judgment]]
 
 
-def import_fastchat(store: Store, path: Path) -> Imported:
+def import_fastchat(store: Store, path: Path) -> ImportSummary:
     """Answers, single or pair judgments of FastChat's llm_judge, told apart by their fields.
 
     Raises:
@@ -96,7 +96,7 @@ def import_fastchat(store: Store, path: Path) -> Imported:
         )
     if not kinds:
         raise DataError("contains no rows", where=str(path))
-    found = Imported(kind=kinds.pop(), rows=len(rows))
+    found = ImportSummary(kind=kinds.pop(), rows=len(rows))
     _name_bench(found, path, rows)
     readers: dict[str, Reader] = {"answers": _answers, "single": _singles, "pair": _pairs}
     reader = readers[found.kind]
@@ -151,7 +151,7 @@ def imported_model(store: Store, name: str) -> Checkpoint:
 
 
 def keep(
-    store: Store, found: Imported, answers: Sequence[Answer], judgments: Sequence[Judgment]
+    store: Store, found: ImportSummary, answers: Sequence[Answer], judgments: Sequence[Judgment]
 ) -> None:
     """Write what is new; rows that are there already are left as they are."""
     known: set[str] = set()
@@ -169,7 +169,9 @@ def keep(
 # ---------------------------------------------------------------- FastChat
 
 
-def _name_bench(found: Imported, path: Path, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _name_bench(
+    found: ImportSummary, path: Path, rows: Sequence[tuple[str, dict[str, Any]]]
+) -> None:
     """File the rows under MT-Bench only where every question is one of its own.
 
     FastChat's rows do not say what they are about, and its judge runs on any questions: others
@@ -198,7 +200,7 @@ def _name_bench(found: Imported, path: Path, rows: Sequence[tuple[str, dict[str,
         return
 
 
-def _identity(found: Imported, *parts: Any) -> str:
+def _identity(found: ImportSummary, *parts: Any) -> str:
     """The id of an imported row; MT-Bench's have none of their benchmark's name in it."""
     return digest("imported", *parts, *([] if found.bench == MT_BENCH else [found.bench]))
 
@@ -210,7 +212,7 @@ def category_of(question: int, bench: str = MT_BENCH) -> str:
     return CATEGORIES[(question - MT_BENCH_IDS.start) // 10]
 
 
-def _turns(row: dict[str, Any], found: Imported) -> list[str]:
+def _turns(row: dict[str, Any], found: ImportSummary) -> list[str]:
     """The texts of an answer's first choice, which is the one that FastChat judges."""
     choices = row["choices"]
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -224,7 +226,7 @@ def _turns(row: dict[str, Any], found: Imported) -> list[str]:
     return turns
 
 
-def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]:
+def _answers(store: Store, row: dict[str, Any], found: ImportSummary) -> list[Answer]:
     turns = _turns(row, found)
     model = imported_model(store, named(row["model_id"], "model_id"))
     found.models.add(model.name)
@@ -278,7 +280,7 @@ def _rating(value: Any) -> float | None:
     return number(value, "score")
 
 
-def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
+def _singles(store: Store, row: dict[str, Any], found: ImportSummary) -> list[Judgment]:
     question, turn = _place(row)
     score = _rating(row["score"])
     text, judge = said(row.get("judgment"), "judgment"), _judge_name(row)
@@ -322,7 +324,7 @@ def _winner(value: Any, field: str) -> str:
     return str(won)
 
 
-def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
+def _pairs(store: Store, row: dict[str, Any], found: ImportSummary) -> list[Judgment]:
     """Both orders of one match, seen from both sides."""
     question, turn = _place(row)
     played, judge = when(row.get("tstamp")), _judge_name(row)

@@ -24,7 +24,7 @@ from kdharness.harness.errors import StoreError
 from kdharness.harness.store import Store
 from kdharness.harness.store.checkpoints import moved_id
 from kdharness.harness.types import digest
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 
 _STANDS = {
     # Compared as rows: the smaller stands. The texts only settle ties, so that any order agrees.
@@ -80,9 +80,9 @@ def _current_copy(source: Path, scratch: Path) -> Path:
     """The store itself, or a copy of one that has an older shape or cannot be written."""
     from kdharness.harness.store.connection import open_to_read, refuse_newer
     from kdharness.harness.store.migrations import migrations
-    from kdharness.harness.util.os_errors import store_troubles
+    from kdharness.harness.util.os_errors import translate_store_errors
 
-    with store_troubles(source):
+    with translate_store_errors(source):
         db = open_to_read(source.resolve())
         try:
             refuse_newer(db, source)
@@ -342,7 +342,7 @@ def _files(target: Store, theirs: Path, home: Path, names: Mapping[str, str]) ->
             scratch = Path(tempfile.mkdtemp(prefix=".merging-", dir=place.parent))
             try:
                 shutil.copytree(source, scratch / "run", symlinks=True)
-                replace_folder(scratch / "run", place)
+                atomic_replace_dir(scratch / "run", place)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
             copied += 1

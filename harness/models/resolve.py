@@ -22,11 +22,11 @@ from kdharness.harness.models.gguf import check_gguf
 from kdharness.harness.models.hub import pinned, snapshot, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress, identify
 from kdharness.harness.models.loading_errors import explain, quiet_transformers
-from kdharness.harness.models.validate import check_config, check_folder
+from kdharness.harness.models.validate import check_config, validate_model_dir
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Run, digest
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
 
@@ -203,7 +203,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
                 gguf.parent, gguf_file=gguf.name, trust_remote_code=False
             )
             tokenizer.save_pretrained(scratch)
-        replace_folder(scratch, target)
+        atomic_replace_dir(scratch, target)
     except Exception as error:  # a header may be sound and what it says still be nonsense
         full = isinstance(error, OSError) and error.errno is not None
         if full or isinstance(error, (KDHarnessError, MemoryError)):
@@ -228,7 +228,7 @@ def local_folder(source: str, paths: Paths, *, weights: bool, code: bool = False
         folder = Path(found)
     else:
         folder = snapshot(found, weights=weights, code=code)
-    check_folder(folder)
+    validate_model_dir(folder)
     return folder
 
 

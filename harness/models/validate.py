@@ -71,7 +71,7 @@ _PRODUCTS = (
 )
 
 
-def check_folder(folder: Path) -> None:
+def validate_model_dir(folder: Path) -> None:
     """Refuse a model folder whose files do not bear out what they claim.
 
     Raises:

@@ -45,7 +45,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Mark:
+class PlotPoint:
     """One point of a scatter with its intervals (low, high), both or neither known."""
 
     label: str
@@ -63,13 +63,13 @@ class Scatter:
     title: str
     x_label: str
     y_label: str
-    marks: tuple[Mark, ...]
+    marks: tuple[PlotPoint, ...]
     line: tuple[tuple[float, float], ...] = ()
     line_label: str = ""
 
 
 @dataclass(frozen=True)
-class Lines:
+class LinePlot:
     """Curves over steps."""
 
     title: str
@@ -78,7 +78,7 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Whiskers:
+class IntervalPlot:
     """Figures of one kind with their intervals, one a row."""
 
     title: str
@@ -97,7 +97,7 @@ class Radar:
 
 
 @dataclass(frozen=True)
-class Talk:
+class Transcript:
     """One item: its prompt, and what two checkpoints answered and were given for it."""
 
     title: str
@@ -106,8 +106,8 @@ class Talk:
     """(checkpoint, answer, verdict)"""
 
 
-Picture = Scatter | Lines | Whiskers | Radar
-Block = Heading | Paragraph | Table | Code | Talk | Picture
+Picture = Scatter | LinePlot | IntervalPlot | Radar
+Block = Heading | Paragraph | Table | Code | Transcript | Picture
 
 
 # ---------------------------------------------------------------- Markdown
@@ -145,7 +145,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Code):
         title = f"{escape(block.title)}:\n\n" if block.title else ""
         return title + fenced(block.text)
-    if isinstance(block, Talk):
+    if isinstance(block, Transcript):
         parts = [f"### {escape(block.title)}", "Prompt:", fenced(block.prompt)]
         for name, answer, verdict in block.sides:
             parts += [f"{escape(name)} ({escape(verdict)}):", fenced(answer)]
@@ -161,7 +161,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _picture(block: Picture) -> str:
     """The figures of a picture that no table beside it holds."""
-    if isinstance(block, Lines):
+    if isinstance(block, LinePlot):
         rows = [
             (name, number(points[0][1]), number(points[-1][1]), f"{points[-1][0]:g}")
             for name, points in block.series

@@ -21,13 +21,13 @@ from kdharness.harness.reports.blocks import (
     Block,
     Code,
     Heading,
-    Lines,
-    Mark,
+    IntervalPlot,
+    LinePlot,
     Paragraph,
+    PlotPoint,
     Radar,
     Scatter,
     Table,
-    Whiskers,
     interval,
     number,
 )
@@ -242,7 +242,7 @@ def _curves(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
         for start in range(0, len(series), MOST_IN_A_PICTURE):
             part = tuple(series[start : start + MOST_IN_A_PICTURE])
             what = name if name == "loss" else f"held-out {name}"
-            pictures.append(Lines(f"{what} while training", what, part))
+            pictures.append(LinePlot(f"{what} while training", what, part))
     if pictures:
         yield Heading("Curves")
         yield Paragraph(
@@ -287,7 +287,7 @@ def _board(scores: Sequence[Score]) -> Iterator[Block]:
     for (bench, metric, judge), rows in groups.items():
         known = [s for s in rows if s.value is not None]
         if len(known) > 1:
-            yield Whiskers(
+            yield IntervalPlot(
                 f"{bench} {metric} ({judge})",
                 tuple((s.checkpoint, float(s.value or 0.0), s.ci_low, s.ci_high) for s in known),
             )
@@ -362,14 +362,14 @@ def _plane(view: Mapping[str, Any]) -> Iterator[Block]:
         )
 
 
-def _mark(item: Any) -> Mark:
+def _mark(item: Any) -> PlotPoint:
     point = item.point
 
     def ends(pair: tuple[float | None, float | None]) -> tuple[float, float] | None:
         low, high = pair
         return (low, high) if low is not None and high is not None else None
 
-    return Mark(
+    return PlotPoint(
         point.checkpoint,
         point.general,
         point.domain,
@@ -436,7 +436,7 @@ def _categories(scores: Sequence[Score]) -> Iterator[Block]:
             title,
         )
         for category in categories:
-            yield Whiskers(
+            yield IntervalPlot(
                 f"{bench}, {category} ({judge})",
                 tuple(
                     (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claim_judge import judge_claims
-from kdharness.harness.experiments.claims import Finding
+from kdharness.harness.experiments.claims import ClaimResult
 from kdharness.harness.experiments.expand import load_sweep, sweeps_folder
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.blocks import Block, Heading, Paragraph, Table, interval
@@ -37,7 +37,7 @@ def claims(store: Store, paths: Paths) -> Iterator[Block]:
         )
 
 
-def _row(one: Finding) -> tuple[str, ...]:
+def _row(one: ClaimResult) -> tuple[str, ...]:
     settings = "".join(f", {key} {value}" for key, value in one.settings.items())
     effect = one.effect
     if effect is None:

@@ -13,10 +13,10 @@ from kdharness.harness.reports.blocks import (
     Block,
     Code,
     Heading,
+    IntervalPlot,
     Paragraph,
     Table,
-    Talk,
-    Whiskers,
+    Transcript,
 )
 from kdharness.harness.reports.svg import picture
 from kdharness.harness.util.text import safe_text
@@ -78,7 +78,7 @@ def _block(block: Block, places: dict[str, str]) -> str:
         return (
             f"<details><summary>{esc(block.title)}</summary><pre>{esc(block.text)}</pre></details>"
         )
-    if isinstance(block, Talk):
+    if isinstance(block, Transcript):
         sides = "".join(
             f"<div><b>{esc(name)}</b> {esc(verdict)}<pre>{esc(answer)}</pre></div>"
             for name, answer, verdict in block.sides
@@ -87,7 +87,7 @@ def _block(block: Block, places: dict[str, str]) -> str:
             f"<h3>{esc(block.title)}</h3><pre>{esc(block.prompt)}</pre>"
             f'<div class="sides">{sides}</div>'
         )
-    kind = ' class="small"' if isinstance(block, Whiskers) else ""
+    kind = ' class="small"' if isinstance(block, IntervalPlot) else ""
     return f"<figure{kind}><figcaption>{esc(block.title)}</figcaption>{picture(block)}</figure>"
 
 

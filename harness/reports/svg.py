@@ -9,7 +9,14 @@ import html
 import math
 from collections.abc import Sequence
 
-from kdharness.harness.reports.blocks import Lines, Mark, Picture, Radar, Scatter, Whiskers
+from kdharness.harness.reports.blocks import (
+    IntervalPlot,
+    LinePlot,
+    Picture,
+    PlotPoint,
+    Radar,
+    Scatter,
+)
 from kdharness.harness.util.text import safe_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
@@ -22,9 +29,9 @@ def picture(block: Picture) -> str:
     """The block's SVG."""
     if isinstance(block, Scatter):
         return scatter(block)
-    if isinstance(block, Lines):
+    if isinstance(block, LinePlot):
         return lines(block)
-    if isinstance(block, Whiskers):
+    if isinstance(block, IntervalPlot):
         return whiskers(block)
     return radar(block)
 
@@ -148,7 +155,7 @@ def scatter(block: Scatter) -> str:
     return _svg(block.title, parts, bottom + 18 * math.ceil(len(entries) / 2))
 
 
-def _mark(frame: Frame, mark: Mark, number: int) -> list[str]:
+def _mark(frame: Frame, mark: PlotPoint, number: int) -> list[str]:
     x, y = frame.x(mark.x), frame.y(mark.y)
     colour = COLOURS[0] if mark.front else COLOURS[1]
     style = f'stroke="{colour}" stroke-width="1.2" opacity="0.7"'
@@ -167,7 +174,7 @@ def _mark(frame: Frame, mark: Mark, number: int) -> list[str]:
     return out
 
 
-def lines(block: Lines) -> str:
+def lines(block: LinePlot) -> str:
     """Curves over steps, each in a colour and dash of its own."""
     points = [p for _, series in block.series for p in series if math.isfinite(p[1])]
     frame = Frame([x for x, _ in points], [y for _, y in points])
@@ -184,7 +191,7 @@ def lines(block: Lines) -> str:
     return _svg(block.title, [*parts, *key], HEIGHT + 10 + height)
 
 
-def whiskers(block: Whiskers) -> str:
+def whiskers(block: IntervalPlot) -> str:
     """One row a figure: a dot, and a line as long as its interval."""
     left, row = 220, 24
     values = [v for _, value, low, high in block.rows for v in (value, low, high) if v is not None]

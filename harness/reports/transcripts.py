@@ -8,7 +8,7 @@ from kdharness.harness.analysis.scorebook import Group, read_group
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
-from kdharness.harness.reports.blocks import Block, Paragraph, Talk, number
+from kdharness.harness.reports.blocks import Block, Paragraph, Transcript, number
 from kdharness.harness.stats.rows import question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish
@@ -33,7 +33,7 @@ def telling_talks(store: Store, paths: Paths, names: tuple[str, str], count: int
     for bench, item, before, after in _in_turn(found, count):
         prompts.setdefault(bench, read_prompts(paths, bench))
         talks.append(
-            Talk(
+            Transcript(
                 f"{bench}, {item}",
                 prompts[bench].get(item, "(the prompt is not at hand here)"),
                 tuple(

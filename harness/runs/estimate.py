@@ -50,7 +50,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResourceEstimate:
     """Figures of a run: memory in bytes for one process, FLOPs and seconds for all of it."""
 
     parameters: dict[str, int]
@@ -290,7 +290,7 @@ def student_source(config: AnyConfig) -> tuple[str, int | None]:
     raise ConfigError("a plan for experts_from needs the made model: train once, then plan on it")
 
 
-def make_plan(
+def estimate(
     config: AnyConfig,
     paths: Paths,
     rows: Any,
@@ -298,7 +298,7 @@ def make_plan(
     engine: str = "single",
     processes: int = 1,
     tflops: float | None = None,
-) -> Plan:
+) -> ResourceEstimate:
     """The plan of a training.
 
     Args:
@@ -339,7 +339,7 @@ def make_plan(
     unit = 4 if on_cpu else 2
     final = (trained if config.student.lora else student.total) * unit
     saved = spec.keep if spec.save_every else 1
-    return Plan(
+    return ResourceEstimate(
         parameters={"student": student.total, **{r: s.total for r, s in teachers.items()}},
         trained=trained,
         steps=rows["steps"],

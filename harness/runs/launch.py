@@ -22,7 +22,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import Request, Run, RunStatus
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 
 if TYPE_CHECKING:
     from kdharness.harness.config.training import AnyConfig
@@ -141,7 +141,7 @@ def _add(
     except sqlite3.IntegrityError as error:
         raise _taken(run_id) from error
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", dump_config(config, full=True))
+    atomic_write_text(folder / "config.yaml", dump_config(config, full=True))
     return run
 
 

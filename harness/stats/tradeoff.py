@@ -42,7 +42,7 @@ Sums = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredItems:
     """One checkpoint's rows on both axes, question by question."""
 
     checkpoint: str
@@ -121,7 +121,7 @@ class Pick:
 
 
 def trade_off_stats(
-    answered: Sequence[Answered], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
+    answered: Sequence[AnsweredItems], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Stats:
     """Intervals over questions for gain, retention, hypervolume and distance above the curve.
 
@@ -176,7 +176,7 @@ def trade_off_stats(
 
 
 def draw_plane(
-    answered: Sequence[Answered], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
+    answered: Sequence[AnsweredItems], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Draws:
     """Retention and gain as measured and in every resample of the questions."""
     names = tuple(one.checkpoint for one in answered)

@@ -12,7 +12,7 @@ from kdharness.harness.store.inspection import open_read_only
 from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.store.sqlite import Database
 from kdharness.harness.util.filesystem import is_network
-from kdharness.harness.util.os_errors import store_troubles
+from kdharness.harness.util.os_errors import translate_store_errors
 
 _MODES = frozenset({"wal", "delete", "truncate", "persist", "memory"})
 
@@ -26,7 +26,7 @@ def open_store(path: Path, timeout: float) -> tuple[Database, bool]:
     Raises:
         StoreError: damaged, written by a newer version, locked, or nothing to read here.
     """
-    with store_troubles(path):
+    with translate_store_errors(path):
         read_only = path.exists() and not (
             os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
         )

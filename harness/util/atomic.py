@@ -41,7 +41,7 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def write_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Put a file in place whole: a reader, or a machine after a power cut, sees old or new.
 
     Raises:
@@ -59,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def replace_folder(scratch: Path, target: Path) -> None:
+def atomic_replace_dir(scratch: Path, target: Path) -> None:
     """Put a finished folder in place of whatever was there, after its bytes are on the disk.
 
     A folder cannot be renamed onto a full one, so for one moment there is neither; a process
@@ -83,7 +83,7 @@ def seal(folder: Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != SEAL
     }
-    write_text(folder / SEAL, json.dumps(sizes, indent=1))
+    atomic_write_text(folder / SEAL, json.dumps(sizes, indent=1))
     sync_folder(folder.parent)
 
 

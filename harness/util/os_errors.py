@@ -32,7 +32,7 @@ SCARCE_BYTES = 16 * 2**20
 RESERVE_BYTES = 2**19
 
 
-def mendable(error: BaseException, home: Path) -> KDHarnessError | None:
+def as_user_error(error: BaseException, home: Path) -> KDHarnessError | None:
     """The same trouble in words and advice, or None for a fault of ours.
 
     Args:
@@ -94,7 +94,7 @@ def store_error(error: sqlite3.Error, path: Path) -> KDHarnessError | None:
 
 
 @contextmanager
-def store_troubles(path: Path) -> Iterator[None]:
+def translate_store_errors(path: Path) -> Iterator[None]:
     """Raise what SQLite and the system say of the store's file as a StoreError."""
     try:
         yield
@@ -112,7 +112,7 @@ def store_troubles(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_or_gone(folder: Path) -> Iterator[None]:
+def remove_on_failure(folder: Path) -> Iterator[None]:
     """Remove a folder that could not be written to its end: on a full disk its room is needed.
 
     Raises what went wrong, in words where the machine is to blame. That is found out before the
@@ -121,7 +121,7 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        known = mendable(error, folder.parent)
+        known = as_user_error(error, folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
         if known is None or known is error:
             raise
@@ -129,7 +129,7 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reserve(folder: Path) -> Iterator[Callable[[], None]]:
+def reserved_space(folder: Path) -> Iterator[Callable[[], None]]:
     """Keep some room on the disk for the last words; yields what gives it free.
 
     On a disk that is full to the last byte not even "the disk is full" can be stored.

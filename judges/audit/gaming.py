@@ -80,7 +80,7 @@ def main_script(text: str) -> str:
     return found.most_common(1)[0][0] if found else ""
 
 
-def oddities(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
+def gaming_flags(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
     """Flags with their evidence, for the answers of one checkpoint to one benchmark.
 
     Returns:

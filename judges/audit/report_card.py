@@ -16,7 +16,7 @@ from typing import Any
 
 from kdharness.harness.protocols import Engine, GenerationRequest, Reply
 from kdharness.harness.types import Finish, JudgmentStatus, Message
-from kdharness.judges.audit.report_card_items import PADDING, PLEA, SPOILS, Probe, probes
+from kdharness.judges.audit.report_card_items import PADDING, PLEA, SPOILS, ProbeQuestion, probes
 from kdharness.judges.scoring.verdicts import read_first_token, read_rating, read_winner
 
 RATE = (
@@ -102,7 +102,7 @@ def check(
 
 
 def plan(
-    items: Sequence[Probe], logprobs: bool, max_tokens: int, deterministic: bool
+    items: Sequence[ProbeQuestion], logprobs: bool, max_tokens: int, deterministic: bool
 ) -> list[Question]:
     """Every call of the card."""
     asked: list[Question] = []

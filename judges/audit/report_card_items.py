@@ -102,7 +102,7 @@ SPOILS = ("shuffled", "truncated", "wrong_number", "off_topic")
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeQuestion:
     """One question with its good answer."""
 
     question: str
@@ -133,6 +133,6 @@ def _wrong_number(text: str, chance: random.Random) -> str:
     return re.sub(r"\d[\d,]*", other, text)
 
 
-def probes(count: int) -> list[Probe]:
+def probes(count: int) -> list[ProbeQuestion]:
     """The first `count` questions."""
-    return [Probe(question, answer) for question, answer in ITEMS[:count]]
+    return [ProbeQuestion(question, answer) for question, answer in ITEMS[:count]]

@@ -22,7 +22,7 @@ from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset
 from kdharness.judges.benchmarks.domain import EXACT
-from kdharness.judges.benchmarks.heldout_forward import Encoded, encode
+from kdharness.judges.benchmarks.heldout_forward import EncodedRow, encode
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow, read_chats
 
 OTHER_WRITER = "other_writer"
@@ -146,7 +146,7 @@ class Heldout(Benchmark):
         return digest(EXACT, checkpoint, self.name, self.revision, row.key, measure, other)
 
     def _judgment(
-        self, checkpoint: str, entry: Encoded, measure: str, value: float, teacher: str
+        self, checkpoint: str, entry: EncodedRow, measure: str, value: float, teacher: str
     ) -> Judgment:
         row = entry.row
         return Judgment(

@@ -28,7 +28,7 @@ LOGIT_CELLS = 64_000_000
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRow:
     """A row as tokens; `positions` are those whose next token is labelled."""
 
     row: HeldoutRow
@@ -36,7 +36,7 @@ class Encoded:
     positions: list[int]
 
 
-def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
+def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> EncodedRow:
     """Token ids, and the positions that predict a labelled token."""
     limit = min(longest, row.max_length or longest)
     chat = encode_chat(
@@ -48,7 +48,7 @@ def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
         variables=row.variables,
     )
     positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
-    return Encoded(row, chat.input_ids, positions)
+    return EncodedRow(row, chat.input_ids, positions)
 
 
 def check_vocabularies(student: Any, teacher: Any) -> None:
@@ -98,7 +98,7 @@ class Scorer:
         """Give the memory back."""
         del self.model, self.teacher
 
-    def batches(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+    def batches(self, rows: Sequence[EncodedRow]) -> Iterator[list[EncodedRow]]:
         """Rows of like length together, bounded by padded tokens.
 
         Raises:
@@ -115,7 +115,7 @@ class Scorer:
                     max_length=self.max_length,
                     field="heldout.max_length",
                 )
-        batch: list[Encoded] = []
+        batch: list[EncodedRow] = []
         for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
             if batch and len(batch[0].ids) * (len(batch) + 1) > BATCH_TOKENS:
                 yield batch
@@ -125,7 +125,7 @@ class Scorer:
             yield batch
 
     @torch.inference_mode()
-    def measure(self, batch: Sequence[Encoded]) -> list[dict[str, float]]:
+    def measure(self, batch: Sequence[EncodedRow]) -> list[dict[str, float]]:
         """Sums over each row's labelled tokens, in nats: loss, and kl and agreement (a count)."""
         ours = self._states(self.model, batch)
         theirs = self._teacher_states(batch)
@@ -152,7 +152,7 @@ class Scorer:
                     sums[row][name] += value
         return sums
 
-    def _teacher_states(self, batch: Sequence[Encoded]) -> Any:
+    def _teacher_states(self, batch: Sequence[EncodedRow]) -> Any:
         """The teacher's states of a batch; its layers run only for rows not seen before."""
         if self.teacher is None:
             return None
@@ -165,7 +165,7 @@ class Scorer:
         return torch.cat([self.teacher_states[row.row.key] for row in batch])
 
     @staticmethod
-    def _states(model: Any, batch: Sequence[Encoded]) -> Any:
+    def _states(model: Any, batch: Sequence[EncodedRow]) -> Any:
         """Last hidden states [n, h] at labelled positions, rows in order."""
         width = max(len(row.ids) for row in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.long)

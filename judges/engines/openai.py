@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdharness.harness.config.endpoints import endpoint_of, proxy_of
-from kdharness.harness.config.evaluation import EvalConfig, Spec, is_here, load_settings
+from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url, load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import GenerationRequest, Probe, Reply
@@ -408,4 +408,4 @@ class OpenAIEngine:
 
 def _is_own(url: str) -> bool:
     """Whether a URL is this machine: it costs nothing."""
-    return bool(url) and is_here(url)
+    return bool(url) and is_loopback_url(url)

@@ -23,7 +23,7 @@ from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.flops import floor_flops, shape_of
 from kdharness.trainers.losses.fused import Mix, labelled_positions
-from kdharness.trainers.losses.reference import plain_dae, plain_kd
+from kdharness.trainers.losses.reference import reference_dae, reference_kd
 from kdharness.trainers.tools.measure import count_flops, peak_bytes
 from kdharness.trainers.tools.selfcheck import Models, fused_step, random_batch, tiny_model
 from kdharness.trainers.trainer import attach_loss
@@ -111,9 +111,9 @@ def steps(
     def plain() -> None:
         student.zero_grad(set_to_none=True)
         if method == "dae":
-            loss = plain_dae(student, *case.teachers, batch, ntp=True)
+            loss = reference_dae(student, *case.teachers, batch, ntp=True)
         else:
-            loss = plain_kd(student, case.teachers[0], batch, case.layers, ntp=True)
+            loss = reference_kd(student, case.teachers[0], batch, case.layers, ntp=True)
         loss.backward()
 
     return fused, plain
@@ -216,10 +216,10 @@ def test_a_warm_cache_needs_no_teacher() -> None:
         cached.append(Segment(rows, top_k(head_of(teacher), hidden, 64, 1.0, 128, 0)))
 
     def warm() -> None:
-        from kdharness.trainers.trainer import Step
+        from kdharness.trainers.trainer import LossInputs
 
         case.student.zero_grad(set_to_none=True)
-        step = Step(mask, cached, None, Mix(), mask.sum().float())
+        step = LossInputs(mask, cached, None, Mix(), mask.sum().float())
         case.student(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
         )["loss"].backward()

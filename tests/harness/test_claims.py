@@ -20,8 +20,8 @@ from kdharness.harness.experiments.claims import (
     FAILS,
     HOLDS,
     UNSURE,
+    ClaimResult,
     ClaimSpec,
-    Finding,
     drawn_effect,
     finding_lines,
     paired_effect,
@@ -83,14 +83,14 @@ def test_where_nothing_differs_nothing_is_claimed() -> None:
     rng = np.random.default_rng(5)
     claim = ClaimSpec(text="a beats b", metric="x:y", of="a", than="b")
     verdicts = [
-        Finding(
+        ClaimResult(
             claim, {}, paired_effect(pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3))
         ).verdict
         for _ in range(400)
     ]
     assert verdicts.count(HOLDS) <= 14 and verdicts.count(FAILS) <= 14
     strong = [
-        Finding(
+        ClaimResult(
             claim, {}, paired_effect(pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1))
         ).verdict
         for _ in range(50)

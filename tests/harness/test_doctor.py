@@ -106,7 +106,7 @@ def test_extras(install: Callable[..., None]) -> None:
 
 
 def test_the_command(kd: Any, paths: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(machine, "look", lambda: [machine.clock()])
+    monkeypatch.setattr(machine, "run_checks", lambda: [machine.clock()])
     code, out, _ = kd("doctor", "--offline", "--format", "json")
     rows = json.loads(out)
     assert code == 0 and len(rows) >= 20

@@ -24,7 +24,7 @@ import pytest
 from doctor_rows import Env, one, quiet, says
 
 from kdharness.harness.doctor import home, machine
-from kdharness.harness.doctor.finding import Finding
+from kdharness.harness.doctor.finding import CheckResult
 from kdharness.harness.paths import Paths
 
 __all__ = ["quiet"]  # a fixture, used by being here
@@ -74,7 +74,7 @@ def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
 
-    def smi(script: str) -> Finding:
+    def smi(script: str) -> CheckResult:
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
         program.chmod(0o755)

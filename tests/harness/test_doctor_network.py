@@ -108,7 +108,7 @@ def test_a_judge_that_never_answers(
     endpoint.wait = 2.0
     monkeypatch.setenv("KDHARNESS_JUDGE", f"openai:x@{endpoint.url}")
     began = time.monotonic()
-    row = one(network.look(paths, online=True), f"judge openai:x@{endpoint.url}")
+    row = one(network.run_checks(paths, online=True), f"judge openai:x@{endpoint.url}")
     assert time.monotonic() - began < 1.8
     says(row, "broken", "cannot be reached", "is the server running")
 
@@ -119,7 +119,7 @@ def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None
     monkeypatch.delenv("HF_HUB_OFFLINE")
     began = time.monotonic()
     says(
-        one(network.look(paths, online=True), "model hub"),
+        one(network.run_checks(paths, online=True), "model hub"),
         "note",
         "no answer in",
         "does the name resolve",
@@ -157,7 +157,7 @@ def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -
     (row,) = network.judge(f"local:{tmp_path}/none", online=True)
     says(row, "broken", "does not exist", "correct the path")
     says(
-        one(network.look(paths, online=False), "judge"),
+        one(network.run_checks(paths, online=False), "judge"),
         "note",
         "none set",
         "KDHARNESS_JUDGE=SPEC",

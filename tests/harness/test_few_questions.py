@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from kdharness.harness.analysis.compare import Compared, compare_all
+from kdharness.harness.analysis.compare import PairedComparison, compare_all
 from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges, unresolved
 from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.experiments.claims import (
     UNSURE,
+    ClaimResult,
     ClaimSpec,
-    Finding,
     finding_lines,
     paired_effect,
 )
@@ -33,7 +33,7 @@ from kdharness.harness.stats.inference import (
     ratio_interval,
 )
 from kdharness.harness.stats.rows import TOO_SMALL, Row, value_range
-from kdharness.harness.stats.tradeoff import Answered, Plane, pick, trade_off_stats
+from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, pick, trade_off_stats
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
 
@@ -156,9 +156,9 @@ def test_ranges_of_metrics(metric: str, kinds: list[str], found: Any) -> None:
 # ---------------------------------------------------------------- verdict words
 
 
-def compared(n: int, low: float | None = 0.1, p: float = 0.001) -> Compared:
+def compared(n: int, low: float | None = 0.1, p: float = 0.001) -> PairedComparison:
     gap = Difference(0.5, low, 0.9 if low is not None else None, p, n, 10)
-    return Compared("shop", "score", "exact", "a", "b", 0.0, 0.5, gap, p)
+    return PairedComparison("shop", "score", "exact", "a", "b", 0.0, 0.5, gap, p)
 
 
 @pytest.mark.parametrize(("n", "word"), [(2, ""), (3, ""), (4, ""), (5, "better"), (50, "better")])
@@ -246,7 +246,7 @@ def test_a_claim_about_a_handful_cannot_tell() -> None:
     for n, known in ((2, False), (3, True), (4, True), (5, True)):
         effect = paired_effect([(sums(*(1.0 + k / 99 for k in range(n))), sums(*[0.0] * n))])
         assert effect is not None and (effect.low is not None) == known
-        found = Finding(claim, {}, effect)
+        found = ClaimResult(claim, {}, effect)
         assert found.verdict == (UNSURE if n < 5 else "holds")
         assert ("too few for a verdict" in found.as_dict()["note"]) == (n < 5)
         json.dumps(found.as_dict(), allow_nan=False)
@@ -261,11 +261,11 @@ def test_a_claim_whose_questions_agree_is_not_certain() -> None:
     assert (tight.low, tight.high) == (1.0, 1.0) and (loose.low or 0) < 0.5
 
 
-def world(n: int, spread: float = 0.01) -> list[Answered]:
+def world(n: int, spread: float = 0.01) -> list[AnsweredItems]:
     rng = np.random.default_rng(n)
     levels = {"ref": (1.0, 0.2), "expert": (0.5, 0.9), "dae": (0.95, 0.8), "low": (0.95, 0.3)}
     return [
-        Answered(name, sums(*rng.normal(g, spread, n)), sums(*rng.normal(d, spread, n)))
+        AnsweredItems(name, sums(*rng.normal(g, spread, n)), sums(*rng.normal(d, spread, n)))
         for name, (g, d) in levels.items()
     ]
 
@@ -283,7 +283,7 @@ def test_the_trade_off_takes_nothing_from_a_handful_for_sure() -> None:
             assert set(chosen.rivals) == ({"ref", "low"} if n < 5 else set())
         assert any("too few questions" in note for note in stats.notes) == (n < 5)
     # What is 1 by definition stays so; what merely came out alike does not.
-    same = [Answered(name, sums(1, 1, 1), sums(0.1, 0.3, 0.2)) for name in ("ref", "dae")]
+    same = [AnsweredItems(name, sums(1, 1, 1), sums(0.1, 0.3, 0.2)) for name in ("ref", "dae")]
     ref, dae = trade_off_stats(same, Plane("ref"), resamples=200).points
     assert ref.retention is not None and (ref.retention.low, ref.retention.high) == (1.0, 1.0)
     assert dae.retention is not None and dae.retention.low is None

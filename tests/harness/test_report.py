@@ -16,14 +16,14 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.reports.blocks import (
     Code,
     Heading,
-    Lines,
-    Mark,
+    IntervalPlot,
+    LinePlot,
     Paragraph,
+    PlotPoint,
     Radar,
     Scatter,
     Table,
-    Talk,
-    Whiskers,
+    Transcript,
     escape,
     fenced,
     markdown,
@@ -299,18 +299,18 @@ def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
 
 
 ODD: list[Any] = [
-    Scatter("t", "x", "y", (Mark("only", 1.0, 1.0),)),
+    Scatter("t", "x", "y", (PlotPoint("only", 1.0, 1.0),)),
     Scatter(
         "t",
         "x",
         "y",
-        (Mark(HOSTILE, 0.0, -5.0, (-1.0, 1.0), (-6.0, -4.0), True), Mark("b", 1e9, 3.0)),
+        (PlotPoint(HOSTILE, 0.0, -5.0, (-1.0, 1.0), (-6.0, -4.0), True), PlotPoint("b", 1e9, 3.0)),
         ((0.0, 0.0), (1.0, 1.0)),
         "line",
     ),
-    Lines("t", "loss", (("a", ((1.0, 2.0),)), ("b", ((1.0, float("nan")), (2.0, 1.0))))),
-    Lines("t", "loss", (("a", ()),)),
-    Whiskers("t", (("a", 0.0, None, None), (HOSTILE, 0.0, 0.0, 0.0))),
+    LinePlot("t", "loss", (("a", ((1.0, 2.0),)), ("b", ((1.0, float("nan")), (2.0, 1.0))))),
+    LinePlot("t", "loss", (("a", ()),)),
+    IntervalPlot("t", (("a", 0.0, None, None), (HOSTILE, 0.0, 0.0, 0.0))),
     Radar("t", ("a", "b", "c"), (("m", (1.0, None, 20.0)), ("n", (None, None, None))), 0.0, 10.0),
     Radar("t", ("a", "b", "c"), (("m", (0.0, 0.0, 0.0)),), 0.0, 0.0),
 ]
@@ -338,7 +338,7 @@ def test_blocks_escape_in_both_forms() -> None:
         Paragraph("*a* <b>"),
         Table(("a|b",), (("x|<y>",),), "<c>"),
         Code("<script>", "t"),
-        Talk("<t>", HOSTILE, (("<n>", HOSTILE, "<v>"),)),
+        Transcript("<t>", HOSTILE, (("<n>", HOSTILE, "<v>"),)),
     ]
     text = page("<title>", blocks)
     assert not re.search(r"<(h|b|y|c|t|n|v|script|title)>(?!&lt;)", text.split("<body>")[1])

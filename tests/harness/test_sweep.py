@@ -19,7 +19,7 @@ from tests_support import start_command
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import (
-    Planned,
+    PlannedRun,
     experiment_names,
     find_experiment,
     load_sweep,
@@ -70,7 +70,7 @@ def sweep_file(tmp_path: Path, **values: Any) -> Path:
     return path
 
 
-def plan(tmp_path: Path, **values: Any) -> dict[str, Planned]:
+def plan(tmp_path: Path, **values: Any) -> dict[str, PlannedRun]:
     return {one.name: one for one in load_sweep(sweep_file(tmp_path, **values))[1]}
 
 

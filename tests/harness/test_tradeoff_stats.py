@@ -12,7 +12,7 @@ import pytest
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.tradeoff import (
-    Answered,
+    AnsweredItems,
     Plane,
     above_curve,
     draw_plane,
@@ -41,7 +41,7 @@ TRIALS, QUESTIONS = 150, 80
 
 def world(
     rng: np.random.Generator, n: int = QUESTIONS, **levels: tuple[float, float]
-) -> list[Answered]:
+) -> list[AnsweredItems]:
     """Rows of every checkpoint: what questions have in common is most of their spread."""
     levels = levels or WORLD
     hard, easy = rng.normal(0, 1.5, n), rng.normal(0, 0.2, n)
@@ -50,7 +50,7 @@ def world(
         g = general + hard + rng.normal(0, 0.5, n)
         d = domain + easy + rng.normal(0, 0.15, n)
         found.append(
-            Answered(
+            AnsweredItems(
                 name,
                 {f"g{i}": (float(v), 1.0) for i, v in enumerate(g)},
                 {f"d{i}": (float(v), 1.0) for i, v in enumerate(d)},
@@ -166,7 +166,7 @@ def test_losses_turn_round() -> None:
 def test_questions_that_one_checkpoint_lacks_keep_the_others_figures() -> None:
     rows = world(np.random.default_rng(9))
     few = dict(list(rows[4].general.items())[:40])
-    rows[4] = Answered("dae", few, rows[4].domain)
+    rows[4] = AnsweredItems("dae", few, rows[4].domain)
     whole = draw_plane(world(np.random.default_rng(9)), PLANE, resamples=50)
     part = draw_plane(rows, PLANE, resamples=50)
     assert part.retention[1] == whole.retention[1]

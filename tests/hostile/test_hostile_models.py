@@ -23,7 +23,7 @@ from kdharness.harness.models.gguf import check_gguf
 from kdharness.harness.models.identity import identify
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
 from kdharness.harness.models.resolve import convert_gguf
-from kdharness.harness.models.validate import check_folder, tensor_shapes
+from kdharness.harness.models.validate import tensor_shapes, validate_model_dir
 from kdharness.harness.paths import Paths
 from kdharness.trainers.teachers.cached import TeacherCache
 
@@ -552,7 +552,7 @@ def test_names_that_lead_out_of_the_home(paths: Paths) -> None:
 
 
 def test_a_folder_of_a_model_is_checked_as_it_is(folder: Path) -> None:
-    check_folder(folder)
+    validate_model_dir(folder)
 
 
 USES: list[Callable[..., Any]] = [load_model, load_tokenizer, load_config_of]

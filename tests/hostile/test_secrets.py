@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness import cli
-from kdharness.harness.config.evaluation import is_here, parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import is_loopback_url, parse_spec, plain_http_warning
 from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -314,7 +314,7 @@ def test_plain_http_to_another_machine_warns(kd: Callable[..., Result]) -> None:
         "http://evil.example/v1#//localhost",
     )
     for url in here:
-        assert is_here(url) and not plain_http_warning(f"openai:m@{url}"), url
+        assert is_loopback_url(url) and not plain_http_warning(f"openai:m@{url}"), url
     for url in away:
         assert "unencrypted" in plain_http_warning(f"openai:m@{url}"), url
         assert not plain_http_warning(f"openai:m@{url.replace('http:', 'https:')}")

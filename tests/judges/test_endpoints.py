@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.config.endpoints import DEFAULT_URL, endpoint_of, proxy_of, why_unreached
-from kdharness.harness.config.evaluation import is_here, parse_spec
+from kdharness.harness.config.evaluation import is_loopback_url, parse_spec
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.redact import find_key
 from kdharness.judges.engines.openai import OpenAIEngine
@@ -158,7 +158,7 @@ def test_this_machine_takes_no_proxy(monkeypatch: Env, kd: Callable[..., Result]
         assert code == 0, err
         host = socket.gethostname()
         for name in ("localhost", "127.0.0.1", "judge.localhost", host, f"{host.upper()}."):
-            assert is_here(f"http://{name}:{server.port}/v1")
+            assert is_loopback_url(f"http://{name}:{server.port}/v1")
             assert proxy_of(f"http://{name}:{server.port}/v1") is None
 
 

@@ -15,7 +15,7 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Segment, route
-from kdharness.trainers.trainer import Step, attach_loss
+from kdharness.trainers.trainer import LossInputs, attach_loss
 
 VOCAB = 64
 
@@ -96,7 +96,7 @@ def fused(
         tape = AttentionTape(layers, rows, batch["attention_mask"].bool(), block=3)
     everything = torch.ones(len(mask), dtype=torch.bool)
     segments = route(batch, mask, teachers, tape) if teachers else [Segment(everything, None)]
-    step = Step(
+    step = LossInputs(
         mask,
         segments,
         next_tokens(batch["labels"], mask) if mix.ce_weight else None,
@@ -308,7 +308,7 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
         rows = [row.nonzero().squeeze(-1) for row in mask]
         tape = AttentionTape({0: 0, 1: 1, 2: 2}, rows, part["attention_mask"].bool())
         segments = route(part, mask, {0: OnlineTeacher(teacher)}, tape)
-        step = Step(mask, segments, None, Mix(), total, 1.0, tape)
+        step = LossInputs(mask, segments, None, Mix(), total, 1.0, tape)
         loss = student(
             input_ids=part["input_ids"], attention_mask=part["attention_mask"], step=step
         )["loss"]

@@ -20,7 +20,7 @@ from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
-from kdharness.trainers.data.dataset import Dataset, Row
+from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.fused import labelled_positions, top_k
 from kdharness.trainers.students.cut import cut_model, kept_layers, kept_of, map_layers
 from kdharness.trainers.students.mixture import mix_models
@@ -136,7 +136,7 @@ NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k
 
 def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], Any]:
     rows = [
-        Row([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
+        TrainRow([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
         for i in range(3)
     ]
     data = Dataset(rows)
@@ -156,7 +156,7 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
         return OnlineTeacher(model)
 
     first = CachedTeacher(TeacherCache(tmp_path, NOTE), data, load, 1.0, 0)
-    built = first.look(batch, rows, mask, None)
+    built = first.targets_for(batch, rows, mask, None)
     head, hidden = head_of(model), hidden_states(model, batch, rows, mask)
     want = top_k(head, hidden, 4, 1.0, 8, 0)
     assert torch.equal(built.ids, want.ids)
@@ -167,7 +167,7 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
         raise AssertionError("the teacher ran")
 
     warm = CachedTeacher(TeacherCache(tmp_path, NOTE), data, never, 1.0, 0)
-    read = warm.look(batch, rows, mask, None)
+    read = warm.targets_for(batch, rows, mask, None)
     assert torch.equal(read.ids, built.ids)
     assert torch.equal(read.logp, built.logp)
     size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
@@ -187,7 +187,7 @@ def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Pa
             0,
             sampled=2,
         )
-        looks.append(teacher.look(batch, torch.tensor(rows), mask, None))
+        looks.append(teacher.targets_for(batch, torch.tensor(rows), mask, None))
     whole, one = looks
     size = int(mask[1].sum())
     assert torch.equal(whole.ids[size : 2 * size], one.ids)
@@ -207,7 +207,7 @@ def test_a_cache_cut_off_mid_write_keeps_whole_entries_only(
     data, batch, model = cache_case(tiny_teacher)
     mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
     full = CachedTeacher(TeacherCache(tmp_path, NOTE), data, lambda: OnlineTeacher(model), 1.0, 0)
-    full.look(batch, rows, mask, None)
+    full.targets_for(batch, rows, mask, None)
     file = tmp_path / "data-0.bin"
     file.write_bytes(file.read_bytes()[:-5])
     index = tmp_path / "index-0.jsonl"

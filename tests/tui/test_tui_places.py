@@ -24,7 +24,7 @@ from kdharness.tui.screens.tradeoff import TradeOffScreen, merge_curves
 from kdharness.tui.screens.transcripts import TranscriptsScreen
 from kdharness.tui.widgets.chart import PlaneChart
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 AppOn = Callable[[Paths], HarnessApp]
 Shown = Callable[[HarnessApp], str]
@@ -200,9 +200,9 @@ async def test_transcripts_jump_scroll_together_and_are_written(
         assert "[bold" in text and "\\x1b[31m" in text and "\x1b" not in text
         assert "\u202e" not in text and "Rating: [[" in text
         await press(pilot, "right", "pagedown")
-        first, second = screen.query_one("#first", Lines), screen.query_one("#second", Lines)
+        first, second = screen.query_one("#first", TextView), screen.query_one("#second", TextView)
         assert second.scroll_offset.y == first.scroll_offset.y
-        screen.query_one("#second", Lines).focus()
+        screen.query_one("#second", TextView).focus()
         await press(pilot, "pagedown", "pagedown")
         assert second.scroll_offset.y > 10
         await press(pilot, "f")

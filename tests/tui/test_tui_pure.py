@@ -21,7 +21,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.text import figure
 from kdharness.tui.screens.new_run import short_config
-from kdharness.tui.viewmodels.compare import look
+from kdharness.tui.viewmodels.compare import load
 from kdharness.tui.viewmodels.curves import CurveBook
 from kdharness.tui.viewmodels.form import (
     MISSING,
@@ -197,7 +197,7 @@ def test_a_stored_config_comes_back_short() -> None:
 
 def test_differences_pair_items_and_leave_out_what_cannot_be_paired(filled: Paths) -> None:
     with Store(filled.store) as store:
-        found = look(store, filled, ["sft", "kd", "expert"])
+        found = load(store, filled, ["sft", "kd", "expert"])
     lines = {(line.bench, line.metric): line.others for line in found.lines}
     loss = lines["heldout", "domain_loss"]
     assert loss["expert"].verdict == "better" and loss["expert"].gap.high < 0

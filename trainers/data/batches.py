@@ -16,13 +16,13 @@ from typing import Any
 
 from kdharness.harness.config.training import DataSpec, TrainerSpec
 from kdharness.harness.errors import ConfigError
-from kdharness.trainers.data.dataset import Row
+from kdharness.trainers.data.dataset import TrainRow
 
 POOL = 256
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """Micro-batches in order; `per_step` of them (over all processes) make an optimiser step.
 
     `tokens` counts real tokens and `padded` what padding adds, over the whole plan.
@@ -55,7 +55,7 @@ class Stream:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TrainRow],
         groups: dict[int, float],
         members: dict[int, list[int]],
         seed: str,
@@ -113,7 +113,7 @@ class Stream:
         return taken
 
 
-def wanted_shares(rows: Sequence[Row], data: DataSpec) -> dict[str, float]:
+def wanted_shares(rows: Sequence[TrainRow], data: DataSpec) -> dict[str, float]:
     """The share of rows each kind should have: by `domain_share`, else by data size.
 
     Raises:
@@ -132,7 +132,7 @@ def wanted_shares(rows: Sequence[Row], data: DataSpec) -> dict[str, float]:
     return {"general": 1 - data.domain_share, **share}
 
 
-def make_streams(rows: Sequence[Row], data: DataSpec, seed: int) -> dict[str, Stream]:
+def make_streams(rows: Sequence[TrainRow], data: DataSpec, seed: int) -> dict[str, Stream]:
     """One stream a kind."""
     streams = {}
     for kind in sorted({row.kind for row in rows}):
@@ -145,9 +145,9 @@ def make_streams(rows: Sequence[Row], data: DataSpec, seed: int) -> dict[str, St
     return streams
 
 
-def make_plan(
-    rows: Sequence[Row], data: DataSpec, trainer: TrainerSpec, seed: int, world: int = 1
-) -> Plan:
+def plan_batches(
+    rows: Sequence[TrainRow], data: DataSpec, trainer: TrainerSpec, seed: int, world: int = 1
+) -> BatchPlan:
     """Plan every micro-batch of a training.
 
     It ends at `max_steps`, at the first step by which `max_tokens` real tokens were trained, or
@@ -178,7 +178,7 @@ def make_plan(
 
 
 def _steps_wanted(
-    rows: Sequence[Row],
+    rows: Sequence[TrainRow],
     shares: dict[str, float],
     data: DataSpec,
     trainer: TrainerSpec,
@@ -244,8 +244,8 @@ def _budget_batch(
 
 
 def _measure(
-    rows: Sequence[Row], batches: list[list[int]], per_step: int, shares: dict[str, float]
-) -> Plan:
+    rows: Sequence[TrainRow], batches: list[list[int]], per_step: int, shares: dict[str, float]
+) -> BatchPlan:
     tokens = labelled = padded = 0
     counts = dict.fromkeys(shares, 0)
     for batch in batches:
@@ -256,7 +256,7 @@ def _measure(
             labelled += rows[index].labelled
             counts[rows[index].kind] += 1
     total = max(sum(counts.values()), 1)
-    return Plan(
+    return BatchPlan(
         batches, per_step, tokens, labelled, padded, {k: n / total for k, n in counts.items()}
     )
 

@@ -23,7 +23,7 @@ from kdharness.trainers.data.sources import Chat, read_source
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainRow:
     """One training row: ids and unshifted labels, its kind (teacher), and where it came from."""
 
     input_ids: list[int]
@@ -50,7 +50,7 @@ class Row:
 class Dataset:
     """Encoded rows with their report; `fingerprint` is the identity of the rows."""
 
-    rows: list[Row]
+    rows: list[TrainRow]
     reports: list[Report] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ def _encode(
         report.dropped += 1
         return
     kind = str(chat["expert"] or source.kind)
-    row = Row(encoded.input_ids, encoded.labels, kind, number, chat["where"])
+    row = TrainRow(encoded.input_ids, encoded.labels, kind, number, chat["where"])
     data.rows.append(row)
     report.rows += 1
     report.cut += encoded.cut
@@ -240,7 +240,7 @@ def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: Any) -> Any:
     return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None
 
 
-def marked(row: Row, tokenizer: Any) -> str:
+def marked(row: TrainRow, tokenizer: Any) -> str:
     """A row's text with its labelled runs between ⟦ and ⟧."""
     run: list[int] = []
     text, inside = "", False
@@ -259,7 +259,7 @@ def marked(row: Row, tokenizer: Any) -> str:
 __all__ = [
     "Dataset",
     "Report",
-    "Row",
+    "TrainRow",
     "describe_data",
     "encode_sources",
     "load_chats",

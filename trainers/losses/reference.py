@@ -36,7 +36,7 @@ def forward(model: Any, batch: Mapping[str, Tensor], *, attention: bool) -> tupl
     return out.logits.float(), out.attentions
 
 
-def plain_sft(student: Any, batch: Mapping[str, Tensor]) -> Tensor:
+def reference_sft(student: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean cross-entropy over labelled positions."""
     logits, _ = forward(student, batch, attention=False)
     flat = logits[:, :-1].reshape(-1, logits.shape[-1])
@@ -51,7 +51,7 @@ def prediction_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: f
     return temperature**2 * (rows * mask).sum() / mask.sum()
 
 
-def plain_kd(
+def reference_kd(
     student: Any,
     teacher: Any,
     batch: Mapping[str, Tensor],
@@ -82,7 +82,7 @@ def plain_kd(
     return loss
 
 
-def plain_dae(
+def reference_dae(
     student: Any,
     reference: Any,
     expert: Any,

@@ -15,17 +15,17 @@ from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.store import Store
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
-from kdharness.trainers.trainer import Method
+from kdharness.trainers.trainer import Objective
 
 
 def train(config: DAEConfig, job: Job) -> Outcome:
     """Align the student to its experts without letting go of the reference."""
 
-    def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
+    def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
         specs = {"general": config.reference, "domain": config.expert, **config.experts}
         teachers: dict[int, Teacher] = {}
         parents: dict[str, str] = {}
@@ -34,13 +34,13 @@ def train(config: DAEConfig, job: Job) -> Outcome:
             teachers[number] = teacher
             role = {"general": "reference", "domain": "expert"}.get(kind, f"expert {kind}")
             parents[role] = parent
-        return Method(make_mix(config.trainer), teachers), parents
+        return Objective(make_mix(config.trainer), teachers), parents
 
     source = config.expert or next(iter(config.experts.values()))
     return train_method(config, job, build, teacher=source.model)
 
 
-def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Teacher, str]:
+def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tuple[Teacher, str]:
     """The teacher of one kind of rows, and its checkpoint's id."""
     paths = setting.job.paths
     if spec is None:
@@ -65,7 +65,7 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Tea
     return OnlineTeacher(load_frozen(spec, setting), vocab), parent.id
 
 
-def _is_adapter_of(folder: Path, setting: Setting) -> bool:
+def _is_adapter_of(folder: Path, setting: TrainContext) -> bool:
     """Whether a folder holds an adapter for the very base the student has."""
     if not (folder / "adapter_config.json").exists():
         return False

@@ -11,7 +11,7 @@ from typing import Any
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.types import Checkpoint
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.untrusted import read_json_object
 
 
@@ -32,7 +32,7 @@ def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "kdharness.json").write_text(json.dumps(note), "utf-8")
-        replace_folder(scratch, target)
+        atomic_replace_dir(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

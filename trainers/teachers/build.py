@@ -16,7 +16,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, digest
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.teachers.online import check_tokenizers
@@ -56,7 +56,7 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
         )
 
 
-def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
+def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
     """A teacher's model, on the student's device.
 
     Raises:
@@ -77,7 +77,7 @@ def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
     return model
 
 
-def shared_vocab(setting: Setting, teacher: str) -> int:
+def shared_vocab(setting: TrainContext, teacher: str) -> int:
     """How many ids student and teacher share; 0 when their heads are equally wide.
 
     Raises:

@@ -27,16 +27,16 @@ from kdharness.harness.config.training import (
 )
 from kdharness.harness.errors import DataError
 from kdharness.harness.types import digest
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
-from kdharness.trainers.data.dataset import Dataset, Row
+from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import TopK, top_k
 from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
-    from kdharness.trainers.context import Setting
+    from kdharness.trainers.context import TrainContext
 
 BYTES_PER_TOKEN = 8
 """An id (int32) and a log-weight (float32)."""
@@ -44,12 +44,12 @@ BYTES_PER_POSITION = 4
 """The entropy of the whole distribution (float32); NaN where the tail is a bucket."""
 
 
-def row_key(row: Row) -> str:
+def row_key(row: TrainRow) -> str:
     """What a cached row is: its tokens and which positions are labelled."""
     return digest(row.input_ids, [label != -100 for label in row.labels])
 
 
-def cache_bytes(rows: Sequence[Row], k: int) -> int:
+def cache_bytes(rows: Sequence[TrainRow], k: int) -> int:
     """The size of the cached distributions of some rows, in bytes."""
     return sum(row.labelled for row in rows) * (k * BYTES_PER_TOKEN + BYTES_PER_POSITION)
 
@@ -82,7 +82,7 @@ class TeacherCache:
                     hint="delete the folder to build it anew",
                 )
         else:
-            write_text(path, json.dumps(dict(note), indent=1))
+            atomic_write_text(path, json.dumps(dict(note), indent=1))
         self.index: dict[str, tuple[str, int, int]] = {}
         for file in sorted(folder.glob("index-*.jsonl")):
             self._read_index(file)
@@ -177,7 +177,7 @@ class CachedTeacher:
         self.keys: dict[int, str] = {}
         self.online: OnlineTeacher | None = None
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> TopK:
         """Cached distributions at labelled positions; missing rows are run and stored first."""
@@ -238,7 +238,7 @@ class CachedTeacher:
 
 
 def cached_teacher(
-    setting: Setting,
+    setting: TrainContext,
     spec: TeacherSpec,
     teacher_weights: str,
     vocab: int,

@@ -48,7 +48,7 @@ class Segment:
 class Teacher(Protocol):
     """Something that tells what a frozen model thinks of labelled positions."""
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor] | TopK:
         """Targets for the samples `rows` [B] at labelled positions `mask` [B, T]."""
@@ -81,7 +81,7 @@ class OnlineTeacher:
         fully_shard(self.model, reshard_after_forward=False, **options)
         self.sharded = True
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
         """Hidden states at labelled positions; fills the tape's queries and keys when given."""
@@ -102,7 +102,7 @@ class AdapterTeacher:
         self.adapter = adapter
         self.vocab = vocab
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
         """As `OnlineTeacher.look`; the student's adapter and mode are put back."""
@@ -201,9 +201,9 @@ def route(
                 # Another process may need this teacher now: gather along, keep nothing.
                 first = torch.zeros_like(rows)
                 first[0] = True
-                teacher.look(batch, first, mask, None)
+                teacher.targets_for(batch, first, mask, None)
             continue
-        segments.append(Segment(rows, teacher.look(batch, rows, mask, tape)))
+        segments.append(Segment(rows, teacher.targets_for(batch, rows, mask, tape)))
     return segments
 
 

@@ -9,7 +9,7 @@ import torch
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, TeacherSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.teachers.cached import cached_teacher, row_key
@@ -45,7 +45,7 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     return ran
 
 
-def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
+def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
     from kdharness.trainers.teachers.build import parent_of, shared_vocab
 
     vocab = shared_vocab(setting, spec.model)
@@ -64,6 +64,6 @@ def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any)
         batch = {name: value.to(setting.device) for name, value in batch.items()}
         mask = labelled_positions(batch["labels"])
         everything = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
-        teacher.look(batch, everything, mask, None)
+        teacher.targets_for(batch, everything, mask, None)
         progress(min(start + size, len(rows)), len(rows))
     return len(rows)

@@ -22,10 +22,10 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
-from kdharness.trainers.losses.reference import plain_dae, plain_kd, plain_sft
+from kdharness.trainers.losses.reference import reference_dae, reference_kd, reference_sft
 from kdharness.trainers.teachers.online import OnlineTeacher, Segment, route
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, seconds
-from kdharness.trainers.trainer import Step, attach_loss
+from kdharness.trainers.trainer import LossInputs, attach_loss
 
 LOSS_TOLERANCE, GRAD_TOLERANCE, FLOPS_TOLERANCE = 1e-4, 1e-3, 1.25
 ROWS = 4
@@ -69,7 +69,7 @@ def fused_step(
         used = {0: teachers[0]} if method == "kd" else dict(enumerate(teachers))
         segments = route(batch, mask, used, tape)
     targets = next_tokens(batch["labels"], mask) if mix.ce_weight else None
-    step = Step(mask, segments, targets, mix, mask.sum().float(), attention_weight, tape)
+    step = LossInputs(mask, segments, targets, mix, mask.sum().float(), attention_weight, tape)
     loss: Tensor = models.student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
     )["loss"]
@@ -79,14 +79,14 @@ def fused_step(
 def plain_step(models: Models, method: str, mix: Mix, attention_weight: float) -> Tensor:
     """The same loss by the plain formula."""
     student, batch = models.student, models.batch
-    ce = plain_sft(student, batch) if mix.ce_weight else torch.zeros(())
+    ce = reference_sft(student, batch) if mix.ce_weight else torch.zeros(())
     if method == "sft":
         return ce
     if method == "dae":
         first, second = models.teachers
-        kl = plain_dae(student, first, second, batch, temperature=mix.temperature)
+        kl = reference_dae(student, first, second, batch, temperature=mix.temperature)
     else:
-        kl = plain_kd(
+        kl = reference_kd(
             student,
             models.teachers[0],
             batch,

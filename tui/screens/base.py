@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdharness.tui.protocol import AppProtocol
 
 
-class Place(Screen[Any]):
+class PlaceScreen(Screen[Any]):
     """A screen of the app. `about` is its page of the help."""
 
     place: ClassVar[str] = ""
@@ -91,7 +91,7 @@ class Place(Screen[Any]):
         """Called about every second while in front, for what ages without being written."""
 
 
-class ListPlace(Place):
+class ListPlace(PlaceScreen):
     """A screen around one listing, with a filter line and an export."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

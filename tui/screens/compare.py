@@ -11,12 +11,12 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.analysis.compare import Compared
+from kdharness.harness.analysis.compare import PairedComparison
 from kdharness.harness.analysis.costs import TITLES
 from kdharness.harness.analysis.side_by_side import Flip, flips
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
-from kdharness.tui.viewmodels.compare import Line, Seen, look
+from kdharness.tui.viewmodels.compare import CompareView, Line, load
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Part, Row
@@ -78,7 +78,7 @@ class CompareScreen(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
-        self.found = Seen()
+        self.found = CompareView()
         self.other = 0
         self.tab = "figures"
         self.scale: dict[str, float] = {}
@@ -111,7 +111,7 @@ class CompareScreen(ListPlace):
         """Compare these."""
         self.names = list(names)[:4]
         self.other = 0
-        self.found = Seen()
+        self.found = CompareView()
         if len(self.names) >= 2:
             self.listing().empty = "pairing the judgments …"
             self.load(list(self.names))
@@ -126,12 +126,12 @@ class CompareScreen(ListPlace):
         """Bootstrap and sign flips take their time."""
         paths = self.harness.paths
 
-        def work(store: Store) -> Seen:
-            return look(store, paths, names)
+        def work(store: Store) -> CompareView:
+            return load(store, paths, names)
 
         self.read(work, lambda found: self.show(names, found))
 
-    def show(self, names: list[str], found: Seen) -> None:
+    def show(self, names: list[str], found: CompareView) -> None:
         """Show what was found, if it is still what is asked for."""
         if names == self.names:
             self.found = found
@@ -395,7 +395,7 @@ def _ends(gap: Difference) -> tuple[float, float]:
     return gap.low, gap.high
 
 
-def verdict(pair: Compared) -> tuple[str, str]:
+def verdict(pair: PairedComparison) -> tuple[str, str]:
     """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
     if not pair.lean:
         return "≈", "dim"

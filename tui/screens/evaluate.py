@@ -18,7 +18,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.tui.screens.form import FormScreen
 from kdharness.tui.screens.pickers import card_words
 from kdharness.tui.viewmodels.estimates import evaluation
-from kdharness.tui.viewmodels.form import Checked, set_value
+from kdharness.tui.viewmodels.form import FormState, set_value
 
 JUDGED = ("mt-bench", "mt-bench-pair", "alpaca-eval-1", "alpaca-eval-2")
 
@@ -59,13 +59,13 @@ class EvaluateScreen(FormScreen):
         if judges and "judge" not in self.values:
             self.put(("judge",), judges)
 
-    def look(self) -> Checked:
+    def look(self) -> FormState:
         """The model lets an evaluation of nothing pass; here it cannot start."""
         checked = super().look()
         if self.values.get("checkpoints") or self.values.get("imported"):
             return checked
         errors = {("checkpoints",): "choose some: press o", **checked.errors}
-        return Checked(None, errors)
+        return FormState(None, errors)
 
     def choose(self, checkpoints: Sequence[str]) -> None:
         """Score these."""

@@ -19,18 +19,18 @@ from kdharness.tui.screens.dialogs import Confirm, PickFile
 from kdharness.tui.viewmodels.experiments import (
     MARKS,
     OTHER,
-    Book,
+    PlanCache,
     View,
     claim_lines,
     counted,
     file_lines,
-    look,
+    load,
     plan_cell,
     start_words,
 )
 from kdharness.tui.viewmodels.rows import Column, Line, Row
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -84,7 +84,7 @@ class ExperimentsScreen(ListPlace):
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = Book()
+        self.book = PlanCache()
         self.chosen: Path | None = None
         self.view: View | None = None
         # The runs are shown, or a page in their place: "yaml" or "claims".
@@ -96,7 +96,7 @@ class ExperimentsScreen(ListPlace):
         yield Sheet(EXPERIMENTS, plan_cell, id="experiments", empty="reading …")
         yield Static(id="about-experiment", classes="detail")
         yield Sheet(PLAN, plan_cell, id="list", empty="")
-        yield Lines(id="file")
+        yield TextView(id="file")
         yield Static(id="about-run", classes="line")
 
     def on_mount(self) -> None:
@@ -121,7 +121,7 @@ class ExperimentsScreen(ListPlace):
         book, paths, chosen = self.book, self.harness.paths, self.chosen
 
         def work(store: Store) -> View:
-            return look(book, paths, store, chosen)
+            return load(book, paths, store, chosen)
 
         self.read(work, self.show)
 
@@ -170,7 +170,7 @@ class ExperimentsScreen(ListPlace):
 
     def _file(self, view: View) -> None:
         lines, first = file_lines(view.plan)
-        page = self.query_one("#file", Lines)
+        page = self.query_one("#file", TextView)
         page.set_lines(lines)
         self.call_after_refresh(page.scroll_to, y=max(first - 3, 0), animate=False)
 
@@ -189,7 +189,7 @@ class ExperimentsScreen(ListPlace):
 
         def told(lines: list[Line]) -> None:
             if self.page == "claims" and self.view is not None and self.view.plan is plan:
-                self.query_one("#file", Lines).set_lines(lines)
+                self.query_one("#file", TextView).set_lines(lines)
 
         harness.read(
             f"claims-{id(self)}",
@@ -200,7 +200,7 @@ class ExperimentsScreen(ListPlace):
     def _panes(self) -> None:
         """The runs, or the page that is asked for; the file where it is wrong."""
         file = bool(self.page) or (self.view is not None and bool(self.view.plan.wrong))
-        page, listing = self.query_one("#file", Lines), self.listing()
+        page, listing = self.query_one("#file", TextView), self.listing()
         held = page.has_focus or listing.has_focus
         page.display, listing.display = file, not file
         if held:
@@ -296,7 +296,7 @@ class ExperimentsScreen(ListPlace):
         """Show the runs, or a page in their place."""
         self.page = page
         if self.view is not None and page == "claims":
-            self.query_one("#file", Lines).set_lines([[("judging …", "dim")]])
+            self.query_one("#file", TextView).set_lines([[("judging …", "dim")]])
             self._judge()
         elif self.view is not None:
             self._file(self.view)

@@ -15,14 +15,14 @@ from textual.widgets import Input, Static
 from kdharness.harness.config.summary import config_diff
 from kdharness.harness.config.training import CONFIGS
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.screens.base import Place as Screen
+from kdharness.tui.screens.base import PlaceScreen as Screen
 from kdharness.tui.screens.dialogs import Ask, Choose
 from kdharness.tui.screens.pickers import pick
 from kdharness.tui.viewmodels.form import (
     MISSING,
-    Checked,
     Field,
-    Place,
+    FieldPath,
+    FormState,
     check,
     fields_of,
     get_value,
@@ -35,7 +35,7 @@ from kdharness.tui.viewmodels.form import (
 from kdharness.tui.viewmodels.rows import Column, Line, text_lines
 from kdharness.tui.widgets.form_sheet import FormSheet, form_rows
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 WIDE = 110
 
@@ -83,7 +83,7 @@ class FormScreen(Screen):
         self.base: dict[str, Any] = spelled_out(model, dict(base))
         self.origin = origin
         self.fields: list[Field] = []
-        self.checked = Checked(None, {})
+        self.checked = FormState(None, {})
         self.page = ""
         self.editing: Field | None = None
         self.before: Any = MISSING
@@ -93,7 +93,7 @@ class FormScreen(Screen):
         yield Static(classes="line", id="head")
         with Horizontal(id="form"):
             yield FormSheet()
-            yield Lines(id="preview")
+            yield TextView(id="preview")
         yield Static(classes="detail", id="help")
         with Horizontal(id="edit"):
             yield Static(id="label")
@@ -128,7 +128,7 @@ class FormScreen(Screen):
         self._help(sheet.field)
         self._panes()
 
-    def look(self) -> Checked:
+    def look(self) -> FormState:
         """What is wrong with the values, if anything."""
         return check(self.values)
 
@@ -157,7 +157,7 @@ class FormScreen(Screen):
 
     def _preview(self) -> None:
         lines = self._diff_lines() if self.page == "diff" else self._yaml_lines()
-        self.query_one("#preview", Lines).set_lines(lines)
+        self.query_one("#preview", TextView).set_lines(lines)
 
     def _yaml_lines(self) -> list[Line]:
         lines: list[Line] = []
@@ -200,7 +200,7 @@ class FormScreen(Screen):
 
     # ------------------------------------------------------------ changing
 
-    def put(self, place: Place, value: Any) -> None:
+    def put(self, place: FieldPath, value: Any) -> None:
         """Change one value and look what it does."""
         self.values = set_value(self.values, place, value)
         self.rebuild()

@@ -23,7 +23,7 @@ from kdharness.tui.screens.pickers import card_words
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Line, Part, Row
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 
 class JudgesScreen(ListPlace):
@@ -55,7 +55,7 @@ class JudgesScreen(ListPlace):
             opens=False,
             empty="no judge yet: set one in settings.yaml, or press a",
         )
-        yield Lines(id="card")
+        yield TextView(id="card")
 
     def on_mount(self) -> None:
         """Few rows: read at once."""
@@ -107,7 +107,7 @@ class JudgesScreen(ListPlace):
 
     def _tell(self, row: Row | None) -> None:
         card = self.cards.get(str(row["id"])) if row else None
-        self.query_one("#card", Lines).set_lines(card_lines(card))
+        self.query_one("#card", TextView).set_lines(card_lines(card))
 
     def action_check(self) -> None:
         """Ask the judge about answers whose quality is known."""
@@ -230,7 +230,7 @@ class AssetsScreen(ListPlace):
             self.cell,
             id="list",
         )
-        yield Lines(id="about-asset")
+        yield TextView(id="about-asset")
 
     def on_mount(self) -> None:
         """Sizes decide at first; v reads every byte."""
@@ -300,7 +300,7 @@ class AssetsScreen(ListPlace):
             ]
             lines += [[("notice   ", "dim"), (asset.notice, "")]] if asset.notice else []
         lines += [[], *([(safe_text(text, 300), "dim")] for text in self.said[-4:])]
-        self.query_one("#about-asset", Lines).set_lines(lines)
+        self.query_one("#about-asset", TextView).set_lines(lines)
 
     @on(Listing.Selected, "#list")
     def _chosen(self) -> None:
@@ -373,7 +373,7 @@ class DoctorScreen(ListPlace):
             opens=False,
             empty="looking: loading torch takes a moment …",
         )
-        yield Lines(id="advice")
+        yield TextView(id="advice")
 
     def on_mount(self) -> None:
         """Look at once."""
@@ -394,7 +394,7 @@ class DoctorScreen(ListPlace):
         lines: list[Line] = [[], [(safe_text(str(row.get("detail", "")), 400), "dim")]]
         if row.get("advice"):
             lines += [[], [("→ ", "accent"), (safe_text(str(row["advice"]), 400), "strong")]]
-        self.query_one("#advice", Lines).set_lines(lines)
+        self.query_one("#advice", TextView).set_lines(lines)
 
     def action_look(self) -> None:
         """Ask `kdharness doctor`."""

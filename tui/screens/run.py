@@ -19,13 +19,13 @@ from kdharness.harness.runs.summary import eta
 from kdharness.harness.store.lineage import lineage
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
-from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
 from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row, text_lines
 from kdharness.tui.widgets.chart import CurveChart, Series
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -48,7 +48,7 @@ class CurveNames(Listing):
     ]
 
 
-class RunScreen(Place):
+class RunScreen(PlaceScreen):
     """One run, with others' curves laid over its own."""
 
     place = "runs"
@@ -105,8 +105,8 @@ class RunScreen(Place):
                 empty="no curves yet",
             )
             yield CurveChart(id="chart")
-        yield Lines(follow=True, id="log")
-        yield Lines(id="config")
+        yield TextView(follow=True, id="log")
+        yield TextView(id="config")
         yield Listing(
             [
                 Column("tree", "checkpoint", 30, grow=2),
@@ -220,12 +220,12 @@ class RunScreen(Place):
         if run is None:
             return
         if self.tab == "log":
-            self.query_one("#log", Lines).set_lines(self._log_lines())
+            self.query_one("#log", TextView).set_lines(self._log_lines())
         elif self.tab == "config":
             from kdharness.harness.util.untrusted import dump_yaml
 
             text = dump_yaml(run.config)
-            self.query_one("#config", Lines).set_text(text)
+            self.query_one("#config", TextView).set_text(text)
         elif self.tab == "lineage":
             self.query_one("#lineage", Listing).set_rows(self._lineage(run))
 

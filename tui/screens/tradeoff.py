@@ -13,7 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.tradeoff import Axis, Placed, dominated_area, trade_off_view
+from kdharness.harness.analysis.tradeoff import Axis, TradeOffPoint, dominated_area, trade_off_view
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.text import DASH, figure, safe_text
@@ -34,7 +34,7 @@ COLUMNS = [
     Column("gain", "gain", 6, right=True),
     Column("retention", "kept", 6, right=True),
 ]
-View = tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]
+View = tuple[Axis, Axis, list[TradeOffPoint], tuple[str | None, str | None]]
 
 
 class TradeOffScreen(ListPlace):

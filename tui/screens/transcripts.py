@@ -13,9 +13,9 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import figure, safe_text
-from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.rows import Column, Part, Row, text_lines
 from kdharness.tui.viewmodels.transcripts import (
@@ -28,13 +28,13 @@ from kdharness.tui.viewmodels.transcripts import (
     read_transcript,
     verdict_lines,
 )
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
 
-class TranscriptsScreen(Place):
+class TranscriptsScreen(PlaceScreen):
     """Two checkpoints' answers, item by item."""
 
     place = "transcripts"
@@ -73,18 +73,18 @@ class TranscriptsScreen(Place):
     def body(self) -> Iterable[Widget]:
         """Head, prompt, two answers, two verdicts."""
         yield Static(classes="line", id="what")
-        yield Lines(id="prompt")
+        yield TextView(id="prompt")
         with Horizontal(id="answers"):
-            yield Lines(id="first").add_class("boxed")
-            yield Lines(id="second").add_class("boxed")
+            yield TextView(id="first").add_class("boxed")
+            yield TextView(id="second").add_class("boxed")
         with Horizontal(id="verdicts"):
-            yield Lines(id="first-verdict")
-            yield Lines(id="second-verdict")
+            yield TextView(id="first-verdict")
+            yield TextView(id="second-verdict")
 
     def on_mount(self) -> None:
         """The marked checkpoints, or the two newest with answers."""
         self.seen = self.harness.version
-        first, second = self.query_one("#first", Lines), self.query_one("#second", Lines)
+        first, second = self.query_one("#first", TextView), self.query_one("#second", TextView)
         first.twin, second.twin = second, first
         first.focus()
         if not self.names[0]:
@@ -163,7 +163,7 @@ class TranscriptsScreen(Place):
         text.append("  ≠ verdicts differ" if exchange.differs else "  = same verdict")
         text.append("  ✗ failure" if exchange.failed else "")
         what.update(text)
-        prompt = self.query_one("#prompt", Lines)
+        prompt = self.query_one("#prompt", TextView)
         lines = [
             line
             for n, turn in enumerate(exchange.turns, 1)
@@ -177,12 +177,12 @@ class TranscriptsScreen(Place):
             ("first", self.names[0], exchange.first, exchange.second),
             ("second", self.names[1], exchange.second, exchange.first),
         ):
-            box = self.query_one(f"#{pane}", Lines)
+            box = self.query_one(f"#{pane}", TextView)
             value = figure(side.value, 3)
             box.border_title = escape(safe_text(f"{name}  {value}", 60))
             box.set_lines(answer_lines(side, other))
             box.scroll_to(y=0, animate=False)
-            self.query_one(f"#{pane}-verdict", Lines).set_lines(verdict_lines(side))
+            self.query_one(f"#{pane}-verdict", TextView).set_lines(verdict_lines(side))
 
     # ------------------------------------------------------------ actions
 
@@ -286,6 +286,6 @@ class TranscriptsScreen(Place):
         text = as_text(exchange, self.transcript)
 
         def write(path: Path) -> Any:
-            write_text(path, text)
+            atomic_write_text(path, text)
 
         self.harness.export_file(f"{self.bench}-{exchange.item}.md", (".md", ".txt"), write)

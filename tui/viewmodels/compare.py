@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.analysis.compare import Compared, Side, compare_sides, sides_of
+from kdharness.harness.analysis.compare import PairedComparison, Side, compare_sides, sides_of
 from kdharness.harness.analysis.costs import Cost, costs_of
 from kdharness.harness.analysis.side_by_side import settings_that_differ
 from kdharness.harness.paths import Paths
@@ -22,11 +22,11 @@ class Line:
     judge: str
     revision: str
     value: float
-    others: Mapping[str, Compared]
+    others: Mapping[str, PairedComparison]
 
 
 @dataclass(frozen=True)
-class Seen:
+class CompareView:
     """Everything about the checkpoints that are compared; the first is the base."""
 
     sides: tuple[Side, ...] = ()
@@ -35,7 +35,7 @@ class Seen:
     costs: tuple[Cost, ...] = ()
 
 
-def look(store: Store, paths: Paths, names: Sequence[str]) -> Seen:
+def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
     """Read and compare these checkpoints.
 
     Raises:
@@ -43,7 +43,7 @@ def look(store: Store, paths: Paths, names: Sequence[str]) -> Seen:
     """
     sides = sides_of(store, names)
     checkpoints = [side.checkpoint for side in sides]
-    return Seen(
+    return CompareView(
         tuple(sides),
         tuple(lines_of(compare_sides(store, paths, sides))),
         tuple(settings_that_differ(store, checkpoints)),
@@ -51,9 +51,9 @@ def look(store: Store, paths: Paths, names: Sequence[str]) -> Seen:
     )
 
 
-def lines_of(compared: Sequence[Compared]) -> list[Line]:
+def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
     """One line a figure, in the order they came."""
-    table: dict[tuple[str, str, str, str], dict[str, Compared]] = {}
+    table: dict[tuple[str, str, str, str], dict[str, PairedComparison]] = {}
     for one in compared:
         key = (one.bench, one.metric, one.judge, one.revision)
         table.setdefault(key, {})[one.other] = one

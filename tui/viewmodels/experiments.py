@@ -19,7 +19,7 @@ from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row,
 
 if TYPE_CHECKING:
     from kdharness.harness.experiments.claims import ClaimSpec
-    from kdharness.harness.experiments.expand import Planned
+    from kdharness.harness.experiments.expand import PlannedRun
     from kdharness.harness.experiments.library import Experiment
     from kdharness.harness.paths import Paths
     from kdharness.harness.store import Store
@@ -29,11 +29,11 @@ MARKS = {**STATUS_MARKS, TO_DO: ("·", "dim"), OTHER: ("✗", "bad")}
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """A file's text and the runs it comes to, or what is wrong with it: line -> messages."""
 
     text: str
-    planned: list[tuple[Planned, str]] = field(default_factory=list)
+    planned: list[tuple[PlannedRun, str]] = field(default_factory=list)
     wrong: Mapping[int, Sequence[str]] = field(default_factory=dict)
     claims: Sequence[ClaimSpec] = ()
 
@@ -44,7 +44,7 @@ class View:
 
     rows: list[dict[str, Any]]
     chosen: Experiment | None
-    plan: Plan
+    plan: ExperimentPlan
     runs: list[dict[str, Any]]
     sweep: Run | None
     status: RunStatus | None
@@ -56,13 +56,13 @@ class View:
         return self.status is not None and self.status.is_live
 
 
-class Book:
+class PlanCache:
     """Reads files and plans, each again only when it was changed."""
 
     def __init__(self) -> None:
         self.opened: list[Path] = []
         self._listed: tuple[Any, list[Experiment]] = (None, [])
-        self._plans: dict[Path, tuple[Any, Plan]] = {}
+        self._plans: dict[Path, tuple[Any, ExperimentPlan]] = {}
 
     def forget(self) -> None:
         """Read everything anew: a file that a plan leans on may have changed, too."""
@@ -88,7 +88,7 @@ class Book:
         self._listed = (stamps, [*opened, *rest])
         return self._listed[1]
 
-    def plan(self, file: Path) -> Plan:
+    def plan(self, file: Path) -> ExperimentPlan:
         """The file's plan."""
         stamp = _stamp(file)
         known = self._plans.get(file)
@@ -106,7 +106,7 @@ def _stamp(file: Path) -> Any:
     return found.st_mtime_ns, found.st_size
 
 
-def look(book: Book, paths: Paths, store: Store, chosen: Path | None) -> View:
+def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> View:
     """Everything the screen shows, from the files and the store."""
     from kdharness.harness.experiments.detached import sweep_run_id
     from kdharness.harness.runs.status import effective_status
@@ -131,7 +131,7 @@ def look(book: Book, paths: Paths, store: Store, chosen: Path | None) -> View:
                 "max_steps": run.max_steps if run else 0,
             }
         )
-    plan = book.plan(one.file) if one else Plan("")
+    plan = book.plan(one.file) if one else ExperimentPlan("")
     found = {
         name: run
         for name in (planned.name for planned, _ in plan.planned)
@@ -151,7 +151,7 @@ def look(book: Book, paths: Paths, store: Store, chosen: Path | None) -> View:
 
 
 def plan_rows(
-    planned: Sequence[tuple[Planned, str]], found: Mapping[str, Run]
+    planned: Sequence[tuple[PlannedRun, str]], found: Mapping[str, Run]
 ) -> list[dict[str, Any]]:
     """The runs of a plan as rows, each with how it stands."""
     from kdharness.harness.runs.status import effective_status
@@ -247,7 +247,7 @@ def _order(status: str) -> int:
 VERDICTS = {"holds": ("✓", "good"), "does not hold": ("✗", "bad"), "can't tell": ("?", "dim")}
 
 
-def claim_lines(store: Store, plan: Plan) -> list[Line]:
+def claim_lines(store: Store, plan: ExperimentPlan) -> list[Line]:
     """What holds of the claims so far, as lines."""
     from kdharness.harness.experiments.claim_judge import judge_claims
     from kdharness.harness.experiments.claims import claim_parts
@@ -265,7 +265,7 @@ def claim_lines(store: Store, plan: Plan) -> list[Line]:
 # ---------------------------------------------------------------- what is wrong, and where
 
 
-def read_plan(file: Path) -> Plan:
+def read_plan(file: Path) -> ExperimentPlan:
     """Plan a file; what is wrong stands at the lines it is about."""
     from kdharness.harness.config.training import config_hash
     from kdharness.harness.experiments.expand import load_sweep
@@ -276,12 +276,12 @@ def read_plan(file: Path) -> Plan:
         text = experiment_text(file)
         sweep, planned = load_sweep(file)
     except ConfigError as error:
-        return Plan(text, wrong=places(text, error, str(file)))
+        return ExperimentPlan(text, wrong=places(text, error, str(file)))
     except Exception as error:  # any file may be opened: what it breaks is its own fault
         problem = f"this is no experiment: {type(error).__name__}: {error}"
-        return Plan(text, wrong={0: [problem]})
+        return ExperimentPlan(text, wrong={0: [problem]})
     identified = [(one, config_hash(one.config)) for one in planned]
-    return Plan(text, identified, claims=sweep.claims)
+    return ExperimentPlan(text, identified, claims=sweep.claims)
 
 
 def places(text: str, error: ConfigError, file: str) -> dict[int, list[str]]:
@@ -326,7 +326,7 @@ def line_of(text: str, place: Sequence[str]) -> int:
     return line
 
 
-def file_lines(plan: Plan) -> tuple[list[Line], int]:
+def file_lines(plan: ExperimentPlan) -> tuple[list[Line], int]:
     """The file with what is wrong below the lines it is about, and where the first of it stands."""
     lines: list[Line] = []
     first = 0

@@ -21,7 +21,7 @@ from kdharness.harness.config.training import CONFIGS
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
 
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 MISSING: Any = object()
 PICKS = {
     "model": "model",
@@ -48,7 +48,7 @@ PICKS = {
 class Field:
     """One row of a form. `kind` says how it is edited."""
 
-    place: Place
+    place: FieldPath
     title: str
     help: str
     kind: str
@@ -143,7 +143,7 @@ def limits_of(info: FieldInfo) -> str:
 
 
 def fields_of(
-    model: type[BaseModel], values: Any, place: Place = (), depth: int = 0
+    model: type[BaseModel], values: Any, place: FieldPath = (), depth: int = 0
 ) -> list[Field]:
     """The rows of a model's form; groups that are switched off show one row."""
     rows: list[Field] = []
@@ -251,7 +251,7 @@ def _number(text: str, *, whole: bool) -> Any:
     return text
 
 
-def get_value(values: Any, place: Place) -> Any:
+def get_value(values: Any, place: FieldPath) -> Any:
     """The value at a place, or MISSING."""
     for part in place:
         try:
@@ -261,7 +261,7 @@ def get_value(values: Any, place: Place) -> Any:
     return values
 
 
-def set_value(values: Any, place: Place, value: Any) -> Any:
+def set_value(values: Any, place: FieldPath, value: Any) -> Any:
     """A copy of `values` with one place changed; MISSING takes the place away."""
     if not place:
         return value
@@ -327,31 +327,31 @@ def fitting(model: type[BaseModel], values: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Checked:
+class FormState:
     """What pydantic says of the values: a config, or one message a place."""
 
     config: Any
-    errors: Mapping[Place, str]
+    errors: Mapping[FieldPath, str]
 
 
-def check(values: Mapping[str, Any]) -> Checked:
+def check(values: Mapping[str, Any]) -> FormState:
     """Validate; local files become absolute, so that the run finds them from anywhere."""
     try:
-        return Checked(parse_config(absolute_paths(dict(values), Path.cwd())), {})
+        return FormState(parse_config(absolute_paths(dict(values), Path.cwd())), {})
     except ConfigError as error:
         cause = error.__cause__
         if not isinstance(cause, ValidationError):
-            return Checked(None, {(): str(error)})
+            return FormState(None, {(): str(error)})
         model = CONFIGS[str(values.get("method"))]
-        return Checked(None, _by_place(cause, model))
+        return FormState(None, _by_place(cause, model))
 
 
-def _by_place(error: ValidationError, model: type[BaseModel]) -> dict[Place, str]:
+def _by_place(error: ValidationError, model: type[BaseModel]) -> dict[FieldPath, str]:
     lines = describe_errors(error, model).strip().split("\n  ")
     details = error.errors()
     if len(lines) != len(details):
         lines = [str(detail["msg"]) for detail in details]
-    found: dict[Place, str] = {}
+    found: dict[FieldPath, str] = {}
     for detail, line in zip(details, lines, strict=True):
         place: list[str | int] = []
         for part in detail["loc"]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kdharness.tui.viewmodels.form import MISSING, Field, Place, get_value, text_of
+from kdharness.tui.viewmodels.form import MISSING, Field, FieldPath, get_value, text_of
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 
@@ -40,7 +40,7 @@ class FormSheet(Listing):
         row = self.row
         return row["field"] if row is not None else None
 
-    def go_to(self, place: Place) -> None:
+    def go_to(self, place: FieldPath) -> None:
         """The cursor to the row of a place, or to the nearest row above it."""
         for size in range(len(place), 0, -1):
             for index, row in enumerate(self.rows):
@@ -50,11 +50,11 @@ class FormSheet(Listing):
 
 
 def form_rows(
-    fields: Sequence[Field], values: Mapping[str, Any], errors: Mapping[Place, str]
+    fields: Sequence[Field], values: Mapping[str, Any], errors: Mapping[FieldPath, str]
 ) -> list[dict[str, Any]]:
     """The sheet's rows; an error whose own place has no row stands at the nearest one above."""
     places = {field.place for field in fields}
-    shown: dict[Place, list[str]] = {}
+    shown: dict[FieldPath, list[str]] = {}
     for place, message in errors.items():
         at = place
         while at and at not in places:

@@ -65,7 +65,7 @@ def _pieces(text: str, width: int) -> list[str]:
     return [*out, text[start:]]
 
 
-class Lines(ScrollView, can_focus=True):
+class TextView(ScrollView, can_focus=True):
     """Lines of text to scroll through, wrapped to the width."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -85,7 +85,7 @@ class Lines(ScrollView, can_focus=True):
         self.source: list[Line] = []
         self._shown: list[Line] = []
         self._styles: dict[str, Style] = {}
-        self.twin: Lines | None = None
+        self.twin: TextView | None = None
 
     def set_lines(self, lines: Sequence[Line]) -> None:
         """Show these lines; a text that is followed stays at its end."""
