@@ -421,3 +421,16 @@ class MessageReporter(NullReporter):
     def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
         """Pass it on."""
         self._say(message)
+
+
+@dataclass(frozen=True)
+class MethodPlugin:
+    """A training method of another package: what its entry point names.
+
+    Attributes:
+        config: a pydantic model on `kdharness.harness.config.RunConfig` with a literal `method`.
+        train: carries out a training of that config.
+    """
+
+    config: type[Any]
+    train: Callable[[Any, Job], Outcome]

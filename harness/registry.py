@@ -1,71 +1,138 @@
-"""Names of methods, benchmarks and engines, with where their code lies.
+"""Names of methods, benchmarks and engines, with where their code is.
 
 Values are "module:attribute" strings, so that listing names imports nothing: `kdharness --help`
-must not load torch. Adding a method or a benchmark is one file and one line here.
+must not load torch. A package of its own adds names by entry points:
+
+    [project.entry-points."kdharness.methods"]     name = "package.module:METHOD"  (a MethodPlugin)
+    [project.entry-points."kdharness.benchmarks"]  name = "package.module:Class"   (with `score`)
+    [project.entry-points."kdharness.engines"]     name = "package.module:Class"   (with `open`)
+
+The built-in names cannot be replaced: `plugin_problems` lists entry points that try.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, MutableMapping
+from functools import cache
 from typing import Any
 
 from kdharness.harness.errors import ConfigError, did_you_mean
 
-TRAINERS: dict[str, str] = {
-    "sft": "kdharness.trainers.methods.sft:train",
-    "kd": "kdharness.trainers.methods.kd:train",
-    "dae": "kdharness.trainers.methods.dae:train",
-    "merge": "kdharness.trainers.methods.merge:train",
-}
 
-BENCHMARKS: dict[str, str] = {
-    "mt-bench": "kdharness.judges.benchmarks.mt_bench:MTBench",
-    "mt-bench-pair": "kdharness.judges.benchmarks.mt_bench_pair:MTBenchPair",
-    "alpaca-eval-1": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval1",
-    "alpaca-eval-2": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval2",
-    "shop": "kdharness.judges.benchmarks.domain:Shop",
-    "heldout": "kdharness.judges.benchmarks.heldout:Heldout",
-    "file": "kdharness.judges.benchmarks.domain:UserBench",
-}
+@cache
+def entry_points_of(group: str) -> dict[str, tuple[str, str]]:
+    """Name -> ("module:attribute", the distribution that says so) of one group."""
+    from importlib.metadata import entry_points
 
-SCORERS: dict[str, str] = {
-    "mt-bench": "kdharness.judges.scoring.scorers:score_ratings",
-    "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
-    "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
-    "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
-    "shop": "kdharness.judges.scoring.scorers:score_exact",
-    "heldout": "kdharness.judges.scoring.scorers:score_heldout",
-    "file": "kdharness.judges.scoring.scorers:score_user_bench",
-}
+    return {
+        point.name: (point.value, point.dist.name if point.dist else "?")
+        for point in entry_points(group=group)
+    }
+
+
+class Table(MutableMapping[str, str]):
+    """Names -> "module:attribute": the built-in ones, and those of installed packages.
+
+    Installed packages are looked through only for a name that is not built in, or to list all.
+    """
+
+    def __init__(self, group: str, own: dict[str, str]) -> None:
+        self.group = group
+        self._own = own
+
+    def plugins(self) -> dict[str, str]:
+        """The names that other packages add."""
+        found = entry_points_of(self.group) if self.group else {}
+        return {name: value for name, (value, _) in found.items() if name not in self._own}
+
+    def __getitem__(self, name: str) -> str:
+        return self._own[name] if name in self._own else self.plugins()[name]
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._own[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._own
+        yield from self.plugins()
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self.plugins())
+
+
+TRAINERS = Table(
+    "kdharness.methods",
+    {
+        "sft": "kdharness.trainers.methods.sft:train",
+        "kd": "kdharness.trainers.methods.kd:train",
+        "dae": "kdharness.trainers.methods.dae:train",
+        "merge": "kdharness.trainers.methods.merge:train",
+    },
+)
+
+BENCHMARKS = Table(
+    "kdharness.benchmarks",
+    {
+        "mt-bench": "kdharness.judges.benchmarks.mt_bench:MTBench",
+        "mt-bench-pair": "kdharness.judges.benchmarks.mt_bench_pair:MTBenchPair",
+        "alpaca-eval-1": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval1",
+        "alpaca-eval-2": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval2",
+        "shop": "kdharness.judges.benchmarks.domain:Shop",
+        "heldout": "kdharness.judges.benchmarks.heldout:Heldout",
+        "file": "kdharness.judges.benchmarks.domain:UserBench",
+    },
+)
+
+SCORERS = Table(
+    "",
+    {
+        "mt-bench": "kdharness.judges.scoring.scorers:score_ratings",
+        "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
+        "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
+        "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
+        "shop": "kdharness.judges.scoring.scorers:score_exact",
+        "heldout": "kdharness.judges.scoring.scorers:score_heldout",
+        "file": "kdharness.judges.scoring.scorers:score_user_bench",
+    },
+)
 """Judgments -> figures, by benchmark; "file" is any benchmark of the user's own."""
 
-ENGINES: dict[str, str] = {
-    "openai": "kdharness.judges.engines.openai:OpenAIEngine",
-    "local": "kdharness.judges.engines.local:LocalEngine",
-}
+ENGINES = Table(
+    "kdharness.engines",
+    {
+        "openai": "kdharness.judges.engines.openai:OpenAIEngine",
+        "local": "kdharness.judges.engines.local:LocalEngine",
+    },
+)
 
-TOOLS: dict[str, str] = {
-    "app": "kdharness.tui.app:run_app",
-    "describe_data": "kdharness.trainers.data.dataset:describe_data",
-    "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
-    "planned_rows": "kdharness.trainers.preflight:planned_rows",
-    "preflight": "kdharness.trainers.preflight:preflight",
-    "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
-    "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
-    "gaming": "kdharness.judges.audit.gaming:gaming_flags",
-    "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
-    "read_source": "kdharness.trainers.data.sources:read_source",
-    "report_card": "kdharness.judges.audit.report_card:check",
-    "contamination": "kdharness.judges.audit.contamination:overlaps",
-    "known_chats": "kdharness.judges.audit.contamination:known_chats",
-}
+TOOLS = Table(
+    "",
+    {
+        "app": "kdharness.tui.app:run_app",
+        "describe_data": "kdharness.trainers.data.dataset:describe_data",
+        "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
+        "planned_rows": "kdharness.trainers.preflight:planned_rows",
+        "preflight": "kdharness.trainers.preflight:preflight",
+        "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
+        "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
+        "gaming": "kdharness.judges.audit.gaming:gaming_flags",
+        "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
+        "read_source": "kdharness.trainers.data.sources:read_source",
+        "report_card": "kdharness.judges.audit.report_card:check",
+        "contamination": "kdharness.judges.audit.contamination:overlaps",
+        "known_chats": "kdharness.judges.audit.contamination:known_chats",
+    },
+)
 
 
-def resolve(table: dict[str, str], name: str, kind: str) -> Any:
+def resolve(table: Table, name: str, kind: str) -> Any:
     """Import and return what `name` stands for.
 
     Raises:
-        ConfigError: no such name; the message lists those there are.
+        ConfigError: no such name, with those there are; or a plugin that cannot be imported.
     """
     if name not in table:
         # "file" stands for a user's own benchmark, which goes by its path.
@@ -76,4 +143,43 @@ def resolve(table: dict[str, str], name: str, kind: str) -> Any:
             + (", or the path of your own .jsonl file" if kind == "benchmark" else ""),
         )
     module, attribute = table[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    if name not in table.plugins():
+        return getattr(importlib.import_module(module), attribute)
+    package = entry_points_of(table.group)[name][1]
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever another package's code does when it is imported
+        raise ConfigError(
+            f"the {kind} {name!r} of the package {package} cannot be imported: "
+            f"{type(error).__name__}: {error}",
+            hint=f"update or remove it: pip uninstall {package}",
+        ) from error
+    return found.train if table is TRAINERS else found
+
+
+def method_config(name: str) -> Any:
+    """The config class of another package's method; None where no package has it."""
+    if name not in TRAINERS.plugins():
+        return None
+    resolve(TRAINERS, name, "method")
+    module, attribute = TRAINERS[name].split(":")
+    return getattr(importlib.import_module(module), attribute).config
+
+
+def scorer_of(name: str) -> Any:
+    """The function from judgments to scores of a benchmark; any unknown one is a user's file."""
+    if name in SCORERS:
+        return resolve(SCORERS, name, "scorer")
+    if name in BENCHMARKS.plugins():
+        return resolve(BENCHMARKS, name, "benchmark").score
+    return resolve(SCORERS, "file", "scorer")
+
+
+def plugin_problems() -> list[str]:
+    """Entry points that take a built-in name, one sentence each."""
+    return [
+        f"{package} registers {name!r} under {table.group}, which is built in"
+        for table in (TRAINERS, BENCHMARKS, ENGINES)
+        for name, (_, package) in entry_points_of(table.group).items()
+        if name in table and name not in table.plugins()
+    ]

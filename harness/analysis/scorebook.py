@@ -16,7 +16,7 @@ from typing import Any
 
 from kdharness.harness.analysis.hidden_files import hidden_files
 from kdharness.harness.paths import Paths
-from kdharness.harness.registry import SCORERS, resolve
+from kdharness.harness.registry import scorer_of
 from kdharness.harness.stats.rows import Row, ScoreContext
 from kdharness.harness.store import Store
 from kdharness.harness.types import MetricValue
@@ -91,8 +91,7 @@ def score_rows(
     """The figures of some rows by their benchmark's scorer."""
     if not rows:
         return []
-    name = str(note.get("scorer") or (bench if bench in SCORERS else "file"))
-    scorer = resolve(SCORERS, name, "scorer")
+    scorer = scorer_of(str(note.get("scorer") or bench))
     context = ScoreContext(
         as_published=as_published, asset=lambda a, n: _asset(paths, a, n), note=note
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.errors import ConfigError
@@ -63,6 +63,22 @@ class TradeOffPoint:
     gain: float | None
     retention: float | None
     on_front: bool
+
+
+class Roles(NamedTuple):
+    """The checkpoints that play the two parts; None where nobody does."""
+
+    reference: str | None
+    expert: str | None
+
+
+class TradeOffView(NamedTuple):
+    """Both axes, the points on them, and who is reference and expert."""
+
+    general: Axis
+    domain: Axis
+    points: list[TradeOffPoint]
+    roles: Roles
 
 
 def place(
@@ -134,8 +150,8 @@ def trade_off_view(
     domain: str | None,
     reference: str | None,
     expert: str | None,
-) -> tuple[Axis, Axis, list[TradeOffPoint], tuple[str | None, str | None]]:
-    """Axes, placed points and the (reference, expert) names, from the store.
+) -> TradeOffView:
+    """Axes, points and roles, from the store.
 
     Raises:
         ConfigError: an axis that no checkpoint has, or a checkpoint that has none of them.
@@ -147,7 +163,7 @@ def trade_off_view(
     y = choose_axis(scores, domain, DOMAIN_DEFAULTS, "domain")
     points = collect_points(scores, x, y)
     found = roles(store, {point.checkpoint for point in points}, reference, expert)
-    return x, y, place(points, x, y, *found), found
+    return TradeOffView(x, y, place(points, x, y, *found), found)
 
 
 def choose_axis(
@@ -192,9 +208,7 @@ def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
     return points
 
 
-def roles(
-    store: Store, names: set[str], reference: str | None, expert: str | None
-) -> tuple[str | None, str | None]:
+def roles(store: Store, names: set[str], reference: str | None, expert: str | None) -> Roles:
     """The reference and the expert: as asked for, else the parents of the newest DAE run.
 
     Raises:
@@ -215,4 +229,4 @@ def roles(
         best = by_id.get(checkpoint.parents.get("expert", ""))
         reference = reference or (base if base in names else None)
         expert = expert or (best if best in names else None)
-    return reference, expert
+    return Roles(reference, expert)

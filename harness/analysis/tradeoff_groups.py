@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.analysis.scorebook import Group, read_group
-from kdharness.harness.analysis.tradeoff import Axis, TradeOffPoint
+from kdharness.harness.analysis.tradeoff import (
+    Axis,
+    TradeOffPoint,
+    TradeOffView,
+    dominated_area,
+    placed_row,
+    trade_off_view,
+)
+from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, digest
@@ -270,3 +279,69 @@ def seeds_of(
             if one_recipe is not None:
                 found.append(one_recipe)
     return found
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """General against domain: the points, and how sure they are.
+
+    Attributes:
+        view: axes, points and roles.
+        floor: what the hypervolume counts above, as (retention, gain).
+        hypervolume: of (retention, gain); None where no reference or expert is known.
+        statistics: intervals over questions and seeds; see docs/outputs.md.
+    """
+
+    view: TradeOffView
+    floor: tuple[float, float]
+    hypervolume: float | None
+    statistics: dict[str, Any]
+
+    @property
+    def pick(self) -> str | None:
+        """The checkpoint with the most domain that keeps enough of general; None for none."""
+        picked = self.statistics["pick"]
+        return str(picked["checkpoint"]) if picked else None
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One row per checkpoint."""
+        return [placed_row(point) for point in self.view.points]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The stable form of `tradeoff --format json`."""
+        return {
+            "axes": {"general": self.view.general.label, "domain": self.view.domain.label},
+            "points": self.to_rows(),
+            "hypervolume": self.hypervolume,
+            "reference": self.view.roles.reference,
+            "expert": self.view.roles.expert,
+            "floor": list(self.floor),
+            "statistics": self.statistics,
+        }
+
+
+def trade_off(
+    store: Store,
+    paths: Paths,
+    *,
+    general: str | None = None,
+    domain: str | None = None,
+    reference: str | None = None,
+    expert: str | None = None,
+    floor: tuple[float, float] = (0.0, 0.0),
+    keep: float | None = None,
+) -> TradeOff:
+    """General against domain, from what is stored.
+
+    Args:
+        general, domain: the axes as BENCH:METRIC; by default the first of those that are stored.
+        reference, expert: checkpoints; by default the parents of the newest DAE run.
+        floor: the hypervolume counts above this (retention, gain).
+        keep: pick the most domain with at least this share of the general score.
+
+    Raises:
+        ConfigError: an axis that no checkpoint has, or a checkpoint that has none of them.
+    """
+    view = trade_off_view(store, paths, general, domain, reference, expert)
+    found = statistics(store, view.general, view.domain, view.points, view.roles, floor, keep)
+    return TradeOff(view, floor, dominated_area(view.points, floor), found)

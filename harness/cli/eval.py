@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,25 +10,8 @@ import click
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
 from kdharness.harness.cli.options import format_option, split
-from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.tables import print_table
-
-
-def checked_config(**fields: Any) -> Any:
-    """An EvalConfig from options; a mistake is told by its field, without a traceback."""
-    from pydantic import ValidationError
-
-    from kdharness.harness.config.evaluation import EvalConfig
-
-    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
-    try:
-        return EvalConfig(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(message, where=where) from error
 
 
 @click.command("eval")
@@ -138,15 +120,6 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
 
 
-def absolute(name: str) -> str:
-    """A path that exists, made absolute: a run may be resumed from another folder."""
-    kind, sign, rest = name.partition(":")
-    if sign and kind == "local":
-        return f"local:{absolute(rest)}" if rest else name
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
-
-
 def say_outcome(result: dict[str, Any]) -> None:
     """What an evaluation did, in a few lines on stderr."""
     from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
@@ -171,15 +144,23 @@ def say_outcome(result: dict[str, Any]) -> None:
 
 def config_of(paths: Paths, options: dict[str, Any]) -> Any:
     """The EvalConfig that the options mean; the judge's default is written into it."""
-    from kdharness.harness.config.evaluation import default_judges
+    from kdharness.harness.config.evaluation import (
+        absolute_source,
+        default_judges,
+        make_eval_config,
+    )
 
     heldout = {
-        name: absolute(options[name]) for name in ("teacher", "general", "domain") if options[name]
+        name: absolute_source(options[name])
+        for name in ("teacher", "general", "domain")
+        if options[name]
     }
-    config = checked_config(
-        checkpoints=[absolute(name) for name in split(options["ckpt"])],
-        benches=[absolute(b) if b.endswith(".jsonl") else b for b in split(options["bench"])],
-        judge=[absolute(spec) for spec in split(options["judge"]) or default_judges(paths)],
+    config = make_eval_config(
+        checkpoints=[absolute_source(name) for name in split(options["ckpt"])],
+        benches=[
+            absolute_source(b) if b.endswith(".jsonl") else b for b in split(options["bench"])
+        ],
+        judge=[absolute_source(spec) for spec in split(options["judge"]) or default_judges(paths)],
         imported=split(options["answers"]),
         heldout=heldout,
         discrete_fallback=options["discrete"] or None,

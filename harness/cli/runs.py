@@ -11,6 +11,7 @@ from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.summary import run_row
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
@@ -66,23 +67,6 @@ def train_command(
     if not detach:
         run = follow(paths, run.id)
     click.echo(run.id)
-
-
-def run_row(run: Any) -> dict[str, Any]:
-    """A run as the stable row of `runs --format json`."""
-    from kdharness.harness.runs.status import effective_status
-
-    started = run.started or run.created
-    return {
-        "run": run.id,
-        "method": run.method,
-        "status": effective_status(run).value,
-        "step": run.step,
-        "max_steps": run.max_steps,
-        "loss": run.loss,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)),
-        "checkpoint": run.checkpoint,
-    }
 
 
 @click.command("runs")

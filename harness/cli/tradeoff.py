@@ -12,9 +12,6 @@ from kdharness.harness.analysis.tradeoff import (
     GENERAL_DEFAULTS,
     Axis,
     TradeOffPoint,
-    dominated_area,
-    placed_row,
-    trade_off_view,
 )
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.tables import FORMATS, print_table
@@ -58,44 +55,40 @@ def tradeoff_command(
     form: str,
 ) -> None:
     """General against domain: who gained how much, who lost how much, who is on the front."""
-    from kdharness.harness.analysis.tradeoff_groups import statistics
+    from kdharness.harness.analysis.tradeoff_groups import trade_off
     from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
-        view = trade_off_view(store, paths, general, domain, reference, expert)
-        x, y, placed, roles = view
-        certainty = statistics(store, x, y, placed, roles, floor, keep)
-    volume = dominated_area(placed, floor)
-    rows = [placed_row(item) for item in placed]
-    if form == "json":
-        click.echo(
-            json.dumps(
-                {
-                    "axes": {"general": x.label, "domain": y.label},
-                    "points": rows,
-                    "hypervolume": volume,
-                    "reference": roles[0],
-                    "expert": roles[1],
-                    "floor": list(floor),
-                    "statistics": certainty,
-                },
-                indent=2,
-            )
+        found = trade_off(
+            store,
+            paths,
+            general=general,
+            domain=domain,
+            reference=reference,
+            expert=expert,
+            floor=floor,
+            keep=keep,
         )
+    if form == "json":
+        click.echo(json.dumps(found.as_dict(), indent=2))
         return
+    rows, roles = found.to_rows(), found.view.roles
     numbered = [{"#": number, **row} for number, row in enumerate(rows, 1)]
     print_table(numbered, COLUMNS, form)
     if form != "table":
         return
     click.echo("")
-    click.echo("\n".join(draw(placed, x, y)))
+    click.echo("\n".join(draw(found.view.points, found.view.general, found.view.domain)))
     click.echo(
-        f"# on the Pareto front; reference {roles[0] or 'unknown'}, expert {roles[1] or 'unknown'}",
+        f"# on the Pareto front; reference {roles.reference or 'unknown'}, "
+        f"expert {roles.expert or 'unknown'}",
         err=True,
     )
-    if volume is not None:
-        click.echo(f"hypervolume of (retention, gain) above {floor}: {volume:.4f}", err=True)
-    for line in certainty_lines(certainty):
+    if found.hypervolume is not None:
+        click.echo(
+            f"hypervolume of (retention, gain) above {floor}: {found.hypervolume:.4f}", err=True
+        )
+    for line in certainty_lines(found.statistics):
         click.echo(line)
 
 

@@ -1,1 +1,56 @@
-"""What a user may write: run configs, evaluation settings, engine specs, the settings file."""
+"""What a user may write: run configs, evaluation settings, engine specs, the settings file.
+
+The public names are imported when they are first used: pydantic is not loaded before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdharness.harness.config.base import RunConfig, Settings
+    from kdharness.harness.config.evaluation import EvalConfig
+    from kdharness.harness.config.files import load_config, parse_config
+    from kdharness.harness.config.merging import MergeConfig
+    from kdharness.harness.config.training import (
+        DAEConfig,
+        DataSpec,
+        DistillSpec,
+        KDConfig,
+        SFTConfig,
+        Student,
+        Teacher,
+        TrainerSpec,
+    )
+
+__all__ = [
+    "DAEConfig",
+    "DataSpec",
+    "DistillSpec",
+    "EvalConfig",
+    "KDConfig",
+    "MergeConfig",
+    "RunConfig",
+    "SFTConfig",
+    "Settings",
+    "Student",
+    "Teacher",
+    "TrainerSpec",
+    "load_config",
+    "parse_config",
+]
+
+_MODULES = {
+    "base": ("RunConfig", "Settings"),
+    "evaluation": ("EvalConfig",),
+    "files": ("load_config", "parse_config"),
+    "merging": ("MergeConfig",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = next((m for m, names in _MODULES.items() if name in names), "training")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from kdharness.harness.config.base import Settings
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import ENGINES
@@ -129,10 +130,8 @@ def plain_http_warning(spec: str) -> str:
     )
 
 
-class HeldoutOptions(BaseModel):
+class HeldoutOptions(Settings):
     """Held-out loss: which rows, and which teacher to agree with."""
-
-    model_config = ConfigDict(extra="forbid")
 
     general: str | None = Field(
         None,
@@ -167,10 +166,8 @@ def in_shard(shard: str | None, item: str) -> bool:
     return int(digest("shard", item)[:8], 16) % parts == part - 1
 
 
-class EvalConfig(BaseModel):
+class EvalConfig(Settings):
     """`kdharness eval`, as data."""
-
-    model_config = ConfigDict(extra="forbid")
 
     method: Literal["eval"] = Field("eval", title="Method", description="What this run does.")
     checkpoints: list[str] = Field(
@@ -362,3 +359,30 @@ def default_judges(paths: Paths) -> list[str]:
 def bench_name(bench: str) -> str:
     """How a benchmark is called in outputs: a user's file goes by its stem."""
     return Path(bench).stem if bench.endswith(".jsonl") else BENCH_ALIASES.get(bench, bench)
+
+
+def make_eval_config(**fields: Any) -> EvalConfig:
+    """An EvalConfig from options; those that are None or empty are left at their defaults.
+
+    Raises:
+        ConfigError: with the field that is wrong.
+    """
+    from pydantic import ValidationError
+
+    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    try:
+        return EvalConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(message, where=where) from error
+
+
+def absolute_source(name: str) -> str:
+    """A path that exists, made absolute: a run may be resumed from another folder."""
+    kind, sign, rest = name.partition(":")
+    if sign and kind == "local":
+        return f"local:{absolute_source(rest)}" if rest else name
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kdharness.harness.config.training import CONFIGS, AnyConfig
+from kdharness.harness.config.training import CONFIGS, AnyConfig, config_class
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.registry import TRAINERS
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import (
@@ -37,16 +38,19 @@ def parse_config(values: Any, where: str = "config", written: Any = None) -> Any
     if not isinstance(values, dict):
         raise ConfigError("a config is a mapping of fields", where=where)
     method = values.get("method")
-    if not isinstance(method, str) or method not in CONFIGS:
+    model = config_class(method) if isinstance(method, str) else None
+    if model is None:
         raise ConfigError(
-            f"method is {_shown(method)}", where=where, hint=f"one of: {', '.join(CONFIGS)}"
+            f"method is {_shown(method)}",
+            where=where,
+            hint=f"one of: {', '.join(dict.fromkeys([*CONFIGS, *TRAINERS]))}",
         )
-    if wrong := list(_booleans_as_numbers(values, CONFIGS[method])):
+    if wrong := list(_booleans_as_numbers(values, model)):
         raise ConfigError(_listed(wrong), where=where)
     try:
-        return CONFIGS[method].model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe_errors(error, CONFIGS[method], written), where=where) from error
+        raise ConfigError(describe_errors(error, model, written), where=where) from error
 
 
 def _booleans_as_numbers(values: Any, model: Any, place: str = "") -> Iterator[str]:

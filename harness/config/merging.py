@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-NAME = r"^\w[\w.-]{0,63}$"
-"""What a run may be called: it is a folder's name, and an argument of commands."""
+from kdharness.harness.config.base import RunConfig
 
 
-class MergeConfig(BaseModel):
+class MergeConfig(RunConfig):
     """Merging: weights interpolated, averaged or added up; nothing is trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
     method: Literal["merge"] = "merge"
-    name: str | None = Field(
-        None,
-        pattern=NAME,
-        title="Name",
-        description=("The run's name; made from the method when left out."),
-    )
     seed: int = Field(
         42,
         ge=0,

@@ -9,20 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from kdharness.harness.config.base import RunConfig, Settings
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.config.merging import NAME, MergeConfig
+from kdharness.harness.config.merging import MergeConfig
+from kdharness.harness.registry import method_config
 from kdharness.harness.types import digest
 from kdharness.harness.util.redact import holds_secret
 
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
-
-
-class Settings(BaseModel):
-    """Base of every config: unknown fields are errors, values cannot change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 # ---------------------------------------------------------------- models
@@ -417,18 +413,6 @@ class KDSpec(DistillSpec):
 # ---------------------------------------------------------------- runs
 
 
-class RunConfig(Settings):
-    """What every training run has."""
-
-    name: str | None = Field(
-        None,
-        pattern=NAME,
-        title="Name",
-        description=("The run's name; made from the method when left out."),
-    )
-    seed: int = Field(42, ge=0, title="Seed")
-
-
 class SFTConfig(RunConfig):
     """Supervised fine-tuning: next-token loss on the answers."""
 
@@ -505,6 +489,11 @@ CONFIGS: dict[str, type[AnyConfig]] = {
     "merge": MergeConfig,
     "eval": EvalConfig,
 }
+
+
+def config_class(method: str) -> type[AnyConfig] | None:
+    """The config of a method, built in or of another package; None for an unknown one."""
+    return CONFIGS.get(method) or method_config(method)
 
 
 def trusted_code(config: AnyConfig) -> list[str]:

@@ -58,7 +58,7 @@ EXTRAS = {
 
 def run_checks() -> list[CheckResult]:
     """Every finding of this file."""
-    return [python(), *packages(), together(), extras()]
+    return [python(), *packages(), together(), extras(), plugins()]
 
 
 def python() -> CheckResult:
@@ -152,6 +152,18 @@ def together() -> CheckResult:
             "and is not needed",
         )
     return ok("versions", "torch, transformers and their neighbours go together")
+
+
+def plugins() -> CheckResult:
+    """What other packages add, and names of theirs that are taken."""
+    from kdharness.harness.registry import BENCHMARKS, ENGINES, TRAINERS, plugin_problems
+
+    names = sorted({name for t in (TRAINERS, BENCHMARKS, ENGINES) for name in t.plugins()})
+    if problems := plugin_problems():
+        return warn(
+            "plugins", "; ".join(problems), "the built-in one is used: ask for another name there"
+        )
+    return ok("plugins", ", ".join(names) or "none installed")
 
 
 def extras() -> CheckResult:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from kdharness.harness.config.summary import models_of
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.types import Run, RunStatus
 
 
@@ -36,4 +38,19 @@ def run_line(run: Run, now: float, status: RunStatus | None = None) -> dict[str,
         "stage": str(run.info.get("at_work") or run.info.get("stage", "")),
         "checkpoint": run.checkpoint or "",
         "error": run.error,
+    }
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """A run as the stable row of `runs --format json`."""
+    started = run.started or run.created
+    return {
+        "run": run.id,
+        "method": run.method,
+        "status": effective_status(run).value,
+        "step": run.step,
+        "max_steps": run.max_steps,
+        "loss": run.loss,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)),
+        "checkpoint": run.checkpoint,
     }

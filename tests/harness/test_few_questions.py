@@ -16,6 +16,7 @@ from scipy.stats import binomtest, t
 from kdharness.harness.analysis.compare import PairedComparison, compare_all
 from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges, unresolved
 from kdharness.harness.analysis.metrics import LEGEND
+from kdharness.harness.analysis.scorebook import SCORING_VERSION
 from kdharness.harness.experiments.claims import (
     UNSURE,
     ClaimResult,
@@ -380,8 +381,8 @@ def test_a_lopsided_interval_is_shown_by_its_ends(low: float, high: float, shown
 def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: Paths) -> None:
     few_rows(store, 3)
     fresh = {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)}
-    keys = store.cached_scores()
-    assert keys and all(state.startswith("3:") for state, _ in keys.values())
+    keys = store.cached_scores([c.id for c in store.checkpoints()])
+    assert keys and all(state.startswith(f"{SCORING_VERSION}:") for state, _ in keys.values())
     store.cache_scores(
         [
             (key, "2" + state[1:], json.dumps([["score", 0.0, 0.0, 0.0, 3, 0, []]]))

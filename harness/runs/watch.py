@@ -1,0 +1,69 @@
+"""Wait for a run to end, and turn the way it ended into a result or an error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from kdharness.harness.errors import Interrupted, RunError
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs.launch import log_tail
+from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.store import Store
+from kdharness.harness.types import Request, Run, RunStatus
+
+POLL_SECONDS = 0.2
+
+
+def watch(
+    paths: Paths,
+    run_id: str,
+    show: Callable[[Run, Store], None],
+    say: Callable[[str], None],
+) -> Run:
+    """Watch a run until it ends.
+
+    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one leaves it.
+
+    Args:
+        show: called a few times a second with the run as it is.
+        say: told what a Ctrl-C does.
+
+    Raises:
+        Interrupted: the run was stopped.
+        RunError: it failed; the message is the run's own.
+    """
+    asked = False
+    with Store(paths.store) as store:
+        scores = find_run(store, run_id).method == "eval"
+        while True:
+            try:
+                run = find_run(store, run_id)
+                show(run, store)
+                if not effective_status(run).is_live:
+                    break
+                time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                if asked:
+                    raise
+                asked = True
+                what = "what is under way is finished" if scores else "a checkpoint is saved"
+                say(f"stopping {run_id}: {what} (again to leave it running)")
+                store.request(run_id, Request.STOP)
+    return finished(paths, run)
+
+
+def finished(paths: Paths, run: Run) -> Run:
+    """The run itself, if it has finished.
+
+    Raises:
+        Interrupted: it was stopped.
+        RunError: it failed, or its process is gone.
+    """
+    status = effective_status(run)
+    if status is RunStatus.STOPPED:
+        raise Interrupted(f"{run.id} was stopped", hint=f"go on with: kdharness resume {run.id}")
+    if status is not RunStatus.FINISHED:
+        reason = run.error or f"its process is gone\n{log_tail(paths, run.id, 10)}"
+        raise RunError(f"{run.id} {status.value}: {reason}", hint=f"see: kdharness logs {run.id}")
+    return run
