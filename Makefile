@@ -7,7 +7,7 @@ QUIET := --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo smoke test check lint types install bench soak snapshots docs lock audit clean
+.PHONY: demo smoke test check lint contracts types install bench soak snapshots docs lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -24,7 +24,12 @@ check: $(VENV)/.ready lint types
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory contracts
+
+# Import contracts, and figures of the house that may not get worse.
+contracts: $(VENV)/.ready .typing
 	PYTHONPATH=.typing $(BIN)/lint-imports
+	$(BIN)/python tests/tools/house.py
 
 types: $(VENV)/.ready .typing
 	MYPYPATH=.typing $(BIN)/mypy -p kdharness.harness -p kdharness.trainers -p kdharness.judges \

@@ -1,7 +1,7 @@
 """The command line: a thin layer over the harness, each command loaded when it is called.
 
-`kdharness --help` must stay light (no torch, textual or openai), so this module and the
-`commands_*` modules import only click and our own small modules at their top.
+`kdharness --help` lists the commands without importing one. A command's module may import what
+loads quickly; torch, transformers, openai, numpy and textual are imported where they are used.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kdharness.harness.util.text import safe_text
 
 COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.cli.demo:demo_command",
-    "train": "kdharness.harness.cli.runs:train_command",
-    "merge": "kdharness.harness.cli.experiments:merge_command",
+    "train": "kdharness.harness.cli.training:train_command",
+    "merge": "kdharness.harness.cli.training:merge_command",
     "sweep": "kdharness.harness.cli.experiments:sweep_command",
     "replicate": "kdharness.harness.cli.replicate:replicate_command",
     "eval": "kdharness.harness.cli.eval:eval_command",
@@ -53,6 +53,36 @@ COMMANDS: dict[str, str] = {
     "doctor": "kdharness.harness.cli.data:doctor_command",
 }
 
+HELP: dict[str, str] = {
+    "demo": "Train, align and score a small real model: the whole story",
+    "train": "Train a student: SFT, KD or DAE",
+    "merge": "Merge models' weights: WiSE-FT, average, task arithmetic",
+    "sweep": "Run an experiment of several steps over settings and seeds",
+    "replicate": "Run an experiment and test its claims",
+    "eval": "Answer benchmarks and have the answers judged",
+    "runs": "List runs",
+    "show": "Show a run: status, config, curves, lineage",
+    "logs": "Print the output of a run's worker",
+    "stop": "Stop a run; it saves a checkpoint first",
+    "pause": "Pause a run between two steps",
+    "resume": "Continue a run that was paused, stopped or interrupted",
+    "leaderboard": "Show every checkpoint's scores with intervals",
+    "compare": "Compare checkpoints: paired differences, settings, cost",
+    "tradeoff": "Plot general against domain: gain, retention, front",
+    "report": "Write a report as one HTML file and as Markdown",
+    "judge": "Check judges before trusting them",
+    "data": "List, pull, check and show data, models and benchmarks",
+    "config": "Create, check and show run configs",
+    "plan": "Estimate memory, FLOPs, time and disk before a run",
+    "merge-adapter": "Merge a LoRA checkpoint into a plain model",
+    "selfcheck": "Check the fused losses against the plain formula",
+    "cache": "Build a cache of teacher distributions",
+    "import": "Import answers and judgments from FastChat or alpaca_eval",
+    "export": "Export results in other tools' formats",
+    "store": "Maintain the store: check, shrink, copy, merge, salvage",
+    "doctor": "Check this machine and suggest fixes",
+}
+"""What each command does in a line; kept here so that listing them imports none."""
 
 SYNONYMS = {
     "run": ["train", "runs"],
@@ -87,6 +117,11 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of the story, not of the alphabet."""
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with what they do, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(HELP.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """What the machine did to us is raised like any other error that a user can mend."""

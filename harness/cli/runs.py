@@ -18,57 +18,6 @@ from kdharness.harness.util.text import safe_text
 RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started", "checkpoint"]
 
 
-@click.command("train")
-@click.argument("config", type=click.Path(dir_okay=False))
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=VALUE",
-    help="Change one field of the config; may be given more than once.",
-)
-@click.option("--name", help="The run's name.")
-@click.option(
-    "--accelerate",
-    type=click.Path(exists=True, dir_okay=False),
-    help="An accelerate config file: several GPUs or machines.",
-)
-@click.option("--detach", is_flag=True, help="Return once the run has started.")
-@click.option(
-    "--prepare",
-    is_flag=True,
-    help="Only store the run NAME (or find it again): a scheduler starts the workers.",
-)
-@click.pass_obj
-def train_command(
-    paths: Paths,
-    config: str,
-    overrides: tuple[str, ...],
-    name: str | None,
-    accelerate: str | None,
-    detach: bool,
-    prepare: bool,
-) -> None:
-    """Train a student as CONFIG says: SFT, KD or DAE."""
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.runs import launch
-
-    parsed = load_config(config, overrides)
-    if parsed.method == "eval":
-        raise ConfigError("this is an eval config; run: kdharness eval", where=config)
-    if prepare:
-        wanted = name or getattr(parsed, "name", None)
-        if wanted is None:
-            raise ConfigError("a prepared run needs a name", hint="give --name NAME")
-        click.echo(launch.prepare(paths, parsed, wanted).id)
-        return
-    run = launch.start(paths, parsed, name=name, accelerate=accelerate)
-    if not detach:
-        run = follow(paths, run.id)
-    click.echo(run.id)
-
-
 @click.command("runs")
 @format_option
 @click.pass_obj

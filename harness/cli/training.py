@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.tables import print_table
@@ -140,3 +141,89 @@ def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
     from kdharness.harness.registry import TOOLS, resolve
 
     click.echo(resolve(TOOLS, "merge_adapter", "tool")(checkpoint, output, paths))
+
+
+@click.command("train")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Change one field of the config; may be given more than once.",
+)
+@click.option("--name", help="The run's name.")
+@click.option(
+    "--accelerate",
+    type=click.Path(exists=True, dir_okay=False),
+    help="An accelerate config file: several GPUs or machines.",
+)
+@click.option("--detach", is_flag=True, help="Return once the run has started.")
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Only store the run NAME (or find it again): a scheduler starts the workers.",
+)
+@click.pass_obj
+def train_command(
+    paths: Paths,
+    config: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    accelerate: str | None,
+    detach: bool,
+    prepare: bool,
+) -> None:
+    """Train a student as CONFIG says: SFT, KD or DAE."""
+    from kdharness.harness.config.files import load_config
+    from kdharness.harness.errors import ConfigError
+    from kdharness.harness.runs import launch
+
+    parsed = load_config(config, overrides)
+    if parsed.method == "eval":
+        raise ConfigError("this is an eval config; run: kdharness eval", where=config)
+    if prepare:
+        wanted = name or getattr(parsed, "name", None)
+        if wanted is None:
+            raise ConfigError("a prepared run needs a name", hint="give --name NAME")
+        click.echo(launch.prepare(paths, parsed, wanted).id)
+        return
+    run = launch.start(paths, parsed, name=name, accelerate=accelerate)
+    if not detach:
+        run = follow(paths, run.id)
+    click.echo(run.id)
+
+
+@click.command("merge")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Change one field of the config; may be given more than once.",
+)
+@click.option("--name", help="The run's name.")
+@click.pass_obj
+def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: str | None) -> None:
+    """Put models' weights together as CONFIG says: WiSE-FT curve, average, task arithmetic.
+
+    Prints the checkpoints that were made.
+    """
+    from kdharness.harness.config.files import load_config
+    from kdharness.harness.errors import ConfigError
+    from kdharness.harness.runs import launch
+    from kdharness.harness.store import Store
+
+    parsed = load_config(config, overrides)
+    if parsed.method != "merge":
+        raise ConfigError(
+            f"this is a config for {parsed.method}, not for merge",
+            where=config,
+            hint=f"run: kdharness train {config}",
+        )
+    run = launch.start(paths, parsed, name=name)
+    follow(paths, run.id)
+    with Store(paths.store) as store:
+        for checkpoint in store.checkpoints(run.id):
+            click.echo(checkpoint.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kdharness.harness.cli.main import COMMANDS, HELP
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus
@@ -241,3 +243,21 @@ def test_the_app_does_not_open_on_a_pipe(closed: bool, tmp_path: Path) -> None:
         os.close(slave)
         os.close(master)
     assert done.returncode == 2 and "the app needs a terminal, and its input is none" in done.stderr
+
+
+def test_the_list_of_commands_names_all_and_cuts_none(kd: Call) -> None:
+    assert list(HELP) == list(COMMANDS)
+    out = kd("--help")[1]
+    for name, line in HELP.items():
+        assert re.search(rf"^  {name} +{re.escape(line)}$", out, flags=re.M), name
+
+
+def test_listing_the_commands_imports_none() -> None:
+    script = (
+        "import sys\nfrom kdharness.harness import cli\ncli.run(['--help'])\n"
+        "ours = {m.rsplit('.', 1)[-1] for m in sys.modules if m.startswith('kdharness.harness.cli.')}\n"
+        "assert ours <= {'main'}, ours\n"
+        "assert not {'pydantic', 'sqlite_utils', 'yaml', 'numpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
