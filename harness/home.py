@@ -11,10 +11,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from kdharness.harness.analysis.compare import compare_all
+from kdharness.harness.analysis.metrics import ranked
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import find_paths
+from kdharness.harness.runs import launch
+from kdharness.harness.runs.watch import watch
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Run, Score
+from kdharness.harness.types import Checkpoint, Request, Run, Score
 
 if TYPE_CHECKING:
     from kdharness.harness.analysis.compare import PairedComparison
@@ -80,7 +84,6 @@ class Home:
             RunError: the run failed.
             Interrupted: it was stopped; Ctrl-C stops it with a checkpoint.
         """
-        from kdharness.harness.runs import launch
 
         run = launch.start(self.paths, config, name=name, accelerate=accelerate)
         return self.wait(run.id) if wait else run
@@ -115,7 +118,6 @@ class Home:
             default_judges,
             make_eval_config,
         )
-        from kdharness.harness.runs import launch
 
         config = make_eval_config(
             checkpoints=[absolute_source(source) for source in checkpoints],
@@ -135,7 +137,6 @@ class Home:
             RunError: it failed, or there is none of that name.
             Interrupted: it was stopped.
         """
-        from kdharness.harness.runs.watch import watch
 
         seen = 0
 
@@ -151,14 +152,11 @@ class Home:
 
     def stop(self, run: str) -> None:
         """Ask a live run to stop with a checkpoint. Raises RunError when it is not live."""
-        from kdharness.harness.runs import launch
-        from kdharness.harness.types import Request
 
         launch.ask(self.paths, run, Request.STOP)
 
     def resume(self, run: str, *, wait: bool = True) -> Run:
         """Go on with a run that was stopped, interrupted or failed."""
-        from kdharness.harness.runs import launch
 
         found = launch.resume(self.paths, run)
         return self.wait(run) if wait else found
@@ -189,7 +187,6 @@ class Home:
             as_published: count rows as the benchmarks' own scripts do.
         """
         from kdharness.harness.analysis.leaderboard import leaderboard
-        from kdharness.harness.analysis.metrics import ranked
         from kdharness.harness.config.evaluation import bench_name
 
         names = None if benches is None else [bench_name(bench) for bench in benches]
@@ -209,7 +206,6 @@ class Home:
         Raises:
             ConfigError: no other checkpoint, or one that is not stored.
         """
-        from kdharness.harness.analysis.compare import compare_all
 
         with Store(self.paths.store) as store:
             return Table(compare_all(store, self.paths, [base, *others]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, MutableMapping
 from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from kdharness.harness.errors import ConfigError, did_you_mean
@@ -23,7 +24,6 @@ from kdharness.harness.errors import ConfigError, did_you_mean
 @cache
 def entry_points_of(group: str) -> dict[str, tuple[str, str]]:
     """Name -> ("module:attribute", the distribution that says so) of one group."""
-    from importlib.metadata import entry_points
 
     return {
         point.name: (point.value, point.dist.name if point.dist else "?")

@@ -7,6 +7,7 @@ between steps, and keeps a heartbeat from a thread, so that a long step does not
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -19,9 +20,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.training import trusted_code
 from kdharness.harness.errors import Interrupted, KDHarnessError
+from kdharness.harness.evaluation.pipeline import run as evaluate
+from kdharness.harness.experiments.detached import carry_out
+from kdharness.harness.models.checkpoints import add_made
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
+from kdharness.harness.registry import TRAINERS, resolve
+from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
@@ -87,7 +96,6 @@ class StoreReporter:
 
     def flush(self) -> None:
         """Write what has gathered, in one commit."""
-        import json
 
         self._flushed = time.time()
         events, points, columns = self._events, self._points, self._columns
@@ -230,13 +238,8 @@ def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
     """The work itself; returns the columns of the run that it fills in."""
-    from kdharness.harness.config.evaluation import EvalConfig
-    from kdharness.harness.config.files import parse_config
-    from kdharness.harness.config.training import trusted_code
 
     if run.method == "sweep":
-        from kdharness.harness.experiments.detached import carry_out
-
         carry_out(paths, run, reporter)
         return {}
     config = parse_config(run.config, where=f"{run.folder}/config.yaml")
@@ -244,8 +247,6 @@ def _do(
         reporter.info["trusted_code"] = trusted
         reporter.say(f"runs code that comes with {', '.join(trusted)}", kind="warning")
     if isinstance(config, EvalConfig):
-        from kdharness.harness.evaluation.pipeline import run as evaluate
-
         reporter.info["result"] = evaluate(config, paths, store, reporter)
         return {}
     outcome = _train(
@@ -268,16 +269,12 @@ def _do(
 
 
 def _train(config: Any, job: Job) -> Outcome:
-    from kdharness.harness.registry import TRAINERS, resolve
-
     outcome: Outcome = resolve(TRAINERS, config.method, "method")(config, job)
     return outcome
 
 
 def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter) -> Checkpoint:
     """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
-    from kdharness.harness.models.checkpoints import add_made
-    from kdharness.harness.reports.model_card import model_card
 
     final: Checkpoint | None = None
     for suffix, folder in {"": outcome.folder, **outcome.others}.items():
@@ -309,7 +306,6 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
 
 def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
     """A rank other than 0: the same training, writing nothing to the store."""
-    from kdharness.harness.config.files import parse_config
 
     with Store(paths.store) as store:
         run = store.run(run_id)

@@ -8,6 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import (
+    ALL_MASK_ATTENTION_FUNCTIONS,
+    AttentionMaskInterface,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kdharness.harness.errors import ModelError
 from kdharness.trainers.losses.attention import AttentionTape, Rows, attention_kl
@@ -33,7 +39,6 @@ def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any])
 
 def _hooked(base_name: str) -> Callable[..., Any]:
     """The attention function that listens, and leaves the work to the model's usual one."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
@@ -71,11 +76,6 @@ def install_attention_hook(model: Any) -> None:
     Raises:
         ModelError: the architecture does not use transformers' attention interface.
     """
-    from transformers import AttentionInterface
-    from transformers.masking_utils import (
-        ALL_MASK_ATTENTION_FUNCTIONS,
-        AttentionMaskInterface,
-    )
 
     base = str(model.config._attn_implementation or "eager")
     if base.startswith(PREFIX):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import TrainerCallback
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
@@ -148,7 +149,6 @@ class HeldoutCallback(TrainerCallback):
 
 def _any_process(flag: bool) -> bool:
     """Whether any process wants this, so that all stop at the same step."""
-    import torch.distributed as dist
 
     if not dist.is_initialized():
         return flag

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from kdharness.trainers.trainer import Objective
@@ -31,7 +32,6 @@ class Shape:
 
 def shape_of(model: Any) -> Shape:
     """The shape of a causal LM; of a mixture, the parameters that one token meets."""
-    from kdharness.harness.models.lm_head import causal_model
 
     causal = causal_model(model)
     config = causal.config.get_text_config()

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config.training import TrainerSpec
@@ -228,7 +230,6 @@ def _main_first(job: Job, device: str) -> Iterator[None]:
     if job.world == 1:
         yield
         return
-    from accelerate import PartialState
 
     with PartialState(cpu=device == "cpu").main_process_first():
         yield
@@ -240,8 +241,6 @@ def _allow_fsdp_on_cpu(args: Any) -> None:
     accelerate offers FSDP to processes on accelerators only and falls back to DDP in silence;
     it looks at the kind of processes when the Trainer makes its Accelerator, after this.
     """
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType
 
     wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if wanted and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:

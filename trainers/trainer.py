@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.modeling_outputs import ModelOutput
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.models.lm_head import causal_model
@@ -110,7 +111,6 @@ def _router_loss(
     causal: Any, outputs: Any, attention_mask: Tensor, step: LossInputs, weight: float
 ) -> Tensor:
     """The student's own load-balancing loss, weighted by the micro-batch's share of the step."""
-    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
     config = causal.config
     experts = getattr(config, "num_local_experts", None) or config.num_experts

@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
+from kdharness.harness.config.summary import models_of
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.store import Store
+from kdharness.harness.types import Request, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import format_rows
+from kdharness.harness.util.text import safe_text
+from kdharness.tui.chart_files import save_curves, save_plane
+from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
+from kdharness.tui.screens.experiments import ExperimentsScreen
+from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.threads import Background
+from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
@@ -43,7 +53,6 @@ class Actions(Background):
 
     def complain(self, message: str) -> None:
         """Say what went wrong."""
-        from kdharness.harness.util.text import safe_text
 
         self.notify(safe_text(message, 600), severity="error", timeout=12, markup=False)
 
@@ -55,7 +64,6 @@ class Actions(Background):
 
     def open_run(self, run: str, others: Sequence[str] = ()) -> None:
         """The screen of one run, with other runs' curves laid over its own."""
-        from kdharness.tui.screens.run import RunScreen
 
         self.push_screen(RunScreen(run, others))
 
@@ -84,7 +92,6 @@ class Actions(Background):
     async def open_experiment(self, name: str) -> None:
         """Experiments, at the one that was carried out under this name."""
         from kdharness.harness.experiments.expand import sweeps_folder
-        from kdharness.tui.screens.experiments import ExperimentsScreen
 
         await self.action_go("experiments")
         file = sweeps_folder(self.paths) / f"{name}.yaml"
@@ -97,13 +104,9 @@ class Actions(Background):
         form = self.screen
 
         def work() -> str:
-            from kdharness.harness.runs import launch
-
             return launch.start(self.paths, config).id
 
         def started(run: str) -> None:
-            from kdharness.tui.screens.run import RunScreen
-
             if self.screen is not form:
                 # One has gone elsewhere meanwhile, and is left there.
                 self.tell(f"{run} has started")
@@ -122,7 +125,6 @@ class Actions(Background):
         plan: Callable[[Paths, Any], list[str]] | None,
     ) -> None:
         """Ask, with what is known at once; what takes longer to find out is added as it comes."""
-        from kdharness.tui.screens.dialogs import Confirm
 
         dialog = Confirm(question, f"{known}\n\nlooking what it takes …" if plan else known)
 
@@ -148,9 +150,6 @@ class Actions(Background):
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
     ) -> None:
         """Mark runs in a list."""
-        from kdharness.harness.config.summary import models_of
-        from kdharness.tui.screens.dialogs import Choose
-        from kdharness.tui.viewmodels.rows import Column
 
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
@@ -173,8 +172,6 @@ class Actions(Background):
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
     ) -> None:
         """Mark checkpoints in a list."""
-        from kdharness.tui.screens.dialogs import Choose
-        from kdharness.tui.viewmodels.rows import Column
 
         rows = [
             {"id": c.name, "method": c.method, "run": c.run or ""}
@@ -218,10 +215,6 @@ class Actions(Background):
         """Ask a run to pause, or to go on."""
 
         def work() -> str:
-            from kdharness.harness.runs import launch
-            from kdharness.harness.store import Store
-            from kdharness.harness.types import Request, RunStatus
-
             with Store(self.paths.store) as store:
                 status = effective_status(find_run(store, run))
             if status in (RunStatus.RUNNING, RunStatus.STARTING):
@@ -234,12 +227,8 @@ class Actions(Background):
 
     def stop_run(self, run: str) -> None:
         """Ask a run to stop with a checkpoint, after a question."""
-        from kdharness.tui.screens.dialogs import Confirm
 
         def work() -> str:
-            from kdharness.harness.runs import launch
-            from kdharness.harness.types import Request
-
             launch.ask(self.paths, run, Request.STOP)
             return f"{run} stops with a checkpoint"
 
@@ -330,8 +319,6 @@ class Actions(Background):
         """Ask for a file name, and draw the curves there."""
 
         def write(path: Path) -> None:
-            from kdharness.tui.chart_files import save_curves
-
             save_curves(path, series, title, log)
 
         self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
@@ -340,8 +327,6 @@ class Actions(Background):
         """Ask for a file name, and draw the plane there."""
 
         def write(path: Path) -> None:
-            from kdharness.tui.chart_files import save_plane
-
             save_plane(path, plane)
 
         self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
@@ -349,8 +334,6 @@ class Actions(Background):
     def _ask_path(
         self, name: str, endings: Sequence[str], what: str, write: Callable[[Path], None]
     ) -> None:
-        from kdharness.tui.screens.dialogs import Ask
-
         def check(text: str) -> str:
             path = Path(text).expanduser()
             if path.suffix not in endings:

@@ -20,10 +20,12 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
 from kdharness.tui.screens.base import PlaceScreen
+from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
@@ -109,8 +111,6 @@ class HarnessApp(Actions):
     def store(self) -> Store:
         """The connection of the screen's own thread; workers open their own."""
         if self._store is None:
-            from kdharness.harness.store import Store
-
             self._store = Store(self.paths.store)
         return self._store
 
@@ -214,7 +214,6 @@ class HarnessApp(Actions):
 
     def action_help(self) -> None:
         """What this screen is for, and its keys."""
-        from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 
         screen = self.screen
         keys = [line for line, _ in key_lines(screen)]
@@ -245,7 +244,6 @@ class HarnessApp(Actions):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: everything that can be done here, in one list."""
-        from kdharness.tui.screens.help import key_lines
 
         for name in THEMES:
             yield SystemCommand(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.util.text import safe_text
 from kdharness.tui.widgets.chart import Plane
 
 COLOURS = ("#0060a8", "#d55e00", "#a0347a", "#00755a")
@@ -86,6 +87,5 @@ def _ends(value: float, ends: tuple[float | None, float | None]) -> list[list[fl
 
 def _plain(text: str) -> str:
     """Dollar signs would start mathematics."""
-    from kdharness.harness.util.text import safe_text
 
     return safe_text(text, 80).replace("$", r"\$")

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.tui.themes import THEMES
@@ -32,7 +33,6 @@ def read_settings(paths: Paths) -> AppSettings:
     """The settings, or defaults with a note on what is wrong. Loads YAML only for a file."""
     if not paths.settings.is_file():
         return AppSettings()
-    from kdharness.harness.errors import ConfigError
     from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
     try:

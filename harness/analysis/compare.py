@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """(benchmark, revision, judge)"""
 Table = dict[Key, list[Row]]
-COLUMNS = (
+COMPARISON_COLUMNS = (
     "bench",
     "metric",
     "judge",

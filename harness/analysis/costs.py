@@ -15,7 +15,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Run
 from kdharness.harness.util.text import DASH, clock
 
-COLUMNS = (
+COST_COLUMNS = (
     "checkpoint",
     "tokens",
     "flops",
@@ -62,7 +62,7 @@ class Cost:
 
     def as_dict(self) -> dict[str, Any]:
         """A row of `compare --what cost`."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        return {name: getattr(self, name) for name in COST_COLUMNS}
 
     def texts(self) -> dict[str, str]:
         """Its figures as a person reads them, by the names of `TITLES`."""

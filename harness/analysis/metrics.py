@@ -8,7 +8,7 @@ from typing import Any
 LOWER_IS_BETTER = ("_loss", "_kl")
 
 
-COLUMNS = (
+SCORE_COLUMNS = (
     "checkpoint",
     "method",
     "bench",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -156,7 +157,6 @@ def trade_off_view(
     Raises:
         ConfigError: an axis that no checkpoint has, or a checkpoint that has none of them.
     """
-    from kdharness.harness.analysis.leaderboard import leaderboard
 
     scores = leaderboard(store, paths)
     x = choose_axis(scores, general, GENERAL_DEFAULTS, "general")

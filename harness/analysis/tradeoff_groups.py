@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.analysis.scorebook import Group, read_group
@@ -240,7 +240,6 @@ def seeds_of(
     Each seed is held against the reference and the expert of its own seed where there are such,
     else against the plane's.
     """
-    from dataclasses import replace
 
     from kdharness.harness.stats.tradeoff import draw_plane, recipe_stats
 

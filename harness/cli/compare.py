@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdharness.harness.analysis.compare import COMPARISON_COLUMNS, compare_sides, sides_of
+from kdharness.harness.analysis.costs import COST_COLUMNS, TITLES, costs_of
+from kdharness.harness.analysis.metrics import is_headline
+from kdharness.harness.analysis.side_by_side import (
+    FLIP_COLUMNS,
+    SETTING_COLUMNS,
+    flip_counts,
+    setting_rows,
+    setting_text,
+    settings_that_differ,
+)
+from kdharness.harness.cli.options import split
+from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import FORMATS, print_table
 from kdharness.harness.util.text import safe_text
 
@@ -73,10 +87,6 @@ def compare_command(
 ) -> None:
     """Each checkpoint against the first: paired differences on the items that both answered,
     the settings that differ, what flipped, and the cost of each."""
-    from kdharness.harness.analysis.compare import sides_of
-    from kdharness.harness.cli.options import split
-    from kdharness.harness.config.evaluation import bench_name
-    from kdharness.harness.store import Store
 
     benches = {bench_name(name) for name in split(bench)}
     parts = [what] if what else list(PARTS) if form == "table" else ["differences"]
@@ -115,9 +125,6 @@ def _differences(
     everything: bool,
     form: str,
 ) -> list[Listing]:
-    from kdharness.harness.analysis.compare import COLUMNS, compare_sides
-    from kdharness.harness.analysis.metrics import is_headline
-
     rows = [
         one.as_dict()
         for one in compare_sides(store, paths, sides)
@@ -127,7 +134,7 @@ def _differences(
     return [
         Listing(
             rows,
-            COLUMNS,
+            COMPARISON_COLUMNS,
             "nothing that both were judged on",
             "p_holm: corrected for all that is compared on that benchmark, categories included; "
             "n_needed: items it would take to tell a difference of this size (80 % power)",
@@ -137,12 +144,6 @@ def _differences(
 
 def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
     """For programs a row a field and checkpoint; for eyes a column a checkpoint."""
-    from kdharness.harness.analysis.side_by_side import (
-        SETTING_COLUMNS,
-        setting_rows,
-        setting_text,
-        settings_that_differ,
-    )
 
     found = settings_that_differ(store, [side.checkpoint for side in sides])
     rows = setting_rows(sides, found)
@@ -165,8 +166,6 @@ def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
 
 
 def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listing]:
-    from kdharness.harness.analysis.side_by_side import FLIP_COLUMNS, flip_counts
-
     base, *others = sides
     found = [one for other in others for one in flip_counts(base, other)]
     rows = [one.as_dict(limit) for one in found]
@@ -200,11 +199,9 @@ def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listing]:
 
 
 def _costs(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
-    from kdharness.harness.analysis.costs import COLUMNS, TITLES, costs_of
-
     found = costs_of(store, [side.checkpoint for side in sides])
     if form in ("json", "csv"):
-        return [Listing([cost.as_dict() for cost in found], COLUMNS)]
+        return [Listing([cost.as_dict() for cost in found], COST_COLUMNS)]
     rows = [
         {"checkpoint": cost.checkpoint, **{TITLES[k]: text for k, text in cost.texts().items()}}
         for cost in found

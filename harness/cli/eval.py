@@ -10,7 +10,19 @@ import click
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
 from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.config.evaluation import (
+    absolute_source,
+    bench_name,
+    default_judges,
+    make_eval_config,
+    plain_http_warning,
+)
+from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
+from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
+from kdharness.harness.store import Store
+from kdharness.harness.types import RunStatus
 from kdharness.harness.util.tables import print_table
 
 
@@ -92,9 +104,6 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     Everything is stored as it arrives: run the same command again after an error or a Ctrl-C,
     and only what is missing is done.
     """
-    from kdharness.harness.config.evaluation import bench_name, plain_http_warning
-    from kdharness.harness.runs import launch
-    from kdharness.harness.types import RunStatus
 
     config = config_of(paths, options)
     for spec in (*config.judge, *([config.answer_engine] if config.answer_engine else [])):
@@ -122,7 +131,6 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
 
 def say_outcome(result: dict[str, Any]) -> None:
     """What an evaluation did, in a few lines on stderr."""
-    from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
 
     if not result:
         return
@@ -144,11 +152,6 @@ def say_outcome(result: dict[str, Any]) -> None:
 
 def config_of(paths: Paths, options: dict[str, Any]) -> Any:
     """The EvalConfig that the options mean; the judge's default is written into it."""
-    from kdharness.harness.config.evaluation import (
-        absolute_source,
-        default_judges,
-        make_eval_config,
-    )
 
     heldout = {
         name: absolute_source(options[name])
@@ -197,12 +200,10 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
 
 def print_plan(paths: Paths, config: Any, form: str) -> None:
     """What an evaluation would ask, and what it would cost."""
-    from kdharness.harness.evaluation.dry_run import COLUMNS, plan
-    from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
         rows = plan(config, paths, store)
-    print_table(rows, COLUMNS, form)
+    print_table(rows, DRY_RUN_COLUMNS, form)
     calls, tokens = sum(row["calls"] for row in rows), sum(row["tokens"] for row in rows)
     known = [row["usd"] for row in rows if row["usd"] is not None]
     price = f"about ${sum(known):.2f}" if len(known) == len(rows) else "price unknown"

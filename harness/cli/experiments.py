@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.claim_judge import judge_claims
+from kdharness.harness.experiments.claims import COLUMNS, finding_lines
+from kdharness.harness.experiments.detached import start_sweep
+from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
+from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
+from kdharness.harness.reports.blocks import markdown
+from kdharness.harness.reports.build import collect
+from kdharness.harness.reports.html import page
+from kdharness.harness.store import Store
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import FORMATS, print_table
 from kdharness.harness.util.text import safe_text
 
@@ -37,8 +48,6 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     stops only those that need it; the exit code is then 1. With --detach it is a run itself, to
     be followed, stopped and resumed as any other (kdharness runs, logs, stop, resume).
     """
-    from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
-    from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
 
     paths: Paths = ctx.obj
     file = find_experiment(config)
@@ -58,8 +67,6 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
         print_table(rows, SWEEP_COLUMNS, form)
         return
     if detach:
-        from kdharness.harness.experiments.detached import start_sweep
-
         click.echo(start_sweep(paths, file).id)
         return
     keep_copy(paths, file, sweep)
@@ -92,9 +99,6 @@ def print_claims(
     paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], form: str
 ) -> None:
     """What holds of an experiment's claims, to stdout."""
-    from kdharness.harness.experiments.claim_judge import judge_claims
-    from kdharness.harness.experiments.claims import COLUMNS, finding_lines
-    from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
         findings = judge_claims(store, sweep.claims, planned)
@@ -142,12 +146,6 @@ def report_command(
     transcripts: int,
 ) -> None:
     """Write all that is known here as one HTML file and its Markdown twin."""
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.reports.blocks import markdown
-    from kdharness.harness.reports.build import collect
-    from kdharness.harness.reports.html import page
-    from kdharness.harness.store import Store
-    from kdharness.harness.util.atomic import atomic_write_text
 
     target = Path(output)
     if target.suffix.lower() == ".md":

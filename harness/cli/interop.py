@@ -7,8 +7,17 @@ from typing import Any
 
 import click
 
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import is_headline, ranked
+from kdharness.harness.cli.leaderboard import print_scores
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
+from kdharness.harness.interop.export import export_alpaca_eval, export_fastchat
+from kdharness.harness.interop.fastchat import import_fastchat
+from kdharness.harness.interop.rows import files_below
 from kdharness.harness.paths import Paths
+from kdharness.harness.reports.model_card import model_card
+from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import atomic_write_text
 
 published_option = click.option(
@@ -25,9 +34,6 @@ def import_group() -> None:
 
 def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form: str) -> None:
     """Say what came in and print the models' figures."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.analysis.metrics import is_headline, ranked
-    from kdharness.harness.cli.leaderboard import print_scores
 
     for one in found:
         models = ", ".join(sorted(one.models))
@@ -51,9 +57,6 @@ def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form
 @click.pass_obj
 def fastchat_command(paths: Paths, files: tuple[Path, ...], as_published: bool, form: str) -> None:
     """Import FastChat answers, single or pair judgments; importing twice changes nothing."""
-    from kdharness.harness.interop.fastchat import import_fastchat
-    from kdharness.harness.interop.rows import files_below
-    from kdharness.harness.store import Store
 
     listed = [
         part
@@ -69,7 +72,6 @@ def result_files(path: Path) -> list[Path]:
     """The files of a results folder: annotations where there are any, else outputs."""
     if not path.is_dir():
         return [path]
-    from kdharness.harness.interop.rows import files_below
 
     for name in ("*annotations.json", "*model_outputs.json"):
         found = files_below(path, name)
@@ -88,8 +90,6 @@ def alpaca_eval_command(
     paths: Paths, files: tuple[Path, ...], name: str | None, as_published: bool, form: str
 ) -> None:
     """Import alpaca_eval model outputs or annotations; importing twice changes nothing."""
-    from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
-    from kdharness.harness.store import Store
 
     listed = [part for path in files for part in result_files(path)]
     with Store(paths.store) as store:
@@ -113,7 +113,6 @@ checkpoint_option = click.option(
 @click.pass_obj
 def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
     """Write MT-Bench answers and judgments into FOLDER as FastChat lays them out."""
-    from kdharness.harness.interop.export import export_fastchat
 
     for path in export_fastchat(paths, folder, ckpt):
         click.echo(path)
@@ -125,7 +124,6 @@ def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -
 @click.pass_obj
 def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
     """Write model outputs and annotations into FOLDER as alpaca_eval lays them out."""
-    from kdharness.harness.interop.export import export_alpaca_eval
 
     for path in export_alpaca_eval(paths, folder, ckpt):
         click.echo(path)
@@ -139,7 +137,6 @@ def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> 
 @click.pass_obj
 def export_card_command(paths: Paths, checkpoint: str, out: Path | None) -> None:
     """Write a Markdown model card: lineage, config, scores with their intervals and judges."""
-    from kdharness.harness.reports.model_card import model_card
 
     text = model_card(paths, checkpoint)
     if out is None:

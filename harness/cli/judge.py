@@ -10,7 +10,15 @@ import click
 
 from kdharness.harness.analysis.judge_cards import card_rows
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.evaluation import (
+    EvalConfig,
+    default_judges,
+    parse_spec,
+    plain_http_warning,
+)
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import ENGINES, TOOLS, resolve
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 
@@ -41,9 +49,6 @@ def check_command(
     form: str,
 ) -> None:
     """Probe SPEC and write its report card, which then stands beside its scores."""
-    from kdharness.harness.config.evaluation import EvalConfig, parse_spec, plain_http_warning
-    from kdharness.harness.registry import ENGINES, TOOLS, resolve
-    from kdharness.harness.store import Store
 
     parsed = parse_spec(spec)
     if warning := plain_http_warning(spec):
@@ -98,8 +103,6 @@ def show_progress(done: int, total: int) -> None:
 @click.pass_obj
 def list_command(paths: Paths, form: str) -> None:
     """Judges that were used or checked here, with what their cards say."""
-    from kdharness.harness.config.evaluation import default_judges
-    from kdharness.harness.store import Store
 
     rows: dict[str, dict[str, Any]] = {
         name: {"judge": name, "default": True, "card": "untested", "tells": None, "checked": None}

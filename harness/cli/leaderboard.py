@@ -7,10 +7,16 @@ from typing import Any
 
 import click
 
+from kdharness.harness.analysis import metrics
+from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges
+from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
+from kdharness.harness.analysis.published import alpaca_scores, paper_scores
 from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.errors import ConfigError, did_you_mean
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 
@@ -18,8 +24,6 @@ def scores_of(
     paths: Paths, checkpoints: Sequence[str] | None, benches: Sequence[str] | None
 ) -> list[Any]:
     """Stored scores of some checkpoints and benchmarks."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.store import Store
 
     if not paths.store.exists():
         return []
@@ -29,15 +33,13 @@ def scores_of(
 
 def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
     """Scores as a listing; the table's flags are explained on stderr."""
-    from kdharness.harness.analysis.leaderboard import rank_ranges
-    from kdharness.harness.analysis.metrics import COLUMNS, LEGEND
 
     rows = [score.as_dict() for score in scores]
     if form in ("table", "md"):
         rows = [{**row, "rank": rank} for row, rank in zip(rows, rank_ranges(scores), strict=True)]
-        print_table(rows, ("rank", *COLUMNS), form)
+        print_table(rows, ("rank", *SCORE_COLUMNS), form)
     else:
-        print_table(rows, COLUMNS, form)
+        print_table(rows, SCORE_COLUMNS, form)
     if form != "table":
         return
     marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
@@ -87,10 +89,6 @@ def leaderboard_command(
     form: str,
 ) -> None:
     """Every checkpoint's figures with intervals, failures and marks."""
-    from kdharness.harness.analysis import metrics
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.config.evaluation import bench_name
-    from kdharness.harness.store import Store
 
     benches = [bench_name(name) for name in split(bench)] or None
     scores: list[Any] = []
@@ -138,7 +136,6 @@ def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> Non
 
 def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
     """Published figures on some benchmarks, or all."""
-    from kdharness.harness.analysis.published import alpaca_scores, paper_scores
 
     found = [*paper_scores(), *alpaca_scores(paths)]
     return [score for score in found if benches is None or score.bench in benches]

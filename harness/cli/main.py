@@ -18,6 +18,8 @@ import click
 
 from kdharness.harness.errors import KDHarnessError, did_you_mean
 from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.util.os_errors import as_user_error
 from kdharness.harness.util.process import set_passive_omp_wait
 from kdharness.harness.util.redact import RedactedStream, redact, redact_tracebacks
 from kdharness.harness.util.tables import write_anything
@@ -130,8 +132,6 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            from kdharness.harness.util.os_errors import as_user_error
-
             found = as_user_error(error, (ctx.obj or find_paths()).home)
             if found is None or found is error:
                 raise
@@ -179,8 +179,6 @@ def cli(ctx: click.Context, home: str | None) -> None:
 
 
 def _open_app(paths: Paths) -> None:
-    from kdharness.harness.registry import TOOLS, resolve
-
     for stream, what in ((sys.stdin, "input"), (sys.stdout, "output")):
         if stream is None or not stream.isatty():
             raise click.UsageError(

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import click
+import json
+from pathlib import Path
 
+import click
+import yaml
+
+from kdharness.harness.cli.experiments import narrators, print_claims
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
+from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.tables import FORMATS, print_table
 
@@ -39,10 +47,6 @@ def replicate_command(
     small real model with three seeds: about an hour on 2 cores, 13 GB. Stopped or killed, the same
     command goes on. Each claim holds, does not hold, or nobody can tell.
     """
-    from kdharness.harness.cli.experiments import narrators, print_claims
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
-    from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
 
     paths: Paths = ctx.obj
     file = find_experiment(experiment)
@@ -70,10 +74,6 @@ def replicate_command(
 
 def _changes(file: object, seeds: int | None, judge: str | None) -> list[str]:
     """The options as changes to the experiment's file."""
-    import json
-    from pathlib import Path
-
-    import yaml
 
     changes = []
     if seeds is not None:

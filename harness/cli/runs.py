@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -10,8 +11,11 @@ import click
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
+from kdharness.harness.store import Store
+from kdharness.harness.types import Request
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
@@ -23,7 +27,6 @@ RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started"
 @click.pass_obj
 def runs_command(paths: Paths, form: str) -> None:
     """List every run, newest first."""
-    from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
         print_table([run_row(run) for run in store.runs()], RUN_COLUMNS, form)
@@ -35,10 +38,6 @@ def runs_command(paths: Paths, form: str) -> None:
 @click.pass_obj
 def show_command(paths: Paths, run: str, form: str) -> None:
     """Show one run: status, config, curves' last values, lineage."""
-    import json
-
-    from kdharness.harness.runs.status import effective_status, find_run
-    from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
         found = find_run(store, run)
@@ -83,8 +82,6 @@ def lineage_lines(store: Any, checkpoint: str, depth: int = 0, role: str = "") -
 @click.pass_obj
 def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
     """Print the output of a run's worker."""
-    from kdharness.harness.runs import launch
-    from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
         find_run(store, run)
@@ -110,8 +107,6 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
 @click.pass_obj
 def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
     """Stop a run; it saves a checkpoint first and can be resumed."""
-    from kdharness.harness.runs import launch
-    from kdharness.harness.types import Request
 
     launch.ask(paths, run, Request.STOP)
     if not no_wait:
@@ -124,8 +119,6 @@ def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
 @click.pass_obj
 def pause_command(paths: Paths, run: str) -> None:
     """Pause a run between two steps; its process and memory stay."""
-    from kdharness.harness.runs import launch
-    from kdharness.harness.types import Request
 
     launch.ask(paths, run, Request.PAUSE)
 
@@ -136,7 +129,6 @@ def pause_command(paths: Paths, run: str) -> None:
 @click.pass_obj
 def resume_command(paths: Paths, run: str, detach: bool) -> None:
     """Go on with a run that was paused, stopped, interrupted or failed."""
-    from kdharness.harness.runs import launch
 
     launch.resume(paths, run)
     if not detach:

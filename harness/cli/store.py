@@ -10,7 +10,12 @@ from typing import Any
 import click
 
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.errors import StoreError
+from kdharness.harness.maintenance.merge import merge
+from kdharness.harness.maintenance.salvage import salvage
+from kdharness.harness.maintenance.upkeep import archive, backup, check, remove, vacuum, waste
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 SAID_SECONDS = 3.0
@@ -26,8 +31,6 @@ def store_group() -> None:
 @click.pass_obj
 def check_command(paths: Paths, form: str) -> None:
     """Read every page of the store and hold its rows and files against each other."""
-    from kdharness.harness.errors import StoreError
-    from kdharness.harness.maintenance.upkeep import check
 
     rows = check(paths)
     print_table(rows, ["check", "status", "detail"], form)
@@ -43,7 +46,6 @@ def check_command(paths: Paths, form: str) -> None:
 @click.pass_obj
 def vacuum_command(paths: Paths) -> None:
     """Give the room of removed rows back to the disk."""
-    from kdharness.harness.maintenance.upkeep import vacuum
 
     before, after = vacuum(paths)
     click.echo(f"{paths.store}: {_size(before)} before, {_size(after)} now", err=True)
@@ -54,7 +56,6 @@ def vacuum_command(paths: Paths) -> None:
 @click.pass_obj
 def backup_command(paths: Paths, file: str) -> None:
     """Copy the store to FILE while runs go on writing to it."""
-    from kdharness.harness.maintenance.upkeep import backup
 
     click.echo(f"{file}: {_size(backup(paths, Path(file)))}, checked", err=True)
 
@@ -67,7 +68,6 @@ def backup_command(paths: Paths, file: str) -> None:
 @click.pass_obj
 def prune_command(paths: Paths, cache: bool, keep_steps: bool, yes: bool, form: str) -> None:
     """Remove files that no result needs: step checkpoints of finished runs, leftovers of kills."""
-    from kdharness.harness.maintenance.upkeep import remove, waste
 
     found = waste(paths, steps=not keep_steps, cache=cache)
     rows: list[dict[str, Any]] = [
@@ -98,7 +98,6 @@ def archive_command(paths: Paths, runs: tuple[str, ...], folder: str, keep: bool
 
     `kdharness --home FOLDER` opens it; `kdharness store merge FOLDER --files` brings it back.
     """
-    from kdharness.harness.maintenance.upkeep import archive
 
     counts = archive(paths, runs, Path(folder).resolve(), keep=keep)
     verb = "copied to" if keep else "moved to"
@@ -115,8 +114,6 @@ def merge_command(paths: Paths, homes: tuple[str, ...], files: bool) -> None:
     Answers, verdicts and checkpoints are the same when their content is; a run whose name is
     taken by another one gets a longer name.
     """
-    from kdharness.harness.maintenance.merge import merge
-    from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
         for home in homes:
@@ -137,7 +134,6 @@ def rehash_command(paths: Paths, form: str) -> None:
     """
     from kdharness.harness.models.adoption import adopt_all
     from kdharness.harness.models.checkpoints import runs_apart
-    from kdharness.harness.store import Store
 
     told = _reading()
     with Store(paths.store) as store:
@@ -158,7 +154,6 @@ def salvage_command(paths: Paths) -> None:
 
     The damaged file is kept beside it. Close the app and stop all runs first.
     """
-    from kdharness.harness.maintenance.salvage import salvage
 
     counts, kept = salvage(paths)
     for table, (saved, left_out) in counts.items():

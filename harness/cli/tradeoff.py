@@ -13,11 +13,22 @@ from kdharness.harness.analysis.tradeoff import (
     Axis,
     TradeOffPoint,
 )
+from kdharness.harness.analysis.tradeoff_groups import trade_off
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.store import Store
+from kdharness.harness.util.tables import FORMATS, format_rows, print_table
 from kdharness.harness.util.text import safe_text
 
-COLUMNS = ["#", "checkpoint", "method", "general", "domain", "gain", "retention", "on_front"]
+TRADE_OFF_COLUMNS = [
+    "#",
+    "checkpoint",
+    "method",
+    "general",
+    "domain",
+    "gain",
+    "retention",
+    "on_front",
+]
 
 
 @click.command("tradeoff")
@@ -55,8 +66,6 @@ def tradeoff_command(
     form: str,
 ) -> None:
     """General against domain: who gained how much, who lost how much, who is on the front."""
-    from kdharness.harness.analysis.tradeoff_groups import trade_off
-    from kdharness.harness.store import Store
 
     with Store(paths.store) as store:
         found = trade_off(
@@ -74,7 +83,7 @@ def tradeoff_command(
         return
     rows, roles = found.to_rows(), found.view.roles
     numbered = [{"#": number, **row} for number, row in enumerate(rows, 1)]
-    print_table(numbered, COLUMNS, form)
+    print_table(numbered, TRADE_OFF_COLUMNS, form)
     if form != "table":
         return
     click.echo("")
@@ -94,7 +103,6 @@ def tradeoff_command(
 
 def certainty_lines(found: dict[str, Any]) -> list[str]:
     """The trade-off's statistics as lines: intervals, seeds, and what to pick."""
-    from kdharness.harness.util.tables import format_rows
 
     def text(part: dict[str, Any] | None) -> str:
         if part is None:

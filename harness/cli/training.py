@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.files import load_config
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.runs import launch
+from kdharness.harness.runs.estimate import estimate
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 if TYPE_CHECKING:
@@ -26,10 +35,6 @@ def cache_group() -> None:
 @click.pass_obj
 def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
     """Run the teachers of CONFIG over its data once, ahead of training."""
-    from rich.progress import Progress
-
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
 
     parsed = load_config(config, overrides)
     with Progress(console=_stderr()) as bars:
@@ -46,8 +51,6 @@ def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None
 
 
 def _stderr() -> Console:
-    from rich.console import Console
-
     return Console(stderr=True)
 
 
@@ -61,10 +64,6 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
     Tells relative errors of loss and gradient, FLOPs over the floor, peak memory over the plain
     step's, and tokens a second. Exit code 1 when something is off.
     """
-    import json
-
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
 
     parsed = load_config(config) if config else None
     result = resolve(TOOLS, "selfcheck", "tool")(
@@ -122,9 +121,6 @@ def plan_command(
     form: str,
 ) -> None:
     """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
-    from kdharness.harness.runs.estimate import estimate
 
     parsed = load_config(config, overrides)
     rows = resolve(TOOLS, "planned_rows", "tool")(parsed, paths, processes)
@@ -138,7 +134,6 @@ def plan_command(
 @click.pass_obj
 def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
     """Write the plain model that CHECKPOINT (a LoRA run or folder) stands for into OUTPUT."""
-    from kdharness.harness.registry import TOOLS, resolve
 
     click.echo(resolve(TOOLS, "merge_adapter", "tool")(checkpoint, output, paths))
 
@@ -175,9 +170,6 @@ def train_command(
     prepare: bool,
 ) -> None:
     """Train a student as CONFIG says: SFT, KD or DAE."""
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.runs import launch
 
     parsed = load_config(config, overrides)
     if parsed.method == "eval":
@@ -210,10 +202,6 @@ def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: s
 
     Prints the checkpoints that were made.
     """
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.runs import launch
-    from kdharness.harness.store import Store
 
     parsed = load_config(config, overrides)
     if parsed.method != "merge":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from kdharness.harness.config.base import Settings
 from kdharness.harness.errors import ConfigError
@@ -367,7 +367,6 @@ def make_eval_config(**fields: Any) -> EvalConfig:
     Raises:
         ConfigError: with the field that is wrong.
     """
-    from pydantic import ValidationError
 
     given = {name: value for name, value in fields.items() if value not in (None, [], {})}
     try:

@@ -29,6 +29,7 @@ from kdharness.harness.store.inspection import (
     quick_check,
     sampled_checkpoints,
 )
+from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util import filesystem
 from kdharness.harness.util.filesystem import nearest
@@ -183,7 +184,6 @@ def store(paths: Paths) -> CheckResult:
 
 def _shape(applied: list[str]) -> CheckResult | None:
     """A store of another version."""
-    from kdharness.harness.store.migrations import migrations, unknown_steps
 
     known = [migration.name for migration in migrations._migrations]
     newer = unknown_steps(applied)

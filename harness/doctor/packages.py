@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
+from kdharness.harness.registry import BENCHMARKS, ENGINES, TRAINERS, plugin_problems
 
 ALWAYS_SHOWN = (
     "torch",
@@ -156,7 +157,6 @@ def together() -> CheckResult:
 
 def plugins() -> CheckResult:
     """What other packages add, and names of theirs that are taken."""
-    from kdharness.harness.registry import BENCHMARKS, ENGINES, TRAINERS, plugin_problems
 
     names = sorted({name for t in (TRAINERS, BENCHMARKS, ENGINES) for name in t.plugins()})
     if problems := plugin_problems():

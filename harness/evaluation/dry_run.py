@@ -20,7 +20,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Finish
 
 TYPICAL_ANSWER = "x" * 1200
-COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens", "usd")
+DRY_RUN_COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens", "usd")
 
 
 def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdharness.harness.analysis.scorebook import Group
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import is_lower_better
+from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.experiments.claims import (
     ClaimResult,
     ClaimSpec,
@@ -16,6 +18,7 @@ from kdharness.harness.experiments.claims import (
     paired_effect,
 )
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
+from kdharness.harness.stats.rows import question_sums, value_range
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 
@@ -76,7 +79,6 @@ def _effect(
 ) -> Effect | None:
     if claim.metric is None:
         return _trade_off_effect(reader, claim, members, planned)
-    from kdharness.harness.analysis.metrics import is_lower_better
 
     pairs, width = [], None
     for one in members:
@@ -92,7 +94,6 @@ def _effect(
 def _trade_off_effect(
     reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
 ) -> Effect | None:
-    from kdharness.harness.analysis.metrics import is_lower_better
     from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, above_draws, draw_plane
 
     assert claim.figure is not None
@@ -177,8 +178,6 @@ class _Reader:
 
     def _scored(self, checkpoint: str) -> tuple[list[Score], list[Group]]:
         """The scores and groups of a checkpoint, worked out once."""
-        from kdharness.harness.analysis.leaderboard import leaderboard
-        from kdharness.harness.analysis.scorebook import groups_of
 
         if checkpoint not in self._known_scores:
             self._known_scores[checkpoint] = (
@@ -190,8 +189,6 @@ class _Reader:
     def _read(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
         """Rows count only where their mean is the figure of the leaderboard: what is no mean
         over questions cannot be claimed about."""
-        from kdharness.harness.analysis.scorebook import read_group
-        from kdharness.harness.stats.rows import question_sums, value_range
 
         bench, _, metric = label.partition(":")
         checkpoint = self.store.checkpoint(name)

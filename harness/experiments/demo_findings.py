@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdharness.harness.analysis.compare import NOT_TOLD, PairedComparison, compare_all
+from kdharness.harness.analysis.tradeoff import trade_off_view
+from kdharness.harness.analysis.tradeoff_groups import statistics
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, TOO_SMALL
 from kdharness.harness.store import Store
@@ -115,8 +117,6 @@ def _sentence(
 
 def _gained(store: Store, paths: Paths) -> list[str]:
     """DAE's share of the expert's domain gain, with its interval over questions."""
-    from kdharness.harness.analysis.tradeoff import trade_off_view
-    from kdharness.harness.analysis.tradeoff_groups import statistics
 
     x, y, placed, roles = trade_off_view(store, paths, None, None, "kd", "expert")
     point = statistics(store, x, y, placed, roles)["points"].get("dae", {})

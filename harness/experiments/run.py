@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdharness.harness import assets
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
@@ -49,7 +50,6 @@ def prepare(paths: Paths, sweep: SweepConfig, say: Say) -> None:
     Raises:
         AssetError: no source has it.
     """
-    from kdharness.harness import assets
 
     for name in sweep.assets:
         assets.pull(paths, name, say=say)

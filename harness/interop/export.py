@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.paths import Paths
@@ -196,7 +197,6 @@ def export_alpaca_eval(paths: Paths, folder: Path, names: Sequence[str] = ()) ->
 
     Needs the pulled instructions for models that were not imported.
     """
-    from kdharness.harness.assets import asset_file
 
     entries = json.loads(
         asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json").read_text("utf-8")

@@ -23,8 +23,11 @@ from pathlib import Path
 from kdharness.harness.errors import StoreError
 from kdharness.harness.store import Store
 from kdharness.harness.store.checkpoints import moved_id
+from kdharness.harness.store.connection import open_to_read, refuse_newer
+from kdharness.harness.store.migrations import migrations
 from kdharness.harness.types import digest
 from kdharness.harness.util.atomic import atomic_replace_dir
+from kdharness.harness.util.os_errors import translate_store_errors
 
 _STANDS = {
     # Compared as rows: the smaller stands. The texts only settle ties, so that any order agrees.
@@ -78,9 +81,6 @@ def merge(
 
 def _current_copy(source: Path, scratch: Path) -> Path:
     """The store itself, or a copy of one that has an older shape or cannot be written."""
-    from kdharness.harness.store.connection import open_to_read, refuse_newer
-    from kdharness.harness.store.migrations import migrations
-    from kdharness.harness.util.os_errors import translate_store_errors
 
     with translate_store_errors(source):
         db = open_to_read(source.resolve())

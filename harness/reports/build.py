@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kdharness.harness.analysis.compare import compare_all
 from kdharness.harness.analysis.curves import downsample
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_headline, ranked
 from kdharness.harness.analysis.tradeoff import placed_row, trade_off_view
+from kdharness.harness.analysis.tradeoff_groups import statistics
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import sweeps_folder
@@ -100,7 +102,6 @@ def _trade_off(
     store: Store, paths: Paths, general: str | None, domain: str | None, keep: float
 ) -> dict[str, Any]:
     """The trade-off as data; `missing` says why there is none."""
-    from kdharness.harness.analysis.tradeoff_groups import statistics
 
     try:
         x, y, placed, roles = trade_off_view(store, paths, general, domain, None, None)
@@ -381,7 +382,6 @@ def _mark(item: Any) -> PlotPoint:
 
 def _differences(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterator[Block]:
     """Everything on the plane against the reference, in pairs."""
-    from kdharness.harness.analysis.compare import compare_all
 
     reference = view["roles"][0] if "roles" in view else None
     if reference is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from kdharness.harness.analysis.costs import TITLES, costs_of
+from kdharness.harness.analysis.judge_cards import card_rows
 from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.reports.blocks import Block, Code, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
@@ -21,7 +22,6 @@ def when(moment: float | None) -> str:
 
 def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
     """The report card of every judge that gave a score."""
-    from kdharness.harness.analysis.judge_cards import card_rows
 
     used = sorted({s.judge for s in scores if s.judge != "exact"})
     if not used:

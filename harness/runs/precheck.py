@@ -14,6 +14,7 @@ from kdharness.harness.config.references import model_references
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
+from kdharness.harness.evaluation.pipeline import load_benches
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.models.resolve import find_source
@@ -100,8 +101,6 @@ def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
 
 
 def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
-    from kdharness.harness.evaluation.pipeline import load_benches
-
     benches = load_benches(config, paths)
     known: set[str] = set()
     others = {bench.pairwise_with for bench in benches} - {"", "all"}

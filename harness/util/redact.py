@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
@@ -214,8 +215,6 @@ def redact_tracebacks() -> None:
     """Hide keys in the traceback that ends this process, and leave its other output alone."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        import traceback
-
         text = "".join(traceback.format_exception(kind, error, trace))
         sys.stderr.write(redact(text, shapes=True))
 

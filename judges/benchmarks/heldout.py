@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
 from kdharness.harness.errors import AssetError, DataError
 from kdharness.harness.paths import Paths
@@ -22,7 +23,7 @@ from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset
 from kdharness.judges.benchmarks.domain import EXACT
-from kdharness.judges.benchmarks.heldout_forward import EncodedRow, encode
+from kdharness.judges.benchmarks.heldout_forward import EncodedRow, Scorer, encode
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow, read_chats
 
 OTHER_WRITER = "other_writer"
@@ -94,7 +95,6 @@ class Heldout(Benchmark):
         ]
         if not missing:
             return
-        from kdharness.judges.benchmarks.heldout_forward import Scorer
 
         scorer = Scorer(
             source, paths, config, self.teacher if teacher else None, self.teacher_states
@@ -182,7 +182,6 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
 
     General rows answered by the teacher favour whoever imitates it; these don't.
     """
-    from kdharness.harness.assets import asset_file
 
     try:
         path = asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")

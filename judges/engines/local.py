@@ -8,6 +8,7 @@ as they finish, and the first token's log-probabilities from the same pass.
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -283,7 +284,6 @@ class LocalEngine:
     @property
     def _last_only(self) -> dict[str, Any]:
         """Prompts need the logits of their last position alone, where the model can do that."""
-        import inspect
 
         known = inspect.signature(self.model.forward).parameters
         return {"logits_to_keep": 1} if "logits_to_keep" in known else {}

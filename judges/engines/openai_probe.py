@@ -21,7 +21,7 @@ from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import parse_json
 from kdharness.judges.engines.http_limits import TooLarge
 from kdharness.judges.engines.rate_limits import backoff
-from kdharness.judges.engines.trouble import CallError, Trouble
+from kdharness.judges.engines.trouble import CallError, Trouble, advice
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
@@ -218,7 +218,6 @@ def _unknown_model(
     engine: ProbeTarget, error: CallError, known: bool | None, models: list[str]
 ) -> JudgeError:
     """The refusal, with the models there are when ours is not among them."""
-    from kdharness.judges.engines.trouble import advice
 
     if known is False and error.message.startswith(("HTTP 404", "HTTP 400")):
         some = ", ".join(models[:8]) + (" …" if len(models) > 8 else "")

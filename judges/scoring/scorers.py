@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from kdharness.harness.stats.inference import ratio_interval
 from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.types import MetricValue
+from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
 from kdharness.judges.scoring.metric_values import (
     NOT_NEGATIVE,
     RATING,
@@ -113,8 +114,6 @@ def score_user_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricV
     """A user's own benchmark: exact metrics, ratings or preferences, by what its rows hold."""
     metrics = {row.metric for row in rows}
     if metrics <= {"preference"}:
-        from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
-
         return score_alpaca_eval_2(rows, ScoreContext(note={"own_items": True}))
     if metrics <= {"rating"}:
         return score_ratings(rows, context)

@@ -259,10 +259,10 @@ def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
 def test_paths_are_kept_absolute(
     paths: Paths, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdharness.harness.cli.eval import absolute
+    from kdharness.harness.config.evaluation import absolute_source
 
     monkeypatch.chdir(tiny_teacher.parent)
-    assert absolute(tiny_teacher.name) == str(tiny_teacher)
-    assert absolute(f"local:{tiny_teacher.name}") == f"local:{tiny_teacher}"
-    assert absolute("org/model") == "org/model"
-    assert absolute("openai:m@http://h/v1") == "openai:m@http://h/v1"
+    assert absolute_source(tiny_teacher.name) == str(tiny_teacher)
+    assert absolute_source(f"local:{tiny_teacher.name}") == f"local:{tiny_teacher}"
+    assert absolute_source("org/model") == "org/model"
+    assert absolute_source("openai:m@http://h/v1") == "openai:m@http://h/v1"

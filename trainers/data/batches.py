@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from kdharness.harness.config.training import DataSpec, TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.trainers.data.dataset import TrainRow
@@ -271,7 +273,6 @@ class Collator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pad to the longest row of the batch."""
-        import torch
 
         width = max(len(row["input_ids"]) for row in rows)
 

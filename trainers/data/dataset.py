@@ -14,6 +14,7 @@ from typing import Any
 from kdharness.harness.chat.template import CHATML, IGNORE, encode_chat, render
 from kdharness.harness.config.training import AnyConfig, DataSpec, SourceSpec
 from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.models.loading import load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import digest
 from kdharness.harness.util.filesystem import local_path
@@ -198,7 +199,6 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
     Raises:
         ConfigError: a config without data.
     """
-    from kdharness.harness.models.loading import load_tokenizer
 
     spec: DataSpec | None = getattr(config, "data", None)
     if spec is None:
@@ -234,7 +234,6 @@ def tokenizer_source(config: AnyConfig) -> str:
 
 def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: Any) -> Any:
     """Load the teacher's tokenizer for its template, where the student's has none."""
-    from kdharness.harness.models.loading import load_tokenizer
 
     model = getattr(getattr(config, "teacher", None), "model", None)
     return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None

@@ -11,6 +11,7 @@ from kdharness.harness.errors import DataError
 from kdharness.harness.util import untrusted
 from kdharness.harness.util.untrusted import parse_json, read_lines, read_text
 from kdharness.trainers.data.fields import keys, looks_like_turn
+from kdharness.trainers.data.formats import detect_format
 
 _LAYOUT = "rows are JSON objects, one a line, or one array of them that fills the file"
 
@@ -91,7 +92,6 @@ def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, Any]]:
 
 def _object(path: Path, where: str, problem: ValueError) -> Iterator[tuple[str, Any]]:
     """A file that is one object over several lines: a row, or something else."""
-    from kdharness.trainers.data.formats import detect_format
 
     try:
         row = parse_json(read_text(path, "the rows", error=DataError))

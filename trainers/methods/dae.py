@@ -18,6 +18,7 @@ from kdharness.harness.store import Store
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
 from kdharness.trainers.trainer import Objective
 
@@ -51,8 +52,6 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
     parent = parent_of(spec, paths, setting.job.reporter)
     vocab = shared_vocab(setting, spec.model)
     if spec.cache:
-        from kdharness.trainers.teachers.cached import cached_teacher
-
         return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
     if setting.config.student.lora:
         if parent.model == setting.start.model:

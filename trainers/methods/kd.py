@@ -17,6 +17,7 @@ from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.students.cut import kept_of, map_layers
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import Objective
 
@@ -29,8 +30,6 @@ def train(config: KDConfig, job: Job) -> Outcome:
         vocab = shared_vocab(setting, config.teacher.model)
         spec = config.trainer
         if config.teacher.cache:
-            from kdharness.trainers.teachers.cached import cached_teacher
-
             teacher: Any = cached_teacher(setting, config.teacher, parent.model, vocab)
             return Objective(make_mix(spec), {0: teacher}), {"teacher": parent.id}
         model = load_frozen(config.teacher, setting)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdharness.harness.config.training import LoraSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
@@ -56,7 +58,6 @@ def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
 
 def _linear_names(model: Any) -> list[str]:
     """The last parts of the names of a model's linear layers."""
-    import torch
 
     return sorted(
         {

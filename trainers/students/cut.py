@@ -6,6 +6,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
@@ -79,7 +81,6 @@ def find_layers(model: Any) -> tuple[Any, str]:
 
 def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
     """A deep copy of `teacher` with only the kept layers; returns it with their list."""
-    import torch
 
     base, name = find_layers(teacher)
     layers = getattr(base, name)

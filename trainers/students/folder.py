@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -22,7 +23,6 @@ def folder_name(checkpoint: Checkpoint) -> str:
 
 def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
     """Save a made model, all or nothing, with a note of how it was made."""
-    import json
 
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+
 from kdharness.harness.config.training import StudentSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint, Method, digest
+from kdharness.trainers.students.folder import save_folder
 
 FAMILIES = ("llama", "mistral")
 ROUTER_AUX_WEIGHT = 0.02
@@ -27,8 +31,6 @@ def mix_models(models: list[Any], seed: int = 0) -> Any:
     Raises:
         ModelError: a family other than Llama's and Mistral's, biases, or shapes that differ.
     """
-    import torch
-    from transformers import MixtralConfig, MixtralForCausalLM
 
     if len(models) == 1:
         models = [models[0], models[0]]
@@ -105,7 +107,6 @@ def _check(config: Any, first: Any) -> None:
 
 def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Checkpoint:
     """The mixture-of-experts checkpoint of a config, made and stored once."""
-    from kdharness.trainers.students.folder import save_folder
 
     sources = spec.experts_from or []
     if not sources:

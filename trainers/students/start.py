@@ -15,6 +15,7 @@ from kdharness.harness.util.filesystem import exists
 from kdharness.trainers.students.adapter import merged_start
 from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.students.folder import folder_name, read_origin, save_folder
+from kdharness.trainers.students.mixture import make_mixture
 
 
 def make_student(
@@ -43,8 +44,6 @@ def make_student(
             return merged_start(start, spec.model, paths, trust_remote_code=spec.trust_remote_code)
         return start
     if spec.experts_from:
-        from kdharness.trainers.students.mixture import make_mixture
-
         return make_mixture(spec, paths, dtype=dtype)
     source = str(spec.source)
     if source == "teacher":

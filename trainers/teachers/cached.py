@@ -32,7 +32,8 @@ from kdharness.harness.util.untrusted import parse_json, read_json_object, read_
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import TopK, top_k
-from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
+from kdharness.trainers.teachers.build import load_frozen
+from kdharness.trainers.teachers.online import OnlineTeacher, head_of, hidden_states
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
@@ -216,7 +217,6 @@ class CachedTeacher:
             return
         if self.online is None:
             self.online = self.load()
-        from kdharness.trainers.teachers.online import head_of
 
         hidden = hidden_states(self.online.model, batch, rows, mask)
         sizes = mask[rows].sum(-1).tolist()
@@ -245,7 +245,6 @@ def cached_teacher(
     kind: str | None = None,
 ) -> CachedTeacher:
     """The cached teacher of a training; tells its size and how much is stored already."""
-    from kdharness.trainers.teachers.build import load_frozen
 
     assert spec.cache is not None
     trainer = setting.config.trainer

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import fully_shard
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.lm_head import backbone, head_parts
@@ -70,7 +71,6 @@ class OnlineTeacher:
         From then on every process must run the teacher on every micro-batch: gathering weights
         is a joint act (see `route`).
         """
-        from torch.distributed.fsdp import fully_shard
 
         options = {} if mesh is None else {"mesh": mesh}
         attach_states(self.model)

@@ -11,7 +11,9 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
+from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.fused import labelled_positions
+from kdharness.trainers.teachers.build import parent_of, shared_vocab
 from kdharness.trainers.teachers.cached import cached_teacher, row_key
 
 
@@ -21,7 +23,6 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     Raises:
         ConfigError: the config has no cached teacher.
     """
-    from kdharness.trainers.loop import prepare_setting
 
     if not isinstance(config, (KDConfig, DAEConfig)):
         raise ConfigError(f"a {config.method} config has no teacher to cache")
@@ -46,8 +47,6 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
 
 
 def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
-    from kdharness.trainers.teachers.build import parent_of, shared_vocab
-
     vocab = shared_vocab(setting, spec.model)
     parent = parent_of(spec, setting.job.paths)
     teacher = cached_teacher(setting, spec, parent.model, vocab, kind)

@@ -13,16 +13,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.attention_hook import install_attention_hook
+from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
+from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.losses.reference import reference_dae, reference_kd, reference_sft
+from kdharness.trainers.methods.kd import attention_layers
+from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
 from kdharness.trainers.teachers.online import OnlineTeacher, Segment, route
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, seconds
 from kdharness.trainers.trainer import LossInputs, attach_loss
@@ -187,7 +192,6 @@ def random_batch(vocab: int, rows: int = ROWS, width: int = 96, seed: int = 0) -
 
 def tiny_model(seed: int, **changes: Any) -> Any:
     """A random Llama with grouped-query attention."""
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
@@ -246,10 +250,6 @@ def config_cases(
     config: AnyConfig, paths: Paths, say: Callable[[str], None]
 ) -> list[tuple[str, Models, Mix, float]]:
     """The config's own student and teachers on its first few rows."""
-    from kdharness.trainers.data.batches import Collator
-    from kdharness.trainers.loop import prepare_setting
-    from kdharness.trainers.methods.kd import attention_layers
-    from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
 
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError("selfcheck takes a training config")

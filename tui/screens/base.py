@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Input
 
 from kdharness.tui.widgets.bars import KeyBar, NavBar
 from kdharness.tui.widgets.table import Listing
@@ -104,8 +105,6 @@ class ListPlace(PlaceScreen):
         return self.query_one("#list", Listing)
 
     def _filter_line(self) -> Input | None:
-        from textual.widgets import Input
-
         lines = self.query("#filter").results(Input)
         return next(iter(lines), None)
 
@@ -119,7 +118,6 @@ class ListPlace(PlaceScreen):
 
     async def action_filter(self) -> None:
         """Type words to narrow the list."""
-        from textual.widgets import Input
 
         line = self._filter_line()
         if line is None:

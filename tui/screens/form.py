@@ -26,6 +26,7 @@ from kdharness.tui.viewmodels.form import (
     check,
     fields_of,
     get_value,
+    section,
     set_value,
     spelled_out,
     text_of,
@@ -335,7 +336,6 @@ class FormScreen(Screen):
 
     def action_section(self, by: int) -> None:
         """The next or previous part of the form."""
-        from kdharness.tui.viewmodels.form import section
 
         sheet = self.query_one(FormSheet)
         sheet.move_to(section(self.fields, sheet.cursor, by))

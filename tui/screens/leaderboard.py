@@ -12,10 +12,11 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.metrics import LEGEND
+from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.help import TextDialog
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
     Board,
@@ -232,7 +233,6 @@ class LeaderboardScreen(ListPlace):
 
     def legend(self) -> None:
         """What the marks and flags mean."""
-        from kdharness.tui.screens.help import TextDialog
 
         text = Text()
         for mark, meaning in MARKS.items():
@@ -246,7 +246,6 @@ class LeaderboardScreen(ListPlace):
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """The scores behind the rows shown, in the stable form of `leaderboard --format json`."""
-        from kdharness.harness.analysis.metrics import COLUMNS
 
         rows = [score.as_dict() for row in self.listing().rows for score in row["scores"].values()]
-        return "leaderboard", rows, list(COLUMNS)
+        return "leaderboard", rows, list(SCORE_COLUMNS)

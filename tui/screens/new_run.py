@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import yaml
 from textual.binding import Binding, BindingType
 
-from kdharness.harness.config.files import load_config, preset_names, preset_text
+from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.config.training import CONFIGS, config_hash
 from kdharness.harness.types import Run
@@ -162,7 +162,6 @@ class NewRunScreen(FormScreen):
 
 def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A stored config without what equals the defaults."""
-    from kdharness.harness.config.files import parse_config
 
     try:
         parsed = parse_config(dict(config))

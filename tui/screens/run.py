@@ -15,6 +15,8 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.config.summary import models_of, origins
+from kdharness.harness.runs.launch import log_tail
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
 from kdharness.harness.store.lineage import lineage
 from kdharness.harness.types import Run, RunStatus
@@ -181,7 +183,6 @@ class RunScreen(PlaceScreen):
         run = self.run
         if run is None:
             return
-        from kdharness.harness.runs.status import effective_status
 
         self.status = effective_status(run)
         mark, role = STATUS_MARKS[self.status.value]
@@ -230,8 +231,6 @@ class RunScreen(PlaceScreen):
             self.query_one("#lineage", Listing).set_rows(self._lineage(run))
 
     def _log_lines(self) -> list[Line]:
-        from kdharness.harness.runs.launch import log_tail
-
         lines: list[Line] = []
         for event in self.harness.store.events(self.run_id):
             when = time.strftime("%H:%M:%S", time.localtime(event["time"]))

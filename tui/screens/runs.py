@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import run_line
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
@@ -110,8 +111,6 @@ class RunsScreen(ListPlace):
         for run in runs:
             status = run.status
             if status.is_live:
-                from kdharness.harness.runs.status import effective_status
-
                 status = effective_status(run)
             self.status[run.id] = status
         return self.status != before

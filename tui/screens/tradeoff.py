@@ -13,11 +13,18 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.tradeoff import Axis, TradeOffPoint, dominated_area, trade_off_view
+from kdharness.harness.analysis.tradeoff import (
+    Axis,
+    TradeOffPoint,
+    dominated_area,
+    placed_row,
+    trade_off_view,
+)
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.leaderboard import is_hidden
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
@@ -257,8 +264,6 @@ class TradeOffScreen(ListPlace):
         self._choose(f"The {name}", names, current, take)
 
     def _choose(self, title: str, names: Sequence[str], current: str, take: Any) -> None:
-        from kdharness.tui.screens.dialogs import Choose
-
         def chosen(found: list[str] | None) -> None:
             if found:
                 take(found[0])
@@ -279,7 +284,6 @@ class TradeOffScreen(ListPlace):
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """The points, in the stable form of `tradeoff --format json`."""
-        from kdharness.harness.analysis.tradeoff import placed_row
 
         rows = [placed_row(item) for item in self.view[2]] if self.view else []
         return "tradeoff", rows, list(rows[0]) if rows else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def bar(share: float, width: int) -> str:
     """A progress bar: a heavy line for what is done, a light one for the rest."""
@@ -46,7 +48,6 @@ def interval_text(
 
 def sparkline(values: list[float], width: int) -> str:
     """The course of a curve in one line of blocks."""
-    import math
 
     finite = [value for value in values if math.isfinite(value)]
     if not finite or width < 1:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Judgment, JudgmentStatus
 from kdharness.harness.util.text import figure, safe_text
@@ -129,7 +130,6 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
 def read_prompts(paths: Paths, bench: str) -> dict[str, tuple[str, ...]]:
     """Item -> the user's turns, where the benchmark's files are at hand; else nothing."""
     from kdharness.harness.config.evaluation import EvalConfig
-    from kdharness.harness.registry import BENCHMARKS, resolve
 
     if bench not in BENCHMARKS or bench == "file":
         return {}
