@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -245,3 +246,109 @@ def unanswered_id(judge: str, checkpoint: str, place: tuple[str, str, str, int],
         more: metric and baseline, where one place has several.
     """
     return digest("unanswered", judge, checkpoint, *place, *more)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a benchmark: one user turn or several, and how to answer and score it."""
+
+    id: str
+    category: str
+    turns: tuple[str, ...]
+    messages: tuple[Message, ...] = ()
+    references: tuple[str, ...] = ()
+    temperature: float = 0.0
+    max_new_tokens: int = 1024
+    metric: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A chat to continue. `temperature` below 1e-4 means greedy.
+
+    `choices` are first tokens whose log-probability is wanted even where they are not among the
+    top ones; an engine that sees the whole distribution adds them, an endpoint cannot. `stops`
+    are texts after which nothing matters any more; an engine may end there, keeping them, or
+    ignore them. `thinking_room` are tokens on top of `max_new_tokens` for a model that is found
+    to think before it answers, where an endpoint counts its thoughts against the limit.
+    """
+
+    messages: tuple[Message, ...]
+    temperature: float = 0.0
+    max_new_tokens: int = 1024
+    seed: int = 0
+    top_logprobs: int = 0
+    choices: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+    thinking_room: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an engine said to one request; `error` is set when it said nothing usable.
+
+    `top_logprobs` holds, for the first generated token, (token text, log-probability) pairs.
+    `info` tells what a reader of the figures should know: `without` (what was asked for and the
+    endpoint refuses), `temperature` (the one sent instead of 0), `estimated` (tokens are guessed
+    from characters: the endpoint told none).
+    """
+
+    text: str = ""
+    finish: Finish = Finish.STOP
+    prompt_tokens: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+    top_logprobs: tuple[tuple[str, float], ...] | None = None
+    error: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What an engine was found to be able to do, before anything is asked of it.
+
+    `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
+    (None where it is not told), `note` says in a line what a user should know.
+    """
+
+    reachable: bool
+    model_known: bool | None = None
+    logprobs: bool = False
+    context: int | None = None
+    models: tuple[str, ...] = ()
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class JudgeCall:
+    """One question to a judge about one answer (or pair), and what identifies it.
+
+    `info` goes with the judgment; `order` tells the two orders of a pair apart.
+    """
+
+    item: str
+    turn: int
+    category: str
+    metric: str
+    messages: tuple[Message, ...]
+    answer: str
+    baseline: str = ""
+    order: int = 0
+    max_tokens: int = 2048
+    temperature: float = 0.0
+    top_logprobs: int = 0
+    choices: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was read from a judge's reply."""
+
+    status: JudgmentStatus
+    value: float | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)

@@ -9,17 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdharness.harness.protocols import (
-        Engine,
+    from kdharness.harness.protocols import Engine
+    from kdharness.harness.stats.rows import Row, ScoreContext
+    from kdharness.harness.types import (
+        Answer,
         GenerationRequest,
         Item,
         JudgeCall,
+        Judgment,
+        JudgmentStatus,
+        MetricValue,
         Probe,
         Reply,
         Verdict,
     )
-    from kdharness.harness.stats.rows import Row, ScoreContext
-    from kdharness.harness.types import Answer, Judgment, JudgmentStatus, MetricValue
     from kdharness.judges.benchmarks.base import Benchmark, fill, read_jsonl, subset
     from kdharness.judges.benchmarks.domain import exact_judgment
     from kdharness.judges.scoring.metric_values import by_category, measure
@@ -27,17 +30,20 @@ if TYPE_CHECKING:
     from kdharness.judges.scoring.verdicts import read_rating, read_winner
 
 _MODULES = {
-    "kdharness.harness.protocols": (
-        "Engine",
+    "kdharness.harness.protocols": ("Engine",),
+    "kdharness.harness.stats.rows": ("Row", "ScoreContext"),
+    "kdharness.harness.types": (
+        "Answer",
         "GenerationRequest",
         "Item",
         "JudgeCall",
+        "Judgment",
+        "JudgmentStatus",
+        "MetricValue",
         "Probe",
         "Reply",
         "Verdict",
     ),
-    "kdharness.harness.stats.rows": ("Row", "ScoreContext"),
-    "kdharness.harness.types": ("Answer", "Judgment", "JudgmentStatus", "MetricValue"),
     "kdharness.judges.benchmarks.base": ("Benchmark", "fill", "read_jsonl", "subset"),
     "kdharness.judges.benchmarks.domain": ("exact_judgment",),
     "kdharness.judges.scoring.metric_values": ("by_category", "measure"),

@@ -31,12 +31,12 @@ from kdharness.harness.experiments.expand import run_name
 from kdharness.harness.interop.fastchat import imported_model
 from kdharness.harness.models.identity import Forgetful, identify
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Item
 from kdharness.harness.store import Store
 from kdharness.harness.store.migrations import migrations
 from kdharness.harness.types import (
     Answer,
     Finish,
+    Item,
     JudgmentStatus,
     Method,
     Request,

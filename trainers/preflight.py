@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import AnyConfig, DAEConfig, DataSpec, KDConfig, SFTConfig
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, load_tokenizer, meta_model

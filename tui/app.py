@@ -45,9 +45,9 @@ PLACE_SCREENS = {
     "transcripts": "transcripts:TranscriptsScreen",
     "evaluate": "evaluate:EvaluateScreen",
     "experiments": "experiments:ExperimentsScreen",
-    "judges": "places:JudgesScreen",
-    "assets": "places:AssetsScreen",
-    "doctor": "places:DoctorScreen",
+    "judges": "judges:JudgesScreen",
+    "assets": "assets:AssetsScreen",
+    "doctor": "doctor:DoctorScreen",
 }
 """Screens are imported when one goes there: the first paint waits for none of them."""
 

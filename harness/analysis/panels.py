@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
-from kdharness.harness.stats.inference import cohen_kappa, spearman
+from kdharness.harness.stats.agreement import cohen_kappa, spearman
 from kdharness.harness.stats.rows import OK, Row, counted_once
 from kdharness.harness.types import MetricValue
 

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdharness.harness.config.base import RunConfig, Settings
+    from kdharness.harness.config.data import DataSpec
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.config.files import load_config, parse_config
     from kdharness.harness.config.merging import MergeConfig
+    from kdharness.harness.config.models import Student, Teacher
     from kdharness.harness.config.training import (
         DAEConfig,
-        DataSpec,
         DistillSpec,
         KDConfig,
         SFTConfig,
-        Student,
-        Teacher,
         TrainerSpec,
     )
 
@@ -43,9 +42,11 @@ __all__ = [
 
 _MODULES = {
     "base": ("RunConfig", "Settings"),
+    "data": ("DataSpec",),
     "evaluation": ("EvalConfig",),
     "files": ("load_config", "parse_config"),
     "merging": ("MergeConfig",),
+    "models": ("Student", "Teacher"),
 }
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
 from kdharness.harness.errors import Interrupted
-from kdharness.harness.protocols import Benchmark, Engine, GenerationRequest, Item, Reply, Reporter
+from kdharness.harness.protocols import Benchmark, Engine, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Finish, Message, digest
+from kdharness.harness.types import Answer, Finish, GenerationRequest, Item, Message, Reply, digest
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject

@@ -5,113 +5,37 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from kdharness.harness.config.evaluation import in_shard, parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import in_shard
 from kdharness.harness.evaluation import answering
-from kdharness.harness.protocols import (
-    Benchmark,
-    Engine,
+from kdharness.harness.evaluation.judges import (
+    Judge,
+    PendingJudgment,
+    bench_note,
+    opponents_of,
+    other_side,
+)
+from kdharness.harness.evaluation.unanswered import note_unanswered
+from kdharness.harness.protocols import Benchmark, Engine
+from kdharness.harness.types import (
+    Answer,
+    Finish,
     GenerationRequest,
-    Item,
     JudgeCall,
-    MeasuredBenchmark,
-    Probe,
+    Judgment,
+    JudgmentStatus,
     Reply,
     Verdict,
+    digest,
 )
-from kdharness.harness.registry import ENGINES, resolve
-from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, digest, unanswered_id
 
-RATING = "rating"
-"""The metric of an answer alone, in a benchmark that compares others."""
 THINKING_ROOM = 4096
 """Tokens a judge may think on top of a verdict's limit, where it is found to think at all."""
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
-
-
-@dataclass(frozen=True)
-class Judge:
-    """An open judge, and the benchmarks in the form it can serve."""
-
-    name: str
-    engine: Engine
-    probe: Probe
-    benches: tuple[Benchmark, ...]
-
-
-@dataclass(frozen=True)
-class PendingJudgment:
-    """One judgment to be made: whose, of what, and its identities."""
-
-    checkpoint: str
-    bench: Benchmark
-    call: JudgeCall
-    id: str
-    key: str
-
-
-def bench_note(bench: Benchmark, against: str = "") -> dict[str, Any]:
-    """What the leaderboard needs to know of a benchmark's revision.
-
-    `used` tells which of two revisions with the same marks is the newer one; `sources` are the
-    files it was read from, where they are a user's own; `against` is the checkpoint that its
-    one baseline or teacher is today.
-    """
-    return {
-        "flags": list(bench.flags),
-        "scorer": bench.name,
-        "items": len(bench.items),
-        "total": bench.total,
-        "used": now(),
-        **({"sources": dict(bench.sources)} if bench.sources else {}),
-        **({"against": against} if against else {}),
-    }
-
-
-def other_side(job: Evaluation, bench: Benchmark) -> str:
-    """The checkpoint that a benchmark's baseline or teacher is; empty for none, or for many."""
-    if isinstance(bench, MeasuredBenchmark):
-        return job.side(bench.teacher).checkpoint.id if bench.teacher else ""
-    side = job.sides.get(bench.pairwise_with)
-    return side.checkpoint.id if side is not None else ""
-
-
-def now() -> float:
-    """The time rows are stamped with."""
-    return time.time()
-
-
-def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Benchmark]) -> list[Judge]:
-    """Open and probe every judge before anything is answered or paid for.
-
-    Raises:
-        JudgeError: one cannot be used for what is asked.
-    """
-    judges: list[Judge] = []
-    wanted = [bench for bench in benches if bench.needs_judge]
-    try:
-        for name in names:
-            spec = parse_spec(name)
-            if warning := plain_http_warning(name):
-                job.reporter.say(warning, kind="warning")
-            engine: Engine = resolve(ENGINES, spec.kind, "judge").open(spec, job.config, job.paths)
-            judges.append(Judge(engine.name, engine, Probe(False), ()))
-            probe = engine.probe(logprobs=any(b.needs_logprobs for b in wanted))
-            if probe.note:
-                job.reporter.say(f"{engine.name}: {probe.note}", kind="probe")
-            served = tuple(
-                b.for_judge(probe.logprobs, job.config.discrete_fallback) for b in wanted
-            )
-            judges[-1] = Judge(engine.name, engine, probe, served)
-    except BaseException:
-        for judge in judges:
-            judge.engine.close()
-        raise
-    return judges
 
 
 def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> None:
@@ -139,7 +63,7 @@ def _asks_of(
         for call in calls_for(job, bench, subject, subjects, good)
         if in_shard(job.config.shard, call.item)
     ]
-    _note_unanswered(job, judge, bench, subject, subjects, good)
+    note_unanswered(job, judge, bench, subject, subjects, good)
     asks, ready = not_stored(job, judge.engine, bench, subject, calls)
     job.store.add_judgments(ready)
     job.tally.reused += sum("copied" in judgment.info for judgment in ready)
@@ -164,7 +88,7 @@ def calls_for(
     if not bench.pairwise_with:
         return calls
     # Without the other side these are the ones that compare nothing, such as ratings.
-    for other in _opponents(job, bench, subject, subjects):
+    for other in opponents_of(job, bench, subject, subjects):
         theirs = answering.answers_for(job.store, other, bench, job.config)
         theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
         name = other.checkpoint.name
@@ -174,86 +98,6 @@ def calls_for(
             if call.baseline
         ]
     return calls
-
-
-def _opponents(
-    job: Evaluation, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
-) -> list[Subject]:
-    """Who a subject is compared with: the baseline, or with `all` every later subject.
-
-    Each pair is judged once, in both orders; the later one's side is mirrored from it.
-    """
-    if bench.pairwise_with == "all":
-        ids = [other.checkpoint.id for other in subjects]
-        return list(subjects[ids.index(subject.checkpoint.id) + 1 :])
-    side = job.sides[bench.pairwise_with]
-    return [] if side.checkpoint.id == subject.checkpoint.id else [side]
-
-
-def _note_unanswered(
-    job: Evaluation,
-    judge: Judge,
-    bench: Benchmark,
-    subject: Subject,
-    subjects: Sequence[Subject],
-    good: Sequence[Answer],
-) -> None:
-    """Store a failed judgment for each answer that is missing, so that "158/160 scored" shows.
-
-    Of a pair either side's answer may be the missing one.
-    """
-    mine = {(answer.item, answer.turn) for answer in good}
-    both: dict[str, set[tuple[str, int]]] = {bench.against: mine}
-    if bench.pairwise_with:
-        both = {}
-        for other in _opponents(job, bench, subject, subjects):
-            theirs = answering.answers_for(job.store, other, bench, job.config)
-            have = {(a.item, a.turn) for a in theirs if a.finish is not Finish.ERROR}
-            both[other.checkpoint.name] = mine & have
-    rows: list[Judgment] = []
-    for item in bench.items:
-        if not in_shard(job.config.shard, item.id):
-            continue
-        for place, metric in enumerate(bench.judged_metrics(item)):
-            alone = bench.pairwise_with and metric == RATING
-            for baseline, have in {"": mine}.items() if alone else both.items():
-                # One metric, one opponent: the identity that older versions gave.
-                more = () if place == 0 and bench.pairwise_with != "all" else (metric, baseline)
-                rows += [
-                    _unanswered(judge, bench, subject, item, turn, metric, baseline, more)
-                    for turn in range(1, len(item.turns) + 1)
-                    if (item.id, turn) not in have
-                ]
-    job.store.add_judgments(rows)
-    job.tally.failed_judgments += len(rows)
-
-
-def _unanswered(
-    judge: Judge,
-    bench: Benchmark,
-    subject: Subject,
-    item: Item,
-    turn: int,
-    metric: str,
-    baseline: str,
-    more: tuple[str, ...],
-) -> Judgment:
-    place = (bench.label, bench.revision, item.id, turn)
-    return Judgment(
-        id=unanswered_id(judge.name, subject.checkpoint.id, place, *more),
-        checkpoint=subject.checkpoint.id,
-        bench=bench.label,
-        revision=bench.revision,
-        item=item.id,
-        turn=turn,
-        category=item.category,
-        judge=judge.name,
-        metric=metric,
-        status=JudgmentStatus.FAILED,
-        created=now(),
-        baseline=baseline,
-        error="no answer",
-    )
 
 
 def not_stored(
@@ -335,7 +179,7 @@ def _copied(ask: PendingJudgment, paid: Judgment) -> Judgment:
         paid,
         id=ask.id,
         revision=ask.bench.revision,
-        created=now(),
+        created=time.time(),
         usd=0.0,
         answer=ask.call.answer,
         baseline=ask.call.baseline,
@@ -433,7 +277,7 @@ def _as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdic
         judge=judge,
         metric=call.metric,
         status=verdict.status,
-        created=now(),
+        created=time.time(),
         value=verdict.value,
         answer=call.answer,
         baseline=call.baseline,

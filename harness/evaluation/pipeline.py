@@ -13,6 +13,7 @@ from typing import Any
 from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_shard
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation import answering, judging
+from kdharness.harness.evaluation.judges import bench_note, open_judges, other_side
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.red_flags import record_red_flags, record_trained_rows
 from kdharness.harness.evaluation.state import Evaluation, Subject, find_checkpoint
@@ -40,11 +41,7 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     judges = config.judge or default_judges(paths)
     benches = load_benches(config, paths)
     subjects = find_subjects(config, paths, store, reporter)
-    panel = (
-        judging.open_judges(job, judges, benches)
-        if any(bench.needs_judge for bench in benches)
-        else []
-    )
+    panel = open_judges(job, judges, benches) if any(bench.needs_judge for bench in benches) else []
     try:
         baselines = find_baselines(job, benches, subjects)
         for subject in [*subjects, *baselines]:
@@ -119,7 +116,7 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Benchmark])
     benches = list(benches)
     for bench in benches:
         refuse_namesake(job.store, bench)
-        note = judging.bench_note(bench, judging.other_side(job, bench))
+        note = bench_note(bench, other_side(job, bench))
         job.store.set_bench_note(bench.label, bench.revision, note)
     for bench in benches:
         if isinstance(bench, MeasuredBenchmark) and subject.source:

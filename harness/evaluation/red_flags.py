@@ -103,7 +103,7 @@ def training_runs(job: Evaluation, checkpoint: Checkpoint) -> list[Run]:
 
 def training_chats(run: Run) -> Iterator[list[dict[str, Any]]]:
     """The turns of every row that a run was trained on."""
-    from kdharness.harness.config.training import SourceSpec
+    from kdharness.harness.config.data import SourceSpec
 
     read: Any = resolve(TOOLS, "read_source", "tool")
     data = run.config.get("data") or {}

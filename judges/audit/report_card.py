@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.protocols import Engine, GenerationRequest, Reply
-from kdharness.harness.types import Finish, JudgmentStatus, Message
+from kdharness.harness.protocols import Engine
+from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, Message, Reply
 from kdharness.judges.audit.report_card_items import PADDING, PLEA, SPOILS, ProbeQuestion, probes
 from kdharness.judges.scoring.verdicts import read_first_token, read_rating, read_winner
 

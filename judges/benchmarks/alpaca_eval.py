@@ -17,8 +17,7 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError, JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
-from kdharness.harness.types import Answer, Finish, JudgmentStatus
+from kdharness.harness.types import Answer, Finish, Item, JudgeCall, JudgmentStatus, Reply, Verdict
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, fill, rating_verdict, revision_flags, subset
 from kdharness.judges.benchmarks.evaluator_config import read_evaluator

@@ -17,8 +17,17 @@ from kdharness.harness import protocols
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
-from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, digest
+from kdharness.harness.types import (
+    Answer,
+    Finish,
+    Item,
+    JudgeCall,
+    Judgment,
+    JudgmentStatus,
+    Reply,
+    Verdict,
+    digest,
+)
 from kdharness.harness.util.untrusted import parse_json, read_lines
 
 _PLACE = re.compile(r"\{(\w+)\}")

@@ -15,8 +15,18 @@ from typing import Any, ClassVar
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
-from kdharness.harness.types import Answer, Finish, Judgment, JudgmentStatus, Message, digest
+from kdharness.harness.types import (
+    Answer,
+    Finish,
+    Item,
+    JudgeCall,
+    Judgment,
+    JudgmentStatus,
+    Message,
+    Reply,
+    Verdict,
+    digest,
+)
 from kdharness.harness.util.filesystem import local_path
 from kdharness.judges.audit.gaming import never_ended
 from kdharness.judges.benchmarks.base import (

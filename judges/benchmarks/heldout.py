@@ -17,8 +17,8 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
 from kdharness.harness.errors import AssetError, DataError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Item, MeasuredBenchmark, Reporter
-from kdharness.harness.types import Judgment, JudgmentStatus, digest
+from kdharness.harness.protocols import MeasuredBenchmark, Reporter
+from kdharness.harness.types import Item, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.training import SourceSpec
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.types import digest

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Item, JudgeCall, Reply, Verdict
-from kdharness.harness.types import Answer, Finish, digest
+from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,

@@ -16,8 +16,7 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
-from kdharness.harness.protocols import Item
-from kdharness.harness.types import Message
+from kdharness.harness.types import Item, Message
 from kdharness.judges.benchmarks.base import read_jsonl
 from kdharness.judges.scoring import exact_metrics as metrics
 from kdharness.judges.scoring.choices import chosen

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.protocols import GenerationRequest
+from kdharness.harness.types import GenerationRequest
 from kdharness.harness.util.untrusted import parse_json
 
 GREEDY = 1e-4

@@ -23,8 +23,7 @@ from kdharness.harness.config.endpoints import endpoint_of, proxy_of
 from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url, load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import GenerationRequest, Probe, Reply
-from kdharness.harness.types import Finish
+from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
 from kdharness.harness.util.redact import KEY_NAMES, find_key, redact
 from kdharness.judges.engines.dialect import (
     Dialect,
@@ -35,7 +34,7 @@ from kdharness.judges.engines.dialect import (
     token_limit,
 )
 from kdharness.judges.engines.http_limits import NotReached, http_client, send
-from kdharness.judges.engines.openai_wire import prompt_estimate, read_body, refuse_cut_thought
+from kdharness.judges.engines.openai_wire import read_body, refuse_cut_thought
 from kdharness.judges.engines.rate_limits import (
     FIRST_WAIT,
     LOOK,
@@ -49,6 +48,7 @@ from kdharness.judges.engines.rate_limits import (
 )
 from kdharness.judges.engines.refusals import status_error
 from kdharness.judges.engines.streak import Streak
+from kdharness.judges.engines.token_estimates import prompt_estimate
 from kdharness.judges.engines.trouble import CallError, Trouble, Used, advice
 from kdharness.judges.engines.waits import asked_wait
 
@@ -114,7 +114,7 @@ class OpenAIEngine:
             JudgeError: a budget without a price, or no key for OpenAI itself.
         """
         price = find_price(load_settings(paths), spec.model)
-        if config.budget is not None and price is None and not _is_own(spec.url):
+        if config.budget is not None and price is None and not is_loopback_url(spec.url):
             raise JudgeError(
                 f"a budget needs the price of {spec.model}",
                 hint=f"in {paths.settings}: prices: {{{spec.model}: {{input: USD, output: USD}}}} "
@@ -145,7 +145,7 @@ class OpenAIEngine:
         """Rough tokens and price: four characters a token, replies of a typical length."""
         read = sum(prompt_estimate(request) for request in requests)
         written = sum(min(request.max_new_tokens, TYPICAL_REPLY) for request in requests)
-        price = self.price or (Price(0, 0) if _is_own(self.url) else None)
+        price = self.price or (Price(0, 0) if is_loopback_url(self.url) else None)
         return read + written, price.of(read, written) if price else None
 
     def stop_soon(self) -> None:
@@ -404,8 +404,3 @@ class OpenAIEngine:
             if self._failures > UNREACHABLE_AFTER:
                 error.trouble = Trouble.FATAL
             raise
-
-
-def _is_own(url: str) -> bool:
-    """Whether a URL is this machine: it costs nothing."""
-    return bool(url) and is_loopback_url(url)

@@ -12,13 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdharness.harness.protocols import GenerationRequest, Reply
-from kdharness.harness.types import Finish, Message
+from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import parse_json
 from kdharness.judges.engines.dialect import GREEDY, Dialect, adapt, body
 from kdharness.judges.engines.refusals import status_error
+from kdharness.judges.engines.token_estimates import (
+    estimated_tokens,
+    prompt_estimate,
+)
 from kdharness.judges.engines.trouble import LONGEST_ERROR, CallError, Trouble, Used, short
+from kdharness.judges.engines.usage import refuse_cut_prompt, thought_tokens, usage
 from kdharness.judges.engines.waits import asked_wait
 from kdharness.judges.scoring.verdicts import is_unfinished
 
@@ -41,7 +45,6 @@ __all__ = [
 
 LONGEST_REPLY = 1_000_000
 """Characters; a judge that says more than that has said no verdict."""
-MOST_TOKENS = 1 << 40
 MOST_TOP = 1000
 
 STOPPED = frozenset(
@@ -94,16 +97,6 @@ BROKEN = re.compile(r"error|fail|abort|cancel|insufficient|overload|timeout|inte
 _SAYS = ("detail", "error_msg", "error_code", "errors", "msg")
 """Fields in which a body tells of an error that is in no `error`."""
 
-LEAST_SURE = 1_000
-"""Tokens that a prompt must surely have before its count is held against it."""
-LEAST_COUNT = 256
-"""A smaller count of a long prompt is not that of a cut one: no context is so short."""
-MOST_CHARACTERS = 6
-"""For each token of a long text: ordinary ones have three to five."""
-_RUNS = re.compile(r"([^\w\s])\1+")
-_SIGNS = re.compile(r"[^\w\s]+")
-_DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
-
 
 def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
     """Return a chat completion as a reply.
@@ -120,7 +113,7 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
     told = choice.get("message", choice.get("delta"))
     message: Mapping[str, Any] = told if isinstance(told, dict) else {}
     text = redact(_text(message) or _legacy(choice))
-    used = _usage(value, request, text or _thought(message))
+    used = usage(value, request, text or _thought(message))
     try:
         return _finished(value, choice, message, text, used, request, seconds)
     except CallError as error:
@@ -149,7 +142,7 @@ def _finished(
         raise _nothing(finish, message, value)
     if request.top_logprobs and not logprobs:
         raise CallError("the reply has no log-probabilities", Trouble.RETRY)
-    _refuse_cut_prompt(value, request.messages)
+    refuse_cut_prompt(value, request.messages)
     return Reply(
         text=text,
         finish=finish,
@@ -272,7 +265,7 @@ def _finish(reason: Any) -> Finish:
 
 def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any]) -> CallError:
     """Why a reply holds no answer."""
-    thought = bool(_thought(message).strip()) or _thought_tokens(value) > 0
+    thought = bool(_thought(message).strip()) or thought_tokens(value) > 0
     shown = f"finish_reason {finish.value}"
     if thought:
         hint = "; raise max tokens" if finish is Finish.LENGTH else ""
@@ -364,95 +357,3 @@ def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] 
 
 
 # ---------------------------------------------------------------- what was read and written
-
-
-def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has: a quarter of its bytes."""
-    return len(text.encode("utf-8", "replace")) // 4
-
-
-def prompt_estimate(request: GenerationRequest) -> int:
-    """About how many tokens a prompt has."""
-    return sum(estimated_tokens(message["content"]) for message in request.messages) + 8
-
-
-def least_tokens(messages: Sequence[Message]) -> int:
-    """Return a number of tokens that no tokenizer stays below for these texts.
-
-    A word is at least a token, and a long one a token for nine characters; blanks, signs and
-    their runs may be any number of them to a token, and so count for nothing. Scripts without
-    blanks have at most four signs to a token. A quarter is left off: some tokenizers join words.
-    """
-    least = 0.0
-    for message in messages:
-        text = message["content"]
-        least += len(_DENSE.findall(text)) / 4
-        words = _SIGNS.sub("", _DENSE.sub(" ", text)).split()
-        least += sum(max(1.0, len(word) / 9) for word in words)
-    return int(least * 0.75)
-
-
-def _refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) -> None:
-    """Some servers cut a prompt to their context and answer what is left, saying nothing."""
-    usage = _mapping(value.get("usage"))
-    seen = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
-    seen += _count(usage.get("cache_read_input_tokens"))
-    seen += _count(usage.get("cache_creation_input_tokens"))
-    if sum(len(m["content"]) for m in messages) < LEAST_SURE or seen < LEAST_COUNT:
-        return
-    least = least_tokens(messages)
-    about = sum(estimated_tokens(message["content"]) for message in messages)
-    if (least >= LEAST_SURE and seen < least) or _is_a_full_context(seen, messages):
-        raise CallError(
-            f"the server read only {seen:,} tokens of about {about:,}: raise its context "
-            "(Ollama: num_ctx)",
-            Trouble.REFUSED,
-            hint="the prompts are longer than the context that the server was started with",
-        )
-
-
-def _is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:
-    """Whether a count is that of a context filled to its brim, and too small for the prompt.
-
-    Contexts are powers of two; Ollama keeps a half and two tokens more. No language has so many
-    characters to a token on average; together with such a count it is no chance.
-    """
-    if not any((seen - more) & (seen - more - 1) == 0 for more in range(4) if seen - more >= 1024):
-        return False
-    plain = [_RUNS.sub(r"\1", " ".join(message["content"].split())) for message in messages]
-    # A sign of Chinese, Japanese or Korean says as much as two letters.
-    size = sum(len(text) + len(_DENSE.findall(text)) for text in plain)
-    return size > MOST_CHARACTERS * seen
-
-
-def _usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Used:
-    """What a call read and wrote; guessed from characters where the endpoint does not tell."""
-    usage = _mapping(value.get("usage"))
-    read = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
-    wrote = _count(usage.get("completion_tokens")) or _count(usage.get("output_tokens"))
-    total = _count(usage.get("total_tokens"))
-    wrote = wrote or (total - read if read and total > read else 0)
-    if read and (wrote or not text):
-        return Used(read, wrote)
-    guessed = max(1, estimated_tokens(text)) if text else 0
-    return Used(read or prompt_estimate(request), wrote or guessed, estimated=True)
-
-
-def _thought_tokens(value: Mapping[str, Any]) -> int:
-    """Tokens of thoughts: as told, or what the total has beyond what was read and written."""
-    usage = _mapping(value.get("usage"))
-    details = _mapping(usage.get("completion_tokens_details"))
-    read, wrote = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    hidden = _count(usage.get("total_tokens")) - read - wrote if read else 0
-    return _count(details.get("reasoning_tokens")) or max(0, hidden)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
-    return value if sound else 0

@@ -12,8 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdharness.harness.protocols import Verdict
-from kdharness.harness.types import JudgmentStatus
+from kdharness.harness.types import JudgmentStatus, Verdict
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words, settle
 from kdharness.judges.scoring.thinking import without_thoughts
 

@@ -23,9 +23,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
 
 from kdharness.harness.paths import Paths, find_paths
-from kdharness.harness.protocols import GenerationRequest
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, JudgmentStatus
+from kdharness.harness.types import (
+    Answer,
+    Checkpoint,
+    Finish,
+    GenerationRequest,
+    Judgment,
+    JudgmentStatus,
+)
 
 CALLS, DELAY, CONCURRENCY = 1600, 0.25, 32
 SERVER = """

@@ -233,7 +233,7 @@ def test_a_warm_cache_needs_no_teacher() -> None:
 def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
     """On the real small model: it must be pulled (`kdharness data pull smollm2-135m-instruct`)."""
     from kdharness.harness.chat.template import encode_chat
-    from kdharness.harness.config.training import SourceSpec
+    from kdharness.harness.config.data import SourceSpec
     from kdharness.harness.models.loading import load_model, load_tokenizer
     from kdharness.harness.paths import find_paths
     from kdharness.trainers.data.sources import read_source

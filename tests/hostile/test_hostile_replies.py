@@ -17,9 +17,8 @@ import pytest
 from hypothesis import example, given, settings
 
 from kdharness.harness.errors import JudgeError
-from kdharness.harness.protocols import GenerationRequest, Reply
 from kdharness.harness.store.rows import stored_json
-from kdharness.harness.types import Finish, JudgmentStatus
+from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, Reply
 from kdharness.judges.engines import http_limits
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.openai_probe import _read_models

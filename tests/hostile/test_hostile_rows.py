@@ -13,8 +13,8 @@ from conftest import make_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
 from kdharness.harness.util import untrusted

@@ -14,9 +14,9 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Item, NullReporter
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Finish, JudgmentStatus
+from kdharness.harness.types import Answer, Finish, Item, JudgmentStatus
 from kdharness.judges.benchmarks.domain import UserBench, exact_judgment
 from kdharness.judges.benchmarks.rows import read_rows
 

@@ -12,8 +12,7 @@ import pytest
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import AssetError, ConfigError, DataError, JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Reply
-from kdharness.harness.types import Answer, Finish, JudgmentStatus
+from kdharness.harness.types import Answer, Finish, JudgmentStatus, Reply
 from kdharness.judges.benchmarks import mt_bench
 from kdharness.judges.benchmarks.alpaca_eval import (
     AlpacaEval1,

@@ -11,8 +11,7 @@ import pytest
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import GenerationRequest
-from kdharness.harness.types import Finish
+from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines import rate_limits
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.rate_limits import Price, backoff, find_price, retry_after

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kdharness.harness.protocols import Item
-from kdharness.harness.types import Answer, Finish
+from kdharness.harness.types import Answer, Finish, Item
 from kdharness.judges.audit.contamination import overlaps
 from kdharness.judges.audit.gaming import gaming_flags, main_script, talks_to_judge
 

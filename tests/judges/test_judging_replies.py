@@ -13,9 +13,8 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import GenerationRequest
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, Judgment, JudgmentStatus
+from kdharness.harness.types import Finish, GenerationRequest, Judgment, JudgmentStatus
 from kdharness.judges.audit.report_card import check
 from kdharness.judges.engines.local import LocalEngine
 

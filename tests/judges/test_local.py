@@ -9,8 +9,7 @@ import torch
 
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import GenerationRequest
-from kdharness.harness.types import Finish
+from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines.local import LocalEngine
 
 PROMPTS = [

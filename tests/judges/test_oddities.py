@@ -177,7 +177,7 @@ def test_held_out_rows_in_the_training_data_are_marked(
 
 def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> None:
     """What is marked must not be the templates that both were made by."""
-    from kdharness.harness.config.training import SourceSpec
+    from kdharness.harness.config.data import SourceSpec
     from kdharness.judges.audit.contamination import known_chats
     from kdharness.trainers.data.sources import read_source
 

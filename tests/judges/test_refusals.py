@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.errors import JudgeError
-from kdharness.harness.protocols import GenerationRequest
+from kdharness.harness.types import GenerationRequest
 from kdharness.judges.engines.dialect import COLDEST, Dialect, adapt
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.openai_wire import read_body

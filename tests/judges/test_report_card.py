@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.protocols import GenerationRequest, Reply
-from kdharness.harness.types import Finish
+from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.audit.report_card import LABELS, check
 from kdharness.judges.audit.report_card_items import (
     ITEMS,

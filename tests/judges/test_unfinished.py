@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.protocols import GenerationRequest, Reply
-from kdharness.harness.types import Finish
-from kdharness.judges.engines.openai_wire import estimated_tokens, least_tokens, read_body
+from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.judges.engines.openai_wire import read_body
 from kdharness.judges.engines.rate_limits import Price
+from kdharness.judges.engines.token_estimates import estimated_tokens, least_tokens
 from kdharness.judges.engines.trouble import CallError, Trouble
 
 from .loopback import Loopback, Raw, completion
@@ -290,7 +290,8 @@ def test_others_are_reported_while_one_is_tried_again() -> None:
         started = time.monotonic()
         arrived = [(n, time.monotonic() - started) for n, _ in judge.stream(requests(4))]
     assert [n for n, _ in arrived[:3]] != [] and arrived[-1][0] == 0
-    assert arrived[2][1] < 0.35 and arrived[3][1] > 0.4
+    # All but the bad one come long before it is given up.
+    assert arrived[2][1] < arrived[3][1] / 2
     assert looked
 
 

@@ -14,7 +14,7 @@ from conftest import make_llama
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness.config.training import StudentSpec
+from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.loading import (
     check_adapter,

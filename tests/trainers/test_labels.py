@@ -639,8 +639,7 @@ def test_a_local_engine_stops_at_it(tmp_path: Path) -> None:
     from tokenizers import AddedToken
 
     from kdharness.harness.paths import Paths
-    from kdharness.harness.protocols import GenerationRequest
-    from kdharness.harness.types import Finish
+    from kdharness.harness.types import Finish, GenerationRequest
     from kdharness.judges.engines.local import LocalEngine
 
     for special in (True, False):

@@ -18,8 +18,7 @@ from kdharness.harness.errors import DataError
 from kdharness.harness.models.limits import ModelLimits, limits_of, usable_pad
 from kdharness.harness.models.loading import load_model, meta_model
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import GenerationRequest
-from kdharness.harness.types import Finish
+from kdharness.harness.types import Finish, GenerationRequest
 from kdharness.judges.engines.local import LocalEngine
 
 Call = Callable[..., tuple[int, str, str]]

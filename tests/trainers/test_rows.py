@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.chat.template import encode_chat
-from kdharness.harness.config.training import SourceSpec
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.util import untrusted
 from kdharness.trainers.data.sources import read_source, to_chat

@@ -136,7 +136,7 @@ def test_a_students_invalid_config_costs_no_training(
 
 
 def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
-    from kdharness.harness.config.training import StudentSpec
+    from kdharness.harness.config.models import StudentSpec
     from kdharness.trainers.students.adapter import merge_adapter
     from kdharness.trainers.students.folder import read_origin
     from kdharness.trainers.students.start import make_student

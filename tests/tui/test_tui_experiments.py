@@ -125,7 +125,7 @@ async def test_it_follows_the_store_and_repaints_nothing_else(
         text = shown(app)
         assert "0.625" in text and " 90% " in text and "running 2/6" in text
         painted: list[str] = []
-        for widget in app.screen.query("Listing, Static, Lines"):
+        for widget in app.screen.query("Listing, Static, TextView"):
             widget.refresh = lambda *_, w=widget, **__: painted.append(w.id) or w  # type: ignore
         with Store(experimenting.store) as other:
             other.add_event("kd", "note", "of no concern")
@@ -374,13 +374,13 @@ async def test_files_are_read_in_threads(
     experimenting: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    real = experiments.look
+    real = experiments.load
 
     def look(*args: Any) -> Any:
         seen.append(threading.current_thread() is threading.main_thread())
         return real(*args)
 
-    monkeypatch.setattr(experiments, "look", look)
+    monkeypatch.setattr(experiments, "load", look)
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "down", "r")

@@ -259,7 +259,7 @@ async def test_a_judge_is_checked_in_another_process(
             )
         return subprocess.CompletedProcess(words, 0, "[]", "")
 
-    monkeypatch.setattr("kdharness.tui.screens.places.run_command", run)
+    monkeypatch.setattr("kdharness.tui.commands.run_command", run)
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "7")
@@ -269,7 +269,7 @@ async def test_a_judge_is_checked_in_another_process(
         assert calls == [("judge", "check", "openai:judge-x", "--format", "json")]
         assert "90%" in shown(app) and "├" in shown(app)
         monkeypatch.setattr(
-            "kdharness.tui.screens.places.run_command", answered(1, err="error: no network\n")
+            "kdharness.tui.commands.run_command", answered(1, err="error: no network\n")
         )
         await press(pilot, "a")
         app.screen.query_one("#line", Input).value = "nonsense"
@@ -322,13 +322,13 @@ async def test_doctor_asks_the_command(
             "advice": "close other programs",
         },
     ]
-    monkeypatch.setattr("kdharness.tui.screens.places.run_command", answered(0, json.dumps(rows)))
+    monkeypatch.setattr("kdharness.tui.commands.run_command", answered(0, json.dumps(rows)))
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "9")
         assert "1 of 8 GiB free" in shown(app)
         assert "→ close other programs" in shown(app), "what is not ok comes first"
-        monkeypatch.setattr("kdharness.tui.screens.places.run_command", answered(1, "", "boom"))
+        monkeypatch.setattr("kdharness.tui.commands.run_command", answered(1, "", "boom"))
         await press(pilot, "r")
         assert "boom" in told(app)
 
@@ -439,7 +439,7 @@ def test_no_screen_loads_torch(filled: Paths) -> None:
 async def test_every_place_opens_on_an_empty_store(
     home: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdharness.tui.screens.places.run_command", answered(0, "[]"))
+    monkeypatch.setattr("kdharness.tui.commands.run_command", answered(0, "[]"))
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         for key in "234567891":

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.config.training import DataSpec, TrainerSpec
+from kdharness.harness.config.data import DataSpec
+from kdharness.harness.config.training import TrainerSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.trainers.data.dataset import TrainRow
 

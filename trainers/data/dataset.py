@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdharness.harness.chat.template import CHATML, IGNORE, encode_chat, render
-from kdharness.harness.config.training import AnyConfig, DataSpec, SourceSpec
+from kdharness.harness.config.data import DataSpec, SourceSpec
+from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.models.loading import load_tokenizer
 from kdharness.harness.paths import Paths

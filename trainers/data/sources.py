@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import whole_characters

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdharness.harness.config.training import DAEConfig, TeacherSpec
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import DAEConfig
 from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
 from kdharness.harness.protocols import Job, Outcome

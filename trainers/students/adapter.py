@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.config.training import LoraSpec
+from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.hub import split_hub_name

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from kdharness.harness.config.training import StudentSpec
+from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_model, load_tokenizer

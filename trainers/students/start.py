@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdharness.harness.config.training import StudentSpec
+from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_model, load_tokenizer

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.training import DistillSpec, TeacherSpec
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import DistillSpec
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.limits import limits_of

@@ -21,10 +21,8 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.config.evaluation import plain_http_warning
-from kdharness.harness.config.training import (
-    DistillSpec,
-    TeacherSpec,
-)
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import DistillSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.types import digest
 from kdharness.harness.util.atomic import atomic_write_text

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, TeacherSpec
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.trainers.context import TrainContext

@@ -11,19 +11,17 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.analysis.compare import PairedComparison
 from kdharness.harness.analysis.costs import TITLES
 from kdharness.harness.analysis.side_by_side import Flip, flips
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
-from kdharness.tui.viewmodels.compare import CompareView, Line, load
+from kdharness.tui.viewmodels.compare import CompareView, Line, finite_ends, load, verdict
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
-    from kdharness.harness.stats.inference import Difference
     from kdharness.harness.store import Store
 
 LETTERS = "ABCD"
@@ -186,7 +184,7 @@ class CompareScreen(ListPlace):
                 "p": pair.p_holm if pair else None,
             }
             if gap:
-                reach = max(abs(end) for end in _ends(gap))
+                reach = max(abs(end) for end in finite_ends(gap))
                 kind = f"{line.bench}:{line.judge}"
                 self.scale[kind] = max(self.scale.get(kind, 0.0), reach)
             for letter, name in zip(LETTERS[1:], self.names[1:], strict=False):
@@ -300,7 +298,7 @@ class CompareScreen(ListPlace):
             return [("", "")]
         gap = pair.gap
         reach = self.scale.get(f"{line.bench}:{line.judge}") or 1.0
-        low, high = _ends(gap)
+        low, high = finite_ends(gap)
         text = interval_text(low, gap.value, high, -reach, reach, width - 2, zero=0.0)
         mark, role = verdict(pair)
         return [(text, role), (f" {mark}", role)]
@@ -331,7 +329,7 @@ class CompareScreen(ListPlace):
         ends = (
             "(too few items for an interval)"
             if gap.low is None
-            else ("[{:+.4g}, {:+.4g}]".format(*_ends(gap)))
+            else ("[{:+.4g}, {:+.4g}]".format(*finite_ends(gap)))
         )
         more.update(
             Text(
@@ -386,20 +384,3 @@ class CompareScreen(ListPlace):
             self.harness.open_run(runs[0], runs[1:])
         else:
             self.notify("none of them was trained here", timeout=3, markup=False)
-
-
-def _ends(gap: Difference) -> tuple[float, float]:
-    """The interval's ends; the value itself where there is no interval."""
-    if gap.low is None or gap.high is None:
-        return gap.value, gap.value
-    return gap.low, gap.high
-
-
-def verdict(pair: PairedComparison) -> tuple[str, str]:
-    """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
-    if not pair.lean:
-        return "≈", "dim"
-    better = pair.lean == "better"
-    if pair.verdict != pair.lean:
-        return ("△" if better else "▽"), "dim"
-    return ("▲", "good") if better else ("▼", "bad")

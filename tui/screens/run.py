@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -14,17 +12,16 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.config.summary import models_of, origins
-from kdharness.harness.runs.launch import log_tail
+from kdharness.harness.config.summary import models_of
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
-from kdharness.harness.store.lineage import lineage
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
-from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row, text_lines
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
+from kdharness.tui.viewmodels.run import lineage_rows, log_lines
 from kdharness.tui.widgets.chart import CurveChart, Series
 from kdharness.tui.widgets.table import Listing
 from kdharness.tui.widgets.text_view import TextView
@@ -221,62 +218,16 @@ class RunScreen(PlaceScreen):
         if run is None:
             return
         if self.tab == "log":
-            self.query_one("#log", TextView).set_lines(self._log_lines())
+            self.query_one("#log", TextView).set_lines(
+                log_lines(self.harness.store, self.harness.paths, self.run_id)
+            )
         elif self.tab == "config":
             from kdharness.harness.util.untrusted import dump_yaml
 
             text = dump_yaml(run.config)
             self.query_one("#config", TextView).set_text(text)
         elif self.tab == "lineage":
-            self.query_one("#lineage", Listing).set_rows(self._lineage(run))
-
-    def _log_lines(self) -> list[Line]:
-        lines: list[Line] = []
-        for event in self.harness.store.events(self.run_id):
-            when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-            kind = str(event["kind"])
-            role = "bad" if kind in ("error", "failed") else "accent"
-            for row in text_lines(f"{event['message']}"):
-                lines.append([(f"{when} ", "dim"), (f"{kind:<9} ", role), *row])
-        # Events are printed to the worker's log too; what libraries said is only there.
-        printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
-        tail = [
-            line
-            for line in log_tail(self.harness.paths, self.run_id, 400).splitlines()
-            if not printed.match(line)
-        ]
-        if tail:
-            lines += [[], [("worker.log", "strong")], *text_lines("\n".join(tail), "dim")]
-        return lines
-
-    def _lineage(self, run: Run) -> list[dict[str, Any]]:
-        store = self.harness.store
-        if run.checkpoint:
-            return lineage(store, run.checkpoint)
-        rows: list[dict[str, Any]] = [
-            {
-                "id": "0",
-                "name": run.id,
-                "depth": 0,
-                "role": "",
-                "method": run.method,
-                "run": run.id,
-                "path": "no checkpoint yet",
-                "again": False,
-            }
-        ]
-        seen: set[str] = set()
-        for role, name in origins(run.config):
-            for row in lineage(store, name, seen=seen):
-                rows.append(
-                    {
-                        **row,
-                        "id": str(len(rows)),
-                        "depth": row["depth"] + 1,
-                        "role": row["role"] or role,
-                    }
-                )
-        return rows
+            self.query_one("#lineage", Listing).set_rows(lineage_rows(self.harness.store, run))
 
     def _names(self) -> None:
         width = 10 if self.size.width >= 100 else 0

@@ -10,6 +10,7 @@ from kdharness.harness.analysis.compare import PairedComparison, Side, compare_s
 from kdharness.harness.analysis.costs import Cost, costs_of
 from kdharness.harness.analysis.side_by_side import settings_that_differ
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
 
 
@@ -60,3 +61,20 @@ def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
     return [
         Line(*key, next(iter(others.values())).base_value, others) for key, others in table.items()
     ]
+
+
+def finite_ends(gap: Difference) -> tuple[float, float]:
+    """The interval's ends; the value itself where there is no interval."""
+    if gap.low is None or gap.high is None:
+        return gap.value, gap.value
+    return gap.low, gap.high
+
+
+def verdict(pair: PairedComparison) -> tuple[str, str]:
+    """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
+    if not pair.lean:
+        return "≈", "dim"
+    better = pair.lean == "better"
+    if pair.verdict != pair.lean:
+        return ("△" if better else "▽"), "dim"
+    return ("▲", "good") if better else ("▼", "bad")

@@ -340,3 +340,20 @@ def file_lines(plan: ExperimentPlan) -> tuple[list[Line], int]:
         for sentence in plan.wrong.get(number, []):
             lines.append([("     ╰ ", "bad"), (safe_text(sentence, 600), "bad")])
     return lines, first
+
+
+EXPERIMENT_COLUMNS = [
+    Column("name", "experiment", 12, grow=2),
+    Column("status", "status", 18),
+    Column("from", "from", 8, grow=1, leave=1),
+    Column("question", "question", 20, grow=5),
+]
+
+
+PLAN_COLUMNS = [
+    Column("id", "run", 14, grow=2, frozen=True),
+    Column("status", "status", 16),
+    Column("progress", "progress", 11, grow=1),
+    Column("loss", "loss", 6, right=True),
+    Column("needs", "needs", 14, grow=2, leave=1),
+]

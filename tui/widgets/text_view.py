@@ -77,7 +77,7 @@ class TextView(ScrollView, can_focus=True):
         Binding("end", "edge(1)", "Bottom", show=False, id="text.bottom"),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--text", *(f"lines--{role}" for role in ROLES)}
-    DEFAULT_CSS = "Lines { height: 1fr; width: 1fr; scrollbar-size: 1 1; }"
+    DEFAULT_CSS = "TextView { height: 1fr; width: 1fr; scrollbar-size: 1 1; }"
 
     def __init__(self, *, follow: bool = False, wrap: bool = True, id: str | None = None) -> None:
         super().__init__(id=id)
