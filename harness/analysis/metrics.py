@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-LOWER_IS_BETTER = ("_loss", "_kl")
-
+from kdharness.harness.stats.metric_specs import metric_spec
 
 SCORE_COLUMNS = (
     "checkpoint",
@@ -68,7 +67,7 @@ def is_bookkeeping(metric: str) -> bool:
 
 def is_lower_better(metric: str) -> bool:
     """Whether a smaller figure is a better one."""
-    return metric.endswith(LOWER_IS_BETTER) or metric == "loss_rate"
+    return metric_spec(metric).lower_is_better
 
 
 def is_headline(metric: str) -> bool:

@@ -8,6 +8,7 @@ from itertools import combinations
 from statistics import median
 
 from kdharness.harness.stats.agreement import cohen_kappa, spearman
+from kdharness.harness.stats.metric_specs import metric_spec
 from kdharness.harness.stats.rows import OK, Row, counted_once
 from kdharness.harness.types import MetricValue
 
@@ -51,10 +52,9 @@ def _combined(values: Sequence[float], how: str, metric: str) -> float:
     if how == "median":
         return float(median(values))
     if how == "majority":
-        middle = 1.5 if metric == "preference" else 0.5
-        signs = [(value > middle) - (value < middle) for value in values]
-        total = sum(signs)
-        return middle + 0.5 * ((total > 0) - (total < 0))
+        spec = metric_spec(metric)
+        total = sum(map(spec.sign, values))
+        return (spec.middle or 0.0) + 0.5 * ((total > 0) - (total < 0))
     return sum(values) / len(values)
 
 
@@ -83,8 +83,8 @@ def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
             gaps = [abs(a - b) for a, b in zip(left, right, strict=True)]
             found.setdefault("mean_difference", []).append(sum(gaps) / len(gaps))
         else:
-            middle = 1.5 if shared[0][2] == "preference" else 0.5
-            kappa = cohen_kappa(*([(v > middle) - (v < middle) for v in s] for s in (left, right)))
+            sign = metric_spec(shared[0][2]).sign
+            kappa = cohen_kappa(list(map(sign, left)), list(map(sign, right)))
             if kappa is not None:
                 found.setdefault("kappa", []).append(kappa)
     return {name: sum(values) / len(values) for name, values in found.items()}

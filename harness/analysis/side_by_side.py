@@ -12,6 +12,7 @@ from typing import Any
 
 from kdharness.harness.analysis.compare import Key, Side, Table
 from kdharness.harness.config.summary import config_diff
+from kdharness.harness.stats.metric_specs import metric_spec
 from kdharness.harness.stats.rows import Row, counted_once
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run
@@ -170,10 +171,6 @@ class Flips:
         }
 
 
-MIDDLES: dict[str, float | None] = {"preference": 1.5, "rating": None}
-RATING_MOVE = 2.0
-
-
 def flips(first: Table, second: Table) -> list[Flip]:
     """Items both were judged on and whose verdicts differ, flips first, then the largest moves.
 
@@ -218,16 +215,18 @@ def _pairs(key: Key, mine: Sequence[Row], theirs: Sequence[Row]) -> list[Flip]:
             continue
         other = others[item, metric][1]
         found.append(
-            Flip(bench, judge, item, category, metric, value, other, _crossed(metric, value, other))
+            Flip(
+                bench,
+                judge,
+                item,
+                category,
+                metric,
+                value,
+                other,
+                metric_spec(metric).flipped(value, other),
+            )
         )
     return found
-
-
-def _crossed(metric: str, value: float, other: float) -> bool:
-    middle = MIDDLES.get(metric, 0.5)
-    if middle is None:
-        return abs(other - value) >= RATING_MOVE
-    return (value >= middle) != (other >= middle)
 
 
 def _by_item(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, float]]:

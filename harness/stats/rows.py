@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdharness.harness.stats.metric_specs import metric_spec, percent
 from kdharness.harness.types import Judgment, JudgmentStatus
 
 OK = JudgmentStatus.OK.value
@@ -15,7 +17,6 @@ TOO_SMALL = "n-too-small"
 """The mark of a figure that has no interval because too few questions are behind it."""
 LEAST_FOR_VERDICT = 5
 """With fewer questions nothing is called better or worse, whatever its interval."""
-_RANGES = {"rating": (1.0, 10.0), "preference": (0.0, 100.0)}
 
 
 class Row(NamedTuple):
@@ -117,7 +118,7 @@ def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, fl
     for row in kept:
         cell = table.setdefault(row.item, [0.0, 0.0])
         value = row.value or 0.0
-        cell[0] += 100 * (value - 1) if row.metric == "preference" else value
+        cell[0] += percent(value) if row.metric == "preference" else value
         cell[1] += row.weight
     return {item: (cell[0], cell[1]) for item, cell in table.items()}
 
@@ -128,12 +129,15 @@ def about(flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str) 
 
 
 def value_range(rows: Sequence[Row], metric: str) -> tuple[float, float] | None:
-    """The lowest and highest mean that `question_sums` of these rows could have; None for losses.
+    """The lowest and highest mean that `question_sums` of these rows could have.
 
-    Everything but ratings and preferences, which count in percent, lies between 0 and 1.
+    Preferences count in percent. None where there is no highest (losses), or where rows of
+    several kinds are put together.
     """
     kinds = {row.metric for row in rows}
-    if len(kinds) == 1 and kinds <= set(_RANGES):
-        return _RANGES[kinds.pop()]
-    losses = metric.endswith(("_loss", "_kl")) or kinds & set(_RANGES)
-    return None if losses else (0.0, 1.0)
+    if kinds == {"preference"}:
+        return 0.0, 100.0
+    spec = metric_spec(kinds.pop() if len(kinds) == 1 else metric)
+    if math.isinf(spec.high) or kinds & {"rating", "preference"}:
+        return None
+    return spec.bounds

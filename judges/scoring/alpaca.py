@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdharness.harness.stats.inference import Interval, mean_intervals, ratio_interval
+from kdharness.harness.stats.metric_specs import SHARE
 from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring import length_control as lc
-from kdharness.judges.scoring.metric_values import UNIT, metric_value
+from kdharness.judges.scoring.metric_values import metric_value
 
 Floats = NDArray[np.float64]
 
@@ -56,12 +57,12 @@ def _intervals(items: list[str], p: Floats, discrete: Floats) -> list[Interval |
     if not len(p):
         return [None, None]
     if len(set(items)) == len(items):
-        return list(mean_intervals(np.stack([p, discrete], axis=1), bounds=UNIT))
+        return list(mean_intervals(np.stack([p, discrete], axis=1), bounds=SHARE.bounds))
     places = {item: place for place, item in enumerate(dict.fromkeys(items))}
     index = np.array([places[item] for item in items])
     weights = np.bincount(index).astype(np.float64)
     sums = [np.bincount(index, weights=x) for x in (p, discrete)]
-    return [ratio_interval(list(top), list(weights), bounds=UNIT) for top in sums]
+    return [ratio_interval(list(top), list(weights), bounds=SHARE.bounds) for top in sums]
 
 
 def score_alpaca_eval_2(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 from kdharness.harness.stats.inference import Interval, ratio_interval
@@ -10,14 +9,6 @@ from kdharness.harness.stats.rows import OK, TOO_SMALL, Row
 from kdharness.harness.types import MetricValue
 
 Bounds = tuple[float, float]
-UNIT: Bounds = (0.0, 1.0)
-
-
-NOT_NEGATIVE: Bounds = (0.0, math.inf)
-"""Losses and KL divergences."""
-
-
-RATING: Bounds = (1.0, 10.0)
 
 
 def sums(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kdharness.harness.stats.inference import ratio_interval
+from kdharness.harness.stats.metric_specs import NATS, RATING, SHARE
 from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
 from kdharness.judges.scoring.metric_values import (
-    NOT_NEGATIVE,
-    RATING,
-    UNIT,
     by_category,
     measure,
     metric_value,
@@ -25,12 +23,12 @@ def score_ratings(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
     prints it.
     """
     rows = _as_stored(rows) if context.as_published else counted_once(rows)
-    figures = [measure("score", rows, RATING)]
+    figures = [measure("score", rows, RATING.bounds)]
     for turn in sorted({row.turn for row in rows}):
-        figures.append(measure(f"turn_{turn}", [r for r in rows if r.turn == turn], RATING))
+        figures.append(measure(f"turn_{turn}", [r for r in rows if r.turn == turn], RATING.bounds))
     categories = by_category(rows)
     if len(categories) > 1 or "" not in categories:
-        figures += [measure(f"category:{c}", part, RATING) for c, part in categories.items()]
+        figures += [measure(f"category:{c}", part, RATING.bounds) for c, part in categories.items()]
     return figures
 
 
@@ -47,10 +45,10 @@ def _as_stored(rows: Sequence[Row]) -> list[Row]:
 def score_exact(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
     """Exact metrics in 0-1: the mean over rows, and each category's."""
     rows = counted_once(rows)
-    figures = [measure("score", rows, UNIT)]
+    figures = [measure("score", rows, SHARE.bounds)]
     categories = by_category(rows)
     if len(categories) > 1 or "" not in categories:
-        figures += [measure(f"category:{c}", part, UNIT) for c, part in categories.items()]
+        figures += [measure(f"category:{c}", part, SHARE.bounds) for c, part in categories.items()]
     return figures
 
 
@@ -60,7 +58,7 @@ def score_heldout(rows: Sequence[Row], context: ScoreContext) -> list[MetricValu
     kept = counted_once(rows)
     for name in dict.fromkeys(row.metric for row in kept):
         part = [row for row in kept if row.metric == name]
-        bounds = UNIT if name.endswith("_agreement") else NOT_NEGATIVE
+        bounds = SHARE.bounds if name.endswith("_agreement") else NATS.bounds
         figures.append(measure(name, part, bounds))
     return figures
 
@@ -104,7 +102,9 @@ def score_pairs(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
             cell[0] += reading(outcome, flipped)
             cell[1] += 1
         found = ratio_interval(
-            [cell[0] for cell in table.values()], [cell[1] for cell in table.values()], bounds=UNIT
+            [cell[0] for cell in table.values()],
+            [cell[1] for cell in table.values()],
+            bounds=SHARE.bounds,
         )
         figures.append(metric_value(name, found, len(judged), dropped))
     return figures
@@ -121,7 +121,7 @@ def score_user_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricV
     if len(metrics) > 1:
         kept = counted_once(rows)
         figures += [
-            measure(name, [row for row in kept if row.metric == name], UNIT)
+            measure(name, [row for row in kept if row.metric == name], SHARE.bounds)
             for name in sorted(metrics)
         ]
     return figures

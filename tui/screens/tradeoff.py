@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import is_bookkeeping
 from kdharness.harness.analysis.tradeoff import (
     Axis,
     TradeOffPoint,
@@ -25,7 +26,6 @@ from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Choose
-from kdharness.tui.viewmodels.leaderboard import is_hidden
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
 from kdharness.tui.widgets.table import Listing
@@ -105,7 +105,7 @@ class TradeOffScreen(ListPlace):
                 dict.fromkeys(
                     f"{s.bench}:{s.metric}"
                     for s in leaderboard(store, paths)
-                    if not is_hidden(s.metric)
+                    if not is_bookkeeping(s.metric)
                 )
             )
             merges = merge_curves(store.checkpoints())

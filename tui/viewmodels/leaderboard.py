@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.analysis.leaderboard import unresolved
-from kdharness.harness.analysis.metrics import is_lower_better
+from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure
 
-_HIDDEN = {"standard_error", "lc_standard_error", "avg_length", "discrete_win_rate"}
 GAMING = {"same-answer", "talks-to-judge", "empty", "truncated", "other-language", "contaminated"}
 MARKS = {
     "†": "the judge is a toy, untested or near chance: see its card (7)",
@@ -76,11 +75,6 @@ class Board:
         return (min(ends), max(ends)) if ends else (0.0, 1.0)
 
 
-def is_hidden(metric: str) -> bool:
-    """Whether a figure is bookkeeping that only exports show."""
-    return metric in _HIDDEN or metric.startswith(("n_", "agreement_"))
-
-
 def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = False) -> Board:
     """The table of some scores.
 
@@ -97,7 +91,7 @@ def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = F
         if bench and score.bench != bench:
             continue
         found = Figure(score.bench, score.metric, score.judge)
-        if is_hidden(score.metric) or (found.is_category and not categories):
+        if is_bookkeeping(score.metric) or (found.is_category and not categories):
             continue
         figures[found] = None
         row = rows.setdefault(
