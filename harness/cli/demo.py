@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.tradeoff import trade_off_view
+from kdharness.harness.cli.experiments import narrators, print_claims
 from kdharness.harness.cli.tradeoff import draw
-from kdharness.harness.experiments.demo import run_demo
-from kdharness.harness.experiments.demo_findings import findings, summary_rows
+from kdharness.harness.experiments.demo import load_demo, summary_rows
+from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
+from kdharness.harness.experiments.run import DONE, prepare, run_sweep
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
@@ -31,16 +34,24 @@ from kdharness.harness.util.tables import print_table
 )
 @click.pass_obj
 def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
-    """Train, align and score a small real model, then show the leaderboard and the trade-off."""
-    from kdharness.harness.cli.follow import follow
+    """Train, align and score a small real model, then show the leaderboard and the trade-off.
 
+    It is the experiment `demo` that ships: `kdharness sweep demo` runs the same. Stopped or killed,
+    the same command continues.
+    """
     began = time.monotonic()
-
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
-    run_demo(paths, smoke=smoke, judge=judge, say=say, follow=follow)
-    show_results(paths, toy=judge is None, smoke=smoke)
+    sweep, planned = load_demo(smoke=smoke, judge=judge)
+    say, tick = narrators()
+    prepare(paths, sweep, say)
+    results = run_sweep(paths, planned, say, tick)
+    if any(result.status not in DONE for result in results):
+        sys.exit(1)
+    show_results(paths, sweep, planned, smoke=smoke)
+    if judge is None:
+        click.echo(
+            "The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on a few "
+            "items: they show how it works, not how good the models are."
+        )
     say(
         f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes. "
         f"Open the app on it: {open_command(paths)}"
@@ -60,30 +71,25 @@ def open_command(paths: Paths) -> str:
     return f"{name} --home {home}"
 
 
-def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
-    """Leaderboard, trade-off, and what they say, all from the store."""
-
+def show_results(
+    paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], *, smoke: bool
+) -> None:
+    """Leaderboard, trade-off and claims, all from the store."""
+    made = {one.step: one.name for one in planned}
     with Store(paths.store) as store:
         scores = leaderboard(store, paths)
-        x, y, placed, names = trade_off_view(store, paths, None, None, "kd", "expert")
-        sentences = [] if smoke else findings(store, paths)
+        view = trade_off_view(store, paths, None, None, made["kd"], made["expert"])
     click.echo("\nLeaderboard (score ± half of its 95 % interval, or the interval's ends)")
-    rows, columns = summary_rows(scores)
+    rows, columns = summary_rows(scores, [one.name for one in planned])
     print_table(rows, columns, "table")
-    click.echo(f"\nTrade-off: reference {names[0]}, expert {names[1]}")
-    click.echo("\n".join(draw(placed, x, y)))
-    for number, item in enumerate(placed, 1):
+    click.echo(f"\nTrade-off: reference {view.roles.reference}, expert {view.roles.expert}")
+    click.echo("\n".join(draw(view.points, view.general, view.domain)))
+    for number, item in enumerate(view.points, 1):
         gain = "–" if item.gain is None else f"{item.gain:6.1%}"
         kept = "–" if item.retention is None else f"{item.retention:6.1%}"
         click.echo(f"  {number} {item.point.checkpoint:<24} gain {gain}  retention {kept}")
     if smoke:
         click.echo("\nA smoke run trains on next to nothing: its scores mean nothing.", err=True)
         return
-    click.echo("\nWhat the scores say (paired differences with their 95 % intervals)")
-    for line in sentences:
-        click.echo(f"  {line}")
-    if toy:
-        click.echo(
-            "  The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on "
-            "a few items: they show how it works, not how good the models are."
-        )
+    click.echo("\nClaims, judged by paired tests")
+    print_claims(paths, sweep, planned, "table")
