@@ -51,8 +51,7 @@ from kdharness.judges.benchmarks.mt_bench import MTBench
 from kdharness.judges.benchmarks.mt_bench_pair import MTBenchPair
 from kdharness.trainers.data.dataset import TrainRow
 from kdharness.trainers.teachers.cached import row_key
-
-from .judges.bench_files import write_assets
+from support.benchmark_files import write_assets
 
 Call = Callable[..., tuple[int, str, str]]
 FROZEN = Path(__file__).parent / "fixtures" / "frozen"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ import yaml
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
+from support.commands import CommandLine
 
 SCALE = Path(__file__).parents[1] / "docs" / "scale"
-Call = Callable[..., tuple[int, str, str]]
 ENGINES = {"ddp.yaml": "MULTI_GPU", "fsdp2.yaml": "FSDP", "deepspeed-zero2.yaml": "DEEPSPEED"}
 
 
@@ -107,7 +106,7 @@ def test_an_evaluation_in_parts(tmp_path: Path) -> None:
     ]
 
 
-def test_a_prepared_run_is_found_again(kd: Call, paths: Paths, tmp_path: Path) -> None:
+def test_a_prepared_run_is_found_again(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
     config = {"method": "sft", "student": "some/model", "data": {"train": "general:train"}}
     file = tmp_path / "sft.yaml"
     file.write_text(yaml.safe_dump(config))

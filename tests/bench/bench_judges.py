@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.store import Store
@@ -37,7 +37,7 @@ CALLS, DELAY, CONCURRENCY = 1600, 0.25, 32
 SERVER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from loopback import Loopback, completion
+from support.loopback import Loopback, completion
 with Loopback(delay=float(sys.argv[2]), keep_bodies=False,
               answer=lambda body: completion("A fair answer. Rating: [[7]]")) as server:
     print(server.url, flush=True)
@@ -47,7 +47,7 @@ with Loopback(delay=float(sys.argv[2]), keep_bodies=False,
 
 def serve() -> tuple[subprocess.Popen[str], str]:
     """A server in a process of its own, so that its work is not counted as ours."""
-    folder = str(Path(__file__).resolve().parents[1] / "judges")
+    folder = str(Path(__file__).resolve().parents[1])
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, folder, str(DELAY)],
         stdin=subprocess.PIPE,
@@ -103,11 +103,10 @@ async def bare(url: str, count: int) -> None:
 
 def bench_client() -> dict[str, Any]:
     """The whole path: benchmark, client, verdicts, store."""
-    from bench_files import write_mt_bench
-
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.evaluation import pipeline
     from kdharness.harness.protocols import NullReporter
+    from support.benchmark_files import write_mt_bench
 
     process, url = serve()
     try:

@@ -13,7 +13,6 @@ import pytest
 
 from kdharness.data.general import make
 from kdharness.data.general.prompts import (
-    CATEGORIES,
     NEAR_DUPLICATE,
     PER_CATEGORY,
     Prompt,
@@ -22,6 +21,7 @@ from kdharness.data.general.prompts import (
     split_prompts,
     without_near_duplicates,
 )
+from kdharness.harness.interop.fastchat import CATEGORIES
 
 Row = dict[str, Any]
 SIZES = {"train": 240, "validation": 32, "test": 48}

@@ -15,8 +15,7 @@ import pytest
 from kdharness.harness import Home, KDHarnessError, load_config
 from kdharness.harness.errors import ConfigError, RunError
 from kdharness.harness.paths import Paths
-
-from .store_rows import fill
+from support.store_rows import fill
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.planted_keys import KEYS
+
 resource = pytest.importorskip("resource", reason="limits of a process need a Unix")
 
 ROOM = 2**30
@@ -53,3 +55,11 @@ def confined(request: pytest.FixtureRequest) -> Iterator[None]:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture
+def planted_keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The keys, in this process's environment and in that of what it starts."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return KEYS

@@ -31,8 +31,7 @@ from kdharness.harness.experiments.expand import experiment_names, find_experime
 from kdharness.harness.experiments.library import experiments
 from kdharness.harness.paths import Paths
 from kdharness.tui.settings import read_settings
-
-from .mutations import ALWAYS_HOSTILE, damaged, spoilt, told
+from support.mutations import ALWAYS_HOSTILE, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=100)
 PRESETS = [yaml.safe_load(preset_text(name)) for name in preset_names()]

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
 from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-
-from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+from support.commands import CommandLine
+from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=60)
-Result = tuple[int, str, str]
 ANSWER = {
     "question_id": 81,
     "answer_id": "x",
@@ -137,7 +135,7 @@ def test_damaged_result_files(raw: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
 def test_files_that_are_no_results(
-    raw: bytes, tmp_path: Path, paths: Paths, kd: Callable[..., Result]
+    raw: bytes, tmp_path: Path, paths: Paths, kd: CommandLine
 ) -> None:
     path = tmp_path / "annotations.json"
     path.write_bytes(raw)
@@ -181,7 +179,7 @@ def everything_below(folder: Path) -> set[Path]:
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: repr(name[:16]))
 def test_names_from_files_stay_in_the_folder_they_are_written_to(
-    name: str, tmp_path: Path, paths: Paths, kd: Callable[..., Result]
+    name: str, tmp_path: Path, paths: Paths, kd: CommandLine
 ) -> None:
     rows = tmp_path / "in" / "rows.jsonl"
     rows.parent.mkdir()
@@ -226,7 +224,7 @@ def test_names_from_files_stay_in_the_folder_they_are_written_to(
 
 
 def test_a_link_in_an_imported_folder_leads_nowhere(
-    tmp_path: Path, kd: Callable[..., Result], paths: Paths
+    tmp_path: Path, kd: CommandLine, paths: Paths
 ) -> None:
     private = tmp_path / "private.jsonl"
     private.write_text(json.dumps({**ANSWER, "model_id": "private"}), "utf-8")
@@ -246,7 +244,7 @@ def test_a_link_in_an_imported_folder_leads_nowhere(
 
 
 def test_a_link_where_a_file_is_to_be_written_is_replaced_not_followed(
-    tmp_path: Path, kd: Callable[..., Result], paths: Paths
+    tmp_path: Path, kd: CommandLine, paths: Paths
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps(ANSWER), "utf-8")
@@ -265,7 +263,7 @@ def test_a_link_where_a_file_is_to_be_written_is_replaced_not_followed(
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc/passwd", "a/b", "", ".", "\0"])
 def test_names_of_commands_lead_nowhere_else(
-    name: str, kd: Callable[..., Result], paths: Paths, tmp_path: Path
+    name: str, kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:
     config = tmp_path / "sft.yaml"
     config.write_text("method: sft\nstudent: a/b\ndata: {train: shop:train}\n", "utf-8")

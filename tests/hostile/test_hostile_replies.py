@@ -22,12 +22,13 @@ from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, R
 from kdharness.judges.engines import http_limits
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.openai_probe import _read_models
-from kdharness.judges.engines.openai_wire import CallError, read_body, short, status_error
+from kdharness.judges.engines.openai_wire import read_body
+from kdharness.judges.engines.refusals import status_error
+from kdharness.judges.engines.trouble import CallError, short
 from kdharness.judges.scoring import verdicts
 from kdharness.judges.scoring.exact_metrics import METRICS
-
-from .loopback import completion
-from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt
+from support.loopback import completion
+from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt
 
 FAST = settings(settings.get_profile("hostile"), max_examples=150)
 WHOLE = completion("Fine. [[7]]", top=[("m", -0.1), ("M", -2.5)])

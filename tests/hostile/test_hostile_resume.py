@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_llama
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.errors import Interrupted, KDHarnessError, RunError
@@ -19,8 +18,8 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.util.atomic import seal
-
-from .test_hostile_models import Bomb
+from support.models import make_llama
+from support.pickles import Bomb
 
 
 class StopAfter:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -22,8 +21,8 @@ from kdharness.judges.benchmarks.domain import UserBench
 from kdharness.judges.benchmarks.heldout import Heldout
 from kdharness.trainers.data.dataset import encode_sources
 from kdharness.trainers.data.sources import read_source
-
-from .mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+from support.models import make_tokenizer
+from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
 
 FAST = settings(settings.get_profile("hostile"), max_examples=100)
 ROWS = (

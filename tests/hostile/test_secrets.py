@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import pytest
-from conftest import make_llama
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kdharness.harness import cli
 from kdharness.harness.config.evaluation import is_loopback_url, parse_spec, plain_http_warning
@@ -28,204 +22,12 @@ from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish, Run, RunStatus
-from kdharness.harness.util.redact import RedactedStream, holds_secret, redact, redact_data
-
-from .loopback import Loopback, completion
-
-KEYS = {
-    "OPENAI_API_KEY": 'sk-planted+/OPENAI"key=4711\\x9Zq7',
-    "KDHARNESS_JUDGE_API_KEY": "sk-planted-JUDGE-0815abcXYZ",
-    "HF_TOKEN": "hf_plantedHUBtoken0123456789",
-    "SOME_OTHER_SECRET": "planted-other-secret-55555",
-}
-Result = tuple[int, str, str]
-
-
-@pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The keys, in this process's environment and in that of what it starts."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    return KEYS
-
-
-def forms(key: str) -> set[bytes]:
-    """How a key may stand somewhere."""
-    texts = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], key[:14], key[-9:]}
-    raw = {text.encode() for text in texts if len(text) >= 8}
-    raw.add(base64.b64encode(f":{key}".encode()).rstrip(b"="))
-    raw.add(key.encode("utf-16-le"))
-    return raw
-
-
-WANTED = {form: name for name, key in KEYS.items() for form in forms(key)}
-
-
-def leaks(raw: bytes) -> set[str]:
-    """The planted keys, or telling parts of them, found in some bytes."""
-    return {name for form, name in WANTED.items() if form in raw}
-
-
-def leaking_files(folder: Path) -> dict[str, set[str]]:
-    """Files below a folder that hold a key."""
-    found = {}
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and (names := leaks(path.read_bytes())):
-            found[str(path.relative_to(folder))] = names
-    return found
-
-
-def masked(key: str) -> str:
-    """As OpenAI quotes a key that it refuses."""
-    return f"{key[:8]}{'*' * 12}{key[-4:]}"
-
-
-# ---------------------------------------------------------------- one module
-
-
-def test_every_form_of_a_key_is_found(planted: dict[str, str]) -> None:
-    for key in planted.values():
-        for text in (
-            key,
-            f"Bearer {key}",
-            f"?api_key={quote(key, safe='')}&x=1",
-            json.dumps({"key": key}),
-            json.dumps(json.dumps({"key": key})),
-            repr({"k": key}),
-            quote_plus(key),
-            "".join(f"\\u{ord(c):04x}" for c in key),
-            f"a{key}b{key}c",
-            base64.b64encode(key.encode()).decode(),
-            base64.b64encode(f":{key}".encode()).decode(),
-        ):
-            clean = redact(text, shapes=True)
-            assert not leaks(clean.encode()) and "***" in clean, text
-    for key in planted.values():
-        clean = redact(f"Incorrect API key provided: {masked(key)}. See https://x.")
-        assert key[:8] not in clean and key[-4:] not in clean and "See https://x" in clean
-        clean = redact(f"key {key[:6]}...{key[-4:]} is revoked")
-        assert key[:6] not in clean and "is revoked" in clean
-
-
-def test_what_looks_like_a_key_is_hidden_in_messages_alone() -> None:
-    for text in (
-        "Authorization: Bearer abcdefghijklmnop",
-        "http://me:word@host/v1",
-        "?api_key=abcdefgh123",
-        "x-api-key: abcdefghij",
-        '"api_key": "abcdefghij"',
-        "key sk-abcdefghijklmnop is wrong",
-        "hf_abcdefghijklmnopqrstuv",
-        "Basic dXNlcjpwYXNz",
-        "&access_token=abc123456",
-    ):
-        assert redact(text) == text
-        clean = redact(text, shapes=True)
-        assert "***" in clean and "abcdefgh" not in clean and "me:word" not in clean
-    for text in (
-        "the task-force met",
-        "see https://example.org/v1?page=2",
-        "tokens: 12",
-        "HTTP 404: no such model",
-        "/home/me/runs/kd-7f3a/final",
-    ):
-        assert redact(text, shapes=True) == text
-
-
-@settings(settings.get_profile("hostile"), max_examples=100)
-@given(before=st.text(max_size=30), after=st.text(max_size=30))
-def test_around_a_key_nothing_is_lost(before: str, after: str) -> None:
-    key = "sk-planted-JUDGE-0815abcXYZ"
-    os.environ["KDHARNESS_JUDGE_API_KEY"] = key
-    try:
-        clean = redact(before + key + after)
-    finally:
-        del os.environ["KDHARNESS_JUDGE_API_KEY"]
-    assert key not in clean
-    assert clean.startswith(before[:-1] if before else "") and clean.endswith(after[1:])
-
-
-def test_redaction_costs_no_more_than_its_length(planted: dict[str, str]) -> None:
-    began = time.process_time()
-    for text in (
-        "sk-" * 30_000,
-        "://" * 30_000,
-        "Bearer " * 15_000,
-        "a@" * 30_000,
-        "api_key=" * 15_000,
-        "sk-p" + "*" * 60_000,
-        "sk-p..." * 15_000,
-        "://" + "a" * 100_000,
-        "?key=" * 15_000,
-    ):
-        redact(text, shapes=True)
-    assert time.process_time() - began < 5
-
-
-def test_short_values_and_paths_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
-    monkeypatch.setenv("SSH_KEY", "/home/somebody/.ssh/id_rsa")
-    monkeypatch.setenv("OTHER_TOKEN", "checkpoint")
-    text = "EMPTY checkpoint in /home/somebody/.ssh/id_rsa"
-    assert redact(text) == text
-
-
-def test_rows_pass_through_it(planted: dict[str, str], paths: Paths) -> None:
-    key = planted["OPENAI_API_KEY"]
-    with Store(paths.store) as store:
-        store.add_run(
-            Run(
-                id="r",
-                method="sft",
-                status=RunStatus.FAILED,
-                config={"a": [key]},
-                config_hash="h",
-                folder="f",
-                created=1.0,
-                error=f"said {key}",
-            )
-        )
-        store.update_run("r", error=f"again {key}", info={"note": key})
-        store.add_event("r", "note", f"an event with {key}", detail=key)
-        store.add_progress("r", error=key)
-        store.add_checkpoint(
-            Checkpoint(id="c", name="c", method="sft", path="", created=1.0, info={"x": key})
-        )
-        store.add_answers(
-            [
-                Answer(
-                    id="a",
-                    checkpoint="c",
-                    bench="b",
-                    revision="r",
-                    item="1",
-                    turn=1,
-                    text=f"my key is {key}!",
-                    finish=Finish.STOP,
-                    prompt_hash="",
-                    settings="",
-                    created=1.0,
-                    info={"e": {"deep": [key]}},
-                )
-            ]
-        )
-        store.set_bench_note("b", "r", {"note": key})
-        store.add_card("judge", {"labels": [key]})
-        assert store.answers("c")[0].text == "my key is ***!"
-        assert store.run("r") is not None
-    assert leaking_files(paths.home) == {}
-    assert redact_data({"a": (key, 1)}) == {"a": ("***", 1)}
-
-
-def test_a_stream_hides_what_is_printed(planted: dict[str, str]) -> None:
-    sink = io.StringIO()
-    stream = RedactedStream(sink)
-    print("key:", planted["HF_TOKEN"], file=stream)  # type: ignore[call-overload]
-    stream.writelines([f"{planted['OPENAI_API_KEY']}\n"])
-    stream.flush()
-    assert not leaks(sink.getvalue().encode()) and sink.getvalue().count("***") == 2
-
+from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util.redact import holds_secret
+from support.commands import CommandLine
+from support.loopback import Loopback, completion
+from support.models import make_llama
+from support.planted_keys import KEYS, WANTED, leaking_files, leaks, masked
 
 # ---------------------------------------------------------------- configs and addresses
 
@@ -244,7 +46,7 @@ def test_a_stream_hides_what_is_printed(planted: dict[str, str]) -> None:
     ],
 )
 def test_an_address_that_holds_a_key_is_refused_without_showing_it(
-    url: str, tmp_path: Path, kd: Callable[..., Result]
+    url: str, tmp_path: Path, kd: CommandLine
 ) -> None:
     secret = "planted" + "9x" * 8
     spec = f"openai:m@{url.replace('KEY', secret)}"
@@ -268,7 +70,7 @@ def test_an_address_that_holds_a_key_is_refused_without_showing_it(
 
 
 def test_a_key_in_a_config_is_refused_without_showing_it(
-    tmp_path: Path, kd: Callable[..., Result], paths: Paths, planted: dict[str, str]
+    tmp_path: Path, kd: CommandLine, paths: Paths, planted_keys: dict[str, str]
 ) -> None:
     path = tmp_path / "kd.yaml"
     for text in (
@@ -279,7 +81,7 @@ def test_a_key_in_a_config_is_refused_without_showing_it(
         "method: {}",
         "trainer: {{epochs: {}}}",
     ):
-        for key in planted.values():
+        for key in planted_keys.values():
             path.write_text(
                 "method: kd\n" * ("method" not in text)
                 + text.format(json.dumps(key))
@@ -289,12 +91,14 @@ def test_a_key_in_a_config_is_refused_without_showing_it(
             code, out, err = kd("train", str(path))
             assert code == 2 and not leaks((out + err).encode()), err
     paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    paths.settings.write_text(f"judge: [openai:m\napi_key: {planted['OPENAI_API_KEY']}\n", "utf-8")
+    paths.settings.write_text(
+        f"judge: [openai:m\napi_key: {planted_keys['OPENAI_API_KEY']}\n", "utf-8"
+    )
     code, out, err = kd("judge", "list")
     assert code == 2 and not leaks((out + err).encode()) and "settings.yaml" in err
 
 
-def test_plain_http_to_another_machine_warns(kd: Callable[..., Result]) -> None:
+def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
     here = (
         "http://localhost:8000/v1",
         "http://127.0.0.1/v1",
@@ -346,7 +150,6 @@ def test_the_app_warns_of_plain_http(paths: Paths) -> None:
 
 # ---------------------------------------------------------------- crashes
 
-
 CRASH = """
 import os, sys
 from kdharness.harness import cli{more}
@@ -362,7 +165,7 @@ def run_python(code: str, *args: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, timeout=60)
 
 
-def test_a_traceback_of_the_command_line_shows_no_key(planted: dict[str, str]) -> None:
+def test_a_traceback_of_the_command_line_shows_no_key(planted_keys: dict[str, str]) -> None:
     code = CRASH.format(more="", patch="cli.cli.main = boom\ncli.main(['runs'])")
     done = run_python(code)
     assert done.returncode == 1
@@ -370,7 +173,7 @@ def test_a_traceback_of_the_command_line_shows_no_key(planted: dict[str, str]) -
     assert not leaks(done.stdout + done.stderr)
 
 
-def test_a_crash_of_the_worker_shows_no_key(planted: dict[str, str], paths: Paths) -> None:
+def test_a_crash_of_the_worker_shows_no_key(planted_keys: dict[str, str], paths: Paths) -> None:
     with Store(paths.store) as store:
         store.add_run(
             Run(
@@ -452,7 +255,7 @@ class Parrot(Loopback):
             self._send(writer, status, raw, {"X-Echo": quote(key), "Retry-After": "0"})
 
 
-def everything(kd: Callable[..., Result], paths: Paths, out: Path) -> str:
+def everything(kd: CommandLine, paths: Paths, out: Path) -> str:
     """What all the commands that show something print, with their files below `out`."""
     with Store(paths.store) as store:
         runs = [run.id for run in store.runs()]
@@ -480,8 +283,8 @@ def everything(kd: Callable[..., Result], paths: Paths, out: Path) -> str:
 
 @pytest.mark.slow
 def test_no_key_is_left_anywhere(
-    planted: dict[str, str],
-    kd: Callable[..., Result],
+    planted_keys: dict[str, str],
+    kd: CommandLine,
     paths: Paths,
     tmp_path: Path,
     processes: Watch,
@@ -528,7 +331,7 @@ def test_no_key_is_left_anywhere(
             )
             said += stdout + stderr
             assert server.headers, "nothing was asked"
-            assert planted["KDHARNESS_JUDGE_API_KEY"] in server.headers[0]["authorization"]
+            assert planted_keys["KDHARNESS_JUDGE_API_KEY"] in server.headers[0]["authorization"]
     said += everything(kd, paths, out)
     with Store(paths.store) as store:
         raws = [judgment.raw for judgment in store.judgments()]

@@ -18,7 +18,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.judges.audit.report_card import LABELS
-from kdharness.judges.benchmarks.domain import read_rows
+from kdharness.judges.benchmarks.rows import read_rows
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "judges.md").read_text("utf-8")
 

@@ -17,9 +17,8 @@ from kdharness.judges.benchmarks.alpaca_eval import is_switched
 from kdharness.judges.benchmarks.alpaca_items import item_of
 from kdharness.judges.scoring import length_control as lc
 from kdharness.judges.scoring.verdicts import read_first_token, stored_top_logprobs, unswitch
-
-from .published import ALPACA_2, ROOT, annotations, needs_data
-from .published import leaderboard as published
+from support.published import ALPACA_2, ROOT, annotations, needs_data
+from support.published import leaderboard as published
 
 pytestmark = needs_data
 RAW = (

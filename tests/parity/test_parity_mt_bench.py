@@ -11,8 +11,7 @@ from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 from kdharness.judges.scoring.verdicts import read_rating, read_winner
-
-from .published import MT_BENCH, ROOT, judgments, needs_data
+from support.published import MT_BENCH, ROOT, judgments, needs_data
 
 pytestmark = needs_data
 SINGLES = ("medusa_gpt-4_single.jsonl", "alvarobartt_gpt-4_single.jsonl")

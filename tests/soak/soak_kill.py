@@ -26,20 +26,23 @@ import yaml
 from kdharness.harness.runs.status import effective_status, find_run
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "bench"), str(TESTS / "judges")]
+sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
 
 from bench_app import Terminal, app_command
-from bench_files import write_mt_bench
-from conftest import make_llama
 
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus, RunStatus
 from kdharness.harness.util.atomic import is_sealed
+from support.benchmark_files import write_mt_bench
+from support.environment import isolate_environment
+from support.models import make_llama
+
+isolate_environment()
 
 SERVER = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from loopback import Loopback, a_judge
+from support.loopback import Loopback, a_judge
 import json
 log = open({log!r}, "a")
 def answer(body):
@@ -335,7 +338,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
             for t in (1, 2)
         )
     log, port = soak.place / "asked.jsonl", free_port()
-    code = SERVER.format(tests=str(TESTS / "judges"), log=str(log), port=port)
+    code = SERVER.format(tests=str(TESTS), log=str(log), port=port)
     server = serve(code)
     args = [
         "eval",

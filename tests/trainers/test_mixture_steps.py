@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
 import torch
 import yaml
-from test_steps import VOCAB, assert_same, fused, gradients, make, make_batch
 
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
@@ -18,6 +16,8 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import attach_loss
+from support import reference_step
+from support.training_steps import VOCAB, assert_same, fused, gradients, make, make_batch
 
 
 def mixtral(seed: int, **changes: Any) -> Any:
@@ -47,7 +47,7 @@ def mixtral(seed: int, **changes: Any) -> Any:
 def test_kd_from_a_mixture(student_is_mixture: bool) -> None:
     student = mixtral(1) if student_is_mixture else make(1)
     teacher, batch, layers = mixtral(2), make_batch(), {0: 0, 2: 2}
-    want = plain.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
+    want = reference_step.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
     theirs = gradients(student, want)
     install_attention_hook(student)
     install_attention_hook(teacher)
@@ -62,7 +62,7 @@ def test_the_students_router_loss_is_added() -> None:
     out = student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
     )
-    want = plain.kd_loss(student, teacher, batch) + 0.05 * out.aux_loss
+    want = reference_step.kd_loss(student, teacher, batch) + 0.05 * out.aux_loss
     theirs = gradients(student, want)
     attach_loss(student)
     got = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix())

@@ -1,130 +1,21 @@
-"""Whole steps of SFT, KD and DAE through real models, against the plain step of `plain.py`."""
+"""Whole steps of SFT, KD and DAE through real models, against the reference step."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
 import torch
-from torch import Tensor
 
 from kdharness.harness.errors import ModelError
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
-from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Segment, route
+from kdharness.trainers.losses.fused import Mix, labelled_positions
+from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, route
 from kdharness.trainers.trainer import LossInputs, attach_loss
-
-VOCAB = 64
-
-
-def make(seed: int, family: str = "llama", **changes: Any) -> Any:
-    import transformers as tf
-
-    torch.manual_seed(seed)
-    settings: dict[str, Any] = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": False,
-        "initializer_range": 0.25,
-        "attn_implementation": "sdpa",
-        "pad_token_id": 0,
-    }
-    names = {
-        "llama": ("LlamaConfig", "LlamaForCausalLM"),
-        "mistral": ("MistralConfig", "MistralForCausalLM"),
-        "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),
-        "cohere": ("CohereConfig", "CohereForCausalLM"),
-        "granite": ("GraniteConfig", "GraniteForCausalLM"),
-        "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
-    }[family]
-    extra: dict[str, Any] = {
-        "mistral": {"sliding_window": 5},
-        "gemma2": {
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "sliding_window": 5,
-            "final_logit_softcapping": 3.0,
-            "attn_logit_softcapping": 2.0,
-            "attn_implementation": "eager",
-        },
-        "cohere": {"logit_scale": 0.5},
-        "granite": {"logits_scaling": 2.0},
-        "qwen3": {"head_dim": 8},
-    }.get(family, {})
-    config = getattr(tf, names[0])(**{**settings, **extra, **changes})
-    return getattr(tf, names[1])(config).eval()
-
-
-def make_batch(rows: int = 4, width: int = 14, side: str = "right", seed: int = 0) -> Any:
-    g = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, VOCAB, (rows, width), generator=g)
-    keys, labels = torch.ones_like(ids), ids.clone()
-    for row in range(rows):
-        length = width - row * 2
-        real = slice(0, length) if side == "right" else slice(width - length, width)
-        keys[row], keys[row, real] = 0, 1
-        labels[row] = -100
-        start = real.start + 3
-        labels[row, start : real.stop] = ids[row, start : real.stop]
-        labels[row, start + 2] = -100
-    ids = ids.masked_fill(keys == 0, 0)
-    kind = torch.tensor([i % 2 for i in range(rows)])
-    return {"input_ids": ids, "attention_mask": keys, "labels": labels, "kind": kind}
-
-
-def fused(
-    student: Any,
-    batch: dict[str, Tensor],
-    teachers: dict[int, Any],
-    *,
-    mix: Mix,
-    layers: dict[int, int] | None = None,
-    gamma: float = 0.0,
-) -> Tensor:
-    mask = labelled_positions(batch["labels"])
-    tape = None
-    if layers:
-        rows = [row.nonzero().squeeze(-1) for row in mask]
-        tape = AttentionTape(layers, rows, batch["attention_mask"].bool(), block=3)
-    everything = torch.ones(len(mask), dtype=torch.bool)
-    segments = route(batch, mask, teachers, tape) if teachers else [Segment(everything, None)]
-    step = LossInputs(
-        mask,
-        segments,
-        next_tokens(batch["labels"], mask) if mix.ce_weight else None,
-        mix,
-        mask.sum().float(),
-        gamma,
-        tape,
-    )
-    loss: Tensor = student(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
-    )["loss"]
-    return loss
-
-
-def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-def assert_same(
-    ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 2e-5
-) -> None:
-    assert set(ours) == set(theirs)
-    norm = torch.stack([g.norm() for g in theirs.values()]).norm()
-    error = torch.stack([(ours[n] - theirs[n]).norm() for n in theirs]).norm()
-    assert error <= tolerance * norm, f"relative error {float(error / norm):.2e}"
-
+from support import reference_step
+from support.training_steps import assert_same, fused, gradients, make, make_batch
 
 CASES = {
     "plain": {},
@@ -141,7 +32,7 @@ CASES = {
 def test_kd_step(case: str, checkpointing: bool, temperature: float, side: str) -> None:
     student, teacher = make(1, **CASES[case]), make(2)
     batch, layers = make_batch(side=side), {0: 0, 1: 1, 2: 2}
-    want = plain.kd_loss(
+    want = reference_step.kd_loss(
         student, teacher, batch, temperature=temperature, lam=0.8, gamma=0.5, layers=layers
     )
     theirs = gradients(student, want)
@@ -162,7 +53,7 @@ def test_kd_step_of_other_families(family: str) -> None:
     """Sliding windows, soft-caps on logits and scores, logit scales, q and k norms."""
     student, teacher = make(1, family), make(2, family)
     batch, layers = make_batch(), {0: 0, 2: 2}
-    want = plain.kd_loss(student, teacher, batch, gamma=2.0, layers=layers)
+    want = reference_step.kd_loss(student, teacher, batch, gamma=2.0, layers=layers)
     theirs = gradients(student, want)
     install_attention_hook(student)
     install_attention_hook(teacher)
@@ -179,8 +70,8 @@ def test_a_window_and_a_full_layer_are_compared_on_the_keys_both_see() -> None:
     student, teacher = make(1, "mistral"), make(2, "mistral", sliding_window=None)
     narrow = make(2, "mistral")
     batch, layers = make_batch(), {0: 0}
-    want = plain.kd_loss(student, narrow, batch, gamma=1.0, layers=layers)
-    want = want - plain.kd_loss(student, narrow, batch)
+    want = reference_step.kd_loss(student, narrow, batch, gamma=1.0, layers=layers)
+    want = want - reference_step.kd_loss(student, narrow, batch)
     install_attention_hook(student)
     install_attention_hook(teacher)
     attach_loss(student)
@@ -193,7 +84,7 @@ def test_a_window_and_a_full_layer_are_compared_on_the_keys_both_see() -> None:
 def test_head_counts_that_differ_compare_mean_rows() -> None:
     student = make(1, num_attention_heads=2, num_key_value_heads=1)
     teacher, batch, layers = make(2), make_batch(), {0: 0, 1: 2}
-    want = plain.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
+    want = reference_step.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
     theirs = gradients(student, want)
     install_attention_hook(student)
     install_attention_hook(teacher)
@@ -207,7 +98,7 @@ def test_head_counts_that_differ_compare_mean_rows() -> None:
 def test_dae_step_routes_each_row_to_its_teacher(side: str) -> None:
     student, reference, expert = make(1), make(2), make(3)
     batch = make_batch(side=side)
-    want = plain.dae_loss(student, reference, expert, batch, temperature=1.5)
+    want = reference_step.dae_loss(student, reference, expert, batch, temperature=1.5)
     theirs = gradients(student, want)
     attach_loss(student)
     teachers = {0: OnlineTeacher(reference), 1: OnlineTeacher(expert)}
@@ -232,7 +123,9 @@ def test_each_row_costs_one_teacher_forward() -> None:
 
 def test_sft_step_is_next_token_loss() -> None:
     student, batch = make(1), make_batch()
-    want = plain.ntp_loss(plain.run(student, batch, attention=False)[0], batch["labels"])
+    want = reference_step.ntp_loss(
+        reference_step.run(student, batch, attention=False)[0], batch["labels"]
+    )
     theirs = gradients(student, want)
     attach_loss(student)
     got = fused(student, batch, {}, mix=Mix(kl_weight=0, ce_weight=1, chunk=4))
@@ -258,7 +151,9 @@ def with_lora(model: Any, seed: int) -> Any:
 def test_kd_step_with_lora(checkpointing: bool) -> None:
     teacher, batch, layers = make(2), make_batch(), {0: 0, 1: 1}
     student = with_lora(make(1), 5)
-    want = plain.kd_loss(student.get_base_model(), teacher, batch, gamma=1.0, layers=layers)
+    want = reference_step.kd_loss(
+        student.get_base_model(), teacher, batch, gamma=1.0, layers=layers
+    )
     theirs = gradients(student, want)
     if checkpointing:
         student.enable_input_require_grads()
@@ -280,7 +175,7 @@ def test_one_base_serves_student_expert_and_reference(tmp_path: Path) -> None:
     expert.save_pretrained(tmp_path / "expert")
     merged, reference, batch = expert.merge_and_unload().eval(), make(1), make_batch()
     student = with_lora(make(1), 7)
-    want = plain.dae_loss(student.get_base_model(), reference, merged, batch)
+    want = reference_step.dae_loss(student.get_base_model(), reference, merged, batch)
     theirs = gradients(student, want)
     student.load_adapter(str(tmp_path / "expert"), adapter_name="expert", is_trainable=False)
     student.set_adapter("default")
@@ -317,7 +212,7 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
         start += size
     ours = {n: p.grad.clone() for n, p in student.named_parameters()}
     fresh = make(1)
-    want = plain.kd_loss(fresh, teacher, batch, layers={0: 0, 1: 1, 2: 2})
+    want = reference_step.kd_loss(fresh, teacher, batch, layers={0: 0, 1: 1, 2: 2})
     assert loss_sum == pytest.approx(float(want), rel=5e-6)
     assert_same(ours, gradients(fresh, want))
 

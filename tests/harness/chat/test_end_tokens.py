@@ -1,0 +1,78 @@
+"""Where generation stops: the end of a turn, template by template."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness.chat.end_tokens import end_of_turn
+from kdharness.harness.chat.template import encode_prompt
+from support.chat_templates import FAMILIES
+from support.labels import (
+    AROUND,
+    TALK,
+    labelled,
+    marked_tokenizer,
+    user,
+)
+from support.models import make_tokenizer
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_templates_own_end_of_turn_is_found(special: bool, plain_tokenizer: Any) -> None:
+    """It need not be among the tokenizer's named special tokens, nor special at all."""
+    from tokenizers import AddedToken
+
+    tokenizer = copy.deepcopy(plain_tokenizer)
+    tokenizer.add_tokens([AddedToken("<|turn_end|>", special=special, normalized=False)])
+    tokenizer.chat_template = FAMILIES["chatml"].replace("<|im_end|>", "<|turn_end|>")
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|turn_end|>")
+    assert labelled(tokenizer, TALK) == ["B<|turn_end|>", "C<|turn_end|>"]
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"glm"}))
+def test_every_family_ends_with_its_own_token(family: str, families: dict[str, Any]) -> None:
+    tokenizer = families[family]
+    token = AROUND[family][-1][1].strip()
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids(token)
+
+
+def test_text_that_follows_an_answer_is_no_end_token(
+    families: dict[str, Any], plain_tokenizer: Any
+) -> None:
+    assert end_of_turn(families["glm"]) is None
+    split = marked_tokenizer(plain_tokenizer, FAMILIES["chatml"].replace("<|im_end|>", "<|stop|>"))
+    assert end_of_turn(split) is None
+    assert labelled(split, TALK) == ["B<|stop|>", "C<|stop|>"]
+
+
+def test_a_local_engine_stops_at_it(tmp_path: Path) -> None:
+    """A model that always says the template's end token is done after one."""
+    import torch
+    from tokenizers import AddedToken
+
+    from kdharness.harness.paths import Paths
+    from kdharness.harness.types import Finish, GenerationRequest
+    from kdharness.judges.engines.local import LocalEngine
+    from support.models import make_llama
+
+    for special in (True, False):
+        folder = tmp_path / f"m{special}"
+        tokenizer = make_tokenizer(folder)
+        tokenizer.add_tokens([AddedToken("<|turn_end|>", special=special, normalized=False)])
+        tokenizer.chat_template = FAMILIES["chatml"].replace("<|im_end|>", "<|turn_end|>")
+        model = make_llama(vocab_size=len(tokenizer))
+        with torch.no_grad():
+            model.lm_head.weight.zero_()
+            model.model.norm.weight.fill_(1)
+            hidden = model.model(torch.tensor([encode_prompt(tokenizer, [user("a")])]))
+            model.lm_head.weight[-1] = hidden.last_hidden_state[0, -1]
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        engine = LocalEngine(str(folder), Paths(tmp_path / "home"), dtype="float32")
+        request = GenerationRequest(messages=(user("a"),), max_new_tokens=40)
+        ((_, reply),) = engine.stream([request])
+        assert (reply.finish, reply.tokens, reply.text) == (Finish.STOP, 0, "")

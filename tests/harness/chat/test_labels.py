@@ -1,0 +1,247 @@
+"""What is labelled, template by template, against expectations written by hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+from importlib import resources
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdharness.harness.chat.template import CHATML as OUR_CHATML
+from kdharness.harness.chat.template import IGNORE, encode_chat, encode_prompt
+from kdharness.harness.errors import DataError
+from support.chat_templates import FAMILIES
+from support.labels import (
+    ANSWERS,
+    AROUND,
+    TEXTS,
+    answer,
+    expected,
+    labelled,
+    marked_tokenizer,
+    runs,
+    system,
+    user,
+)
+
+# ---------------------------------------------------------------- every family
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_answers_and_their_ends_are_labelled(family: str, families: dict[str, Any]) -> None:
+    """Questions here hold the answers, word for word, before and after them."""
+    chat = [
+        user("Copy this line:\nThe cat sat."),
+        answer("The cat sat."),
+        user("The cat sat. Another:\nIt rains."),
+        answer("It rains."),
+        user("Choose: A or B"),
+        answer("B"),
+    ]
+    found = labelled(families[family], chat)
+    assert found == expected(family, ["The cat sat.", "It rains.", "B"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_turn_that_is_not_trained_has_no_label(family: str, families: dict[str, Any]) -> None:
+    chat = [user("Yes"), answer("Yes", train=False), user("Yes"), answer("Yes")]
+    assert labelled(families[family], chat) == expected(family, ["Yes", "Yes"])[1:]
+    chat = [user("Yes"), answer("Yes"), user("Yes"), answer("Yes", train=False)]
+    assert labelled(families[family], chat) == expected(family, ["Yes", "Yes"])[:1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_answer_teaches_no_end(family: str, families: dict[str, Any]) -> None:
+    found = labelled(families[family], [user("on and on"), answer("B and")], truncated=True)
+    assert found == [AROUND[family][-1][0] + "B and"]
+
+
+ALTERNATING = ("llama2", "gemma2", "gemma3", "mistral1", "mistral-tekken")
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {*ALTERNATING, "text"}))
+def test_a_chat_may_begin_with_the_assistant(family: str, families: dict[str, Any]) -> None:
+    """The empty chat before its first turn is ours, and no template renders it."""
+    chat = [answer("Hello, how can I help?"), user("A prime."), answer("Seven.")]
+    found = labelled(families[family], chat)
+    assert found == expected(family, ["Hello, how can I help?", "Seven."])
+
+
+@pytest.mark.parametrize("family", ALTERNATING)
+def test_a_template_that_refuses_such_a_chat_says_why(
+    family: str, families: dict[str, Any]
+) -> None:
+    chat = [answer("Hello!"), user("A prime."), answer("Seven.")]
+    with pytest.raises(
+        DataError, match="refuses this chat: Conversation roles must alternate"
+    ) as e:
+        labelled(families[family], chat)
+    assert "begins with the assistant" in e.value.hint
+
+
+def test_a_prefix_of_only_a_system_turn_is_not_rendered_alone(families: dict[str, Any]) -> None:
+    """The template wants a question somewhere; the whole chat has one."""
+    chat = [system("Be kind."), answer("Hello!"), user("A prime."), answer("Seven.")]
+    found = labelled(families["qwen-opened"], chat)
+    assert found == expected("qwen-opened", ["Hello!", "Seven."])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    family=st.sampled_from(sorted(FAMILIES)),
+    answers=st.lists(ANSWERS, min_size=1, max_size=4),
+    texts=st.lists(TEXTS, min_size=4, max_size=4),
+    echo=st.booleans(),
+    trained=st.integers(0, 15),
+)
+def test_nothing_of_a_user_is_ever_labelled(
+    family: str,
+    answers: list[str],
+    texts: list[str],
+    echo: bool,
+    trained: int,
+    families: dict[str, Any],
+) -> None:
+    """Users write answers, roles, markup and end tokens; the labels are the assistant's alone."""
+    chat = []
+    for index, text in enumerate(answers):
+        asked = f"{texts[index]} {text} {texts[-1 - index]}" if echo else texts[index]
+        chat += [user(asked), answer(text, train=bool(trained >> index & 1))]
+    wanted = [one for i, one in enumerate(expected(family, answers)) if trained >> i & 1]
+    found = labelled(families[family], chat)
+    # A prompt may end in a blank that is one token with the answer's first word.
+    assert [run.lstrip(" ") for run in found] == [run.lstrip(" ") for run in wanted]
+
+
+# ---------------------------------------------------------------- borders
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["whole", "trimmed"])
+def merging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tokenizer for which " Yes" is one token; its offsets hold the blank or leave it out."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    if request.param:
+        inner.post_processor = processors.ByteLevel(trim_offsets=True)
+    inner.train_from_iterator(
+        ["Answer: Yes the door is open\n\nand so on"] * 9,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<|im_end|>", "<|im_start|>"],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>")
+    tokenizer.chat_template = FAMILIES["text"]
+    return tokenizer
+
+
+def test_the_token_that_straddles_the_prompts_end_is_learnt(merging: Any) -> None:
+    encoded = encode_chat(merging, [user("Open?"), answer("Yes the door is open")])
+    assert runs(merging, encoded) == [" Yes the door is open<|im_end|>"]
+    assert encoded.straddles
+    assert encode_prompt(merging, [user("Open?")])[-1] == merging(" ")["input_ids"][0]
+    one = encode_chat(merging, [user("Open?"), answer("Yes")])
+    assert runs(merging, one) == [" Yes<|im_end|>"]
+    assert one.labelled == 2
+
+
+def test_blank_lines_within_an_answer_are_learnt(merging: Any) -> None:
+    """Some tokenizers give a token of blanks no characters at all."""
+    tokenizer = copy.deepcopy(merging)
+    tokenizer.chat_template = OUR_CHATML
+    encoded = encode_chat(tokenizer, [user("and\n\nso on"), answer("open\n\nand so on")])
+    assert runs(tokenizer, encoded) == ["open\n\nand so on<|im_end|>"]
+    assert not encoded.straddles
+
+
+@pytest.mark.parametrize("content", ["", "  \n ", None])
+def test_an_answer_that_says_nothing_is_not_trained(content: Any, families: dict[str, Any]) -> None:
+    encoded = encode_chat(families["chatml"], [user("Name a prime."), answer(content)])
+    assert (encoded.labelled, encoded.empty) == (0, 1)
+    chat = [user("a"), answer(content), user("b"), answer("c")]
+    for family in ("chatml", "qwen3", "phi3", "harmony"):
+        assert labelled(families[family], chat) == expected(family, ["x", "c"])[1:], family
+
+
+# ---------------------------------------------------------------- never a guess
+
+SHOUTS = (
+    "{%- for m in messages -%}{{- '[' + (m.role | upper) + '] ' + (m.content[:9]) + "
+    "(' (' ~ (messages | length) ~ ')') + '<|im_end|>' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '[ASSISTANT] ' -}}{%- endif -%}"
+)
+
+
+def test_a_turn_that_cannot_be_told_from_the_rest_is_refused(plain_tokenizer: Any) -> None:
+    """This one cuts texts to nine characters and rewrites every turn as the chat grows."""
+    tokenizer = marked_tokenizer(plain_tokenizer, SHOUTS)
+    chat = [user("B and much more"), answer("a long answer"), user("B"), answer("another answer")]
+    with pytest.raises(DataError, match="assistant turn 1 cannot be told") as caught:
+        labelled(tokenizer, chat)
+    assert "train: false" in caught.value.hint
+    first = [chat[0], answer("a long answer", train=False), chat[2], answer("B")]
+    with pytest.raises(DataError, match="assistant turn 2 cannot be told"):
+        labelled(tokenizer, first)
+
+
+def test_an_answer_of_nothing_but_tags_is_one(families: dict[str, Any]) -> None:
+    for text in ("<b>", "[/INST]", "<think>\n<b>\n</think>\n\n<i>"):
+        for family in ("qwen3", "qwen-opened", "r1", "harmony", "phi3"):
+            encoded = encode_chat(families[family], [user("x"), answer(text)])
+            (run,) = runs(families[family], encoded)
+            assert run.endswith(text[-3:] + AROUND[family][-1][1])
+            assert encoded.empty == 0
+
+
+def test_private_characters_in_a_row_do_no_harm(families: dict[str, Any]) -> None:
+    for odd in ("\U000f0000\U000f0001", "\U00100000", "\ue000"):
+        chat = [user(f"{odd} B"), answer(f"{odd} B"), user("B"), answer("B")]
+        found = labelled(families["qwen3"], chat)
+        assert found == expected("qwen3", [f"{odd} B", "B"])
+
+
+# ---------------------------------------------------------------- what was right stays
+
+
+def prefix_labels(tokenizer: Any, messages: list[dict[str, Any]], truncated: bool) -> list[int]:
+    """The straightforward way, for templates to which turns are only ever added."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    labels = [IGNORE] * len(coded["input_ids"])
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = tokenizer.apply_chat_template(
+            messages[:index], tokenize=False, add_generation_prompt=True
+        )
+        end = len(before) + len(message["content"].rstrip())
+        if not (truncated and index == len(messages) - 1):
+            end = text.index("<|im_end|>", end) + len("<|im_end|>")
+        for token, (start, stop) in enumerate(coded["offset_mapping"]):
+            if len(before) <= start < end and stop > start:
+                labels[token] = coded["input_ids"][token]
+    return labels
+
+
+@pytest.mark.parametrize("family", ["chatml", "smollm2", "ours"])
+def test_shipped_rows_have_the_labels_they_always_had(family: str, plain_tokenizer: Any) -> None:
+    tokenizer = marked_tokenizer(plain_tokenizer, FAMILIES.get(family, OUR_CHATML))
+    folder = resources.files("kdharness.data")
+    for name in ("general/validation", "general/test", "shop/validation", "shop/test"):
+        for line in folder.joinpath(f"{name}.jsonl").read_text("utf-8").splitlines():
+            row = json.loads(line)
+            cut = bool(row.get("truncated"))
+            encoded = encode_chat(tokenizer, row["messages"], truncated=cut)
+            assert encoded.labels == prefix_labels(tokenizer, row["messages"], cut), name
+            text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
+            assert encoded.input_ids == tokenizer(text, add_special_tokens=False)["input_ids"]

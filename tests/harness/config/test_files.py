@@ -1,0 +1,325 @@
+"""Configs are read as they are written: numbers, names, places in lists, files beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdharness.harness.config.files import absolute_paths, dump_config, load_config, set_field
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
+from support.commands import CommandLine
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def put(text: str) -> Path:
+        path = tmp_path / "c.yaml"
+        path.write_text(text, "utf-8")
+        return path
+
+    return put
+
+
+SFT = "method: sft\nstudent: org/model\ndata: {train: rows.jsonl}\n"
+
+
+# ---------------------------------------------------------------- what a value is
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("1e-5", 1e-5),
+        ("5E-5", 5e-5),
+        (".00001", 1e-5),
+        ("1.", 1.0),
+        ("-0.5e3", -500.0),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("+7", 7),
+        (".inf", float("inf")),
+        ("2024_11", "2024_11"),
+        ("no", "no"),
+        ("on", "on"),
+        ("Yes", "Yes"),
+        ("12:30:45", "12:30:45"),
+        ("1:30", "1:30"),
+        ("0b11", "0b11"),
+        ("1_000", "1_000"),
+        ("2024-11-25", "2024-11-25"),
+        ("=", "="),
+        ("true", True),
+        ("FALSE", False),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        ("'12'", "12"),
+        ("1.2.3", "1.2.3"),
+    ],
+)
+def test_a_value_is_what_it_looks_like(text: str, want: Any) -> None:
+    """YAML 1.1 would read 8, 202411, false and 45045 among these."""
+    assert parse_yaml(f"a: {text}", "x") == {"a": want}
+
+
+def test_other_users_of_pyyaml_keep_theirs() -> None:
+    assert yaml.safe_load("a: no") == {"a": False}
+
+
+@given(
+    st.recursive(
+        st.one_of(
+            st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12),
+            st.sampled_from(["no", "1e5", "010", "0o7", "12:30", "2024_11", "null", "~", "<<"]),
+            st.integers(-(10**9), 10**9),
+            st.booleans(),
+            st.none(),
+            st.floats(allow_nan=False, allow_infinity=False),
+        ),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.dictionaries(st.sampled_from(["a", "b", "on"]), inner, max_size=3),
+        ),
+        max_leaves=6,
+    )
+)
+def test_what_is_written_is_read_back(value: Any) -> None:
+    assert parse_yaml(dump_yaml({"k": value}), "x") == {"k": value}
+    assert yaml.safe_load(dump_yaml({"k": value})) == {"k": value} or "\x85" in str(value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("name: 202411", 'name: must be text, and 202411 is a number: quote it ("202411")'),
+        ("name: 1.10", 'name: must be text, and 1.10 is a number: quote it ("1.10")'),
+        ("name: 1e3", 'and 1e3 is a number: quote it ("1e3")'),
+        ("name: 0x1F", 'and 0x1F is a number: quote it ("0x1F")'),
+        ("name: true", 'and true is a boolean: quote it ("true")'),
+        (
+            "data: {train: [{path: rows.jsonl, kind: false}]}",
+            'data.train.0.kind: must be text, and false is a boolean: quote it ("false")',
+        ),
+        (
+            "data: {train: {path: rows.jsonl, kind: 07}}",
+            'data.train.0.kind: must be text, and 07 is a number: quote it ("07")',
+        ),
+        ("data: {train: [{path: rows.jsonl, kind: }]}", "kind: must be text, and is empty"),
+    ],
+)
+def test_a_number_where_text_belongs_is_shown_as_written(
+    line: str, words: str, write: Callable[[str], Path]
+) -> None:
+    base: dict[str, str] = dict(part.split(": ", 1) for part in SFT.strip().split("\n"))  # type: ignore[misc]
+    key, _, value = line.partition(": ")
+    text = "".join(f"{k}: {v}\n" for k, v in {**base, key: value}.items())
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(text))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["2024_11", "no", "on", "1.0.2", "1_0"])
+def test_names_that_yaml_1_1_misreads_are_names(name: str, write: Callable[[str], Path]) -> None:
+    assert load_config(write(f"{SFT}name: {name}\n")).name == name  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("trainer: {max_steps: true}", "trainer.max_steps: must be a number, and true is a bool"),
+        ("trainer: {save_every: false}", "trainer.save_every: must be a number, and false is"),
+        ("data: {train: [{path: a.jsonl, limit: true}]}", "data.train.0.limit: must be a number"),
+        ("trainer: ~", "trainer: must be a mapping of fields, and is empty"),
+        ("student: 2024", "student: must be a mapping of fields, not 2024; quote it if a name is"),
+        ("data: {train: [a.jsonl, 7]}", "data.train.1: must be a mapping of fields, not 7; quote"),
+        ("data: {train: 7}", "data.train: must be a list, not 7"),
+    ],
+)
+def test_what_stands_where_something_else_belongs(
+    line: str, words: str, write: Callable[[str], Path]
+) -> None:
+    """A boolean was taken for the number 1, and classes of ours were named."""
+    key = line.partition(":")[0]
+    kept = "".join(f"{one}\n" for one in SFT.splitlines() if not one.startswith(f"{key}:"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(f"{kept}{line}\n"))
+    assert words in str(caught.value)
+
+
+def test_booleans_are_read_in_any_spelling(write: Callable[[str], Path]) -> None:
+    for word, want in (("yes", True), ("off", False), ("True", True), ("n", False)):
+        text = f"{SFT}trainer: {{gradient_checkpointing: {word}}}\n"
+        assert load_config(write(text)).trainer.gradient_checkpointing is want  # type: ignore[union-attr]
+
+
+def test_a_dumped_config_is_read_back(write: Callable[[str], Path], tmp_path: Path) -> None:
+    config = load_config(write(f"{SFT}name: '1e5'\n"))
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_config(config, full=True), "utf-8")
+    assert load_config(again) == config
+
+
+# ---------------------------------------------------------------- --set
+
+
+def test_lists_are_indexed() -> None:
+    values: dict[str, Any] = {"data": {"train": [{"path": "a"}, "b"]}, "student": "m"}
+    set_field(values, "data.train.1.path=x")
+    set_field(values, "data.train.0.kind=domain")
+    set_field(values, "data.train.2=c")
+    set_field(values, "data.train[3].path=d")
+    set_field(values, "student.lora.r=4")
+    set_field(values, "trainer.layer_map.0=3")
+    assert values == {
+        "data": {"train": [{"path": "a", "kind": "domain"}, {"path": "x"}, "c", {"path": "d"}]},
+        "student": {"model": "m", "lora": {"r": 4}},
+        "trainer": {"layer_map": [3]},
+    }
+
+
+@pytest.mark.parametrize("train", ["a.jsonl", {"path": "a.jsonl"}, ["a.jsonl"]])
+def test_a_source_that_stands_alone_is_a_list_of_one(train: Any) -> None:
+    """`compare` prints data.train.0.path whichever way the config was written."""
+    values = {"data": {"train": train}}
+    set_field(values, "data.train.0.path=x.jsonl")
+    assert values == {"data": {"train": [{"path": "x.jsonl"}]}}
+
+
+@pytest.mark.parametrize("train", ["a.jsonl", {"path": "a.jsonl"}])
+def test_a_source_without_its_list_still_takes_fields(train: Any) -> None:
+    values = {"data": {"train": train}}
+    set_field(values, "data.train.limit=3")
+    assert values == {"data": {"train": {"path": "a.jsonl", "limit": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.train.path=x", "data.train is a list"),
+        ("data.train.5.path=x", "data.train has 2 entries"),
+        ("seed.more=1", "seed has no fields of its own"),
+        ("data..train=1", "cannot use --set"),
+        ("nothing", "cannot use --set"),
+    ],
+)
+def test_names_that_lead_nowhere(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        set_field({"data": {"train": ["a", "b"]}, "seed": 1}, override)
+
+
+def test_set_through_the_command(write: Callable[[str], Path], kd: CommandLine) -> None:
+    file = write("method: sft\nstudent: org/model\ndata: {train: [a.jsonl, b.jsonl]}\n")
+    code, out, err = kd(
+        "config", "show", str(file), "--set", "data.train.1.path=x.jsonl", "--format", "json"
+    )
+    assert code == 0, err
+    assert [one["path"] for one in json.loads(out)["data"]["train"]] == ["a.jsonl", "x.jsonl"]
+    code, _, err = kd("config", "show", str(file), "--set", "name=1.10")
+    assert code == 2 and "1.10 is a number" in err
+
+
+# ---------------------------------------------------------------- files beside the config
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("train", "pretty.json"),
+        ("train", "rows.ndjson"),
+        ("train", "plain"),
+        ("path", "rows.parquet"),
+        ("chat_template", "t.jinja"),
+        ("chat_template", "template"),
+        ("judge_config", "own.yaml"),
+        ("general", "held"),
+        ("benches", "mine.jsonl"),
+    ],
+)
+def test_files_beside_the_config_are_found(field: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("", "utf-8")
+    assert absolute_paths({field: name}, tmp_path) == {field: str(tmp_path / name)}
+    assert absolute_paths({field: [name]}, tmp_path) == {field: [str(tmp_path / name)]}
+
+
+@pytest.mark.parametrize(
+    "field", ["student", "model", "from", "teacher", "expert", "checkpoints", "baseline"]
+)
+def test_model_folders_beside_the_config_are_found(field: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert absolute_paths({field: "mine"}, tmp_path) == {field: "mine"}
+    (tmp_path / "mine" / "config.json").write_text("{}", "utf-8")
+    assert absolute_paths({field: "mine"}, tmp_path) == {field: str(tmp_path / "mine")}
+    assert absolute_paths({"experts": {"law": "mine"}}, tmp_path) == {
+        "experts": {"law": str(tmp_path / "mine")}
+    }
+    assert absolute_paths({"vary": {f"kd.{field}": ["mine"]}}, tmp_path) == {
+        "vary": {f"kd.{field}": [str(tmp_path / "mine")]}
+    }
+    assert absolute_paths({"judge": ["local:mine"]}, tmp_path) == {
+        "judge": [f"local:{tmp_path / 'mine'}"]
+    }
+
+
+def test_files_of_ones_home_and_of_the_folder_one_works_in_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found when a run starts is found when it is resumed from elsewhere."""
+    here, home = tmp_path / "here", tmp_path / "home"
+    for folder in (here, home):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text("{}", "utf-8")
+        (folder / "rows.jsonl").write_text("", "utf-8")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    values = {"model": "~/model", "train": ["~/rows.jsonl", "rows.jsonl"], "judge": ["local:model"]}
+    assert absolute_paths(values, tmp_path) == {
+        "model": str(home / "model"),
+        "train": [str(home / "rows.jsonl"), str(here / "rows.jsonl")],
+        "judge": [f"local:{here / 'model'}"],
+    }
+    assert absolute_paths({"train": "rows.jsonl"}, home) == {"train": str(home / "rows.jsonl")}
+    assert absolute_paths({"train": "~/gone.jsonl"}, home) == {"train": "~/gone.jsonl"}
+
+
+def test_words_that_are_no_files_stay_words(tmp_path: Path) -> None:
+    """A folder called `domain` beside the config does not turn a kind into a path."""
+    values = {
+        "name": "kd",
+        "method": "kd",
+        "kind": "domain",
+        "format": "auto",
+        "split": "train",
+        "benches": ["shop"],
+        "chat_template": "chatml",
+        "train": "shop:train",
+        "schedule": "cosine",
+    }
+    for name in (*map(str, values.values()), "shop"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    assert absolute_paths(values, tmp_path) == values
+
+
+def test_a_config_is_started_from_anywhere(
+    tmp_path: Path, tiny_teacher: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "project"
+    shutil.copytree(tiny_teacher, place / "model")
+    (place / "rows.ndjson").write_text('{"prompt": "Say.", "completion": "Yes."}\n', "utf-8")
+    shutil.copy(tiny_teacher / "chat_template.jinja", place / "t.jinja")
+    (place / "c.yaml").write_text(
+        "method: sft\nstudent: model\ndata: {train: rows.ndjson, chat_template: t.jinja}\n", "utf-8"
+    )
+    monkeypatch.chdir(os.sep)
+    code, out, err = kd("data", "show", str(place / "c.yaml"))
+    assert code == 0 and "⟦Yes.<|im_end|>⟧" in out, err

@@ -1,0 +1,134 @@
+"""The doctor: every bad state is really made, and the row says how bad it is and what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdharness.harness import cli
+from kdharness.harness.doctor import examine, machine, packages
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from support.commands import CommandLine
+from support.doctor import Env, one, says
+
+# ---------------------------------------------------------------- packages
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
+    """Put a package's metadata before what is installed."""
+    folder = tmp_path / "site"
+    monkeypatch.syspath_prepend(str(folder))
+
+    def put(name: str, version: str, *requires: str) -> None:
+        place = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        place.mkdir(parents=True)
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {text}" for text in requires]
+        (place / "METADATA").write_text("\n".join(lines) + "\n", "utf-8")
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "advice"),
+    [
+        ("3.10.4", "broken", "new environment"),
+        ("3.15.0", "note", "use Python 3.13"),
+        ("3.12.1", "ok", ""),
+    ],
+)
+def test_python(monkeypatch: Env, version: str, status: str, advice: str) -> None:
+    monkeypatch.setattr("platform.python_version", lambda: version)
+    says(packages.python(), status, version, advice)
+
+
+def test_a_package_out_of_range(install: Callable[..., None]) -> None:
+    install("transformers", "4.40.0")
+    says(
+        one(packages.packages(), "transformers"),
+        "broken",
+        "needs <6,>=5.23",
+        "pip install 'transformers<6,>=5.23'",
+    )
+
+
+def test_a_package_that_is_missing(monkeypatch: Env) -> None:
+    real = packages.installed
+    monkeypatch.setattr(
+        packages, "installed", lambda name: None if name == "pyarrow" else real(name)
+    )
+    says(
+        one(packages.packages(), "pyarrow"),
+        "broken",
+        "not installed",
+        "pip install 'pyarrow>=18'",
+    )
+
+
+def test_packages_that_are_fine_are_shown() -> None:
+    assert one(packages.packages(), "torch").status == "ok"
+    assert "more packages as asked" in one(packages.packages(), "kdharness").detail
+    assert packages.together().status == "ok"
+
+
+def test_torchvision_that_was_built_for_another_torch(install: Callable[..., None]) -> None:
+    install("torchvision", "0.1.0", "numpy", "torch==1.13.0")
+    says(
+        packages.together(),
+        "broken",
+        "torchvision 0.1.0 needs torch==1.13.0",
+        "'torch==1.13.0', or remove what asks for it",
+    )
+
+
+def test_transformers_that_takes_torch_for_too_old(install: Callable[..., None]) -> None:
+    install("torch", "2.1.0")
+    says(packages.together(), "broken", "transformers", "pip install 'torch>=")
+
+
+def test_extras(install: Callable[..., None]) -> None:
+    says(packages.extras(), "ok", "teachers in 8 or 4 bits", "")
+    for name in packages.EXTRAS:
+        install(name, "1.0")
+    says(packages.extras(), "ok", "bitsandbytes, deepspeed: installed", "")
+
+
+# ---------------------------------------------------------------- all together
+
+
+def test_the_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
+    monkeypatch.setattr(machine, "run_checks", lambda: [machine.clock()])
+    code, out, _ = kd("doctor", "--offline", "--format", "json")
+    rows = json.loads(out)
+    assert code == 0 and len(rows) >= 20
+    assert len({row["check"] for row in rows}) == len(rows)
+    assert all(set(row) == {"check", "status", "detail", "advice"} for row in rows)
+    assert all(bool(row["advice"]) == (row["status"] != "ok") for row in rows)
+    paths.home.mkdir()
+    paths.settings.write_text("judge: [", "utf-8")
+    code, out, _ = kd("doctor", "--offline")
+    assert code == 1 and "what to do:\n  settings (broken): mend or remove" in out
+    assert not paths.store.exists(), "looking makes no store"
+
+
+def test_a_check_that_fails_itself(paths: Paths, monkeypatch: Env) -> None:
+    monkeypatch.setattr(machine, "clock", lambda: 1 / 0)
+    rows = {row["check"]: row for row in examine.examine(paths, online=False)}
+    assert rows["machine"]["status"] == "note" and "ZeroDivisionError" in rows["machine"]["detail"]
+    assert rows["settings"]["status"] == "ok"
+
+
+def test_it_is_quick(paths: Paths) -> None:
+    with Store(paths.store):
+        pass
+    examine.examine(paths, online=False)
+    began = time.monotonic()
+    examine.examine(paths, online=False)
+    assert time.monotonic() - began < 3
+    assert cli.COMMANDS["doctor"]

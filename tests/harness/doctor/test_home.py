@@ -1,0 +1,219 @@
+"""The doctor on the home: where it lies, the store, its runs, settings and assets."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness import assets
+from kdharness.harness.doctor import home
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store, inspection
+from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.util import filesystem
+from support.doctor import Env, one, says
+
+# ---------------------------------------------------------------- home and file system
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    says(
+        home.home(Paths(tmp_path / "file" / "home")),
+        "broken",
+        "cannot be written",
+        "--home FOLDER",
+    )
+    says(
+        home.home(Paths(Path("/proc/kdharness"))),
+        "broken",
+        "cannot be written",
+        "KDHARNESS_HOME",
+    )
+    assert home.home(Paths(tmp_path / "new" / "home")).status == "ok"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def network(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
+    """The home on NFS, as the kernel would list it."""
+    listing = tmp_path / "mounts"
+    listing.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n", "utf-8")
+    monkeypatch.setattr(filesystem, "MOUNTS", listing)
+
+
+def test_a_network_file_system(paths: Paths, network: None, monkeypatch: Env) -> None:
+    says(home.file_system(paths), "note", "nfs4", "KDHARNESS_JOURNAL_MODE=delete")
+    monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "wal")
+    says(home.file_system(paths), "broken", "damages stores", "unset KDHARNESS_JOURNAL_MODE")
+    monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "wall")
+    says(home.file_system(paths), "note", "ignored", "wal, delete")
+
+
+# ---------------------------------------------------------------- store and runs
+
+
+@pytest.fixture
+def stored(paths: Paths) -> Paths:
+    with Store(paths.store):
+        pass
+    return paths
+
+
+def change(paths: Paths, sql: str) -> None:
+    with closing(sqlite3.connect(paths.store)) as connection:
+        connection.execute(sql)
+        connection.commit()
+
+
+def test_a_store_that_is_whole(stored: Paths) -> None:
+    before = stored.store.read_bytes()
+    says(home.store(stored), "ok", "whole", "")
+    assert stored.store.read_bytes() == before
+
+
+def test_no_store_yet(paths: Paths) -> None:
+    says(home.store(paths), "ok", "none yet", "")
+    assert not paths.home.exists()
+
+
+def test_a_store_of_a_newer_version(stored: Paths) -> None:
+    change(
+        stored,
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
+        "VALUES ('kdharness', 'm999_later', '2030-01-01')",
+    )
+    says(home.store(stored), "broken", "m999_later", "pip install --upgrade kdharness")
+
+
+def test_a_store_of_an_older_version(stored: Paths) -> None:
+    change(stored, "DELETE FROM _sqlite_migrations WHERE name = 'm004_scored_facts'")
+    says(home.store(stored), "note", "1 step behind", "copy kdharness.db first")
+    with closing(sqlite3.connect(stored.store)) as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM _sqlite_migrations")]
+    assert "m004_scored_facts" not in names, "looking must not upgrade"
+
+
+def test_a_damaged_store(stored: Paths) -> None:
+    change(stored, "PRAGMA journal_mode=delete")
+    data = bytearray(stored.store.read_bytes())
+    data[4096 * 2 : 4096 * 8] = b"\xa5" * (4096 * 6)
+    stored.store.write_bytes(bytes(data))
+    says(home.store(stored), "broken", str(stored.store), "kdharness store salvage")
+
+
+def test_a_store_that_is_no_database(paths: Paths) -> None:
+    paths.home.mkdir()
+    paths.store.write_text("not a database at all, but long enough to be read" * 40, "utf-8")
+    says(home.store(paths), "broken", "not a database", "kdharness store salvage")
+    assert [row.status for row in home.runs(paths)] == []
+
+
+def test_a_store_that_another_process_holds(stored: Paths, monkeypatch: Env) -> None:
+    change(stored, "PRAGMA journal_mode=delete")
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **{**k, "timeout": 0.05}))
+    with closing(real(stored.store, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        says(home.store(stored), "note", "held by another process", "look again")
+    assert home.store(stored).status == "ok"
+
+
+def test_a_database_of_somebody_else(paths: Paths) -> None:
+    paths.home.mkdir()
+    change(paths, "CREATE TABLE photos (id)")
+    says(home.store(paths), "broken", "not a store of kdharness", "another --home")
+
+
+def test_a_store_too_big_to_read_through(stored: Paths, monkeypatch: Env) -> None:
+    monkeypatch.setattr(inspection, "CHECK_BYTES", 1000)
+    says(home.store(stored), "ok", "kdharness store check", "")
+
+
+def add_run(paths: Paths, name: str, **values: Any) -> None:
+    run: dict[str, Any] = {
+        "id": name,
+        "method": "kd",
+        "status": RunStatus.RUNNING,
+        "config": {},
+        "config_hash": "",
+        "folder": "",
+        "created": time.time() - 900,
+    }
+    with Store(paths.store) as store:
+        store.add_run(Run(**{**run, **values}))
+
+
+def test_runs_that_were_interrupted(stored: Paths) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    add_run(stored, "kd-gone", pid=gone.pid, pid_started=1.0, heartbeat=time.time() - 800)
+    add_run(stored, "kd-done", status=RunStatus.FINISHED)
+    (row,) = home.runs(stored)
+    says(row, "note", "interrupted: kd-gone", "kdharness resume kd-gone")
+
+
+def test_a_run_that_hangs(stored: Paths) -> None:
+    from kdharness.harness.runs.status import process_started
+
+    began = process_started(os.getpid())
+    add_run(stored, "kd-hung", pid=os.getpid(), pid_started=began, heartbeat=time.time() - 700)
+    (row,) = home.runs(stored)
+    says(row, "note", "no sign of life for 10 minutes: kd-hung", "kdharness stop kd-hung")
+
+
+def test_a_clock_that_went_back(stored: Paths) -> None:
+    add_run(stored, "kd-later", host="elsewhere", pid=1, heartbeat=time.time() + 7200)
+    row = home.runs(stored)[-1]
+    says(row, "note", "written in the future: kd-later", "set the clock right")
+
+
+def test_runs_that_are_fine(stored: Paths) -> None:
+    add_run(stored, "kd-here", pid=os.getpid(), heartbeat=time.time())
+    (row,) = home.runs(stored)
+    says(row, "ok", "1 under way", "")
+
+
+# ---------------------------------------------------------------- settings and assets
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "detail"),
+    [
+        ("judge: [", "broken", "settings.yaml: "),
+        ("- a\n", "broken", "must be a mapping"),
+        ("juge: openai:x\n", "note", "nothing reads juge"),
+        ("theme: light\n", "ok", "theme set"),
+    ],
+)
+def test_settings(paths: Paths, text: str, status: str, detail: str) -> None:
+    paths.home.mkdir()
+    paths.settings.write_text(text, "utf-8")
+    says(home.settings(paths), status, detail, "" if status == "ok" else "judge, keys")
+
+
+def test_assets(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
+    asset = next(iter(assets.manifest().values()))
+    says(
+        one(home.asset_files(paths), f"asset {asset.name}"),
+        "note",
+        "not pulled",
+        f"kdharness data pull {asset.name}",
+    )
+    (paths.assets / asset.name).mkdir(parents=True)
+    says(
+        one(home.asset_files(paths), f"asset {asset.name}"),
+        "broken",
+        "damaged",
+        f"kdharness data pull {asset.name}",
+    )
+    monkeypatch.setenv("KDHARNESS_ASSETS", "/proc/assets")
+    says(one(home.asset_folder(paths), "assets"), "broken", "cannot be written", "unset it")

@@ -1,0 +1,194 @@
+"""The doctor on judges, keys, the hub and proxies, against a server on the loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kdharness.harness import assets
+from kdharness.harness.doctor import network
+from kdharness.harness.paths import Paths
+from support.doctor import Env, one, says
+
+# ---------------------------------------------------------------- judges and hub
+
+
+@pytest.fixture
+def endpoint() -> Iterator[SimpleNamespace]:
+    """A server that lists models, with the status it is told, and remembers the keys it saw."""
+    state = SimpleNamespace(status=200, models=["judge-1"], keys=[], wait=0.0, url="")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.keys.append((self.path, self.headers.get("Authorization")))
+            time.sleep(state.wait)
+            body = json.dumps({"data": [{"id": name} for name in state.models]}).encode()
+            self.send_response(state.status)
+            if 300 <= state.status < 400:
+                self.send_header("Location", "/elsewhere/models")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_judge_without_a_key() -> None:
+    (row,) = network.judge("openai:gpt-4o", online=True)
+    says(row, "broken", "no key", "export OPENAI_API_KEY=")
+
+
+def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
+    says(row, "ok", "knows the model", "")
+    assert endpoint.keys == [("/v1/models", "Bearer sk-test")]
+    monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "other-key")
+    endpoint.models, endpoint.keys[:] = ["judge-1", "other-key"], []
+    (row,) = network.judge(f"openai:judge-2@{endpoint.url}", online=True)
+    says(row, "note", "lists judge-1, ***", "correct the name")
+    assert endpoint.keys == [("/v1/models", "Bearer other-key")], "the client's own order"
+    assert network.judge(f"openai:judge-1@{endpoint.url}", online=False)[0].status == "ok"
+    assert len(endpoint.keys) == 1, "--offline asks nobody"
+
+
+@pytest.mark.parametrize(
+    ("status", "models", "kind", "detail", "advice"),
+    [
+        (401, [], "broken", "wants a key", "export OPENAI_API_KEY"),
+        (403, [], "broken", "HTTP 403", "export OPENAI_API_KEY"),
+        (404, [], "note", "lists no models", "often /v1"),
+        (302, [], "broken", "sends its callers elsewhere", "name the final URL"),
+        (503, [], "note", "busy or failing", "try again"),
+        (200, ["other"], "note", "does not list this model; it lists other", "correct the name"),
+        (200, [], "ok", "reachable", ""),
+    ],
+)
+def test_judges_that_answer_oddly(
+    endpoint: SimpleNamespace, status: int, models: list[str], kind: str, detail: str, advice: str
+) -> None:
+    endpoint.status, endpoint.models = status, models
+    (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
+    says(row, kind, detail, advice)
+    assert [path for path, _ in endpoint.keys] == ["/v1/models"]
+
+
+def test_a_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
+    port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        port = server.server_port
+    (row,) = network.judge(f"openai:x@http://127.0.0.1:{port}/v1", online=True)
+    says(row, "broken", "cannot be reached", "is the server running")
+
+
+def test_a_judge_that_never_answers(
+    endpoint: SimpleNamespace, paths: Paths, monkeypatch: Env
+) -> None:
+    monkeypatch.setattr(network, "SECONDS", 0.2)
+    endpoint.wait = 2.0
+    monkeypatch.setenv("KDHARNESS_JUDGE", f"openai:x@{endpoint.url}")
+    began = time.monotonic()
+    row = one(network.run_checks(paths, online=True), f"judge openai:x@{endpoint.url}")
+    assert time.monotonic() - began < 1.8
+    says(row, "broken", "cannot be reached", "is the server running")
+
+
+def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None:
+    monkeypatch.setattr(network, "SECONDS", 0.1)
+    monkeypatch.setattr(assets, "hub_reachable", lambda seconds: time.sleep(5) or True)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    began = time.monotonic()
+    says(
+        one(network.run_checks(paths, online=True), "model hub"),
+        "note",
+        "no answer in",
+        "does the name resolve",
+    )
+    assert time.monotonic() - began < 2
+
+
+def test_a_key_over_plain_http_to_another_host(monkeypatch: Env) -> None:
+    monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "secret-key")
+    rows = network.judge("openai:x@http://gpu.example:8000/v1", online=False)
+    says(rows[0], "note", "plain http", "use https")
+    assert "secret-key" not in str(rows)
+    (row,) = network.judge("openai:x@http://localhost:8000/v1", online=False)
+    assert row.status == "ok"
+
+
+def test_a_key_that_is_none(monkeypatch: Env) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test\n")
+    (row,) = network.judge("openai:gpt-4o", online=False)
+    assert row.status == "ok"  # a line break around it is no part of it
+    for key, odd in (
+        ("sk-te–st", "EN DASH"),
+        ("'sk-test'", "quotation marks"),
+        ("sk-te\nst", "line break"),
+    ):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        (row,) = network.judge("openai:gpt-4o", online=True)
+        assert row.status == "broken" and odd in row.detail
+        assert "sk-te" not in str(row)
+
+
+def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
+    (row,) = network.judge("gpt-4o", online=True)
+    says(row, "broken", "names no judge", "openai:MODEL")
+    (row,) = network.judge(f"local:{tmp_path}/none", online=True)
+    says(row, "broken", "does not exist", "correct the path")
+    says(
+        one(network.run_checks(paths, online=False), "judge"),
+        "note",
+        "none set",
+        "KDHARNESS_JUDGE=SPEC",
+    )
+
+
+def test_the_hub(paths: Paths, monkeypatch: Env) -> None:
+    says(network.hub(online=True), "note", "HF_HUB_OFFLINE set", "unset HF_HUB_OFFLINE")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert network.hub(online=True).status == "ok"
+    says(network.hub(online=True), "note", "cannot be reached", "HF_ENDPOINT")
+
+
+def test_the_hubs_folder_and_token(tmp_path: Path, monkeypatch: Env) -> None:
+    monkeypatch.setenv("HF_HOME", "/proc/hub")
+    says(network.hub_folder(), "broken", "/proc/hub cannot be written", "export HF_HOME")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert network.hub_folder().status == "ok"
+    assert network.hub_token().status == "ok"
+    monkeypatch.setenv("HF_TOKEN", "'hf_abc'")
+    says(network.hub_token(), "note", "does not look like one", "without quotes")
+    monkeypatch.setenv("HF_TOKEN", "hf_abc")
+    assert network.hub_token().status == "ok"
+
+
+def test_a_proxy_before_the_own_judge(paths: Paths, monkeypatch: Env) -> None:
+    assert network.proxy(paths).detail == "none"
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("KDHARNESS_JUDGE", "openai:x@http://127.0.0.1:8000/v1")
+    says(network.proxy(paths), "ok", "for http", "")
+    assert "take it" not in network.proxy(paths).detail
+    monkeypatch.setenv("KDHARNESS_JUDGE", "openai:x@http://judge.example/v1")
+    assert "take it" in network.proxy(paths).detail
+    monkeypatch.setenv("no_proxy", "judge.example")
+    assert "take it" not in network.proxy(paths).detail

@@ -1,0 +1,136 @@
+"""Killed at random and restarted: what was stored is never asked for again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus
+from support.benchmark_files import write_mt_bench
+from support.loopback import Loopback
+
+WORK = """
+import sys
+from pathlib import Path
+from kdharness.harness import evaluate
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.protocols import NullReporter
+paths = Paths(Path(sys.argv[1]))
+with Store(paths.store) as store:
+    evaluate.run(EvalConfig.model_validate_json(sys.argv[2]), paths, store, NullReporter())
+"""
+QUESTIONS = 4 * 40
+KILLS = 10
+
+
+def stored(paths: Paths) -> set[tuple[str, int]]:
+    """(item, turn) with a verdict on disk."""
+    with Store(paths.store) as store:
+        return {(j.item, j.turn) for j in store.judgments() if j.status is JudgmentStatus.OK}
+
+
+@pytest.mark.slow
+def test_killed_ten_times(paths: Paths) -> None:
+    write_mt_bench(paths.home / "assets" / "mt-bench", per_category=40)
+    with Store(paths.store) as store:
+        store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
+        store.add_answers(
+            Answer(
+                id=f"{n}.{t}",
+                checkpoint="a",
+                bench="mt-bench",
+                revision="",
+                item=str(n),
+                turn=t,
+                text=f"<<{n}.{t}>>",
+                finish=Finish.STOP,
+                prompt_hash="",
+                settings="",
+                created=1.0,
+            )
+            for n in range(81, 81 + QUESTIONS)
+            for t in (1, 2)
+        )
+    chance = random.Random(8)
+    with Loopback(delay=0.15) as server:
+        config = json.dumps(
+            {
+                "imported": ["a"],
+                "benches": ["mt-bench"],
+                "judge": [server.spec],
+                "concurrency": 4,
+            }
+        )
+        kills, runs = 0, 0
+        while True:
+            before, calls = stored(paths), len(server.bodies)
+            worker = subprocess.Popen(
+                [sys.executable, "-c", WORK, str(paths.home), config], env=dict(os.environ)
+            )
+            runs += 1
+            if kills < KILLS:
+                # Once it has begun to ask, at any moment of the next half second.
+                deadline = time.monotonic() + 60
+                while len(server.bodies) == calls and worker.poll() is None:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.005)
+                time.sleep(chance.uniform(0, 0.5))
+                if worker.poll() is None:
+                    worker.send_signal(signal.SIGKILL)
+                    kills += 1
+            assert worker.wait(120) in (0, -signal.SIGKILL)
+            asked = {_mark(body) for body in server.bodies[calls:]}
+            assert not asked & before, "a stored verdict was asked for again"
+            if worker.returncode == 0:
+                break
+    assert kills == KILLS and runs == KILLS + 1
+    assert len(stored(paths)) == 2 * QUESTIONS
+    # Beyond one call a verdict, at most what was on its way at each kill, or had just arrived.
+    assert server.calls <= 2 * QUESTIONS + 2 * 4 * KILLS
+
+
+def _mark(body: dict) -> tuple[str, int]:  # type: ignore[type-arg]
+    """Which turn a prompt is about: the last answer it shows."""
+    text = body["messages"][-1]["content"]
+    item, turn = text.rsplit("<<", 1)[1].split(">>")[0].split(".")
+    return item, int(turn)
+
+
+def test_a_killed_write_leaves_whole_rows(tmp_path: Path) -> None:
+    """The store after a kill in the middle of many writes opens and holds whole rows."""
+    script = """
+import sys, time
+from kdharness.harness.store import Store
+from kdharness.harness.types import Judgment, JudgmentStatus
+store = Store(sys.argv[1])
+print("ready", flush=True)
+for n in range(10**9):
+    store.add_judgments([Judgment(id=str(n), checkpoint="c", bench="b", revision="r", item=str(n),
+        turn=1, category="", judge="j", metric="rating", status=JudgmentStatus.OK, created=n,
+        value=5.0, raw="x" * 3000)])
+"""
+    path = tmp_path / "k.db"
+    worker = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    worker.stdout.readline()
+    time.sleep(0.5)
+    worker.kill()
+    worker.wait()
+    with Store(path) as store:
+        rows = store.judgments()
+        assert next(store.db.query("PRAGMA integrity_check"))["integrity_check"] == "ok"
+        groups = list(store.judgment_groups())
+    assert [j.item for j in rows] == [str(n) for n in range(len(rows))] and rows
+    assert groups[0]["changes"] == len(rows)

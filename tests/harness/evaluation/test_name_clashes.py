@@ -1,0 +1,126 @@
+"""Two benchmark files of one name: never does one hide the other in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import DataError
+from kdharness.harness.evaluation import pipeline
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
+from kdharness.harness.store import Store
+from kdharness.harness.types import Score
+from support.commands import CommandLine
+from support.loopback import Loopback, completion
+
+
+def rows(word: str, count: int = 4, **changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"{word} {n}?", "metric": "exact_match", "reference": "x", **changes}
+        for n in range(count)
+    ]
+
+
+def write(path: Path, listed: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(map(json.dumps, listed)))
+    return path
+
+
+@pytest.fixture
+def score(paths: Paths, store: Store, tiny_teacher: Path) -> Any:
+    """Evaluates a file with answers from a server."""
+    with Loopback(answer=lambda body: completion("x")) as server:
+
+        def call(path: Path) -> list[Score]:
+            config = EvalConfig(
+                checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
+            )
+            pipeline.run(config, paths, store, NullReporter())
+            return [s for s in leaderboard(store, paths) if s.metric == "score"]
+
+        yield call
+
+
+def test_another_file_of_the_name_is_refused(
+    score: Callable[[Path], list[Score]], tmp_path: Path
+) -> None:
+    """A public report: of de/faq.jsonl and fr/faq.jsonl only the second was shown."""
+    german = write(tmp_path / "de/faq.jsonl", rows("Wieviel"))
+    french = write(tmp_path / "fr/faq.jsonl", rows("Combien"))
+    assert len(score(german)) == 1
+    with pytest.raises(DataError) as caught:
+        score(french)
+    told = str(caught.value)
+    assert str(german) in told and str(french) in told and "rename one of the two files" in told
+    # What was refused leaves no trace that would refuse the first file in turn.
+    assert len(score(german)) == 1
+    shown = score(french.rename(french.with_name("faq-fr.jsonl")))
+    assert {(s.bench, s.n) for s in shown} == {("faq", 4), ("faq-fr", 4)}
+
+
+def test_what_is_the_same_benchmark_goes_on(
+    score: Callable[[Path], list[Score]], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a/faq.jsonl", rows("Wieviel"))
+    score(path)
+    # Edited in place, even altogether; then a copy in another folder, with more rows.
+    write(path, rows("Wie"))
+    assert [s.n for s in score(path)] == [4]
+    copy = write(tmp_path / "b/faq.jsonl", rows("Wie", 6))
+    assert [s.n for s in score(copy)] == [6]
+    # The file went away, as on another machine.
+    path.unlink()
+    other = write(tmp_path / "c/faq.jsonl", rows("Wer", 5))
+    copy.unlink()
+    (shown,) = score(other)
+    assert shown.n == 5 and {"hides:a/faq.jsonl", "hides:b/faq.jsonl"} <= set(shown.flags)
+
+
+def test_held_out_sets_of_one_name(
+    paths: Paths, store: Store, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    def losses(path: Path) -> list[Score]:
+        config = EvalConfig(
+            checkpoints=[str(tiny_teacher)],
+            benches=["heldout"],
+            limit=3,
+            heldout={"domain": str(path)},
+        )  # type: ignore[arg-type]
+        pipeline.run(config, paths, store, NullReporter())
+        return [s for s in leaderboard(store, paths) if s.metric == "domain_loss"]
+
+    first = [{"prompt": f"Wieviel {n}?", "response": "x"} for n in range(3)]
+    second = [{"prompt": f"Combien {n}?", "response": "x"} for n in range(3)]
+    assert len(losses(write(tmp_path / "de/rows.jsonl", first))) == 1
+    with pytest.raises(DataError, match="the held-out set 'domain' already has results"):
+        losses(write(tmp_path / "fr/rows.jsonl", second))
+    # Marked by its file's name, another one stands beside it.
+    assert len(losses(write(tmp_path / "fr/lignes.jsonl", second))) == 2
+
+
+def test_the_command_ends_in_words(kd: CommandLine, tiny_teacher: Path, tmp_path: Path) -> None:
+    files = [write(tmp_path / folder / "faq.jsonl", rows(folder, 1)) for folder in ("de", "fr")]
+    with Loopback(answer=lambda body: completion("x")) as server:
+        found = [
+            kd(
+                "eval",
+                "--ckpt",
+                str(tiny_teacher),
+                "--bench",
+                str(path),
+                "--answer-engine",
+                server.spec,
+            )
+            for path in files
+        ]
+    assert found[0][0] == 0, found[0][2]
+    assert found[1][0] in (1, 2) and "rename one of the two files" in found[1][2]
+    assert "Traceback" not in found[1][2]

@@ -1,0 +1,191 @@
+"""Contamination and gaming, from the training run to the leaderboard's marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.evaluation import pipeline
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Run, RunStatus
+from support.evaluations import Listener, imported
+from support.files import WriteRows
+from support.loopback import Loopback
+
+pytestmark = pytest.mark.usefixtures("assets_home")
+
+
+def trained(store: Store, run: str, data: Path, **parents: str) -> None:
+    """A checkpoint `id-…` made by a run on some data."""
+    store.add_run(
+        Run(
+            id=run,
+            method="sft",
+            status=RunStatus.FINISHED,
+            config_hash="",
+            folder="",
+            config={"data": {"train": [{"path": str(data)}]}},
+            created=1.0,
+        )
+    )
+    imported(store, run)
+    store.db.execute(
+        "UPDATE checkpoints SET run = ?, parents = ? WHERE id = ?",
+        [run, __import__("json").dumps(parents), f"id-{run}"],
+    )
+    store.db.conn.commit()
+
+
+def flags(store: Store, paths: Paths, name: str) -> tuple[str, ...]:
+    with Loopback() as server:
+        config = EvalConfig(imported=[name], benches=["alpaca-eval"], judge=[server.spec])
+        pipeline.run(config, paths, store, Listener())
+    return next(s.flags for s in leaderboard(store, paths) if s.checkpoint == name)
+
+
+def chat(text: str) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
+    }
+
+
+def test_benchmark_prompts_in_the_training_data_are_marked(
+    store: Store, paths: Paths, write_jsonl: WriteRows
+) -> None:
+    clean = write_jsonl("clean.jsonl", [chat("What is a whisk?")])
+    dirty = write_jsonl(
+        "dirty.jsonl",
+        [chat("Hi! Say something about number 3. Please."), chat("say something about NUMBER 7")],
+    )
+    trained(store, "honest", clean)
+    trained(store, "leaky", dirty)
+    assert not any(f.startswith("contaminated") for f in flags(store, paths, "honest"))
+    assert "contaminated:2" in flags(store, paths, "leaky")
+    # What it started from counts too; what its teacher was fed does not.
+    trained(store, "later", clean, student="id-leaky")
+    trained(store, "taught", clean, teacher="id-leaky")
+    assert "contaminated:2" in flags(store, paths, "later")
+    assert not any(f.startswith("contaminated") for f in flags(store, paths, "taught"))
+
+
+def test_data_that_is_gone_is_said_not_guessed(store: Store, paths: Paths, tmp_path: Path) -> None:
+    trained(store, "old", tmp_path / "deleted.jsonl")
+    listener = Listener()
+    with Loopback() as server:
+        config = EvalConfig(imported=["old"], benches=["alpaca-eval"], judge=[server.spec])
+        pipeline.run(config, paths, store, listener)
+    assert any("cannot be checked" in message for _, message in listener.said)
+
+
+PAIRS = [
+    ("Say number 1.", "The number is 1, as asked."),
+    ("Say number 2.", "It is 2."),
+    ("Where?", "Here."),
+]
+
+
+def pair(user: str, answer: str) -> dict[str, Any]:
+    return {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": user},
+            {"role": "assistant", "content": answer},
+        ]
+    }
+
+
+def heldout_flags(store: Store, paths: Paths, model: Path, data: Path, heldout: Path) -> set[str]:
+    """Marks of a checkpoint's held-out losses, once it was made by a run on some data."""
+    config = EvalConfig(
+        checkpoints=[str(model)], benches=["heldout"], limit=3, heldout={"domain": str(heldout)}
+    )  # type: ignore[arg-type]
+    pipeline.run(config, paths, store, Listener())
+    store.add_run(
+        Run(
+            id="r",
+            method="sft",
+            status=RunStatus.FINISHED,
+            config_hash="",
+            folder="",
+            config={"data": {"train": [{"path": str(data)}]}},
+            created=1.0,
+        )
+    )
+    store.db.execute("UPDATE checkpoints SET run = 'r'")
+    store.db.conn.commit()
+    pipeline.run(config, paths, store, Listener())
+    found = leaderboard(store, paths)
+    assert not any("contaminated" in " ".join(s.flags) for s in found if s.metric != "domain_loss")
+    return {flag for score in found for flag in score.flags}
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "held", "mark"),
+    [
+        (PAIRS, PAIRS[:2], "contaminated:2"),
+        (PAIRS, [("where", "here")], "contaminated:1"),
+        # The same question with another answer, another question with the same answer.
+        (PAIRS, [("Say number 1.", "No.")], ""),
+        (PAIRS, [("Why?", "Here.")], ""),
+        # All of a longer row inside another.
+        (
+            [
+                (
+                    "Do say: " + "one two three four five six seven",
+                    "eight nine ten eleven twelve 13 14 15",
+                )
+            ],
+            [("one two three four five six seven", "eight nine ten eleven twelve 13 14")],
+            "contaminated:1",
+        ),
+        (
+            [("one two three four five six seven", "eight nine ten eleven twelve 13 or so")],
+            [("one two three four five six seven", "eight nine ten eleven twelve 13 14 15")],
+            "",
+        ),
+    ],
+)
+def test_held_out_rows_in_the_training_data_are_marked(
+    store: Store,
+    paths: Paths,
+    tiny_teacher: Path,
+    write_jsonl: WriteRows,
+    trained_on: list[tuple[str, str]],
+    held: list[tuple[str, str]],
+    mark: str,
+) -> None:
+    """A public report: the loss of the training file itself stood there without a word."""
+    data = write_jsonl("data.jsonl", [pair(*one) for one in trained_on])
+    rows = write_jsonl("rows.jsonl", [{"prompt": u, "response": a} for u, a in held])
+    found = heldout_flags(store, paths, tiny_teacher, data, rows)
+    assert {flag for flag in found if flag.startswith("contaminated")} == {mark} - {""}
+
+
+def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> None:
+    """What is marked must not be the templates that both were made by."""
+    from kdharness.harness.config.data import SourceSpec
+    from kdharness.judges.audit.contamination import known_chats
+    from kdharness.trainers.data.sources import read_source
+
+    def texts(name: str) -> list[list[str]]:
+        return [
+            [m["content"] for m in chat["messages"] if m["role"] != "system"]
+            for chat in read_source(SourceSpec(path=name))
+        ]
+
+    for folder in ("shop", "general"):
+        held = dict(enumerate(texts(f"{folder}:test")))
+        assert known_chats(held, texts(f"{folder}:train")) == {}  # type: ignore[arg-type]
+        assert len(known_chats(held, texts(f"{folder}:test"))) == len(held)  # type: ignore[arg-type]
+
+
+def test_one_answer_for_everything_is_marked(store: Store, paths: Paths) -> None:
+    store.add_checkpoint(Checkpoint(id="x", name="x", method="import", path="", created=1.0))
+    imported(store, "null", "The same long answer to whatever it was that you wanted to know.")
+    found = flags(store, paths, "null")
+    assert "same-answer:100%" in found

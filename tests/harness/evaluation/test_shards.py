@@ -1,0 +1,131 @@
+"""A benchmark in parts, on machines that know nothing of each other, comes together as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig, in_shard
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.evaluation import pipeline
+from kdharness.harness.maintenance.merge import merge
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
+from kdharness.harness.store import Store
+from kdharness.harness.types import Answer, Checkpoint, Finish
+from support.benchmark_files import write_mt_bench
+from support.loopback import Loopback
+
+QUESTIONS = 4 * 12
+
+
+def machine(place: Path) -> Paths:
+    """A home with the benchmark and one model's answers."""
+    paths = Paths(place)
+    write_mt_bench(paths.assets / "mt-bench", per_category=12)
+    with Store(paths.store) as store:
+        store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
+        store.add_answers(
+            Answer(
+                id=f"{n}.{t}",
+                checkpoint="a",
+                bench="mt-bench",
+                revision="",
+                item=str(n),
+                turn=t,
+                text=f"answer {n}.{t}",
+                finish=Finish.STOP,
+                prompt_hash="",
+                settings="",
+                created=1.0,
+            )
+            for n in range(81, 81 + QUESTIONS)
+            for t in (1, 2)
+        )
+    return paths
+
+
+def judge(paths: Paths, spec: str, shard: str | None = None) -> dict[str, object]:
+    config = EvalConfig(imported=["a"], benches=["mt-bench"], judge=[spec], shard=shard)
+    with Store(paths.store) as store:
+        return pipeline.run(config, paths, store, NullReporter())
+
+
+def scores(paths: Paths) -> list[tuple[object, ...]]:
+    with Store(paths.store) as store:
+        return [
+            (s.bench, s.metric, s.value, s.ci_low, s.ci_high, s.n, s.n_failed)
+            for s in leaderboard(store)
+        ]
+
+
+def test_parts_on_three_machines_come_together_as_one(tmp_path: Path) -> None:
+    whole = machine(tmp_path / "whole")
+    with Loopback() as server:
+        judge(whole, server.spec)
+        everything = server.calls
+        parts = [machine(tmp_path / f"m{n}") for n in (1, 2, 3)]
+        for number, paths in enumerate(parts, 1):
+            judge(paths, server.spec, f"{number}/3")
+        # Together the machines asked what one would have.
+        assert server.calls == 2 * everything == 4 * QUESTIONS
+        home = parts[0]
+        for _ in range(2):
+            with Store(home.store) as store:
+                for other in parts[1:]:
+                    merge(store, other.store)
+        assert scores(home) == scores(whole) and scores(home)
+        # Nothing is missing, so nothing more is asked.
+        judge(home, server.spec)
+        assert server.calls == 2 * everything
+
+
+def test_parts_into_one_home_come_together_too(tmp_path: Path) -> None:
+    whole, shared = machine(tmp_path / "whole"), machine(tmp_path / "shared")
+    with Loopback() as server:
+        judge(whole, server.spec)
+        for shard in ("2/2", "1/2", "1/2"):
+            judge(shared, server.spec, shard)
+        assert scores(shared) == scores(whole)
+        assert server.calls == 2 * 2 * QUESTIONS
+
+
+def test_a_part_has_its_items_and_no_failures_of_the_others(tmp_path: Path) -> None:
+    paths = machine(tmp_path / "m")
+    with Loopback() as server:
+        judge(paths, server.spec, "1/3")
+    with Store(paths.store) as store:
+        items = {j.item for j in store.judgments()}
+        assert not [j for j in store.judgments() if j.value is None]
+    assert items == {str(n) for n in range(81, 81 + QUESTIONS) if in_shard("1/3", str(n))}
+    assert QUESTIONS / 6 < len(items) < QUESTIONS / 2
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_every_item_is_in_one_part(parts: int) -> None:
+    for item in map(str, range(500)):
+        assert sum(in_shard(f"{part}/{parts}", item) for part in range(1, parts + 1)) == 1
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "1/2/3"])
+def test_parts_that_are_none(shard: str) -> None:
+    from kdharness.harness.config.evaluation import make_eval_config
+
+    with pytest.raises(ConfigError, match=r"shard|part|pattern"):
+        make_eval_config(imported=["a"], shard=shard)
+
+
+def test_a_plan_of_a_part(tmp_path: Path) -> None:
+    from kdharness.harness.evaluation.dry_run import plan
+
+    paths = machine(tmp_path / "m")
+    calls = []
+    with Loopback() as server, Store(paths.store) as store:
+        for shard in (None, "1/2", "2/2"):
+            config = EvalConfig(
+                imported=["a"], benches=["mt-bench"], judge=[server.spec], shard=shard
+            )
+            calls.append(sum(row["calls"] for row in plan(config, paths, store)))
+    assert calls[0] == calls[1] + calls[2] == 2 * QUESTIONS and min(calls) > 0

@@ -1,0 +1,253 @@
+"""Imports and exports: there and back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.evaluation import pipeline
+from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
+from kdharness.harness.interop.export import export_alpaca_eval, export_fastchat, file_name
+from kdharness.harness.interop.fastchat import import_fastchat
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
+from kdharness.harness.reports.model_card import model_card
+from kdharness.harness.store import Store
+from support.benchmark_files import write_assets
+from support.files import WriteRows
+from support.loopback import Loopback
+from support.result_files import annotation, answer, single
+
+
+def values(store: Store, **options: Any) -> dict[str, float | None]:
+    return {s.metric: s.value for s in leaderboard(store, **options)}
+
+
+def test_kinds_are_told_apart(paths: Paths, write_jsonl: WriteRows) -> None:
+    with Store(paths.store) as store:
+        assert import_fastchat(store, write_jsonl("a", [answer(81), answer(82)])).new == 4
+        assert import_fastchat(store, write_jsonl("s", [single(81, 1, 7)])).kind == "single"
+        pair = {
+            "question_id": 81,
+            "model_1": "m",
+            "model_2": "n",
+            "g1_winner": "model_1",
+            "g2_winner": "tie",
+            "judge": ["gpt-4", "pair-v2"],
+            "turn": 1,
+            "tstamp": 5.0,
+        }
+        assert import_fastchat(store, write_jsonl("p", [pair])).new == 4
+        found = {(s.checkpoint, s.metric): s.value for s in leaderboard(store)}
+    assert found["m", "score"] == 7 and found["m", "tie_rate"] == found["n", "tie_rate"] == 1
+    assert found["m", "order_flip_rate"] == 1.0
+
+
+def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: WriteRows) -> None:
+    rows = [single(81, 1, 7), single(82, 1, -1), single(83, 1, 85), single(84, 1, 8.5)]
+    with Store(paths.store) as store:
+        import_fastchat(store, write_jsonl("s", rows))
+        score = next(s for s in leaderboard(store) if s.metric == "score")
+        assert (score.value, score.n, score.n_failed) == (7.75, 2, 2)
+        # FastChat drops -1 and averages everything else.
+        assert values(store, as_published=True)["score"] == pytest.approx((7 + 85 + 8.5) / 3)
+
+
+def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: WriteRows) -> None:
+    rows = [
+        single(81, 1, 4, tstamp=1.0),
+        single(81, 1, 9, tstamp=2.0),
+        single(81, 1, -1, tstamp=3.0),
+    ]
+    with Store(paths.store) as store:
+        import_fastchat(store, write_jsonl("s", rows))
+        assert values(store)["score"] == 9
+        assert values(store, as_published=True)["score"] == 6.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"x": 1}], "line 1"),
+        ([single(81, 1, 7), answer(81)], "different kinds"),
+        ([], "no rows"),
+        ([single(81, 1, 7), {**single(82, 1, 7), "score": "high"}], "line 2"),
+    ],
+)
+def test_what_is_no_fastchat_file(
+    paths: Paths, write_jsonl: WriteRows, rows: list[Any], said: str
+) -> None:
+    with Store(paths.store) as store, pytest.raises(DataError) as caught:
+        import_fastchat(store, write_jsonl("s.jsonl", rows))
+    assert said in str(caught.value)
+
+
+def test_broken_lines_are_told(paths: Paths, tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps(single(81, 1, 7)) + "\n{broken\n")
+    with Store(paths.store) as store, pytest.raises(DataError, match="line 2"):
+        import_fastchat(store, path)
+    path.write_text("[1, 2]")
+    with Store(paths.store) as store, pytest.raises(DataError, match="entry 1"):
+        import_alpaca_eval(store, path)
+
+
+def test_alpaca_annotations(paths: Paths, tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    rows = [
+        annotation("a", 2),
+        annotation("b", 1.0),
+        annotation("c", 0),
+        annotation("d", None),
+        annotation("e", float("nan")),
+        annotation("f", 1.25),
+    ]
+    path.write_text(json.dumps(rows))
+    with Store(paths.store) as store:
+        assert import_alpaca_eval(store, path, "mine").models == {"mine"}
+        score = next(s for s in leaderboard(store) if s.metric == "win_rate")
+        assert (score.checkpoint, score.bench) == ("mine", "alpaca-eval-2")
+        assert score.value == pytest.approx(100 * (1 + 0 + 0.5 + 0.25) / 4)
+        assert (score.n, score.n_failed) == (4, 2) and "subset:6" in score.flags
+        found = values(store)
+        assert (found["n_wins"], found["n_wins_base"], found["n_draws"]) == (1, 2, 1)
+        assert found["avg_length"] == 13
+        assert import_alpaca_eval(store, path, "mine").new == 0
+
+
+def test_versions_go_by_their_baseline(paths: Paths, tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    path.write_text(
+        json.dumps(
+            [
+                annotation("a", 2, generator_1="text_davinci_003"),
+                annotation("b", 2, generator_1="other"),
+            ]
+        )
+    )
+    with Store(paths.store) as store:
+        assert import_alpaca_eval(store, path).benches == {"alpaca-eval-1", "alpaca-eval-2"}
+        flags = {s.bench: s.flags for s in leaderboard(store)}
+    assert "baseline:other" in flags["alpaca-eval-2"]
+
+
+def test_imported_outputs_can_be_judged(paths: Paths, tmp_path: Path) -> None:
+    write_assets(paths.home / "assets")
+    asset = paths.assets / "alpaca-eval/alpaca_eval_gpt4_baseline.json"
+    rows = json.loads(asset.read_text())
+    # Real instructions are known by their place; these stand for themselves.
+    outputs = tmp_path / "model_outputs.json"
+    outputs.write_text(
+        json.dumps([{**row, "output": f"Mine {n}", "generator": "m"} for n, row in enumerate(rows)])
+    )
+    with Store(paths.store) as store:
+        found = import_alpaca_eval(store, outputs)
+        assert (found.kind, found.new) == ("outputs", 12)
+        items = [a.item for a in store.answers(store.checkpoints()[0].id)]
+        assert len(set(items)) == 12 and all(item.startswith("x") for item in items)
+
+
+def test_fastchat_answers_are_judged_and_come_back(
+    paths: Paths, tmp_path: Path, write_jsonl: WriteRows
+) -> None:
+    write_assets(paths.home / "assets")
+    rows = [answer(n, "their-model") for n in range(81, 89)]
+    with Store(paths.store) as store:
+        import_fastchat(store, write_jsonl("a", rows))
+        with Loopback() as server:
+            config = EvalConfig(imported=["their-model"], benches=["mt-bench"], judge=[server.spec])
+            pipeline.run(config, paths, store, NullReporter())
+        wanted = values(store)
+    written = export_fastchat(paths, tmp_path / "out")
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in written}
+    assert names == {"model_answer/their-model.jsonl", "model_judgment/judge-1_single.jsonl"}
+    lines = (tmp_path / "out/model_judgment/judge-1_single.jsonl").read_text().splitlines()
+    row = json.loads(lines[0])
+    assert row["judge"][0] == "judge-1" and row["judge"][1].startswith("single-")
+    assert "Q" in row["user_prompt"] and isinstance(row["score"], int)
+    other = Paths(tmp_path / "other")
+    with Store(other.store) as store:
+        for path in written:
+            import_fastchat(store, path)
+        # Categories go by MT-Bench's own ids, which the small files here do not follow.
+        found = values(store)
+        assert {m: found[m] for m in ("score", "turn_1", "turn_2")} == {
+            m: wanted[m] for m in ("score", "turn_1", "turn_2")
+        }
+        assert {a.text for a in store.answers(store.checkpoints()[0].id)} == {"one", "two"}
+
+
+def test_pairs_come_back(paths: Paths, tmp_path: Path, write_jsonl: WriteRows) -> None:
+    games = [
+        ("model_1", "model_1"),
+        ("model_2", "tie"),
+        ("error", "model_1"),
+        ("model_2", "model_2"),
+    ]
+    rows = [
+        {
+            "question_id": 81 + n,
+            "model_1": "m",
+            "model_2": "n",
+            "g1_winner": one,
+            "g2_winner": two,
+            "judge": ["gpt-4", "pair-v2"],
+            "turn": 1,
+            "tstamp": float(n),
+            "g1_judgment": "x",
+            "g2_judgment": "y",
+        }
+        for n, (one, two) in enumerate(games)
+    ]
+    with Store(paths.store) as store:
+        import_fastchat(store, write_jsonl("p", rows))
+    (path,) = export_fastchat(paths, tmp_path / "out")
+    back = [json.loads(line) for line in path.read_text().splitlines()]
+    keep = ("question_id", "model_1", "model_2", "g1_winner", "g2_winner", "turn", "g1_judgment")
+    assert [{k: r[k] for k in keep} for r in back] == [{k: r[k] for k in keep} for r in rows]
+
+
+def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Path) -> None:
+    write_assets(paths.home / "assets")
+    with Store(paths.store) as store, Loopback() as server:
+        config = EvalConfig(
+            checkpoints=[str(tiny_teacher)],
+            benches=["alpaca-eval"],
+            judge=[server.spec],
+            max_new_tokens=8,
+        )
+        pipeline.run(config, paths, store, NullReporter())
+        wanted = values(store)
+    written = export_alpaca_eval(paths, tmp_path / "out")
+    assert [path.name for path in written] == ["model_outputs.json", "annotations.json"]
+    rows = json.loads(written[1].read_text())
+    assert len(rows) == 12 and rows[0]["generator_1"] == "gpt4_1106_preview"
+    with Store(Paths(tmp_path / "other").store) as store:
+        import_alpaca_eval(store, written[1])
+        found = values(store)
+    assert (found["n_wins"], found["avg_length"]) == (wanted["n_wins"], wanted["avg_length"])
+    # The stand-in instructions have other ids once imported: another order, another last digit.
+    assert found["win_rate"] == pytest.approx(wanted["win_rate"], rel=1e-12)
+
+
+def test_a_model_card_says_what_is_known(paths: Paths, write_jsonl: WriteRows) -> None:
+    with Store(paths.store) as store:
+        rows = [single(81 + n, t, n % 10 + 1, "the | model") for n in range(80) for t in (1, 2)]
+        import_fastchat(store, write_jsonl("s", rows))
+    card = model_card(paths, "the | model")
+    assert card.startswith("# the | model\n")
+    assert "95 % interval" in card and "imported:gpt-4" in card and "`imported`" in card
+    with pytest.raises(ConfigError, match="nobody"):
+        model_card(paths, "nobody")
+
+
+def test_names_are_safe_as_files() -> None:
+    assert file_name("../../etc/passwd") == "etc_passwd"
+    assert file_name("org/model v1") == "org_model_v1"
+    assert file_name("…") == "unnamed"

@@ -1,0 +1,178 @@
+"""Homes brought together: again, in any order, gives the same; what failed gives way."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kdharness.harness.errors import StoreError
+from kdharness.harness.maintenance.merge import merge
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Finish, JudgmentStatus
+from support.commands import CommandLine
+from support.store_rows import answer, contents, fill, judgment
+
+
+def merged(place: Path, *sources: Path) -> Path:
+    path = place / "kdharness.db"
+    with Store(path) as store:
+        for source in sources:
+            merge(store, source)
+    return path
+
+
+def test_a_merge_brings_everything_and_twice_is_once(tmp_path: Path) -> None:
+    source = tmp_path / "a" / "kdharness.db"
+    fill(source)
+    target = merged(tmp_path / "b", source)
+    assert contents(target) == contents(source)
+    with Store(target) as store, Store(source) as other:
+        assert not any(merge(store, source).values())
+        assert [row["checkpoint"] for row in store.judgment_groups()] == [
+            row["checkpoint"] for row in other.judgment_groups()
+        ]
+    assert contents(target) == contents(source)
+
+
+def test_two_runs_of_one_name_stay_two(tmp_path: Path) -> None:
+    here, there = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
+    fill(here, runs=2)
+    fill(there, runs=2, host="there")
+    with Store(here) as store:
+        counts = merge(store, there)
+        assert counts["runs"] == counts["checkpoints"] == 2
+        names = [run.id for run in store.runs()]
+        assert len(names) == len(set(names)) == 4
+        for run in store.runs():
+            made = store.checkpoint(run.checkpoint or "")
+            assert made is not None and made.run == run.id, run.id
+            assert made.id.startswith(f"id-{run.host}-")
+            assert len(store.curve(run.id, "loss")) == 10
+            assert [event["kind"] for event in store.events(run.id)] == ["started", "ended"]
+        assert not any(merge(store, there).values())
+
+
+def test_what_succeeded_stands_and_what_is_older_was_paid_first(tmp_path: Path) -> None:
+    paths = [tmp_path / name / "kdharness.db" for name in "ab"]
+    for path in paths:
+        with Store(path) as store:
+            store.add_checkpoint(
+                Checkpoint(id="id-m", name="m", method="model", path=str(path), created=1.0)
+            )
+    with Store(paths[0]) as store:
+        store.add_judgments(
+            [
+                judgment("m", 1, status=JudgmentStatus.FAILED, created=1.0, value=None, raw=""),
+                judgment("m", 2, created=9.0, value=9.0),
+            ]
+        )
+        store.add_answers([answer("m", 1, finish=Finish.ERROR, created=1.0)])
+    with Store(paths[1]) as store:
+        store.add_judgments(
+            [judgment("m", 1, created=5.0, value=4.0), judgment("m", 2, created=5.0, value=7.0)]
+        )
+        store.add_answers([answer("m", 1, created=2.0)])
+    both = merged(tmp_path / "c", *paths), merged(tmp_path / "d", *reversed(paths))
+    for path in both:
+        with Store(path) as store:
+            assert [j.value for j in store.judgments()] == [4.0, 7.0]
+            assert [a.finish for a in store.answers("id-m")] == [Finish.STOP]
+    first, second = map(contents, both)
+    for table in ("answers", "judgments", "bench_notes", "runs"):
+        assert first[table] == second[table]
+
+
+ROW = st.tuples(
+    st.integers(0, 5), st.sampled_from(list(JudgmentStatus)), st.integers(1, 3), st.integers(0, 2)
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.lists(ROW, max_size=6), min_size=3, max_size=3))
+def test_any_order_gives_the_same(tmp_path: Path, homes: list[list[tuple[int, ...]]]) -> None:
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    sources = []
+    for number, rows in enumerate(homes):
+        source = tmp_path / f"s{number}" / "kdharness.db"
+        with Store(source) as store:
+            store.add_checkpoint(
+                Checkpoint(id="id-m", name="m", method="model", path="", created=1.0)
+            )
+            store.add_judgments(
+                judgment(
+                    "m",
+                    item,
+                    status=status,
+                    created=float(when),
+                    raw=f"{value}",
+                    value=float(value),
+                )
+                for item, status, when, value in rows
+            )
+        sources.append(source)
+    results = []
+    for number, order in enumerate(itertools.permutations(sources)):
+        path = merged(tmp_path / f"m{number}", *order, order[0])
+        results.append(contents(path)["judgments"])
+    assert all(result == results[0] for result in results)
+    assert len(results[0]) == len({item for rows in homes for item, *_ in rows})
+
+
+def test_a_run_that_went_on_elsewhere_replaces_where_it_stood(tmp_path: Path) -> None:
+    here, there = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
+    fill(here, runs=1)
+    there.parent.mkdir()
+    merged(there.parent, here)
+    with Store(there) as store:
+        store.add_progress(
+            "kd-0",
+            points=[("loss", 11, 0.1, 1.0)],
+            step=11,
+            heartbeat=900.0,
+            events=[(900.0, "note", "further", {})],
+            finished=900.0,
+        )
+    for _ in range(2):
+        with Store(here) as store:
+            merge(store, there)
+            run = store.run("kd-0")
+            assert run is not None and run.step == 11
+            assert store.curve("kd-0", "loss")[-1] == (11, 0.1)
+            assert [event["kind"] for event in store.events("kd-0")] == ["started", "ended", "note"]
+    with Store(there) as store:
+        assert not any(merge(store, here).values())
+
+
+def test_files_come_along_and_point_here(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    fill(other / "kdharness.db", runs=1)
+    weights = other / "runs" / "kd-0" / "final" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    code, _, err = kd("store", "merge", str(other), "--files")
+    assert code == 0 and "1 runs" in err and "1 files" in err
+    with Store(paths.store) as store:
+        made = store.checkpoint("kd-0")
+        assert made is not None and made.path == str(paths.run("kd-0") / "final")
+    assert (paths.run("kd-0") / "final" / "model.safetensors").read_bytes() == b"weights"
+    code, _, err = kd("store", "merge", str(other), "--files")
+    assert code == 0 and "nothing new" in err
+
+
+def test_what_is_no_store_is_refused(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("hello " * 1000)
+    code, _, err = kd("store", "merge", str(tmp_path / "text.db"))
+    assert code == 1 and "damaged" in err and "Traceback" not in err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, _, err = kd("store", "merge", str(empty))
+    assert code == 1 and "no store here" in err
+    fill(paths.store, runs=1)
+    with Store(paths.store) as store, pytest.raises(StoreError, match="itself"):
+        merge(store, paths.store)

@@ -1,0 +1,238 @@
+"""Check, vacuum, backup, prune, archive, salvage: nothing is lost that can be kept."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from kdharness.harness.errors import StoreError
+from kdharness.harness.maintenance.salvage import salvage
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Checkpoint, Run, RunStatus
+from kdharness.harness.util.atomic import seal
+from support.commands import CommandLine
+from support.store_rows import contents, fill
+
+
+def test_check_tells_what_is_wrong(kd: CommandLine, paths: Paths) -> None:
+    fill(paths.store)
+    code, out, _ = kd("store", "check", "--format", "json")
+    assert code == 0 and '"ok"' in out
+    with Store(paths.store) as store:
+        store.db.execute("UPDATE checkpoints SET info = '{' WHERE id = 'id-here-0'")
+        store.db.conn.commit()
+    code, out, err = kd("store", "check")
+    assert code == 1 and "1 rows hold unreadable JSON in info" in out and "salvage" in err
+
+
+def test_vacuum_gives_room_back_and_waits_for_runs(kd: CommandLine, paths: Paths) -> None:
+    fill(paths.store, runs=2, items=200, words=400)
+    before = paths.store.stat().st_size
+    with Store(paths.store) as store:
+        store.forget_runs(["kd-1"])
+        kept = [run.id for run in store.runs()]
+    code, _, err = kd("store", "vacuum")
+    assert code == 0 and "before" in err
+    assert paths.store.stat().st_size < 0.7 * before
+    with Store(paths.store) as store:
+        assert [run.id for run in store.runs()] == kept == ["kd-0"]
+        import os
+
+        from kdharness.harness.runs.status import process_started
+
+        store.add_run(
+            Run(
+                id="live",
+                method="kd",
+                status=RunStatus.RUNNING,
+                config={},
+                config_hash="",
+                folder="",
+                created=1.0,
+                pid=os.getpid(),
+                pid_started=process_started(os.getpid()),
+            )
+        )
+    code, _, err = kd("store", "vacuum")
+    assert code == 1 and "live" in err
+
+
+def test_a_backup_is_whole_while_others_write(
+    kd: CommandLine, paths: Paths, tmp_path: Path
+) -> None:
+    fill(paths.store)
+    with Store(paths.store) as writer:
+        writer.add_event("kd-0", "note", "not yet in the main file")
+        code, _, _ = kd("store", "backup", str(tmp_path / "copy.db"))
+        assert code == 0
+    assert contents(tmp_path / "copy.db") == contents(paths.store)
+    code, _, err = kd("store", "backup", str(tmp_path / "copy.db"))
+    assert code == 1 and "exists" in err
+
+
+def make_step(folder: Path, *, whole: bool) -> None:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x" * 1000)
+    if whole:
+        seal(folder)
+
+
+def test_prune_says_first_and_takes_only_what_nothing_needs(kd: CommandLine, paths: Paths) -> None:
+    fill(paths.store, runs=2)
+    with Store(paths.store) as store:
+        store.update_run("kd-1", status=RunStatus.STOPPED.value)
+    for run in ("kd-0", "kd-1"):
+        make_step(paths.run(run) / "checkpoint-5", whole=True)
+        make_step(paths.run(run) / "checkpoint-10", whole=False)
+        make_step(paths.run(run) / "final", whole=False)
+    code, out, err = kd("store", "prune")
+    assert code == 0 and "would be freed" in err and out.count("half-written") == 2
+    assert (paths.run("kd-0") / "checkpoint-5").exists()
+    code, _, _ = kd("store", "prune", "--yes")
+    assert code == 0
+    left = sorted(str(p.relative_to(paths.runs)) for p in paths.runs.glob("*/*"))
+    # A stopped run goes on from its step checkpoint, so that one stays.
+    assert left == ["kd-0/final", "kd-1/checkpoint-5", "kd-1/final"]
+
+
+def test_an_archive_is_a_home_and_comes_back(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+    fill(paths.store, runs=3)
+    for n in range(3):
+        make_step(paths.run(f"kd-{n}") / "final", whole=False)
+    before = contents(paths.store)
+    place = tmp_path / "archive"
+    code, _, err = kd("store", "archive", "kd-0", "kd-2", "--to", str(place))
+    assert code == 0 and "moved" in err
+    assert not paths.run("kd-0").exists() and (place / "runs" / "kd-0" / "final").is_dir()
+    with Store(paths.store) as store:
+        assert [run.id for run in store.runs()] == ["kd-1"]
+        # kd-1 descends from kd-0, whose weights are known to lie in the archive now.
+        parent = store.checkpoint("id-here-0")
+        assert parent is not None and parent.path == str(place / "runs" / "kd-0" / "final")
+        assert store.checkpoint("id-here-2") is None
+        assert {j.checkpoint for j in store.judgments()} == {"id-here-1"}
+    with Store(place / "kdharness.db") as store:
+        assert {j.checkpoint for j in store.judgments()} >= {"id-here-0", "id-here-2"}
+    code, _, _ = kd("store", "merge", str(place), "--files")
+    assert code == 0
+    after = contents(paths.store)
+    for table in ("runs", "events", "points", "answers", "judgments"):
+        assert after[table] == before[table], table
+    with Store(paths.store) as store:
+        assert {c.path for c in store.checkpoints()} == {
+            str(paths.run(f"kd-{n}") / "final") for n in range(3)
+        }
+
+
+def test_an_unknown_run_archives_nothing(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+    fill(paths.store)
+    before = contents(paths.store)
+    code, _, err = kd("store", "archive", "kd-0", "nope", "--to", str(tmp_path / "x"))
+    assert code == 1 and "no run named 'nope'" in err
+    assert contents(paths.store) == before and not (tmp_path / "x").exists()
+
+
+# ---------------------------------------------------------------- damage
+
+
+def break_pages(path: Path, pages: list[int]) -> None:
+    with path.open("r+b") as stream:
+        for page in pages:
+            stream.seek(4096 * page)
+            stream.write(random.Random(page).randbytes(4096))
+
+
+def big_store(paths: Paths) -> int:
+    """A store of many pages, all in the main file; returns how many."""
+    fill(paths.store, runs=4, items=150, words=200)
+    with Store(paths.store) as store:
+        store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return paths.store.stat().st_size // 4096
+
+
+def test_damage_is_told_and_what_can_be_saved_is(kd: CommandLine, paths: Paths) -> None:
+    pages = big_store(paths)
+    whole = contents(paths.store)
+    with Store(paths.store) as store:
+        leaves = [
+            row[0]
+            for row in store.db.execute(
+                "SELECT pageno FROM dbstat WHERE name = 'judgments' AND pagetype = 'leaf'"
+            ).fetchall()
+        ]
+    broken = random.Random(3).sample(leaves, 3)
+    break_pages(paths.store, [page - 1 for page in broken])
+    damaged = paths.store.read_bytes()
+    assert pages > 400
+    code, _, err = kd("store", "check")
+    assert code == 1 and "damaged" in err and "salvage" in err and "Traceback" not in err
+    code, _, err = kd("store", "salvage")
+    assert code == 0, err
+    saved = contents(paths.store)
+    for table in ("runs", "checkpoints", "events", "points", "answers"):
+        assert saved[table] == whole[table], table
+    lost = set(whole["judgments"]) - set(saved["judgments"])
+    assert set(saved["judgments"]) <= set(whole["judgments"])
+    # A page holds a few rows; only those of the three pages are gone.
+    assert 0 < len(lost) <= 3 * 12
+    assert kd("store", "check")[0] == 0
+    kept = next(paths.home.glob("kdharness.db.damaged-*"))
+    assert kept.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_damage_never_ends_in_a_traceback(kd: CommandLine, paths: Paths, seed: int) -> None:
+    pages = big_store(paths)
+    chance = random.Random(seed)
+    break_pages(paths.store, chance.sample(range(1, pages), 8))
+    for command in (["runs"], ["leaderboard"], ["store", "check"], ["show", "kd-0"]):
+        code, _, err = kd(*command)
+        assert code in (0, 1), (command, err)
+        assert code == 0 or "error:" in err
+    code, _, err = kd("store", "salvage")
+    assert code == 0 or "nothing of this store can be read" in err
+    assert list(paths.home.glob("kdharness.db.damaged-*"))
+    if code == 0:
+        assert kd("store", "check")[0] == 0
+        assert kd("runs")[0] == 0
+
+
+def test_a_file_that_is_no_store_stays_as_it_is(kd: CommandLine, paths: Paths) -> None:
+    paths.home.mkdir(parents=True)
+    paths.store.write_bytes(b"not a database at all\n" * 500)
+    for command in (["runs"], ["leaderboard"], ["eval", "--ckpt", "x"], ["store", "salvage"]):
+        code, _, err = kd(*command)
+        assert code == 1 and "error:" in err and "Traceback" not in err, (command, err)
+    assert paths.store.read_bytes() == b"not a database at all\n" * 500
+
+
+def test_salvage_reads_the_log_beside_the_store(paths: Paths) -> None:
+    fill(paths.store, runs=1)
+    store = Store(paths.store)
+    store.add_event("kd-0", "note", "only in the log")
+    assert sqlite3.connect(paths.store).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    counts, _ = salvage(paths)
+    store.close()
+    assert counts["events"] == (3, 0)
+    with Store(paths.store) as again:
+        assert again.events("kd-0")[-1]["message"] == "only in the log"
+
+
+def test_nothing_to_salvage(paths: Paths) -> None:
+    with pytest.raises(StoreError, match="no store here"):
+        salvage(paths)
+
+
+def test_forgetting_keeps_what_others_descend_from(paths: Paths) -> None:
+    fill(paths.store, runs=3)
+    with Store(paths.store) as store:
+        assert store.forget_runs(["kd-0"]) == ["id-here-0"]
+        assert store.checkpoint("id-here-0") is not None
+        assert store.forget_runs(["kd-2"]) == []
+        store.add_checkpoint(Checkpoint(id="z", name="z", method="kd", path="", created=1.0))
+        assert {c.id for c in store.checkpoints()} == {"id-here-0", "id-here-1", "z"}
+        assert {row["checkpoint"] for row in store.judgment_groups()} == {"id-here-1"}

@@ -1,0 +1,168 @@
+"""Every kind of adapter scores as it was trained, or is refused by the name of its kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+
+from kdharness.harness.errors import ModelError
+from kdharness.harness.models.loading import check_adapter, load_model
+from kdharness.harness.paths import Paths
+from kdharness.trainers.students.adapter import merge_adapter
+from support.models import make_llama, make_tokenizer
+
+IDS = torch.tensor([[5, 9, 33, 7, 61]])
+TASK = "CAUSAL_LM"
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    make_llama(folder, tie_word_embeddings=request.param)
+    return folder
+
+
+def train(base: Path, folder: Path, config: Any) -> torch.Tensor:
+    """An adapter with random weights; returns what the model with it says."""
+    model = load_model(str(base), Paths(folder.parent / "h"), device="cpu", dtype="float32")
+    adapted = peft.get_peft_model(model, config)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for value in adapted.parameters():
+            if value.requires_grad:
+                value.add_(torch.randn_like(value) * 0.05)
+        said: torch.Tensor = adapted.eval()(IDS).logits
+    adapted.save_pretrained(folder)
+    make_tokenizer(folder)
+    return said
+
+
+def lora(*targets: str, **more: Any) -> Any:
+    return peft.LoraConfig(target_modules=["q_proj", *targets], task_type=TASK, **more)
+
+
+KINDS = {
+    "embedding": lambda: lora("embed_tokens"),
+    "head": lambda: lora("lm_head"),
+    "both": lambda: lora("embed_tokens", "lm_head"),
+    "both tied": lambda: lora("embed_tokens", ensure_weight_tying=True),
+    "dora head": lambda: lora("lm_head", use_dora=True),
+    "rslora": lambda: lora(use_rslora=True),
+    "saved embedding": lambda: lora(modules_to_save=["embed_tokens"]),
+    "saved head": lambda: lora(modules_to_save=["lm_head"]),
+    "saved both": lambda: lora(modules_to_save=["embed_tokens", "lm_head"]),
+    "tokens": lambda: lora(trainable_token_indices={"embed_tokens": [5, 9]}),
+    "ia3": lambda: peft.IA3Config(
+        target_modules=["k_proj"], feedforward_modules=[], task_type=TASK
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_says_merged_what_it_said_in_training(
+    kind: str, base: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """A LoRA on one of two tied weights changed the other when it was merged."""
+    folder, merged = tmp_path / "adapter", tmp_path / "merged"
+    said = train(base, folder, KINDS[kind]())
+    check_adapter(folder, str(folder), paths)
+    merge_adapter(str(folder), str(merged), paths)
+    with torch.no_grad():
+        for source in (folder, merged):
+            model = load_model(str(source), paths, device="cpu", dtype="float32")
+            assert torch.allclose(model(IDS).logits, said, atol=1e-4), source.name
+
+
+def test_a_kind_that_cannot_be_made_without_numbers_is_not_refused_for_it(
+    plain: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BOFT asks a number of a tensor when it is made; it loads all the same."""
+
+    def make(*_: Any) -> None:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    monkeypatch.setattr(peft, "get_peft_model", make)
+    check_adapter(plain, str(plain), paths)
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A LoRA beside its base."""
+    make_llama(tmp_path / "base")
+    train(tmp_path / "base", tmp_path / "adapter", lora())
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (peft.PromptTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PROMPT_TUNING adapter"),
+        (peft.PrefixTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PREFIX_TUNING adapter"),
+    ],
+)
+def test_adapters_that_change_no_weights_are_refused_as_such(
+    config: Any, says: str, tmp_path: Path, paths: Paths
+) -> None:
+    """They were said to fit nothing in the base, and perhaps to belong to another one."""
+    make_llama(tmp_path / "base")
+    folder = tmp_path / "adapter"
+    model = load_model(str(tmp_path / "base"), paths, device="cpu")
+    peft.get_peft_model(model, config).save_pretrained(folder)
+    for load in (load_model, lambda source, paths: check_adapter(Path(source), source, paths)):
+        with pytest.raises(ModelError, match=f"{says} does not change the model's weights"):
+            load(str(folder), paths)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"peft_type": "NEWLORA"}, "its peft_type is 'NEWLORA'"),
+        ({"peft_type": None}, "its peft_type is ''"),
+        ({"alora_invocation_tokens": [1, 2]}, "an activated LoRA"),
+        ({"target_modules": ["nothere"]}, "could not load the adapter .*nothere"),
+        ({"r": 2}, "could not load the adapter .*size mismatch"),
+    ],
+)
+def test_what_is_wrong_with_an_adapter_is_found_without_its_weights(
+    changes: dict[str, Any], says: str, plain: Path, paths: Paths
+) -> None:
+    rewrite(plain, **changes)
+    with pytest.raises(ModelError, match=says):
+        check_adapter(plain, str(plain), paths)
+    with pytest.raises(ModelError):
+        load_model(str(plain), paths)
+
+
+@pytest.mark.parametrize("name", ["../base", "../base/", "BASE/", "BASE"])
+def test_a_base_may_be_named_beside_the_adapter(
+    name: str, plain: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(plain.parents[1])
+    rewrite(plain, base_model_name_or_path=name.replace("BASE", str(plain.parent / "base")))
+    check_adapter(plain, str(plain), paths)
+    assert load_model(str(plain), paths, device="cpu")
+
+
+def test_a_slash_behind_a_hub_id_is_none_of_its_name(plain: Path, paths: Paths) -> None:
+    rewrite(plain, base_model_name_or_path="somebody/model/", revision=None)
+    with pytest.raises(ModelError, match="somebody/model is not in its cache"):
+        load_model(str(plain), paths)
+
+
+def test_adapters_that_stand_on_each_other_without_end(plain: Path, paths: Paths) -> None:
+    """Python's recursion ended it, with a word about a damaged header."""
+    rewrite(plain, base_model_name_or_path=str(plain))
+    for load in (load_model, lambda source, paths: check_adapter(Path(source), source, paths)):
+        with pytest.raises(ModelError, match="does one name itself"):
+            load(str(plain), paths)

@@ -1,0 +1,177 @@
+"""An adapter loads whole or not at all, on the base it names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kdharness.harness.config.models import StudentSpec
+from kdharness.harness.errors import ModelError
+from kdharness.harness.models.loading import (
+    check_adapter,
+    load_config_of,
+    load_model,
+    load_tokenizer,
+)
+from kdharness.harness.paths import Paths
+from kdharness.trainers.students.start import make_student
+from support.adapters import make_adapter, rename
+from support.models import make_llama
+
+IDS = torch.tensor([[5, 9, 33, 7, 61]])
+
+
+@pytest.fixture
+def adapter(tiny_teacher: Path, tmp_path: Path) -> Path:
+    return make_adapter(tiny_teacher, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda k: k.replace(".model.model.", ".model._orig_mod.model."), "'_orig_mod.'"),
+        (lambda k: k.replace(".model.model.", ".model.module.model."), "'module.'"),
+        (lambda k: k.replace(".model.model.", ".model.model.language_model."), "this base"),
+        (lambda k: k.replace("layers.1.", "layers.9."), "this base"),
+        (lambda k: k.replace("lora_A.weight", "lora_A.other.weight"), "this base"),
+        (lambda k: k.removeprefix("base_model.model."), "this base"),
+    ],
+    ids=["compiled", "parallel", "vision", "layer", "named", "prefix"],
+)
+def test_tensors_that_do_not_load_are_refused(
+    change: Callable[[str], str], hint: str, adapter: Path, paths: Paths
+) -> None:
+    """peft would leave them at their start, and the adapter would score as its base."""
+    rename(adapter, change)
+    with pytest.raises(ModelError, match=r"adapter tensors are missing, the first is") as caught:
+        load_model(str(adapter), paths)
+    assert hint in caught.value.hint
+    assert caught.value.where.endswith("adapter_model.safetensors")
+
+
+def test_a_tensor_too_few_and_one_too_many(adapter: Path, paths: Paths) -> None:
+    path = adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    first = next(iter(tensors))
+    save_file({k: v for k, v in tensors.items() if k != first}, path)
+    with pytest.raises(ModelError, match="1 adapter tensors are missing"):
+        load_model(str(adapter), paths)
+    stray = first.replace("q_proj", "v_proj")
+    save_file({**tensors, stray: tensors[first].clone()}, path)
+    with pytest.raises(ModelError, match="1 tensors of its file fit nothing"):
+        load_model(str(adapter), paths)
+
+
+def test_a_whole_adapter_loads(adapter: Path, tiny_teacher: Path, paths: Paths) -> None:
+    with torch.no_grad():
+        ours, base = load_model(str(adapter), paths), load_model(str(tiny_teacher), paths)
+        assert float((ours(IDS).logits - base(IDS).logits).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ("/home/somebody/train/base-model", "no model named"),
+        ("somebody/base-model", "somebody/base-model is not in its cache"),
+        ("", "names no base model"),
+        (None, "names no base model"),
+    ],
+)
+def test_a_base_that_is_not_here_is_named_with_who_named_it(
+    base: str | None, words: str, adapter: Path, paths: Paths
+) -> None:
+    path = adapter / "adapter_config.json"
+    config = {**json.loads(path.read_text("utf-8")), "base_model_name_or_path": base}
+    path.write_text(json.dumps(config), "utf-8")
+    for load in (load_model, load_config_of):
+        with pytest.raises(ModelError) as caught:
+            load(str(adapter), paths)
+        told = str(caught.value)
+        assert words in told and "base_model_name_or_path" in told
+        assert "adapter_config.json" in told
+
+
+def test_an_adapter_of_another_vocabulary_says_so(adapter: Path, tmp_path: Path) -> None:
+    """peft's first line names no tensor; the ones below it do."""
+    paths = Paths(tmp_path / "home")
+    bigger = tmp_path / "bigger"
+    make_llama(bigger, seed=1, tie_word_embeddings=True, hidden_size=64)
+    path = adapter / "adapter_config.json"
+    config = {**json.loads(path.read_text("utf-8")), "base_model_name_or_path": str(bigger)}
+    path.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ModelError, match=r"size mismatch for .*q_proj.*lora_A") as caught:
+        load_model(str(adapter), paths)
+    assert "another shape" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target_modules": ["nosuch"]}, "was this adapter trained on this base model?"),
+        ({"peft_type": "NOSUCH"}, "its peft_type is 'NOSUCH'"),
+        ({"base_model_name_or_path": "ITSELF"}, "does one name itself?"),
+    ],
+    ids=["modules", "kind", "itself"],
+)
+def test_an_adapter_config_that_is_not_of_this_base(
+    change: dict[str, Any], words: str, adapter: Path, paths: Paths
+) -> None:
+    """peft says no more than the name of the key it lacks, and an endless chain had no end."""
+    path = adapter / "adapter_config.json"
+    changed = {k: str(adapter) if v == "ITSELF" else v for k, v in change.items()}
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changed}), "utf-8")
+    with pytest.raises(ModelError) as caught:
+        check_adapter(adapter, str(adapter), paths)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("config.json", '"llama"', '"llama99"', "pip install --upgrade transformers"),
+        ("config.json", '"silu"', '"nosuch"', "it speaks of 'nosuch'"),
+        ("tokenizer.json", '"BPE"', '"NewKind"', "pip install --upgrade tokenizers"),
+    ],
+    ids=["architecture", "activation", "tokenizer"],
+)
+def test_a_model_newer_than_the_libraries_says_what_to_update(
+    file: str, old: str, new: str, words: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    folder = Path(shutil.copytree(tiny_teacher, tmp_path / "model"))
+    text = (folder / file).read_text("utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ModelError) as caught:
+        load_tokenizer(str(folder), paths) if "tok" in file else load_model(str(folder), paths)
+    assert words in str(caught.value)
+
+
+def test_an_adapter_on_an_adapter_keeps_both(
+    adapter: Path, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    """Training a LoRA on a LoRA checkpoint: its config must not name the first one's base."""
+    spec = StudentSpec.model_validate({"model": str(adapter), "lora": {"r": 2}})
+    start = make_student(spec, None, paths)
+    with torch.no_grad():
+        merged = load_model(start.path, paths)(IDS).logits
+        first = load_model(str(adapter), paths)(IDS).logits
+        assert torch.allclose(merged, first, atol=1e-5)
+        second = make_adapter(Path(start.path), tmp_path / "second", seed=4)
+        both = load_model(str(second), paths)(IDS).logits
+    base = json.loads((second / "adapter_config.json").read_text("utf-8"))
+    assert base["base_model_name_or_path"] == start.path
+    assert float((both - first).abs().max()) > 0.1
+    assert make_student(spec, None, paths).id == start.id
+    # Named directly, an adapter may stand on another one too.
+    chained = Path(shutil.copytree(second, tmp_path / "chained"))
+    config = {**base, "base_model_name_or_path": str(adapter)}
+    (chained / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    with torch.no_grad():
+        assert torch.allclose(load_model(str(chained), paths)(IDS).logits, both, atol=1e-5)

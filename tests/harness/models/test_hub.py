@@ -1,0 +1,144 @@
+"""Models of the hub are pinned to commits: known by them, loaded from them, found without a net."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from kdharness.harness.errors import ModelError
+from kdharness.harness.models import hub
+from kdharness.harness.models.checkpoints import find_model
+from kdharness.harness.models.hub import pinned, short_name, split_hub_name
+from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
+from kdharness.harness.models.resolve import resolve_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from support.hub_server import HubServer
+
+NAME = "org/tiny"
+
+
+@pytest.fixture
+def server(
+    tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HubServer]:
+    made = HubServer(NAME)
+    made.push(tiny_teacher, **{"consolidated.safetensors": b"x", "pytorch_model.bin": b"pickle"})
+    made.use(monkeypatch, tmp_path / "cache")
+    yield made
+    made.server.shutdown()
+    hub._commit.cache_clear()
+
+
+def changed(tiny_teacher: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(tiny_teacher, tmp_path / "changed"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("org/name", ("org/name", None)),
+        ("org/name@main", ("org/name", "main")),
+        ("org/name@refs/pr/3", ("org/name", "refs/pr/3")),
+        ("name", None),
+        ("./org/name", None),
+        ("/abs/name", None),
+        ("org/name/more", None),
+        ("a\nb/c", None),
+    ],
+)
+def test_names_of_the_hub(text: str, want: tuple[str, str | None] | None) -> None:
+    assert split_hub_name(text) == want
+
+
+def test_a_plain_name_is_the_commit_it_is_at(server: HubServer, paths: Paths) -> None:
+    commit = server.refs["main"]
+    assert resolve_model(NAME, paths) == f"{NAME}@{commit}"
+    assert pinned(f"{NAME}@{commit}") == f"{NAME}@{commit}"
+    assert short_name(f"{NAME}@{commit}") == f"{NAME}@{commit[:7]}"
+    with pytest.raises(ModelError, match="has no revision nowhere"):
+        resolve_model(f"{NAME}@nowhere", paths)
+    with pytest.raises(ModelError, match="the hub has no model org/other"):
+        resolve_model("org/other", paths)
+
+
+def test_it_loads_what_is_needed_and_nothing_pickled(server: HubServer, paths: Paths) -> None:
+    assert load_config_of(NAME, paths).hidden_size == 32
+    assert load_tokenizer(NAME, paths).chat_template
+    assert not any("safetensors" in line for line in server.asked if line.startswith("GET /org"))
+    assert load_model(NAME, paths).config.hidden_size == 32
+    got = [line for line in server.asked if line.startswith("GET /org")]
+    assert any("/model.safetensors" in line for line in got)
+    assert not any("consolidated" in line or ".bin" in line for line in got)
+
+
+def test_a_hostile_header_is_refused_on_the_hub_too(
+    server: HubServer, tiny_teacher: Path, paths: Paths
+) -> None:
+    server.push(tiny_teacher, **{"model.safetensors": b"\xff" * 64})
+    with pytest.raises(ModelError, match="its header claims"):
+        load_model(NAME, paths)
+
+
+def test_when_the_hub_moves_on_the_name_does_too(
+    server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    first_commit = server.refs["main"]
+    with Store(paths.store) as store:
+        first, found = find_model(NAME, paths, store)
+        assert (first.name, found) == (NAME, f"{NAME}@{first_commit}")
+        server.push(changed(tiny_teacher, tmp_path))
+        hub._commit.cache_clear()
+        said: list[str] = []
+        second, _ = find_model(NAME, paths, store, say=said.append)
+        assert second.name == NAME and second.id != first.id
+        kept = store.checkpoint(first.id)
+        assert kept is not None and kept.name == f"{NAME}@{first_commit[:7]}"
+        assert kept.path == f"{NAME}@{first_commit}"
+        assert "other weights than before" in said[0]
+        # The earlier commit can still be named, scored and loaded.
+        again, found = find_model(f"{NAME}@{first_commit}", paths, store)
+        assert again.id == first.id and found == f"{NAME}@{first_commit}"
+        by_name, _ = find_model(f"{NAME}@{first_commit[:7]}", paths, store)
+        assert by_name.id == first.id
+    old = load_model(f"{NAME}@{first_commit}", paths).model.norm.weight
+    assert float((load_model(NAME, paths).model.norm.weight - old).abs().min()) > 0.5
+
+
+def test_without_a_network_the_cached_commit_is_used(
+    server: HubServer, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_model(NAME, paths)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub._commit.cache_clear()
+    assert resolve_model(NAME, paths) == f"{NAME}@{server.refs['main']}"
+    assert load_model(NAME, paths).config.hidden_size == 32
+    with pytest.raises(ModelError, match="org/never is not in its cache"):
+        resolve_model("org/never", paths)
+
+
+def test_an_adapter_names_its_base_by_commit(
+    server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
+) -> None:
+    import json
+
+    from peft import LoraConfig, get_peft_model
+
+    commit = server.refs["main"]
+    model = get_peft_model(load_model(NAME, paths), LoraConfig(r=2, target_modules=["q_proj"]))
+    model.peft_config["default"].base_model_name_or_path = NAME
+    model.peft_config["default"].revision = commit
+    model.save_pretrained(tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["revision"] == commit
+    server.push(changed(tiny_teacher, tmp_path))
+    hub._commit.cache_clear()
+    loaded = load_model(str(tmp_path / "adapter"), paths)
+    assert float(loaded.model.norm.weight.mean()) == pytest.approx(1.0)

@@ -1,0 +1,364 @@
+"""The report: what it tells, that it needs nothing else, and that hostile answers stay text."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdharness.harness import cli
+from kdharness.harness.paths import Paths
+from kdharness.harness.reports import build
+from kdharness.harness.reports.blocks import (
+    Code,
+    Heading,
+    IntervalPlot,
+    LinePlot,
+    Paragraph,
+    PlotPoint,
+    Radar,
+    Scatter,
+    Table,
+    Transcript,
+    escape,
+    fenced,
+    markdown,
+)
+from kdharness.harness.reports.build import collect
+from kdharness.harness.reports.html import page
+from kdharness.harness.reports.svg import picture, ticks
+from kdharness.harness.store import Store
+from kdharness.harness.types import (
+    Answer,
+    Checkpoint,
+    Finish,
+    Judgment,
+    JudgmentStatus,
+    Run,
+    RunStatus,
+    digest,
+)
+
+HOSTILE = (
+    "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\x1b]52;c;aGk=\x07 \u202egnp.exe "
+    "```\n````\n# not a heading\n[click](javascript:alert(3)) & <b>bold</b> '\"| |"
+)
+LEVELS = {"ref": (6.0, 0.2), "expert": (4.8, 0.7), "wise": (5.7, 0.4), "dae": (5.95, 0.66)}
+METHODS = {"ref": "kd", "expert": "sft", "wise": "merge", "dae": "dae"}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, their attributes, and whether everything that was opened was closed."""
+
+    VOID = frozenset({"meta", "line", "path", "circle", "rect", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def fill(paths: Paths, text: str = "a plain answer") -> None:
+    """A reference, an expert, a merge and a DAE checkpoint, with rows, curves and a judge."""
+    rng = np.random.default_rng(2)
+    ids = {name: digest(name) for name in LEVELS}
+    with Store(paths.store) as store:
+        for n, (name, (general, domain)) in enumerate(LEVELS.items()):
+            parents = {
+                r: ids[r_]
+                for r, r_ in (("reference", "ref"), ("expert", "expert"))
+                if name in ("wise", "dae")
+            }
+            store.add_run(
+                Run(
+                    id=name,
+                    method=METHODS[name],
+                    status=RunStatus.FINISHED,
+                    config_hash=name,
+                    config={"method": METHODS[name], "seed": 1, "student": {"model": text}},
+                    folder="",
+                    created=1e9 + n,
+                    started=1e9,
+                    finished=1e9 + 60,
+                    checkpoint=name,
+                    info={"tokens": 1234},
+                    error=text if name == "expert" else "",
+                )
+            )
+            store.add_progress(name, points=[("loss", s, 3 - s / 9, 1.0) for s in range(1, 9)])
+            store.add_checkpoint(
+                Checkpoint(
+                    id=ids[name],
+                    name=name,
+                    method=METHODS[name],
+                    path="",
+                    created=float(n),
+                    run=name,
+                    parents=parents,
+                    info={"alpha": 0.5} if name == "wise" else {"flops": 2e12},
+                )
+            )
+            for bench, mean, spread, judge in (
+                ("mt-bench", general, 0.1, "openai:judge"),
+                ("shop", domain, 0.1, "exact"),
+            ):
+                store.add_answers(
+                    Answer(
+                        id=f"{name}{bench}{i}",
+                        checkpoint=ids[name],
+                        bench=bench,
+                        revision="1",
+                        item=str(i),
+                        turn=1,
+                        text=f"{text} {name}",
+                        finish=Finish.STOP,
+                        prompt_hash="",
+                        settings="",
+                        created=1.0,
+                    )
+                    for i in range(40)
+                )
+                store.add_judgments(
+                    Judgment(
+                        id=f"{name}{bench}{i}",
+                        checkpoint=ids[name],
+                        bench=bench,
+                        revision="1",
+                        item=str(i),
+                        turn=1,
+                        category=f"{text[:9]}{i % 4}",
+                        judge=judge,
+                        metric="rating",
+                        status=JudgmentStatus.OK,
+                        created=1.0,
+                        value=float(mean + rng.normal(0, spread)),
+                        usd=0.01,
+                        tokens=5,
+                    )
+                    for i in range(40)
+                )
+        store.add_card(
+            "openai:judge",
+            {
+                "labels": ["talks-back"],
+                "calls": 3,
+                "failed": 0,
+                "created": 1e9,
+                "checks": {"readable": {"share": 0.9, "low": 0.8, "high": 1.0, "n": 20}},
+                "ratings": {
+                    "intact_above_spoilt": {"share": 0.7, "low": 0.5, "high": 0.9, "n": 20}
+                },
+            },
+        )
+
+
+def report(paths: Paths, tmp_path: Path, *more: str) -> tuple[str, str]:
+    out = tmp_path / "out.html"
+    assert cli.run(["--home", str(paths.home), "report", "--output", str(out), *more]) == 0
+    return out.read_text("utf-8"), out.with_suffix(".md").read_text("utf-8")
+
+
+def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
+    fill(paths)
+    for text in report(paths, tmp_path, "--question", "Does it keep?"):
+        for heading in (
+            "Question",
+            "In short",
+            "Runs",
+            "Lineage",
+            "Leaderboard",
+            "Trade-off",
+            "Differences from the reference",
+            "Curves",
+            "Categories",
+            "Judges",
+            "Flags",
+            "Costs",
+            "Telling transcripts",
+            "How to repeat it",
+        ):
+            assert heading in text, heading
+        for words in (
+            "Does it keep?",
+            "dae stands above the",
+            "expert: expert",
+            "1,234",
+            "a plain answer dae",
+            "kdharness train",
+        ):
+            assert words in text, words
+        assert re.search(r"most domain with at least 0\.98 of general: dae", text)
+
+
+def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
+    fill(paths)
+    _, twin = report(paths, tmp_path)
+    rows: dict[str, list[str]] = {}
+    for line in twin.split("## Costs")[1].split("## ")[0].splitlines():
+        name, *cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+        rows.setdefault(name, cells)
+    assert rows["dae"][:3] == ["1,234", "2e12", "6e12"] and rows["wise"][:3] == ["0", "0", "4e12"]
+    assert rows["dae"][4:] == ["40", "0.40"] and rows["openai:judge"][0] == "160"
+
+
+def test_the_page_is_whole_and_needs_nothing_else(paths: Paths, tmp_path: Path) -> None:
+    fill(paths)
+    text, _ = report(paths, tmp_path)
+    found = Page(text)
+    assert not found.open
+    tags = {tag for tag, _ in found.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    for tag, attrs in found.tags:
+        assert not [name for name in attrs if name.startswith("on") or name == "src"], tag
+        assert str(attrs.get("href", "#")).startswith("#")
+    assert "url(" not in text and "@import" not in text
+    drawn = re.findall(r"<svg.*?</svg>", text, re.S)
+    assert len(drawn) >= 6
+    for svg in drawn:
+        ET.fromstring(svg)
+        assert "nan" not in svg and "inf" not in svg
+
+
+def test_hostile_answers_names_and_errors_stay_text(paths: Paths, tmp_path: Path) -> None:
+    fill(paths, HOSTILE)
+    text, twin = report(paths, tmp_path, "--title", HOSTILE, "--question", HOSTILE)
+    found = Page(text)
+    assert not found.open
+    assert not {tag for tag, _ in found.tags} & {"script", "img"}
+    assert "<script" not in text and "<img" not in text and "javascript:" in found.words
+    for raw in (text, twin):
+        assert "\x1b" not in raw and "\x07" not in raw and "\u202e" not in raw
+    # Outside of fences nothing of it can be markup; inside, no line closes the fence early.
+    fence = ""
+    for line in twin.splitlines():
+        opened = re.match(r"(`{3,})(text)?$", line)
+        if not fence and opened and opened[2]:
+            fence = opened[1]
+        elif fence and line == fence:
+            fence = ""
+        elif not fence:
+            assert not re.search(r"(?<!\\)<(script|img|b)", line), line
+            assert "](javascript" not in line.replace("\\]", "")
+    assert not fence
+
+
+def test_an_empty_home_has_an_honest_report(paths: Paths, tmp_path: Path) -> None:
+    text, twin = report(paths, tmp_path)
+    assert "There is no trade-off to decide from yet" in text and "No scores yet" in twin
+    assert not Page(text).open
+
+
+def test_mistakes_of_the_command_line(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ["--home", str(paths.home), "report"]
+    assert cli.run([*home, "--output", str(tmp_path / "a.md")]) == 2
+    assert cli.run([*home, "--output", str(tmp_path / "no" / "a.html")]) == 2
+    assert cli.run([*home, "--output", str(tmp_path / "a.html"), "--general", "no:thing"]) == 2
+    assert "no checkpoint has no:thing" in capsys.readouterr().err
+
+
+def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
+    fill(paths)
+    with Store(paths.store) as store:
+        twin = Checkpoint(id="t", name="twin", method="dae", path="", created=9.0)
+        store.add_checkpoint(twin)
+        for bench in ("mt-bench", "shop"):
+            store.add_judgments(
+                [
+                    Judgment(**{**vars(j), "id": f"t{j.id}", "checkpoint": "t"})
+                    for j in store.judgments(digest("wise"), bench)
+                ]
+            )
+        words = " ".join(b.text for b in collect(store, paths) if isinstance(b, Paragraph))
+    assert "twin is not told apart from the WiSE-FT curve" in words
+
+
+# ---------------------------------------------------------------- pieces
+
+ODD: list[Any] = [
+    Scatter("t", "x", "y", (PlotPoint("only", 1.0, 1.0),)),
+    Scatter(
+        "t",
+        "x",
+        "y",
+        (PlotPoint(HOSTILE, 0.0, -5.0, (-1.0, 1.0), (-6.0, -4.0), True), PlotPoint("b", 1e9, 3.0)),
+        ((0.0, 0.0), (1.0, 1.0)),
+        "line",
+    ),
+    LinePlot("t", "loss", (("a", ((1.0, 2.0),)), ("b", ((1.0, float("nan")), (2.0, 1.0))))),
+    LinePlot("t", "loss", (("a", ()),)),
+    IntervalPlot("t", (("a", 0.0, None, None), (HOSTILE, 0.0, 0.0, 0.0))),
+    Radar("t", ("a", "b", "c"), (("m", (1.0, None, 20.0)), ("n", (None, None, None))), 0.0, 10.0),
+    Radar("t", ("a", "b", "c"), (("m", (0.0, 0.0, 0.0)),), 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize("block", ODD)
+def test_pictures_of_odd_figures_are_whole(block: Any) -> None:
+    svg = picture(block)
+    ET.fromstring(svg)
+    assert "nan" not in svg and "<script" not in svg
+    assert markdown("t", [block]).startswith("# t")
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
+    assert ticks(3, 3) == [3]
+    for low, high in ((-1e-7, 3e-7), (0.013, 0.48), (-5e8, 9e9)):
+        found = ticks(low, high)
+        assert 3 <= len(found) <= 7 and low <= found[0] and found[-1] <= high * (1 + 1e-9)
+
+
+def test_blocks_escape_in_both_forms() -> None:
+    blocks: list[Any] = [
+        Heading("<h>"),
+        Paragraph("*a* <b>"),
+        Table(("a|b",), (("x|<y>",),), "<c>"),
+        Code("<script>", "t"),
+        Transcript("<t>", HOSTILE, (("<n>", HOSTILE, "<v>"),)),
+    ]
+    text = page("<title>", blocks)
+    assert not re.search(r"<(h|b|y|c|t|n|v|script|title)>(?!&lt;)", text.split("<body>")[1])
+    assert "\\*a\\* \\<b\\>" in markdown("t", blocks)
+    assert escape("a|b\nc") == "a\\|b c"
+    assert fenced("```").startswith("````text\n")
+
+
+def test_the_report_takes_no_side_from_a_handful() -> None:
+    def told(n: int, low: float | None) -> str:
+        above = {"value": 0.3, "ci_low": low, "ci_high": None if low is None else 0.5, "n": n}
+        view = {
+            "x": type("X", (), {"label": "x"}),
+            "y": type("Y", (), {"label": "y"}),
+            "keep": 0.9,
+            "roles": ("a", "b"),
+            "placed": [],
+            "statistics": {"pick": None, "notes": [], "points": {"c": {"above_curve": above}}},
+        }
+        return " ".join(str(block) for block in build._short_answer(view))
+
+    assert "stands above" in told(5, 0.1)
+    assert "is not told apart from" in told(4, 0.1) and "is not told apart from" in told(2, None)

@@ -1,0 +1,105 @@
+"""What is not there is told before a run exists, whatever form the config gives it in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.commands import CommandLine
+
+
+@pytest.fixture
+def write(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
+    """Write an SFT config beside one file of rows; its path."""
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+
+    def written(train: str = "rows.jsonl", student: Any = None, **data: Any) -> str:
+        values = {
+            "method": "sft",
+            "student": student or str(tiny_teacher),
+            "data": {"train": train, "max_length": 64, **data},
+            "trainer": {"max_steps": 1, "batch_size": 2},
+        }
+        path = tmp_path / "c.yaml"
+        path.write_text(yaml.safe_dump(values), "utf-8")
+        return str(path)
+
+    return written
+
+
+MISSING: dict[str, tuple[dict[str, Any], str]] = {
+    "another shipped part": ({"train": "shop:nope"}, "data.train.0.path: no shipped data"),
+    "a name with a colon": ({"train": "shopp:train"}, "no such data file: shopp:train"),
+    "a drive": ({"train": "C:/x/rows.jsonl"}, "no such data file: C:/x/rows.jsonl"),
+    "an address": ({"train": "https://x.org/a.jsonl"}, "no such data file: https://x.org/a.jsonl"),
+    "a folder": ({"train": "."}, "is a folder"),
+    "a template's name": ({"chat_template": "llama3"}, "no such template file: llama3"),
+    "a template": ({"chat_template": "{{ messages }}"}, "no such template file: {{ messages }}"),
+}
+
+
+@pytest.mark.parametrize("more", [(), ("--prepare",)], ids=["train", "prepare"])
+@pytest.mark.parametrize("name", MISSING)
+def test_what_is_missing_makes_no_run(
+    name: str, more: tuple[str, ...], write: Callable[..., str], kd: CommandLine
+) -> None:
+    """A run that could never begin stayed in the store, with the name that the next try wants."""
+    changes, says = MISSING[name]
+    code, _, err = kd("train", write(**changes), "--name", "r", *more)
+    assert code == 2 and says in err and "Traceback" not in err
+    assert json.loads(kd("runs", "--format", "json")[1] or "[]") == []
+
+
+def test_a_file_in_the_home_folder_is_found(
+    write: Callable[..., str], tmp_path: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.jinja").write_text("{{ messages[0].content }}", "utf-8")
+    config = write("~/rows.jsonl", chat_template="~/t.jinja")
+    code, _, err = kd("train", config, "--name", "r", "--prepare")
+    assert code == 0, err
+
+
+def test_a_data_set_of_the_hub_is_left_to_the_run(
+    write: Callable[..., str], kd: CommandLine
+) -> None:
+    """The check would have loaded it, and refused the config where there is no network."""
+    code, out, err = kd("config", "check", write("hub:somebody/chats"))
+    assert code == 0, err
+    assert "not checked: hub:somebody/chats is read when the run begins" in out + err
+
+
+def test_modules_that_the_student_does_not_have(
+    write: Callable[..., str], tiny_teacher: Path, kd: CommandLine
+) -> None:
+    """peft's error ended the run after the student had been loaded."""
+    student = {"model": str(tiny_teacher), "lora": {"r": 2, "target_modules": ["c_attn"]}}
+    code, _, err = kd("config", "check", write(student=student))
+    assert code == 2 and "student.lora.target_modules" in err and "c_attn" in err
+    assert "q_proj" in err, "what it has is told"
+
+
+def test_a_served_teacher_is_looked_for_too(
+    tiny_teacher: Path, write: Callable[..., str], tmp_path: Path, kd: CommandLine
+) -> None:
+    """Its tokenizer and config are read here; a run was made and failed for want of them."""
+    values = yaml.safe_load(Path(write()).read_text("utf-8"))
+    values |= {
+        "method": "kd",
+        "teacher": {
+            "model": "big-teacher",
+            "served": "http://127.0.0.1:9/v1",
+            "cache": {"k": 5, "tail": "bucket"},
+        },
+    }
+    values["trainer"]["attention_weight"] = 0
+    path = tmp_path / "kd.yaml"
+    path.write_text(yaml.safe_dump(values), "utf-8")
+    code, _, err = kd("train", str(path), "--name", "r", "--prepare")
+    assert code == 1 and "teacher.model: no model named 'big-teacher'" in err

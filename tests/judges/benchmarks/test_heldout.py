@@ -1,0 +1,239 @@
+"""Held-out loss, KL and agreement against a plain computation, one row at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdharness.harness.chat.template import encode_chat
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.errors import DataError
+from kdharness.harness.models.loading import load_model, load_tokenizer
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
+from kdharness.judges.benchmarks.heldout import Heldout
+from support.files import WriteRows
+
+ROWS = [
+    {
+        "id": "a",
+        "messages": [
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "A whisk, new."},
+        ],
+    },
+    {
+        "id": "b",
+        "messages": [
+            {"role": "user", "content": "One? " * 20},
+            {"role": "assistant", "content": "Two."},
+            {"role": "user", "content": "Three?"},
+            {"role": "assistant", "content": "Four, and five more of them."},
+        ],
+    },
+    {
+        "id": "c",
+        "truncated": True,
+        "messages": [
+            {"role": "user", "content": "Cut"},
+            {"role": "assistant", "content": "It was"},
+        ],
+    },
+]
+
+
+@pytest.fixture
+def files(write_jsonl: WriteRows) -> dict[str, str]:
+    return {
+        "general": str(write_jsonl("general.jsonl", ROWS)),
+        "domain": str(write_jsonl("domain.jsonl", ROWS[:1])),
+    }
+
+
+IDENTITIES = [
+    "cb227c64bc43e9481470",
+    "a88ddfa67945a19a7b06",
+    "84a20ef79ef161c49fe0",
+]
+SHIPPED = "9ca3637b4e5512e3d72c"
+
+
+def plain(model: Any, teacher: Any, tokenizer: Any, row: dict[str, Any]) -> dict[str, float]:
+    """Sums over one row's labelled tokens, without batches or padding."""
+    chat = encode_chat(tokenizer, row["messages"], truncated=row.get("truncated", False))
+    ids = torch.tensor([chat.input_ids])
+    with torch.inference_mode():
+        logs = model(ids).logits[0].double().log_softmax(-1)
+        theirs = teacher(ids).logits[0].double().log_softmax(-1)
+    sums = {"loss": 0.0, "kl": 0.0, "agreement": 0.0, "tokens": 0.0}
+    for i in range(1, len(chat.labels)):
+        if chat.labels[i] == -100:
+            continue
+        sums["tokens"] += 1
+        sums["loss"] -= float(logs[i - 1, chat.input_ids[i]])
+        sums["kl"] += float((theirs[i - 1].exp() * (theirs[i - 1] - logs[i - 1])).sum())
+        sums["agreement"] += float(theirs[i - 1].argmax() == logs[i - 1].argmax())
+    return sums
+
+
+def measured(bench: Heldout, source: Path, paths: Paths, config: EvalConfig) -> dict[str, Any]:
+    found = {}
+    for batch in bench.measure("c", str(source), paths, config, NullReporter(), set(), "teacher"):
+        for judgment in batch:
+            found[judgment.metric, judgment.item] = judgment
+    return found
+
+
+def test_figures_are_the_plain_ones(
+    paths: Paths, tiny_teacher: Path, tmp_path: Path, files: dict[str, str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    # A second model with the same tokenizer: the teacher with other weights.
+    student = tmp_path / "student"
+    model = AutoModelForCausalLM.from_pretrained(tiny_teacher)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(student)
+    load_tokenizer(str(tiny_teacher), paths).save_pretrained(student)
+
+    config = EvalConfig(heldout={**files, "teacher": str(tiny_teacher)})  # type: ignore[arg-type]
+    bench = Heldout.load(paths, config)
+    found = measured(bench, student, paths, config)
+    assert {metric for metric, _ in found} == {
+        f"{kind}_{name}" for kind in ("general", "domain") for name in ("loss", "kl", "agreement")
+    }
+    tokenizer = load_tokenizer(str(student), paths)
+    loaded = load_model(str(student), paths), load_model(str(tiny_teacher), paths)
+    for row in ROWS:
+        wanted = plain(*loaded, tokenizer, row)
+        for name in ("loss", "kl", "agreement"):
+            judgment = found[f"general_{name}", f"general/{row['id']}"]
+            assert judgment.weight == wanted["tokens"]
+            assert judgment.value == pytest.approx(wanted[name], rel=2e-4, abs=2e-4)
+    assert found["general_kl", "general/b"].value > 0
+
+
+def test_a_teacher_agrees_with_itself(
+    paths: Paths, tiny_teacher: Path, files: dict[str, str]
+) -> None:
+    config = EvalConfig(heldout={**files, "teacher": str(tiny_teacher)})  # type: ignore[arg-type]
+    found = measured(Heldout.load(paths, config), tiny_teacher, paths, config)
+    for (metric, _), judgment in found.items():
+        if metric.endswith("_agreement"):
+            assert judgment.value == judgment.weight
+        if metric.endswith("_kl"):
+            assert judgment.value == pytest.approx(0, abs=1e-6)
+
+
+def test_known_rows_are_not_measured_again(
+    paths: Paths, tiny_teacher: Path, files: dict[str, str]
+) -> None:
+    config = EvalConfig(heldout=files)  # type: ignore[arg-type]
+    bench = Heldout.load(paths, config)
+    first = [
+        j
+        for b in bench.measure("c", str(tiny_teacher), paths, config, NullReporter(), set())
+        for j in b
+    ]
+    assert len(first) == 4
+    known = {j.id for j in first}
+    again = bench.measure("c", "no such model", paths, config, NullReporter(), known)
+    assert list(again) == []
+
+
+def test_the_shipped_rows_load(paths: Paths) -> None:
+    bench = Heldout.load(paths, EvalConfig())
+    sets = {row.set for row in bench.rows}
+    assert sets == {"general", "domain"} and bench.flags == ()
+    part = Heldout.load(paths, EvalConfig(limit=8))
+    assert part.flags == ("subset:16",) and part.revision != bench.revision
+
+
+def test_rows_that_are_no_chats_are_told(paths: Paths, write_jsonl: WriteRows) -> None:
+    path = write_jsonl("bad.jsonl", [ROWS[0], {"text": "x"}])
+    with pytest.raises(DataError, match=r"bad.jsonl:2: cannot tell the format"):
+        Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
+
+
+def rows_of(paths: Paths, path: Path) -> list[Any]:
+    config = EvalConfig(heldout={"domain": str(path)})  # type: ignore[arg-type]
+    return [row for row in Heldout.load(paths, config).rows if row.set == "domain"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Where?", "completion": "Here."},
+        {"prompt": "Where?", "response": "Here."},
+        {"instruction": "Where?", "input": "", "output": "Here."},
+        {
+            "conversations": [
+                {"from": "human", "value": "Where?"},
+                {"from": "gpt", "value": "Here."},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "Where?"},
+                {"role": "assistant", "content": "Here."},
+            ]
+        },
+        {"prompt": "Where?", "response": "Here.", "source": "me", "id": "a", "category": None},
+    ],
+)
+def test_every_form_that_training_reads(
+    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any]
+) -> None:
+    """A public report: a held-out file had to be in a form of its own."""
+    (held,) = rows_of(paths, write_jsonl("rows.jsonl", [row]))
+    assert [(m["role"], m["content"]) for m in held.messages] == [
+        ("user", "Where?"),
+        ("assistant", "Here."),
+    ]
+    assert (held.id, held.category, held.truncated) == (row.get("id", "1"), "", False)
+
+
+def test_parquet_is_read(paths: Paths, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.table({"prompt": ["A?", "B?"], "completion": ["a", "b"]})
+    pyarrow.parquet.write_table(table, path)
+    held = rows_of(paths, path)
+    assert [row.id for row in held] == ["1", "2"]
+    assert [row.messages[1]["content"] for row in held] == ["a", "b"]
+
+
+def test_identities_of_rows_read_before_are_what_they_were(
+    paths: Paths, write_jsonl: WriteRows
+) -> None:
+    """Stored judgments go by these: they were made with the reader of the first release."""
+    held = rows_of(
+        paths,
+        write_jsonl(
+            "rows.jsonl",
+            [
+                {"prompt": "A?", "response": "a"},
+                ROWS[0],
+                {**ROWS[2], "source": "kept"},
+            ],
+        ),
+    )
+    assert [row.key for row in held] == IDENTITIES
+    shipped = Heldout.load(paths, EvalConfig())
+    assert shipped.revision == SHIPPED
+
+
+def test_an_id_that_is_there_twice_is_told(paths: Paths, write_jsonl: WriteRows) -> None:
+    path = write_jsonl("rows.jsonl", [ROWS[0], ROWS[1], ROWS[0]])
+    with pytest.raises(DataError, match="id 'a' is also on line 1"):
+        rows_of(paths, path)
+    with pytest.raises(DataError, match="no such held-out file"):
+        rows_of(paths, path.with_name("none.jsonl"))

@@ -1,0 +1,128 @@
+"""Parameters that an endpoint refuses: learnt once, left out, and marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kdharness.harness.types import GenerationRequest
+from kdharness.judges.engines.dialect import COLDEST, Dialect, adapt
+from support.loopback import Loopback, Raw, completion
+from support.openai_calls import engine, refusal, requests
+
+
+def picky(refused: dict[str, str]) -> Callable[[dict[str, Any]], Any]:
+    """Refuse each of these parameters where it is sent as told."""
+
+    def answer(body: dict[str, Any]) -> Any:
+        for name, message in refused.items():
+            if name in body or (name == "system" and "'system'" in str(body["messages"])):
+                return Raw(400, refusal(message))
+        return completion("[[5]]")
+
+    return answer
+
+
+def test_a_refused_temperature_leaves_its_mark() -> None:
+    refused = {
+        "temperature": "Unsupported value: 'temperature' does not support 0 with this model."
+        " Only the default (1) value is supported."
+    }
+    with Loopback(answer=picky(refused)) as server:
+        replies = dict(engine(server).stream(requests(3)))
+    assert all(reply.info["without"] == ["temperature"] for reply in replies.values())
+
+
+def test_a_refused_seed_and_system_role_leave_theirs() -> None:
+    refused = {"seed": "unknown field: seed"}
+    with Loopback(answer=picky(refused)) as server:
+        replies = dict(engine(server).stream(requests(2, seed=5)))
+    assert all(reply.info["without"] == ["seed"] for reply in replies.values())
+    chat = ({"role": "system", "content": "Judge."}, {"role": "user", "content": "x"})
+    with Loopback(answer=picky({"system": "System role not supported"})) as server:
+        reply = dict(engine(server).stream([GenerationRequest(chat)]))[0]
+        assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Judge.\n\nx"}]
+    assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Developer instruction is not enabled for models/some-27b-it"),
+        (500, "jinja2.exceptions.TemplateError: System role not supported"),
+        (500, "Conversation roles must alternate user/assistant/user/assistant/..."),
+    ],
+)
+def test_a_template_without_a_system_role_in_other_words(status: int, message: str) -> None:
+    def without(body: dict[str, Any]) -> Any:
+        refused = body["messages"][0]["role"] == "system"
+        return Raw(status, refusal(message)) if refused else completion("[[5]]")
+
+    chat = ({"role": "system", "content": "Judge."}, {"role": "user", "content": "x"})
+    with Loopback(answer=without) as server:
+        reply = dict(engine(server).stream([GenerationRequest(chat)]))[0]
+        assert server.calls == 2
+    assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "`temperature` must be strictly positive",
+        "temperature (=0.0) has to be a strictly positive float",
+        "temperature: Input should be greater than 0",
+        "temperature must be in (0, 1]",
+        "temperature must be > 0.0",
+    ],
+)
+def test_the_coldest_temperature_stands_for_zero(message: str) -> None:
+    def warm(body: dict[str, Any]) -> Any:
+        if body.get("temperature") == 0:
+            return Raw(422, refusal(message))
+        return completion("[[5]]")
+
+    with Loopback(answer=warm) as server:
+        replies = dict(engine(server, concurrency=1).stream(requests(3)))
+        assert [body["temperature"] for body in server.bodies] == [0, *[COLDEST] * 3]
+    assert all(reply.info == {"temperature": COLDEST} for reply in replies.values())
+
+
+def test_nothing_refused_leaves_no_mark() -> None:
+    with Loopback() as server:
+        replies = dict(engine(server).stream(requests(3)))
+    assert all(not reply.info for reply in replies.values())
+
+
+def test_a_least_limit_is_learnt() -> None:
+    def least(body: dict[str, Any]) -> Any:
+        if body["max_tokens"] < 16:
+            return Raw(
+                400,
+                refusal(
+                    "Invalid 'max_tokens': integer below minimum value. Expected a value >= 16"
+                ),
+            )
+        return completion("[[5]]")
+
+    asked = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 4)
+    with Loopback(answer=least) as server:
+        reply = dict(engine(server).stream([asked]))[0]
+    assert reply.text == "[[5]]" and reply.info["max_tokens"] == 16
+
+
+def test_what_a_refusal_quotes_of_the_request_is_not_what_it_refuses() -> None:
+    quoted = json.dumps(
+        {
+            "detail": [
+                {
+                    "loc": ["body", "messages"],
+                    "msg": "too many",
+                    "input": {"temperature": 0, "seed": 1},
+                }
+            ]
+        }
+    )
+    assert not adapt(Dialect(), quoted, {"temperature": 0, "seed": 1})

@@ -1,0 +1,306 @@
+"""The OpenAI-compatible client against a server that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec
+from kdharness.harness.errors import JudgeError
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Finish, GenerationRequest
+from kdharness.judges.engines import rate_limits
+from kdharness.judges.engines.openai import OpenAIEngine
+from kdharness.judges.engines.rate_limits import Price, backoff, find_price
+from kdharness.judges.engines.waits import retry_after
+from support.loopback import FAULTS, Loopback, completion
+
+
+def requests(count: int, *, top: int = 0) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(
+            ({"role": "user", "content": f"question {n}"},), 0.0, 64, top_logprobs=top
+        )
+        for n in range(count)
+    ]
+
+
+def engine(server: Loopback, **options: object) -> OpenAIEngine:
+    settings: dict[str, object] = {"concurrency": 16, "timeout": 1.0, "first_wait": 0.01}
+    return OpenAIEngine("judge-1", server.url, **{**settings, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("KDHARNESS_JUDGE_API_KEY", raising=False)
+
+
+def test_every_request_is_answered_once() -> None:
+    with Loopback() as server:
+        replies = dict(engine(server).stream(requests(50)))
+    assert sorted(replies) == list(range(50))
+    assert server.calls == 50
+    assert all(reply.text.startswith("It is fine") for reply in replies.values())
+    assert replies[0].prompt_tokens == 10 and replies[0].tokens == 5
+
+
+def test_concurrency_is_used_and_kept() -> None:
+    with Loopback(delay=0.05) as server:
+        started = time.monotonic()
+        dict(engine(server, concurrency=8).stream(requests(40)))
+        took = time.monotonic() - started
+    assert server.most_at_once == 8
+    assert took < 40 * 0.05 / 2
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_retried_and_never_a_verdict(fault: str) -> None:
+    clean = Loopback()
+    with clean:
+        wanted = dict(engine(clean).stream(requests(20, top=5)))
+    with Loopback(fault_rate=0.4, faults=(fault,)) as server:
+        found = dict(engine(server, timeout=0.5).stream(requests(20, top=5)))
+    assert server.injected[fault] > 0
+    assert server.calls == 20 + sum(server.injected.values())
+    assert {k: r.top_logprobs for k, r in found.items()} == {
+        k: r.top_logprobs for k, r in wanted.items()
+    }
+    assert not any(reply.error for reply in found.values())
+
+
+def test_all_faults_at_once_lose_nothing() -> None:
+    with Loopback(fault_rate=0.3, seed=3) as server:
+        found = dict(engine(server, timeout=0.4, concurrency=32).stream(requests(300)))
+    assert len(found) == 300 and not any(reply.error for reply in found.values())
+    assert server.calls == 300 + sum(server.injected.values())
+
+
+def test_given_up_calls_are_errors_not_texts() -> None:
+    with Loopback(fault_rate=1.0, faults=("500",)) as server:
+        found = dict(engine(server, retries=2).stream(requests(3)))
+    assert all(r.error.startswith("HTTP 500") and r.finish is Finish.ERROR for r in found.values())
+    assert server.calls == 9
+
+
+def test_retry_after_is_kept_by_everybody() -> None:
+    with Loopback(fault_rate=0.0, retry_after="1") as server:
+        first: list[float] = []
+
+        def limited(body: dict) -> dict:  # type: ignore[type-arg]
+            return completion("ok [[5]]")
+
+        server.answer = limited
+        server.fault_rate, server.faults = 1.0, ("429",)
+        judge = engine(server, concurrency=4)
+        stream = judge.stream(requests(4))
+
+        import threading
+
+        def mend() -> None:
+            time.sleep(0.3)
+            server.fault_rate = 0.0
+
+        threading.Thread(target=mend).start()
+        started = time.monotonic()
+        dict(stream)
+        first.append(time.monotonic() - started)
+    assert server.calls == 8
+    assert first[0] >= 1.0
+
+
+def test_retry_after_reads_numbers_dates_and_milliseconds() -> None:
+    import email.utils
+
+    assert retry_after({"retry-after": "3"}) == 3
+    assert retry_after({"retry-after-ms": "250"}) == 0.25
+    when = email.utils.formatdate(time.time() + 20, usegmt=True)
+    assert 15 < (retry_after({"retry-after": when}) or 0) < 21
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+def test_backoff_grows_and_jitters() -> None:
+    assert all(0.1 <= backoff(0) <= 0.5 for _ in range(100))
+    assert all(backoff(20) <= 60 for _ in range(100))
+    assert len({backoff(3) for _ in range(10)}) == 10
+
+
+def test_requests_per_minute_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of the test's own: a busy machine delays calls, and then they come at once."""
+    now, starts = 100.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now)
+    monkeypatch.setattr(rate_limits.asyncio, "sleep", sleep)
+    bucket = rate_limits.Bucket(600)
+
+    async def calls() -> None:
+        for _ in range(40):
+            await bucket.take()
+            starts.append(now)
+
+    asyncio.run(calls())
+    # Ten a second, the first second's worth at once.
+    assert starts == pytest.approx([max(100.0, 99.0 + number / 10) for number in range(40)])
+
+
+def test_a_client_with_a_rate_takes_its_time() -> None:
+    with Loopback() as server:
+        started = time.monotonic()
+        dict(engine(server, requests_per_minute=600).stream(requests(20)))
+        assert time.monotonic() - started >= 0.8
+
+
+def test_tokens_per_minute_are_kept() -> None:
+    with Loopback() as server:
+        started = time.monotonic()
+        # About 74 tokens are guessed and 15 are used: 15 x 40 tokens at 300 a second.
+        dict(engine(server, tokens_per_minute=18_000, concurrency=1).stream(requests(40)))
+        assert time.monotonic() - started >= 0.8
+
+
+def test_the_budget_is_never_passed() -> None:
+    price = Price(input=1_000.0, output=10_000.0)  # 0.06 dollars a call of 10 + 5 tokens
+    with Loopback() as server:
+        judge = engine(server, budget=2.0, price=price, concurrency=8)
+        replies = dict(judge.stream(requests(100)))
+    spent = sum(reply.usd for reply in replies.values())
+    assert 0 < len(replies) < 100
+    assert spent == pytest.approx(0.06 * len(replies))
+    assert spent <= 2.0
+
+
+def test_a_budget_needs_a_price(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with pytest.raises(JudgeError, match="price"):
+        OpenAIEngine.open(parse_spec("openai:gpt-x"), EvalConfig(budget=1.0), Paths(tmp_path))
+    (tmp_path / "settings.yaml").write_text("prices: {gpt-x: {input: 1, output: 2}}")
+    opened = OpenAIEngine.open(parse_spec("openai:gpt-x"), EvalConfig(budget=1.0), Paths(tmp_path))
+    assert opened.price == Price(1, 2)
+
+
+def test_prices_that_are_no_numbers_are_told() -> None:
+    with pytest.raises(Exception, match="price"):
+        find_price({"prices": {"a": {"input": "cheap"}}}, "a")
+    assert find_price({}, "a") is None
+
+
+def test_total_timeout_keeps_what_came() -> None:
+    with Loopback(delay=0.2) as server:
+        judge = engine(server, total_timeout=0.5, concurrency=2)
+        replies = dict(judge.stream(requests(50)))
+    assert 0 < len(replies) < 10
+
+
+def test_stop_soon_yields_what_is_under_way() -> None:
+    with Loopback(delay=0.1) as server:
+        judge = engine(server, concurrency=5)
+        found = []
+        for pair in judge.stream(requests(100)):
+            found.append(pair)
+            judge.stop_soon()
+        assert 5 <= len(found) <= 10
+        assert server.calls == len(found)
+
+
+@pytest.mark.parametrize(("status", "word"), [(401, "key"), (404, "model"), (403, "key")])
+def test_refusals_end_the_run_at_once(status: int, word: str) -> None:
+    with Loopback(status=status, refusal="no") as server, pytest.raises(JudgeError) as caught:
+        dict(engine(server, concurrency=4).stream(requests(100)))
+    assert word in caught.value.hint
+    assert server.calls <= 4
+
+
+def test_an_endpoint_that_is_gone_is_given_up() -> None:
+    with Loopback() as server:
+        url = server.url
+    judge = OpenAIEngine("judge-1", url, timeout=0.5, first_wait=0.001, concurrency=16)
+    with pytest.raises(JudgeError, match="not reached"):
+        dict(judge.stream(requests(200)))
+
+
+def test_parameters_that_are_refused_are_learnt_once() -> None:
+    def picky(body: dict) -> dict:  # type: ignore[type-arg]
+        return completion("[[5]]")
+
+    with Loopback(answer=picky) as server:
+        served = server._answer
+
+        async def refuse(body, writer):  # type: ignore[no-untyped-def]
+            for name, message in (
+                ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."),
+                ("temperature", "Unsupported value: 'temperature' does not support 0."),
+            ):
+                if name in body:
+                    text = json.dumps({"error": {"message": message}}).encode()
+                    server._send(writer, 400, text)
+                    return
+            await served(body, writer)
+
+        server._answer = refuse  # type: ignore[method-assign]
+        judge = engine(server, concurrency=1)
+        replies = dict(judge.stream(requests(10)))
+    assert all(reply.text == "[[5]]" for reply in replies.values())
+    assert server.calls == 12
+    assert "max_completion_tokens" in server.bodies[-1]
+
+
+def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "sk-very-secret")
+    with Loopback(status=400, refusal="bad key sk-very-secret given") as server:
+        replies = dict(engine(server).stream(requests(1)))
+    assert server.headers[0]["authorization"] == "Bearer sk-very-secret"
+    assert "secret" not in replies[0].error and "***" in replies[0].error
+    assert "secret" not in engine(server).name
+
+
+def test_specs() -> None:
+    spec = parse_spec("openai:org/model@v2@http://h:1/v1/")
+    assert (spec.model, spec.url) == ("org/model@v2", "http://h:1/v1")
+    assert parse_spec("local:./a@b").model == "./a@b"
+    for wrong in (
+        "gpt-4",
+        "openai:",
+        "what:x",
+        "openai:@http://h/v1",
+        "openai:m@http://user:key@h/v1",
+    ):
+        with pytest.raises(Exception, match=r"judge|model|key"):
+            parse_spec(wrong)
+
+
+def test_probe_tells_what_an_endpoint_can_do() -> None:
+    with Loopback() as server:
+        probe = engine(server).probe(logprobs=True)
+        assert probe.logprobs and probe.model_known and probe.context == 8192
+        assert engine(server).probe().reachable
+    with Loopback(answer=lambda body: completion("m")) as server:
+        probe = engine(server).probe(logprobs=True)
+        assert not probe.logprobs and "log-probabilities" in probe.note
+    with Loopback(models=None) as server:
+        assert engine(server).probe().reachable
+
+
+def test_probe_names_the_models_there_are() -> None:
+    with (
+        Loopback(models=("other",), status=404, refusal="no such model") as server,
+        pytest.raises(JudgeError) as caught,
+    ):
+        engine(server).probe()
+    assert "other" in caught.value.hint
+
+
+def test_probe_of_nobody_says_so_quickly() -> None:
+    with Loopback() as server:
+        url = server.url
+    started = time.monotonic()
+    with pytest.raises(JudgeError, match="cannot be reached"):
+        OpenAIEngine("m", url, first_wait=0.01).probe()
+    assert time.monotonic() - started < 5

@@ -1,0 +1,159 @@
+"""How long an endpoint asks to wait, and that it is waited for."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdharness.harness.errors import JudgeError
+from kdharness.judges.engines.refusals import LONGEST_ASKED_WAIT, in_words, status_error
+from kdharness.judges.engines.trouble import Trouble
+from kdharness.judges.engines.waits import asked_wait, span
+from support.loopback import Loopback, Raw, completion
+from support.openai_calls import engine, first_then, refusal, requests
+
+# ---------------------------------------------------------------- waits
+
+GOOGLE = {
+    "error": {
+        "code": 429,
+        "status": "RESOURCE_EXHAUSTED",
+        "message": "You exceeded your current quota, please check your plan and billing details.",
+        "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        GOOGLE,
+        [GOOGLE],
+        {
+            "error": {
+                "message": "Rate limit reached for x on requests per min (RPM): Limit 3. Please "
+                "try again in 1s. Visit https://example.org/account/billing to add a card."
+            }
+        },
+    ],
+)
+def test_a_minutes_quota_is_waited_for(body: Any) -> None:
+    with Loopback(answer=first_then(Raw(429, body))) as server:
+        started = time.monotonic()
+        replies = dict(engine(server).stream(requests(3)))
+        took = time.monotonic() - started
+    assert not any(reply.error for reply in replies.values())
+    assert 1.0 <= took < 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "text", "seconds"),
+    [
+        ({}, "Please try again in 1.2s.", 1.2),
+        ({}, "Please try again in 6m0s.", 360),
+        ({}, "Please try again in 20ms.", 0.02),
+        ({}, "Please try again in 1h2m.", 3720),
+        ({}, "Please try again in 2m59.56s. Need more?", 179.56),
+        ({}, "Please retry in 53.016342224s.", 53.016342224),
+        ({}, "Please retry after 5 seconds.", 5),
+        ({}, "Rate limit exceeded, wait 20 seconds", 20),
+        ({}, "try again in 1 minute and 30 seconds", 90),
+        ({}, "Please try again later", None),
+        ({}, json.dumps(GOOGLE), 1),
+        ({}, json.dumps({"error": "Model is loading", "estimated_time": 20.5}), 20.5),
+        ({}, json.dumps({"retry_after": 3}), 3),
+        ({"retry-after": "7"}, "try again in 2s", 7),
+        ({"retry-after": "2s"}, "", 2),
+        ({"retry-after-ms": "250"}, "", 0.25),
+        (
+            {
+                "x-ratelimit-reset-requests": "6m0s",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "1s",
+                "x-ratelimit-remaining-tokens": "9",
+            },
+            "",
+            360,
+        ),
+        ({"x-ratelimit-reset-tokens": "1s", "x-ratelimit-remaining-tokens": "9"}, "", None),
+        ({"x-ratelimit-reset-tokens": "1s"}, '{"error": {"code": "insufficient_quota"}}', None),
+        ({"x-ratelimit-reset": "12"}, "", 12),
+        ({}, "", None),
+    ],
+)
+def test_every_way_to_ask_for_a_wait(
+    headers: dict[str, str], text: str, seconds: float | None
+) -> None:
+    assert asked_wait(headers, text) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_a_time_of_day_is_a_wait_until_then() -> None:
+    now = time.time()
+    for value in (str(int((now + 9) * 1000)), str(now + 9)):
+        assert asked_wait({"x-ratelimit-reset": value}) == pytest.approx(9, abs=1.5)
+    inside = {"error": {"metadata": {"headers": {"X-RateLimit-Reset": str(int((now + 9) * 1000))}}}}
+    assert asked_wait({}, json.dumps(inside)) == pytest.approx(9, abs=1.5)
+
+
+@given(
+    st.text(max_size=200),
+    st.dictionaries(
+        st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset", "ratelimit-reset"]),
+        st.text(),
+    ),
+)
+def test_no_text_breaks_a_wait(text: str, headers: dict[str, str]) -> None:
+    found = asked_wait(headers, text)
+    assert found is None or found >= 0
+
+
+@given(st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
+def test_spans_add_up(hours: int, minutes: int, seconds: int) -> None:
+    assert span(f"{hours}h{minutes}m{seconds}s") == hours * 3600 + minutes * 60 + seconds
+
+
+def test_a_wait_of_hours_ends_the_run_and_says_so() -> None:
+    long = Raw(429, refusal("requests per day: try again in 5h12m"))
+    with Loopback(answer=lambda body: long) as server, pytest.raises(JudgeError) as caught:
+        dict(engine(server, concurrency=2).stream(requests(20)))
+    assert "5 h 12 min" in caught.value.hint and server.calls <= 2
+    assert status_error(429, "x", LONGEST_ASKED_WAIT).trouble is Trouble.RETRY
+    assert [in_words(s) for s in (40, 360, 3720)] == ["40 s", "6 min", "1 h 2 min"]
+
+
+def test_waits_between_answers_are_no_failures() -> None:
+    """A limit of few requests makes a call wait more often than it may fail."""
+    asked = 0
+
+    def every_third(body: dict[str, Any]) -> Any:
+        nonlocal asked
+        asked += 1
+        return (
+            completion("[[5]]")
+            if asked % 3 == 0
+            else Raw(429, refusal("x"), {"Retry-After": "0.01"})
+        )
+
+    with Loopback(answer=every_third) as server:
+        replies = dict(engine(server, retries=2, concurrency=8).stream(requests(12)))
+    assert not any(reply.error for reply in replies.values())
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def test_a_stop_does_not_wait_for_what_an_endpoint_asks() -> None:
+    limited = Raw(429, refusal("try again in 10m0s"))
+    with Loopback(answer=lambda body: limited) as server:
+        judge = engine(server)
+        threading.Timer(0.4, judge.stop_soon).start()
+        started = time.monotonic()
+        replies = dict(judge.stream(requests(2)))
+        assert time.monotonic() - started < 5 and server.calls <= 2
+    assert all("429" in reply.error for reply in replies.values())

@@ -1,0 +1,1 @@
+"""What tests share: builders of rows and files, servers on the loopback, tiny models."""

@@ -1,0 +1,61 @@
+"""The command line, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdharness.harness import cli
+
+Result = tuple[int, str, str]
+"""Exit code, stdout, stderr."""
+
+
+class CommandLine:
+    """`kdharness --home HOME …` in this process; its workers are in theirs."""
+
+    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home, self.capsys = home, capsys
+
+    def __call__(self, *args: str) -> Result:
+        self.capsys.readouterr()
+        code = cli.run(["--home", str(self.home), *args])
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def ok(self, *args: str) -> str:
+        """What a command prints that must succeed."""
+        code, out, err = self(*args)
+        assert code == 0, err
+        return out
+
+    def json(self, *args: str) -> Any:
+        """What it prints with `--format json`, read."""
+        return json.loads(self.ok(*args, "--format", "json"))
+
+
+def start_command(*args: str, **options: Any) -> subprocess.Popen[str]:
+    """`kdharness ARGS` in a process that hears Ctrl-C.
+
+    A child of a shell's background job, of nohup and of some CI runners inherits that SIGINT is
+    ignored, and Python then installs no handler for it.
+    """
+
+    def hear() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    settings: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": hear,
+    }
+    command = [sys.executable, "-m", "kdharness.harness.cli", *args]
+    return subprocess.Popen(command, **{**settings, **options})

@@ -1,0 +1,121 @@
+"""Small models and batches, and one training step on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdharness.trainers.losses.attention import AttentionTape
+from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
+from kdharness.trainers.teachers.online import Segment, route
+from kdharness.trainers.trainer import LossInputs
+
+VOCAB = 64
+
+
+def make(seed: int, family: str = "llama", **changes: Any) -> Any:
+    import transformers as tf
+
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.25,
+        "attn_implementation": "sdpa",
+        "pad_token_id": 0,
+    }
+    names = {
+        "llama": ("LlamaConfig", "LlamaForCausalLM"),
+        "mistral": ("MistralConfig", "MistralForCausalLM"),
+        "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),
+        "cohere": ("CohereConfig", "CohereForCausalLM"),
+        "granite": ("GraniteConfig", "GraniteForCausalLM"),
+        "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
+    }[family]
+    extra: dict[str, Any] = {
+        "mistral": {"sliding_window": 5},
+        "gemma2": {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 5,
+            "final_logit_softcapping": 3.0,
+            "attn_logit_softcapping": 2.0,
+            "attn_implementation": "eager",
+        },
+        "cohere": {"logit_scale": 0.5},
+        "granite": {"logits_scaling": 2.0},
+        "qwen3": {"head_dim": 8},
+    }.get(family, {})
+    config = getattr(tf, names[0])(**{**settings, **extra, **changes})
+    return getattr(tf, names[1])(config).eval()
+
+
+def make_batch(rows: int = 4, width: int = 14, side: str = "right", seed: int = 0) -> Any:
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, VOCAB, (rows, width), generator=g)
+    keys, labels = torch.ones_like(ids), ids.clone()
+    for row in range(rows):
+        length = width - row * 2
+        real = slice(0, length) if side == "right" else slice(width - length, width)
+        keys[row], keys[row, real] = 0, 1
+        labels[row] = -100
+        start = real.start + 3
+        labels[row, start : real.stop] = ids[row, start : real.stop]
+        labels[row, start + 2] = -100
+    ids = ids.masked_fill(keys == 0, 0)
+    kind = torch.tensor([i % 2 for i in range(rows)])
+    return {"input_ids": ids, "attention_mask": keys, "labels": labels, "kind": kind}
+
+
+def fused(
+    student: Any,
+    batch: dict[str, Tensor],
+    teachers: dict[int, Any],
+    *,
+    mix: Mix,
+    layers: dict[int, int] | None = None,
+    gamma: float = 0.0,
+) -> Tensor:
+    mask = labelled_positions(batch["labels"])
+    tape = None
+    if layers:
+        rows = [row.nonzero().squeeze(-1) for row in mask]
+        tape = AttentionTape(layers, rows, batch["attention_mask"].bool(), block=3)
+    everything = torch.ones(len(mask), dtype=torch.bool)
+    segments = route(batch, mask, teachers, tape) if teachers else [Segment(everything, None)]
+    step = LossInputs(
+        mask,
+        segments,
+        next_tokens(batch["labels"], mask) if mix.ce_weight else None,
+        mix,
+        mask.sum().float(),
+        gamma,
+        tape,
+    )
+    loss: Tensor = student(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
+    )["loss"]
+    return loss
+
+
+def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 2e-5
+) -> None:
+    assert set(ours) == set(theirs)
+    norm = torch.stack([g.norm() for g in theirs.values()]).norm()
+    error = torch.stack([(ours[n] - theirs[n]).norm() for n in theirs]).norm()
+    assert error <= tolerance * norm, f"relative error {float(error / norm):.2e}"

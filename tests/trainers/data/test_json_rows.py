@@ -1,0 +1,194 @@
+"""Files of rows: arrays, lines, objects over several lines, Parquet, and what is no JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdharness.harness.config.data import SourceSpec
+from kdharness.harness.errors import DataError
+from kdharness.harness.util import untrusted
+from kdharness.trainers.data.sources import read_source
+from support.chat_rows import ASK, CALL, RED, read_messages
+from support.files import WriteRows
+
+PAIRS = [
+    {"instruction": "Name a fruit.", "input": "", "output": "A pear."},
+    {"instruction": "Name a tool.", "input": "for wood", "output": "A saw."},
+]
+
+
+def rows_of(path: Path, **more: Any) -> list[tuple[str, list[str]]]:
+    found = read_source(SourceSpec(path=str(path), **more))
+    return [(one["where"], [turn["content"] for turn in one["messages"]]) for one in found]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.ndjson"])
+@pytest.mark.parametrize("indent", [None, 1, 4])
+def test_an_array_of_rows_is_read_in_any_layout(
+    name: str, indent: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text("\ufeff" + json.dumps(PAIRS, indent=indent) + "\n", "utf-8")
+    assert rows_of(path) == [
+        (f"{path}: row 1", ["Name a fruit.", "A pear."]),
+        (f"{path}: row 2", ["Name a tool.\n\nfor wood", "A saw."]),
+    ]
+    bad = [PAIRS[0], {**PAIRS[1], "output": None}]
+    path.write_text(json.dumps(bad, indent=indent), "utf-8")
+    with pytest.raises(DataError, match=r"row 2: this row is not in the alpaca format: output"):
+        rows_of(path)
+
+
+def test_lists_of_turns_are_rows(tmp_path: Path) -> None:
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(talk) + "\n" for _ in range(2)))
+    assert rows_of(path) == [(f"{path}:{n}", ["Hi", "Hello"]) for n in (1, 2)]
+    for text in (json.dumps(talk), json.dumps(talk, indent=2)):
+        path.write_text(text)
+        assert rows_of(path) == [(f"{path}: row 1", ["Hi", "Hello"])]
+    path.write_text(json.dumps([talk, talk], indent=2))
+    assert [where for where, _ in rows_of(path)] == [f"{path}: row 1", f"{path}: row 2"]
+
+
+def test_one_object_over_several_lines_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(PAIRS[0], indent=2))
+    assert rows_of(path) == [(f"{path}: row 1", ["Name a fruit.", "A pear."])]
+    path.write_text(json.dumps({"version": 1, "data": PAIRS}, indent=2))
+    with pytest.raises(DataError, match=r"single object that is not a row \(fields: data, version"):
+        rows_of(path)
+
+
+GOOD = '{"prompt": "a", "completion": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD + '{"prompt": "a", "comp', r":2: this line is not JSON: it ends"),
+        (GOOD + '{"prompt": a}', r":2: this line is not JSON: unexpected text at column 12"),
+        ('{"prompt": "a", completion: "b"}', r":1: this line is not JSON: unex.* at column 17"),
+        (
+            '[\n {"prompt": "a",\n  "completion": b}\n]',
+            r":3: not JSON: unexpected text at column 17",
+        ),
+        ('[\n {"prompt": "a"', r"not JSON: it ends before its value is complete"),
+        (
+            '{\n "prompt": "a",\n',
+            r":1: this line is not JSON: it ends before its value is complete",
+        ),
+        ("prompt,completion\na,b\n", r":1: this line is not JSON: unexpected text at column 1"),
+        ("[]", "this data has no rows"),
+    ],
+)
+def test_what_is_not_json_is_told_with_its_place(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=says) as caught:
+        rows_of(path)
+    assert "char " not in str(caught.value) and "Expecting" not in str(caught.value)
+
+
+def test_an_array_is_read_whole_and_so_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(PAIRS, indent=1))
+    monkeypatch.setattr(untrusted, "FILE_BYTES", 50)
+    with pytest.raises(DataError, match="an array of more than 50 bytes"):
+        rows_of(path)
+
+
+def parquet(path: Path, rows: list[Any]) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: WriteRows) -> None:
+    """It gives every object the fields of all others; they are null and mean nothing."""
+    rows = [
+        {
+            "system": None,
+            "tools": None,
+            "messages": [
+                {**ASK, "weight": None, "tool_calls": None},
+                {**RED, "weight": 0},
+                ASK,
+                {**RED, "weight": 1},
+            ],
+        },
+        {
+            "system": "Be terse.",
+            "messages": [
+                ASK,
+                {"role": "assistant", "tool_calls": [CALL]},
+                {"role": "tool", "content": "wet"},
+                RED,
+            ],
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "rain",
+                        "parameters": {"properties": {"town": {"type": "string"}}},
+                    },
+                },
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "wind",
+                        "parameters": {"properties": {"height": {"type": "number"}}},
+                    },
+                },
+            ],
+        },
+    ]
+    table = read_source(SourceSpec(path=str(parquet(tmp_path / "a.parquet", rows))))
+    lines = read_source(SourceSpec(path=str(write_jsonl("a.jsonl", rows))))
+    for name in ("messages", "tools", "unread", "unread_turns"):
+        assert [one[name] for one in table] == [one[name] for one in lines], name
+    assert table[0]["messages"][1]["train"] is False
+    assert table[1]["tools"][1]["function"]["parameters"] == {
+        "properties": {"height": {"type": "number"}}
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(flags=st.lists(st.sampled_from([None, 0, 1]), min_size=1, max_size=5))
+def test_flags_choose_the_same_answers_in_every_format(flags: list[int | None]) -> None:
+    """Whatever way a row is written in, the same answers are learnt."""
+    answers = [f"answer {i}" for i in range(len(flags))]
+    openai = [
+        turn
+        for text, flag in zip(answers, flags, strict=True)
+        for turn in (ASK, {"role": "assistant", "content": text, "weight": flag})
+    ]
+    shared = [
+        turn
+        for text, flag in zip(answers, flags, strict=True)
+        for turn in (
+            {"from": "human", "value": "What colour?"},
+            {"from": "gpt", "value": text, "loss": None if flag is None else bool(flag)},
+        )
+    ]
+    for row in (
+        {"messages": openai},
+        {"conversations": shared},
+        {"prompt": openai[:-1], "completion": openai[-1:]},
+    ):
+        learnt = [
+            turn["content"]
+            for turn in read_messages(row)
+            if turn["role"] == "assistant" and turn.get("train", True)
+        ]
+        assert learnt == [a for a, flag in zip(answers, flags, strict=True) if flag != 0]

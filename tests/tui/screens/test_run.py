@@ -1,0 +1,172 @@
+"""One run by keyboard: curves, pages, pause and stop, overlays, export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Request, RunStatus
+from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.widgets.chart import CurveChart
+from kdharness.tui.widgets.table import Listing
+from support.app import LARGE, AppOn, Press, Shown
+
+
+async def test_curves_change_with_keys(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("kd")
+        await press(pilot, "down")
+        screen = app.screen
+        assert isinstance(screen, RunScreen) and screen.curve == "kl"
+        chart = screen.query_one("#chart", CurveChart)
+        whole = len(chart.series[0].points)
+        assert whole == 200
+        await press(pilot, "plus", "plus")
+        assert len(chart.series[0].points) < 60 and screen.window is not None
+        before = screen.window
+        await press(pilot, "right")
+        assert screen.window[0] > before[0]
+        await press(pilot, "0", "y", "m")
+        assert chart.log_axis and screen.weight == 0.6 and screen.window is None
+        text = shown(app)
+        assert "log, smoothed 0.6" in text and "general_loss" in text and "GB" in text
+
+
+async def test_other_runs_are_laid_over(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("kd")
+        await press(pilot, "o", "slash", "s", "f", "t", "enter", "home", "space", "enter")
+        assert "A kd" in shown(app) and "B " in shown(app)
+        assert len(app.screen.query_one("#chart", CurveChart).series) == 2
+
+
+async def test_points_that_come_are_added_and_a_resumed_run_is_read_anew(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot, "down")
+        book = app.screen.book  # type: ignore[attr-defined]
+        assert book.last_step("dae", "loss") == 90
+        with Store(filled.store) as other:
+            other.add_progress("dae", points=[("loss", 91, 0.5, 0.0)], step=91)
+        app.follow()
+        await press(pilot)
+        assert book.last("dae", "loss") == 0.5
+        with Store(filled.store) as other:
+            other.drop_points_after("dae", 40)
+            other.update_run("dae", step=40)
+        app.follow()
+        await press(pilot)
+        assert book.last_step("dae", "loss") == 40
+
+
+async def test_log_config_and_lineage(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot, "g")
+        text = shown(app)
+        assert "30,876 tokens" in text and "\\x1b]52;c;aGk=" in text and "\x1b" not in text
+        await press(pilot, "f")
+        assert "learning_rate: 2.0e-05" in shown(app)
+        await press(pilot, "i")
+        text = shown(app)
+        assert "expert: expert" in text and "teacher: big-model" in text
+        listing = app.screen.query_one("#lineage", Listing)
+        listing.move_to([row["name"] for row in listing.rows].index("kd"))
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunScreen) and app.screen.run_id == "kd"
+        await press(pilot, "escape", "escape")
+        assert app.screen.place == "runs"  # type: ignore[attr-defined]
+
+
+async def test_stop_asks_first(filled: Paths, app_on: AppOn, shown: Shown, press: Press) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot, "x")
+        assert "Stop dae?" in shown(app)
+        await press(pilot, "enter", "n")
+        with Store(filled.store) as store:
+            assert store.take_requests("dae") == []
+        await press(pilot, "x", "y")
+        with Store(filled.store) as store:
+            assert store.take_requests("dae") == [Request.STOP]
+
+
+async def test_pause_and_go_on(
+    filled: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resumed = []
+    monkeypatch.setattr(
+        "kdharness.harness.runs.launch._spawn",
+        lambda paths, store, run, *a, **k: resumed.append(run),
+    )
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("dae")
+        await press(pilot, "p")
+        with Store(filled.store) as store:
+            assert store.take_requests("dae") == [Request.PAUSE]
+            store.update_run("dae", status=RunStatus.PAUSED.value)
+        await press(pilot, "p")
+        with Store(filled.store) as store:
+            assert store.take_requests("dae") == [Request.RESUME]
+        await press(pilot, "escape")
+        app.open_run("scores")
+        await press(pilot, "p")
+        assert resumed == ["scores"]
+
+
+async def test_asking_a_finished_run_is_told_not_raised(
+    filled: Paths, app_on: AppOn, notified: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("kd")
+        await press(pilot, "x", "y")
+        assert "is not running" in notified(app)
+
+
+@pytest.mark.parametrize("ending", [".svg", ".png"])
+async def test_charts_are_exported(
+    filled: Paths, app_on: AppOn, press: Press, ending: str, tmp_path: Any
+) -> None:
+    app = app_on(filled)
+    target = tmp_path / f"loss{ending}"
+    async with app.run_test(size=LARGE) as pilot:
+        app.open_run("kd")
+        await press(pilot, "e")
+        line = app.screen.query_one("#line")
+        line.value = str(target)  # type: ignore[attr-defined]
+        await press(pilot, "enter")
+    assert target.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
+
+
+async def test_charts_live_without_colour(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """textual-plot fails here: a segment without a style under NO_COLOR."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.open_run("kd", ["sft"])
+        await press(pilot, "down", "up")
+        assert "A kd" in shown(app)
+        styles = [s.style for strip in app.screen._compositor.render_strips() for s in strip]
+        assert all(s is None or s.color is None or s.color.is_default for s in styles)
+        await press(pilot, "3")
+        assert "●" in shown(app)

@@ -1,0 +1,87 @@
+"""The trade-off by keyboard: axes, front, exports, and merges joined with their ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from textual.widgets import Input
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.types import Checkpoint
+from kdharness.tui.screens.run import RunScreen
+from kdharness.tui.screens.tradeoff import TradeOffScreen, merge_curves
+from kdharness.tui.widgets.chart import PlaneChart
+from support.app import LARGE, AppOn, Press, Shown
+
+
+async def test_tradeoff_axes_front_and_opening_a_point(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "3")
+        screen = app.screen
+        assert isinstance(screen, TradeOffScreen) and screen.view is not None
+        assert screen.view[0].label == "heldout:general_loss"
+        assert "(lower is better)" in shown(app) and "●" in shown(app)
+        await press(pilot, "g", "slash", *"mt", "minus", *"bench", "enter", "enter")
+        assert screen.view[0].label.startswith("mt-bench:")
+        await press(pilot, "i")
+        assert not screen.query_one("#chart", PlaneChart).plane.whiskers
+        await press(pilot, "r", "slash", "k", "d", "enter", "enter")
+        assert screen.view[3][0] == "kd"
+        listing = screen.listing()
+        listing.move_to([row["id"] for row in listing.rows].index("expert"))
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunScreen) and app.screen.run_id == "expert"
+
+
+async def test_exports_of_a_table_and_of_the_plane(
+    filled: Paths, app_on: AppOn, press: Press, tmp_path: Path
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "3")
+        for key, name in (("e", "t.csv"), ("e", "t.json"), ("e", "t.md"), ("p", "t.svg")):
+            await press(pilot, key)
+            app.screen.query_one("#line", Input).value = str(tmp_path / name)
+            await press(pilot, "enter")
+    with (tmp_path / "t.csv").open() as stream:
+        assert {row["checkpoint"] for row in csv.DictReader(stream)} >= {"kd", "sft", "expert"}
+    points = json.loads((tmp_path / "t.json").read_text())
+    assert set(points[0]) >= {"checkpoint", "general", "domain", "gain", "retention", "on_front"}
+    assert (tmp_path / "t.md").read_text().startswith("| checkpoint |")
+    assert "<svg" in (tmp_path / "t.svg").read_text()
+
+
+async def test_an_export_to_nowhere_is_refused_while_typing(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "2", "e")
+        app.screen.query_one("#line", Input).value = "/no/such/folder/x.csv"
+        await press(pilot, "enter")
+        assert "no folder /no/such/folder" in shown(app)
+        app.screen.query_one("#line", Input).value = "x.pdf"
+        await pilot.pause()
+        assert "end it with .csv, .json, .md" in shown(app)
+
+
+def test_merges_are_joined_with_their_ends() -> None:
+    def merged(name: str, share: float) -> Checkpoint:
+        return Checkpoint(
+            id=name,
+            name=name,
+            method="merge",
+            path="",
+            created=0,
+            parents={"reference": "r", "expert": "e"},
+            info={"alpha": share},
+        )
+
+    ends = [Checkpoint(id=i, name=f"{i}-name", method="sft", path="", created=0) for i in "re"]
+    lines = merge_curves([merged("m2", 0.7), *ends, merged("m1", 0.2)])
+    assert lines == [["r-name", "m1", "m2", "e-name"]]

@@ -1,0 +1,87 @@
+"""Transcripts by keyboard: jumping, scrolling side by side, prompts, and what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual.widgets import Input
+
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.tui.screens.transcripts import TranscriptsScreen
+from kdharness.tui.widgets.text_view import TextView
+from support.app import LARGE, AppOn, Press, Shown
+
+# ---------------------------------------------------------------- transcripts
+
+
+async def test_transcripts_jump_scroll_together_and_are_written(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press, tmp_path: Path
+) -> None:
+    with Store(filled.store) as store:
+        answers = store.answers("id-kd", "mt-bench")
+        from dataclasses import replace
+
+        store.add_answers(
+            [
+                replace(a, text="\n".join(f"line {i}" for i in range(200)))
+                for a in answers
+                if a.item == "q3"
+            ]
+        )
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "5")
+        screen = app.screen
+        assert isinstance(screen, TranscriptsScreen)
+        screen.open("sft", "kd", "mt-bench", "q1")
+        await press(pilot)
+        await press(pilot, "right")
+        text = shown(app)
+        assert "[bold" in text and "\\x1b[31m" in text and "\x1b" not in text
+        assert "\u202e" not in text and "Rating: [[" in text
+        await press(pilot, "right", "pagedown")
+        first, second = screen.query_one("#first", TextView), screen.query_one("#second", TextView)
+        assert second.scroll_offset.y == first.scroll_offset.y
+        screen.query_one("#second", TextView).focus()
+        await press(pilot, "pagedown", "pagedown")
+        assert second.scroll_offset.y > 10
+        await press(pilot, "f")
+        assert screen.exchange is not None and screen.exchange.item == "q6"
+        assert "✗ failure" in shown(app) and "unreadable" in shown(app)
+        await press(pilot, "d", "l", "home", "enter")
+        assert screen.exchange.item == "q1"
+        await press(pilot, "w")
+        target = tmp_path / "x.md"
+        app.screen.query_one("#line", Input).value = str(target)
+        await press(pilot, "enter")
+        await press(pilot, "b")
+        assert screen.bench == "shop"
+    assert "## kd" in target.read_text() and "Rating: [[" in target.read_text()
+
+
+async def test_prompts_are_shown_where_the_benchmark_is_at_hand(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "5")
+        assert "the prompt is not at hand" in shown(app)
+
+
+# ---------------------------------------------------------------- demo, palette, published
+
+
+async def test_a_change_of_the_store_does_not_lose_the_item_being_opened(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "5")
+        screen = app.screen
+        assert isinstance(screen, TranscriptsScreen) and len(screen.transcript.exchanges) > 2
+        item = screen.transcript.exchanges[2].item
+        screen.open(*screen.names, screen.bench, item)
+        screen.store_changed()
+        await press(pilot)
+        assert screen.exchange is not None and screen.exchange.item == item

@@ -1,0 +1,170 @@
+"""The app as a whole: its actions, the mouse, tiny terminals, and what it never loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from kdharness.harness.paths import Paths
+from kdharness.tui.widgets.table import Listing
+from support.app import LARGE, AppOn, Press, Shown, answered
+
+
+async def test_the_demo_is_a_key_away(
+    home: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    class Process:
+        def __init__(self, command: list[str], **options: Any) -> None:
+            commands.append(command)
+            assert options["start_new_session"]
+            options["stdout"].write(b"asset smollm2 \x1b]0;title\x07\n")
+            options["stdout"].flush()
+
+        def poll(self) -> None:
+            return None
+
+    monkeypatch.setattr("kdharness.tui.actions.subprocess.Popen", Process)
+    app = app_on(home)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "d")
+        assert commands == [
+            [sys.executable, "-m", "kdharness.harness.cli", "--home", str(home.home), "demo"]
+        ]
+        text = shown(app)
+        assert "asset smollm2 \\x1b]0;title\\x07" in text
+        await press(pilot, "d")
+        assert len(commands) == 1
+
+
+async def test_the_palette_has_every_action(filled: Paths, app_on: AppOn, press: Press) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "2")
+        names = {command.title for command in app.get_system_commands(app.screen)}
+        bindings = {
+            b.binding.description
+            for b in app.screen.active_bindings.values()
+            if b.enabled and b.binding.description and b.binding.id
+        }
+        assert bindings <= names and "Theme: light" in names
+        await press(pilot, "ctrl+p", *"theme", "space", *"light", "enter")
+        await pilot.pause()
+        assert app.theme == "light"
+
+
+async def test_the_mouse_works(filled: Paths, app_on: AppOn, shown: Shown, press: Press) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        listing = app.screen.query_one("#list", Listing)
+        await pilot.click("#list", offset=(10, 3))
+        assert listing.cursor == 2
+        await pilot.click("#list", offset=(4, 0))
+        assert listing.sort_key == "id"
+        await pilot.click("KeyBar", offset=(3, 0))
+        await pilot.pause()
+        assert "Every training and evaluation" in shown(app)
+        await press(pilot, "escape")
+        await pilot.click("NavBar", offset=(26, 0))
+        await pilot.pause()
+        assert app.screen.place == "leaderboard"  # type: ignore[attr-defined]
+
+
+WALK = """
+import asyncio, sys
+from pathlib import Path
+from kdharness.harness.paths import Paths
+from kdharness.tui.app import HarnessApp
+
+async def walk():
+    app = HarnessApp(Paths(Path(sys.argv[1])))
+    async with app.run_test(size=(120, 40)) as pilot:
+        for key in ["2", "3", "4", "5", "6", "7", "8", "1", "n", "escape", "enter"]:
+            await pilot.press(key)
+            while app.busy:
+                await pilot.pause(0.01)
+            await pilot.pause()
+
+asyncio.run(walk())
+print(sorted({"torch", "openai", "transformers", "matplotlib", "peft"} & set(sys.modules)))
+"""
+
+
+def test_no_screen_loads_torch(filled: Paths) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WALK, str(filled.home)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+async def test_every_place_opens_on_an_empty_store(
+    home: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdharness.tui.commands.run_command", answered(0, "[]"))
+    app = app_on(home)
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key in "234567891":
+            await press(pilot, key, "down", "enter", "escape")
+            while len(app.screen_stack) > 2:
+                await press(pilot, "escape")
+    assert app.return_code in (None, 0)
+
+
+async def test_a_tiny_terminal_does_no_harm(filled: Paths, app_on: AppOn, press: Press) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=(20, 6)) as pilot:
+        for key in ("2", "3", "4", "5", "1", "enter"):
+            await press(pilot, key)
+        await pilot.resize_terminal(100, 30)
+        await pilot.pause()
+
+
+async def test_help_lists_every_key_and_quit_leaves(
+    filled: Paths, app_on: AppOn, shown: Shown
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("f1")
+        await pilot.pause()
+        text = shown(app)
+        assert "New run" in text and "runs.new" in text
+        await pilot.press("escape", "q")
+    assert app.return_code == 0
+
+
+async def test_keys_and_theme_come_from_the_settings(filled: Paths, app_on: AppOn) -> None:
+    filled.settings.write_text("judge: x\ntheme: light\nkeys:\n  app.quit: z\n", "utf-8")
+    app = app_on(filled)
+    async with app.run_test(size=(80, 24)) as pilot:
+        assert app.theme == "light"
+        await pilot.press("t")
+        assert app.theme != "light"
+        assert "judge: x" in filled.settings.read_text("utf-8")
+        await pilot.press("q")
+        assert app.is_running
+        await pilot.press("z")
+    assert app.return_code == 0
+
+
+def test_the_app_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, kdharness.tui.app, kdharness.tui.screens.leaderboard;"
+        "bad = {'torch', 'openai', 'transformers', 'pydantic', 'textual_plot', 'matplotlib'};"
+        "print(sorted(bad & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+async def test_a_late_tick_finds_no_screen_and_does_nothing(home: Paths, app_on: AppOn) -> None:
+    """The poll timer can fire after a quitting app has taken its screens down."""
+    app = app_on(home)
+    async with app.run_test(size=(80, 24)):
+        pass
+    assert not app.screen_stack
+    app.follow()
+    app._follow_store()

@@ -1,0 +1,142 @@
+"""Pictures of the screens at the two sizes they are made for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from kdharness.harness.paths import Paths
+from support.app import LARGE, SMALL, AppOn
+
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
+
+
+def keys(*names: str) -> Callable[[Pilot[None]], Any]:
+    """Press keys, and wait for what they started."""
+
+    async def press(pilot: Pilot[None]) -> None:
+        for name in names:
+            await pilot.press(name)
+            while getattr(pilot.app, "busy", False):
+                await pilot.pause(0.01)
+        await pilot.pause()
+
+    return press
+
+
+@SIZES
+def test_runs(snap_compare: Any, filled: Paths, app_on: AppOn, size: tuple[int, int]) -> None:
+    assert snap_compare(app_on(filled), terminal_size=size)
+
+
+@SIZES
+def test_leaderboard(snap_compare: Any, filled: Paths, app_on: AppOn, size: Any) -> None:
+    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys("2"))
+
+
+PLACES = {
+    "tradeoff": ("3",),
+    "compare": ("4",),
+    "transcripts": ("5", "right"),
+    "evaluate": ("6",),
+    "judges": ("7",),
+    "assets": ("8",),
+    "doctor": ("9",),
+    "new-run": ("n",),
+    "run": ("slash", "k", "d", "enter", "end", "enter", "down"),
+    "palette": ("ctrl+p",),
+    "help": ("f1",),
+    "lineage": ("down", "down", "enter", "i"),
+    "log": ("down", "down", "enter", "g"),
+    "presets": ("n", "p"),
+    "flips": ("4", "l"),
+}
+
+
+PARTS = ("palette", "help", "lineage", "log", "presets", "flips")
+"""Parts of screens, pictured at the small size alone."""
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        (name, size)
+        for name in PLACES
+        for size in (SMALL, LARGE)
+        if size == SMALL or name not in PARTS
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value[0]}x{value[1]}",
+)
+def test_place(
+    snap_compare: Any,
+    filled: Paths,
+    app_on: AppOn,
+    size: Any,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        {"check": "python", "status": "ok", "detail": "3.11.7", "advice": ""},
+        {"check": "judge", "status": "note", "detail": "none set", "advice": "use --judge"},
+    ]
+    done = subprocess.CompletedProcess((), 0, json.dumps(rows), "")
+    monkeypatch.setattr("kdharness.tui.commands.run_command", lambda *_: done)
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys(*PLACES[name]))
+
+
+@SIZES
+@pytest.mark.parametrize("name", ["plan", "wrong"])
+def test_experiments(
+    snap_compare: Any, experimenting: Paths, app_on: AppOn, size: Any, name: str
+) -> None:
+    downs = ["down"] * (1 if name == "plan" else 2)
+    press = keys("w", *downs, *(["enter", "down"] if name == "plan" else []))
+    assert snap_compare(app_on(experimenting), terminal_size=size, run_before=press)
+
+
+def test_experiments_without_colour(
+    snap_compare: Any, experimenting: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap_compare(app_on(experimenting), terminal_size=SMALL, run_before=keys("w", "down"))
+
+
+@pytest.mark.parametrize("theme", ["light", "ansi", "high-contrast"])
+def test_tradeoff_themes(snap_compare: Any, filled: Paths, app_on: AppOn, theme: str) -> None:
+    filled.settings.write_text(f"theme: {theme}\n", "utf-8")
+    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys("3"))
+
+
+@pytest.mark.parametrize("name", ["tradeoff", "compare", "new-run", "transcripts"])
+def test_place_without_colour(
+    snap_compare: Any, filled: Paths, app_on: AppOn, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys(*PLACES[name]))
+
+
+def test_runs_without_colour(
+    snap_compare: Any, filled: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap_compare(app_on(filled), terminal_size=SMALL)
+
+
+def test_leaderboard_light(snap_compare: Any, filled: Paths, app_on: AppOn) -> None:
+    filled.settings.write_text("theme: light\n", "utf-8")
+    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys("2"))
+
+
+def test_tour(
+    snap_compare: Any, app_on: AppOn, home: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.home.mkdir()
+    monkeypatch.chdir(home.home)
+    assert snap_compare(app_on(Paths(Path("my-home"))), terminal_size=SMALL)

@@ -1,0 +1,22 @@
+"""A curve that grows."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdharness.tui.viewmodels.curves import CurveBook
+
+
+def test_a_long_growing_curve_stays_short_and_keeps_its_spike() -> None:
+    book = CurveBook()
+    for start in range(0, 60_000, 7_000):
+        steps = range(start, min(start + 7_000, 60_000))
+        book.add("r", "loss", [(float(i), 99.0 if i == 31_415 else 1.0) for i in steps])
+        book.ready("r", "loss", None, 0.0, 100)
+    drawn = book.ready("r", "loss", None, 0.0, 100)
+    assert len(drawn) <= 400 and (31_415.0, 99.0) in drawn and drawn[-1] == (59_999.0, 1.0)
+    whole = book.ready("r", "loss", None, 0.9, 100)
+    assert 1.0 < max(y for _, y in whole) < 20
+    part = book.ready("r", "loss", (31_000.0, 32_000.0), 0.9, 100)
+    assert max(y for _, y in part) == pytest.approx(max(y for _, y in whole), rel=1e-3)
+    assert part[0][0] >= 30_999 and part[-1][0] <= 32_001

@@ -1,0 +1,62 @@
+"""Plans of experiments: lines of fields, mistakes, and counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from kdharness.harness.errors import ConfigError
+from kdharness.tui.viewmodels.experiments import counted, line_of, places, read_plan
+
+# ---------------------------------------------------------------- what is done
+
+
+def test_it_loads_no_model_library() -> None:
+    code = (
+        "import sys, kdharness.tui.screens.experiments, kdharness.harness.experiments.detached;"
+        "from kdharness.tui.viewmodels.experiments import read_plan;"
+        "from kdharness.harness.experiments.expand import find_experiment;"
+        "assert len(read_plan(find_experiment('baselines')).planned) == 24;"
+        "print(sorted({'torch', 'openai', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- the parts
+
+
+def test_lines_of_fields() -> None:
+    text = "name: x\nsteps:\n  kd: &a\n    data: {train: [a,\n      b]}\n  e: *a\n"
+    assert [
+        line_of(text, place.split("."))
+        for place in (
+            "name",
+            "steps",
+            "steps.kd",
+            "steps.kd.data.train.1",
+            "steps.kd.data.heldout",
+            "steps.e.data",
+            "vary",
+            "steps.kd.data.train.7",
+        )
+    ] == [1, 2, 3, 5, 4, 4, 0, 4]
+    assert line_of("a: [", ["a"]) == 0
+    error = ConfigError("broken YAML: x", where="/a/b.yaml:7")
+    assert places("", error, "/a/b.yaml") == {7: ["broken YAML: x"]}
+    error = ConfigError("steps that need each other: a, b", where="/a/b.yaml")
+    assert places("name: x", error, "/a/b.yaml") == {0: ["steps that need each other: a, b"]}
+
+
+def test_a_file_that_breaks_the_reader_is_its_own_fault(tmp_path: Path) -> None:
+    file = tmp_path / "loop.yaml"
+    file.write_text("name: x\nsteps: {kd: &a {method: kd, data: *a}}\n")
+    wrong = read_plan(file).wrong
+    assert list(wrong) == [2] and "holds itself" in wrong[2][0], wrong
+
+
+def test_counts_are_in_the_order_of_work() -> None:
+    rows = [{"status": s} for s in ("to do", "failed", "finished", "to do", "running")]
+    assert counted(rows) == "5 runs: 1 finished, 1 running, 1 failed, 2 to do"
+    assert counted([]) == "0 runs"

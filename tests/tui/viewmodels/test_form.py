@@ -1,0 +1,85 @@
+"""Forms from the fields of configs, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
+from kdharness.harness.config.training import CONFIGS
+from kdharness.tui.screens.new_run import short_config
+from kdharness.tui.viewmodels.form import (
+    MISSING,
+    check,
+    fields_of,
+    get_value,
+    set_value,
+    spelled_out,
+    text_of,
+    value_of,
+    yaml_text,
+)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_fills_a_form_and_comes_out_the_same(name: str, tmp_path: Path) -> None:
+    raw = yaml.safe_load(preset_text(name))
+    model = CONFIGS[raw["method"]]
+    values = spelled_out(model, raw)
+    fields = fields_of(model, values)
+    assert all(field.title for field in fields)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml_text(values), "utf-8")
+    assert load_config(file) == parse_config(raw)
+
+
+@pytest.mark.parametrize("method", list(CONFIGS))
+def test_every_field_of_every_method_is_a_row(method: str) -> None:
+    fields = fields_of(CONFIGS[method], {"method": method})
+    names = {field.place[0] for field in fields}
+    wanted = {i.alias or n for n, i in CONFIGS[method].model_fields.items()} - {"method"}
+    assert names == wanted
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_text_and_value_of_each_field_are_inverse(name: str) -> None:
+    raw = yaml.safe_load(preset_text(name))
+    model = CONFIGS[raw["method"]]
+    values = spelled_out(model, raw)
+    for field in fields_of(model, values):
+        value = get_value(values, field.place)
+        if field.kind in ("group", "groups", "mapping", "item") or value is MISSING:
+            continue
+        assert value_of(field, text_of(value)) == value, field.id
+
+
+def test_errors_stand_at_their_fields() -> None:
+    values = {
+        "method": "kd",
+        "student": {"model": ""},
+        "teacher": {},
+        "data": {"train": [{"path": "x", "weight": -1}]},
+        "trainer": {"learning_rate": "fast", "layer_map": "odd"},
+    }
+    errors = check(values).errors
+    assert "greater than 0" in errors["data", "train", 0, "weight"]
+    assert "valid number" in errors["trainer", "learning_rate"]
+    assert errors["teacher", "model"] == "is needed"
+    assert ("trainer", "layer_map") in errors
+
+
+def test_setting_and_taking_away_places() -> None:
+    values = set_value({}, ("data", "train", 0), {"path": "a"})
+    values = set_value(values, ("data", "train", 1, "path"), "b")
+    assert values == {"data": {"train": [{"path": "a"}, {"path": "b"}]}}
+    assert set_value(values, ("data", "train", 0), MISSING)["data"]["train"] == [{"path": "b"}]
+
+
+def test_a_stored_config_comes_back_short() -> None:
+    full = parse_config(yaml.safe_load(preset_text("kd-laptop"))).model_dump(
+        mode="json", by_alias=True
+    )
+    short = short_config(full)
+    assert "schedule" not in short["trainer"] and parse_config(short) == parse_config(full)
