@@ -50,6 +50,7 @@ snapshots: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_config_reference.py
 
 install: $(VENV)/.ready
 
