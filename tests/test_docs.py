@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -10,7 +11,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = ("harness", "trainers", "judges", "tui", "data")
+PAGES = [
+    *(page for page in sorted(ROOT.glob("*.md")) if page.name != "CHANGELOG.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(page for package in PACKAGES for page in sorted((ROOT / package).rglob("*.md"))),
+]
+EXAMPLES = {"soften", "capitals", "constant", "make_model", "NAME"}
+"""Modules that a page lets its reader write."""
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("script", ["make_commands.py", "make_config_reference.py"])
@@ -49,7 +61,51 @@ def test_the_config_reference_has_every_field() -> None:
     assert used and used <= documented
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text("utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    tops = "|".join((*PACKAGES, "docs", "tests", r"\.github"))
+    paths = set(re.findall(rf"(?<![\w/.-])(?:{tops})/[\w./*-]*\w/?", text))
+    # A word in capitals stands for what the reader puts there.
+    real = {path for path in paths if not any(part.isupper() for part in Path(path).parts)}
+    code = {path for top in (*PACKAGES, "tests", "docs") for path in (ROOT / top).rglob("*.py")}
+    scripts = set(re.findall(r"(?<![\w/])\w+\.py\b", text)) - {path.name for path in code}
+    missing = {path for path in real if not list(ROOT.glob(path))} | scripts
+    assert {path for path in missing if Path(path).stem not in EXAMPLES} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_modules_that_are_named_exist(page: Path) -> None:
+    named = rf"\bkdharness\.(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)*"
+    names = set(re.findall(named, page.read_text("utf-8")))
+    missing = [n for n in names if not EXAMPLES & set(n.split(".")) and not _exists(n)]
+    assert missing == []
+
+
+def _exists(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    for end in range(len(parts), 1, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        return all((found := getattr(found, part, None)) is not None for part in parts[end:])
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_that_are_named_exist(page: Path) -> None:
+    from kdharness.harness.cli.main import COMMANDS
+
+    text = page.read_text("utf-8")
+    blocks = "\n".join(re.findall(r"^```(?:console)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    used = set(re.findall(r"^(?:\$ )?kdharness ([a-z][\w-]*)", blocks, re.MULTILINE))
+    used |= set(re.findall(r"`kdharness ([a-z][\w-]*)", text))
+    assert used - set(COMMANDS) == set()
