@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -109,3 +110,21 @@ def test_commands_that_are_named_exist(page: Path) -> None:
     used = set(re.findall(r"^(?:\$ )?kdharness ([a-z][\w-]*)", blocks, re.MULTILINE))
     used |= set(re.findall(r"`kdharness ([a-z][\w-]*)", text))
     assert used - set(COMMANDS) == set()
+
+
+def test_the_keys_of_every_listing_are_named() -> None:
+    """The golden listings are what programs read; the page names each of their keys."""
+    golden = json.loads((ROOT / "tests/fixtures/frozen/listings.json").read_text("utf-8"))
+    text = (ROOT / "docs" / "outputs.md").read_text("utf-8")
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`|```.*?```", text, re.DOTALL))))
+    rows = {
+        name: found[0] if isinstance(found, list) else found
+        for name, found in golden.items()
+        if found
+    }
+    rows["statistics"] = golden["tradeoff"]["statistics"]
+    rows["axes"], (rows["point"], *_) = golden["tradeoff"]["axes"], golden["tradeoff"]["points"]
+    rows["flipped"] = next(row["items"][0] for row in golden["compare flips"] if row["items"])
+    assert len(rows) > 10
+    for name, row in rows.items():
+        assert set(row) - named == set(), name
