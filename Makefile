@@ -61,7 +61,7 @@ $(VENV)-docs/.ready: pyproject.toml constraints.txt
 	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
 		> $(VENV)-docs/requirements.txt
-	$(VENV)-docs/bin/python -m pip install $(QUIET) -c constraints.txt -r $(VENV)-docs/requirements.txt
+	$(VENV)-docs/bin/python -m pip $(QUIET) install -c constraints.txt -r $(VENV)-docs/requirements.txt
 	touch $@
 
 install: $(VENV)/.ready
