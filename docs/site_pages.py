@@ -26,6 +26,7 @@ API = {
         "The harness",
         ("kdharness.harness", "kdharness.harness.types", "kdharness.harness.protocols"),
     ),
+    "authors": ("For authors", ("kdharness.trainers", "kdharness.judges")),
     "config": ("Config models", ("kdharness.harness.config",)),
     "stats": ("Statistics", ("kdharness.harness.stats",)),
     "analysis": ("Analysis", ("kdharness.harness.analysis",)),
@@ -36,8 +37,9 @@ API = {
     "engines": ("Engines", ("kdharness.judges.engines",)),
     "scoring": ("Scoring", ("kdharness.judges.scoring",)),
 }
-"""Page -> its title, and what it documents. A whole top package would repeat every other page."""
-WHOLE_ROOMS = ("kdharness.harness",)
+"""Page -> its title, and what it documents."""
+FACES = ("kdharness.harness", "kdharness.trainers", "kdharness.judges")
+"""Packages of which only the exported names are shown: their parts have pages of their own."""
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 
@@ -46,7 +48,7 @@ def api_page(title: str, names: tuple[str, ...]) -> str:
     lines = [f"# {title}", ""]
     for name in names:
         lines.append(f"::: {name}")
-        if name in WHOLE_ROOMS:
+        if name in FACES:
             lines += ["    options:", "      show_submodules: false"]
         lines.append("")
     return "\n".join(lines)
