@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import os
-import pty
 import random
-import select
-import signal
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, RunStatus, digest
+from support.terminal import Terminal, app_command
 
 RUNS, STEPS, CHECKPOINTS, ITEMS = 1000, 125, 50, 80
 CURVES = (
@@ -174,58 +171,6 @@ def judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]:
 
 
 # ---------------------------------------------------------------- a process in a terminal
-
-
-class Terminal:
-    """A command in a pseudo-terminal of 80 × 24."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.began = time.perf_counter()
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
-            os.execvp(command[0], command)
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-
-    def wait_for(self, needle: bytes, timeout: float = 20) -> float:
-        """Seconds since the start until these bytes are painted."""
-        seen = b""
-        while time.perf_counter() - self.began < timeout:
-            if select.select([self.fd], [], [], 0.02)[0]:
-                seen += os.read(self.fd, 65536)
-                if needle in seen:
-                    return time.perf_counter() - self.began
-        raise TimeoutError(f"{needle!r} was not painted; seen {seen[-300:]!r}")
-
-    def drain(self, seconds: float) -> None:
-        """Read what comes for so long."""
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            if select.select([self.fd], [], [], 0.01)[0]:
-                os.read(self.fd, 65536)
-
-    def key(self, text: bytes) -> float:
-        """Seconds from a key to the next bytes painted."""
-        while select.select([self.fd], [], [], 0)[0]:
-            os.read(self.fd, 65536)
-        began = time.perf_counter()
-        os.write(self.fd, text)
-        if not select.select([self.fd], [], [], 2)[0]:
-            return 2.0
-        took = time.perf_counter() - began
-        os.read(self.fd, 65536)
-        return took
-
-    def close(self) -> None:
-        """End the process."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self.fd)
-
-
-def app_command(home: Path) -> list[str]:
-    """The app as a user starts it."""
-    return [str(Path(sys.executable).with_name("kdharness")), "--home", str(home)]
 
 
 def first_paints(home: Path, rounds: int) -> tuple[float, float, float]:

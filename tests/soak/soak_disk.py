@@ -17,13 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from soak_kill import Soak, answers_of, config, run_names, status, until
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.atomic import is_sealed
+from support.environment import isolate_environment
+from support.soak import Soak, answers_of, run_names, soak_config, status
+from support.waiting import wait_until
+
+isolate_environment()
 
 SIZE_MB = 24
 
@@ -63,16 +66,16 @@ def told(done: subprocess.CompletedProcess[str], words: str) -> None:
 def training(soak: Soak, rounds: int) -> None:
     """A disk that is full at some moment of a training costs that moment only."""
     calm = soak.place / "calm-disk"
-    soak.run(calm, "train", config(soak, "r"))
+    soak.run(calm, "train", soak_config(soak, "r"))
     want = (calm / "runs" / "r" / "final" / "model.safetensors").read_bytes()
     hits = 0
     for number in range(rounds):
         with small_disk(soak.place / f"disk-{number}") as home:
-            file = config(soak, "r")
+            file = soak_config(soak, "r")
             following = soak.start(home, "train", file)
             goal = soak.chance.randint(1, 40)
-            until(lambda: (home / "kdharness.db").exists() and "r" in run_names(home))
-            until(lambda: step_of(home) >= goal)  # noqa: B023
+            wait_until(lambda: (home / "kdharness.db").exists() and "r" in run_names(home))
+            wait_until(lambda: step_of(home) >= goal)  # noqa: B023
             filler = fill_up(home.parent, soak.chance.choice([0, 4096, 200_000]))
             following.wait(timeout=120)
             ended = status(home, "r")
@@ -84,7 +87,7 @@ def training(soak: Soak, rounds: int) -> None:
                     run = store.run("r")
                     assert run is not None
                     assert "disk is full" in run.error + log, (run.error, log[-1500:])
-                told(command(soak, home, "train", config(soak, "other")), "is full")
+                told(command(soak, home, "train", soak_config(soak, "other")), "is full")
                 assert command(soak, home, "runs").returncode == 0
                 steps = list((home / "runs" / "r").glob("checkpoint-*"))
                 print(
@@ -126,7 +129,7 @@ def answering(soak: Soak) -> None:
             "cpu",
         ]
         evaluating = soak.start(home, *args)
-        until(lambda: len(answers_of(home)) >= 6)
+        wait_until(lambda: len(answers_of(home)) >= 6)
         filler = fill_up(home.parent, 0)
         evaluating.wait(timeout=120)
         assert status(home, "e") in (RunStatus.FAILED, RunStatus.INTERRUPTED)
@@ -142,14 +145,14 @@ def answering(soak: Soak) -> None:
 def read_only(soak: Soak) -> None:
     """On a disk that turned read-only everything can be looked at, and nothing pretends."""
     with small_disk(soak.place / "disk-ro") as home:
-        soak.run(home, "train", config(soak, "r", trainer={"max_steps": 2, "device": "cpu"}))
+        soak.run(home, "train", soak_config(soak, "r", trainer={"max_steps": 2, "device": "cpu"}))
         # The worker's process may need a moment to let go of its log.
         remount = ["mount", "-o", "remount,ro", str(home.parent)]
-        until(lambda: subprocess.run(remount, capture_output=True).returncode == 0)
+        wait_until(lambda: subprocess.run(remount, capture_output=True).returncode == 0)
         for args in (["runs"], ["show", "r"], ["leaderboard"], ["store", "check"]):
             done = command(soak, home, *args)
             assert done.returncode == 0, (args, done.stderr)
-        told(command(soak, home, "train", config(soak, "more")), "cannot be written")
+        told(command(soak, home, "train", soak_config(soak, "more")), "cannot be written")
         told(command(soak, home, "store", "vacuum"), "cannot be written")
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,23 +17,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.status import find_run
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
-
-from bench_app import Terminal, app_command
+sys.path.insert(0, str(TESTS))
 
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus, RunStatus
 from kdharness.harness.util.atomic import is_sealed
 from support.benchmark_files import write_mt_bench
 from support.environment import isolate_environment
-from support.models import make_llama
+from support.soak import Soak, answers_of, run_names, soak_config, status
+from support.terminal import Terminal, app_command
+from support.waiting import wait_until
 
 isolate_environment()
 
@@ -55,96 +50,14 @@ with Loopback(answer, port={port}, delay=0.05) as server:
 """
 
 
-class Soak:
-    """Kills, counted by what was killed, and the homes they happened in."""
-
-    def __init__(self, place: Path, seed: int) -> None:
-        self.place, self.chance = place, random.Random(seed)
-        self.kills: dict[str, int] = {}
-        self.model = place / "teacher"
-        make_llama(self.model, seed=1, tie_word_embeddings=True, attention_dropout=0.1)
-
-    def command(self, home: Path, *args: str) -> list[str]:
-        return [*app_command(home), *args]
-
-    def run(self, home: Path, *args: str) -> str:
-        done = subprocess.run(self.command(home, *args), capture_output=True, text=True)
-        assert done.returncode == 0, (args, done.stderr[-2000:])
-        return done.stdout
-
-    def start(self, home: Path, *args: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self.command(home, *args),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def kill(self, what: str, pid: int) -> bool:
-        """SIGKILL; whether there was still something to kill."""
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        self.kills[what] = self.kills.get(what, 0) + 1
-        return True
-
-    def whole(self, home: Path) -> None:
-        """The store opens and no page of it is wrong."""
-        with Store(home / "kdharness.db") as store:
-            assert store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-def until(ready: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = ready()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise TimeoutError("it did not come to that")
-
-
-def status(home: Path, run: str) -> RunStatus:
-    with Store(home / "kdharness.db") as store:
-        return effective_status(find_run(store, run))
-
-
-def config(soak: Soak, name: str, **changes: Any) -> str:
-    values: dict[str, Any] = {
-        "method": "kd",
-        "name": name,
-        "teacher": str(soak.model),
-        "student": {"from": "teacher", "keep_layers": 2},
-        "data": {
-            "train": {"path": "general:train", "limit": 60},
-            "max_length": 96,
-            "heldout": [{"path": "general:validation", "limit": 4}],
-        },
-        "trainer": {
-            "learning_rate": 0.01,
-            "max_steps": 200,
-            "batch_size": 4,
-            "device": "cpu",
-            "accumulation": 2,
-            "save_every": 3,
-            "eval_every": 20,
-            "best": "general_loss",
-        },
-    }
-    path = soak.place / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**values, **changes}), "utf-8")
-    return str(path)
-
-
 # ---------------------------------------------------------------- training
 
 
 def training(soak: Soak, kills: int) -> None:
     """Weights and curves of a run that was killed again and again are those of a calm one."""
     home = soak.place / "training"
-    soak.run(home, "train", config(soak, "calm"))
-    soak.run(home, "train", config(soak, "hit"), "--detach")
+    soak.run(home, "train", soak_config(soak, "calm"))
+    soak.run(home, "train", soak_config(soak, "hit"), "--detach")
     done = 0
     while done < kills and status(home, "hit").is_live:
         with Store(home / "kdharness.db") as store:
@@ -153,7 +66,7 @@ def training(soak: Soak, kills: int) -> None:
                 time.sleep(soak.chance.uniform(0, 8))
             else:
                 goal = before.step + soak.chance.randint(1, 12)
-                until(
+                wait_until(
                     lambda: (
                         find_run(store, "hit").step >= goal  # noqa: B023
                         or not status(home, "hit").is_live
@@ -164,7 +77,7 @@ def training(soak: Soak, kills: int) -> None:
         if pid is None or not soak.kill("training", pid):
             break
         done += 1
-        until(lambda: not status(home, "hit").is_live)
+        wait_until(lambda: not status(home, "hit").is_live)
         soak.whole(home)
         if status(home, "hit") is RunStatus.FINISHED:
             break
@@ -172,7 +85,7 @@ def training(soak: Soak, kills: int) -> None:
             if is_sealed(folder):
                 json.loads((folder / "trainer_state.json").read_text())
         soak.run(home, "resume", "hit", "--detach")
-    until(lambda: status(home, "hit") is RunStatus.FINISHED, 600)
+    wait_until(lambda: status(home, "hit") is RunStatus.FINISHED, 600)
     calm, hit = (home / "runs" / name / "final" / "model.safetensors" for name in ("calm", "hit"))
     assert calm.read_bytes() == hit.read_bytes(), "the weights differ"
     with Store(home / "kdharness.db") as store:
@@ -187,10 +100,10 @@ def followers(soak: Soak, kills: int) -> None:
     trainer = {"learning_rate": 0.01, "max_steps": 30, "batch_size": 4, "device": "cpu"}
     for number in range(kills):
         name = f"run-{number}"
-        follower = soak.start(home, "train", config(soak, name, trainer=trainer))
-        until(lambda: (home / "kdharness.db").exists())
-        until(lambda: name in run_names(home))  # noqa: B023
-        until(lambda: status(home, name) is RunStatus.RUNNING)  # noqa: B023
+        follower = soak.start(home, "train", soak_config(soak, name, trainer=trainer))
+        wait_until(lambda: (home / "kdharness.db").exists())
+        wait_until(lambda: name in run_names(home))  # noqa: B023
+        wait_until(lambda: status(home, name) is RunStatus.RUNNING)  # noqa: B023
         app = Terminal(app_command(home))
         app.wait_for(name.encode())
         app.drain(soak.chance.uniform(0, 1))
@@ -198,13 +111,8 @@ def followers(soak: Soak, kills: int) -> None:
         assert status(home, name).is_live
         app.close()
         soak.kills["app"] = soak.kills.get("app", 0) + 1
-        until(lambda: status(home, name) is RunStatus.FINISHED)  # noqa: B023
+        wait_until(lambda: status(home, name) is RunStatus.FINISHED)  # noqa: B023
         soak.whole(home)
-
-
-def run_names(home: Path) -> set[str]:
-    with Store(home / "kdharness.db") as store:
-        return store.run_ids()
 
 
 # ---------------------------------------------------------------- caching
@@ -217,7 +125,7 @@ def caching(soak: Soak, kills: int) -> None:
         home = soak.place / name
         teacher = {"model": str(soak.model), "cache": {"k": 32}}
         data = {"train": {"path": "general:train", "limit": 600}, "max_length": 192}
-        file = config(
+        file = soak_config(
             soak,
             name,
             teacher=teacher,
@@ -227,7 +135,7 @@ def caching(soak: Soak, kills: int) -> None:
         for _ in range(count):
             building = soak.start(home, "cache", "build", file)
             grown = cache_bytes(home)
-            until(lambda: cache_bytes(home) > grown or building.poll() is not None)  # noqa: B023
+            wait_until(lambda: cache_bytes(home) > grown or building.poll() is not None)  # noqa: B023
             time.sleep(soak.chance.uniform(0, 0.6))
             if soak.kill("caching", building.pid):
                 building.wait()
@@ -287,7 +195,7 @@ def generating(soak: Soak, kills: int) -> None:
         for _ in range(count):
             before = answers_of(home)
             out = soak.run(home, *args, "--detach").split()[-1]
-            until(
+            wait_until(
                 lambda home=home, before=before, out=out: (
                     len(answers_of(home)) > len(before) or not status(home, out).is_live
                 )
@@ -296,22 +204,13 @@ def generating(soak: Soak, kills: int) -> None:
             with Store(home / "kdharness.db") as store:
                 pid = find_run(store, out).pid
             if pid is not None and soak.kill("generating", pid):
-                until(lambda: not status(home, out).is_live)  # noqa: B023
+                wait_until(lambda: not status(home, out).is_live)  # noqa: B023
             soak.whole(home)
             after = answers_of(home)
             assert all(after[key] == value for key, value in before.items()), "made again"
         soak.run(home, *args)
         texts.append({key: text for key, (text, _) in answers_of(home).items()})
     assert texts[0] == texts[1] and len(texts[0]) == 60
-
-
-def answers_of(home: Path) -> dict[tuple[str, int], tuple[str, float]]:
-    """(item, turn) -> (text, when it was made)."""
-    if not (home / "kdharness.db").exists():
-        return {}
-    with Store(home / "kdharness.db") as store:
-        rows = [answer for made in store.checkpoints() for answer in store.answers(made.id)]
-    return {(row.item, row.turn): (row.text, row.created) for row in rows}
 
 
 def judging(soak: Soak, kills: int, server_kills: int) -> None:
@@ -357,7 +256,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
         for victim in victims:
             have, asked = verdicts(home), len(calls(log))
             run = soak.run(home, *args, "--detach").split()[-1]
-            until(lambda: len(calls(log)) > asked or not status(home, run).is_live)  # noqa: B023
+            wait_until(lambda: len(calls(log)) > asked or not status(home, run).is_live)  # noqa: B023
             time.sleep(soak.chance.uniform(0, 0.5))
             if victim == "server":
                 assert soak.kill("judge server", server.pid)
@@ -368,7 +267,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
             with Store(home / "kdharness.db") as store:
                 pid = find_run(store, run).pid
             if status(home, run).is_live and pid is not None and soak.kill("judging", pid):
-                until(lambda: not status(home, run).is_live)  # noqa: B023
+                wait_until(lambda: not status(home, run).is_live)  # noqa: B023
             soak.whole(home)
             again = {mark(text) for text in calls(log)[asked:]} & have
             assert not again, f"stored verdicts were asked for again: {again}"

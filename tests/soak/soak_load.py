@@ -24,12 +24,12 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
 
 import bench_app
-from bench_app import Terminal, app_command
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import process_started
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Finish, Judgment, Run, RunStatus
+from support.terminal import Terminal, app_command
 
 bench_app.RUNS, bench_app.STEPS, bench_app.CHECKPOINTS = 2000, 313, 250
 WORDS = "The answer keeps to the question, gives its reasons in order and does not ramble. " * 29

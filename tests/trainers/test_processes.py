@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -101,15 +101,12 @@ def test_killed_in_shards_and_resumed(
         args = [*home, "train", config, *options, "--name", name, "--accelerate", str(file)]
         assert cli.run([*args, *(["--detach"] if name == "hit" else [])]) == 0
     with Store(paths.store) as store:
-        deadline = time.monotonic() + 60
-        while find_run(store, "hit").step < 6 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: find_run(store, "hit").step >= 6)
         worker = psutil.Process(find_run(store, "hit").pid)
         family = [worker, *worker.parent().children(recursive=True)]  # type: ignore[union-attr]
         for process in {one.pid: one for one in family}.values():
             process.kill()
-        while effective_status(find_run(store, "hit")).is_live:
-            time.sleep(0.05)
+        wait_until(lambda: not effective_status(find_run(store, "hit")).is_live)
     assert cli.run([*home, "resume", "hit"]) == 0, launch.log_tail(paths, "hit", 40)
     assert "resuming from checkpoint-" in launch.log_tail(paths, "hit", 2000)
     calm, hit = trained(paths.home, "calm"), trained(paths.home, "hit")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,47 +25,10 @@ from kdharness.harness.experiments.expand import (
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
-from kdharness.harness.types import RunStatus
+from kdharness.harness.types import Run, RunStatus
 from support.commands import CommandLine, start_command
-
-TRAINER = {"learning_rate": 0.01, "max_steps": 2, "batch_size": 4, "device": "cpu"}
-GENERAL = {"path": "general:train", "limit": 16}
-SHOP = {"path": "shop:train", "kind": "domain", "limit": 16}
-
-
-def steps(base: str = "base") -> dict[str, Any]:
-    data = {"train": SHOP, "max_length": 96}
-    return {
-        "kd": {
-            "method": "kd",
-            "teacher": base,
-            "student": {"from": "teacher", "keep_layers": 2},
-            "data": {"train": GENERAL, "max_length": 96},
-            "trainer": TRAINER,
-        },
-        "expert": {"method": "sft", "student": "kd", "data": data, "trainer": TRAINER},
-        "dae": {
-            "method": "dae",
-            "student": "kd",
-            "expert": "expert",
-            "trainer": TRAINER,
-            "data": {**data, "train": [GENERAL, SHOP], "domain_share": 0.5},
-        },
-        "wise": {"method": "merge", "reference": "kd", "expert": "expert", "alphas": [0.3, 0.6]},
-        "scores": {
-            "method": "eval",
-            "checkpoints": ["kd", "expert", "dae", "wise"],
-            "benches": ["shop", "heldout"],
-            "limit": 4,
-            "max_new_tokens": 4,
-        },
-    }
-
-
-def sweep_file(tmp_path: Path, **values: Any) -> Path:
-    path = tmp_path / "experiment.yaml"
-    path.write_text(yaml.safe_dump({"name": "x", **values}, sort_keys=False), "utf-8")
-    return path
+from support.experiments import TRAINER, sweep_file, sweep_steps
+from support.waiting import wait_until
 
 
 def plan(tmp_path: Path, **values: Any) -> dict[str, PlannedRun]:
@@ -77,7 +39,7 @@ def plan(tmp_path: Path, **values: Any) -> dict[str, PlannedRun]:
 
 
 def test_steps_alone_are_one_run_each_in_the_order_of_need(tmp_path: Path) -> None:
-    shuffled = dict(reversed(steps().items()))
+    shuffled = dict(reversed(sweep_steps().items()))
     found = plan(tmp_path, steps=shuffled)
     assert list(found) == ["x-kd", "x-expert", "x-wise", "x-dae", "x-scores"]
     assert found["x-dae"].needs == ("x-expert", "x-kd")
@@ -93,8 +55,8 @@ def test_steps_alone_are_one_run_each_in_the_order_of_need(tmp_path: Path) -> No
 
 def test_a_step_runs_once_for_each_choice_that_reaches_it(tmp_path: Path) -> None:
     vary = {"dae.trainer.temperature": [1, 2], "data.domain_share": [0.1, 0.2], "seed": [1, 2, 3]}
-    found = plan(tmp_path, steps=steps(), vary=vary)
-    count = {step: sum(one.step == step for one in found.values()) for step in steps()}
+    found = plan(tmp_path, steps=sweep_steps(), vary=vary)
+    count = {step: sum(one.step == step for one in found.values()) for step in sweep_steps()}
     assert count == {"kd": 3, "expert": 3, "dae": 12, "wise": 3, "scores": 12}
     one = found["x-dae-temperature2-domain_share0.1-s3"]
     config: Any = one.config
@@ -108,13 +70,13 @@ def test_a_step_runs_once_for_each_choice_that_reaches_it(tmp_path: Path) -> Non
 
 def test_a_list_of_settings_is_taken_in_turn(tmp_path: Path) -> None:
     vary = [{"dae.trainer.temperature": 1, "seed": [1, 2]}, {"dae.trainer.temperature": 4}]
-    found = plan(tmp_path, steps=steps(), vary=vary)
+    found = plan(tmp_path, steps=sweep_steps(), vary=vary)
     names = [name for name, one in found.items() if one.step == "dae"]
     assert names == ["x-dae-temperature1-s1", "x-dae-temperature1-s2", "x-dae-temperature4"]
 
 
 def test_a_field_written_nowhere_belongs_to_every_step_that_knows_it(tmp_path: Path) -> None:
-    found = plan(tmp_path, steps=steps(), vary={"trainer.temperature": [2]})
+    found = plan(tmp_path, steps=sweep_steps(), vary={"trainer.temperature": [2]})
     assert {one.step for one in found.values() if one.settings} == {
         "kd",
         "expert",
@@ -127,7 +89,7 @@ def test_a_field_written_nowhere_belongs_to_every_step_that_knows_it(tmp_path: P
 
 
 def test_configs_come_from_files_and_presets_too(tmp_path: Path) -> None:
-    (tmp_path / "kd.yaml").write_text(yaml.safe_dump(steps()["kd"]), "utf-8")
+    (tmp_path / "kd.yaml").write_text(yaml.safe_dump(sweep_steps()["kd"]), "utf-8")
     found = plan(
         tmp_path,
         steps={
@@ -150,20 +112,26 @@ def test_configs_come_from_files_and_presets_too(tmp_path: Path) -> None:
         ({"steps": {"a": 3}}, "a step is a run config"),
         ({"steps": {"a": {"method": "sft"}}}, "steps.a"),
         ({"steps": {"a": "no.yaml"}}, "cannot read no.yaml"),
-        ({"steps": {"a": {**steps()["kd"], "needs": ["b"]}}}, "needs b, which is no step"),
+        ({"steps": {"a": {**sweep_steps()["kd"], "needs": ["b"]}}}, "needs b, which is no step"),
         (
             {
                 "steps": {
-                    "a": {**steps()["expert"], "student": "b"},
-                    "b": {**steps()["expert"], "student": "a"},
+                    "a": {**sweep_steps()["expert"], "student": "b"},
+                    "b": {**sweep_steps()["expert"], "student": "a"},
                 }
             },
             "need each other: a, b",
         ),
-        ({"steps": steps(), "vary": {"trainer.tempo": [1]}}, "no step has a field 'trainer.tempo'"),
-        ({"steps": steps(), "vary": {"seed": []}}, "no values"),
-        ({"steps": {**steps(), "more": {**steps()["expert"], "student": "wise"}}}, "2 checkpoints"),
-        ({"steps": steps(), "colour": 1}, "colour"),
+        (
+            {"steps": sweep_steps(), "vary": {"trainer.tempo": [1]}},
+            "no step has a field 'trainer.tempo'",
+        ),
+        ({"steps": sweep_steps(), "vary": {"seed": []}}, "no values"),
+        (
+            {"steps": {**sweep_steps(), "more": {**sweep_steps()["expert"], "student": "wise"}}},
+            "2 checkpoints",
+        ),
+        ({"steps": sweep_steps(), "colour": 1}, "colour"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
@@ -200,11 +168,25 @@ def test_the_shipped_experiments_can_be_planned() -> None:
 # ---------------------------------------------------------------- the work
 
 
+def trained_to(step: int, paths: Paths) -> Run:
+    """Wait for the first run to come that far."""
+
+    def ready() -> Run | None:
+        if not paths.store.exists():
+            return None
+        with Store(paths.store) as store:
+            run = store.run("x-kd")
+        return run if run is not None and run.step >= step else None
+
+    found: Run = wait_until(ready, 90)
+    return found
+
+
 @pytest.mark.slow
 def test_an_experiment_end_to_end_and_again(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    file = str(sweep_file(tmp_path, steps=steps(str(tiny_teacher)), question="Does it?"))
+    file = str(sweep_file(tmp_path, steps=sweep_steps(str(tiny_teacher)), question="Does it?"))
     code, out, _ = kd("sweep", file, "--dry-run", "--format", "json")
     assert code == 0 and {row["status"] for row in json.loads(out)} == {"new"}
     code, out, err = kd("sweep", file, "--format", "json")
@@ -240,7 +222,7 @@ def test_an_experiment_end_to_end_and_again(
     text = page.read_text("utf-8")
     for words in ("Does it?", "kdharness sweep x.yaml", "x-wise-alpha-0.6", "<svg"):
         assert words in text, words
-    changed = steps(str(tiny_teacher))
+    changed = sweep_steps(str(tiny_teacher))
     changed["kd"] = {**changed["kd"], "trainer": {**TRAINER, "max_steps": 3}}
     code, _, err = kd("sweep", str(sweep_file(tmp_path, steps=changed)))
     assert code == 1 and "'x-kd' was made with other settings" in err
@@ -250,12 +232,12 @@ def test_an_experiment_end_to_end_and_again(
 def test_a_failure_stops_only_what_needs_it(
     kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    some = steps(str(tiny_teacher))
+    some = sweep_steps(str(tiny_teacher))
     some = {name: some[name] for name in ("kd", "expert", "dae")}
     some["expert"] = {**some["expert"], "trainer": {**TRAINER, "max_loss": 1e-3}}
     code, out, _ = kd(
         "sweep",
-        str(sweep_file(tmp_path, steps={**some, "other": {**steps()["expert"]}})),
+        str(sweep_file(tmp_path, steps={**some, "other": {**sweep_steps()["expert"]}})),
         "--format",
         "json",
     )
@@ -275,17 +257,11 @@ def test_a_failure_stops_only_what_needs_it(
 def test_ctrl_c_stops_the_run_with_a_checkpoint(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    some = {"kd": steps(str(tiny_teacher))["kd"]}
+    some = {"kd": sweep_steps(str(tiny_teacher))["kd"]}
     some["kd"] = {**some["kd"], "trainer": {**TRAINER, "max_steps": 2000}}
     file = str(sweep_file(tmp_path, steps=some))
     process = start_command("--home", str(paths.home), "sweep", file, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 90
-    run = None
-    while time.time() < deadline and (run is None or run.step < 2):
-        time.sleep(0.05)
-        if paths.store.exists():
-            with Store(paths.store) as store:
-                run = store.run("x-kd")
+    trained_to(2, paths)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same sweep goes on from there" in err
@@ -298,7 +274,7 @@ def test_ctrl_c_stops_the_run_with_a_checkpoint(
 def test_a_killed_sweep_goes_on_where_it_was(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    some = steps(str(tiny_teacher))
+    some = sweep_steps(str(tiny_teacher))
     some = {name: some[name] for name in ("kd", "expert")}
     some["kd"] = {**some["kd"], "trainer": {**TRAINER, "max_steps": 60, "save_every": 5}}
     file = str(sweep_file(tmp_path, steps=some, vary={"expert.seed": [1, 2]}))
@@ -307,19 +283,12 @@ def test_a_killed_sweep_goes_on_where_it_was(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.time() + 90
-    run = None
-    while time.time() < deadline and (run is None or run.step < 6):
-        time.sleep(0.05)
-        if paths.store.exists():
-            with Store(paths.store) as store:
-                run = store.run("x-kd")
-    assert run is not None and run.pid is not None and run.status is RunStatus.RUNNING
+    run = trained_to(6, paths)
+    assert run.pid is not None and run.status is RunStatus.RUNNING
     process.kill()
     process.wait()
     os.kill(run.pid, signal.SIGKILL)
-    while time.time() < deadline and effective_status(run) is RunStatus.RUNNING:
-        time.sleep(0.05)
+    wait_until(lambda: effective_status(run) is not RunStatus.RUNNING, 90)
     code, out, err = kd("sweep", file, "--format", "json")
     assert code == 0, err
     assert {row["run"]: row["status"] for row in json.loads(out)} == {

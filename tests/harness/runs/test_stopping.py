@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,9 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import RunStatus
 from support.commands import CommandLine, start_command
 from support.configs import TRAINER, config_file, kd_config
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def wait_for(check: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.time() + seconds
-    while time.time() < deadline:
-        if check():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 def long_config(teacher: Path, name: str, **trainer: Any) -> dict[str, Any]:
@@ -59,12 +50,12 @@ def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
         if name == "calm":
             continue
         with Store(Paths(kd.home).store) as store:
-            wait_for(lambda s=store, n=name: find_run(s, n).step >= 7)  # type: ignore[misc]
+            wait_until(lambda s=store, n=name: find_run(s, n).step >= 7)  # type: ignore[misc]
             found = find_run(store, name)
             if name == "killed":
                 assert found.pid is not None
                 os.kill(found.pid, signal.SIGKILL)
-                wait_for(
+                wait_until(
                     lambda s=store: (
                         effective_status(  # type: ignore[misc]
                             find_run(s, "killed")
@@ -95,14 +86,14 @@ def test_pause_and_resume(kd: CommandLine, tiny_teacher: Path, tmp_path: Path) -
         def status() -> RunStatus:
             return effective_status(find_run(store, "nap"))
 
-        wait_for(lambda: find_run(store, "nap").step >= 2)
+        wait_until(lambda: find_run(store, "nap").step >= 2)
         kd.ok("pause", "nap")
-        wait_for(lambda: status() is RunStatus.PAUSED)
+        wait_until(lambda: status() is RunStatus.PAUSED)
         step = find_run(store, "nap").step
         time.sleep(1)
         assert find_run(store, "nap").step == step
         kd.ok("resume", "nap", "--detach")
-        wait_for(lambda: find_run(store, "nap").step > step)
+        wait_until(lambda: find_run(store, "nap").step > step)
         kd.ok("stop", "nap")
         assert status() is RunStatus.STOPPED
     code, _, err = kd("stop", "nap")
@@ -125,9 +116,9 @@ def test_ctrl_c_and_sigterm_stop_a_run_with_a_checkpoint(
 ) -> None:
     config = config_file(tmp_path, **long_config(tiny_teacher, "ctrl", max_steps=2000))
     process = start_command("--home", str(paths.home), "train", config)
-    wait_for(paths.store.exists)
+    wait_until(paths.store.exists)
     with Store(paths.store) as store:
-        wait_for(lambda: (run := store.run("ctrl")) is not None and run.step >= 3)
+        wait_until(lambda: (run := store.run("ctrl")) is not None and run.step >= 3)
         process.send_signal(by)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
@@ -164,14 +155,14 @@ def test_sigterm_on_an_evaluation_stops_its_worker(
         "--name",
         "e",
     )
-    wait_for(paths.store.exists)
+    wait_until(paths.store.exists)
     with Store(paths.store) as store:
-        wait_for(lambda: (run := store.run("e")) is not None and run.step >= 1)
+        wait_until(lambda: (run := store.run("e")) is not None and run.step >= 1)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130 and "stopping e" in err and "resume e" in err, err
         run = find_run(store, "e")
         assert run.status is RunStatus.STOPPED
-        wait_for(lambda: not is_alive(run))
+        wait_until(lambda: not is_alive(run))
         checkpoint = store.checkpoints()[0]
         assert 0 < len(store.answers(checkpoint.id)) < 4000
