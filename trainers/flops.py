@@ -1,4 +1,4 @@
-"""What a training costs in FLOPs, by arithmetic alone (METHOD.md section 4).
+"""What a training costs in FLOPs, by arithmetic alone (docs/method.md#flops).
 
 Full fine-tuning 6 · P_s + 2 · P_t a position, LoRA 4 · P_s + 2 · P_t, one more 2 · P_s with
 gradient checkpointing; attention products; heads at labelled positions only. Padding counts: it is

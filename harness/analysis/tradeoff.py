@@ -1,6 +1,6 @@
 """How much domain was gained and how much generality was lost: pure functions.
 
-METHOD.md section 6. With D the domain figure and G the general one, both turned so that more is
+See docs/method.md#trade-off. With D the domain figure and G the general one, both turned so that more is
 better:
 
     gain       (D − D_ref) / (D_expert − D_ref)      0: the reference, 1: the whole expert

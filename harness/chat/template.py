@@ -3,7 +3,7 @@
 Training and held-out scoring share this, so that "labelled" means the same thing everywhere.
 Labels here are unshifted, as transformers keeps them: `labels[i] == input_ids[i]` where token i
 belongs to an assistant turn, its end-of-turn token included, else -100. Position i - 1 predicts
-it; the shift is made where losses are computed (METHOD.md section 2).
+it; the shift is made where losses are computed (docs/method.md#labels).
 
 What belongs to a turn is what the model would generate after the generation prompt; a template's
 own `{% generation %}` marks decide where it has them.

@@ -1,6 +1,6 @@
 """What a merge is told to do: which models, and how their weights are put together.
 
-Merging trains nothing, so it is what every training has to beat (METHOD.md section 6). The
+Merging trains nothing, so it is what every training has to beat (docs/method.md#merging). The
 formulas and their sources stand in `kdharness.trainers.methods.merge`.
 """
 

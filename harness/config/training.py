@@ -132,7 +132,7 @@ class TrainerSpec(Settings):
 
 
 class DistillSpec(TrainerSpec):
-    """What KD and DAE share: METHOD.md section 2."""
+    """What KD and DAE share: docs/method.md#losses."""
 
     temperature: float = Field(1.0, gt=0, le=100, title="Temperature")
     distill_weight: float = Field(

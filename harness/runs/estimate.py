@@ -249,7 +249,7 @@ def step_flops(
     lora: bool,
     checkpointing: bool,
 ) -> float:
-    """METHOD.md section 4, attention products and heads included."""
+    """docs/method.md#flops, attention products and heads included."""
     times = (2 if lora else 3) + bool(checkpointing)
     scores = 4.0 * tokens * width
     total = 2.0 * times * student.body * tokens

@@ -4,7 +4,7 @@ Both models run their usual fast attention. A hook registered with transformers'
 `AttentionInterface` keeps the teacher's post-RoPE queries and keys of mapped layers; in the
 student's pass it computes KL(A_teacher ‖ A_student) in blocks of labelled rows from queries and
 keys alone. The gradient with respect to scores is A_s − A_t, recomputed block by block in the
-backward pass (METHOD.md sections 2 and 4.2).
+backward pass (docs/method.md#attention).
 
 Rows are compared over the keys that both layers may see: where a sliding-window layer is mapped
 to a full one, the teacher's mass outside the student's window would make the KL infinite. Every
@@ -192,7 +192,7 @@ def _blocks(tape: AttentionTape) -> list[tuple[int, Tensor]]:
 def attention_kl(student: Rows, teacher: Rows, tape: AttentionTape, *, dry: bool = False) -> Tensor:
     """Summed KL of one layer pair over heads and labelled rows, with a gradient to q and k.
 
-    With different head counts the head-averaged rows are compared (METHOD.md section 5).
+    With different head counts the head-averaged rows are compared (docs/method.md#attention).
     """
     result: Tensor = _StreamedKL.apply(student.q, student.k, student, teacher, tape, dry)
     return result

@@ -3,7 +3,7 @@
 The published recipe keeps full-vocabulary fp32 logits of student and teacher for every position.
 Here the head is applied to labelled positions only, a chunk of rows at a time; loss *and*
 gradient of a chunk are formed in the forward pass, so no logits are saved for the backward pass
-(METHOD.md sections 2 and 4).
+(docs/method.md#losses, #computation).
 
 Shapes: n labelled positions, h hidden size, V vocabulary, k tokens kept by a teacher cache.
 All divergences are in nats, summed over positions; the caller divides by N.
@@ -86,7 +86,7 @@ def labelled_positions(labels: Tensor) -> Tensor:
     """Which positions predict a labelled token: the mask [B, T] of `labels`, shifted left by one.
 
     The published code does not shift: it skips the position that predicts the first answer token
-    and trains one past the end (METHOD.md section 3).
+    and trains one past the end (docs/method.md#differences-from-the-published-code).
     """
     mask = torch.zeros_like(labels, dtype=torch.bool)
     mask[:, :-1] = labels[:, 1:].ne(IGNORE)

@@ -1,4 +1,4 @@
-"""Domain alignment from expert: each row follows its own teacher (METHOD.md section 2).
+"""Domain alignment from expert: each row follows its own teacher (docs/method.md#routing).
 
 L = (1 − λ) L_ntp + λ L_pred, where the teacher is the domain expert on domain rows and the
 reference model on general rows. With LoRA, student, expert and reference share one copy of the

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a bigger teacher's distributions and its attention (METHOD.md 2).
+"""Knowledge distillation: a bigger teacher's distributions and its attention (docs/method.md#losses).
 
 L = (1 − λ) L_ntp + λ (L_pred + γ L_attn)
 """

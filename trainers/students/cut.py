@@ -39,7 +39,7 @@ def kept_layers(keep: int | Sequence[int], depth: int) -> list[int]:
 
 
 def map_layers(spec: str | Sequence[int], student_depth: int, teacher_depth: int) -> dict[int, int]:
-    """Student layer -> teacher layer (METHOD.md section 5).
+    """Student layer -> teacher layer (docs/method.md#attention).
 
     `uniform` spreads the student's layers over the teacher's, last to last; `last-k` pairs the
     last layers one to one; a list names the teacher layer of each student layer, -1 for none.
