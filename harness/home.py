@@ -84,7 +84,6 @@ class Home:
             RunError: the run failed.
             Interrupted: it was stopped; Ctrl-C stops it with a checkpoint.
         """
-
         run = launch.start(self.paths, config, name=name, accelerate=accelerate)
         return self.wait(run.id) if wait else run
 
@@ -137,7 +136,6 @@ class Home:
             RunError: it failed, or there is none of that name.
             Interrupted: it was stopped.
         """
-
         seen = 0
 
         def show(run: Run, store: Store) -> None:
@@ -152,12 +150,10 @@ class Home:
 
     def stop(self, run: str) -> None:
         """Ask a live run to stop with a checkpoint. Raises RunError when it is not live."""
-
         launch.ask(self.paths, run, Request.STOP)
 
     def resume(self, run: str, *, wait: bool = True) -> Run:
         """Go on with a run that was stopped, interrupted or failed."""
-
         found = launch.resume(self.paths, run)
         return self.wait(run) if wait else found
 
@@ -206,7 +202,6 @@ class Home:
         Raises:
             ConfigError: no other checkpoint, or one that is not stored.
         """
-
         with Store(self.paths.store) as store:
             return Table(compare_all(store, self.paths, [base, *others]))
 

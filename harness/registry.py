@@ -24,7 +24,6 @@ from kdharness.harness.errors import ConfigError, did_you_mean
 @cache
 def entry_points_of(group: str) -> dict[str, tuple[str, str]]:
     """Name -> ("module:attribute", the distribution that says so) of one group."""
-
     return {
         point.name: (point.value, point.dist.name if point.dist else "?")
         for point in entry_points(group=group)

@@ -96,7 +96,6 @@ class StoreReporter:
 
     def flush(self) -> None:
         """Write what has gathered, in one commit."""
-
         self._flushed = time.time()
         events, points, columns = self._events, self._points, self._columns
         self._events, self._points, self._columns = [], [], {}
@@ -238,7 +237,6 @@ def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
     """The work itself; returns the columns of the run that it fills in."""
-
     if run.method == "sweep":
         carry_out(paths, run, reporter)
         return {}
@@ -275,7 +273,6 @@ def _train(config: Any, job: Job) -> Outcome:
 
 def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter) -> Checkpoint:
     """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
-
     final: Checkpoint | None = None
     for suffix, folder in {"": outcome.folder, **outcome.others}.items():
         checkpoint = add_made(
@@ -306,7 +303,6 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
 
 def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
     """A rank other than 0: the same training, writing nothing to the store."""
-
     with Store(paths.store) as store:
         run = store.run(run_id)
     if run is None:

@@ -76,7 +76,6 @@ def install_attention_hook(model: Any) -> None:
     Raises:
         ModelError: the architecture does not use transformers' attention interface.
     """
-
     base = str(model.config._attn_implementation or "eager")
     if base.startswith(PREFIX):
         return

@@ -149,7 +149,6 @@ class HeldoutCallback(TrainerCallback):
 
 def _any_process(flag: bool) -> bool:
     """Whether any process wants this, so that all stop at the same step."""
-
     if not dist.is_initialized():
         return flag
     votes: list[bool] = [False] * dist.get_world_size()

@@ -19,7 +19,8 @@ from kdharness.trainers.trainer import Objective
 @dataclass(frozen=True)
 class Shape:
     """What the arithmetic of a decoder needs: `body` are its parameters without embeddings, head
-    and adapter."""
+    and adapter.
+    """
 
     body: int
     layers: int
@@ -32,7 +33,6 @@ class Shape:
 
 def shape_of(model: Any) -> Shape:
     """The shape of a causal LM; of a mixture, the parameters that one token meets."""
-
     causal = causal_model(model)
     config = causal.config.get_text_config()
     embeddings = causal.get_input_embeddings().weight

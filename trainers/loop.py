@@ -241,7 +241,6 @@ def _allow_fsdp_on_cpu(args: Any) -> None:
     accelerate offers FSDP to processes on accelerators only and falls back to DDP in silence;
     it looks at the kind of processes when the Trainer makes its Accelerator, after this.
     """
-
     wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if wanted and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

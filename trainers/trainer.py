@@ -111,7 +111,6 @@ def _router_loss(
     causal: Any, outputs: Any, attention_mask: Tensor, step: LossInputs, weight: float
 ) -> Tensor:
     """The student's own load-balancing loss, weighted by the micro-batch's share of the step."""
-
     config = causal.config
     experts = getattr(config, "num_local_experts", None) or config.num_experts
     balance: Tensor = load_balancing_loss_func(
@@ -258,7 +257,8 @@ class DistillTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As transformers does, but for plain SGD in shards: torch cannot give an empty state
-        back, and there is nothing in it."""
+        back, and there is nothing in it.
+        """
         if checkpoint is None or not (self.is_fsdp_enabled and self.args.optim == "sgd"):
             super()._load_optimizer_and_scheduler(checkpoint)
             return

@@ -53,7 +53,6 @@ class Actions(Background):
 
     def complain(self, message: str) -> None:
         """Say what went wrong."""
-
         self.notify(safe_text(message, 600), severity="error", timeout=12, markup=False)
 
     def tell(self, message: str) -> None:
@@ -64,7 +63,6 @@ class Actions(Background):
 
     def open_run(self, run: str, others: Sequence[str] = ()) -> None:
         """The screen of one run, with other runs' curves laid over its own."""
-
         self.push_screen(RunScreen(run, others))
 
     def open_checkpoint(self, name: str) -> None:
@@ -125,7 +123,6 @@ class Actions(Background):
         plan: Callable[[Paths, Any], list[str]] | None,
     ) -> None:
         """Ask, with what is known at once; what takes longer to find out is added as it comes."""
-
         dialog = Confirm(question, f"{known}\n\nlooking what it takes …" if plan else known)
 
         def told(lines: list[str]) -> None:
@@ -150,7 +147,6 @@ class Actions(Background):
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
     ) -> None:
         """Mark runs in a list."""
-
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
             for run in self.store.runs()
@@ -172,7 +168,6 @@ class Actions(Background):
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
     ) -> None:
         """Mark checkpoints in a list."""
-
         rows = [
             {"id": c.name, "method": c.method, "run": c.run or ""}
             for c in reversed(self.store.checkpoints())

@@ -214,7 +214,6 @@ class HarnessApp(Actions):
 
     def action_help(self) -> None:
         """What this screen is for, and its keys."""
-
         screen = self.screen
         keys = [line for line, _ in key_lines(screen)]
         title = getattr(screen, "title_text", "") or "Help"
@@ -244,7 +243,6 @@ class HarnessApp(Actions):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: everything that can be done here, in one list."""
-
         for name in THEMES:
             yield SystemCommand(
                 f"Theme: {name}",

@@ -87,5 +87,4 @@ def _ends(value: float, ends: tuple[float | None, float | None]) -> list[list[fl
 
 def _plain(text: str) -> str:
     """Dollar signs would start mathematics."""
-
     return safe_text(text, 80).replace("$", r"\$")

@@ -77,7 +77,6 @@ def is_headline(metric: str) -> bool:
 
 def ranked(scores: Sequence[Any]) -> list[Any]:
     """Best first within each benchmark, metric and judge."""
-
     order = {metric: place for place, metric in enumerate(dict.fromkeys(s.metric for s in scores))}
 
     def key(score: Any) -> tuple[Any, ...]:

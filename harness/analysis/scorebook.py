@@ -69,8 +69,10 @@ def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def single_threaded_blas() -> AbstractContextManager[Any]:
-    """Keep the linear algebra on one thread: these products are small, and waking a pool for
-    each costs three times the work itself."""
+    """Keep the linear algebra on one thread.
+
+    These products are small: waking a pool for each costs three times the work itself.
+    """
     try:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError:

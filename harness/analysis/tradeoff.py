@@ -1,7 +1,7 @@
 """How much domain was gained and how much generality was lost: pure functions.
 
-See docs/method.md#trade-off. With D the domain figure and G the general one, both turned so that more is
-better:
+See docs/method.md#trade-off. With D the domain score and G the general one, both turned so that
+more is better:
 
     gain       (D − D_ref) / (D_expert − D_ref)      0: the reference, 1: the whole expert
     retention  G / G_ref for scores, G_ref / G for losses      1: nothing lost
@@ -157,7 +157,6 @@ def trade_off_view(
     Raises:
         ConfigError: an axis that no checkpoint has, or a checkpoint that has none of them.
     """
-
     scores = leaderboard(store, paths)
     x = choose_axis(scores, general, GENERAL_DEFAULTS, "general")
     y = choose_axis(scores, domain, DOMAIN_DEFAULTS, "domain")

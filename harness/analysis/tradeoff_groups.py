@@ -240,7 +240,6 @@ def seeds_of(
     Each seed is held against the reference and the expert of its own seed where there are such,
     else against the plane's.
     """
-
     from kdharness.harness.stats.tradeoff import draw_plane, recipe_stats
 
     families: dict[str, dict[Any, str]] = {}

@@ -85,9 +85,11 @@ def compare_command(
     limit: int,
     form: str,
 ) -> None:
-    """Each checkpoint against the first: paired differences on the items that both answered,
-    the settings that differ, what flipped, and the cost of each."""
+    """Compare checkpoints with the first one.
 
+    Shows paired differences on the items that both answered, the settings that differ, what
+    flipped, and the cost of each.
+    """
     benches = {bench_name(name) for name in split(bench)}
     parts = [what] if what else list(PARTS) if form == "table" else ["differences"]
     with Store(paths.store) as store:
@@ -144,7 +146,6 @@ def _differences(
 
 def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
     """For programs a row a field and checkpoint; for eyes a column a checkpoint."""
-
     found = settings_that_differ(store, [side.checkpoint for side in sides])
     rows = setting_rows(sides, found)
     if form == "json":

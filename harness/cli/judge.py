@@ -49,7 +49,6 @@ def check_command(
     form: str,
 ) -> None:
     """Probe SPEC and write its report card, which then stands beside its scores."""
-
     parsed = parse_spec(spec)
     if warning := plain_http_warning(spec):
         click.echo(f"warning: {warning}", err=True)
@@ -103,7 +102,6 @@ def show_progress(done: int, total: int) -> None:
 @click.pass_obj
 def list_command(paths: Paths, form: str) -> None:
     """Judges that were used or checked here, with what their cards say."""
-
     rows: dict[str, dict[str, Any]] = {
         name: {"judge": name, "default": True, "card": "untested", "tells": None, "checked": None}
         for name in default_judges(paths)

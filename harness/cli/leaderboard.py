@@ -24,7 +24,6 @@ def scores_of(
     paths: Paths, checkpoints: Sequence[str] | None, benches: Sequence[str] | None
 ) -> list[Any]:
     """Stored scores of some checkpoints and benchmarks."""
-
     if not paths.store.exists():
         return []
     with Store(paths.store) as store:
@@ -33,7 +32,6 @@ def scores_of(
 
 def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
     """Scores as a listing; the table's flags are explained on stderr."""
-
     rows = [score.as_dict() for score in scores]
     if form in ("table", "md"):
         rows = [{**row, "rank": rank} for row, rank in zip(rows, rank_ranges(scores), strict=True)]
@@ -89,7 +87,6 @@ def leaderboard_command(
     form: str,
 ) -> None:
     """Every checkpoint's figures with intervals, failures and marks."""
-
     benches = [bench_name(name) for name in split(bench)] or None
     scores: list[Any] = []
     stored: list[str] = []
@@ -136,6 +133,5 @@ def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> Non
 
 def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
     """Published figures on some benchmarks, or all."""
-
     found = [*paper_scores(), *alpaca_scores(paths)]
     return [score for score in found if benches is None or score.bench in benches]

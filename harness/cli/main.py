@@ -172,7 +172,8 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, home: str | None) -> None:
     """Distil a small model from a big one, align it to a domain, and see what was gained and
-    what was lost. Without a command: the terminal app."""
+    what was lost. Without a command: the terminal app.
+    """
     ctx.obj = find_paths(home)
     if ctx.invoked_subcommand is None:
         _open_app(ctx.obj)

@@ -47,7 +47,6 @@ def replicate_command(
     small real model with three seeds: about an hour on 2 cores, 13 GB. Stopped or killed, the same
     command goes on. Each claim holds, does not hold, or nobody can tell.
     """
-
     paths: Paths = ctx.obj
     file = find_experiment(experiment)
     sweep, planned = load_sweep(file, _changes(file, seeds, judge))
@@ -74,7 +73,6 @@ def replicate_command(
 
 def _changes(file: object, seeds: int | None, judge: str | None) -> list[str]:
     """The options as changes to the experiment's file."""
-
     changes = []
     if seeds is not None:
         changes.append(f"vary.seed={json.dumps(list(range(1, seeds + 1)))}")

@@ -27,7 +27,6 @@ RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started"
 @click.pass_obj
 def runs_command(paths: Paths, form: str) -> None:
     """List every run, newest first."""
-
     with Store(paths.store) as store:
         print_table([run_row(run) for run in store.runs()], RUN_COLUMNS, form)
 
@@ -38,7 +37,6 @@ def runs_command(paths: Paths, form: str) -> None:
 @click.pass_obj
 def show_command(paths: Paths, run: str, form: str) -> None:
     """Show one run: status, config, curves' last values, lineage."""
-
     with Store(paths.store) as store:
         found = find_run(store, run)
         curves = {name: store.curve(run, name)[-1][1] for name in store.curve_names(run)}
@@ -82,7 +80,6 @@ def lineage_lines(store: Any, checkpoint: str, depth: int = 0, role: str = "") -
 @click.pass_obj
 def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
     """Print the output of a run's worker."""
-
     with Store(paths.store) as store:
         find_run(store, run)
         path = launch.log_path(paths, run)
@@ -107,7 +104,6 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
 @click.pass_obj
 def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
     """Stop a run; it saves a checkpoint first and can be resumed."""
-
     launch.ask(paths, run, Request.STOP)
     if not no_wait:
         status = effective_status(launch.wait(paths, run))
@@ -119,7 +115,6 @@ def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
 @click.pass_obj
 def pause_command(paths: Paths, run: str) -> None:
     """Pause a run between two steps; its process and memory stay."""
-
     launch.ask(paths, run, Request.PAUSE)
 
 
@@ -129,7 +124,6 @@ def pause_command(paths: Paths, run: str) -> None:
 @click.pass_obj
 def resume_command(paths: Paths, run: str, detach: bool) -> None:
     """Go on with a run that was paused, stopped, interrupted or failed."""
-
     launch.resume(paths, run)
     if not detach:
         follow(paths, run)

@@ -31,7 +31,6 @@ def store_group() -> None:
 @click.pass_obj
 def check_command(paths: Paths, form: str) -> None:
     """Read every page of the store and hold its rows and files against each other."""
-
     rows = check(paths)
     print_table(rows, ["check", "status", "detail"], form)
     if any(row["status"] == "broken" for row in rows):
@@ -46,7 +45,6 @@ def check_command(paths: Paths, form: str) -> None:
 @click.pass_obj
 def vacuum_command(paths: Paths) -> None:
     """Give the room of removed rows back to the disk."""
-
     before, after = vacuum(paths)
     click.echo(f"{paths.store}: {_size(before)} before, {_size(after)} now", err=True)
 
@@ -56,7 +54,6 @@ def vacuum_command(paths: Paths) -> None:
 @click.pass_obj
 def backup_command(paths: Paths, file: str) -> None:
     """Copy the store to FILE while runs go on writing to it."""
-
     click.echo(f"{file}: {_size(backup(paths, Path(file)))}, checked", err=True)
 
 
@@ -68,7 +65,6 @@ def backup_command(paths: Paths, file: str) -> None:
 @click.pass_obj
 def prune_command(paths: Paths, cache: bool, keep_steps: bool, yes: bool, form: str) -> None:
     """Remove files that no result needs: step checkpoints of finished runs, leftovers of kills."""
-
     found = waste(paths, steps=not keep_steps, cache=cache)
     rows: list[dict[str, Any]] = [
         {"what": one.what, "path": str(one.path), "mib": round(one.bytes / 2**20, 1)}
@@ -98,7 +94,6 @@ def archive_command(paths: Paths, runs: tuple[str, ...], folder: str, keep: bool
 
     `kdharness --home FOLDER` opens it; `kdharness store merge FOLDER --files` brings it back.
     """
-
     counts = archive(paths, runs, Path(folder).resolve(), keep=keep)
     verb = "copied to" if keep else "moved to"
     click.echo(f"{', '.join(runs)} {verb} {folder}: {_counted(counts)}", err=True)
@@ -114,7 +109,6 @@ def merge_command(paths: Paths, homes: tuple[str, ...], files: bool) -> None:
     Answers, verdicts and checkpoints are the same when their content is; a run whose name is
     taken by another one gets a longer name.
     """
-
     with Store(paths.store) as store:
         for home in homes:
             place = Path(home)
@@ -154,7 +148,6 @@ def salvage_command(paths: Paths) -> None:
 
     The damaged file is kept beside it. Close the app and stop all runs first.
     """
-
     counts, kept = salvage(paths)
     for table, (saved, left_out) in counts.items():
         note = f", {left_out} unreadable" if left_out else ""

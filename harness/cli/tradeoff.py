@@ -66,7 +66,6 @@ def tradeoff_command(
     form: str,
 ) -> None:
     """General against domain: who gained how much, who lost how much, who is on the front."""
-
     with Store(paths.store) as store:
         found = trade_off(
             store,

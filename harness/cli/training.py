@@ -35,7 +35,6 @@ def cache_group() -> None:
 @click.pass_obj
 def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
     """Run the teachers of CONFIG over its data once, ahead of training."""
-
     parsed = load_config(config, overrides)
     with Progress(console=_stderr()) as bars:
         task = bars.add_task("teacher", total=None)
@@ -64,7 +63,6 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
     Tells relative errors of loss and gradient, FLOPs over the floor, peak memory over the plain
     step's, and tokens a second. Exit code 1 when something is off.
     """
-
     parsed = load_config(config) if config else None
     result = resolve(TOOLS, "selfcheck", "tool")(
         parsed, ctx.obj, lambda text: click.echo(text, err=True)
@@ -121,7 +119,6 @@ def plan_command(
     form: str,
 ) -> None:
     """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
-
     parsed = load_config(config, overrides)
     rows = resolve(TOOLS, "planned_rows", "tool")(parsed, paths, processes)
     plan = estimate(parsed, paths, rows, engine=engine, processes=processes, tflops=tflops)
@@ -134,7 +131,6 @@ def plan_command(
 @click.pass_obj
 def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
     """Write the plain model that CHECKPOINT (a LoRA run or folder) stands for into OUTPUT."""
-
     click.echo(resolve(TOOLS, "merge_adapter", "tool")(checkpoint, output, paths))
 
 
@@ -170,7 +166,6 @@ def train_command(
     prepare: bool,
 ) -> None:
     """Train a student as CONFIG says: SFT, KD or DAE."""
-
     parsed = load_config(config, overrides)
     if parsed.method == "eval":
         raise ConfigError("this is an eval config; run: kdharness eval", where=config)
@@ -202,7 +197,6 @@ def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: s
 
     Prints the checkpoints that were made.
     """
-
     parsed = load_config(config, overrides)
     if parsed.method != "merge":
         raise ConfigError(

@@ -367,7 +367,6 @@ def make_eval_config(**fields: Any) -> EvalConfig:
     Raises:
         ConfigError: with the field that is wrong.
     """
-
     given = {name: value for name, value in fields.items() if value not in (None, [], {})}
     try:
         return EvalConfig(**given)

@@ -80,7 +80,7 @@ def _listed(lines: Sequence[str]) -> str:
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], written: Any = None) -> str:
-    """pydantic's errors as lines that name the field and, for a typo, the nearest one.
+    """Pydantic's errors as lines that name the field and, for a typo, the nearest one.
 
     A number or boolean where text belongs is shown as it was written, which is not how YAML read
     it: `1.10` is the number 1.1.

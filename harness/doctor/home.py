@@ -184,7 +184,6 @@ def store(paths: Paths) -> CheckResult:
 
 def _shape(applied: list[str]) -> CheckResult | None:
     """A store of another version."""
-
     known = [migration.name for migration in migrations._migrations]
     newer = unknown_steps(applied)
     if newer:

@@ -157,7 +157,6 @@ def together() -> CheckResult:
 
 def plugins() -> CheckResult:
     """What other packages add, and names of theirs that are taken."""
-
     names = sorted({name for t in (TRAINERS, BENCHMARKS, ENGINES) for name in t.plugins()})
     if problems := plugin_problems():
         return warn(

@@ -178,7 +178,6 @@ class _Reader:
 
     def _scored(self, checkpoint: str) -> tuple[list[Score], list[Group]]:
         """The scores and groups of a checkpoint, worked out once."""
-
         if checkpoint not in self._known_scores:
             self._known_scores[checkpoint] = (
                 leaderboard(self.store, None, checkpoints=[checkpoint], panels=False),
@@ -188,8 +187,8 @@ class _Reader:
 
     def _read(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
         """Rows count only where their mean is the figure of the leaderboard: what is no mean
-        over questions cannot be claimed about."""
-
+        over questions cannot be claimed about.
+        """
         bench, _, metric = label.partition(":")
         checkpoint = self.store.checkpoint(name)
         found: dict[tuple[str, str], Sums] = {}

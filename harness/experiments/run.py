@@ -50,7 +50,6 @@ def prepare(paths: Paths, sweep: SweepConfig, say: Say) -> None:
     Raises:
         AssetError: no source has it.
     """
-
     for name in sweep.assets:
         assets.pull(paths, name, say=say)
 

@@ -197,7 +197,6 @@ def export_alpaca_eval(paths: Paths, folder: Path, names: Sequence[str] = ()) ->
 
     Needs the pulled instructions for models that were not imported.
     """
-
     entries = json.loads(
         asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json").read_text("utf-8")
     )

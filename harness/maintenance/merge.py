@@ -81,7 +81,6 @@ def merge(
 
 def _current_copy(source: Path, scratch: Path) -> Path:
     """The store itself, or a copy of one that has an older shape or cannot be written."""
-
     with translate_store_errors(source):
         db = open_to_read(source.resolve())
         try:

@@ -70,7 +70,6 @@ def load_model(
     Raises:
         ModelError: not found, not safetensors, needs remote code or a missing package.
     """
-
     place = pick_device(device)
     found = local_folder(source, paths, weights=True, code=trust_remote_code)
     options: dict[str, Any] = {

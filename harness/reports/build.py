@@ -103,7 +103,6 @@ def _trade_off(
     store: Store, paths: Paths, general: str | None, domain: str | None, keep: float
 ) -> dict[str, Any]:
     """The trade-off as data; `missing` says why there is none."""
-
     try:
         x, y, placed, roles = trade_off_view(store, paths, general, domain, None, None)
     except ConfigError as error:

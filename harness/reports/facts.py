@@ -22,7 +22,6 @@ def when(moment: float | None) -> str:
 
 def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
     """The report card of every judge that gave a score."""
-
     used = sorted({s.judge for s in scores if s.judge != "exact"})
     if not used:
         return

@@ -153,7 +153,6 @@ def _mark(item: Any) -> PlotPoint:
 
 def differences_section(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterator[Block]:
     """Everything on the plane against the reference, in pairs."""
-
     reference = view["roles"][0] if "roles" in view else None
     if reference is None:
         return

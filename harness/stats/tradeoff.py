@@ -3,8 +3,8 @@
 Two sources of chance, kept apart. *Questions*: other questions would have given other figures;
 they are drawn with replacement, the same draw for every checkpoint, so that what checkpoints have
 in common cancels out (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, ch. 6; the
-ends are Hesterberg's, see `stats.inference`). *Seeds*: another training would have given other weights;
-with k seeds of one recipe, Student's t interval of their mean. Neither contains the other.
+ends are Hesterberg's, see `stats.inference`). *Seeds*: another training would have given other
+weights; with k seeds of one recipe, Student's t interval of their mean. Neither contains the other.
 
 The WiSE-FT curve is the line through reference, merges in the order of alpha, and expert, on
 (retention, gain). A point's distance above it is

@@ -343,7 +343,7 @@ class Store(AdoptionRows):
     # ------------------------------------------------------------ derived, and safe to lose
 
     def cached_scores(self, checkpoints: Collection[str]) -> dict[str, tuple[str, str]]:
-        """key -> (state, JSON) of the cached score lists of checkpoints, by their ids."""
+        """Key -> (state, JSON) of the cached score lists of checkpoints, by their ids."""
         columns = "SELECT key, state, scores FROM score_cache"
         if len(checkpoints) > FEW_CHECKPOINTS:
             rows = self.db.query(columns)
@@ -382,6 +382,6 @@ class Store(AdoptionRows):
         )
 
     def cards(self) -> dict[str, dict[str, Any]]:
-        """judge -> its newest card."""
+        """Judge -> its newest card."""
         rows = self.db.query("SELECT judge, card FROM cards ORDER BY created")
         return {row["judge"]: self._json(row["card"], "a judge's card") for row in rows}

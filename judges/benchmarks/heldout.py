@@ -182,7 +182,6 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
 
     General rows answered by the teacher favour whoever imitates it; these don't.
     """
-
     try:
         path = asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")
     except AssetError:

@@ -283,7 +283,6 @@ class LocalEngine:
     @property
     def _last_only(self) -> dict[str, Any]:
         """Prompts need the logits of their last position alone, where the model can do that."""
-
         known = inspect.signature(self.model.forward).parameters
         return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 

@@ -218,7 +218,6 @@ def _unknown_model(
     engine: ProbeTarget, error: CallError, known: bool | None, models: list[str]
 ) -> JudgeError:
     """The refusal, with the models there are when ours is not among them."""
-
     if known is False and error.message.startswith(("HTTP 404", "HTTP 400")):
         some = ", ".join(models[:8]) + (" …" if len(models) > 8 else "")
         return JudgeError(

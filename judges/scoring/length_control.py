@@ -72,7 +72,7 @@ def sigmoid(z: Floats) -> Floats:
 
 
 def length_feature(len_1: Floats, len_2: Floats) -> Floats:
-    """tanh of the standardised length difference in characters, baseline minus model."""
+    """Tanh of the standardised length difference in characters, baseline minus model."""
     delta = np.asarray(len_1, dtype=np.float64) - np.asarray(len_2, dtype=np.float64)
     spread = float(np.std(delta, ddof=1)) if len(delta) > 1 else 0.0
     return np.tanh(delta / spread) if spread > 0 else np.zeros_like(delta)

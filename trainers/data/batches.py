@@ -274,7 +274,6 @@ class Collator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pad to the longest row of the batch."""
-
         width = max(len(row["input_ids"]) for row in rows)
 
         def padded(values: list[int], fill: int) -> list[int]:

@@ -200,7 +200,6 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
     Raises:
         ConfigError: a config without data.
     """
-
     spec: DataSpec | None = getattr(config, "data", None)
     if spec is None:
         raise ConfigError(f"a {config.method} config has no training data")
@@ -235,7 +234,6 @@ def tokenizer_source(config: AnyConfig) -> str:
 
 def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: Any) -> Any:
     """Load the teacher's tokenizer for its template, where the student's has none."""
-
     model = getattr(getattr(config, "teacher", None), "model", None)
     return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None
 

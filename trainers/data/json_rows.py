@@ -92,7 +92,6 @@ def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, Any]]:
 
 def _object(path: Path, where: str, problem: ValueError) -> Iterator[tuple[str, Any]]:
     """A file that is one object over several lines: a row, or something else."""
-
     try:
         row = parse_json(read_text(path, "the rows", error=DataError))
     except ValueError:

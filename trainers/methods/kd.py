@@ -1,4 +1,6 @@
-"""Knowledge distillation: a bigger teacher's distributions and its attention (docs/method.md#losses).
+"""Knowledge distillation: a bigger teacher's distributions and its attention.
+
+See docs/method.md#losses:
 
 L = (1 − λ) L_ntp + λ (L_pred + γ L_attn)
 """

@@ -72,7 +72,7 @@ def task_arithmetic(
     scale: float = 1.0,
     names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """reference + scale · Σ weight (state − reference); weights are 1 by default."""
+    """Reference + scale · Σ weight (state − reference); weights are 1 by default."""
     given = list(weights) or [1.0] * len(states)
 
     def add(tensors: list[Any]) -> Any:

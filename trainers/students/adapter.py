@@ -58,7 +58,6 @@ def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
 
 def _linear_names(model: Any) -> list[str]:
     """The last parts of the names of a model's linear layers."""
-
     return sorted(
         {
             name.rpartition(".")[2]

@@ -81,7 +81,6 @@ def find_layers(model: Any) -> tuple[Any, str]:
 
 def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
     """A deep copy of `teacher` with only the kept layers; returns it with their list."""
-
     base, name = find_layers(teacher)
     layers = getattr(base, name)
     kept = kept_layers(keep, len(layers))

@@ -23,7 +23,6 @@ def folder_name(checkpoint: Checkpoint) -> str:
 
 def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
     """Save a made model, all or nothing, with a note of how it was made."""
-
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     dropped = make_savable(model)

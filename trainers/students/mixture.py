@@ -31,7 +31,6 @@ def mix_models(models: list[Any], seed: int = 0) -> Any:
     Raises:
         ModelError: a family other than Llama's and Mistral's, biases, or shapes that differ.
     """
-
     if len(models) == 1:
         models = [models[0], models[0]]
     first = models[0].config
@@ -107,7 +106,6 @@ def _check(config: Any, first: Any) -> None:
 
 def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Checkpoint:
     """The mixture-of-experts checkpoint of a config, made and stored once."""
-
     sources = spec.experts_from or []
     if not sources:
         raise ConfigError("name at least one dense model", where="student.experts_from")

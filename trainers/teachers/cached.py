@@ -243,7 +243,6 @@ def cached_teacher(
     kind: str | None = None,
 ) -> CachedTeacher:
     """The cached teacher of a training; tells its size and how much is stored already."""
-
     assert spec.cache is not None
     trainer = setting.config.trainer
     assert isinstance(trainer, DistillSpec)

@@ -71,7 +71,6 @@ class OnlineTeacher:
         From then on every process must run the teacher on every micro-batch: gathering weights
         is a joint act (see `route`).
         """
-
         options = {} if mesh is None else {"mesh": mesh}
         attach_states(self.model)
         layers = getattr(backbone(self.model), "layers", None)

@@ -24,7 +24,6 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     Raises:
         ConfigError: the config has no cached teacher.
     """
-
     if not isinstance(config, (KDConfig, DAEConfig)):
         raise ConfigError(f"a {config.method} config has no teacher to cache")
     specs: dict[str | None, TeacherSpec | None]

@@ -192,7 +192,6 @@ def random_batch(vocab: int, rows: int = ROWS, width: int = 96, seed: int = 0) -
 
 def tiny_model(seed: int, **changes: Any) -> Any:
     """A random Llama with grouped-query attention."""
-
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
         "vocab_size": 4096,
@@ -250,7 +249,6 @@ def config_cases(
     config: AnyConfig, paths: Paths, say: Callable[[str], None]
 ) -> list[tuple[str, Models, Mix, float]]:
     """The config's own student and teachers on its first few rows."""
-
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError("selfcheck takes a training config")
     source = config.teacher.model if isinstance(config, KDConfig) else None

@@ -118,7 +118,6 @@ class ListPlace(PlaceScreen):
 
     async def action_filter(self) -> None:
         """Type words to narrow the list."""
-
         line = self._filter_line()
         if line is None:
             line = Input(placeholder="filter: words, or column:word; Esc clears", id="filter")

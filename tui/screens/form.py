@@ -336,7 +336,6 @@ class FormScreen(Screen):
 
     def action_section(self, by: int) -> None:
         """The next or previous part of the form."""
-
         sheet = self.query_one(FormSheet)
         sheet.move_to(section(self.fields, sheet.cursor, by))
 

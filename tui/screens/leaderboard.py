@@ -233,7 +233,6 @@ class LeaderboardScreen(ListPlace):
 
     def legend(self) -> None:
         """What the marks and flags mean."""
-
         text = Text()
         for mark, meaning in MARKS.items():
             text.append(f"{mark:>3}  ", "bold")
@@ -246,6 +245,5 @@ class LeaderboardScreen(ListPlace):
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """The scores behind the rows shown, in the stable form of `leaderboard --format json`."""
-
         rows = [score.as_dict() for row in self.listing().rows for score in row["scores"].values()]
         return "leaderboard", rows, list(SCORE_COLUMNS)

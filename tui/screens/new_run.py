@@ -162,7 +162,6 @@ class NewRunScreen(FormScreen):
 
 def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A stored config without what equals the defaults."""
-
     try:
         parsed = parse_config(dict(config))
     except Exception:  # an old store may hold configs of another shape: show them as they are

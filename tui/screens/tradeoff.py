@@ -284,7 +284,6 @@ class TradeOffScreen(ListPlace):
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
         """The points, in the stable form of `tradeoff --format json`."""
-
         rows = [placed_row(item) for item in self.view[2]] if self.view else []
         return "tradeoff", rows, list(rows[0]) if rows else []
 

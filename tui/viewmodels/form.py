@@ -78,7 +78,7 @@ class Shape:
 
 
 def shape_of(annotation: Any) -> Shape:
-    """Read an annotation: optional or not, one of a few, a group, a list of groups, …"""
+    """Read an annotation: optional or not, one of a few, a group, a list of groups, …."""
     parts = _union(annotation)
     optional = type(None) in parts
     parts = [part for part in parts if part is not type(None)]

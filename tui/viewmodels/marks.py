@@ -48,7 +48,6 @@ def interval_text(
 
 def sparkline(values: list[float], width: int) -> str:
     """The course of a curve in one line of blocks."""
-
     finite = [value for value in values if math.isfinite(value)]
     if not finite or width < 1:
         return ""
