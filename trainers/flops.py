@@ -18,8 +18,9 @@ from kdharness.trainers.trainer import Objective
 
 @dataclass(frozen=True)
 class Shape:
-    """What the arithmetic of a decoder needs: `body` are its parameters without embeddings, head
-    and adapter.
+    """What the arithmetic of a decoder needs.
+
+    `body` are its parameters without embeddings, head and adapter.
     """
 
     body: int

@@ -331,8 +331,10 @@ _STATE_FILES = re.compile(r"(training_args|(optimizer|pytorch_model_fsdp)(_\d+)?
 
 
 def _check_state(folder: Path) -> None:
-    """Refuse weights that are pickled or damaged. The Trainer's own state is read by torch with
-    `weights_only`, which builds tensors and runs nothing.
+    """Refuse weights that are pickled or damaged.
+
+    The Trainer's own state is read by torch with `weights_only`, which builds tensors and runs
+    nothing.
 
     Raises:
         RunError: with the file.

@@ -256,8 +256,9 @@ class DistillTrainer(Trainer):
         self.tokens_since += int(inputs["attention_mask"].sum())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As transformers does, but for plain SGD in shards: torch cannot give an empty state
-        back, and there is nothing in it.
+        """Load as transformers does, but for plain SGD in shards.
+
+        torch cannot restore an empty state, and there is nothing in it.
         """
         if checkpoint is None or not (self.is_fsdp_enabled and self.args.optim == "sgd"):
             super()._load_optimizer_and_scheduler(checkpoint)

@@ -1,4 +1,4 @@
-"""Commands that bring results in and out: import fastchat|alpaca-eval, export …."""
+"""Commands that import and export results."""
 
 from __future__ import annotations
 

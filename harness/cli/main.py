@@ -171,8 +171,9 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="kdharness", prog_name="kdharness")
 @click.pass_context
 def cli(ctx: click.Context, home: str | None) -> None:
-    """Distil a small model from a big one, align it to a domain, and see what was gained and
-    what was lost. Without a command: the terminal app.
+    """Distil a small model from a big one, align it to a domain, see what was gained and lost.
+
+    Without a command it opens the terminal app.
     """
     ctx.obj = find_paths(home)
     if ctx.invoked_subcommand is None:

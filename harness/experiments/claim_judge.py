@@ -186,8 +186,9 @@ class _Reader:
         return self._known_scores[checkpoint]
 
     def _read(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
-        """Rows count only where their mean is the figure of the leaderboard: what is no mean
-        over questions cannot be claimed about.
+        """Read the rows whose mean is the score of the leaderboard.
+
+        Nothing can be claimed about what is not a mean over questions.
         """
         bench, _, metric = label.partition(":")
         checkpoint = self.store.checkpoint(name)

@@ -28,6 +28,7 @@ MOST_IN_A_PICTURE = 7
 
 
 def board_section(scores: Sequence[Score]) -> Iterator[Block]:
+    """Show the headline scores, and those of each category below."""
     yield Heading("Leaderboard")
     shown = ranked([s for s in scores if is_headline(s.metric)])
     if not shown:
@@ -66,6 +67,7 @@ def board_section(scores: Sequence[Score]) -> Iterator[Block]:
 
 
 def plane_section(view: Mapping[str, Any]) -> Iterator[Block]:
+    """Show general against domain as a picture and a table, with intervals."""
     if "missing" in view:
         return
     yield Heading("Trade-off")
@@ -181,6 +183,7 @@ def differences_section(store: Store, paths: Paths, view: Mapping[str, Any]) -> 
 
 
 def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
+    """Show each benchmark's categories, a checkpoint a column."""
     groups: dict[tuple[str, str], dict[str, dict[str, Score]]] = {}
     for score in scores:
         if score.metric.startswith("category:") and score.value is not None:
@@ -247,4 +250,5 @@ def _two_to_show(view: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str,
 
 
 def interval_cell(part: Mapping[str, Any] | None) -> str:
+    """Format an estimate with its interval; a dash where there is none."""
     return interval(part["value"], part["ci_low"], part["ci_high"]) if part else "–"

@@ -51,6 +51,7 @@ def open_read_only(
 
 
 def is_locked(error: sqlite3.Error) -> bool:
+    """Tell whether another process holds the store."""
     return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
@@ -85,6 +86,7 @@ def quick_check(connection: sqlite3.Connection, size: int) -> tuple[str, bool]:
 
 
 def live_runs(path: Path) -> Iterator[Run]:
+    """Yield the runs that should have a process; configs and folders are left out."""
     columns = "id, method, status, created, heartbeat, pid, pid_started, host"
     with closing(open_read_only(path)) as connection:
         tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()

@@ -77,10 +77,12 @@ def thought_tokens(value: Mapping[str, Any]) -> int:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
+    """Return the value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def count(value: Any) -> int:
+    """Return a count of tokens; 0 for what cannot be one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS

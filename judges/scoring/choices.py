@@ -242,7 +242,7 @@ def _at_the_end(before: str, after: str) -> bool:
 
 
 def _no_is_meant(before: str, after: str) -> bool:
-    """ "No." and "the answer is no", but neither "no doubt" nor "No. 5"."""
+    """Tell "No." and "the answer is no" from "no doubt" and "No. 5"."""
     if re.match(r"\.?\s*\d", after):
         return False
     following = _NEXT_WORD.match(after)

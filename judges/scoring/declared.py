@@ -1,8 +1,8 @@
-"""Which of several choices an answer ends on: what it declares as its answer. Pure.
+r"""Which of several choices an answer ends on: what it declares as its answer. Pure.
 
 Reasoning names the choices that it weighs ("I considered (A) …"), and notes name those that were
 turned down ("B. Note that A is a distractor"). One of several counts only where the answer says
-that it is the one: "Answer: B", "the answer is B", `\\boxed{B}`, a last line of its own. The last
+that it is the one: "Answer: B", "the answer is B", `\boxed{B}`, a last line of its own. The last
 such word counts, so a correction holds and a list of every choice earns no more than a guess; a
 declaration of several ("A or B") names none.
 """
