@@ -29,6 +29,8 @@ class Method(StrEnum):
     CUT = "cut"
     MODEL = "model"
     IMPORT = "import"
+    EVAL = "eval"
+    SWEEP = "sweep"
 
 
 class RunStatus(StrEnum):
@@ -352,3 +354,7 @@ class Verdict:
     status: JudgmentStatus
     value: float | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+
+
+IGNORE_INDEX = -100
+"""The label of a token that no loss is computed for, as transformers and torch have it."""

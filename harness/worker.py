@@ -33,7 +33,7 @@ from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
+from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
 from kdharness.harness.util.process import set_passive_omp_wait
@@ -237,7 +237,7 @@ def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
     """The work itself; returns the columns of the run that it fills in."""
-    if run.method == "sweep":
+    if run.method == Method.SWEEP:
         carry_out(paths, run, reporter)
         return {}
     config = parse_config(run.config, where=f"{run.folder}/config.yaml")

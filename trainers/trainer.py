@@ -25,7 +25,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from kdharness.harness.errors import RunError
-from kdharness.harness.models.lm_head import causal_model
+from kdharness.harness.models.lm_head import causal_model, head_of
 from kdharness.harness.util.atomic import is_sealed, seal
 from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.attention_hook import set_tape
@@ -34,7 +34,7 @@ from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_beside, step_folders
-from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, head_of, route
+from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, route
 
 
 @dataclass

@@ -16,7 +16,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
-from kdharness.harness.types import Request, RunStatus
+from kdharness.harness.types import Method, Request, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import format_rows
 from kdharness.harness.util.text import safe_text
@@ -150,7 +150,7 @@ class Actions(Background):
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
             for run in self.store.runs()
-            if run.id != but and run.method not in ("eval", "sweep")
+            if run.id != but and run.method not in (Method.EVAL, Method.SWEEP)
         ]
         columns = [
             Column("id", "run", 14, grow=1),
@@ -233,7 +233,7 @@ class Actions(Background):
 
         detail = "It saves a checkpoint first and can go on later (p)."
         found = self.store.run(run)
-        if found is not None and found.method == "sweep":
+        if found is not None and found.method == Method.SWEEP:
             detail = "The run at work saves a checkpoint first; all of it can go on later (p)."
         self.push_screen(Confirm(f"Stop {run}?", detail), answered)
 

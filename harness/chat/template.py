@@ -26,8 +26,7 @@ from kdharness.harness.chat.rendering import (
 )
 from kdharness.harness.chat.row_fields import check_honoured
 from kdharness.harness.errors import DataError
-
-IGNORE = -100
+from kdharness.harness.types import IGNORE_INDEX
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
@@ -56,12 +55,12 @@ class EncodedChat:
     @property
     def labelled(self) -> int:
         """How many tokens some position learns to predict (the first token never is)."""
-        return sum(label != IGNORE for label in self.labels[1:])
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
     @property
     def last_label(self) -> int | None:
         """The last token that is learnt."""
-        return next((label for label in reversed(self.labels) if label != IGNORE), None)
+        return next((label for label in reversed(self.labels) if label != IGNORE_INDEX), None)
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -148,7 +147,7 @@ def _label(
     Returns:
         Labels, and whether any token straddles the start of a span.
     """
-    labels = [IGNORE] * len(ids)
+    labels = [IGNORE_INDEX] * len(ids)
     straddles = False
     span = reached = 0
     for index, (start, end) in enumerate(offsets):
@@ -164,7 +163,7 @@ def _label(
 
 __all__ = [
     "CHATML",
-    "IGNORE",
+    "IGNORE_INDEX",
     "EncodedChat",
     "Extras",
     "encode_chat",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import click
 
@@ -15,6 +14,7 @@ from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.runs.summary import run_row
 from kdharness.harness.store import Store
+from kdharness.harness.store.lineage import lineage_lines
 from kdharness.harness.types import Request
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
@@ -40,7 +40,7 @@ def show_command(paths: Paths, run: str, form: str) -> None:
     with Store(paths.store) as store:
         found = find_run(store, run)
         curves = {name: store.curve(run, name)[-1][1] for name in store.curve_names(run)}
-        lineage = lineage_lines(store, found.checkpoint) if found.checkpoint else []
+        ancestors = lineage_lines(store, found.checkpoint) if found.checkpoint else []
     details = {
         **run_row(found),
         "error": found.error,
@@ -48,7 +48,7 @@ def show_command(paths: Paths, run: str, form: str) -> None:
         "config_hash": found.config_hash,
         "last": curves,
         "info": found.info,
-        "lineage": lineage,
+        "lineage": ancestors,
         "config": found.config,
     }
     if form == "json":
@@ -59,18 +59,6 @@ def show_command(paths: Paths, run: str, form: str) -> None:
     if effective_status(found) is not found.status:
         details["status"] += f" (go on with: kdharness resume {run})"
     click.echo(safe_text(yaml.safe_dump(details, sort_keys=False, allow_unicode=True)), nl=False)
-
-
-def lineage_lines(store: Any, checkpoint: str, depth: int = 0, role: str = "") -> list[str]:
-    """A checkpoint and its parents as indented lines."""
-    found = store.checkpoint(checkpoint)
-    label = f"{role}: " if role else ""
-    if found is None or depth > 8:
-        return [f"{'  ' * depth}{label}{checkpoint}"]
-    lines = [f"{'  ' * depth}{label}{found.name} ({found.method})"]
-    for parent_role, parent in sorted(found.parents.items()):
-        lines += lineage_lines(store, parent, depth + 1, parent_role)
-    return lines
 
 
 @click.command("logs")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kdharness.harness.types import Method
+
 
 def model_name(spec: Any) -> str:
     """A model field of a config in a few letters: the last part of a path, or how it is cut."""
@@ -27,9 +29,9 @@ def models_of(config: Mapping[str, Any]) -> str:
 
     Of an experiment, its steps.
     """
-    if config.get("method") == "sweep":
+    if config.get("method") == Method.SWEEP:
         return ", ".join(map(str, config.get("steps") or []))
-    if config.get("method") == "eval":
+    if config.get("method") == Method.EVAL:
         names = [model_name(name) for name in config.get("checkpoints") or []]
         names += [str(name) for name in config.get("imported") or []]
         who = ", ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"

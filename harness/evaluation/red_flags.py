@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.protocols import Benchmark, MeasuredBenchmark
 from kdharness.harness.registry import TOOLS, resolve
-from kdharness.harness.types import Answer, Checkpoint, Run
+from kdharness.harness.types import Answer, Checkpoint, Method, Run
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
@@ -94,7 +94,7 @@ def training_runs(job: Evaluation, checkpoint: Checkpoint) -> list[Run]:
         if current is None:
             break
         run = job.store.run(current.run) if current.run else None
-        if run is not None and run.method != "eval":
+        if run is not None and run.method != Method.EVAL:
             runs.append(run)
         parent = current.parents.get("student")
         current = job.store.checkpoint(parent) if parent else None

@@ -26,7 +26,7 @@ from kdharness.harness.protocols import Reporter
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
-from kdharness.harness.types import Request, Run, RunStatus
+from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 
 
@@ -83,7 +83,7 @@ def _stored(paths: Paths, run_id: str) -> Run | None:
 
 def _go_on(paths: Paths, run: Run, whole: SweepConfig) -> Run:
     """Join, wake or resume the worker of an experiment that was started before."""
-    if run.method != "sweep":
+    if run.method != Method.SWEEP:
         raise RunError(
             f"a run named {run.id!r} exists, and is no experiment",
             hint="give the experiment another name",

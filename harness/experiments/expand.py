@@ -43,7 +43,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
 from kdharness.harness.experiments.steps import MODEL_FIELDS, ExperimentStep, in_order, read_step
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import digest
+from kdharness.harness.types import Method, digest
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import CONFIG_BYTES, dump_yaml, parse_yaml, read_text
 
@@ -216,7 +216,7 @@ def _steps_of(
         return {first: rest}
     written = [name for name, step in steps.items() if _is_written(step.values, key)]
     if key == "seed":
-        written = [name for name in steps if steps[name].values.get("method") != "eval"]
+        written = [name for name in steps if steps[name].values.get("method") != Method.EVAL]
     if not written:
         value = next(one[key] for one in combinations if key in one)
         written = [name for name, step in steps.items() if _knows(step.values, key, value)]
@@ -273,7 +273,7 @@ def _plan_run(
     outputs = {need: outputs_of(made[need]) for need in what.needs}
     name = run_name(prefix, step, settings, list(own))
     filled = _fill(values, outputs, place)
-    if filled.get("method") != "eval":
+    if filled.get("method") != Method.EVAL:
         filled["name"] = name
     return PlannedRun(
         name,

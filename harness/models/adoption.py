@@ -21,7 +21,7 @@ from kdharness.harness.models.identity import ModelIdentity, Progress, interface
 from kdharness.harness.models.resolve import adapter_base, identity_of, own_folder, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint
+from kdharness.harness.types import Checkpoint, Method
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
 
@@ -132,7 +132,7 @@ def _others(
 
 def _scored(paths: Paths, store: Store) -> Iterator[Path]:
     """Where the models lie, or lay, that evaluations of this home were asked for."""
-    for run in store.runs("eval"):
+    for run in store.runs(Method.EVAL):
         for source in _sources(run.config):
             yield from (local_path(source), paths.runs / source / "final", paths.models / source)
             known = store.checkpoint(source)

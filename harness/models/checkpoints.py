@@ -157,7 +157,7 @@ def _of_run(new: Checkpoint, paths: Paths, store: Store) -> Checkpoint:
     """With the run whose final weights these are, where no row knows them as such."""
     folder = Path(new.path)
     run = store.run(folder.parent.name) if folder.parent.parent == paths.runs.resolve() else None
-    if run is None or folder.name != "final" or run.method == "eval":
+    if run is None or folder.name != "final" or run.method == Method.EVAL:
         return new
     return replace(
         new,

@@ -5,6 +5,7 @@ Imports nothing heavy: it works on whatever model object it is given.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.errors import ModelError
@@ -29,11 +30,44 @@ def backbone(model: Any) -> Any:
     return base
 
 
-def head_parts(model: Any) -> tuple[Any, Any, float, float]:
-    """(weight [V, h], bias [V] or None, scale, soft-cap): logits = cap(scale · (x Wᵀ + b)).
+@dataclass(frozen=True)
+class Head:
+    """The output head of a model: logits = cap(scale · (x Wᵀ + b)).
 
-    Cohere multiplies logits by `logit_scale`, Granite divides them by `logits_scaling`, and
-    Gemma 2 squeezes them into (−soft-cap, soft-cap) with a tanh; a soft-cap of 0 is none.
+    Attributes:
+        weight: [V, h].
+        bias: [V] or None.
+        scale: Cohere multiplies by `logit_scale`; Granite divides by `logits_scaling`.
+        softcap: Gemma 2 squeezes logits into (-softcap, softcap) with a tanh; 0 for none.
+        vocab: only the first so many ids are compared with the other model; 0 for all.
+    """
+
+    weight: Any
+    bias: Any = None
+    scale: float = 1.0
+    softcap: float = 0.0
+    vocab: int = 0
+
+
+def apply_head(head: Head, hidden: Any) -> Any:
+    """fp32 logits [n, V] of hidden states [n, h]."""
+    logits = hidden.to(head.weight.dtype) @ head.weight.t()
+    if head.bias is not None:
+        logits += head.bias
+    logits = logits.float()
+    if head.scale != 1.0:
+        logits *= head.scale
+    if head.softcap:
+        logits.div_(head.softcap).tanh_().mul_(head.softcap)
+    return logits
+
+
+def head_of(model: Any, vocab: int = 0) -> Head:
+    """Return a model's output head.
+
+    Args:
+        model: a causal LM, wrapped or not.
+        vocab: `Head.vocab`.
 
     Raises:
         ModelError: no output head, or one with an adapter of its own.
@@ -52,14 +86,9 @@ def head_parts(model: Any) -> tuple[Any, Any, float, float]:
     if getattr(config, "logits_scaling", None):
         scale /= float(config.logits_scaling)
     softcap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
-    return module.weight, getattr(module, "bias", None), scale, softcap
+    return Head(module.weight, getattr(module, "bias", None), scale, softcap, vocab)
 
 
 def head_logits(model: Any, hidden: Any) -> Any:
-    """fp32 logits [n, V] of hidden states [n, h]."""
-    weight, bias, scale, softcap = head_parts(model)
-    logits = hidden.to(weight.dtype) @ weight.t()
-    if bias is not None:
-        logits = logits + bias
-    logits = logits.float() * scale
-    return softcap * (logits / softcap).tanh() if softcap else logits
+    """Return a model's fp32 logits [n, V] of hidden states [n, h]."""
+    return apply_head(head_of(model), hidden)

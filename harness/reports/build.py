@@ -42,7 +42,7 @@ from kdharness.harness.runs.status import effective_status
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage
-from kdharness.harness.types import Run
+from kdharness.harness.types import Method, Run
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 HELDOUT_CURVES = ("general_loss", "domain_loss")
@@ -229,7 +229,7 @@ def _lineage(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
 
 
 def _curves(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
-    trained = [run for run in runs if run.method not in ("eval", "merge")]
+    trained = [run for run in runs if run.method not in (Method.EVAL, Method.MERGE)]
     pictures: list[Block] = []
     for name in ("loss", *HELDOUT_CURVES):
         series = []

@@ -11,7 +11,7 @@ from kdharness.harness.analysis.judge_cards import card_rows
 from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.reports.blocks import Block, Code, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
-from kdharness.harness.types import Run, Score
+from kdharness.harness.types import Method, Run, Score
 from kdharness.harness.util.untrusted import dump_yaml
 
 
@@ -127,10 +127,10 @@ def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterat
         inside |= {run.id for run in runs if run.id.startswith(f"{name}-")}
     for run in runs:
         # The run that carries out an experiment is repeated by the experiment's own file.
-        if run.id in inside or run.method == "sweep":
+        if run.id in inside or run.method == Method.SWEEP:
             continue
         # An evaluation's config is taken by `sweep` as its one step.
-        scored = run.method == "eval"
+        scored = run.method == Method.EVAL
         values = {"name": "repeat", "steps": {"scores": run.config}} if scored else run.config
         text = dump_yaml(values)
         yield Code(text, f"kdharness {'sweep' if scored else 'train'} {run.id}.yaml")

@@ -21,7 +21,7 @@ from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
-from kdharness.harness.types import Request, Run, RunStatus
+from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None
     """Refuse what could never begin; an experiment's runs are looked at when their turn comes."""
     from kdharness.harness.runs.precheck import check_request
 
-    if str(config.method) != "sweep":
+    if str(config.method) != Method.SWEEP:
         check_request(config, paths, hub=hub)
 
 
@@ -248,7 +248,7 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             return run
         if status.is_live:
             raise RunError(f"{run_id} is already running")
-        if status is RunStatus.FINISHED and run.method not in ("eval", "sweep"):
+        if status is RunStatus.FINISHED and run.method not in (Method.EVAL, Method.SWEEP):
             raise RunError(f"{run_id} is finished; there is nothing to resume")
         # Two processes may want to go on with it at once: one gets it, or it would run twice.
         claimed = store.claim_run(

@@ -10,7 +10,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.runs.launch import log_tail
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
-from kdharness.harness.types import Request, Run, RunStatus
+from kdharness.harness.types import Method, Request, Run, RunStatus
 
 POLL_SECONDS = 0.2
 
@@ -35,7 +35,7 @@ def watch(
     """
     asked = False
     with Store(paths.store) as store:
-        scores = find_run(store, run_id).method == "eval"
+        scores = find_run(store, run_id).method == Method.EVAL
         while True:
             try:
                 run = find_run(store, run_id)

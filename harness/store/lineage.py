@@ -54,3 +54,15 @@ def lineage(
 
     walk(name, 0, "")
     return rows
+
+
+def lineage_lines(store: Any, checkpoint: str, depth: int = 0, role: str = "") -> list[str]:
+    """Return a checkpoint and its parents as indented lines, as `show` prints them."""
+    found = store.checkpoint(checkpoint)
+    label = f"{role}: " if role else ""
+    if found is None or depth > 8:
+        return [f"{'  ' * depth}{label}{checkpoint}"]
+    lines = [f"{'  ' * depth}{label}{found.name} ({found.method})"]
+    for parent_role, parent in sorted(found.parents.items()):
+        lines += lineage_lines(store, parent, depth + 1, parent_role)
+    return lines

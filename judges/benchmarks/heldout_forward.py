@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.chat.template import IGNORE, encode_chat
+from kdharness.harness.chat.template import IGNORE_INDEX, encode_chat
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.limits import limits_of, refuse_beyond
@@ -47,7 +47,7 @@ def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> EncodedRow:
         tools=row.tools,
         variables=row.variables,
     )
-    positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
+    positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE_INDEX]
     return EncodedRow(row, chat.input_ids, positions)
 
 

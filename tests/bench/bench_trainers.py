@@ -203,8 +203,9 @@ def test_against_trl() -> None:
 
 
 def test_a_warm_cache_needs_no_teacher() -> None:
+    from kdharness.harness.models.lm_head import head_of
     from kdharness.trainers.losses.fused import top_k
-    from kdharness.trainers.teachers.online import Segment, head_of, hidden_states
+    from kdharness.trainers.teachers.online import Segment, hidden_states
 
     case = models(SMOL, 4, 128, 2, attention=False)
     batch, mask = case.batch, labelled_positions(case.batch["labels"])
@@ -234,12 +235,13 @@ def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
     """On the real small model: it must be pulled (`kdharness data pull smollm2-135m-instruct`)."""
     from kdharness.harness.chat.template import encode_chat
     from kdharness.harness.config.data import SourceSpec
+    from kdharness.harness.models.lm_head import head_of
     from kdharness.harness.models.loading import load_model, load_tokenizer
     from kdharness.harness.paths import find_paths
     from kdharness.trainers.data.sources import read_source
     from kdharness.trainers.losses.fused import fused_loss, top_k
     from kdharness.trainers.students.cut import cut_model
-    from kdharness.trainers.teachers.online import head_of, hidden_states
+    from kdharness.trainers.teachers.online import hidden_states
 
     paths = find_paths(os.environ.get("KDHARNESS_BENCH_HOME", ".demo"))
     name = "smollm2-135m-instruct"

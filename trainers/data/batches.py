@@ -19,6 +19,7 @@ import torch
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.training import TrainerSpec
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.data.dataset import TrainRow
 
 POOL = 256
@@ -283,7 +284,7 @@ class Collator:
         return {
             "input_ids": torch.tensor([padded(r["input_ids"], self.pad_id) for r in rows]),
             "attention_mask": torch.tensor([padded([1] * len(r["input_ids"]), 0) for r in rows]),
-            "labels": torch.tensor([padded(r["labels"], -100) for r in rows]),
+            "labels": torch.tensor([padded(r["labels"], IGNORE_INDEX) for r in rows]),
             "index": torch.tensor([r["index"] for r in rows]),
             "kind": torch.tensor([self.kinds[r["kind"]] for r in rows]),
         }

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.chat.template import CHATML, IGNORE, encode_chat, render
+from kdharness.harness.chat.template import CHATML, encode_chat, render
 from kdharness.harness.config.data import DataSpec, SourceSpec
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.models.loading import load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import digest
+from kdharness.harness.types import IGNORE_INDEX, digest
 from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 from kdharness.trainers.data.reports import Report, Template
@@ -40,12 +40,12 @@ class TrainRow:
     @property
     def labelled(self) -> int:
         """Positions that learn something."""
-        return sum(label != IGNORE for label in self.labels[1:])
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
     @property
     def label_places(self) -> list[int]:
         """How many tokens each labelled position sees, itself included."""
-        return [seen for seen, label in enumerate(self.labels[1:], 1) if label != IGNORE]
+        return [seen for seen, label in enumerate(self.labels[1:], 1) if label != IGNORE_INDEX]
 
 
 @dataclass
@@ -242,8 +242,8 @@ def marked(row: TrainRow, tokenizer: Any) -> str:
     """A row's text with its labelled runs between ⟦ and ⟧."""
     run: list[int] = []
     text, inside = "", False
-    for token, label in zip([*row.input_ids, None], [*row.labels, IGNORE], strict=True):
-        labelled = label != IGNORE
+    for token, label in zip([*row.input_ids, None], [*row.labels, IGNORE_INDEX], strict=True):
+        labelled = label != IGNORE_INDEX
         if run and (labelled != inside or token is None):
             piece = tokenizer.decode(run)
             text += f"⟦{piece}⟧" if inside else piece

@@ -18,28 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdharness.harness.models.lm_head import Head, apply_head
+from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.losses.divergences import divergence_rows
-
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Head:
-    """The output head of a model: logits = cap(scale · (x Wᵀ + b)).
-
-    Attributes:
-        weight: [V, h].
-        bias: [V] or None.
-        scale: Cohere multiplies by `logit_scale`; Granite divides by `logits_scaling`.
-        softcap: Gemma 2 squeezes logits into (-softcap, softcap) with a tanh; 0 for none.
-        vocab: only the first so many ids are compared with the other model; 0 for all.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float = 0.0
-    vocab: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,28 +70,15 @@ def labelled_positions(labels: Tensor) -> Tensor:
     and trains one past the end (docs/method.md#differences-from-the-published-code).
     """
     mask = torch.zeros_like(labels, dtype=torch.bool)
-    mask[:, :-1] = labels[:, 1:].ne(IGNORE)
+    mask[:, :-1] = labels[:, 1:].ne(IGNORE_INDEX)
     return mask
 
 
 def next_tokens(labels: Tensor, mask: Tensor) -> Tensor:
     """The token each labelled position should predict, in row-major order: [n]."""
-    targets = torch.full_like(labels, IGNORE)
+    targets = torch.full_like(labels, IGNORE_INDEX)
     targets[:, :-1] = labels[:, 1:]
     return targets[mask]
-
-
-def apply_head(head: Head, hidden: Tensor) -> Tensor:
-    """fp32 logits [n, V] of hidden states [n, h]."""
-    logits = hidden.to(head.weight.dtype) @ head.weight.t()
-    if head.bias is not None:
-        logits += head.bias
-    logits = logits.float()
-    if head.scale != 1.0:
-        logits *= head.scale
-    if head.softcap:
-        logits.div_(head.softcap).tanh_().mul_(head.softcap)
-    return logits
 
 
 def _full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.trainers.losses.fused import IGNORE, labelled_positions
+from kdharness.harness.types import IGNORE_INDEX
+from kdharness.trainers.losses.fused import labelled_positions
 
 
 def forward(model: Any, batch: Mapping[str, Tensor], *, attention: bool) -> tuple[Tensor, Any]:
@@ -40,7 +41,7 @@ def reference_sft(student: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean cross-entropy over labelled positions."""
     logits, _ = forward(student, batch, attention=False)
     flat = logits[:, :-1].reshape(-1, logits.shape[-1])
-    return F.cross_entropy(flat, batch["labels"][:, 1:].reshape(-1), ignore_index=IGNORE)
+    return F.cross_entropy(flat, batch["labels"][:, 1:].reshape(-1), ignore_index=IGNORE_INDEX)
 
 
 def prediction_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -106,7 +107,7 @@ def _both_losses(student: Tensor, teacher: Tensor, batch: Mapping[str, Tensor]) 
     """Cross-entropy of both sides, as published: paid for, kept in the graph, weighted by 0."""
     flat = batch["labels"][:, 1:].reshape(-1)
     losses = [
-        F.cross_entropy(z[:, :-1].reshape(-1, z.shape[-1]), flat, ignore_index=IGNORE)
+        F.cross_entropy(z[:, :-1].reshape(-1, z.shape[-1]), flat, ignore_index=IGNORE_INDEX)
         for z in (student, teacher)
     ]
     return losses[0] + losses[1]

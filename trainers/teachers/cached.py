@@ -24,14 +24,15 @@ from kdharness.harness.config.evaluation import plain_http_warning
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import DistillSpec
 from kdharness.harness.errors import DataError
-from kdharness.harness.types import digest
+from kdharness.harness.models.lm_head import head_of
+from kdharness.harness.types import IGNORE_INDEX, digest
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import TopK, top_k
 from kdharness.trainers.teachers.build import load_frozen
-from kdharness.trainers.teachers.online import OnlineTeacher, head_of, hidden_states
+from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ BYTES_PER_POSITION = 4
 
 def row_key(row: TrainRow) -> str:
     """What a cached row is: its tokens and which positions are labelled."""
-    return digest(row.input_ids, [label != -100 for label in row.labels])
+    return digest(row.input_ids, [label != IGNORE_INDEX for label in row.labels])
 
 
 def cache_bytes(rows: Sequence[TrainRow], k: int) -> int:

@@ -17,19 +17,10 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models.lm_head import backbone, head_parts
+from kdharness.harness.models.lm_head import Head, backbone, head_of
 from kdharness.trainers.attention_hook import set_keep
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Head, TopK
-
-
-def head_of(model: Any, vocab: int = 0) -> Head:
-    """The output head, compared on the first `vocab` ids (0: all).
-
-    Raises:
-        ModelError: a head with an adapter of its own, or none at all.
-    """
-    return Head(*head_parts(model), vocab)
+from kdharness.trainers.losses.fused import TopK
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SF
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
@@ -180,7 +181,7 @@ def random_batch(vocab: int, rows: int = ROWS, width: int = 96, seed: int = 0) -
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, vocab, (rows, width), generator=generator)
     labels = ids.clone()
-    labels[:, : width // 2] = -100
+    labels[:, : width // 2] = IGNORE_INDEX
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),

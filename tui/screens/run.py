@@ -15,7 +15,7 @@ from textual.widgets import Static
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
 from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
@@ -120,7 +120,7 @@ class RunScreen(PlaceScreen):
         """What is known at once; curves come from a thread."""
         self.seen = self.harness.version
         self.reread()
-        without = self.run is not None and self.run.method in ("eval", "sweep")
+        without = self.run is not None and self.run.method in (Method.EVAL, Method.SWEEP)
         self.action_tab("log" if without else "curves")
 
     # ------------------------------------------------------------ reading
@@ -360,7 +360,7 @@ class RunScreen(PlaceScreen):
 
     async def action_new(self) -> None:
         """A new run from this config; an experiment's file."""
-        if self.run is not None and self.run.method == "sweep":
+        if self.run is not None and self.run.method == Method.SWEEP:
             await self.harness.open_experiment(str(self.run.config.get("name")))
         elif self.run is not None:
             self.harness.open_new(self.run.config, self.run.id)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.chat.template import CHATML as OUR_CHATML
-from kdharness.harness.chat.template import IGNORE, encode_chat, encode_prompt
+from kdharness.harness.chat.template import IGNORE_INDEX, encode_chat, encode_prompt
 from kdharness.harness.errors import DataError
 from support.chat_templates import FAMILIES
 from support.labels import (
@@ -217,7 +217,7 @@ def prefix_labels(tokenizer: Any, messages: list[dict[str, Any]], truncated: boo
     """The straightforward way, for templates to which turns are only ever added."""
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    labels = [IGNORE] * len(coded["input_ids"])
+    labels = [IGNORE_INDEX] * len(coded["input_ids"])
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue

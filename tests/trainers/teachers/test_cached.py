@@ -9,17 +9,14 @@ import pytest
 import torch
 
 from kdharness.harness.errors import DataError
+from kdharness.harness.models.lm_head import head_of
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.fused import labelled_positions, top_k
 from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
-from kdharness.trainers.teachers.online import (
-    OnlineTeacher,
-    head_of,
-    hidden_states,
-)
+from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 
 NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
 
