@@ -112,11 +112,8 @@ class Home:
             RunError: the run failed.
             Interrupted: it was stopped.
         """
-        from kdharness.harness.config.evaluation import (
-            absolute_source,
-            default_judges,
-            make_eval_config,
-        )
+        from kdharness.harness.config.evaluation import absolute_source, make_eval_config
+        from kdharness.harness.config.settings import default_judges
 
         config = make_eval_config(
             checkpoints=[absolute_source(source) for source in checkpoints],

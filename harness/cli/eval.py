@@ -13,10 +13,10 @@ from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import (
     absolute_source,
     bench_name,
-    default_judges,
     make_eval_config,
     plain_http_warning,
 )
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
 from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
 from kdharness.harness.paths import Paths

@@ -10,12 +10,8 @@ import click
 
 from kdharness.harness.analysis.judge_cards import card_rows
 from kdharness.harness.cli.options import format_option
-from kdharness.harness.config.evaluation import (
-    EvalConfig,
-    default_judges,
-    parse_spec,
-    plain_http_warning,
-)
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec, plain_http_warning
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import ENGINES, TOOLS, resolve
 from kdharness.harness.store import Store

@@ -8,7 +8,6 @@ A judge or an answering endpoint is named by a SPEC: `openai:MODEL`, `openai:MOD
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import socket
 from dataclasses import dataclass
@@ -20,11 +19,9 @@ from pydantic import Field, ValidationError, field_validator
 
 from kdharness.harness.config.base import Settings
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.paths import Paths
 from kdharness.harness.registry import ENGINES
 from kdharness.harness.types import digest
 from kdharness.harness.util.redact import holds_secret, redact
-from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
@@ -326,34 +323,6 @@ class EvalConfig(Settings):
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         return value or None
-
-
-def load_settings(paths: Paths) -> dict[str, Any]:
-    """The user's settings file, or nothing when there is none.
-
-    Raises:
-        ConfigError: it is not a YAML mapping.
-    """
-    if not paths.settings.exists():
-        return {}
-    text = read_text(paths.settings, "the settings", limit=CONFIG_BYTES)
-    values = parse_yaml(text, str(paths.settings))
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError("settings must be a mapping", where=str(paths.settings))
-    return values
-
-
-def default_judges(paths: Paths) -> list[str]:
-    """The judges of KDHARNESS_JUDGE (comma-separated), else of the settings' `judge`."""
-    named = os.environ.get("KDHARNESS_JUDGE", "").strip()
-    if named:
-        return [part.strip() for part in named.split(",") if part.strip()]
-    setting = load_settings(paths).get("judge")
-    if isinstance(setting, str):
-        return [part.strip() for part in setting.split(",") if part.strip()]
-    return [str(part) for part in setting] if isinstance(setting, list) else []
 
 
 def bench_name(bench: str) -> str:

@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kdharness.harness import assets
-from kdharness.harness.config.evaluation import load_settings
+from kdharness.harness.config.settings import UserSettings, load_settings
 from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -39,7 +39,6 @@ GIB = 2**30
 HUNG_SECONDS = 600.0
 AHEAD_SECONDS = 60.0
 JOURNALS = ("wal", "delete", "truncate", "persist", "memory")
-SETTINGS = frozenset({"judge", "prices", "keys", "theme"})
 
 
 def run_checks(paths: Paths) -> list[CheckResult]:
@@ -264,27 +263,20 @@ def _some(names: list[str]) -> str:
 
 def settings(paths: Paths) -> CheckResult:
     """The settings file: readable, and with keys that something reads."""
+    known = ", ".join(sorted(UserSettings.model_fields))
     try:
         values = load_settings(paths)
     except ConfigError as error:
         first = error.message.splitlines()[0]
         return fail(
-            "settings",
-            f"{paths.settings}: {first}",
-            f"mend or remove the file; its keys: {', '.join(sorted(SETTINGS))}",
+            "settings", f"{paths.settings}: {first}", f"fix or remove the file; its keys: {known}"
         )
     except OSError as error:
         return fail(
             "settings", f"{paths.settings}: {error.strerror}", "make the file readable for you"
         )
-    odd = sorted(str(name) for name in values if name not in SETTINGS)
-    if odd:
-        return warn(
-            "settings",
-            f"nothing reads {', '.join(odd)}",
-            f"a slip of the pen? known: {', '.join(sorted(SETTINGS))}",
-        )
-    return ok("settings", f"{', '.join(values)} set" if values else "none: defaults are used")
+    given = [name for name in UserSettings.model_fields if name in values.model_fields_set]
+    return ok("settings", f"{', '.join(given)} set" if given else "none: defaults are used")
 
 
 def asset_folder(paths: Paths) -> list[CheckResult]:

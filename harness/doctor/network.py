@@ -21,7 +21,8 @@ from kdharness.harness.config.endpoints import (
     proxy_of,
     why_unreached,
 )
-from kdharness.harness.config.evaluation import Spec, default_judges, is_loopback_url, parse_spec
+from kdharness.harness.config.evaluation import Spec, is_loopback_url, parse_spec
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 from kdharness.harness.doctor.home import writable
 from kdharness.harness.errors import ConfigError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_shard, parse_spec
+from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.evaluation import answering, judging
 from kdharness.harness.evaluation.pipeline import (
     find_baselines,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_shard
+from kdharness.harness.config.evaluation import EvalConfig, in_shard
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation import answering, judging
 from kdharness.harness.evaluation.judges import bench_note, open_judges, other_side

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, default_judges, parse_spec
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.config.references import model_references
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake

@@ -20,7 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from kdharness.harness.config.endpoints import endpoint_of, proxy_of
-from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url, load_settings
+from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url
+from kdharness.harness.config.settings import load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply

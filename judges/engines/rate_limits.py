@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.config.settings import UserSettings
 from kdharness.judges.engines.trouble import Used
 from kdharness.judges.engines.waits import retry_after as retry_after
 
@@ -88,28 +87,13 @@ class Price:
         return (prompt_tokens * self.input + tokens * self.output) / 1_000_000
 
 
-def find_price(settings: Mapping[str, Any], model: str) -> Price | None:
-    """The user's own price of a model: `prices: {MODEL: {input: 2.5, output: 10}}`.
+def find_price(settings: UserSettings, model: str) -> Price | None:
+    """Return the user's own price of a model; None where the settings name none.
 
     No table ships: prices change, and a wrong one is worse than none.
-
-    Raises:
-        ConfigError: an entry that is not two numbers.
     """
-    table = settings.get("prices")
-    entry = table.get(model) if isinstance(table, Mapping) else None
-    if entry is None:
-        return None
-    try:
-        if isinstance(entry, Mapping):
-            return Price(float(entry["input"]), float(entry["output"]))
-        first, second = entry
-        return Price(float(first), float(second))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the price of {model!r} is not {{input: USD, output: USD}} for a million tokens",
-            where="settings.yaml, prices",
-        ) from error
+    known = settings.prices.get(model)
+    return Price(known.input, known.output) if known else None
 
 
 class Bill:

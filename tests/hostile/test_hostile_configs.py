@@ -12,12 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.config.evaluation import (
-    EvalConfig,
-    default_judges,
-    load_settings,
-    parse_spec,
-)
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.config.files import (
     dump_config,
     load_config,
@@ -26,6 +21,7 @@ from kdharness.harness.config.files import (
     preset_text,
     set_field,
 )
+from kdharness.harness.config.settings import default_judges, load_settings
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import experiment_names, find_experiment, load_sweep
 from kdharness.harness.experiments.library import experiments

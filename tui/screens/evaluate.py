@@ -7,12 +7,8 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kdharness.harness.config.evaluation import (
-    EvalConfig,
-    bench_name,
-    default_judges,
-    plain_http_warning,
-)
+from kdharness.harness.config.evaluation import EvalConfig, bench_name, plain_http_warning
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.tui.screens.form import FormScreen

@@ -10,7 +10,8 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from kdharness.harness.config.evaluation import default_judges, parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import parse_spec, plain_http_warning
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.text import age, safe_text
 from kdharness.tui import commands

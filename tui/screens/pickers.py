@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness import assets
-from kdharness.harness.config.evaluation import default_judges
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import BENCHMARKS
 from kdharness.tui.screens.dialogs import Choose, PickFile

@@ -190,7 +190,8 @@ def test_runs_that_are_fine(stored: Paths) -> None:
     [
         ("judge: [", "broken", "settings.yaml: "),
         ("- a\n", "broken", "must be a mapping"),
-        ("juge: openai:x\n", "note", "nothing reads juge"),
+        ("juge: openai:x\n", "broken", "juge: unknown field; did you mean judge"),
+        ("prices: {m: {input: cheap, output: 1}}\n", "broken", "prices.m.input"),
         ("theme: light\n", "ok", "theme set"),
     ],
 )
