@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from kdharness.harness.config.field_kinds import FIELD_KINDS, names_model
 from kdharness.harness.config.training import CONFIGS, AnyConfig, config_class
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import TRAINERS
@@ -280,34 +281,6 @@ def _list_index(holder: list[Any], part: str, override: str, place: str) -> int:
 
 
 FILE_ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".jinja", ".j2", ".yaml", ".yml", ".txt")
-_FILE_FIELDS = frozenset(
-    {
-        "path",
-        "train",
-        "heldout",
-        "chat_template",
-        "judge_config",
-        "general",
-        "domain",
-        "extra",
-        "benches",
-    }
-)
-_MODEL_FIELDS = frozenset(
-    {
-        "model",
-        "from",
-        "experts_from",
-        "student",
-        "teacher",
-        "reference",
-        "expert",
-        "experts",
-        "models",
-        "checkpoints",
-        "baseline",
-    }
-)
 _NAMES = frozenset({"name", "method", "kind"})
 
 
@@ -332,7 +305,7 @@ def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
         return [absolute_paths(value, base, field) for value in values]
     if not isinstance(values, str) or not values:
         return values
-    if field in ("judge", "answer_engine") and values.startswith("local:"):
+    if FIELD_KINDS.get(field) in ("judges", "engine") and values.startswith("local:"):
         return f"local:{absolute_paths(values.removeprefix('local:'), base, 'model')}"
     if Path(values).is_absolute():
         return values
@@ -346,9 +319,9 @@ def _is_meant(text: str, path: Path, field: str) -> bool:
     """Whether a field's text names what lies there."""
     if ("/" in text or text.endswith(FILE_ENDINGS)) and exists(path):
         return True
-    if field in _FILE_FIELDS - {"benches"} and exists(path, folder=False):
+    if FIELD_KINDS.get(field) == "file" and exists(path, folder=False):
         return True
-    return field in _MODEL_FIELDS and any(
+    return names_model(field) and any(
         exists(path / note, folder=False) for note in ("config.json", "adapter_config.json")
     )
 

@@ -24,3 +24,7 @@ def shipped_file(name: str) -> Path | None:
     if split not in SPLITS or not path.exists():
         raise DataError(f"no shipped data {name!r}", hint="splits: train, validation, test")
     return path
+
+
+SHIPPED_NAMES = tuple(f"{folder}:{split}" for folder in SHIPPED for split in SPLITS)
+"""Every name that `shipped_file` finds."""

@@ -36,12 +36,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kdharness.harness.config.field_kinds import NAMED_MODELS, names_model
 from kdharness.harness.config.files import describe_errors, parse_config, set_field
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
-from kdharness.harness.experiments.steps import MODEL_FIELDS, ExperimentStep, in_order, read_step
+from kdharness.harness.experiments.steps import ExperimentStep, in_order, read_step
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Method, digest
 from kdharness.harness.util.atomic import atomic_write_text
@@ -297,7 +298,7 @@ def _fill(
     """Step names where models are expected become the names of those steps' checkpoints."""
     if isinstance(values, Mapping):
         return {k: _fill(v, outputs, where, str(k), field) for k, v in values.items()}
-    model = field in MODEL_FIELDS or above == "experts"
+    model = names_model(field) or above in NAMED_MODELS
     if isinstance(values, list):
         filled: list[Any] = []
         for value in values:

@@ -8,24 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.config.field_kinds import NAMED_MODELS, names_model
 from kdharness.harness.config.files import absolute_paths, preset_text
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
-
-MODEL_FIELDS = frozenset(
-    {
-        "student",
-        "teacher",
-        "reference",
-        "expert",
-        "models",
-        "model",
-        "from",
-        "experts_from",
-        "checkpoints",
-        "baseline",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +70,7 @@ def _model_names(values: Any, field: str = "", above: str = "") -> Iterator[str]
     elif isinstance(values, list):
         for value in values:
             yield from _model_names(value, field, above)
-    elif isinstance(values, str) and (field in MODEL_FIELDS or above == "experts"):
+    elif isinstance(values, str) and (names_model(field) or above in NAMED_MODELS):
         yield values
 
 

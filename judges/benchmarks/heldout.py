@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
 from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
+from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.errors import AssetError, DataError
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import MeasuredBenchmark, Reporter
@@ -51,16 +51,13 @@ class Heldout(Benchmark):
         """The shipped test splits unless the config names files of its own."""
         options = config.heldout
         files = {"general": options.general, "domain": options.domain, **options.extra}
-        shipped = {"general": "kdharness.data.general", "domain": "kdharness.data.shop"}
+        shipped = {"general": "general:test", "domain": "shop:test"}
         rows: list[HeldoutRow] = []
         total = 0
         for name, path in files.items():
-            if path:
-                found = read_chats(local_path(path), name, options.max_length)
-            else:
-                resource = resources.files(shipped[name]).joinpath("test.jsonl")
-                with resources.as_file(resource) as file:
-                    found = read_chats(file, name, options.max_length)
+            file = local_path(path) if path else shipped_file(shipped[name])
+            assert file is not None
+            found = read_chats(file, name, options.max_length)
             total += len(found)
             rows += _limited(found, config.limit)
         flags = revision_flags(config, rows_as_items(rows), total)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdharness.harness import assets
 from kdharness.harness.config.settings import default_judges
+from kdharness.harness.config.shipped_data import SHIPPED_NAMES
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import BENCHMARKS
 from kdharness.tui.screens.dialogs import Choose, PickFile
@@ -16,14 +17,6 @@ from kdharness.tui.viewmodels.rows import Column, Part, Row
 if TYPE_CHECKING:
     from kdharness.tui.protocol import AppProtocol
 
-SHIPPED = (
-    "general:train",
-    "general:validation",
-    "general:test",
-    "shop:train",
-    "shop:validation",
-    "shop:test",
-)
 BENCH_HELP = {
     "mt-bench": "80 questions of two turns, rated 1-10 by a judge",
     "mt-bench-pair": "the same questions, two models against each other",
@@ -140,11 +133,11 @@ def _pick_file(app: AppProtocol, field: Field, take: Callable[[Any], None]) -> N
     if field.place[-1] != "path":
         from_disk()
         return
-    rows = [{"id": name, "what": "shipped"} for name in SHIPPED]
+    rows = [{"id": name, "what": "shipped"} for name in SHIPPED_NAMES]
     rows.append({"id": LOCAL.replace("folder", "file"), "what": ".jsonl or .parquet"})
 
     def chosen(names: list[str] | None) -> None:
-        if names and names[0] in SHIPPED:
+        if names and names[0] in SHIPPED_NAMES:
             take(names[0])
         elif names and names[0].startswith("a file"):
             from_disk()

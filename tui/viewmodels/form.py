@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from kdharness.harness.config.field_kinds import FIELD_KINDS
 from kdharness.harness.config.files import absolute_paths, describe_errors, parse_config
 from kdharness.harness.config.training import CONFIGS
 from kdharness.harness.errors import ConfigError
@@ -23,25 +24,16 @@ from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
 
 FieldPath = tuple[str | int, ...]
 MISSING: Any = object()
-PICKS = {
+
+PICKERS = {
     "model": "model",
-    "from": "model",
-    "teacher": "model",
-    "baseline": "model",
-    "path": "file",
-    "general": "file",
-    "domain": "file",
-    "chat_template": "file",
-    "judge_config": "file",
-    "checkpoints": "checkpoints",
-    "imported": "checkpoints",
-    "reference": "model",
-    "expert": "model",
     "models": "checkpoints",
+    "imported": "checkpoints",
+    "file": "file",
     "benches": "benches",
-    "judge": "judges",
-    "experts_from": "checkpoints",
+    "judges": "judges",
 }
+"""What a field's text names -> the list it is picked from."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +157,9 @@ def fields_of(
             required=info.is_required(),
             optional=shape.optional,
             depth=depth,
-            pick=PICKS.get(key, "") if shape.kind not in ("group", "groups") else "",
+            pick=PICKERS.get(FIELD_KINDS.get(key, ""), "")
+            if shape.kind not in ("group", "groups")
+            else "",
         )
         rows.append(row)
         if shape.model is not None:
