@@ -14,7 +14,6 @@ from kdharness.harness.types import (
     Item,
     JudgeCall,
     Judgment,
-    Probe,
     Reply,
     Verdict,
 )
@@ -337,3 +336,20 @@ class MethodPlugin:
 
     config: type[Any]
     train: Callable[[Any, Job], Outcome]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What an engine was found to be able to do, before anything is asked of it.
+
+    `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
+    (None where it is not told), `note` says in a line what a user should know.
+    """
+
+    reachable: bool
+    model_known: bool | None = None
+    logprobs: bool = False
+    context: int | None = None
+    models: tuple[str, ...] = ()
+    seconds: float = 0.0
+    note: str = ""

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 Message = dict[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -74,6 +74,76 @@ class JudgmentStatus(StrEnum):
     FAILED = "failed"
 
 
+class EvaluationResult(TypedDict):
+    """What an evaluation did; `RunInfo.result`."""
+
+    answers: int
+    failed_answers: int
+    judgments: int
+    failed_judgments: int
+    reused: int
+    usd: float
+    waiting: list[str]
+    left: int
+    checkpoints: list[str]
+
+
+class RunInfo(TypedDict, total=False):
+    """What a run's row holds besides its columns.
+
+    Of any run: the stage at work and when it began (seconds since the epoch), and whose code was
+    trusted. Of an experiment `at_work`, of an evaluation `result`, of a training what it cost.
+    """
+
+    accelerate: str
+    stage: str
+    stage_began: float
+    stage_first: int
+    stage_last: float
+    trusted_code: list[str]
+    at_work: str
+    result: EvaluationResult
+    tokens: int
+    labelled: int
+    flops: float
+    padding_share: float
+    shares: dict[str, float]
+
+
+class CheckpointInfo(TypedDict, total=False):
+    """How a checkpoint was made: the share of a merge, the layers of a cut, a training's cost."""
+
+    alpha: float
+    kept_layers: list[int]
+    merged_from: str
+    tokens: int
+    labelled: int
+    flops: float
+
+
+class JudgmentInfo(TypedDict, total=False):
+    """What stands beside a verdict.
+
+    `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
+    one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;
+    `published` a score that only the benchmark's own script counts; `absent` marks an item that an
+    imported file left out; `without` what the endpoint refused.
+    """
+
+    call: str
+    copied: str
+    mirrored: str
+    len_1: int
+    len_2: int
+    published: float
+    absent: bool
+    why: str
+    prompt: str
+    truncated: bool
+    without: list[str]
+    estimated: bool
+
+
 @dataclass(frozen=True)
 class Run:
     """One row of work: a training or an evaluation, with its own worker process."""
@@ -96,7 +166,7 @@ class Run:
     host: str = ""
     checkpoint: str | None = None
     error: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: RunInfo = field(default_factory=RunInfo)
 
 
 @dataclass(frozen=True)
@@ -121,7 +191,7 @@ class Checkpoint:
     step: int = 0
     parents: dict[str, str] = field(default_factory=dict)
     config_hash: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: CheckpointInfo = field(default_factory=CheckpointInfo)
     weights: str = ""
     interface: str = ""
 
@@ -183,7 +253,7 @@ class Judgment:
     prompt_tokens: int = 0
     tokens: int = 0
     usd: float = 0.0
-    info: dict[str, Any] = field(default_factory=dict)
+    info: JudgmentInfo = field(default_factory=JudgmentInfo)
 
 
 @dataclass(frozen=True)
@@ -205,20 +275,7 @@ class Score:
 
     def as_dict(self) -> dict[str, Any]:
         """The stable form of `leaderboard --format json`."""
-        return {
-            "checkpoint": self.checkpoint,
-            "run": self.run,
-            "method": self.method,
-            "bench": self.bench,
-            "metric": self.metric,
-            "value": self.value,
-            "ci_low": self.ci_low,
-            "ci_high": self.ci_high,
-            "n": self.n,
-            "n_failed": self.n_failed,
-            "judge": self.judge,
-            "flags": list(self.flags),
-        }
+        return {**asdict(self), "flags": list(self.flags)}
 
 
 def digest(*parts: Any) -> str:
@@ -308,23 +365,6 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What an engine was found to be able to do, before anything is asked of it.
-
-    `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
-    (None where it is not told), `note` says in a line what a user should know.
-    """
-
-    reachable: bool
-    model_known: bool | None = None
-    logprobs: bool = False
-    context: int | None = None
-    models: tuple[str, ...] = ()
-    seconds: float = 0.0
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class JudgeCall:
     """One question to a judge about one answer (or pair), and what identifies it.
 
@@ -357,4 +397,4 @@ class Verdict:
 
 
 IGNORE_INDEX = -100
-"""The label of a token that no loss is computed for, as transformers and torch have it."""
+"""The label of a token that no loss is computed for."""

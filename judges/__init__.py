@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdharness.harness.protocols import Engine
+    from kdharness.harness.protocols import Engine, Probe
     from kdharness.harness.stats.rows import Row, ScoreContext
     from kdharness.harness.types import (
         Answer,
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         Judgment,
         JudgmentStatus,
         MetricValue,
-        Probe,
         Reply,
         Verdict,
     )
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from kdharness.judges.scoring.verdicts import read_rating, read_winner
 
 _MODULES = {
-    "kdharness.harness.protocols": ("Engine",),
+    "kdharness.harness.protocols": ("Engine", "Probe"),
     "kdharness.harness.stats.rows": ("Row", "ScoreContext"),
     "kdharness.harness.types": (
         "Answer",
@@ -40,7 +39,6 @@ _MODULES = {
         "Judgment",
         "JudgmentStatus",
         "MetricValue",
-        "Probe",
         "Reply",
         "Verdict",
     ),

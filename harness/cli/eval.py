@@ -22,7 +22,7 @@ from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.store import Store
-from kdharness.harness.types import RunStatus
+from kdharness.harness.types import EvaluationResult, RunStatus
 from kdharness.harness.util.tables import print_table
 
 
@@ -117,10 +117,12 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
         click.echo(run.id)
         return
     run = follow(paths, run.id)
-    say_outcome(run.info.get("result", {}))
+    result = run.info.get("result")
+    if result is not None:
+        say_outcome(result)
     shown = scores_of(
         paths,
-        run.info.get("result", {}).get("checkpoints"),
+        result["checkpoints"] if result is not None else None,
         [bench_name(bench) for bench in config.benches],
     )
     print_scores(shown, options["form"], "bench")
@@ -128,10 +130,8 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
 
 
-def say_outcome(result: dict[str, Any]) -> None:
+def say_outcome(result: EvaluationResult) -> None:
     """What an evaluation did, in a few lines on stderr."""
-    if not result:
-        return
     failed = result["failed_answers"] + result["failed_judgments"]
     click.echo(
         f"{result['answers']} answers, {result['judgments']} verdicts"

@@ -9,9 +9,9 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import parse_spec, plain_http_warning
 from kdharness.harness.evaluation.state import Evaluation, Subject
-from kdharness.harness.protocols import Benchmark, Engine, MeasuredBenchmark
+from kdharness.harness.protocols import Benchmark, Engine, MeasuredBenchmark, Probe
 from kdharness.harness.registry import ENGINES, resolve
-from kdharness.harness.types import JudgeCall, Probe
+from kdharness.harness.types import JudgeCall
 
 
 @dataclass(frozen=True)

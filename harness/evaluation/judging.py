@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kdharness.harness.config.evaluation import in_shard
 from kdharness.harness.evaluation import answering
@@ -25,6 +25,7 @@ from kdharness.harness.types import (
     GenerationRequest,
     JudgeCall,
     Judgment,
+    JudgmentInfo,
     JudgmentStatus,
     Reply,
     Verdict,
@@ -183,7 +184,7 @@ def _copied(ask: PendingJudgment, paid: Judgment) -> Judgment:
         usd=0.0,
         answer=ask.call.answer,
         baseline=ask.call.baseline,
-        info={**ask.call.info, "call": ask.key, "copied": paid.id},
+        info=cast(JudgmentInfo, {**ask.call.info, "call": ask.key, "copied": paid.id}),
     )
 
 
@@ -287,7 +288,7 @@ def _as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdic
         prompt_tokens=reply.prompt_tokens,
         tokens=reply.tokens,
         usd=reply.usd,
-        info=info,
+        info=cast(JudgmentInfo, info),
     )
 
 

@@ -32,6 +32,7 @@ from kdharness.harness.types import (
     Checkpoint,
     Finish,
     Judgment,
+    JudgmentInfo,
     JudgmentStatus,
     Method,
     digest,
@@ -290,7 +291,7 @@ def _singles(store: Store, row: dict[str, Any], found: ImportSummary) -> list[Ju
     found.benches.add(found.bench)
     good = score is not None and 1 <= score <= 10
     # Out of range is no score here, but FastChat's own script averages it.
-    info = {} if good or score in (None, -1) else {"published": score}
+    info: JudgmentInfo = {} if good or score in (None, -1) else {"published": score}
     return [
         Judgment(
             id=_identity(found, model.id, judge, question, turn, made, score, text),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.adoption import adopt_folder
@@ -22,7 +22,7 @@ from kdharness.harness.models.resolve import identity_of, own_folder, resolve_mo
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, Run
+from kdharness.harness.types import Checkpoint, CheckpointInfo, Method, Run
 from kdharness.harness.util.filesystem import exists
 
 GENERIC = frozenset({"final", "checkpoint", "model", "best", "last", "hf"})
@@ -278,7 +278,7 @@ def add_made(
                 path=found,
                 created=time.time(),
                 parents=dict(parents),
-                info=dict(info or {}),
+                info=cast(CheckpointInfo, dict(info or {})),
                 weights=identity.weights,
                 interface=identity.interface,
                 **more,

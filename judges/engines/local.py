@@ -32,8 +32,9 @@ from kdharness.harness.models.limits import (
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.models.resolve import identity_of, last_written, resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
+from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.kv_cache import roomy_cache
 from kdharness.judges.scoring.verdicts import is_unfinished
 

@@ -24,7 +24,8 @@ from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_ur
 from kdharness.harness.config.settings import load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
+from kdharness.harness.protocols import Probe
+from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.harness.util.redact import KEY_NAMES, find_key, redact
 from kdharness.judges.engines.dialect import (
     Dialect,

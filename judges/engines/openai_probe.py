@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kdharness.harness.config.endpoints import why_unreached
 from kdharness.harness.errors import JudgeError
-from kdharness.harness.types import GenerationRequest, Probe, Reply
+from kdharness.harness.protocols import Probe
+from kdharness.harness.types import GenerationRequest, Reply
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import parse_json
 from kdharness.judges.engines.http_limits import TooLarge
