@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.modeling_outputs import ModelOutput
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.models.lm_head import causal_model, head_of
@@ -113,8 +113,10 @@ def _router_loss(
     """The student's own load-balancing loss, weighted by the micro-batch's share of the step."""
     config = causal.config
     experts = getattr(config, "num_local_experts", None) or config.num_experts
-    balance: Tensor = load_balancing_loss_func(
-        outputs.router_logits, experts, config.num_experts_per_tok, attention_mask
+    balance = torch.as_tensor(
+        load_balancing_loss_func(
+            outputs.router_logits, experts, config.num_experts_per_tok, attention_mask
+        )
     )
     step.parts["router"] = balance.detach() * (step.mask.sum() / step.norm)
     return weight * balance * (step.mask.sum() / step.norm)
@@ -176,7 +178,7 @@ class DistillTrainer(Trainer):
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         """Under FSDP2 teachers are sharded too: a big teacher is the reason to have many GPUs."""
-        prepared = super()._prepare_for_training(*args, **kwargs)
+        prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 2:
             for teacher in self.method.teachers.values():
@@ -187,7 +189,7 @@ class DistillTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's part of the plan, in order."""
         return DataLoader(
-            self.train_dataset,
+            cast(Any, self.train_dataset),
             batch_sampler=self.plan.for_rank(*self.shard),
             collate_fn=self.data_collator,
             num_workers=0,
@@ -243,7 +245,7 @@ class DistillTrainer(Trainer):
         value = float(loss.detach())
         share = float(step.norm) / max(float(step.mask.sum()), 1.0)
         if not value * share < self.max_loss:
-            data: Dataset = self.train_dataset
+            data = cast(Dataset, self.train_dataset)
             places = [data.rows[int(index)].where for index in inputs["index"]]
             raise RunError(
                 f"the loss is {value * share:.4g} at step {self.state.global_step + 1}",
@@ -264,6 +266,7 @@ class DistillTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
+        assert self.lr_scheduler is not None and self.optimizer is not None
         self.lr_scheduler.load_state_dict(state)
         groups = self.optimizer.param_groups
         for group, rate in zip(groups, self.lr_scheduler.get_last_lr(), strict=True):

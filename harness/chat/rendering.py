@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from kdharness.harness.errors import DataError
 
@@ -115,15 +115,17 @@ def render_marked(
     _need_template(tokenizer)
     tools = list(extras.tools) if extras.tools else None
     try:
-        texts, spans = render_jinja_template(
+        # Its annotation leaves out the second value.
+        rendered: Any = render_jinja_template(
             conversations=[[as_turn(m) for m in messages]],
-            tools=tools,
+            tools=cast(Any, tools),
             chat_template=tokenizer.get_chat_template(None, tools),
             return_assistant_tokens_mask=True,
             **{**tokenizer.special_tokens_map, **extras.variables},
         )
     except Exception as error:  # as above
         raise _refused(error) from error
+    texts, spans = rendered
     return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]]
 
 

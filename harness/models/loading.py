@@ -102,7 +102,8 @@ def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], plac
     if (folder / "adapter_config.json").exists():
         return _load_adapter(folder, source, paths, options, place)
     refuse_unreadable(folder)
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, info = loaded
     _refuse_missing(info, source)
     return model
 

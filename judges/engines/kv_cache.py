@@ -19,7 +19,7 @@ class RoomyLayer(DynamicLayer):
     """A dynamic layer whose tensors are views into larger buffers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
@@ -46,7 +46,7 @@ class RoomyLayer(DynamicLayer):
         buffers = []
         for new, old in ((keys, self.keys), (values, self.values)):
             buffer = new.new_empty((*new.shape[:-2], length, new.shape[-1]))
-            if used:
+            if used and old is not None:
                 buffer[:, :, :used] = old
             buffers.append(buffer)
         return buffers[0], buffers[1]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -70,8 +70,8 @@ class AttentionTape:
                 hint="this architecture does not use transformers' attention interface: "
                 "set trainer.attention_weight: 0",
             )
-        total: Tensor = sum(self.terms.values()) / (self.heads * len(self.layers))
-        return total
+        total = cast(Tensor, sum(self.terms.values()))
+        return total / (self.heads * len(self.layers))
 
 
 def block_scores(rows: Rows, sample: int, index: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,7 +194,7 @@ def attention_kl(student: Rows, teacher: Rows, tape: AttentionTape, *, dry: bool
 
     With different head counts the head-averaged rows are compared (docs/method.md#attention).
     """
-    result: Tensor = _StreamedKL.apply(student.q, student.k, student, teacher, tape, dry)
+    result: Tensor = _StreamedKL.apply(student.q, student.k, student, teacher, tape, dry)  # type: ignore[no-untyped-call]
     return result
 
 

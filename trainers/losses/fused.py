@@ -312,7 +312,7 @@ def fused_loss(
         # Inside an autograd function nothing tells that no gradient is wanted.
         hidden, weight = hidden.detach(), weight.detach()
         bias = None if bias is None else bias.detach()
-    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)
+    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)  # type: ignore[no-untyped-call]
     return loss, parts
 
 
