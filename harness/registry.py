@@ -45,6 +45,10 @@ class Table(MutableMapping[str, str]):
         found = entry_points_of(self.group) if self.group else {}
         return {name: value for name, (value, _) in found.items() if name not in self._own}
 
+    def is_plugin(self, name: str) -> bool:
+        """Whether another package adds the name; installed packages are not read for our own."""
+        return name not in self._own and name in self.plugins()
+
     def __getitem__(self, name: str) -> str:
         return self._own[name] if name in self._own else self.plugins()[name]
 
@@ -142,7 +146,7 @@ def resolve(table: Table, name: str, kind: str) -> Any:
             + (", or the path of your own .jsonl file" if kind == "benchmark" else ""),
         )
     module, attribute = table[name].split(":")
-    if name not in table.plugins():
+    if not table.is_plugin(name):
         return getattr(importlib.import_module(module), attribute)
     package = entry_points_of(table.group)[name][1]
     try:
@@ -158,7 +162,7 @@ def resolve(table: Table, name: str, kind: str) -> Any:
 
 def method_config(name: str) -> Any:
     """The config class of another package's method; None where no package has it."""
-    if name not in TRAINERS.plugins():
+    if not TRAINERS.is_plugin(name):
         return None
     resolve(TRAINERS, name, "method")
     module, attribute = TRAINERS[name].split(":")
@@ -169,7 +173,7 @@ def scorer_of(name: str) -> Any:
     """The function from judgments to scores of a benchmark; any unknown one is a user's file."""
     if name in SCORERS:
         return resolve(SCORERS, name, "scorer")
-    if name in BENCHMARKS.plugins():
+    if BENCHMARKS.is_plugin(name):
         return resolve(BENCHMARKS, name, "benchmark").score
     return resolve(SCORERS, "file", "scorer")
 
@@ -180,5 +184,5 @@ def plugin_problems() -> list[str]:
         f"{package} registers {name!r} under {table.group}, which is built in"
         for table in (TRAINERS, BENCHMARKS, ENGINES)
         for name, (_, package) in entry_points_of(table.group).items()
-        if name in table and name not in table.plugins()
+        if not table.is_plugin(name)
     ]

@@ -215,3 +215,15 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPat
         registry.resolve(registry.BENCHMARKS, "broken", "benchmark")
     assert "pip uninstall some-package" in caught.value.hint
     assert "broken" in list(registry.BENCHMARKS) and "broken" not in registry.SCORERS
+
+
+def test_built_in_names_do_not_look_through_installed_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(group: str) -> dict[str, tuple[str, str]]:
+        raise AssertionError(f"{group} was looked through")
+
+    monkeypatch.setattr(registry, "entry_points_of", refuse)
+    assert registry.resolve(registry.BENCHMARKS, "shop", "benchmark").name == "shop"
+    assert registry.scorer_of("shop") is not None
+    assert "kd" in registry.TRAINERS
