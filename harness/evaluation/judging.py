@@ -89,6 +89,7 @@ def calls_for(
     if not bench.pairwise_with:
         return calls
     # Without the other side these are the ones that compare nothing, such as ratings.
+    alone = {(call.item, call.turn, call.metric) for call in calls}
     for other in opponents_of(job, bench, subject, subjects):
         theirs = answering.answers_for(job.store, other, bench, job.config)
         theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
@@ -96,7 +97,7 @@ def calls_for(
         calls += [
             replace(call, baseline=name)
             for call in bench.judge_calls(answers, complete(bench, theirs))
-            if call.baseline
+            if (call.item, call.turn, call.metric) not in alone
         ]
     return calls
 
