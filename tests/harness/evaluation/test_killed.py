@@ -22,14 +22,14 @@ from support.loopback import Loopback
 WORK = """
 import sys
 from pathlib import Path
-from kdharness.harness import evaluate
+from kdharness.harness.evaluation import pipeline
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.protocols import NullReporter
 paths = Paths(Path(sys.argv[1]))
 with Store(paths.store) as store:
-    evaluate.run(EvalConfig.model_validate_json(sys.argv[2]), paths, store, NullReporter())
+    pipeline.run(EvalConfig.model_validate_json(sys.argv[2]), paths, store, NullReporter())
 """
 QUESTIONS = 4 * 40
 KILLS = 10
