@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from kdharness.harness.analysis.costs import TITLES, costs_of
-from kdharness.harness.analysis.judge_cards import card_rows
+from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows
 from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.reports.blocks import Block, Code, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
@@ -32,7 +32,7 @@ def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
         if card is None:
             yield Paragraph(f"{judge}: never checked (kdharness judge check {judge}).")
             continue
-        verdict = ", ".join(card.get("labels", ())) or "nothing against it"
+        verdict = ", ".join(card.get("labels", ())) or NO_ISSUES
         yield Table(
             ("check", "share", "n"),
             tuple(
