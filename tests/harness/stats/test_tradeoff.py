@@ -151,7 +151,7 @@ def test_an_expert_that_gained_nothing_makes_no_share() -> None:
     assert silent >= 37
     alone = stats_of(rng, Plane("ref"))
     assert alone.points[0].gain is None and alone.points[4].retention is not None
-    assert "no expert" in alone.notes[0]
+    assert "unknown expert" in alone.notes[0]
 
 
 def test_losses_turn_round() -> None:
