@@ -140,9 +140,9 @@ def call_keys(engine: Engine, call: JudgeCall) -> list[str]:
 
     Older versions identified a local judge by name alone, not by the content of its folder.
     """
-    asked = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
-    plain = digest(*asked)
-    return [digest(*asked, engine.identity), plain] if engine.identity else [plain]
+    parts = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
+    plain = digest(*parts)
+    return [digest(*parts, engine.identity), plain] if engine.identity else [plain]
 
 
 def _of_same_judge(engine: Engine, known: Sequence[Judgment | None]) -> Judgment | None:

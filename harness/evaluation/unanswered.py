@@ -66,9 +66,9 @@ def _unanswered(
     baseline: str,
     more: tuple[str, ...],
 ) -> Judgment:
-    place = (bench.label, bench.revision, item.id, turn)
+    location = (bench.label, bench.revision, item.id, turn)
     return Judgment(
-        id=unanswered_id(judge.name, subject.checkpoint.id, place, *more),
+        id=unanswered_id(judge.name, subject.checkpoint.id, location, *more),
         checkpoint=subject.checkpoint.id,
         bench=bench.label,
         revision=bench.revision,

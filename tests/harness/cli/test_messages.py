@@ -107,7 +107,7 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -
         (["--ckpt", "MODEL", "--bench", "shpo"], "unknown benchmark 'shpo'; did you mean shop?"),
         (["--ckpt", "nowhere", "--bench", "shop"], "no model named 'nowhere'"),
         (["--ckpt", "MODEL", "--bench", "none.jsonl"], "none.jsonl"),
-        (["--answers", "nobody", "--bench", "shop"], "no answers of a model named 'nobody'"),
+        (["--answers", "nobody", "--bench", "shop"], "no stored answers of a model named 'nobody'"),
         (["--ckpt", "MODEL", "--bench", "heldout", "--teacher", "gone"], "no model named 'gone'"),
         (
             ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:nowhere"],
