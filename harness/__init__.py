@@ -1,6 +1,6 @@
-"""What a run is, where it lives, how it is started, and what its numbers mean.
+"""Runs, the store, evaluation and statistics; the Python API is `Home`.
 
-The public names are imported when they are first used: nothing heavy is loaded before.
+Public names are imported on first use, so that importing the package is cheap.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "load_config",
 ]
 
-_HOMES = {
+_MODULES = {
     "Checkpoint": "types",
     "Home": "home",
     "KDHarnessError": "errors",
@@ -39,14 +39,14 @@ _HOMES = {
     "load_config": "config.files",
 }
 
-# A library says nothing unless its user sets up logging.
+# A library does not log unless its user configures logging.
 logging.getLogger("kdharness").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
-"""A home as Python sees it: train, evaluate, compare, without a command line.
+"""The Python API of a home: train, evaluate and compare without the command line.
 
-Everything that `kdharness` does goes through the same functions. Nothing here loads torch: work
-is done in a worker process, whose messages go to the logger `kdharness.home`.
+The `kdharness` commands use the same functions. Nothing here imports torch: work is done in a
+worker process, whose messages go to the logger `kdharness.home`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("kdharness.home")
 
 class _HasRow(Protocol):
     def as_dict(self) -> dict[str, Any]:
-        """The stable form of the command's JSON."""
+        """Return the stable form of the command's JSON."""
         ...
 
 
@@ -38,15 +38,15 @@ Row = TypeVar("Row", bound=_HasRow)
 
 
 class Table(list[Row], Generic[Row]):
-    """A list of results that also comes as plain rows, for pandas and notebooks."""
+    """A list of results that converts to plain rows, for pandas and notebooks."""
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """The rows that the command prints with `--format json`."""
+        """Return the rows that the command prints with `--format json`."""
         return [row.as_dict() for row in self]
 
 
 class Home:
-    """One home: a folder with the store, the runs, and what was pulled.
+    """A home: a folder with the store, the runs and the pulled assets.
 
     Args:
         path: the folder; by default KDHARNESS_HOME, else the platform's data folder.
@@ -68,19 +68,19 @@ class Home:
         accelerate: str | None = None,
         wait: bool = True,
     ) -> Run:
-        """Train a student (or merge models) as a config says, in a process of its own.
+        """Train a student (or merge models) from a config, in a worker process.
 
         Args:
             config: from `load_config`.
-            name: the run's name; by default the config's, else made from the method.
+            name: the run's name; by default the config's, else derived from the method.
             accelerate: an accelerate config file, for several GPUs.
-            wait: return once the run has finished, else once it has started.
+            wait: whether to return after the run has finished, or as soon as it has started.
 
         Returns:
-            The run; `run.checkpoint` is the name of what it made.
+            The run; `run.checkpoint` is the name of its checkpoint.
 
         Raises:
-            ConfigError: what the config names is not there, or the run's name is taken.
+            ConfigError: the config refers to something missing, or the run's name is taken.
             RunError: the run failed.
             Interrupted: it was stopped; Ctrl-C stops it with a checkpoint.
         """
@@ -97,18 +97,18 @@ class Home:
         wait: bool = True,
         **settings: Any,
     ) -> Run:
-        """Score checkpoints; what is stored already is not asked for again.
+        """Evaluate checkpoints; stored results are reused.
 
         Args:
             checkpoints: folders, stored names, assets or hub ids.
-            benches: benchmarks by name, or paths of one's own JSONL files.
+            benches: benchmarks by name, or paths of your own JSONL files.
             judges: specs such as `openai:MODEL`; by default those of the home's settings.
             name: the run's name.
-            wait: return once the run has finished, else once it has started.
+            wait: whether to return after the run has finished, or as soon as it has started.
             settings: further fields of `EvalConfig`, such as `limit` or `imported`.
 
         Raises:
-            ConfigError: a benchmark, judge or checkpoint that is not there.
+            ConfigError: an unknown benchmark, judge or checkpoint.
             RunError: the run failed.
             Interrupted: it was stopped.
         """
@@ -122,15 +122,15 @@ class Home:
             **settings,
         )
         if not config.checkpoints and not config.imported:
-            raise ConfigError("nothing to evaluate", hint="name a checkpoint")
+            raise ConfigError("nothing to evaluate", hint="specify a checkpoint")
         run = launch.start(self.paths, config, name=name)
         return self.wait(run.id) if wait else run
 
     def wait(self, run: str) -> Run:
-        """Wait until a run has finished; its messages are logged meanwhile.
+        """Wait until a run has finished, logging its messages.
 
         Raises:
-            RunError: it failed, or there is none of that name.
+            RunError: it failed, or there is no run of that name.
             Interrupted: it was stopped.
         """
         seen = 0
@@ -146,21 +146,21 @@ class Home:
         return watch(self.paths, run, show, log.warning)
 
     def stop(self, run: str) -> None:
-        """Ask a live run to stop with a checkpoint. Raises RunError when it is not live."""
+        """Ask a live run to stop with a checkpoint. Raises RunError if it is not live."""
         launch.ask(self.paths, run, Request.STOP)
 
     def resume(self, run: str, *, wait: bool = True) -> Run:
-        """Go on with a run that was stopped, interrupted or failed."""
-        found = launch.resume(self.paths, run)
-        return self.wait(run) if wait else found
+        """Resume a run that was stopped or interrupted, or that failed."""
+        resumed = launch.resume(self.paths, run)
+        return self.wait(run) if wait else resumed
 
     def runs(self) -> list[Run]:
-        """Every run, newest first."""
+        """Return every run, newest first."""
         with Store(self.paths.store) as store:
             return store.runs()
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Every checkpoint that is known, oldest first."""
+        """Return every known checkpoint, oldest first."""
         with Store(self.paths.store) as store:
             return store.checkpoints()
 
@@ -173,7 +173,7 @@ class Home:
         benches: Sequence[str] | None = None,
         as_published: bool = False,
     ) -> Table[Score]:
-        """Every score with its interval, failures and flags, best first within each metric.
+        """Return every score with its interval, failures and flags, best first within each metric.
 
         Args:
             checkpoints, benches: only these.
@@ -194,7 +194,7 @@ class Home:
         return Table(ranked(scores))
 
     def compare(self, base: str, *others: str) -> Table[PairedComparison]:
-        """Paired differences of checkpoints against `base`, on the items that both answered.
+        """Compute paired differences of checkpoints from `base`, on the items that both answered.
 
         Raises:
             ConfigError: no other checkpoint, or one that is not stored.
@@ -211,7 +211,7 @@ class Home:
         expert: str | None = None,
         keep: float | None = None,
     ) -> TradeOff:
-        """General against domain: gain, retention, front, and what to pick; see `trade_off`."""
+        """Compute gain, retention, Pareto front and the checkpoint to pick; see `trade_off`."""
         from kdharness.harness.analysis.tradeoff_groups import trade_off
 
         with Store(self.paths.store) as store:

@@ -1,4 +1,4 @@
-"""What the parts of kdharness ask of each other: benchmarks, engines, reporters, jobs."""
+"""Interfaces between the parts of kdharness: benchmarks, engines, reporters, jobs."""
 
 from __future__ import annotations
 
@@ -20,88 +20,88 @@ from kdharness.harness.types import (
 
 
 class Engine(Protocol):
-    """Something that continues chats: a local model or an OpenAI-compatible endpoint."""
+    """Generates replies to chats: a local model or an OpenAI-compatible endpoint."""
 
     idle: Callable[[], None]
-    """Called while a call waits to be tried again, so that requests to stop are heard."""
+    """Called while a call waits for a retry, so that stop requests are noticed."""
 
     @property
     def name(self) -> str:
-        """How the engine is shown, stored and told from others, such as `openai:gpt-x`."""
+        """The unique name for display and storage, such as `openai:gpt-x`."""
         ...
 
     @property
     def deterministic(self) -> bool:
-        """Whether asking the same again at temperature 0 cannot help."""
+        """Whether repeating a request at temperature 0 always gives the same reply."""
         ...
 
     @property
     def identity(self) -> str:
-        """What its weights and template are; empty for an endpoint, which does not tell."""
+        """The hash of its weights and template; empty for an endpoint."""
         ...
 
     @property
     def unchanged_since(self) -> float:
-        """When its files were last written; 0 for an endpoint."""
+        """Modification time of its files; 0 for an endpoint."""
         ...
 
     def probe(self, *, logprobs: bool = False) -> Probe:
-        """What it can do; `logprobs` says whether they will be needed.
+        """Test what the engine supports; `logprobs` tells whether they will be needed.
 
         Raises:
-            JudgeError: it cannot be used at all, with what to do.
+            JudgeError: the engine cannot be used; the hint says what to do.
         """
         ...
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
-        """(tokens, US dollars) that requests may cost; None where no price is known."""
+        """Estimate (tokens, US dollars) of requests; None if the price is unknown."""
         ...
 
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
-        """Yield (index, reply) in any order, each as soon as it is finished.
+        """Yield (index, reply) in any order, each as soon as it is complete.
 
-        Ends early when the budget or the total time is used up, or after `stop_soon`.
+        Ends early if the budget or the total time is exhausted, or after `stop_soon`.
         """
         ...
 
     def stop_soon(self) -> None:
-        """Start nothing new: `stream` yields what is on its way, and ends."""
+        """Start no new calls: `stream` yields the calls in flight and ends."""
         ...
 
     def close(self) -> None:
-        """Give back memory and connections."""
+        """Release memory and connections."""
         ...
 
 
 class Reporter(Protocol):
-    """How long work tells what it does, and learns that it should stop.
+    """How long-running work reports progress, and is told to stop.
 
-    A worker's reporter writes to the store; a test's may do nothing.
+    A worker's reporter writes to the store; one in tests may do nothing.
     """
 
     def stage(self, name: str, total: int) -> None:
-        """A long step of `total` units begins."""
+        """Begin a stage of `total` units."""
         ...
 
     def advance(self, done: int, **values: float) -> None:
-        """`done` units of the current stage are finished; `values` become curve points."""
+        """Report `done` finished units of the current stage; `values` become curve points."""
         ...
 
     def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Something worth a line in the log."""
+        """Log a message."""
         ...
 
     def check(self) -> None:
-        """Wait while paused; raise `Interrupted` when asked to stop. Cheap: call it often."""
+        """Wait while paused; raise `Interrupted` if asked to stop. Cheap: call it often."""
         ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: where it lives and whom it tells.
+    """One training: its folder and its reporter.
 
-    `resume` asks to go on from the newest checkpoint of `folder`. `rank` is the process's place
-    among several; only rank 0 writes to the store.
+    With `resume` it continues from the newest checkpoint in `folder`. `rank` is the rank of this
+    process; only rank 0 writes to the store.
     """
 
     paths: Paths
@@ -114,15 +114,15 @@ class Job:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes to the store."""
         return self.rank == 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training: the folder of weights, their parents by role, and figures.
+    """The result of a training: the folder of weights, their parents by role, and statistics.
 
-    `others` are more checkpoints of the run by name, such as `best`.
+    `others` are further checkpoints of the run by name, such as `best`.
     """
 
     folder: Path
@@ -133,19 +133,18 @@ class Outcome:
 
 
 class Benchmark(Protocol):
-    """A set of items with one way of judging the answers to them.
+    """A set of items with one way of scoring the answers.
 
     Attributes:
-        name: the registry's name; `label` is what outputs show.
-        items: what is asked.
-        total: how many items the full benchmark has.
-        flags: what sets this revision apart from a full, standard one.
-        revision: the hash of all that its scores depend on.
-        pairwise_with: the checkpoint whose answers are the other side; `all` pairs every two
-            subjects; empty for none.
-        against: the baseline's name where its answers come with the benchmark.
+        name: the name in the registry; `label` is the name in outputs.
+        items: the items.
+        total: number of items of the full benchmark.
+        flags: how this revision differs from a full, standard one.
+        revision: the hash of everything that its scores depend on.
+        pairwise_with: the opponent checkpoint; `all` pairs every two subjects; empty for none.
+        against: the baseline's name if its answers come with the benchmark.
         needs_logprobs: whether the judge must return log-probabilities.
-        sources: the files it was read from, where they are a user's own.
+        sources: the user's own files it was read from, if any.
     """
 
     @property
@@ -200,7 +199,7 @@ class Benchmark(Protocol):
 
     @property
     def family(self) -> str:
-        """Under which name answers are kept: benchmarks with the same prompts share them."""
+        """The name under which answers are stored; benchmarks with the same prompts share it."""
         ...
 
     @property
@@ -209,44 +208,44 @@ class Benchmark(Protocol):
         ...
 
     def judged_metrics(self, item: Item) -> tuple[str, ...]:
-        """The metrics under which a judge is asked about an answer to `item`."""
+        """Return the metrics that a judge scores for an answer to `item`."""
         ...
 
     def exact(self, answers: Sequence[Answer]) -> list[Judgment]:
-        """Judgments that need no judge."""
+        """Return the judgments that need no judge."""
         ...
 
     def judge_calls(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
     ) -> list[JudgeCall]:
-        """What to ask about these answers; `baseline` are the other side's, when pairwise."""
+        """Return the judge calls for these answers; `baseline` are the opponent's, if pairwise."""
         ...
 
     def for_judge(self, logprobs: bool, allow_discrete: bool) -> Benchmark:
-        """The benchmark as a judge with or without log-probabilities can serve it.
+        """Return the variant of the benchmark for a judge with or without log-probabilities.
 
         Raises:
-            JudgeError: it needs log-probabilities, and the judge gives none.
+            JudgeError: it needs log-probabilities, and the judge returns none.
         """
         ...
 
     def settled(self, call: JudgeCall) -> Verdict | None:
-        """A verdict that needs no call, or None."""
+        """Return a verdict that needs no call, or None."""
         ...
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
-        """What a reply to `call` says."""
+        """Parse the verdict from a reply to `call`."""
         ...
 
 
 @runtime_checkable
 class MeasuredBenchmark(Protocol):
-    """A benchmark without answers: a model's own probabilities of given texts are measured.
+    """A benchmark without answers: measures a model's probabilities of given texts.
 
     Attributes:
-        name, label, revision: as a Benchmark's.
+        name, label, revision: as in Benchmark.
         rows: the texts, each with `set`, `id` and `messages`.
-        teacher: the model whose agreement is measured too; None for none.
+        teacher: the model with which agreement is measured, or None.
     """
 
     @property
@@ -275,7 +274,7 @@ class MeasuredBenchmark(Protocol):
         ...
 
     def measured(self, checkpoint: str, stored: Iterable[Judgment], teacher: str) -> set[str]:
-        """The identities of what is stored already."""
+        """Return the identities of stored measurements."""
         ...
 
     def measure(
@@ -288,50 +287,50 @@ class MeasuredBenchmark(Protocol):
         known: set[str],
         teacher: str = "",
     ) -> Iterator[list[Judgment]]:
-        """Judgments of the model `source`, a batch at a time.
+        """Yield judgments of the model `source`, one batch at a time.
 
         Args:
             config: the EvalConfig.
-            known: identities that are stored already; their rows are not measured again.
-            teacher: the id of the teacher's checkpoint, when the config names one.
+            known: stored identities, whose rows are not measured again.
+            teacher: the id of the teacher's checkpoint, if the config has one.
         """
         ...
 
 
 class NullReporter:
-    """A reporter for work that nobody watches."""
+    """A reporter that ignores everything."""
 
     def stage(self, name: str, total: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, **values: float) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def check(self) -> None:
-        """Let nothing stop the work."""
+        """Never stop the work."""
 
 
 class MessageReporter(NullReporter):
-    """A reporter that passes its messages on and tells nothing else."""
+    """A reporter that forwards messages only."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
 
     def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Pass it on."""
+        """Forward the message."""
         self._say(message)
 
 
 @dataclass(frozen=True)
 class MethodPlugin:
-    """A training method of another package: what its entry point names.
+    """A training method of another package, as referenced by its entry point.
 
     Attributes:
-        config: a pydantic model on `kdharness.harness.config.RunConfig` with a literal `method`.
-        train: carries out a training of that config.
+        config: a subclass of `kdharness.harness.config.RunConfig` with a literal `method`.
+        train: runs a training from that config.
     """
 
     config: type[Any]

@@ -1,7 +1,7 @@
-"""Names of methods, benchmarks and engines, with where their code is.
+"""Names of methods, benchmarks and engines, and where their code is.
 
 Values are "module:attribute" strings, so that listing names imports nothing: `kdharness --help`
-must not load torch. A package of its own adds names by entry points:
+must not load torch. Other packages add names through entry points:
 
     [project.entry-points."kdharness.methods"]     name = "package.module:METHOD"  (a MethodPlugin)
     [project.entry-points."kdharness.benchmarks"]  name = "package.module:Class"   (with `score`)
@@ -23,7 +23,7 @@ from kdharness.harness.errors import ConfigError, did_you_mean
 
 @cache
 def entry_points_of(group: str) -> dict[str, tuple[str, str]]:
-    """Name -> ("module:attribute", the distribution that says so) of one group."""
+    """Map each name of an entry point group to ("module:attribute", distribution)."""
     return {
         point.name: (point.value, point.dist.name if point.dist else "?")
         for point in entry_points(group=group)
@@ -31,9 +31,9 @@ def entry_points_of(group: str) -> dict[str, tuple[str, str]]:
 
 
 class Table(MutableMapping[str, str]):
-    """Names -> "module:attribute": the built-in ones, and those of installed packages.
+    """Mapping of names to "module:attribute": built-in ones and those of installed packages.
 
-    Installed packages are looked through only for a name that is not built in, or to list all.
+    Installed packages are searched only for names that are not built in, or to list all names.
     """
 
     def __init__(self, group: str, own: dict[str, str]) -> None:
@@ -41,9 +41,9 @@ class Table(MutableMapping[str, str]):
         self._own = own
 
     def plugins(self) -> dict[str, str]:
-        """The names that other packages add."""
-        found = entry_points_of(self.group) if self.group else {}
-        return {name: value for name, (value, _) in found.items() if name not in self._own}
+        """Return the names that other packages add."""
+        points = entry_points_of(self.group) if self.group else {}
+        return {name: value for name, (value, _) in points.items() if name not in self._own}
 
     def is_plugin(self, name: str) -> bool:
         """Whether another package adds the name; installed packages are not read for our own."""
@@ -101,7 +101,7 @@ SCORERS = Table(
         "file": "kdharness.judges.scoring.scorers:score_user_bench",
     },
 )
-"""Judgments -> figures, by benchmark; "file" is any benchmark of the user's own."""
+"""Scorers by benchmark; "file" is for any benchmark file of the user."""
 
 ENGINES = Table(
     "kdharness.engines",
@@ -132,17 +132,17 @@ TOOLS = Table(
 
 
 def resolve(table: Table, name: str, kind: str) -> Any:
-    """Import and return what `name` stands for.
+    """Import and return the object registered as `name`.
 
     Raises:
-        ConfigError: no such name, with those there are; or a plugin that cannot be imported.
+        ConfigError: an unknown name, or a plugin that cannot be imported.
     """
     if name not in table:
-        # "file" stands for a user's own benchmark, which goes by its path.
+        # "file" stands for a user's own benchmark, which is given by its path.
         known = sorted(set(table) - {"file"})
         raise ConfigError(
             f"unknown {kind} {name!r}{did_you_mean(name, known)}",
-            hint=f"known: {', '.join(known)}"
+            hint=f"available: {', '.join(known)}"
             + (", or the path of your own .jsonl file" if kind == "benchmark" else ""),
         )
     module, attribute = table[name].split(":")
@@ -150,18 +150,18 @@ def resolve(table: Table, name: str, kind: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     package = entry_points_of(table.group)[name][1]
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever another package's code does when it is imported
+        plugin = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing third-party code may raise anything
         raise ConfigError(
             f"the {kind} {name!r} of the package {package} cannot be imported: "
             f"{type(error).__name__}: {error}",
             hint=f"update or remove it: pip uninstall {package}",
         ) from error
-    return found.train if table is TRAINERS else found
+    return plugin.train if table is TRAINERS else plugin
 
 
 def method_config(name: str) -> Any:
-    """The config class of another package's method; None where no package has it."""
+    """Return the config class of a plugin's method; None if no plugin provides it."""
     if not TRAINERS.is_plugin(name):
         return None
     resolve(TRAINERS, name, "method")
@@ -170,7 +170,7 @@ def method_config(name: str) -> Any:
 
 
 def scorer_of(name: str) -> Any:
-    """The function from judgments to scores of a benchmark; any unknown one is a user's file."""
+    """Return the scorer of a benchmark; unknown names are the user's own files."""
     if name in SCORERS:
         return resolve(SCORERS, name, "scorer")
     if BENCHMARKS.is_plugin(name):
@@ -179,7 +179,7 @@ def scorer_of(name: str) -> Any:
 
 
 def plugin_problems() -> list[str]:
-    """Entry points that take a built-in name, one sentence each."""
+    """Describe each entry point that uses a built-in name."""
     return [
         f"{package} registers {name!r} under {table.group}, which is built in"
         for table in (TRAINERS, BENCHMARKS, ENGINES)

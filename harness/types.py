@@ -1,4 +1,4 @@
-"""The nouns of the project, as frozen dataclasses. Imports nothing of ours.
+"""The records of the project, as frozen dataclasses. Imports no other module of kdharness.
 
     RunConfig -> Run -> Checkpoint -> Answer -> Judgment -> Score
 
@@ -20,7 +20,7 @@ Message = dict[str, str]
 
 
 class Method(StrEnum):
-    """How a checkpoint came to be."""
+    """How a checkpoint was made."""
 
     SFT = "sft"
     KD = "kd"
@@ -34,7 +34,7 @@ class Method(StrEnum):
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. `INTERRUPTED` is derived: running, but its process is gone."""
+    """Status of a run. `INTERRUPTED` is derived: running, but its process is gone."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -46,12 +46,12 @@ class RunStatus(StrEnum):
 
     @property
     def is_live(self) -> bool:
-        """Whether a process is expected to be behind it."""
+        """Whether the run is expected to have a process."""
         return self in (RunStatus.STARTING, RunStatus.RUNNING, RunStatus.PAUSED)
 
 
 class Request(StrEnum):
-    """What a screen or a command may ask of a worker."""
+    """Control requests to a worker."""
 
     STOP = "stop"
     PAUSE = "pause"
@@ -67,7 +67,7 @@ class Finish(StrEnum):
 
 
 class JudgmentStatus(StrEnum):
-    """`OK` has a value; `UNREADABLE` was answered but holds no verdict; `FAILED` never came."""
+    """`OK` has a value; `UNREADABLE` is a reply without a verdict; `FAILED` has no reply."""
 
     OK = "ok"
     UNREADABLE = "unreadable"
@@ -146,7 +146,7 @@ class JudgmentInfo(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Run:
-    """One row of work: a training or an evaluation, with its own worker process."""
+    """A training, merge, evaluation or experiment, with its own worker process."""
 
     id: str
     method: str
@@ -173,13 +173,12 @@ class Run:
 class Checkpoint:
     """A folder of weights and where they came from.
 
-    `id` says what the folder holds (see `harness.identity`), so that the same folder under another
-    path is the same checkpoint. `weights` and `interface` are the two hashes it is made of: the
-    first decides what is the same model, both decide what answers it gives. Both are empty for
-    answers made elsewhere, and for what older versions identified by samples of the weights.
-    `parents` maps a role (student, teacher, expert, reference) to the id of the checkpoint that
-    played it. `path` is empty for answers made elsewhere, and for what a folder held before it
-    was changed.
+    `id` identifies the content of the folder (see `harness.models.identity`), so that the same
+    folder under another path is the same checkpoint. It combines two hashes: `weights` identifies
+    the model, and together with `interface` the answers it gives. Both are empty for imported
+    answers, and for checkpoints that older versions identified by samples of the weights.
+    `parents` maps a role (student, teacher, expert, reference) to the id of a checkpoint. `path`
+    is empty for imported answers, and for the previous content of a folder that has changed.
     """
 
     id: str
@@ -197,13 +196,13 @@ class Checkpoint:
 
     @property
     def model(self) -> str:
-        """What is the same for two checkpoints that hold the same weights."""
+        """The identity of the model: equal for checkpoints with the same weights."""
         return self.weights or self.id
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's text for one turn of one item. `settings` is the hash of what made it."""
+    """A model's text for one turn of one item. `settings` is the hash of generation settings."""
 
     id: str
     checkpoint: str
@@ -224,12 +223,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judgment:
-    """A verdict on one answer (or a pair): the raw reply and what was read from it.
+    """A judgment of one answer (or a pair): the raw reply and the parsed value.
 
-    `value` is the metric's own unit (1-10 for MT-Bench, 1-2 for an AlpacaEval preference, 0-1
-    for exact metrics, a sum of nats for losses) and `weight` what it is divided by when
-    averaged (tokens for losses, otherwise 1). `id` is the identity that makes asking twice
-    impossible: judge, its settings, prompt hash, answer hash and benchmark revision.
+    `value` is in the metric's own unit (1-10 for MT-Bench, 1-2 for an AlpacaEval preference, 0-1
+    for exact metrics, a sum of nats for losses); `weight` is its divisor in means (tokens for
+    losses, otherwise 1). `id` is a hash of judge, settings, prompt, answer and benchmark
+    revision, so that no call is made twice.
     """
 
     id: str
@@ -258,7 +257,7 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Score:
-    """One cell of the leaderboard. `flags` are short marks, explained by the legend."""
+    """One row of the leaderboard. `flags` are explained by `analysis.metrics.LEGEND`."""
 
     checkpoint: str
     run: str | None
@@ -274,19 +273,19 @@ class Score:
     flags: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The stable form of `leaderboard --format json`."""
+        """Return the stable form of `leaderboard --format json`."""
         return {**asdict(self), "flags": list(self.flags)}
 
 
 def digest(*parts: Any) -> str:
-    """A short content hash of JSON-able parts: the identity of configs, prompts and answers."""
+    """Return a short hash of JSON-serialisable parts: the identity of configs, prompts, answers."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
 class MetricValue:
-    """One derived figure with its interval."""
+    """One derived value with its interval."""
 
     metric: str
     value: float | None
@@ -298,18 +297,18 @@ class MetricValue:
 
 
 def unanswered_id(judge: str, checkpoint: str, place: tuple[str, str, str, int], *more: str) -> str:
-    """The id of the failed judgment that stands for a missing answer.
+    """Return the id of the failed judgment for a missing answer.
 
     Args:
         place: benchmark, revision, item and turn.
-        more: metric and baseline, where one place has several.
+        more: metric and baseline, if there are several.
     """
     return digest("unanswered", judge, checkpoint, *place, *more)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a benchmark: one user turn or several, and how to answer and score it."""
+    """One item of a benchmark: one or more user turns, and how to answer and score them."""
 
     id: str
     category: str
@@ -326,11 +325,11 @@ class Item:
 class GenerationRequest:
     """A chat to continue. `temperature` below 1e-4 means greedy.
 
-    `choices` are first tokens whose log-probability is wanted even where they are not among the
-    top ones; an engine that sees the whole distribution adds them, an endpoint cannot. `stops`
-    are texts after which nothing matters any more; an engine may end there, keeping them, or
-    ignore them. `thinking_room` are tokens on top of `max_new_tokens` for a model that is found
-    to think before it answers, where an endpoint counts its thoughts against the limit.
+    `choices` are first tokens whose log-probability is needed even if they are not among the top
+    ones; an engine with the full distribution adds them, an endpoint cannot. `stops` are texts
+    after which the rest is irrelevant; an engine may stop after them, or ignore them.
+    `thinking_room` is the number of tokens on top of `max_new_tokens` for reasoning models whose
+    endpoint counts reasoning tokens against the limit.
     """
 
     messages: tuple[Message, ...]
@@ -345,12 +344,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an engine said to one request; `error` is set when it said nothing usable.
+    """An engine's reply to one request; `error` is set if there is no usable reply.
 
     `top_logprobs` holds, for the first generated token, (token text, log-probability) pairs.
-    `info` tells what a reader of the figures should know: `without` (what was asked for and the
-    endpoint refuses), `temperature` (the one sent instead of 0), `estimated` (tokens are guessed
-    from characters: the endpoint told none).
+    `info` has what affects the interpretation of scores: `without` (parameters that the endpoint
+    rejects), `temperature` (the one sent instead of 0), `estimated` (token counts are estimated
+    from characters, because the endpoint returns none).
     """
 
     text: str = ""
@@ -366,9 +365,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class JudgeCall:
-    """One question to a judge about one answer (or pair), and what identifies it.
+    """A request to a judge about one answer (or pair), and what identifies it.
 
-    `info` goes with the judgment; `order` tells the two orders of a pair apart.
+    `info` is stored with the judgment; `order` distinguishes the two orders of a pair.
     """
 
     item: str
@@ -389,7 +388,7 @@ class JudgeCall:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was read from a judge's reply."""
+    """The verdict parsed from a judge's reply."""
 
     status: JudgmentStatus
     value: float | None = None

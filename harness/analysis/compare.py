@@ -1,8 +1,8 @@
-"""Checkpoints against a first one: paired differences over the items that both answered.
+"""Paired comparison of checkpoints with a base, over the items that both answered.
 
-Pairing takes out what items have in common, which is most of their spread: differences are told
-apart that two intervals side by side would hide. Commands, report and screens all read this one
-list, so that none of them can call a winner that another does not.
+Pairing removes the variance between items, which is most of it, and so detects differences that
+two separate intervals would hide. Commands, report and screens all use this list, so they never
+disagree about a winner.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Side:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the checkpoint."""
         return self.checkpoint.name
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """One figure of two checkpoints: the difference is other minus base."""
+    """One score of two checkpoints: the difference is other minus base."""
 
     bench: str
     metric: str
@@ -77,9 +77,9 @@ class PairedComparison:
 
     @property
     def lean(self) -> str:
-        """`better` or `worse` where the interval leaves zero out, before any correction.
+        """`better` or `worse` if the interval excludes zero, before any correction.
 
-        A handful of questions never says so, however they fell.
+        Empty below `LEAST_FOR_VERDICT` questions, whatever the interval.
         """
         if self.gap.low is None or self.gap.high is None or self.gap.n < LEAST_FOR_VERDICT:
             return ""
@@ -91,15 +91,15 @@ class PairedComparison:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` where the interval leaves zero out *and* p holds after Holm.
+        """`better` or `worse` if the interval excludes zero *and* the Holm-corrected p < `LEVEL`.
 
-        The two are different tests (a bootstrap and sign flips), and with few questions each
-        can pass where the other does not: a winner is called where both agree.
+        The two are different tests (a bootstrap and a sign-flip test), and with few questions one
+        can pass where the other fails: a winner is declared only if both agree.
         """
         return (self.lean or NOT_TOLD) if self.p_holm < LEVEL else NOT_TOLD
 
     def as_dict(self) -> dict[str, object]:
-        """A row of `compare`."""
+        """Return a row of `compare`."""
         return {
             "bench": self.bench,
             "metric": self.metric,
@@ -121,32 +121,32 @@ class PairedComparison:
 
 
 def sides_of(store: Store, names: Sequence[str], benches: Collection[str] = ()) -> list[Side]:
-    """The checkpoints of these names, ids or paths, with their judgments.
+    """Return the checkpoints of these names, ids or paths, with their judgments.
 
     Args:
-        benches: only judgments on these benchmarks; by default all.
+        benches: only read judgments on these benchmarks; all by default.
 
     Raises:
         ConfigError: fewer than two names, or one that is not stored.
     """
     if len(names) < 2:
-        raise ConfigError("name two checkpoints or more to compare")
-    found = []
+        raise ConfigError("compare needs at least two checkpoints")
+    checkpoints = []
     for name in names:
         checkpoint = store.checkpoint(name)
         if checkpoint is None:
             raise ConfigError(f"no checkpoint named {name!r}", hint="see kdharness leaderboard")
-        found.append(checkpoint)
-    tables: dict[str, Table] = {checkpoint.id: {} for checkpoint in found}
+        checkpoints.append(checkpoint)
+    tables: dict[str, Table] = {checkpoint.id: {} for checkpoint in checkpoints}
     for group in (Group(**row) for row in store.judgment_groups()):
         if group.checkpoint in tables and (not benches or group.bench in benches):
             key = (group.bench, group.revision, group.judge)
             tables[group.checkpoint][key] = read_group(store, group)
-    return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in found]
+    return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in checkpoints]
 
 
 def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[PairedComparison]:
-    """Every figure that is a mean over items, of each checkpoint against the first.
+    """Compare each checkpoint with the first, on every score that is a mean over items.
 
     Raises:
         ConfigError: fewer than two names, or one that is not stored.
@@ -157,9 +157,9 @@ def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list
 def compare_sides(
     store: Store, paths: Paths | None, sides: Sequence[Side]
 ) -> list[PairedComparison]:
-    """Every figure that is a mean over items, of each side against the first.
+    """Compare each side with the first, on every score that is a mean over items.
 
-    Figures whose rows do not add up to them (a length-controlled rate, a panel) are left out.
+    Scores that are not the mean of their rows (a length-controlled rate, a panel) are left out.
     """
     from kdharness.harness.stats.inference import paired_difference
 
@@ -196,22 +196,22 @@ def compare_sides(
 
 
 def _corrected(compared: Sequence[PairedComparison]) -> list[PairedComparison]:
-    """Holm's correction over all that is compared on one benchmark under one judge.
+    """Apply Holm's correction over all comparisons on one benchmark under one judge.
 
-    Many categories and many checkpoints make false alarms, so they count together. Benchmarks
-    are questions of their own: what else was measured must not change what one of them says.
+    Many categories and checkpoints cause false positives, so they form one family. Each benchmark
+    is a family of its own: other measurements must not change its result.
     """
     from kdharness.harness.stats.inference import holm
 
     families: dict[tuple[str, str], list[int]] = {}
-    for place, one in enumerate(compared):
-        families.setdefault((one.bench, one.judge), []).append(place)
-    found = list(compared)
-    for places in families.values():
-        adjusted = holm([compared[place].gap.p for place in places])
-        for place, p in zip(places, adjusted, strict=True):
-            found[place] = replace(compared[place], p_holm=p)
-    return found
+    for index, comparison in enumerate(compared):
+        families.setdefault((comparison.bench, comparison.judge), []).append(index)
+    corrected = list(compared)
+    for indices in families.values():
+        adjusted = holm([compared[index].gap.p for index in indices])
+        for index, p in zip(indices, adjusted, strict=True):
+            corrected[index] = replace(compared[index], p_holm=p)
+    return corrected
 
 
 def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
@@ -221,7 +221,7 @@ def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
 def _rows_of(
     table: Table, score: Score, value: float
 ) -> tuple[Key, dict[str, tuple[float, float]]] | None:
-    """The group whose rows' mean is this score's value, with its sums by question."""
+    """Return the group whose mean is this score's value, with its sums by question."""
     for key, rows in table.items():
         if (key[0], key[2]) != (score.bench, score.judge):
             continue

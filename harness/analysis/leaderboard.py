@@ -1,4 +1,4 @@
-"""Checkpoints x benchmarks x metrics, derived from stored judgments."""
+"""The leaderboard: checkpoints x benchmarks x metrics, derived from stored judgments."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def leaderboard(
     as_published: bool = False,
     panels: str | bool = True,
 ) -> list[Score]:
-    """Every figure of the store, one `Score` a checkpoint x benchmark x metric x judge.
+    """Return every score of the store, one `Score` per checkpoint, benchmark, metric and judge.
 
     Args:
-        paths: where pulled assets lie; without them the length-controlled win rate is the
-            difficulty-free one.
+        paths: where pulled assets are; without them the length-controlled win rate is computed
+            without instruction difficulties.
         checkpoints, benches: only these, by name or id.
-        as_published: count rows as the benchmarks' own scripts would.
-        panels: add rows that put several judges together: mean (the default), median or
-            majority; none leaves them out.
+        as_published: count rows as the benchmarks' own scripts do.
+        panels: add scores that aggregate several judges: mean (the default), median or
+            majority; none omits them.
     """
     known = {c.id: c for c in store.checkpoints()}
     wanted = set(checkpoints) if checkpoints is not None else None
@@ -87,16 +87,15 @@ def _score(
 
 
 def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
-    """Figures that the intervals do not let one rank: each overlaps the one above it.
+    """Return the scores that cannot be ranked, because neighbouring intervals overlap.
 
-    Returns the (checkpoint, bench, metric, judge) of every score whose interval reaches the
-    next better one's estimate.
+    Each is a (checkpoint, bench, metric, judge).
     """
     tables: dict[tuple[str, str, str], list[Score]] = {}
     for score in scores:
         if score.value is not None:
             tables.setdefault((score.bench, score.metric, score.judge), []).append(score)
-    found: set[tuple[str, str, str, str]] = set()
+    overlapping: set[tuple[str, str, str, str]] = set()
     for (bench, metric, judge), table in tables.items():
         table.sort(key=lambda s: s.value or 0.0, reverse=not is_lower_better(metric))
         for better, worse in pairwise(table):
@@ -106,35 +105,35 @@ def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
                 continue
             low, high, other_low, other_high = (end or 0.0 for end in ends)
             if few or (low <= other_high and other_low <= high):
-                found |= {(s.checkpoint, bench, metric, judge) for s in (better, worse)}
-    return found
+                overlapping |= {(s.checkpoint, bench, metric, judge) for s in (better, worse)}
+    return overlapping
 
 
 def rank_ranges(scores: Sequence[Score]) -> list[str]:
-    """Which ranks a score may have among its benchmark, metric and judge: `1`, or `2-4`.
+    """Return the possible ranks of each score within benchmark, metric and judge: `1` or `2-4`.
 
-    One is surely better than another only where their intervals do not overlap; counts and
-    published figures, which have none, are compared by their values.
+    A score ranks above another only if their intervals do not overlap; counts and published
+    scores, which have no interval, are compared by value.
     """
     tables: dict[tuple[str, str, str], list[int]] = {}
-    for place, score in enumerate(scores):
+    for index, score in enumerate(scores):
         if score.value is not None:
-            tables.setdefault((score.bench, score.metric, score.judge), []).append(place)
+            tables.setdefault((score.bench, score.metric, score.judge), []).append(index)
     ranks = [""] * len(scores)
-    for (_, metric, _), places in tables.items():
+    for (_, metric, _), indices in tables.items():
         sign = -1.0 if is_lower_better(metric) else 1.0
-        ends = {place: _ends(scores[place], sign) for place in places}
-        for place in places:
-            low, high = ends[place]
+        ends = {index: _ends(scores[index], sign) for index in indices}
+        for index in indices:
+            low, high = ends[index]
             above = sum(other[0] > high for other in ends.values())
             below = sum(other[1] < low for other in ends.values())
-            best, worst = above + 1, len(places) - below
-            ranks[place] = str(best) if best == worst else f"{best}-{worst}"
+            best, worst = above + 1, len(indices) - below
+            ranks[index] = str(best) if best == worst else f"{best}-{worst}"
     return ranks
 
 
 def _ends(score: Score, sign: float) -> tuple[float, float]:
-    """The interval turned so that more is better; boundless where there is too little for one."""
+    """Return the interval, higher being better; infinite if there are too few questions."""
     if TOO_SMALL in score.flags:
         return -math.inf, math.inf
     value = score.value or 0.0

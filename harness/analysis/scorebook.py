@@ -1,7 +1,7 @@
-"""Scores of groups of judgments: computed once for each state, kept in the store's cache.
+"""Scores of groups of judgments: computed once per state and cached in the store.
 
-A group is one checkpoint under one benchmark revision and one judge; how often it was written to
-is its state. The cache is safe to lose. numpy is loaded only when something must be computed.
+A group is one checkpoint under one benchmark revision and one judge; its state is the number of
+writes to it. The cache can be deleted safely. numpy is imported only to compute new scores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import MetricValue
 
 SCORING_VERSION = "4"
-"""Part of every cache key: raise it when a formula changes."""
+"""Part of every cache key: increment it when a formula changes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Group:
 
 
 def groups_of(store: Store, checkpoints: Iterable[str] | None = None) -> list[Group]:
-    """The stored groups, of all checkpoints or of those with these ids."""
+    """Return the stored groups of all checkpoints, or of those with these ids."""
     return [Group(**row) for row in store.judgment_groups(checkpoints)]
 
 
@@ -47,7 +47,7 @@ def group_flags(
     cards: dict[str, dict[str, Any]],
     as_published: bool,
 ) -> tuple[str, ...]:
-    """Marks of a benchmark's revision, of the answers, and of the judge."""
+    """Return the flags of a benchmark's revision, of the answers and of the judge."""
     flags = list(notes.get(("", group.bench, group.revision), {}).get("flags", ()))
     flags += notes.get((group.checkpoint, group.bench, group.revision), {}).get("flags", ())
     if group.judge != "exact":
@@ -59,7 +59,7 @@ def group_flags(
 
 
 def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
-    """What the report card says; a judge without one is untested, an imported one is neither."""
+    """Return the labels of a judge's report card; none for imported and published judges."""
     if judge.startswith(("imported:", "panel:", "published:")):
         return []
     card = cards.get(judge)
@@ -69,9 +69,9 @@ def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def single_threaded_blas() -> AbstractContextManager[Any]:
-    """Keep the linear algebra on one thread.
+    """Limit BLAS to one thread.
 
-    These products are small: waking a pool for each costs three times the work itself.
+    The matrix products are small: waking a thread pool for each costs three times the work itself.
     """
     try:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -90,7 +90,7 @@ def score_rows(
     paths: Paths | None,
     as_published: bool = False,
 ) -> list[MetricValue]:
-    """The figures of some rows by their benchmark's scorer."""
+    """Score rows with their benchmark's scorer."""
     if not rows:
         return []
     scorer = scorer_of(str(note.get("scorer") or bench))
@@ -102,35 +102,35 @@ def score_rows(
 
 
 def read_group(store: Store, group: Group) -> list[Row]:
-    """The rows of one group, oldest first."""
+    """Read the rows of a group, oldest first."""
     rows = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
     return _against_one(list(map(Row._make, rows)), group, store)
 
 
 def _against_one(rows: list[Row], group: Group, store: Store) -> list[Row]:
-    """Leave out verdicts against an earlier state of the baseline or teacher.
+    """Drop judgments against an earlier state of the baseline or teacher.
 
-    Its name stays when its folder changes. Counted beside the verdicts against it as it is now,
-    the earlier ones would be mixed with them.
+    The name stays the same when the folder changes, so that earlier judgments would otherwise be
+    mixed with current ones.
     """
     if len({row.baseline for row in rows}) < 2:
         return rows
     against = str(store.bench_note(group.bench, group.revision).get("against", ""))
-    known = store.checkpoint(against) if against else None
-    if known is None:
-        return rows  # many opponents are meant, or an older version did not note which
+    opponent = store.checkpoint(against) if against else None
+    if opponent is None:
+        return rows  # several opponents, or a store of an older version without this note
 
-    def place(row: Row) -> tuple[str, int, str, int]:
+    def key(row: Row) -> tuple[str, int, str, int]:
         return row.item, row.turn, row.metric, row.order
 
-    # A pair carries the other side's name, agreement with a teacher its id.
-    names = {known.id, known.name}
-    current = {place(row) for row in rows if row.baseline in names}
-    return [row for row in rows if row.baseline in names or place(row) not in current]
+    # Pairs store the opponent's name, agreement with a teacher stores its id.
+    names = {opponent.id, opponent.name}
+    current = {key(row) for row in rows if row.baseline in names}
+    return [row for row in rows if row.baseline in names or key(row) not in current]
 
 
 def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:
-    """A pulled file, or None; scorers do without, and say so."""
+    """Return a pulled file or None; scorers work without it and set a flag."""
     if paths is None:
         return None
     path = paths.assets / asset / name
@@ -138,7 +138,7 @@ def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:
 
 
 def _asset_state(paths: Paths | None) -> str:
-    """Changes when the files that scorers may use do."""
+    """Return a value that changes when the files used by scorers change."""
     if paths is None:
         return "-"
     folder = paths.assets / "alpaca-eval-lc"
@@ -162,8 +162,8 @@ def _encode(value: MetricValue) -> list[Any]:
 
 
 def _decode(value: list[Any]) -> MetricValue:
-    metric, figure, low, high, n, failed, flags = value
-    return MetricValue(metric, figure, low, high, n, failed, tuple(flags))
+    metric, estimate, low, high, n, failed, flags = value
+    return MetricValue(metric, estimate, low, high, n, failed, tuple(flags))
 
 
 def figures_of(
@@ -174,8 +174,8 @@ def figures_of(
     cached: Mapping[str, tuple[str, str]],
     as_published: bool,
 ) -> dict[Group, list[MetricValue]]:
-    """The figures of each group, from the cache where its state is unchanged."""
-    outside = _asset_state(paths)
+    """Return the scores of each group, from the cache if its state is unchanged."""
+    asset_state = _asset_state(paths)
     figures: dict[Group, list[MetricValue]] = {}
     stale: list[tuple[Group, str, str]] = []
     for group in groups:
@@ -183,12 +183,12 @@ def figures_of(
             [group.checkpoint, group.bench, group.revision, group.judge, str(as_published)]
         )
         note = notes.get(("", group.bench, group.revision), {})
-        state = f"{SCORING_VERSION}:{group.changes}:{outside}:{note.get('scorer', '')}"
+        state = f"{SCORING_VERSION}:{group.changes}:{asset_state}:{note.get('scorer', '')}"
         if against := note.get("against"):
             state += f":{against}"
-        known = cached.get(key)
-        if known is not None and known[0] == state:
-            figures[group] = [_decode(value) for value in json.loads(known[1])]
+        entry = cached.get(key)
+        if entry is not None and entry[0] == state:
+            figures[group] = [_decode(value) for value in json.loads(entry[1])]
         else:
             figures[group] = []
             stale.append((group, key, state))
@@ -215,7 +215,7 @@ def add_panels(
     as_published: bool,
     how: str,
 ) -> None:
-    """Several judges put together, where a checkpoint has more than one."""
+    """Add panels that aggregate all judges of a checkpoint, if there are several."""
     teams: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         if group.judge != "exact":
@@ -223,17 +223,17 @@ def add_panels(
     teams = {key: team for key, team in teams.items() if len(team) > 1}
     if not teams:
         return
-    outside = _asset_state(paths)
+    asset_state = _asset_state(paths)
     fresh: list[tuple[str, str, str]] = []
     for (checkpoint, bench, revision), team in teams.items():
         members = "+".join(group.judge for group in team)
         panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
         key = "|".join([checkpoint, bench, revision, panel.judge, str(as_published), how])
         changes = ",".join(str(group.changes) for group in team)
-        state = f"{SCORING_VERSION}:{changes}:{outside}"
-        known = cached.get(key)
-        if known is not None and known[0] == state:
-            figures[panel] = [_decode(value) for value in json.loads(known[1])]
+        state = f"{SCORING_VERSION}:{changes}:{asset_state}"
+        entry = cached.get(key)
+        if entry is not None and entry[0] == state:
+            figures[panel] = [_decode(value) for value in json.loads(entry[1])]
             continue
         from kdharness.harness.analysis.panels import panel_figures
 
@@ -250,9 +250,9 @@ def add_panels(
 def newest_revisions(
     groups: Sequence[Group], notes: dict[tuple[str, str, str], dict[str, Any]]
 ) -> tuple[list[Group], dict[Group, tuple[str, ...]]]:
-    """Of revisions with the same marks, the one used last: the older one's data has changed.
+    """Keep the last used of the revisions with the same flags: the data of older ones has changed.
 
-    Also returns marks for those that hide results of another file.
+    Also returns flags for those that hide results of another file.
     """
     rivals: dict[tuple[str, str, str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
@@ -262,11 +262,11 @@ def newest_revisions(
     kept: list[Group] = []
     hides: dict[Group, tuple[str, ...]] = {}
     for several in rivals.values():
-        told = [notes.get(("", group.bench, group.revision), {}) for group in several]
-        # Of equally new ones the last, as they are listed.
-        place = max(range(len(several)), key=lambda n: (float(told[n].get("used", 0.0)), n))
-        kept.append(several[place])
-        others = hidden_files(told[place], (note for n, note in enumerate(told) if n != place))
+        used = [notes.get(("", group.bench, group.revision), {}) for group in several]
+        # Ties are resolved in favour of the last one listed.
+        newest = max(range(len(several)), key=lambda n: (float(used[n].get("used", 0.0)), n))
+        kept.append(several[newest])
+        others = hidden_files(used[newest], (note for n, note in enumerate(used) if n != newest))
         if others:
-            hides[several[place]] = tuple(f"hides:{name}" for name in others)
+            hides[several[newest]] = tuple(f"hides:{name}" for name in others)
     return kept, hides

@@ -1,4 +1,4 @@
-"""The command that shows the whole story: demo."""
+"""The demo command: train, align and score a small real model."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from kdharness.harness.util.tables import print_table
 @click.option(
     "--smoke",
     is_flag=True,
-    help="The same steps on next to nothing: a test of the machine, not of the method.",
+    help="Run the same steps on a tiny fraction of the data: tests the machine, not the method.",
 )
 @click.option(
     "--judge",
     metavar="SPEC",
-    help="A real judge, such as openai:MODEL; by default the small model itself, a toy.",
+    help="A real judge, such as openai:MODEL (default: the small model itself, a toy judge).",
 )
 @click.pass_obj
 def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     """Train, align and score a small real model, then show the leaderboard and the trade-off.
 
-    It is the experiment `demo` that ships: `kdharness sweep demo` runs the same. Stopped or killed,
-    the same command continues.
+    Equivalent to `kdharness sweep demo`. After a stop or a kill, run the same command again to
+    continue.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     sweep, planned = load_demo(smoke=smoke, judge=judge)
     say, tick = narrators()
     prepare(paths, sweep, say)
@@ -50,16 +50,16 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     if judge is None:
         click.echo(
             "The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on a few "
-            "items: they show how it works, not how good the models are."
+            "items: they demonstrate the workflow, not the quality of the models."
         )
     say(
-        f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes. "
-        f"Open the app on it: {open_command(paths)}"
+        f"\ndone in {(time.monotonic() - started) / 60:.1f} minutes. "
+        f"Open the results in the app: {open_command(paths)}"
     )
 
 
 def open_command(paths: Paths) -> str:
-    """What to type to open the app on this home, with the kdharness that runs now."""
+    """Return the shell command that opens the app on this home with the running kdharness."""
     program = Path(sys.argv[0])
     name = str(program) if program.name == "kdharness" and program.exists() else "kdharness"
     try:
@@ -73,22 +73,24 @@ def open_command(paths: Paths) -> str:
 def show_results(
     paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], *, smoke: bool
 ) -> None:
-    """Leaderboard, trade-off and claims, all from the store."""
-    made = {one.step: one.name for one in planned}
+    """Print the leaderboard, the trade-off and the claims, all from the store."""
+    names = {run.step: run.name for run in planned}
     with Store(paths.store) as store:
         scores = leaderboard(store, paths)
-        view = trade_off_view(store, paths, None, None, made["kd"], made["expert"])
-    click.echo("\nLeaderboard (score ± half of its 95 % interval, or the interval's ends)")
-    rows, columns = summary_rows(scores, [one.name for one in planned])
+        view = trade_off_view(store, paths, None, None, names["kd"], names["expert"])
+    click.echo(
+        "\nLeaderboard (score ± half the width of its 95 % interval, or the interval's bounds)"
+    )
+    rows, columns = summary_rows(scores, [run.name for run in planned])
     print_table(rows, columns, "table")
     click.echo(f"\nTrade-off: reference {view.roles.reference}, expert {view.roles.expert}")
     click.echo("\n".join(draw(view.points, view.general, view.domain)))
     for number, item in enumerate(view.points, 1):
         gain = "–" if item.gain is None else f"{item.gain:6.1%}"
-        kept = "–" if item.retention is None else f"{item.retention:6.1%}"
-        click.echo(f"  {number} {item.point.checkpoint:<24} gain {gain}  retention {kept}")
+        retention = "–" if item.retention is None else f"{item.retention:6.1%}"
+        click.echo(f"  {number} {item.point.checkpoint:<24} gain {gain}  retention {retention}")
     if smoke:
-        click.echo("\nA smoke run trains on next to nothing: its scores mean nothing.", err=True)
+        click.echo("\nA smoke run trains on almost no data: its scores are meaningless.", err=True)
         return
-    click.echo("\nClaims, judged by paired tests")
+    click.echo("\nClaims, checked with paired tests")
     print_claims(paths, sweep, planned, "table")

@@ -1,4 +1,4 @@
-"""Watch a run from a terminal until it ends."""
+"""Follow a run from a terminal until it ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kdharness.harness.types import Run
 def follow(paths: Paths, run_id: str) -> Run:
     """Show a run's progress on stderr until it ends; see `runs.watch`.
 
-    SIGTERM does what Ctrl-C does (`cli.main.sigterm_as_ctrl_c`).
+    SIGTERM acts like Ctrl-C (`cli.main.sigterm_as_ctrl_c`).
 
     Raises:
         Interrupted: the user stopped it.
-        RunError: it failed; the message is the run's own.
+        RunError: it failed; the message is the run's error.
     """
     with ProgressView(run_id) as view:
         return watch(paths, run_id, view.show, view.say)

@@ -1,4 +1,4 @@
-"""Commands about runs: train, runs, show, logs, stop, pause, resume."""
+"""The runs, show, logs, stop, pause and resume commands."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ def runs_command(paths: Paths, form: str) -> None:
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
 def show_command(paths: Paths, run: str, form: str) -> None:
-    """Show one run: status, config, curves' last values, lineage."""
+    """Show a run: status, config, last values of its curves, lineage."""
     with Store(paths.store) as store:
-        found = find_run(store, run)
+        record = find_run(store, run)
         curves = {name: store.curve(run, name)[-1][1] for name in store.curve_names(run)}
-        ancestors = lineage_lines(store, found.checkpoint) if found.checkpoint else []
+        ancestors = lineage_lines(store, record.checkpoint) if record.checkpoint else []
     details = {
-        **run_row(found),
-        "error": found.error,
-        "folder": found.folder,
-        "config_hash": found.config_hash,
+        **run_row(record),
+        "error": record.error,
+        "folder": record.folder,
+        "config_hash": record.config_hash,
         "last": curves,
-        "info": found.info,
+        "info": record.info,
         "lineage": ancestors,
-        "config": found.config,
+        "config": record.config,
     }
     if form == "json":
         click.echo(json.dumps(details, indent=2, default=str))
         return
     import yaml
 
-    if effective_status(found) is not found.status:
-        details["status"] += f" (go on with: kdharness resume {run})"
+    if effective_status(record) is not record.status:
+        details["status"] += f" (resume with: kdharness resume {run})"
     click.echo(safe_text(yaml.safe_dump(details, sort_keys=False, allow_unicode=True)), nl=False)
 
 
 @click.command("logs")
 @click.argument("run")
-@click.option("-f", "--follow", is_flag=True, help="Go on printing until the run ends.")
-@click.option("-n", "--lines", default=200, show_default=True, help="Lines from the end.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the run ends.")
+@click.option("-n", "--lines", default=200, show_default=True, help="Number of lines from the end.")
 @click.pass_obj
 def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
-    """Print the output of a run's worker."""
+    """Print the log of a run."""
     with Store(paths.store) as store:
         find_run(store, run)
         path = launch.log_path(paths, run)
@@ -88,7 +88,7 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
 
 @click.command("stop")
 @click.argument("run")
-@click.option("--no-wait", is_flag=True, help="Return at once.")
+@click.option("--no-wait", is_flag=True, help="Return immediately.")
 @click.pass_obj
 def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
     """Stop a run; it saves a checkpoint first and can be resumed."""
@@ -102,16 +102,16 @@ def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
 @click.argument("run")
 @click.pass_obj
 def pause_command(paths: Paths, run: str) -> None:
-    """Pause a run between two steps; its process and memory stay."""
+    """Pause a run between two steps; its process keeps running and keeps its memory."""
     launch.ask(paths, run, Request.PAUSE)
 
 
 @click.command("resume")
 @click.argument("run")
-@click.option("--detach", is_flag=True, help="Return once the run has started.")
+@click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
 @click.pass_obj
 def resume_command(paths: Paths, run: str, detach: bool) -> None:
-    """Go on with a run that was paused, stopped, interrupted or failed."""
+    """Resume a run that was paused, stopped or interrupted, or that failed."""
     launch.resume(paths, run)
     if not detach:
         follow(paths, run)

@@ -1,4 +1,4 @@
-"""What an evaluation would ask, in calls, tokens and money, before it asks anything."""
+"""Estimate the calls, tokens and cost of an evaluation without making any call."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DRY_RUN_COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens",
 
 
 def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]:
-    """Rows of what is missing: answers to make and verdicts to ask for, with tokens and price.
+    """Return rows of the missing answers and judge calls, with tokens and cost.
 
-    Nothing is loaded or sent. Answers that are not made yet are assumed to be of a typical
-    length; `usd` is None where no price is known.
+    Nothing is loaded or sent. Answers that do not exist yet are assumed to have a typical length;
+    `usd` is None if the price is unknown.
     """
     reporter: Reporter = NullReporter()
     job = Evaluation(config, paths, store, reporter)
@@ -41,10 +41,10 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
     rows = []
     for bench in benches:
         for subject in subjects:
-            have = answering.answers_for(store, subject, bench, config)
-            mine = {item.id for item in bench.items if in_shard(config.shard, item.id)}
-            good = [a for a in have if a.finish is not Finish.ERROR and a.item in mine]
-            turns = sum(len(item.turns) for item in bench.items if item.id in mine)
+            existing = answering.answers_for(store, subject, bench, config)
+            item_ids = {item.id for item in bench.items if in_shard(config.shard, item.id)}
+            good = [a for a in existing if a.finish is not Finish.ERROR and a.item in item_ids]
+            turns = sum(len(item.turns) for item in bench.items if item.id in item_ids)
             base = {
                 "checkpoint": subject.checkpoint.name,
                 "bench": bench.label,
@@ -75,7 +75,7 @@ def _cost(
     subjects: Sequence[Subject],
     good: Sequence[Answer],
 ) -> dict[str, Any]:
-    """Calls, tokens and price of one subject under one judge."""
+    """Return the calls, tokens and cost of one subject under one judge."""
     answers = _completed(bench, good) if subject.source else good
     calls = [
         call
@@ -88,8 +88,8 @@ def _cost(
 
 
 def _completed(bench: Benchmark, answers: Sequence[Answer]) -> list[Answer]:
-    """The answers there are, and a typical one for each that is not made yet."""
-    have = {(answer.item, answer.turn) for answer in answers}
+    """Return the existing answers, and a typical one for each that does not exist yet."""
+    existing = {(answer.item, answer.turn) for answer in answers}
     return [
         *answers,
         *(
@@ -108,6 +108,6 @@ def _completed(bench: Benchmark, answers: Sequence[Answer]) -> list[Answer]:
             )
             for item in bench.items
             for turn in range(1, len(item.turns) + 1)
-            if (item.id, turn) not in have
+            if (item.id, turn) not in existing
         ),
     ]

@@ -1,4 +1,4 @@
-"""Open judges, and the judgments that are to be asked of them."""
+"""Open judges, and the judgments to request from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdharness.harness.types import JudgeCall
 
 @dataclass(frozen=True)
 class Judge:
-    """An open judge, and the benchmarks in the form it can serve."""
+    """An open judge, and the benchmarks in the variant that it supports."""
 
     name: str
     engine: Engine
@@ -26,7 +26,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class PendingJudgment:
-    """One judgment to be made: whose, of what, and its identities."""
+    """A judgment to request: checkpoint, benchmark, call and identities."""
 
     checkpoint: str
     bench: Benchmark
@@ -36,11 +36,11 @@ class PendingJudgment:
 
 
 def bench_note(bench: Benchmark, against: str = "") -> dict[str, Any]:
-    """What the leaderboard needs to know of a benchmark's revision.
+    """Return what the leaderboard needs to know about a benchmark's revision.
 
-    `used` tells which of two revisions with the same marks is the newer one; `sources` are the
-    files it was read from, where they are a user's own; `against` is the checkpoint that its
-    one baseline or teacher is today.
+    `used` decides which of two revisions with the same flags is newer; `sources` are the user's
+    own files it was read from, if any; `against` is the current checkpoint of its single baseline
+    or teacher.
     """
     return {
         "flags": list(bench.flags),
@@ -54,7 +54,7 @@ def bench_note(bench: Benchmark, against: str = "") -> dict[str, Any]:
 
 
 def other_side(job: Evaluation, bench: Benchmark) -> str:
-    """The checkpoint that a benchmark's baseline or teacher is; empty for none, or for many."""
+    """Return the checkpoint of a benchmark's baseline or teacher; empty for none or several."""
     if isinstance(bench, MeasuredBenchmark):
         return job.side(bench.teacher).checkpoint.id if bench.teacher else ""
     side = job.sides.get(bench.pairwise_with)
@@ -62,10 +62,10 @@ def other_side(job: Evaluation, bench: Benchmark) -> str:
 
 
 def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Benchmark]) -> list[Judge]:
-    """Open and probe every judge before anything is answered or paid for.
+    """Open and probe every judge before any answer is generated or call is paid.
 
     Raises:
-        JudgeError: one cannot be used for what is asked.
+        JudgeError: a judge does not support what a benchmark needs.
     """
     judges: list[Judge] = []
     wanted = [bench for bench in benches if bench.needs_judge]
@@ -93,9 +93,9 @@ def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Benchma
 def opponents_of(
     job: Evaluation, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
 ) -> list[Subject]:
-    """Who a subject is compared with: the baseline, or with `all` every later subject.
+    """Return the opponents of a subject: the baseline, or with `all` every later subject.
 
-    Each pair is judged once, in both orders; the later one's side is mirrored from it.
+    Each pair is judged once, in both orders; the later subject's judgments are mirrored.
     """
     if bench.pairwise_with == "all":
         ids = [other.checkpoint.id for other in subjects]

@@ -1,4 +1,4 @@
-"""Judgments of stored answers: the missing or failed ones only, each stored as it arrives."""
+"""Request missing and failed judgments of stored answers, and store each as it arrives."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from kdharness.harness.types import (
 )
 
 THINKING_ROOM = 4096
-"""Tokens a judge may think on top of a verdict's limit, where it is found to think at all."""
+"""Extra tokens for reasoning on top of the verdict limit, for reasoning models."""
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
 
 
 def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> None:
-    """Every missing judgment of every subject under one judge."""
+    """Request every missing judgment of every subject from one judge."""
     asks: list[PendingJudgment] = []
     for bench in judge.benches:
         job.store.set_bench_note(
@@ -56,7 +56,7 @@ def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> Non
 def _asks_of(
     job: Evaluation, judge: Judge, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
 ) -> list[PendingJudgment]:
-    """The judgments of one subject on one benchmark that are not stored yet."""
+    """Return the missing judgments of one subject on one benchmark."""
     answers = answering.answers_for(job.store, subject, bench, job.config)
     good = [answer for answer in answers if answer.finish is not Finish.ERROR]
     calls = [
@@ -77,26 +77,26 @@ def calls_for(
     subject: Subject,
     subjects: Sequence[Subject],
     answers: Sequence[Answer],
-    complete: Callable[[Benchmark, Sequence[Answer]], Sequence[Answer]] = lambda _bench, found: (
-        found
+    complete: Callable[[Benchmark, Sequence[Answer]], Sequence[Answer]] = lambda _bench, answers: (
+        answers
     ),
 ) -> list[JudgeCall]:
-    """What a benchmark asks about a subject's answers, against each opponent if it has any.
+    """Return a benchmark's judge calls on a subject's answers, against each opponent if any.
 
-    `complete` may add to an opponent's answers: a plan assumes those that are not made yet.
+    `complete` may add answers to an opponent's: a dry run assumes those that do not exist yet.
     """
     calls = list(bench.judge_calls(answers))
     if not bench.pairwise_with:
         return calls
-    # Without the other side these are the ones that compare nothing, such as ratings.
+    # Calls that are made without the other side, such as ratings, do not depend on the opponent.
     alone = {(call.item, call.turn, call.metric) for call in calls}
     for other in opponents_of(job, bench, subject, subjects):
-        theirs = answering.answers_for(job.store, other, bench, job.config)
-        theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
+        their_answers = answering.answers_for(job.store, other, bench, job.config)
+        their_answers = [answer for answer in their_answers if answer.finish is not Finish.ERROR]
         name = other.checkpoint.name
         calls += [
             replace(call, baseline=name)
-            for call in bench.judge_calls(answers, complete(bench, theirs))
+            for call in bench.judge_calls(answers, complete(bench, their_answers))
             if (call.item, call.turn, call.metric) not in alone
         ]
     return calls
@@ -105,7 +105,7 @@ def calls_for(
 def not_stored(
     job: Evaluation, engine: Engine, bench: Benchmark, subject: Subject, calls: Sequence[JudgeCall]
 ) -> tuple[list[PendingJudgment], list[Judgment]]:
-    """(calls to make, judgments that need none: settled, or paid for under another revision)."""
+    """Return (calls to make, judgments without a call: settled or from another revision)."""
     checkpoint = subject.checkpoint.id
     stored = job.store.judgments(checkpoint, bench.label, engine.name)
     by_id = {judgment.id: judgment for judgment in stored}
@@ -116,17 +116,17 @@ def not_stored(
     }
     asks: list[PendingJudgment] = []
     ready: list[Judgment] = []
-    longest = job.config.judge_max_tokens
+    limit = job.config.judge_max_tokens
     for call in calls:
-        if longest is not None:
-            call = replace(call, max_tokens=min(call.max_tokens, longest))
+        if limit is not None:
+            call = replace(call, max_tokens=min(call.max_tokens, limit))
         key, *older = call_keys(engine, call)
         ask = PendingJudgment(checkpoint, bench, call, _identity(bench, call, key), key)
-        known = by_id.get(ask.id) or _of_same_judge(
+        previous = by_id.get(ask.id) or _of_same_judge(
             engine, [by_id.get(_identity(bench, call, old)) for old in older]
         )
         settled = bench.settled(call)
-        if known is not None and not _again(job, engine, known):
+        if previous is not None and not _again(job, engine, previous):
             continue
         if settled is not None:
             ready += _both_sides(job, ask, _as_judgment(engine.name, ask, Reply(), settled))
@@ -138,17 +138,17 @@ def not_stored(
 
 
 def call_keys(engine: Engine, call: JudgeCall) -> list[str]:
-    """What a call to a judge is: its key, and the one that older versions gave it.
+    """Return the key of a judge call, followed by the key that older versions used.
 
-    They knew a local judge by its name alone, whatever its folder held.
+    Older versions identified a local judge by name alone, not by the content of its folder.
     """
-    asked = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
-    plain = digest(*asked)
-    return [digest(*asked, engine.identity), plain] if engine.identity else [plain]
+    parts = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
+    plain = digest(*parts)
+    return [digest(*parts, engine.identity), plain] if engine.identity else [plain]
 
 
 def _of_same_judge(engine: Engine, known: Sequence[Judgment | None]) -> Judgment | None:
-    """A verdict under an older key, if the judge's files have not been written since."""
+    """Return a judgment under an older key, if the judge's files have not changed since."""
     return next((j for j in known if j is not None and j.created >= engine.unchanged_since), None)
 
 
@@ -167,7 +167,7 @@ def _identity(bench: Benchmark, call: JudgeCall, key: str) -> str:
 
 
 def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
-    """Whether a stored judgment is worth another call."""
+    """Return whether a stored judgment should be requested again."""
     if known.status is JudgmentStatus.OK or not job.config.retry_failed:
         return False
     if known.status is JudgmentStatus.UNREADABLE:
@@ -176,7 +176,7 @@ def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
 
 
 def _copied(ask: PendingJudgment, paid: Judgment) -> Judgment:
-    """The same question to the same judge was answered under another revision."""
+    """Reuse the judgment of an identical call under another revision."""
     return replace(
         paid,
         id=ask.id,
@@ -190,10 +190,10 @@ def _copied(ask: PendingJudgment, paid: Judgment) -> Judgment:
 
 
 def _ask(job: Evaluation, judge: Judge, asks: Sequence[PendingJudgment]) -> None:
-    """Put the calls to the judge and store each reply."""
+    """Send the calls to the judge and store each reply."""
     if not asks:
         return
-    # A limit that a user set is meant as it stands.
+    # A limit set by the user is not extended.
     room = THINKING_ROOM if job.config.judge_max_tokens is None else 0
     requests = [request_of(ask, room) for ask in asks]
     tokens, usd = judge.engine.estimate(requests)
@@ -208,7 +208,7 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[PendingJudgment]) -> None
     job.reporter.stage(f"{judge.name}: verdicts", len(asks))
     done = failed = 0
     spent = 0.0
-    said: set[str] = set()
+    reported: set[str] = set()
     sampled: set[tuple[str, str]] = set()
     reasons: Counter[str] = Counter()
     for index, reply in answering.stream_until_stopped(judge.engine, requests, job.reporter):
@@ -220,13 +220,13 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[PendingJudgment]) -> None
         failed += verdict.status is not JudgmentStatus.OK
         if verdict.status is not JudgmentStatus.OK:
             reasons[judgment.error or "no verdict in the reply"] += 1
-        answering.say_once(job.reporter, judge.name, reply, said)
+        answering.say_once(job.reporter, judge.name, reply, reported)
         if "temperature" in reply.info.get("without", ()):
             sampled.add((ask.bench.label, ask.bench.revision))
         spent += reply.usd
         job.reporter.advance(done, failed=float(failed), usd=spent)
     for bench, revision in sampled:
-        # Under the judge's name: another judge's verdicts of the same answers bear no such mark.
+        # Stored under the judge's name: the flag does not apply to other judges.
         job.store.set_bench_note(bench, revision, {"flags": ["sampled-verdicts"]}, judge.name)
     job.tally.judgments += done
     job.tally.failed_judgments += failed
@@ -246,10 +246,10 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[PendingJudgment]) -> None
 
 
 def request_of(ask: PendingJudgment, room: int = THINKING_ROOM) -> GenerationRequest:
-    """Return the request that puts a call to an engine.
+    """Return the engine request of a judge call.
 
     Args:
-        room: tokens for thoughts on top of the verdict's limit.
+        room: tokens for reasoning on top of the verdict limit.
     """
     call = ask.call
     return GenerationRequest(
@@ -294,19 +294,19 @@ def _as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdic
 
 
 def _both_sides(job: Evaluation, ask: PendingJudgment, judgment: Judgment) -> list[Judgment]:
-    """A judgment, and the opponent's side of it when every two checkpoints are paired."""
+    """Return a judgment, and its mirror for the opponent when all checkpoints are paired."""
     if ask.bench.pairwise_with != "all":
         return [judgment]
     other = job.store.checkpoint(ask.call.baseline)
-    mine = job.store.checkpoint(ask.checkpoint)
-    if other is None or mine is None:
+    own = job.store.checkpoint(ask.checkpoint)
+    if other is None or own is None:
         return [judgment]
     value = None if judgment.value is None else 1 - judgment.value
     mirrored = replace(
         judgment,
         id=digest("mirror", judgment.id),
         checkpoint=other.id,
-        baseline=mine.name,
+        baseline=own.name,
         value=value,
         usd=0.0,
         answer=None,

@@ -1,8 +1,8 @@
 """Checkpoint -> answers -> judgments: resumable at every step.
 
-Every answer and every judgment is one row, stored the moment it arrives, under an identity made
-of what it depends on. A second run asks for what is missing or failed and for nothing else, and
-a kill at any moment loses at most what had not come back yet.
+Every answer and every judgment is one row, stored as soon as it arrives, under an identity that
+hashes everything it depends on. A second run requests only what is missing or failed, and a kill
+at any time loses at most the calls in flight.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 
 HOW_TO_JUDGE = (
-    "name a judge with --judge openai:MODEL, openai:MODEL@URL or local:PATH, "
+    "set a judge with --judge openai:MODEL, openai:MODEL@URL or local:PATH, "
     "with `judge:` in settings.yaml, or with KDHARNESS_JUDGE"
 )
 
 
 def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> dict[str, Any]:
-    """Evaluate as the config says; what is stored already is not asked for again.
+    """Run an evaluation; stored results are reused.
 
     Raises:
         ConfigError: nothing to evaluate, unknown benchmarks, a pairwise one without a baseline.
-        JudgeError: a judge that cannot be reached or cannot do what a benchmark needs. This is
-            found out before anything is answered.
-        Interrupted: stopped by the user; all that was finished is stored.
+        JudgeError: a judge that cannot be reached or does not support what a benchmark needs.
+            This is checked before any answer is generated.
+        Interrupted: stopped by the user; finished work is stored.
     """
     job = Evaluation(config, paths, store, reporter)
     judges = config.judge or default_judges(paths)
@@ -58,62 +58,62 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
 
 
 def load_benches(config: EvalConfig, paths: Paths) -> list[Benchmark]:
-    """The benchmarks of a config, by name or by the path of a user's file."""
+    """Load the benchmarks of a config, by name or by the path of a user's file."""
     benches = []
     for name in config.benches:
         if name.endswith(".jsonl"):
             benches.append(resolve(BENCHMARKS, "file", "benchmark").load(paths, config, name))
         elif name == "file":
-            raise ConfigError("a benchmark of your own goes by its path, such as mine.jsonl")
+            raise ConfigError("use the path of your own benchmark file, such as mine.jsonl")
         else:
             benches.append(resolve(BENCHMARKS, name, "benchmark").load(paths, config))
     labels = [bench.label for bench in benches]
     for label in labels:
         if labels.count(label) > 1:
-            raise ConfigError(f"two benchmarks are called {label!r}", hint="rename one file")
+            raise ConfigError(f"two benchmarks are named {label!r}", hint="rename one file")
     for bench, name in zip(benches, config.benches, strict=True):
         if name.endswith(".jsonl") and bench.label in BENCHMARKS:
-            raise ConfigError(f"{name}: {bench.label!r} is a built-in benchmark's name")
+            raise ConfigError(f"{name}: {bench.label!r} is the name of a built-in benchmark")
     return benches
 
 
-# ---------------------------------------------------------------- who is scored
+# ---------------------------------------------------------------- subjects
 
 
 def find_subjects(
     config: EvalConfig, paths: Paths, store: Store, reporter: Reporter | None = None
 ) -> list[Subject]:
-    """The checkpoints of a config, each once, known to the store."""
+    """Return the checkpoints of a config without duplicates, adding new ones to the store."""
     subjects = [find_checkpoint(source, paths, store, reporter) for source in config.checkpoints]
     for name in config.imported:
         known = store.checkpoint(name)
         if known is None:
             raise ConfigError(
-                f"no answers of a model named {name!r} are stored",
+                f"no stored answers of a model named {name!r}",
                 hint="import them: kdharness import fastchat|alpaca-eval PATH",
             )
         subjects.append(Subject(known, ""))
     if not subjects:
-        raise ConfigError("nothing to evaluate", hint="name a checkpoint: --ckpt PATH")
+        raise ConfigError("nothing to evaluate", hint="specify a checkpoint: --ckpt PATH")
     return list({subject.checkpoint.id: subject for subject in subjects}.values())
 
 
 def find_baselines(
     job: Evaluation, benches: Sequence[Benchmark], subjects: Sequence[Subject]
 ) -> list[Subject]:
-    """The other sides of pairwise judging that are not among the subjects themselves."""
+    """Return the opponents of pairwise judging that are not subjects themselves."""
     for name in {b.pairwise_with for b in benches} - {"", "all"}:
         job.side(name)
-    have = {s.checkpoint.id for s in subjects}
+    subject_ids = {s.checkpoint.id for s in subjects}
     others = {side.checkpoint.id: side for side in job.sides.values()}
-    return [side for key, side in others.items() if key not in have]
+    return [side for key, side in others.items() if key not in subject_ids]
 
 
-# ---------------------------------------------------------------- what needs no judge
+# ---------------------------------------------------------------- without a judge
 
 
 def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Benchmark]) -> None:
-    """Held-out losses, answers, and exact scores of one checkpoint."""
+    """Compute held-out losses, answers and exact scores of one checkpoint."""
     benches = list(benches)
     for bench in benches:
         refuse_namesake(job.store, bench)
@@ -134,8 +134,8 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Benchmark])
                 subject.checkpoint.id, bench.label, "exact", bench.revision
             )
         }
-        # An exact score costs nothing: one that the metric would give another value today, since
-        # its rules have changed, replaces the stored one.
+        # Exact scores are free: if the metric's rules have changed since, the new value replaces
+        # the stored one.
         fresh = [
             judgment
             for judgment in judgments
@@ -149,7 +149,7 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Benchmark])
 
 
 def _measure(job: Evaluation, subject: Subject, bench: MeasuredBenchmark) -> None:
-    """Held-out losses of one checkpoint, and agreement with the teacher where one is named."""
+    """Measure held-out losses of one checkpoint, and agreement with the teacher if there is one."""
     teacher = ""
     if bench.teacher:
         teacher = job.side(bench.teacher).checkpoint.id
@@ -165,14 +165,14 @@ def _measure(job: Evaluation, subject: Subject, bench: MeasuredBenchmark) -> Non
 def note_waiting(
     job: Evaluation, subjects: Sequence[Subject], benches: Iterable[Benchmark]
 ) -> None:
-    """Say which verdicts wait for a judge, and how to name one."""
+    """Report which answers are waiting for a judge, and how to set one."""
     for bench in benches:
         if not bench.needs_judge:
             continue
-        turns = sum(len(item.turns) for item in bench.items)
+        count = sum(len(item.turns) for item in bench.items) * len(subjects)
         job.tally.waiting.append(bench.label)
         job.reporter.say(
-            f"{bench.label}: {turns * len(subjects)} answers wait for a judge; {HOW_TO_JUDGE}",
+            f"{bench.label}: {count} answers are waiting for a judge; {HOW_TO_JUDGE}",
             kind="waiting",
             bench=bench.label,
         )

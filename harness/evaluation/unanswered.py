@@ -1,4 +1,4 @@
-"""Missing answers as failed judgments."""
+"""Failed judgments for missing answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdharness.harness.protocols import Benchmark
 from kdharness.harness.types import Answer, Finish, Item, Judgment, JudgmentStatus, unanswered_id
 
 RATING = "rating"
-"""The metric of an answer alone, in a benchmark that compares others."""
+"""The metric of single answers in a benchmark that otherwise compares pairs."""
 
 
 def note_unanswered(
@@ -24,31 +24,33 @@ def note_unanswered(
     subjects: Sequence[Subject],
     good: Sequence[Answer],
 ) -> None:
-    """Store a failed judgment for each answer that is missing, so that "158/160 scored" shows.
+    """Store a failed judgment for each missing answer, so that "158/160 scored" is shown.
 
-    Of a pair either side's answer may be the missing one.
+    In a pair, the answer of either side may be missing.
     """
-    mine = {(answer.item, answer.turn) for answer in good}
-    both: dict[str, set[tuple[str, int]]] = {bench.against: mine}
+    answered = {(answer.item, answer.turn) for answer in good}
+    answered_by_opponent: dict[str, set[tuple[str, int]]] = {bench.against: answered}
     if bench.pairwise_with:
-        both = {}
+        answered_by_opponent = {}
         for other in opponents_of(job, bench, subject, subjects):
-            theirs = answering.answers_for(job.store, other, bench, job.config)
-            have = {(a.item, a.turn) for a in theirs if a.finish is not Finish.ERROR}
-            both[other.checkpoint.name] = mine & have
+            their_answers = answering.answers_for(job.store, other, bench, job.config)
+            present = {(a.item, a.turn) for a in their_answers if a.finish is not Finish.ERROR}
+            answered_by_opponent[other.checkpoint.name] = answered & present
     rows: list[Judgment] = []
     for item in bench.items:
         if not in_shard(job.config.shard, item.id):
             continue
-        for place, metric in enumerate(bench.judged_metrics(item)):
-            alone = bench.pairwise_with and metric == RATING
-            for baseline, have in {"": mine}.items() if alone else both.items():
-                # One metric, one opponent: the identity that older versions gave.
-                more = () if place == 0 and bench.pairwise_with != "all" else (metric, baseline)
+        for index, metric in enumerate(bench.judged_metrics(item)):
+            single = bench.pairwise_with and metric == RATING
+            for baseline, present in (
+                {"": answered}.items() if single else answered_by_opponent.items()
+            ):
+                # With one metric and one opponent, keep the identity that older versions used.
+                more = () if index == 0 and bench.pairwise_with != "all" else (metric, baseline)
                 rows += [
                     _unanswered(judge, bench, subject, item, turn, metric, baseline, more)
                     for turn in range(1, len(item.turns) + 1)
-                    if (item.id, turn) not in have
+                    if (item.id, turn) not in present
                 ]
     job.store.add_judgments(rows)
     job.tally.failed_judgments += len(rows)
@@ -64,9 +66,9 @@ def _unanswered(
     baseline: str,
     more: tuple[str, ...],
 ) -> Judgment:
-    place = (bench.label, bench.revision, item.id, turn)
+    location = (bench.label, bench.revision, item.id, turn)
     return Judgment(
-        id=unanswered_id(judge.name, subject.checkpoint.id, place, *more),
+        id=unanswered_id(judge.name, subject.checkpoint.id, location, *more),
         checkpoint=subject.checkpoint.id,
         bench=bench.label,
         revision=bench.revision,

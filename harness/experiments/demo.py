@@ -1,4 +1,4 @@
-"""The demo: a shipped experiment, at full scale or as a smoke test of the machine."""
+"""The demo: a shipped experiment, at full scale or as a smoke test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMOKE: dict[str, Any] = {
     "verdicts.max_new_tokens": 8,
     "verdicts.judge_max_tokens": 8,
 }
-"""The same steps on next to nothing: a test of the machine, not of the method."""
+"""The same steps on a tiny fraction of the data: tests the machine, not the method."""
 SUMMARY = {
     "shop": ("shop", "score"),
     "general loss": ("heldout", "general_loss"),
@@ -39,25 +39,25 @@ SUMMARY = {
     "AlpacaEval": ("alpaca-eval-2", "win_rate"),
 }
 LOPSIDED = 0.25
-"""An interval whose sides differ by more than this share of it is shown by its ends."""
+"""Intervals more asymmetric than this share of their width are shown by their bounds."""
 
 
 def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[PlannedRun]]:
-    """The shipped experiment, with the changes that the options ask for."""
-    changes = {f"steps.{place}": value for place, value in SMOKE.items()} if smoke else {}
+    """Load the shipped experiment with the overrides of the options."""
+    changes = {f"steps.{field}": value for field, value in SMOKE.items()} if smoke else {}
     if judge is not None:
         changes |= {"steps.verdicts.judge": [judge], "steps.verdicts.judge_max_tokens": None}
-    overrides = [f"{place}={json.dumps(value)}" for place, value in changes.items()]
+    overrides = [f"{field}={json.dumps(value)}" for field, value in changes.items()]
     return load_sweep(find_experiment("demo"), overrides)
 
 
 def summary_rows(
     scores: Sequence[Score], order: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """(rows, columns): one row per checkpoint, one column per headline score.
+    """Return (rows, columns): one row per checkpoint, one column per headline score.
 
     Args:
-        order: names in the order of their rows; others come first.
+        order: names in the order of their rows; other names come first.
     """
     names = list(dict.fromkeys(score.checkpoint for score in scores))
     names.sort(key=lambda name: order.index(name) if name in order else -1)
@@ -78,8 +78,8 @@ def _find(scores: Sequence[Score], checkpoint: str, bench: str, metric: str) -> 
 
 def _with_interval(score: Score) -> str:
     if score.value is None:
-        # A toy judge often gives no verdict that can be read; that is not a score of 0.
-        return f"0/{score.n + score.n_failed} read"
+        # A toy judge often returns no readable verdict; that is not a score of 0.
+        return f"0/{score.n + score.n_failed} readable"
     if score.ci_low is None or score.ci_high is None:
         few = f" (n {score.n})" if TOO_SMALL in score.flags else ""
         return f"{score.value:.3g}{few}"

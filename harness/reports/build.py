@@ -1,7 +1,7 @@
-"""The whole story of a home as one document: question, runs, figures, pictures, how to repeat it.
+"""Collect a report on a home: question, runs, scores, figures, how to reproduce it.
 
-Everything is read from the store and derived on the spot. `report_blocks` writes it as Markdown,
-`report_html` as one HTML file.
+Everything is read from the store and derived on demand. `reports.blocks` renders it as Markdown,
+`reports.html` as a single HTML file.
 """
 
 from __future__ import annotations
@@ -58,24 +58,22 @@ def collect(
     domain: str | None = None,
     talks: int = 4,
 ) -> list[Block]:
-    """The report's blocks, in the order in which they are read.
+    """Collect the blocks of the report, in order.
 
     Args:
-        question: what was to be answered; by default what the experiments here say of themselves.
-        keep: the share of the general figure that a picked checkpoint must keep.
-        general, domain: axes of the trade-off, as `tradeoff` takes them.
-        talks: how many transcripts to show.
+        question: the question the report answers; by default those of the home's experiments.
+        keep: the share of the general score that a picked checkpoint must retain.
+        general, domain: axes of the trade-off, as for `tradeoff`.
+        talks: number of transcripts to show.
     """
     runs = list(reversed(store.runs()))
     scores = leaderboard(store, paths)
     view = _trade_off(store, paths, general, domain, keep)
     experiments = _experiments(paths)
-    asked = question or " ".join(_questions(experiments))
+    question = question or " ".join(_questions(experiments))
     blocks: list[Block] = [
         Heading("Question"),
-        Paragraph(
-            asked or "None was written down: give one with --question, or in the experiment's file."
-        ),
+        Paragraph(question or "None given: use --question, or `question` in the experiment file."),
     ]
     blocks += _short_answer(view)
     blocks += claims(store, paths)
@@ -91,18 +89,21 @@ def collect(
     blocks += costs(store, runs, scores)
     names = _two_to_show(view, scores)
     if names:
-        blocks += [Heading("Telling transcripts"), *telling_talks(store, paths, names, talks)]
+        blocks += [
+            Heading("Transcripts with the largest differences"),
+            *telling_talks(store, paths, names, talks),
+        ]
     blocks += how_to_repeat(experiments, runs)
     return blocks
 
 
-# ---------------------------------------------------------------- the answer
+# ---------------------------------------------------------------- summary
 
 
 def _trade_off(
     store: Store, paths: Paths, general: str | None, domain: str | None, keep: float
 ) -> dict[str, Any]:
-    """The trade-off as data; `missing` says why there is none."""
+    """Return the trade-off as data; `missing` says why there is none."""
     try:
         x, y, placed, roles = trade_off_view(store, paths, general, domain, None, None)
     except ConfigError as error:
@@ -110,7 +111,7 @@ def _trade_off(
             raise
         return {"missing": str(error)}
     if not placed:
-        return {"missing": "no checkpoint has figures on both axes"}
+        return {"missing": "no checkpoint has scores on both axes"}
     return {
         "x": x,
         "y": y,
@@ -122,60 +123,61 @@ def _trade_off(
 
 
 def _short_answer(view: Mapping[str, Any]) -> Iterator[Block]:
-    """Which checkpoint to take, and how sure that is; nothing where nothing can be told."""
-    yield Heading("In short")
+    """Summarise which checkpoint to choose, and how certain the choice is."""
+    yield Heading("Summary")
     if "missing" in view:
-        yield Paragraph(f"There is no trade-off to decide from yet: {view['missing']}")
+        yield Paragraph(f"No trade-off available yet: {view['missing']}")
         return
-    found = view["statistics"]
-    picked, (reference, expert) = found["pick"], view["roles"]
+    summary = view["statistics"]
+    picked, (reference, expert) = summary["pick"], view["roles"]
     yield Paragraph(
-        f"General figure: {view['x'].label}. Domain figure: {view['y'].label}. Reference: "
+        f"General score: {view['x'].label}. Domain score: {view['y'].label}. Reference: "
         f"{reference or 'unknown'}; expert: {expert or 'unknown'}."
     )
     if picked is None:
         yield Paragraph(
-            f"No checkpoint is known to keep {view['keep']:g} of the reference's "
-            "general figure with a domain gain that can be told."
+            f"No checkpoint with a measurable domain gain retains {view['keep']:g} of the "
+            "reference's general score."
         )
     else:
-        point = found["points"][picked["checkpoint"]]
-        sure = (
+        point = summary["points"][picked["checkpoint"]]
+        caveat = (
             ""
             if picked["sure"]
             else (
-                f" Its retention's interval reaches below {view['keep']:g}, so more questions "
-                "could tell otherwise."
+                f" The interval of its retention extends below {view['keep']:g}, so more questions "
+                "could change this."
             )
         )
         rivals = (
-            " Not told apart from it in gain: " + ", ".join(picked["rivals"]) + "."
+            " No significant difference in gain from: " + ", ".join(picked["rivals"]) + "."
             if picked["rivals"]
             else ""
         )
         yield Paragraph(
-            f"The most domain with at least {view['keep']:g} of general: {picked['checkpoint']}, "
+            f"Highest domain score that retains at least {view['keep']:g} of the general score: "
+            f"{picked['checkpoint']}, "
             f"gain {interval_cell(point['gain'])}, "
-            f"retention {interval_cell(point['retention'])}.{sure}{rivals}"
+            f"retention {interval_cell(point['retention'])}.{caveat}{rivals}"
         )
-    for name, point in found["points"].items():
+    for name, point in summary["points"].items():
         above = point["above_curve"]
         if above is None:
             continue
         few = above["ci_low"] is None or above["n"] < LEAST_FOR_VERDICT
         side = (
-            "is not told apart from"
+            "is not significantly above or below"
             if few
             else (
-                "stands above"
+                "is above"
                 if above["ci_low"] > 0
-                else "stands below"
+                else "is below"
                 if above["ci_high"] < 0
-                else "is not told apart from"
+                else "is not significantly above or below"
             )
         )
-        yield Paragraph(f"{name} {side} the WiSE-FT curve: {interval_cell(above)} of gain.")
-    for note in found["notes"]:
+        yield Paragraph(f"{name} {side} the WiSE-FT curve: {interval_cell(above)} in gain.")
+    for note in summary["notes"]:
         yield Paragraph(f"Note: {note}.")
 
 
@@ -211,18 +213,18 @@ def _runs(runs: Sequence[Run]) -> Iterator[Block]:
 
 
 def _lineage(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
-    """Each run's checkpoint and what it came from, newest first; nothing twice."""
+    """List each run's checkpoint and its ancestors, newest first, without repetition."""
     seen: set[str] = set()
     lines = []
     for run in reversed(runs):
-        known = store.checkpoint(run.checkpoint) if run.checkpoint else None
-        if known is None or known.id in seen:
+        checkpoint = store.checkpoint(run.checkpoint) if run.checkpoint else None
+        if checkpoint is None or checkpoint.id in seen:
             continue
-        for row in lineage(store, known.id, seen=seen):
+        for row in lineage(store, checkpoint.id, seen=seen):
             role = f"{row['role']}: " if row["role"] else ""
-            again = " (see above)" if row["again"] else ""
+            repeated = " (see above)" if row["again"] else ""
             method = f" ({row['method']})" if row["method"] else ""
-            lines.append(f"{'  ' * row['depth']}{role}{row['name']}{method}{again}")
+            lines.append(f"{'  ' * row['depth']}{role}{row['name']}{method}{repeated}")
     if lines:
         yield Heading("Lineage")
         yield Code("\n".join(lines))
@@ -239,21 +241,18 @@ def _curves(store: Store, runs: Sequence[Run]) -> Iterator[Block]:
                 series.append((run.id, tuple(downsample([(float(s), v) for s, v in points], 120))))
         for start in range(0, len(series), MOST_IN_A_PICTURE):
             part = tuple(series[start : start + MOST_IN_A_PICTURE])
-            what = name if name == "loss" else f"held-out {name}"
-            pictures.append(LinePlot(f"{what} while training", what, part))
+            label = name if name == "loss" else f"held-out {name}"
+            pictures.append(LinePlot(f"{label} during training", label, part))
     if pictures:
         yield Heading("Curves")
         yield Paragraph(
-            "A training loss is each method's own: losses of different methods do not "
-            "compare. Held-out losses do."
+            "Each method has its own training loss: losses of different methods cannot be "
+            "compared. Held-out losses can."
         )
         yield from pictures
 
 
-# ---------------------------------------------------------------- figures
-
-
-# ---------------------------------------------------------------- transcripts and experiments
+# ---------------------------------------------------------------- experiments
 
 
 def _experiments(paths: Paths) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A checkpoint's README: lineage, settings and scores."""
+"""The model card of a checkpoint: lineage, settings and scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdharness.harness.util.text import safe_text
 
 
 def model_card(paths: Paths, name: str) -> str:
-    """Lineage, settings and scores of a checkpoint, with intervals, judges and marks."""
+    """Return a checkpoint's lineage, settings and scores with intervals, judges and flags."""
     with Store(paths.store) as store:
         checkpoint = chosen(store, [name])[0]
         judged = next(iter(store.judgment_groups([checkpoint.id])), None) is not None
@@ -25,8 +25,8 @@ def model_card(paths: Paths, name: str) -> str:
             role: parent.name if (parent := store.checkpoint(key)) else key
             for role, key in checkpoint.parents.items()
         }
-    made = time.strftime("%Y-%m-%d", time.localtime(checkpoint.created))
-    lines = [f"# {safe_text(checkpoint.name)}", "", f"- made: {made}, by {checkpoint.method}"]
+    created = time.strftime("%Y-%m-%d", time.localtime(checkpoint.created))
+    lines = [f"# {safe_text(checkpoint.name)}", "", f"- created: {created}, by {checkpoint.method}"]
     lines.append(f"- identity of the weights: `{checkpoint.model}`")
     lines += [f"- {role}: {safe_text(parent)}" for role, parent in sorted(parents.items())]
     if checkpoint.config_hash:
@@ -39,9 +39,9 @@ def model_card(paths: Paths, name: str) -> str:
     columns = ["bench", "metric", "value", "95 % interval", "n", "n_failed", "judge", "flags"]
     lines += ["", "## Scores", ""]
     lines.append(format_rows(rows, columns, "md") if rows else "No scores yet.")
-    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
-    if marks & set(LEGEND):
-        lines += ["", *(f"- `{mark}`: {LEGEND[mark]}" for mark in sorted(marks & set(LEGEND)))]
+    flags = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
+    if flags & set(LEGEND):
+        lines += ["", *(f"- `{flag}`: {LEGEND[flag]}" for flag in sorted(flags & set(LEGEND)))]
     if run is not None:
         config = json.dumps(run.config, indent=2, ensure_ascii=False)
         lines += ["", "## Training config", "", "```json", config, "```"]

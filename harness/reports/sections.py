@@ -28,15 +28,15 @@ MOST_IN_A_PICTURE = 7
 
 
 def board_section(scores: Sequence[Score]) -> Iterator[Block]:
-    """Show the headline scores, and those of each category below."""
+    """Show the headline scores as a table and as interval plots."""
     yield Heading("Leaderboard")
     shown = ranked([s for s in scores if is_headline(s.metric)])
     if not shown:
         yield Paragraph("No scores yet.")
         return
     yield Paragraph(
-        "Intervals are 95 % over questions. Figures whose intervals overlap may still "
-        "be told apart in pairs; see the differences."
+        "Intervals are 95 % over questions. Scores with overlapping intervals may still differ "
+        "significantly in a paired comparison; see the differences."
     )
     yield Table(
         ("bench", "metric", "checkpoint", "value", "n", "failed", "judge", "flags"),
@@ -67,20 +67,20 @@ def board_section(scores: Sequence[Score]) -> Iterator[Block]:
 
 
 def plane_section(view: Mapping[str, Any]) -> Iterator[Block]:
-    """Show general against domain as a picture and a table, with intervals."""
+    """Show general against domain scores as a plot and a table, with intervals."""
     if "missing" in view:
         return
     yield Heading("Trade-off")
-    placed, found = view["placed"], view["statistics"]
-    places = {item.point.checkpoint: item.point for item in placed}
-    chain = [view["roles"][0], *found["curve"], view["roles"][1]] if found["curve"] else []
-    line = tuple((places[n].general, places[n].domain) for n in chain if n in places)
+    placed, stats = view["placed"], view["statistics"]
+    points = {item.point.checkpoint: item.point for item in placed}
+    chain = [view["roles"][0], *stats["curve"], view["roles"][1]] if stats["curve"] else []
+    line = tuple((points[n].general, points[n].domain) for n in chain if n in points)
     axes = [
-        axis.label + (" (less is better)" if axis.lower_is_better else "")
+        axis.label + (" (lower is better)" if axis.lower_is_better else "")
         for axis in (view["x"], view["y"])
     ]
     yield Scatter(
-        "General against domain; squares are on the Pareto front",
+        "General against domain score; squares are on the Pareto front",
         axes[0],
         axes[1],
         tuple(_mark(item) for item in placed),
@@ -90,16 +90,18 @@ def plane_section(view: Mapping[str, Any]) -> Iterator[Block]:
     rows = []
     for item in placed:
         row = placed_row(item)
-        sure = found["points"].get(row["checkpoint"], {})
+        intervals = stats["points"].get(row["checkpoint"], {})
         rows.append(
             (
                 row["checkpoint"],
                 row["method"],
                 number(row["general"]),
                 number(row["domain"]),
-                interval_cell(sure.get("gain")) if sure else number(row["gain"]),
-                interval_cell(sure.get("retention")) if sure else number(row["retention"]),
-                interval_cell(sure.get("above_curve")),
+                interval_cell(intervals.get("gain")) if intervals else number(row["gain"]),
+                interval_cell(intervals.get("retention"))
+                if intervals
+                else number(row["retention"]),
+                interval_cell(intervals.get("above_curve")),
                 "yes" if row["on_front"] else "no",
             )
         )
@@ -117,22 +119,22 @@ def plane_section(view: Mapping[str, Any]) -> Iterator[Block]:
         tuple(rows),
         "gain: 0 is the reference, 1 the expert; 95 % intervals over questions",
     )
-    if found["hypervolume"]:
-        yield Paragraph(f"Hypervolume of (retention, gain): {interval_cell(found['hypervolume'])}.")
-    if found["recipes"]:
+    if stats["hypervolume"]:
+        yield Paragraph(f"Hypervolume of (retention, gain): {interval_cell(stats['hypervolume'])}.")
+    if stats["recipes"]:
         yield Table(
-            ("recipe", "seeds", "figure", "over questions", "over seeds"),
+            ("recipe", "seeds", "value", "over questions", "over seeds"),
             tuple(
                 (
-                    one["recipe"],
-                    str(len(one["checkpoints"])),
-                    one["figure"],
-                    interval_cell(one["questions"]),
-                    interval_cell(one["seeds"]),
+                    recipe["recipe"],
+                    str(len(recipe["checkpoints"])),
+                    recipe["figure"],
+                    interval_cell(recipe["questions"]),
+                    interval_cell(recipe["seeds"]),
                 )
-                for one in found["recipes"]
+                for recipe in stats["recipes"]
             ),
-            "means over seeds; each interval holds one source of chance alone",
+            "means over seeds; each interval covers one source of variance only",
         )
 
 
@@ -154,36 +156,36 @@ def _mark(item: Any) -> PlotPoint:
 
 
 def differences_section(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterator[Block]:
-    """Everything on the plane against the reference, in pairs."""
+    """Compare every checkpoint of the trade-off with the reference, in pairs."""
     reference = view["roles"][0] if "roles" in view else None
     if reference is None:
         return
     names = [i.point.checkpoint for i in view["placed"] if i.point.checkpoint != reference]
-    found = compare_all(store, paths, [reference, *names]) if names else []
+    comparisons = compare_all(store, paths, [reference, *names]) if names else []
     rows = tuple(
         (
-            one.other,
-            one.bench,
-            one.metric,
-            interval(one.gap.value, one.gap.low, one.gap.high),
-            number(one.p_holm),
-            one.verdict,
+            c.other,
+            c.bench,
+            c.metric,
+            interval(c.gap.value, c.gap.low, c.gap.high),
+            number(c.p_holm),
+            c.verdict,
         )
-        for one in found
-        if is_headline(one.metric)
+        for c in comparisons
+        if is_headline(c.metric)
     )
     if rows:
         yield Heading("Differences from the reference")
         yield Table(
             ("checkpoint", "bench", "metric", "difference", "p (Holm)", "verdict"),
             rows,
-            f"paired with {reference} over the questions both answered; p is corrected "
-            "for all comparisons on the same benchmark, categories included",
+            f"paired with {reference} over the questions both answered; p is corrected for all "
+            "comparisons on the same benchmark, including categories",
         )
 
 
 def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
-    """Show each benchmark's categories, a checkpoint a column."""
+    """Show each benchmark's categories, one row per checkpoint."""
     groups: dict[tuple[str, str], dict[str, dict[str, Score]]] = {}
     for score in scores:
         if score.metric.startswith("category:") and score.value is not None:
@@ -236,7 +238,7 @@ def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
 
 
 def _two_to_show(view: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str, str] | None:
-    """The reference and the picked checkpoint (else the expert), or the first two there are."""
+    """Return the reference and the picked checkpoint (else the expert), or the first two."""
     if "statistics" in view:
         picked = view["statistics"]["pick"]
         reference, expert = view["roles"]
@@ -250,5 +252,5 @@ def _two_to_show(view: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str,
 
 
 def interval_cell(part: Mapping[str, Any] | None) -> str:
-    """Format an estimate with its interval; a dash where there is none."""
+    """Format an estimate with its interval; None is a dash."""
     return interval(part["value"], part["ci_low"], part["ci_high"]) if part else "–"

@@ -1,4 +1,4 @@
-"""Wait for a run to end, and turn the way it ended into a result or an error."""
+"""Wait for a run to end, and turn its end into a result or an error."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def watch(
 ) -> Run:
     """Watch a run until it ends.
 
-    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one leaves it.
+    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one leaves it running.
 
     Args:
-        show: called a few times a second with the run as it is.
-        say: told what a Ctrl-C does.
+        show: called a few times per second with the current run.
+        say: called with a message after Ctrl-C.
 
     Raises:
         Interrupted: the run was stopped.
-        RunError: it failed; the message is the run's own.
+        RunError: it failed; the message is the run's error.
     """
-    asked = False
+    stopping = False
     with Store(paths.store) as store:
-        scores = find_run(store, run_id).method == Method.EVAL
+        is_eval = find_run(store, run_id).method == Method.EVAL
         while True:
             try:
                 run = find_run(store, run_id)
@@ -44,17 +44,17 @@ def watch(
                     break
                 time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
-                if asked:
+                if stopping:
                     raise
-                asked = True
-                what = "what is under way is finished" if scores else "a checkpoint is saved"
-                say(f"stopping {run_id}: {what} (again to leave it running)")
+                stopping = True
+                what = "finishing calls in flight" if is_eval else "saving a checkpoint"
+                say(f"stopping {run_id}: {what} (Ctrl-C again to leave it running)")
                 store.request(run_id, Request.STOP)
     return finished(paths, run)
 
 
 def finished(paths: Paths, run: Run) -> Run:
-    """The run itself, if it has finished.
+    """Return the run if it has finished.
 
     Raises:
         Interrupted: it was stopped.
@@ -62,7 +62,9 @@ def finished(paths: Paths, run: Run) -> Run:
     """
     status = effective_status(run)
     if status is RunStatus.STOPPED:
-        raise Interrupted(f"{run.id} was stopped", hint=f"go on with: kdharness resume {run.id}")
+        raise Interrupted(
+            f"{run.id} was stopped", hint=f"resume it with: kdharness resume {run.id}"
+        )
     if status is not RunStatus.FINISHED:
         reason = run.error or f"its process is gone\n{log_tail(paths, run.id, 10)}"
         raise RunError(f"{run.id} {status.value}: {reason}", hint=f"see: kdharness logs {run.id}")

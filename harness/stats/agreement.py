@@ -10,7 +10,7 @@ from kdharness.harness.stats.inference import Floats
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Rank correlation, ties at their mean rank; None where one side never varies."""
+    """Compute the rank correlation, with mean ranks for ties; None if one side is constant."""
     a, b = _ranks(first), _ranks(second)
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
@@ -26,7 +26,7 @@ def _ranks(values: Sequence[float]) -> Floats:
 
 
 def cohen_kappa(first: Sequence[object], second: Sequence[object]) -> float | None:
-    """Agreement beyond chance between two raters' labels; None where chance agrees fully."""
+    """Compute chance-corrected agreement of two raters; None if chance agreement is 1."""
     n = len(first)
     if n == 0:
         return None

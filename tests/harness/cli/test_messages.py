@@ -56,12 +56,12 @@ def scored(paths: Paths) -> None:
 )
 def test_a_mistyped_command_names_the_nearest(typed: str, meant: str, kd: CommandLine) -> None:
     code, _, err = kd(typed)
-    assert code == 2 and f"no command {typed!r}; did you mean {meant}?" in err
+    assert code == 2 and f"no such command {typed!r}; did you mean {meant}?" in err
 
 
 def test_a_command_like_nothing(kd: CommandLine) -> None:
     code, _, err = kd("xyzzy")
-    assert code == 2 and "no command 'xyzzy'" in err and "did you mean" not in err
+    assert code == 2 and "no such command 'xyzzy'" in err and "did you mean" not in err
 
 
 def test_h_is_help(kd: CommandLine) -> None:
@@ -88,7 +88,7 @@ def test_the_leaderboard_knows_what_there_is(
 ) -> None:
     scored(paths)
     code, out, err = kd("leaderboard", option, name)
-    assert code == 2 and words in err and "there are: " in err and out == ""
+    assert code == 2 and words in err and "available: " in err and out == ""
 
 
 def test_a_known_benchmark_without_scores_is_no_mistake(kd: CommandLine, paths: Paths) -> None:
@@ -107,7 +107,7 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -
         (["--ckpt", "MODEL", "--bench", "shpo"], "unknown benchmark 'shpo'; did you mean shop?"),
         (["--ckpt", "nowhere", "--bench", "shop"], "no model named 'nowhere'"),
         (["--ckpt", "MODEL", "--bench", "none.jsonl"], "none.jsonl"),
-        (["--answers", "nobody", "--bench", "shop"], "no answers of a model named 'nobody'"),
+        (["--answers", "nobody", "--bench", "shop"], "no stored answers of a model named 'nobody'"),
         (["--ckpt", "MODEL", "--bench", "heldout", "--teacher", "gone"], "no model named 'gone'"),
         (
             ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:nowhere"],
@@ -240,7 +240,7 @@ def test_the_app_does_not_open_on_a_pipe(closed: bool, tmp_path: Path) -> None:
     finally:
         os.close(slave)
         os.close(master)
-    assert done.returncode == 2 and "the app needs a terminal, and its input is none" in done.stderr
+    assert done.returncode == 2 and "the app needs a terminal, but stdin is not one" in done.stderr
 
 
 def test_the_list_of_commands_names_all_and_cuts_none(kd: CommandLine) -> None:

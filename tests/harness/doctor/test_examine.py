@@ -113,7 +113,7 @@ def test_the_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
     paths.home.mkdir()
     paths.settings.write_text("judge: [", "utf-8")
     code, out, _ = kd("doctor", "--offline")
-    assert code == 1 and "what to do:\n  settings (broken): fix or remove" in out
+    assert code == 1 and "suggested fixes:\n  settings (broken): fix or remove" in out
     assert not paths.store.exists(), "looking makes no store"
 
 

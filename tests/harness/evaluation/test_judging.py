@@ -69,7 +69,7 @@ def test_a_judge_that_thinks_in_its_text_is_given_room(paths: Paths, store: Stor
     listener = Listener()
     found = rated(thinker, paths, store, listener)
     assert {j.value for j in found} == {8.0} and {j.info["max_tokens"] for j in found} == {6144}
-    assert sum("limit is raised to 6144" in said for _, said in listener.said) == 1
+    assert sum("max_tokens raised to 6144" in said for _, said in listener.said) == 1
 
 
 def test_two_things_rated_are_a_failure_with_its_reason(paths: Paths, store: Store) -> None:
@@ -93,7 +93,7 @@ def test_what_is_refused_is_said_once_and_marked(paths: Paths, store: Store) -> 
     listener = Listener()
     found = rated(picky, paths, store, listener)
     assert all(j.info["without"] == ["temperature"] for j in found)
-    assert sum("it refuses temperature" in said for _, said in listener.said) == 1
+    assert sum("does not support temperature" in said for _, said in listener.said) == 1
     assert "sampled-verdicts" in scores(store, paths)["a", "mt-bench", "score"].flags
     # What an endpoint refuses is no part of a judgment's identity.
     ids = {j.id for j in found}

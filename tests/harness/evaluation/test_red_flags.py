@@ -79,7 +79,7 @@ def test_data_that_is_gone_is_said_not_guessed(store: Store, paths: Paths, tmp_p
     with Loopback() as server:
         config = EvalConfig(imported=["old"], benches=["alpaca-eval"], judge=[server.spec])
         pipeline.run(config, paths, store, listener)
-    assert any("cannot be checked" in message for _, message in listener.said)
+    assert any("cannot check the training data" in message for _, message in listener.said)
 
 
 PAIRS = [

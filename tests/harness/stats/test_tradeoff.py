@@ -151,7 +151,7 @@ def test_an_expert_that_gained_nothing_makes_no_share() -> None:
     assert silent >= 37
     alone = stats_of(rng, Plane("ref"))
     assert alone.points[0].gain is None and alone.points[4].retention is not None
-    assert "no expert" in alone.notes[0]
+    assert "unknown expert" in alone.notes[0]
 
 
 def test_losses_turn_round() -> None:
@@ -336,4 +336,4 @@ def test_the_command_tells_intervals_seeds_and_the_pick(
     text = capsys.readouterr().out
     assert "pick dae-s" in text and "over seeds" in text and "95 % intervals" in text
     assert cli.run([*args[:-1], "1.5"]) == 0
-    assert "no checkpoint is known to keep 1.5" in capsys.readouterr().out
+    assert "no checkpoint retains 1.5 of the general score" in capsys.readouterr().out

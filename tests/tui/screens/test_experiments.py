@@ -95,7 +95,7 @@ async def test_claims_are_judged_as_far_as_there_are_figures(
         await press(pilot, "down", "c")
         text = shown(app)
         assert "? can't tell: the expert beats [bold]x[/]" in text and "\x1b" not in text
-        assert "small-expert-s2 is not there" in " ".join(text.split())
+        assert "small-expert-s2 does not exist yet" in " ".join(text.split())
         await press(pilot, "y")
         assert "question: Does the expert forget?" in shown(app)
         await press(pilot, "c")

@@ -204,7 +204,7 @@ async def test_a_run_that_cannot_start_is_told(
         at(app, "name")
         await type_value(pilot, press, "kd")
         await press(pilot, "s", "y")
-        assert "a run named 'kd' exists" in notified(app)
+        assert "a run named 'kd' already exists" in notified(app)
 
 
 async def test_the_form_opens_from_a_run_and_shows_yaml_at_80_columns(
