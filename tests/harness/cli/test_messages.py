@@ -117,7 +117,7 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -
             ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:ADAPTER"],
             "its base model '/gone'",
         ),
-        (["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:"], "names no judge"),
+        (["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:"], "is not a valid judge spec"),
         (
             ["--ckpt", "MODEL", "--bench", "RATED", "--baseline", "nobody"],
             "baseline: no model named 'nobody'",
