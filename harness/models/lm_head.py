@@ -1,6 +1,6 @@
-"""A causal LM as a backbone and an output head, so that logits are made only where needed.
+"""A causal LM split into backbone and output head, to compute logits only where needed.
 
-Imports nothing heavy: it works on whatever model object it is given.
+Imports nothing heavy: it works on any model object.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from kdharness.harness.errors import ModelError
 
 
 def causal_model(model: Any) -> Any:
-    """The causal LM inside wrappers (DDP, PEFT)."""
+    """Return the causal LM inside wrappers (DDP, PEFT)."""
     inner = getattr(model, "module", model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def backbone(model: Any) -> Any:
-    """The part of a causal LM that ends in the last hidden states.
+    """Return the part of a causal LM that ends in the last hidden states.
 
     Raises:
         ModelError: the model is not split that way.
@@ -25,12 +25,14 @@ def backbone(model: Any) -> Any:
     causal = causal_model(model)
     base = causal.base_model
     if base is causal:
-        raise ModelError(f"{type(causal).__name__} has no separate backbone to distil through")
+        raise ModelError(
+            f"{type(causal).__name__} has no separate backbone, which distilling needs"
+        )
     return base
 
 
 def head_parts(model: Any) -> tuple[Any, Any, float, float]:
-    """(weight [V, h], bias [V] or None, scale, soft-cap): logits = cap(scale · (x Wᵀ + b)).
+    """Return (weight [V, h], bias [V] or None, scale, soft-cap): cap(scale · (x Wᵀ + b)).
 
     Cohere multiplies logits by `logit_scale`, Granite divides them by `logits_scaling`, and
     Gemma 2 squeezes them into (−soft-cap, soft-cap) with a tanh; a soft-cap of 0 is none.
@@ -44,8 +46,8 @@ def head_parts(model: Any) -> tuple[Any, Any, float, float]:
         raise ModelError(f"{type(causal).__name__} has no output head")
     if hasattr(module, "lora_A") or hasattr(module, "modules_to_save"):
         raise ModelError(
-            "the output head has an adapter; the fused loss needs it plain",
-            hint="leave lm_head out of student.lora.target_modules",
+            "the output head has an adapter, which the fused loss does not support",
+            hint="remove lm_head from student.lora.target_modules",
         )
     config = causal.config.get_text_config()
     scale = float(getattr(config, "logit_scale", None) or 1.0)
@@ -56,7 +58,7 @@ def head_parts(model: Any) -> tuple[Any, Any, float, float]:
 
 
 def head_logits(model: Any, hidden: Any) -> Any:
-    """fp32 logits [n, V] of hidden states [n, h]."""
+    """Compute fp32 logits [n, V] of hidden states [n, h]."""
     weight, bias, scale, softcap = head_parts(model)
     logits = hidden.to(weight.dtype) @ weight.t()
     if bias is not None:
