@@ -1,6 +1,6 @@
 """What a user may write: run configs, evaluation settings, engine specs, the settings file.
 
-The public names are imported when they are first used: pydantic is not loaded before.
+Public names are imported on first use, so that importing the package does not load pydantic.
 """
 
 from __future__ import annotations

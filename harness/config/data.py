@@ -1,4 +1,4 @@
-"""Training and held-out data as a config names them."""
+"""Training and held-out data in a config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdharness.harness.config.base import Settings
 
 
 class SourceSpec(Settings):
-    """One file or data set of chats."""
+    """One file or dataset of chats."""
 
     path: str = Field(
         ...,
@@ -24,23 +24,25 @@ class SourceSpec(Settings):
         "general",
         min_length=1,
         title="Kind",
-        description=("general, domain, or the name of the expert that these rows follow."),
+        description=("general, domain, or the name of the expert that teaches these rows."),
     )
     weight: float = Field(
         1.0,
         gt=0,
         title="Weight",
-        description=("How often rows of this source are drawn, relative to others of its kind."),
+        description=("Sampling weight of this source, relative to others of its kind."),
     )
     format: Literal["auto", "messages", "prompt", "alpaca", "sharegpt"] = Field(
-        "auto", title="Row format", description="auto tells the format from the fields."
+        "auto", title="Row format", description="auto detects the format from the fields."
     )
-    split: str = Field("train", title="Split", description="The split of a hub data set.")
-    limit: int | None = Field(None, ge=1, title="Limit", description="Use the first rows only.")
+    split: str = Field("train", title="Split", description="Split of a hub dataset.")
+    limit: int | None = Field(
+        None, ge=1, title="Limit", description="Use only the first rows, up to this many."
+    )
 
 
 def _sources(value: Any) -> Any:
-    """One source may stand without a list, and a plain string for its path."""
+    """Accept a single source without a list, and a plain string as its path."""
     if isinstance(value, (str, dict)):
         value = [value]
     if isinstance(value, list):
@@ -52,31 +54,31 @@ Sources = Annotated[list[SourceSpec], BeforeValidator(_sources)]
 
 
 class DataSpec(Settings):
-    """What is learnt from, and what is held out."""
+    """Training data and held-out data."""
 
     train: Sources = Field(..., min_length=1, title="Training data")
     heldout: Sources = Field(
         default_factory=list,
         title="Held-out data",
-        description=("Rows whose loss is measured while training and that no method trains on."),
+        description=("Rows whose loss is measured during training; no method trains on them."),
     )
     domain_share: float | None = Field(
         None,
         gt=0,
         lt=1,
         title="Domain share",
-        description=("The share of rows that come from domain sources, whatever the sizes are."),
+        description=("Fraction of rows drawn from domain sources, regardless of their sizes."),
     )
-    max_length: int = Field(2048, ge=8, title="Length", description="Rows are cut here, in tokens.")
+    max_length: int = Field(
+        2048, ge=8, title="Length", description="Maximum tokens per row; longer rows are truncated."
+    )
     chat_template: str | None = Field(
         None,
         title="Chat template",
-        description=(
-            "A template file, or chatml. By default the student's own, else the teacher's."
-        ),
+        description=("A template file, or chatml. Default: the student's own, else the teacher's."),
     )
     allow_duplicates: bool = Field(
         False,
         title="Allow duplicates",
-        description=("Train although held-out rows stand in the training data too."),
+        description=("Train even if held-out rows are also in the training data."),
     )

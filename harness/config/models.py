@@ -1,4 +1,4 @@
-"""Models as a config names them: students, teachers, adapters, caches."""
+"""Models in a config: students, teachers, adapters, caches."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from kdharness.harness.util.redact import holds_secret
 
 
 class QuantizationSpec(Settings):
-    """How a frozen teacher's weights are squeezed; needs bitsandbytes and a GPU."""
+    """How a frozen teacher's weights are quantised; needs bitsandbytes and a GPU."""
 
     method: Literal["bnb-4bit", "bnb-8bit"] = Field("bnb-4bit", title="Method")
 
 
 class CacheSpec(Settings):
-    """Keep a teacher's distributions on disk, so that later epochs and runs need no teacher."""
+    """Cache a teacher's distributions on disk, so that later epochs and runs need no teacher."""
 
-    k: int = Field(64, ge=2, le=4096, title="Tokens kept", description=("Tokens kept a position."))
+    k: int = Field(
+        64, ge=2, le=4096, title="Tokens kept", description=("Tokens stored per position.")
+    )
     tail: Literal["sampled", "bucket"] = Field(
         "sampled",
         title="Tail",
         description=(
-            "sampled: half of the k are drawn from outside the likeliest, which keeps loss and "
-            "gradient unbiased (forward_kl only). bucket: the mass of the rest in one bucket, for "
-            "any divergence; the loss comes out a few percent low."
+            "sampled: half of the k tokens are sampled from outside the top, which keeps loss and "
+            "gradient unbiased (forward_kl only). bucket: the remaining probability mass goes into "
+            "one bucket, for any divergence; underestimates the loss by a few percent."
         ),
     )
 
@@ -43,12 +45,12 @@ class ModelSpec(Settings):
     trust_remote_code: bool = Field(
         False,
         title="Trust remote code",
-        description=("Run code that comes with the model. Only for authors you trust."),
+        description=("Run code from the model's repository. Only for authors you trust."),
     )
 
 
 class TeacherSpec(ModelSpec):
-    """A frozen model that is followed."""
+    """A frozen model that the student is distilled from."""
 
     quantization: QuantizationSpec | None = Field(
         None, title="Quantisation", description=("Load the teacher in 4 or 8 bits.")
@@ -56,14 +58,16 @@ class TeacherSpec(ModelSpec):
     cache: CacheSpec | None = Field(
         None,
         title="Cache",
-        description=("Store top-k distributions once and train from them. Not for attention loss."),
+        description=(
+            "Store top-k distributions once and train from them. Does not support attention loss."
+        ),
     )
     served: str | None = Field(
         None,
         title="Served at",
         description=(
-            "URL of a vLLM server that runs this teacher on devices of its own, such as "
-            "http://gpu-box:8000/v1. Fills the cache; only tokenizer and config are needed here."
+            "URL of a vLLM server that runs this teacher, such as http://gpu-box:8000/v1. Fills "
+            "the cache; only tokenizer and config are needed locally."
         ),
     )
 
@@ -72,18 +76,20 @@ class TeacherSpec(ModelSpec):
         if self.served is None:
             return self
         if not self.served.startswith(("http://", "https://")) or holds_secret(self.served):
-            raise ValueError("served is an http(s) URL without a key in it (keys: OPENAI_API_KEY)")
+            raise ValueError(
+                "served must be an http(s) URL without a key in it (set OPENAI_API_KEY instead)"
+            )
         if self.cache is None or self.cache.tail != "bucket":
             raise ValueError(
-                "a served teacher tells its likeliest tokens: set cache: {k: 20, tail: bucket}"
+                "a server returns only the top log-probabilities: set cache: {k: 20, tail: bucket}"
             )
         if self.quantization is not None:
-            raise ValueError("a served teacher is quantised where it is served")
+            raise ValueError("quantization has no effect on a served teacher: set it on the server")
         return self
 
 
 class LoraSpec(Settings):
-    """Train a low-rank adapter instead of all weights. The paper's: r 256, alpha 128, 0.15."""
+    """Train a low-rank adapter instead of all weights. The paper uses r 256, alpha 128, 0.15."""
 
     r: int = Field(16, ge=1, le=4096, title="Rank")
     alpha: float = Field(32, gt=0, title="Alpha", description="Updates are scaled by alpha / r.")
@@ -91,12 +97,12 @@ class LoraSpec(Settings):
     target_modules: str | list[str] = Field(
         "all-linear",
         title="Modules",
-        description=("Which linear layers get an adapter; all-linear leaves out the output head."),
+        description=("Linear layers that get an adapter; all-linear excludes the output head."),
     )
 
 
 class StudentSpec(Settings):
-    """The model that is trained: one that exists, or one made from others."""
+    """The model that is trained: an existing one, or one made from others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -109,15 +115,14 @@ class StudentSpec(Settings):
         None,
         alias="from",
         title="Cut from",
-        description=(
-            "Make the student from this model by keeping some of its layers: teacher, or a model."
-        ),
+        description=("Make the student by keeping some layers of this model: teacher, or a model."),
     )
     keep_layers: int | list[int] | None = Field(
         None,
         title="Layers kept",
         description=(
-            "How many layers to keep, evenly spaced with the first and last, or a list of them."
+            "Number of layers to keep, evenly spaced and including the first and last, or a list "
+            "of layers."
         ),
     )
     experts_from: list[str] | None = Field(
@@ -125,25 +130,25 @@ class StudentSpec(Settings):
         title="Experts from",
         description=(
             "Make a mixture-of-experts student whose experts are the MLPs of these dense models; "
-            "one model is upcycled into two equal experts."
+            "a single model is upcycled into two identical experts."
         ),
     )
     lora: LoraSpec | None = Field(
-        None, title="LoRA", description=("Train an adapter and leave the base weights as they are.")
+        None, title="LoRA", description=("Train an adapter and leave the base weights unchanged.")
     )
     trust_remote_code: bool = Field(
         False,
         title="Trust remote code",
-        description=("Run code that comes with the model. Only for authors you trust."),
+        description=("Run code from the model's repository. Only for authors you trust."),
     )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         origins = [name for name in ("model", "source", "experts_from") if getattr(self, name)]
         if len(origins) != 1:
-            raise ValueError("give exactly one of model, from, experts_from")
+            raise ValueError("set exactly one of model, from, experts_from")
         if self.source and self.keep_layers is None:
-            raise ValueError("from needs keep_layers: how many layers to keep, or which")
+            raise ValueError("from needs keep_layers: how many layers to keep, or a list of them")
         if self.keep_layers is not None and not self.source:
             raise ValueError("keep_layers needs from: the model to cut the student from")
         if isinstance(self.keep_layers, int) and self.keep_layers < 1:
@@ -152,7 +157,7 @@ class StudentSpec(Settings):
 
 
 def _spell_out(value: Any) -> Any:
-    """A plain string stands for `{model: string}`."""
+    """Expand a plain string to `{model: string}`."""
     return {"model": value} if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""Data that ships with the package, by its names: `general:train`, `shop:test`."""
+"""Data that ships with the package, by name: `general:train`, `shop:test`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SPLITS = ("train", "validation", "test")
 
 
 def shipped_file(name: str) -> Path | None:
-    """Find the file behind `general:train` or `shop:test`; None for names of another form.
+    """Return the file of `general:train` or `shop:test`; None for names of another form.
 
     Raises:
-        DataError: shipped data without such a part.
+        DataError: shipped data without such a split.
     """
     folder, sign, split = name.partition(":")
     if not sign or folder not in SHIPPED:

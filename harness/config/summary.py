@@ -1,4 +1,4 @@
-"""Configs in a few words: which models play which part, and what differs between two of them."""
+"""Summaries of configs: which models they use, and how two configs differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdharness.harness.types import Method
 
 
 def model_name(spec: Any) -> str:
-    """A model field of a config in a few letters: the last part of a path, or how it is cut."""
+    """Return a short name for a model field: the last part of a path, or how it is cut."""
     if isinstance(spec, str):
         return spec.rstrip("/").rsplit("/", 1)[-1]
     if not isinstance(spec, Mapping):
@@ -25,7 +25,7 @@ def model_name(spec: Any) -> str:
 
 
 def models_of(config: Mapping[str, Any]) -> str:
-    """`student ← teacher` of a training, `checkpoints × benchmarks` of an evaluation.
+    """Return `student ← teacher` of a training, `checkpoints × benchmarks` of an evaluation.
 
     Of an experiment, its steps.
     """
@@ -48,7 +48,7 @@ def models_of(config: Mapping[str, Any]) -> str:
 
 
 def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(role, name) of what a run that has no checkpoint yet starts from."""
+    """Return (role, name) of the models a run without a checkpoint yet starts from."""
     out = []
     for role in ("student", "teacher", "reference", "expert"):
         spec = config.get(role)
@@ -66,7 +66,7 @@ def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as dotted names: `data.train.0.path`."""
+    """Flatten nested plain data to dotted names: `data.train.0.path`."""
     if isinstance(values, Mapping) and values:
         parts: Iterable[tuple[Any, Any]] = values.items()
     elif isinstance(values, list) and any(isinstance(v, (dict, list)) for v in values):
@@ -80,7 +80,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def config_diff(*configs: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
-    """The dotted names whose values are not the same in all configs, with each one's value."""
+    """Return the dotted names whose values differ between configs, with each config's value."""
     tables = [flat(config) for config in configs]
     names = list(dict.fromkeys(name for table in tables for name in table))
     out = []

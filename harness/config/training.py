@@ -1,7 +1,7 @@
 """Run configs: pydantic models.
 
-Every field carries a title and help, because the app's forms, `config init` and the docs are
-made from these models. `config_files` reads and writes them.
+Every field has a title and a description, from which the app's forms, `config init` and the docs
+are generated. `config.files` reads and writes them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_
 
 
 def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) -> None:
-    """A sampled tail estimates a sum over the teacher's distribution: forward KL alone is one."""
+    """Refuse a sampled tail, an estimate of a sum over the teacher, with all but forward KL."""
     for teacher in teachers:
         if teacher is not None and teacher.served and trainer.temperature != 1.0:
             raise ValueError(
-                "a server tells probabilities at temperature 1: set trainer.temperature to 1"
+                "a served teacher's probabilities are at temperature 1: set trainer.temperature "
+                "to 1"
             )
         sampled = teacher is not None and teacher.cache and teacher.cache.tail == "sampled"
         if sampled and trainer.divergence != "forward_kl":
             raise ValueError(
-                f"a sampled cache gives forward_kl only, not {trainer.divergence}: "
+                f"a sampled cache supports forward_kl only, not {trainer.divergence}: "
                 "set cache.tail to bucket"
             )
 
@@ -47,7 +48,7 @@ def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) ->
 
 
 class TrainerSpec(Settings):
-    """How the weights are moved; shared by every method."""
+    """Optimisation settings shared by every method."""
 
     learning_rate: float = Field(2e-5, gt=0, lt=1, title="Learning rate")
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
@@ -58,30 +59,30 @@ class TrainerSpec(Settings):
         ge=0,
         lt=1,
         title="Warm-up",
-        description=("The share of steps over which the learning rate rises."),
+        description=("Fraction of steps over which the learning rate increases."),
     )
     weight_decay: float = Field(0.0, ge=0, title="Weight decay")
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = Field(
         "adamw", title="Optimiser"
     )
-    max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 turns it off.")
+    max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 disables it.")
     epochs: float = Field(2.0, gt=0, title="Epochs")
-    max_steps: int | None = Field(None, ge=1, title="Steps", description="Ends before the epochs.")
+    max_steps: int | None = Field(
+        None, ge=1, title="Steps", description="Stop after this many steps, before the epochs end."
+    )
     max_tokens: int | None = Field(
         None,
         ge=1,
         title="Tokens",
-        description=(
-            "Train on this many tokens (padding not counted), so that methods can be matched."
-        ),
+        description=("Train on this many tokens (excluding padding), to match methods by tokens."),
     )
-    batch_size: int = Field(8, ge=1, title="Rows a micro-batch")
+    batch_size: int = Field(8, ge=1, title="Rows per micro-batch")
     tokens_per_batch: int | None = Field(
         None,
         ge=8,
-        title="Tokens a micro-batch",
+        title="Tokens per micro-batch",
         description=(
-            "Fill micro-batches up to this many tokens, padding included, instead of by rows."
+            "Fill micro-batches up to this many tokens, including padding, instead of by rows."
         ),
     )
     accumulation: int = Field(
@@ -89,14 +90,14 @@ class TrainerSpec(Settings):
         ge=1,
         title="Accumulation",
         description=(
-            "Micro-batches an optimiser step. The gradient does not depend on how a step is cut."
+            "Micro-batches per optimiser step. The gradient does not depend on how a step is split."
         ),
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", title="Precision")
     gradient_checkpointing: bool = Field(
         False,
         title="Gradient checkpointing",
-        description=("Less memory for about a third more time."),
+        description=("Uses less memory for about a third more time."),
     )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps")
     threads: int | None = Field(None, ge=1, title="CPU threads")
@@ -104,22 +105,20 @@ class TrainerSpec(Settings):
         0,
         ge=0,
         title="Held-out every",
-        description=(
-            "Measure held-out loss every so many steps; 0: at the start and at the end only."
-        ),
+        description=("Measure held-out loss every N steps; 0: only at the start and at the end."),
     )
     save_every: int = Field(
         0,
         ge=0,
         title="Save every",
-        description=("Keep a checkpoint every so many steps; 0: at the end (and when stopped)."),
+        description=("Save a checkpoint every N steps; 0: only at the end (and when stopped)."),
     )
     keep: int = Field(2, ge=1, title="Checkpoints kept")
     best: str | None = Field(
         None,
         title="Best by",
         description=(
-            "Keep the checkpoint with the lowest held-out curve of this name, e.g. general_loss, "
+            "Keep the checkpoint with the lowest value of this held-out metric, e.g. general_loss, "
             "or of a sum such as general_loss + 0.5 * domain_loss."
         ),
     )
@@ -127,12 +126,12 @@ class TrainerSpec(Settings):
         1e4,
         gt=0,
         title="Loss limit",
-        description=("A loss above this, or not a number, stops the run and names its rows."),
+        description=("A loss above this, or NaN, stops the run and reports the rows."),
     )
 
 
 class DistillSpec(TrainerSpec):
-    """What KD and DAE share: docs/method.md#losses."""
+    """Settings shared by KD and DAE: docs/method.md#losses."""
 
     temperature: float = Field(1.0, gt=0, le=100, title="Temperature")
     distill_weight: float = Field(
@@ -141,26 +140,26 @@ class DistillSpec(TrainerSpec):
         le=1,
         title="Distillation weight (λ)",
         description=(
-            "1 follows the teacher alone; below 1 the rest is next-token loss on the data."
+            "Weight of the distillation loss; 1 - λ is the weight of next-token loss on the data."
         ),
     )
     divergence: Divergence = Field(
         "forward_kl",
         title="Divergence",
-        description=("How far the student's distribution is from the teacher's."),
+        description=("Distance between the student's and the teacher's distributions."),
     )
     beta: float = Field(
         0.5,
         gt=0,
         lt=1,
         title="β or skew",
-        description=("The teacher's share in the mixture of js, skew_kl and skew_reverse_kl."),
+        description=("The teacher's weight in the mixture of js, skew_kl and skew_reverse_kl."),
     )
     chunk: int = Field(
         128,
         ge=1,
         title="Rows of logits at once",
-        description=("Positions whose logits are alive together; lower it when memory is short."),
+        description=("Positions whose logits are in memory at once; lower it to save memory."),
     )
 
 
@@ -169,21 +168,21 @@ class KDSpec(DistillSpec):
 
     weight_decay: float = Field(0.1, ge=0, title="Weight decay")
     attention_weight: float = Field(
-        1.0, ge=0, title="Attention weight (γ)", description=("0 leaves the attention loss out.")
+        1.0, ge=0, title="Attention weight (γ)", description=("0 disables the attention loss.")
     )
     layer_map: Literal["uniform", "last-k"] | list[int] = Field(
         "uniform",
         title="Layer map",
         description=(
-            "Which teacher layer each student layer follows; a list has one entry a student "
-            "layer, -1 for none. A student cut from its teacher follows the layers it kept."
+            "Teacher layer for each student layer; a list has one entry per student layer, -1 for "
+            "none. A student cut from its teacher is matched to the layers it kept."
         ),
     )
     attention_layers: int | None = Field(
         None,
         ge=1,
         title="Layers with attention loss",
-        description="Only the last so many student layers; all by default.",
+        description="Use only the last N student layers; default: all.",
     )
     attention_block: int = Field(64, ge=1, title="Attention rows at once")
 
@@ -201,7 +200,7 @@ class SFTConfig(RunConfig):
 
 
 class KDConfig(RunConfig):
-    """Knowledge distillation: follow a teacher's distributions and its attention."""
+    """Knowledge distillation: match a teacher's distributions and its attention."""
 
     method: Literal["kd"] = "kd"
     student: Student = Field(..., title="Student")
@@ -213,8 +212,8 @@ class KDConfig(RunConfig):
     def _cache_has_no_attention(self) -> Self:
         if self.teacher.cache and self.trainer.attention_weight > 0:
             raise ValueError(
-                "teacher.cache keeps distributions, not attention: "
-                "set trainer.attention_weight to 0 or leave teacher.cache out"
+                "teacher.cache stores distributions, not attention: "
+                "set trainer.attention_weight to 0 or remove teacher.cache"
             )
         _check_tail([self.teacher], self.trainer)
         return self
@@ -225,20 +224,20 @@ def _experts(value: Any) -> Any:
 
 
 class DAEConfig(RunConfig):
-    """Domain alignment: domain rows follow an expert, general rows a reference model."""
+    """Domain alignment: distil an expert on domain rows, a reference model on general rows."""
 
     method: Literal["dae"] = "dae"
     student: Student = Field(..., title="Student")
     reference: Teacher | None = Field(
         None,
         title="Reference",
-        description=("Followed on general rows. By default the student as it was before training."),
+        description=("Teacher of general rows. Default: the student before training."),
     )
-    expert: Teacher | None = Field(None, title="Expert", description="Followed on domain rows.")
+    expert: Teacher | None = Field(None, title="Expert", description="Teacher of domain rows.")
     experts: Annotated[dict[str, TeacherSpec], BeforeValidator(_experts)] = Field(
         default_factory=dict,
         title="Experts",
-        description=("More experts by name; rows of a source whose kind is that name follow it."),
+        description=("Further experts by name; each teaches the rows whose kind is its name."),
     )
     data: DataSpec = Field(..., title="Data")
     trainer: DistillSpec = Field(default_factory=lambda: DistillSpec(), title="Trainer")
@@ -254,7 +253,7 @@ class DAEConfig(RunConfig):
                     f"rows of kind {source.kind!r} have no teacher; known: {sorted(names)}"
                 )
         if all(source.kind == "general" for source in self.data.train):
-            raise ValueError("DAE needs domain rows: give a source kind: domain")
+            raise ValueError("DAE needs domain rows: set kind: domain on a source")
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
         return self
 
@@ -270,12 +269,12 @@ CONFIGS: dict[str, type[AnyConfig]] = {
 
 
 def config_class(method: str) -> type[AnyConfig] | None:
-    """The config of a method, built in or of another package; None for an unknown one."""
+    """Return the config class of a method, built-in or from a plugin; None if unknown."""
     return CONFIGS.get(method) or method_config(method)
 
 
 def trusted_code(config: AnyConfig) -> list[str]:
-    """The models whose own code this config allows to run."""
+    """Return the models whose own code this config allows to run."""
 
     def walk(values: Any) -> Iterator[str]:
         if isinstance(values, dict):
@@ -289,5 +288,5 @@ def trusted_code(config: AnyConfig) -> list[str]:
 
 
 def config_hash(config: AnyConfig) -> str:
-    """The identity of what is done: everything but the run's name."""
+    """Return the identity of what is done: a hash of everything but the run's name."""
     return digest(config.model_dump(mode="json", by_alias=True, exclude={"name"}))

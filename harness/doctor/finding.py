@@ -1,4 +1,4 @@
-"""One line of `kdharness doctor`: what was looked at, how it stands, and what to do about it."""
+"""One row of `kdharness doctor`: what was checked, its status, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class CheckResult:
-    """`note` is worth knowing and stops nothing; `broken` stops work. Both say what to do."""
+    """The result of one check: `note` is a warning, `broken` stops work; both have advice."""
 
     check: str
     status: Literal["ok", "note", "broken"]
@@ -17,15 +17,15 @@ class CheckResult:
 
 
 def ok(check: str, detail: str) -> CheckResult:
-    """Nothing to do."""
+    """Return a result that needs no action."""
     return CheckResult(check, "ok", detail)
 
 
 def warn(check: str, detail: str, advice: str) -> CheckResult:
-    """Worth knowing."""
+    """Return a warning, which stops nothing."""
     return CheckResult(check, "note", detail, advice)
 
 
 def fail(check: str, detail: str, advice: str) -> CheckResult:
-    """Stops work."""
+    """Return a result that stops work."""
     return CheckResult(check, "broken", detail, advice)

@@ -1,7 +1,7 @@
-"""Doctor: this Python, the packages that `pyproject.toml` asks for, and whether they go together.
+"""Doctor: this Python, the packages that `pyproject.toml` requires, and their compatibility.
 
-Everything is read from the installed packages' own metadata: nothing is imported, so that a
-package which fails at import is still looked at.
+Everything is read from the installed packages' metadata: nothing is imported, so that a package
+that fails at import is still checked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NEIGHBOURS = (
     "vllm",
     "flash-attn",
 )
-"""Packages that ask for a certain torch, transformers or numpy, and fail at import with another."""
+"""Packages that need a certain torch, transformers or numpy, and fail at import with another."""
 SHARED = frozenset(
     {
         "torch",
@@ -51,19 +51,19 @@ SHARED = frozenset(
     }
 )
 EXTRAS = {
-    "datasets": ("hub data sets as training rows", "pip install 'datasets>=4'"),
-    "bitsandbytes": ("teachers in 8 or 4 bits, on a GPU", "pip install bitsandbytes"),
+    "datasets": ("training on hub datasets", "pip install 'datasets>=4'"),
+    "bitsandbytes": ("8-bit and 4-bit teachers, on a GPU", "pip install bitsandbytes"),
     "deepspeed": ("DeepSpeed through --accelerate", "pip install deepspeed"),
 }
 
 
 def run_checks() -> list[CheckResult]:
-    """Every finding of this file."""
+    """Run every check of this module."""
     return [python(), *packages(), together(), extras(), plugins()]
 
 
 def python() -> CheckResult:
-    """The interpreter against `requires-python` and what the tests ran with."""
+    """Check the interpreter against `requires-python` and the versions tested."""
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
@@ -72,22 +72,22 @@ def python() -> CheckResult:
         return fail(
             "python",
             f"{version}, but kdharness needs {asked}",
-            "make a new environment: python3.11 -m venv .venv",
+            "create a new environment: python3.11 -m venv .venv",
         )
     if tuple(int(part) for part in version.split(".")[:2]) > NEWEST_TRIED:
         return warn(
             "python",
-            f"{version}: newer than what kdharness was tried with",
-            "if a package misbehaves, use Python {}.{}".format(*NEWEST_TRIED),
+            f"{version}: newer than the versions kdharness is tested with",
+            "if a package fails, use Python {}.{}".format(*NEWEST_TRIED),
         )
     return ok("python", version)
 
 
 def packages() -> list[CheckResult]:
-    """One row for each package that matters most, and for each that is missing or out of range."""
+    """List the main packages, and every one that is missing or out of range."""
     from packaging.requirements import Requirement
 
-    found, quiet = [], 0
+    results, hidden = [], 0
     for text in metadata.requires("kdharness") or []:
         asked = Requirement(text)
         if asked.marker and not asked.marker.evaluate({"extra": ""}):
@@ -95,24 +95,25 @@ def packages() -> list[CheckResult]:
         advice = f"pip install '{asked.name}{asked.specifier}'"
         version = installed(asked.name)
         if version is None:
-            found.append(fail(asked.name, "not installed", advice))
+            results.append(fail(asked.name, "not installed", advice))
         elif not asked.specifier.contains(version, prereleases=True):
-            found.append(
+            results.append(
                 fail(asked.name, f"{version}, but kdharness needs {asked.specifier}", advice)
             )
         elif asked.name in ALWAYS_SHOWN:
-            found.append(ok(asked.name, version))
+            results.append(ok(asked.name, version))
         else:
-            quiet += 1
-    place = Path(str(metadata.distribution("kdharness").locate_file("")))
-    mine = ok(
-        "kdharness", f"{metadata.version('kdharness')} in {place}, {quiet} more packages as asked"
+            hidden += 1
+    folder = Path(str(metadata.distribution("kdharness").locate_file("")))
+    kdharness = ok(
+        "kdharness",
+        f"{metadata.version('kdharness')} in {folder}, {hidden} more packages as required",
     )
-    return [mine, *found]
+    return [kdharness, *results]
 
 
 def installed(name: str) -> str | None:
-    """The version of a package, or None."""
+    """Return the version of a package, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -120,10 +121,10 @@ def installed(name: str) -> str | None:
 
 
 def together() -> CheckResult:
-    """Whether the installed packages ask each other for versions that are here.
+    """Check that the installed packages meet each other's version requirements.
 
-    transformers takes a torch that is too old for none at all, and a torchvision that was built
-    for another torch breaks the import of transformers: both fail far from their cause.
+    transformers treats a torch that is too old as missing, and a torchvision that was built for
+    another torch breaks the import of transformers: both fail far from their cause.
     """
     from packaging.requirements import Requirement
 
@@ -149,24 +150,24 @@ def together() -> CheckResult:
         return fail(
             "versions",
             "; ".join(clashes),
-            f"pip install {' '.join(dict.fromkeys(advice))}, or remove what asks for it "
-            "and is not needed",
+            f"pip install {' '.join(dict.fromkeys(advice))}, or remove the package that requires "
+            "it if you don't need it",
         )
-    return ok("versions", "torch, transformers and their neighbours go together")
+    return ok("versions", "torch, transformers and related packages are compatible")
 
 
 def plugins() -> CheckResult:
-    """What other packages add, and names of theirs that are taken."""
+    """List what plugins add, and plugin names that are already taken."""
     names = sorted({name for t in (TRAINERS, BENCHMARKS, ENGINES) for name in t.plugins()})
     if problems := plugin_problems():
         return warn(
-            "plugins", "; ".join(problems), "the built-in one is used: ask for another name there"
+            "plugins", "; ".join(problems), "the built-in one is used: the plugin must be renamed"
         )
     return ok("plugins", ", ".join(names) or "none installed")
 
 
 def extras() -> CheckResult:
-    """What optional packages would add."""
+    """List missing optional packages and what they would add."""
     missing = [name for name in EXTRAS if installed(name) is None]
     if not missing:
         return ok("extras", f"{', '.join(EXTRAS)}: installed")

@@ -1,6 +1,6 @@
-"""A causal LM as a backbone and an output head, so that logits are made only where needed.
+"""A causal LM split into backbone and output head, to compute logits only where needed.
 
-Imports nothing heavy: it works on whatever model object it is given.
+Imports nothing heavy: it works on any model object.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from kdharness.harness.errors import ModelError
 
 
 def causal_model(model: Any) -> Any:
-    """The causal LM inside wrappers (DDP, PEFT)."""
+    """Return the causal LM inside wrappers (DDP, PEFT)."""
     inner = getattr(model, "module", model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def backbone(model: Any) -> Any:
-    """The part of a causal LM that ends in the last hidden states.
+    """Return the part of a causal LM that ends in the last hidden states.
 
     Raises:
         ModelError: the model is not split that way.
@@ -26,7 +26,9 @@ def backbone(model: Any) -> Any:
     causal = causal_model(model)
     base = causal.base_model
     if base is causal:
-        raise ModelError(f"{type(causal).__name__} has no separate backbone to distil through")
+        raise ModelError(
+            f"{type(causal).__name__} has no separate backbone, which distilling needs"
+        )
     return base
 
 
@@ -78,8 +80,8 @@ def head_of(model: Any, vocab: int = 0) -> Head:
         raise ModelError(f"{type(causal).__name__} has no output head")
     if hasattr(module, "lora_A") or hasattr(module, "modules_to_save"):
         raise ModelError(
-            "the output head has an adapter; the fused loss needs it plain",
-            hint="leave lm_head out of student.lora.target_modules",
+            "the output head has an adapter, which the fused loss does not support",
+            hint="remove lm_head from student.lora.target_modules",
         )
     config = causal.config.get_text_config()
     scale = float(getattr(config, "logit_scale", None) or 1.0)
@@ -90,5 +92,5 @@ def head_of(model: Any, vocab: int = 0) -> Head:
 
 
 def head_logits(model: Any, hidden: Any) -> Any:
-    """Return a model's fp32 logits [n, V] of hidden states [n, h]."""
+    """Compute a model's fp32 logits [n, V] of hidden states [n, h]."""
     return apply_head(head_of(model), hidden)

@@ -1,6 +1,6 @@
-"""The one SQLite file of a home: every SQL statement there is.
+"""The SQLite file of a home, and every SQL statement.
 
-`Store` is imported when it is first asked for: what reads the file without it starts faster.
+`Store` is imported on first use: code that reads the file without it starts faster.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A store's file looked at as it is: read-only, without bringing it up to date.
+"""Read-only inspection of a store's file, without migrating it.
 
-A store that this version refuses, or that is damaged, is just what has to be looked at here.
+It must also work for a store that this version refuses, or that is damaged.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from kdharness.harness.types import Run, RunStatus
 def open_read_only(
     path: Path, *, timeout: float = 1.0, without_log: bool = True
 ) -> sqlite3.Connection:
-    """Open a store's file for reading alone.
+    """Open a store's file read-only.
 
-    Beside a store in WAL mode SQLite makes a file for its shared memory. Where it can't, the store
-    is read as it is on disk, without changes that wait in the log beside it.
+    In WAL mode SQLite creates a shared-memory file beside the store. If it cannot, the store is
+    read as it is on disk, without the changes in its write-ahead log.
 
     Args:
         timeout: seconds to wait for a lock.
-        without_log: whether it may be read although changes wait in that log.
+        without_log: whether it may be read without the changes in that log.
 
     Raises:
-        StoreError: changes wait in the log, and `without_log` is False.
+        StoreError: the log has changes, and `without_log` is False.
         sqlite3.OperationalError: another process holds the store.
     """
     address = f"file:{quote(str(path))}?mode=ro"
@@ -42,21 +42,21 @@ def open_read_only(
         log = path.with_name(path.name + "-wal")
         if not without_log and log.exists() and log.stat().st_size:
             raise StoreError(
-                "changes wait in the log beside this store, and nothing can be written here",
+                "the store has changes in its write-ahead log, and its folder is not writable",
                 where=str(log),
-                hint="copy the folder to a place of yours and open that with --home",
+                hint="copy the folder to a writable one and open that with --home",
             ) from None
         connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
     return connection
 
 
 def is_locked(error: sqlite3.Error) -> bool:
-    """Tell whether another process holds the store."""
+    """Return whether the error means that another process has locked the store."""
     return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def sampled_checkpoints(connection: sqlite3.Connection) -> int:
-    """How many checkpoints with a folder still have the identity of an older version."""
+    """Count the checkpoints with a folder that still have the identity of an older version."""
     rows = connection.execute(
         "SELECT path FROM checkpoints WHERE weights = '' AND path != ''"
     ).fetchall()
@@ -64,7 +64,7 @@ def sampled_checkpoints(connection: sqlite3.Connection) -> int:
 
 
 def applied_migrations(connection: sqlite3.Connection) -> list[str] | None:
-    """Names of the steps the store has seen; None in a file that is not ours."""
+    """Return the names of applied migrations; None if the file is not a kdharness store."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     if not {"_sqlite_migrations", "runs"} <= tables:
         return [] if not tables else None
@@ -75,7 +75,7 @@ def applied_migrations(connection: sqlite3.Connection) -> list[str] | None:
 
 
 def quick_check(connection: sqlite3.Connection, size: int) -> tuple[str, bool]:
-    """(what is damaged, or nothing; whether the file was read at all).
+    """Return (what is damaged, or an empty string; whether the file was read at all).
 
     Before 3.43 SQLite could not be interrupted within a table, so the size decides.
     """
@@ -112,4 +112,4 @@ def live_runs(path: Path) -> Iterator[Run]:
 
 
 CHECK_BYTES = 256 * 2**20
-"""A bigger store is not read through here: on a slow disk that takes minutes."""
+"""A larger store is not read as a whole here: on a slow disk that takes minutes."""

@@ -1,7 +1,7 @@
-"""Listings: one function prints any list of rows as a table, JSON, CSV or Markdown.
+"""Listings: any list of rows as a table, JSON, CSV or Markdown.
 
-What models and people wrote is hostile text: control characters, escape sequences and bidi
-marks are made visible before anything reaches a terminal (`safe_text`).
+Text from models and users is untrusted: control characters, escape sequences and bidi marks are
+escaped before anything reaches a terminal (`safe_text`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FORMATS = ("table", "json", "csv", "md")
 
 
 def write_anything() -> None:
-    """Let the output streams show what their encoding cannot by its code, instead of failing.
+    """Escape characters that the output streams' encoding lacks, instead of failing.
 
-    Windows consoles and `LANG=C` speak less than Unicode, and a listing holds whatever models and
-    people wrote.
+    Windows consoles and `LANG=C` do not encode all of Unicode, and a listing contains whatever
+    models and users wrote.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -30,7 +30,7 @@ def write_anything() -> None:
 
 
 def cell(value: Any) -> str:
-    """One value as table text."""
+    """Format one value as table text."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -43,7 +43,7 @@ def cell(value: Any) -> str:
 
 
 def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> str:
-    """The rows in one of `FORMATS`. JSON keeps every key; the others show `columns`."""
+    """Format rows in one of `FORMATS`. JSON keeps every key; the others show `columns`."""
     if form == "json":
         return json.dumps(list(rows), indent=2, ensure_ascii=True, default=str)
     if form == "csv":
@@ -63,7 +63,7 @@ def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form:
 
 
 def csv_value(value: Any) -> str:
-    """A CSV cell; a leading =, +, - or @ in text is quoted so that no spreadsheet runs it."""
+    """Format a CSV cell; text with a leading =, +, - or @ is quoted against formula injection."""
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value))
     text = safe_text(str(value))
@@ -71,7 +71,7 @@ def csv_value(value: Any) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Plain aligned text: numbers to the right, no lines, cut to the terminal by nobody."""
+    """Align columns as plain text: numbers to the right, no rules, never cut to the terminal."""
     from rich.cells import cell_len
 
     body = [[cell(row.get(column)) for column in columns] for row in rows]
@@ -95,7 +95,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:
-    """Print a listing to stdout; talk about an empty one goes to stderr."""
+    """Print a listing to stdout; the note about an empty one goes to stderr."""
     if not rows and form == "table":
         print("nothing to show yet", file=sys.stderr)
         return

@@ -175,5 +175,5 @@ def test_rows_carry_the_flag_only_when_cut_and_refuse_silence() -> None:
         ],
     }
     answers["One?"] = make.Answer("", False)
-    with pytest.raises(SystemExit, match="said nothing"):
+    with pytest.raises(SystemExit, match="is empty"):
         make.build_rows("test", prompts, answers)

@@ -225,7 +225,7 @@ def test_names_that_lead_out_of_the_home(paths: Paths) -> None:
         with pytest.raises(ConfigError, match="name"):
             parse_config({**base, "name": name})
     for name in ("..", ".", "../x", "/etc", "a/b", "a\\b", "", "x\0y"):
-        with pytest.raises(ConfigError, match="no run's name"):
+        with pytest.raises(ConfigError, match="invalid run name"):
             paths.run(name)
 
 

@@ -51,7 +51,7 @@ def test_an_address_that_holds_a_key_is_refused_without_showing_it(
     secret = "planted" + "9x" * 8
     spec = f"openai:m@{url.replace('KEY', secret)}"
     assert holds_secret(url)
-    with pytest.raises(ConfigError, match="must not hold") as caught:
+    with pytest.raises(ConfigError, match="must not contain") as caught:
         parse_spec(spec)
     assert secret not in str(caught.value)
     path = tmp_path / "eval.yaml"
@@ -126,7 +126,7 @@ def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
     _, _, err = kd(
         "eval", "--ckpt", "x", "--judge", "openai:m@http://judge.invalid/v1", "--dry-run"
     )
-    assert "warning: openai:m@http://judge.invalid/v1: the key and all texts travel" in err
+    assert "warning: openai:m@http://judge.invalid/v1: the key and all texts are sent" in err
     _, _, err = kd("eval", "--ckpt", "x", "--judge", "openai:m@http://127.0.0.1:9/v1", "--dry-run")
     assert "unencrypted" not in err
 

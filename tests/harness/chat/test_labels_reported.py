@@ -186,7 +186,7 @@ def test_tokenizers_that_write_blanks_into_tokens(kind: str, family: str) -> Non
 
 @pytest.mark.parametrize("family", ["mistral1", "gemma2"])
 def test_a_template_without_a_system_role_says_so(family: str, plain_tokenizer: Any) -> None:
-    with pytest.raises(DataError, match=r"the chat template refuses this chat: .*(role|System)"):
+    with pytest.raises(DataError, match=r"the chat template rejects this chat: .*(role|System)"):
         labelled(
             with_tokens(plain_tokenizer, FAMILIES[family]), [system("Be."), user("a"), answer("b")]
         )

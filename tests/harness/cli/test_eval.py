@@ -99,7 +99,7 @@ def test_eval_without_a_judge_says_what_waits(kd: CommandLine, tiny_teacher: Pat
     ("args", "said"),
     [
         (["eval"], "--ckpt"),
-        (["eval", "--ckpt", "x", "--judge", "gpt-4"], "names no judge"),
+        (["eval", "--ckpt", "x", "--judge", "gpt-4"], "is not a valid judge spec"),
         (["eval", "--ckpt", "x", "--limit", "0"], "limit"),
         (["eval", "--ckpt", "x", "--timeout", "-1"], "timeout"),
     ],

@@ -117,7 +117,7 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -
             ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:ADAPTER"],
             "its base model '/gone'",
         ),
-        (["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:"], "names no judge"),
+        (["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:"], "is not a valid judge spec"),
         (
             ["--ckpt", "MODEL", "--bench", "RATED", "--baseline", "nobody"],
             "baseline: no model named 'nobody'",
@@ -157,7 +157,7 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
     file = tmp_path / "c.yaml"
     file.write_text("method: sft\nstudent: kd\ndata: {train: 'shop:train'}\n", "utf-8")
     code, _, err = kd("train", str(file), "--name", "mine")
-    assert code == 1 and "student.model: of kd answers and scores are stored, but no we" in err
+    assert code == 1 and "student.model: kd has stored answers and scores, but no weights" in err
 
 
 @pytest.mark.parametrize(

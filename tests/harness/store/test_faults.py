@@ -107,7 +107,7 @@ def test_writing_where_one_may_not_is_told(shared_home: Paths) -> None:
                 raise found from error
 
     said = as_nobody(write)
-    assert said.startswith("StoreError") and "cannot be written here" in said and "--home" in said
+    assert said.startswith("StoreError") and "not writable" in said and "--home" in said
 
 
 def test_a_home_that_cannot_be_made_is_told(shared_home: Paths) -> None:

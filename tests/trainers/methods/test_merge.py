@@ -101,17 +101,17 @@ def test_what_does_not_lie_on_top_of_each_other_is_refused_with_its_name() -> No
     ("values", "message"),
     [
         ({"reference": "a"}, "needs a reference and an expert"),
-        ({"reference": "a", "expert": "b", "alphas": [0, 1]}, "above 0 and below 1"),
-        ({"reference": "a", "expert": "b", "alphas": [0.5, 1.5]}, "above 0 and below 1"),
-        ({"kind": "average", "models": ["a"]}, "two models or more"),
-        ({"kind": "average", "models": ["a", "a"]}, "named twice"),
+        ({"reference": "a", "expert": "b", "alphas": [0, 1]}, "between 0 and 1"),
+        ({"reference": "a", "expert": "b", "alphas": [0.5, 1.5]}, "between 0 and 1"),
+        ({"kind": "average", "models": ["a"]}, "at least two models"),
+        ({"kind": "average", "models": ["a", "a"]}, "duplicate model"),
         ({"kind": "average", "models": ["a", "b"], "weights": [1]}, "1 weights for 2 models"),
         ({"kind": "average", "models": ["a", "b"], "weights": [1, -1]}, "more than 0"),
         ({"kind": "task-arithmetic", "models": ["a"]}, "needs a reference"),
         ({"kind": "task-arithmetic", "reference": "r", "models": ["a"], "scale": 0}, "scale of 0"),
         (
             {"kind": "task-arithmetic", "reference": "r", "models": ["a"], "expert": "e"},
-            "no expert",
+            "does not use expert",
         ),
     ],
 )

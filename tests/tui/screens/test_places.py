@@ -55,7 +55,7 @@ async def test_a_judge_is_checked_in_another_process(
         await press(pilot, "a")
         app.screen.query_one("#line", Input).value = "nonsense"
         await press(pilot, "enter")
-        assert "names no judge" in shown(app)
+        assert "is not a valid judge spec" in shown(app)
         app.screen.query_one("#line", Input).value = "openai:other"
         await press(pilot, "enter", "y")
         assert "no network" in notified(app)
