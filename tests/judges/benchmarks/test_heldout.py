@@ -157,7 +157,7 @@ def test_the_shipped_rows_load(paths: Paths) -> None:
 
 def test_rows_that_are_no_chats_are_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("bad.jsonl", [ROWS[0], {"text": "x"}])
-    with pytest.raises(DataError, match=r"bad.jsonl:2: cannot tell the format"):
+    with pytest.raises(DataError, match=r"bad.jsonl:2: unknown row format"):
         Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
 
 
