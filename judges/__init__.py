@@ -1,6 +1,6 @@
-"""How answers get verdicts: benchmarks, engines, scoring, audits.
+"""How answers are judged: benchmarks, engines, scoring, audits.
 
-For authors of a benchmark or an engine. The names are imported when they are first used.
+For authors of a benchmark or an engine. The names are imported lazily.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How weights change: methods, losses, data, teachers, students.
 
-For authors of a method: `train` runs the loop, `Objective` says what the loss is made of. The
-names are imported when they are first used: torch is not loaded before.
+For method authors: `train` runs the loop, `Objective` defines the loss. The names are imported
+lazily, so that importing this package does not load torch.
 """
 
 from __future__ import annotations

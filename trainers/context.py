@@ -1,4 +1,4 @@
-"""Everything a method needs to build itself."""
+"""What a method needs to build its objective."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TrainConfig = SFTConfig | KDConfig | DAEConfig
 
 @dataclass
 class TrainContext:
-    """Everything a method needs to build itself: the student, its data and where it runs."""
+    """What a method needs to build its objective: the student, its data and its device."""
 
     config: TrainConfig
     job: Job

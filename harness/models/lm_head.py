@@ -52,7 +52,7 @@ class Head:
 
 
 def apply_head(head: Head, hidden: Any) -> Any:
-    """fp32 logits [n, V] of hidden states [n, h]."""
+    """Return fp32 logits [n, V] of hidden states [n, h]."""
     logits = hidden.to(head.weight.dtype) @ head.weight.t()
     if head.bias is not None:
         logits += head.bias

@@ -1,8 +1,8 @@
-"""Held-out loss: nats a labelled token on rows no method trained on, and agreement with a teacher.
+"""Held-out loss in nats per labelled token, and agreement with a teacher.
 
-No generation and no judge: one forward pass a batch. A judgment is one row under one measure,
-its value the sum over the row's labelled tokens and its weight their number, so that the figure
-is a mean over tokens and its interval a ratio bootstrap over rows.
+No generation and no judge: one forward pass per batch. A judgment is one row under one measure,
+its value the sum over the row's labelled tokens and its weight their number, so that the score is
+a mean over tokens and its interval a ratio bootstrap over rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OTHER_CHARACTERS = 200
 
 
 class Heldout(Benchmark):
-    """`general_loss`, `domain_loss`, extra sets' losses, and with a teacher KL and agreement."""
+    """`general_loss`, `domain_loss`, losses of extra sets; with a teacher, KL and agreement."""
 
     name: ClassVar[str] = "heldout"
     answers_as: ClassVar[str] = ""
@@ -48,7 +48,7 @@ class Heldout(Benchmark):
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> Heldout:
-        """The shipped test splits unless the config names files of its own."""
+        """Load the config's files, or the test splits that ship."""
         options = config.heldout
         files = {"general": options.general, "domain": options.domain, **options.extra}
         shipped = {"general": "general:test", "domain": "shop:test"}
@@ -57,9 +57,9 @@ class Heldout(Benchmark):
         for name, path in files.items():
             file = local_path(path) if path else shipped_file(shipped[name])
             assert file is not None
-            found = read_chats(file, name, options.max_length)
-            total += len(found)
-            rows += _limited(found, config.limit)
+            chats = read_chats(file, name, options.max_length)
+            total += len(chats)
+            rows += _limited(chats, config.limit)
         flags = revision_flags(config, rows_as_items(rows), total)
         rows += other_writer(paths)
         flags = [flag for flag in flags if flag.startswith("subset")]
@@ -78,11 +78,11 @@ class Heldout(Benchmark):
         known: set[str],
         teacher: str = "",
     ) -> Iterator[list[Judgment]]:
-        """Judgments of the model `source`, a batch at a time.
+        """Yield judgments of the model `source`, one batch at a time.
 
         Args:
-            known: identities that are stored already; their rows are not measured again.
-            teacher: the id of the teacher's checkpoint, when the config names one.
+            known: identities that are already stored; their rows are not measured again.
+            teacher: the id of the teacher's checkpoint, if the config has one.
         """
         missing = [
             row
@@ -106,12 +106,12 @@ class Heldout(Benchmark):
         done = 0
         for batch in scorer.batches([e for e in encoded if e.positions]):
             reporter.check()
-            found: list[Judgment] = []
+            judgments: list[Judgment] = []
             for entry, values in zip(batch, scorer.measure(batch), strict=True):
                 for name, value in values.items():
-                    found.append(self._judgment(checkpoint, entry, name, value, teacher))
+                    judgments.append(self._judgment(checkpoint, entry, name, value, teacher))
             done += len(batch)
-            yield found
+            yield judgments
             reporter.advance(done)
         scorer.close()
 
@@ -124,10 +124,10 @@ class Heldout(Benchmark):
         }
 
     def measured(self, checkpoint: str, stored: Iterable[Judgment], teacher: str) -> set[str]:
-        """The identities of what is stored already.
+        """Return the identities of judgments that are already stored.
 
-        A judgment of a store of an older version may have another id: its item, its metric and
-        the teacher say what it is.
+        A judgment from an older version may have another id: it is identified by its item, metric
+        and teacher.
         """
         have = {(j.item, j.metric, j.baseline) for j in stored if j.status is JudgmentStatus.OK}
         return {
@@ -165,7 +165,7 @@ class Heldout(Benchmark):
 
 
 def rows_as_items(rows: Sequence[HeldoutRow]) -> list[Item]:
-    """Rows as items, for subsets and their flags."""
+    """Return rows as items, for subsets and their flags."""
     return [Item(id=f"{row.set}/{row.id}", category=row.category, turns=()) for row in rows]
 
 
@@ -175,9 +175,9 @@ def _limited(rows: list[HeldoutRow], limit: int | None) -> list[HeldoutRow]:
 
 
 def other_writer(paths: Paths) -> list[HeldoutRow]:
-    """Short answers of another writer (AlpacaEval's baseline), when that asset is pulled.
+    """Return short answers of another writer (AlpacaEval's baseline), if that asset is pulled.
 
-    General rows answered by the teacher favour whoever imitates it; these don't.
+    General rows answered by the teacher favour models that imitate it; these do not.
     """
     try:
         path = asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")
@@ -185,8 +185,8 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
         return []
     entries = parse_json(read_text(path, "the baseline's answers", error=DataError))
     lengths = [(len(str(row["output"])), index) for index, row in enumerate(entries)]
-    # Not the very shortest, which say little about a writer, and none whose prompt would fill
-    # the tokens that a row is cut to.
+    # Not the very shortest, which say little about a writer, and none whose prompt would use up
+    # the row's token limit.
     long_enough = [
         (length, index)
         for length, index in sorted(lengths)
@@ -210,5 +210,5 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
 
 
 def _as_the_harness_sees_it(bench: Heldout) -> MeasuredBenchmark:
-    """Let the type checker hold the class against what the harness asks of it."""
+    """Let the type checker compare the class with the harness's protocol."""
     return bench

@@ -1,7 +1,7 @@
-"""What the answers of an OpenAI-compatible endpoint mean. Pure.
+"""Parsing the replies of an OpenAI-compatible endpoint. Pure.
 
-Only a finished answer is text: what was cut off by an error, a filter or the endpoint's own
-context, and what is thought alone, is a failure with its reason.
+Only a finished answer is text: one that was cut off by an error, a filter or the endpoint's own
+context, or that is reasoning only, is a failure with a reason.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 LONGEST_REPLY = 1_000_000
-"""Characters; a judge that says more than that has said no verdict."""
+"""Characters; a longer reply is a failure, not a verdict."""
 MOST_TOP = 1000
 
 STOPPED = frozenset(
@@ -71,7 +71,7 @@ STOPPED = frozenset(
         "",
     }
 )
-"""Ways to say that the model ended by itself. An endpoint that says nothing means the same."""
+"""Finish reasons of a model that ended by itself; an empty one means the same."""
 CUT = frozenset(
     {
         "length",
@@ -95,23 +95,23 @@ FILTERED = re.compile(
 BROKEN = re.compile(r"error|fail|abort|cancel|insufficient|overload|timeout|interrupt|unexpected")
 
 _SAYS = ("detail", "error_msg", "error_code", "errors", "msg")
-"""Fields in which a body tells of an error that is in no `error`."""
+"""Fields in which a body reports an error without an `error` field."""
 
 
 def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
-    """Return a chat completion as a reply.
+    """Parse a chat completion into a reply.
 
     Raises:
-        CallError: not JSON, no choices, no finished text, a prompt that was cut, or no
-            log-probabilities where they were asked for. None of these is ever a verdict.
+        CallError: not JSON, no choices, no finished text, a truncated prompt, or no
+            log-probabilities although they were requested. None of these is ever a verdict.
     """
     value = _parsed(raw)
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise _told_error(value) or _no_choices(value)
     choice = choices[0]
-    told = choice.get("message", choice.get("delta"))
-    message: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    given = choice.get("message", choice.get("delta"))
+    message: Mapping[str, Any] = given if isinstance(given, dict) else {}
     text = redact(_text(message) or _legacy(choice))
     used = usage(value, request, text or _thought(message))
     try:
@@ -130,9 +130,9 @@ def _finished(
     request: GenerationRequest,
     seconds: float,
 ) -> Reply:
-    """The reply of a choice that is a finished answer."""
+    """Return the reply of a choice that is a finished answer."""
     if len(text) > LONGEST_REPLY:
-        raise CallError(f"a reply of {len(text):,} characters", Trouble.GIVE_UP)
+        raise CallError(f"the reply is too long ({len(text):,} characters)", Trouble.GIVE_UP)
     broken = _told_error(value) or _told_error(choice)
     if broken is not None:
         raise broken
@@ -155,7 +155,7 @@ def _finished(
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
-    """A body as an object; a stream of events, although none was asked for, as its sum."""
+    """Parse a body as an object; merge an event stream, which some servers send unrequested."""
     start = raw[:64].lstrip()
     if start.startswith((b"data:", b"event:", b": ")):
         return _from_events(raw.decode("utf-8", "replace"))
@@ -165,12 +165,12 @@ def _parsed(raw: bytes) -> dict[str, Any]:
         words = short(raw.decode("utf-8", "replace"), 120)
         raise CallError(f"the reply is not JSON: {words}", Trouble.RETRY) from error
     if not isinstance(value, dict):
-        raise CallError("the reply is no JSON object", Trouble.RETRY)
+        raise CallError("the reply is not a JSON object", Trouble.RETRY)
     return value
 
 
 def _from_events(text: str) -> dict[str, Any]:
-    """One completion from the events of a stream; one that breaks off is no answer."""
+    """Merge the events of a stream into one completion; an interrupted one is an error."""
     parts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
     whole: dict[str, Any] = {}
     finish: Any = None
@@ -182,7 +182,7 @@ def _from_events(text: str) -> dict[str, Any]:
         try:
             event = parse_json(data)
         except ValueError as error:
-            raise CallError("a stream of events that breaks off", Trouble.RETRY) from error
+            raise CallError("the event stream was interrupted", Trouble.RETRY) from error
         if not isinstance(event, dict):
             continue
         whole |= {key: event[key] for key in ("usage", "error") if event.get(key)}
@@ -197,20 +197,20 @@ def _from_events(text: str) -> dict[str, Any]:
         finish = choice.get("finish_reason") or finish
         first = first or choice.get("logprobs")
     if finish is None and "error" not in whole:
-        raise CallError("a stream of events without its end", Trouble.RETRY)
-    message = {name: "".join(found) for name, found in parts.items()}
+        raise CallError("the event stream ended without a finish reason", Trouble.RETRY)
+    message = {name: "".join(pieces) for name, pieces in parts.items()}
     return {**whole, "choices": [{"message": message, "finish_reason": finish, "logprobs": first}]}
 
 
 def _told_error(value: Mapping[str, Any]) -> CallError | None:
-    """The error that stands in a body which came with HTTP 200."""
+    """Return the error inside a body that came with HTTP 200."""
     error = value.get("error")
     return _error_of(error, {"error": error}) if error else None
 
 
 def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
-    """What an error in a body means, by the status it names or by its words."""
-    told = json.dumps(body)
+    """Return the meaning of an error in a body, by its status or its wording."""
+    text = json.dumps(body)
     names = (
         (error.get(name) for name in ("code", "status", "error_code"))
         if isinstance(error, dict)
@@ -218,17 +218,17 @@ def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
     )
     status = next((int(n) for n in names if isinstance(n, (int, str)) and str(n).isdigit()), 0)
     named = 400 <= status < 600
-    found = status_error(status if named else 400, told, asked_wait({}, told))
-    # Without a status only what is certain of the words ends more than a moment's wait.
-    if not named and found.trouble is Trouble.REFUSED:
-        found = CallError("", Trouble.RETRY, found.wait, hint=found.hint)
+    result = status_error(status if named else 400, text, asked_wait({}, text))
+    # Without a status, an error is retried unless its wording is unambiguous.
+    if not named and result.trouble is Trouble.REFUSED:
+        result = CallError("", Trouble.RETRY, result.wait, hint=result.hint)
     shown = f"HTTP {status}: " if named else ""
-    found.message = f"HTTP 200 with an error: {shown}{short(told)}"
-    return found
+    result.message = f"HTTP 200 with an error: {shown}{short(text)}"
+    return result
 
 
 def _no_choices(value: Mapping[str, Any]) -> CallError:
-    """A body that is no completion: an error in a form of its own, or another interface's."""
+    """Return the error of a body without choices: a custom error, or another API's reply."""
     if isinstance(value.get("message"), str) or any(value.get(name) for name in _SAYS):
         return _error_of(value, value)
     other = next(
@@ -241,15 +241,15 @@ def _no_choices(value: Mapping[str, Any]) -> CallError:
     )
     if other:
         return CallError(
-            f"the reply is that of another interface: it has {other}, but no choices",
+            f"the reply is from a different API: it has {other}, but no choices",
             Trouble.REFUSED,
-            hint="give the URL of the server's OpenAI-compatible interface (often /v1)",
+            hint="use the URL of the server's OpenAI-compatible API (often ending in /v1)",
         )
     return CallError("the reply has no choices", Trouble.RETRY)
 
 
 def _finish(reason: Any) -> Finish:
-    """Why the text ended; only a model's own end and its token limit leave a text to read."""
+    """Return why the text ended; raise CallError unless it stopped by itself or at its limit."""
     named = reason.strip().lower() if isinstance(reason, str) else ""
     if named in STOPPED:
         return Finish.STOP
@@ -259,24 +259,24 @@ def _finish(reason: Any) -> Finish:
     if FILTERED.search(named):
         raise CallError(f"stopped by the endpoint's content filter ({shown})", Trouble.GIVE_UP)
     if BROKEN.search(named):
-        raise CallError(f"the endpoint broke the reply off ({shown})", Trouble.RETRY)
-    raise CallError(f"the reply did not end as a finished one does ({shown})", Trouble.REFUSED)
+        raise CallError(f"the endpoint aborted the reply ({shown})", Trouble.RETRY)
+    raise CallError(f"the reply did not finish normally ({shown})", Trouble.REFUSED)
 
 
 def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any]) -> CallError:
-    """Why a reply holds no answer."""
+    """Return why a reply has no answer."""
     thought = bool(_thought(message).strip()) or thought_tokens(value) > 0
     shown = f"finish_reason {finish.value}"
     if thought:
         hint = "; raise max tokens" if finish is Finish.LENGTH else ""
         return CallError(
-            f"only reasoning came, no answer ({shown}){hint}",
+            f"the reply has only reasoning, no answer ({shown}){hint}",
             Trouble.GIVE_UP,
             thinks=finish is Finish.LENGTH,
         )
     if finish is Finish.LENGTH:
         return CallError(
-            "cut off before the reply began (still thinking?); raise max tokens",
+            "cut off before the reply started (still reasoning?); raise max tokens",
             Trouble.GIVE_UP,
             thinks=True,
         )
@@ -284,7 +284,7 @@ def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any
 
 
 def refuse_cut_thought(reply: Reply) -> None:
-    """Refuse a reply that ends inside its thoughts, to be asked for again with room for them.
+    """Refuse a reply that ends inside its reasoning, to be requested again with a higher limit.
 
     Raises:
         CallError: it does.
@@ -292,15 +292,15 @@ def refuse_cut_thought(reply: Reply) -> None:
     if reply.finish is Finish.LENGTH and is_unfinished(reply.text):
         used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
         raise CallError(
-            "cut off inside its thoughts; raise max tokens", Trouble.GIVE_UP, thinks=True, used=used
+            "cut off while reasoning; raise max tokens", Trouble.GIVE_UP, thinks=True, used=used
         )
 
 
-# ---------------------------------------------------------------- texts
+# ---------------------------------------------------------------- text
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """The content, whether text or a list of parts; a refusal is text too, a thought is not."""
+    """Return the content, a string or a list of parts; refusals count, reasoning does not."""
     content = message.get("content")
     if isinstance(content, (list, str)) and content:
         return content if isinstance(content, str) else _parts(content, thoughts=False)
@@ -309,8 +309,8 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _parts(content: Sequence[Any], *, thoughts: bool) -> str:
-    """The text of those parts that are thoughts, or that are not."""
-    found = []
+    """Return the text of the parts that are reasoning, or of those that are not."""
+    texts = []
     for part in content:
         if isinstance(part, str):
             part = {"text": part}
@@ -321,33 +321,33 @@ def _parts(content: Sequence[Any], *, thoughts: bool) -> str:
             continue
         text = part.get("text", part.get("content", part.get("thinking", part.get("refusal"))))
         if isinstance(text, list):
-            text = "".join(str(one.get("text", "")) for one in text if isinstance(one, dict))
-        found.append(text if isinstance(text, str) else "")
-    return "".join(found)
+            text = "".join(str(item.get("text", "")) for item in text if isinstance(item, dict))
+        texts.append(text if isinstance(text, str) else "")
+    return "".join(texts)
 
 
 def _legacy(choice: Mapping[str, Any]) -> str:
-    """The text of a plain completion, as some endpoints answer a chat."""
+    """Return the text of a legacy completion, which some endpoints send for a chat."""
     text = choice.get("text")
     return text if isinstance(text, str) else ""
 
 
 def _thought(message: Mapping[str, Any]) -> str:
-    """What stands in the fields for thoughts."""
+    """Return the text of the reasoning fields."""
     for name in ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought"):
         text = message.get(name)
         if isinstance(text, str) and text:
             return text
     for name in ("reasoning_details", "thinking_blocks", "reasoning"):
         blocks = message.get(name)
-        if isinstance(blocks, list) and (found := _parts(blocks, thoughts=True)):
-            return found
+        if isinstance(blocks, list) and (text := _parts(blocks, thoughts=True)):
+            return text
     content = message.get("content")
     return _parts(content, thoughts=True) if isinstance(content, list) else ""
 
 
 def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] | None:
-    """The first token's alternatives; one whose number is none has no weight."""
+    """Return the first token's alternatives, without those that have no finite value."""
     try:
         entries = choice["logprobs"]["content"][0]["top_logprobs"][:MOST_TOP]
         pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
@@ -356,4 +356,4 @@ def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] 
     return tuple((token, value) for token, value in pairs if math.isfinite(value)) or None
 
 
-# ---------------------------------------------------------------- what was read and written
+# ---------------------------------------------------------------- usage

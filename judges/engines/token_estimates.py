@@ -1,4 +1,4 @@
-"""How many tokens a text has, guessed from its characters. Pure."""
+"""Token counts of texts, estimated from their characters. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from kdharness.harness.types import GenerationRequest, Message
 
 LEAST_SURE = 1_000
-"""Tokens that a prompt must surely have before its count is held against it."""
+"""Minimum number of tokens a prompt certainly has before its reported count is checked."""
 
 
 LEAST_COUNT = 256
-"""A smaller count of a long prompt is not that of a cut one: no context is so short."""
+"""A smaller count does not indicate a truncated prompt: no context is that short."""
 
 
 MOST_CHARACTERS = 6
-"""For each token of a long text: ordinary ones have three to five."""
+"""Per token of a long text; ordinary texts have three to five."""
 
 
 _RUNS = re.compile(r"([^\w\s])\1+")
@@ -29,21 +29,21 @@ _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has: a quarter of its bytes."""
+    """Return an estimate of a text's tokens: a quarter of its bytes."""
     return len(text.encode("utf-8", "replace")) // 4
 
 
 def prompt_estimate(request: GenerationRequest) -> int:
-    """About how many tokens a prompt has."""
+    """Return an estimate of a prompt's tokens."""
     return sum(estimated_tokens(message["content"]) for message in request.messages) + 8
 
 
 def least_tokens(messages: Sequence[Message]) -> int:
-    """Return a number of tokens that no tokenizer stays below for these texts.
+    """Return a lower bound on the number of tokens of these texts, for any tokenizer.
 
-    A word is at least a token, and a long one a token for nine characters; blanks, signs and
-    their runs may be any number of them to a token, and so count for nothing. Scripts without
-    blanks have at most four signs to a token. A quarter is left off: some tokenizers join words.
+    A word has at least one token, and a long one a token per nine characters; whitespace and
+    punctuation may be merged into any token, and count as nothing. Scripts without spaces have at
+    most four characters per token. A quarter is subtracted: some tokenizers join words.
     """
     least = 0.0
     for message in messages:

@@ -1,4 +1,4 @@
-"""What a reply says it used, and prompts that a server cut. Pure."""
+"""Token usage of replies, and detection of truncated prompts. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ MOST_TOKENS = 1 << 40
 
 
 def refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) -> None:
-    """Some servers cut a prompt to their context and answer what is left, saying nothing."""
+    """Refuse a reply to a prompt that the server silently truncated to its context.
+
+    Raises:
+        CallError: the reported prompt tokens are too few for the prompt.
+    """
     usage = mapping(value.get("usage"))
     seen = count(usage.get("prompt_tokens")) or count(usage.get("input_tokens"))
     seen += count(usage.get("cache_read_input_tokens"))
@@ -33,29 +37,29 @@ def refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) -> 
     about = sum(estimated_tokens(message["content"]) for message in messages)
     if (least >= LEAST_SURE and seen < least) or is_a_full_context(seen, messages):
         raise CallError(
-            f"the server read only {seen:,} tokens of about {about:,}: raise its context "
-            "(Ollama: num_ctx)",
+            f"the server read only {seen:,} of about {about:,} prompt tokens: raise its context "
+            "length (Ollama: num_ctx)",
             Trouble.REFUSED,
-            hint="the prompts are longer than the context that the server was started with",
+            hint="the prompts are longer than the context length the server was started with",
         )
 
 
 def is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:
-    """Whether a count is that of a context filled to its brim, and too small for the prompt.
+    """Return whether a count equals a full context, and is too small for the prompt.
 
-    Contexts are powers of two; Ollama keeps a half and two tokens more. No language has so many
-    characters to a token on average; together with such a count it is no chance.
+    Contexts are powers of two; Ollama keeps half of it plus two tokens. No language averages that
+    many characters per token; together with such a count it is not a coincidence.
     """
     if not any((seen - more) & (seen - more - 1) == 0 for more in range(4) if seen - more >= 1024):
         return False
     plain = [_RUNS.sub(r"\1", " ".join(message["content"].split())) for message in messages]
-    # A sign of Chinese, Japanese or Korean says as much as two letters.
+    # A Chinese, Japanese or Korean character counts as two letters.
     size = sum(len(text) + len(_DENSE.findall(text)) for text in plain)
     return size > MOST_CHARACTERS * seen
 
 
 def usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Used:
-    """What a call read and wrote; guessed from characters where the endpoint does not tell."""
+    """Return a call's input and output tokens; estimated if the endpoint does not report them."""
     usage = mapping(value.get("usage"))
     read = count(usage.get("prompt_tokens")) or count(usage.get("input_tokens"))
     wrote = count(usage.get("completion_tokens")) or count(usage.get("output_tokens"))
@@ -68,7 +72,7 @@ def usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Us
 
 
 def thought_tokens(value: Mapping[str, Any]) -> int:
-    """Tokens of thoughts: as told, or what the total has beyond what was read and written."""
+    """Return the reasoning tokens: as reported, or the total beyond input and output."""
     usage = mapping(value.get("usage"))
     details = mapping(usage.get("completion_tokens_details"))
     read, wrote = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
@@ -82,8 +86,8 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def count(value: Any) -> int:
-    """Return a count of tokens; 0 for what cannot be one."""
+    """Return a token count; 0 for an invalid one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
-    return value if sound else 0
+    valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    return value if valid else 0

@@ -151,7 +151,7 @@ def test_shipped_data_leads_nowhere_else(name: str) -> None:
 def test_a_pickle_is_never_read(tmp_path: Path) -> None:
     for name in ("rows.pkl", "rows.pt", "rows.bin", "rows"):
         (tmp_path / name).write_bytes(b"\x80\x04}q\x00.")
-        with pytest.raises(DataError, match="pickles are never read"):
+        with pytest.raises(DataError, match="pickles are never loaded"):
             read(tmp_path / name)()
 
 

@@ -25,7 +25,7 @@ from kdharness.trainers.trainer import Objective
 
 
 def train(config: DAEConfig, job: Job) -> Outcome:
-    """Align the student to its experts without letting go of the reference."""
+    """Align the student with its experts on domain rows and the reference on general rows."""
 
     def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
         specs = {"general": config.reference, "domain": config.expert, **config.experts}
@@ -43,10 +43,10 @@ def train(config: DAEConfig, job: Job) -> Outcome:
 
 
 def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tuple[Teacher, str]:
-    """The teacher of one kind of rows, and its checkpoint's id."""
+    """Return the teacher of one kind of rows, and its checkpoint's id."""
     paths = setting.job.paths
     if spec is None:
-        # No reference named: the student as it was before training.
+        # No reference given: use the student as it was before training.
         if setting.config.student.lora:
             return AdapterTeacher(setting.student, None), setting.start.id
         spec = TeacherSpec(model=setting.start.path)
@@ -66,10 +66,10 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
 
 
 def _is_adapter_of(folder: Path, setting: TrainContext) -> bool:
-    """Whether a folder holds an adapter for the very base the student has."""
+    """Return whether a folder holds an adapter for the student's own base."""
     if not (folder / "adapter_config.json").exists():
         return False
     paths = setting.job.paths
     with naming_base(folder) as base, Store(paths.store) as store:
-        found = identity_of(resolve_model(base, paths), paths, store)
-    return found.weights == setting.start.weights
+        identity = identity_of(resolve_model(base, paths), paths, store)
+    return identity.weights == setting.start.weights

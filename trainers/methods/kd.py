@@ -1,4 +1,4 @@
-"""Knowledge distillation: a bigger teacher's distributions and its attention.
+"""Knowledge distillation from a larger teacher's distributions and attention.
 
 See docs/method.md#losses:
 
@@ -25,7 +25,7 @@ from kdharness.trainers.trainer import Objective
 
 
 def train(config: KDConfig, job: Job) -> Outcome:
-    """Distil the teacher into the student."""
+    """Distill the teacher into the student."""
 
     def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
         parent = parent_of(config.teacher, job.paths, job.reporter)
@@ -55,7 +55,7 @@ def train(config: KDConfig, job: Job) -> Outcome:
 def attention_layers(
     config: KDConfig, setting: TrainContext, teacher: Any, parent: Checkpoint
 ) -> dict[int, int]:
-    """Student layer -> teacher layer for the attention loss."""
+    """Return student layer -> teacher layer for the attention loss."""
     depth = causal_model(setting.student).config.num_hidden_layers
     spec = config.trainer
     kept = (

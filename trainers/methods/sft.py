@@ -13,7 +13,7 @@ from kdharness.trainers.trainer import Objective
 
 
 def train(config: SFTConfig, job: Job) -> Outcome:
-    """Fine-tune the student on the answers of its data."""
+    """Fine-tune the student on the answers in its data."""
 
     def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
         return Objective(Mix(kl_weight=0.0, ce_weight=1.0)), {}

@@ -1,4 +1,4 @@
-"""Folders of models that are made here, with a note of how they were made."""
+"""Folders of derived models, with a record of how they were made."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kdharness.harness.util.untrusted import read_json_object
 
 
 def folder_name(checkpoint: Checkpoint) -> str:
-    """A checkpoint's name as the part of a folder's."""
+    """Return a checkpoint's name as part of a folder name."""
     return re.sub(r"[^\w.-]", "-", checkpoint.name)[:64]
 
 
 def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
-    """Save a made model, all or nothing, with a note of how it was made."""
+    """Save a derived model atomically, with a record of how it was made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     dropped = make_savable(model)
@@ -37,7 +37,7 @@ def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]
 
 
 def read_origin(folder: str | Path) -> dict[str, Any]:
-    """How a made model was made; empty for any other model."""
+    """Read how a derived model was made; empty for any other model."""
     path = Path(folder) / "kdharness.json"
     if not path.exists():
         return {}

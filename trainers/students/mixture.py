@@ -1,8 +1,8 @@
 """A mixture-of-experts student from dense checkpoints (the paper's 2x7B).
 
 Attention, norms, embeddings and head come from the first model; each expert is the MLP of one
-model. A single model is upcycled into two equal experts: with normalised top-2 weights it gives
-the dense model's very outputs before training, whatever the router says.
+model. A single model is upcycled into two equal experts: with normalised top-2 weights it produces
+the dense model's exact outputs before training, whatever the router does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUTER_AUX_WEIGHT = 0.02
 
 
 def mix_models(models: list[Any], seed: int = 0) -> Any:
-    """One Mixtral whose experts are the MLPs of the dense models.
+    """Return a Mixtral whose experts are the MLPs of the dense models.
 
     Raises:
         ModelError: a family other than Llama's and Mistral's, biases, or shapes that differ.
@@ -105,10 +105,10 @@ def _check(config: Any, first: Any) -> None:
 
 
 def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Checkpoint:
-    """The mixture-of-experts checkpoint of a config, made and stored once."""
+    """Return the mixture-of-experts checkpoint of a config, made and stored once."""
     sources = spec.experts_from or []
     if not sources:
-        raise ConfigError("name at least one dense model", where="student.experts_from")
+        raise ConfigError("give at least one dense model", where="student.experts_from")
     parents = [model_checkpoint(paths, source) for source in sources]
     target = paths.models / f"experts-{digest([parent.id for parent in parents])[:8]}"
     if not (target / "config.json").exists():

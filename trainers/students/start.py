@@ -1,4 +1,4 @@
-"""The checkpoint that a student starts from: one that exists, or one made from others."""
+"""The checkpoint that a student starts from: an existing one, or one made from others."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def make_student(
     dtype: str = "auto",
     reporter: Reporter | None = None,
 ) -> Checkpoint:
-    """The checkpoint the student starts from, made and stored once if it does not exist yet.
+    """Return the checkpoint the student starts from; make and store it if it does not exist.
 
     Args:
         spec: the config's student.
-        teacher: the source that `from: teacher` stands for.
-        paths: the home; made students lie in its `models/`.
-        dtype: the precision to make it in.
-        reporter: told while large weights are read.
+        teacher: the model that `from: teacher` refers to.
+        paths: the home; students are stored in its `models/`.
+        dtype: the precision of the student.
+        reporter: reports progress while large weights are read.
 
     Raises:
         ConfigError: `from: teacher` in a config without a teacher.
@@ -49,12 +49,12 @@ def make_student(
     if source == "teacher":
         if teacher is None:
             raise ConfigError(
-                "this method has no teacher to cut from; name the model", where="student.from"
+                "this method has no teacher to cut from; give a model", where="student.from"
             )
         source = teacher
     assert spec.keep_layers is not None
     parent = model_checkpoint(paths, source, reporter=reporter)
-    # Named after what the teacher is and not where it lies: weights that changed are cut anew.
+    # Named after the teacher's content, not its path: changed weights are cut again.
     target = paths.models / f"cut-{folder_name(parent)}-{digest(parent.id, spec.keep_layers)[:8]}"
     if not (target / "config.json").exists():
         model = load_model(

@@ -1,4 +1,4 @@
-"""A teacher as a config names it: its checkpoint, its frozen model, its share of the vocabulary."""
+"""A config's teacher: its checkpoint, its frozen model, the vocabulary shared with the student."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kdharness.trainers.teachers.online import check_tokenizers
 
 
 def make_mix(spec: DistillSpec) -> Mix:
-    """λ and the divergence, as the fused loss takes them."""
+    """Return λ and the divergence in the form the fused loss takes."""
     return Mix(
         temperature=spec.temperature,
         divergence=spec.divergence,
@@ -36,9 +36,9 @@ def make_mix(spec: DistillSpec) -> Mix:
 
 
 def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None) -> Checkpoint:
-    """The checkpoint that lineage names as a teacher.
+    """Return the checkpoint that the lineage records as a teacher.
 
-    One that is served elsewhere may have no weights here: it is known by its name then.
+    A served teacher may have no weights here; it is then identified by its name.
     """
     try:
         return model_checkpoint(paths, spec.model, reporter=reporter)
@@ -58,10 +58,10 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
 
 
 def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
-    """A teacher's model, on the student's device.
+    """Load a teacher's frozen model on the student's device.
 
     Raises:
-        DataError: the rows hold a token or a length that it cannot take.
+        DataError: the rows have a token or a length that it does not support.
     """
     model = load_model(
         spec.model,
@@ -79,7 +79,7 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
 
 
 def shared_vocab(setting: TrainContext, teacher: str) -> int:
-    """How many ids student and teacher share; 0 when their heads are equally wide.
+    """Return how many ids student and teacher share; 0 if their heads have the same width.
 
     Raises:
         ModelError: their tokenizers differ.

@@ -1,4 +1,4 @@
-"""Fill teacher caches ahead of training: `kdharness cache build`."""
+"""Building teacher caches before training: `kdharness cache build`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdharness.trainers.teachers.cached import cached_teacher, row_key
 
 
 def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
-    """Fill every cache of a config ahead of training; returns the rows that were run.
+    """Fill every teacher cache of a config; return the number of rows that were run.
 
     Raises:
         ConfigError: the config has no cached teacher.
@@ -37,7 +37,7 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
     if not wanted:
         raise ConfigError(
-            "no teacher of this config has a cache", hint="set teacher.cache: {k: 64}"
+            "no teacher in this config uses a cache", hint="set teacher.cache: {k: 64}"
         )
     setting = prepare_setting(config, paths, source, say)
     ran = 0
@@ -62,7 +62,7 @@ def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress:
         batch = collate([setting.train[index] for index in rows[start : start + size]])
         batch = {name: value.to(setting.device) for name, value in batch.items()}
         mask = labelled_positions(batch["labels"])
-        everything = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
-        teacher.targets_for(batch, everything, mask, None)
+        all_rows = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+        teacher.targets_for(batch, all_rows, mask, None)
         progress(min(start + size, len(rows)), len(rows))
     return len(rows)

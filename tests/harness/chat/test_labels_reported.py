@@ -209,5 +209,5 @@ def test_a_prompt_that_ends_in_a_blank_is_told(plain_tokenizer: Any) -> None:
 
     report = Report("rows.jsonl", "general", rows=3, straddling=2)
     (told,) = Template.of(with_tokens(plain_tokenizer, FAMILIES["text"])).warnings(report)
-    assert told.startswith("in 2 of 3 rows an answer's first token begins in the prompt")
-    assert "the generation prompt ends in a blank" in told
+    assert told.startswith("in 2 of 3 rows the first token of an answer starts inside the prompt")
+    assert "the generation prompt ends with a space" in told

@@ -168,7 +168,7 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
         ("method: sft\nstudent: MODEL\ndata: {train: 'C:\\x.jsonl'}\n", "no such data file"),
         ("method: sft\nstudent: MODEL\ndata: {train: 'shop:trian'}\n", "no shipped data 'shop:tri"),
         ("method: sft\nstudent: MODEL\ndata: {train: /tmp}\n", "/tmp: is a folder"),
-        ("method: sft\nstudent: MODEL\ndata: {train: 'hub:'}\n", "it names no data set"),
+        ("method: sft\nstudent: MODEL\ndata: {train: 'hub:'}\n", "missing dataset name"),
         (
             "method: sft\nstudent: MODEL\ndata: {train: 'shop:train', chat_template: gone.jinja}\n",
             "data.chat_template: no such template file: gone.jinja",

@@ -199,7 +199,7 @@ def test_what_is_not_here_is_said_and_not_refused(
     assert "not checked: no model named '/nowhere/model'" in err
     file = config(tiny_teacher, LONG, 64, data={"train": "/nowhere/rows.jsonl"})
     code, out, err = kd("config", "check", file)
-    assert code == 0 and "not checked: no data file /nowhere/rows.jsonl" in err
+    assert code == 0 and "not checked: missing data file /nowhere/rows.jsonl" in err
 
 
 def test_ids_are_held_against_the_first_row_that_breaks(tiny_teacher: Path) -> None:

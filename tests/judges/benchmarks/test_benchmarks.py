@@ -293,7 +293,10 @@ def test_a_users_file_judged_pairwise(paths: Paths, write_jsonl: WriteRows) -> N
         ({"prompt": "x", "turns": ["y"]}, "exactly one"),
         ({"prompt": "x", "metric": "bleu"}, "metric must be"),
         ({"prompt": "x", "metric": "exact_match"}, "needs a reference"),
-        ({"prompt": "x", "metric": "accuracy", "reference": "c", "choices": ["a"]}, "none of the"),
+        (
+            {"prompt": "x", "metric": "accuracy", "reference": "c", "choices": ["a"]},
+            "not one of the",
+        ),
         ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "user turn"),
         ({"prompt": "x", "temperature": 3}, "temperature"),

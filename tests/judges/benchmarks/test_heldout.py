@@ -157,7 +157,7 @@ def test_the_shipped_rows_load(paths: Paths) -> None:
 
 def test_rows_that_are_no_chats_are_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("bad.jsonl", [ROWS[0], {"text": "x"}])
-    with pytest.raises(DataError, match=r"bad.jsonl:2: cannot tell the format"):
+    with pytest.raises(DataError, match=r"bad.jsonl:2: unknown row format"):
         Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
 
 
@@ -233,7 +233,7 @@ def test_identities_of_rows_read_before_are_what_they_were(
 
 def test_an_id_that_is_there_twice_is_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("rows.jsonl", [ROWS[0], ROWS[1], ROWS[0]])
-    with pytest.raises(DataError, match="id 'a' is also on line 1"):
+    with pytest.raises(DataError, match="duplicate id 'a', also on line 1"):
         rows_of(paths, path)
     with pytest.raises(DataError, match="no such held-out file"):
         rows_of(paths, path.with_name("none.jsonl"))

@@ -66,10 +66,10 @@ def test_ends_at_the_limit(reason: str) -> None:
 @pytest.mark.parametrize(
     ("reason", "trouble", "word"),
     [
-        ("error", Trouble.RETRY, "broke"),
-        ("network_error", Trouble.RETRY, "broke"),
-        ("insufficient_system_resource", Trouble.RETRY, "broke"),
-        ("abort", Trouble.RETRY, "broke"),
+        ("error", Trouble.RETRY, "aborted"),
+        ("network_error", Trouble.RETRY, "aborted"),
+        ("insufficient_system_resource", Trouble.RETRY, "aborted"),
+        ("abort", Trouble.RETRY, "aborted"),
         ("content_filter", Trouble.GIVE_UP, "filter"),
         ("SAFETY", Trouble.GIVE_UP, "filter"),
         ("prohibited_content", Trouble.GIVE_UP, "filter"),
@@ -151,11 +151,11 @@ def test_a_plain_completions_text_is_read() -> None:
 def test_reasoning_alone_is_given_up_at_once(message: dict[str, Any], reason: str) -> None:
     error = failed(with_message(message, reason))
     assert error.trouble is Trouble.GIVE_UP
-    assert "only reasoning came" in error.message and reason in error.message
+    assert "only reasoning, no answer" in error.message and reason in error.message
     with Loopback(answer=lambda body: with_message(message, "stop")) as server:
         replies = dict(engine(server, first_wait=5).stream(requests(3)))
         assert server.calls == 3
-    assert all("only reasoning came" in reply.error for reply in replies.values())
+    assert all("only reasoning, no answer" in reply.error for reply in replies.values())
 
 
 def test_thoughts_that_are_only_counted_are_thoughts() -> None:
@@ -239,7 +239,7 @@ def asked_with(text: str) -> GenerationRequest:
 )
 def test_a_prompt_that_was_cut_is_a_failure(text: str, seen: int) -> None:
     error = failed(completion("[[7]]", prompt_tokens=seen), asked_with(text))
-    assert f"read only {seen:,} tokens of about" in error.message and "num_ctx" in error.message
+    assert f"read only {seen:,} of about" in error.message and "num_ctx" in error.message
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_hub_data_set_is_read_by_name_and_split(
     assert len(read_source(source)) == 2
     test = read_source(source.model_copy(update={"split": "test"}))
     assert [chat["messages"] for chat in test] == [TALK]
-    with pytest.raises(DataError, match="could not load the data set"):
+    with pytest.raises(DataError, match="could not load the dataset"):
         read_source(SourceSpec(path="hub:nobody/nothing-like-this"))
 
 
@@ -124,9 +124,9 @@ def test_a_hub_data_set_is_read_by_name_and_split(
         ('{"messages": []}\n{"mess', ":2"),
         ('{"text": "no format"}', "fields: text"),
         ('{"messages": [{"role": "narrator", "content": "x"}]}', "narrator"),
-        ('{"messages": [{"role": "user", "content": null}]}', "not text"),
+        ('{"messages": [{"role": "user", "content": null}]}', "has no content"),
         ('{"messages": [{"from": "user"}]}', "messages format"),
-        ('"just a string"', "cannot tell the format"),
+        ('"just a string"', "unknown row format"),
         ("", "no rows"),
     ],
 )
@@ -142,7 +142,7 @@ def test_malformed_rows_name_file_and_line(tmp_path: Path, text: str, says: str)
 
 def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(b"\x80\x04N.")
-    with pytest.raises(DataError, match="pickles are never read"):
+    with pytest.raises(DataError, match="pickles are never loaded"):
         read_source(SourceSpec(path=str(tmp_path / "x.pkl")))
     with pytest.raises(DataError, match="no such data file"):
         read_source(SourceSpec(path=str(tmp_path / "absent.jsonl")))
@@ -172,7 +172,7 @@ def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl:
 def test_rows_on_both_sides_are_refused(tokenizer: Any, write_jsonl: WriteRows) -> None:
     path = write_jsonl("a.jsonl", [{"messages": TALK}])
     spec = DataSpec(train=[{"path": str(path)}], heldout=[{"path": str(path)}])
-    with pytest.raises(DataError, match="1 held-out rows are in the training data too"):
+    with pytest.raises(DataError, match="1 held-out rows are also in the training data"):
         load_chats(spec, tokenizer)
     load_chats(spec.model_copy(update={"allow_duplicates": True}), tokenizer)
 

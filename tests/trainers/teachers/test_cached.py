@@ -84,7 +84,7 @@ def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Pa
 
 def test_a_cache_for_something_else_is_refused_with_what_differs(tmp_path: Path) -> None:
     TeacherCache(tmp_path, NOTE)
-    with pytest.raises(DataError, match=r"temperature is 1\.0 there and 2\.0 here"):
+    with pytest.raises(DataError, match=r"temperature is 1\.0 in the cache and 2\.0 here"):
         TeacherCache(tmp_path, {**NOTE, "temperature": 2.0})
 
 
