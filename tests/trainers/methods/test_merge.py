@@ -279,5 +279,5 @@ def test_merge_and_train_commands(
     other.write_text("method: eval\ncheckpoints: [mid]\n", "utf-8")
     capsys.readouterr()
     assert cli.run([*home, "merge", str(other)]) == 2
-    assert "not for merge" in capsys.readouterr().err
+    assert "not a merge config" in capsys.readouterr().err
     assert load_config(file).method == "merge"
