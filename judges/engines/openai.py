@@ -1,9 +1,8 @@
 """The OpenAI-compatible client: concurrency, rate limits, retries, budget.
 
 It uses the openai package's async client, but builds and parses the bodies itself: it can then
-report what an endpoint omits or gets wrong, and a call takes half the CPU time. `stream` yields
-replies in the order in which they arrive. A key comes from the environment and is sent only to the
-endpoint.
+report what an endpoint omits or gets wrong, and a call takes half the CPU time. Replies come in the
+order of their arrival. The key comes from the environment and is sent only to the endpoint.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kdharness.harness.config.endpoints import endpoint_of, proxy_of
+from kdharness.harness.config.endpoints import endpoint_of
 from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url
 from kdharness.harness.config.settings import load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
-from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.harness.util.redact import KEY_NAMES, find_key, redact
+from kdharness.harness.types import GenerationRequest, Reply
+from kdharness.harness.util.redact import KEY_NAMES, find_key
 from kdharness.judges.engines.dialect import (
     Dialect,
     adapt,
@@ -36,7 +35,12 @@ from kdharness.judges.engines.dialect import (
     token_limit,
 )
 from kdharness.judges.engines.http_limits import NotReached, http_client, send
-from kdharness.judges.engines.openai_wire import read_body, refuse_cut_thought
+from kdharness.judges.engines.openai_wire import (
+    failed_reply,
+    read_body,
+    refusal,
+    refuse_cut_thought,
+)
 from kdharness.judges.engines.rate_limits import (
     FIRST_WAIT,
     LOOK,
@@ -48,16 +52,13 @@ from kdharness.judges.engines.rate_limits import (
     backoff,
     find_price,
 )
-from kdharness.judges.engines.refusals import status_error
 from kdharness.judges.engines.streak import Streak
 from kdharness.judges.engines.token_estimates import prompt_estimate
 from kdharness.judges.engines.trouble import CallError, Trouble, Used, advice
-from kdharness.judges.engines.waits import asked_wait
 
 # After this many consecutive connection failures, the rest would fail as well.
 UNREACHABLE_AFTER = 40
 TYPICAL_REPLY = 256
-OF_PROXIES = (407, 502, 503, 504)
 PATIENCE = 60.0
 """Seconds of backoff after which a call is given up while others succeed."""
 _DONE = object()
@@ -280,9 +281,8 @@ class OpenAIEngine:
             bill.close()
 
     async def _reserve(self, bill: Bill, request: GenerationRequest) -> bool:
-        return await bill.reserve(
-            prompt_estimate(request) * 1.5, token_limit(request, self.dialect)
-        )
+        limit = token_limit(request, self.dialect)
+        return await bill.reserve(prompt_estimate(request) * 1.5, limit)
 
     async def _retrying(self, client: Any, request: GenerationRequest, bill: Bill) -> Reply | None:
         """Return a reply, or an error reply after all retries failed.
@@ -353,13 +353,7 @@ class OpenAIEngine:
                 f"{error.message}",
                 hint=advice(error),
             ) from error
-        used = error.used or Used()
-        return Reply(
-            error=error.message,
-            finish=Finish.ERROR,
-            prompt_tokens=used.prompt,
-            tokens=used.written,
-        )
+        return failed_reply(error)
 
     async def _sleep(self, seconds: float) -> float:
         """Sleep for `seconds`, or less on a stop request; return `seconds`."""
@@ -392,15 +386,7 @@ class OpenAIEngine:
             adaptable = status in (400, 422) or (status == 500 and refuses_a_role(text))
             if adaptable and (known != self.dialect or adapt(self.dialect, text, sent)):
                 continue
-            raise self._refusal(status, text, headers)
-
-    def _refusal(self, status: int, text: str, headers: Any) -> CallError:
-        """Return the error of a status; a proxy is named if the status may be its own."""
-        error = status_error(status, redact(text, shapes=True), asked_wait(headers, text))
-        proxy = proxy_of(self.endpoint.base) if status in OF_PROXIES else None
-        if proxy is not None:
-            error.message += f" (through the proxy {proxy[1]}, {proxy[0]})"
-        return error
+            raise refusal(status, text, headers, self.endpoint.base)
 
     async def _post(self, client: Any, sent: dict[str, Any]) -> tuple[int, Any, bytes]:
         """Return (status, headers, body); raise CallError without a reply."""

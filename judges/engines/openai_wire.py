@@ -12,37 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdharness.harness.config.endpoints import proxy_of
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import parse_json
-from kdharness.judges.engines.dialect import GREEDY, Dialect, adapt, body
 from kdharness.judges.engines.refusals import status_error
-from kdharness.judges.engines.token_estimates import (
-    estimated_tokens,
-    prompt_estimate,
-)
-from kdharness.judges.engines.trouble import LONGEST_ERROR, CallError, Trouble, Used, short
+from kdharness.judges.engines.trouble import CallError, Trouble, Used, short
 from kdharness.judges.engines.usage import refuse_cut_prompt, thought_tokens, usage
 from kdharness.judges.engines.waits import asked_wait
 from kdharness.judges.scoring.verdicts import is_unfinished
 
-__all__ = [
-    "GREEDY",
-    "LONGEST_ERROR",
-    "CallError",
-    "Dialect",
-    "Trouble",
-    "Used",
-    "adapt",
-    "body",
-    "estimated_tokens",
-    "prompt_estimate",
-    "read_body",
-    "refuse_cut_thought",
-    "short",
-    "status_error",
-]
-
+OF_PROXIES = (407, 502, 503, 504)
 LONGEST_REPLY = 1_000_000
 """Characters; a longer reply is a failure, not a verdict."""
 MOST_TOP = 1000
@@ -151,6 +131,26 @@ def _finished(
         seconds=seconds,
         top_logprobs=logprobs,
         info={"estimated": True} if used.estimated else {},
+    )
+
+
+def refusal(status: int, text: str, headers: Mapping[str, str], base: str) -> CallError:
+    """Return the error of an HTTP status; a proxy is named if the status may be its own."""
+    error = status_error(status, redact(text, shapes=True), asked_wait(headers, text))
+    proxy = proxy_of(base) if status in OF_PROXIES else None
+    if proxy is not None:
+        error.message += f" (through the proxy {proxy[1]}, {proxy[0]})"
+    return error
+
+
+def failed_reply(error: CallError) -> Reply:
+    """Return a failed call as a reply, with the tokens it used."""
+    used = error.used or Used()
+    return Reply(
+        error=error.message,
+        finish=Finish.ERROR,
+        prompt_tokens=used.prompt,
+        tokens=used.written,
     )
 
 
