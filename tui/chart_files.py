@@ -1,4 +1,4 @@
-"""Charts as SVG or PNG files, by matplotlib, which is loaded only here and only when asked."""
+"""Charts as SVG or PNG files, by matplotlib, which is loaded only here and on demand."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def _figure() -> tuple[Any, Any]:
 def save_curves(
     path: Path, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str, log: bool
 ) -> None:
-    """Curves over steps."""
+    """Save curves over steps."""
     figure, axes = _figure()
-    for place, (name, points) in enumerate(series):
+    for index, (name, points) in enumerate(series):
         if points:
             axes.plot(
                 [x for x, _ in points],
                 [y for _, y in points],
                 label=_plain(name),
-                color=COLOURS[place % len(COLOURS)],
+                color=COLOURS[index % len(COLOURS)],
                 linewidth=1.4,
             )
     axes.set_xlabel("step")
@@ -46,7 +46,7 @@ def save_curves(
 
 
 def save_plane(path: Path, plane: Plane) -> None:
-    """Checkpoints on the plane with intervals, and the front."""
+    """Save the trade-off plane: checkpoints with intervals, and the front."""
     figure, axes = _figure()
     for line in plane.lines:
         axes.plot([x for x, _ in line], [y for _, y in line], color="#888888", linewidth=1)
@@ -86,5 +86,5 @@ def _ends(value: float, ends: tuple[float | None, float | None]) -> list[list[fl
 
 
 def _plain(text: str) -> str:
-    """Dollar signs would start mathematics."""
+    """Escape dollar signs, which would start math text."""
     return safe_text(text, 80).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""A command of kdharness in a process of its own, line by line."""
+"""Running a kdharness command in a separate process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from typing import Any
 
 
 def run_command(home: Any, *words: str) -> subprocess.CompletedProcess[str]:
-    """One of our own commands, in a process of its own."""
+    """Run a kdharness command in a separate process."""
     command = [sys.executable, "-m", "kdharness.harness.cli", "--home", str(home), *words]
     return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -1,8 +1,8 @@
 """The OpenAI-compatible client: concurrency, rate limits, retries, budget.
 
-It uses the openai package's async client, but builds and parses the bodies itself: it can then
-report what an endpoint omits or gets wrong, and a call takes half the CPU time. Replies come in the
-order of their arrival. The key comes from the environment and is sent only to the endpoint.
+It uses the openai package's async client, but builds and parses the bodies itself: so it can report
+what an endpoint omits or gets wrong, and a call takes half the CPU time. `stream` yields replies in
+the order in which they arrive. A key comes from the environment and is sent only to the endpoint.
 """
 
 from __future__ import annotations
@@ -86,10 +86,7 @@ class OpenAIEngine:
         price: Price | None = None,
         first_wait: float = FIRST_WAIT,
     ) -> None:
-        """Create the engine; nothing is sent before `probe` or `stream`.
-
-        Times are in seconds, money in USD.
-        """
+        """Send nothing before `probe` or `stream`. Times are in seconds, money in USD."""
         self.model = model
         self.url = url
         self.endpoint = endpoint_of(url)
@@ -127,9 +124,7 @@ class OpenAIEngine:
                 f"(per million tokens) to {paths.settings}",
             )
         if find_key() is None and not spec.url and not os.environ.get("OPENAI_BASE_URL"):
-            raise JudgeError(
-                "no API key for the judge", hint=f"set {' or '.join(reversed(KEY_NAMES))}"
-            )
+            raise JudgeError("missing API key", hint=f"set {' or '.join(reversed(KEY_NAMES))}")
         return cls(
             spec.model,
             spec.url,
@@ -349,8 +344,7 @@ class OpenAIEngine:
         if not self._stopping and self.streak.failed(error):
             self.streak.over = True
             raise JudgeError(
-                f"{self.name}: {self.streak.count} consecutive calls failed with the same error: "
-                f"{error.message}",
+                f"{self.name}: {self.streak.count} consecutive calls failed: {error.message}",
                 hint=advice(error),
             ) from error
         return failed_reply(error)

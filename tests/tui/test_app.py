@@ -67,7 +67,7 @@ async def test_the_mouse_works(filled: Paths, app_on: AppOn, shown: Shown, press
         assert listing.sort_key == "id"
         await pilot.click("KeyBar", offset=(3, 0))
         await pilot.pause()
-        assert "Every training and evaluation" in shown(app)
+        assert "All training runs and evaluations" in shown(app)
         await press(pilot, "escape")
         await pilot.click("NavBar", offset=(26, 0))
         await pilot.pause()

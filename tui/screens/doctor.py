@@ -1,4 +1,4 @@
-"""What the doctor finds on this machine."""
+"""Doctor: checks of this machine."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ _GRAVITY = {"broken": 0, "note": 1, "ok": 2}
 
 
 class DoctorScreen(ListPlace):
-    """What this machine can do."""
+    """The results of `kdharness doctor`."""
 
     place = "doctor"
     title_text = "Doctor"
     about = (
-        "Versions, processors, memory, disk, store, assets, hub and judge, looked at in a process "
-        "of its own; what is broken comes first. Below the list: what to do. r looks again."
+        "Checks versions, processors, memory, disk, store, assets, Hub and judge in a separate "
+        "process; broken checks come first. Below the list: how to fix the current one. r checks "
+        "again."
     )
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("r", "look", "Look again", id="doctor.look")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("r", "look", "Check again", id="doctor.look")]
 
     def body(self) -> Iterable[Widget]:
-        """The list."""
+        """Yield the list."""
         yield Listing(
             [
                 Column("check", "check", 22),
@@ -44,17 +45,17 @@ class DoctorScreen(ListPlace):
             key="check",
             id="list",
             opens=False,
-            empty="looking: loading torch takes a moment …",
+            empty="checking: loading torch takes a moment …",
         )
         yield TextView(id="advice")
 
     def on_mount(self) -> None:
-        """Look at once."""
+        """Run the checks."""
         super().on_mount()
         self.action_look()
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """One cell."""
+        """Return the parts of one cell."""
         value = str(row[column.key])
         if column.key == "status":
             mark, role = {"ok": ("✓", "good"), "note": ("·", "warn")}.get(value, ("✗", "bad"))
@@ -70,14 +71,14 @@ class DoctorScreen(ListPlace):
         self.query_one("#advice", TextView).set_lines(lines)
 
     def action_look(self) -> None:
-        """Ask `kdharness doctor`."""
+        """Run `kdharness doctor`."""
 
         def work() -> list[dict[str, Any]]:
             done = commands.run_command(self.harness.paths.home, "doctor", "--format", "json")
             try:
                 rows: list[dict[str, Any]] = json.loads(done.stdout)
             except ValueError as error:
-                raise ConfigError(done.stderr.strip()[-400:] or "doctor said nothing") from error
+                raise ConfigError(done.stderr.strip()[-400:] or "doctor printed nothing") from error
             return sorted(rows, key=lambda row: _GRAVITY.get(row["status"], 0))
 
         self.harness.in_thread(work, self.listing().set_rows)

@@ -1,4 +1,4 @@
-"""A screen with a form: the sheet, a preview beside it, and a line to type in below."""
+"""A screen with a form: the sheet, a preview next to it, and an input line below."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WIDE = 110
 
 
 class FormScreen(Screen):
-    """What New run and Evaluate share. Values are plain data; pydantic says what is wrong."""
+    """The base of New run and Evaluate. Values are plain data; pydantic validates them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "pick", "Choose", id="form.pick"),
@@ -60,7 +60,7 @@ class FormScreen(Screen):
         Binding(
             "right_square_bracket",
             "section(1)",
-            "Next part",
+            "Next section",
             key_display="]",
             show=False,
             id="form.next",
@@ -68,7 +68,7 @@ class FormScreen(Screen):
         Binding(
             "left_square_bracket",
             "section(-1)",
-            "Part before",
+            "Previous section",
             key_display="[",
             show=False,
             id="form.previous",
@@ -90,7 +90,7 @@ class FormScreen(Screen):
         self.before: Any = MISSING
 
     def body(self) -> Iterable[Widget]:
-        """Head, sheet and preview, the line to type in, help."""
+        """Yield head, sheet and preview, the input line, and help."""
         yield Static(classes="line", id="head")
         with Horizontal(id="form"):
             yield FormSheet()
@@ -101,14 +101,14 @@ class FormScreen(Screen):
             yield Input(id="line")
 
     def on_mount(self) -> None:
-        """Show the form; the preview where there is room."""
+        """Show the form, and the preview if there is room."""
         self.seen = self.harness.version
         self.query_one("#edit").display = False
         self.rebuild()
         self.query_one(FormSheet).focus()
 
     def on_resize(self) -> None:
-        """Two panes, or one."""
+        """Switch between one and two panes."""
         self._panes()
 
     @property
@@ -119,7 +119,7 @@ class FormScreen(Screen):
     # ------------------------------------------------------------ showing
 
     def rebuild(self) -> None:
-        """Fields, errors and preview from the values."""
+        """Recompute fields, errors and preview from the values."""
         self.fields = fields_of(self.model, self.values)
         self.checked = self.look()
         sheet = self.query_one(FormSheet)
@@ -130,11 +130,11 @@ class FormScreen(Screen):
         self._panes()
 
     def look(self) -> FormState:
-        """What is wrong with the values, if anything."""
+        """Validate the values."""
         return check(self.values)
 
     def heading(self) -> str:
-        """What the head says before the state of the form."""
+        """Return the title of the form."""
         return self.title_text
 
     def _head(self) -> None:
@@ -144,7 +144,7 @@ class FormScreen(Screen):
         text.append(safe_text(f"  {self.origin}  "))
         count = len(self.checked.errors)
         if count:
-            text.append(f"✗ {count} to mend (x)", sheet.style_of("bad"))
+            text.append(f"✗ {count} error{'s' * (count != 1)} (x)", sheet.style_of("bad"))
             if () in self.checked.errors:
                 text.append(f" {safe_text(self.checked.errors[()], 200)}")
         else:
@@ -169,14 +169,14 @@ class FormScreen(Screen):
         return lines
 
     def _diff_lines(self) -> list[Line]:
-        lines: list[Line] = [[(f"against {self.origin}", "strong")], []]
+        lines: list[Line] = [[(f"compared with {self.origin}", "strong")], []]
         for name, (old, new) in config_diff(self.base, self.values):
             lines.append([(name, "strong")])
             if old is not None:
                 lines.append([(f"  - {safe_text(text_of(old), 200)}", "bad")])
             if new is not None:
                 lines.append([(f"  + {safe_text(text_of(new), 200)}", "good")])
-        return lines if len(lines) > 2 else [*lines, [("no difference", "dim")]]
+        return lines if len(lines) > 2 else [*lines, [("no differences", "dim")]]
 
     def _help(self, field: Field | None) -> None:
         text = Text()
@@ -188,7 +188,7 @@ class FormScreen(Screen):
             facts = [field.limits] if field.limits else []
             facts += [f"one of {', '.join(field.choices)}"] if field.choices else []
             facts += [f"default {field.default}"] if field.default else []
-            facts += ["may be left out"] if field.optional else []
+            facts += ["optional"] if field.optional else []
             text.append(f"\n{'; '.join(facts)}" if facts else "", "dim")
             if error:
                 style = self.query_one(FormSheet).style_of("bad")
@@ -202,7 +202,7 @@ class FormScreen(Screen):
     # ------------------------------------------------------------ changing
 
     def put(self, place: FieldPath, value: Any) -> None:
-        """Change one value and look what it does."""
+        """Change one value and validate again."""
         self.values = set_value(self.values, place, value)
         self.rebuild()
 
@@ -246,7 +246,7 @@ class FormScreen(Screen):
         self.app.push_screen(Ask(f"{field.title}: a name", help_text=field.help), take)
 
     def edit(self, field: Field) -> None:
-        """Type a value in the line below; errors show beside the field with every letter."""
+        """Edit a value in the input line; errors show next to the field while typing."""
         self.editing, self.before = field, get_value(self.values, field.place)
         line = self.query_one("#line", Input)
         self.query_one("#label", Static).update(Text(f" {field.title} ", "bold"))
@@ -267,7 +267,7 @@ class FormScreen(Screen):
         self.close_edit()
 
     def close_edit(self, *, undo: bool = False) -> bool:
-        """Leave the line; `undo` brings the old value back. Whether it was open."""
+        """Close the input line; `undo` restores the old value. Return whether it was open."""
         field, self.editing = self.editing, None
         self.query_one("#edit").display = False
         self.query_one(FormSheet).focus()
@@ -276,7 +276,7 @@ class FormScreen(Screen):
         return field is not None
 
     def leave_filter(self) -> bool:
-        """Escape: out of the line, or back from the preview."""
+        """Close the input line, or return from the preview."""
         if self.editing is not None:
             return self.close_edit(undo=True)
         if self.page and self.size.width < WIDE:
@@ -289,14 +289,14 @@ class FormScreen(Screen):
     # ------------------------------------------------------------ actions
 
     def action_turn(self, by: int) -> None:
-        """The next or previous choice."""
+        """Select the next or previous choice."""
         field = self.query_one(FormSheet).field
         if field is None or field.kind != "choice":
             return
         value = get_value(self.values, field.place)
         now = text_of(value) or field.default
-        place = field.choices.index(now) if now in field.choices else 0
-        self.put(field.place, field.choices[(place + by) % len(field.choices)])
+        index = field.choices.index(now) if now in field.choices else 0
+        self.put(field.place, field.choices[(index + by) % len(field.choices)])
 
     def action_pick(self) -> None:
         """Choose a model, a file, checkpoints, benchmarks or judges."""
@@ -312,17 +312,17 @@ class FormScreen(Screen):
             self._choose(field, text_of(get_value(self.values, field.place)))
 
     def action_reset(self) -> None:
-        """Back to the default; an entry of a list is taken away."""
+        """Reset a field to its default, or remove an entry of a list."""
         field = self.query_one(FormSheet).field
         if field is not None:
             self.put(field.place, MISSING)
 
     def action_yaml(self) -> None:
-        """What will be written."""
+        """Toggle the YAML preview."""
         self._page("yaml")
 
     def action_diff(self) -> None:
-        """What differs from where it started."""
+        """Toggle the differences from the starting values."""
         self._page("diff")
 
     def _page(self, name: str) -> None:
@@ -335,12 +335,12 @@ class FormScreen(Screen):
             self.query_one(FormSheet).focus()
 
     def action_section(self, by: int) -> None:
-        """The next or previous part of the form."""
+        """Go to the next or previous section of the form."""
         sheet = self.query_one(FormSheet)
         sheet.move_to(section(self.fields, sheet.cursor, by))
 
     def action_find(self) -> None:
-        """Type a part of a field's name."""
+        """Find a field by part of its name."""
         rows = [{"id": field.id, "title": field.title, "help": field.help} for field in self.fields]
         columns = [
             Column("title", "field", 24),
@@ -356,19 +356,19 @@ class FormScreen(Screen):
         self.app.push_screen(Choose("Find a field", rows, columns, narrow=True), chosen)
 
     def action_error(self) -> None:
-        """The next field with something to mend."""
+        """Go to the next field with an error."""
         sheet = self.query_one(FormSheet)
         rows = sheet.rows
         order = [*range(sheet.cursor + 1, len(rows)), *range(sheet.cursor + 1)]
-        place = next((i for i in order if rows[i]["error"]), None)
-        if place is not None:
-            sheet.move_to(place)
+        index = next((i for i in order if rows[i]["error"]), None)
+        if index is not None:
+            sheet.move_to(index)
 
     def action_start(self) -> None:
-        """Screens of this family start what the form says."""
+        """Start what the form describes; subclasses implement it."""
 
     def action_write(self) -> None:
-        """Write the YAML to a file."""
+        """Save the YAML to a file."""
         self.harness.export_text(
             f"{self.values.get('name') or self.values['method']}.yaml", yaml_text(self.values)
         )

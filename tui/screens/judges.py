@@ -25,14 +25,14 @@ from kdharness.tui.widgets.text_view import TextView
 
 
 class JudgesScreen(ListPlace):
-    """Judges used or checked here, and what their report cards say."""
+    """Judges used or checked here, and their report cards."""
 
     place = "judges"
     title_text = "Judges"
     about = (
-        "Every judge that was used, checked or set as default. c asks a judge about answers whose "
-        "quality is known and writes its report card; a checks one by its SPEC. A judge without a "
-        "card is untested: its figures carry †."
+        "All judges that were used, checked or set as default. c tests a judge on answers of known "
+        "quality and writes its report card; a checks a judge by its SPEC. A judge without a card "
+        "is untested: its scores are flagged †."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "check", "Check", id="judges.check"),
@@ -40,7 +40,7 @@ class JudgesScreen(ListPlace):
     ]
 
     def body(self) -> Iterable[Widget]:
-        """The list and the card."""
+        """Yield the list and the card."""
         yield Listing(
             [
                 Column("id", "judge", 26, grow=2),
@@ -56,14 +56,14 @@ class JudgesScreen(ListPlace):
         yield TextView(id="card")
 
     def on_mount(self) -> None:
-        """Few rows: read at once."""
+        """Read the judges; there are few, so no thread is needed."""
         super().on_mount()
         self.busy: set[str] = set()
         self.seen = self.harness.version
         self.store_changed()
 
     def store_changed(self) -> None:
-        """Cards and judgments come from other processes."""
+        """Read cards and judgments again: other processes write them."""
         store = self.harness.store
         self.cards = store.cards()
         names: dict[str, int] = dict.fromkeys(self.cards, 0)
@@ -92,7 +92,7 @@ class JudgesScreen(ListPlace):
         self._tell(self.listing().row)
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """One cell."""
+        """Return the parts of one cell."""
         value = str(row[column.key])
         if column.key == "card":
             good = value.startswith(("tested", "nothing"))
@@ -108,13 +108,13 @@ class JudgesScreen(ListPlace):
         self.query_one("#card", TextView).set_lines(card_lines(card))
 
     def action_check(self) -> None:
-        """Ask the judge about answers whose quality is known."""
+        """Test the judge on answers of known quality."""
         row = self.listing().row
         if row is not None:
             self.check(str(row["id"]))
 
     def action_other(self) -> None:
-        """Check a judge by its SPEC."""
+        """Ask for a SPEC and check that judge."""
 
         def wrong(text: str) -> str:
             try:
@@ -131,7 +131,7 @@ class JudgesScreen(ListPlace):
         self.app.push_screen(Ask("Check a judge", "", help_text, wrong), take)
 
     def check(self, spec: str) -> None:
-        """In a process of its own: judges load what the app must not."""
+        """Check a judge in a separate process: judges load what the app must not."""
 
         def work() -> str:
             done = commands.run_command(
@@ -149,7 +149,7 @@ class JudgesScreen(ListPlace):
         def finished(_: str) -> None:
             self.busy.discard(spec)
             self.store_changed()
-            self.harness.tell(f"{spec} has a report card")
+            self.harness.tell(f"the report card of {spec} is ready")
 
         def answered(yes: bool | None) -> None:
             if yes:
@@ -157,16 +157,16 @@ class JudgesScreen(ListPlace):
                 self.store_changed()
                 self.harness.in_thread(work, finished, failed=ended)
 
-        detail = "It is asked about 150 short questions; a paid one costs a few cents."
+        detail = "This sends about 150 short requests; a paid model costs a few cents."
         if warning := plain_http_warning(spec):
             detail += f" Warning: {warning}."
         self.app.push_screen(Confirm(f"Check {spec}?", detail), answered)
 
 
 def card_lines(card: dict[str, Any] | None) -> list[Line]:
-    """A report card with its shares drawn."""
+    """Return a report card as lines, with its shares drawn."""
     if card is None:
-        return [[("no report card: c makes one", "dim")]]
+        return [[("no report card: press c to create one", "dim")]]
     lines: list[Line] = [[(card_words(card), "warn" if card.get("labels") else "good")], []]
     checks = {
         **card.get("checks", {}),

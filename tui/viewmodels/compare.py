@@ -1,4 +1,4 @@
-"""What the Compare screen shows, read in one go: figures, flips, settings, costs. No widgets."""
+"""The data of the Compare screen: scores, flips, settings, costs. No widgets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdharness.harness.store import Store
 
 @dataclass(frozen=True)
 class Line:
-    """One figure: the base's value, and each other checkpoint against it, by name."""
+    """One score: the base's value, and each other checkpoint compared with it, by name."""
 
     bench: str
     metric: str
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class CompareView:
-    """Everything about the checkpoints that are compared; the first is the base."""
+    """All data about the compared checkpoints; the first is the base."""
 
     sides: tuple[Side, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -40,7 +40,7 @@ def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
     """Read and compare these checkpoints.
 
     Raises:
-        ConfigError: one of them is not stored.
+        ConfigError: one of them is not in the store.
     """
     sides = sides_of(store, names)
     checkpoints = [side.checkpoint for side in sides]
@@ -53,25 +53,25 @@ def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
 
 
 def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
-    """One line a figure, in the order they came."""
+    """Return one line per score, in the given order."""
     table: dict[tuple[str, str, str, str], dict[str, PairedComparison]] = {}
-    for one in compared:
-        key = (one.bench, one.metric, one.judge, one.revision)
-        table.setdefault(key, {})[one.other] = one
+    for pair in compared:
+        key = (pair.bench, pair.metric, pair.judge, pair.revision)
+        table.setdefault(key, {})[pair.other] = pair
     return [
         Line(*key, next(iter(others.values())).base_value, others) for key, others in table.items()
     ]
 
 
 def finite_ends(gap: Difference) -> tuple[float, float]:
-    """The interval's ends; the value itself where there is no interval."""
+    """Return the interval's bounds, or the value itself if there is no interval."""
     if gap.low is None or gap.high is None:
         return gap.value, gap.value
     return gap.low, gap.high
 
 
 def verdict(pair: PairedComparison) -> tuple[str, str]:
-    """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
+    """Return ▲ better, ▼ worse, ≈ not told apart; hollow if open after the correction."""
     if not pair.lean:
         return "≈", "dim"
     better = pair.lean == "better"

@@ -16,7 +16,7 @@ from kdharness.tui.viewmodels.rows import Line, text_lines
 
 
 def log_lines(store: Store, paths: Paths, run: str) -> list[Line]:
-    """A run's events, then what its libraries printed."""
+    """Return a run's events, then the output of its libraries."""
     lines: list[Line] = []
     for event in store.events(run):
         when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
@@ -24,7 +24,7 @@ def log_lines(store: Store, paths: Paths, run: str) -> list[Line]:
         role = "bad" if kind in ("error", "failed") else "accent"
         for row in text_lines(f"{event['message']}"):
             lines.append([(f"{when} ", "dim"), (f"{kind:<9} ", role), *row])
-    # Events are printed to the worker's log too; what libraries said is only there.
+    # Events are printed to the worker's log too; output of libraries is only there.
     printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
     tail = [line for line in log_tail(paths, run, 400).splitlines() if not printed.match(line)]
     if tail:
@@ -33,7 +33,7 @@ def log_lines(store: Store, paths: Paths, run: str) -> list[Line]:
 
 
 def lineage_rows(store: Store, run: Run) -> list[dict[str, Any]]:
-    """The ancestors of what a run made, or of what it starts from."""
+    """Return the ancestors of a run's checkpoint, or of its inputs."""
     if run.checkpoint:
         return lineage(store, run.checkpoint)
     rows: list[dict[str, Any]] = [

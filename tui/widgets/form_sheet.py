@@ -1,4 +1,4 @@
-"""A form as a sheet of rows: title, value, and what is wrong with it right beside it."""
+"""A form as a sheet of rows: title, value and error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FormSheet(Listing):
         return row["field"] if row is not None else None
 
     def go_to(self, place: FieldPath) -> None:
-        """The cursor to the row of a place, or to the nearest row above it."""
+        """Move the cursor to the row of a field path, or to its nearest ancestor."""
         for size in range(len(place), 0, -1):
             for index, row in enumerate(self.rows):
                 if row["field"].place == place[:size]:
@@ -52,7 +52,7 @@ class FormSheet(Listing):
 def form_rows(
     fields: Sequence[Field], values: Mapping[str, Any], errors: Mapping[FieldPath, str]
 ) -> list[dict[str, Any]]:
-    """The sheet's rows; an error whose own place has no row stands at the nearest one above."""
+    """Return the sheet's rows; an error without a row of its own is shown at its ancestor."""
     places = {field.place for field in fields}
     shown: dict[FieldPath, list[str]] = {}
     for place, message in errors.items():
@@ -91,7 +91,7 @@ def _shown_value(field: Field, value: Any) -> str:
 
 
 def form_cell(row: Row, column: Column, width: int) -> list[Part]:
-    """One cell of the sheet."""
+    """Return the parts of one cell of the sheet."""
     field: Field = row["field"]
     heading = field.kind in ("group", "groups", "mapping", "item")
     if column.key == "title":
@@ -106,15 +106,15 @@ def form_cell(row: Row, column: Column, width: int) -> list[Part]:
 
 
 def hint(field: Field) -> str:
-    """What a field takes, in few words."""
+    """Return a short hint on what a field takes."""
     if field.kind == "choice":
         return " ".join(field.choices)
     if field.kind == "group":
-        return "space switches it on and off" if field.optional else ""
+        return "space toggles it" if field.optional else ""
     if field.kind in ("groups", "mapping"):
         return "Enter adds one"
     if field.kind == "item":
-        return "Del takes it away"
+        return "Del removes it"
     if field.limits:
         return field.limits
     return " ".join(field.choices) or ("o: choose" if field.pick else "")
