@@ -95,7 +95,7 @@ class Home:
         judges: Sequence[str] = (),
         name: str | None = None,
         wait: bool = True,
-        **settings: Any,
+        **settings: object,
     ) -> Run:
         """Evaluate checkpoints; stored results are reused.
 

@@ -277,7 +277,7 @@ class Score:
         return {**asdict(self), "flags": list(self.flags)}
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """Return a short hash of JSON-serialisable parts: the identity of configs, prompts, answers."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]

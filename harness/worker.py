@@ -88,7 +88,7 @@ class StoreReporter:
         if now - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
+    def say(self, message: str, *, kind: str = "note", **info: object) -> None:
         """Store an event immediately, and print it to the worker's log."""
         print(f"{time.strftime('%H:%M:%S')} {kind}: {message}", flush=True)
         self._events.append((time.time(), kind, message, info))

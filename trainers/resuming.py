@@ -50,7 +50,7 @@ def _weights_of(parents: Mapping[str, str], setting: TrainContext) -> dict[str, 
     return {role: parent.model if parent else parents[role] for role, parent in stored.items()}
 
 
-def keep_note(folder: Path, now: Mapping[str, Any]) -> None:
+def keep_note(folder: Path, now: Mapping[str, object]) -> None:
     """Record the inputs that a run starts with."""
     atomic_write_text(folder / NOTE, json.dumps(now, indent=1))
 
@@ -85,7 +85,7 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> boo
     return True
 
 
-def _difference(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _difference(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> str:
     rows = f"{name}_rows"
     if name == "steps":
         return f"{_WHAT[name]} ({then[name]} then, {now[name]} now)"

@@ -73,7 +73,7 @@ class Actions(Background):
         else:
             self.tell(f"{name} was not created by a run in this store")
 
-    def open_new(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
+    def open_new(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
         """Open the form of a new run, from an existing config or from a preset."""
         from kdharness.tui.screens.new_run import NewRunScreen
 
@@ -119,7 +119,7 @@ class Actions(Background):
         self,
         question: str,
         known: str,
-        config: Any,
+        config: object,
         plan: Callable[[Paths, Any], list[str]] | None,
     ) -> None:
         """Ask to start a run; details that take longer to compute are added when they arrive."""

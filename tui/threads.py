@@ -79,7 +79,7 @@ class Background(App[None]):
 
         threading.Thread(target=body, daemon=True).start()
 
-    async def _ended(self, then: Done | None, result: Any) -> None:
+    async def _ended(self, then: Done | None, result: object) -> None:
         self._working -= 1
         if then is not None:
             outcome = then(result)
@@ -102,7 +102,7 @@ class Background(App[None]):
             if name in self._waiting:
                 self.read(name, *self._waiting.pop(name))
 
-        def done(result: Any) -> None:
+        def done(result: object) -> None:
             start_next()
             show(result)
 

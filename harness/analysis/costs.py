@@ -157,7 +157,7 @@ def _figure(name: str, checkpoint: Checkpoint, run: Run | None) -> float | None:
     return None
 
 
-def _number(info: Mapping[str, Any], name: str) -> float | None:
+def _number(info: Mapping[str, object], name: str) -> float | None:
     value = info.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None

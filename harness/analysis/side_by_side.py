@@ -91,7 +91,7 @@ def setting_rows(
     ]
 
 
-def setting_text(value: Any) -> str | None:
+def setting_text(value: object) -> str | None:
     """Format a setting in YAML's flow style; text is returned unchanged."""
     if value is None or isinstance(value, str):
         return value

@@ -214,7 +214,7 @@ def recipe_of(store: Store, checkpoint: Checkpoint, depth: int = 0) -> str:
     if run is None or depth > 8:
         return checkpoint.id
 
-    def plain(value: Any) -> Any:
+    def plain(value: object) -> Any:
         if isinstance(value, Mapping):
             return {k: plain(v) for k, v in value.items() if k not in ("seed", "name")}
         if isinstance(value, list):
@@ -255,7 +255,7 @@ def seeds_of(
         recipes[name] = recipe_of(store, checkpoint)
         families.setdefault(recipes[name], {})[seeds[name]] = name
 
-    def own(role: str | None, seed: Any) -> str | None:
+    def own(role: str | None, seed: object) -> str | None:
         return families.get(recipes.get(role or "", ""), {}).get(seed, role)
 
     summaries = []

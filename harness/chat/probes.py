@@ -71,7 +71,12 @@ class Located:
 
 
 def locate(
-    tokenizer: Any, messages: Sequence[Message], text: str | None, *, prompt: bool, extras: Extras
+    tokenizer: Any,
+    messages: Sequence[Message],
+    text: str | None,
+    *,
+    prompt: bool,
+    extras: Extras,
 ) -> tuple[str, Located] | None:
     """Find the words of every message in a chat's rendering.
 
@@ -203,7 +208,7 @@ class _Marker:
         function["arguments"] = self.leaves(index, arguments, key)
         return {**call, "function": function}
 
-    def leaves(self, index: int, value: Any, key: str) -> Any:
+    def leaves(self, index: int, value: object, key: str) -> Any:
         """Put marks around every text in a value, and one before each key.
 
         All keys have the same mark, so that a template that sorts them gets the same order.

@@ -121,7 +121,7 @@ def encode_chat(
 
 def _trained(
     tokenizer: Any,
-    messages: Sequence[Mapping[str, Any]],
+    messages: Sequence[Mapping[str, object]],
     text: str,
     extras: Extras,
     truncated: bool,

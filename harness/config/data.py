@@ -41,7 +41,7 @@ class SourceSpec(Settings):
     )
 
 
-def _sources(value: Any) -> Any:
+def _sources(value: object) -> Any:
     """Accept a single source without a list, and a plain string as its path."""
     if isinstance(value, (str, dict)):
         value = [value]

@@ -12,7 +12,7 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
@@ -337,7 +337,7 @@ def bench_name(bench: str) -> str:
     return Path(bench).stem if bench.endswith(".jsonl") else BENCH_ALIASES.get(bench, bench)
 
 
-def make_eval_config(**fields: Any) -> EvalConfig:
+def make_eval_config(**fields: object) -> EvalConfig:
     """Make an EvalConfig from options; None and empty ones keep their defaults.
 
     Raises:

@@ -26,7 +26,7 @@ from kdharness.harness.util.untrusted import (
 )
 
 
-def parse_config(values: Any, where: str = "config", written: Any = None) -> AnyConfig:
+def parse_config(values: object, where: str = "config", written: object = None) -> AnyConfig:
     """Validate plain data into a config.
 
     Args:
@@ -54,7 +54,7 @@ def parse_config(values: Any, where: str = "config", written: Any = None) -> Any
         raise ConfigError(describe_errors(error, model, written), where=where) from error
 
 
-def _booleans_as_numbers(values: Any, model: Any, place: str = "") -> Iterator[str]:
+def _booleans_as_numbers(values: object, model: Any, place: str = "") -> Iterator[str]:
     """Yield a line per boolean in place of a number, which pydantic would read as 0 or 1."""
     if isinstance(values, list):
         for index, value in enumerate(values):
@@ -70,7 +70,7 @@ def _booleans_as_numbers(values: Any, model: Any, place: str = "") -> Iterator[s
         yield from _booleans_as_numbers(value, _model_of(field.annotation), here)
 
 
-def _leaves(annotation: Any) -> set[Any]:
+def _leaves(annotation: object) -> set[Any]:
     """Return the types an annotation is made of."""
     below = getattr(annotation, "__args__", ())
     return {leaf for part in below for leaf in _leaves(part)} if below else {annotation}
@@ -80,7 +80,7 @@ def _listed(lines: Sequence[str]) -> str:
     return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
 
 
-def describe_errors(error: ValidationError, model: type[BaseModel], written: Any = None) -> str:
+def describe_errors(error: ValidationError, model: type[BaseModel], written: object = None) -> str:
     """Format pydantic's errors as lines with the field and, for a typo, the nearest name.
 
     A number or boolean in place of text is shown as it was written, which is not how YAML parsed
@@ -120,7 +120,7 @@ _WANTED = {
 """Expected types by pydantic error type."""
 
 
-def _not_a(wanted: str, value: Any) -> str:
+def _not_a(wanted: str, value: object) -> str:
     """Return the message for another value in place of a mapping or a list."""
     if value is None:
         return f"must be {wanted}, but is empty: remove the field, or fill it in"
@@ -128,7 +128,7 @@ def _not_a(wanted: str, value: Any) -> str:
     return f"must be {wanted}, not {_shown(value)}{hint}"
 
 
-def _not_text(value: Any, written: str | None) -> str:
+def _not_text(value: object, written: str | None) -> str:
     """Return the message for a number, a boolean or nothing in place of text."""
     kinds = {bool: "a boolean", int: "a number", float: "a number", type(None): "empty"}
     kind = kinds.get(type(value), f"a {type(value).__name__}")
@@ -138,7 +138,7 @@ def _not_text(value: Any, written: str | None) -> str:
     return f'must be text, but {text} is {kind}: quote it ("{text}")'
 
 
-def _written_at(written: Any, place: Sequence[int | str]) -> str | None:
+def _written_at(written: object, place: Sequence[int | str]) -> str | None:
     """Return the text of one scalar; a single source is found with or without its list."""
     for part in place:
         if isinstance(written, dict):
@@ -148,7 +148,7 @@ def _written_at(written: Any, place: Sequence[int | str]) -> str | None:
     return written if isinstance(written, str) else None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """Format a wrong value for an error: shortened, and safe for huge integers."""
     try:
         text = repr(value)
@@ -172,7 +172,7 @@ def _field_names(model: type[BaseModel], place: Sequence[int | str]) -> list[str
     return [field.alias or name for name, field in fields.items()]
 
 
-def _model_of(annotation: Any) -> Any:
+def _model_of(annotation: object) -> Any:
     """Return the pydantic model inside an annotation such as `X | None` or `list[X]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -200,7 +200,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
     return parse_config(absolute_paths(values, file.resolve().parent), str(path), written)
 
 
-def set_field(values: Any, override: str, *, as_written: bool = False) -> None:
+def set_field(values: object, override: str, *, as_written: bool = False) -> None:
     """Apply one `a.b=value` (the value parsed as YAML) to nested plain data, in place.
 
     A number in the name is a list index from 0: `data.train.1.path=x`, or `data.train[1].path=x`.
@@ -242,11 +242,11 @@ def set_field(values: Any, override: str, *, as_written: bool = False) -> None:
         holder = child
 
 
-def _keys(holder: Any) -> Any:
+def _keys(holder: object) -> Any:
     return range(len(holder)) if isinstance(holder, list) else holder
 
 
-def _opened(child: Any, part: str, following: str, parent: str) -> Any:
+def _opened(child: object, part: str, following: str, parent: str) -> Any:
     """Return the container a name continues into: expand short forms, create what is missing.
 
     A plain string is short for `{path: …}` of a data source or `{model: …}` of a model; a single
@@ -282,7 +282,7 @@ FILE_ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".jinja", ".j2", ".yam
 _NAMES = frozenset({"name", "method", "kind"})
 
 
-def absolute_paths(values: Any, base: Path, field: str = "") -> Any:
+def absolute_paths(values: object, base: Path, field: str = "") -> Any:
     """Make strings that name an existing path absolute: a run may be resumed anywhere.
 
     Paths are relative to the config's folder, else to the working directory; `~` is expanded. Any

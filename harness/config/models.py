@@ -156,7 +156,7 @@ class StudentSpec(Settings):
         return self
 
 
-def _spell_out(value: Any) -> Any:
+def _spell_out(value: object) -> Any:
     """Expand a plain string to `{model: string}`."""
     return {"model": value} if isinstance(value, str) else value
 

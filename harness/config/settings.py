@@ -27,21 +27,21 @@ class PriceSpec(Settings):
     output: float = Field(..., ge=0, allow_inf_nan=False, title="Output")
 
 
-def _price(value: Any) -> Any:
+def _price(value: object) -> Any:
     """Accept two numbers for `{input: …, output: …}`."""
     if isinstance(value, list) and len(value) == 2:
         return {"input": value[0], "output": value[1]}
     return value
 
 
-def _judges(value: Any) -> Any:
+def _judges(value: object) -> Any:
     """Accept one spec, or several separated by commas, for a list."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [] if value is None else value
 
 
-def _mapping(value: Any) -> Any:
+def _mapping(value: object) -> Any:
     """Accept a key without a value for an empty mapping."""
     return {} if value is None else value
 

@@ -8,7 +8,7 @@ from typing import Any
 from kdharness.harness.types import Method
 
 
-def model_name(spec: Any) -> str:
+def model_name(spec: object) -> str:
     """Return a short name for a model field: the last part of a path, or how it is cut."""
     if isinstance(spec, str):
         return spec.rstrip("/").rsplit("/", 1)[-1]
@@ -47,7 +47,7 @@ def models_of(config: Mapping[str, Any]) -> str:
     return f"{student} ← {teacher}" if teacher else student
 
 
-def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def origins(config: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return (role, name) of the models a run without a checkpoint yet starts from."""
     out = []
     for role in ("student", "teacher", "reference", "expert"):
@@ -65,7 +65,7 @@ def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return out
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: object, prefix: str = "") -> dict[str, Any]:
     """Flatten nested plain data to dotted names: `data.train.0.path`."""
     if isinstance(values, Mapping) and values:
         parts: Iterable[tuple[Any, Any]] = values.items()
@@ -79,7 +79,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def config_diff(*configs: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+def config_diff(*configs: Mapping[str, object]) -> list[tuple[str, list[Any]]]:
     """Return the dotted names whose values differ between configs, with each config's value."""
     tables = [flat(config) for config in configs]
     names = list(dict.fromkeys(name for table in tables for name in table))

@@ -219,7 +219,7 @@ class KDConfig(RunConfig):
         return self
 
 
-def _experts(value: Any) -> Any:
+def _experts(value: object) -> Any:
     return {k: _spell_out(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
@@ -276,7 +276,7 @@ def config_class(method: str) -> type[AnyConfig] | None:
 def trusted_code(config: AnyConfig) -> list[str]:
     """Return the models whose own code this config allows to run."""
 
-    def walk(values: Any) -> Iterator[str]:
+    def walk(values: object) -> Iterator[str]:
         if isinstance(values, dict):
             if values.get("trust_remote_code") is True:
                 names = values.get("model") or values.get("from") or values.get("checkpoints")

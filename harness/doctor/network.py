@@ -177,7 +177,7 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> CheckResult:
 class _Stay(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: a key must not be sent to another URL."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: object) -> None:
         """Do not follow."""
 
 

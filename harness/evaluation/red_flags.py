@@ -113,6 +113,6 @@ def training_chats(run: Run) -> Iterator[list[dict[str, Any]]]:
             yield chat["messages"]
 
 
-def _turn_texts(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+def _turn_texts(messages: Iterable[Mapping[str, object]]) -> list[str]:
     """Return the texts of the turns, without system prompts."""
     return [str(turn.get("content") or "") for turn in messages if turn.get("role") != "system"]

@@ -70,7 +70,7 @@ def _with_figures(
     return complete, missing
 
 
-def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _without_seed(settings: Mapping[str, object]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key.rsplit(".", 1)[-1] != "seed"}
 
 

@@ -210,7 +210,7 @@ def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str,
 def _steps_of(
     key: str,
     steps: Mapping[str, ExperimentStep],
-    combinations: Sequence[Mapping[str, Any]],
+    combinations: Sequence[Mapping[str, object]],
     where: str,
 ) -> dict[str, str]:
     """Map each step to the field that a varied key refers to in it."""
@@ -234,7 +234,7 @@ def _steps_of(
     return dict.fromkeys(written, key)
 
 
-def _is_written(values: Any, key: str) -> bool:
+def _is_written(values: object, key: str) -> bool:
     for part in key.split("."):
         if not isinstance(values, Mapping) or part not in values:
             return False
@@ -242,7 +242,7 @@ def _is_written(values: Any, key: str) -> bool:
     return True
 
 
-def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
+def _knows(values: Mapping[str, object], key: str, value: object) -> bool:
     """Return whether the step's config accepts this field and value."""
     changed = copy.deepcopy(dict(values))
     try:
@@ -257,7 +257,7 @@ def _plan_run(
     prefix: str,
     step: str,
     what: ExperimentStep,
-    combination: Mapping[str, Any],
+    combination: Mapping[str, object],
     own: Mapping[str, Mapping[str, str]],
     made: Mapping[str, PlannedRun],
     where: str,
@@ -295,7 +295,7 @@ def outputs_of(planned: PlannedRun) -> list[str]:
 
 
 def _fill(
-    values: Any, outputs: Mapping[str, list[str]], where: str, field: str = "", above: str = ""
+    values: object, outputs: Mapping[str, list[str]], where: str, field: str = "", above: str = ""
 ) -> Any:
     """Replace step names in place of models with the names of those steps' checkpoints."""
     if isinstance(values, Mapping):
@@ -319,7 +319,7 @@ def _fill(
     return values
 
 
-def run_name(prefix: str, step: str, settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+def run_name(prefix: str, step: str, settings: Mapping[str, object], keys: Sequence[str]) -> str:
     """Return a short unique name of the step and its settings: `shop-dae-temperature2-s1`.
 
     Varied fields that share their last part are written out in full.

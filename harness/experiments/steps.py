@@ -22,7 +22,9 @@ class ExperimentStep:
     needs: tuple[str, ...]
 
 
-def read_step(name: str, raw: Any, names: Sequence[str], base: Path, where: str) -> ExperimentStep:
+def read_step(
+    name: str, raw: object, names: Sequence[str], base: Path, where: str
+) -> ExperimentStep:
     """Read a step's config as plain data, based on its file or preset if it has one."""
     step_path = f"{where}: steps.{name}"
     values = {"config": raw} if isinstance(raw, str) else copy.deepcopy(raw)
@@ -57,14 +59,14 @@ def read_step(name: str, raw: Any, names: Sequence[str], base: Path, where: str)
     return ExperimentStep(values, tuple(wanted))
 
 
-def _over(below: Any, above: Any) -> Any:
+def _over(below: object, above: object) -> Any:
     """Merge `above` into `below` recursively."""
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     return {**below, **{k: _over(below[k], v) if k in below else v for k, v in above.items()}}
 
 
-def _model_names(values: Any, field: str = "", above: str = "") -> Iterator[str]:
+def _model_names(values: object, field: str = "", above: str = "") -> Iterator[str]:
     """Yield every text in a field that expects a model."""
     if isinstance(values, Mapping):
         for key, value in values.items():

@@ -201,7 +201,7 @@ def _name_bench(
         return
 
 
-def _identity(summary: ImportSummary, *parts: Any) -> str:
+def _identity(summary: ImportSummary, *parts: object) -> str:
     """Return the id of an imported row; for MT-Bench it does not include the benchmark."""
     return digest("imported", *parts, *([] if summary.bench == MT_BENCH else [summary.bench]))
 
@@ -252,7 +252,7 @@ def _answers(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[
     ]
 
 
-def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: Any) -> str:
+def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: object) -> str:
     """Return the revision of an imported benchmark, and store its note."""
     revision = digest("imported", bench, list(flags))
     note = {"flags": list(flags), "scorer": bench, "used": time.time(), **rest}
@@ -274,7 +274,7 @@ def _place(row: dict[str, Any]) -> tuple[int, int]:
     return question, turn
 
 
-def _rating(value: Any) -> float | None:
+def _rating(value: object) -> float | None:
     """Return a stored score, None for null and NaN (FastChat writes -1). Raises ValueError."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -315,7 +315,7 @@ def _singles(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[
 _WINNERS = ("model_1", "model_2", "tie")
 
 
-def _winner(value: Any, field: str) -> str:
+def _winner(value: object, field: str) -> str:
     """Return the winner of a game; null and "error" mean no verdict. Raises ValueError."""
     winner = value.strip().lower() if isinstance(value, str) else value
     if winner in (None, "", "error"):

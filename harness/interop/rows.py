@@ -107,21 +107,21 @@ def told(error: Exception) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def named(value: Any, field: str) -> str:
+def named(value: object, field: str) -> str:
     """Return a name read from a file. Raises ValueError if it is not text, empty or too long."""
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
         raise ValueError(f"{field} must be a name of at most {LONGEST_NAME} characters")
     return value
 
 
-def said(value: Any, field: str) -> str:
+def said(value: object, field: str) -> str:
     """Return a text read from a file; null is empty. Raises ValueError for anything else."""
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{field} must be text")
     return value or ""
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a value read from a file, shortened for a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:60]}…"
@@ -140,7 +140,7 @@ def number(value: Any, field: str) -> float:
     return parsed
 
 
-def whole(value: Any, field: str) -> int:
+def whole(value: object, field: str) -> int:
     """Return an integer, given as a number or as text. Raises ValueError."""
     parsed = number(value, field)
     if parsed != int(parsed) or abs(parsed) > 1 << 40:
@@ -148,7 +148,7 @@ def whole(value: Any, field: str) -> int:
     return int(parsed)
 
 
-def when(value: Any) -> float:
+def when(value: object) -> float:
     """Return seconds since the epoch; 0 if missing. Raises ValueError."""
     seconds = number(0.0 if value in (None, "") else value, "tstamp")
     if not 0 <= seconds <= 1e11:

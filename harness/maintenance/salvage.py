@@ -137,7 +137,7 @@ def _save_table(source: Path, target: Store, table: str) -> tuple[int, int]:
     return saved, left_out
 
 
-def _read(source: Path, sql: str, args: Sequence[Any] = ()) -> Iterator[Row]:
+def _read(source: Path, sql: str, args: Sequence[object] = ()) -> Iterator[Row]:
     """Query with a new connection: one that met a damaged page keeps failing."""
     connection = sqlite3.connect(source)
     connection.row_factory = sqlite3.Row

@@ -99,6 +99,6 @@ def _is_valid(config: Any) -> bool:
     return True
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: object) -> bool:
     ids = value if isinstance(value, list) else [value]
     return bool(ids) and all(isinstance(token, int) and token >= 0 for token in ids)

@@ -91,6 +91,6 @@ def head_of(model: Any, vocab: int = 0) -> Head:
     return Head(module.weight, getattr(module, "bias", None), scale, softcap, vocab)
 
 
-def head_logits(model: Any, hidden: Any) -> Any:
+def head_logits(model: Any, hidden: object) -> Any:
     """Compute a model's fp32 logits [n, V] of hidden states [n, h]."""
     return apply_head(head_of(model), hidden)

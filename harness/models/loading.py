@@ -63,7 +63,7 @@ def load_model(
     device: str = "auto",
     trust_remote_code: bool = False,
     quantization: dict[str, Any] | None = None,
-    **extra: Any,
+    **extra: object,
 ) -> Any:
     """Load a causal LM in eval mode on `device`. PEFT folders load as base plus adapter, merged.
 
@@ -187,7 +187,7 @@ def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) ->
     return build_meta(config, source, trust_remote_code=trust_remote_code)
 
 
-def build_meta(config: Any, source: str, *, trust_remote_code: bool = False) -> Any:
+def build_meta(config: object, source: str, *, trust_remote_code: bool = False) -> Any:
     """Build the architecture of a transformers config on the meta device.
 
     Raises:

@@ -93,7 +93,7 @@ def validate_model_dir(folder: Path) -> None:
             check_config(config, elements, tensors, str(folder / "config.json"))
 
 
-def _check_adapter(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_adapter(folder: Path, config: Mapping[str, object]) -> None:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(
@@ -206,7 +206,7 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
 
 
-def _entry(entry: Any, name: str, start: int, where: str) -> TensorEntry:
+def _entry(entry: object, name: str, start: int, where: str) -> TensorEntry:
     shape, kind, offsets = (
         (entry.get("shape"), entry.get("dtype"), entry.get("data_offsets"))
         if isinstance(entry, dict)
@@ -233,7 +233,7 @@ def _entry(entry: Any, name: str, start: int, where: str) -> TensorEntry:
     return TensorEntry(str(kind), tuple(shape), start + begin, start + end)
 
 
-def check_config(config: Mapping[str, Any], elements: int, tensors: int, where: str) -> None:
+def check_config(config: Mapping[str, object], elements: int, tensors: int, where: str) -> None:
     """Refuse a config, which the library allocates by, that claims more than the weights hold.
 
     Raises:
@@ -265,7 +265,7 @@ def _figure(number: int) -> str:
     return f"{number:,}" if abs(number) < 10**15 else "absurdly large"
 
 
-def _mappings(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _mappings(config: Mapping[str, object]) -> Iterator[Mapping[str, Any]]:
     yield config
     for value in config.values():
         if isinstance(value, dict):

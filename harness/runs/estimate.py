@@ -133,7 +133,7 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
     )
 
 
-def _shape(config: Any, *names: str, default: int | None = None) -> int:
+def _shape(config: object, *names: str, default: int | None = None) -> int:
     """Read an integer from a model's config, by the first of these names that is set.
 
     Raises:
@@ -152,7 +152,7 @@ def _shape(config: Any, *names: str, default: int | None = None) -> int:
     return default
 
 
-def active_experts(config: Any) -> float:
+def active_experts(config: object) -> float:
     """Return the share of a mixture's experts active per token; 1 for a dense model."""
     every = ("num_local_experts", "num_experts", "n_routed_experts")
     total = _shape(config, *every, default=0)

@@ -37,7 +37,7 @@ class StoreBase:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _rows(self, kind: type[RowType], sql: str, args: Sequence[Any] = ()) -> list[RowType]:
+    def _rows(self, kind: type[RowType], sql: str, args: Sequence[object] = ()) -> list[RowType]:
         try:
             return [decode(kind, row) for row in self.db.query(sql, list(args))]
         except ValueError as error:
@@ -56,7 +56,7 @@ class StoreBase:
         except ValueError as error:
             raise self._unreadable(what, error) from error
 
-    def _write(self, sql: str, args: Sequence[Any] = ()) -> int:
+    def _write(self, sql: str, args: Sequence[object] = ()) -> int:
         with self.db.atomic():
             return self.db.execute(sql, list(args)).rowcount
 

@@ -29,7 +29,7 @@ def stored_text(text: str) -> str:
     return redact(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def stored_json(value: Any, *, ascii_only: bool = True) -> str:
+def stored_json(value: object, *, ascii_only: bool = True) -> str:
     """Serialise plain data as JSON that SQLite can read: non-finite numbers become null."""
     try:
         text = json.dumps(value, ensure_ascii=ascii_only, sort_keys=True, allow_nan=False)
@@ -38,7 +38,7 @@ def stored_json(value: Any, *, ascii_only: bool = True) -> str:
     return stored_text(text)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -33,7 +33,7 @@ class Store(AdoptionRows):
         """Store a new run. Raises sqlite3.IntegrityError when its id is taken."""
         self._insert("runs", [encode(run)], "ABORT")
 
-    def update_run(self, run_id: str, **changes: Any) -> None:
+    def update_run(self, run_id: str, **changes: object) -> None:
         """Change columns of one run; mappings are stored as JSON."""
         values = {
             name: json.dumps(value, sort_keys=True) if name in JSON_FIELDS else value
@@ -43,7 +43,7 @@ class Store(AdoptionRows):
         assignments = ", ".join(f'"{name}" = ?' for name in values)
         self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
 
-    def claim_run(self, run: Run, **changes: Any) -> bool:
+    def claim_run(self, run: Run, **changes: object) -> bool:
         """Change columns of a run if it is unchanged since it was read; return whether it was.
 
         Of two processes that would start a worker for the same run, only one succeeds.
@@ -130,7 +130,7 @@ class Store(AdoptionRows):
 
     # ------------------------------------------------------------ events and curves
 
-    def add_event(self, run_id: str, kind: str, message: str = "", **info: Any) -> None:
+    def add_event(self, run_id: str, kind: str, message: str = "", **info: object) -> None:
         """Record an event of a run."""
         self.add_progress(run_id, events=[(time.time(), kind, message, info)])
 
@@ -140,7 +140,7 @@ class Store(AdoptionRows):
         *,
         events: Sequence[tuple[float, str, str, dict[str, Any]]] = (),
         points: Sequence[tuple[str, int, float, float]] = (),
-        **changes: Any,
+        **changes: object,
     ) -> None:
         """Commit a worker's progress in one transaction.
 

@@ -110,7 +110,7 @@ def redact(text: str, *, shapes: bool = False) -> str:
     return text
 
 
-def redact_data(value: Any, *, shapes: bool = False) -> Any:
+def redact_data(value: object, *, shapes: bool = False) -> Any:
     """Redact plain data, keys of mappings included."""
     if _pattern(_environment_keys()) is None and not shapes:
         return value

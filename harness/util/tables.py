@@ -11,7 +11,6 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kdharness.harness.util.text import safe_text
 
@@ -29,7 +28,7 @@ def write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Format one value as table text."""
     if value is None:
         return "–"
@@ -42,7 +41,7 @@ def cell(value: Any) -> str:
     return safe_text(str(value).replace("\n", " "), 200)
 
 
-def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> str:
+def format_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str], form: str) -> str:
     """Format rows in one of `FORMATS`. JSON keeps every key; the others show `columns`."""
     if form == "json":
         return json.dumps(list(rows), indent=2, ensure_ascii=True, default=str)
@@ -62,7 +61,7 @@ def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form:
     return _table(rows, columns)
 
 
-def csv_value(value: Any) -> str:
+def csv_value(value: object) -> str:
     """Format a CSV cell; text with a leading =, +, - or @ is quoted against formula injection."""
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value))
@@ -70,7 +69,7 @@ def csv_value(value: Any) -> str:
     return f"'{text}" if isinstance(value, str) and text[:1] in "=+-@" else text
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     """Align columns as plain text: numbers to the right, no rules, never cut to the terminal."""
     from rich.cells import cell_len
 
@@ -94,7 +93,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join([line(list(columns)), *(line(values) for values in body)])
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:
+def print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], form: str) -> None:
     """Print a listing to stdout; the note about an empty one goes to stderr."""
     if not rows and form == "table":
         print("nothing to show yet", file=sys.stderr)

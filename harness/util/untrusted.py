@@ -148,7 +148,7 @@ def read_json_object(path: Path, what: str, error: type[KDHarnessError]) -> dict
         raise error(f"{what} is damaged: {problem}", where=str(path)) from problem
 
 
-def _deeper(value: Any, limit: int) -> bool:
+def _deeper(value: object, limit: int) -> bool:
     level = [value]
     for _ in range(limit + 1):
         level = [
@@ -164,7 +164,7 @@ def _deeper(value: Any, limit: int) -> bool:
     return True
 
 
-def whole_characters(value: Any) -> Any:
+def whole_characters(value: object) -> Any:
     """Replace lone surrogates in plain data, so that its texts can be written as UTF-8."""
     if isinstance(value, str):
         return value if value.isascii() or _whole(value) else _without_surrogates(value)
@@ -199,7 +199,7 @@ class _Loader(yaml.SafeLoader):
     The scanner's time grows with the square of the depth, so the depth is bounded there already.
     """
 
-    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+    def fetch_flow_collection_start(self, TokenClass: object) -> None:
         """Open `[` or `{`."""
         self._deeper(self.flow_level)
         super().fetch_flow_collection_start(TokenClass)
@@ -293,7 +293,7 @@ for _tag, _pattern, _first in _RESOLVERS:
     _Dumper.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list(_first))
 
 
-def dump_yaml(values: Any, *, width: int = 88, flow: bool = False) -> str:
+def dump_yaml(values: object, *, width: int = 88, flow: bool = False) -> str:
     """Dump plain data as YAML that `parse_yaml`, and YAML 1.1 readers, load back unchanged.
 
     Args:

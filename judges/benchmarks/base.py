@@ -61,7 +61,7 @@ class Benchmark:
         self,
         items: Sequence[Item],
         *,
-        fixed: Sequence[Any] = (),
+        fixed: Sequence[object] = (),
         flags: Sequence[str] = (),
         total: int | None = None,
     ) -> None:

@@ -129,12 +129,12 @@ class _Entry:
             f"{self.prefix}{field} must be {wanted}, not {value}", where=self.where, hint=hint
         )
 
-    def get(self, field: str, default: Any) -> Any:
+    def get(self, field: str, default: object) -> Any:
         """Return a field's value; null counts as missing."""
         value = self.fields.get(field)
         return default if value is None else value
 
-    def refuse(self, unsupported: Mapping[str, Any], known: Sequence[str]) -> None:
+    def refuse(self, unsupported: Mapping[str, object], known: Sequence[str]) -> None:
         """Refuse unknown fields, and unsupported ones unless their value has no effect."""
         for name in self.fields:
             if name not in unsupported and name not in known:

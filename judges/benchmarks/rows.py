@@ -171,7 +171,7 @@ def _refuse_unknown(raw: dict[str, Any]) -> None:
     raise ValueError(f"unknown field {', '.join(names)}; allowed fields: {', '.join(KEYS)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
@@ -224,7 +224,7 @@ def _refuse_two_meanings(value: list[Any]) -> None:
         )
 
 
-def _reference(value: Any, wanted: Sequence[str]) -> str:
+def _reference(value: object, wanted: Sequence[str]) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -318,7 +318,7 @@ def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | 
     return before + chat[:-1], [chat[-1]["content"]], reference
 
 
-def _message(message: Any) -> Message:
+def _message(message: object) -> Message:
     if (
         not isinstance(message, dict)
         or message.get("role")

@@ -166,7 +166,7 @@ def _words(text: str) -> str:
     return " ".join(_told(value, 0))[:4000]
 
 
-def _told(value: Any, depth: int) -> list[str]:
+def _told(value: object, depth: int) -> list[str]:
     if isinstance(value, str):
         return [value]
     if depth > 8:

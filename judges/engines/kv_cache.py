@@ -18,12 +18,12 @@ ROOM = 256
 class RoomyLayer(DynamicLayer):
     """A dynamic layer whose tensors are views into larger buffers."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append states to the existing ones, and return all of them."""
         if not self.is_initialized:

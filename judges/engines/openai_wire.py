@@ -102,9 +102,9 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
 
 
 def _finished(
-    value: Mapping[str, Any],
-    choice: Mapping[str, Any],
-    message: Mapping[str, Any],
+    value: Mapping[str, object],
+    choice: Mapping[str, object],
+    message: Mapping[str, object],
     text: str,
     used: Used,
     request: GenerationRequest,
@@ -202,13 +202,13 @@ def _from_events(text: str) -> dict[str, Any]:
     return {**whole, "choices": [{"message": message, "finish_reason": finish, "logprobs": first}]}
 
 
-def _told_error(value: Mapping[str, Any]) -> CallError | None:
+def _told_error(value: Mapping[str, object]) -> CallError | None:
     """Return the error inside a body that came with HTTP 200."""
     error = value.get("error")
     return _error_of(error, {"error": error}) if error else None
 
 
-def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
+def _error_of(error: object, body: Mapping[str, object]) -> CallError:
     """Return the meaning of an error in a body, by its status or its wording."""
     text = json.dumps(body)
     names = (
@@ -227,7 +227,7 @@ def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
     return result
 
 
-def _no_choices(value: Mapping[str, Any]) -> CallError:
+def _no_choices(value: Mapping[str, object]) -> CallError:
     """Return the error of a body without choices: a custom error, or another API's reply."""
     if isinstance(value.get("message"), str) or any(value.get(name) for name in _SAYS):
         return _error_of(value, value)
@@ -248,7 +248,7 @@ def _no_choices(value: Mapping[str, Any]) -> CallError:
     return CallError("the reply has no choices", Trouble.RETRY)
 
 
-def _finish(reason: Any) -> Finish:
+def _finish(reason: object) -> Finish:
     """Return why the text ended; raise CallError unless it stopped by itself or at its limit."""
     named = reason.strip().lower() if isinstance(reason, str) else ""
     if named in STOPPED:
@@ -263,7 +263,9 @@ def _finish(reason: Any) -> Finish:
     raise CallError(f"the reply did not finish normally ({shown})", Trouble.REFUSED)
 
 
-def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any]) -> CallError:
+def _nothing(
+    finish: Finish, message: Mapping[str, object], value: Mapping[str, object]
+) -> CallError:
     """Return why a reply has no answer."""
     thought = bool(_thought(message).strip()) or thought_tokens(value) > 0
     shown = f"finish_reason {finish.value}"
@@ -299,7 +301,7 @@ def refuse_cut_thought(reply: Reply) -> None:
 # ---------------------------------------------------------------- text
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def _text(message: Mapping[str, object]) -> str:
     """Return the content, a string or a list of parts; refusals count, reasoning does not."""
     content = message.get("content")
     if isinstance(content, (list, str)) and content:
@@ -308,7 +310,7 @@ def _text(message: Mapping[str, Any]) -> str:
     return refusal if isinstance(refusal, str) else ""
 
 
-def _parts(content: Sequence[Any], *, thoughts: bool) -> str:
+def _parts(content: Sequence[object], *, thoughts: bool) -> str:
     """Return the text of the parts that are reasoning, or of those that are not."""
     texts = []
     for part in content:
@@ -326,13 +328,13 @@ def _parts(content: Sequence[Any], *, thoughts: bool) -> str:
     return "".join(texts)
 
 
-def _legacy(choice: Mapping[str, Any]) -> str:
+def _legacy(choice: Mapping[str, object]) -> str:
     """Return the text of a legacy completion, which some endpoints send for a chat."""
     text = choice.get("text")
     return text if isinstance(text, str) else ""
 
 
-def _thought(message: Mapping[str, Any]) -> str:
+def _thought(message: Mapping[str, object]) -> str:
     """Return the text of the reasoning fields."""
     for name in ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought"):
         text = message.get(name)

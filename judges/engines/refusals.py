@@ -8,7 +8,6 @@ client, which ends the run if it gets nothing else.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from kdharness.harness.util.redact import KEY_NAMES
 from kdharness.harness.util.untrusted import parse_json
@@ -200,7 +199,7 @@ _SHORT_FIELDS = (
 )
 
 
-def _gather(value: Any, codes: list[str], depth: int) -> None:
+def _gather(value: object, codes: list[str], depth: int) -> None:
     if isinstance(value, (str, int)):
         codes.append(str(value)[:400])
     elif isinstance(value, list) and depth < 8:

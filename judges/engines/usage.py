@@ -21,7 +21,7 @@ from kdharness.judges.engines.trouble import CallError, Trouble, Used
 MOST_TOKENS = 1 << 40
 
 
-def refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) -> None:
+def refuse_cut_prompt(value: Mapping[str, object], messages: Sequence[Message]) -> None:
     """Refuse a reply to a prompt that the server silently truncated to its context.
 
     Raises:
@@ -58,7 +58,7 @@ def is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:
     return size > MOST_CHARACTERS * seen
 
 
-def usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Used:
+def usage(value: Mapping[str, object], request: GenerationRequest, text: str) -> Used:
     """Return a call's input and output tokens; estimated if the endpoint does not report them."""
     usage = mapping(value.get("usage"))
     read = count(usage.get("prompt_tokens")) or count(usage.get("input_tokens"))
@@ -71,7 +71,7 @@ def usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Us
     return Used(read or prompt_estimate(request), wrote or guessed, estimated=True)
 
 
-def thought_tokens(value: Mapping[str, Any]) -> int:
+def thought_tokens(value: Mapping[str, object]) -> int:
     """Return the reasoning tokens: as reported, or the total beyond input and output."""
     usage = mapping(value.get("usage"))
     details = mapping(usage.get("completion_tokens_details"))
@@ -80,7 +80,7 @@ def thought_tokens(value: Mapping[str, Any]) -> int:
     return count(details.get("reasoning_tokens")) or max(0, hidden)
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
     """Return the value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 

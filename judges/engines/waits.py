@@ -134,7 +134,7 @@ def _in_fields(text: str) -> float | None:
     return _field(value, 0)
 
 
-def _field(value: Any, depth: int) -> float | None:
+def _field(value: object, depth: int) -> float | None:
     """Return the wait of the first error field that has one."""
     if depth > 8:
         return None

@@ -80,11 +80,11 @@ def _values(text: str) -> list[Any]:
     return values
 
 
-def _is_citation(value: Any) -> bool:
+def _is_citation(value: object) -> bool:
     return isinstance(value, list) and len(value) == 1 and type(value[0]) is int
 
 
-def flatten(value: Any, path: str = "") -> Counter[tuple[str, str]]:
+def flatten(value: object, path: str = "") -> Counter[tuple[str, str]]:
     """Return a JSON value as a multiset of (path, normalised scalar); list order is ignored."""
     pairs: Counter[tuple[str, str]] = Counter()
     if isinstance(value, dict):
@@ -102,7 +102,7 @@ def flatten(value: Any, path: str = "") -> Counter[tuple[str, str]]:
     return pairs
 
 
-def _scalar(value: Any) -> str:
+def _scalar(value: object) -> str:
     """Normalise a JSON scalar: 5, 5.0 and "5" are the same, and so are true and "true"."""
     if value is None:
         return "null"

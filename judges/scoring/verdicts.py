@@ -10,7 +10,6 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kdharness.harness.types import JudgmentStatus, Verdict
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words, settle
@@ -70,7 +69,7 @@ def is_unfinished(text: str) -> bool:
     return without_thoughts(text)[1]
 
 
-def _unreadable(why: str, **info: Any) -> Verdict:
+def _unreadable(why: str, **info: object) -> Verdict:
     return Verdict(JudgmentStatus.UNREADABLE, None, {**info, "why": why})
 
 
@@ -271,7 +270,7 @@ def unswitch(verdict: Verdict, switched: bool) -> Verdict:
 
 
 def stored_top_logprobs(
-    completion: Mapping[str, Any] | None,
+    completion: Mapping[str, object] | None,
 ) -> tuple[tuple[str, float], ...] | None:
     """Return the first token's alternatives in a stored OpenAI choice, or None."""
     try:

@@ -69,14 +69,14 @@ _READ = {
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 
 
-def keys(row: Any) -> str:
+def keys(row: object) -> str:
     """Return the field names of a value that should be an object, for a message."""
     if not isinstance(row, Mapping):
         return type(row).__name__
     return ", ".join(sorted(map(str, row)))[:200] or "none"
 
 
-def looks_like_turn(value: Any) -> bool:
+def looks_like_turn(value: object) -> bool:
     """Return whether a value has a turn's role and content, under either pair of names."""
     return (
         isinstance(value, Mapping)
@@ -90,7 +90,7 @@ def looks_like_turn(value: Any) -> bool:
     )
 
 
-def read_turns(turns: Any, unread: set[str]) -> list[dict[str, Any]]:
+def read_turns(turns: object, unread: set[str]) -> list[dict[str, Any]]:
     """Read a list of turns as messages.
 
     Args:
@@ -119,7 +119,7 @@ def _rows_of_columns(turns: Mapping[str, Any]) -> Any:
     return [dict(zip(turns, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:
+def read_turn(turn: object, number: int, unread: set[str]) -> dict[str, Any]:
     """Read one turn as a message; `number` from 1 names it in errors.
 
     Raises:
@@ -139,7 +139,7 @@ def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:
         raise DataError(f"turn {number}: {error.message}", hint=error.hint) from error
 
 
-def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
+def _message(turn: Mapping[str, object]) -> dict[str, Any]:
     given = _either(turn, "role", "from")
     if not isinstance(given, str):
         raise DataError(
@@ -180,7 +180,7 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
     return message
 
 
-def _refuse_kinds_of_thought(turn: Mapping[str, Any]) -> None:
+def _refuse_kinds_of_thought(turn: Mapping[str, object]) -> None:
     """Refuse fields that mark content as reasoning, or address a turn to someone.
 
     Raises:
@@ -199,14 +199,14 @@ def _refuse_kinds_of_thought(turn: Mapping[str, Any]) -> None:
         raise DataError(f"recipient {shown(turn['recipient'])} is not supported: use tool_calls")
 
 
-def _either(turn: Mapping[str, Any], one: str, other: str) -> Any:
+def _either(turn: Mapping[str, object], one: str, other: str) -> Any:
     first, second = turn.get(one), turn.get(other)
     if first is not None and second is not None and first != second:
         raise DataError(f"{one} and {other} contradict each other")
     return second if first is None else first
 
 
-def joined(content: Any, what: str) -> str:
+def joined(content: object, what: str) -> str:
     """Read a turn's content: text, or a list of text parts, which are joined.
 
     Raises:
@@ -234,7 +234,7 @@ def joined(content: Any, what: str) -> str:
 # ---------------------------------------------------------------- tools
 
 
-def _add_calls(message: dict[str, Any], turn: Mapping[str, Any]) -> None:
+def _add_calls(message: dict[str, Any], turn: Mapping[str, object]) -> None:
     calls, old = turn.get("tool_calls"), turn.get("function_call")
     if calls and old:
         raise DataError("both tool_calls and function_call are given")
@@ -251,7 +251,7 @@ def _add_calls(message: dict[str, Any], turn: Mapping[str, Any]) -> None:
             message[name] = turn[name]
 
 
-def _calls(value: Any, what: str) -> list[dict[str, Any]]:
+def _calls(value: object, what: str) -> list[dict[str, Any]]:
     """Read tool calls in OpenAI's format, with arguments as mappings."""
     if isinstance(value, str):
         value = parsed(value, what)
@@ -286,7 +286,7 @@ def _call(call: Any, what: str) -> dict[str, Any]:
     return {"id": call["id"], **read} if isinstance(call.get("id"), str) else read
 
 
-def read_tools(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def read_tools(row: Mapping[str, object]) -> list[dict[str, Any]] | None:
     """Read a row's tool schemas (`tools`, or OpenAI's old `functions`).
 
     Raises:
@@ -330,7 +330,7 @@ def parsed(text: str, what: str) -> Any:
         raise DataError(f"{what} is not JSON: {shown(text)}") from error
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: object) -> Any:
     """Remove null fields, which a table adds to every object."""
     if isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from kdharness.trainers.data.fields import looks_like_turn
 
@@ -13,7 +12,7 @@ CHATS = {"messages": ("messages",), "sharegpt": ("conversations", "conversation"
 ANSWERS = {"prompt": ("completion", "response"), "alpaca": ("output", "response")}
 
 
-def detect_format(row: Any) -> str:
+def detect_format(row: object) -> str:
     """Return messages, prompt, alpaca or sharegpt by a row's fields; empty if none matches."""
     if isinstance(row, list) and row and all(map(looks_like_turn, row)):
         return "sharegpt"

@@ -36,7 +36,7 @@ _TOKENS = (
 )
 
 
-def truth(value: Any, name: str) -> bool:
+def truth(value: object, name: str) -> bool:
     """Read a boolean field: booleans, 0 and 1, and the usual words.
 
     Raises:
@@ -49,18 +49,18 @@ def truth(value: Any, name: str) -> bool:
     raise DataError(f"{name} is {shown(value)}, which is neither 0 nor 1", hint=hint)
 
 
-def _said(value: Any) -> bool | None:
+def _said(value: object) -> bool | None:
     word = str(value).strip().lower() if isinstance(value, (bool, int, float, str)) else ""
     return word in _TRUE if word in _TRUE or word in _FALSE else None
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Format a value for an error message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def learnt_turn(turn: Mapping[str, Any], role: str) -> bool | None:
+def learnt_turn(turn: Mapping[str, object], role: str) -> bool | None:
     """Read whether a turn is trained on; None if it does not say.
 
     Raises:
@@ -91,7 +91,7 @@ def learnt_turn(turn: Mapping[str, Any], role: str) -> bool | None:
     return learnt
 
 
-def _leaves_out(name: str, value: Any) -> bool:
+def _leaves_out(name: str, value: object) -> bool:
     """Return whether an unknown field seems to exclude something from training."""
     flag = _said(value)
     learnt, left_out = _LEARNT.search(name.lower()), _LEFT_OUT.search(name.lower())
@@ -100,7 +100,7 @@ def _leaves_out(name: str, value: Any) -> bool:
     return True if learnt and left_out else flag == bool(left_out)
 
 
-def row_flags(row: Mapping[str, Any], form: str) -> set[str]:
+def row_flags(row: Mapping[str, object], form: str) -> set[str]:
     """Refuse training flags on a whole row.
 
     Returns:
@@ -154,13 +154,13 @@ def _tokens(name: str) -> DataError:
     )
 
 
-def _whole_row(name: str, value: Any) -> DataError:
+def _whole_row(name: str, value: object) -> DataError:
     return DataError(
         f"{name}: {shown(value)} on a whole row is not supported",
         hint="remove the row, or change the weight of its source in the config",
     )
 
 
-def was_cut(fields: Mapping[str, Any]) -> bool:
+def was_cut(fields: Mapping[str, object]) -> bool:
     """Return whether a row or turn says that its generation hit a length limit."""
     return any(str(fields.get(name)).lower() in _LIMITS for name in CUT)

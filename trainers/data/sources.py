@@ -113,7 +113,7 @@ def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
         yield f"{source.path}: row {number}", _table_row(whole_characters(row))
 
 
-def _table_row(row: Any) -> Any:
+def _table_row(row: object) -> Any:
     """Drop the nulls of a table's row: tables give every object the fields of all others."""
     if not isinstance(row, Mapping):
         return row
@@ -145,7 +145,7 @@ _READ = {
 }
 
 
-def to_chat(row: Any, form: str, where: str) -> Chat:
+def to_chat(row: object, form: str, where: str) -> Chat:
     """Read one row as a chat.
 
     Raises:
@@ -159,7 +159,7 @@ def to_chat(row: Any, form: str, where: str) -> Chat:
         raise DataError(error.message, where=where, hint=error.hint) from error
 
 
-def _chat(row: Any, form: str, where: str) -> Chat:
+def _chat(row: object, form: str, where: str) -> Chat:
     fields: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
     for name, reason in _REFUSED.items():
         if fields.get(name):
@@ -196,7 +196,7 @@ def _chat(row: Any, form: str, where: str) -> Chat:
     }
 
 
-def _cut(fields: Mapping[str, Any], messages: list[dict[str, Any]]) -> bool:
+def _cut(fields: Mapping[str, object], messages: list[dict[str, Any]]) -> bool:
     """Return whether the last answer was truncated when it was generated."""
     cut = [message.pop("cut", False) for message in messages]
     if any(c and m.get("train", True) for c, m in zip(cut[:-1], messages, strict=False)):
@@ -208,7 +208,7 @@ def _cut(fields: Mapping[str, Any], messages: list[dict[str, Any]]) -> bool:
     return truncated or cut[-1] or was_cut(fields)
 
 
-def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
+def _messages(row: object, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
     if form == "sharegpt" and isinstance(row, list):
         return read_turns(row, unread)
     if not isinstance(row, Mapping):
@@ -238,7 +238,7 @@ def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dic
 
 
 def _answers(
-    row: Mapping[str, Any], answer: str, used: set[str], unread: set[str]
+    row: Mapping[str, object], answer: str, used: set[str], unread: set[str]
 ) -> list[dict[str, Any]]:
     """Return a row's answer as turns, with the reasoning and calls given next to it."""
     beside = {
@@ -258,16 +258,16 @@ def _answers(
     return read_turns(row[answer], unread)
 
 
-def _is_turns(value: Any) -> bool:
+def _is_turns(value: object) -> bool:
     return isinstance(value, list) and all(map(looks_like_turn, value))
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: object, name: str) -> str:
     return joined(value, f"the {name}")
 
 
 def _given(
-    row: Mapping[str, Any], names: tuple[str, ...], used: set[str], *, needed: bool = True
+    row: Mapping[str, object], names: tuple[str, ...], used: set[str], *, needed: bool = True
 ) -> str:
     """Return the one of these aliases that the row has."""
     present = [name for name in names if row.get(name) is not None]
@@ -281,7 +281,7 @@ def _given(
     return next((name for name in present if row[name] != ""), present[0] if present else "")
 
 
-def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str, Any]]:
+def _history(row: Mapping[str, object], form: str, used: set[str]) -> list[dict[str, Any]]:
     """Return the earlier turns of a row, from its (question, answer) pairs."""
     history = row.get("history")
     if not history:
@@ -306,7 +306,7 @@ def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str
     ]
 
 
-def _with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_system(row: Mapping[str, object], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Prepend the row's system text as its first turn."""
     given = {name: joined(row[name], name) for name in _SYSTEM if row.get(name)}
     if len(set(given.values())) > 1:
@@ -322,7 +322,7 @@ def _with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list
     raise DataError(f"{name} conflicts with a system turn", hint="keep one of them")
 
 
-def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
+def _variables(row: Mapping[str, object]) -> dict[str, Any]:
     """Return the variables a row passes to the chat template."""
     given = row.get("chat_template_kwargs") or {}
     if isinstance(given, str):

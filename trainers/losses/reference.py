@@ -85,8 +85,8 @@ def reference_kd(
 
 def reference_dae(
     student: Any,
-    reference: Any,
-    expert: Any,
+    reference: object,
+    expert: object,
     batch: Mapping[str, Tensor],
     *,
     temperature: float = 1.0,

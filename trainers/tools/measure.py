@@ -67,7 +67,9 @@ def _sdpa_flops(query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
     return int(4 * batch * heads * rows * key[2] * size)
 
 
-def _sdpa_backward_flops(grad: Any, query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
+def _sdpa_backward_flops(
+    grad: Any, query: Any, key: object, *args: object, **kwargs: object
+) -> int:
     """Count the scores again and four products: 2.5 times the forward pass."""
     return int(_sdpa_flops(query, key)) * 5 // 2
 

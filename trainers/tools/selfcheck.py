@@ -191,7 +191,7 @@ def random_batch(vocab: int, rows: int = ROWS, width: int = 96, seed: int = 0) -
     }
 
 
-def tiny_model(seed: int, **changes: Any) -> Any:
+def tiny_model(seed: int, **changes: object) -> Any:
     """Return a random Llama with grouped-query attention."""
     torch.manual_seed(seed)
     settings: dict[str, Any] = {

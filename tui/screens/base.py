@@ -58,7 +58,7 @@ class PlaceScreen(Screen[Any]):
             with Store(path) as store:
                 return work(store)
 
-        def done(result: Any) -> None:
+        def done(result: object) -> None:
             # Through the screen's own queue, which starts when it is mounted.
             self.call_later(self.while_here, lambda: show(result))
 

@@ -77,7 +77,9 @@ class FormScreen(Screen):
         Binding("slash", "find", "Find a field", key_display="/", show=False, id="form.find"),
     ]
 
-    def __init__(self, values: Mapping[str, Any], base: Mapping[str, Any], origin: str) -> None:
+    def __init__(
+        self, values: Mapping[str, object], base: Mapping[str, object], origin: str
+    ) -> None:
         super().__init__()
         model = CONFIGS[str(values["method"])]
         self.values: dict[str, Any] = spelled_out(model, dict(values))
@@ -201,7 +203,7 @@ class FormScreen(Screen):
 
     # ------------------------------------------------------------ changing
 
-    def put(self, place: FieldPath, value: Any) -> None:
+    def put(self, place: FieldPath, value: object) -> None:
         """Change one value and validate again."""
         self.values = set_value(self.values, place, value)
         self.rebuild()

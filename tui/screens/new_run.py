@@ -52,7 +52,7 @@ class NewRunScreen(FormScreen):
         Binding("i", "file", "Open a file", show=False, id="new.file"),
     ]
 
-    def __init__(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
+    def __init__(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
         if config is None:
             name = next((n for n in FIRST_PRESETS if n in preset_names()), preset_names()[0])
             values = preset_values(name)
@@ -66,7 +66,7 @@ class NewRunScreen(FormScreen):
         """Return the title with the method."""
         return f"New run: {self.values['method']}"
 
-    def take(self, values: Mapping[str, Any], origin: str) -> None:
+    def take(self, values: Mapping[str, object], origin: str) -> None:
         """Start over from these values."""
         if values.get("method") not in METHODS:
             self.harness.complain(f"{origin}: not a training config")
@@ -160,7 +160,7 @@ class NewRunScreen(FormScreen):
         self.harness.ask_to_start(f"Start this {config.method} run?", known, config, plan)
 
 
-def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def short_config(config: Mapping[str, object]) -> dict[str, Any]:
     """Return a stored config without the values that equal the defaults."""
     try:
         parsed = parse_config(dict(config))

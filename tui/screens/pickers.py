@@ -29,7 +29,7 @@ LOCAL = "a folder …"
 COLUMNS = [Column("id", "name", 26, grow=1), Column("what", "", 30, grow=1)]
 
 
-def pick(app: AppProtocol, field: Field, value: Any, take: Callable[[Any], None]) -> None:
+def pick(app: AppProtocol, field: Field, value: object, take: Callable[[Any], None]) -> None:
     """Open the picker of a field, and pass on what was chosen."""
     if field.pick == "file":
         _pick_file(app, field, take)

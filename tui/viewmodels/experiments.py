@@ -228,7 +228,7 @@ def start_words(view: View) -> str:
     )
 
 
-def counted(rows: Sequence[Mapping[str, Any]]) -> str:
+def counted(rows: Sequence[Mapping[str, object]]) -> str:
     """Return a summary such as `24 runs: 3 finished, 1 running, 20 to do`."""
     names = [str(row["status"]) for row in rows]
     parts = [f"{names.count(name)} {name}" for name in dict.fromkeys(sorted(names, key=_order))]

@@ -69,7 +69,7 @@ class Shape:
     model: type[BaseModel] | None = None
 
 
-def shape_of(annotation: Any) -> Shape:
+def shape_of(annotation: object) -> Shape:
     """Classify an annotation: optional, a choice, a group, a list of groups, and so on."""
     parts = _union(annotation)
     optional = type(None) in parts
@@ -103,7 +103,7 @@ def shape_of(annotation: Any) -> Shape:
     return Shape(names.get(only, "text"), optional)
 
 
-def _union(annotation: Any) -> list[Any]:
+def _union(annotation: object) -> list[Any]:
     """Return the alternatives of an annotation, without `Annotated` wrappers."""
     while typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
@@ -112,7 +112,7 @@ def _union(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _is_model(part: Any) -> bool:
+def _is_model(part: object) -> bool:
     return isinstance(part, type) and issubclass(part, BaseModel)
 
 
@@ -135,7 +135,7 @@ def limits_of(info: FieldInfo) -> str:
 
 
 def fields_of(
-    model: type[BaseModel], values: Any, place: FieldPath = (), depth: int = 0
+    model: type[BaseModel], values: object, place: FieldPath = (), depth: int = 0
 ) -> list[Field]:
     """Return the rows of a model's form; groups that are off have one row."""
     rows: list[Field] = []
@@ -167,7 +167,7 @@ def fields_of(
     return rows
 
 
-def _below(shape: Shape, row: Field, value: Any) -> list[Field]:
+def _below(shape: Shape, row: Field, value: object) -> list[Field]:
     """Return the rows under a group, a list of groups or named groups."""
     assert shape.model is not None
     depth = row.depth + 1
@@ -198,7 +198,7 @@ def _default(info: FieldInfo) -> str:
 # ---------------------------------------------------------------- values as text
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """Return a value as it would be typed."""
     if value is None or value is MISSING:
         return ""
@@ -255,7 +255,7 @@ def get_value(values: Any, place: FieldPath) -> Any:
     return values
 
 
-def set_value(values: Any, place: FieldPath, value: Any) -> Any:
+def set_value(values: object, place: FieldPath, value: object) -> Any:
     """Return a copy of `values` with one path changed; MISSING removes it."""
     if not place:
         return value
@@ -276,7 +276,7 @@ def set_value(values: Any, place: FieldPath, value: Any) -> Any:
     return table
 
 
-def spelled_out(model: type[BaseModel], values: Any) -> Any:
+def spelled_out(model: type[BaseModel], values: object) -> Any:
     """Expand short forms of YAML (`student: kd`, one source without a list)."""
     if not isinstance(values, Mapping):
         return values
@@ -302,7 +302,7 @@ def spelled_out(model: type[BaseModel], values: Any) -> Any:
     return out
 
 
-def fitting(model: type[BaseModel], values: Any) -> Any:
+def fitting(model: type[BaseModel], values: object) -> Any:
     """Drop the fields that the model does not have, when the method changes."""
     if not isinstance(values, Mapping):
         return values
@@ -328,7 +328,7 @@ class FormState:
     errors: Mapping[FieldPath, str]
 
 
-def check(values: Mapping[str, Any]) -> FormState:
+def check(values: Mapping[str, object]) -> FormState:
     """Validate the values; local paths become absolute, so that the run finds them."""
     try:
         return FormState(parse_config(absolute_paths(dict(values), Path.cwd())), {})
@@ -361,14 +361,14 @@ def _by_place(error: ValidationError, model: type[BaseModel]) -> dict[FieldPath,
     return errors
 
 
-def yaml_text(values: Mapping[str, Any]) -> str:
+def yaml_text(values: Mapping[str, object]) -> str:
     """Return the values as YAML, the method first."""
     model = CONFIGS[str(values["method"])]
     out = {"method": values["method"], **in_order(model, values)}
     return dump_yaml(out, width=72)
 
 
-def in_order(model: type[BaseModel], values: Any) -> Any:
+def in_order(model: type[BaseModel], values: object) -> Any:
     """Return the values in the order of the model's fields."""
     if not isinstance(values, Mapping):
         return values

@@ -80,7 +80,7 @@ def ordered(rows: Sequence[Row], key: str, reverse: bool) -> list[Row]:
     return [*have, *rest]
 
 
-def _sortable(value: Any) -> tuple[int, Any]:
+def _sortable(value: object) -> tuple[int, Any]:
     """Return a sort key: numbers before text."""
     if isinstance(value, (bool, int, float)):
         return (0, value) if value == value else (1, "")

@@ -50,7 +50,7 @@ class FormSheet(Listing):
 
 
 def form_rows(
-    fields: Sequence[Field], values: Mapping[str, Any], errors: Mapping[FieldPath, str]
+    fields: Sequence[Field], values: Mapping[str, object], errors: Mapping[FieldPath, str]
 ) -> list[dict[str, Any]]:
     """Return the sheet's rows; an error without a row of its own is shown at its ancestor."""
     places = {field.place for field in fields}
@@ -77,7 +77,7 @@ def form_rows(
     return rows
 
 
-def _shown_value(field: Field, value: Any) -> str:
+def _shown_value(field: Field, value: object) -> str:
     if field.kind == "item":
         return ""
     if field.kind == "group":
