@@ -103,5 +103,5 @@ def test_from_a_config_to_a_pick(
     )
     assert found.as_dict() == json.loads(printed[1])
     assert {row["checkpoint"] for row in found.to_rows()} == {kd_run.checkpoint, "expert", "dae"}
-    with pytest.raises(ConfigError, match="a run named 'expert' exists"):
+    with pytest.raises(ConfigError, match="a run named 'expert' already exists"):
         home.train(config(method="sft", student=kd_run.checkpoint), name="expert")

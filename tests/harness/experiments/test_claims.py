@@ -390,4 +390,4 @@ def test_replicate_end_to_end_and_again(
     plain = tmp_path / "plain.yaml"
     plain.write_text(yaml.safe_dump({**experiment, "claims": []}), "utf-8")
     assert cli.run(["--home", str(paths.home), "replicate", str(plain)]) == 2
-    assert "states no claims" in capsys.readouterr().err
+    assert "has no claims" in capsys.readouterr().err
