@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,7 +12,7 @@ from kdharness.harness.cli.leaderboard import print_scores
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
 from kdharness.harness.interop.export import export_alpaca_eval, export_fastchat
-from kdharness.harness.interop.fastchat import import_fastchat
+from kdharness.harness.interop.fastchat import ImportSummary, import_fastchat
 from kdharness.harness.interop.rows import files_below
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.model_card import model_card
@@ -32,7 +31,9 @@ def import_group() -> None:
     """Import answers and judgments from FastChat or alpaca_eval."""
 
 
-def _finish(paths: Paths, store: Any, summaries: list[Any], as_published: bool, form: str) -> None:
+def _finish(
+    paths: Paths, store: Store, summaries: list[ImportSummary], as_published: bool, form: str
+) -> None:
     """Print what was imported and the models' scores."""
     for summary in summaries:
         models = ", ".join(sorted(summary.models))
