@@ -7,7 +7,7 @@ QUIET := --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo smoke test check lint types install bench soak snapshots docs lock audit clean
+.PHONY: demo smoke test check lint contracts types install bench soak snapshots docs site lock audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/kdharness --home .demo demo
@@ -24,7 +24,12 @@ check: $(VENV)/.ready lint types
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory contracts
+
+# Import contracts, and figures of the house that may not get worse.
+contracts: $(VENV)/.ready .typing
 	PYTHONPATH=.typing $(BIN)/lint-imports
+	$(BIN)/python tests/tools/house.py
 
 types: $(VENV)/.ready .typing
 	MYPYPATH=.typing $(BIN)/mypy -p kdharness.harness -p kdharness.trainers -p kdharness.judges \
@@ -45,6 +50,19 @@ snapshots: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_config_reference.py
+
+# The docs as a website in site/, every link checked. Its tools have an environment of their own:
+# they are in no lock, and the pages need neither torch nor kdharness.
+site: $(VENV)-docs/.ready .typing
+	$(VENV)-docs/bin/mkdocs build --strict --clean
+
+$(VENV)-docs/.ready: pyproject.toml constraints.txt
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		> $(VENV)-docs/requirements.txt
+	$(VENV)-docs/bin/python -m pip $(QUIET) install -c constraints.txt -r $(VENV)-docs/requirements.txt
+	touch $@
 
 install: $(VENV)/.ready
 
@@ -73,4 +91,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements.lock
 lint types: .typing
 
 clean:
-	rm -rf $(VENV) .typing .demo .smoke build *.egg-info
+	rm -rf $(VENV) $(VENV)-docs .typing .demo .smoke build site *.egg-info

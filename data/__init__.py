@@ -1,5 +1,4 @@
 """Data that ships with the project, each folder with the script that made it.
 
-Nothing here is taken from a benchmark: rows a model is trained on must not be rows it is
-judged by.
+Nothing here is taken from a benchmark: a model must not be trained on rows it is evaluated on.
 """

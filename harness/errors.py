@@ -1,7 +1,7 @@
-"""Errors a user can mend.
+"""Errors a user can fix.
 
-They say what is wrong, where, and what to do, and never show a traceback: the command line
-catches this family alone. Anything else is a fault of ours and keeps its traceback.
+They state what is wrong, where, and what to do, and never show a traceback: the command line
+catches only this family. Anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 class KDHarnessError(Exception):
-    """Something the user can mend.
+    """Something the user can fix.
 
     Args:
         message: what is wrong, in one sentence.
-        where: the file, line or field it was found in.
+        where: the file, line or field with the error.
         hint: what to do about it.
     """
 
@@ -28,15 +28,15 @@ class KDHarnessError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        advice = f"\n  {self.hint}" if self.hint else ""
-        return f"{place}{self.message}{advice}"
+        prefix = f"{self.where}: " if self.where else ""
+        hint = f"\n  {self.hint}" if self.hint else ""
+        return f"{prefix}{self.message}{hint}"
 
 
 def did_you_mean(
     name: str, known: Iterable[str], synonyms: Mapping[str, Sequence[str]] | None = None
 ) -> str:
-    """`; did you mean a or b?` for a mistyped name; empty where nothing is near."""
+    """Return `; did you mean a or b?` for a mistyped name, or an empty string."""
     listed = list(known)
     near = list((synonyms or {}).get(name, ()))
     near = near or difflib.get_close_matches(name, listed, 3, 0.6)
@@ -60,11 +60,11 @@ class AssetError(KDHarnessError):
 
 
 class ModelError(KDHarnessError):
-    """A model or tokenizer that does not load, or models that do not go together."""
+    """A model or tokenizer that does not load, or models that are incompatible."""
 
 
 class JudgeError(KDHarnessError):
-    """A judge that cannot be reached or cannot do what was asked of it."""
+    """A judge that is unreachable or does not support what was requested."""
 
 
 class RunError(KDHarnessError):
@@ -72,7 +72,7 @@ class RunError(KDHarnessError):
 
 
 class StoreError(KDHarnessError):
-    """A store that cannot be opened, read or written: damaged, newer, locked, not ours to write."""
+    """A store that cannot be opened, read or written: damaged, newer, locked, or read-only."""
 
 
 class Interrupted(KDHarnessError):

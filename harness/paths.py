@@ -1,8 +1,8 @@
-"""The one file that knows where things lie on disk.
+"""Where files are on disk: the only module that knows the layout of a home.
 
-A home (`--home`, else `KDHARNESS_HOME`, else the platform's data folder) holds the store, the
-runs and the logs. Pulled models and benchmarks lie beside it in `assets/` unless
-`KDHARNESS_ASSETS` shares one folder between homes.
+A home (`--home`, else `KDHARNESS_HOME`, else the platform's data folder) contains the store, the
+runs and the logs. Pulled models and benchmarks are in its `assets/` unless `KDHARNESS_ASSETS`
+shares one folder between homes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Paths:
 
     @property
     def runs(self) -> Path:
-        """One folder a run: config, log, checkpoints."""
+        """One folder per run: config, log, checkpoints."""
         return self.home / "runs"
 
     @property
@@ -54,17 +54,17 @@ class Paths:
         return self.home / "cache"
 
     def run(self, run_id: str) -> Path:
-        """The folder of one run.
+        """Return the folder of one run.
 
         Raises:
-            ConfigError: a name that would lead out of the runs' folder.
+            ConfigError: a name that would escape the runs' folder.
         """
-        if run_id in ("", ".", "..") or any(sign in run_id for sign in "/\\\0"):
-            raise ConfigError(f"{run_id!r} is no run's name", hint="use letters, digits, . - and _")
+        if run_id in ("", ".", "..") or any(char in run_id for char in "/\\\0"):
+            raise ConfigError(f"invalid run name {run_id!r}", hint="use letters, digits, . - and _")
         return self.runs / run_id
 
 
 def find_paths(home: str | os.PathLike[str] | None = None) -> Paths:
-    """The home that was asked for, by option, environment or platform default."""
+    """Return the home given by option, environment or platform default."""
     chosen = home or os.environ.get("KDHARNESS_HOME") or platformdirs.user_data_dir("kdharness")
     return Paths(Path(chosen).expanduser().resolve())

@@ -1,79 +1,188 @@
-"""Names of methods, benchmarks and engines, with where their code lies.
+"""Names of methods, benchmarks and engines, and where their code is.
 
 Values are "module:attribute" strings, so that listing names imports nothing: `kdharness --help`
-must not load torch. Adding a method or a benchmark is one file and one line here.
+must not load torch. Other packages add names through entry points:
+
+    [project.entry-points."kdharness.methods"]     name = "package.module:METHOD"  (a MethodPlugin)
+    [project.entry-points."kdharness.benchmarks"]  name = "package.module:Class"   (with `score`)
+    [project.entry-points."kdharness.engines"]     name = "package.module:Class"   (with `open`)
+
+The built-in names cannot be replaced: `plugin_problems` lists entry points that try.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, MutableMapping
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from kdharness.harness.errors import ConfigError, did_you_mean
 
-TRAINERS: dict[str, str] = {
-    "sft": "kdharness.trainers.methods.sft:train",
-    "kd": "kdharness.trainers.methods.kd:train",
-    "dae": "kdharness.trainers.methods.dae:train",
-    "merge": "kdharness.trainers.methods.merge:train",
-}
 
-BENCHMARKS: dict[str, str] = {
-    "mt-bench": "kdharness.judges.benchmarks.mt_bench:MTBench",
-    "mt-bench-pair": "kdharness.judges.benchmarks.mt_bench_pair:MTBenchPair",
-    "alpaca-eval-1": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval1",
-    "alpaca-eval-2": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval2",
-    "shop": "kdharness.judges.benchmarks.domain:Shop",
-    "heldout": "kdharness.judges.benchmarks.heldout:Heldout",
-    "file": "kdharness.judges.benchmarks.domain:UserBench",
-}
-
-SCORERS: dict[str, str] = {
-    "mt-bench": "kdharness.judges.scoring.scorers:score_ratings",
-    "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
-    "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
-    "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
-    "shop": "kdharness.judges.scoring.scorers:score_exact",
-    "heldout": "kdharness.judges.scoring.scorers:score_heldout",
-    "file": "kdharness.judges.scoring.scorers:score_user_bench",
-}
-"""Judgments -> figures, by benchmark; "file" is any benchmark of the user's own."""
-
-ENGINES: dict[str, str] = {
-    "openai": "kdharness.judges.engines.openai:OpenAIEngine",
-    "local": "kdharness.judges.engines.local:LocalEngine",
-}
-
-TOOLS: dict[str, str] = {
-    "app": "kdharness.tui.app:run_app",
-    "describe_data": "kdharness.trainers.data.dataset:describe_data",
-    "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
-    "planned_rows": "kdharness.trainers.preflight:planned_rows",
-    "preflight": "kdharness.trainers.preflight:preflight",
-    "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
-    "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
-    "gaming": "kdharness.judges.audit.gaming:oddities",
-    "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
-    "read_source": "kdharness.trainers.data.sources:read_source",
-    "report_card": "kdharness.judges.audit.report_card:check",
-    "contamination": "kdharness.judges.audit.contamination:overlaps",
-    "known_chats": "kdharness.judges.audit.contamination:known_chats",
-}
+@cache
+def entry_points_of(group: str) -> dict[str, tuple[str, str]]:
+    """Map each name of an entry point group to ("module:attribute", distribution)."""
+    return {
+        point.name: (point.value, point.dist.name if point.dist else "?")
+        for point in entry_points(group=group)
+    }
 
 
-def resolve(table: dict[str, str], name: str, kind: str) -> Any:
-    """Import and return what `name` stands for.
+class Table(MutableMapping[str, str]):
+    """Mapping of names to "module:attribute": built-in ones and those of installed packages.
+
+    Installed packages are searched only for names that are not built in, or to list all names.
+    """
+
+    def __init__(self, group: str, own: dict[str, str]) -> None:
+        self.group = group
+        self._own = own
+
+    def plugins(self) -> dict[str, str]:
+        """Return the names that other packages add."""
+        points = entry_points_of(self.group) if self.group else {}
+        return {name: value for name, (value, _) in points.items() if name not in self._own}
+
+    def is_plugin(self, name: str) -> bool:
+        """Whether another package adds the name; installed packages are not read for our own."""
+        return name not in self._own and name in self.plugins()
+
+    def __getitem__(self, name: str) -> str:
+        return self._own[name] if name in self._own else self.plugins()[name]
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._own[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._own
+        yield from self.plugins()
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self.plugins())
+
+
+TRAINERS = Table(
+    "kdharness.methods",
+    {
+        "sft": "kdharness.trainers.methods.sft:train",
+        "kd": "kdharness.trainers.methods.kd:train",
+        "dae": "kdharness.trainers.methods.dae:train",
+        "merge": "kdharness.trainers.methods.merge:train",
+    },
+)
+
+BENCHMARKS = Table(
+    "kdharness.benchmarks",
+    {
+        "mt-bench": "kdharness.judges.benchmarks.mt_bench:MTBench",
+        "mt-bench-pair": "kdharness.judges.benchmarks.mt_bench_pair:MTBenchPair",
+        "alpaca-eval-1": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval1",
+        "alpaca-eval-2": "kdharness.judges.benchmarks.alpaca_eval:AlpacaEval2",
+        "shop": "kdharness.judges.benchmarks.domain:Shop",
+        "heldout": "kdharness.judges.benchmarks.heldout:Heldout",
+        "file": "kdharness.judges.benchmarks.domain:UserBench",
+    },
+)
+
+SCORERS = Table(
+    "",
+    {
+        "mt-bench": "kdharness.judges.scoring.scorers:score_ratings",
+        "mt-bench-pair": "kdharness.judges.scoring.scorers:score_pairs",
+        "alpaca-eval-1": "kdharness.judges.scoring.alpaca:score_preferences",
+        "alpaca-eval-2": "kdharness.judges.scoring.alpaca:score_alpaca_eval_2",
+        "shop": "kdharness.judges.scoring.scorers:score_exact",
+        "heldout": "kdharness.judges.scoring.scorers:score_heldout",
+        "file": "kdharness.judges.scoring.scorers:score_user_bench",
+    },
+)
+"""Scorers by benchmark; "file" is for any benchmark file of the user."""
+
+ENGINES = Table(
+    "kdharness.engines",
+    {
+        "openai": "kdharness.judges.engines.openai:OpenAIEngine",
+        "local": "kdharness.judges.engines.local:LocalEngine",
+    },
+)
+
+TOOLS = Table(
+    "",
+    {
+        "app": "kdharness.tui.app:run_app",
+        "describe_data": "kdharness.trainers.data.dataset:describe_data",
+        "selfcheck": "kdharness.trainers.tools.selfcheck:selfcheck",
+        "planned_rows": "kdharness.trainers.preflight:planned_rows",
+        "preflight": "kdharness.trainers.preflight:preflight",
+        "merge_adapter": "kdharness.trainers.students.adapter:merge_adapter",
+        "build_caches": "kdharness.trainers.tools.build_cache:build_caches",
+        "gaming": "kdharness.judges.audit.gaming:gaming_flags",
+        "alpaca_item": "kdharness.judges.benchmarks.alpaca_items:item_of",
+        "read_source": "kdharness.trainers.data.sources:read_source",
+        "report_card": "kdharness.judges.audit.report_card:check",
+        "contamination": "kdharness.judges.audit.contamination:overlaps",
+        "known_chats": "kdharness.judges.audit.contamination:known_chats",
+    },
+)
+
+
+def resolve(table: Table, name: str, kind: str) -> Any:
+    """Import and return the object registered as `name`.
 
     Raises:
-        ConfigError: no such name; the message lists those there are.
+        ConfigError: an unknown name, or a plugin that cannot be imported.
     """
     if name not in table:
-        # "file" stands for a user's own benchmark, which goes by its path.
+        # "file" stands for a user's own benchmark, which is given by its path.
         known = sorted(set(table) - {"file"})
         raise ConfigError(
             f"unknown {kind} {name!r}{did_you_mean(name, known)}",
-            hint=f"known: {', '.join(known)}"
+            hint=f"available: {', '.join(known)}"
             + (", or the path of your own .jsonl file" if kind == "benchmark" else ""),
         )
     module, attribute = table[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    if not table.is_plugin(name):
+        return getattr(importlib.import_module(module), attribute)
+    package = entry_points_of(table.group)[name][1]
+    try:
+        plugin = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing third-party code may raise anything
+        raise ConfigError(
+            f"the {kind} {name!r} of the package {package} cannot be imported: "
+            f"{type(error).__name__}: {error}",
+            hint=f"update or remove it: pip uninstall {package}",
+        ) from error
+    return plugin.train if table is TRAINERS else plugin
+
+
+def method_config(name: str) -> Any:
+    """Return the config class of a plugin's method; None if no plugin provides it."""
+    if not TRAINERS.is_plugin(name):
+        return None
+    resolve(TRAINERS, name, "method")
+    module, attribute = TRAINERS[name].split(":")
+    return getattr(importlib.import_module(module), attribute).config
+
+
+def scorer_of(name: str) -> Any:
+    """Return the scorer of a benchmark; unknown names are the user's own files."""
+    if name in SCORERS:
+        return resolve(SCORERS, name, "scorer")
+    if BENCHMARKS.is_plugin(name):
+        return resolve(BENCHMARKS, name, "benchmark").score
+    return resolve(SCORERS, "file", "scorer")
+
+
+def plugin_problems() -> list[str]:
+    """Describe each entry point that uses a built-in name."""
+    return [
+        f"{package} registers {name!r} under {table.group}, which is built in"
+        for table in (TRAINERS, BENCHMARKS, ENGINES)
+        for name, (_, package) in entry_points_of(table.group).items()
+        if not table.is_plugin(name)
+    ]

@@ -1,4 +1,4 @@
-"""The nouns of the project, as frozen dataclasses. Imports nothing of ours.
+"""The records of the project, as frozen dataclasses. Imports no other module of kdharness.
 
     RunConfig -> Run -> Checkpoint -> Answer -> Judgment -> Score
 
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, TypedDict
 
 Message = dict[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
 
 
 class Method(StrEnum):
-    """How a checkpoint came to be."""
+    """How a checkpoint was made."""
 
     SFT = "sft"
     KD = "kd"
@@ -29,10 +29,12 @@ class Method(StrEnum):
     CUT = "cut"
     MODEL = "model"
     IMPORT = "import"
+    EVAL = "eval"
+    SWEEP = "sweep"
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. `INTERRUPTED` is derived: running, but its process is gone."""
+    """Status of a run. `INTERRUPTED` is derived: running, but its process is gone."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -44,12 +46,12 @@ class RunStatus(StrEnum):
 
     @property
     def is_live(self) -> bool:
-        """Whether a process is expected to be behind it."""
+        """Whether the run is expected to have a process."""
         return self in (RunStatus.STARTING, RunStatus.RUNNING, RunStatus.PAUSED)
 
 
 class Request(StrEnum):
-    """What a screen or a command may ask of a worker."""
+    """Control requests to a worker."""
 
     STOP = "stop"
     PAUSE = "pause"
@@ -65,16 +67,86 @@ class Finish(StrEnum):
 
 
 class JudgmentStatus(StrEnum):
-    """`OK` has a value; `UNREADABLE` was answered but holds no verdict; `FAILED` never came."""
+    """`OK` has a value; `UNREADABLE` is a reply without a verdict; `FAILED` has no reply."""
 
     OK = "ok"
     UNREADABLE = "unreadable"
     FAILED = "failed"
 
 
+class EvaluationResult(TypedDict):
+    """What an evaluation did; `RunInfo.result`."""
+
+    answers: int
+    failed_answers: int
+    judgments: int
+    failed_judgments: int
+    reused: int
+    usd: float
+    waiting: list[str]
+    left: int
+    checkpoints: list[str]
+
+
+class RunInfo(TypedDict, total=False):
+    """What a run's row holds besides its columns.
+
+    Of any run: the stage at work and when it began (seconds since the epoch), and whose code was
+    trusted. Of an experiment `at_work`, of an evaluation `result`, of a training what it cost.
+    """
+
+    accelerate: str
+    stage: str
+    stage_began: float
+    stage_first: int
+    stage_last: float
+    trusted_code: list[str]
+    at_work: str
+    result: EvaluationResult
+    tokens: int
+    labelled: int
+    flops: float
+    padding_share: float
+    shares: dict[str, float]
+
+
+class CheckpointInfo(TypedDict, total=False):
+    """How a checkpoint was made: the share of a merge, the layers of a cut, a training's cost."""
+
+    alpha: float
+    kept_layers: list[int]
+    merged_from: str
+    tokens: int
+    labelled: int
+    flops: float
+
+
+class JudgmentInfo(TypedDict, total=False):
+    """What stands beside a verdict.
+
+    `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
+    one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;
+    `published` a score that only the benchmark's own script counts; `absent` marks an item that an
+    imported file left out; `without` what the endpoint refused.
+    """
+
+    call: str
+    copied: str
+    mirrored: str
+    len_1: int
+    len_2: int
+    published: float
+    absent: bool
+    why: str
+    prompt: str
+    truncated: bool
+    without: list[str]
+    estimated: bool
+
+
 @dataclass(frozen=True)
 class Run:
-    """One row of work: a training or an evaluation, with its own worker process."""
+    """A training, merge, evaluation or experiment, with its own worker process."""
 
     id: str
     method: str
@@ -94,20 +166,19 @@ class Run:
     host: str = ""
     checkpoint: str | None = None
     error: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: RunInfo = field(default_factory=RunInfo)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder of weights and where they came from.
 
-    `id` says what the folder holds (see `harness.identity`), so that the same folder under another
-    path is the same checkpoint. `weights` and `interface` are the two hashes it is made of: the
-    first decides what is the same model, both decide what answers it gives. Both are empty for
-    answers made elsewhere, and for what older versions identified by samples of the weights.
-    `parents` maps a role (student, teacher, expert, reference) to the id of the checkpoint that
-    played it. `path` is empty for answers made elsewhere, and for what a folder held before it
-    was changed.
+    `id` identifies the content of the folder (see `harness.models.identity`), so that the same
+    folder under another path is the same checkpoint. It combines two hashes: `weights` identifies
+    the model, and together with `interface` the answers it gives. Both are empty for imported
+    answers, and for checkpoints that older versions identified by samples of the weights.
+    `parents` maps a role (student, teacher, expert, reference) to the id of a checkpoint. `path`
+    is empty for imported answers, and for the previous content of a folder that has changed.
     """
 
     id: str
@@ -119,19 +190,19 @@ class Checkpoint:
     step: int = 0
     parents: dict[str, str] = field(default_factory=dict)
     config_hash: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: CheckpointInfo = field(default_factory=CheckpointInfo)
     weights: str = ""
     interface: str = ""
 
     @property
     def model(self) -> str:
-        """What is the same for two checkpoints that hold the same weights."""
+        """The identity of the model: equal for checkpoints with the same weights."""
         return self.weights or self.id
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's text for one turn of one item. `settings` is the hash of what made it."""
+    """A model's text for one turn of one item. `settings` is the hash of generation settings."""
 
     id: str
     checkpoint: str
@@ -152,12 +223,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judgment:
-    """A verdict on one answer (or a pair): the raw reply and what was read from it.
+    """A judgment of one answer (or a pair): the raw reply and the parsed value.
 
-    `value` is the metric's own unit (1-10 for MT-Bench, 1-2 for an AlpacaEval preference, 0-1
-    for exact metrics, a sum of nats for losses) and `weight` what it is divided by when
-    averaged (tokens for losses, otherwise 1). `id` is the identity that makes asking twice
-    impossible: judge, its settings, prompt hash, answer hash and benchmark revision.
+    `value` is in the metric's own unit (1-10 for MT-Bench, 1-2 for an AlpacaEval preference, 0-1
+    for exact metrics, a sum of nats for losses); `weight` is its divisor in means (tokens for
+    losses, otherwise 1). `id` is a hash of judge, settings, prompt, answer and benchmark
+    revision, so that no call is made twice.
     """
 
     id: str
@@ -181,12 +252,12 @@ class Judgment:
     prompt_tokens: int = 0
     tokens: int = 0
     usd: float = 0.0
-    info: dict[str, Any] = field(default_factory=dict)
+    info: JudgmentInfo = field(default_factory=JudgmentInfo)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One cell of the leaderboard. `flags` are short marks, explained by the legend."""
+    """One row of the leaderboard. `flags` are explained by `analysis.metrics.LEGEND`."""
 
     checkpoint: str
     run: str | None
@@ -202,29 +273,42 @@ class Score:
     flags: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The stable form of `leaderboard --format json`."""
-        return {
-            "checkpoint": self.checkpoint,
-            "run": self.run,
-            "method": self.method,
-            "bench": self.bench,
-            "metric": self.metric,
-            "value": self.value,
-            "ci_low": self.ci_low,
-            "ci_high": self.ci_high,
-            "n": self.n,
-            "n_failed": self.n_failed,
-            "judge": self.judge,
-            "flags": list(self.flags),
-        }
+        """Return the stable form of `leaderboard --format json`."""
+        return {**asdict(self), "flags": list(self.flags)}
 
 
-# ---------------------------------------------------------------- what benchmarks exchange
+def digest(*parts: object) -> str:
+    """Return a short hash of JSON-serialisable parts: the identity of configs, prompts, answers."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One derived value with its interval."""
+
+    metric: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    n_failed: int = 0
+    flags: tuple[str, ...] = ()
+
+
+def unanswered_id(judge: str, checkpoint: str, place: tuple[str, str, str, int], *more: str) -> str:
+    """Return the id of the failed judgment for a missing answer.
+
+    Args:
+        place: benchmark, revision, item and turn.
+        more: metric and baseline, if there are several.
+    """
+    return digest("unanswered", judge, checkpoint, *place, *more)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a benchmark: one user turn or several, and how to answer and score it."""
+    """One item of a benchmark: one or more user turns, and how to answer and score them."""
 
     id: str
     category: str
@@ -241,11 +325,11 @@ class Item:
 class GenerationRequest:
     """A chat to continue. `temperature` below 1e-4 means greedy.
 
-    `choices` are first tokens whose log-probability is wanted even where they are not among the
-    top ones; an engine that sees the whole distribution adds them, an endpoint cannot. `stops`
-    are texts after which nothing matters any more; an engine may end there, keeping them, or
-    ignore them. `thinking_room` are tokens on top of `max_new_tokens` for a model that is found
-    to think before it answers, where an endpoint counts its thoughts against the limit.
+    `choices` are first tokens whose log-probability is needed even if they are not among the top
+    ones; an engine with the full distribution adds them, an endpoint cannot. `stops` are texts
+    after which the rest is irrelevant; an engine may stop after them, or ignore them.
+    `thinking_room` is the number of tokens on top of `max_new_tokens` for reasoning models whose
+    endpoint counts reasoning tokens against the limit.
     """
 
     messages: tuple[Message, ...]
@@ -260,12 +344,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an engine said to one request; `error` is set when it said nothing usable.
+    """An engine's reply to one request; `error` is set if there is no usable reply.
 
     `top_logprobs` holds, for the first generated token, (token text, log-probability) pairs.
-    `info` tells what a reader of the figures should know: `without` (what was asked for and the
-    endpoint refuses), `temperature` (the one sent instead of 0), `estimated` (tokens are guessed
-    from characters: the endpoint told none).
+    `info` has what affects the interpretation of scores: `without` (parameters that the endpoint
+    rejects), `temperature` (the one sent instead of 0), `estimated` (token counts are estimated
+    from characters, because the endpoint returns none).
     """
 
     text: str = ""
@@ -280,107 +364,10 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What an engine was found to be able to do, before anything is asked of it.
-
-    `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
-    (None where it is not told), `note` says in a line what a user should know.
-    """
-
-    reachable: bool
-    model_known: bool | None = None
-    logprobs: bool = False
-    context: int | None = None
-    models: tuple[str, ...] = ()
-    seconds: float = 0.0
-    note: str = ""
-
-
-class Engine(Protocol):
-    """Something that continues chats: a local model or an OpenAI-compatible endpoint."""
-
-    @property
-    def name(self) -> str:
-        """How the engine is shown, stored and told from others, such as `openai:gpt-x`."""
-        ...
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether asking the same again at temperature 0 cannot help."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """What its weights and template are; empty for an endpoint, which does not tell."""
-        ...
-
-    @property
-    def unchanged_since(self) -> float:
-        """When its files were last written; 0 for an endpoint."""
-        ...
-
-    def probe(self, *, logprobs: bool = False) -> Probe:
-        """What it can do; `logprobs` says whether they will be needed.
-
-        Raises:
-            JudgeError: it cannot be used at all, with what to do.
-        """
-        ...
-
-    def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
-        """(tokens, US dollars) that requests may cost; None where no price is known."""
-        ...
-
-    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
-        """Yield (index, reply) in any order, each as soon as it is finished.
-
-        Ends early when the budget or the total time is used up, or after `stop_soon`.
-        """
-        ...
-
-    def stop_soon(self) -> None:
-        """Start nothing new: `stream` yields what is on its way, and ends."""
-        ...
-
-    def close(self) -> None:
-        """Give back memory and connections."""
-        ...
-
-
-def digest(*parts: Any) -> str:
-    """A short content hash of JSON-able parts: the identity of configs, prompts and answers."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
-
-
-class Reporter(Protocol):
-    """How long work tells what it does, and learns that it should stop.
-
-    A worker's reporter writes to the store; a test's may do nothing.
-    """
-
-    def stage(self, name: str, total: int) -> None:
-        """A long step of `total` units begins."""
-        ...
-
-    def advance(self, done: int, **values: float) -> None:
-        """`done` units of the current stage are finished; `values` become curve points."""
-        ...
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Something worth a line in the log."""
-        ...
-
-    def check(self) -> None:
-        """Wait while paused; raise `Interrupted` when asked to stop. Cheap: call it often."""
-        ...
-
-
-@dataclass(frozen=True)
 class JudgeCall:
-    """One question to a judge about one answer (or pair), and what identifies it.
+    """A request to a judge about one answer (or pair), and what identifies it.
 
-    `info` goes with the judgment; `order` tells the two orders of a pair apart.
+    `info` is stored with the judgment; `order` distinguishes the two orders of a pair.
     """
 
     item: str
@@ -401,21 +388,12 @@ class JudgeCall:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was read from a judge's reply."""
+    """The verdict parsed from a judge's reply."""
 
     status: JudgmentStatus
     value: float | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class MetricValue:
-    """One derived figure with its interval."""
-
-    metric: str
-    value: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-    n_failed: int = 0
-    flags: tuple[str, ...] = ()
+IGNORE_INDEX = -100
+"""The label of a token that no loss is computed for."""

@@ -1,12 +1,13 @@
 """The process that trains or evaluates: `python -m kdharness.harness.worker --home H RUN`.
 
-It alone writes its run's progress, in at most four commits a second. It takes control requests
-between steps, and keeps a heartbeat from a thread, so that a long step does not look like death.
+It alone writes its run's progress, in at most four commits per second. It handles control
+requests between steps, and a thread updates its heartbeat, so that it stays alive in long steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -19,25 +20,33 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kdharness.harness.config.evaluation import EvalConfig
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.training import trusted_code
 from kdharness.harness.errors import Interrupted, KDHarnessError
+from kdharness.harness.evaluation.pipeline import run as evaluate
+from kdharness.harness.experiments.detached import carry_out
+from kdharness.harness.models.checkpoints import add_made
 from kdharness.harness.paths import Paths, find_paths
-from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.protocols import Job, MessageReporter, Outcome
+from kdharness.harness.registry import TRAINERS, resolve
+from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Request, Run, RunStatus
-from kdharness.harness.util.atomic import write_text
-from kdharness.harness.util.os_errors import mendable, reserve
+from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
+from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.os_errors import as_user_error, reserved_space
 from kdharness.harness.util.process import set_passive_omp_wait
 from kdharness.harness.util.redact import redact, redact_output
 from kdharness.harness.util.tables import write_anything
 
 FLUSH_SECONDS = 0.25
 LOCK_SECONDS = 5.0
-"""A worker that was killed a moment ago may not be gone yet."""
+"""A worker that was just killed may not have exited yet."""
 
 
 class StoreReporter:
-    """Writes progress to the store in batches, and carries out stop, pause and resume."""
+    """Writes progress to the store in batches, and handles stop, pause and resume."""
 
     def __init__(self, store: Store, run: Run) -> None:
         self.store = store
@@ -53,7 +62,7 @@ class StoreReporter:
         self._first = True
 
     def stage(self, name: str, total: int) -> None:
-        """A long step begins; its rate is measured from its first report on."""
+        """Begin a stage; its rate is measured from its first report on."""
         self.info = {
             **self.info,
             "stage": name,
@@ -66,7 +75,7 @@ class StoreReporter:
         self.flush()
 
     def advance(self, done: int, **values: float) -> None:
-        """Store progress; `loss` is also the run's last loss."""
+        """Store progress; `loss` also becomes the run's last loss."""
         now = time.time()
         if self._first and done > 1:
             self.info |= {"stage_began": now, "stage_first": done}
@@ -79,16 +88,14 @@ class StoreReporter:
         if now - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Store an event at once, and print it to the worker's log."""
+    def say(self, message: str, *, kind: str = "note", **info: object) -> None:
+        """Store an event immediately, and print it to the worker's log."""
         print(f"{time.strftime('%H:%M:%S')} {kind}: {message}", flush=True)
         self._events.append((time.time(), kind, message, info))
         self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered, in one commit."""
-        import json
-
+        """Write buffered progress in one commit."""
         self._flushed = time.time()
         events, points, columns = self._events, self._points, self._columns
         self._events, self._points, self._columns = [], [], {}
@@ -102,13 +109,13 @@ class StoreReporter:
         )
 
     def check(self) -> None:
-        """Carry out waiting requests: at most ten looks a second."""
+        """Handle pending requests; checks at most ten times per second."""
         now = time.time()
         if now - self._checked < 0.1 and not self.terminated.is_set():
             return
         self._checked = now
         if (self._points or self._columns) and now - self._flushed >= FLUSH_SECONDS:
-            self.flush()  # what came last is not to wait for what comes next
+            self.flush()  # do not delay the latest progress until the next report
         paused = False
         while True:
             for request in self.store.take_requests(self.run_id):
@@ -129,21 +136,9 @@ class StoreReporter:
             self.on_status(status)
 
 
-class SilentReporter:
-    """The reporter of ranks other than 0: they write nothing."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, **values: float) -> None:
-        """Nothing."""
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Print to the shared log."""
-        print(f"{kind}: {message}", flush=True)
-
-    def check(self) -> None:
-        """Nothing: rank 0 decides and tells the others."""
+def _print(message: str) -> None:
+    """Print a message of a rank other than 0 to the shared log; only rank 0 writes to the store."""
+    print(message, flush=True)
 
 
 def _beat(paths: Paths, run_id: str, done: threading.Event) -> None:
@@ -151,27 +146,27 @@ def _beat(paths: Paths, run_id: str, done: threading.Event) -> None:
         while not done.wait(HEARTBEAT_SECONDS):
             try:
                 store.update_run(run_id, heartbeat=time.time())
-            except Exception as error:  # a missed beat must never end the work
+            except Exception as error:  # a missed heartbeat must not stop the work
                 print(f"heartbeat: {error}", file=sys.stderr)
 
 
 def work(paths: Paths, run_id: str, *, resume: bool) -> int:
-    """Do one run; returns the process's exit code. Every way it can end is in the store."""
+    """Execute one run and return the exit code; however it ends is recorded in the store."""
     import filelock
 
     try:
         with run_lock(paths, run_id).acquire(timeout=LOCK_SECONDS):
             return _work(paths, run_id, resume=resume)
     except filelock.Timeout:
-        print(f"another worker is at {run_id}; this one leaves it alone", flush=True)
+        print(f"another worker is already running {run_id}; exiting", flush=True)
         return 1
     except KDHarnessError as error:
         print(f"error: {error}", flush=True)
         return error.exit_code
     except (OSError, sqlite3.Error) as error:
-        # The store itself failed, so this is told in the log; the run shows as interrupted.
+        # The store itself failed, so the error goes to the log; the run shows as interrupted.
         traceback.print_exc()
-        print(f"error: {mendable(error, paths.home) or error}", flush=True)
+        print(f"error: {as_user_error(error, paths.home) or error}", flush=True)
         return 1
 
 
@@ -179,14 +174,14 @@ def _work(paths: Paths, run_id: str, *, resume: bool) -> int:
     store = Store(paths.store)
     run = store.run(run_id)
     if run is None:
-        print(f"no run {run_id}", file=sys.stderr)
+        print(f"no run named {run_id}", file=sys.stderr)
         return 2
-    with reserve(paths.run(run_id)) as give_room:
-        return _carry_out(paths, store, run, resume, give_room)
+    with reserved_space(paths.run(run_id)) as free_space:
+        return _execute(paths, store, run, resume, free_space)
 
 
-def _carry_out(
-    paths: Paths, store: Store, run: Run, resume: bool, give_room: Callable[[], None]
+def _execute(
+    paths: Paths, store: Store, run: Run, resume: bool, free_space: Callable[[], None]
 ) -> int:
     run_id = run.id
     pid = os.getpid()
@@ -217,16 +212,17 @@ def _carry_out(
         status, columns, code = RunStatus.FAILED, {}, problem.exit_code
         error = redact(str(problem), shapes=True)
     except BaseException as problem:
-        give_room()
+        free_space()
         traceback.print_exc()
-        known = mendable(problem, paths.home)
-        status, columns, code = RunStatus.FAILED, {}, known.exit_code if known else 1
-        error = str(known) if known else f"{type(problem).__name__}: {problem}"
+        user_error = as_user_error(problem, paths.home)
+        code = user_error.exit_code if user_error else 1
+        status, columns = RunStatus.FAILED, {}
+        error = str(user_error) if user_error else f"{type(problem).__name__}: {problem}"
         error = redact(error, shapes=True)
     finally:
         done.set()
         beat.join()
-        give_room()
+        free_space()
     reporter.flush()
     store.update_run(
         run_id, status=status.value, error=error[:4000], finished=time.time(), **columns
@@ -241,23 +237,15 @@ def _carry_out(
 def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, Any]:
-    """The work itself; returns the columns of the run that it fills in."""
-    from kdharness.harness.config.evaluation import EvalConfig
-    from kdharness.harness.config.files import parse_config
-    from kdharness.harness.config.training import trusted_code
-
-    if run.method == "sweep":
-        from kdharness.harness.experiments.detached import carry_out
-
+    """Do the work; return the columns of the run to update."""
+    if run.method == Method.SWEEP:
         carry_out(paths, run, reporter)
         return {}
     config = parse_config(run.config, where=f"{run.folder}/config.yaml")
     if trusted := trusted_code(config):
         reporter.info["trusted_code"] = trusted
-        reporter.say(f"runs code that comes with {', '.join(trusted)}", kind="warning")
+        reporter.say(f"running code from {', '.join(trusted)}", kind="warning")
     if isinstance(config, EvalConfig):
-        from kdharness.harness.evaluation.pipeline import run as evaluate
-
         reporter.info["result"] = evaluate(config, paths, store, reporter)
         return {}
     outcome = _train(
@@ -280,17 +268,12 @@ def _do(
 
 
 def _train(config: Any, job: Job) -> Outcome:
-    from kdharness.harness.registry import TRAINERS, resolve
-
     outcome: Outcome = resolve(TRAINERS, config.method, "method")(config, job)
     return outcome
 
 
 def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter) -> Checkpoint:
-    """The run's weights as checkpoints: `RUN`, and `RUN@best` and the like; each with a card."""
-    from kdharness.harness.interop.export import model_card
-    from kdharness.harness.models.checkpoints import add_made
-
+    """Store the run's weights as checkpoints `RUN`, `RUN@best` and so on, with model cards."""
     final: Checkpoint | None = None
     for suffix, folder in {"": outcome.folder, **outcome.others}.items():
         checkpoint = add_made(
@@ -306,11 +289,11 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
             reporter=reporter,
         )
         try:
-            write_text(folder / "README.md", model_card(paths, checkpoint.name))
+            atomic_write_text(folder / "README.md", model_card(paths, checkpoint.name))
         except (OSError, KDHarnessError) as error:
-            # The weights are saved and stored; a page about them can be made again.
+            # The weights are saved and registered; the model card can be made later.
             reporter.say(
-                f"{checkpoint.name} is saved, but not its README: {error}; make one with: "
+                f"{checkpoint.name} is saved, but not its README: {error}; to create it, run: "
                 f"kdharness export model-card {checkpoint.name}",
                 kind="warning",
             )
@@ -320,9 +303,7 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
 
 
 def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
-    """A rank other than 0: the same training, writing nothing to the store."""
-    from kdharness.harness.config.files import parse_config
-
+    """Run the training on a rank other than 0, without writing to the store."""
     with Store(paths.store) as store:
         run = store.run(run_id)
     if run is None:
@@ -335,7 +316,7 @@ def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
                 paths=paths,
                 run=run_id,
                 folder=paths.run(run_id),
-                reporter=SilentReporter(),
+                reporter=MessageReporter(_print),
                 resume=resume,
                 rank=rank,
                 world=int(os.environ.get("WORLD_SIZE", "1")),
@@ -347,13 +328,13 @@ def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
 
 
 def main() -> None:
-    """Entry point of the worker process."""
+    """Run the worker process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
     parser.add_argument("--home", required=True)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    # Progress bars and advice of libraries have no reader here; ours goes through the store.
+    # Progress bars and warnings of libraries are not shown; progress goes through the store.
     write_anything()
     redact_output()
     set_passive_omp_wait()

@@ -22,7 +22,7 @@ from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.config.training import config_hash
-from kdharness.harness.doctor.finding import Finding
+from kdharness.harness.doctor.finding import CheckResult
 from kdharness.harness.evaluation.answering import identity as answer_identity
 from kdharness.harness.evaluation.answering import request_for
 from kdharness.harness.evaluation.judging import _identity as judgment_identity
@@ -49,7 +49,7 @@ from kdharness.judges.benchmarks.domain import Shop, UserBench, exact_judgment
 from kdharness.judges.benchmarks.heldout import Heldout
 from kdharness.judges.benchmarks.mt_bench import MTBench
 from kdharness.judges.benchmarks.mt_bench_pair import MTBenchPair
-from kdharness.trainers.data.dataset import Row
+from kdharness.trainers.data.dataset import TrainRow
 from kdharness.trainers.teachers.cached import row_key
 from support.benchmark_files import write_assets
 
@@ -143,7 +143,7 @@ def test_answers_and_judgments(paths: Paths) -> None:
     key = call_keys(JudgeEngine(), call)[0]  # type: ignore[arg-type]
     shop = Shop.load(paths, EvalConfig())
     exact = exact_judgment("c1", shop, shop.items[0], ANSWER, shop.items[0].metric)
-    row = Row(input_ids=[5, 6, 7], labels=[-100, 6, 7], kind="general", source=0, where="")
+    row = TrainRow(input_ids=[5, 6, 7], labels=[-100, 6, 7], kind="general", source=0, where="")
     found = {
         "greedy answer": answer_identity("c1", "mt-bench", ITEM, 2, greedy),
         "sampled answer": answer_identity("c1", "mt-bench", ITEM, 1, sampled),
@@ -214,7 +214,7 @@ def test_stored_words() -> None:
     assert_frozen("words", {name: sorted(enum) for name, enum in enums.items()})
     # A method may be added; those that are stored stay.
     assert {"sft", "kd", "dae", "merge", "cut", "model", "import"} <= set(Method)
-    assert get_args(get_type_hints(Finding)["status"]) == ("ok", "note", "broken")
+    assert get_args(get_type_hints(CheckResult)["status"]) == ("ok", "note", "broken")
     assert atomic.SEAL == "sealed.json"
     assert_frozen("flags", sorted(LEGEND))
 

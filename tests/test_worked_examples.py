@@ -1,4 +1,4 @@
-"""The guides' new method and new benchmark, put where the guides say, through real commands."""
+"""The guides' method, benchmark and engine, put where the guides say, through real commands."""
 
 from __future__ import annotations
 
@@ -35,19 +35,25 @@ def house(tmp_path: Path) -> Path:
     for room in ROOMS:
         shutil.copytree(ROOT / room, house / room, ignore=shutil.ignore_patterns("__pycache__"))
     method, bench = blocks("extending.md", "python"), blocks("judges.md", "python")
-    (house / "trainers" / "soften.py").write_text(one_with(method, "softened self"), "utf-8")
-    (house / "judges" / "capitals.py").write_text(one_with(bench, "class Capitals"), "utf-8")
-    for page, text in (
+    for path, text in (
+        ("trainers/methods/soften.py", one_with(method, "softened self")),
+        ("judges/benchmarks/capitals.py", one_with(bench, "class Capitals")),
+        ("judges/engines/constant.py", one_with(method, "class ConstantEngine")),
+    ):
+        (house / path).write_text(text, "utf-8")
+    for path, text in (
         ("config/training.py", one_with(method, "class SoftenConfig")),
         ("registry.py", one_with(method, "TRAINERS[")),
+        ("registry.py", one_with(method, "ENGINES[")),
         ("registry.py", one_with(bench, "BENCHMARKS[")),
     ):
-        with (house / "harness" / page).open("a", encoding="utf-8") as stream:
+        assert (house / "harness" / path).exists(), path
+        with (house / "harness" / path).open("a", encoding="utf-8") as stream:
             stream.write("\n\n" + text)
     return house
 
 
-def test_a_new_method_trains_and_a_new_benchmark_scores_it(
+def test_a_new_method_trains_and_a_new_benchmark_and_engine_score_it(
     house: Path, tmp_path: Path, tiny_teacher: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -80,3 +86,11 @@ def test_a_new_method_trains_and_a_new_benchmark_scores_it(
     rows = json.loads(kd("leaderboard", "--format", "json"))
     (row,) = [row for row in rows if row["bench"] == "capitals" and row["metric"] == "score"]
     assert (row["method"], row["n"], row["n_failed"], row["judge"]) == ("soften", 1, 0, "exact")
+
+    lines = [{"prompt": f"Say {word}.", "metric": "rating"} for word in ("yes", "no", "maybe")]
+    mine = "".join(json.dumps(line) + "\n" for line in lines)
+    (elsewhere / "mine.jsonl").write_text(mine, "utf-8")
+    kd("eval", "--ckpt", "softened", "--bench", "mine.jsonl", "--judge", "constant:5")
+    rows = json.loads(kd("leaderboard", "--bench", "mine", "--format", "json"))
+    (row,) = [row for row in rows if row["metric"] == "score"]
+    assert (row["value"], row["n"], row["judge"]) == (5.0, 3, "constant:5")

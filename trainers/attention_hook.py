@@ -8,6 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import (
+    ALL_MASK_ATTENTION_FUNCTIONS,
+    AttentionMaskInterface,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kdharness.harness.errors import ModelError
 from kdharness.trainers.losses.attention import AttentionTape, Rows, attention_kl
@@ -18,7 +24,8 @@ PREFIX = "kdharness_"
 def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any]) -> Rows:
     if kwargs.get("s_aux") is not None:
         raise ModelError(
-            "attention sinks have no attention loss yet", hint="set trainer.attention_weight: 0"
+            "the attention loss does not support attention sinks",
+            hint="set trainer.attention_weight: 0",
         )
     scale = kwargs.get("scaling")
     window = kwargs.get("sliding_window") or 0
@@ -32,8 +39,7 @@ def _rows_of(module: Any, query: Tensor, key: Tensor, kwargs: Mapping[str, Any])
 
 
 def _hooked(base_name: str) -> Callable[..., Any]:
-    """The attention function that listens, and leaves the work to the model's usual one."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    """Return an attention function that records, then calls the model's usual one."""
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
@@ -66,17 +72,11 @@ def _hooked(base_name: str) -> Callable[..., Any]:
 
 
 def install_attention_hook(model: Any) -> None:
-    """Make a model's attention layers pass through the hook. Its numbers don't change.
+    """Route a model's attention layers through the hook; its outputs do not change.
 
     Raises:
         ModelError: the architecture does not use transformers' attention interface.
     """
-    from transformers import AttentionInterface
-    from transformers.masking_utils import (
-        ALL_MASK_ATTENTION_FUNCTIONS,
-        AttentionMaskInterface,
-    )
-
     base = str(model.config._attn_implementation or "eager")
     if base.startswith(PREFIX):
         return
@@ -87,13 +87,13 @@ def install_attention_hook(model: Any) -> None:
         model.set_attn_implementation(name)
     except (ValueError, NotImplementedError) as error:
         raise ModelError(
-            f"{type(model).__name__} cannot be listened to: {error}",
+            f"{type(model).__name__} does not accept an attention hook: {error}",
             hint="set trainer.attention_weight: 0",
         ) from error
 
 
 def attention_modules(model: Any) -> list[Any]:
-    """The modules that call the attention interface: they know their layer."""
+    """Return the modules that call the attention interface (those with a layer index)."""
     return [
         module
         for module in model.modules()
@@ -102,13 +102,13 @@ def attention_modules(model: Any) -> list[Any]:
 
 
 def set_keep(model: Any, tape: AttentionTape | None) -> None:
-    """From now on, keep queries and keys of this (teacher) model on `tape`."""
+    """Record queries and keys of this (teacher) model on `tape` from now on."""
     for module in attention_modules(model):
         module.kd_keep = tape
 
 
 def set_tape(model: Any, tape: AttentionTape | None) -> None:
-    """From now on, compare this (student) model's layers with what `tape` holds.
+    """Compare this (student) model's layers with the queries and keys on `tape` from now on.
 
     It stays set until the next step: under activation checkpointing the layers run again in the
     backward pass and must save the same tensors.

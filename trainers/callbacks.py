@@ -1,4 +1,4 @@
-"""What watches a training: progress, held-out loss, the best checkpoint, stop and pause."""
+"""Training callbacks: progress, held-out loss, the best checkpoint, stop and pause."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import TrainerCallback
 
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.util.untrusted import read_json_object
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_whole
 from kdharness.trainers.teachers.online import Segment
-from kdharness.trainers.trainer import Step
+from kdharness.trainers.trainer import LossInputs
 
 
 def rule_value(rule: str, curves: Mapping[str, float]) -> float:
-    """A rule such as `general_loss + 0.5 * domain_loss`, over named curves.
+    """Evaluate a rule such as `general_loss + 0.5 * domain_loss` over named curves.
 
     Raises:
         ConfigError: anything but names of curves, numbers and + - * /.
@@ -37,7 +38,7 @@ def rule_value(rule: str, curves: Mapping[str, float]) -> float:
                 raise ConfigError(
                     f"no held-out curve named {node.id!r}",
                     where="trainer.best",
-                    hint=f"there are: {', '.join(sorted(curves)) or 'none; give data.heldout'}",
+                    hint=f"available: {', '.join(sorted(curves)) or 'none; set data.heldout'}",
                 )
             return curves[node.id]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -53,34 +54,36 @@ def rule_value(rule: str, curves: Mapping[str, float]) -> float:
             if isinstance(node.op, ast.Div) and right:
                 return left / right
         raise ConfigError(
-            f"cannot read the rule {rule!r}",
+            f"invalid rule {rule!r}",
             where="trainer.best",
-            hint="write names of held-out curves, numbers and + - * /",
+            hint="use names of held-out curves, numbers and + - * /",
         )
 
     try:
         return value(ast.parse(rule, mode="eval").body)
     except SyntaxError as error:
-        raise ConfigError(f"cannot read the rule {rule!r}", where="trainer.best") from error
+        raise ConfigError(f"invalid rule {rule!r}", where="trainer.best") from error
 
 
-class Watcher(TrainerCallback):
-    """Reports steps, measures held-out loss, carries out stop and pause."""
+class HeldoutCallback(TrainerCallback):
+    """Report steps, measure held-out loss, handle stop and pause requests."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: TrainContext) -> None:
         self.setting = setting
         self.stopped = False
         self.final: dict[str, Any] = {}
         self.trainer: Any = None
         self.curves: dict[str, float] = {}
         note = setting.job.folder / "best" / "best.json"
-        going_on = setting.job.resume and note.exists()
-        found = read_json_object(note, "the note on the best weights", RunError) if going_on else {}
-        value = found.get("value", math.inf)
+        resuming = setting.job.resume and note.exists()
+        stored = (
+            read_json_object(note, "the best checkpoint's record", RunError) if resuming else {}
+        )
+        value = stored.get("value", math.inf)
         self.best = float(value) if isinstance(value, (int, float)) else math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Held-out loss before the first step; a rule that cannot be read ends the run here."""
+        """Measure held-out loss before the first step; an invalid rule fails the run here."""
         if state.global_step == 0:
             self._heldout(kwargs["model"], 0)
         rule = self.setting.config.trainer.best
@@ -88,7 +91,7 @@ class Watcher(TrainerCallback):
             rule_value(rule, {})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """One point a step on every curve."""
+        """Report one point per step for every curve."""
         names = {
             "grad_norm",
             "learning_rate",
@@ -105,7 +108,7 @@ class Watcher(TrainerCallback):
             self.setting.job.reporter.advance(state.global_step, **values)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Measure when due; stop with a checkpoint when asked."""
+        """Measure held-out loss when due; on a stop request, save a checkpoint and stop."""
         every = self.setting.config.trainer.eval_every
         if every and state.global_step % every == 0 and state.global_step < state.max_steps:
             self._heldout(kwargs["model"], state.global_step)
@@ -121,7 +124,7 @@ class Watcher(TrainerCallback):
         return control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Held-out loss after the last step."""
+        """Measure held-out loss after the last step."""
         if state.global_step == state.max_steps:
             self._heldout(kwargs["model"], state.global_step)
             self.final = dict(self.curves)
@@ -137,19 +140,17 @@ class Watcher(TrainerCallback):
 
     def _keep_best(self, rule: str, step: int) -> None:
         """Save to `best/`, all or nothing, when the rule has a new lowest value."""
-        found = rule_value(rule, self.curves)
-        if step == 0 or not found < self.best:
+        value = rule_value(rule, self.curves)
+        if step == 0 or not value < self.best:
             return
-        self.best = found
-        note = {"value": found, "step": step, "rule": rule}
+        self.best = value
+        note = {"value": value, "step": step, "rule": rule}
         target = self.setting.job.folder / "best"
         save_whole(self.trainer, self.setting, target, {"best.json": json.dumps(note)})
 
 
 def _any_process(flag: bool) -> bool:
-    """Whether any process wants this, so that all stop at the same step."""
-    import torch.distributed as dist
-
+    """Return whether any process has the flag set, so that all stop at the same step."""
     if not dist.is_initialized():
         return flag
     votes: list[bool] = [False] * dist.get_world_size()
@@ -158,7 +159,7 @@ def _any_process(flag: bool) -> bool:
 
 
 def memory_gb(device: str) -> float:
-    """Peak memory so far in GiB: of the accelerator, or of the process on a CPU."""
+    """Return memory in GiB: the accelerator's peak so far, or the process's RSS on a CPU."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated()) / 2**30
     import psutil
@@ -167,8 +168,8 @@ def memory_gb(device: str) -> float:
 
 
 @torch.no_grad()
-def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[str, float]:
-    """`<kind>_loss`: mean next-token loss over held-out labelled positions, in nats."""
+def heldout_losses(model: Any, setting: TrainContext, batch_size: int = 8) -> dict[str, float]:
+    """Return `<kind>_loss`: mean next-token loss over labelled held-out positions, in nats."""
     training = model.training
     model.eval()
     order = sorted(range(len(setting.heldout)), key=lambda i: len(setting.heldout.rows[i]))
@@ -179,25 +180,25 @@ def heldout_losses(model: Any, setting: Setting, batch_size: int = 8) -> dict[st
         for kind in {row["kind"] for row in rows}:
             batch = collator([row for row in rows if row["kind"] == kind])
             loss, count = _next_token_sum(model, batch)
-            known = sums.setdefault(kind, [0.0, 0.0])
-            known[0] += loss
-            known[1] += count
+            totals = sums.setdefault(kind, [0.0, 0.0])
+            totals[0] += loss
+            totals[1] += count
     model.train(training)
     return {f"{kind}_loss": total / max(count, 1) for kind, (total, count) in sums.items()}
 
 
 def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
-    """Summed next-token loss and its positions, through the student's own forward.
+    """Return the summed next-token loss and its number of positions.
 
-    A sharded model gathers its weights when it is called as a whole.
+    The student's own forward is called: a sharded model gathers its weights only then.
     """
     device = next(model.parameters()).device
     labels = batch["labels"].to(device)
     mask = labelled_positions(labels)
-    everything = torch.ones(len(mask), dtype=torch.bool, device=device)
-    step = Step(
+    all_rows = torch.ones(len(mask), dtype=torch.bool, device=device)
+    step = LossInputs(
         mask,
-        [Segment(everything, None)],
+        [Segment(all_rows, None)],
         next_tokens(labels, mask),
         Mix(ce_weight=1.0, kl_weight=0.0),
         torch.ones((), device=device),

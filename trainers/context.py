@@ -1,4 +1,4 @@
-"""Everything a method needs to build itself."""
+"""What a method needs to build its objective."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.protocols import Job
 from kdharness.harness.types import Checkpoint
-from kdharness.trainers.data.batches import Plan
+from kdharness.trainers.data.batches import BatchPlan
 from kdharness.trainers.data.dataset import Dataset
 
 TrainConfig = SFTConfig | KDConfig | DAEConfig
 
 
 @dataclass
-class Setting:
-    """Everything a method needs to build itself: the student, its data and where it runs."""
+class TrainContext:
+    """What a method needs to build its objective: the student, its data and its device."""
 
     config: TrainConfig
     job: Job
@@ -26,6 +26,6 @@ class Setting:
     train: Dataset
     heldout: Dataset
     kinds: list[str]
-    plan: Plan
+    plan: BatchPlan
     device: str
     pad_id: int = 0

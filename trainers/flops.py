@@ -1,8 +1,8 @@
-"""What a training costs in FLOPs, by arithmetic alone (METHOD.md section 4).
+"""The FLOPs of a training run, computed from shapes (docs/method.md#flops).
 
-Full fine-tuning 6 · P_s + 2 · P_t a position, LoRA 4 · P_s + 2 · P_t, one more 2 · P_s with
+Full fine-tuning 6 · P_s + 2 · P_t per position, LoRA 4 · P_s + 2 · P_t, another 2 · P_s with
 gradient checkpointing; attention products; heads at labelled positions only. Padding counts: it is
-computed. `selfcheck` and the tests hold the real steps against this.
+computed. `selfcheck` and the tests compare the real steps with this.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.trainers.context import Setting
+from kdharness.harness.models.lm_head import causal_model
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
-from kdharness.trainers.trainer import Method
+from kdharness.trainers.trainer import Objective
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the arithmetic of a decoder needs: `body` are its parameters without embeddings, head
-    and adapter."""
+    """The sizes of a decoder that determine its FLOPs.
+
+    `body` is its number of parameters without embeddings, head and adapter.
+    """
 
     body: int
     layers: int
@@ -30,9 +33,7 @@ class Shape:
 
 
 def shape_of(model: Any) -> Shape:
-    """The shape of a causal LM; of a mixture, the parameters that one token meets."""
-    from kdharness.harness.models.lm_head import causal_model
-
+    """Return the shape of a causal LM; for a mixture, count a token's active parameters."""
     causal = causal_model(model)
     config = causal.config.get_text_config()
     embeddings = causal.get_input_embeddings().weight
@@ -49,7 +50,7 @@ def shape_of(model: Any) -> Shape:
         if ".experts." in name:
             experts = getattr(config, "num_local_experts", None) or config.num_experts
             share = config.num_experts_per_tok / experts
-        # Two 4-bit weights stand in one number.
+        # Two 4-bit weights are packed into one element.
         packed = 2 if type(value).__name__ == "Params4bit" else 1
         body += int(value.numel() * packed * share)
     heads = config.num_attention_heads
@@ -69,7 +70,7 @@ def floor_flops(
     lora: bool = False,
     checkpointing: bool = False,
 ) -> float:
-    """What one step of `rows` x `width` positions cannot do without."""
+    """Return the minimum FLOPs of one step of `rows` x `width` positions."""
     times = (2 if lora else 3) + bool(checkpointing)
     total = 2.0 * times * student.body * rows * width
     # An adapter's own weights do get gradients.
@@ -83,7 +84,7 @@ def floor_flops(
 
 
 def forward_flops(shape: Shape, *, rows: int, width: int, labelled: int) -> float:
-    """A frozen model's pass over a batch, its head at labelled positions."""
+    """Return the FLOPs of a frozen model's forward pass, with its head at labelled positions."""
     body = 2.0 * shape.body * rows * width
     return body + _scores(shape, rows, width) + 2.0 * shape.vocab * shape.hidden * labelled
 
@@ -93,7 +94,7 @@ def _scores(shape: Shape, rows: int, width: int) -> float:
 
 
 def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
-    """The attention loss: scores of both sides twice, and two gradient products.
+    """Return the FLOPs of the attention loss: both sides' scores twice, two gradient products.
 
     Args:
         layers: mapped layers.
@@ -102,10 +103,10 @@ def attention_loss_flops(student: Shape, layers: int, keys: float) -> float:
     return 2.0 * student.heads * student.head_size * 6 * keys * layers
 
 
-def training_flops(setting: Setting, method: Method) -> float:
-    """A whole training, all processes together. A cached teacher is free: it does not run.
+def training_flops(setting: TrainContext, method: Objective) -> float:
+    """Return the FLOPs of a whole training run over all processes; a cached teacher costs none.
 
-    Each row costs the forward of its own teacher, on the micro-batch's rows that follow it.
+    Each row costs one forward pass of its own teacher, over the micro-batch's rows of its kind.
     """
     student = shape_of(setting.student)
     shapes = {
@@ -114,27 +115,27 @@ def training_flops(setting: Setting, method: Method) -> float:
         if isinstance(teacher, (OnlineTeacher, AdapterTeacher))
     }
     spec, lora = setting.config.trainer, setting.config.student.lora is not None
-    one_for_all = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
+    shared = next(iter(shapes.values()), None) if len(method.teachers) == 1 else None
     total = 0.0
     for batch in setting.plan.batches:
         rows = [setting.train.rows[index] for index in batch]
         total += floor_flops(
             student,
-            one_for_all,
+            shared,
             rows=len(rows),
             width=max(map(len, rows)),
             labelled=sum(row.labelled for row in rows),
             lora=lora,
             checkpointing=spec.gradient_checkpointing,
         )
-        for kind, shape in {} if one_for_all else shapes.items():
-            mine = [row for row in rows if row.kind == kind]
-            if mine:
+        for kind, shape in {} if shared else shapes.items():
+            routed = [row for row in rows if row.kind == kind]
+            if routed:
                 total += forward_flops(
                     shape,
-                    rows=len(mine),
-                    width=max(map(len, mine)),
-                    labelled=sum(row.labelled for row in mine),
+                    rows=len(routed),
+                    width=max(map(len, routed)),
+                    labelled=sum(row.labelled for row in routed),
                 )
         if method.attention_weight and method.layers:
             keys = float(sum(sum(row.label_places) for row in rows))

@@ -1,4 +1,4 @@
-"""One training from config to checkpoint: what SFT, KD and DAE have in common."""
+"""The training loop from config to checkpoint, shared by SFT, KD and DAE."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config.training import TrainerSpec
@@ -25,14 +27,15 @@ from kdharness.harness.errors import (
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model, load_tokenizer, pick_device
-from kdharness.harness.models.validate import check_folder
+from kdharness.harness.models.validate import validate_model_dir
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.protocols import Job, MessageReporter, Outcome
+from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import is_sealed
 from kdharness.harness.util.filesystem import exists, local_path
-from kdharness.trainers.callbacks import Watcher
-from kdharness.trainers.context import Setting, TrainConfig
-from kdharness.trainers.data.batches import Collator, Plan, make_plan
+from kdharness.trainers.callbacks import HeldoutCallback
+from kdharness.trainers.context import TrainConfig, TrainContext
+from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
 from kdharness.trainers.preflight import hold
@@ -40,26 +43,26 @@ from kdharness.trainers.resuming import begun_with, keep_note, refuse_changes
 from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
-from kdharness.trainers.trainer import DistillTrainer, Method
+from kdharness.trainers.trainer import DistillTrainer, Objective
 
 
 def train(
     config: TrainConfig,
     job: Job,
-    build: Callable[[Setting], tuple[Method, Mapping[str, str]]],
+    build: Callable[[TrainContext], tuple[Objective, Mapping[str, str]]],
     teacher: str | None = None,
 ) -> Outcome:
-    """Train as `config` says.
+    """Train as specified by `config`.
 
     Args:
         config: a training config.
-        job: where the run lives and whom it tells.
-        build: makes the method's part and names its parents (role -> checkpoint id).
-        teacher: the source behind `student: {from: teacher}`.
+        job: the run's folder, its reporter and its place among the processes.
+        build: returns the method's objective and its parents (role -> checkpoint id).
+        teacher: the model that `student: {from: teacher}` refers to.
 
     Raises:
         Interrupted: stopped by request; a checkpoint was saved.
-        RunError: out of memory (with what to lower), or a loss that exploded.
+        RunError: out of memory (with what to lower), or a diverged loss.
     """
     spec: TrainerSpec = config.trainer
     if spec.threads:
@@ -71,22 +74,24 @@ def train(
     method, parents = build(setting)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     begun = _check_begun(setting, parents, checkpoint)
-    # Before any wrapper shards the models: then they no longer show their whole shapes.
+    # Before any wrapper shards the models, which hides their full shapes.
     flops = training_flops(setting, method)
     trainer, watcher = _make_trainer(setting, method)
+    if job.resume and job.is_main:
+        _drop_later_points(job, checkpoint)
     if checkpoint is not None:
         _check_state(checkpoint)
         job.reporter.say(f"resuming from {checkpoint.name}")
     if job.world > 1:
         engine = trainer.accelerator.distributed_type.value
-        job.reporter.say(f"engine: {engine}, {job.world} processes")
+        job.reporter.say(f"distributed: {engine}, {job.world} processes")
     job.reporter.stage("training", setting.plan.steps)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise _memory_advice(setting, error) from error
     except Exception as error:
-        # torch seeks by what a damaged file says, which the system calls an invalid argument.
+        # torch seeks to offsets read from the file; in a damaged one the system reports EINVAL.
         machine = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if checkpoint is None or trainer.begun or machine or isinstance(error, KDHarnessError):
             raise
@@ -109,65 +114,52 @@ def train(
     return Outcome(folder, step, {"student": setting.start.id, **parents}, info, others)
 
 
-def _check_saving(setting: Setting) -> None:
-    """Find out before the first step what would lose a training at its end."""
+def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
+    """Delete the points of steps that will be trained again."""
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
+    with Store(job.paths.store) as store:
+        store.drop_points_after(job.run, step)
+
+
+def _check_saving(setting: TrainContext) -> None:
+    """Detect before the first step what would prevent saving at the end."""
     job = setting.job
     dropped = check_savable(setting.student, setting.tokenizer, job.folder)
     if dropped:
         job.reporter.say(
-            "the student's generation config contradicts itself and could not be saved; left out "
-            f"of what is saved: {', '.join(dropped)}",
+            "the student's generation config is inconsistent and could not be saved as it is; "
+            f"dropped from it: {', '.join(dropped)}",
             kind="warning",
         )
     check_room(setting.config, setting.student, job.folder)
 
 
 def _check_begun(
-    setting: Setting, parents: Mapping[str, str], checkpoint: Path | None
+    setting: TrainContext, parents: Mapping[str, str], checkpoint: Path | None
 ) -> dict[str, Any]:
-    """Go on with what the run was begun with, or write down what it is begun with now."""
+    """Compare a resumed run's inputs with those it started with, or record them at its start."""
     job, now = setting.job, begun_with(setting, parents)
     if checkpoint is None:
         if job.is_main:
             keep_note(job.folder, now)
     elif not refuse_changes(job.folder, now, checkpoint.name):
         job.reporter.say(
-            "this run was begun by an older version: whether its data, student and teachers are "
-            "still the same cannot be checked",
+            "this run was started by an older version: cannot check that its data, student and "
+            "teachers are unchanged",
             kind="warning",
         )
     return now
 
 
-class _Quiet:
-    """A reporter that only talks."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.told = say
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, **values: float) -> None:
-        """Nothing."""
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Pass it on."""
-        self.told(message)
-
-    def check(self) -> None:
-        """Nothing."""
-
-
 def prepare_setting(
     config: TrainConfig, paths: Paths, teacher: str | None, say: Callable[[str], None]
-) -> Setting:
-    """Student, tokenizer, data and plan of a config, outside of any run."""
-    job = Job(paths=paths, run="", folder=paths.home, reporter=_Quiet(say))
+) -> TrainContext:
+    """Load the student, tokenizer, data and batch plan of a config, outside of any run."""
+    job = Job(paths=paths, run="", folder=paths.home, reporter=MessageReporter(say))
     return _prepare(config, job, teacher)
 
 
-def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
+def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext:
     spec = config.trainer
     job.reporter.stage("loading", 1)
     device = pick_device(spec.device)
@@ -192,14 +184,14 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
     for rows in (training, heldout):
         if note := hold(rows, limits, tokenizer, f"the student ({start.name})", config.data):
             job.reporter.say(note, kind="warning")
-    plan = make_plan(training.rows, config.data, spec, config.seed, job.world)
+    plan = plan_batches(training.rows, config.data, spec, config.seed, job.world)
     kinds = sorted({row.kind for row in training.rows})
     for report in training.reports:
         job.reporter.say(report.line())
         for text in report.warnings:
             job.reporter.say(text, kind="warning")
     job.reporter.say(f"{plan.steps} steps, {plan.tokens} tokens, {plan.padding_share:.1%} padding")
-    return Setting(
+    return TrainContext(
         config,
         job,
         start,
@@ -215,50 +207,46 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> Setting:
 
 
 def _rows(config: TrainConfig, tokenizer: Any, job: Job) -> tuple[Dataset, Dataset]:
-    """The rows of a config; one that goes on and finds a file gone is told what would mend that."""
+    """Load the rows of a config; a resumed run with a missing file gets a hint on how to fix it."""
     try:
         return load_chats(config.data, tokenizer)
     except DataError as error:
         sources = [*config.data.train, *config.data.heldout]
         if not job.resume or not any(
-            str(local_path(one.path)) == error.where and not exists(local_path(one.path))
-            for one in sources
+            str(local_path(source.path)) == error.where and not exists(local_path(source.path))
+            for source in sources
         ):
             raise
         raise DataError(
-            "this data file was there when the run began and is not now",
+            "this data file existed when the run started and is missing now",
             where=error.where,
-            hint="put it back, or a link to where it is now: a run keeps the paths it began with",
+            hint="restore it, or link to its new location: a run keeps the paths it started with",
         ) from error
 
 
 @contextmanager
 def _main_first(job: Job, device: str) -> Iterator[None]:
-    """Rank 0 makes and stores what all processes then find."""
+    """Run the body on rank 0 first, so that the other processes find what it made."""
     if job.world == 1:
         yield
         return
-    from accelerate import PartialState
 
     with PartialState(cpu=device == "cpu").main_process_first():
         yield
 
 
 def _allow_fsdp_on_cpu(args: Any) -> None:
-    """Let several CPU processes shard: FSDP2 works over gloo.
+    """Allow FSDP2 with several CPU processes: it works over gloo.
 
-    accelerate offers FSDP to processes on accelerators only and falls back to DDP in silence;
-    it looks at the kind of processes when the Trainer makes its Accelerator, after this.
+    accelerate offers FSDP on accelerators only and silently falls back to DDP; it reads the kind
+    of processes when the Trainer creates its Accelerator, after this call.
     """
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType
-
     wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if wanted and args.distributed_state.distributed_type is DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-# The fused AdamW takes one pass over the weights: a fifth of the time of the plain one on a CPU.
+# The fused AdamW makes one pass over the weights: a fifth of the unfused one's time on a CPU.
 _OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
@@ -267,8 +255,8 @@ _OPTIMIZERS = {
 }
 
 
-def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: str) -> Any:
-    """Our trainer settings as transformers'."""
+def training_arguments(config: TrainConfig, folder: Path, plan: BatchPlan, device: str) -> Any:
+    """Translate our trainer settings into transformers' TrainingArguments."""
     spec = config.trainer
     on_cpu = device == "cpu"
     return TrainingArguments(
@@ -288,7 +276,7 @@ def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: st
         logging_nan_inf_filter=False,
         save_strategy="steps" if spec.save_every else "no",
         save_steps=spec.save_every or 500,
-        # Older checkpoints go only once the newer one is on the disk: `DistillTrainer`.
+        # `DistillTrainer` deletes older checkpoints, once the newer one is on disk.
         save_total_limit=None,
         seed=config.seed,
         use_cpu=on_cpu,
@@ -302,12 +290,14 @@ def training_arguments(config: TrainConfig, folder: Path, plan: Plan, device: st
     )
 
 
-def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Watcher]:
+def _make_trainer(
+    setting: TrainContext, method: Objective
+) -> tuple[DistillTrainer, HeldoutCallback]:
     config, job = setting.config, setting.job
     args = training_arguments(config, job.folder, setting.plan, setting.device)
     if job.world > 1:
         _allow_fsdp_on_cpu(args)
-    watcher = Watcher(setting)
+    watcher = HeldoutCallback(setting)
     trainer = DistillTrainer(
         model=setting.student,
         args=args,
@@ -331,50 +321,54 @@ def _make_trainer(setting: Setting, method: Method) -> tuple[DistillTrainer, Wat
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; a process can die half-way through."""
+    """Return the newest complete checkpoint; a process can die while writing one."""
     return next((path for path in reversed(step_folders(folder)) if is_sealed(path)), None)
 
 
-# What transformers writes and never reads, and what accelerate reads, with `weights_only`, where a
-# model is sharded.
+# Files that transformers writes but never reads, and those of a sharded model, which accelerate
+# reads with `weights_only`.
 _STATE_FILES = re.compile(r"(training_args|(optimizer|pytorch_model_fsdp)(_\d+)?)\.bin")
 
 
 def _check_state(folder: Path) -> None:
-    """Refuse weights that are pickled or damaged. The Trainer's own state is read by torch with
-    `weights_only`, which builds tensors and runs nothing.
+    """Refuse weights that are pickled or damaged.
+
+    torch reads the Trainer's own state with `weights_only`, which builds tensors and runs no code.
 
     Raises:
-        RunError: with the file.
+        RunError: names the file.
     """
     for path in sorted(folder.glob("*.bin")):
         if not _STATE_FILES.fullmatch(path.name):
-            raise _state_damaged(folder, f"{path.name} is pickled, and never loaded")
-    for name, whose in (("global_step*", "DeepSpeed"), ("**/.metadata", "torch's sharded state")):
+            raise _state_damaged(folder, f"{path.name} is a pickle, which is never loaded")
+    for name, what in (
+        ("global_step*", "DeepSpeed's state"),
+        ("**/.metadata", "torch's sharded state"),
+    ):
         if any(folder.glob(name)):
             raise _state_damaged(
                 folder,
-                f"what {whose} saves is pickled, and never loaded; FSDP2 with "
+                f"{what} is saved as pickles, which are never loaded; FSDP2 with "
                 "fsdp_state_dict_type: FULL_STATE_DICT can be resumed",
             )
     try:
-        check_folder(folder)
+        validate_model_dir(folder)
     except ModelError as error:
         raise _state_damaged(folder, str(error)) from error
 
 
 def _state_damaged(folder: Path, what: str) -> RunError:
-    first = (what.strip() or "no reason told").splitlines()[0][:300]
+    first = (what.strip() or "no reason given").splitlines()[0][:300]
     return RunError(
         f"the state saved in {folder.name} cannot be loaded: {first}",
         where=str(folder),
-        hint="if the folder is not to be trusted, delete it; the run then goes on from the "
-        "checkpoint before it, or from its beginning",
+        hint="if you do not trust the folder, delete it; the run then resumes from the previous "
+        "checkpoint, or from the start",
     )
 
 
-def _save(trainer: DistillTrainer, setting: Setting) -> Path:
-    """The final weights in `final/`, all or nothing; step checkpoints go once they are."""
+def _save(trainer: DistillTrainer, setting: TrainContext) -> Path:
+    """Save the final weights to `final/` atomically, then delete step checkpoints."""
     job = setting.job
     folder = job.folder / "final"
     save_whole(trainer, setting, folder)
@@ -384,7 +378,7 @@ def _save(trainer: DistillTrainer, setting: Setting) -> Path:
     return folder
 
 
-def _memory_advice(setting: Setting, error: Exception) -> KDHarnessError:
+def _memory_advice(setting: TrainContext, error: Exception) -> KDHarnessError:
     spec = setting.config.trainer
     advice: Sequence[str]
     if spec.batch_size > 1:

@@ -1,7 +1,7 @@
-"""What a config's models and data can be held against each other for, before any weights load.
+"""Checks of a config's models and data against each other, before any weights are loaded.
 
-Models are built on torch's meta device: shapes without numbers. What is not on this machine (a
-model that is not pulled, a data file of another machine) is said and not refused; what is here
+Models are built on torch's meta device: shapes without data. What is missing on this machine (a
+model that is not pulled, a data file of another machine) is reported, not refused; what is present
 and does not fit is refused.
 """
 
@@ -10,16 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import AnyConfig, DAEConfig, DataSpec, KDConfig, SFTConfig
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, load_tokenizer, meta_model
 from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.filesystem import exists, local_path
-from kdharness.trainers.data.batches import make_plan
+from kdharness.trainers.data.batches import plan_batches
 from kdharness.trainers.data.dataset import (
     Dataset,
     encode_sources,
@@ -31,22 +32,22 @@ from kdharness.trainers.students.adapter import with_adapter
 
 
 def preflight(config: AnyConfig, paths: Paths) -> list[str]:
-    """Hold a config's models and data against each other without loading weights.
+    """Check a config's models and data against each other without loading weights.
 
     Returns:
-        What is worth knowing, and what could not be checked here.
+        Warnings, and what could not be checked here.
 
     Raises:
-        DataError: rows that cannot be read, or that a model cannot take.
+        DataError: rows that cannot be read, or that a model does not support.
         ModelError: an adapter that does not load on its base.
     """
     notes: list[str] = []
     here: set[str] = set()
     for source in sorted({source for _, source in model_references(config)}):
         try:
-            found = resolve_model(source, paths)
-            if Path(found).is_dir():
-                check_adapter(Path(found), source, paths)
+            folder = resolve_model(source, paths)
+            if Path(folder).is_dir():
+                check_adapter(Path(folder), source, paths)
             local_folder(source, paths, weights=False)
             here.add(source)
         except (ModelError, AssetError) as error:
@@ -59,7 +60,7 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
 
 
 def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
-    """Role -> model of every teacher that embeds the rows' tokens here, cached ones included."""
+    """Return role -> model of every teacher that embeds the rows' tokens, cached ones included."""
     return {
         field.removesuffix(".model"): source
         for field, source in model_references(config)
@@ -68,18 +69,18 @@ def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
 
 
 def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]) -> list[str]:
-    """Hold the rows against student and teachers, as far as they are here."""
+    """Check the rows against those of the student and teachers that are available here."""
     source = tokenizer_source(config)
     if source not in here:
         return []
     if config.student.lora and config.student.model:
         with_adapter(meta_model(source, paths), config.student.lora, source)
     notes = []
-    for one in [*config.data.train, *config.data.heldout]:
-        if one.path.startswith("hub:"):
-            notes.append(f"not checked: {one.path} is read when the run begins")
-        elif shipped_file(one.path) is None and not exists(local_path(one.path), folder=False):
-            notes.append(f"not checked: no data file {one.path}")
+    for path in [data.path for data in [*config.data.train, *config.data.heldout]]:
+        if path.startswith("hub:"):
+            notes.append(f"not checked: {path} is read when the run starts")
+        elif shipped_file(path) is None and not exists(local_path(path), folder=False):
+            notes.append(f"not checked: missing data file {path}")
     if notes:
         return notes
     tokenizer = load_tokenizer(source, paths)
@@ -96,16 +97,16 @@ def hold_rows(
     paths: Paths,
     here: set[str] | None = None,
 ) -> list[str]:
-    """Hold encoded rows against the student's and the teachers' shapes.
+    """Check encoded rows against the student's and the teachers' shapes.
 
     Args:
-        here: the models that can be looked at; all of them by default.
+        here: the models that are available; all of them by default.
 
     Returns:
-        What is worth knowing about the lengths of the rows.
+        Warnings about row lengths.
 
     Raises:
-        DataError: a token or a length that one of them cannot take.
+        DataError: a token or a length that one of them does not support.
     """
     notes = []
     wanted = {"the student": tokenizer_source(config)}
@@ -125,10 +126,10 @@ def hold_rows(
 
 
 def hold(rows: Dataset, limits: ModelLimits, tokenizer: Any, name: str, data: DataSpec) -> str:
-    """Hold rows against one model; returns a word about rows longer than it was made for.
+    """Check rows against one model; return a warning if some exceed its context length.
 
     Raises:
-        DataError: a token or a length that it cannot take.
+        DataError: a token or a length that it does not support.
     """
     pairs = ((row.where, row.input_ids) for row in rows.rows)
     longest = refuse_beyond(pairs, limits, tokenizer, name, max_length=data.max_length)
@@ -136,13 +137,13 @@ def hold(rows: Dataset, limits: ModelLimits, tokenizer: Any, name: str, data: Da
 
 
 def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, Any]:
-    """Steps, tokens, labelled tokens, padding share and the widest row of a config's training.
+    """Return steps, tokens, labelled tokens, padding share and longest row of a training config.
 
-    Reads and tokenises the data, and holds it against the models' shapes; loads no weights.
+    The data is read, tokenized and checked against the models' shapes; no weights are loaded.
 
     Raises:
         ConfigError: a config without training data.
-        DataError: a token or a length that a model cannot take.
+        DataError: a token or a length that a model does not support.
     """
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError(f"a {config.method} config has no training data")
@@ -151,7 +152,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     set_chat_template(tokenizer, data, teacher_tokenizer(config, paths, tokenizer))
     rows = encode_sources(data.train, tokenizer, data.max_length)
     hold_rows(config, rows, tokenizer, paths)
-    plan = make_plan(rows.rows, data, config.trainer, config.seed, world)
+    plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)
     return {
         "steps": plan.steps,
         "tokens": plan.tokens,

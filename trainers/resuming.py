@@ -1,7 +1,7 @@
-"""Going on with a run: only with what it was begun with.
+"""Resuming a run, only with the inputs it was started with.
 
-A checkpoint stands for the steps behind it. With other rows, another template or another teacher
-in front of it, the training would be neither the one that was begun nor the one that is there now.
+A checkpoint is the result of the steps before it. If the rows, the template or a teacher changed
+in between, the result would belong to neither the old nor the new configuration.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.store import Store
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import read_json_object
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 
 NOTE = "begun-with.json"
 _WHAT = {
@@ -26,8 +26,8 @@ _WHAT = {
 }
 
 
-def begun_with(setting: Setting, parents: Mapping[str, str]) -> dict[str, Any]:
-    """What a training depends on besides its config.
+def begun_with(setting: TrainContext, parents: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a training run depends on besides its config.
 
     The rows are compared as tokens and labels, so that a changed file, order, chat template or
     tokenizer shows, and a moved or re-saved file does not.
@@ -43,30 +43,30 @@ def begun_with(setting: Setting, parents: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _weights_of(parents: Mapping[str, str], setting: Setting) -> dict[str, str]:
-    """Role -> identity of the weights: a teacher's own template does not matter here."""
+def _weights_of(parents: Mapping[str, str], setting: TrainContext) -> dict[str, str]:
+    """Return role -> identity of the weights: a teacher's own template does not matter here."""
     with Store(setting.job.paths.store) as store:
-        known = {role: store.checkpoint(key) for role, key in parents.items()}
-    return {role: found.model if found else parents[role] for role, found in known.items()}
+        stored = {role: store.checkpoint(key) for role, key in parents.items()}
+    return {role: parent.model if parent else parents[role] for role, parent in stored.items()}
 
 
-def keep_note(folder: Path, now: Mapping[str, Any]) -> None:
-    """Write down what a run is begun with."""
-    write_text(folder / NOTE, json.dumps(now, indent=1))
+def keep_note(folder: Path, now: Mapping[str, object]) -> None:
+    """Record the inputs that a run starts with."""
+    atomic_write_text(folder / NOTE, json.dumps(now, indent=1))
 
 
 def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> bool:
-    """Refuse to go on where something is not what the run was begun with.
+    """Refuse to resume if an input differs from what the run was started with.
 
     Returns:
-        Whether that could be told: a run of an older version has no note of it.
+        Whether this could be checked: a run of an older version has no record.
 
     Raises:
         RunError: every part that changed.
     """
     if not (folder / NOTE).exists():
         return False
-    then = read_json_object(folder / NOTE, "the note of what this run was begun with", RunError)
+    then = read_json_object(folder / NOTE, "the record of this run's inputs", RunError)
     changed = [
         _difference(name, then, now) for name in _WHAT if name in then and then[name] != now[name]
     ]
@@ -79,13 +79,13 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], checkpoint: str) -> boo
         raise RunError(
             f"{', '.join(changed)} changed since {checkpoint} was saved",
             where=str(folder),
-            hint="put back what was there and resume again, or begin a new run with kdharness "
-            "train: this one's steps belong to what it was begun with",
+            hint="restore it and resume again, or start a new run with kdharness train: this "
+            "run's steps belong to its original inputs",
         )
     return True
 
 
-def _difference(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _difference(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> str:
     rows = f"{name}_rows"
     if name == "steps":
         return f"{_WHAT[name]} ({then[name]} then, {now[name]} now)"

@@ -1,4 +1,4 @@
-"""Saving what was trained: found possible before the first step, and weights before all else."""
+"""Saving a trained model: checked before the first step, and weights written first."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.loading_errors import essence
 from kdharness.harness.models.validate import tensor_entries, weight_files
 from kdharness.harness.runs.estimate import optimizer_bytes
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import nearest
-from kdharness.harness.util.os_errors import mendable, whole_or_gone
-from kdharness.trainers.context import Setting, TrainConfig
+from kdharness.harness.util.os_errors import as_user_error, remove_on_failure
+from kdharness.trainers.context import TrainConfig, TrainContext
 
 GIB = 2**30
 MARGIN = 1.05
-"""Configs, tokenizer and file system beside the weights."""
+"""Overhead of configs, tokenizer and file system, relative to the weights."""
 
 
 def step_folders(folder: Path) -> list[Path]:
-    """A run's step checkpoints, whole or not, oldest first."""
+    """Return a run's step checkpoints, complete or not, oldest first."""
     prefix = "checkpoint-"
-    found = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(prefix)))
+    paths = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix(prefix)))
 
 
 def check_savable(model: Any, tokenizer: Any, folder: Path) -> list[str]:
-    """Save everything but the weights once, so that nothing but the machine can fail at the end.
+    """Save everything but the weights once, so that only the machine can fail at the end.
 
     Args:
-        model: the student, with its adapter where it has one; its generation config is mended.
+        model: the student, with its adapter if it has one; its generation config is fixed.
         folder: the run's folder, where checkpoints will be written.
 
     Returns:
-        Settings that were taken out of the generation config, see `make_savable`.
+        Settings that were removed from the generation config, see `make_savable`.
 
     Raises:
         RunError: the folder cannot be written, or a config or tokenizer cannot be saved.
@@ -56,12 +56,12 @@ def check_savable(model: Any, tokenizer: Any, folder: Path) -> list[str]:
     }
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        for what, part in parts.items():
+        for name, part in parts.items():
             try:
                 if part is not None:
                     part.save_pretrained(scratch)
             except Exception as error:  # a config can hold anything
-                raise _cannot(what, error, folder) from error
+                raise _cannot(name, error, folder) from error
     except OSError as error:
         raise _cannot("folder", error, folder) from error
     finally:
@@ -70,19 +70,19 @@ def check_savable(model: Any, tokenizer: Any, folder: Path) -> list[str]:
 
 
 def _cannot(what: str, error: Exception, folder: Path) -> KDHarnessError:
-    known = mendable(error, folder)
+    known = as_user_error(error, folder)
     if known is not None:
         return known
     return RunError(
-        f"the student's {what} cannot be saved, so nothing that is trained could be: "
+        f"the student's {what} cannot be saved, so a trained model could not be saved either: "
         f"{essence(str(error) or type(error).__name__)}",
         where=str(folder),
-        hint=f"repair the {what} in the student's folder",
+        hint=f"fix the {what} in the student's folder",
     )
 
 
 def saved_bytes(model: Any) -> int:
-    """Bytes of the weights a checkpoint of this model holds: all of them, or the adapter's."""
+    """Return the bytes of weights in a checkpoint of this model: all, or only the adapter's."""
     adapter = hasattr(model, "get_base_model")
     seen: set[int] = set()
     total = 0
@@ -95,9 +95,9 @@ def saved_bytes(model: Any) -> int:
 
 
 def room_needed(config: TrainConfig, model: Any, folder: Path) -> int:
-    """Bytes that a run's checkpoints will take on the disk beyond those it has already.
+    """Return the bytes a run's checkpoints will need on disk beyond those it already has.
 
-    The final weights; with `trainer.best` a second copy while the better one takes its place; with
+    The final weights; with `trainer.best` a second copy while it is replaced; with
     `trainer.save_every` the checkpoints kept and one more, each with the optimizer's state.
     """
     spec = config.trainer
@@ -123,10 +123,10 @@ def check_room(config: TrainConfig, model: Any, folder: Path) -> None:
     limit, largest = _file_limit(), saved_bytes(model)
     if limit is not None and largest > limit:
         raise RunError(
-            f"the weights take {largest / GIB:.2f} GiB, and no file may be larger than "
-            f"{limit / GIB:.2f} GiB here",
+            f"the weights need {largest / GIB:.2f} GiB, but the file size limit here is "
+            f"{limit / GIB:.2f} GiB",
             where=str(folder),
-            hint="raise the limit (ulimit -f), or choose another place with --home",
+            hint="raise the limit (ulimit -f), or choose another location with --home",
         )
 
 
@@ -135,10 +135,10 @@ def refuse_without_room(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(nearest(folder)).free
     if needed > free:
         raise RunError(
-            f"the checkpoints need {needed / GIB:.2f} GiB, and {free / GIB:.2f} GiB are free",
+            f"the checkpoints need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB are free",
             where=str(folder),
             hint="free some space (kdharness store prune), lower trainer.keep, or choose another "
-            "place with --home",
+            "location with --home",
         )
 
 
@@ -153,7 +153,7 @@ def _file_limit() -> int | None:
 
 @contextmanager
 def _whole_state(trainer: Any) -> Iterator[None]:
-    """FSDP gathers the whole model for this save; in shards transformers would write nothing."""
+    """Gather the full FSDP model for this save; from shards transformers would write nothing."""
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     kind = getattr(plugin, "state_dict_type", None)
     if plugin is None or not trainer.is_fsdp_enabled or "FULL" in str(kind):
@@ -167,20 +167,20 @@ def _whole_state(trainer: Any) -> Iterator[None]:
 
 
 def save_whole(
-    trainer: Any, setting: Setting, target: Path, notes: Mapping[str, str] | None = None
+    trainer: Any, setting: TrainContext, target: Path, notes: Mapping[str, str] | None = None
 ) -> None:
-    """Save the student in `target`, all or nothing; every process takes part.
+    """Save the student to `target` atomically; every process takes part.
 
-    The weights come first. Once they are written, nothing that stands beside them (tokenizer,
-    notes) can lose them: what fails there is said, and the folder stands without it.
+    The weights come first. Once they are written, no failure of the other files (tokenizer, notes)
+    can lose them: it is reported, and the folder is kept without that file.
 
     Raises:
-        RunError: the weights could not be written; what was there before stays.
+        RunError: the weights could not be written; the previous folder is kept.
     """
     scratch, is_main = target.with_name(f".{target.name}"), setting.job.is_main
     if is_main:
         shutil.rmtree(scratch, ignore_errors=True)
-    with whole_or_gone(scratch) if is_main else nullcontext(), _whole_state(trainer):
+    with remove_on_failure(scratch) if is_main else nullcontext(), _whole_state(trainer):
         trainer.save_model(str(scratch))
         if is_main:
             _refuse_empty(scratch)
@@ -189,28 +189,28 @@ def save_whole(
     beside = {"tokenizer": partial(setting.tokenizer.save_pretrained, scratch)}
     for name, text in (notes or {}).items():
         beside[name] = partial((scratch / name).write_text, text, "utf-8")
-    troubles = [save_beside(what, save, target) for what, save in beside.items()]
-    replace_folder(scratch, target)
-    for trouble in filter(None, troubles):
-        setting.job.reporter.say(trouble, kind="warning")
+    warnings = [save_beside(what, save, target) for what, save in beside.items()]
+    atomic_replace_dir(scratch, target)
+    for warning in filter(None, warnings):
+        setting.job.reporter.say(warning, kind="warning")
 
 
 def save_beside(what: str, save: Callable[[], Any], target: Path) -> str:
-    """Save something beside weights that are safe; returns what to say where that failed."""
+    """Save a file next to weights that are safe; return a warning if that failed."""
     try:
         save()
-    except Exception as error:  # whatever it is, it must not cost the weights
-        known = mendable(error, target.parent)
+    except Exception as error:  # no failure here may lose the weights
+        known = as_user_error(error, target.parent)
         reason = known.message if known else essence(str(error) or type(error).__name__)
-        return f"the weights are saved in {target}, but not their {what}: {reason}"
+        return f"the weights were saved to {target}, but their {what} could not be saved: {reason}"
     return ""
 
 
 def _refuse_empty(folder: Path) -> None:
-    """A save that wrote no tensors is none, whatever it returned."""
+    """Raise RunError if a save wrote no tensors, even though it returned normally."""
     if not any(tensor_entries(path) for path in weight_files(folder)):
         raise RunError(
             "no weights were written",
             where=str(folder),
-            hint="is the engine's config one that gathers a whole model? see docs/scale.md",
+            hint="does the config of FSDP or DeepSpeed gather the full model? see docs/scale.md",
         )

@@ -1,9 +1,9 @@
 """The Trainer subclass that SFT, KD and DAE share.
 
 The fused loss runs *inside* the student's forward (`attach_loss`), so that wrappers that gather
-weights for a forward (DDP, FSDP) see one whole step. Normalisation is over the labelled
-positions of the optimiser step, of all micro-batches and processes: how a step is cut does not
-change its gradient.
+weights for a forward pass (DDP, FSDP) see one whole step. The loss is normalised over the labelled
+positions of the whole optimiser step, across micro-batches and processes: how a step is split does
+not change its gradient.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.modeling_outputs import ModelOutput
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.errors import RunError
-from kdharness.harness.models.lm_head import causal_model
+from kdharness.harness.models.lm_head import causal_model, head_of
 from kdharness.harness.util.atomic import is_sealed, seal
-from kdharness.harness.util.os_errors import whole_or_gone
+from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.attention_hook import set_tape
-from kdharness.trainers.data.batches import Collator, Plan
+from kdharness.trainers.data.batches import BatchPlan, Collator
 from kdharness.trainers.data.dataset import Dataset
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, fused_loss, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_beside, step_folders
-from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, head_of, route
+from kdharness.trainers.teachers.online import OnlineTeacher, Segment, Teacher, route
 
 
 @dataclass
-class Step:
-    """What the student's forward needs beyond its input, and what it reports back."""
+class LossInputs:
+    """Additional inputs of the student's forward, and the loss terms it reports back."""
 
     mask: Tensor
     segments: list[Segment]
@@ -51,11 +52,11 @@ class Step:
 
 
 def attach_loss(model: Any) -> None:
-    """Teach a causal LM's forward to compute a `Step`'s loss; other calls are as before."""
+    """Make a causal LM's forward compute the loss of `LossInputs`; other calls are unchanged."""
     causal = causal_model(model)
     plain = causal.forward
 
-    def forward(self: Any, *args: Any, step: Step | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, step: LossInputs | None = None, **kwargs: Any) -> Any:
         if step is None:
             return plain(*args, **kwargs)
         return step_loss(self, kwargs["input_ids"], kwargs["attention_mask"], step)
@@ -63,8 +64,10 @@ def attach_loss(model: Any) -> None:
     causal.forward = MethodType(forward, causal)
 
 
-def step_loss(causal: Any, input_ids: Tensor, attention_mask: Tensor, step: Step) -> ModelOutput:
-    """One micro-batch's share of the step's loss: sums over its positions, over `step.norm`."""
+def step_loss(
+    causal: Any, input_ids: Tensor, attention_mask: Tensor, step: LossInputs
+) -> ModelOutput:
+    """Return one micro-batch's share of the step's loss: the sum over its positions / `norm`."""
     extra = {}
     router_weight = float(getattr(causal.config, "router_aux_loss_coef", 0.0) or 0.0)
     if router_weight and getattr(causal.config, "output_router_logits", False):
@@ -77,11 +80,11 @@ def step_loss(causal: Any, input_ids: Tensor, attention_mask: Tensor, step: Step
     loss = hidden.new_zeros((), dtype=torch.float32)
     kl, ce = loss.clone(), loss.clone()
     order = torch.arange(mask.sum().item(), device=mask.device)
-    place = torch.full(mask.shape, -1, device=mask.device).masked_scatter(mask, order)
+    index_of = torch.full(mask.shape, -1, device=mask.device).masked_scatter(mask, order)
     for segment in step.segments:
         chosen = mask & segment.rows[:, None]
         vocab = segment.target[0].vocab if isinstance(segment.target, tuple) else 0
-        targets = step.targets[place[chosen]] if step.targets is not None else None
+        targets = step.targets[index_of[chosen]] if step.targets is not None else None
         part, sums = fused_loss(
             hidden[chosen],
             head_of(causal, vocab),
@@ -105,31 +108,30 @@ def step_loss(causal: Any, input_ids: Tensor, attention_mask: Tensor, step: Step
 
 
 def _router_loss(
-    causal: Any, outputs: Any, attention_mask: Tensor, step: Step, weight: float
+    causal: Any, outputs: Any, attention_mask: Tensor, step: LossInputs, weight: float
 ) -> Tensor:
-    """The student's own load-balancing loss, weighted by the micro-batch's share of the step."""
-    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
-
+    """Return the student's load-balancing loss, weighted by the micro-batch's share of the step."""
     config = causal.config
     experts = getattr(config, "num_local_experts", None) or config.num_experts
-    balance: Tensor = load_balancing_loss_func(
-        outputs.router_logits, experts, config.num_experts_per_tok, attention_mask
+    balance = torch.as_tensor(
+        load_balancing_loss_func(
+            outputs.router_logits, experts, config.num_experts_per_tok, attention_mask
+        )
     )
     step.parts["router"] = balance.detach() * (step.mask.sum() / step.norm)
     return weight * balance * (step.mask.sum() / step.norm)
 
 
 @dataclass(frozen=True)
-class Method:
-    """What a method adds to the shared loop.
+class Objective:
+    """A method's part in the shared loop.
 
     Attributes:
         mix: weights, temperature and divergence.
         teachers: kind number -> teacher; empty for SFT.
         layers: student layer -> teacher layer for the attention loss; empty for none.
         attention_weight: λ · γ.
-        attention_block: rows of attention scores alive at once.
-        log_ce: whether cross-entropy is computed though it has no weight (for the log).
+        attention_block: number of attention score rows in memory at once.
     """
 
     mix: Mix
@@ -147,8 +149,8 @@ class DistillTrainer(Trainer):
     def __init__(
         self,
         *,
-        method: Method,
-        plan: Plan,
+        method: Objective,
+        plan: BatchPlan,
         dataset: Dataset,
         collator: Collator,
         max_loss: float = 1e4,
@@ -173,9 +175,9 @@ class DistillTrainer(Trainer):
         # neither divide it again nor count items itself in another way.
         self.model_accepts_loss_kwargs = True
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Under FSDP2 teachers are sharded too: a big teacher is the reason to have many GPUs."""
-        prepared = super()._prepare_for_training(*args, **kwargs)
+    def _prepare_for_training(self, *args: object, **kwargs: object) -> Any:
+        """Shard the teachers too under FSDP2: a large teacher is a reason to use several GPUs."""
+        prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 2:
             for teacher in self.method.teachers.values():
@@ -184,9 +186,9 @@ class DistillTrainer(Trainer):
         return prepared
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """This process's part of the plan, in order."""
+        """Return this process's part of the plan, in order."""
         return DataLoader(
-            self.train_dataset,
+            cast(Any, self.train_dataset),
             batch_sampler=self.plan.for_rank(*self.shard),
             collate_fn=self.data_collator,
             num_workers=0,
@@ -199,7 +201,7 @@ class DistillTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Ask the teachers, then run the student with the loss inside its forward."""
+        """Run the teachers, then the student with the loss inside its forward."""
         self.begun = True
         mask = labelled_positions(inputs["labels"])
         norm = torch.as_tensor(
@@ -211,14 +213,14 @@ class DistillTrainer(Trainer):
             rows = [row.nonzero().squeeze(-1) for row in mask]
             keys = inputs["attention_mask"].bool()
             tape = AttentionTape(method.layers, rows, keys, method.attention_block)
-        everything = torch.ones_like(inputs["kind"], dtype=torch.bool)
+        all_rows = torch.ones_like(inputs["kind"], dtype=torch.bool)
         segments = (
             route(inputs, mask, method.teachers, tape)
             if method.teachers
-            else [Segment(everything, None)]
+            else [Segment(all_rows, None)]
         )
         wants_ce = method.mix.ce_weight > 0
-        step = Step(
+        step = LossInputs(
             mask=mask,
             segments=segments,
             targets=next_tokens(inputs["labels"], mask) if wants_ce else None,
@@ -237,17 +239,17 @@ class DistillTrainer(Trainer):
             loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
-    def _watch(self, step: Step, loss: Tensor, inputs: Mapping[str, Any]) -> None:
-        """Gather figures for the log; stop on a loss that is not a number or has exploded."""
+    def _watch(self, step: LossInputs, loss: Tensor, inputs: Mapping[str, Any]) -> None:
+        """Collect values for the log; raise RunError if the loss is NaN or has diverged."""
         value = float(loss.detach())
         share = float(step.norm) / max(float(step.mask.sum()), 1.0)
         if not value * share < self.max_loss:
-            data: Dataset = self.train_dataset
-            places = [data.rows[int(index)].where for index in inputs["index"]]
+            data = cast(Dataset, self.train_dataset)
+            locations = [data.rows[int(index)].where for index in inputs["index"]]
             raise RunError(
                 f"the loss is {value * share:.4g} at step {self.state.global_step + 1}",
-                where="; ".join(places[:8]),
-                hint="look at these rows; a lower trainer.learning_rate, more warm-up or fp32 "
+                where="; ".join(locations[:8]),
+                hint="check these rows; a lower trainer.learning_rate, more warm-up or fp32 "
                 "often helps. The last saved checkpoint is kept.",
             )
         for name, part in step.parts.items():
@@ -255,19 +257,22 @@ class DistillTrainer(Trainer):
         self.tokens_since += int(inputs["attention_mask"].sum())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As transformers does, but for plain SGD in shards: torch cannot give an empty state
-        back, and there is nothing in it."""
+        """Load as transformers does, except for plain SGD under FSDP.
+
+        torch cannot restore an empty optimizer state, and there is nothing to restore.
+        """
         if checkpoint is None or not (self.is_fsdp_enabled and self.args.optim == "sgd"):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
+        assert self.lr_scheduler is not None and self.optimizer is not None
         self.lr_scheduler.load_state_dict(state)
         groups = self.optimizer.param_groups
         for group, rate in zip(groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model alone. The tokenizer follows where the weights are safe: `save_whole`."""
+        """Save only the model; `save_whole` adds the tokenizer once the weights are safe."""
         tokenizer = self.processing_class
         self.processing_class = None
         try:
@@ -276,27 +281,27 @@ class DistillTrainer(Trainer):
             self.processing_class = tokenizer
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save, then seal; the older ones go only after that.
+        """Save and seal a checkpoint, then delete older ones.
 
-        A process or a machine may die anywhere in here: what is not sealed is never loaded.
+        A process or machine may die at any point here: an unsealed folder is never loaded.
         """
         step = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if not self.is_world_process_zero():
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             return
-        with whole_or_gone(step):
+        with remove_on_failure(step):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.processing_class is not None:
                 tokenizer = partial(self.processing_class.save_pretrained, step)
-                if trouble := save_beside("tokenizer", tokenizer, step):
-                    self.say(trouble)
+                if warning := save_beside("tokenizer", tokenizer, step):
+                    self.say(warning)
             self._seal(step)
 
     def _seal(self, step: Path) -> None:
-        """Seal a step's folder; the older ones go once it is."""
-        # Curves up to here must be in the store before a resume can begin behind them.
+        """Seal a step's folder, then delete older ones."""
+        # Curves up to here must be in the store before a resume can start after them.
         self.say(f"saving step {self.state.global_step}")
         seal(step)
         steps = step_folders(step.parent)
@@ -305,7 +310,7 @@ class DistillTrainer(Trainer):
             shutil.rmtree(path, ignore_errors=True)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss and the speed since the last log."""
+        """Add the loss terms and the speed since the last log."""
         if "loss" in logs:
             now = time.monotonic()
             logs |= self.sums

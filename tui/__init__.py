@@ -1,1 +1,1 @@
-"""What a person sees: the Textual app."""
+"""The terminal app, built with Textual."""

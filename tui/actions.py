@@ -1,4 +1,4 @@
-"""What the app does besides showing: ask workers, start runs, export. Slow parts in threads."""
+"""The app's actions: send requests to workers, start runs, export. Slow parts run in threads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
+from kdharness.harness.config.summary import models_of
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.store import Store
+from kdharness.harness.types import Method, Request, RunStatus
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import format_rows
+from kdharness.harness.util.text import safe_text
+from kdharness.tui.chart_files import save_curves, save_plane
+from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
+from kdharness.tui.screens.experiments import ExperimentsScreen
+from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.threads import Background
+from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
@@ -27,7 +37,7 @@ PICTURES = (".svg", ".png")
 
 
 class Actions(Background):
-    """The app's deeds; screens call them by name."""
+    """The app's actions, which screens call by name."""
 
     paths: Paths
     demo_process: subprocess.Popen[bytes] | None = None
@@ -42,39 +52,35 @@ class Actions(Background):
             """See the app."""
 
     def complain(self, message: str) -> None:
-        """Say what went wrong."""
-        from kdharness.harness.util.text import safe_text
-
+        """Show an error notification."""
         self.notify(safe_text(message, 600), severity="error", timeout=12, markup=False)
 
     def tell(self, message: str) -> None:
-        """Say what was done."""
+        """Show a notification."""
         self.notify(message, timeout=4, markup=False)
 
     # ------------------------------------------------------------ runs
 
     def open_run(self, run: str, others: Sequence[str] = ()) -> None:
-        """The screen of one run, with other runs' curves laid over its own."""
-        from kdharness.tui.screens.run import RunScreen
-
+        """Open the screen of one run, with other runs' curves overlaid."""
         self.push_screen(RunScreen(run, others))
 
     def open_checkpoint(self, name: str) -> None:
-        """The run that made a checkpoint."""
-        found = self.store.checkpoint(name)
-        if found is not None and found.run and self.store.run(found.run):
-            self.open_run(found.run)
+        """Open the run that created a checkpoint."""
+        checkpoint = self.store.checkpoint(name)
+        if checkpoint is not None and checkpoint.run and self.store.run(checkpoint.run):
+            self.open_run(checkpoint.run)
         else:
-            self.tell(f"{name} was not made by a run of this store")
+            self.tell(f"{name} was not created by a run in this store")
 
-    def open_new(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
-        """The form of a new run, from a config that there is or from a preset."""
+    def open_new(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
+        """Open the form of a new run, from an existing config or from a preset."""
         from kdharness.tui.screens.new_run import NewRunScreen
 
         self.push_screen(NewRunScreen(config, base))
 
     async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
-        """The form of an evaluation, which stays as it was left."""
+        """Open the form of an evaluation, which keeps its state."""
         from kdharness.tui.screens.evaluate import EvaluateScreen
 
         await self.action_go("evaluate")
@@ -82,9 +88,8 @@ class Actions(Background):
             self.screen.choose(checkpoints)
 
     async def open_experiment(self, name: str) -> None:
-        """Experiments, at the one that was carried out under this name."""
+        """Open the experiments, with the one of this name selected."""
         from kdharness.harness.experiments.expand import sweeps_folder
-        from kdharness.tui.screens.experiments import ExperimentsScreen
 
         await self.action_go("experiments")
         file = sweeps_folder(self.paths) / f"{name}.yaml"
@@ -97,15 +102,11 @@ class Actions(Background):
         form = self.screen
 
         def work() -> str:
-            from kdharness.harness.runs import launch
-
             return launch.start(self.paths, config).id
 
         def started(run: str) -> None:
-            from kdharness.tui.screens.run import RunScreen
-
             if self.screen is not form:
-                # One has gone elsewhere meanwhile, and is left there.
+                # The user has moved to another screen in the meantime.
                 self.tell(f"{run} has started")
             elif not self.is_installed(form):
                 self.switch_screen(RunScreen(run))
@@ -118,15 +119,13 @@ class Actions(Background):
         self,
         question: str,
         known: str,
-        config: Any,
+        config: object,
         plan: Callable[[Paths, Any], list[str]] | None,
     ) -> None:
-        """Ask, with what is known at once; what takes longer to find out is added as it comes."""
-        from kdharness.tui.screens.dialogs import Confirm
+        """Ask to start a run; details that take longer to compute are added when they arrive."""
+        dialog = Confirm(question, f"{known}\n\nestimating …" if plan else known)
 
-        dialog = Confirm(question, f"{known}\n\nlooking what it takes …" if plan else known)
-
-        def told(lines: list[str]) -> None:
+        def planned(lines: list[str]) -> None:
             dialog.tell("\n".join([known, "", *lines]))
 
         def failed(message: str) -> None:
@@ -138,24 +137,20 @@ class Actions(Background):
 
         self.push_screen(dialog, answered)
         if plan is not None:
-            self.in_thread(lambda: plan(self.paths, config), told, failed=failed)
+            self.in_thread(lambda: plan(self.paths, config), planned, failed=failed)
 
     def is_installed(self, screen: Screen[Any]) -> bool:
-        """Whether a screen stays when one leaves it."""
+        """Return whether a screen is kept when the user leaves it."""
         return screen in self._installed_screens.values()
 
     def choose_runs(
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
     ) -> None:
-        """Mark runs in a list."""
-        from kdharness.harness.config.summary import models_of
-        from kdharness.tui.screens.dialogs import Choose
-        from kdharness.tui.viewmodels.rows import Column
-
+        """Let the user mark runs in a list."""
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
             for run in self.store.runs()
-            if run.id != but and run.method not in ("eval", "sweep")
+            if run.id != but and run.method not in (Method.EVAL, Method.SWEEP)
         ]
         columns = [
             Column("id", "run", 14, grow=1),
@@ -172,10 +167,7 @@ class Actions(Background):
     def choose_checkpoints(
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
     ) -> None:
-        """Mark checkpoints in a list."""
-        from kdharness.tui.screens.dialogs import Choose
-        from kdharness.tui.viewmodels.rows import Column
-
+        """Let the user mark checkpoints in a list."""
         rows = [
             {"id": c.name, "method": c.method, "run": c.run or ""}
             for c in reversed(self.store.checkpoints())
@@ -193,7 +185,7 @@ class Actions(Background):
         self.push_screen(Choose("Checkpoints", rows, columns, many=True, marked=marked), chosen)
 
     def marked_checkpoints(self) -> list[str]:
-        """Checkpoints marked on the leaderboard, else those of runs marked at home."""
+        """Return checkpoints marked on the leaderboard, or those of runs marked on Runs."""
         for name in ("leaderboard", "runs"):
             if not self.is_screen_installed(name):
                 continue
@@ -202,61 +194,53 @@ class Actions(Background):
             if name == "leaderboard" and len(marks) > 1:
                 return list(marks)
             runs = [self.store.run(mark) for mark in marks] if name == "runs" else []
-            found = [run.checkpoint for run in runs if run is not None and run.checkpoint]
-            if len(found) > 1:
-                return found
+            checkpoints = [run.checkpoint for run in runs if run is not None and run.checkpoint]
+            if len(checkpoints) > 1:
+                return checkpoints
         return []
 
     async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Two checkpoints' answers, at an item."""
+        """Open two checkpoints' answers, at an item."""
         await self.action_go("transcripts")
         show = getattr(self.screen, "open", None)
         if show is not None:
             show(first, second, bench, item)
 
     def pause_or_resume(self, run: str) -> None:
-        """Ask a run to pause, or to go on."""
+        """Ask a run to pause, or resume it."""
 
         def work() -> str:
-            from kdharness.harness.runs import launch
-            from kdharness.harness.store import Store
-            from kdharness.harness.types import Request, RunStatus
-
             with Store(self.paths.store) as store:
                 status = effective_status(find_run(store, run))
             if status in (RunStatus.RUNNING, RunStatus.STARTING):
                 launch.ask(self.paths, run, Request.PAUSE)
-                return f"{run} pauses after this step"
+                return f"{run} will pause after this step"
             launch.resume(self.paths, run)
-            return f"{run} goes on"
+            return f"{run} resumed"
 
         self.in_thread(work, self.tell)
 
     def stop_run(self, run: str) -> None:
-        """Ask a run to stop with a checkpoint, after a question."""
-        from kdharness.tui.screens.dialogs import Confirm
+        """Ask a run to stop with a checkpoint, after confirmation."""
 
         def work() -> str:
-            from kdharness.harness.runs import launch
-            from kdharness.harness.types import Request
-
             launch.ask(self.paths, run, Request.STOP)
-            return f"{run} stops with a checkpoint"
+            return f"{run} will stop after saving a checkpoint"
 
         def answered(yes: bool | None) -> None:
             if yes:
                 self.in_thread(work, self.tell)
 
-        detail = "It saves a checkpoint first and can go on later (p)."
-        found = self.store.run(run)
-        if found is not None and found.method == "sweep":
-            detail = "The run at work saves a checkpoint first; all of it can go on later (p)."
+        detail = "It saves a checkpoint first and can be resumed later (p)."
+        stored = self.store.run(run)
+        if stored is not None and stored.method == Method.SWEEP:
+            detail = "The current run saves a checkpoint first; all can be resumed later (p)."
         self.push_screen(Confirm(f"Stop {run}?", detail), answered)
 
     def start_demo(self) -> None:
-        """Run the demo in a process of its own, which outlives the app."""
+        """Run the demo in a separate process, which outlives the app."""
         if self.demo_process is not None and self.demo_process.poll() is None:
-            self.tell("the demo is running")
+            self.tell("the demo is already running")
             return
         self.paths.home.mkdir(parents=True, exist_ok=True)
         command = [
@@ -279,7 +263,7 @@ class Actions(Background):
         self.tell("the demo has started: about 20 minutes on two cores")
 
     def demo_lines(self) -> list[str]:
-        """The last words of a demo started from here."""
+        """Return the last lines of a demo started from the app."""
         if self.demo_process is None:
             return []
         try:
@@ -288,7 +272,7 @@ class Actions(Background):
             return []
         lines = [line for line in text.splitlines() if line.strip()][-5:]
         if self.demo_process.poll() not in (None, 0):
-            lines.append("(the demo has ended with an error)")
+            lines.append("(the demo failed)")
         return lines or ["starting …"]
 
     # ------------------------------------------------------------ exports
@@ -296,19 +280,19 @@ class Actions(Background):
     def export_table(
         self, stem: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
     ) -> None:
-        """Ask for a file name, and write the rows in the format of its ending."""
+        """Ask for a file name, and write the rows in the format of its extension."""
 
         def write(path: Path) -> None:
             plain = [
                 {k: v for k, v in row.items() if not isinstance(v, (dict, set))} for row in rows
             ]
             text = format_rows(plain, columns, TABLE_FORMATS[path.suffix])
-            write_text(path, text + "\n")
+            atomic_write_text(path, text + "\n")
 
         self._ask_path(f"{stem}.csv", tuple(TABLE_FORMATS), f"{len(rows)} rows", write)
 
     def export_text(self, name: str, text: str) -> None:
-        """Ask for a file name, and write a config there; an existing file is not replaced."""
+        """Ask for a file name, and write a config there; existing files are not replaced."""
 
         def write(path: Path) -> None:
             with path.open("x", encoding="utf-8") as stream:
@@ -318,7 +302,7 @@ class Actions(Background):
 
     def export_file(self, name: str, endings: Sequence[str], write: Callable[[Path], None]) -> None:
         """Ask for a file name, and let `write` fill it."""
-        self._ask_path(name, endings, "it", write)
+        self._ask_path(name, endings, "the text", write)
 
     def export_curves(
         self,
@@ -330,8 +314,6 @@ class Actions(Background):
         """Ask for a file name, and draw the curves there."""
 
         def write(path: Path) -> None:
-            from kdharness.tui.chart_files import save_curves
-
             save_curves(path, series, title, log)
 
         self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
@@ -340,8 +322,6 @@ class Actions(Background):
         """Ask for a file name, and draw the plane there."""
 
         def write(path: Path) -> None:
-            from kdharness.tui.chart_files import save_plane
-
             save_plane(path, plane)
 
         self._ask_path(f"{stem}.svg", PICTURES, "the chart", write)
@@ -349,18 +329,16 @@ class Actions(Background):
     def _ask_path(
         self, name: str, endings: Sequence[str], what: str, write: Callable[[Path], None]
     ) -> None:
-        from kdharness.tui.screens.dialogs import Ask
-
         def check(text: str) -> str:
             path = Path(text).expanduser()
             if path.suffix not in endings:
-                return f"end it with {', '.join(endings)}"
-            return "" if path.parent.is_dir() else f"no folder {path.parent}"
+                return f"use one of the extensions {', '.join(endings)}"
+            return "" if path.parent.is_dir() else f"no such folder: {path.parent}"
 
         def take(text: str | None) -> None:
             if text:
                 path = Path(text).expanduser()
                 self.in_thread(lambda: write(path), lambda _: self.tell(f"wrote {path}"))
 
-        help_text = f"Write {what} to a file; the ending says how: {', '.join(endings)}"
+        help_text = f"Save {what} to a file; the extension sets the format: {', '.join(endings)}"
         self.push_screen(Ask("Export", name, help_text, check), take)

@@ -1,8 +1,8 @@
-"""The terminal app: screens over the store, nothing heavier.
+"""The terminal app: screens on top of the store.
 
-It opens on whatever the store holds, follows it by SQLite's own change counter once a second,
-and repaints what changed. Runs are processes of their own: closing the app leaves them running.
-torch, transformers and openai are never loaded here (a test holds that).
+It shows what the store contains, polls SQLite's change counter once a second, and repaints what
+changed. Runs are separate processes: closing the app leaves them running. torch, transformers and
+openai are never loaded here (a test checks that).
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
-from kdharness.tui.first_page import first_page
-from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.base import PlaceScreen
+from kdharness.tui.screens.help import TextDialog, help_text, key_lines
 from kdharness.tui.screens.runs import RunsScreen
 from kdharness.tui.settings import read_settings, save_theme
 from kdharness.tui.themes import THEMES
@@ -43,15 +45,15 @@ PLACE_SCREENS = {
     "transcripts": "transcripts:TranscriptsScreen",
     "evaluate": "evaluate:EvaluateScreen",
     "experiments": "experiments:ExperimentsScreen",
-    "judges": "places:JudgesScreen",
-    "assets": "places:AssetsScreen",
-    "doctor": "places:DoctorScreen",
+    "judges": "judges:JudgesScreen",
+    "assets": "assets:AssetsScreen",
+    "doctor": "doctor:DoctorScreen",
 }
-"""Screens are imported when one goes there: the first paint waits for none of them."""
+"""Screens are imported when first opened, so that the first paint does not wait for them."""
 
 
 def make_screen(place: str) -> Screen[Any]:
-    """Import and make the screen of a place."""
+    """Import and create the screen of a place."""
     module, name = PLACE_SCREENS[place].split(":")
     screen: Screen[Any] = getattr(
         importlib.import_module(f"kdharness.tui.screens.{module}"), name
@@ -60,7 +62,7 @@ def make_screen(place: str) -> Screen[Any]:
 
 
 class HarnessApp(Actions):
-    """kdharness, on a terminal."""
+    """The kdharness app."""
 
     TITLE = "kdharness"
     CSS_PATH = "kdharness.tcss"
@@ -75,7 +77,7 @@ class HarnessApp(Actions):
             )
             for digit, name, title, _ in PLACES
         ),
-        Binding("question_mark", "legend", "Marks", key_display="?", show=False, id="app.legend"),
+        Binding("question_mark", "legend", "Legend", key_display="?", show=False, id="app.legend"),
         Binding("t", "next_theme", "Theme", show=False, id="app.theme"),
     ]
 
@@ -90,7 +92,7 @@ class HarnessApp(Actions):
         self.home = paths.home
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
-        # Under NO_COLOR nothing but the terminal's own colours may be used.
+        # Under NO_COLOR only the terminal's own colours may be used.
         plain = bool(os.environ.get("NO_COLOR"))
         super().__init__(ansi_color=True if plain else None)
         self.now = clock
@@ -109,19 +111,17 @@ class HarnessApp(Actions):
     def store(self) -> Store:
         """The connection of the screen's own thread; workers open their own."""
         if self._store is None:
-            from kdharness.harness.store import Store
-
             self._store = Store(self.paths.store)
         return self._store
 
     def on_mount(self) -> None:
-        """Paint first, then load what is needed to follow the store."""
+        """Paint first, then load what following the store needs."""
         if self.settings.problem:
             self.notify(self.settings.problem, severity="warning", timeout=15, markup=False)
         self.call_after_refresh(self._load_store)
 
     def _load_store(self) -> None:
-        """The slow imports, in threads: keys are answered meanwhile."""
+        """Run the slow imports in threads, so that keys work in the meantime."""
 
         def more() -> None:
             for name in ("runs.launch", "config.training", "analysis.leaderboard"):
@@ -142,14 +142,14 @@ class HarnessApp(Actions):
         self._counter = self.store.data_version()
         self.version += 1
         self.set_interval(POLL_SECONDS, self.follow)
-        if isinstance(self.screen, Place):
+        if isinstance(self.screen, PlaceScreen):
             self.screen.seen = self.version
             self.screen.while_here(self.screen.store_changed)
 
     def follow(self) -> None:
-        """Tell the front screen when the store was written to.
+        """Notify the active screen when the store has changed.
 
-        The timer may fire once more after a quitting app has taken its screens down.
+        The timer may fire once more after a quitting app has removed its screens.
         """
         if not self.screen_stack:
             return
@@ -158,33 +158,33 @@ class HarnessApp(Actions):
         if counter != self._counter:
             self._counter = counter
             self.version += 1
-            if isinstance(place, Place):
+            if isinstance(place, PlaceScreen):
                 place.seen = self.version
                 place.while_here(place.store_changed)
-        if isinstance(place, Place):
+        if isinstance(place, PlaceScreen):
             place.while_here(place.tick)
 
     def minute_passed(self) -> bool:
-        """Whether the clock shows another minute than at the last call."""
+        """Return whether the minute has changed since the last call."""
         minute = int(self.now() // 60)
         passed, self._minute = minute != self._minute, minute
         return passed
 
     def on_unmount(self) -> None:
-        """Close the connection; runs go on."""
+        """Close the connection; runs continue."""
         if self._store is not None:
             self._store.close()
 
-    # ------------------------------------------------------------ going about
+    # ------------------------------------------------------------ navigation
 
     def get_default_screen(self) -> Screen[Any]:
-        """Home."""
+        """Return the Runs screen."""
         screen = RunsScreen()
         self.install_screen(screen, "runs")
         return screen
 
     async def action_go(self, place: str) -> None:
-        """Another screen; each keeps its state while the app is open."""
+        """Go to another screen; each keeps its state while the app is open."""
         if place != "runs" and place not in PLACE_SCREENS:
             return
         while len(self.screen_stack) > (1 if place == "runs" else 2):
@@ -199,9 +199,9 @@ class HarnessApp(Actions):
             await self.switch_screen(place)
 
     async def action_back(self) -> None:
-        """Out of the filter, off the screen, home."""
+        """Leave the filter, then the screen, then go to Runs."""
         screen = self.screen
-        if isinstance(screen, Place) and screen.leave_filter():
+        if isinstance(screen, PlaceScreen) and screen.leave_filter():
             return
         if len(self.screen_stack) > 1:
             await self.pop_screen()
@@ -209,20 +209,18 @@ class HarnessApp(Actions):
             await self.action_go("runs")
 
     def action_leave(self) -> None:
-        """Close the app; runs go on in their own processes."""
+        """Close the app; runs continue in their own processes."""
         self.exit()
 
     def action_help(self) -> None:
-        """What this screen is for, and its keys."""
-        from kdharness.tui.screens.help import TextDialog, help_text, key_lines
-
+        """Show the screen's help page and keys."""
         screen = self.screen
         keys = [line for line, _ in key_lines(screen)]
         title = getattr(screen, "title_text", "") or "Help"
         self.push_screen(TextDialog(title, help_text(getattr(screen, "about", ""), keys)))
 
     def action_legend(self) -> None:
-        """What the marks mean."""
+        """Show the screen's legend, or its help."""
         legend = getattr(self.screen, "legend", None)
         if legend is not None:
             legend()
@@ -230,27 +228,25 @@ class HarnessApp(Actions):
             self.action_help()
 
     def action_next_theme(self) -> None:
-        """The next look, kept in the settings file."""
+        """Switch to the next theme and save it."""
         names = list(THEMES)
         self.use_theme(names[(names.index(self.theme) + 1) % len(names)])
 
     def use_theme(self, name: str) -> None:
-        """Change the look and keep it."""
+        """Switch to a theme and save it."""
         self.theme = name
         try:
             save_theme(self.paths, name)
         except OSError as error:
-            self.notify(f"not kept: {error}", severity="warning", markup=False)
+            self.notify(f"theme not saved: {error}", severity="warning", markup=False)
         self.notify(f"theme: {name}", timeout=2, markup=False)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The palette: everything that can be done here, in one list."""
-        from kdharness.tui.screens.help import key_lines
-
+        """Yield the commands of the palette: all actions available here."""
         for name in THEMES:
             yield SystemCommand(
                 f"Theme: {name}",
-                "Change the look, and keep it",
+                "Switch the theme and save it",
                 lambda name=name: self.use_theme(name),
             )
         if getattr(screen, "place", "") not in ("runs", "experiments"):
@@ -263,20 +259,20 @@ class HarnessApp(Actions):
 
 
 def _as_screens_see_it(app: HarnessApp) -> AppProtocol:
-    """Let the type checker hold the app against what screens may ask of it."""
+    """Let the type checker compare the app with the protocol of its screens."""
     return app
 
 
 def run_app(paths: Paths) -> None:
-    """Open the app on a home; returns when it is closed.
+    """Open the app on a home; return when it is closed.
 
     Raises:
-        KDHarnessError: the store cannot be opened, or failed under the app.
+        KDHarnessError: the store cannot be opened, or failed while the app was open.
     """
-    # Exported by some shells, they would hide every later change of the terminal's size.
+    # Exported by some shells, these would hide later changes of the terminal's size.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    # What does not fit on the screen can wait until after the first paint.
+    # Rows that do not fit on the screen are loaded after the first paint.
     app = HarnessApp(paths, first=first_page(paths, shutil.get_terminal_size().lines))
     app.run()
     if app.trouble is not None:

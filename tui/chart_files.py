@@ -1,4 +1,4 @@
-"""Charts as SVG or PNG files, by matplotlib, which is loaded only here and only when asked."""
+"""Charts as SVG or PNG files, by matplotlib, which is loaded only here and on demand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.util.text import safe_text
 from kdharness.tui.widgets.chart import Plane
 
 COLOURS = ("#0060a8", "#d55e00", "#a0347a", "#00755a")
@@ -23,15 +24,15 @@ def _figure() -> tuple[Any, Any]:
 def save_curves(
     path: Path, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str, log: bool
 ) -> None:
-    """Curves over steps."""
+    """Save curves over steps."""
     figure, axes = _figure()
-    for place, (name, points) in enumerate(series):
+    for index, (name, points) in enumerate(series):
         if points:
             axes.plot(
                 [x for x, _ in points],
                 [y for _, y in points],
                 label=_plain(name),
-                color=COLOURS[place % len(COLOURS)],
+                color=COLOURS[index % len(COLOURS)],
                 linewidth=1.4,
             )
     axes.set_xlabel("step")
@@ -45,7 +46,7 @@ def save_curves(
 
 
 def save_plane(path: Path, plane: Plane) -> None:
-    """Checkpoints on the plane with intervals, and the front."""
+    """Save the trade-off plane: checkpoints with intervals, and the front."""
     figure, axes = _figure()
     for line in plane.lines:
         axes.plot([x for x, _ in line], [y for _, y in line], color="#888888", linewidth=1)
@@ -85,7 +86,5 @@ def _ends(value: float, ends: tuple[float | None, float | None]) -> list[list[fl
 
 
 def _plain(text: str) -> str:
-    """Dollar signs would start mathematics."""
-    from kdharness.harness.util.text import safe_text
-
+    """Escape dollar signs, which would start math text."""
     return safe_text(text, 80).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What screens may ask of the app. Screens know this protocol; the app knows the screens."""
+"""The app's interface for screens. Screens know this protocol; the app knows the screens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AppProtocol(Protocol):
-    """The app as its screens see it. `version` grows with every write to the store."""
+    """The app as seen by its screens. `version` grows with every write to the store."""
 
     paths: Paths
     home: Path
@@ -30,93 +30,93 @@ class AppProtocol(Protocol):
         ...
 
     def complain(self, message: str) -> None:
-        """Say what went wrong."""
+        """Show an error notification."""
         ...
 
     def tell(self, message: str) -> None:
-        """Say what was done."""
+        """Show a notification."""
         ...
 
     def read(self, name: str, work: Work, show: Done) -> None:
-        """Read something for the screen; of requests under one name, one at a time."""
+        """Read something for the screen; requests with the same name run one at a time."""
         ...
 
     def in_thread(
         self, work: Work, done: Done | None = None, *, failed: Callable[[str], Any] | None = None
     ) -> None:
-        """Do something slow; what the user can mend is told, not raised."""
+        """Run slow work in a thread; errors a user can fix are shown, not raised."""
         ...
 
     def open_run(self, run: str, others: Sequence[str] = ()) -> None:
-        """The screen of one run, with other runs' curves laid over its own."""
+        """Open the screen of one run, with other runs' curves overlaid."""
         ...
 
     def open_checkpoint(self, name: str) -> None:
-        """The run that made a checkpoint."""
+        """Open the run that created a checkpoint."""
         ...
 
     def open_new(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
-        """The form of a new run, from a config that there is or from a preset."""
+        """Open the form of a new run, from an existing config or from a preset."""
         ...
 
     async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
-        """The form of an evaluation, which stays as it was left."""
+        """Open the form of an evaluation, which keeps its state."""
         ...
 
     async def open_experiment(self, name: str) -> None:
-        """Experiments, at the one that was carried out under this name."""
+        """Open the experiments, with the one of this name selected."""
         ...
 
     async def open_transcripts(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Two checkpoints' answers, at an item."""
+        """Open two checkpoints' answers, at an item."""
         ...
 
     def ask_to_start(
         self, question: str, known: str, config: Any, plan: Callable[[Paths, Any], list[str]] | None
     ) -> None:
-        """Ask, with what is known at once; what takes longer to find out is added as it comes."""
+        """Ask to start a run; details that take longer to compute are added when they arrive."""
         ...
 
     def choose_runs(
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = (), but: str = ""
     ) -> None:
-        """Mark runs in a list."""
+        """Let the user mark runs in a list."""
         ...
 
     def choose_checkpoints(
         self, take: Callable[[list[str]], None], *, marked: Sequence[str] = ()
     ) -> None:
-        """Mark checkpoints in a list."""
+        """Let the user mark checkpoints in a list."""
         ...
 
     def marked_checkpoints(self) -> list[str]:
-        """Checkpoints marked on the leaderboard, else those of runs marked at home."""
+        """Return checkpoints marked on the leaderboard, or those of runs marked on Runs."""
         ...
 
     def pause_or_resume(self, run: str) -> None:
-        """Ask a run to pause, or to go on."""
+        """Ask a run to pause, or resume it."""
         ...
 
     def stop_run(self, run: str) -> None:
-        """Ask a run to stop with a checkpoint, after a question."""
+        """Ask a run to stop with a checkpoint, after confirmation."""
         ...
 
     def start_demo(self) -> None:
-        """Run the demo in a process of its own, which outlives the app."""
+        """Run the demo in a separate process, which outlives the app."""
         ...
 
     def demo_lines(self) -> list[str]:
-        """The last words of a demo started from here."""
+        """Return the last lines of a demo started from the app."""
         ...
 
     def export_table(
         self, stem: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
     ) -> None:
-        """Ask for a file name, and write the rows in the format of its ending."""
+        """Ask for a file name, and write the rows in the format of its extension."""
         ...
 
     def export_text(self, name: str, text: str) -> None:
-        """Ask for a file name, and write a config there; an existing file is not replaced."""
+        """Ask for a file name, and write a config there; existing files are not replaced."""
         ...
 
     def export_file(self, name: str, endings: Sequence[str], write: Callable[[Path], None]) -> None:
@@ -138,13 +138,13 @@ class AppProtocol(Protocol):
         ...
 
     async def action_go(self, place: str) -> None:
-        """Another screen; each keeps its state while the app is open."""
+        """Go to another screen; each keeps its state while the app is open."""
         ...
 
     def minute_passed(self) -> bool:
-        """Whether the clock shows another minute than at the last call."""
+        """Return whether the minute has changed since the last call."""
         ...
 
     def push_screen(self, screen: Any, callback: Callable[[Any], Any] | None = None) -> Any:
-        """Show another screen on top; `callback` gets what it is dismissed with."""
+        """Show another screen on top; `callback` receives its result."""
         ...

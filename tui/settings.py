@@ -1,8 +1,8 @@
-"""The app's part of `settings.yaml`: the look and the keys.
+"""The app's part of `settings.yaml`: theme and keys.
 
 ```yaml
 theme: light            # dark, light, ansi, high-contrast
-keys:                   # an action's name: the key(s) that do it, see F1
+keys:                   # action name: its key(s), see F1
   runs.new: c
   app.quit: x,f10
 ```
@@ -14,14 +14,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.tui.themes import THEMES
 
 
 @dataclass(frozen=True)
 class AppSettings:
-    """What the app takes from the settings file; `problem` says what could not be used."""
+    """The app's settings; `problem` describes what was invalid."""
 
     theme: str = "dark"
     keys: dict[str, str] = field(default_factory=dict)
@@ -29,23 +30,22 @@ class AppSettings:
 
 
 def read_settings(paths: Paths) -> AppSettings:
-    """The settings, or defaults with a note on what is wrong. Loads YAML only for a file."""
+    """Read the settings, or return defaults with a problem; load YAML only if there is a file."""
     if not paths.settings.is_file():
         return AppSettings()
-    from kdharness.harness.errors import ConfigError
     from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
     try:
         text = read_text(paths.settings, "the settings", limit=CONFIG_BYTES)
         values: Any = parse_yaml(text, "settings.yaml") or {}
     except ConfigError as error:
-        return AppSettings(problem=f"settings.yaml cannot be read: {error}")
+        return AppSettings(problem=f"cannot read settings.yaml: {error}")
     if not isinstance(values, dict):
         return AppSettings(problem="settings.yaml must be a mapping")
     problems = []
     theme = values.get("theme", "dark")
     if not isinstance(theme, str) or theme not in THEMES:
-        problems.append(f"settings.yaml: theme {theme!r}; one of {', '.join(THEMES)}")
+        problems.append(f"settings.yaml: unknown theme {theme!r}; use one of {', '.join(THEMES)}")
         theme = "dark"
     keys = values.get("keys") or {}
     if not isinstance(keys, dict):
@@ -56,7 +56,7 @@ def read_settings(paths: Paths) -> AppSettings:
 
 
 def save_theme(paths: Paths, name: str) -> None:
-    """Keep the chosen look, leaving every other line of the file as it is."""
+    """Save the chosen theme, leaving all other lines of the file unchanged."""
     text = paths.settings.read_text(encoding="utf-8") if paths.settings.is_file() else ""
     line = f"theme: {name}"
     if re.search(r"(?m)^theme:.*$", text):
@@ -64,4 +64,4 @@ def save_theme(paths: Paths, name: str) -> None:
     else:
         text = f"{text.rstrip()}\n{line}\n".lstrip()
     paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    write_text(paths.settings, text)
+    atomic_write_text(paths.settings, text)

@@ -1,7 +1,7 @@
-"""Four looks, and which one a terminal gets.
+"""The four themes.
 
-Every mark differs in shape as well as in colour, so that each screen can be read under
-`NO_COLOR`, on paper-white terminals and by people who don't tell red from green.
+All symbols differ in shape as well as in colour, so that each screen is readable under `NO_COLOR`,
+on white terminals and with red-green colour blindness.
 """
 
 from __future__ import annotations
@@ -98,5 +98,3 @@ ANSI = replace(
 )
 
 THEMES = {theme.name: theme for theme in (DARK, LIGHT, ANSI, CONTRAST)}
-SERIES = 4
-"""How many curves are told apart by colour; each has a letter too."""

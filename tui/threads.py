@@ -1,8 +1,8 @@
-"""Slow work in threads that never hold up a key, nor the end of the app.
+"""Slow work in threads that never block a key, or quitting the app.
 
-Threads are daemons: `q` quits at once, whatever is being read. Results come back as messages, and
-are dropped when nobody is there any more. Reading the same thing twice at a time is pointless, so
-a request that comes meanwhile waits for its turn, and only the newest one does.
+Threads are daemons: `q` quits at once, whatever is being read. Results arrive as messages, and are
+dropped if their screen is gone. Reading the same thing twice concurrently is pointless, so of the
+requests that arrive during a read only the newest one runs afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.text import Text
 from textual.app import App
 
 from kdharness.harness.errors import KDHarnessError
-from kdharness.harness.util.os_errors import mendable
+from kdharness.harness.util.os_errors import as_user_error
 from kdharness.harness.util.redact import redact
 
 Work = Callable[[], Any]
@@ -37,15 +37,15 @@ class Background(App[None]):
         self._waiting: dict[str, tuple[Work, Done]] = {}
 
     def _handle_exception(self, error: Exception) -> None:
-        """What the user can mend ends the app in words; a fault of ours in a traceback."""
-        self.trouble = mendable(error, self.home)
+        """Exit with a message for errors a user can fix, and with a traceback for bugs."""
+        self.trouble = as_user_error(error, self.home)
         if self.trouble is None:
             super()._handle_exception(error)
         else:
             self.exit(return_code=self.trouble.exit_code)
 
     def _fatal_error(self) -> None:
-        """A plain traceback: Textual's own shows the values of variables, keys among them."""
+        """Print a plain traceback: Textual's own shows local variables, including API keys."""
         self.bell()
         text = redact(traceback.format_exc(), shapes=True)
         self._exit_renderables.append(Text(text.rstrip()))
@@ -53,16 +53,16 @@ class Background(App[None]):
 
     @property
     def busy(self) -> bool:
-        """Whether any thread still works."""
+        """Whether any thread is still running."""
         return self._working > 0
 
     def complain(self, message: str) -> None:
-        """Say what went wrong."""
+        """Show an error notification."""
 
     def in_thread(
         self, work: Work, done: Done | None = None, *, failed: Callable[[str], Any] | None = None
     ) -> None:
-        """Do something slow; what the user can mend is told, not raised."""
+        """Run slow work in a thread; errors a user can fix are shown, not raised."""
         self._working += 1
 
         def body() -> None:
@@ -72,42 +72,42 @@ class Background(App[None]):
                 text = str(error)
                 self.call_later(self._ended, failed or self.complain, text)
             except BaseException as error:
-                # A fault of ours: shown by the app as any other, not lost in a thread.
+                # A bug: raised in the app like any other, not lost in a thread.
                 self.call_later(self._raise, error)
             else:
                 self.call_later(self._ended, done, result)
 
         threading.Thread(target=body, daemon=True).start()
 
-    async def _ended(self, then: Done | None, result: Any) -> None:
+    async def _ended(self, then: Done | None, result: object) -> None:
         self._working -= 1
         if then is not None:
-            waited = then(result)
-            if hasattr(waited, "__await__"):
-                await waited
+            outcome = then(result)
+            if hasattr(outcome, "__await__"):
+                await outcome
 
     def _raise(self, error: BaseException) -> None:
         self._working -= 1
         raise error
 
     def read(self, name: str, work: Work, show: Done) -> None:
-        """Read something for the screen; of requests under one name, one at a time."""
+        """Read something for the screen; requests with the same name run one at a time."""
         if name in self._reading:
             self._waiting[name] = (work, show)
             return
         self._reading.add(name)
 
-        def next_one() -> None:
+        def start_next() -> None:
             self._reading.discard(name)
             if name in self._waiting:
                 self.read(name, *self._waiting.pop(name))
 
-        def done(result: Any) -> None:
-            next_one()
+        def done(result: object) -> None:
+            start_next()
             show(result)
 
         def failed(message: str) -> None:
-            next_one()
+            start_next()
             self.complain(message)
 
         self.in_thread(work, done, failed=failed)

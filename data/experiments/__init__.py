@@ -1,1 +1,1 @@
-"""Experiments that ship: `kdharness sweep NAME`."""
+"""Shipped experiments: `kdharness sweep NAME`."""

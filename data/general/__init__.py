@@ -1,4 +1,4 @@
-"""General prompts of our own and a small teacher's answers to them: the "replay" rows.
+"""General prompts written for kdharness and a small teacher's answers: the "replay" rows.
 
-They stand for what a model can do before it is trained on a domain.
+They represent a model's general abilities before it is trained on a domain.
 """

@@ -2,11 +2,11 @@
 
     python -m kdharness.data.general.make --model PATH [--seed 7] [--output DIR]
 
-Why a teacher's own greedy answers: these rows are replayed while a student learns a domain,
-to hold it to what the reference already does. Answers by some stronger writer would teach
-the student that writer, and a rise of the general figure would then measure nothing.
+Why a teacher's own greedy answers: these rows are replayed while a student learns a domain, so
+that it keeps the reference's general behaviour. Answers by a stronger model would teach the
+student that model's style, and an increase of the general score would then be meaningless.
 
-An answer cut by the token limit carries `"truncated": true`. Train such a row without an
+An answer truncated by the token limit has `"truncated": true`. Train such a row without an
 end-of-turn after it, or the model learns to stop in the middle of a sentence.
 """
 
@@ -34,7 +34,7 @@ TEACHER = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What the teacher said, and whether the token limit cut it."""
+    """The teacher's answer, and whether the token limit truncated it."""
 
     text: str
     truncated: bool
@@ -53,18 +53,18 @@ def load_chat_model(path: Path) -> tuple[Any, Any]:
 
 
 class Teacher:
-    """A chat model of transformers that answers many prompts at once, greedily."""
+    """A transformers chat model that answers batches of prompts greedily."""
 
     def __init__(self, path: Path) -> None:
-        """Load the model; one that doesn't end its turns in the known way is refused."""
+        """Load the model; refuse one whose template does not end turns with `END_OF_TURN`."""
         self.model, self.tokenizer = load_chat_model(path)
         end = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
         if self.tokenizer.chat_template is None or end in (None, self.tokenizer.unk_token_id):
-            raise SystemExit(f"{path}: a chat template that ends turns by {END_OF_TURN} is needed")
+            raise SystemExit(f"{path}: needs a chat template that ends turns with {END_OF_TURN}")
         self.end = int(end)
 
     def encode(self, prompt: str) -> str:
-        """The text the model sees: the prompt in the chat template, up to the answer."""
+        """Return the text the model reads: the prompt in the chat template, up to the answer."""
         turns = [{"role": "user", "content": prompt}]
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return str(text)
@@ -74,7 +74,7 @@ class Teacher:
         import torch
 
         texts = [self.encode(prompt) for prompt in prompts]
-        # The template already writes the special tokens: adding them twice would shift it.
+        # The template already contains the special tokens: do not add them again.
         batch = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             output = self.model.generate(
@@ -89,7 +89,7 @@ class Teacher:
         return [self.decode(tokens) for tokens in new]
 
     def decode(self, tokens: list[int]) -> Answer:
-        """Text up to the end of the turn; a turn that never ended was truncated."""
+        """Decode up to the end of the turn; a turn that never ended was truncated."""
         truncated = self.end not in tokens
         kept = tokens if truncated else tokens[: tokens.index(self.end)]
         text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
@@ -98,7 +98,7 @@ class Teacher:
 
 
 def answer_all(teacher: Teacher, prompts: list[str], batch_size: int) -> dict[str, Answer]:
-    """Answer every prompt, batching those of like length so that little is padding."""
+    """Answer every prompt, batching those of similar length to minimise padding."""
     ordered = sorted(prompts, key=lambda prompt: (len(teacher.encode(prompt)), prompt))
     answers: dict[str, Answer] = {}
     started = time.monotonic()
@@ -111,12 +111,12 @@ def answer_all(teacher: Teacher, prompts: list[str], batch_size: int) -> dict[st
 
 
 def build_rows(split: str, prompts: list[Prompt], answers: dict[str, Answer]) -> list[str]:
-    """The lines of one split's file."""
+    """Return the lines of one split's file."""
     lines = []
     for number, prompt in enumerate(prompts, start=1):
         answer = answers[prompt.text]
         if not answer.text:
-            raise SystemExit(f"the teacher said nothing to {prompt.text!r}")
+            raise SystemExit(f"the teacher's answer to {prompt.text!r} is empty")
         row: dict[str, object] = {
             "id": f"general-{split}-{number:04d}",
             "category": prompt.category,
@@ -132,13 +132,13 @@ def build_rows(split: str, prompts: list[Prompt], answers: dict[str, Answer]) ->
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file, in hex."""
+    """Hash a file; return the checksum in hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_source(args: argparse.Namespace, made: list[Path]) -> None:
-    """Write SOURCE.json: who answered, how, and the checksums of what was made."""
+    """Write SOURCE.json: the teacher, its generation settings, and the files' checksums."""
     import torch
     import transformers
 
@@ -169,12 +169,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m kdharness.data.general.make",
         description="Answer the general prompts with a teacher and write the splits.",
     )
-    parser.add_argument("--model", type=Path, required=True, help="model folder, or a GGUF file")
-    parser.add_argument("--model-name", default=TEACHER["name"], help="name for SOURCE.json")
+    parser.add_argument("--model", type=Path, required=True, help="model folder or GGUF file")
+    parser.add_argument("--model-name", default=TEACHER["name"], help="name in SOURCE.json")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2, help="processor threads for torch")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads for torch")
     return parser.parse_args(argv)
 
 

@@ -1,7 +1,7 @@
 """The prompts of `prompts.jsonl`, and how they are split.
 
-Splitting is apart from generating because it needs no model: a test can repeat it in a
-moment and hold the shipped files against it.
+Splitting is separate from generating because it needs no model: a test can quickly repeat it and
+compare the result with the shipped files.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CATEGORIES = (
     "humanities",
 )
 PER_CATEGORY = {"train": 30, "validation": 4, "test": 6}
-"""Rows per category in each split: every split has the same mix, so their losses compare."""
+"""Rows per category in each split: all splits have the same mix, so losses are comparable."""
 
 NEAR_DUPLICATE = 0.6
-"""Two prompts sharing this much of their words (Jaccard) count as the same prompt."""
+"""Two prompts with at least this Jaccard similarity of words count as the same prompt."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ def load_prompts() -> list[Prompt]:
 
 
 def similarity(left: str, right: str) -> float:
-    """Share of words two prompts have in common, from 0 to 1, whatever their order."""
+    """Return the Jaccard similarity of two prompts' words, from 0 to 1, ignoring order."""
     words = [set(re.findall(r"[a-z0-9]+", text.lower())) for text in (left, right)]
     union = words[0] | words[1]
     return len(words[0] & words[1]) / len(union) if union else 1.0
 
 
 def without_near_duplicates(prompts: list[Prompt]) -> list[Prompt]:
-    """Keep the first of each group of prompts that say almost the same.
+    """Keep the first of each group of near-duplicate prompts.
 
-    A near copy across the splits would let a model be tested on what it was trained on.
+    A near duplicate across splits would test a model on what it was trained on.
     """
     kept: list[Prompt] = []
     for prompt in prompts:
@@ -64,9 +64,9 @@ def without_near_duplicates(prompts: list[Prompt]) -> list[Prompt]:
 
 
 def split_prompts(prompts: list[Prompt], seed: int) -> dict[str, list[Prompt]]:
-    """Deal prompts into train, validation and test, each category in the same share.
+    """Split prompts into train, validation and test, with the same share of each category.
 
-    Within a split the categories take turns, so any stretch of a file is a fair sample.
+    Within a split the categories alternate, so any part of a file is a balanced sample.
     """
     rng = random.Random(seed)
     unique = without_near_duplicates(prompts)

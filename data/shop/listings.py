@@ -1,8 +1,8 @@
 """Items, the listings that sell them, and the attributes a catalogue would keep.
 
-A listing is put together from a headline, one phrase for each attribute and now and then a
-distractor: a phrase with a number, colour or brand that is *not* an attribute of the item.
-Without distractors a model could score by copying whatever looks like a price.
+A listing is composed of a headline, one phrase per attribute and sometimes a distractor: a
+phrase with a number, colour or brand that is *not* an attribute of the item. Without distractors
+a model could score by copying whatever looks like a price.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PLAIN_HEADLINES = (
     "Just in: {adjective} {product}",
     "{product}, {adjective} and new",
 )
-"""Headlines of items whose listing names no brand."""
+"""Headlines of items whose listing has no brand."""
 
 PHRASES = {
     "colour": ("in {}", "{} finish", "colour {}", "comes in {}", "a warm {} tone", "{} all over"),
@@ -60,7 +60,7 @@ JOINERS = (", ", ". ", "; ", " - ", " | ")
 
 @dataclass(frozen=True)
 class Item:
-    """One thing on sale; an attribute the listing keeps quiet about is None."""
+    """One item on sale; an attribute that the listing does not state is None."""
 
     department: str
     product: str
@@ -72,9 +72,9 @@ class Item:
     price: int | None
 
     def attributes(self) -> dict[str, str]:
-        """The catalogue entry: strings, and no key at all for what the listing doesn't say.
+        """Return the catalogue entry: strings, and no key for what the listing doesn't state.
 
-        Absent rather than null, because the rows are meant to be short.
+        Absent rather than null, to keep the rows short.
         """
         price = None if self.price is None else f"${self.price}"
         size = None if self.size is None else SIZE_CODES.get(self.size, self.size)
@@ -90,10 +90,10 @@ class Item:
 
 
 def reserved_adjectives(product: str) -> tuple[str, str]:
-    """The two adjectives that describe a product in the test alone.
+    """Return the two adjectives that describe a product only in the test split.
 
-    They depend on the name only, not on the seed, so that a test set made with one seed
-    holds unseen combinations for a training set made with another.
+    They depend only on the name, not on the seed, so that a test set made with one seed
+    contains unseen combinations for a training set made with another.
     """
     start = sum(product.encode()) % len(ADJECTIVES)
     return ADJECTIVES[start], ADJECTIVES[(start + 3) % len(ADJECTIVES)]
@@ -102,7 +102,7 @@ def reserved_adjectives(product: str) -> tuple[str, str]:
 def draw_item(
     rng: random.Random, department: Department, product: str, *, test: bool, missing: float
 ) -> Item:
-    """Draw an item; each optional attribute is left out with the probability `missing`."""
+    """Draw an item; each optional attribute is omitted with probability `missing`."""
     reserved = reserved_adjectives(product)
     open_adjectives = [word for word in ADJECTIVES if word not in reserved]
     hidden = {name for name in OPTIONAL if rng.random() < missing}
@@ -128,7 +128,7 @@ def draw_item(
 
 
 def write_listing(rng: random.Random, item: Item) -> str:
-    """Word an item as a shop would."""
+    """Write an item's listing as a shop would."""
     headline = rng.choice(HEADLINES if item.brand else PLAIN_HEADLINES).format(
         adjective=item.adjective, product=item.product, brand=item.brand
     )
@@ -155,7 +155,7 @@ def write_listing(rng: random.Random, item: Item) -> str:
 
 
 def write_distractor(rng: random.Random, item: Item) -> str:
-    """A phrase that looks like an attribute and is none; it never repeats a true value."""
+    """Return a phrase that looks like an attribute but is not; it never repeats a true value."""
     return rng.choice(DISTRACTORS).format(
         high=rng.randrange(100, 200, 5),
         count=rng.randrange(2, 6),

@@ -10,14 +10,14 @@ Three tasks, in equal parts:
   ("Pets N6") are peculiar to the shop and not in the prompt: only training can teach them.
 - `policy` (exact_match): a question about a rule of the shop -> a short fixed answer.
 
-What the splits share, and what not: no listing, no item and no wording of a question is in
-two splits. Every test listing describes its product by an adjective that never went with
-that product in training, and a third are for products never seen there. The policy *facts*
-are the same everywhere: they can't be derived, so train holds each in five wordings and
-the test asks it in another.
+What the splits share: no listing, no item and no wording of a question is in two splits. Every
+test listing describes its product by an adjective that never occurs with that product in
+training, and a third are for products never seen there. The policy *facts* are the same
+everywhere: they can't be derived, so train contains each in five wordings and the test asks it
+in another.
 
-Standard library only, and one seed gives the same bytes everywhere; `--check` holds the
-files on disk against that.
+Uses only the standard library, and one seed gives the same bytes everywhere; `--check` compares
+the files on disk with that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 PER_TASK = {"train": 120, "validation": 16, "test": 24}
 METRICS = {"attributes": "json_f1", "department": "accuracy", "policy": "exact_match"}
 MISSING = {"attributes": 0.35, "department": 0.6}
-"""How often a listing is silent on an attribute; departments need little but the product."""
+"""Probability that a listing omits an attribute; departments need little but the product."""
 
 WORDINGS = {
     "attributes": (
@@ -55,16 +55,16 @@ WORDINGS = {
 
 
 def pick_product(task: str, department: Department, turn: int, *, test: bool) -> str:
-    """Products in turn, so that each is as frequent; in the test every third is unseen."""
+    """Pick products in turn, so that all are equally frequent; every third test one is unseen."""
     if test and turn % 3 == 0:
         return department.held_out[list(MISSING).index(task)]
     return department.products[turn % len(department.products)]
 
 
 def listing_rows(rng: random.Random, split: str, task: str, seen: set[Item]) -> list[Row]:
-    """One task's rows on listings, dealt evenly over the departments.
+    """Make one task's rows on listings, distributed evenly over the departments.
 
-    `seen` holds the items of all splits: one drawn before is drawn anew.
+    `seen` contains the items of all splits: duplicates are drawn again.
     """
     test = split == "test"
     rows: list[Row] = []
@@ -87,9 +87,9 @@ def listing_rows(rng: random.Random, split: str, task: str, seen: set[Item]) -> 
 
 
 def policy_rows(rng: random.Random) -> dict[str, list[Row]]:
-    """Deal each policy's wordings over the splits: five to train, one to the test.
+    """Distribute each policy's wordings over the splits: five to train, one to test.
 
-    Validation takes the seventh of as many policies as it has room for.
+    Validation gets the seventh wording of as many policies as it has rows.
     """
     splits: dict[str, list[Row]] = {split: [] for split in PER_TASK}
     for policy in POLICIES:
@@ -106,7 +106,7 @@ def policy_rows(rng: random.Random) -> dict[str, list[Row]]:
 
 
 def make_row(task: str, prompt: str, answer: str) -> Row:
-    """One row without its id, which depends on the place it ends up at."""
+    """Make one row without its id, which depends on its final position."""
     return {
         "category": task,
         "metric": METRICS[task],
@@ -118,7 +118,7 @@ def make_row(task: str, prompt: str, answer: str) -> Row:
 
 
 def make_splits(seed: int) -> dict[str, list[Row]]:
-    """All rows of all splits, shuffled within each split and numbered."""
+    """Make all rows of all splits, shuffled within each split and numbered."""
     rng = random.Random(seed)
     policies = policy_rows(rng)
     seen: set[Item] = set()
@@ -134,18 +134,18 @@ def make_splits(seed: int) -> dict[str, list[Row]]:
 
 
 def render(rows: list[Row]) -> bytes:
-    """Rows as the bytes of a JSONL file."""
+    """Serialise rows as the bytes of a JSONL file."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return "".join(lines).encode("utf-8")
 
 
 def make_files(seed: int) -> dict[str, bytes]:
-    """File name -> content."""
+    """Make the content of each file, by name."""
     return {f"{split}.jsonl": render(rows) for split, rows in make_splits(seed).items()}
 
 
 def stale_files(folder: Path, made: dict[str, bytes]) -> list[str]:
-    """Names of files that are missing from a folder or differ from what is made now."""
+    """List the files that are missing from a folder or differ from what is made now."""
     return [
         name
         for name, content in made.items()
@@ -154,7 +154,7 @@ def stale_files(folder: Path, made: dict[str, bytes]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the files, or check them; returns the exit status."""
+    """Write the files, or check them; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m kdharness.data.shop.make",
         description=f"Make the rows of the made-up shop {SHOP}.",

@@ -1,8 +1,8 @@
-"""The shop's rules, each with its one answer and seven ways to ask for it.
+"""The shop's policies, each with one answer and seven wordings of the question.
 
-The numbers are odd on purpose: a usual "30 days" could be guessed by a model that has seen
-any other shop. Several answers lie close together (two warranties, two lives of points and
-cards), so a model must tell the questions apart and not only know the topic.
+The numbers are deliberately unusual: a model that has seen other shops could guess "30 days".
+Several answers are similar (two warranties, the validity of points and of cards), so a model must
+distinguish the questions and not only know the topic.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What Marlowick sells: departments, products and the words that describe them.
 
-Brands and the codes of departments are invented, so an untrained model can't answer with them,
-and what a trained one scores it has learned. Before the code stands an everyday word: with
-invented names alone (and even with telling ones such as "Pawcourt"), a 135M model had still
-only a fifth of the test right after two or three passes.
+Brands and department codes are invented, so an untrained model can't answer with them, and a
+trained model's score is what it has learned. The code follows an everyday word: with invented
+names alone (even suggestive ones such as "Pawcourt"), a 135M model still got only a fifth of the
+test right after two or three epochs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SHOP = "Marlowick"
 class Department:
     """One part of the shop.
 
-    `held_out` products are asked about in the test alone: one for each task on listings.
+    `held_out` products occur only in the test split: one for each task on listings.
     """
 
     name: str
@@ -122,4 +122,4 @@ ADJECTIVES = (
 )
 
 SIZE_CODES = {"small": "S", "medium": "M", "large": "L", "extra large": "XL"}
-"""The shop's catalogue writes clothing-like sizes as codes; measures stay as they are."""
+"""The shop's catalogue writes clothing sizes as codes; measures are unchanged."""

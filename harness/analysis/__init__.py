@@ -1,1 +1,1 @@
-"""What is derived from judgments: leaderboard, comparisons, trade-off, costs."""
+"""Results derived from judgments: leaderboard, comparisons, trade-off, costs."""

@@ -1,8 +1,8 @@
-"""Checkpoints against a first one: paired differences over the items that both answered.
+"""Paired comparison of checkpoints with a base, over the items that both answered.
 
-Pairing takes out what items have in common, which is most of their spread: differences are told
-apart that two intervals side by side would hide. Commands, report and screens all read this one
-list, so that none of them can call a winner that another does not.
+Pairing removes the variance between items, which is most of it, and so detects differences that
+two separate intervals would hide. Commands, report and screens all use this list, so they never
+disagree about a winner.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kdharness.harness.analysis.leaderboard import Group, leaderboard, read_group
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
+from kdharness.harness.analysis.scorebook import Group, read_group
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Row, question_sums, value_range
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """(benchmark, revision, judge)"""
 Table = dict[Key, list[Row]]
-COLUMNS = (
+COMPARISON_COLUMNS = (
     "bench",
     "metric",
     "judge",
@@ -55,13 +56,13 @@ class Side:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the checkpoint."""
         return self.checkpoint.name
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One figure of two checkpoints: the difference is other minus base."""
+class PairedComparison:
+    """One score of two checkpoints: the difference is other minus base."""
 
     bench: str
     metric: str
@@ -76,9 +77,9 @@ class Compared:
 
     @property
     def lean(self) -> str:
-        """`better` or `worse` where the interval leaves zero out, before any correction.
+        """`better` or `worse` if the interval excludes zero, before any correction.
 
-        A handful of questions never says so, however they fell.
+        Empty below `LEAST_FOR_VERDICT` questions, whatever the interval.
         """
         if self.gap.low is None or self.gap.high is None or self.gap.n < LEAST_FOR_VERDICT:
             return ""
@@ -90,15 +91,15 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` where the interval leaves zero out *and* p holds after Holm.
+        """`better` or `worse` if the interval excludes zero *and* the Holm-corrected p < `LEVEL`.
 
-        The two are different tests (a bootstrap and sign flips), and with few questions each
-        can pass where the other does not: a winner is called where both agree.
+        The two are different tests (a bootstrap and a sign-flip test), and with few questions one
+        can pass where the other fails: a winner is declared only if both agree.
         """
         return (self.lean or NOT_TOLD) if self.p_holm < LEVEL else NOT_TOLD
 
     def as_dict(self) -> dict[str, object]:
-        """A row of `compare`."""
+        """Return a row of `compare`."""
         return {
             "bench": self.bench,
             "metric": self.metric,
@@ -120,32 +121,32 @@ class Compared:
 
 
 def sides_of(store: Store, names: Sequence[str], benches: Collection[str] = ()) -> list[Side]:
-    """The checkpoints of these names, ids or paths, with their judgments.
+    """Return the checkpoints of these names, ids or paths, with their judgments.
 
     Args:
-        benches: only judgments on these benchmarks; by default all.
+        benches: only read judgments on these benchmarks; all by default.
 
     Raises:
         ConfigError: fewer than two names, or one that is not stored.
     """
     if len(names) < 2:
-        raise ConfigError("name two checkpoints or more to compare")
-    found = []
+        raise ConfigError("compare needs at least two checkpoints")
+    checkpoints = []
     for name in names:
         checkpoint = store.checkpoint(name)
         if checkpoint is None:
             raise ConfigError(f"no checkpoint named {name!r}", hint="see kdharness leaderboard")
-        found.append(checkpoint)
-    tables: dict[str, Table] = {checkpoint.id: {} for checkpoint in found}
+        checkpoints.append(checkpoint)
+    tables: dict[str, Table] = {checkpoint.id: {} for checkpoint in checkpoints}
     for group in (Group(**row) for row in store.judgment_groups()):
         if group.checkpoint in tables and (not benches or group.bench in benches):
             key = (group.bench, group.revision, group.judge)
             tables[group.checkpoint][key] = read_group(store, group)
-    return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in found]
+    return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in checkpoints]
 
 
-def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[Compared]:
-    """Every figure that is a mean over items, of each checkpoint against the first.
+def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list[PairedComparison]:
+    """Compare each checkpoint with the first, on every score that is a mean over items.
 
     Raises:
         ConfigError: fewer than two names, or one that is not stored.
@@ -153,15 +154,17 @@ def compare_all(store: Store, paths: Paths | None, names: Sequence[str]) -> list
     return compare_sides(store, paths, sides_of(store, names))
 
 
-def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> list[Compared]:
-    """Every figure that is a mean over items, of each side against the first.
+def compare_sides(
+    store: Store, paths: Paths | None, sides: Sequence[Side]
+) -> list[PairedComparison]:
+    """Compare each side with the first, on every score that is a mean over items.
 
-    Figures whose rows do not add up to them (a length-controlled rate, a panel) are left out.
+    Scores that are not the mean of their rows (a length-controlled rate, a panel) are left out.
     """
     from kdharness.harness.stats.inference import paired_difference
 
     base, *others = sides
-    compared: list[Compared] = []
+    compared: list[PairedComparison] = []
     for score in leaderboard(store, paths, checkpoints=[base.checkpoint.id], panels=False):
         if score.value is None or is_bookkeeping(score.metric):
             continue
@@ -177,7 +180,7 @@ def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> l
             gap = paired_difference(theirs, sums, bounds=bounds)
             if gap is not None:
                 compared.append(
-                    Compared(
+                    PairedComparison(
                         score.bench,
                         score.metric,
                         score.judge,
@@ -192,23 +195,23 @@ def compare_sides(store: Store, paths: Paths | None, sides: Sequence[Side]) -> l
     return _corrected(compared)
 
 
-def _corrected(compared: Sequence[Compared]) -> list[Compared]:
-    """Holm's correction over all that is compared on one benchmark under one judge.
+def _corrected(compared: Sequence[PairedComparison]) -> list[PairedComparison]:
+    """Apply Holm's correction over all comparisons on one benchmark under one judge.
 
-    Many categories and many checkpoints make false alarms, so they count together. Benchmarks
-    are questions of their own: what else was measured must not change what one of them says.
+    Many categories and checkpoints cause false positives, so they form one family. Each benchmark
+    is a family of its own: other measurements must not change its result.
     """
     from kdharness.harness.stats.inference import holm
 
     families: dict[tuple[str, str], list[int]] = {}
-    for place, one in enumerate(compared):
-        families.setdefault((one.bench, one.judge), []).append(place)
-    found = list(compared)
-    for places in families.values():
-        adjusted = holm([compared[place].gap.p for place in places])
-        for place, p in zip(places, adjusted, strict=True):
-            found[place] = replace(compared[place], p_holm=p)
-    return found
+    for index, comparison in enumerate(compared):
+        families.setdefault((comparison.bench, comparison.judge), []).append(index)
+    corrected = list(compared)
+    for indices in families.values():
+        adjusted = holm([compared[index].gap.p for index in indices])
+        for index, p in zip(indices, adjusted, strict=True):
+            corrected[index] = replace(compared[index], p_holm=p)
+    return corrected
 
 
 def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
@@ -218,7 +221,7 @@ def _mean(sums: Mapping[str, tuple[float, float]]) -> float:
 def _rows_of(
     table: Table, score: Score, value: float
 ) -> tuple[Key, dict[str, tuple[float, float]]] | None:
-    """The group whose rows' mean is this score's value, with its sums by question."""
+    """Return the group whose mean is this score's value, with its sums by question."""
     for key, rows in table.items():
         if (key[0], key[2]) != (score.bench, score.judge):
             continue

@@ -1,7 +1,7 @@
-"""What a checkpoint cost: its own training, all that it came from, and judging its answers.
+"""Cost of a checkpoint: its own training, that of its ancestors, and judging its answers.
 
-A student's price is not that of its last run: the start, the teacher, the expert and the
-reference were trained, too, and each of those runs is counted once however often it is met.
+The cost of a student is more than that of its last run: the initial student, the teacher, the
+expert and the reference were trained too, and each of those runs counts once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Run
 from kdharness.harness.util.text import DASH, clock
 
-COLUMNS = (
+COST_COLUMNS = (
     "checkpoint",
     "tokens",
     "flops",
@@ -34,20 +34,20 @@ TITLES = {
     "judge_calls": "judge calls",
     "judge_usd": "judge USD",
 }
-"""What people read of it, and how it is headed."""
+"""Column headers of the values shown to people."""
 _UNTRAINED = frozenset({Method.MERGE, Method.CUT, Method.MODEL, Method.IMPORT})
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One checkpoint's cost; None is what nobody has stored.
+    """One checkpoint's cost; None where nothing is stored.
 
     Attributes:
-        tokens, flops, seconds: of its own training; 0 where it was made without one.
-        flops_total: with every training it came from; None where one of them has no figure.
+        tokens, flops, seconds: of its own training; 0 if it was made without training.
+        flops_total: including all ancestors; None if one of them has no stored value.
         flops_known: the same sum over those that have one.
-        trainings: how many runs of ours are behind it, its own included.
-        judge_calls, judge_usd: asked and paid for verdicts on its answers.
+        trainings: number of training runs in its lineage, including its own.
+        judge_calls, judge_usd: calls to judge its answers, and their price.
     """
 
     checkpoint: str
@@ -61,11 +61,11 @@ class Cost:
     judge_usd: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """A row of `compare --what cost`."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        """Return a row of `compare --what cost`."""
+        return {name: getattr(self, name) for name in COST_COLUMNS}
 
     def texts(self) -> dict[str, str]:
-        """Its figures as a person reads them, by the names of `TITLES`."""
+        """Return the values formatted for people, by the keys of `TITLES`."""
         total = flops_text(self.flops_total)
         if self.flops_total is None and self.flops_known:
             total = f"≥ {flops_text(self.flops_known)}"
@@ -80,36 +80,36 @@ class Cost:
 
 
 def flops_text(value: float | None) -> str:
-    """FLOPs in three digits, `1.23e15`."""
+    """Format FLOPs with three digits, `1.23e15`."""
     return DASH if value is None else f"{value:.3g}".replace("e+", "e")
 
 
 def costs_of(store: Store, checkpoints: Sequence[Checkpoint]) -> list[Cost]:
-    """Training and judging of each of these."""
-    found = []
+    """Return the training and judging cost of each checkpoint."""
+    costs = []
     for checkpoint in checkpoints:
         spent = store.judge_spending(checkpoint.id)
-        found.append(
+        costs.append(
             replace(
                 training_cost(store, checkpoint),
                 judge_calls=sum(row["calls"] for row in spent),
                 judge_usd=sum(row["usd"] for row in spent),
             )
         )
-    return found
+    return costs
 
 
 def training_cost(store: Store, checkpoint: Checkpoint) -> Cost:
-    """A checkpoint's own training, and the FLOPs of every training in its lineage.
+    """Return the cost of a checkpoint's own training and the FLOPs of its whole lineage.
 
-    Merges and cuts cost nothing of their own. What was trained elsewhere is not counted, nor are
-    parents that are no longer stored; a circle of parents ends where it was entered.
+    Merges and cuts cost nothing themselves. Training done elsewhere is not counted, nor are
+    parents that are no longer stored; cycles in the lineage are cut.
     """
     run = store.run(checkpoint.run) if checkpoint.run else None
     trained = is_trained(checkpoint)
     lineage = _trainings(store, checkpoint)
     known = math.fsum(flops for flops in lineage.values() if flops is not None)
-    # Without parents and without a training here, nothing at all is known of its making.
+    # Without parents and without a training run in this home, its cost is unknown.
     elsewhere = not trained and not checkpoint.parents
     whole = not elsewhere and None not in lineage.values()
     nothing = None if elsewhere else 0.0
@@ -126,30 +126,30 @@ def training_cost(store: Store, checkpoint: Checkpoint) -> Cost:
 
 
 def is_trained(checkpoint: Checkpoint) -> bool:
-    """Whether a run of this home trained it, rather than merged, cut or found it."""
+    """Return whether a run of this home trained it, rather than merged, cut or imported it."""
     return checkpoint.run is not None and checkpoint.method not in _UNTRAINED
 
 
 def _trainings(store: Store, checkpoint: Checkpoint) -> dict[str, float | None]:
-    """Run -> FLOPs of every training that a checkpoint comes from, its own included."""
-    found: dict[str, float | None] = {}
+    """Map each training run in a checkpoint's lineage, including its own, to its FLOPs."""
+    flops: dict[str, float | None] = {}
     seen: set[str] = set()
     waiting = [checkpoint]
     while waiting:
-        one = waiting.pop()
-        if one.id in seen:
+        current = waiting.pop()
+        if current.id in seen:
             continue
-        seen.add(one.id)
+        seen.add(current.id)
         # The last and the best weights of a run are two checkpoints of one training.
-        if one.run is not None and is_trained(one) and found.get(one.run) is None:
-            found[one.run] = _figure("flops", one, store.run(one.run))
-        parents = [store.checkpoint(key) for key in one.parents.values()]
+        if current.run is not None and is_trained(current) and flops.get(current.run) is None:
+            flops[current.run] = _figure("flops", current, store.run(current.run))
+        parents = [store.checkpoint(key) for key in current.parents.values()]
         waiting += [parent for parent in parents if parent is not None]
-    return found
+    return flops
 
 
 def _figure(name: str, checkpoint: Checkpoint, run: Run | None) -> float | None:
-    """A figure that the training left behind, with the weights or with the run."""
+    """Return a value that the training stored with the weights or the run."""
     for info in (checkpoint.info, run.info if run is not None else {}):
         value = _number(info, name)
         if value is not None:
@@ -157,7 +157,7 @@ def _figure(name: str, checkpoint: Checkpoint, run: Run | None) -> float | None:
     return None
 
 
-def _number(info: Mapping[str, Any], name: str) -> float | None:
+def _number(info: Mapping[str, object], name: str) -> float | None:
     value = info.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -165,7 +165,7 @@ def _number(info: Mapping[str, Any], name: str) -> float | None:
 
 
 def _seconds(run: Run | None) -> float | None:
-    """From start to end; time between a stop and its resumption counts, too."""
+    """Return the time from start to end, including time between a stop and a resume."""
     if run is None or run.started is None or run.finished is None:
         return None
     return max(0.0, run.finished - run.started)

@@ -1,4 +1,4 @@
-"""Curves made fit to be drawn: smoothed, and thinned without losing spikes. Pure."""
+"""Prepare curves for plotting: smoothing, and downsampling that keeps spikes. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def smooth(points: Points, weight: float) -> list[tuple[float, float]]:
-    """An exponential moving average that starts unbiased; gaps and infinities are kept out."""
+    """Return a bias-corrected exponential moving average; non-finite values are skipped."""
     if weight <= 0:
         return list(points)
     out: list[tuple[float, float]] = []
@@ -25,9 +25,9 @@ def smooth(points: Points, weight: float) -> list[tuple[float, float]]:
 
 
 def downsample(points: Points, buckets: int) -> list[tuple[float, float]]:
-    """At most four points a bucket of x: its first, lowest, highest and last, in order.
+    """Keep at most four points per bucket of x: its first, lowest, highest and last, in order.
 
-    A spike of one step stays visible however many steps share a column of the screen.
+    A one-step spike stays visible however many steps share a column of the screen.
     """
     if len(points) <= 4 * buckets or buckets < 1:
         return list(points)

@@ -1,4 +1,4 @@
-"""Results that are left out because another file holds their benchmark's name."""
+"""Results that are hidden because another file uses the same benchmark name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def hidden_files(shown: Mapping[str, Any], hidden: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Files of other folders whose results are left out beside `shown`, as `folder/name`.
+    """Return the files of other folders that `shown` hides, as `folder/name`.
 
-    Such results come from stores that were put together, or from before they were refused.
+    Such results come from merged stores, or from versions that did not refuse them.
     """
-    names = {_tail(path) for path in (shown.get("sources") or {}).values()}
+    own = {_tail(path) for path in (shown.get("sources") or {}).values()}
     others = {_tail(path) for note in hidden for path in (note.get("sources") or {}).values()}
-    return sorted(others - names) if names else []
+    return sorted(others - own) if own else []
 
 
 def _tail(path: str) -> str:

@@ -1,54 +1,24 @@
-"""Checkpoints x benchmarks x metrics, derived from stored judgments.
-
-Scores are computed once for each state of a group of judgments and kept in the store's cache,
-which is safe to lose. A group is one checkpoint under one benchmark revision and one judge; how
-often it was written to is its state. numpy is loaded only when something must be computed.
-"""
+"""The leaderboard: checkpoints x benchmarks x metrics, derived from stored judgments."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-from kdharness.harness.analysis.hidden_files import hidden_files
 from kdharness.harness.analysis.metrics import is_lower_better
+from kdharness.harness.analysis.scorebook import (
+    Group,
+    add_panels,
+    figures_of,
+    group_flags,
+    groups_of,
+    newest_revisions,
+)
 from kdharness.harness.paths import Paths
-from kdharness.harness.registry import SCORERS, resolve
-from kdharness.harness.stats.rows import TOO_SMALL, Row, ScoreContext, about, question_sums
+from kdharness.harness.stats.rows import TOO_SMALL, about
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, MetricValue, Score
-
-__all__ = [
-    "Group",
-    "group_flags",
-    "leaderboard",
-    "question_sums",
-    "rank_ranges",
-    "read_group",
-    "score_rows",
-    "unresolved",
-]
-
-SCORING_VERSION = "3"
-"""Part of every cache key: raise it when a formula changes."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Judgments of one checkpoint on one benchmark revision by one judge."""
-
-    checkpoint: str
-    bench: str
-    revision: str
-    judge: str
-    changes: int
 
 
 def leaderboard(
@@ -60,32 +30,33 @@ def leaderboard(
     as_published: bool = False,
     panels: str | bool = True,
 ) -> list[Score]:
-    """Every figure of the store, one `Score` a checkpoint x benchmark x metric x judge.
+    """Return every score of the store, one `Score` per checkpoint, benchmark, metric and judge.
 
     Args:
-        paths: where pulled assets lie; without them the length-controlled win rate is the
-            difficulty-free one.
+        paths: where pulled assets are; without them the length-controlled win rate is computed
+            without instruction difficulties.
         checkpoints, benches: only these, by name or id.
-        as_published: count rows as the benchmarks' own scripts would.
-        panels: add rows that put several judges together: mean (the default), median or
-            majority; none leaves them out.
+        as_published: count rows as the benchmarks' own scripts do.
+        panels: add scores that aggregate several judges: mean (the default), median or
+            majority; none omits them.
     """
     known = {c.id: c for c in store.checkpoints()}
     wanted = set(checkpoints) if checkpoints is not None else None
     chosen = set(benches) if benches is not None else None
+    if wanted is not None:
+        known = {key: c for key, c in known.items() if {key, c.name} & wanted}
     groups = [
         group
-        for group in (Group(**row) for row in store.judgment_groups())
-        if group.checkpoint in known
-        and (wanted is None or bool({group.checkpoint, known[group.checkpoint].name} & wanted))
-        and (chosen is None or group.bench in chosen)
+        for group in groups_of(store, None if wanted is None else known)
+        if group.checkpoint in known and (chosen is None or group.bench in chosen)
     ]
     notes = store.bench_notes()
-    groups, hides = _newest_revisions(groups, notes)
-    figures = _figures(store, paths, groups, notes, as_published)
+    groups, hides = newest_revisions(groups, notes)
+    cached = store.cached_scores({group.checkpoint for group in groups})
+    figures = figures_of(store, paths, groups, notes, cached, as_published)
     if panels and panels != "none":
         how = panels if isinstance(panels, str) else "mean"
-        _add_panels(store, paths, groups, figures, notes, as_published, how)
+        add_panels(store, paths, groups, figures, notes, cached, as_published, how)
     cards = store.cards()
     scores: list[Score] = []
     for group, values in figures.items():
@@ -94,58 +65,6 @@ def leaderboard(
         only = notes.get((group.checkpoint, group.bench, group.revision), {}).get("only", {})
         scores += [_score(checkpoint, group, v, about(flags, only, v.metric)) for v in values]
     return sorted(scores, key=lambda s: (s.bench, s.judge, s.checkpoint))
-
-
-def _newest_revisions(
-    groups: Sequence[Group], notes: dict[tuple[str, str, str], dict[str, Any]]
-) -> tuple[list[Group], dict[Group, tuple[str, ...]]]:
-    """Of revisions with the same marks, the one used last: the older one's data has changed.
-
-    Also returns marks for those that hide results of another file.
-    """
-    rivals: dict[tuple[str, str, str, tuple[str, ...]], list[Group]] = {}
-    for group in groups:
-        note = notes.get(("", group.bench, group.revision), {})
-        key = (group.checkpoint, group.bench, group.judge, tuple(note.get("flags", ())))
-        rivals.setdefault(key, []).append(group)
-    kept: list[Group] = []
-    hides: dict[Group, tuple[str, ...]] = {}
-    for several in rivals.values():
-        told = [notes.get(("", group.bench, group.revision), {}) for group in several]
-        # Of equally new ones the last, as they are listed.
-        place = max(range(len(several)), key=lambda n: (float(told[n].get("used", 0.0)), n))
-        kept.append(several[place])
-        others = hidden_files(told[place], (note for n, note in enumerate(told) if n != place))
-        if others:
-            hides[several[place]] = tuple(f"hides:{name}" for name in others)
-    return kept, hides
-
-
-def group_flags(
-    group: Group,
-    notes: dict[tuple[str, str, str], dict[str, Any]],
-    cards: dict[str, dict[str, Any]],
-    as_published: bool,
-) -> tuple[str, ...]:
-    """Marks of a benchmark's revision, of the answers, and of the judge."""
-    flags = list(notes.get(("", group.bench, group.revision), {}).get("flags", ()))
-    flags += notes.get((group.checkpoint, group.bench, group.revision), {}).get("flags", ())
-    if group.judge != "exact":
-        flags += notes.get((group.judge, group.bench, group.revision), {}).get("flags", ())
-        flags += judge_flags(group.judge, cards)
-    if as_published:
-        flags.append("as-published")
-    return tuple(dict.fromkeys(flags))
-
-
-def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
-    """What the report card says; a judge without one is untested, an imported one is neither."""
-    if judge.startswith(("imported:", "panel:", "published:")):
-        return []
-    card = cards.get(judge)
-    if card is None:
-        return ["judge:toy" if judge.startswith("local:") else "judge:untested"]
-    return [f"judge:{label}" for label in card.get("labels", ())]
 
 
 def _score(
@@ -167,203 +86,16 @@ def _score(
     )
 
 
-# ---------------------------------------------------------------- derived, and cached
-
-
-def _figures(
-    store: Store,
-    paths: Paths | None,
-    groups: Sequence[Group],
-    notes: dict[tuple[str, str, str], dict[str, Any]],
-    as_published: bool,
-) -> dict[Group, list[MetricValue]]:
-    """The figures of each group, from the cache where its state is unchanged."""
-    cached = store.cached_scores()
-    outside = _asset_state(paths)
-    figures: dict[Group, list[MetricValue]] = {}
-    stale: list[tuple[Group, str, str]] = []
-    for group in groups:
-        key = "|".join(
-            [group.checkpoint, group.bench, group.revision, group.judge, str(as_published)]
-        )
-        note = notes.get(("", group.bench, group.revision), {})
-        state = f"{SCORING_VERSION}:{group.changes}:{outside}:{note.get('scorer', '')}"
-        if against := note.get("against"):
-            state += f":{against}"
-        known = cached.get(key)
-        if known is not None and known[0] == state:
-            figures[group] = [_decode(value) for value in json.loads(known[1])]
-        else:
-            figures[group] = []
-            stale.append((group, key, state))
-    if not stale:
-        return figures
-    fresh: list[tuple[str, str, str]] = []
-    with one_thread():
-        for group, key, state in stale:
-            note = notes.get(("", group.bench, group.revision), {})
-            values = score_rows(read_group(store, group), group.bench, note, paths, as_published)
-            figures[group] = values
-            fresh.append((key, state, json.dumps([_encode(value) for value in values])))
-    store.cache_scores(fresh)
-    return figures
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Keep the linear algebra on one thread: these products are small, and waking a pool for
-    each costs three times the work itself."""
-    try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-    except ImportError:
-        return nullcontext()
-    import numpy  # noqa: F401  (the pools must be loaded before they can be limited)
-
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
-    return limits
-
-
-def score_rows(
-    rows: Sequence[Row],
-    bench: str,
-    note: dict[str, Any],
-    paths: Paths | None,
-    as_published: bool = False,
-) -> list[MetricValue]:
-    """The figures of some rows by their benchmark's scorer."""
-    if not rows:
-        return []
-    name = str(note.get("scorer") or (bench if bench in SCORERS else "file"))
-    scorer = resolve(SCORERS, name, "scorer")
-    context = ScoreContext(
-        as_published=as_published, asset=lambda a, n: _asset(paths, a, n), note=note
-    )
-    values: list[MetricValue] = scorer(rows, context)
-    return values
-
-
-def read_group(store: Store, group: Group) -> list[Row]:
-    """The rows of one group, oldest first."""
-    rows = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
-    return _against_one(list(map(Row._make, rows)), group, store)
-
-
-def _against_one(rows: list[Row], group: Group, store: Store) -> list[Row]:
-    """Leave out verdicts against an earlier state of the baseline or teacher.
-
-    Its name stays when its folder changes. Counted beside the verdicts against it as it is now,
-    the earlier ones would be mixed with them.
-    """
-    if len({row.baseline for row in rows}) < 2:
-        return rows
-    against = str(store.bench_note(group.bench, group.revision).get("against", ""))
-    known = store.checkpoint(against) if against else None
-    if known is None:
-        return rows  # many opponents are meant, or an older version did not note which
-
-    def place(row: Row) -> tuple[str, int, str, int]:
-        return row.item, row.turn, row.metric, row.order
-
-    # A pair carries the other side's name, agreement with a teacher its id.
-    names = {known.id, known.name}
-    current = {place(row) for row in rows if row.baseline in names}
-    return [row for row in rows if row.baseline in names or place(row) not in current]
-
-
-def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:
-    """A pulled file, or None; scorers do without, and say so."""
-    if paths is None:
-        return None
-    path = paths.assets / asset / name
-    return path if path.exists() else None
-
-
-def _asset_state(paths: Paths | None) -> str:
-    """Changes when the files that scorers may use do."""
-    if paths is None:
-        return "-"
-    folder = paths.assets / "alpaca-eval-lc"
-    if not folder.is_dir():
-        return "-"
-    return ",".join(
-        f"{path.name}:{path.stat().st_mtime_ns}" for path in sorted(folder.glob("*.csv"))
-    )
-
-
-def _encode(value: MetricValue) -> list[Any]:
-    return [
-        value.metric,
-        value.value,
-        value.ci_low,
-        value.ci_high,
-        value.n,
-        value.n_failed,
-        list(value.flags),
-    ]
-
-
-def _decode(value: list[Any]) -> MetricValue:
-    metric, figure, low, high, n, failed, flags = value
-    return MetricValue(metric, figure, low, high, n, failed, tuple(flags))
-
-
-# ---------------------------------------------------------------- panels
-
-
-def _add_panels(
-    store: Store,
-    paths: Paths | None,
-    groups: Sequence[Group],
-    figures: dict[Group, list[MetricValue]],
-    notes: dict[tuple[str, str, str], dict[str, Any]],
-    as_published: bool,
-    how: str,
-) -> None:
-    """Several judges put together, where a checkpoint has more than one."""
-    teams: dict[tuple[str, str, str], list[Group]] = {}
-    for group in groups:
-        if group.judge != "exact":
-            teams.setdefault((group.checkpoint, group.bench, group.revision), []).append(group)
-    teams = {key: team for key, team in teams.items() if len(team) > 1}
-    if not teams:
-        return
-    cached, outside = store.cached_scores(), _asset_state(paths)
-    fresh: list[tuple[str, str, str]] = []
-    for (checkpoint, bench, revision), team in teams.items():
-        members = "+".join(group.judge for group in team)
-        panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
-        key = "|".join([checkpoint, bench, revision, panel.judge, str(as_published), how])
-        changes = ",".join(str(group.changes) for group in team)
-        state = f"{SCORING_VERSION}:{changes}:{outside}"
-        known = cached.get(key)
-        if known is not None and known[0] == state:
-            figures[panel] = [_decode(value) for value in json.loads(known[1])]
-            continue
-        from kdharness.harness.analysis.panels import panel_figures
-
-        note = notes.get(("", bench, revision), {})
-        figures[panel] = panel_figures(
-            {group.judge: read_group(store, group) for group in team},
-            partial(score_rows, bench=bench, note=note, paths=paths, as_published=as_published),
-            how,
-        )
-        fresh.append((key, state, json.dumps([_encode(value) for value in figures[panel]])))
-    store.cache_scores(fresh)
-
-
-# ---------------------------------------------------------------- ranking
-
-
 def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
-    """Figures that the intervals do not let one rank: each overlaps the one above it.
+    """Return the scores that cannot be ranked, because neighbouring intervals overlap.
 
-    Returns the (checkpoint, bench, metric, judge) of every score whose interval reaches the
-    next better one's estimate.
+    Each is a (checkpoint, bench, metric, judge).
     """
     tables: dict[tuple[str, str, str], list[Score]] = {}
     for score in scores:
         if score.value is not None:
             tables.setdefault((score.bench, score.metric, score.judge), []).append(score)
-    found: set[tuple[str, str, str, str]] = set()
+    overlapping: set[tuple[str, str, str, str]] = set()
     for (bench, metric, judge), table in tables.items():
         table.sort(key=lambda s: s.value or 0.0, reverse=not is_lower_better(metric))
         for better, worse in pairwise(table):
@@ -373,35 +105,35 @@ def unresolved(scores: Sequence[Score]) -> set[tuple[str, str, str, str]]:
                 continue
             low, high, other_low, other_high = (end or 0.0 for end in ends)
             if few or (low <= other_high and other_low <= high):
-                found |= {(s.checkpoint, bench, metric, judge) for s in (better, worse)}
-    return found
+                overlapping |= {(s.checkpoint, bench, metric, judge) for s in (better, worse)}
+    return overlapping
 
 
 def rank_ranges(scores: Sequence[Score]) -> list[str]:
-    """Which ranks a score may have among its benchmark, metric and judge: `1`, or `2-4`.
+    """Return the possible ranks of each score within benchmark, metric and judge: `1` or `2-4`.
 
-    One is surely better than another only where their intervals do not overlap; counts and
-    published figures, which have none, are compared by their values.
+    A score ranks above another only if their intervals do not overlap; counts and published
+    scores, which have no interval, are compared by value.
     """
     tables: dict[tuple[str, str, str], list[int]] = {}
-    for place, score in enumerate(scores):
+    for index, score in enumerate(scores):
         if score.value is not None:
-            tables.setdefault((score.bench, score.metric, score.judge), []).append(place)
+            tables.setdefault((score.bench, score.metric, score.judge), []).append(index)
     ranks = [""] * len(scores)
-    for (_, metric, _), places in tables.items():
+    for (_, metric, _), indices in tables.items():
         sign = -1.0 if is_lower_better(metric) else 1.0
-        ends = {place: _ends(scores[place], sign) for place in places}
-        for place in places:
-            low, high = ends[place]
+        ends = {index: _ends(scores[index], sign) for index in indices}
+        for index in indices:
+            low, high = ends[index]
             above = sum(other[0] > high for other in ends.values())
             below = sum(other[1] < low for other in ends.values())
-            best, worst = above + 1, len(places) - below
-            ranks[place] = str(best) if best == worst else f"{best}-{worst}"
+            best, worst = above + 1, len(indices) - below
+            ranks[index] = str(best) if best == worst else f"{best}-{worst}"
     return ranks
 
 
 def _ends(score: Score, sign: float) -> tuple[float, float]:
-    """The interval turned so that more is better; boundless where there is too little for one."""
+    """Return the interval, higher being better; infinite if there are too few questions."""
     if TOO_SMALL in score.flags:
         return -math.inf, math.inf
     value = score.value or 0.0

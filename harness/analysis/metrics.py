@@ -1,14 +1,13 @@
-"""Facts about metrics and flags: directions, the order of rows, what flags mean."""
+"""Properties of metrics and flags: direction, row order, meaning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-LOWER_IS_BETTER = ("_loss", "_kl")
+from kdharness.harness.stats.metric_specs import metric_spec
 
-
-COLUMNS = (
+SCORE_COLUMNS = (
     "checkpoint",
     "method",
     "bench",
@@ -24,30 +23,30 @@ COLUMNS = (
 
 
 LEGEND = {
-    "subset": "a fixed subset of so many items, not the whole benchmark",
-    "references": "judged with other than the corrected reference answers",
-    "published": "a figure from elsewhere, without its rows",
-    "imported": "judged elsewhere; the prompts and references used are not known here",
-    "discrete": "the judge's token was read, not its log-probabilities",
-    "lc": "which variant of the length-controlled fit",
-    "C": "the fit's inverse regularisation strength",
-    "baseline": "compared with another baseline than the benchmark's own",
-    "template": "judged with another prompt than the benchmark's own",
-    "max_new_tokens": "answers were limited to so many tokens",
-    "verdict_tokens": "the judge's replies were limited to so many tokens",
+    "subset": "a fixed subset of this many items, not the whole benchmark",
+    "references": "not judged with the corrected reference answers",
+    "published": "a published score, without its rows",
+    "imported": "judged elsewhere, with unknown prompts and references",
+    "discrete": "the judge's token was read instead of its log-probabilities",
+    "lc": "variant of the length-controlled fit",
+    "C": "inverse regularisation strength of the fit",
+    "baseline": "a different baseline than the benchmark's own",
+    "template": "a different judge prompt than the benchmark's own",
+    "max_new_tokens": "answers were limited to this many tokens",
+    "verdict_tokens": "judge replies were limited to this many tokens",
     "seed": "answers were sampled with this seed",
-    "same-answer": "one text answered several different prompts",
+    "same-answer": "the same text answers several different prompts",
     "talks-to-judge": "answers that address the judge or imitate a verdict",
     "empty": "empty answers",
     "truncated": "answers cut off at the token limit",
-    "other-language": "answers in another script than the question",
-    "judge": "what the judge's report card says: untested, toy, near-chance, or its weakness",
-    "sampled-verdicts": "the judge refuses a temperature: its verdicts are sampled at its default",
-    "contaminated": "training data of this checkpoint holds benchmark prompts or held-out rows",
-    "hides": "an older result, from another file of this name, is not shown",
-    "n-too-small": "two questions or fewer: nothing can be said of the spread",
-    "as-published": "read as the benchmark's own scripts read it",
-    "few-agree": "the panel's judges hardly agree",
+    "other-language": "answers in a different script than the question",
+    "judge": "result of the judge's report card: untested, toy, near-chance, or its weakness",
+    "sampled-verdicts": "the judge rejects a temperature: its verdicts are sampled at its default",
+    "contaminated": "the checkpoint's training data contains benchmark prompts or held-out rows",
+    "hides": "hides an older result from another file of the same name",
+    "n-too-small": "two questions or fewer: the spread cannot be estimated",
+    "as-published": "computed as the benchmark's own scripts do",
+    "few-agree": "the judges of the panel hardly agree",
 }
 
 
@@ -62,24 +61,23 @@ BOOKKEEPING = frozenset(
 
 
 def is_bookkeeping(metric: str) -> bool:
-    """Whether a figure counts or accompanies others: nobody is better or worse in it."""
+    """Return whether a metric is a count or only accompanies others, and so cannot be better."""
     return metric in BOOKKEEPING or metric.startswith(("n_", "agreement_"))
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether a smaller figure is a better one."""
-    return metric.endswith(LOWER_IS_BETTER) or metric == "loss_rate"
+    """Return whether a lower score is better."""
+    return metric_spec(metric).lower_is_better
 
 
 def is_headline(metric: str) -> bool:
-    """Whether a figure belongs into a table that is read by eye."""
+    """Return whether a metric is shown in tables by default."""
     return not metric.startswith("category:") and not is_bookkeeping(metric)
 
 
 def ranked(scores: Sequence[Any]) -> list[Any]:
-    """Best first within each benchmark, metric and judge."""
-
-    order = {metric: place for place, metric in enumerate(dict.fromkeys(s.metric for s in scores))}
+    """Sort scores best first within each benchmark, metric and judge."""
+    order = {metric: index for index, metric in enumerate(dict.fromkeys(s.metric for s in scores))}
 
     def key(score: Any) -> tuple[Any, ...]:
         value = score.value

@@ -1,4 +1,4 @@
-"""Several judges as one: their mean verdict, and how far they agree."""
+"""Panels: several judges aggregated into one, and their agreement."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
-from kdharness.harness.stats.inference import cohen_kappa, spearman
+from kdharness.harness.stats.agreement import cohen_kappa, spearman
+from kdharness.harness.stats.metric_specs import metric_spec
 from kdharness.harness.stats.rows import OK, Row, counted_once
 from kdharness.harness.types import MetricValue
 
 Key = tuple[str, int, str, int, str]
 CHANCE = 0.2
-"""Below this agreement (rank correlation or kappa) a panel's mean is no better than its parts."""
+"""Below this agreement (rank correlation or kappa) a panel gets the flag `few-agree`."""
 
 
 def by_key(rows: Sequence[Row]) -> dict[Key, Row]:
-    """Rows by what was judged."""
+    """Index rows by what was judged."""
     return {(r.item, r.turn, r.metric, r.order, r.baseline): r for r in counted_once(rows)}
 
 
 def merged(rows: Mapping[str, Sequence[Row]], how: str = "mean") -> list[Row]:
-    """One row for each thing that *all* judges gave a verdict on; the others count as failed.
+    """Merge judges into one row per judged answer; rows not judged by *all* count as failed.
 
-    A mean over whoever answered would mix judges of different strictness.
+    A mean over the available judges would mix judges of different strictness.
 
     Args:
         how: `mean`, `median`, or `majority` (of better, worse, draw: for preferences).
     """
     tables = [by_key(part) for part in rows.values()]
-    found = []
+    merged_rows = []
     for key in dict.fromkeys(key for table in tables for key in table):
         members = [table.get(key) for table in tables]
         values = [
@@ -41,36 +42,37 @@ def merged(rows: Mapping[str, Sequence[Row]], how: str = "mean") -> list[Row]:
         ]
         first = next(row for row in members if row is not None)
         if len(values) < len(tables):
-            found.append(first._replace(status="failed", value=None))
+            merged_rows.append(first._replace(status="failed", value=None))
         else:
-            found.append(first._replace(status=OK, value=_combined(values, how, first.metric)))
-    return found
+            merged_rows.append(
+                first._replace(status=OK, value=_combined(values, how, first.metric))
+            )
+    return merged_rows
 
 
 def _combined(values: Sequence[float], how: str, metric: str) -> float:
     if how == "median":
         return float(median(values))
     if how == "majority":
-        middle = 1.5 if metric == "preference" else 0.5
-        signs = [(value > middle) - (value < middle) for value in values]
-        total = sum(signs)
-        return middle + 0.5 * ((total > 0) - (total < 0))
+        spec = metric_spec(metric)
+        total = sum(map(spec.sign, values))
+        return (spec.middle or 0.0) + 0.5 * ((total > 0) - (total < 0))
     return sum(values) / len(values)
 
 
 def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
-    """How far judges agree, averaged over their pairs.
+    """Compute the agreement of judges, averaged over pairs of judges.
 
     Returns:
         For ratings `spearman` and `mean_difference` (points), for preferences and pairs
         `kappa` (Cohen's, over better, worse and draw). None where nothing varies.
     """
     tables = [by_key(part) for part in rows.values()]
-    found: dict[str, list[float]] = {}
-    for one, other in combinations(tables, 2):
+    agreements: dict[str, list[float]] = {}
+    for table, other in combinations(tables, 2):
         shared = [
             (a.value, b.value, a.metric)
-            for key, a in one.items()
+            for key, a in table.items()
             if (b := other.get(key)) is not None and a.value is not None and b.value is not None
         ]
         if not shared:
@@ -79,15 +81,15 @@ def agreement(rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None]:
         if shared[0][2] == "rating":
             rank = spearman(left, right)
             if rank is not None:
-                found.setdefault("spearman", []).append(rank)
+                agreements.setdefault("spearman", []).append(rank)
             gaps = [abs(a - b) for a, b in zip(left, right, strict=True)]
-            found.setdefault("mean_difference", []).append(sum(gaps) / len(gaps))
+            agreements.setdefault("mean_difference", []).append(sum(gaps) / len(gaps))
         else:
-            middle = 1.5 if shared[0][2] == "preference" else 0.5
-            kappa = cohen_kappa(*([(v > middle) - (v < middle) for v in s] for s in (left, right)))
+            sign = metric_spec(shared[0][2]).sign
+            kappa = cohen_kappa(list(map(sign, left)), list(map(sign, right)))
             if kappa is not None:
-                found.setdefault("kappa", []).append(kappa)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+                agreements.setdefault("kappa", []).append(kappa)
+    return {name: sum(values) / len(values) for name, values in agreements.items()}
 
 
 def panel_figures(
@@ -95,15 +97,15 @@ def panel_figures(
     score: Callable[[Sequence[Row]], list[MetricValue]],
     how: str = "mean",
 ) -> list[MetricValue]:
-    """The panel's verdicts under the benchmark's own scorer, and the agreement as figures."""
-    figures = score(merged(rows, how))
+    """Score the panel with the benchmark's scorer, and add the agreement as metrics."""
+    values = score(merged(rows, how))
     if how != "mean":
-        figures = [replace(f, flags=(*f.flags, f"panel:{how}")) for f in figures]
+        values = [replace(v, flags=(*v.flags, f"panel:{how}")) for v in values]
     agreed = agreement(rows)
     strength = agreed.get("spearman", agreed.get("kappa"))
     if strength is not None and strength < CHANCE:
-        figures = [replace(f, flags=(*f.flags, "few-agree")) for f in figures]
-    n = figures[0].n if figures else 0
-    return figures + [
-        MetricValue(f"agreement_{name}", value, None, None, n) for name, value in agreed.items()
+        values = [replace(v, flags=(*v.flags, "few-agree")) for v in values]
+    n = values[0].n if values else 0
+    return values + [
+        MetricValue(f"agreement_{name}", share, None, None, n) for name, share in agreed.items()
     ]

@@ -1,4 +1,4 @@
-"""Published figures to show beside one's own, as scores of judges called `published:…`."""
+"""Published scores for comparison, as scores of judges named `published:…`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _score(name: str, bench: str, metric: str, value: float, judge: str, n: int)
 
 
 def paper_scores() -> list[Score]:
-    """The paper's table: 160 ratings and 805 preferences behind each figure."""
+    """Return the paper's table; each score is over 160 ratings or 805 preferences."""
     scores = []
     for name, mt_bench, alpaca in PAPER_ROWS:
         scores.append(_score(name, "mt-bench", "score", mt_bench, PAPER, 160))
@@ -69,7 +69,7 @@ def paper_scores() -> list[Score]:
 
 
 def alpaca_scores(paths: Paths) -> list[Score]:
-    """AlpacaEval's public leaderboards, where the asset with them has been pulled."""
+    """Return AlpacaEval's public leaderboards, if their asset has been pulled."""
     scores = []
     for bench, file in ALPACA_FILES.items():
         path = paths.assets / "alpaca-eval-judges" / file
@@ -80,9 +80,9 @@ def alpaca_scores(paths: Paths) -> list[Score]:
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         except csv.Error as error:
             raise AssetError(
-                f"is damaged: {error}",
+                f"the file is damaged: {error}",
                 where=str(path),
-                hint="fetch it again: kdharness data pull alpaca-eval-judges",
+                hint="download it again: kdharness data pull alpaca-eval-judges",
             ) from error
         for row in rows:
             for metric in METRICS:

@@ -1,4 +1,4 @@
-"""What else sets two checkpoints apart: the settings that made them, and the items that flipped.
+"""Further differences between checkpoints: their settings, and the items that flipped.
 
 Pure functions over the store's rows, shared by `kdharness compare` and the app.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from kdharness.harness.analysis.compare import Key, Side, Table
 from kdharness.harness.config.summary import config_diff
+from kdharness.harness.stats.metric_specs import metric_spec
 from kdharness.harness.stats.rows import Row, counted_once
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Run
@@ -29,7 +30,7 @@ FLIP_COLUMNS = (
     "items",
 )
 _FIGURES = frozenset({"tokens", "labelled", "flops"})
-"""What a checkpoint's info holds of its cost; see `costs`."""
+"""Keys of a checkpoint's info about its cost; see `costs`."""
 
 
 # ---------------------------------------------------------------- settings
@@ -38,41 +39,41 @@ _FIGURES = frozenset({"tokens", "labelled", "flops"})
 def settings_that_differ(
     store: Store, checkpoints: Sequence[Checkpoint]
 ) -> list[tuple[str, list[Any]]]:
-    """(field, one value a checkpoint), where not all are the same.
+    """Return (field, one value per checkpoint) for the fields whose values differ.
 
-    First how and in which run (its folder) each was made, then the runs' configs. A checkpoint
-    that was imported or cut has no run: its fields say so, and are held against nobody.
+    First the method and run (its folder) of each, then the runs' configs. A checkpoint that was
+    imported or cut has no run: its values read `NO_RUN` and do not count as a difference.
     """
-    runs = [store.run(one.run) if one.run else None for one in checkpoints]
-    about = [_about(one, run) for one, run in zip(checkpoints, runs, strict=True)]
+    runs = [store.run(c.run) if c.run else None for c in checkpoints]
+    about = [_about(checkpoint, run) for checkpoint, run in zip(checkpoints, runs, strict=True)]
     configs = [
         {k: v for k, v in run.config.items() if k not in ("name", "method")}
         for run in runs
         if run is not None
     ]
-    found = config_diff(*about) + _interfaces(checkpoints)
+    differences = config_diff(*about) + _interfaces(checkpoints)
     for field, values in config_diff(*configs) if len(configs) > 1 else []:
         rest = iter(values)
-        found.append((field, [NO_RUN if run is None else next(rest) for run in runs]))
-    return found
+        differences.append((field, [NO_RUN if run is None else next(rest) for run in runs]))
+    return differences
 
 
 def _interfaces(checkpoints: Sequence[Checkpoint]) -> list[tuple[str, list[Any]]]:
-    """Hashes of tokenizer, template and generation config, where they tell checkpoints apart.
+    """Return the hashes of tokenizer, template and generation config, if only they differ.
 
-    An adapter's has its base's in it: of other weights it would always be another one.
+    The hash of an adapter includes its base's, so with different weights it always differs.
     """
-    models = {(one.weights, one.interface) for one in checkpoints if one.weights}
+    models = {(c.weights, c.interface) for c in checkpoints if c.weights}
     if len({weights for weights, _ in models}) == len(models):
         return []
-    return [("interface", [one.interface[:7] or None for one in checkpoints])]
+    return [("interface", [c.interface[:7] or None for c in checkpoints])]
 
 
 def _about(checkpoint: Checkpoint, run: Run | None) -> dict[str, Any]:
-    """What is known of a checkpoint besides a config."""
+    """Return what is known about a checkpoint besides its config."""
     about: dict[str, Any] = {"method": checkpoint.method}
     if run is not None:
-        # One merge run makes a checkpoint an alpha: its config is the same for all of them.
+        # A merge run makes one checkpoint per alpha, all with the same config.
         alpha = {"alpha": checkpoint.info["alpha"]} if "alpha" in checkpoint.info else {}
         return {**about, "run": run.folder or run.id, **alpha}
     made = {k: v for k, v in checkpoint.info.items() if k not in _FIGURES}
@@ -82,7 +83,7 @@ def _about(checkpoint: Checkpoint, run: Run | None) -> dict[str, Any]:
 def setting_rows(
     sides: Sequence[Side], found: Iterable[tuple[str, Sequence[Any]]]
 ) -> list[dict[str, Any]]:
-    """The rows of `compare --what settings`: one a field and checkpoint."""
+    """Return the rows of `compare --what settings`: one per field and checkpoint."""
     return [
         {"field": field, "checkpoint": side.name, "value": value}
         for field, values in found
@@ -90,8 +91,8 @@ def setting_rows(
     ]
 
 
-def setting_text(value: Any) -> str | None:
-    """A setting as it is written in YAML's flow style; text as it is."""
+def setting_text(value: object) -> str | None:
+    """Format a setting in YAML's flow style; text is returned unchanged."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
@@ -102,7 +103,7 @@ def setting_text(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Flip:
-    """One item whose verdict moved between two checkpoints; `flipped` if it crossed over."""
+    """One item whose value differs between two checkpoints; `flipped` if it crossed the middle."""
 
     bench: str
     judge: str
@@ -115,11 +116,11 @@ class Flip:
 
     @property
     def gained(self) -> bool:
-        """Whether it moved up: every metric of single items is better when higher."""
+        """Whether the value increased: for every metric of single items, higher is better."""
         return self.second > self.first
 
     def as_dict(self) -> dict[str, object]:
-        """An item of `compare --what flips`."""
+        """Return an item of `compare --what flips`."""
         return {
             "item": self.item,
             "category": self.category,
@@ -132,9 +133,9 @@ class Flip:
 
 @dataclass(frozen=True)
 class Flips:
-    """What flipped on one benchmark under one judge, the largest moves first.
+    """Flipped items on one benchmark under one judge, largest changes first.
 
-    `n` is the number of verdicts that both sides have.
+    `n` is the number of judgments that both sides have.
     """
 
     bench: str
@@ -147,16 +148,16 @@ class Flips:
 
     @property
     def wrong_to_right(self) -> int:
-        """How many the other gained."""
+        """Number of items that the other gained."""
         return sum(item.gained for item in self.items)
 
     @property
     def right_to_wrong(self) -> int:
-        """How many the other lost."""
+        """Number of items that the other lost."""
         return len(self.items) - self.wrong_to_right
 
     def as_dict(self, limit: int | None = None) -> dict[str, object]:
-        """A row of `compare --what flips`, with at most `limit` items."""
+        """Return a row of `compare --what flips`, with at most `limit` items."""
         return {
             "bench": self.bench,
             "revision": self.revision,
@@ -170,14 +171,10 @@ class Flips:
         }
 
 
-MIDDLES: dict[str, float | None] = {"preference": 1.5, "rating": None}
-RATING_MOVE = 2.0
-
-
 def flips(first: Table, second: Table) -> list[Flip]:
-    """Items both were judged on and whose verdicts differ, flips first, then the largest moves.
+    """Return the items whose values differ between both tables, flips first, then by size.
 
-    A verdict flips when it crosses the middle: wrong to right, lost to won; a rating when it
+    A value flips when it crosses the middle: wrong to right, lost to won; a rating flips when it
     moves by two points or more.
     """
     moved = [
@@ -190,18 +187,18 @@ def flips(first: Table, second: Table) -> list[Flip]:
 
 
 def flip_counts(base: Side, other: Side) -> list[Flips]:
-    """How many verdicts flipped and which, one row a benchmark and judge."""
-    found = []
+    """Return the flipped items, one entry per benchmark and judge."""
+    counts = []
     for key in _both(base.table, other.table):
         pairs = _pairs(key, base.table[key], other.table[key])
         if pairs:
             flipped = sorted((pair for pair in pairs if pair.flipped), key=_flips_first)
-            found.append(Flips(*key, base.name, other.name, len(pairs), tuple(flipped)))
-    return found
+            counts.append(Flips(*key, base.name, other.name, len(pairs), tuple(flipped)))
+    return counts
 
 
 def _both(first: Table, second: Table) -> list[Key]:
-    """Groups that both have; a held-out row's loss is neither right nor wrong."""
+    """Return the groups in both tables, without held-out losses, which are not right or wrong."""
     return [key for key in first if key in second and key[0] != "heldout"]
 
 
@@ -212,26 +209,28 @@ def _flips_first(pair: Flip) -> tuple[bool, float]:
 def _pairs(key: Key, mine: Sequence[Row], theirs: Sequence[Row]) -> list[Flip]:
     bench, _, judge = key
     others = _by_item(theirs)
-    found = []
+    pairs = []
     for (item, metric), (category, value) in _by_item(mine).items():
         if (item, metric) not in others:
             continue
         other = others[item, metric][1]
-        found.append(
-            Flip(bench, judge, item, category, metric, value, other, _crossed(metric, value, other))
+        pairs.append(
+            Flip(
+                bench,
+                judge,
+                item,
+                category,
+                metric,
+                value,
+                other,
+                metric_spec(metric).flipped(value, other),
+            )
         )
-    return found
-
-
-def _crossed(metric: str, value: float, other: float) -> bool:
-    middle = MIDDLES.get(metric, 0.5)
-    if middle is None:
-        return abs(other - value) >= RATING_MOVE
-    return (value >= middle) != (other >= middle)
+    return pairs
 
 
 def _by_item(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, float]]:
-    """(item, metric) -> its category and the mean of its turns and orders."""
+    """Map (item, metric) to its category and the mean over its turns and orders."""
     sums: dict[tuple[str, str], list[float]] = {}
     categories: dict[tuple[str, str], str] = {}
     for row in counted_once(rows):

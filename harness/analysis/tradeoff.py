@@ -1,12 +1,12 @@
-"""How much domain was gained and how much generality was lost: pure functions.
+"""The trade-off between domain gain and general retention: pure functions.
 
-METHOD.md section 6. With D the domain figure and G the general one, both turned so that more is
-better:
+See docs/method.md#trade-off. With D the domain score and G the general one, both oriented so that
+higher is better:
 
     gain       (D − D_ref) / (D_expert − D_ref)      0: the reference, 1: the whole expert
     retention  G / G_ref for scores, G_ref / G for losses      1: nothing lost
 
-The Pareto front is taken on the two figures themselves, the hypervolume on (retention, gain)
+The Pareto front is computed on the two scores themselves, the hypervolume on (retention, gain)
 above a floor.
 """
 
@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -27,7 +28,7 @@ from kdharness.harness.types import Score
 
 @dataclass(frozen=True)
 class Axis:
-    """One figure of the leaderboard as an axis."""
+    """One score of the leaderboard as an axis."""
 
     bench: str
     metric: str
@@ -35,11 +36,11 @@ class Axis:
 
     @property
     def label(self) -> str:
-        """`bench:metric`, as options take it."""
+        """`bench:metric`, as the options expect it."""
         return f"{self.bench}:{self.metric}"
 
     def oriented(self, value: float) -> float:
-        """The value turned so that more is better."""
+        """Return the value oriented so that higher is better."""
         return -value if self.lower_is_better else value
 
 
@@ -56,13 +57,29 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A point with what it means beside the reference and the expert; None where undefined."""
+class TradeOffPoint:
+    """A point with its gain and retention; None where undefined."""
 
     point: Point
     gain: float | None
     retention: float | None
     on_front: bool
+
+
+class Roles(NamedTuple):
+    """The reference and the expert checkpoint; None where unknown."""
+
+    reference: str | None
+    expert: str | None
+
+
+class TradeOffView(NamedTuple):
+    """Both axes, the points on them, and the reference and expert."""
+
+    general: Axis
+    domain: Axis
+    points: list[TradeOffPoint]
+    roles: Roles
 
 
 def place(
@@ -71,13 +88,13 @@ def place(
     domain: Axis,
     reference: str | None,
     expert: str | None,
-) -> list[Placed]:
-    """Gain, retention and front for every point.
+) -> list[TradeOffPoint]:
+    """Compute gain, retention and front membership of every point.
 
     Args:
-        points: the checkpoints that have both figures.
+        points: the checkpoints that have both scores.
         general, domain: the axes.
-        reference, expert: names among the points; without one, what needs it is None.
+        reference, expert: names among the points; without one, values that need it are None.
     """
     by_name = {point.checkpoint: point for point in points}
     base, best = by_name.get(reference or ""), by_name.get(expert or "")
@@ -89,14 +106,14 @@ def place(
             kept = retention(point.general, base.general, lower_is_better=general.lower_is_better)
         if base is not None and best is not None:
             gained = gain(point.domain, base.domain, best.domain)
-        placed.append(Placed(point, gained, kept, on_front))
+        placed.append(TradeOffPoint(point, gained, kept, on_front))
     return placed
 
 
 def dominated_area(
-    placed: Sequence[Placed], floor: tuple[float, float] = (0.0, 0.0)
+    placed: Sequence[TradeOffPoint], floor: tuple[float, float] = (0.0, 0.0)
 ) -> float | None:
-    """The hypervolume of (retention, gain); None where no reference or expert is known."""
+    """Return the hypervolume of (retention, gain); None without a reference or expert."""
     pairs = [(p.retention, p.gain) for p in placed]
     known = [(r, g) for r, g in pairs if r is not None and g is not None]
     finite = [(r, g) for r, g in known if math.isfinite(r) and math.isfinite(g)]
@@ -114,8 +131,8 @@ GENERAL_DEFAULTS = (
 DOMAIN_DEFAULTS = ("shop:score", "heldout:domain_loss")
 
 
-def placed_row(item: Placed) -> dict[str, Any]:
-    """A point as the stable row of `tradeoff --format json`."""
+def placed_row(item: TradeOffPoint) -> dict[str, Any]:
+    """Return a point as the stable row of `tradeoff --format json`."""
     return {
         "checkpoint": item.point.checkpoint,
         "method": item.point.method,
@@ -134,52 +151,50 @@ def trade_off_view(
     domain: str | None,
     reference: str | None,
     expert: str | None,
-) -> tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]:
-    """Axes, placed points and the (reference, expert) names, from the store.
+) -> TradeOffView:
+    """Read axes, points and roles from the store.
 
     Raises:
-        ConfigError: an axis that no checkpoint has, or a checkpoint that has none of them.
+        ConfigError: an axis for which no checkpoint has a score, or a checkpoint without scores.
     """
-    from kdharness.harness.analysis.leaderboard import leaderboard
-
     scores = leaderboard(store, paths)
     x = choose_axis(scores, general, GENERAL_DEFAULTS, "general")
     y = choose_axis(scores, domain, DOMAIN_DEFAULTS, "domain")
     points = collect_points(scores, x, y)
-    found = roles(store, {point.checkpoint for point in points}, reference, expert)
-    return x, y, place(points, x, y, *found), found
+    parts = roles(store, {point.checkpoint for point in points}, reference, expert)
+    return TradeOffView(x, y, place(points, x, y, *parts), parts)
 
 
 def choose_axis(
     scores: Sequence[Score], wanted: str | None, defaults: Sequence[str], name: str
 ) -> Axis:
-    """The axis that was asked for, or the first default that has figures."""
-    have = dict.fromkeys(f"{score.bench}:{score.metric}" for score in scores)
+    """Return the requested axis, or the first default that has scores."""
+    stored = dict.fromkeys(f"{score.bench}:{score.metric}" for score in scores)
     label = wanted
     if label is not None and ":" not in label:
-        label = next((known for known in have if known.startswith(f"{label}:")), label)
+        label = next((axis for axis in stored if axis.startswith(f"{label}:")), label)
     if label is None:
-        label = next((known for known in defaults if known in have), None)
-    if label is None or label not in have:
-        known = ", ".join(have) or "nothing yet; run: kdharness eval --ckpt PATH"
+        label = next((axis for axis in defaults if axis in stored), None)
+    if label is None or label not in stored:
+        names = ", ".join(stored) or "none yet; run: kdharness eval --ckpt PATH"
         raise ConfigError(
-            f"no checkpoint has {wanted or 'a figure'} for the {name} axis",
+            f"no checkpoint has {wanted or 'a score'} for the {name} axis",
             where=f"--{name}",
-            hint=f"stored: {known}",
+            hint=f"available: {names}",
         )
     bench, _, metric = label.partition(":")
     return Axis(bench, metric, is_lower_better(metric))
 
 
 def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
-    """The checkpoints with both figures; of several judges or revisions, the one with most rows."""
+    """Return the checkpoints with both scores; of several judges, the one with the most rows."""
     best: dict[tuple[str, str], Score] = {}
     for score in scores:
         label = f"{score.bench}:{score.metric}"
         if label not in (x.label, y.label) or score.value is None:
             continue
-        known = best.get((score.checkpoint, label))
-        if known is None or score.n > known.n:
+        current = best.get((score.checkpoint, label))
+        if current is None or score.n > current.n:
             best[score.checkpoint, label] = score
     points = []
     for name in dict.fromkeys(score.checkpoint for score in scores):
@@ -192,10 +207,8 @@ def collect_points(scores: Sequence[Score], x: Axis, y: Axis) -> list[Point]:
     return points
 
 
-def roles(
-    store: Store, names: set[str], reference: str | None, expert: str | None
-) -> tuple[str | None, str | None]:
-    """The reference and the expert: as asked for, else the parents of the newest DAE run.
+def roles(store: Store, names: set[str], reference: str | None, expert: str | None) -> Roles:
+    """Return the reference and expert: as given, else the parents of the newest DAE run.
 
     Raises:
         ConfigError: a name that is not among the points.
@@ -203,9 +216,9 @@ def roles(
     for name, option in ((reference, "--reference"), (expert, "--expert")):
         if name is not None and name not in names:
             raise ConfigError(
-                f"{name!r} has no figures on these axes",
+                f"{name!r} has no scores on these axes",
                 where=option,
-                hint=f"known: {', '.join(sorted(names))}",
+                hint=f"available: {', '.join(sorted(names))}",
             )
     by_id = {c.id: c.name for c in store.checkpoints()}
     for checkpoint in reversed(store.checkpoints()):
@@ -215,4 +228,4 @@ def roles(
         best = by_id.get(checkpoint.parents.get("expert", ""))
         reference = reference or (base if base in names else None)
         expert = expert or (best if best in names else None)
-    return reference, expert
+    return Roles(reference, expert)

@@ -1,20 +1,29 @@
-"""What the trade-off's statistics need, read from the store: rows, the curve, seeds of a recipe."""
+"""Inputs of the trade-off statistics, read from the store: rows, curve, seeds of a recipe."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kdharness.harness.analysis.leaderboard import Group, read_group
-from kdharness.harness.analysis.tradeoff import Axis, Placed
+from kdharness.harness.analysis.scorebook import Group, read_group
+from kdharness.harness.analysis.tradeoff import (
+    Axis,
+    TradeOffPoint,
+    TradeOffView,
+    dominated_area,
+    placed_row,
+    trade_off_view,
+)
+from kdharness.harness.paths import Paths
 from kdharness.harness.stats.rows import question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, digest
 
 if TYPE_CHECKING:
     from kdharness.harness.stats.inference import Interval
-    from kdharness.harness.stats.tradeoff import Answered, RecipeStats, Stats
+    from kdharness.harness.stats.tradeoff import AnsweredItems, RecipeStats, Stats
 
 Sums = dict[str, tuple[float, float]]
 
@@ -23,43 +32,43 @@ def statistics(
     store: Store,
     general: Axis,
     domain: Axis,
-    placed: Sequence[Placed],
+    placed: Sequence[TradeOffPoint],
     roles: tuple[str | None, str | None],
     floor: tuple[float, float] = (0.0, 0.0),
     keep: float | None = None,
 ) -> dict[str, Any]:
-    """The `statistics` of `tradeoff --format json`; see `tradeoff_stats` for what each means.
+    """Compute the `statistics` of `tradeoff --format json`; see `stats.tradeoff`.
 
-    Figures that are no mean over questions (a length-controlled rate, a panel's) have no
-    intervals here; their checkpoints are named in the notes.
+    Scores that are not a mean over questions (a length-controlled rate, a panel) have no
+    intervals here; the notes name their checkpoints.
     """
     from kdharness.harness.stats.tradeoff import pick, trade_off_stats
 
     reference, expert = roles
     answered, left_out = read_answered(store, general, domain, placed)
-    names = [one.checkpoint for one in answered]
+    names = [entry.checkpoint for entry in answered]
     notes = (
-        [f"{', '.join(left_out)}: figures that are no mean over questions have no intervals"]
+        [f"{', '.join(left_out)}: scores that are not a mean over questions have no intervals"]
         if left_out
         else []
     )
     if reference not in names:
-        notes.append("no reference is known: name one with --reference")
+        notes.append("unknown reference: set it with --reference")
         return _as_json(None, (), [], notes, keep)
     chosen = _plane(store, general, domain, str(reference), expert, names, floor)
     stats = trade_off_stats(answered, chosen)
     picked = pick(stats, keep) if keep is not None else None
-    found = _as_json(
+    summary = _as_json(
         stats, chosen.curve, seeds_of(store, answered, chosen, stats), [*notes, *stats.notes], keep
     )
     if picked is not None:
-        found["pick"] = {
+        summary["pick"] = {
             "checkpoint": picked.checkpoint,
             "min_retention": keep,
             "sure": picked.sure,
             "rivals": list(picked.rivals),
         }
-    return found
+    return summary
 
 
 def _as_json(
@@ -81,14 +90,14 @@ def _as_json(
         "curve": list(curve),
         "recipes": [
             {
-                "recipe": one.recipe,
-                "checkpoints": list(one.checkpoints),
-                "figure": one.figure,
-                "mean": one.mean,
-                "questions": _ends(one.questions),
-                "seeds": _ends(one.seeds),
+                "recipe": recipe.recipe,
+                "checkpoints": list(recipe.checkpoints),
+                "figure": recipe.figure,
+                "mean": recipe.mean,
+                "questions": _ends(recipe.questions),
+                "seeds": _ends(recipe.seeds),
             }
-            for one in recipes
+            for recipe in recipes
         ],
         "pick": None,
         "keep": keep,
@@ -96,16 +105,17 @@ def _as_json(
     }
 
 
-def _ends(found: Interval | None) -> dict[str, Any] | None:
-    if found is None:
+def _ends(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
         return None
     ends = (
-        None if end is None or not math.isfinite(end) else end for end in (found.low, found.high)
+        None if end is None or not math.isfinite(end) else end
+        for end in (interval.low, interval.high)
     )
     return {
-        "value": found.value,
+        "value": interval.value,
         **dict(zip(("ci_low", "ci_high"), ends, strict=True)),
-        "n": found.n,
+        "n": interval.n,
     }
 
 
@@ -113,13 +123,13 @@ def _ends(found: Interval | None) -> dict[str, Any] | None:
 
 
 def read_answered(
-    store: Store, general: Axis, domain: Axis, placed: Sequence[Placed]
-) -> tuple[list[Answered], list[str]]:
-    """Every point's rows, and the names of those whose rows do not add up to their figures."""
-    from kdharness.harness.stats.tradeoff import Answered
+    store: Store, general: Axis, domain: Axis, placed: Sequence[TradeOffPoint]
+) -> tuple[list[AnsweredItems], list[str]]:
+    """Return every point's rows, and the names of points whose scores are not their rows' mean."""
+    from kdharness.harness.stats.tradeoff import AnsweredItems
 
     groups = [Group(**row) for row in store.judgment_groups()]
-    found, left_out = [], []
+    complete, left_out = [], []
     for item in placed:
         checkpoint = store.checkpoint(item.point.checkpoint)
         mine = [g for g in groups if checkpoint is not None and g.checkpoint == checkpoint.id]
@@ -130,12 +140,12 @@ def read_answered(
         if sums[0] is None or sums[1] is None:
             left_out.append(item.point.checkpoint)
         else:
-            found.append(Answered(item.point.checkpoint, sums[0], sums[1]))
-    return found, left_out
+            complete.append(AnsweredItems(item.point.checkpoint, sums[0], sums[1]))
+    return complete, left_out
 
 
 def _sums(store: Store, groups: Sequence[Group], axis: Axis, value: float) -> Sums | None:
-    """The rows by question whose mean is this very figure."""
+    """Return the rows by question whose mean is exactly this score."""
     for group in groups:
         if group.bench != axis.bench:
             continue
@@ -171,7 +181,7 @@ def _plane(
 
 
 def _same_questions(general: Axis, domain: Axis) -> bool:
-    """One benchmark asks one set of questions; held-out sets are apart though they are one."""
+    """Return whether both axes use the same questions; each held-out set has its own."""
     if general.bench != domain.bench:
         return False
     sets = [axis.metric.rsplit("_", 1)[0] for axis in (general, domain)]
@@ -181,7 +191,7 @@ def _same_questions(general: Axis, domain: Axis) -> bool:
 def curve_between(
     checkpoints: Sequence[Checkpoint], reference: str, expert: str | None, names: Sequence[str]
 ) -> tuple[str, ...]:
-    """The WiSE-FT merges of these two among the names, in the order of alpha."""
+    """Return the WiSE-FT merges of these two among the names, ordered by alpha."""
     ids = {checkpoint.name: checkpoint.id for checkpoint in checkpoints}
     ends = {"reference": ids.get(reference), "expert": ids.get(expert or "")}
     merges = [
@@ -196,15 +206,15 @@ def curve_between(
 
 
 def recipe_of(store: Store, checkpoint: Checkpoint, depth: int = 0) -> str:
-    """What a checkpoint was made by, whatever the seeds: its config without seed and names.
+    """Return the identity of a checkpoint's recipe: its config without seeds and names.
 
-    A name of another checkpoint in the config stands for that one's recipe.
+    The name of another checkpoint in the config is replaced by that checkpoint's recipe.
     """
     run = store.run(checkpoint.run) if checkpoint.run else None
     if run is None or depth > 8:
         return checkpoint.id
 
-    def plain(value: Any) -> Any:
+    def plain(value: object) -> Any:
         if isinstance(value, Mapping):
             return {k: plain(v) for k, v in value.items() if k not in ("seed", "name")}
         if isinstance(value, list):
@@ -224,32 +234,31 @@ def _seed(store: Store, checkpoint: Checkpoint) -> Any:
 
 
 def seeds_of(
-    store: Store, answered: Sequence[Answered], plane: Any, stats: Stats
+    store: Store, answered: Sequence[AnsweredItems], plane: Any, stats: Stats
 ) -> list[RecipeStats]:
-    """Mean gain and retention of every recipe with several seeds.
+    """Return mean gain and retention of every recipe with several seeds.
 
-    Each seed is held against the reference and the expert of its own seed where there are such,
-    else against the plane's.
+    Each seed is compared with the reference and expert of its own seed if there are any, else
+    with those of the plane.
     """
-    from dataclasses import replace
-
     from kdharness.harness.stats.tradeoff import draw_plane, recipe_stats
 
     families: dict[str, dict[Any, str]] = {}
     seeds: dict[str, Any] = {}
     recipes: dict[str, str] = {}
-    for one in answered:
-        checkpoint = store.checkpoint(one.checkpoint)
+    for entry in answered:
+        name = entry.checkpoint
+        checkpoint = store.checkpoint(name)
         if checkpoint is None or checkpoint.run is None:
             continue
-        seeds[one.checkpoint] = _seed(store, checkpoint)
-        recipes[one.checkpoint] = recipe_of(store, checkpoint)
-        families.setdefault(recipes[one.checkpoint], {})[seeds[one.checkpoint]] = one.checkpoint
+        seeds[name] = _seed(store, checkpoint)
+        recipes[name] = recipe_of(store, checkpoint)
+        families.setdefault(recipes[name], {})[seeds[name]] = name
 
-    def own(role: str | None, seed: Any) -> str | None:
+    def own(role: str | None, seed: object) -> str | None:
         return families.get(recipes.get(role or "", ""), {}).get(seed, role)
 
-    found = []
+    summaries = []
     planes: dict[tuple[str | None, str | None], Any] = {
         (plane.reference, plane.expert): stats.draws
     }
@@ -266,7 +275,73 @@ def seeds_of(
             drawn.append((name, planes[ends]))
         label = min(members.values(), key=lambda name: (len(name), name))
         for figure in ("gain", "retention"):
-            one_recipe = recipe_stats(label, drawn, figure)
-            if one_recipe is not None:
-                found.append(one_recipe)
-    return found
+            summary = recipe_stats(label, drawn, figure)
+            if summary is not None:
+                summaries.append(summary)
+    return summaries
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """General against domain: the points and their statistics.
+
+    Attributes:
+        view: axes, points and roles.
+        floor: reference point of the hypervolume, as (retention, gain).
+        hypervolume: of (retention, gain); None without a reference or expert.
+        statistics: intervals over questions and seeds; see docs/outputs.md.
+    """
+
+    view: TradeOffView
+    floor: tuple[float, float]
+    hypervolume: float | None
+    statistics: dict[str, Any]
+
+    @property
+    def pick(self) -> str | None:
+        """The checkpoint with the highest domain score that retains enough of the general one."""
+        picked = self.statistics["pick"]
+        return str(picked["checkpoint"]) if picked else None
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row per checkpoint."""
+        return [placed_row(point) for point in self.view.points]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the stable form of `tradeoff --format json`."""
+        return {
+            "axes": {"general": self.view.general.label, "domain": self.view.domain.label},
+            "points": self.to_rows(),
+            "hypervolume": self.hypervolume,
+            "reference": self.view.roles.reference,
+            "expert": self.view.roles.expert,
+            "floor": list(self.floor),
+            "statistics": self.statistics,
+        }
+
+
+def trade_off(
+    store: Store,
+    paths: Paths,
+    *,
+    general: str | None = None,
+    domain: str | None = None,
+    reference: str | None = None,
+    expert: str | None = None,
+    floor: tuple[float, float] = (0.0, 0.0),
+    keep: float | None = None,
+) -> TradeOff:
+    """Compute the trade-off of general against domain scores from the store.
+
+    Args:
+        general, domain: the axes as BENCH:METRIC; by default the first default that is stored.
+        reference, expert: checkpoints; by default the parents of the newest DAE run.
+        floor: reference point of the hypervolume, as (retention, gain).
+        keep: pick the highest domain score that retains at least this share of the general one.
+
+    Raises:
+        ConfigError: an axis for which no checkpoint has a score, or a checkpoint without scores.
+    """
+    view = trade_off_view(store, paths, general, domain, reference, expert)
+    summary = statistics(store, view.general, view.domain, view.points, view.roles, floor, keep)
+    return TradeOff(view, floor, dominated_area(view.points, floor), summary)

@@ -1,1 +1,1 @@
-"""Chats as tokens: templates, which characters the assistant writes, what ends an answer."""
+"""Chats as tokens: templates, spans of assistant text, tokens that end an answer."""

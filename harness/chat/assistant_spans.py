@@ -1,9 +1,9 @@
-"""Which characters of a rendered chat are what its assistant writes.
+"""The spans of a rendered chat that its assistant writes.
 
-A turn begins where the generation prompt ends and stops with its end of turn. Where a template
-is prefix-stable (rendering more turns only adds text) that is a difference of two renderings.
-Templates that are not (thoughts dropped or added by position, prompts that open a thought, tools
-that move) are read by marks around each turn's words (`probes`). What cannot be told is refused.
+A turn begins where the generation prompt ends and stops with its end of turn. If a template is
+prefix-stable (rendering more turns only appends text), that is the difference of two renderings.
+Other templates (reasoning dropped or added by position, prompts that open a reasoning block, tools
+that move) are handled by marks around each turn's words (`probes`). Ambiguous chats are refused.
 """
 
 from __future__ import annotations
@@ -19,24 +19,21 @@ from kdharness.harness.chat.rendering import REASONING, Extras, Message, Span, r
 from kdharness.harness.chat.traits import common_start, habits, token_marks, whole_tokens
 from kdharness.harness.errors import DataError
 
-_UNTOLD = (
-    "the chat template rewrites this chat so that assistant turn {number} cannot be told from "
-    "the rest"
-)
+_UNTOLD = "the chat template rewrites this chat so that assistant turn {number} cannot be located"
 _INSIDE = (
     "the chat template writes another turn into assistant turn {number} (before its content, as "
-    "some do with the results of tools)"
+    "some do with tool results)"
 )
-_NOT_CUT = "this answer was cut where it was generated: leave the row out"
-_ONE_EACH = "set train: false on that turn, or make one row of each answer"
+_NOT_CUT = "this answer is truncated: remove the row"
+_ONE_EACH = "set train: false on that turn, or make a separate row of each answer"
 
 
 @dataclass(frozen=True)
 class Spans:
-    """The trained spans of a chat's text, and what was noticed on the way.
+    """The trained spans of a chat's text, with counts for reports.
 
-    `empty` answers say nothing and are not trained; of `unshown` ones the template leaves out
-    thoughts.
+    `empty`: answers without content, which are not trained on. `unshown`: answers whose reasoning
+    the template omits.
     """
 
     spans: list[Span]
@@ -45,7 +42,7 @@ class Spans:
 
 
 def says_nothing(message: Message) -> bool:
-    """Whether an assistant turn has neither words nor calls nor thoughts."""
+    """Return whether an assistant turn has no content, tool calls or reasoning."""
     if message.get("tool_calls") or any(message.get(name) for name in REASONING):
         return False
     content = message.get("content")
@@ -58,7 +55,7 @@ class Chat:
     def __init__(
         self, tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras
     ) -> None:
-        """`text` is the rendering of all `messages`."""
+        """Take the rendering of all `messages` as `text`."""
         self.tokenizer = tokenizer
         self.messages = messages
         self.text = text
@@ -67,20 +64,20 @@ class Chat:
 
     @cached_property
     def places(self) -> Located | None:
-        """Where each message's words are; None when that cannot be told."""
-        found = locate(self.tokenizer, self.messages, self.text, prompt=False, extras=self.extras)
-        return found[1] if found else None
+        """The spans of each message's words; None if they cannot be located."""
+        located = locate(self.tokenizer, self.messages, self.text, prompt=False, extras=self.extras)
+        return located[1] if located else None
 
     def trained(self, truncated: bool, marks: Sequence[Span] | None = None) -> Spans:
-        """The spans to learn.
+        """Return the spans to train on.
 
         Args:
-            truncated: the last answer was cut where it was generated, so that its end of turn is
-                not something to learn.
-            marks: what the template itself marks as the assistant's, if it does.
+            truncated: generation of the last answer was truncated, so its end of turn must not be
+                learnt.
+            marks: the spans that the template itself marks as the assistant's, if it does.
 
         Raises:
-            DataError: a turn that cannot be told from the rest.
+            DataError: a turn that cannot be located.
         """
         spans: list[Span] = []
         empty = unshown = 0
@@ -115,13 +112,13 @@ class Chat:
         return self.places is not None and len(self.places.words[index]) < self.places.given[index]
 
     def _not_shown(self, index: int) -> bool:
-        """Whether an answer is a thought alone, of which the text shows nothing."""
+        """Return whether an answer is reasoning only, of which the text shows nothing."""
         content = str(self.messages[index].get("content") or "")
         alone = not content.rpartition("</think>")[2].strip() and not self._calls(index)
         return alone and self.places is not None and not self.places.words[index]
 
     def _turn(self, index: int, number: int, cut: bool) -> Span:
-        """The span of one turn, from its generation prompt to its end of turn."""
+        """Return the span of one turn, from its generation prompt to its end of turn."""
         start, end = self._start_by_prefix(index), None
         if start is not None:
             start = self._past_header(index, start)
@@ -133,15 +130,15 @@ class Chat:
         return self._cut(index, number, (start, end)) if cut else (start, end)
 
     def _past_header(self, index: int, start: int) -> int:
-        """The start of a turn whose role the template writes without a generation prompt.
+        """Return the start of a turn whose role the template writes without a generation prompt.
 
-        Some templates write none at all, some leave it out behind a tool's result alone.
+        Some templates never write one, some omit it only after a tool's result.
         """
         header = self.habits.unopened
         if header.strip():
             whole = self.places.whole(index) if self.places else None
-            place = self.text.rfind(header, start, whole[0] if whole else start + len(header))
-            return place + len(header) if place >= 0 else start
+            position = self.text.rfind(header, start, whole[0] if whole else start + len(header))
+            return position + len(header) if position >= 0 else start
         header = self.habits.header
         if header.strip() and self.text.startswith(header, start):
             whole = self.places.whole(index) if self.places else None
@@ -152,7 +149,7 @@ class Chat:
     # ------------------------------------------------------------ by prefix
 
     def _rendered(self, count: int, *, prompt: bool) -> str | None:
-        """The first turns alone; None where the template refuses so little."""
+        """Render the first turns alone; None where the template refuses so few."""
         if count == len(self.messages) and not prompt:
             return self.text
         if count == 0:
@@ -182,7 +179,7 @@ class Chat:
         if places.after(first, index, last) < last:
             raise DataError(
                 _INSIDE.format(number=number + 1),
-                hint="leave the content of turns that call tools empty, or set train: false there",
+                hint="remove the content of turns that call tools, or set train: false on them",
             )
         floor = places.before(first, index)
         if start is None:
@@ -199,10 +196,10 @@ class Chat:
         return bool(self.messages[index].get("tool_calls"))
 
     def _start_by_words(self, index: int, first: int, floor: int) -> int:
-        """Where the generation prompt ends in what stands between two turns' words.
+        """Find where the generation prompt ends in the text between two turns' words.
 
-        The prompt may close the turn before it otherwise, and may open a thought that the turn
-        does not show: what both have of the header counts.
+        The prompt may close the previous turn differently, and may open a reasoning block that
+        the turn does not show: only the part of the header that both share is used.
         """
         between = self.text[floor:first]
         asked = self._prompt_tail(index)
@@ -211,9 +208,9 @@ class Chat:
         header = self.habits.header
         for size in range(len(header), 0, -1):
             part = header[:size]
-            place = between.rfind(part)
-            if place >= 0 and part.strip() and part == _whole_tags(header, part):
-                return floor + place + size
+            position = between.rfind(part)
+            if position >= 0 and part.strip() and part == _whole_tags(header, part):
+                return floor + position + size
         shared = _whole_tags(between, common_start(between, asked or ""))
         if shared.strip():
             return floor + len(shared)
@@ -223,18 +220,20 @@ class Chat:
         return start - len(blank) if blank.isspace() and between.endswith(blank + head) else start
 
     def _prompt_tail(self, index: int) -> str | None:
-        """What follows the last words in the prompt that this turn answers."""
+        """Return what follows the last words in the prompt that this turn answers."""
         if index == 0:
             return None
-        found = locate(self.tokenizer, self.messages[:index], None, prompt=True, extras=self.extras)
-        if found is None:
+        located = locate(
+            self.tokenizer, self.messages[:index], None, prompt=True, extras=self.extras
+        )
+        if located is None:
             return None
-        text, places = found
+        text, places = located
         ends = [end for spans in places.words for _, end in spans]
         return text[max(ends) :] if ends else None
 
     def _end_by_words(self, index: int, last: int, limit: int) -> int:
-        """Where the end of turn stops that follows a turn's last word."""
+        """Find where the end of turn after a turn's last word stops."""
         rest = self.text[last:limit]
         bare = rest.lstrip()
         skipped = last + len(rest) - len(bare)
@@ -245,32 +244,32 @@ class Chat:
             for end in known:
                 if end.strip() and bare.startswith(end.lstrip()):
                     return skipped + len(end.lstrip())
-        found = locate(
+        located = locate(
             self.tokenizer, self.messages[: index + 1], None, prompt=False, extras=self.extras
         )
-        whole = found[1].whole(index) if found else None
-        if found is None or whole is None:
+        whole = located[1].whole(index) if located else None
+        if located is None or whole is None:
             return last
         tokens = token_marks(self.tokenizer)
-        tail = found[0][whole[1] :].rstrip().removesuffix(self.habits.after)
+        tail = located[0][whole[1] :].rstrip().removesuffix(self.habits.after)
         if index == len(self.messages) - 1:
             rest = rest.rstrip().removesuffix(self.habits.after)
         shared = whole_tokens(tokens, rest, common_start(rest, tail))
-        # A turn that others follow may be written otherwise than the same turn at the end.
+        # A turn that others follow may be rendered differently from the same turn at the end.
         for text in (shared, rest) if len(shared) < len(tail.rstrip()) else (shared,):
             for end in known:
-                place = text.find(end.lstrip()) if end.strip() else -1
-                if place >= 0:
-                    return last + place + len(end.lstrip())
+                position = text.find(end.lstrip()) if end.strip() else -1
+                if position >= 0:
+                    return last + position + len(end.lstrip())
         return last + len(shared.rstrip())
 
     def _cut(self, index: int, number: int, span: Span) -> Span:
-        """A turn without its end of turn."""
+        """Return the span of a turn without its end of turn."""
         content = str(self.messages[index].get("content") or "").strip()
         start, end = span
-        found = self.text.rfind(content, start, end) if content else -1
-        if found >= 0 and not self._calls(index):
-            return start, found + len(content)
+        position = self.text.rfind(content, start, end) if content else -1
+        if position >= 0 and not self._calls(index):
+            return start, position + len(content)
         whole = self.places.whole(index) if self.places else None
         if whole is None:
             raise DataError(_UNTOLD.format(number=number + 1), hint=_NOT_CUT)
@@ -278,8 +277,8 @@ class Chat:
 
 
 def _whole_tags(text: str, part: str) -> str:
-    """`part`, with which `text` begins, without a piece of a word or a tag at its end."""
-    for found in re.finditer(r"<[^<>\s]{1,60}>|\w+", text):
-        if found.start() < len(part) < found.end():
-            return part[: found.start()]
+    """Return `part`, a prefix of `text`, without an incomplete word or tag at its end."""
+    for match in re.finditer(r"<[^<>\s]{1,60}>|\w+", text):
+        if match.start() < len(part) < match.end():
+            return part[: match.start()]
     return part

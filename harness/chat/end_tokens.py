@@ -1,4 +1,4 @@
-"""Which tokens end an answer: what generation stops at, and what a training must teach."""
+"""The tokens that end an answer: where generation stops, and what training must teach."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ def end_of_turn(tokenizer: Any) -> int | None:
 def stopping_tokens(tokenizer: Any) -> set[int]:
     """Collect the tokens that end generation in any program that reads this checkpoint.
 
-    They are the tokenizer's end of sequence, and those of the generation config and the config
-    beside it, where there are such files.
+    They are the tokenizer's end of sequence, and those of the checkpoint's generation config and
+    config, if there are such files.
     """
     ends = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     folder = Path(str(getattr(tokenizer, "name_or_path", "") or ""))
     for name in ("generation_config.json", "config.json"):
         try:
-            told = read_json_object(folder / name, name, DataError).get("eos_token_id")
+            eos = read_json_object(folder / name, name, DataError).get("eos_token_id")
         except KDHarnessError:
             continue
-        ends.update(
-            one for one in (told if isinstance(told, list) else [told]) if isinstance(one, int)
-        )
+        ids = eos if isinstance(eos, list) else [eos]
+        ends.update(token for token in ids if isinstance(token, int))
     return ends
 
 

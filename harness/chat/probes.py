@@ -1,12 +1,12 @@
-"""Where each turn's own characters stand in a rendered chat.
+"""Locating each turn's own characters in a rendered chat.
 
-A template may strip, fold, reorder, drop or repeat what a turn holds, so that a turn cannot be
-found by its text (a user may write what the assistant answers) nor by the length of what comes
-before it. So the chat is rendered a second time with invisible marks (private-use characters, one
-pair a turn) around the words of every turn. Without the marks that text must be the first one,
-character by character; then the places of the marks are certain, and otherwise nothing is known.
-Each word has its own pair of marks: a template may write one twice (a tool's name again before its
-result), and only the first is the turn's.
+A template may strip, fold, reorder, drop or repeat a turn's content, so a turn can be found neither
+by its text (a user may write what the assistant answers) nor by the length of the preceding text.
+So the chat is rendered a second time with invisible marks (private-use characters) around the
+words of every turn. Without the marks that text must equal the first one exactly; then the marks'
+positions are reliable, and otherwise nothing is known. Each word has its own pair of marks: a
+template may write one twice (a tool's name again before its result), and only the first
+occurrence belongs to the turn.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from kdharness.harness.errors import DataError
 
 _PLANES = (0xF0000, 0x100000)
 _PLANE_SIZE = 0xFFFD
-# What a template may look for in a content (thoughts, tool calls): its own tags stay as they are.
+# What a template may look for in content (reasoning, tool calls): its own tags are not marked.
 _TAG = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]")
 
 
 @dataclass(frozen=True)
 class Located:
-    """The places of each message's words in a text, in order of appearance.
+    """The positions of each message's words in a text, in order of appearance.
 
-    `words[i]` are the spans of message i that the text shows, each word once; `again[i]` is where
-    it repeats some; `given[i]` is how many words there were to show. `heads` and `tails` are what
-    a content holds before its first and after its last marked word (tags, blanks). `unsaid` are
-    the messages whose content, thoughts aside, is not shown whole.
+    `words[i]` are the spans of message i that the text shows, each word once; `again[i]` are
+    repetitions; `given[i]` is the number of words in the message. `heads` and `tails` are the parts
+    of a content before its first and after its last marked word (tags, whitespace). `unsaid` are
+    the messages whose content, without reasoning, is not shown completely.
     """
 
     words: list[list[Span]]
@@ -51,16 +51,16 @@ class Located:
     unsaid: frozenset[int]
 
     def whole(self, index: int) -> Span | None:
-        """From a message's first to its last word; None where the text shows none."""
+        """Return the span from a message's first to its last word; None if none is shown."""
         spans = self.words[index]
         return (min(s for s, _ in spans), max(e for _, e in spans)) if spans else None
 
     def before(self, place: int, index: int) -> int:
-        """The end of the last word before `place` that is not message `index`'s."""
+        """Return the end of the last word before `place` that is not message `index`'s."""
         return max((e for s, e in self._others(index) if s < place), default=0)
 
     def after(self, place: int, index: int, end: int) -> int:
-        """The start of the next word from `place` that is not message `index`'s, else `end`."""
+        """Return the start of the next word from `place` not of message `index`, else `end`."""
         return min((s for s, _ in self._others(index) if s >= place), default=end)
 
     def _others(self, index: int) -> Iterator[Span]:
@@ -71,7 +71,12 @@ class Located:
 
 
 def locate(
-    tokenizer: Any, messages: Sequence[Message], text: str | None, *, prompt: bool, extras: Extras
+    tokenizer: Any,
+    messages: Sequence[Message],
+    text: str | None,
+    *,
+    prompt: bool,
+    extras: Extras,
 ) -> tuple[str, Located] | None:
     """Find the words of every message in a chat's rendering.
 
@@ -80,11 +85,11 @@ def locate(
         messages: the chat.
         text: its rendering, when it is known.
         prompt: whether an assistant turn is opened at the end.
-        extras: what the template is given besides.
+        extras: further template inputs.
 
     Returns:
-        The rendering and the places, or None when the template treats marked words otherwise
-        than plain ones, or refuses the chat.
+        The rendering and the positions, or None if the template treats marked words differently,
+        or refuses the chat.
     """
     try:
         if text is None:
@@ -111,7 +116,7 @@ def locate(
 
 
 def _free_plane(text: str, messages: Sequence[Message]) -> int | None:
-    """A plane of private characters that the chat does not use."""
+    """Return a plane of private-use characters that the chat does not contain."""
     everything = text + "".join(str(m.get("content")) for m in messages)
     for base in _PLANES:
         if not re.search(_marks(base), everything):
@@ -120,15 +125,15 @@ def _free_plane(text: str, messages: Sequence[Message]) -> int | None:
 
 
 def _marks(base: int) -> str:
-    """A pattern of one mark."""
+    """Return a regex that matches one mark."""
     return f"[{chr(base)}-{chr(base + _PLANE_SIZE)}]"
 
 
 class _Marker:
-    """Puts marks into messages and finds them again."""
+    """Inserts marks into messages and locates them in a rendering."""
 
     def __init__(self, base: int, names: bool, source: str) -> None:
-        """`names`: mark the names of called tools too (some templates look at those)."""
+        """With `names`, mark the names of called tools too (some templates look at those)."""
         self.base = base
         self.names = names
         self.source = source
@@ -139,7 +144,7 @@ class _Marker:
         self.keys: set[int] = set()
 
     def message(self, index: int, message: Message) -> dict[str, Any]:
-        """A copy with marks around its words."""
+        """Return a copy with marks around its words."""
         turn = as_turn(message)
         content, head, tail = self.content(index, turn["content"])
         self.heads.append(head)
@@ -154,7 +159,7 @@ class _Marker:
         return turn
 
     def content(self, index: int, content: str) -> tuple[str, str, str]:
-        """Marks around what stands between tags, and what is outside of all marks."""
+        """Mark the text between tags; return it with what is outside of all marks."""
         parts = self.split(content)
         spoken = [i for i in range(0, len(parts), 2) if parts[i].strip()]
         if not spoken:
@@ -169,7 +174,7 @@ class _Marker:
         return "".join(parts), head, tail
 
     def split(self, content: str) -> list[str]:
-        """Texts and the template's own tags in turn, beginning and ending with a text."""
+        """Split into alternating texts and template tags, beginning and ending with a text."""
         parts, last = [], 0
         for tag in _TAG.finditer(content):
             if tag.group() in self.source:
@@ -178,7 +183,7 @@ class _Marker:
         return [*parts, content[last:]]
 
     def word(self, index: int, text: str) -> str:
-        """Marks inside the blanks at both ends."""
+        """Put marks inside the whitespace at both ends."""
         bare = text.strip()
         if not bare:
             return text
@@ -186,58 +191,58 @@ class _Marker:
         return f"{_leading(text)}{opened}{bare}{closed}{_trailing(text)}"
 
     def marks(self, index: int) -> tuple[str, str]:
-        """The two marks of a new word of a message."""
+        """Return the two marks of a new word of a message."""
         code = min(2 * len(self.owners), _PLANE_SIZE - 1)
         self.owners.append(index)
         return chr(self.base + code), chr(self.base + code + 1)
 
     def call(self, index: int, call: Mapping[str, Any]) -> dict[str, Any]:
-        """A tool call with marks in its name and arguments."""
+        """Return a tool call with marks in its name and arguments."""
         function = dict(call["function"])
         if self.names:
             function["name"] = self.word(index, str(function["name"]))
         arguments = function.get("arguments")
-        # Arguments that are JSON text already stay whole: marks at its ends are outside of it.
+        # Arguments that are JSON text are marked as a whole, outside of the text.
         key = self.marks(index)[0] if isinstance(arguments, dict) else ""
         self.keys |= {len(self.owners) - 1} if key else set()
         function["arguments"] = self.leaves(index, arguments, key)
         return {**call, "function": function}
 
-    def leaves(self, index: int, value: Any, key: str) -> Any:
-        """Marks around every text in a value, and one before each key.
+    def leaves(self, index: int, value: object, key: str) -> Any:
+        """Put marks around every text in a value, and one before each key.
 
-        Keys have one mark in common, so that a template which sorts them finds the same order.
+        All keys have the same mark, so that a template that sorts them gets the same order.
         """
         if isinstance(value, str):
             return self.word(index, value)
         if isinstance(value, list):
-            return [self.leaves(index, one, key) for one in value]
+            return [self.leaves(index, part, key) for part in value]
         if isinstance(value, dict):
             return {f"{key}{k}": self.leaves(index, v, key) for k, v in value.items()}
         return value
 
     def places(self, shown: str) -> Located:
-        """The marked words' spans in the text without marks."""
+        """Return the marked words' spans in the text without marks."""
         count = len(self.heads)
         words: list[list[Span]] = [[] for _ in range(count)]
         again: list[list[Span]] = [[] for _ in range(count)]
         opened: dict[int, int] = {}
-        placed: set[int] = set()
+        located: set[int] = set()
         for seen, mark in enumerate(re.finditer(_marks(self.base), shown)):
-            code, place = ord(mark.group()) - self.base, mark.start() - seen
+            code, position = ord(mark.group()) - self.base, mark.start() - seen
             word = code // 2
             if word in self.keys:
-                words[self.owners[word]].append((place, place))
+                words[self.owners[word]].append((position, position))
             elif code % 2 == 0:
-                opened[word] = place
+                opened[word] = position
             elif word in opened:
-                into = again if word in placed else words
-                into[self.owners[word]].append((opened.pop(word), place))
-                placed.add(word)
+                spans = again if word in located else words
+                spans[self.owners[word]].append((opened.pop(word), position))
+                located.add(word)
         given = [0] * count
         for word, owner in enumerate(self.owners):
             given[owner] += word not in self.keys
-        unsaid = frozenset(self.owners[word] for word in self.said - placed)
+        unsaid = frozenset(self.owners[word] for word in self.said - located)
         return Located(words, again, given, self.heads, self.tails, unsaid)
 
 

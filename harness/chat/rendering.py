@@ -1,7 +1,7 @@
-"""A chat as the text that a model reads, through the tokenizer's own template.
+"""Rendering a chat as the text that a model reads, through the tokenizer's own template.
 
-What a template is given beside role and content (tool calls, thoughts, names, tools, variables)
-goes in here and nowhere else, so that training, held-out scoring and generation render alike.
+All template inputs besides role and content (tool calls, reasoning, names, tools, variables) are
+passed here and nowhere else, so that training, held-out scoring and generation render alike.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from kdharness.harness.errors import DataError
 
@@ -19,7 +19,7 @@ Message = Mapping[str, Any]
 Span = tuple[int, int]
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Names under which a thought may stand beside the content; transformers passes one as all."""
+"""Message fields for reasoning besides the content, under any of which it may be given."""
 _PASSED = ("tool_calls", "tool_call_id", "name", *REASONING)
 _RESERVED = frozenset(
     {
@@ -46,7 +46,7 @@ _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 @dataclass(frozen=True)
 class Extras:
-    """What a template is given beside the turns: tool schemas, and variables of its own."""
+    """Template inputs besides the turns: tool schemas, and the template's own variables."""
 
     tools: Sequence[Mapping[str, Any]] | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Extras:
     def __post_init__(self) -> None:
         taken = sorted(_RESERVED & set(self.variables))
         if taken:
-            raise DataError(f"a template variable cannot be called {taken[0]!r}")
+            raise DataError(f"reserved template variable name {taken[0]!r}")
 
     def __bool__(self) -> bool:
         return bool(self.tools or self.variables)
@@ -69,7 +69,7 @@ TOOL: Mapping[str, Any] = {
         "parameters": {"type": "object", "properties": {}, "required": []},
     },
 }
-"""A tool of our own, to try what a template does with one."""
+"""A sample tool, to test how a template renders tools."""
 
 
 def render(
@@ -89,13 +89,13 @@ def render(
             add_generation_prompt=prompt,
             **extras.variables,
         )
-    except Exception as error:  # jinja raises its own families, and templates raise what they like
+    except Exception as error:  # jinja has its own errors, and templates may raise anything
         raise _refused(error) from error
     return str(text)
 
 
 def has_marks(tokenizer: Any, extras: Extras = NOTHING) -> bool:
-    """Whether the template marks what the assistant writes with `{% generation %}`."""
+    """Return whether the template marks assistant text with `{% generation %}`."""
     return bool(_GENERATION.search(template_source(tokenizer, extras)))
 
 
@@ -104,8 +104,8 @@ def render_marked(
 ) -> tuple[str, list[Span]]:
     """Render a chat, with the character spans that its `{% generation %}` blocks wrote.
 
-    transformers' own token mask is not used: it runs to the end of the chat where a block ends
-    in characters that belong to no token.
+    transformers' own token mask is not used: it extends to the end of the chat if a block ends in
+    characters that belong to no token.
 
     Raises:
         DataError: as `render`.
@@ -115,20 +115,22 @@ def render_marked(
     _need_template(tokenizer)
     tools = list(extras.tools) if extras.tools else None
     try:
-        texts, spans = render_jinja_template(
+        # Its annotation leaves out the second value.
+        rendered: Any = render_jinja_template(
             conversations=[[as_turn(m) for m in messages]],
-            tools=tools,
+            tools=cast(Any, tools),
             chat_template=tokenizer.get_chat_template(None, tools),
             return_assistant_tokens_mask=True,
             **{**tokenizer.special_tokens_map, **extras.variables},
         )
     except Exception as error:  # as above
         raise _refused(error) from error
+    texts, spans = rendered
     return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]]
 
 
 def as_turn(message: Message) -> dict[str, Any]:
-    """Reduce a message to what templates read; content that is not there is empty text."""
+    """Reduce a message to the fields that templates read; missing content becomes empty text."""
     content = message.get("content")
     turn: dict[str, Any] = {
         "role": str(message["role"]),
@@ -141,9 +143,9 @@ def as_turn(message: Message) -> dict[str, Any]:
 
 
 def template_source(tokenizer: Any, extras: Extras = NOTHING) -> str:
-    """The source of the template that renders a chat: of several, the one for tools or the plain.
+    """Return the template source that renders a chat: of several, the tool or the default one.
 
-    Where none of them would be chosen, it is all of them.
+    If none of them would be chosen, return all of them joined.
     """
     source = getattr(tokenizer, "chat_template", None)
     if not isinstance(source, dict):
@@ -153,7 +155,7 @@ def template_source(tokenizer: Any, extras: Extras = NOTHING) -> str:
 
 
 def reads_variable(tokenizer: Any, name: str, extras: Extras) -> bool:
-    """Whether the template mentions a variable at all."""
+    """Return whether the template mentions a variable at all."""
     source = template_source(tokenizer, extras)
     return bool(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", source))
 
@@ -161,16 +163,16 @@ def reads_variable(tokenizer: Any, name: str, extras: Extras) -> bool:
 def settle_arguments(
     tokenizer: Any, messages: Sequence[Message], extras: Extras
 ) -> tuple[Sequence[Message], str]:
-    """Render a whole chat with tool arguments in the form that the template takes.
+    """Render a whole chat with tool arguments in the form that the template accepts.
 
-    Most templates want a mapping; some (DeepSeek's) join the arguments as JSON text and fail on
-    one.
+    Most templates expect a mapping; some (DeepSeek's) concatenate the arguments as JSON text and
+    fail on a mapping.
 
     Returns:
         The messages in the form that renders, and the text.
 
     Raises:
-        DataError: neither form renders; the words are those about the mapping.
+        DataError: neither form renders; the error is that of the mapping.
     """
     try:
         return messages, render(tokenizer, messages, prompt=False, extras=extras)
@@ -186,40 +188,40 @@ def settle_arguments(
         raise
 
 
-def _advice(tokenizer: Any, messages: Sequence[Message], extras: Extras, said: str) -> str:
-    """What to do about a chat that a template refuses: what it takes instead, by trying."""
+def _advice(tokenizer: Any, messages: Sequence[Message], extras: Extras, error: str) -> str:
+    """Return a hint for a chat that a template refuses: what it accepts instead, by trying."""
 
-    def takes(chat: Sequence[Message], given: Extras = extras) -> bool:
+    def accepts(chat: Sequence[Message], given: Extras = extras) -> bool:
         try:
             return bool(chat) and bool(render(tokenizer, chat, prompt=False, extras=given))
         except DataError:
             return False
 
     others = [m for m in messages if m["role"] != "system"]
-    if others and others[0]["role"] == "assistant" and takes(others[1:]):
-        return "this chat begins with the assistant: take that turn out, or make it system text"
-    if len(others) < len(messages) and ("System role" in said or takes(others)):
-        return "templates without a system role want its text in the first user turn"
-    twice = any(one["role"] == other["role"] for one, other in pairwise(others))
-    if twice and takes(_one_each(others)):
-        return "two turns of one role follow each other: join them"
-    if takes([with_one_call(m) for m in messages]):
-        return "this template takes one tool call a turn: give each a turn of its own"
+    if others and others[0]["role"] == "assistant" and accepts(others[1:]):
+        return "this chat begins with the assistant: remove that turn, or make it a system turn"
+    if len(others) < len(messages) and ("System role" in error or accepts(others)):
+        return "the template has no system role: put the system text into the first user turn"
+    repeated = any(first["role"] == second["role"] for first, second in pairwise(others))
+    if repeated and accepts(_one_each(others)):
+        return "consecutive turns of the same role: join them"
+    if accepts([with_one_call(m) for m in messages]):
+        return "this template accepts one tool call per turn: give each its own turn"
     if any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
-        return "does this template take tool calls and their results? not all do"
-    if not extras.tools and takes(messages, replace(extras, tools=[TOOL])):
-        return "this template is one for chats with tools: give the rows tools, or choose another"
+        return "does this template support tool calls and their results? Not all do"
+    if not extras.tools and accepts(messages, replace(extras, tools=[TOOL])):
+        return "this template requires tools: add tools to the rows, or choose another template"
     return ""
 
 
 def with_one_call(message: Message) -> Message:
-    """A turn with the first of its tool calls alone."""
+    """Return a turn with only the first of its tool calls."""
     calls = message.get("tool_calls")
     return {**message, "tool_calls": calls[:1]} if calls else message
 
 
 def _one_each(messages: Sequence[Message]) -> list[Message]:
-    """The chat with one turn for each run of turns of one role."""
+    """Return the chat with consecutive turns of one role reduced to the first."""
     chat: list[Message] = []
     for message in messages:
         if not chat or chat[-1]["role"] != message["role"]:
@@ -249,4 +251,4 @@ def _need_template(tokenizer: Any) -> None:
 
 
 def _refused(error: Exception) -> DataError:
-    return DataError(f"the chat template refuses this chat: {error}")
+    return DataError(f"the chat template rejects this chat: {error}")

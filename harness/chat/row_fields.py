@@ -1,7 +1,7 @@
-"""What a row says beside its texts is rendered by the chat template, or refused by name.
+"""Check that the chat template renders every field of a row; otherwise refuse it by name.
 
-A template drops what it does not know without a word: tools, tool calls, names, thoughts, a
-system turn. Then the model would learn from something else than the row says.
+A template silently drops what it does not support: tools, tool calls, names, reasoning, a system
+turn. The model would then learn from something else than the row.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from kdharness.harness.chat.rendering import (
 from kdharness.harness.chat.traits import habits
 from kdharness.harness.errors import DataError
 
-_OTHER_TEMPLATE = "set data.chat_template to one that renders it, or take it out of the rows"
-_THINK = "write the thought into content, as <think>…</think>, or take it out of the rows"
+_OTHER_TEMPLATE = "set data.chat_template to one that renders it, or remove it from the rows"
+_THINK = "write the reasoning into content, as <think>…</think>, or remove it from the rows"
 
 
 def check_honoured(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
-    """Hold a rendering against what the row holds beside plain turns.
+    """Check a rendering against what the row contains besides plain turns.
 
     Raises:
-        DataError: something the template leaves out, by its name.
+        DataError: a field that the template does not render, by name.
     """
     if extras:
         _check_extras(tokenizer, messages, text, extras)
@@ -64,16 +64,16 @@ def _check_fields(tokenizer: Any, messages: Sequence[Message], text: str, extras
     if any(len(m.get("tool_calls") or ()) > 1 for m in messages) and unchanged(with_one_call):
         raise _ignored(
             "more than one of a turn's tool_calls",
-            "give each call a turn of its own, or set data.chat_template to one that renders all",
+            "give each call its own turn, or set data.chat_template to one that renders all",
         )
-    said = next((n for n in REASONING if any(m.get(n) for m in messages)), None)
-    if said and not habits(tokenizer, extras).reasoning and unchanged(_without(*REASONING)):
-        raise _ignored(said, _THINK)
+    field = next((n for n in REASONING if any(m.get(n) for m in messages)), None)
+    if field and not habits(tokenizer, extras).reasoning and unchanged(_without(*REASONING)):
+        raise _ignored(field, _THINK)
     named = [m for m in messages if m.get("name") and not _vouched(m, messages)]
     if named and unchanged(lambda m: _without("name")(m) if m in named else m):
         raise _ignored("name")
     if _out_of_order(messages) and unchanged(_without("tool_call_id")):
-        raise _ignored("tool_call_id", "give the results in the order of the calls")
+        raise _ignored("tool_call_id", "order the results like the calls")
 
 
 def _without(*names: str) -> Callable[[Message], Message]:
@@ -81,7 +81,7 @@ def _without(*names: str) -> Callable[[Message], Message]:
 
 
 def _vouched(message: Message, messages: Sequence[Message]) -> bool:
-    """Whether a tool result's name is that of a call, which stands in the chat anyway."""
+    """Return whether a tool result's name is that of a call, which the chat contains anyway."""
     return message["role"] == "tool" and any(
         call["function"]["name"] == message["name"]
         for other in messages
@@ -90,51 +90,51 @@ def _vouched(message: Message, messages: Sequence[Message]) -> bool:
 
 
 def _out_of_order(messages: Sequence[Message]) -> bool:
-    """Whether results of one turn's calls stand in another order than the calls."""
+    """Return whether the results of one turn's calls are in another order than the calls."""
     asked: list[str] = []
     given: list[str] = []
     for message in [*messages, {"role": "user"}]:
         if message["role"] == "tool":
             given.append(str(message.get("tool_call_id") or ""))
             continue
-        known = [one for one in given if one in asked]
-        if known != [one for one in asked if one in known]:
+        known = [call_id for call_id in given if call_id in asked]
+        if known != [call_id for call_id in asked if call_id in known]:
             return True
         given = []
         asked = [str(call.get("id") or "") for call in message.get("tool_calls") or ()]
-        asked = [one for one in asked if one]
+        asked = [call_id for call_id in asked if call_id]
     return False
 
 
 def _check_turns(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
-    """The words of every turn are in the text, but for an assistant's thoughts."""
+    """Check that the text holds the words of every turn, except an assistant's reasoning."""
     drops_system = habits(tokenizer, extras).drops_system
     doubtful = [
         i
         for i, m in enumerate(messages)
-        if (said := _said(m))
-        and (said not in text or (m["role"] == "system" and drops_system) or m.get("tool_calls"))
+        if (content := _said(m))
+        and (content not in text or (m["role"] == "system" and drops_system) or m.get("tool_calls"))
     ]
-    found = locate(tokenizer, messages, text, prompt=False, extras=extras) if doubtful else None
-    if found is None:
+    located = locate(tokenizer, messages, text, prompt=False, extras=extras) if doubtful else None
+    if located is None:
         return
     for index in doubtful:
         role = messages[index]["role"]
-        if messages[index].get("tool_calls") and index in found[1].unsaid:
+        if messages[index].get("tool_calls") and index in located[1].unsaid:
             raise _ignored(
-                "the content of an assistant turn beside its tool_calls",
-                "take that text out, write it as reasoning_content if it is a thought, or set "
+                "the content of an assistant turn with tool_calls",
+                "remove that text, move it to reasoning_content if it is reasoning, or set "
                 "data.chat_template to one that renders both",
             )
-        if role != "assistant" and not found[1].words[index]:
+        if role != "assistant" and not located[1].words[index]:
             raise _ignored(
                 f"the {role} turn",
-                ("put its text into a user turn, or set data.chat_template to one that renders it"),
+                ("move its text to a user turn, or set data.chat_template to one that renders it"),
             )
 
 
 def _said(message: Message) -> str:
-    """What a turn says aloud."""
+    """Return a turn's content without its reasoning."""
     content = str(message.get("content") or "")
     thoughtless = message["role"] == "assistant"
     return (content.rpartition("</think>")[2] if thoughtless else content).strip()

@@ -1,12 +1,12 @@
-"""A chat as token ids, with the tokens that belong to assistant turns marked.
+"""Tokenise a chat and label the tokens of its assistant turns.
 
-Training and held-out scoring share this, so that "labelled" means the same thing everywhere.
-Labels here are unshifted, as transformers keeps them: `labels[i] == input_ids[i]` where token i
-belongs to an assistant turn, its end-of-turn token included, else -100. Position i - 1 predicts
-it; the shift is made where losses are computed (METHOD.md section 2).
+Training and held-out scoring share this, so that "labelled" means the same everywhere. Labels are
+unshifted, as in transformers: `labels[i] == input_ids[i]` if token i belongs to an assistant turn,
+including its end-of-turn token, else -100. Position i - 1 predicts it; labels are shifted where
+losses are computed (docs/method.md#labels).
 
-What belongs to a turn is what the model would generate after the generation prompt; a template's
-own `{% generation %}` marks decide where it has them.
+A turn consists of what the model would generate after the generation prompt; if a template has
+`{% generation %}` blocks, they decide.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from kdharness.harness.chat.rendering import (
 )
 from kdharness.harness.chat.row_fields import check_honoured
 from kdharness.harness.errors import DataError
-
-IGNORE = -100
+from kdharness.harness.types import IGNORE_INDEX
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
@@ -40,9 +39,9 @@ CHATML = (
 class EncodedChat:
     """Token ids and unshifted labels of equal length.
 
-    `cut`: max_length shortened it. `empty`: answers that say nothing, which are not labelled.
-    `unshown`: answers whose thoughts the template leaves out. `straddles`: an answer's first
-    token begins in the prompt. `ends`: no label was lost at the end by `cut` or `truncated`.
+    `cut`: truncated to max_length. `empty`: answers without content, which are not labelled.
+    `unshown`: answers whose reasoning the template omits. `straddles`: an answer's first token
+    begins in the prompt. `ends`: no label was lost at the end by `cut` or `truncated`.
     """
 
     input_ids: list[int]
@@ -56,16 +55,16 @@ class EncodedChat:
     @property
     def labelled(self) -> int:
         """How many tokens some position learns to predict (the first token never is)."""
-        return sum(label != IGNORE for label in self.labels[1:])
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
     @property
     def last_label(self) -> int | None:
         """The last token that is learnt."""
-        return next((label for label in reversed(self.labels) if label != IGNORE), None)
+        return next((label for label in reversed(self.labels) if label != IGNORE_INDEX), None)
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Token ids of a chat with an assistant turn opened at its end."""
+    """Tokenise a chat with an assistant turn opened at its end."""
     text = render(tokenizer, messages, prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -83,38 +82,38 @@ def encode_chat(
 
     Args:
         tokenizer: a fast tokenizer with a chat template.
-        messages: the turns; an assistant turn with `train: false` is not labelled, nor one that
-            says nothing.
-        max_length: tokens past this are cut off.
-        truncated: the last answer was cut where it was generated, so its end-of-turn is not
-            something to learn.
+        messages: the turns; an assistant turn with `train: false`, or without content, is not
+            labelled.
+        max_length: truncate to this many tokens.
+        truncated: generation of the last answer was truncated, so its end-of-turn must not be
+            learnt.
         tools: schemas of the tools that the assistant may call.
-        variables: what the template is given besides, by name.
+        variables: further template variables, by name.
 
     Raises:
-        DataError: no template, a refused chat, something in the chat that the template does not
-            render, turns that cannot be told apart, or a tokenizer without offsets.
+        DataError: no template, a rejected chat, a field that the template does not render, turns
+            that cannot be located, or a tokenizer without offsets.
     """
     extras = Extras(tools or None, variables or {})
     messages, text = settle_arguments(tokenizer, messages, extras)
     check_honoured(tokenizer, messages, text, extras)
-    found = _trained(tokenizer, messages, text, extras, truncated)
+    trained = _trained(tokenizer, messages, text, extras, truncated)
     try:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     except NotImplementedError as error:
         raise DataError(
-            "labels need a fast tokenizer (one with a tokenizer.json)",
+            "labels need a fast tokenizer (with a tokenizer.json)",
             hint="convert it once with transformers' AutoTokenizer and save_pretrained",
         ) from error
     ids = list(encoded["input_ids"])
-    labels, straddles = _label(ids, encoded["offset_mapping"], sorted(found.spans))
+    labels, straddles = _label(ids, encoded["offset_mapping"], sorted(trained.spans))
     cut = max_length is not None and len(ids) > max_length
     return EncodedChat(
         ids[:max_length],
         labels[:max_length],
         cut,
-        found.empty,
-        found.unshown,
+        trained.empty,
+        trained.unshown,
         straddles,
         not cut and not truncated,
     )
@@ -122,7 +121,7 @@ def encode_chat(
 
 def _trained(
     tokenizer: Any,
-    messages: Sequence[Mapping[str, Any]],
+    messages: Sequence[Mapping[str, object]],
     text: str,
     extras: Extras,
     truncated: bool,
@@ -132,23 +131,23 @@ def _trained(
         return chat.trained(truncated)
     marked, marks = render_marked(tokenizer, messages, extras)
     if marked != text:
-        raise DataError("the chat template renders one chat in two ways")
+        raise DataError("the chat template renders the same chat in two ways")
     return chat.trained(truncated, [span for span in marks if span[0] < span[1]])
 
 
 def _label(
     ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span]
 ) -> tuple[list[int], bool]:
-    """Label every token that holds a character of a span.
+    """Label every token that contains a character of a span.
 
-    Tokenizers may leave blanks out of a token's offsets; a token begins where the one before it
-    ended. A token that begins before a span and ends in it (a prompt that ends in a blank, and
-    the answer's first word) is labelled: it is how that word is written there.
+    Tokenizers may exclude whitespace from a token's offsets; a token begins where the previous one
+    ended. A token that begins before a span and ends in it (a prompt that ends in a space, and
+    the answer's first word) is labelled: that is how the word is tokenised there.
 
     Returns:
         Labels, and whether any token straddles the start of a span.
     """
-    labels = [IGNORE] * len(ids)
+    labels = [IGNORE_INDEX] * len(ids)
     straddles = False
     span = reached = 0
     for index, (start, end) in enumerate(offsets):
@@ -164,7 +163,7 @@ def _label(
 
 __all__ = [
     "CHATML",
-    "IGNORE",
+    "IGNORE_INDEX",
     "EncodedChat",
     "Extras",
     "encode_chat",

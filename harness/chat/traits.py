@@ -1,4 +1,4 @@
-"""What a chat template does with any chat: found out once, on small chats of our own."""
+"""Properties of a chat template, determined once by rendering small chats."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from kdharness.harness.errors import DataError
 
 @dataclass(frozen=True)
 class Habits:
-    """What a template does with any chat.
+    """How a template renders chats.
 
-    `end_last` closes the last answer and `end_mid` one that turns follow (texts, with the blanks
-    before them; empty: nothing does). `end_token` is the added token in `end_last`. `after` is
-    what the template adds behind `end_last` all the same: an end of the whole chat, or the next
-    turn's beginning. `header` is what a generation prompt adds; `unopened` is what stands before
-    an answer all the same where it adds nothing. `closed`: an answer ends where its rendering
-    without later turns does.
+    `end_last` closes the last answer and `end_mid` one that other turns follow (texts, with the
+    whitespace before them; empty: nothing does). `end_token` is the added token in `end_last`.
+    `after` is what the template adds after `end_last`: an end of the whole chat, or the next
+    turn's beginning. `header` is what a generation prompt adds; `unopened` is what precedes an
+    answer if it adds nothing. `closed`: an answer ends where its rendering without later turns
+    ends.
     """
 
     end_last: str = ""
@@ -47,20 +47,20 @@ _USER, _ANSWER = {"role": "user", "content": "Ab"}, {"role": "assistant", "conte
 
 
 def habits(tokenizer: Any, extras: Extras = NOTHING) -> Habits:
-    """What the tokenizer's template does, found out once on small chats.
+    """Return what the tokenizer's template does, determined once on small chats.
 
-    Tokenizers may have a template of its own for chats with tools.
+    Tokenizers may have a separate template for chats with tools.
     """
     key = (template_source(tokenizer, extras), len(tokenizer))
     known = _KNOWN.setdefault(tokenizer, {})
     if key not in known:
-        apart = key[0] != template_source(tokenizer)
-        known[key] = _study(tokenizer, Extras([TOOL]) if apart else _wanted(tokenizer))
+        separate = key[0] != template_source(tokenizer)
+        known[key] = _study(tokenizer, Extras([TOOL]) if separate else _wanted(tokenizer))
     return known[key]
 
 
 def added_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """A pattern of every added token, special or not, that is more than blanks."""
+    """Return a regex of every added token, special or not, that is not just whitespace."""
     texts = {str(token.content) for token in tokenizer.added_tokens_decoder.values()}
     texts = {text for text in texts if text.strip()}
     longest = sorted(texts, key=len, reverse=True)
@@ -68,7 +68,7 @@ def added_tokens(tokenizer: Any) -> re.Pattern[str]:
 
 
 def token_marks(tokenizer: Any) -> re.Pattern[str]:
-    """A pattern of added tokens, and of what is written like one.
+    """Return a regex of added tokens, and of text that is written like one.
 
     A base model's tokenizer often lacks the tokens of the template it is given.
     """
@@ -77,16 +77,16 @@ def token_marks(tokenizer: Any) -> re.Pattern[str]:
 
 def _study(tokenizer: Any, extras: Extras) -> Habits:
     tokens = token_marks(tokenizer)
-    found: tuple[str, Located] | None = None
+    located: tuple[str, Located] | None = None
     size = 0
     for chat in ([_USER, _ANSWER, _USER, _ANSWER], [_USER, _ANSWER]):
-        found = locate(tokenizer, chat, None, prompt=False, extras=extras)
+        located = locate(tokenizer, chat, None, prompt=False, extras=extras)
         size = len(chat)
-        if found is not None:
+        if located is not None:
             break
-    if found is None or found[1].whole(size - 1) is None:
+    if located is None or located[1].whole(size - 1) is None:
         return Habits(reasoning=_shows_reasoning(tokenizer, extras))
-    text, places = found
+    text, places = located
     tail = text[_end(places, size - 1) :]
     prompts = _prompts(tokenizer, extras)
     asked = _Asked(text, places, prompts)
@@ -111,7 +111,7 @@ def _study(tokenizer: Any, extras: Extras) -> Habits:
 
 
 def _wanted(tokenizer: Any) -> Extras:
-    """What the template wants to be given: a tool, where it renders no chat without."""
+    """Return the extras the template needs: a tool, if it renders no chat without one."""
     given = Extras([TOOL])
     for extras in (Extras(), given):
         try:
@@ -129,14 +129,14 @@ def _end(places: Located, index: int) -> int:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What stands around a user's words: before the first, and after the last of a chat."""
+    """The text around a user's words: before the first, and after the last of a chat."""
 
     text: str
     places: Located
     prompts: tuple[str, str] | None
 
     def opens(self, between: str) -> bool:
-        """Whether a text is what introduces a user."""
+        """Return whether a text is what introduces a user turn."""
         whole = self.places.whole(0)
         before = self.text[: whole[0]] if whole else ""
         return bool(between.strip()) and before.endswith(between.lstrip())
@@ -149,37 +149,37 @@ class _Asked:
 
 
 def _last_end(tokens: re.Pattern[str], tail: str, between: str, asked: _Asked) -> str:
-    """How the last answer is closed."""
+    """Return how the last answer is closed."""
     if between.startswith(tail.rstrip()):
         return tail.rstrip()
-    # What follows closes the chat (Phi 3) or opens the next turn unasked (early Llama 3): the end
-    # of turn is the first token, or reaches to the one that also closes a user's words (Cohere's).
+    # The tail closes the chat (Phi 3) or always opens the next turn (early Llama 3): the end of
+    # turn is the first token, or extends to the one that also closes a user's words (Cohere's).
     shared = whole_tokens(tokens, tail, common_start(tail, between))
-    shutting = tokens.search(asked.behind)
-    place = shared.find(shutting.group()) if shutting else -1
-    if shutting and place >= 0:
-        return tail[: place + len(shutting.group())]
+    closing = tokens.search(asked.behind)
+    position = shared.find(closing.group()) if closing else -1
+    if closing and position >= 0:
+        return tail[: position + len(closing.group())]
     first = tokens.search(tail)
     return tail[: first.end()] if first else common_start(tail, between)
 
 
 def _mid_end(tokens: re.Pattern[str], last: str, tail: str, between: str, asked: _Asked) -> str:
-    """How an answer is closed that turns follow."""
+    """Return how an answer is closed that other turns follow."""
     if last and between.startswith(last):
         return last
-    found = tokens.search(between)
-    # The first token behind an answer may be its end, or the next role's beginning.
+    token = tokens.search(between)
+    # The first token after an answer may be its end, or the next role's beginning.
     if (
-        found
-        and not between[: found.start()].strip()
-        and (found.group() in asked.behind or not asked.opens(between))
+        token
+        and not between[: token.start()].strip()
+        and (token.group() in asked.behind or not asked.opens(between))
     ):
-        return between[: found.end()]
+        return between[: token.end()]
     return whole_tokens(tokens, between, common_start(tail, between)).rstrip()
 
 
 def _prompts(tokenizer: Any, extras: Extras) -> tuple[str, str] | None:
-    """A user's question without and with a generation prompt; None where it is refused."""
+    """Render a user's question without and with a generation prompt; None if refused."""
     try:
         bare = render(tokenizer, [_USER], prompt=False, extras=extras)
         return bare, render(tokenizer, [_USER], prompt=True, extras=extras)
@@ -188,13 +188,13 @@ def _prompts(tokenizer: Any, extras: Extras) -> tuple[str, str] | None:
 
 
 def _header(tokens: re.Pattern[str], prompts: tuple[str, str] | None) -> str:
-    """What a generation prompt adds to a chat that ends with a user."""
+    """Return what a generation prompt adds to a chat that ends with a user turn."""
     bare, opened = prompts or ("", "")
     return opened[len(whole_tokens(tokens, opened, common_start(opened, bare))) :]
 
 
 def _unopened(prompts: tuple[str, str] | None, text: str, places: Located) -> str:
-    """What a template without a generation prompt writes before an answer."""
+    """Return what a template without a generation prompt writes before an answer."""
     bare, opened = prompts or ("", "")
     whole = places.whole(1)
     if not bare or bare != opened or whole is None or not text.startswith(bare):
@@ -203,24 +203,24 @@ def _unopened(prompts: tuple[str, str] | None, text: str, places: Located) -> st
 
 
 def _shows_reasoning(tokenizer: Any, extras: Extras) -> bool:
-    """Whether a thought beside the last answer's content is rendered."""
+    """Return whether reasoning beside the last answer's content is rendered."""
     for head in ([_USER], [{"role": "system", "content": "Ef"}, _USER]):
         chat = [*head, {**_ANSWER, REASONING[0]: "thought"}]
-        found = locate(tokenizer, chat, None, prompt=False, extras=extras)
-        if found is not None:
-            return len(found[1].words[-1]) > 1
+        located = locate(tokenizer, chat, None, prompt=False, extras=extras)
+        if located is not None:
+            return len(located[1].words[-1]) > 1
     return False
 
 
 def _drops_system(tokenizer: Any, extras: Extras) -> bool:
-    """Whether a system turn is left out without a word when the chat ends with an answer."""
+    """Return whether a system turn is silently dropped when the chat ends with an answer."""
     chat = [{"role": "system", "content": "Ef"}, _USER, _ANSWER]
-    found = locate(tokenizer, chat, None, prompt=False, extras=extras)
-    return found is not None and not found[1].words[0]
+    located = locate(tokenizer, chat, None, prompt=False, extras=extras)
+    return located is not None and not located[1].words[0]
 
 
 def common_start(one: str, other: str) -> str:
-    """The text that both begin with."""
+    """Return the common prefix of two texts."""
     size = 0
     for a, b in zip(one, other, strict=False):
         if a != b:
@@ -230,8 +230,8 @@ def common_start(one: str, other: str) -> str:
 
 
 def whole_tokens(tokens: re.Pattern[str], text: str, part: str) -> str:
-    """`part`, with which `text` begins, without a piece of an added token at its end."""
-    for found in tokens.finditer(text):
-        if found.start() < len(part) < found.end():
-            return part[: found.start()]
+    """Return `part`, a prefix of `text`, without an incomplete added token at its end."""
+    for token in tokens.finditer(text):
+        if token.start() < len(part) < token.end():
+            return part[: token.start()]
     return part

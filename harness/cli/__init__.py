@@ -1,4 +1,4 @@
-"""The command line: one file per group of commands, loaded when it is called."""
+"""The command line: one file per group of commands, imported on demand."""
 
 from kdharness.harness.cli.main import COMMANDS, cli, main, run
 

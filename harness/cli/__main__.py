@@ -1,4 +1,4 @@
-"""`python -m kdharness.harness.cli`."""
+"""Entry point of `python -m kdharness.harness.cli`."""
 
 from kdharness.harness.cli import main
 

@@ -1,4 +1,4 @@
-"""Commands that set checkpoints side by side: tradeoff and compare."""
+"""The compare command: paired differences, settings, flips and costs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdharness.harness.analysis.compare import COMPARISON_COLUMNS, compare_sides, sides_of
+from kdharness.harness.analysis.costs import COST_COLUMNS, TITLES, costs_of
+from kdharness.harness.analysis.metrics import is_headline
+from kdharness.harness.analysis.side_by_side import (
+    FLIP_COLUMNS,
+    SETTING_COLUMNS,
+    flip_counts,
+    setting_rows,
+    setting_text,
+    settings_that_differ,
+)
+from kdharness.harness.cli.options import split
+from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import FORMATS, print_table
 from kdharness.harness.util.text import safe_text
 
@@ -23,14 +37,14 @@ if TYPE_CHECKING:
 PARTS = {
     "differences": "Paired differences",
     "settings": "Settings that differ",
-    "flips": "What flipped",
-    "cost": "Cost of each",
+    "flips": "Flipped items",
+    "cost": "Cost per checkpoint",
 }
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One listing of `compare`; `empty` is said in its place, `note` goes to stderr after it."""
+class Listing:
+    """One listing of `compare`; `empty` is printed if it has no rows, `note` follows on stderr."""
 
     rows: Sequence[dict[str, Any]]
     columns: Sequence[str]
@@ -43,11 +57,11 @@ class Listed:
 @click.option(
     "--what",
     type=click.Choice(list(PARTS)),
-    help="One part alone. Default: all as a table, the differences in other formats.",
+    help="Show only this part. Default: all parts as tables; differences in other formats.",
 )
 @click.option("--bench", multiple=True, help="Only these benchmarks.")
-@click.option("--metric", multiple=True, help="Only these metrics (of the differences).")
-@click.option("--all", "everything", is_flag=True, help="Categories too (JSON always has them).")
+@click.option("--metric", multiple=True, help="Only these metrics (differences only).")
+@click.option("--all", "everything", is_flag=True, help="Include categories (JSON always does).")
 @click.option(
     "--flips",
     "limit",
@@ -55,10 +69,10 @@ class Listed:
     default=5,
     show_default=True,
     metavar="N",
-    help="How many flipped items to list, a benchmark and judge.",
+    help="Number of flipped items to list per benchmark and judge.",
 )
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
 )
 @click.pass_obj
 def compare_command(
@@ -71,18 +85,16 @@ def compare_command(
     limit: int,
     form: str,
 ) -> None:
-    """Each checkpoint against the first: paired differences on the items that both answered,
-    the settings that differ, what flipped, and the cost of each."""
-    from kdharness.harness.analysis.compare import sides_of
-    from kdharness.harness.cli.options import split
-    from kdharness.harness.config.evaluation import bench_name
-    from kdharness.harness.store import Store
+    """Compare checkpoints with the first one.
 
+    Shows paired differences over the items that both answered, the settings that differ, the
+    items that flipped, and the cost of each checkpoint.
+    """
     benches = {bench_name(name) for name in split(bench)}
     parts = [what] if what else list(PARTS) if form == "table" else ["differences"]
     with Store(paths.store) as store:
         sides = sides_of(store, checkpoints, benches)
-        listings: dict[str, Callable[[], list[Listed]]] = {
+        listings: dict[str, Callable[[], list[Listing]]] = {
             "differences": lambda: _differences(
                 store, paths, sides, set(split(metric)), everything, form
             ),
@@ -90,21 +102,21 @@ def compare_command(
             "flips": lambda: _flips(sides, limit, form),
             "cost": lambda: _costs(store, sides, form),
         }
-        for place, part in enumerate(parts):
+        for index, part in enumerate(parts):
             if len(parts) > 1:
-                click.echo(PARTS[part] if place == 0 else f"\n{PARTS[part]}")
-            for listed in listings[part]():
-                _print_listed(listed, form)
+                click.echo(PARTS[part] if index == 0 else f"\n{PARTS[part]}")
+            for listing in listings[part]():
+                _print_listing(listing, form)
 
 
-def _print_listed(listed: Listed, form: str) -> None:
-    if not listed.rows and form == "table":
-        if listed.empty:
-            click.echo(listed.empty)
+def _print_listing(listing: Listing, form: str) -> None:
+    if not listing.rows and form == "table":
+        if listing.empty:
+            click.echo(listing.empty)
         return
-    print_table(listed.rows, listed.columns, form)
-    if listed.note and form == "table":
-        click.echo(f"  {listed.note}", err=True)
+    print_table(listing.rows, listing.columns, form)
+    if listing.note and form == "table":
+        click.echo(f"  {listing.note}", err=True)
 
 
 def _differences(
@@ -114,107 +126,93 @@ def _differences(
     metrics: set[str],
     everything: bool,
     form: str,
-) -> list[Listed]:
-    from kdharness.harness.analysis.compare import COLUMNS, compare_sides
-    from kdharness.harness.analysis.metrics import is_headline
-
+) -> list[Listing]:
     rows = [
-        one.as_dict()
-        for one in compare_sides(store, paths, sides)
-        if (not metrics or one.metric in metrics)
-        and (everything or metrics or form in ("json", "csv") or is_headline(one.metric))
+        comparison.as_dict()
+        for comparison in compare_sides(store, paths, sides)
+        if (not metrics or comparison.metric in metrics)
+        and (everything or metrics or form in ("json", "csv") or is_headline(comparison.metric))
     ]
     return [
-        Listed(
+        Listing(
             rows,
-            COLUMNS,
-            "nothing that both were judged on",
-            "p_holm: corrected for all that is compared on that benchmark, categories included; "
-            "n_needed: items it would take to tell a difference of this size (80 % power)",
+            COMPARISON_COLUMNS,
+            "no items judged for both checkpoints",
+            "p_holm: Holm-corrected over all comparisons on that benchmark, including categories; "
+            "n_needed: items needed to detect a difference of this size (80 % power)",
         )
     ]
 
 
-def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
-    """For programs a row a field and checkpoint; for eyes a column a checkpoint."""
-    from kdharness.harness.analysis.side_by_side import (
-        SETTING_COLUMNS,
-        setting_rows,
-        setting_text,
-        settings_that_differ,
-    )
-
-    found = settings_that_differ(store, [side.checkpoint for side in sides])
-    rows = setting_rows(sides, found)
+def _settings(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
+    """List one row per field and checkpoint for programs, one column per checkpoint for people."""
+    differences = settings_that_differ(store, [side.checkpoint for side in sides])
+    rows = setting_rows(sides, differences)
     if form == "json":
-        return [Listed(rows, SETTING_COLUMNS)]
+        return [Listing(rows, SETTING_COLUMNS)]
     if form == "csv":
         plain = [{**row, "value": setting_text(row["value"])} for row in rows]
-        return [Listed(plain, SETTING_COLUMNS)]
-    # The number keeps columns apart where one checkpoint is named twice. Heads are printed as
-    # they are, so a name must not end its line or its column.
-    heads = [
-        safe_text(f"{place} {side.name}".replace("\n", " "), 40).replace("|", "\\|")
-        for place, side in enumerate(sides, 1)
+        return [Listing(plain, SETTING_COLUMNS)]
+    # The number keeps columns distinct when a checkpoint is named twice. Headers are printed
+    # unescaped, so a name must not contain a line break or a column separator.
+    headers = [
+        safe_text(f"{number} {side.name}".replace("\n", " "), 40).replace("|", "\\|")
+        for number, side in enumerate(sides, 1)
     ]
     wide = [
-        {"field": field, **dict(zip(heads, map(setting_text, values), strict=True))}
-        for field, values in found
+        {"field": field, **dict(zip(headers, map(setting_text, values), strict=True))}
+        for field, values in differences
     ]
-    return [Listed(wide, ["field", *heads], "none")]
+    return [Listing(wide, ["field", *headers], "none")]
 
 
-def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listed]:
-    from kdharness.harness.analysis.side_by_side import FLIP_COLUMNS, flip_counts
-
+def _flips(sides: Sequence[Side], limit: int, form: str) -> list[Listing]:
     base, *others = sides
-    found = [one for other in others for one in flip_counts(base, other)]
-    rows = [one.as_dict(limit) for one in found]
+    counts = [flips for other in others for flips in flip_counts(base, other)]
+    rows = [flips.as_dict(limit) for flips in counts]
     if form == "json":
-        return [Listed(rows, FLIP_COLUMNS)]
+        return [Listing(rows, FLIP_COLUMNS)]
     if form != "table":
         named = [
-            {**row, "items": ", ".join(item.item for item in one.items[:limit])}
-            for row, one in zip(rows, found, strict=True)
+            {**row, "items": ", ".join(item.item for item in flips.items[:limit])}
+            for row, flips in zip(rows, counts, strict=True)
         ]
-        return [Listed(named, FLIP_COLUMNS)]
+        return [Listing(named, FLIP_COLUMNS)]
     items = [
-        {"bench": one.bench, "other": one.other, **item.as_dict()}
-        for one in found
-        for item in one.items[:limit]
+        {"bench": flips.bench, "other": flips.other, **item.as_dict()}
+        for flips in counts
+        for item in flips.items[:limit]
     ]
-    counts = Listed(
+    summary = Listing(
         rows,
         [column for column in FLIP_COLUMNS if column != "items"],
-        "nothing that both were judged on",
-        "right: at least half of what can be had, a rating flips by two points or more; "
-        "n: verdicts that both have",
+        "no items judged for both checkpoints",
+        "right: at least half of the possible score; a rating flips when it moves by two points or "
+        "more; n: judgments that both have",
     )
     return [
-        counts,
-        Listed(
+        summary,
+        Listing(
             items,
             ["bench", "other", "item", "category", "metric", "base_value", "other_value", "flip"],
         ),
     ]
 
 
-def _costs(store: Store, sides: Sequence[Side], form: str) -> list[Listed]:
-    from kdharness.harness.analysis.costs import COLUMNS, TITLES, costs_of
-
-    found = costs_of(store, [side.checkpoint for side in sides])
+def _costs(store: Store, sides: Sequence[Side], form: str) -> list[Listing]:
+    costs = costs_of(store, [side.checkpoint for side in sides])
     if form in ("json", "csv"):
-        return [Listed([cost.as_dict() for cost in found], COLUMNS)]
+        return [Listing([cost.as_dict() for cost in costs], COST_COLUMNS)]
     rows = [
         {"checkpoint": cost.checkpoint, **{TITLES[k]: text for k, text in cost.texts().items()}}
-        for cost in found
+        for cost in costs
     ]
     return [
-        Listed(
+        Listing(
             rows,
             ["checkpoint", *TITLES.values()],
             "",
-            "ancestors: start, teacher, expert and reference, each run once; "
-            "≥: some have no figure",
+            "ancestors: initial student, teacher, expert and reference; each run counts once; "
+            "≥: a lower bound, because some runs have no stored value",
         )
     ]

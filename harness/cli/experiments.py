@@ -1,4 +1,4 @@
-"""Commands about experiments: merge, sweep, report."""
+"""The sweep and report commands."""
 
 from __future__ import annotations
 
@@ -9,93 +9,68 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdharness.harness.cli.follow import follow
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.claim_judge import judge_claims
+from kdharness.harness.experiments.claims import COLUMNS, finding_lines
+from kdharness.harness.experiments.detached import start_sweep
+from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
+from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
+from kdharness.harness.reports.blocks import markdown
+from kdharness.harness.reports.build import collect
+from kdharness.harness.reports.html import page
+from kdharness.harness.store import Store
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import FORMATS, print_table
 from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
-    from kdharness.harness.experiments.expand import Planned, SweepConfig
+    from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
 
 SWEEP_COLUMNS = ("run", "step", "status", "seconds", "note")
 
 
-@click.command("merge")
-@click.argument("config", type=click.Path(dir_okay=False))
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=VALUE",
-    help="Change one field of the config; may be given more than once.",
-)
-@click.option("--name", help="The run's name.")
-@click.pass_obj
-def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: str | None) -> None:
-    """Put models' weights together as CONFIG says: WiSE-FT curve, average, task arithmetic.
-
-    Prints the checkpoints that were made.
-    """
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.runs import launch
-    from kdharness.harness.store import Store
-
-    parsed = load_config(config, overrides)
-    if parsed.method != "merge":
-        raise ConfigError(
-            f"this is a config for {parsed.method}, not for merge",
-            where=config,
-            hint=f"run: kdharness train {config}",
-        )
-    run = launch.start(paths, parsed, name=name)
-    follow(paths, run.id)
-    with Store(paths.store) as store:
-        for checkpoint in store.checkpoints(run.id):
-            click.echo(checkpoint.name)
-
-
 @click.command("sweep")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--dry-run", is_flag=True, help="List the runs and how they stand; start nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="List the runs and their status without starting any."
+)
 @click.option(
     "--detach",
     is_flag=True,
-    help="Carry it out in a process of its own, and print that run's name.",
+    help="Run in the background and print the name of the run.",
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
+)
 @click.pass_context
 def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, form: str) -> None:
-    """Run an experiment: several steps that need each other, over a grid or list of settings.
+    """Run an experiment: several steps that depend on each other, over a grid or list of settings.
 
-    CONFIG is a file, or the name of an experiment that ships (baselines).
-    Finished runs are not repeated, so the same command goes on after a stop. A run that fails
-    stops only those that need it; the exit code is then 1. With --detach it is a run itself, to
-    be followed, stopped and resumed as any other (kdharness runs, logs, stop, resume).
+    CONFIG is a file, or the name of an experiment that ships with kdharness (baselines).
+    Finished runs are not repeated: run the same command again to continue after a stop. If a run
+    fails, the runs that depend on it are skipped and the exit code is 1. With --detach the
+    experiment is a run itself, which can be followed, stopped and resumed like any other
+    (kdharness runs, logs, stop, resume).
     """
-    from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
-    from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
-
     paths: Paths = ctx.obj
     file = find_experiment(config)
     sweep, planned = load_sweep(file)
-    states = {one.name: state_of(paths, one) for one in planned}
+    states = {run.name: state_of(paths, run) for run in planned}
     if dry_run:
         rows = [
             {
-                "run": one.name,
-                "step": one.step,
-                "status": states[one.name],
+                "run": run.name,
+                "step": run.step,
+                "status": states[run.name],
                 "seconds": None,
-                "note": "needs " + ", ".join(one.needs) if one.needs else "",
+                "note": "needs " + ", ".join(run.needs) if run.needs else "",
             }
-            for one in planned
+            for run in planned
         ]
         print_table(rows, SWEEP_COLUMNS, form)
         return
     if detach:
-        from kdharness.harness.experiments.detached import start_sweep
-
         click.echo(start_sweep(paths, file).id)
         return
     keep_copy(paths, file, sweep)
@@ -111,7 +86,7 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
 
 
 def narrators() -> tuple[Callable[[str], None], Callable[[str], None]]:
-    """(say, tick): lines on stderr, and on a terminal one line below them that changes."""
+    """Return (say, tick): print lines to stderr, and on a terminal update a status line below."""
     live = sys.stderr.isatty()
 
     def say(text: str) -> None:
@@ -124,18 +99,16 @@ def narrators() -> tuple[Callable[[str], None], Callable[[str], None]]:
     return say, tick
 
 
-def print_claims(paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], form: str) -> None:
-    """What holds of an experiment's claims, to stdout."""
-    from kdharness.harness.experiments.claim_judge import judge_claims
-    from kdharness.harness.experiments.claims import COLUMNS, finding_lines
-    from kdharness.harness.store import Store
-
+def print_claims(
+    paths: Paths, sweep: SweepConfig, planned: Sequence[PlannedRun], form: str
+) -> None:
+    """Print the results of an experiment's claims to stdout."""
     with Store(paths.store) as store:
-        findings = judge_claims(store, sweep.claims, planned)
+        results = judge_claims(store, sweep.claims, planned)
     if form != "table":
-        print_table([one.as_dict() for one in findings], COLUMNS, form)
+        print_table([result.as_dict() for result in results], COLUMNS, form)
         return
-    for line in finding_lines(findings):
+    for line in finding_lines(results):
         click.echo(safe_text(line))
 
 
@@ -145,13 +118,13 @@ def print_claims(paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], f
     type=click.Path(dir_okay=False),
     default="report.html",
     show_default=True,
-    help="The HTML file; the Markdown twin is written beside it.",
+    help="The HTML file; a Markdown version is written next to it.",
 )
-@click.option("--title", default="kdharness report", show_default=True)
+@click.option("--title", default="kdharness report", show_default=True, help="Report title.")
 @click.option(
     "--question",
     default="",
-    help="What was to be answered (default: what the experiments run here say).",
+    help="The question the report answers (default: those of the experiments in this home).",
 )
 @click.option("--general", metavar="BENCH:METRIC", help="The trade-off's general axis.")
 @click.option("--domain", metavar="BENCH:METRIC", help="The trade-off's domain axis.")
@@ -161,9 +134,9 @@ def print_claims(paths: Paths, sweep: SweepConfig, planned: Sequence[Planned], f
     default=0.98,
     show_default=True,
     metavar="SHARE",
-    help="The share of general that a picked checkpoint must keep.",
+    help="Minimum retention of the general score for a checkpoint to be picked.",
 )
-@click.option("--transcripts", default=4, show_default=True, help="How many to show.")
+@click.option("--transcripts", default=4, show_default=True, help="Number of transcripts to show.")
 @click.pass_obj
 def report_command(
     paths: Paths,
@@ -175,18 +148,11 @@ def report_command(
     keep: float,
     transcripts: int,
 ) -> None:
-    """Write all that is known here as one HTML file and its Markdown twin."""
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.reports.blocks import markdown
-    from kdharness.harness.reports.build import collect
-    from kdharness.harness.reports.html import page
-    from kdharness.harness.store import Store
-    from kdharness.harness.util.atomic import write_text
-
+    """Write a report on this home as one HTML file and as Markdown."""
     target = Path(output)
     if target.suffix.lower() == ".md":
         raise ConfigError(
-            "the report is HTML, its Markdown twin is written beside it",
+            "the report is HTML; a Markdown version is written next to it",
             where="--output",
             hint=f"use {target.with_suffix('.html')}",
         )
@@ -200,15 +166,15 @@ def report_command(
             domain=domain,
             talks=transcripts,
         )
-    twin = target.with_suffix(".md")
+    markdown_path = target.with_suffix(".md")
     try:
-        write_text(target, page(title, blocks))
-        write_text(twin, markdown(title, blocks))
+        atomic_write_text(target, page(title, blocks))
+        atomic_write_text(markdown_path, markdown(title, blocks))
     except OSError as error:
         raise ConfigError(
             f"cannot write the report: {error.strerror}",
             where=output,
-            hint="name a file in a folder that exists",
+            hint="choose a file in an existing folder",
         ) from error
     click.echo(str(target))
-    click.echo(str(twin))
+    click.echo(str(markdown_path))

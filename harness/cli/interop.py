@@ -1,41 +1,47 @@
-"""Commands that bring results in and out: import fastchat|alpaca-eval, export …"""
+"""Commands that import and export results."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import is_headline, ranked
+from kdharness.harness.cli.leaderboard import print_scores
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
+from kdharness.harness.interop.export import export_alpaca_eval, export_fastchat
+from kdharness.harness.interop.fastchat import ImportSummary, import_fastchat
+from kdharness.harness.interop.rows import files_below
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.reports.model_card import model_card
+from kdharness.harness.store import Store
+from kdharness.harness.util.atomic import atomic_write_text
 
 published_option = click.option(
     "--as-published",
     is_flag=True,
-    help="Print the figures as the benchmark's own script prints them.",
+    help="Compute scores as the benchmark's own script does.",
 )
 
 
 @click.group("import")
 def import_group() -> None:
-    """Bring in answers and judgments made elsewhere."""
+    """Import answers and judgments from FastChat or alpaca_eval."""
 
 
-def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form: str) -> None:
-    """Say what came in and print the models' figures."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.analysis.metrics import is_headline, ranked
-    from kdharness.harness.cli.leaderboard import print_scores
-
-    for one in found:
-        models = ", ".join(sorted(one.models))
-        click.echo(f"{one.rows} {one.kind} rows, {one.new} new: {models}", err=True)
-        for note in one.notes:
+def _finish(
+    paths: Paths, store: Store, summaries: list[ImportSummary], as_published: bool, form: str
+) -> None:
+    """Print what was imported and the models' scores."""
+    for summary in summaries:
+        models = ", ".join(sorted(summary.models))
+        click.echo(f"{summary.rows} {summary.kind} rows, {summary.new} new: {models}", err=True)
+        for note in summary.notes:
             click.echo(f"  {note}", err=True)
-    names = {name for one in found for name in one.models}
-    benches = {bench for one in found for bench in one.benches}
+    names = {name for summary in summaries for name in summary.models}
+    benches = {bench for summary in summaries for bench in summary.benches}
     scores = leaderboard(
         store, paths, checkpoints=names, benches=benches, as_published=as_published
     )
@@ -50,51 +56,43 @@ def _finish(paths: Paths, store: Any, found: list[Any], as_published: bool, form
 @format_option
 @click.pass_obj
 def fastchat_command(paths: Paths, files: tuple[Path, ...], as_published: bool, form: str) -> None:
-    """Import FastChat answers, single or pair judgments; importing twice changes nothing."""
-    from kdharness.harness.interop.fastchat import import_fastchat
-    from kdharness.harness.interop.rows import files_below
-    from kdharness.harness.store import Store
-
-    listed = [
-        part
+    """Import FastChat answers and single or pairwise judgments; importing twice has no effect."""
+    paths_to_read = [
+        file
         for path in files
-        for part in (files_below(path, "*.jsonl") if path.is_dir() else [path])
+        for file in (files_below(path, "*.jsonl") if path.is_dir() else [path])
     ]
     with Store(paths.store) as store:
-        found = [import_fastchat(store, path) for path in listed]
-        _finish(paths, store, found, as_published, form)
+        summaries = [import_fastchat(store, path) for path in paths_to_read]
+        _finish(paths, store, summaries, as_published, form)
 
 
 def result_files(path: Path) -> list[Path]:
-    """The files of a results folder: annotations where there are any, else outputs."""
+    """Return the files of a results folder: annotations if there are any, else outputs."""
     if not path.is_dir():
         return [path]
-    from kdharness.harness.interop.rows import files_below
 
     for name in ("*annotations.json", "*model_outputs.json"):
-        found = files_below(path, name)
-        if found:
-            return found
+        files = files_below(path, name)
+        if files:
+            return files
     return [path]
 
 
 @import_group.command("alpaca-eval")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--name", help="What to call the model (default: the file's generator).")
+@click.option("--name", help="Name of the model (default: the `generator` in the file).")
 @published_option
 @format_option
 @click.pass_obj
 def alpaca_eval_command(
     paths: Paths, files: tuple[Path, ...], name: str | None, as_published: bool, form: str
 ) -> None:
-    """Import alpaca_eval model outputs or annotations; importing twice changes nothing."""
-    from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
-    from kdharness.harness.store import Store
-
-    listed = [part for path in files for part in result_files(path)]
+    """Import alpaca_eval model outputs or annotations; importing twice has no effect."""
+    paths_to_read = [file for path in files for file in result_files(path)]
     with Store(paths.store) as store:
-        found = [import_alpaca_eval(store, path, name) for path in listed]
-        _finish(paths, store, found, as_published, form)
+        summaries = [import_alpaca_eval(store, path, name) for path in paths_to_read]
+        _finish(paths, store, summaries, as_published, form)
 
 
 @click.group("export")
@@ -103,7 +101,7 @@ def export_group() -> None:
 
 
 checkpoint_option = click.option(
-    "--ckpt", multiple=True, help="Only these checkpoints (default: all that have results)."
+    "--ckpt", multiple=True, help="Only these checkpoints (default: all with results)."
 )
 
 
@@ -112,9 +110,7 @@ checkpoint_option = click.option(
 @checkpoint_option
 @click.pass_obj
 def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
-    """Write MT-Bench answers and judgments into FOLDER as FastChat lays them out."""
-    from kdharness.harness.interop.export import export_fastchat
-
+    """Write MT-Bench answers and judgments to FOLDER in FastChat's layout."""
     for path in export_fastchat(paths, folder, ckpt):
         click.echo(path)
 
@@ -124,9 +120,7 @@ def export_fastchat_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -
 @checkpoint_option
 @click.pass_obj
 def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> None:
-    """Write model outputs and annotations into FOLDER as alpaca_eval lays them out."""
-    from kdharness.harness.interop.export import export_alpaca_eval
-
+    """Write model outputs and annotations to FOLDER in alpaca_eval's layout."""
     for path in export_alpaca_eval(paths, folder, ckpt):
         click.echo(path)
 
@@ -134,16 +128,16 @@ def export_alpaca_command(paths: Paths, folder: Path, ckpt: tuple[str, ...]) -> 
 @export_group.command("model-card")
 @click.argument("checkpoint")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write here and not to stdout."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file instead of stdout.",
 )
 @click.pass_obj
 def export_card_command(paths: Paths, checkpoint: str, out: Path | None) -> None:
-    """Write a Markdown model card: lineage, config, scores with their intervals and judges."""
-    from kdharness.harness.interop.export import model_card
-
+    """Write a Markdown model card: lineage, config, and scores with intervals and judges."""
     text = model_card(paths, checkpoint)
     if out is None:
         click.echo(text)
     else:
-        write_text(out, text)
+        atomic_write_text(out, text)
         click.echo(out)

@@ -1,4 +1,4 @@
-"""Commands about judges: check one before it is trusted, list those there are."""
+"""The judge commands: check a judge before trusting it, list known judges."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ from typing import Any
 
 import click
 
-from kdharness.harness.analysis.judge_cards import card_rows
+from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec, plain_http_warning
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import ENGINES, TOOLS, resolve
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 
 @click.group("judge")
 def judge_group() -> None:
-    """Check judges before they are trusted."""
+    """Check judges before trusting them."""
 
 
 @judge_group.command("check")
 @click.argument("spec")
-@click.option("--items", type=click.IntRange(2, 12), default=12, help="Questions to ask about.")
-@click.option("--max-tokens", type=click.IntRange(1), default=512, help="Longest reply.")
-@click.option("--concurrency", type=click.IntRange(1), default=16, help="Calls at once.")
-@click.option("--timeout", type=float, default=120.0, help="Seconds until a call is tried again.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, help="Of a local judge.")
-@click.option("--probe-only", is_flag=True, help="Only ask what the endpoint can do.")
+@click.option("--items", type=click.IntRange(2, 12), default=12, help="Number of questions.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=512, help="Maximum reply length, in tokens."
+)
+@click.option("--concurrency", type=click.IntRange(1), default=16, help="Maximum concurrent calls.")
+@click.option("--timeout", type=float, default=120.0, help="Timeout in seconds per call.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=16, help="Batch size of a local judge."
+)
+@click.option("--probe-only", is_flag=True, help="Only test what the endpoint supports.")
 @format_option
 @click.pass_obj
 def check_command(
@@ -40,11 +48,7 @@ def check_command(
     probe_only: bool,
     form: str,
 ) -> None:
-    """Probe SPEC and write its report card, which then stands beside its scores."""
-    from kdharness.harness.config.evaluation import EvalConfig, parse_spec, plain_http_warning
-    from kdharness.harness.registry import ENGINES, TOOLS, resolve
-    from kdharness.harness.store import Store
-
+    """Test the judge SPEC and store its report card, which is shown next to its scores."""
     parsed = parse_spec(spec)
     if warning := plain_http_warning(spec):
         click.echo(f"warning: {warning}", err=True)
@@ -68,18 +72,18 @@ def check_command(
     with Store(paths.store) as store:
         store.add_card(engine.name, card)
     print_table(card_rows(card), ["check", "share", "low", "high", "n"], form)
-    verdict = ", ".join(card["labels"]) or "nothing against it"
+    labels = ", ".join(card["labels"]) or NO_ISSUES
     click.echo(
-        f"{engine.name}: {verdict} ({card['calls']} calls, {card['failed']} failed)", err=True
+        f"{engine.name}: {labels} ({card['calls']} calls, {card['failed']} failed)", err=True
     )
 
 
 def say_probe(name: str, probe: Any) -> None:
-    """What was found out, on stderr."""
+    """Print what a probe found to stderr."""
     parts = [
-        f"reached in {probe.seconds:.1f} s" if probe.seconds else "found",
+        f"responded in {probe.seconds:.1f} s" if probe.seconds else "found",
         "log-probabilities" if probe.logprobs else "no log-probabilities",
-        f"context {probe.context:,} tokens" if probe.context else "context not told",
+        f"context {probe.context:,} tokens" if probe.context else "context length unknown",
     ]
     click.echo(f"{name}: {', '.join(parts)}", err=True)
     if probe.note:
@@ -87,7 +91,7 @@ def say_probe(name: str, probe: Any) -> None:
 
 
 def show_progress(done: int, total: int) -> None:
-    """One line on a terminal; nothing elsewhere."""
+    """Update a progress line if stderr is a terminal."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         print(f"\r  {done}/{total} calls", end=end, file=sys.stderr, flush=True)
@@ -97,10 +101,7 @@ def show_progress(done: int, total: int) -> None:
 @format_option
 @click.pass_obj
 def list_command(paths: Paths, form: str) -> None:
-    """Judges that were used or checked here, with what their cards say."""
-    from kdharness.harness.config.evaluation import default_judges
-    from kdharness.harness.store import Store
-
+    """List the judges used or checked in this home, with the results of their report cards."""
     rows: dict[str, dict[str, Any]] = {
         name: {"judge": name, "default": True, "card": "untested", "tells": None, "checked": None}
         for name in default_judges(paths)
@@ -122,7 +123,7 @@ def list_command(paths: Paths, form: str) -> None:
             )
             card = cards.get(name)
             if card:
-                row["card"] = ", ".join(card["labels"]) or "nothing against it"
+                row["card"] = ", ".join(card["labels"]) or NO_ISSUES
                 row["tells"] = card["checks"].get("tells_all", {}).get("share")
                 row["checked"] = time.strftime("%Y-%m-%d", time.localtime(card["created"]))
     print_table(list(rows.values()), ["judge", "default", "card", "tells", "checked"], form)

@@ -7,20 +7,23 @@ from typing import Any
 
 import click
 
+from kdharness.harness.analysis import metrics
+from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges
+from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
+from kdharness.harness.analysis.published import alpaca_scores, paper_scores
 from kdharness.harness.cli.options import format_option, split
+from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.errors import ConfigError, did_you_mean
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 
 def scores_of(
     paths: Paths, checkpoints: Sequence[str] | None, benches: Sequence[str] | None
 ) -> list[Any]:
-    """Stored scores of some checkpoints and benchmarks."""
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.store import Store
-
+    """Return the stored scores of some checkpoints and benchmarks."""
     if not paths.store.exists():
         return []
     with Store(paths.store) as store:
@@ -28,21 +31,18 @@ def scores_of(
 
 
 def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
-    """Scores as a listing; the table's flags are explained on stderr."""
-    from kdharness.harness.analysis.leaderboard import rank_ranges
-    from kdharness.harness.analysis.metrics import COLUMNS, LEGEND
-
+    """Print scores as a listing; explain the flags of a table on stderr."""
     rows = [score.as_dict() for score in scores]
     if form in ("table", "md"):
         rows = [{**row, "rank": rank} for row, rank in zip(rows, rank_ranges(scores), strict=True)]
-        print_table(rows, ("rank", *COLUMNS), form)
+        print_table(rows, ("rank", *SCORE_COLUMNS), form)
     else:
-        print_table(rows, COLUMNS, form)
+        print_table(rows, SCORE_COLUMNS, form)
     if form != "table":
         return
-    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
-    for mark in sorted(marks & set(LEGEND)):
-        click.echo(f"  {mark}: {LEGEND[mark]}", err=True)
+    flags = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
+    for flag in sorted(flags & set(LEGEND)):
+        click.echo(f"  {flag}: {LEGEND[flag]}", err=True)
 
 
 @click.command("leaderboard")
@@ -54,23 +54,23 @@ def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
     "--all",
     "everything",
     is_flag=True,
-    help="Categories and counts too (JSON and CSV always have them).",
+    help="Include categories and counts (JSON and CSV always do).",
 )
 @click.option(
     "--as-published",
     is_flag=True,
-    help="Count rows as the benchmarks' own scripts do (re-runs twice, and so on).",
+    help="Count rows as the benchmarks' own scripts do (for example, re-runs count twice).",
 )
 @click.option(
     "--published",
     is_flag=True,
-    help="Published figures beside: the paper's, and AlpacaEval's where its asset is pulled.",
+    help="Also show published scores: the paper's, and AlpacaEval's if its asset is pulled.",
 )
 @click.option(
     "--panel",
     type=click.Choice(["mean", "median", "majority", "none"]),
     default="mean",
-    help="How several judges of the same answers are put together.",
+    help="How to aggregate several judges of the same answers.",
 )
 @format_option
 @click.pass_obj
@@ -86,26 +86,21 @@ def leaderboard_command(
     panel: str,
     form: str,
 ) -> None:
-    """Every checkpoint's figures with intervals, failures and marks."""
-    from kdharness.harness.analysis import metrics
-    from kdharness.harness.analysis.leaderboard import leaderboard
-    from kdharness.harness.config.evaluation import bench_name
-    from kdharness.harness.store import Store
-
+    """Show every checkpoint's scores with intervals, failures and flags."""
     benches = [bench_name(name) for name in split(bench)] or None
     scores: list[Any] = []
     stored: list[str] = []
     if paths.store.exists():
         with Store(paths.store) as store:
             stored = [group["bench"] for group in store.judgment_groups()]
-            named = [store.checkpoint(name) for name in split(ckpt)]
+            requested = [store.checkpoint(name) for name in split(ckpt)]
             names = [c.name for c in store.checkpoints()]
-            unknown = [name for name, c in zip(split(ckpt), named, strict=True) if c is None]
+            unknown = [name for name, c in zip(split(ckpt), requested, strict=True) if c is None]
             refuse_unknown("checkpoint", unknown, names)
             scores = leaderboard(
                 store,
                 paths,
-                checkpoints=[c.id for c in named if c is not None] or None,
+                checkpoints=[c.id for c in requested if c is not None] or None,
                 benches=benches,
                 as_published=as_published,
                 panels=panel,
@@ -126,19 +121,17 @@ def leaderboard_command(
 
 
 def refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first name that nothing stored has; nothing stored knows all."""
+    """Raise ConfigError for the first unknown name; accept any name if nothing is stored."""
     listed = sorted(set(known))
     for name in names:
         if listed and name not in listed:
-            some = ", ".join(listed[:12]) + (" …" if len(listed) > 12 else "")
+            examples = ", ".join(listed[:12]) + (" …" if len(listed) > 12 else "")
             raise ConfigError(
-                f"no {kind} {name!r}{did_you_mean(name, listed)}", hint=f"there are: {some}"
+                f"no {kind} {name!r}{did_you_mean(name, listed)}", hint=f"available: {examples}"
             )
 
 
 def published_scores(paths: Paths, benches: Sequence[str] | None) -> list[Any]:
-    """Published figures on some benchmarks, or all."""
-    from kdharness.harness.analysis.published import alpaca_scores, paper_scores
-
-    found = [*paper_scores(), *alpaca_scores(paths)]
-    return [score for score in found if benches is None or score.bench in benches]
+    """Return the published scores of some benchmarks, or of all."""
+    scores = [*paper_scores(), *alpaca_scores(paths)]
+    return [score for score in scores if benches is None or score.bench in benches]

@@ -1,7 +1,7 @@
-"""The command line: a thin layer over the harness, each command loaded when it is called.
+"""The command line: a thin layer over the harness that imports each command on demand.
 
-`kdharness --help` must stay light (no torch, textual or openai), so this module and the
-`commands_*` modules import only click and our own small modules at their top.
+`kdharness --help` lists the commands without importing any. A command's module may import what
+loads quickly; torch, transformers, openai, numpy and textual are imported where they are used.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import click
 
 from kdharness.harness.errors import KDHarnessError, did_you_mean
 from kdharness.harness.paths import Paths, find_paths
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.util.os_errors import as_user_error
 from kdharness.harness.util.process import set_passive_omp_wait
 from kdharness.harness.util.redact import RedactedStream, redact, redact_tracebacks
 from kdharness.harness.util.tables import write_anything
@@ -25,8 +27,8 @@ from kdharness.harness.util.text import safe_text
 
 COMMANDS: dict[str, str] = {
     "demo": "kdharness.harness.cli.demo:demo_command",
-    "train": "kdharness.harness.cli.runs:train_command",
-    "merge": "kdharness.harness.cli.experiments:merge_command",
+    "train": "kdharness.harness.cli.training:train_command",
+    "merge": "kdharness.harness.cli.training:merge_command",
     "sweep": "kdharness.harness.cli.experiments:sweep_command",
     "replicate": "kdharness.harness.cli.replicate:replicate_command",
     "eval": "kdharness.harness.cli.eval:eval_command",
@@ -53,6 +55,36 @@ COMMANDS: dict[str, str] = {
     "doctor": "kdharness.harness.cli.data:doctor_command",
 }
 
+HELP: dict[str, str] = {
+    "demo": "Train, align and score a small real model, end to end",
+    "train": "Train a student: SFT, KD or DAE",
+    "merge": "Merge models' weights: WiSE-FT, average, task arithmetic",
+    "sweep": "Run an experiment: several steps over settings and seeds",
+    "replicate": "Run an experiment and test its claims",
+    "eval": "Evaluate checkpoints: answer benchmarks and judge the answers",
+    "runs": "List runs",
+    "show": "Show a run: status, config, curves, lineage",
+    "logs": "Print the log of a run",
+    "stop": "Stop a run; it saves a checkpoint first",
+    "pause": "Pause a run between two steps",
+    "resume": "Resume a run that was paused, stopped or interrupted",
+    "leaderboard": "Show every checkpoint's scores with intervals",
+    "compare": "Compare checkpoints: paired differences, settings, cost",
+    "tradeoff": "Plot general against domain score: gain, retention, front",
+    "report": "Write a report as HTML and Markdown",
+    "judge": "Check judges before trusting them",
+    "data": "List, pull, check and show data, models and benchmarks",
+    "config": "Create, check and show run configs",
+    "plan": "Estimate memory, FLOPs, time and disk before a run",
+    "merge-adapter": "Merge a LoRA adapter into its base model",
+    "selfcheck": "Check the fused losses against the plain formula",
+    "cache": "Cache teacher distributions on disk",
+    "import": "Import answers and judgments from FastChat or alpaca_eval",
+    "export": "Export results in other tools' formats",
+    "store": "Maintain the store: check, shrink, copy, merge, salvage",
+    "doctor": "Check this machine and suggest fixes",
+}
+"""One-line help of each command; kept here so that listing them imports none."""
 
 SYNONYMS = {
     "run": ["train", "runs"],
@@ -78,38 +110,41 @@ SYNONYMS = {
     "app": [],
     "tui": [],
 }
-"""What other tools call things; an empty list is the app, which needs no command."""
+"""Names that other tools use; an empty list stands for the app, which needs no command."""
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are looked up."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of the story, not of the alphabet."""
+        """List the commands in workflow order, not alphabetically."""
         return list(COMMANDS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their one-line help, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(HELP.items()))
+
     def invoke(self, ctx: click.Context) -> Any:
-        """What the machine did to us is raised like any other error that a user can mend."""
+        """Run the command; re-raise operating-system and SQLite errors as errors a user can fix."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            from kdharness.harness.util.os_errors import mendable
-
-            found = mendable(error, (ctx.obj or find_paths()).home)
-            if found is None or found is error:
+            user_error = as_user_error(error, (ctx.obj or find_paths()).home)
+            if user_error is None or user_error is error:
                 raise
-            raise found from error
+            raise user_error from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a mistyped name is answered with the nearest ones."""
+        """Find the command; suggest similar names for an unknown one."""
         name = args[0]
         if not name.startswith("-") and name not in COMMANDS:
-            near = did_you_mean(name, COMMANDS, SYNONYMS)
-            raise click.UsageError(f"no command {name!r}" + near, ctx)
+            suggestion = did_you_mean(name, COMMANDS, SYNONYMS)
+            raise click.UsageError(f"no such command {name!r}" + suggestion, ctx)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -131,38 +166,38 @@ class LazyGroup(click.Group):
     type=click.Path(file_okay=False),
     envvar="KDHARNESS_HOME",
     default=None,
-    help="Where the store, runs and logs live (default: the platform's data folder).",
+    help="Folder of the store, runs and logs (default: the platform's data folder).",
 )
 @click.version_option(package_name="kdharness", prog_name="kdharness")
 @click.pass_context
 def cli(ctx: click.Context, home: str | None) -> None:
-    """Distil a small model from a big one, align it to a domain, and see what was gained and
-    what was lost. Without a command: the terminal app."""
+    """Distil a small model from a large one, align it to a domain, and measure the trade-off.
+
+    Without a command, opens the terminal app.
+    """
     ctx.obj = find_paths(home)
     if ctx.invoked_subcommand is None:
         _open_app(ctx.obj)
 
 
 def _open_app(paths: Paths) -> None:
-    from kdharness.harness.registry import TOOLS, resolve
-
-    for stream, what in ((sys.stdin, "input"), (sys.stdout, "output")):
+    for stream, name in ((sys.stdin, "stdin"), (sys.stdout, "stdout")):
         if stream is None or not stream.isatty():
             raise click.UsageError(
-                f"the app needs a terminal, and its {what} is none; see kdharness --help for the "
+                f"the app needs a terminal, but {name} is not one; see kdharness --help for the "
                 "commands"
             )
     resolve(TOOLS, "app", "tool")(paths)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
+    """Run the command line and exit: 0 ok, 1 failed, 2 bad usage or config, 130 interrupted."""
     redact_tracebacks()
     sys.exit(run(args))
 
 
 def run(args: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     set_passive_omp_wait()
     write_anything()
     with sigterm_as_ctrl_c():
@@ -171,16 +206,15 @@ def run(args: list[str] | None = None) -> int:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM stop a command as Ctrl-C does: with the worker it started, and a word.
+    """Handle SIGTERM like Ctrl-C: stop the worker that the command started, and print a message.
 
-    A command that was told to end would otherwise leave its worker running, which nobody asked
-    for; `--detach` is the way to that.
+    Otherwise a terminated command would leave its worker running; `--detach` exists for that.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    known = signal.getsignal(signal.SIGTERM)
-    if known is not signal.SIG_DFL:
+    previous = signal.getsignal(signal.SIGTERM)
+    if previous is not signal.SIG_DFL:
         yield
         return
 
@@ -191,20 +225,20 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, known)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _run(args: list[str] | None) -> int:
     try:
         result: Any = cli.main(args=args, prog_name="kdharness", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as done:
-        return int(done.exit_code)
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
     except click.ClickException as error:
         error.show(RedactedStream(sys.stderr))  # type: ignore[arg-type]
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what was finished is stored", err=True)
+        click.echo("interrupted; finished work is stored", err=True)
         return 130
     except KDHarnessError as error:
         click.echo(f"error: {safe_text(redact(str(error), shapes=True))}", err=True)

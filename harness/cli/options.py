@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import click
 from kdharness.harness.util.tables import FORMATS
 
 format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="How to print the list."
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
 )
 
 
 def split(values: Sequence[str]) -> list[str]:
-    """Values of a repeatable option that also takes commas."""
+    """Split the values of a repeatable option at commas."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]

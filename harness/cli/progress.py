@@ -1,4 +1,4 @@
-"""A run's progress on a terminal's stderr: one bar a stage, with rate and time left."""
+"""Progress of a run on stderr: one bar per stage, with elapsed time and ETA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN = "–:––"
 
 
 class ProgressView:
-    """Bars where stderr is a terminal; where it is a file, a line now and then."""
+    """Progress bars if stderr is a terminal, else a line every ten seconds."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -30,7 +30,7 @@ class ProgressView:
             BarColumn(24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TimeElapsedColumn(),
-            TextColumn("left {task.fields[left]}"),
+            TextColumn("ETA {task.fields[eta]}"),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             refresh_per_second=4,
@@ -54,32 +54,32 @@ class ProgressView:
         self.console.print(Text(safe_text(message)))
 
     def show(self, run: Run, store: Store) -> None:
-        """Bring the screen up to date with the store."""
+        """Update the display from the store."""
         for event in store.events(self.run_id, self.seen):
             self.seen = event["id"]
             if event["kind"] in {"note", "warning"} and event["message"]:
                 self.say(f"{self.run_id}: {event['message']}")
         stage = str(run.info.get("stage", run.method))
-        left = clock(eta(run, time.time())) or UNKNOWN
+        remaining = clock(eta(run, time.time())) or UNKNOWN
         note = f"loss {run.loss:.4f}" if run.loss is not None else ""
         if not self.live:
-            self._line(run, stage, left, note)
+            self._line(run, stage, remaining, note)
             return
         if stage != self.stage or self.task is None:
             self.stage = stage
             self.task = self.bars.add_task(
-                f"{self.run_id} {stage}", total=max(run.max_steps, 1), left="", note=""
+                f"{self.run_id} {stage}", total=max(run.max_steps, 1), eta="", note=""
             )
         self.bars.update(
-            self.task, completed=run.step, total=max(run.max_steps, 1), left=left, note=note
+            self.task, completed=run.step, total=max(run.max_steps, 1), eta=remaining, note=note
         )
 
-    def _line(self, run: Run, stage: str, left: str, note: str) -> None:
+    def _line(self, run: Run, stage: str, remaining: str, note: str) -> None:
         if time.time() - self.printed < 10 and stage == self.stage:
             return
         self.printed, self.stage = time.time(), stage
         print(
-            f"{self.run_id} {stage}: {run.step}/{run.max_steps}, left {left} {note}".rstrip(),
+            f"{self.run_id} {stage}: {run.step}/{run.max_steps}, ETA {remaining} {note}".rstrip(),
             file=sys.stderr,
             flush=True,
         )

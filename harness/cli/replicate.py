@@ -1,9 +1,17 @@
-"""The command that puts the paper's claims to the test: replicate."""
+"""The replicate command: run an experiment and test its claims."""
 
 from __future__ import annotations
 
-import click
+import json
+from pathlib import Path
 
+import click
+import yaml
+
+from kdharness.harness.cli.experiments import narrators, print_claims
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
+from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.tables import FORMATS, print_table
 
@@ -14,16 +22,19 @@ from kdharness.harness.util.tables import FORMATS, print_table
     "--seeds",
     type=click.IntRange(1, 100),
     metavar="N",
-    help="Train with seeds 1 to N instead of those of the experiment.",
+    help="Train with seeds 1 to N instead of the experiment's own.",
 )
 @click.option(
     "--judge",
     metavar="SPEC",
-    help="A real judge for the judged answers, such as "
-    "openai:MODEL (default: the small model itself, a toy).",
+    help="A real judge, such as openai:MODEL (default: the small model itself, a toy judge).",
 )
-@click.option("--dry-run", is_flag=True, help="List the runs and how they stand; start nothing.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table")
+@click.option(
+    "--dry-run", is_flag=True, help="List the runs and their status without starting any."
+)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
+)
 @click.pass_context
 def replicate_command(
     ctx: click.Context,
@@ -33,29 +44,25 @@ def replicate_command(
     dry_run: bool,
     form: str,
 ) -> None:
-    """Put claims to the test: run an experiment and say what holds.
+    """Run an experiment and test its claims.
 
-    EXPERIMENT is a sweep's file with `claims`; by default the two claims of arXiv 2406.19112 on a
-    small real model with three seeds: about an hour on 2 cores, 13 GB. Stopped or killed, the same
-    command goes on. Each claim holds, does not hold, or nobody can tell.
+    EXPERIMENT is an experiment file with `claims`; by default the two claims of arXiv 2406.19112
+    on a small real model with three seeds: about an hour on 2 cores, 13 GB. After a stop or a
+    kill, run the same command again to continue. Each claim holds, fails (does not hold), or is
+    inconclusive (can't tell).
     """
-    from kdharness.harness.cli.experiments import narrators, print_claims
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
-    from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
-
     paths: Paths = ctx.obj
     file = find_experiment(experiment)
     sweep, planned = load_sweep(file, _changes(file, seeds, judge))
     if not sweep.claims:
         raise ConfigError(
-            "this experiment states no claims",
+            "this experiment has no claims",
             where=str(file),
             hint=f"add `claims`, or run: kdharness sweep {experiment}",
         )
     if dry_run:
         rows = [
-            {"run": one.name, "step": one.step, "status": state_of(paths, one)} for one in planned
+            {"run": run.name, "step": run.step, "status": state_of(paths, run)} for run in planned
         ]
         print_table(rows, ("run", "step", "status"), form)
         return
@@ -69,12 +76,7 @@ def replicate_command(
 
 
 def _changes(file: object, seeds: int | None, judge: str | None) -> list[str]:
-    """The options as changes to the experiment's file."""
-    import json
-    from pathlib import Path
-
-    import yaml
-
+    """Return the options as overrides of the experiment file."""
     changes = []
     if seeds is not None:
         changes.append(f"vary.seed={json.dumps(list(range(1, seeds + 1)))}")

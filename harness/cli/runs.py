@@ -1,88 +1,25 @@
-"""Commands about runs: train, runs, show, logs, stop, pause, resume."""
+"""The runs, show, logs, stop, pause and resume commands."""
 
 from __future__ import annotations
 
+import json
 import time
-from typing import Any
 
 import click
 
 from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
+from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.summary import run_row
+from kdharness.harness.store import Store
+from kdharness.harness.store.lineage import lineage_lines
+from kdharness.harness.types import Request
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
 RUN_COLUMNS = ["run", "method", "status", "step", "max_steps", "loss", "started", "checkpoint"]
-
-
-@click.command("train")
-@click.argument("config", type=click.Path(dir_okay=False))
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=VALUE",
-    help="Change one field of the config; may be given more than once.",
-)
-@click.option("--name", help="The run's name.")
-@click.option(
-    "--accelerate",
-    type=click.Path(exists=True, dir_okay=False),
-    help="An accelerate config file: several GPUs or machines.",
-)
-@click.option("--detach", is_flag=True, help="Return once the run has started.")
-@click.option(
-    "--prepare",
-    is_flag=True,
-    help="Only store the run NAME (or find it again): a scheduler starts the workers.",
-)
-@click.pass_obj
-def train_command(
-    paths: Paths,
-    config: str,
-    overrides: tuple[str, ...],
-    name: str | None,
-    accelerate: str | None,
-    detach: bool,
-    prepare: bool,
-) -> None:
-    """Train a student as CONFIG says: SFT, KD or DAE."""
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.errors import ConfigError
-    from kdharness.harness.runs import launch
-
-    parsed = load_config(config, overrides)
-    if parsed.method == "eval":
-        raise ConfigError("this is an eval config; run: kdharness eval", where=config)
-    if prepare:
-        wanted = name or getattr(parsed, "name", None)
-        if wanted is None:
-            raise ConfigError("a prepared run needs a name", hint="give --name NAME")
-        click.echo(launch.prepare(paths, parsed, wanted).id)
-        return
-    run = launch.start(paths, parsed, name=name, accelerate=accelerate)
-    if not detach:
-        run = follow(paths, run.id)
-    click.echo(run.id)
-
-
-def run_row(run: Any) -> dict[str, Any]:
-    """A run as the stable row of `runs --format json`."""
-    from kdharness.harness.runs.status import effective_status
-
-    started = run.started or run.created
-    return {
-        "run": run.id,
-        "method": run.method,
-        "status": effective_status(run).value,
-        "step": run.step,
-        "max_steps": run.max_steps,
-        "loss": run.loss,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)),
-        "checkpoint": run.checkpoint,
-    }
 
 
 @click.command("runs")
@@ -90,8 +27,6 @@ def run_row(run: Any) -> dict[str, Any]:
 @click.pass_obj
 def runs_command(paths: Paths, form: str) -> None:
     """List every run, newest first."""
-    from kdharness.harness.store import Store
-
     with Store(paths.store) as store:
         print_table([run_row(run) for run in store.runs()], RUN_COLUMNS, form)
 
@@ -101,58 +36,38 @@ def runs_command(paths: Paths, form: str) -> None:
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
 def show_command(paths: Paths, run: str, form: str) -> None:
-    """Show one run: status, config, curves' last values, lineage."""
-    import json
-
-    from kdharness.harness.runs.status import effective_status, find_run
-    from kdharness.harness.store import Store
-
+    """Show a run: status, config, last values of its curves, lineage."""
     with Store(paths.store) as store:
-        found = find_run(store, run)
+        record = find_run(store, run)
         curves = {name: store.curve(run, name)[-1][1] for name in store.curve_names(run)}
-        lineage = lineage_lines(store, found.checkpoint) if found.checkpoint else []
+        ancestors = lineage_lines(store, record.checkpoint) if record.checkpoint else []
     details = {
-        **run_row(found),
-        "error": found.error,
-        "folder": found.folder,
-        "config_hash": found.config_hash,
+        **run_row(record),
+        "error": record.error,
+        "folder": record.folder,
+        "config_hash": record.config_hash,
         "last": curves,
-        "info": found.info,
-        "lineage": lineage,
-        "config": found.config,
+        "info": record.info,
+        "lineage": ancestors,
+        "config": record.config,
     }
     if form == "json":
         click.echo(json.dumps(details, indent=2, default=str))
         return
     import yaml
 
-    if effective_status(found) is not found.status:
-        details["status"] += f" (go on with: kdharness resume {run})"
+    if effective_status(record) is not record.status:
+        details["status"] += f" (resume with: kdharness resume {run})"
     click.echo(safe_text(yaml.safe_dump(details, sort_keys=False, allow_unicode=True)), nl=False)
-
-
-def lineage_lines(store: Any, checkpoint: str, depth: int = 0, role: str = "") -> list[str]:
-    """A checkpoint and its parents as indented lines."""
-    found = store.checkpoint(checkpoint)
-    label = f"{role}: " if role else ""
-    if found is None or depth > 8:
-        return [f"{'  ' * depth}{label}{checkpoint}"]
-    lines = [f"{'  ' * depth}{label}{found.name} ({found.method})"]
-    for parent_role, parent in sorted(found.parents.items()):
-        lines += lineage_lines(store, parent, depth + 1, parent_role)
-    return lines
 
 
 @click.command("logs")
 @click.argument("run")
-@click.option("-f", "--follow", is_flag=True, help="Go on printing until the run ends.")
-@click.option("-n", "--lines", default=200, show_default=True, help="Lines from the end.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the run ends.")
+@click.option("-n", "--lines", default=200, show_default=True, help="Number of lines from the end.")
 @click.pass_obj
 def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
-    """Print the output of a run's worker."""
-    from kdharness.harness.runs import launch
-    from kdharness.harness.store import Store
-
+    """Print the log of a run."""
     with Store(paths.store) as store:
         find_run(store, run)
         path = launch.log_path(paths, run)
@@ -173,13 +88,10 @@ def logs_command(paths: Paths, run: str, follow: bool, lines: int) -> None:
 
 @click.command("stop")
 @click.argument("run")
-@click.option("--no-wait", is_flag=True, help="Return at once.")
+@click.option("--no-wait", is_flag=True, help="Return immediately.")
 @click.pass_obj
 def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
     """Stop a run; it saves a checkpoint first and can be resumed."""
-    from kdharness.harness.runs import launch
-    from kdharness.harness.types import Request
-
     launch.ask(paths, run, Request.STOP)
     if not no_wait:
         status = effective_status(launch.wait(paths, run))
@@ -190,21 +102,16 @@ def stop_command(paths: Paths, run: str, no_wait: bool) -> None:
 @click.argument("run")
 @click.pass_obj
 def pause_command(paths: Paths, run: str) -> None:
-    """Pause a run between two steps; its process and memory stay."""
-    from kdharness.harness.runs import launch
-    from kdharness.harness.types import Request
-
+    """Pause a run between two steps; its process keeps running and keeps its memory."""
     launch.ask(paths, run, Request.PAUSE)
 
 
 @click.command("resume")
 @click.argument("run")
-@click.option("--detach", is_flag=True, help="Return once the run has started.")
+@click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
 @click.pass_obj
 def resume_command(paths: Paths, run: str, detach: bool) -> None:
-    """Go on with a run that was paused, stopped, interrupted or failed."""
-    from kdharness.harness.runs import launch
-
+    """Resume a run that was paused, stopped or interrupted, or that failed."""
     launch.resume(paths, run)
     if not detach:
         follow(paths, run)

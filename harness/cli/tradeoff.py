@@ -1,4 +1,4 @@
-"""The tradeoff command: general against domain, as a table and a plane of characters."""
+"""The tradeoff command: general against domain score, as a table and a text plot."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ import click
 from kdharness.harness.analysis.tradeoff import (
     GENERAL_DEFAULTS,
     Axis,
-    Placed,
-    dominated_area,
-    placed_row,
-    trade_off_view,
+    TradeOffPoint,
 )
+from kdharness.harness.analysis.tradeoff_groups import trade_off
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.store import Store
+from kdharness.harness.util.tables import FORMATS, format_rows, print_table
 from kdharness.harness.util.text import safe_text
 
-COLUMNS = ["#", "checkpoint", "method", "general", "domain", "gain", "retention", "on_front"]
+TRADE_OFF_COLUMNS = [
+    "#",
+    "checkpoint",
+    "method",
+    "general",
+    "domain",
+    "gain",
+    "retention",
+    "on_front",
+]
 
 
 @click.command("tradeoff")
@@ -30,22 +38,24 @@ COLUMNS = ["#", "checkpoint", "method", "general", "domain", "gain", "retention"
     help=f"The general axis (default: the first of {', '.join(GENERAL_DEFAULTS)} that is stored).",
 )
 @click.option("--domain", metavar="BENCH:METRIC", help="The domain axis (default: shop:score).")
-@click.option("--reference", metavar="CKPT", help="What retention and gain start from.")
+@click.option("--reference", metavar="CKPT", help="The baseline of gain and retention.")
 @click.option("--expert", metavar="CKPT", help="The checkpoint whose gain counts as 1.")
 @click.option(
     "--floor",
     type=(float, float),
     default=(0.0, 0.0),
     metavar="RETENTION GAIN",
-    help="The hypervolume counts above this.",
+    help="Reference point of the hypervolume.",
 )
 @click.option(
     "--keep",
     type=click.FloatRange(min=0),
     metavar="SHARE",
-    help="Pick the most domain with at least this share of the general figure.",
+    help="Pick the checkpoint with the highest domain score that retains at least this share.",
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
+)
 @click.pass_obj
 def tradeoff_command(
     paths: Paths,
@@ -57,51 +67,43 @@ def tradeoff_command(
     keep: float | None,
     form: str,
 ) -> None:
-    """General against domain: who gained how much, who lost how much, who is on the front."""
-    from kdharness.harness.analysis.tradeoff_groups import statistics
-    from kdharness.harness.store import Store
-
+    """Plot general against domain score: gain, retention, Pareto front."""
     with Store(paths.store) as store:
-        view = trade_off_view(store, paths, general, domain, reference, expert)
-        x, y, placed, roles = view
-        certainty = statistics(store, x, y, placed, roles, floor, keep)
-    volume = dominated_area(placed, floor)
-    rows = [placed_row(item) for item in placed]
-    if form == "json":
-        click.echo(
-            json.dumps(
-                {
-                    "axes": {"general": x.label, "domain": y.label},
-                    "points": rows,
-                    "hypervolume": volume,
-                    "reference": roles[0],
-                    "expert": roles[1],
-                    "floor": list(floor),
-                    "statistics": certainty,
-                },
-                indent=2,
-            )
+        result = trade_off(
+            store,
+            paths,
+            general=general,
+            domain=domain,
+            reference=reference,
+            expert=expert,
+            floor=floor,
+            keep=keep,
         )
+    if form == "json":
+        click.echo(json.dumps(result.as_dict(), indent=2))
         return
+    rows, roles = result.to_rows(), result.view.roles
     numbered = [{"#": number, **row} for number, row in enumerate(rows, 1)]
-    print_table(numbered, COLUMNS, form)
+    print_table(numbered, TRADE_OFF_COLUMNS, form)
     if form != "table":
         return
     click.echo("")
-    click.echo("\n".join(draw(placed, x, y)))
+    click.echo("\n".join(draw(result.view.points, result.view.general, result.view.domain)))
     click.echo(
-        f"# on the Pareto front; reference {roles[0] or 'unknown'}, expert {roles[1] or 'unknown'}",
+        f"# on the Pareto front; reference {roles.reference or 'unknown'}, "
+        f"expert {roles.expert or 'unknown'}",
         err=True,
     )
-    if volume is not None:
-        click.echo(f"hypervolume of (retention, gain) above {floor}: {volume:.4f}", err=True)
-    for line in certainty_lines(certainty):
+    if result.hypervolume is not None:
+        click.echo(
+            f"hypervolume of (retention, gain) above {floor}: {result.hypervolume:.4f}", err=True
+        )
+    for line in certainty_lines(result.statistics):
         click.echo(line)
 
 
 def certainty_lines(found: dict[str, Any]) -> list[str]:
-    """The trade-off's statistics as lines: intervals, seeds, and what to pick."""
-    from kdharness.harness.util.tables import format_rows
+    """Format the statistics of a trade-off: intervals, seeds, and the picked checkpoint."""
 
     def text(part: dict[str, Any] | None) -> str:
         if part is None:
@@ -123,31 +125,31 @@ def certainty_lines(found: dict[str, Any]) -> list[str]:
         ]
     if found["hypervolume"]:
         lines.append(f"hypervolume {text(found['hypervolume'])}")
-    for one in found["recipes"]:
+    for recipe in found["recipes"]:
         lines.append(
-            f"{one['recipe']}: mean {one['figure']} of {len(one['checkpoints'])} seeds: "
-            f"over questions {text(one['questions'])}, over seeds {text(one['seeds'])}"
+            f"{recipe['recipe']}: mean {recipe['figure']} of {len(recipe['checkpoints'])} seeds: "
+            f"over questions {text(recipe['questions'])}, over seeds {text(recipe['seeds'])}"
         )
     picked = found["pick"]
     if picked is not None:
-        sure = "" if picked["sure"] else " (its interval reaches below)"
+        uncertain = "" if picked["sure"] else " (but its interval extends below that)"
         rivals = ", ".join(picked["rivals"])
         lines.append(
-            f"pick {picked['checkpoint']}: the most domain with at least "
-            f"{picked['min_retention']:g} of general{sure}"
-            + (f"; not told apart from: {rivals}" if rivals else "")
+            f"pick {picked['checkpoint']}: the highest domain score that retains at least "
+            f"{picked['min_retention']:g} of the general score{uncertain}"
+            + (f"; no significant difference from: {rivals}" if rivals else "")
         )
     elif found["keep"] is not None:
-        lines.append(f"no checkpoint is known to keep {found['keep']:g} of general")
+        lines.append(f"no checkpoint retains {found['keep']:g} of the general score")
     return [safe_text(line) for line in [*lines, *(f"note: {n}" for n in found["notes"])]]
 
 
 def draw(
-    placed: Sequence[Placed], general: Axis, domain: Axis, width: int = 64, height: int = 14
+    placed: Sequence[TradeOffPoint], general: Axis, domain: Axis, width: int = 64, height: int = 14
 ) -> list[str]:
-    """The plane as text: general to the right, domain upwards, both more-is-better.
+    """Draw the plane as text: general to the right, domain upwards, higher is better on both.
 
-    `#` is on the front, `o` is not; each mark has the point's number beside it.
+    `#` is on the Pareto front, `o` is not; the number after it is the point's row.
     """
     if not placed:
         return []

@@ -1,13 +1,23 @@
-"""Commands around training: cache, merge-adapter, plan, selfcheck."""
+"""The train, merge, plan, cache, merge-adapter and selfcheck commands."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 
+from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.options import format_option
+from kdharness.harness.config.files import load_config
+from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import TOOLS, resolve
+from kdharness.harness.runs import launch
+from kdharness.harness.runs.estimate import estimate
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 
 if TYPE_CHECKING:
@@ -16,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.group("cache")
 def cache_group() -> None:
-    """Teacher distributions kept on disk."""
+    """Cache teacher distributions on disk."""
 
 
 @cache_group.command("build")
@@ -24,12 +34,7 @@ def cache_group() -> None:
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
 @click.pass_obj
 def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
-    """Run the teachers of CONFIG over its data once, ahead of training."""
-    from rich.progress import Progress
-
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
-
+    """Run the teachers of CONFIG over its data once, before training."""
     parsed = load_config(config, overrides)
     with Progress(console=_stderr()) as bars:
         task = bars.add_task("teacher", total=None)
@@ -40,13 +45,11 @@ def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None
         def say(text: str) -> None:
             bars.console.print(text, markup=False, highlight=False)
 
-        ran = resolve(TOOLS, "build_caches", "tool")(parsed, paths, say, progress)
-    click.echo(f"{ran} rows run")
+        count = resolve(TOOLS, "build_caches", "tool")(parsed, paths, say, progress)
+    click.echo(f"{count} rows processed")
 
 
 def _stderr() -> Console:
-    from rich.console import Console
-
     return Console(stderr=True)
 
 
@@ -55,16 +58,11 @@ def _stderr() -> Console:
 @format_option
 @click.pass_context
 def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None:
-    """Hold the fused losses against the plain formula, on CONFIG's models or on tiny ones.
+    """Check the fused losses against the plain formula, on CONFIG's models or on tiny ones.
 
-    Tells relative errors of loss and gradient, FLOPs over the floor, peak memory over the plain
-    step's, and tokens a second. Exit code 1 when something is off.
+    Reports the relative errors of loss and gradient, FLOPs relative to the theoretical minimum,
+    peak memory relative to the plain step, and tokens per second. Exit code 1 if a check fails.
     """
-    import json
-
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
-
     parsed = load_config(config) if config else None
     result = resolve(TOOLS, "selfcheck", "tool")(
         parsed, ctx.obj, lambda text: click.echo(text, err=True)
@@ -82,7 +80,7 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
             "note",
         ]
         print_table(result["cases"], columns, form)
-        click.echo("ok" if result["ok"] else "something is off: see the notes", err=True)
+        click.echo("ok" if result["ok"] else "a check failed: see the notes", err=True)
     if not result["ok"]:
         ctx.exit(1)
 
@@ -95,19 +93,19 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
     type=click.Choice(["single", "ddp", "fsdp2"]),
     default="single",
     show_default=True,
-    help="How several processes share the work.",
+    help="Parallelism for several processes.",
 )
 @click.option(
     "--processes",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="GPUs, over all machines.",
+    help="Number of GPUs over all machines.",
 )
 @click.option(
     "--tflops",
     type=click.FloatRange(min=0, min_open=True),
-    help="What one GPU sustains; gives the time.",
+    help="Sustained TFLOP/s of one GPU, to estimate the time.",
 )
 @format_option
 @click.pass_obj
@@ -120,14 +118,10 @@ def plan_command(
     tflops: float | None,
     form: str,
 ) -> None:
-    """Tell before it starts: parameters, memory, FLOPs, steps, time and disk of CONFIG."""
-    from kdharness.harness.config.files import load_config
-    from kdharness.harness.registry import TOOLS, resolve
-    from kdharness.harness.runs.estimate import make_plan
-
+    """Estimate parameters, memory, FLOPs, steps, time and disk of CONFIG before a run."""
     parsed = load_config(config, overrides)
     rows = resolve(TOOLS, "planned_rows", "tool")(parsed, paths, processes)
-    plan = make_plan(parsed, paths, rows, engine=engine, processes=processes, tflops=tflops)
+    plan = estimate(parsed, paths, rows, engine=engine, processes=processes, tflops=tflops)
     print_table(plan.rows(), ["figure", "value", "unit"], form)
 
 
@@ -136,7 +130,82 @@ def plan_command(
 @click.argument("output", type=click.Path(file_okay=False))
 @click.pass_obj
 def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
-    """Write the plain model that CHECKPOINT (a LoRA run or folder) stands for into OUTPUT."""
-    from kdharness.harness.registry import TOOLS, resolve
-
+    """Merge the LoRA adapter CHECKPOINT (a run or folder) into its base model at OUTPUT."""
     click.echo(resolve(TOOLS, "merge_adapter", "tool")(checkpoint, output, paths))
+
+
+@click.command("train")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Override a config field; can be repeated.",
+)
+@click.option("--name", help="Name of the run.")
+@click.option(
+    "--accelerate",
+    type=click.Path(exists=True, dir_okay=False),
+    help="An accelerate config file, for several GPUs or machines.",
+)
+@click.option("--detach", is_flag=True, help="Return as soon as the run has started.")
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Only create the run (or find an existing one); a scheduler starts the workers.",
+)
+@click.pass_obj
+def train_command(
+    paths: Paths,
+    config: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    accelerate: str | None,
+    detach: bool,
+    prepare: bool,
+) -> None:
+    """Train a student from CONFIG: SFT, KD or DAE."""
+    parsed = load_config(config, overrides)
+    if parsed.method == "eval":
+        raise ConfigError("this is an eval config; use kdharness eval", where=config)
+    if prepare:
+        run_id = name or getattr(parsed, "name", None)
+        if run_id is None:
+            raise ConfigError("--prepare needs a run name", hint="use --name NAME")
+        click.echo(launch.prepare(paths, parsed, run_id).id)
+        return
+    run = launch.start(paths, parsed, name=name, accelerate=accelerate)
+    if not detach:
+        run = follow(paths, run.id)
+    click.echo(run.id)
+
+
+@click.command("merge")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Override a config field; can be repeated.",
+)
+@click.option("--name", help="Name of the run.")
+@click.pass_obj
+def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: str | None) -> None:
+    """Merge models' weights as CONFIG says: WiSE-FT curve, average, task arithmetic.
+
+    Prints the names of the new checkpoints.
+    """
+    parsed = load_config(config, overrides)
+    if parsed.method != "merge":
+        raise ConfigError(
+            f"this is a {parsed.method} config, not a merge config",
+            where=config,
+            hint=f"run: kdharness train {config}",
+        )
+    run = launch.start(paths, parsed, name=name)
+    follow(paths, run.id)
+    with Store(paths.store) as store:
+        for checkpoint in store.checkpoints(run.id):
+            click.echo(checkpoint.name)

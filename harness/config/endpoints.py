@@ -1,8 +1,8 @@
-"""Where an endpoint's calls go, and why they do not arrive.
+"""Endpoint URLs: where calls go, and why they fail.
 
-A SPEC's URL is kept as it was written. What is asked is its base, with its query (Azure's
-`?api-version=`) behind each path. Calls to this machine never take a proxy, whatever the
-environment says of proxies; elsewhere a proxy in the way is named when a call fails.
+A SPEC's URL is stored as it was written. Requests go to its base, with its query (Azure's
+`?api-version=`) after each path. Calls to this machine never use a proxy, whatever the
+environment's proxy settings; elsewhere a failed call's error names the proxy.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from kdharness.harness.config.evaluation import is_here
+from kdharness.harness.config.evaluation import is_loopback_url
 from kdharness.harness.util.redact import redact
 
 DEFAULT_URL = "https://api.openai.com/v1"
 DIRECT: dict[str, Any] = {"all://": None, "http://": None, "https://": None}
-"""What makes the openai package's HTTP client take no proxy (its `mounts`)."""
+"""`mounts` with which the openai package's HTTP client uses no proxy."""
 _CALLS = ("/chat/completions", "/completions", "/responses", "/models")
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A base URL without a query, and the query that belongs behind every path."""
+    """A base URL without a query, and the query to append to every path."""
 
     base: str
     query: tuple[tuple[str, str], ...] = ()
@@ -44,15 +44,15 @@ class Endpoint:
         return f"{self.base}{tail}" + (f"?{query}" if query else "")
 
     def headers(self, key: str | None) -> dict[str, str]:
-        """Return what else says who is calling: Azure wants its keys in a header of its own."""
+        """Return additional authentication headers: Azure expects its key in `api-key`."""
         azure = any(name == "api-version" for name, _ in self.query)
         return {"api-key": key} if azure and key else {}
 
 
 def endpoint_of(url: str) -> Endpoint:
-    """Read a URL, or the environment's OPENAI_BASE_URL where it is empty.
+    """Parse a URL, or the environment's OPENAI_BASE_URL if it is empty.
 
-    A URL that was copied with the call at its end (`…/chat/completions`) means its base.
+    A URL that ends with a call (`…/chat/completions`) is reduced to its base.
     """
     whole = url or os.environ.get("OPENAI_BASE_URL", "").strip() or DEFAULT_URL
     path, _, query = whole.partition("#")[0].partition("?")
@@ -63,31 +63,31 @@ def endpoint_of(url: str) -> Endpoint:
 
 
 def goes_direct(url: str) -> bool:
-    """Tell whether calls to a URL must leave the environment's proxies aside."""
-    return is_here(url)
+    """Return whether calls to a URL must ignore the environment's proxies."""
+    return is_loopback_url(url)
 
 
 def proxy_of(url: str) -> tuple[str, str] | None:
-    """Return (variable, proxy without its password) that calls to a URL take, or None."""
+    """Return (variable, proxy without its password) that calls to a URL use, or None."""
     if goes_direct(url):
         return None
-    place = urlsplit(url)
-    known = urllib.request.getproxies()
-    for scheme in (place.scheme, "all"):
-        if known.get(scheme):
-            if urllib.request.proxy_bypass(place.hostname or ""):
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    for scheme in (parts.scheme, "all"):
+        if proxies.get(scheme):
+            if urllib.request.proxy_bypass(parts.hostname or ""):
                 return None
-            return f"{scheme}_proxy", redact(known[scheme], shapes=True)
+            return f"{scheme}_proxy", redact(proxies[scheme], shapes=True)
     return None
 
 
 @dataclass(frozen=True)
 class Unreached:
-    """Why a call did not arrive, and what to do.
+    """Why a call failed to connect, and what to do.
 
     Attributes:
-        final: trying again is of no use.
-        settled: neither is trying again for long.
+        final: retrying does not help.
+        settled: retrying for long does not help either.
     """
 
     message: str
@@ -97,32 +97,32 @@ class Unreached:
 
 
 def why_unreached(error: BaseException, url: str) -> Unreached:
-    """Say in words why nothing came back from `url`."""
+    """Explain why a request to `url` got no response."""
     chain = list(_causes(error))
-    told = " | ".join(f"{type(one).__name__}: {one}" for one in chain).lower()
+    details = " | ".join(f"{type(cause).__name__}: {cause}" for cause in chain).lower()
     host = urlsplit(url).hostname or url
-    found = _tls(chain, told)
+    tls_failure = _tls(chain, details)
     proxy = proxy_of(url)
-    if proxy is not None and found is None:
+    if proxy is not None and tls_failure is None:
         name, where = proxy
         return Unreached(
-            f"not reached through the proxy {where} ({name}): {_reason(chain, told, where)}",
-            f"is that proxy up? Or go around it: export NO_PROXY={host}",
-            settled="refused" in told,
+            f"not reached through the proxy {where} ({name}): {_reason(chain, details, where)}",
+            f"is the proxy up? To bypass it: export NO_PROXY={host}",
+            settled="refused" in details,
         )
-    if found is not None:
-        return found
-    if any(isinstance(one, socket.gaierror) for one in chain) or _UNNAMED.search(told):
+    if tls_failure is not None:
+        return tls_failure
+    if any(isinstance(cause, socket.gaierror) for cause in chain) or _UNNAMED.search(details):
         return Unreached(
-            f"there is no host named {host!r} (its name does not resolve)",
-            "is the host's name right, and is this machine on the network?",
-            settled="temporary" not in told,
+            f"cannot resolve host {host!r}",
+            "is the host name correct, and is this machine online?",
+            settled="temporary" not in details,
         )
     return Unreached(
-        _reason(chain, told, host),
-        "is the server running, is the port right, and does the URL end where its API begins "
+        _reason(chain, details, host),
+        "is the server running, is the port correct, and does the URL end at the API's base "
         "(often /v1)?",
-        settled="refused" in told,
+        settled="refused" in details,
     )
 
 
@@ -135,49 +135,50 @@ _UNNAMED = re.compile(
 _TLS_WORDS = re.compile(r"\[ssl\b|certificate|\btls\b|handshake|wrong version number")
 
 
-def _tls(chain: list[BaseException], told: str) -> Unreached | None:
-    """A failure of the encryption, which no retry mends."""
-    if not any(isinstance(one, ssl.SSLError) for one in chain) and not _TLS_WORDS.search(told):
+def _tls(chain: list[BaseException], details: str) -> Unreached | None:
+    """Explain a TLS failure, which no retry fixes."""
+    is_tls = any(isinstance(cause, ssl.SSLError) for cause in chain)
+    if not is_tls and not _TLS_WORDS.search(details):
         return None
-    if "wrong version number" in told or "record layer" in told or "http request" in told:
+    if "wrong version number" in details or "record layer" in details or "http request" in details:
         return Unreached(
-            "the server does not speak TLS there",
-            "should the URL begin with http:// instead of https://, or name another port?",
+            "the server does not use TLS on this port",
+            "should the URL begin with http:// instead of https://, or use another port?",
             final=True,
         )
-    if "verify failed" in told or "self-signed" in told or "self signed" in told:
-        why = re.search(r"verify failed: ([^()\[\]|]{3,120})", told)
+    if "verify failed" in details or "self-signed" in details or "self signed" in details:
+        reason = re.search(r"verify failed: ([^()\[\]|]{3,120})", details)
         return Unreached(
-            "the server's certificate is not trusted" + (f": {why[1].strip()}" if why else ""),
-            "for a certificate of your own: export SSL_CERT_FILE=FILE with its authority's "
-            "certificate (PEM)",
+            "the server's certificate is not trusted"
+            + (f": {reason[1].strip()}" if reason else ""),
+            "for a private CA: export SSL_CERT_FILE=FILE with its certificate (PEM)",
             final=True,
         )
     return Unreached(
-        "the encrypted connection failed: " + told.split("|")[-1].strip()[:160],
-        "is a firewall or a proxy in between?",
+        "the TLS connection failed: " + details.split("|")[-1].strip()[:160],
+        "is there a firewall or a proxy in between?",
     )
 
 
-def _reason(chain: list[BaseException], told: str, where: str) -> str:
-    """The plainest words for a failed connection."""
-    if "refused" in told:
+def _reason(chain: list[BaseException], details: str, where: str) -> str:
+    """Return the shortest description of a failed connection."""
+    if "refused" in details:
         return "connection refused"
-    if "unreachable" in told or "no route" in told:
+    if "unreachable" in details or "no route" in details:
         return f"the network to {where} is unreachable"
-    if "readtimeout" in told:
-        return "no reply in time"
-    if "timeout" in told or "timed out" in told:
-        return "no connection in time"
-    last = next((str(one) for one in reversed(chain) if str(one).strip()), "")
+    if "readtimeout" in details:
+        return "read timed out"
+    if "timeout" in details or "timed out" in details:
+        return "connection timed out"
+    last = next((str(cause) for cause in reversed(chain) if str(cause).strip()), "")
     return redact(last, shapes=True)[:300] or type(chain[-1]).__name__
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from, the outermost first."""
+    """Yield an error and its causes, outermost first."""
     seen: list[Any] = []
-    one: BaseException | None = error
-    while one is not None and one not in seen and len(seen) < 12:
-        seen.append(one)
-        yield one
-        one = one.__cause__ or one.__context__
+    current: BaseException | None = error
+    while current is not None and current not in seen and len(seen) < 12:
+        seen.append(current)
+        yield current
+        current = current.__cause__ or current.__context__

@@ -1,29 +1,27 @@
-"""What an evaluation is told to do: checkpoints, benchmarks, judges, limits.
+"""Evaluation configs: checkpoints, benchmarks, judges, limits.
 
-Every field has a title, a description and its bounds, because the app makes its form from them.
-A judge or an answering endpoint is named by a SPEC: `openai:MODEL`, `openai:MODEL@URL` or
-`local:PATH_OR_ID`. Keys are never part of a SPEC: they come from the environment alone.
+Every field has a title, a description and its bounds, from which the app generates its form.
+A judge or an answering endpoint is given as a SPEC: `openai:MODEL`, `openai:MODEL@URL` or
+`local:PATH_OR_ID`. Keys are never part of a SPEC: they come only from the environment.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
+from kdharness.harness.config.base import Settings
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.paths import Paths
 from kdharness.harness.registry import ENGINES
 from kdharness.harness.types import digest
 from kdharness.harness.util.redact import holds_secret, redact
-from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 BENCH_ALIASES = {"alpaca-eval": "alpaca-eval-2", "alpacaeval": "alpaca-eval-2"}
@@ -34,12 +32,12 @@ _LOST_URL = re.compile(
     r"|[\w.-]{1,200}:\d{2,5}(?:/|$)|[\w.:-]{1,200}/(?:api/)?v\d(?:/|$))",
     re.IGNORECASE,
 )
-"""Behind a model's name: what is meant as a URL and would be taken for a part of the name."""
+"""A URL without its scheme after a model's name, which would be read as part of the name."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A named engine: its kind, the model it serves, and where (for endpoints)."""
+    """A parsed engine SPEC: its kind, the model, and for endpoints the URL."""
 
     kind: str
     model: str
@@ -52,51 +50,51 @@ class Spec:
 def parse_spec(text: str) -> Spec:
     """Read `openai:MODEL`, `openai:MODEL@URL` or `local:PATH_OR_ID`.
 
-    A model's own name may hold `@` and `:`; the URL is what follows the last `@http`.
+    A model's own name may contain `@` and `:`; the URL is what follows the last `@http`.
 
     Raises:
-        ConfigError: an unknown kind, no model, or a secret inside the URL.
+        ConfigError: an unknown kind, no model, or a secret in the URL.
     """
     kind, separator, rest = text.strip().partition(":")
     if not separator or kind not in ENGINES or not rest.strip():
         raise ConfigError(
-            f"{redact(text, shapes=True)[:200]!r} names no judge",
+            f"{redact(text, shapes=True)[:200]!r} is not a valid judge spec",
             hint="use openai:MODEL, openai:MODEL@http://host:port/v1 or local:PATH_OR_HUB_ID",
         )
     model, url = rest.strip(), ""
     if kind != "local":
-        found = re.search(r"@(?=https?://)", model, re.IGNORECASE)
-        if found:
-            model, url = model[: found.start()], _without_last_slash(model[found.end() :])
-            scheme, mark, rest_of_url = url.partition("://")
-            url = scheme.lower() + mark + rest_of_url
+        at = re.search(r"@(?=https?://)", model, re.IGNORECASE)
+        if at:
+            model, url = model[: at.start()], _without_last_slash(model[at.end() :])
+            scheme, separator, rest_of_url = url.partition("://")
+            url = scheme.lower() + separator + rest_of_url
         elif _LOST_URL.search(model):
-            # Asked as it stands, a private server's texts would go to the default endpoint.
+            # Read as a model's name, texts for a private server would go to the default endpoint.
             raise ConfigError(
-                f"{redact(text, shapes=True)[:200]!r} names an address without http:// or https://",
+                f"{redact(text, shapes=True)[:200]!r} has a URL without http:// or https://",
                 hint="use openai:MODEL@http://host:port/v1",
             )
         if not model:
             shown = redact(text, shapes=True)[:200]
-            raise ConfigError(f"{shown!r} names no model", hint="use openai:MODEL@URL")
+            raise ConfigError(f"{shown!r}: missing model name", hint="use openai:MODEL@URL")
         if holds_secret(url):
             raise ConfigError(
-                "a judge's URL must not hold a user name or a key",
+                "a judge's URL must not contain a user name or a key",
                 hint="put the key into OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
             )
         if url and not _host(url):
-            raise ConfigError("a judge's URL names no host", hint="use openai:MODEL@URL")
+            raise ConfigError("the judge's URL has no host", hint="use openai:MODEL@URL")
     return Spec(kind, model, url)
 
 
 def _without_last_slash(url: str) -> str:
-    """A URL whose path ends without a slash; a query behind the path stays as it is."""
-    path, mark, query = url.partition("?")
-    return path.rstrip("/") + mark + query
+    """Strip trailing slashes from a URL's path; a query stays as it is."""
+    path, separator, query = url.partition("?")
+    return path.rstrip("/") + separator + query
 
 
-def is_here(url: str) -> bool:
-    """Tell whether a URL leads to this machine."""
+def is_loopback_url(url: str) -> bool:
+    """Return whether a URL refers to this machine."""
     host = _host(url).rstrip(".")
     if host in ("0.0.0.0", socket.gethostname().lower()) or host in LOCAL_NAMES:
         return True
@@ -116,84 +114,85 @@ def _host(url: str) -> str:
 
 
 def plain_http_warning(spec: str) -> str:
-    """What to say of a SPEC whose key and texts anyone on the way can read; else nothing."""
+    """Return a warning for a SPEC that sends key and texts unencrypted, else an empty string."""
     try:
         url = parse_spec(spec).url
     except ConfigError:
         return ""
-    if not url.startswith("http://") or is_here(url):
+    if not url.startswith("http://") or is_loopback_url(url):
         return ""
     return (
-        f"{spec}: the key and all texts travel unencrypted to {_host(url)}; "
-        "use https, or a tunnel to a port of this machine"
+        f"{spec}: the key and all texts are sent unencrypted to {_host(url)}; "
+        "use https, or a tunnel to a local port"
     )
 
 
-class HeldoutOptions(BaseModel):
-    """Held-out loss: which rows, and which teacher to agree with."""
-
-    model_config = ConfigDict(extra="forbid")
+class HeldoutOptions(Settings):
+    """Held-out loss: which rows, and which teacher to compare with."""
 
     general: str | None = Field(
         None,
         title="General rows",
-        description="JSONL of chats no method trained on. Empty: the shipped general test split.",
+        description="JSONL of chats that no method trained on. Default: the shipped general test "
+        "split.",
     )
     domain: str | None = Field(
         None,
         title="Domain rows",
-        description="JSONL of domain chats. Empty: the shipped shop test split.",
+        description="JSONL of domain chats. Default: the shipped shop test split.",
     )
     extra: dict[str, str] = Field(
         default_factory=dict,
         title="More sets",
-        description="Name to JSONL path; each becomes <name>_loss.",
+        description="Name: JSONL path; each adds the metric <name>_loss.",
     )
     teacher: str | None = Field(
         None,
         title="Teacher",
-        description="A checkpoint to agree with: adds KL to it and top-1 agreement.",
+        description="Also measure KL and top-1 agreement with this checkpoint.",
     )
     max_length: int = Field(
-        1024, ge=16, le=131_072, title="Longest row", description="Tokens; longer rows are cut."
+        1024,
+        ge=16,
+        le=131_072,
+        title="Longest row",
+        description="Maximum tokens per row; longer rows are truncated.",
     )
 
 
 def in_shard(shard: str | None, item: str) -> bool:
-    """Whether an item belongs to part I of N; a part's items depend on their ids alone."""
+    """Return whether an item belongs to part I of N; parts depend on item ids alone."""
     if shard is None:
         return True
     part, parts = map(int, shard.split("/"))
     return int(digest("shard", item)[:8], 16) % parts == part - 1
 
 
-class EvalConfig(BaseModel):
-    """`kdharness eval`, as data."""
-
-    model_config = ConfigDict(extra="forbid")
+class EvalConfig(Settings):
+    """The config of `kdharness eval`."""
 
     method: Literal["eval"] = Field("eval", title="Method", description="What this run does.")
     checkpoints: list[str] = Field(
         default_factory=list,
         title="Checkpoints",
-        description="Names, folders or hub ids of the models to score.",
+        description="Names, folders or hub ids of the models to evaluate.",
     )
     benches: list[str] = Field(
         default_factory=lambda: ["shop", "heldout"],
         min_length=1,
         title="Benchmarks",
         description="Names (mt-bench, mt-bench-pair, alpaca-eval-1, alpaca-eval-2, shop, heldout) "
-        "or paths of your own .jsonl files.",
+        "or paths to your own .jsonl files.",
     )
     judge: list[str] = Field(
         default_factory=list,
         title="Judges",
-        description="openai:MODEL, openai:MODEL@URL or local:PATH. Several make a panel.",
+        description="openai:MODEL, openai:MODEL@URL or local:PATH. Several judges form a panel.",
     )
     imported: list[str] = Field(
         default_factory=list,
         title="Imported answers",
-        description="Models whose answers were imported: judged without their weights.",
+        description="Models whose answers were imported; judged without their weights.",
     )
     limit: int | None = Field(
         None,
@@ -205,38 +204,38 @@ class EvalConfig(BaseModel):
         None,
         pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$",
         title="Shard",
-        description="I/N: do the I-th of N parts of the items. Several machines each do one, into "
-        "one home or into homes that `kdharness store merge` brings together.",
+        description="I/N: evaluate part I of N of the items. Each machine runs one part, into a "
+        "shared home or into homes to be combined by `kdharness store merge`.",
     )
     references: Literal["corrected", "classic"] = Field(
         "corrected",
         title="Reference answers",
-        description="MT-Bench's corrected GPT-4 references, or the classic ones (13 are wrong).",
+        description="MT-Bench's corrected GPT-4 references, or the original ones (13 are wrong).",
     )
     baseline: str | None = Field(
         None,
         title="Baseline",
-        description="The other side of pairwise judging: a checkpoint or an imported model. "
-        "'all' pairs every two checkpoints of this run.",
+        description="The opponent in pairwise judging: a checkpoint or an imported model. "
+        "'all' compares every pair of this run's checkpoints.",
     )
     judge_config: str | None = Field(
         None,
         title="Judge template",
-        description="AlpacaEval evaluator config: a name in the pulled asset or a YAML file.",
+        description="AlpacaEval evaluator config: a name in the pulled asset, or a YAML file.",
     )
     judge_max_tokens: int | None = Field(
         None,
         ge=1,
         le=131_072,
         title="Longest verdict",
-        description="Tokens of a judge's reply, where less than the benchmark allows; small local "
-        "judges ramble. Marked in the result.",
+        description="Maximum tokens of a judge's reply, if lower than the benchmark's limit; small "
+        "local judges ramble. Flagged in the result.",
     )
     discrete_fallback: bool = Field(
         False,
         title="Discrete fallback",
-        description="AlpacaEval 2 with a judge that gives no log-probabilities: read the token "
-        "itself, and mark the result as discrete. Off: refuse.",
+        description="AlpacaEval 2 with a judge that returns no log-probabilities: use the sampled "
+        "token and flag the result as discrete. Off: raise an error.",
     )
     heldout: HeldoutOptions = Field(
         default_factory=HeldoutOptions, title="Held-out loss", description="Rows and teacher."
@@ -244,74 +243,76 @@ class EvalConfig(BaseModel):
     answer_engine: str | None = Field(
         None,
         title="Answering endpoint",
-        description="openai:MODEL@URL that serves the one checkpoint. Empty: in this process.",
+        description="openai:MODEL@URL that serves the checkpoint. Default: generate in this "
+        "process.",
     )
-    seed: int = Field(0, ge=0, title="Seed", description="Of sampled answers.")
+    seed: int = Field(0, ge=0, title="Seed", description="Seed of sampled answers.")
     batch_size: int = Field(
-        16, ge=1, le=1024, title="Batch size", description="Chats generated at once."
+        16, ge=1, le=1024, title="Batch size", description="Chats generated in one batch."
     )
     max_new_tokens: int | None = Field(
         None,
         ge=1,
         le=131_072,
         title="Longest answer",
-        description="Tokens; replaces each benchmark's own limit and is marked in the result.",
+        description="Maximum tokens per answer; overrides each benchmark's limit and is flagged in "
+        "the result.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", title="Number format", description="Of local weights."
+        "auto", title="Precision", description="Dtype of local weights."
     )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps.")
     trust_remote_code: bool = Field(
-        False, title="Trust remote code", description="Run code that a model's repository brings."
+        False, title="Trust remote code", description="Run code from a model's repository."
     )
     concurrency: int = Field(
-        16, ge=1, le=1024, title="Concurrency", description="Calls to an endpoint at once."
+        16, ge=1, le=1024, title="Concurrency", description="Concurrent calls to an endpoint."
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, title="Requests a minute", description="The endpoint's limit, if it has one."
+        None, gt=0, title="Requests per minute", description="The endpoint's rate limit, if any."
     )
     tokens_per_minute: float | None = Field(
-        None, gt=0, title="Tokens a minute", description="The endpoint's limit, if it has one."
+        None, gt=0, title="Tokens per minute", description="The endpoint's rate limit, if any."
     )
     timeout: float = Field(
-        120.0, gt=0, title="Time limit of a call", description="Seconds until a call is retried."
+        120.0, gt=0, title="Timeout per call", description="Seconds until a call is retried."
     )
     total_timeout: float | None = Field(
-        None, gt=0, title="Time limit of the run", description="Seconds; what is done stays."
+        None, gt=0, title="Timeout of the run", description="Seconds; finished work is kept."
     )
     retries: int = Field(
-        10, ge=0, le=100, title="Retries", description="Of a call that failed for the moment."
+        10, ge=0, le=100, title="Retries", description="Retries of a call with a transient error."
     )
     budget: float | None = Field(
-        None, ge=0, title="Budget", description="US dollars; the run stops before it is passed."
+        None, ge=0, title="Budget", description="US dollars; the run stops before exceeding it."
     )
     retry_failed: bool = Field(
         True,
         title="Retry failures",
-        description="Ask again for verdicts that failed or could not be read in earlier runs.",
+        description="Retry judgments that failed or could not be parsed in earlier runs.",
     )
 
     @field_validator("shard")
     @classmethod
     def _shard_exists(cls, value: str | None) -> str | None:
-        """Of N parts there are those from 1 to N."""
+        """Refuse a part beyond N."""
         if value is not None:
             part, parts = map(int, value.split("/"))
             if part > parts:
-                raise ValueError(f"there is no part {part} of {parts}")
+                raise ValueError(f"part {part} of {parts} does not exist")
         return value
 
     @field_validator("benches")
     @classmethod
     def _known_names(cls, values: list[str]) -> list[str]:
-        """Aliases become the names that outputs use; doubles are dropped."""
+        """Replace aliases by the names that outputs use, and drop duplicates."""
         names = [BENCH_ALIASES.get(value.strip(), value.strip()) for value in values]
         return list(dict.fromkeys(name for name in names if name))
 
     @field_validator("judge")
     @classmethod
     def _judges_parse(cls, values: list[str]) -> list[str]:
-        """Refuse an unreadable SPEC before anything is loaded."""
+        """Refuse an invalid SPEC before anything is loaded."""
         for value in values:
             try:
                 parse_spec(value)
@@ -322,7 +323,7 @@ class EvalConfig(BaseModel):
     @field_validator("answer_engine")
     @classmethod
     def _endpoint_parses(cls, value: str | None) -> str | None:
-        """An answering endpoint is a SPEC too."""
+        """Parse the answering endpoint, which is a SPEC too."""
         if value:
             try:
                 parse_spec(value)
@@ -331,34 +332,31 @@ class EvalConfig(BaseModel):
         return value or None
 
 
-def load_settings(paths: Paths) -> dict[str, Any]:
-    """The user's settings file, or nothing when there is none.
+def bench_name(bench: str) -> str:
+    """Return a benchmark's name in outputs: for a user's file, its stem."""
+    return Path(bench).stem if bench.endswith(".jsonl") else BENCH_ALIASES.get(bench, bench)
+
+
+def make_eval_config(**fields: object) -> EvalConfig:
+    """Make an EvalConfig from options; None and empty ones keep their defaults.
 
     Raises:
-        ConfigError: it is not a YAML mapping.
+        ConfigError: with the name of the invalid field.
     """
-    if not paths.settings.exists():
-        return {}
-    text = read_text(paths.settings, "the settings", limit=CONFIG_BYTES)
-    values = parse_yaml(text, str(paths.settings))
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError("settings must be a mapping", where=str(paths.settings))
-    return values
+    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    try:
+        return EvalConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(message, where=where) from error
 
 
-def default_judges(paths: Paths) -> list[str]:
-    """The judges of KDHARNESS_JUDGE (comma-separated), else of the settings' `judge`."""
-    named = os.environ.get("KDHARNESS_JUDGE", "").strip()
-    if named:
-        return [part.strip() for part in named.split(",") if part.strip()]
-    setting = load_settings(paths).get("judge")
-    if isinstance(setting, str):
-        return [part.strip() for part in setting.split(",") if part.strip()]
-    return [str(part) for part in setting] if isinstance(setting, list) else []
-
-
-def bench_name(bench: str) -> str:
-    """How a benchmark is called in outputs: a user's file goes by its stem."""
-    return Path(bench).stem if bench.endswith(".jsonl") else BENCH_ALIASES.get(bench, bench)
+def absolute_source(name: str) -> str:
+    """Make an existing path absolute: a run may be resumed from another folder."""
+    kind, sign, rest = name.partition(":")
+    if sign and kind == "local":
+        return f"local:{absolute_source(rest)}" if rest else name
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name

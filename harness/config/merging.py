@@ -1,43 +1,35 @@
-"""What a merge is told to do: which models, and how their weights are put together.
+"""Merge configs: which models, and how their weights are combined.
 
-Merging trains nothing, so it is what every training has to beat (METHOD.md section 6). The
-formulas and their sources stand in `kdharness.trainers.methods.merge`.
+Merging trains nothing, so it is a baseline for every training (docs/method.md#merging). The
+formulas and their sources are in `kdharness.trainers.methods.merge`.
 """
 
 from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-NAME = r"^\w[\w.-]{0,63}$"
-"""What a run may be called: it is a folder's name, and an argument of commands."""
+from kdharness.harness.config.base import RunConfig
 
 
-class MergeConfig(BaseModel):
-    """Merging: weights interpolated, averaged or added up; nothing is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+class MergeConfig(RunConfig):
+    """Merging: weights are interpolated, averaged or added; nothing is trained."""
 
     method: Literal["merge"] = "merge"
-    name: str | None = Field(
-        None,
-        pattern=NAME,
-        title="Name",
-        description=("The run's name; made from the method when left out."),
-    )
     seed: int = Field(
         42,
         ge=0,
         title="Seed",
-        description=("Nothing is drawn: it only tells runs of one experiment apart."),
+        description=("Not used by merging; only distinguishes runs of one experiment."),
     )
     kind: Literal["wise-ft", "average", "task-arithmetic"] = Field(
         "wise-ft",
         title="Kind",
         description=(
-            "wise-ft: a curve from the reference to the expert, one checkpoint an alpha. average: "
-            "the mean of models. task-arithmetic: the reference plus what each model learnt."
+            "wise-ft: interpolate from the reference to the expert, one checkpoint per alpha. "
+            "average: the mean of models. task-arithmetic: the reference plus each model's "
+            "difference to it."
         ),
     )
     reference: str | None = Field(
@@ -45,46 +37,46 @@ class MergeConfig(BaseModel):
         min_length=1,
         title="Reference",
         description=(
-            "Where the curve starts, or what the models were trained from (not for average)."
+            "Start of the curve, or the model that the others were trained from (not for average)."
         ),
     )
     expert: str | None = Field(
-        None, min_length=1, title="Expert", description=("Where the curve ends (wise-ft only).")
+        None, min_length=1, title="Expert", description=("End of the curve (wise-ft only).")
     )
     models: list[str] = Field(
         default_factory=list,
         title="Models",
-        description=("What is averaged, or whose learning is added up."),
+        description=("Models to average, or whose differences are added."),
     )
     alphas: list[float] = Field(
         default_factory=lambda: [0.25, 0.5, 0.75],
         title="Alphas",
-        description="The expert's share, above 0 and below 1: one checkpoint each (wise-ft only).",
+        description="The expert's weight, between 0 and 1: one checkpoint each (wise-ft only).",
     )
     weights: list[float] = Field(
         default_factory=list,
         title="Weights",
-        description=("One a model, equal by default. For average they are scaled to add up to 1."),
+        description=("One per model, equal by default. For average they are normalised to sum 1."),
     )
     scale: float = Field(
         1.0,
         title="Scale",
-        description=("What all differences are multiplied by (task-arithmetic); below 0 unlearns."),
+        description=("Factor of all differences (task-arithmetic); negative values unlearn."),
     )
     trust_remote_code: bool = Field(
         False,
         title="Trust remote code",
-        description=("Run code that comes with the models. Only for authors you trust."),
+        description=("Run code from the models' repositories. Only for authors you trust."),
     )
 
     @field_validator("alphas")
     @classmethod
     def _inside(cls, values: list[float]) -> list[float]:
-        """The ends of the curve are checkpoints already."""
+        """Drop 0 and 1: the ends of the curve are checkpoints already."""
         kept = sorted({value for value in values if value not in (0.0, 1.0)})
         if not kept or kept[0] < 0 or kept[-1] > 1:
             raise ValueError(
-                "give shares above 0 and below 1; 0 is the reference and 1 the expert themselves"
+                "give values between 0 and 1; 0 is the reference itself and 1 the expert"
             )
         return kept
 
@@ -95,34 +87,34 @@ class MergeConfig(BaseModel):
             raise ValueError("wise-ft needs a reference and an expert")
         if curve and (self.models or self.weights):
             raise ValueError(
-                "wise-ft has a reference and an expert; models and weights are for "
+                "wise-ft uses a reference and an expert; models and weights are for "
                 "average and task-arithmetic"
             )
         if not curve and self.expert:
-            raise ValueError(f"{self.kind} has no expert: name it among the models")
+            raise ValueError(f"{self.kind} does not use expert: add it to models")
         if self.kind == "average" and (len(self.models) < 2 or self.reference):
-            raise ValueError("average needs two models or more, and no reference")
+            raise ValueError("average needs at least two models, and no reference")
         if self.kind == "task-arithmetic" and (not self.reference or not self.models):
-            raise ValueError("task-arithmetic needs a reference and one model or more")
+            raise ValueError("task-arithmetic needs a reference and at least one model")
         if self.kind == "task-arithmetic" and self.scale == 0:
-            raise ValueError("a scale of 0 is the reference itself")
+            raise ValueError("a scale of 0 yields the reference itself")
         if self.weights and len(self.weights) != len(self.models):
             raise ValueError(f"{len(self.weights)} weights for {len(self.models)} models")
         if self.kind == "average" and self.weights and not sum(self.weights) > 0:
-            raise ValueError("weights must add up to more than 0")
+            raise ValueError("weights must sum to more than 0")
         if len(set(self.models)) < len(self.models):
-            raise ValueError("a model is named twice; give it a weight instead")
+            raise ValueError("duplicate model; use weights instead")
         return self
 
     def checkpoints(self, run: str) -> list[str]:
-        """The names of what a run of this makes: one an alpha, the run's own for a lone one."""
+        """Return the names of this run's checkpoints: one per alpha, or the run's own for one."""
         if self.kind != "wise-ft" or len(self.alphas) == 1:
             return [run]
         return [f"{run}-{alpha_label(alpha)}" for alpha in self.alphas]
 
     @property
     def sources(self) -> dict[str, str]:
-        """Role -> model, in the order in which they are put together."""
+        """Role -> model, in the order in which they are combined."""
         if self.kind == "wise-ft":
             return {"reference": str(self.reference), "expert": str(self.expert)}
         first = {"reference": self.reference} if self.reference else {}
@@ -130,5 +122,5 @@ class MergeConfig(BaseModel):
 
 
 def alpha_label(alpha: float) -> str:
-    """What tells one checkpoint of a curve from the others."""
+    """Return the suffix that distinguishes one checkpoint of a curve from the others."""
     return f"alpha-{alpha:g}"

@@ -1,4 +1,4 @@
-"""Which models a config names, and where."""
+"""The models that a config refers to, and in which fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig
 
 
 def model_references(config: AnyConfig) -> Iterator[tuple[str, str]]:
-    """(field, model) of every model a config names."""
+    """Yield (field, model) of every model a config names."""
     if isinstance(config, EvalConfig):
         yield from (("checkpoints", name) for name in config.checkpoints)
         if config.heldout.teacher:
@@ -26,7 +26,7 @@ def model_references(config: AnyConfig) -> Iterator[tuple[str, str]]:
         yield "student.from", student.source
     for source in student.experts_from or ():
         yield "student.experts_from", source
-    # A served teacher too: its tokenizer and config are read here.
+    # A served teacher too: its tokenizer and config are read locally.
     if isinstance(config, KDConfig):
         yield "teacher.model", config.teacher.model
     if isinstance(config, DAEConfig):

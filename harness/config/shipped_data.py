@@ -1,4 +1,4 @@
-"""Data that ships with the package, by its names: `general:train`, `shop:test`."""
+"""Data that ships with the package, by name: `general:train`, `shop:test`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SPLITS = ("train", "validation", "test")
 
 
 def shipped_file(name: str) -> Path | None:
-    """Find the file behind `general:train` or `shop:test`; None for names of another form.
+    """Return the file of `general:train` or `shop:test`; None for names of another form.
 
     Raises:
-        DataError: shipped data without such a part.
+        DataError: shipped data without such a split.
     """
     folder, sign, split = name.partition(":")
     if not sign or folder not in SHIPPED:
@@ -24,3 +24,7 @@ def shipped_file(name: str) -> Path | None:
     if split not in SPLITS or not path.exists():
         raise DataError(f"no shipped data {name!r}", hint="splits: train, validation, test")
     return path
+
+
+SHIPPED_NAMES = tuple(f"{folder}:{split}" for folder in SHIPPED for split in SPLITS)
+"""Every name that `shipped_file` finds."""

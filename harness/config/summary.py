@@ -1,13 +1,15 @@
-"""Configs in a few words: which models play which part, and what differs between two of them."""
+"""Summaries of configs: which models they use, and how two configs differ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kdharness.harness.types import Method
 
-def model_name(spec: Any) -> str:
-    """A model field of a config in a few letters: the last part of a path, or how it is cut."""
+
+def model_name(spec: object) -> str:
+    """Return a short name for a model field: the last part of a path, or how it is cut."""
     if isinstance(spec, str):
         return spec.rstrip("/").rsplit("/", 1)[-1]
     if not isinstance(spec, Mapping):
@@ -23,13 +25,13 @@ def model_name(spec: Any) -> str:
 
 
 def models_of(config: Mapping[str, Any]) -> str:
-    """`student ← teacher` of a training, `checkpoints × benchmarks` of an evaluation.
+    """Return `student ← teacher` of a training, `checkpoints × benchmarks` of an evaluation.
 
     Of an experiment, its steps.
     """
-    if config.get("method") == "sweep":
+    if config.get("method") == Method.SWEEP:
         return ", ".join(map(str, config.get("steps") or []))
-    if config.get("method") == "eval":
+    if config.get("method") == Method.EVAL:
         names = [model_name(name) for name in config.get("checkpoints") or []]
         names += [str(name) for name in config.get("imported") or []]
         who = ", ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"
@@ -45,8 +47,8 @@ def models_of(config: Mapping[str, Any]) -> str:
     return f"{student} ← {teacher}" if teacher else student
 
 
-def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(role, name) of what a run that has no checkpoint yet starts from."""
+def origins(config: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return (role, name) of the models a run without a checkpoint yet starts from."""
     out = []
     for role in ("student", "teacher", "reference", "expert"):
         spec = config.get(role)
@@ -63,8 +65,8 @@ def origins(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return out
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as dotted names: `data.train.0.path`."""
+def flat(values: object, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested plain data to dotted names: `data.train.0.path`."""
     if isinstance(values, Mapping) and values:
         parts: Iterable[tuple[Any, Any]] = values.items()
     elif isinstance(values, list) and any(isinstance(v, (dict, list)) for v in values):
@@ -77,8 +79,8 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def config_diff(*configs: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
-    """The dotted names whose values are not the same in all configs, with each one's value."""
+def config_diff(*configs: Mapping[str, object]) -> list[tuple[str, list[Any]]]:
+    """Return the dotted names whose values differ between configs, with each config's value."""
     tables = [flat(config) for config in configs]
     names = list(dict.fromkeys(name for table in tables for name in table))
     out = []

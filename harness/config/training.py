@@ -1,7 +1,7 @@
 """Run configs: pydantic models.
 
-Every field carries a title and help, because the app's forms, `config init` and the docs are
-made from these models. `config_files` reads and writes them.
+Every field has a title and a description, from which the app's forms, `config init` and the docs
+are generated. `config.files` reads and writes them.
 """
 
 from __future__ import annotations
@@ -9,271 +9,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from kdharness.harness.config.base import RunConfig, Settings
+from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.config.merging import NAME, MergeConfig
+from kdharness.harness.config.merging import MergeConfig
+from kdharness.harness.config.models import Student, Teacher, TeacherSpec, _spell_out
+from kdharness.harness.registry import method_config
 from kdharness.harness.types import digest
-from kdharness.harness.util.redact import holds_secret
 
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
-
-
-class Settings(BaseModel):
-    """Base of every config: unknown fields are errors, values cannot change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 # ---------------------------------------------------------------- models
 
 
-class QuantizationSpec(Settings):
-    """How a frozen teacher's weights are squeezed; needs bitsandbytes and a GPU."""
-
-    method: Literal["bnb-4bit", "bnb-8bit"] = Field("bnb-4bit", title="Method")
-
-
-class CacheSpec(Settings):
-    """Keep a teacher's distributions on disk, so that later epochs and runs need no teacher."""
-
-    k: int = Field(64, ge=2, le=4096, title="Tokens kept", description=("Tokens kept a position."))
-    tail: Literal["sampled", "bucket"] = Field(
-        "sampled",
-        title="Tail",
-        description=(
-            "sampled: half of the k are drawn from outside the likeliest, which keeps loss and "
-            "gradient unbiased (forward_kl only). bucket: the mass of the rest in one bucket, for "
-            "any divergence; the loss comes out a few percent low."
-        ),
-    )
-
-
-class ModelSpec(Settings):
-    """A model: a local folder, a checkpoint's name, a pulled asset or a hub id."""
-
-    model: str = Field(
-        ...,
-        min_length=1,
-        title="Model",
-        description=("A local folder, a stored checkpoint's name, a pulled asset or a hub id."),
-    )
-    trust_remote_code: bool = Field(
-        False,
-        title="Trust remote code",
-        description=("Run code that comes with the model. Only for authors you trust."),
-    )
-
-
-class TeacherSpec(ModelSpec):
-    """A frozen model that is followed."""
-
-    quantization: QuantizationSpec | None = Field(
-        None, title="Quantisation", description=("Load the teacher in 4 or 8 bits.")
-    )
-    cache: CacheSpec | None = Field(
-        None,
-        title="Cache",
-        description=("Store top-k distributions once and train from them. Not for attention loss."),
-    )
-    served: str | None = Field(
-        None,
-        title="Served at",
-        description=(
-            "URL of a vLLM server that runs this teacher on devices of its own, such as "
-            "http://gpu-box:8000/v1. Fills the cache; only tokenizer and config are needed here."
-        ),
-    )
-
-    @model_validator(mode="after")
-    def _served_fills_a_cache(self) -> Self:
-        if self.served is None:
-            return self
-        if not self.served.startswith(("http://", "https://")) or holds_secret(self.served):
-            raise ValueError("served is an http(s) URL without a key in it (keys: OPENAI_API_KEY)")
-        if self.cache is None or self.cache.tail != "bucket":
-            raise ValueError(
-                "a served teacher tells its likeliest tokens: set cache: {k: 20, tail: bucket}"
-            )
-        if self.quantization is not None:
-            raise ValueError("a served teacher is quantised where it is served")
-        return self
-
-
-class LoraSpec(Settings):
-    """Train a low-rank adapter instead of all weights. The paper's: r 256, alpha 128, 0.15."""
-
-    r: int = Field(16, ge=1, le=4096, title="Rank")
-    alpha: float = Field(32, gt=0, title="Alpha", description="Updates are scaled by alpha / r.")
-    dropout: float = Field(0.0, ge=0, lt=1, title="Dropout")
-    target_modules: str | list[str] = Field(
-        "all-linear",
-        title="Modules",
-        description=("Which linear layers get an adapter; all-linear leaves out the output head."),
-    )
-
-
-class StudentSpec(Settings):
-    """The model that is trained: one that exists, or one made from others."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    model: str | None = Field(
-        None,
-        title="Model",
-        description=("A local folder, a stored checkpoint's name, a pulled asset or a hub id."),
-    )
-    source: str | None = Field(
-        None,
-        alias="from",
-        title="Cut from",
-        description=(
-            "Make the student from this model by keeping some of its layers: teacher, or a model."
-        ),
-    )
-    keep_layers: int | list[int] | None = Field(
-        None,
-        title="Layers kept",
-        description=(
-            "How many layers to keep, evenly spaced with the first and last, or a list of them."
-        ),
-    )
-    experts_from: list[str] | None = Field(
-        None,
-        title="Experts from",
-        description=(
-            "Make a mixture-of-experts student whose experts are the MLPs of these dense models; "
-            "one model is upcycled into two equal experts."
-        ),
-    )
-    lora: LoraSpec | None = Field(
-        None, title="LoRA", description=("Train an adapter and leave the base weights as they are.")
-    )
-    trust_remote_code: bool = Field(
-        False,
-        title="Trust remote code",
-        description=("Run code that comes with the model. Only for authors you trust."),
-    )
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        origins = [name for name in ("model", "source", "experts_from") if getattr(self, name)]
-        if len(origins) != 1:
-            raise ValueError("give exactly one of model, from, experts_from")
-        if self.source and self.keep_layers is None:
-            raise ValueError("from needs keep_layers: how many layers to keep, or which")
-        if self.keep_layers is not None and not self.source:
-            raise ValueError("keep_layers needs from: the model to cut the student from")
-        if isinstance(self.keep_layers, int) and self.keep_layers < 1:
-            raise ValueError("keep_layers must be at least 1")
-        return self
-
-
 def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) -> None:
-    """A sampled tail estimates a sum over the teacher's distribution: forward KL alone is one."""
+    """Refuse a sampled tail, an estimate of a sum over the teacher, with all but forward KL."""
     for teacher in teachers:
         if teacher is not None and teacher.served and trainer.temperature != 1.0:
             raise ValueError(
-                "a server tells probabilities at temperature 1: set trainer.temperature to 1"
+                "a served teacher's probabilities are at temperature 1: set trainer.temperature "
+                "to 1"
             )
         sampled = teacher is not None and teacher.cache and teacher.cache.tail == "sampled"
         if sampled and trainer.divergence != "forward_kl":
             raise ValueError(
-                f"a sampled cache gives forward_kl only, not {trainer.divergence}: "
+                f"a sampled cache supports forward_kl only, not {trainer.divergence}: "
                 "set cache.tail to bucket"
             )
 
 
-def _spell_out(value: Any) -> Any:
-    """A plain string stands for `{model: string}`."""
-    return {"model": value} if isinstance(value, str) else value
-
-
-Student = Annotated[StudentSpec, BeforeValidator(_spell_out)]
-Teacher = Annotated[TeacherSpec, BeforeValidator(_spell_out)]
-
-
 # ---------------------------------------------------------------- data
-
-
-class SourceSpec(Settings):
-    """One file or data set of chats."""
-
-    path: str = Field(
-        ...,
-        min_length=1,
-        title="Path",
-        description=(
-            "A .jsonl or .parquet file, hub:NAME, or shipped data: general:train, shop:train, …"
-        ),
-    )
-    kind: str = Field(
-        "general",
-        min_length=1,
-        title="Kind",
-        description=("general, domain, or the name of the expert that these rows follow."),
-    )
-    weight: float = Field(
-        1.0,
-        gt=0,
-        title="Weight",
-        description=("How often rows of this source are drawn, relative to others of its kind."),
-    )
-    format: Literal["auto", "messages", "prompt", "alpaca", "sharegpt"] = Field(
-        "auto", title="Row format", description="auto tells the format from the fields."
-    )
-    split: str = Field("train", title="Split", description="The split of a hub data set.")
-    limit: int | None = Field(None, ge=1, title="Limit", description="Use the first rows only.")
-
-
-def _sources(value: Any) -> Any:
-    """One source may stand without a list, and a plain string for its path."""
-    if isinstance(value, (str, dict)):
-        value = [value]
-    if isinstance(value, list):
-        return [{"path": entry} if isinstance(entry, str) else entry for entry in value]
-    return value
-
-
-Sources = Annotated[list[SourceSpec], BeforeValidator(_sources)]
-
-
-class DataSpec(Settings):
-    """What is learnt from, and what is held out."""
-
-    train: Sources = Field(..., min_length=1, title="Training data")
-    heldout: Sources = Field(
-        default_factory=list,
-        title="Held-out data",
-        description=("Rows whose loss is measured while training and that no method trains on."),
-    )
-    domain_share: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        title="Domain share",
-        description=("The share of rows that come from domain sources, whatever the sizes are."),
-    )
-    max_length: int = Field(2048, ge=8, title="Length", description="Rows are cut here, in tokens.")
-    chat_template: str | None = Field(
-        None,
-        title="Chat template",
-        description=(
-            "A template file, or chatml. By default the student's own, else the teacher's."
-        ),
-    )
-    allow_duplicates: bool = Field(
-        False,
-        title="Allow duplicates",
-        description=("Train although held-out rows stand in the training data too."),
-    )
 
 
 # ---------------------------------------------------------------- training
 
 
 class TrainerSpec(Settings):
-    """How the weights are moved; shared by every method."""
+    """Optimisation settings shared by every method."""
 
     learning_rate: float = Field(2e-5, gt=0, lt=1, title="Learning rate")
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
@@ -284,30 +59,30 @@ class TrainerSpec(Settings):
         ge=0,
         lt=1,
         title="Warm-up",
-        description=("The share of steps over which the learning rate rises."),
+        description=("Fraction of steps over which the learning rate increases."),
     )
     weight_decay: float = Field(0.0, ge=0, title="Weight decay")
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = Field(
         "adamw", title="Optimiser"
     )
-    max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 turns it off.")
+    max_grad_norm: float = Field(1.0, ge=0, title="Gradient clip", description="0 disables it.")
     epochs: float = Field(2.0, gt=0, title="Epochs")
-    max_steps: int | None = Field(None, ge=1, title="Steps", description="Ends before the epochs.")
+    max_steps: int | None = Field(
+        None, ge=1, title="Steps", description="Stop after this many steps, before the epochs end."
+    )
     max_tokens: int | None = Field(
         None,
         ge=1,
         title="Tokens",
-        description=(
-            "Train on this many tokens (padding not counted), so that methods can be matched."
-        ),
+        description=("Train on this many tokens (excluding padding), to match methods by tokens."),
     )
-    batch_size: int = Field(8, ge=1, title="Rows a micro-batch")
+    batch_size: int = Field(8, ge=1, title="Rows per micro-batch")
     tokens_per_batch: int | None = Field(
         None,
         ge=8,
-        title="Tokens a micro-batch",
+        title="Tokens per micro-batch",
         description=(
-            "Fill micro-batches up to this many tokens, padding included, instead of by rows."
+            "Fill micro-batches up to this many tokens, including padding, instead of by rows."
         ),
     )
     accumulation: int = Field(
@@ -315,14 +90,14 @@ class TrainerSpec(Settings):
         ge=1,
         title="Accumulation",
         description=(
-            "Micro-batches an optimiser step. The gradient does not depend on how a step is cut."
+            "Micro-batches per optimiser step. The gradient does not depend on how a step is split."
         ),
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", title="Precision")
     gradient_checkpointing: bool = Field(
         False,
         title="Gradient checkpointing",
-        description=("Less memory for about a third more time."),
+        description=("Uses less memory for about a third more time."),
     )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps")
     threads: int | None = Field(None, ge=1, title="CPU threads")
@@ -330,22 +105,20 @@ class TrainerSpec(Settings):
         0,
         ge=0,
         title="Held-out every",
-        description=(
-            "Measure held-out loss every so many steps; 0: at the start and at the end only."
-        ),
+        description=("Measure held-out loss every N steps; 0: only at the start and at the end."),
     )
     save_every: int = Field(
         0,
         ge=0,
         title="Save every",
-        description=("Keep a checkpoint every so many steps; 0: at the end (and when stopped)."),
+        description=("Save a checkpoint every N steps; 0: only at the end (and when stopped)."),
     )
     keep: int = Field(2, ge=1, title="Checkpoints kept")
     best: str | None = Field(
         None,
         title="Best by",
         description=(
-            "Keep the checkpoint with the lowest held-out curve of this name, e.g. general_loss, "
+            "Keep the checkpoint with the lowest value of this held-out metric, e.g. general_loss, "
             "or of a sum such as general_loss + 0.5 * domain_loss."
         ),
     )
@@ -353,12 +126,12 @@ class TrainerSpec(Settings):
         1e4,
         gt=0,
         title="Loss limit",
-        description=("A loss above this, or not a number, stops the run and names its rows."),
+        description=("A loss above this, or NaN, stops the run and reports the rows."),
     )
 
 
 class DistillSpec(TrainerSpec):
-    """What KD and DAE share: METHOD.md section 2."""
+    """Settings shared by KD and DAE: docs/method.md#losses."""
 
     temperature: float = Field(1.0, gt=0, le=100, title="Temperature")
     distill_weight: float = Field(
@@ -367,26 +140,26 @@ class DistillSpec(TrainerSpec):
         le=1,
         title="Distillation weight (λ)",
         description=(
-            "1 follows the teacher alone; below 1 the rest is next-token loss on the data."
+            "Weight of the distillation loss; 1 - λ is the weight of next-token loss on the data."
         ),
     )
     divergence: Divergence = Field(
         "forward_kl",
         title="Divergence",
-        description=("How far the student's distribution is from the teacher's."),
+        description=("Distance between the student's and the teacher's distributions."),
     )
     beta: float = Field(
         0.5,
         gt=0,
         lt=1,
         title="β or skew",
-        description=("The teacher's share in the mixture of js, skew_kl and skew_reverse_kl."),
+        description=("The teacher's weight in the mixture of js, skew_kl and skew_reverse_kl."),
     )
     chunk: int = Field(
         128,
         ge=1,
         title="Rows of logits at once",
-        description=("Positions whose logits are alive together; lower it when memory is short."),
+        description=("Positions whose logits are in memory at once; lower it to save memory."),
     )
 
 
@@ -395,38 +168,26 @@ class KDSpec(DistillSpec):
 
     weight_decay: float = Field(0.1, ge=0, title="Weight decay")
     attention_weight: float = Field(
-        1.0, ge=0, title="Attention weight (γ)", description=("0 leaves the attention loss out.")
+        1.0, ge=0, title="Attention weight (γ)", description=("0 disables the attention loss.")
     )
     layer_map: Literal["uniform", "last-k"] | list[int] = Field(
         "uniform",
         title="Layer map",
         description=(
-            "Which teacher layer each student layer follows; a list has one entry a student "
-            "layer, -1 for none. A student cut from its teacher follows the layers it kept."
+            "Teacher layer for each student layer; a list has one entry per student layer, -1 for "
+            "none. A student cut from its teacher is matched to the layers it kept."
         ),
     )
     attention_layers: int | None = Field(
         None,
         ge=1,
         title="Layers with attention loss",
-        description="Only the last so many student layers; all by default.",
+        description="Use only the last N student layers; default: all.",
     )
     attention_block: int = Field(64, ge=1, title="Attention rows at once")
 
 
 # ---------------------------------------------------------------- runs
-
-
-class RunConfig(Settings):
-    """What every training run has."""
-
-    name: str | None = Field(
-        None,
-        pattern=NAME,
-        title="Name",
-        description=("The run's name; made from the method when left out."),
-    )
-    seed: int = Field(42, ge=0, title="Seed")
 
 
 class SFTConfig(RunConfig):
@@ -439,7 +200,7 @@ class SFTConfig(RunConfig):
 
 
 class KDConfig(RunConfig):
-    """Knowledge distillation: follow a teacher's distributions and its attention."""
+    """Knowledge distillation: match a teacher's distributions and its attention."""
 
     method: Literal["kd"] = "kd"
     student: Student = Field(..., title="Student")
@@ -451,32 +212,32 @@ class KDConfig(RunConfig):
     def _cache_has_no_attention(self) -> Self:
         if self.teacher.cache and self.trainer.attention_weight > 0:
             raise ValueError(
-                "teacher.cache keeps distributions, not attention: "
-                "set trainer.attention_weight to 0 or leave teacher.cache out"
+                "teacher.cache stores distributions, not attention: "
+                "set trainer.attention_weight to 0 or remove teacher.cache"
             )
         _check_tail([self.teacher], self.trainer)
         return self
 
 
-def _experts(value: Any) -> Any:
+def _experts(value: object) -> Any:
     return {k: _spell_out(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 class DAEConfig(RunConfig):
-    """Domain alignment: domain rows follow an expert, general rows a reference model."""
+    """Domain alignment: distil an expert on domain rows, a reference model on general rows."""
 
     method: Literal["dae"] = "dae"
     student: Student = Field(..., title="Student")
     reference: Teacher | None = Field(
         None,
         title="Reference",
-        description=("Followed on general rows. By default the student as it was before training."),
+        description=("Teacher of general rows. Default: the student before training."),
     )
-    expert: Teacher | None = Field(None, title="Expert", description="Followed on domain rows.")
+    expert: Teacher | None = Field(None, title="Expert", description="Teacher of domain rows.")
     experts: Annotated[dict[str, TeacherSpec], BeforeValidator(_experts)] = Field(
         default_factory=dict,
         title="Experts",
-        description=("More experts by name; rows of a source whose kind is that name follow it."),
+        description=("Further experts by name; each teaches the rows whose kind is its name."),
     )
     data: DataSpec = Field(..., title="Data")
     trainer: DistillSpec = Field(default_factory=lambda: DistillSpec(), title="Trainer")
@@ -492,7 +253,7 @@ class DAEConfig(RunConfig):
                     f"rows of kind {source.kind!r} have no teacher; known: {sorted(names)}"
                 )
         if all(source.kind == "general" for source in self.data.train):
-            raise ValueError("DAE needs domain rows: give a source kind: domain")
+            raise ValueError("DAE needs domain rows: set kind: domain on a source")
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
         return self
 
@@ -507,10 +268,15 @@ CONFIGS: dict[str, type[AnyConfig]] = {
 }
 
 
-def trusted_code(config: AnyConfig) -> list[str]:
-    """The models whose own code this config allows to run."""
+def config_class(method: str) -> type[AnyConfig] | None:
+    """Return the config class of a method, built-in or from a plugin; None if unknown."""
+    return CONFIGS.get(method) or method_config(method)
 
-    def walk(values: Any) -> Iterator[str]:
+
+def trusted_code(config: AnyConfig) -> list[str]:
+    """Return the models whose own code this config allows to run."""
+
+    def walk(values: object) -> Iterator[str]:
         if isinstance(values, dict):
             if values.get("trust_remote_code") is True:
                 names = values.get("model") or values.get("from") or values.get("checkpoints")
@@ -522,5 +288,5 @@ def trusted_code(config: AnyConfig) -> list[str]:
 
 
 def config_hash(config: AnyConfig) -> str:
-    """The identity of what is done: everything but the run's name."""
+    """Return the identity of what is done: a hash of everything but the run's name."""
     return digest(config.model_dump(mode="json", by_alias=True, exclude={"name"}))

@@ -1,1 +1,1 @@
-"""What goes wrong on machines, looked for before it does."""
+"""Checks of the machine, the packages, the home and the network for `kdharness doctor`."""

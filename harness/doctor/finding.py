@@ -1,4 +1,4 @@
-"""One line of `kdharness doctor`: what was looked at, how it stands, and what to do about it."""
+"""One row of `kdharness doctor`: what was checked, its status, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Finding:
-    """`note` is worth knowing and stops nothing; `broken` stops work. Both say what to do."""
+class CheckResult:
+    """The result of one check: `note` is a warning, `broken` stops work; both have advice."""
 
     check: str
     status: Literal["ok", "note", "broken"]
@@ -16,16 +16,16 @@ class Finding:
     advice: str = ""
 
 
-def fine(check: str, detail: str) -> Finding:
-    """Nothing to do."""
-    return Finding(check, "ok", detail)
+def ok(check: str, detail: str) -> CheckResult:
+    """Return a result that needs no action."""
+    return CheckResult(check, "ok", detail)
 
 
-def note(check: str, detail: str, advice: str) -> Finding:
-    """Worth knowing."""
-    return Finding(check, "note", detail, advice)
+def warn(check: str, detail: str, advice: str) -> CheckResult:
+    """Return a warning, which stops nothing."""
+    return CheckResult(check, "note", detail, advice)
 
 
-def broken(check: str, detail: str, advice: str) -> Finding:
-    """Stops work."""
-    return Finding(check, "broken", detail, advice)
+def fail(check: str, detail: str, advice: str) -> CheckResult:
+    """Return a result that stops work."""
+    return CheckResult(check, "broken", detail, advice)

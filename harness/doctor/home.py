@@ -1,7 +1,7 @@
 """Doctor: the home, the file system under it, the store, its runs, the settings and the assets.
 
-The store is opened for reading alone, by SQLite itself: a store that this version refuses, or
-that is damaged, is just what has to be looked at here, and looking must not upgrade an older one.
+The store is opened read-only, by SQLite itself: a store that this version refuses, or that is
+damaged, has to be checked too, and a check must not migrate an older one.
 """
 
 from __future__ import annotations
@@ -14,30 +14,34 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from kdharness.harness import assets
-from kdharness.harness.config.evaluation import load_settings
-from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.config.settings import UserSettings, load_settings
+from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import is_alive
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.store.inspection import (
+    applied_migrations,
+    is_locked,
+    live_runs,
+    open_read_only,
+    quick_check,
+    sampled_checkpoints,
+)
+from kdharness.harness.store.migrations import migrations, unknown_steps
+from kdharness.harness.types import RunStatus
 from kdharness.harness.util import filesystem
 from kdharness.harness.util.filesystem import nearest
 
 GIB = 2**30
-CHECK_BYTES = 256 * 2**20
-"""A bigger store is not read through here: on a slow disk that takes minutes."""
-"""How long the store's pages are read for; a big store's full check is `kdharness store check`."""
 HUNG_SECONDS = 600.0
 AHEAD_SECONDS = 60.0
 JOURNALS = ("wal", "delete", "truncate", "persist", "memory")
-SETTINGS = frozenset({"judge", "prices", "keys", "theme"})
 
 
-def look(paths: Paths) -> list[Finding]:
-    """Every finding of this file."""
+def run_checks(paths: Paths) -> list[CheckResult]:
+    """Run every check of this module."""
     return [
         home(paths),
         disk(paths),
@@ -51,7 +55,7 @@ def look(paths: Paths) -> list[Finding]:
 
 
 def writable(place: Path) -> str:
-    """Empty when a file can be made there, else the reason: permission bits tell only half."""
+    """Return why a file cannot be created there, or an empty string; tries, as modes mislead."""
     try:
         with tempfile.TemporaryFile(dir=nearest(place)):
             return ""
@@ -59,208 +63,160 @@ def writable(place: Path) -> str:
         return error.strerror or str(error)
 
 
-# ---------------------------------------------------------------- where things lie
+# ---------------------------------------------------------------- home and disk
 
 
-def home(paths: Paths) -> Finding:
-    """Whether the store and the runs can be written."""
+def home(paths: Paths) -> CheckResult:
+    """Check that the store and the runs can be written."""
     reason = writable(paths.home)
     if reason:
-        return broken(
+        return fail(
             "home",
-            f"{paths.home} cannot be written: {reason}",
-            "choose another place: --home FOLDER or KDHARNESS_HOME",
+            f"{paths.home} is not writable: {reason}",
+            "choose another folder: --home FOLDER or KDHARNESS_HOME",
         )
-    return fine("home", str(paths.home))
+    return ok("home", str(paths.home))
 
 
-def disk(paths: Paths) -> Finding:
-    """Room for checkpoints: bytes and, on some file systems, entries."""
-    place = nearest(paths.home)
-    free = shutil.disk_usage(place).free
-    text = f"{free / GIB:.1f} GiB free under the home"
-    entries = os.statvfs(place).f_favail if hasattr(os, "statvfs") else 0
-    advice = "free some, or move the home: --home FOLDER; kdharness plan CONFIG tells what a run "
+def disk(paths: Paths) -> CheckResult:
+    """Check for disk space and, on some file systems, free inodes."""
+    folder = nearest(paths.home)
+    free = shutil.disk_usage(folder).free
+    text = f"{free / GIB:.1f} GiB free in the home"
+    inodes = os.statvfs(folder).f_favail if hasattr(os, "statvfs") else 0
+    advice = "free some space, or move the home: --home FOLDER; to estimate a run: kdharness plan "
     if free < GIB / 2:
-        return broken("disk", text, advice + "takes")
-    if 0 < entries < 1000:
-        return broken(
+        return fail("disk", text, advice + "CONFIG")
+    if 0 < inodes < 1000:
+        return fail(
             "disk",
-            f"{text}, but room for only {entries} more files",
-            "delete many small files on that disk",
+            f"{text}, but only {inodes} free inodes",
+            "delete small files on that disk",
         )
     if free < 5 * GIB:
-        return note("disk", text, advice + "takes")
-    return fine("disk", text)
+        return warn("disk", text, advice + "CONFIG")
+    return ok("disk", text)
 
 
-def file_system(paths: Paths) -> Finding:
-    """SQLite's WAL needs shared memory between processes, which network file systems lack."""
+def file_system(paths: Paths) -> CheckResult:
+    """Check for network file systems, which lack the shared memory of SQLite's WAL."""
     wanted = os.environ.get("KDHARNESS_JOURNAL_MODE", "").lower()
     kind = filesystem.file_system(nearest(paths.home))
     if wanted and wanted not in JOURNALS:
-        return note(
+        return warn(
             "file system",
-            f"KDHARNESS_JOURNAL_MODE={wanted} is none SQLite knows; ignored",
+            f"KDHARNESS_JOURNAL_MODE={wanted} is not an SQLite journal mode; ignored",
             f"use one of {', '.join(JOURNALS)}, or unset it",
         )
     if kind in filesystem.NETWORK and wanted == "wal":
-        return broken(
+        return fail(
             "file system",
-            f"KDHARNESS_JOURNAL_MODE=wal on {kind}, a network file system, damages stores",
+            f"KDHARNESS_JOURNAL_MODE=wal on {kind}, a network file system, corrupts stores",
             "unset KDHARNESS_JOURNAL_MODE, or set it to delete",
         )
     if kind in filesystem.NETWORK:
-        return note(
+        return warn(
             "file system",
             f"{kind} is a network file system",
-            "KDHARNESS_JOURNAL_MODE=delete keeps the store safe there; a local --home is "
-            "faster, and one machine at a time is safest",
+            "a local --home is faster; on this one the store uses journal mode delete (as with "
+            "KDHARNESS_JOURNAL_MODE=delete): use it from one machine at a time",
         )
-    return fine("file system", kind)
+    return ok("file system", kind)
 
 
 # ---------------------------------------------------------------- the store
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Read-only; as it lies where even SQLite's shared memory file cannot be made."""
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=1.0)
-    try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master")
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if _is_locked(error):
-            raise
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
-    return connection
-
-
-def _is_locked(error: sqlite3.Error) -> bool:
-    return str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-
-def store(paths: Paths) -> Finding:
-    """Whether the store is whole, and of this version's shape."""
+def store(paths: Paths) -> CheckResult:
+    """Check that the store is intact and that its migrations match this version."""
     path = paths.store
     if not path.exists():
-        return fine("store", "none yet: made by the first run")
+        return ok("store", "none yet: created by the first run")
     try:
-        with closing(_open(path)) as connection:
-            complaint, whole = _quick_check(connection, path.stat().st_size)
-            applied = _applied(connection)
+        with closing(open_read_only(path)) as connection:
+            damage, complete = quick_check(connection, path.stat().st_size)
+            applied = applied_migrations(connection)
     except sqlite3.Error as error:
-        if _is_locked(error):
-            return note(
+        if is_locked(error):
+            return warn(
                 "store",
-                f"{path} is held by another process",
-                "look again in a moment; if it stays so, see kdharness runs for what hangs",
+                f"{path} is locked by another process",
+                "try again in a moment; if it stays locked, look for hung runs: kdharness runs",
             )
-        return broken(
+        return fail(
             "store",
             f"{path}: {error}",
-            "nothing was changed; save what can be saved: kdharness store salvage",
+            "nothing was changed; recover readable rows: kdharness store salvage",
         )
-    if complaint:
-        return broken(
+    if damage:
+        return fail(
             "store",
-            f"{path} is damaged: {complaint}",
-            "copy the file, then save what can be saved: kdharness store salvage",
+            f"{path} is damaged: {damage}",
+            "copy the file, then recover readable rows: kdharness store salvage",
         )
     size, older = path.stat().st_size / 2**20, 0
     if applied is None:
-        return broken(
+        return fail(
             "store",
-            f"{path} is an SQLite file, but not a store of kdharness",
+            f"{path} is an SQLite file, but not a kdharness store",
             "move it away, or choose another --home",
         )
-    if shape := _shape(applied):
-        return shape
-    with closing(_open(path)) as connection:
-        older = _sampled(connection)
+    if version := _shape(applied):
+        return version
+    with closing(open_read_only(path)) as connection:
+        older = sampled_checkpoints(connection)
     if older:
-        return note(
+        return warn(
             "store",
-            f"{older} checkpoints are known by samples of their weights, as older versions did",
-            "kdharness store rehash reads them whole, once",
+            f"{older} checkpoints are identified by samples of their weights (older versions)",
+            "hash all their bytes, once: kdharness store rehash",
         )
-    return fine(
+    return ok(
         "store",
         f"{size:.0f} MiB, "
         + (
-            "whole" if whole else "it opens; too big to be read through here: kdharness store check"
+            "intact"
+            if complete
+            else "opens; too large for a full check here: kdharness store check"
         ),
     )
 
 
-def _shape(applied: list[str]) -> Finding | None:
-    """A store of another version."""
-    from kdharness.harness.store.migrations import migrations, unknown_steps
-
+def _shape(applied: list[str]) -> CheckResult | None:
+    """Check whether another version wrote the store."""
     known = [migration.name for migration in migrations._migrations]
     newer = unknown_steps(applied)
     if newer:
-        return broken(
+        return fail(
             "store",
-            f"a newer version of kdharness wrote it (step {newer[-1]})",
+            f"written by a newer version of kdharness (migration {newer[-1]})",
             "pip install --upgrade kdharness, or choose another --home",
         )
     older = [name for name in known if name not in applied]
     if older:
-        return note(
+        return warn(
             "store",
-            f"of an older version: {len(older)} step"
+            f"of an older version: {len(older)} migration"
             f"{'s' if len(older) > 1 else ''} behind ({older[0]} …)",
-            "it is brought up to date when next opened; copy kdharness.db first if an "
-            "older kdharness must still read it",
+            "it is migrated when next opened; copy kdharness.db first if an older kdharness must "
+            "still read it",
         )
     return None
-
-
-def _sampled(connection: sqlite3.Connection) -> int:
-    """How many checkpoints with a folder still have the identity of an older version."""
-    rows = connection.execute(
-        "SELECT path FROM checkpoints WHERE weights = '' AND path != ''"
-    ).fetchall()
-    return sum(Path(row[0]).is_dir() for row in rows)
-
-
-def _applied(connection: sqlite3.Connection) -> list[str] | None:
-    """Names of the steps the store has seen; None in a file that is not ours."""
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    if not {"_sqlite_migrations", "runs"} <= tables:
-        return [] if not tables else None
-    rows = connection.execute(
-        "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kdharness' ORDER BY rowid"
-    )
-    return [row[0] for row in rows]
-
-
-def _quick_check(connection: sqlite3.Connection, size: int) -> tuple[str, bool]:
-    """(what is damaged, or nothing; whether the file was read at all).
-
-    Before 3.43 SQLite could not be interrupted within a table, so the size decides.
-    """
-    if size > CHECK_BYTES:
-        return "", False
-    first = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    return ("" if first == "ok" else str(first).splitlines()[-1]), True
 
 
 # ---------------------------------------------------------------- runs
 
 
-def runs(paths: Paths) -> list[Finding]:
-    """Runs whose process is gone, that no longer answer, or whose clock ran ahead."""
+def runs(paths: Paths) -> list[CheckResult]:
+    """Check for runs whose process is gone, that hang, or whose clock ran ahead."""
     if not paths.store.exists():
         return []
     try:
-        stored = list(_live_runs(paths.store))
+        stored = list(live_runs(paths.store))
     except sqlite3.Error:
-        return []  # the store's own row says why
+        return []  # reported by the store's own row
     now = time.time()
-    found: list[Finding] = []
+    results: list[CheckResult] = []
     gone = [run.id for run in stored if not is_alive(run)]
     hung = [
         run.id
@@ -271,56 +227,31 @@ def runs(paths: Paths) -> list[Finding]:
     ]
     ahead = [run.id for run in stored if max(run.created, run.heartbeat or 0) > now + AHEAD_SECONDS]
     if gone:
-        found.append(
-            note(
+        results.append(
+            warn(
                 "runs",
                 f"interrupted: {_some(gone)}",
-                f"go on from the last checkpoint: kdharness resume {gone[0]}",
+                f"continue from the last checkpoint: kdharness resume {gone[0]}",
             )
         )
     if hung:
-        found.append(
-            note(
+        results.append(
+            warn(
                 "runs",
-                f"no sign of life for {HUNG_SECONDS / 60:.0f} minutes: {_some(hung)}",
-                f"look: kdharness logs {hung[0]}; then stop it: kdharness stop {hung[0]}",
+                f"no heartbeat for {HUNG_SECONDS / 60:.0f} minutes: {_some(hung)}",
+                f"check kdharness logs {hung[0]}; then stop it: kdharness stop {hung[0]}",
             )
         )
     if ahead:
-        found.append(
-            note(
+        results.append(
+            warn(
                 "runs",
-                f"written in the future: {_some(ahead)}: the clock went back",
-                "set the clock right (timedatectl set-ntp true); until then times and "
+                f"timestamps in the future: {_some(ahead)}: the clock was set back",
+                "correct the clock (timedatectl set-ntp true); until then times and "
                 "'interrupted' may be wrong",
             )
         )
-    return found or [fine("runs", f"{len(stored)} under way, none interrupted")]
-
-
-def _live_runs(path: Path) -> Iterator[Run]:
-    columns = "id, method, status, created, heartbeat, pid, pid_started, host"
-    with closing(_open(path)) as connection:
-        tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
-        if not tables:
-            return
-        for row in connection.execute(
-            f"SELECT {columns} FROM runs WHERE status IN ('starting', 'running', 'paused')"
-        ):
-            name, method, status, created, heartbeat, pid, began, host = row
-            yield Run(
-                id=name,
-                method=method,
-                status=RunStatus(status),
-                config={},
-                config_hash="",
-                folder="",
-                created=created,
-                heartbeat=heartbeat,
-                pid=pid,
-                pid_started=began,
-                host=host,
-            )
+    return results or [ok("runs", f"{len(stored)} in progress, none interrupted")]
 
 
 def _some(names: list[str]) -> str:
@@ -331,55 +262,48 @@ def _some(names: list[str]) -> str:
 # ---------------------------------------------------------------- settings and assets
 
 
-def settings(paths: Paths) -> Finding:
-    """The settings file: readable, and with keys that something reads."""
+def settings(paths: Paths) -> CheckResult:
+    """Check that the settings file is readable and has only known keys."""
+    known = ", ".join(sorted(UserSettings.model_fields))
     try:
         values = load_settings(paths)
     except ConfigError as error:
         first = error.message.splitlines()[0]
-        return broken(
+        return fail(
             "settings",
             f"{paths.settings}: {first}",
-            f"mend or remove the file; its keys: {', '.join(sorted(SETTINGS))}",
+            f"fix or remove the file; known keys: {known}",
         )
     except OSError as error:
-        return broken(
-            "settings", f"{paths.settings}: {error.strerror}", "make the file readable for you"
-        )
-    odd = sorted(str(name) for name in values if name not in SETTINGS)
-    if odd:
-        return note(
-            "settings",
-            f"nothing reads {', '.join(odd)}",
-            f"a slip of the pen? known: {', '.join(sorted(SETTINGS))}",
-        )
-    return fine("settings", f"{', '.join(values)} set" if values else "none: defaults are used")
+        return fail("settings", f"{paths.settings}: {error.strerror}", "make the file readable")
+    given = [name for name in UserSettings.model_fields if name in values.model_fields_set]
+    return ok("settings", f"{', '.join(given)} set" if given else "none: using defaults")
 
 
-def asset_folder(paths: Paths) -> list[Finding]:
-    """A shared folder of assets that is not there or cannot be written."""
+def asset_folder(paths: Paths) -> list[CheckResult]:
+    """Check that a shared assets folder exists and is writable."""
     if not os.environ.get("KDHARNESS_ASSETS"):
         return []
     reason = writable(paths.assets)
     if reason:
         return [
-            broken(
+            fail(
                 "assets",
-                f"KDHARNESS_ASSETS={paths.assets} cannot be written: {reason}",
-                "name another folder, or unset it to keep assets in the home",
+                f"KDHARNESS_ASSETS={paths.assets} is not writable: {reason}",
+                "set another folder, or unset it to keep assets in the home",
             )
         ]
-    return [fine("assets", f"in {paths.assets}")]
+    return [ok("assets", f"in {paths.assets}")]
 
 
-def asset_files(paths: Paths) -> Iterator[Finding]:
-    """Each asset by its files' sizes; `kdharness data check` reads every byte."""
+def asset_files(paths: Paths) -> Iterator[CheckResult]:
+    """Check each asset by its files' sizes; `kdharness data check` reads every byte."""
     for asset in assets.manifest().values():
         check, state = f"asset {asset.name}", assets.status(paths, asset)
         pull = f"kdharness data pull {asset.name}"
         if state == "pulled":
-            yield fine(check, state)
+            yield ok(check, state)
         elif state == "missing":
-            yield note(check, "not pulled", f"when you need it: {pull}")
+            yield warn(check, "not pulled", f"if you need it: {pull}")
         else:
-            yield broken(check, "damaged: files are missing or of the wrong size", pull)
+            yield fail(check, "damaged: files are missing or have the wrong size", pull)

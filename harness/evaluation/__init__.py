@@ -1,1 +1,1 @@
-"""From a checkpoint to answers, from answers to judgments."""
+"""Evaluation: from a checkpoint to answers, and from answers to judgments."""

@@ -1,46 +1,31 @@
-"""A checkpoint's answers: the missing ones only, each stored as it arrives."""
+"""Generate the missing answers of a checkpoint, and store each as it arrives."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
 from kdharness.harness.errors import Interrupted
+from kdharness.harness.protocols import Benchmark, Engine, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import (
-    Answer,
-    Engine,
-    Finish,
-    GenerationRequest,
-    Item,
-    Message,
-    Reply,
-    Reporter,
-    digest,
-)
+from kdharness.harness.types import Answer, Finish, GenerationRequest, Item, Message, Reply, digest
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
 
 GREEDY = 1e-4
 REFUSED = {
-    "temperature": "replies are sampled at its own default",
-    "seed": "samples differ from run to run",
-    "system role": "the system text goes in front of the first user turn",
+    "temperature": "replies are sampled at the server's default",
+    "seed": "samples differ between runs",
+    "system role": "the system prompt is prepended to the first user turn",
 }
 
 
-def family(bench: Any) -> str:
-    """Under which name answers are kept: benchmarks with the same prompts share them."""
-    name: str = bench.answers_as or bench.label
-    return name
-
-
 def conversation(item: Item, turn: int, said: Sequence[str]) -> tuple[Message, ...]:
-    """The chat that turn `turn` (from 1) continues, after the model's own earlier answers."""
+    """Return the chat up to turn `turn` (from 1), including the model's earlier answers."""
     messages = list(item.messages)
     for step in range(turn):
         messages.append({"role": "user", "content": item.turns[step]})
@@ -50,7 +35,7 @@ def conversation(item: Item, turn: int, said: Sequence[str]) -> tuple[Message, .
 
 
 def request_for(item: Item, turn: int, said: Sequence[str], seed: int) -> GenerationRequest:
-    """What the model is asked. Sampled answers have a seed of their own, greedy ones none."""
+    """Return the request for a turn; each sampled answer has its own seed, greedy ones none."""
     sampled = item.temperature >= GREEDY
     own = int(digest(seed, item.id, turn)[:8], 16) if sampled else 0
     return GenerationRequest(
@@ -62,24 +47,26 @@ def request_for(item: Item, turn: int, said: Sequence[str], seed: int) -> Genera
 
 
 def identity(checkpoint: str, name: str, item: Item, turn: int, request: GenerationRequest) -> str:
-    """The id of the answer to a request: what it depends on, and no more."""
+    """Return the id of the answer to a request, a hash of everything it depends on."""
     return digest("answer", checkpoint, name, item.id, turn, *_hashes(request))
 
 
 def _hashes(request: GenerationRequest) -> tuple[str, str]:
-    """(prompt hash, settings hash) of a request."""
+    """Return (prompt hash, settings hash) of a request."""
     return digest(list(request.messages)), digest(
         request.temperature, request.max_new_tokens, request.seed
     )
 
 
-def answers_for(store: Store, subject: Subject, bench: Any, config: EvalConfig) -> list[Answer]:
-    """The stored answers a benchmark is to judge, in the order of its items.
+def answers_for(
+    store: Store, subject: Subject, bench: Benchmark, config: EvalConfig
+) -> list[Answer]:
+    """Return the stored answers for a benchmark, in the order of its items.
 
-    For a model whose answers were imported these are the newest ones; otherwise those that this
-    config's own settings made.
+    For imported models these are the newest answers; otherwise those generated with this config's
+    settings.
     """
-    stored = store.answers(subject.checkpoint.id, family(bench))
+    stored = store.answers(subject.checkpoint.id, bench.family)
     if not subject.source:
         newest: dict[tuple[str, int], Answer] = {}
         for answer in stored:
@@ -91,30 +78,30 @@ def answers_for(store: Store, subject: Subject, bench: Any, config: EvalConfig) 
             if (item.id, turn) in newest
         ]
     by_id = {answer.id: answer for answer in stored}
-    found = []
+    answers = []
     for item in bench.items:
-        said: list[str] = []
+        earlier: list[str] = []
         for turn in range(1, len(item.turns) + 1):
-            request = request_for(item, turn, said, config.seed)
-            made = by_id.get(identity(subject.checkpoint.id, family(bench), item, turn, request))
+            request = request_for(item, turn, earlier, config.seed)
+            made = by_id.get(identity(subject.checkpoint.id, bench.family, item, turn, request))
             if made is None:
                 break
-            found.append(made)
+            answers.append(made)
             if made.finish is Finish.ERROR:
                 break
-            said.append(made.text)
-    return found
+            earlier.append(made.text)
+    return answers
 
 
-def answer_all(job: Evaluation, subject: Subject, benches: Sequence[Any]) -> None:
-    """Make the answers that are missing, turn by turn; the engine is opened when one is."""
+def answer_all(job: Evaluation, subject: Subject, benches: Sequence[Benchmark]) -> None:
+    """Generate the missing answers turn by turn; open the engine only if there are any."""
     if not subject.source:
         return
     families: dict[str, dict[str, Item]] = {}
-    owners: dict[str, Any] = {}
+    owners: dict[str, Benchmark] = {}
     for bench in benches:
-        owners.setdefault(family(bench), bench)
-        families.setdefault(family(bench), {}).update({item.id: item for item in bench.items})
+        owners.setdefault(bench.family, bench)
+        families.setdefault(bench.family, {}).update({item.id: item for item in bench.items})
     engine: Engine | None = None
     try:
         for name, items in families.items():
@@ -132,7 +119,7 @@ def answer_all(job: Evaluation, subject: Subject, benches: Sequence[Any]) -> Non
 def _missing(
     job: Evaluation, subject: Subject, name: str, items: Sequence[Item], turn: int
 ) -> list[tuple[Item, GenerationRequest]]:
-    """Items whose answer at `turn` is not stored (or failed), with all earlier ones there."""
+    """Return the items whose answer at `turn` is missing or failed and whose earlier ones exist."""
     good = {
         answer.id: answer
         for answer in job.store.answers(subject.checkpoint.id, name)
@@ -142,22 +129,21 @@ def _missing(
     for item in items:
         if len(item.turns) < turn or not in_shard(job.config.shard, item.id):
             continue
-        said: list[str] = []
+        earlier: list[str] = []
         for step in range(1, turn + 1):
-            request = request_for(item, step, said, job.config.seed)
+            request = request_for(item, step, earlier, job.config.seed)
             answer = good.get(identity(subject.checkpoint.id, name, item, step, request))
             if step == turn and answer is None:
                 wanted.append((item, request))
             if answer is None:
                 break
-            said.append(answer.text)
+            earlier.append(answer.text)
     return wanted
 
 
 def open_answerer(job: Evaluation, subject: Subject) -> Engine:
-    """The endpoint that serves the checkpoint, or the model in this process."""
-    named = job.config.answer_engine or f"local:{subject.source}"
-    spec = parse_spec(named)
+    """Open the endpoint that serves the checkpoint, or the model in this process."""
+    spec = parse_spec(job.config.answer_engine or f"local:{subject.source}")
     engine: Engine = resolve(ENGINES, spec.kind, "engine").open(spec, job.config, job.paths)
     if job.config.answer_engine:
         engine.probe()
@@ -167,7 +153,7 @@ def open_answerer(job: Evaluation, subject: Subject) -> Engine:
 def _answer(
     job: Evaluation,
     subject: Subject,
-    bench: Any,
+    bench: Benchmark,
     name: str,
     engine: Engine,
     wanted: Sequence[tuple[Item, GenerationRequest]],
@@ -177,30 +163,30 @@ def _answer(
     job.reporter.stage(label if turn == 1 else f"{label}, turn {turn}", len(wanted))
     requests = [request for _, request in wanted]
     done = failed = 0
-    first = ""
-    said: set[str] = set()
-    for index, reply in watched(engine, requests, job.reporter):
+    first_error = ""
+    reported: set[str] = set()
+    for index, reply in stream_until_stopped(engine, requests, job.reporter):
         item, request = wanted[index]
         answer = _as_answer(subject, bench, name, item, turn, request, reply)
         job.store.add_answers([answer])
         done += 1
-        say_once(job.reporter, engine.name, reply, said)
+        say_once(job.reporter, engine.name, reply, reported)
         job.tally.answers += 1
         failed += answer.finish is Finish.ERROR
-        first = first or reply.error
+        first_error = first_error or reply.error
         job.tally.usd += reply.usd
         job.reporter.advance(done)
     job.tally.failed_answers += failed
     if failed:
-        job.reporter.say(f"{label}: {failed} failed, the first: {first}", kind="warning")
+        job.reporter.say(f"{label}: {failed} failed, first error: {first_error}", kind="warning")
     if done < len(wanted):
         job.tally.left += len(wanted) - done
-        job.reporter.say(f"{label}: stopped with {len(wanted) - done} left", kind="limit")
+        job.reporter.say(f"{label}: stopped with {len(wanted) - done} remaining", kind="limit")
 
 
 def _as_answer(
     subject: Subject,
-    bench: Any,
+    bench: Benchmark,
     name: str,
     item: Item,
     turn: int,
@@ -228,43 +214,42 @@ def _as_answer(
 
 
 def say_once(reporter: Reporter, name: str, reply: Reply, said: set[str]) -> None:
-    """Tell once what an endpoint refuses, or is sent instead of what was asked for."""
-    found = [
-        f"it refuses {part}: {REFUSED.get(part, 'its own default is used')}"
+    """Report once each parameter that an endpoint rejects, and what is sent instead."""
+    messages = [
+        f"does not support {part}: {REFUSED.get(part, 'the server default is used')}"
         for part in reply.info.get("without", ())
     ]
     if "temperature" in reply.info:
-        found.append(f"it refuses a temperature of 0: {reply.info['temperature']} is sent")
+        messages.append(f"does not support temperature 0: using {reply.info['temperature']}")
     if "max_tokens" in reply.info:
-        found.append(f"its limit is raised to {reply.info['max_tokens']} tokens")
+        messages.append(f"max_tokens raised to {reply.info['max_tokens']}")
     if "estimated" in reply.info:
-        found.append("it tells no token counts: tokens and price are guessed from characters")
-    for message in found:
+        messages.append("returns no token counts: tokens and cost are estimated from characters")
+    for message in messages:
         if message not in said:
             said.add(message)
             reporter.say(f"{name}: {message}", kind="warning")
 
 
-def watched(
+def stream_until_stopped(
     engine: Engine, requests: Sequence[GenerationRequest], reporter: Reporter
 ) -> Iterator[tuple[int, Reply]]:
-    """An engine's replies; when asked to stop, what is on its way is still waited for."""
+    """Yield an engine's replies; after a stop request, wait for the calls in flight."""
     stop: Interrupted | None = None
 
-    def look() -> None:
+    def check() -> None:
         nonlocal stop
         if stop is None:
             try:
                 reporter.check()
-            except Interrupted as asked:
-                stop = asked
+            except Interrupted as error:
+                stop = error
                 engine.stop_soon()
 
-    if hasattr(engine, "idle"):
-        # One call may be tried again for minutes: requests to stop are not to wait for it.
-        engine.idle = look
+    # A call may be retried for minutes: stop requests must not wait for it.
+    engine.idle = check
     for pair in engine.stream(requests):
         yield pair
-        look()
+        check()
     if stop is not None:
         raise stop

@@ -1,63 +1,50 @@
-"""What an evaluation would ask, in calls, tokens and money, before it asks anything."""
+"""Estimate the calls, tokens and cost of an evaluation without making any call."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, default_judges, in_shard, parse_spec
+from kdharness.harness.config.evaluation import EvalConfig, in_shard, parse_spec
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.evaluation import answering, judging
 from kdharness.harness.evaluation.pipeline import (
-    asks_judge,
     find_baselines,
     find_subjects,
     load_benches,
 )
 from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Benchmark, Engine, MeasuredBenchmark, NullReporter, Reporter
 from kdharness.harness.registry import ENGINES, resolve
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Engine, Finish, Reporter
+from kdharness.harness.types import Answer, Finish
 
 TYPICAL_ANSWER = "x" * 1200
-COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens", "usd")
-
-
-class _Silence:
-    """A reporter for work that takes no time."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing to tell."""
-
-    def advance(self, done: int, **values: float) -> None:
-        """Nothing to tell."""
-
-    def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Nothing to tell."""
-
-    def check(self) -> None:
-        """Nothing stops it."""
+DRY_RUN_COLUMNS = ("checkpoint", "bench", "judge", "answers", "calls", "tokens", "usd")
 
 
 def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]:
-    """Rows of what is missing: answers to make and verdicts to ask for, with tokens and price.
+    """Return rows of the missing answers and judge calls, with tokens and cost.
 
-    Nothing is loaded or sent. Answers that are not made yet are assumed to be of a typical
-    length; `usd` is None where no price is known.
+    Nothing is loaded or sent. Answers that do not exist yet are assumed to have a typical length;
+    `usd` is None if the price is unknown.
     """
-    reporter: Reporter = _Silence()
+    reporter: Reporter = NullReporter()
     job = Evaluation(config, paths, store, reporter)
-    benches = [bench for bench in load_benches(config, paths) if not hasattr(bench, "weigh")]
+    benches = [
+        bench for bench in load_benches(config, paths) if not isinstance(bench, MeasuredBenchmark)
+    ]
     subjects = find_subjects(config, paths, store)
     find_baselines(job, benches, subjects)
     engines = [_engine(spec, config, paths) for spec in config.judge or default_judges(paths)]
     rows = []
     for bench in benches:
         for subject in subjects:
-            have = answering.answers_for(store, subject, bench, config)
-            mine = {item.id for item in bench.items if in_shard(config.shard, item.id)}
-            good = [a for a in have if a.finish is not Finish.ERROR and a.item in mine]
-            turns = sum(len(item.turns) for item in bench.items if item.id in mine)
+            existing = answering.answers_for(store, subject, bench, config)
+            item_ids = {item.id for item in bench.items if in_shard(config.shard, item.id)}
+            good = [a for a in existing if a.finish is not Finish.ERROR and a.item in item_ids]
+            turns = sum(len(item.turns) for item in bench.items if item.id in item_ids)
             base = {
                 "checkpoint": subject.checkpoint.name,
                 "bench": bench.label,
@@ -67,9 +54,9 @@ def plan(config: EvalConfig, paths: Paths, store: Store) -> list[dict[str, Any]]
                 "tokens": 0,
                 "usd": 0.0,
             }
-            if not asks_judge(bench) or not engines:
+            if not bench.needs_judge or not engines:
                 rows.append(base)
-            for engine in engines if asks_judge(bench) else []:
+            for engine in engines if bench.needs_judge else []:
                 rows.append({**base, **_cost(job, engine, bench, subject, subjects, good)})
     return rows
 
@@ -83,12 +70,12 @@ def _engine(spec: str, config: EvalConfig, paths: Paths) -> Engine:
 def _cost(
     job: Evaluation,
     engine: Engine,
-    bench: Any,
+    bench: Benchmark,
     subject: Subject,
     subjects: Sequence[Subject],
     good: Sequence[Answer],
 ) -> dict[str, Any]:
-    """Calls, tokens and price of one subject under one judge."""
+    """Return the calls, tokens and cost of one subject under one judge."""
     answers = _completed(bench, good) if subject.source else good
     calls = [
         call
@@ -100,9 +87,9 @@ def _cost(
     return {"judge": engine.name, "calls": len(asks), "tokens": tokens, "usd": usd}
 
 
-def _completed(bench: Any, answers: Sequence[Answer]) -> list[Answer]:
-    """The answers there are, and a typical one for each that is not made yet."""
-    have = {(answer.item, answer.turn) for answer in answers}
+def _completed(bench: Benchmark, answers: Sequence[Answer]) -> list[Answer]:
+    """Return the existing answers, and a typical one for each that does not exist yet."""
+    existing = {(answer.item, answer.turn) for answer in answers}
     return [
         *answers,
         *(
@@ -121,6 +108,6 @@ def _completed(bench: Any, answers: Sequence[Answer]) -> list[Answer]:
             )
             for item in bench.items
             for turn in range(1, len(item.turns) + 1)
-            if (item.id, turn) not in have
+            if (item.id, turn) not in existing
         ),
     ]

@@ -1,121 +1,47 @@
-"""Judgments of stored answers: the missing or failed ones only, each stored as it arrives."""
+"""Request missing and failed judgments of stored answers, and store each as it arrives."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
-from kdharness.harness.config.evaluation import in_shard, parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import in_shard
 from kdharness.harness.evaluation import answering
-from kdharness.harness.registry import ENGINES, resolve
+from kdharness.harness.evaluation.judges import (
+    Judge,
+    PendingJudgment,
+    bench_note,
+    opponents_of,
+    other_side,
+)
+from kdharness.harness.evaluation.unanswered import note_unanswered
+from kdharness.harness.protocols import Benchmark, Engine
 from kdharness.harness.types import (
     Answer,
-    Engine,
     Finish,
     GenerationRequest,
     JudgeCall,
     Judgment,
+    JudgmentInfo,
     JudgmentStatus,
-    Probe,
     Reply,
     Verdict,
     digest,
 )
 
 THINKING_ROOM = 4096
-"""Tokens a judge may think on top of a verdict's limit, where it is found to think at all."""
+"""Extra tokens for reasoning on top of the verdict limit, for reasoning models."""
 
 if TYPE_CHECKING:
     from kdharness.harness.evaluation.state import Evaluation, Subject
 
 
-@dataclass(frozen=True)
-class Judge:
-    """An open judge, and the benchmarks in the form it can serve."""
-
-    name: str
-    engine: Engine
-    probe: Probe
-    benches: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One judgment to be made: whose, of what, and its identities."""
-
-    checkpoint: str
-    bench: Any
-    call: JudgeCall
-    id: str
-    key: str
-
-
-def bench_note(bench: Any, against: str = "") -> dict[str, Any]:
-    """What the leaderboard needs to know of a benchmark's revision.
-
-    `used` tells which of two revisions with the same marks is the newer one; `sources` are the
-    files it was read from, where they are a user's own; `against` is the checkpoint that its
-    one baseline or teacher is today.
-    """
-    return {
-        "flags": list(bench.flags),
-        "scorer": bench.name,
-        "items": len(bench.items),
-        "total": bench.total,
-        "used": now(),
-        **({"sources": dict(bench.sources)} if getattr(bench, "sources", None) else {}),
-        **({"against": against} if against else {}),
-    }
-
-
-def other_side(job: Evaluation, bench: Any) -> str:
-    """The checkpoint that a benchmark's baseline or teacher is; empty for none, or for many."""
-    if teacher := getattr(bench, "teacher", None):
-        return job.side(str(teacher)).checkpoint.id
-    side = job.sides.get(bench.pairwise_with)
-    return side.checkpoint.id if side is not None else ""
-
-
-def now() -> float:
-    """The time rows are stamped with."""
-    return time.time()
-
-
-def open_judges(job: Evaluation, names: Sequence[str], benches: Sequence[Any]) -> list[Judge]:
-    """Open and probe every judge before anything is answered or paid for.
-
-    Raises:
-        JudgeError: one cannot be used for what is asked.
-    """
-    judges: list[Judge] = []
-    wanted = [b for b in benches if getattr(b, "needs_a_judge", b.needs_judge)]
-    try:
-        for name in names:
-            spec = parse_spec(name)
-            if warning := plain_http_warning(name):
-                job.reporter.say(warning, kind="warning")
-            engine: Engine = resolve(ENGINES, spec.kind, "judge").open(spec, job.config, job.paths)
-            judges.append(Judge(engine.name, engine, Probe(False), ()))
-            probe = engine.probe(logprobs=any(b.needs_logprobs for b in wanted))
-            if probe.note:
-                job.reporter.say(f"{engine.name}: {probe.note}", kind="probe")
-            served = tuple(
-                b.for_judge(probe.logprobs, job.config.discrete_fallback) for b in wanted
-            )
-            judges[-1] = Judge(engine.name, engine, probe, served)
-    except BaseException:
-        for judge in judges:
-            judge.engine.close()
-        raise
-    return judges
-
-
 def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> None:
-    """Every missing judgment of every subject under one judge."""
-    asks: list[Ask] = []
+    """Request every missing judgment of every subject from one judge."""
+    asks: list[PendingJudgment] = []
     for bench in judge.benches:
         job.store.set_bench_note(
             bench.label,
@@ -128,9 +54,9 @@ def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> Non
 
 
 def _asks_of(
-    job: Evaluation, judge: Judge, bench: Any, subject: Subject, subjects: Sequence[Subject]
-) -> list[Ask]:
-    """The judgments of one subject on one benchmark that are not stored yet."""
+    job: Evaluation, judge: Judge, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
+) -> list[PendingJudgment]:
+    """Return the missing judgments of one subject on one benchmark."""
     answers = answering.answers_for(job.store, subject, bench, job.config)
     good = [answer for answer in answers if answer.finish is not Finish.ERROR]
     calls = [
@@ -138,7 +64,7 @@ def _asks_of(
         for call in calls_for(job, bench, subject, subjects, good)
         if in_shard(job.config.shard, call.item)
     ]
-    _note_unanswered(job, judge, bench, subject, good)
+    note_unanswered(job, judge, bench, subject, subjects, good)
     asks, ready = not_stored(job, judge.engine, bench, subject, calls)
     job.store.add_judgments(ready)
     job.tally.reused += sum("copied" in judgment.info for judgment in ready)
@@ -147,89 +73,39 @@ def _asks_of(
 
 def calls_for(
     job: Evaluation,
-    bench: Any,
+    bench: Benchmark,
     subject: Subject,
     subjects: Sequence[Subject],
     answers: Sequence[Answer],
-    complete: Callable[[Any, Sequence[Answer]], Sequence[Answer]] = lambda _bench, found: found,
+    complete: Callable[[Benchmark, Sequence[Answer]], Sequence[Answer]] = lambda _bench, answers: (
+        answers
+    ),
 ) -> list[JudgeCall]:
-    """What a benchmark asks about a subject's answers, against each opponent if it has any.
+    """Return a benchmark's judge calls on a subject's answers, against each opponent if any.
 
-    `complete` may add to an opponent's answers: a plan assumes those that are not made yet.
+    `complete` may add answers to an opponent's: a dry run assumes those that do not exist yet.
     """
+    calls = list(bench.judge_calls(answers))
     if not bench.pairwise_with:
-        return list(bench.judge_calls(answers))
-    calls: list[JudgeCall] = []
-    for other in _opponents(job, bench, subject, subjects):
-        theirs = answering.answers_for(job.store, other, bench, job.config)
-        theirs = [answer for answer in theirs if answer.finish is not Finish.ERROR]
+        return calls
+    # Calls that are made without the other side, such as ratings, do not depend on the opponent.
+    alone = {(call.item, call.turn, call.metric) for call in calls}
+    for other in opponents_of(job, bench, subject, subjects):
+        their_answers = answering.answers_for(job.store, other, bench, job.config)
+        their_answers = [answer for answer in their_answers if answer.finish is not Finish.ERROR]
         name = other.checkpoint.name
         calls += [
             replace(call, baseline=name)
-            for call in bench.judge_calls(answers, complete(bench, theirs))
+            for call in bench.judge_calls(answers, complete(bench, their_answers))
+            if (call.item, call.turn, call.metric) not in alone
         ]
     return calls
 
 
-def _opponents(
-    job: Evaluation, bench: Any, subject: Subject, subjects: Sequence[Subject]
-) -> list[Subject]:
-    """Who a subject is compared with: the baseline, or with `all` every later subject.
-
-    Each pair is judged once, in both orders; the later one's side is mirrored from it.
-    """
-    if bench.pairwise_with == "all":
-        ids = [other.checkpoint.id for other in subjects]
-        return list(subjects[ids.index(subject.checkpoint.id) + 1 :])
-    side = job.sides[bench.pairwise_with]
-    return [] if side.checkpoint.id == subject.checkpoint.id else [side]
-
-
-def _note_unanswered(
-    job: Evaluation, judge: Judge, bench: Any, subject: Subject, good: Sequence[Answer]
-) -> None:
-    """A missing answer is a failed judgment, so that "158/160 scored" can be said."""
-    have = {(answer.item, answer.turn) for answer in good}
-    side = job.sides.get(bench.pairwise_with)
-    baseline = side.checkpoint.name if side else getattr(bench, "against", "")
-    rows = [
-        Judgment(
-            id=digest(
-                "unanswered",
-                judge.name,
-                subject.checkpoint.id,
-                bench.label,
-                bench.revision,
-                item.id,
-                turn,
-            ),
-            checkpoint=subject.checkpoint.id,
-            bench=bench.label,
-            revision=bench.revision,
-            item=item.id,
-            turn=turn,
-            category=item.category,
-            judge=judge.name,
-            metric=bench.judge_metric,
-            status=JudgmentStatus.FAILED,
-            created=now(),
-            baseline=baseline,
-            error="no answer",
-        )
-        for item in bench.items
-        for turn in range(1, len(item.turns) + 1)
-        if bench.judge_metric
-        and (item.id, turn) not in have
-        and in_shard(job.config.shard, item.id)
-    ]
-    job.store.add_judgments(rows)
-    job.tally.failed_judgments += len(rows)
-
-
 def not_stored(
-    job: Evaluation, engine: Engine, bench: Any, subject: Subject, calls: Sequence[JudgeCall]
-) -> tuple[list[Ask], list[Judgment]]:
-    """(calls to make, judgments that need none: settled, or paid for under another revision)."""
+    job: Evaluation, engine: Engine, bench: Benchmark, subject: Subject, calls: Sequence[JudgeCall]
+) -> tuple[list[PendingJudgment], list[Judgment]]:
+    """Return (calls to make, judgments without a call: settled or from another revision)."""
     checkpoint = subject.checkpoint.id
     stored = job.store.judgments(checkpoint, bench.label, engine.name)
     by_id = {judgment.id: judgment for judgment in stored}
@@ -238,19 +114,19 @@ def not_stored(
         for j in stored
         if j.status is JudgmentStatus.OK and "call" in j.info
     }
-    asks: list[Ask] = []
+    asks: list[PendingJudgment] = []
     ready: list[Judgment] = []
-    longest = job.config.judge_max_tokens
+    limit = job.config.judge_max_tokens
     for call in calls:
-        if longest is not None:
-            call = replace(call, max_tokens=min(call.max_tokens, longest))
+        if limit is not None:
+            call = replace(call, max_tokens=min(call.max_tokens, limit))
         key, *older = call_keys(engine, call)
-        ask = Ask(checkpoint, bench, call, _identity(bench, call, key), key)
-        known = by_id.get(ask.id) or _of_same_judge(
+        ask = PendingJudgment(checkpoint, bench, call, _identity(bench, call, key), key)
+        previous = by_id.get(ask.id) or _of_same_judge(
             engine, [by_id.get(_identity(bench, call, old)) for old in older]
         )
         settled = bench.settled(call)
-        if known is not None and not _again(job, engine, known):
+        if previous is not None and not _again(job, engine, previous):
             continue
         if settled is not None:
             ready += _both_sides(job, ask, _as_judgment(engine.name, ask, Reply(), settled))
@@ -262,21 +138,21 @@ def not_stored(
 
 
 def call_keys(engine: Engine, call: JudgeCall) -> list[str]:
-    """What a call to a judge is: its key, and the one that older versions gave it.
+    """Return the key of a judge call, followed by the key that older versions used.
 
-    They knew a local judge by its name alone, whatever its folder held.
+    Older versions identified a local judge by name alone, not by the content of its folder.
     """
-    asked = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
-    plain = digest(*asked)
-    return [digest(*asked, engine.identity), plain] if engine.identity else [plain]
+    parts = (engine.name, call.temperature, call.max_tokens, call.top_logprobs, list(call.messages))
+    plain = digest(*parts)
+    return [digest(*parts, engine.identity), plain] if engine.identity else [plain]
 
 
 def _of_same_judge(engine: Engine, known: Sequence[Judgment | None]) -> Judgment | None:
-    """A verdict under an older key, if the judge's files have not been written since."""
+    """Return a judgment under an older key, if the judge's files have not changed since."""
     return next((j for j in known if j is not None and j.created >= engine.unchanged_since), None)
 
 
-def _identity(bench: Any, call: JudgeCall, key: str) -> str:
+def _identity(bench: Benchmark, call: JudgeCall, key: str) -> str:
     return digest(
         "judgment",
         key,
@@ -291,7 +167,7 @@ def _identity(bench: Any, call: JudgeCall, key: str) -> str:
 
 
 def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
-    """Whether a stored judgment is worth another call."""
+    """Return whether a stored judgment should be requested again."""
     if known.status is JudgmentStatus.OK or not job.config.retry_failed:
         return False
     if known.status is JudgmentStatus.UNREADABLE:
@@ -299,25 +175,25 @@ def _again(job: Evaluation, engine: Engine, known: Judgment) -> bool:
     return True
 
 
-def _copied(ask: Ask, paid: Judgment) -> Judgment:
-    """The same question to the same judge was answered under another revision."""
+def _copied(ask: PendingJudgment, paid: Judgment) -> Judgment:
+    """Reuse the judgment of an identical call under another revision."""
     return replace(
         paid,
         id=ask.id,
         revision=ask.bench.revision,
-        created=now(),
+        created=time.time(),
         usd=0.0,
         answer=ask.call.answer,
         baseline=ask.call.baseline,
-        info={**ask.call.info, "call": ask.key, "copied": paid.id},
+        info=cast(JudgmentInfo, {**ask.call.info, "call": ask.key, "copied": paid.id}),
     )
 
 
-def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
-    """Put the calls to the judge and store each reply."""
+def _ask(job: Evaluation, judge: Judge, asks: Sequence[PendingJudgment]) -> None:
+    """Send the calls to the judge and store each reply."""
     if not asks:
         return
-    # A limit that a user set is meant as it stands.
+    # A limit set by the user is not extended.
     room = THINKING_ROOM if job.config.judge_max_tokens is None else 0
     requests = [request_of(ask, room) for ask in asks]
     tokens, usd = judge.engine.estimate(requests)
@@ -332,10 +208,10 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
     job.reporter.stage(f"{judge.name}: verdicts", len(asks))
     done = failed = 0
     spent = 0.0
-    said: set[str] = set()
+    reported: set[str] = set()
     sampled: set[tuple[str, str]] = set()
     reasons: Counter[str] = Counter()
-    for index, reply in answering.watched(judge.engine, requests, job.reporter):
+    for index, reply in answering.stream_until_stopped(judge.engine, requests, job.reporter):
         ask = asks[index]
         verdict = Verdict(JudgmentStatus.FAILED) if reply.error else ask.bench.read(ask.call, reply)
         judgment = _as_judgment(judge.name, ask, reply, verdict)
@@ -344,13 +220,13 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         failed += verdict.status is not JudgmentStatus.OK
         if verdict.status is not JudgmentStatus.OK:
             reasons[judgment.error or "no verdict in the reply"] += 1
-        answering.say_once(job.reporter, judge.name, reply, said)
+        answering.say_once(job.reporter, judge.name, reply, reported)
         if "temperature" in reply.info.get("without", ()):
             sampled.add((ask.bench.label, ask.bench.revision))
         spent += reply.usd
         job.reporter.advance(done, failed=float(failed), usd=spent)
     for bench, revision in sampled:
-        # Under the judge's name: another judge's verdicts of the same answers bear no such mark.
+        # Stored under the judge's name: the flag does not apply to other judges.
         job.store.set_bench_note(bench, revision, {"flags": ["sampled-verdicts"]}, judge.name)
     job.tally.judgments += done
     job.tally.failed_judgments += failed
@@ -369,11 +245,11 @@ def _ask(job: Evaluation, judge: Judge, asks: Sequence[Ask]) -> None:
         job.reporter.say(f"{judge.name}: {count} failed: {reason[:300]}", kind="warning")
 
 
-def request_of(ask: Ask, room: int = THINKING_ROOM) -> GenerationRequest:
-    """Return the request that puts a call to an engine.
+def request_of(ask: PendingJudgment, room: int = THINKING_ROOM) -> GenerationRequest:
+    """Return the engine request of a judge call.
 
     Args:
-        room: tokens for thoughts on top of the verdict's limit.
+        room: tokens for reasoning on top of the verdict limit.
     """
     call = ask.call
     return GenerationRequest(
@@ -387,7 +263,7 @@ def request_of(ask: Ask, room: int = THINKING_ROOM) -> GenerationRequest:
     )
 
 
-def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgment:
+def _as_judgment(judge: str, ask: PendingJudgment, reply: Reply, verdict: Verdict) -> Judgment:
     call = ask.call
     info = {**call.info, **reply.info, **verdict.info, "call": ask.key}
     if reply.top_logprobs is not None:
@@ -403,7 +279,7 @@ def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgme
         judge=judge,
         metric=call.metric,
         status=verdict.status,
-        created=now(),
+        created=time.time(),
         value=verdict.value,
         answer=call.answer,
         baseline=call.baseline,
@@ -413,24 +289,24 @@ def _as_judgment(judge: str, ask: Ask, reply: Reply, verdict: Verdict) -> Judgme
         prompt_tokens=reply.prompt_tokens,
         tokens=reply.tokens,
         usd=reply.usd,
-        info=info,
+        info=cast(JudgmentInfo, info),
     )
 
 
-def _both_sides(job: Evaluation, ask: Ask, judgment: Judgment) -> list[Judgment]:
-    """A judgment, and the opponent's side of it when every two checkpoints are paired."""
+def _both_sides(job: Evaluation, ask: PendingJudgment, judgment: Judgment) -> list[Judgment]:
+    """Return a judgment, and its mirror for the opponent when all checkpoints are paired."""
     if ask.bench.pairwise_with != "all":
         return [judgment]
     other = job.store.checkpoint(ask.call.baseline)
-    mine = job.store.checkpoint(ask.checkpoint)
-    if other is None or mine is None:
+    own = job.store.checkpoint(ask.checkpoint)
+    if other is None or own is None:
         return [judgment]
     value = None if judgment.value is None else 1 - judgment.value
     mirrored = replace(
         judgment,
         id=digest("mirror", judgment.id),
         checkpoint=other.id,
-        baseline=mine.name,
+        baseline=own.name,
         value=value,
         usd=0.0,
         answer=None,

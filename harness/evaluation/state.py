@@ -1,4 +1,4 @@
-"""What the steps of an evaluation share: subjects, the tally, the baselines."""
+"""State shared by the steps of an evaluation: subjects, tally, baselines."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.models.checkpoints import find_model, told
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Reporter
+from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.filesystem import exists
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint to score; `source` loads it, empty where its answers were made elsewhere."""
+    """A checkpoint to score; `source` loads it and is empty for imported answers."""
 
     checkpoint: Checkpoint
     source: str
@@ -25,7 +26,7 @@ class Subject:
 
 @dataclass
 class Tally:
-    """What one evaluation did."""
+    """Counts of one evaluation."""
 
     answers: int = 0
     failed_answers: int = 0
@@ -37,7 +38,7 @@ class Tally:
     left: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For the run's `info`."""
+        """Return the counts for the run's `info`."""
         return {
             "answers": self.answers,
             "failed_answers": self.failed_answers,
@@ -52,7 +53,7 @@ class Tally:
 
 @dataclass
 class Evaluation:
-    """What the steps share."""
+    """The state of an evaluation."""
 
     config: EvalConfig
     paths: Paths
@@ -62,7 +63,7 @@ class Evaluation:
     sides: dict[str, Subject] = field(default_factory=dict)
 
     def side(self, name: str) -> Subject:
-        """A baseline or teacher, looked for once."""
+        """Return a baseline or teacher, resolved once."""
         if name not in self.sides:
             self.sides[name] = find_checkpoint(name, self.paths, self.store, self.reporter)
         return self.sides[name]
@@ -71,13 +72,13 @@ class Evaluation:
 def find_checkpoint(
     source: str, paths: Paths, store: Store, reporter: Reporter | None = None
 ) -> Subject:
-    """A stored checkpoint, or a new one for a folder, an asset or a hub id.
+    """Return a stored checkpoint, or add one for a folder, an asset or a hub id.
 
     Raises:
-        ModelError: not found, or an adapter that would not load whole: of several checkpoints to
-            score the last one's fault is found before the first is asked anything.
+        ModelError: not found, or an adapter that would not load completely. All checkpoints are
+            checked before the first one answers.
     """
-    checkpoint, found = find_model(source, paths, store, **told(reporter, source))
-    if found and exists(Path(found) / "adapter_config.json"):
-        check_adapter(Path(found), source, paths)
-    return Subject(checkpoint, found)
+    checkpoint, folder = find_model(source, paths, store, **told(reporter, source))
+    if folder and exists(Path(folder) / "adapter_config.json"):
+        check_adapter(Path(folder), source, paths)
+    return Subject(checkpoint, folder)

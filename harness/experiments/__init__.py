@@ -1,1 +1,1 @@
-"""Several runs from one file, and the claims they are held against."""
+"""Experiments: several runs from one file, and the claims they test."""

@@ -1,82 +1,89 @@
-"""Claims held against the store: which checkpoints they are about, and those checkpoints' rows."""
+"""Evaluate claims against the store: the checkpoints they refer to, and their rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from kdharness.harness.analysis.leaderboard import leaderboard
+from kdharness.harness.analysis.metrics import is_lower_better
+from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.experiments.claims import (
+    ClaimResult,
     ClaimSpec,
     Effect,
-    Finding,
     Sums,
     drawn_effect,
     paired_effect,
 )
-from kdharness.harness.experiments.expand import Planned, outputs_of
+from kdharness.harness.experiments.expand import PlannedRun, outputs_of
+from kdharness.harness.stats.rows import question_sums, value_range
 from kdharness.harness.store import Store
+from kdharness.harness.types import Score
+
+if TYPE_CHECKING:
+    from kdharness.harness.analysis.scorebook import Group
 
 
 def judge_claims(
-    store: Store, claims: Sequence[ClaimSpec], planned: Sequence[Planned]
-) -> list[Finding]:
-    """Every claim, once for each choice of settings that are no seeds."""
+    store: Store, claims: Sequence[ClaimSpec], planned: Sequence[PlannedRun]
+) -> list[ClaimResult]:
+    """Evaluate every claim, once per combination of settings other than seeds."""
     reader = _Reader(store)
-    found: list[Finding] = []
+    results: list[ClaimResult] = []
     for claim in claims:
-        about = [one for one in planned if one.step == claim.of]
-        groups: dict[str, list[Planned]] = {}
-        for one in about:
-            groups.setdefault(repr(_without_seed(one.settings)), []).append(one)
+        groups: dict[str, list[PlannedRun]] = {}
+        for run in planned:
+            if run.step == claim.of:
+                groups.setdefault(repr(_without_seed(run.settings)), []).append(run)
         for members in groups.values():
             settings = _without_seed(members[0].settings)
-            there, missing = _with_figures(reader, claim, members, planned)
-            if not there:
-                found.append(Finding(claim, settings, None, missing))
+            complete, missing = _with_figures(reader, claim, members, planned)
+            if not complete:
+                results.append(ClaimResult(claim, settings, None, missing))
                 continue
-            effect = _effect(reader, claim, there, planned)
+            effect = _effect(reader, claim, complete, planned)
             if effect is None:
                 note = (
-                    "fewer than two questions that all of them answered"
+                    "fewer than two questions answered by all of them"
                     if claim.metric
-                    else "the expert's own gain is not told apart from 0: no share of it can be"
+                    else "the expert's own gain is not significant: gain is undefined"
                 )
             else:
-                note = f"{len(there)} of {len(members)} seeds: {missing}" if missing else ""
-            found.append(Finding(claim, settings, effect, note))
-    return found
+                note = f"{len(complete)} of {len(members)} seeds: {missing}" if missing else ""
+            results.append(ClaimResult(claim, settings, effect, note))
+    return results
 
 
 def _with_figures(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
-) -> tuple[list[Planned], str]:
-    """The seeds whose figures are all there, and what one of the others lacks."""
-    there, missing = [], ""
-    for one in members:
+    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
+) -> tuple[list[PlannedRun], str]:
+    """Return the seeds with all scores, and what is missing for another one."""
+    complete, missing = [], ""
+    for run in members:
         try:
-            _effect(reader, claim, [one], planned)
-            there.append(one)
+            _effect(reader, claim, [run], planned)
+            complete.append(run)
         except LookupError as error:
             missing = str(error.args[0])
-    return there, missing
+    return complete, missing
 
 
-def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _without_seed(settings: Mapping[str, object]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key.rsplit(".", 1)[-1] != "seed"}
 
 
 def _effect(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
+    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
 ) -> Effect | None:
     if claim.metric is None:
         return _trade_off_effect(reader, claim, members, planned)
-    from kdharness.harness.analysis.metrics import is_lower_better
 
     pairs, width = [], None
-    for one in members:
-        first = _checkpoint(one)
-        second = _beside(claim.than, one, planned)
+    for run in members:
+        first = _checkpoint(run)
+        second = _beside(claim.than, run, planned)
         pairs.append(_shared_rows(reader, first, second, claim.metric))
         width = reader.widths.get((first, claim.metric))
     if is_lower_better(claim.metric.partition(":")[2]):
@@ -85,21 +92,20 @@ def _effect(
 
 
 def _trade_off_effect(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[Planned], planned: Sequence[Planned]
+    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
 ) -> Effect | None:
-    from kdharness.harness.analysis.metrics import is_lower_better
-    from kdharness.harness.stats.tradeoff import Answered, Plane, above_draws, draw_plane
+    from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, above_draws, draw_plane
 
     assert claim.figure is not None
     values, draws, questions = [], [], 10**9
-    for one in members:
-        name = _checkpoint(one)
-        reference = _beside(claim.reference, one, planned)
-        expert = _beside(claim.expert, one, planned)
-        curve = _all_beside(claim.curve, one, planned) if claim.curve else []
+    for run in members:
+        name = _checkpoint(run)
+        reference = _beside(claim.reference, run, planned)
+        expert = _beside(claim.expert, run, planned)
+        curve = _all_beside(claim.curve, run, planned) if claim.curve else []
         names = list(dict.fromkeys([reference, *curve, expert, name]))
         answered = [
-            Answered(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
+            AnsweredItems(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
             for n in names
         ]
         plane = Plane(
@@ -115,9 +121,9 @@ def _trade_off_effect(
         if claim.figure == "above_curve":
             value, resampled = above_draws(drawn, plane)[name]
         else:
-            place = names.index(name)
-            value = float(getattr(drawn, claim.figure)[place])
-            resampled = getattr(drawn, f"{claim.figure}_draws")[:, place]
+            index = names.index(name)
+            value = float(getattr(drawn, claim.figure)[index])
+            resampled = getattr(drawn, f"{claim.figure}_draws")[:, index]
         values.append(value)
         draws.append(resampled)
         counts = {"gain": drawn.n_domain, "retention": drawn.n_general}
@@ -125,67 +131,73 @@ def _trade_off_effect(
     return drawn_effect(values, draws, questions)
 
 
-def _checkpoint(one: Planned) -> str:
-    made = outputs_of(one)
-    if len(made) != 1:
-        raise LookupError(f"the step {one.step} makes {len(made)} checkpoints, not one")
-    return made[0]
+def _checkpoint(run: PlannedRun) -> str:
+    outputs = outputs_of(run)
+    if len(outputs) != 1:
+        raise LookupError(f"the step {run.step} makes {len(outputs)} checkpoints, not 1")
+    return outputs[0]
 
 
-def _all_beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> list[str]:
-    """The checkpoints of a step under the settings of `one`, or the model of that name."""
+def _all_beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]) -> list[str]:
+    """Return the checkpoints of a step under the settings of `run`, or the model of that name."""
     steps = [other for other in planned if other.step == name]
     if not steps:
         return [name or ""]
     for other in steps:
-        shared = set(other.settings) & set(one.settings)
-        if all(other.settings[key] == one.settings[key] for key in shared):
+        shared = set(other.settings) & set(run.settings)
+        if all(other.settings[key] == run.settings[key] for key in shared):
             return outputs_of(other)
-    raise LookupError(f"no run of {name} has the settings of {one.name}")
+    raise LookupError(f"no run of {name} has the settings of {run.name}")
 
 
-def _beside(name: str | None, one: Planned, planned: Sequence[Planned]) -> str:
-    made = _all_beside(name, one, planned)
-    if len(made) != 1:
-        raise LookupError(f"the step {name} makes {len(made)} checkpoints, not one")
-    return made[0]
+def _beside(name: str | None, run: PlannedRun, planned: Sequence[PlannedRun]) -> str:
+    outputs = _all_beside(name, run, planned)
+    if len(outputs) != 1:
+        raise LookupError(f"the step {name} makes {len(outputs)} checkpoints, not 1")
+    return outputs[0]
 
 
 class _Reader:
-    """Rows by question of checkpoints' figures, each read once."""
+    """Rows by question of checkpoints' scores, each read once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.known: dict[tuple[str, str], dict[tuple[str, str], Sums]] = {}
         self.widths: dict[tuple[str, str], float] = {}
+        self._known_scores: dict[str, tuple[list[Score], list[Group]]] = {}
 
     def tables(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
-        """(revision, judge) -> rows by question of one checkpoint's figure.
+        """Map (revision, judge) to the rows by question of one checkpoint's score.
 
         Raises:
-            LookupError: there are none, with the reason.
+            LookupError: there are none; the message says why.
         """
         if (name, label) not in self.known:
             self.known[name, label] = self._read(name, label)
         return self.known[name, label]
 
-    def _read(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
-        """Rows count only where their mean is the figure of the leaderboard: what is no mean
-        over questions cannot be claimed about."""
-        from kdharness.harness.analysis.leaderboard import Group, leaderboard, read_group
-        from kdharness.harness.stats.rows import question_sums, value_range
+    def _scored(self, checkpoint: str) -> tuple[list[Score], list[Group]]:
+        """Return the scores and groups of a checkpoint, computed once."""
+        if checkpoint not in self._known_scores:
+            self._known_scores[checkpoint] = (
+                leaderboard(self.store, None, checkpoints=[checkpoint], panels=False),
+                groups_of(self.store, [checkpoint]),
+            )
+        return self._known_scores[checkpoint]
 
+    def _read(self, name: str, label: str) -> dict[tuple[str, str], Sums]:
+        """Read the rows whose mean is the leaderboard score.
+
+        Claims about scores that are not a mean over questions cannot be tested.
+        """
         bench, _, metric = label.partition(":")
         checkpoint = self.store.checkpoint(name)
-        found: dict[tuple[str, str], Sums] = {}
+        tables: dict[tuple[str, str], Sums] = {}
         if checkpoint is None:
-            raise LookupError(f"{name} is not there: run the experiment to its end")
-        groups = [
-            group
-            for group in (Group(**raw) for raw in self.store.judgment_groups())
-            if (group.checkpoint, group.bench) == (checkpoint.id, bench)
-        ]
-        for score in leaderboard(self.store, None, checkpoints=[checkpoint.id], panels=False):
+            raise LookupError(f"{name} does not exist yet: finish the experiment")
+        scores, all_groups = self._scored(checkpoint.id)
+        groups = [group for group in all_groups if group.bench == bench]
+        for score in scores:
             if (score.bench, score.metric) != (bench, metric) or score.value is None:
                 continue
             for group in groups:
@@ -196,24 +208,24 @@ class _Reader:
                 weight = math.fsum(w for _, w in sums.values())
                 mean = math.fsum(v for v, _ in sums.values()) / weight if weight else math.nan
                 if math.isclose(mean, score.value, rel_tol=1e-6, abs_tol=1e-6):
-                    found[group.revision, group.judge] = sums
+                    tables[group.revision, group.judge] = sums
                     if limits is not None:
                         self.widths[name, label] = limits[1] - limits[0]
-        if not found:
+        if not tables:
             raise LookupError(f"{name} has no rows whose mean is {label}")
-        return found
+        return tables
 
 
 def _rows(reader: _Reader, name: str, label: str) -> Sums:
-    """Of several revisions or judges, the one with most questions."""
+    """Return the rows of the revision and judge with the most questions."""
     return max(reader.tables(name, label).values(), key=len)
 
 
 def _shared_rows(reader: _Reader, first: str, second: str, label: str) -> tuple[Sums, Sums]:
-    """Rows of both under the same revision and judge."""
+    """Return the rows of both under the same revision and judge."""
     ours, theirs = reader.tables(first, label), reader.tables(second, label)
-    both = [key for key in ours if key in theirs]
-    if not both:
-        raise LookupError(f"{first} and {second} were not judged alike on {label}")
-    key = max(both, key=lambda k: len(ours[k]))
+    common = [key for key in ours if key in theirs]
+    if not common:
+        raise LookupError(f"{first} and {second} have no common revision and judge for {label}")
+    key = max(common, key=lambda k: len(ours[k]))
     return ours[key], theirs[key]

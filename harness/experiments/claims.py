@@ -1,20 +1,20 @@
-"""Claims that an experiment states beforehand, and what its figures make of them.
+"""Claims that an experiment states in advance, and their results.
 
     claims:
       - text: KD is closer to its teacher than SFT at equal tokens
         metric: heldout:general_kl
         of: kd
         than: sft
-      - text: DAE stands above the WiSE-FT curve
+      - text: DAE lies above the WiSE-FT curve
         figure: above_curve
         of: dae
         reference: start
         expert: expert
 
-A claim's effect is turned so that more is better and held against a threshold that stands in the
-file: it *holds* where the whole 95 % interval is above, *does not hold* where the whole interval
-is below, and else nobody *can tell*. Two sources of chance are in the interval together: other
-questions, and other seeds (see `two_way_interval`).
+A claim's effect is oriented so that higher is better and compared with the threshold in the file:
+the claim *holds* if the whole 95 % interval is above it, *does not hold* if the whole interval is
+below it, and is inconclusive (*can't tell*) otherwise. The interval covers two sources of variance:
+questions and seeds (see `two_way_interval`).
 """
 
 from __future__ import annotations
@@ -52,56 +52,60 @@ class ClaimSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str = Field(..., min_length=1, title="Text", description="The claim as a sentence.")
-    of: str = Field(..., title="Of", description="The step whose checkpoint the claim is about.")
+    of: str = Field(..., title="Of", description="Step whose checkpoint the claim is about.")
     than: str | None = Field(
-        None, title="Than", description=("The step or model it is compared with (with `metric`).")
+        None, title="Than", description=("Step or model to compare with (needs `metric`).")
     )
     metric: str | None = Field(
         None,
         pattern=r"^[^:]+:.+$",
         title="Metric",
         description=(
-            "BENCH:METRIC to compare in; the effect is how much better `of` is than `than`."
+            "Score to compare, BENCH:METRIC; the effect is how much better `of` is than `than`."
         ),
     )
     figure: Literal["gain", "retention", "above_curve"] | None = Field(
-        None, title="Figure", description="A trade-off figure instead of a metric."
+        None, title="Figure", description="A trade-off value, instead of a metric."
     )
-    reference: str | None = Field(None, title="Reference", description="For a trade-off figure.")
-    expert: str | None = Field(None, title="Expert", description="For a trade-off figure.")
+    reference: str | None = Field(
+        None, title="Reference", description="Reference of the trade-off."
+    )
+    expert: str | None = Field(None, title="Expert", description="Expert of the trade-off.")
     curve: str | None = Field(
         None,
         title="Curve",
-        description=("The step that merges reference and expert (for above_curve)."),
+        description=("Step that merges reference and expert (for above_curve)."),
     )
     general: str = Field(
         "heldout:other_writer_loss",
         title="General",
-        description=("The trade-off's general axis, BENCH:METRIC."),
+        description=("General axis of the trade-off, BENCH:METRIC."),
     )
     domain: str = Field(
-        "shop:score", title="Domain", description=("The trade-off's domain axis, BENCH:METRIC.")
+        "shop:score", title="Domain", description=("Domain axis of the trade-off, BENCH:METRIC.")
     )
     threshold: float = Field(
-        0.0, title="Threshold", description=("What the effect must be above, in its own unit.")
+        0.0, title="Threshold", description=("Minimum effect, in its own unit.")
     )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.metric is None) == (self.figure is None):
-            raise ValueError("a claim has a metric or a figure, one of them")
+            raise ValueError("a claim needs either a metric or a figure")
         if self.metric is not None and self.than is None:
-            raise ValueError("a metric is compared with something: name it as `than`")
+            raise ValueError(
+                "a claim with a metric needs `than`, the step or model to compare with"
+            )
         if self.figure is not None and (self.reference is None or self.expert is None):
-            raise ValueError("a trade-off figure needs a reference and an expert")
+            raise ValueError("a claim with a figure needs a reference and an expert")
         if self.figure == "above_curve" and self.curve is None:
-            raise ValueError("above_curve needs the step that makes the curve")
+            raise ValueError("above_curve needs `curve`, the step that makes the curve")
         return self
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A claim's effect with its interval, more being better; `per_seed` in the seeds' order.
+    """A claim's effect with its interval, higher being better; `per_seed` in the order of seeds.
 
     `low` and `high` are None with fewer than three questions.
     """
@@ -114,8 +118,8 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What became of one claim under one choice of the settings that are no seeds."""
+class ClaimResult:
+    """The result of one claim under one combination of settings other than seeds."""
 
     claim: ClaimSpec
     settings: Mapping[str, Any]
@@ -134,12 +138,12 @@ class Finding:
 
     @property
     def too_few(self) -> str:
-        """Why no verdict is given, where the questions are a handful."""
+        """Why there is no verdict, if there are too few questions."""
         few = self.effect is not None and self.effect.questions < LEAST_FOR_VERDICT
         return f"fewer than {LEAST_FOR_VERDICT} questions: too few for a verdict" if few else ""
 
     def as_dict(self) -> dict[str, Any]:
-        """A row of `replicate --format json`."""
+        """Return a row of `replicate --format json`."""
         effect = self.effect
         compared = f"{self.claim.of} against {self.claim.than}" if self.claim.than else ""
         return {
@@ -164,17 +168,17 @@ class Finding:
 def two_way_interval(
     per_seed: Sequence[float], question_variance: float, questions: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """The 95 % interval of a mean over seeds, were both seeds and questions drawn anew.
+    """Return the 95 % interval of a mean over seeds, for new seeds and new questions.
 
-    Each source has its Student interval; their half-widths are added as squares (Howe, JASA
-    69(347), 1974). What is left of a cell beside its seed and its question is in both, so that
-    the interval errs to the wide side.
+    Each source has its Student interval; their half-widths are added in quadrature (Howe, JASA
+    69(347), 1974). The residual of a cell, beyond its seed and question effect, is in both, so
+    that the interval is conservative.
 
     Args:
-        per_seed: the effect under each seed. A single one says nothing of the seeds: then the
-            interval is over questions alone.
-        question_variance: the variance of the mean over seeds, were other questions asked.
-        questions: how many there are; with fewer than three there is no interval.
+        per_seed: the effect under each seed. With a single seed the interval covers questions
+            only.
+        question_variance: the variance of the mean over seeds due to the choice of questions.
+        questions: number of questions; with fewer than three there is no interval.
     """
     from kdharness.harness.stats.inference import LEAST, LEVEL, student_quantile
 
@@ -191,13 +195,13 @@ def two_way_interval(
 
 
 def paired_effect(pairs: Sequence[tuple[Sums, Sums]], width: float | None = None) -> Effect | None:
-    """How much more the first of each pair has than the second; one pair a seed.
+    """Compute how much higher the first of each pair scores than the second; one pair per seed.
 
-    Over the questions that all of them answered; None with fewer than two of these.
+    Only questions answered by all of them count; None with fewer than two.
 
     Args:
-        width: how far apart two values of the metric can be, where there is such a limit: then
-            questions that all agree do not claim certainty.
+        width: the range of the metric, if bounded; the interval then has a positive width even if
+            all questions agree.
     """
     import numpy as np
 
@@ -209,7 +213,7 @@ def paired_effect(pairs: Sequence[tuple[Sums, Sums]], width: float | None = None
     if n < 2:
         return None
     table = np.array([_shares(first, shared) - _shares(second, shared) for first, second in pairs])
-    # A question's share of the difference, times n: the mean over questions is the difference.
+    # Each question's share of the difference, times n: their mean is the difference.
     per_seed = tuple(float(x) for x in table.mean(axis=1))
     moved = table.mean(axis=0)
     variance = float(moved.var(ddof=1)) / n
@@ -223,48 +227,48 @@ def _shares(sums: Sums, questions: Sequence[str]) -> Any:
     import numpy as np
 
     cells = np.array([sums[q] for q in questions], dtype=np.float64)
-    # Linearised ratio: with weights that differ between questions, each question moves the mean
-    # by how far its value is from what its weight would give.
+    # Linearised ratio: with unequal weights, each question moves the mean by the difference
+    # between its value and its weight times the ratio.
     ratio = cells[:, 0].sum() / cells[:, 1].sum()
     mean_weight = cells[:, 1].mean()
     return ratio + (cells[:, 0] - ratio * cells[:, 1]) / mean_weight
 
 
 def drawn_effect(values: Sequence[float], draws: Sequence[Any], questions: int) -> Effect | None:
-    """A figure's mean over seeds from bootstrap draws (the same questions for every seed)."""
+    """Compute a value's mean over seeds from bootstrap draws (the same questions for each seed)."""
     import numpy as np
 
     if not values or not all(map(math.isfinite, values)):
         return None
-    mean = np.mean(np.stack(list(draws)), axis=0)
-    finite = mean[np.isfinite(mean)]
-    if len(finite) < len(mean) // 2 or questions < 2:
+    means = np.mean(np.stack(list(draws)), axis=0)
+    finite = means[np.isfinite(means)]
+    if len(finite) < len(means) // 2 or questions < 2:
         return None
-    # A bootstrap of n questions is too narrow by sqrt((n − 1) / n).
+    # A bootstrap of n questions underestimates the spread by sqrt((n − 1) / n).
     variance = float(finite.var(ddof=1)) * questions / (questions - 1)
     low, high = two_way_interval(values, variance, questions)
     return Effect(math.fsum(values) / len(values), low, high, questions, tuple(values))
 
 
-# ---------------------------------------------------------------- in words
+# ---------------------------------------------------------------- text
 
 
-def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Claims as a person reads them."""
+def finding_lines(findings: Sequence[ClaimResult]) -> list[str]:
+    """Format claim results as text."""
     lines = []
-    for number, one in enumerate(findings, 1):
-        lines.append(f"{number}. {one.verdict}: {one.claim.text}")
-        lines += [f"   {part}" for part in claim_parts(one)]
+    for number, result in enumerate(findings, 1):
+        lines.append(f"{number}. {result.verdict}: {result.claim.text}")
+        lines += [f"   {part}" for part in claim_parts(result)]
     return lines
 
 
-def claim_parts(one: Finding) -> list[str]:
-    """What stands below a claim: its effect with the interval, and what it rests on."""
+def claim_parts(one: ClaimResult) -> list[str]:
+    """Format the details of a claim result: effect with interval, seeds, questions, notes."""
     effect, figure = one.effect, one.as_dict()["figure"]
     if effect is None:
         return [f"{figure}: {one.note}"]
     settings = "".join(f", {key} {value}" for key, value in one.settings.items())
-    limit = f", to be above {one.claim.threshold:g}" if one.claim.threshold else ""
+    limit = f", threshold {one.claim.threshold:g}" if one.claim.threshold else ""
     seeds = len(effect.per_seed)
     each = ", ".join(f"{value:+.3g}" for value in effect.per_seed)
     ends = (

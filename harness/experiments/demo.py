@@ -1,210 +1,89 @@
-"""The whole story on one machine, small and real.
-
-SmolLM2-135M-Instruct is the teacher. A student is cut from it, then trained twice on the same
-general rows at equal tokens: by SFT and by KD. From the KD student, SFT on the shop domain gives
-the domain expert (which doubles as the comparison), and DAE follows that expert on shop rows and
-the frozen KD student on general rows. All of them are scored, the teacher included.
-
-Each part is a run in the store, so a demo that was killed goes on where it was.
-"""
+"""The demo: a shipped experiment, at full scale or as a smoke test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from kdharness.harness import assets
-from kdharness.harness.config.files import parse_config
-from kdharness.harness.config.training import AnyConfig, config_hash
-from kdharness.harness.errors import RunError
-from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
-from kdharness.harness.runs.status import effective_status
-from kdharness.harness.store import Store
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.experiments.expand import (
+    PlannedRun,
+    SweepConfig,
+    find_experiment,
+    load_sweep,
+)
+from kdharness.harness.stats.rows import TOO_SMALL
+from kdharness.harness.types import Score
 
 TEACHER = "smollm2-135m-instruct"
-BENCH_ASSETS = ("mt-bench", "alpaca-eval", "alpaca-eval-judges")
-Say = Callable[[str], None]
-Follow = Callable[[Paths, str], Run]
-"""Waits until the run of a home has finished, and returns it; raises what it failed with."""
+SMOKE: dict[str, Any] = {
+    "sft.student.keep_layers": 4,
+    "kd.student.keep_layers": 4,
+    "sft.trainer.max_tokens": 600,
+    "kd.trainer.max_tokens": 600,
+    "expert.trainer.max_tokens": 400,
+    "dae.trainer.max_tokens": 600,
+    "scores.limit": 8,
+    "verdicts.limit": 1,
+    "verdicts.max_new_tokens": 8,
+    "verdicts.judge_max_tokens": 8,
+}
+"""The same steps on a tiny fraction of the data: tests the machine, not the method."""
+SUMMARY = {
+    "shop": ("shop", "score"),
+    "general loss": ("heldout", "general_loss"),
+    "other writer": ("heldout", "other_writer_loss"),
+    "domain loss": ("heldout", "domain_loss"),
+    "KL to teacher": ("heldout", "general_kl"),
+    "MT-Bench": ("mt-bench", "score"),
+    "AlpacaEval": ("alpaca-eval-2", "win_rate"),
+}
+LOPSIDED = 0.25
+"""Intervals more asymmetric than this share of their width are shown by their bounds."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything: trained tokens, layers kept, items scored."""
-
-    keep_layers: int = 24
-    general_tokens: int = 9_000
-    domain_tokens: int = 18_000
-    dae_tokens: int = 26_000
-    judged_items: int = 2
-    answer_tokens: int = 64
-    judge_tokens: int = 64
-    exact_items: int | None = None
-    domain_share: float = 0.6
+def load_demo(*, smoke: bool, judge: str | None) -> tuple[SweepConfig, list[PlannedRun]]:
+    """Load the shipped experiment with the overrides of the options."""
+    changes = {f"steps.{field}": value for field, value in SMOKE.items()} if smoke else {}
+    if judge is not None:
+        changes |= {"steps.verdicts.judge": [judge], "steps.verdicts.judge_max_tokens": None}
+    overrides = [f"{field}={json.dumps(value)}" for field, value in changes.items()]
+    return load_sweep(find_experiment("demo"), overrides)
 
 
-FULL = Scale()
-SMOKE = Scale(
-    keep_layers=4,
-    general_tokens=600,
-    domain_tokens=400,
-    dae_tokens=600,
-    judged_items=1,
-    answer_tokens=8,
-    judge_tokens=8,
-    exact_items=8,
-)
+def summary_rows(
+    scores: Sequence[Score], order: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return (rows, columns): one row per checkpoint, one column per headline score.
 
-
-@dataclass(frozen=True)
-class Step:
-    """One run of the story."""
-
-    name: str
-    title: str
-    config: AnyConfig
-
-
-def _trainer(tokens: int, rate: float, **more: Any) -> dict[str, Any]:
-    return {
-        "learning_rate": rate,
-        "max_tokens": tokens,
-        "batch_size": 4,
-        "weight_decay": 0.0,
-        **more,
-    }
-
-
-def story(scale: Scale, judge: str | None) -> list[Step]:
-    """The runs in order, each a plain config."""
-    heldout = [
-        {"path": "general:validation", "kind": "general", "limit": 8},
-        {"path": "shop:validation", "kind": "domain", "limit": 16},
-    ]
-    student = {"from": TEACHER, "keep_layers": scale.keep_layers}
-    general = {"train": "general:train", "heldout": heldout, "max_length": 192}
-    shop = {
-        "train": [{"path": "shop:train", "kind": "domain"}],
-        "heldout": heldout,
-        "max_length": 192,
-    }
-    mixed = {
-        "train": [{"path": "general:train"}, {"path": "shop:train", "kind": "domain"}],
-        "heldout": heldout,
-        "max_length": 192,
-        "domain_share": scale.domain_share,
-    }
-    raw: list[tuple[str, str, dict[str, Any]]] = [
-        (
-            "sft",
-            "SFT of a cut student on general answers",
-            {
-                "method": "sft",
-                "student": student,
-                "data": general,
-                "trainer": _trainer(scale.general_tokens, 5e-4),
-            },
-        ),
-        (
-            "kd",
-            "KD of the same student on the same rows: the teacher's distributions and attention",
-            {
-                "method": "kd",
-                "student": {**student, "from": "teacher"},
-                "teacher": TEACHER,
-                "data": general,
-                "trainer": _trainer(scale.general_tokens, 5e-4),
-            },
-        ),
-        (
-            "expert",
-            "the domain expert: SFT of the KD student on the shop",
-            {
-                "method": "sft",
-                "student": "kd",
-                "data": shop,
-                "trainer": _trainer(scale.domain_tokens, 3e-4),
-            },
-        ),
-        (
-            "dae",
-            "DAE of the KD student: shop rows follow the expert, general rows the KD student",
-            {
-                "method": "dae",
-                "student": "kd",
-                "reference": "kd",
-                "expert": "expert",
-                "data": mixed,
-                "trainer": _trainer(scale.dae_tokens, 3e-4),
-            },
-        ),
-        (
-            "scores",
-            "shop metrics and held-out losses of every checkpoint",
-            _scores(scale, ["shop", "heldout"]),
-        ),
-        (
-            "verdicts",
-            "MT-Bench and AlpacaEval on a small fixed subset",
-            {
-                **_scores(scale, ["mt-bench", "alpaca-eval"]),
-                "judge": [judge or f"local:{TEACHER}"],
-                "limit": scale.judged_items,
-                "max_new_tokens": scale.answer_tokens,
-                "judge_max_tokens": scale.judge_tokens if judge is None else None,
-            },
-        ),
-    ]
-    return [
-        Step(name, title, parse_config(values, where=f"demo step {name}"))
-        for name, title, values in raw
-    ]
-
-
-def _scores(scale: Scale, benches: list[str]) -> dict[str, Any]:
-    return {
-        "method": "eval",
-        "checkpoints": [TEACHER, "sft", "kd", "expert", "dae"],
-        "benches": benches,
-        "limit": scale.exact_items,
-        "heldout": {"teacher": TEACHER, "max_length": 192},
-        "batch_size": 24,
-    }
-
-
-def run_demo(paths: Paths, *, smoke: bool, judge: str | None, say: Say, follow: Follow) -> None:
-    """Pull what is needed, run every step that is not finished yet.
-
-    Raises:
-        Interrupted: stopped by the user; the next call goes on from here.
-        AssetError, RunError: a step that failed, with its reason.
+    Args:
+        order: names in the order of their rows; other names come first.
     """
-    for name in (TEACHER, *BENCH_ASSETS):
-        say(f"asset {name}")
-        assets.pull(paths, name, say=say)
-    steps = story(SMOKE if smoke else FULL, judge)
-    for number, step in enumerate(steps, 1):
-        say(f"\n[{number}/{len(steps)}] {step.name}: {step.title}")
-        run_step(paths, step, follow)
+    names = list(dict.fromkeys(score.checkpoint for score in scores))
+    names.sort(key=lambda name: order.index(name) if name in order else -1)
+    rows = []
+    for name in names:
+        row: dict[str, Any] = {"checkpoint": name}
+        for title, (bench, metric) in SUMMARY.items():
+            score = _find(scores, name, bench, metric)
+            row[title] = "–" if score is None else _with_interval(score)
+        rows.append(row)
+    return rows, ["checkpoint", *SUMMARY]
 
 
-def run_step(paths: Paths, step: Step, follow: Follow) -> Run:
-    """Start, join or resume one run, and wait until it is finished."""
-    with Store(paths.store) as store:
-        run = store.run(step.name)
-    if run is not None and run.config_hash != config_hash(step.config):
-        raise RunError(
-            f"the run {step.name!r} in {paths.home} was made with other settings",
-            hint="use another --home, or remove that folder to start anew",
-        )
-    status = effective_status(run) if run is not None else None
-    if run is not None and status is RunStatus.FINISHED:
-        return run
-    if run is None:
-        launch.start(paths, step.config, name=step.name)
-    elif status is not None and (not status.is_live or status is RunStatus.PAUSED):
-        launch.resume(paths, step.name)
-    return follow(paths, step.name)
+def _find(scores: Sequence[Score], checkpoint: str, bench: str, metric: str) -> Score | None:
+    wanted = (checkpoint, bench, metric)
+    return next((s for s in scores if (s.checkpoint, s.bench, s.metric) == wanted), None)
+
+
+def _with_interval(score: Score) -> str:
+    if score.value is None:
+        # A toy judge often returns no readable verdict; that is not a score of 0.
+        return f"0/{score.n + score.n_failed} readable"
+    if score.ci_low is None or score.ci_high is None:
+        few = f" (n {score.n})" if TOO_SMALL in score.flags else ""
+        return f"{score.value:.3g}{few}"
+    below, above = score.value - score.ci_low, score.ci_high - score.value
+    if abs(above - below) > LOPSIDED * (above + below):
+        return f"{score.value:.3g} [{score.ci_low:.2g}, {score.ci_high:.2g}]"
+    return f"{score.value:.3g} ±{(above + below) / 2:.2g}"

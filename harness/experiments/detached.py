@@ -1,7 +1,7 @@
-"""An experiment as a run of its own: a worker that starts others' workers and outlives the app.
+"""An experiment as a run of its own: a worker that starts other workers and outlives the app.
 
 Its row in the store has the method `sweep` and counts runs instead of steps. It makes no
-checkpoint, and loads no model: it waits for the run at work, and passes stop and pause on to it.
+checkpoint and loads no model: it waits for the current run, and forwards stop and pause to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kdharness.harness.config.files import dump_config
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.experiments.expand import (
-    Planned,
+    PlannedRun,
     SweepConfig,
     keep_copy,
     load_sweep,
@@ -22,26 +22,27 @@ from kdharness.harness.experiments.expand import (
 )
 from kdharness.harness.experiments.run import DONE, Result, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
-from kdharness.harness.types import Reporter, Request, Run, RunStatus
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.types import Method, Request, Run, RunStatus
+from kdharness.harness.util.atomic import atomic_write_text
 
 
 class Telling(Reporter, Protocol):
-    """A worker's reporter, as far as an experiment needs more of it than a training."""
+    """The parts of a worker's reporter that an experiment needs beyond `Reporter`."""
 
     info: dict[str, Any]
     on_status: Any
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write buffered progress."""
         ...
 
 
 def sweep_run_id(name: str) -> str:
-    """The run that carries out the experiment of that name."""
+    """Return the id of the run of an experiment."""
     return f"sweep-{name}"
 
 
@@ -49,30 +50,30 @@ def sweep_run_id(name: str) -> str:
 
 
 def start_sweep(paths: Paths, file: Path) -> Run:
-    """Start an experiment's worker; go on with it where it was stopped, join it where it is live.
+    """Start an experiment's worker; resume it if it was stopped, join it if it is live.
 
     Raises:
-        ConfigError: the file is wrong.
-        RunError: a run of one of its names was made with other settings, or the experiment is
-            at work with other settings.
+        ConfigError: the file is invalid.
+        RunError: a run of one of its names exists with different settings, or the experiment is
+            running with different settings.
     """
     sweep, planned = load_sweep(file)
-    for one in planned:
-        state_of(paths, one)
+    for planned_run in planned:
+        state_of(paths, planned_run)
     keep_copy(paths, file, sweep)
     whole = spell_out(sweep, file.resolve().parent, str(file))
     run_id = sweep_run_id(sweep.name)
     run = _stored(paths, run_id)
     if run is None:
         try:
-            # `start` takes whatever has a method and can be written as YAML.
+            # `start` accepts any config with a method that can be written as YAML.
             return launch.start(paths, cast(Any, whole), name=run_id)
         except ConfigError:
-            # Started by another process at this moment?
+            # Another process may just have started it.
             run = _stored(paths, run_id)
             if run is None:
                 raise
-    return _go_on(paths, run, whole)
+    return _continue(paths, run, whole)
 
 
 def _stored(paths: Paths, run_id: str) -> Run | None:
@@ -80,47 +81,47 @@ def _stored(paths: Paths, run_id: str) -> Run | None:
         return store.run(run_id)
 
 
-def _go_on(paths: Paths, run: Run, whole: SweepConfig) -> Run:
-    """Join, wake or resume the worker of an experiment that was started before."""
-    if run.method != "sweep":
+def _continue(paths: Paths, run: Run, whole: SweepConfig) -> Run:
+    """Join or resume the worker of an experiment that was started before."""
+    if run.method != Method.SWEEP:
         raise RunError(
-            f"a run named {run.id!r} exists, and is no experiment",
-            hint="give the experiment another name",
+            f"a run named {run.id!r} exists, but is not an experiment",
+            hint="rename the experiment",
         )
     status = effective_status(run)
     identity = config_hash(cast(Any, whole))
     if status.is_live and run.config_hash != identity:
         raise RunError(
-            f"{run.id} is at work with other settings",
+            f"{run.id} is running with different settings",
             hint=f"stop it first: kdharness stop {run.id}",
         )
     if status in (RunStatus.STARTING, RunStatus.RUNNING):
         return run
     if run.config_hash != identity:
-        # More seeds, another step: what both have in common is not done again.
+        # More seeds or another step: runs that both have in common are not repeated.
         with Store(paths.store) as store:
             values = whole.model_dump(mode="json", by_alias=True)
             store.update_run(run.id, config=values, config_hash=identity)
         text = dump_config(cast(Any, whole), full=True)
-        write_text(paths.run(run.id) / "config.yaml", text)
+        atomic_write_text(paths.run(run.id) / "config.yaml", text)
     try:
         return launch.resume(paths, run.id)
     except RunError:
-        again = _stored(paths, run.id)
-        if again is None or not effective_status(again).is_live:
+        current = _stored(paths, run.id)
+        if current is None or not effective_status(current).is_live:
             raise
-        return again
+        return current
 
 
 # ---------------------------------------------------------------- working
 
 
 def carry_out(paths: Paths, run: Run, reporter: Telling) -> None:
-    """Do the experiment of a run.
+    """Run the experiment of a run.
 
     Raises:
-        Interrupted: stopped; the run at work was stopped with a checkpoint before.
-        RunError: something failed; the message says what, and that the rest was done.
+        Interrupted: stopped; the current run was stopped with a checkpoint.
+        RunError: a run failed; the message says which, and how many finished.
     """
     sweep, planned = stored_sweep(paths, run)
 
@@ -138,25 +139,25 @@ def carry_out(paths: Paths, run: Run, reporter: Telling) -> None:
     finally:
         reporter.on_status = None
         reporter.info.pop("at_work", None)
-    wrong = what_failed(results)
-    if wrong:
-        raise RunError(wrong)
+    failure = what_failed(results)
+    if failure:
+        raise RunError(failure)
 
 
-def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[Planned]]:
-    """A stored experiment and its runs.
+def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[PlannedRun]]:
+    """Read a stored experiment and its runs.
 
-    From the file in the run's folder: the order of steps and settings counts (in names, too),
-    and the store does not keep it.
+    They are read from the file in the run's folder: the order of steps and settings matters (for
+    names as well), and the store does not keep it.
 
     Raises:
-        ConfigError: the file is gone, or says something else than what was started.
+        ConfigError: the file is missing, or no longer matches the run.
     """
     file = paths.run(run.id) / "config.yaml"
     sweep, planned = load_sweep(file)
     if config_hash(cast(Any, sweep)) != run.config_hash:
         raise ConfigError(
-            "this is not what was started",
+            "the stored config no longer matches this run",
             where=str(file),
             hint="start the experiment again from its own file",
         )
@@ -164,42 +165,42 @@ def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[Planned]]:
 
 
 class _Work:
-    """What a worker tells of an experiment, and passes on to the run at work."""
+    """Reports the progress of an experiment and forwards requests to its current run."""
 
-    def __init__(self, paths: Paths, planned: Sequence[Planned], reporter: Telling) -> None:
+    def __init__(self, paths: Paths, planned: Sequence[PlannedRun], reporter: Telling) -> None:
         self.paths, self.reporter = paths, reporter
         self.at_work = ""
         self.paused = False
         self.done = {
-            one.name for one in planned if state_of(paths, one) == RunStatus.FINISHED.value
+            run.name for run in planned if state_of(paths, run) == RunStatus.FINISHED.value
         }
         reporter.on_status = self.pass_on
         reporter.stage("runs", len(planned))
         reporter.advance(len(self.done))
-        # What was done before says nothing about how long the rest takes.
+        # Runs finished earlier do not count for the ETA.
         reporter.info["stage_first"] = len(self.done)
         reporter.flush()
 
-    def begin(self, one: Planned) -> None:
-        """The next run; a stop or pause that came between two is carried out here."""
+    def begin(self, run: PlannedRun) -> None:
+        """Begin the next run; handle a stop or pause requested between two runs."""
         self.at_work = ""
         self.reporter.check()
-        self.at_work = one.name
-        self.reporter.info["at_work"] = one.name
+        self.at_work = run.name
+        self.reporter.info["at_work"] = run.name
         self.reporter.flush()
 
     def end(self, result: Result) -> None:
-        """Count it, if its checkpoint or verdicts are there."""
+        """Count the run if it finished."""
         if result.status in DONE:
             self.done.add(result.name)
             self.reporter.advance(len(self.done))
 
     def tick(self, _: str) -> None:
-        """Look for requests."""
+        """Check for requests."""
         self.reporter.check()
 
     def pass_on(self, status: RunStatus) -> None:
-        """The run at work pauses and goes on with the experiment."""
+        """Pause or resume the current run together with the experiment."""
         paused = status is RunStatus.PAUSED
         if paused == self.paused:
             return
@@ -209,12 +210,12 @@ class _Work:
                 request = Request.PAUSE if paused else Request.RESUME
                 launch.ask(self.paths, self.at_work, request)
         except RunError:
-            # It has just ended.
+            # The run has just ended.
             pass
 
 
 def what_failed(results: Sequence[Result]) -> str:
-    """A sentence about what failed, what could not be tried, and the rest; empty if all is well."""
+    """Describe which runs failed and were skipped, and how many finished; empty if none failed."""
     failed = [result for result in results if result.status == "failed"]
     if not failed:
         return ""
@@ -224,11 +225,10 @@ def what_failed(results: Sequence[Result]) -> str:
     skipped = [result.name for result in results if result.status == "skipped"]
     if skipped:
         need, was = ("needs", "was") if len(skipped) == 1 else ("need", "were")
-        what = "it" if len(names) == 1 else "them"
-        parts.append(f"{_listed(skipped)} {need} {what} and {was} skipped")
+        pronoun = "it" if len(names) == 1 else "them"
+        parts.append(f"{_listed(skipped)} {need} {pronoun} and {was} skipped")
     done = sum(result.status in DONE for result in results)
-    rest = "the rest was done" if done else "nothing else was left to do"
-    return f"{'; '.join(parts)}; {rest} ({done} of {len(results)} runs). {first.name}: {first.note}"
+    return f"{'; '.join(parts)}; {done} of {len(results)} runs finished. {first.name}: {first.note}"
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""An experiment of several runs: steps that need each other, over a grid or list of settings.
+"""An experiment of several runs: steps that depend on each other, over a grid or list of settings.
 
     name: shop
     question: Does DAE keep what domain SFT loses?
@@ -9,16 +9,16 @@
       scores: {method: eval, checkpoints: [kd, expert, dae], benches: [shop, heldout]}
     vary: {dae.trainer.temperature: [1, 2], seed: [1, 2, 3]}
 
-A step's name where a model is expected stands for that step's checkpoint *of the same settings*,
-and is a dependency. A step is run once for each different choice of the settings that reach it
-(its own, or those of a step it needs), so the KD above is trained three times, not six.
+A step's name in place of a model refers to that step's checkpoint *with the same settings*, and is
+a dependency. A step runs once per distinct combination of the settings that affect it (its own, or
+those of a step it needs), so the KD above is trained three times, not six.
 
-A varied field belongs to the steps in which it is written; written nowhere, to every step that
-knows it; with a step's name in front, to that one. `seed` leaves evaluations alone: what is asked
+A varied field applies to the steps that set it; if none does, to every step that has such a field;
+prefixed with a step's name, to that step only. `seed` does not apply to evaluations: the prompts
 must not change with it.
 
-Nothing is remembered but the runs themselves: a run of the same name and config hash that is
-finished is done, so a killed sweep goes on where it was.
+The runs are the only state: a finished run with the same name and config hash is not repeated, so
+a killed experiment continues where it was.
 """
 
 from __future__ import annotations
@@ -36,63 +36,66 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kdharness.harness.config.field_kinds import NAMED_MODELS, names_model
 from kdharness.harness.config.files import describe_errors, parse_config, set_field
 from kdharness.harness.config.merging import MergeConfig
 from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claims import ClaimSpec
-from kdharness.harness.experiments.steps import MODEL_FIELDS, Step, in_order, read_step
+from kdharness.harness.experiments.steps import ExperimentStep, in_order, read_step
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import digest
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.types import Method, digest
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import CONFIG_BYTES, dump_yaml, parse_yaml, read_text
 
 Vary = dict[str, Any]
 MOST_COMBINATIONS = 10_000
-"""A grid of more is a slip of the pen, and would fill the memory before it could be listed."""
+"""A larger grid is a typo, and would exhaust memory before it could be listed."""
 
 
 class SweepConfig(BaseModel):
-    """`kdharness sweep`, as data."""
+    """An experiment file, as run by `kdharness sweep`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["sweep"] = "sweep"
     name: str = Field(
         ...,
-        pattern=r"^[\w-]{1,32}$",
+        pattern=r"^\w[\w-]{0,31}$",
         title="Name",
-        description=("What every run's name begins with."),
+        description=("Prefix of the names of all runs."),
     )
-    question: str = Field("", title="Question", description="What the experiment is to answer.")
+    question: str = Field(
+        "", title="Question", description="The question that the experiment answers."
+    )
     steps: dict[str, Any] = Field(
         ...,
         min_length=1,
         title="Steps",
         description=(
-            "Name -> a run config, with `config: FILE` or `preset: NAME` to start from, and "
-            "`needs` for what must be finished first (steps named as models are needed anyway)."
+            "Step name -> a run config, optionally based on `config: FILE` or `preset: NAME`; "
+            "`needs` lists steps that must finish first (steps used as models are implied)."
         ),
     )
     vary: Vary | list[Vary] = Field(
         default_factory=dict,
         title="Vary",
         description=(
-            "Field -> values: every combination. A list of such mappings: each of them in turn."
+            "Field -> values, in every combination. A list of such mappings runs each in turn."
         ),
     )
     assets: list[str] = Field(
         default_factory=list,
         title="Assets",
         description=(
-            "Models and benchmarks to fetch before anything starts (`kdharness data list`)."
+            "Models and benchmarks to download before the first run (`kdharness data list`)."
         ),
     )
     claims: list[ClaimSpec] = Field(
         default_factory=list,
         title="Claims",
         description=(
-            "What the experiment is to show, stated beforehand; judged when its runs are done."
+            "Claims that the experiment tests, stated in advance; checked when its runs are done."
         ),
     )
 
@@ -101,13 +104,13 @@ class SweepConfig(BaseModel):
     def _plain_names(cls, steps: dict[str, Any]) -> dict[str, Any]:
         for name in steps:
             if not re.fullmatch(r"[A-Za-z][\w-]{0,23}", name):
-                raise ValueError(f"{name!r} is no step name: letters, digits, - and _")
+                raise ValueError(f"invalid step name {name!r}: use letters, digits, - and _")
         return steps
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One run of the experiment: its config, the settings that reach it, and what it needs."""
+class PlannedRun:
+    """One run of the experiment: its config, the settings that affect it, its dependencies."""
 
     name: str
     step: str
@@ -118,19 +121,19 @@ class Planned:
 
 def load_sweep(
     path: str | Path, overrides: Sequence[str] = ()
-) -> tuple[SweepConfig, list[Planned]]:
-    """Read an experiment and work out all of its runs, in an order in which they can run.
+) -> tuple[SweepConfig, list[PlannedRun]]:
+    """Read an experiment and expand it into its runs, in an order in which they can run.
 
     Args:
-        overrides: `a.b=value`, put into the file's values first.
+        overrides: `a.b=value`, applied to the file's values first.
 
     Raises:
-        ConfigError: no such file, broken YAML, a step or field that is wrong (named by step).
+        ConfigError: no such file, invalid YAML, an invalid step or field.
     """
     file = Path(path)
     raw = parse_yaml(read_text(file, "the experiment", limit=CONFIG_BYTES), str(path))
     if not isinstance(raw, dict):
-        raise ConfigError("an experiment is a mapping with name and steps", where=str(path))
+        raise ConfigError("an experiment must be a mapping with name and steps", where=str(path))
     raw.setdefault("name", re.sub(r"[^\w-]", "-", file.stem)[:32])
     for override in overrides:
         set_field(raw, override)
@@ -142,9 +145,9 @@ def load_sweep(
 
 
 def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConfig:
-    """The experiment with files and presets written into its steps: it needs no other file.
+    """Return the experiment with files and presets inlined, so that it needs no other file.
 
-    It is what a worker is given: the files may be changed or gone before it has come to them.
+    Workers get this version: the files may change or disappear before they are needed.
     """
     steps: dict[str, Any] = {}
     for name, raw in sweep.steps.items():
@@ -156,32 +159,32 @@ def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConf
 # ---------------------------------------------------------------- steps
 
 
-def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[Planned]:
-    """Every run, each once, dependencies first."""
+def plan_sweep(sweep: SweepConfig, base: Path, where: str = "sweep") -> list[PlannedRun]:
+    """Return every run once, dependencies first."""
     _check_claims(sweep, where)
     names = list(sweep.steps)
     steps = {name: read_step(name, raw, names, base, where) for name, raw in sweep.steps.items()}
     order = in_order(steps, where)
     combinations = list(_combinations(sweep.vary, where))
-    keys = list(dict.fromkeys(key for one in combinations for key in one))
+    keys = list(dict.fromkeys(key for combination in combinations for key in combination))
     own = {key: _steps_of(key, steps, combinations, where) for key in keys}
-    planned: dict[str, Planned] = {}
+    planned: dict[str, PlannedRun] = {}
     for combination in combinations:
-        made: dict[str, Planned] = {}
+        made: dict[str, PlannedRun] = {}
         for step in order:
-            one = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
-            made[step] = planned.setdefault(one.name, one)
+            run = _plan_run(sweep.name, step, steps[step], combination, own, made, where)
+            made[step] = planned.setdefault(run.name, run)
     return list(planned.values())
 
 
 def _check_claims(sweep: SweepConfig, where: str) -> None:
-    """What a claim is about is a step; what it is compared with may be a model as well."""
+    """Check that `of` and `curve` of each claim are steps; other references may be models."""
     for number, claim in enumerate(sweep.claims, 1):
         for field in ("of", "curve"):
             step = getattr(claim, field)
             if step is not None and step not in sweep.steps:
                 raise ConfigError(
-                    f"{step!r} is no step",
+                    f"unknown step {step!r}",
                     where=f"{where}: claims.{number}.{field}",
                     hint=f"steps: {', '.join(sweep.steps)}",
                 )
@@ -191,7 +194,7 @@ def _check_claims(sweep: SweepConfig, where: str) -> None:
 
 
 def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str, Any]]:
-    """Every choice of settings; with nothing varied, the one empty choice."""
+    """Yield every combination of settings; if nothing varies, a single empty one."""
     for grid in [vary] if isinstance(vary, Mapping) else (vary or [{}]):
         lists = [value if isinstance(value, list) else [value] for value in grid.values()]
         if any(not values for values in lists):
@@ -205,17 +208,20 @@ def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str,
 
 
 def _steps_of(
-    key: str, steps: Mapping[str, Step], combinations: Sequence[Mapping[str, Any]], where: str
+    key: str,
+    steps: Mapping[str, ExperimentStep],
+    combinations: Sequence[Mapping[str, object]],
+    where: str,
 ) -> dict[str, str]:
-    """Step -> the field in it that this varied key stands for."""
+    """Map each step to the field that a varied key refers to in it."""
     first, _, rest = key.partition(".")
     if first in steps and rest:
         return {first: rest}
     written = [name for name, step in steps.items() if _is_written(step.values, key)]
     if key == "seed":
-        written = [name for name in steps if steps[name].values.get("method") != "eval"]
+        written = [name for name in steps if steps[name].values.get("method") != Method.EVAL]
     if not written:
-        value = next(one[key] for one in combinations if key in one)
+        value = next(choice[key] for choice in combinations if key in choice)
         written = [name for name, step in steps.items() if _knows(step.values, key, value)]
     if not written:
         for name, step in steps.items():
@@ -223,12 +229,12 @@ def _steps_of(
         raise ConfigError(
             f"no step has a field {key!r}",
             where=f"{where}: vary",
-            hint="write it in the step that should vary, or name the step: STEP.trainer.epochs",
+            hint="set it in the step that should vary, or prefix the step: STEP.trainer.epochs",
         )
     return dict.fromkeys(written, key)
 
 
-def _is_written(values: Any, key: str) -> bool:
+def _is_written(values: object, key: str) -> bool:
     for part in key.split("."):
         if not isinstance(values, Mapping) or part not in values:
             return False
@@ -236,8 +242,8 @@ def _is_written(values: Any, key: str) -> bool:
     return True
 
 
-def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
-    """Whether the step is a config that takes this field and value."""
+def _knows(values: Mapping[str, object], key: str, value: object) -> bool:
+    """Return whether the step's config accepts this field and value."""
     changed = copy.deepcopy(dict(values))
     try:
         set_field(changed, f"{key}={json.dumps(value)}")
@@ -250,13 +256,13 @@ def _knows(values: Mapping[str, Any], key: str, value: Any) -> bool:
 def _plan_run(
     prefix: str,
     step: str,
-    what: Step,
-    combination: Mapping[str, Any],
+    what: ExperimentStep,
+    combination: Mapping[str, object],
     own: Mapping[str, Mapping[str, str]],
-    made: Mapping[str, Planned],
+    made: Mapping[str, PlannedRun],
     where: str,
-) -> Planned:
-    """One step under one choice of settings."""
+) -> PlannedRun:
+    """Plan one step under one combination of settings."""
     values = copy.deepcopy(what.values)
     settings: dict[str, Any] = {}
     for need in what.needs:
@@ -266,35 +272,35 @@ def _plan_run(
             set_field(values, f"{own[key][step]}={json.dumps(value)}")
             settings[key] = value
     settings = {key: value for key, value in combination.items() if key in settings}
-    place = f"{where}: steps.{step}"
+    step_path = f"{where}: steps.{step}"
     outputs = {need: outputs_of(made[need]) for need in what.needs}
     name = run_name(prefix, step, settings, list(own))
-    filled = _fill(values, outputs, place)
-    if filled.get("method") != "eval":
+    filled = _fill(values, outputs, step_path)
+    if filled.get("method") != Method.EVAL:
         filled["name"] = name
-    return Planned(
+    return PlannedRun(
         name,
         step,
-        parse_config(filled, where=place),
+        parse_config(filled, where=step_path),
         tuple(made[need].name for need in what.needs),
         settings,
     )
 
 
-def outputs_of(planned: Planned) -> list[str]:
-    """The checkpoints that a run makes."""
+def outputs_of(planned: PlannedRun) -> list[str]:
+    """Return the names of the checkpoints that a run makes."""
     if isinstance(planned.config, MergeConfig):
         return planned.config.checkpoints(planned.name)
     return [] if planned.config.method == "eval" else [planned.name]
 
 
 def _fill(
-    values: Any, outputs: Mapping[str, list[str]], where: str, field: str = "", above: str = ""
+    values: object, outputs: Mapping[str, list[str]], where: str, field: str = "", above: str = ""
 ) -> Any:
-    """Step names where models are expected become the names of those steps' checkpoints."""
+    """Replace step names in place of models with the names of those steps' checkpoints."""
     if isinstance(values, Mapping):
         return {k: _fill(v, outputs, where, str(k), field) for k, v in values.items()}
-    model = field in MODEL_FIELDS or above == "experts"
+    model = names_model(field) or above in NAMED_MODELS
     if isinstance(values, list):
         filled: list[Any] = []
         for value in values:
@@ -306,17 +312,17 @@ def _fill(
     if model and isinstance(values, str) and values in outputs:
         if len(outputs[values]) != 1:
             raise ConfigError(
-                f"{field}: the step {values} makes {len(outputs[values])} checkpoints, not one",
+                f"{field}: the step {values} makes {len(outputs[values])} checkpoints, not 1",
                 where=where,
             )
         return outputs[values][0]
     return values
 
 
-def run_name(prefix: str, step: str, settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """`shop-dae-temperature2-s1`: the step and what reaches it, short and unique.
+def run_name(prefix: str, step: str, settings: Mapping[str, object], keys: Sequence[str]) -> str:
+    """Return a short unique name of the step and its settings: `shop-dae-temperature2-s1`.
 
-    Two varied fields with the same last part are told apart by their whole names.
+    Varied fields that share their last part are written out in full.
     """
     leaves = [key.rsplit(".", 1)[-1] for key in keys]
     parts = [prefix, step]
@@ -326,7 +332,7 @@ def run_name(prefix: str, step: str, settings: Mapping[str, Any], keys: Sequence
         if leaves.count(leaf) > 1:
             label = key
         text = str(value) if not isinstance(value, (list, dict)) else digest(value)[:6]
-        # Texts such as paths may share their last letters, or differ in what a name cannot hold.
+        # Texts such as paths may share a suffix, or differ only in characters not allowed here.
         slug = re.sub(r"[^\w.]", "_", text)
         if isinstance(value, str) and (slug != text or len(slug) > 16):
             slug = f"{slug[-12:]}{digest(value)[:4]}"
@@ -336,33 +342,33 @@ def run_name(prefix: str, step: str, settings: Mapping[str, Any], keys: Sequence
 
 
 def experiment_names() -> list[str]:
-    """The experiments that ship, such as `baselines`."""
+    """Return the names of the shipped experiments, such as `baselines`."""
     folder = resources.files("kdharness.data.experiments")
     names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml")]
     return sorted(name.removesuffix(".yaml") for name in names)
 
 
 def find_experiment(text: str) -> Path:
-    """The file that `kdharness sweep` was given, by its path or a shipped experiment's name.
+    """Return an experiment's file, by path or by the name of a shipped experiment.
 
     Raises:
-        ConfigError: neither, with the names there are.
+        ConfigError: neither exists; the hint lists the names.
     """
     if Path(text).exists():
         return Path(text)
     if text in experiment_names():
         return Path(str(resources.files("kdharness.data.experiments").joinpath(f"{text}.yaml")))
     raise ConfigError(
-        f"no file and no shipped experiment {text!r}",
-        hint=f"shipped: {', '.join(experiment_names())}",
+        f"no such file or shipped experiment: {text!r}",
+        hint=f"shipped experiments: {', '.join(experiment_names())}",
     )
 
 
 def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
-    """The experiment beside the store, for the report: its question and how to repeat it.
+    """Save the experiment in the home, for the report: its question and how to repeat it.
 
-    The text as it is, comments and all; where it leans on other files beside it, or was changed
-    by options, what it came to is written instead.
+    The text is copied verbatim, including comments; if it depends on other files or was changed
+    by options, the expanded version is written instead.
     """
     target = sweeps_folder(paths) / f"{sweep.name}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -370,15 +376,15 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     whole = spell_out(sweep, Path(path).resolve().parent, str(path))
     try:
         bare = SweepConfig.model_validate(parse_yaml(text, str(path)))
-        alone = spell_out(bare, target.parent) == whole
+        self_contained = spell_out(bare, target.parent) == whole
     except (ConfigError, ValidationError):
-        alone = False
-    if not alone:
+        self_contained = False
+    if not self_contained:
         values = whole.model_dump(mode="json", exclude={"method"}, exclude_unset=True)
         text = dump_yaml(values)
-    write_text(target, text)
+    atomic_write_text(target, text)
 
 
 def sweeps_folder(paths: Paths) -> Path:
-    """Where experiments' files are kept."""
+    """Return the folder of a home's experiment files."""
     return paths.home / "sweeps"

@@ -1,4 +1,4 @@
-"""The files of experiments: those that ship, and those that were carried out in a home."""
+"""Experiment files: those shipped with kdharness, and those run in a home."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 @dataclass(frozen=True)
 class Experiment:
-    """One file: where it comes from (shipped, kept here, opened), and what it asks."""
+    """One experiment file: its origin (shipped, kept, opened) and its question."""
 
     name: str
     file: Path
@@ -23,7 +23,7 @@ class Experiment:
 
 
 def read_experiment(file: Path, origin: str) -> Experiment:
-    """Name and question of a file; one that cannot be read has its file's name and no question."""
+    """Read a file's name and question; an unreadable file has its stem as name and no question."""
     name, question = file.stem, ""
     try:
         values = parse_yaml(experiment_text(file), str(file))
@@ -35,19 +35,19 @@ def read_experiment(file: Path, origin: str) -> Experiment:
 
 
 def experiment_text(file: Path) -> str:
-    """A file's text.
+    """Read the text of an experiment file.
 
     Raises:
-        ConfigError: it cannot be read, or is much too large to be one.
+        ConfigError: it cannot be read, or is too large.
     """
     return read_text(file, "the experiment", limit=CONFIG_BYTES)
 
 
 def experiments(paths: Paths) -> list[Experiment]:
-    """The shipped ones, then those kept in the home.
+    """Return the shipped experiments, then those kept in the home.
 
-    A kept one stands for the shipped one of the same name: it may have been carried out from a
-    file of the user's own.
+    A kept file that is identical to the shipped one of the same name is listed once; otherwise
+    both are listed.
     """
     kept = [read_experiment(file, "kept") for file in sorted(sweeps_folder(paths).glob("*.yaml"))]
     folder = resources.files("kdharness.data.experiments")
@@ -55,8 +55,8 @@ def experiments(paths: Paths) -> list[Experiment]:
         read_experiment(Path(str(folder.joinpath(f"{name}.yaml"))), "shipped")
         for name in experiment_names()
     ]
-    texts = {one.file.name: _text(one.file) for one in shipped}
-    return [*shipped, *(one for one in kept if _text(one.file) != texts.get(one.file.name))]
+    texts = {entry.file.name: _text(entry.file) for entry in shipped}
+    return [*shipped, *(entry for entry in kept if _text(entry.file) != texts.get(entry.file.name))]
 
 
 def _text(file: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Carrying out an experiment: each run started, joined or resumed, and watched to its end."""
+"""Run an experiment: start, join or resume each run, and watch it until it ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdharness.harness import assets
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, RunError
-from kdharness.harness.experiments.expand import Planned, SweepConfig
+from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
 from kdharness.harness.runs.status import effective_status, find_run
@@ -33,7 +34,7 @@ class Result:
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """A row of `sweep --format json`."""
+        """Return a row of `sweep --format json`."""
         return {
             "run": self.name,
             "step": self.step,
@@ -44,79 +45,77 @@ class Result:
 
 
 def prepare(paths: Paths, sweep: SweepConfig, say: Say) -> None:
-    """Fetch what the experiment names under `assets` and is not there yet.
+    """Download the experiment's `assets` that are missing.
 
     Raises:
-        AssetError: no source has it.
+        AssetError: no source provides one.
     """
-    from kdharness.harness import assets
-
     for name in sweep.assets:
         assets.pull(paths, name, say=say)
 
 
 def run_sweep(
     paths: Paths,
-    planned: Sequence[Planned],
+    planned: Sequence[PlannedRun],
     say: Say,
     tick: Tick,
     *,
-    begin: Callable[[Planned], None] | None = None,
+    begin: Callable[[PlannedRun], None] | None = None,
     end: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """Carry out every run; one that fails stops only those that need it.
+    """Execute every run; if one fails, only the runs that depend on it are skipped.
 
-    Several processes may carry out the same experiment at once: a run is started by one of them
+    Several processes may execute the same experiment at once: each run is started by one of them
     and watched by all.
 
     Args:
         paths: the home.
         planned: the runs, dependencies first.
-        say: takes one line a run, when it has ended.
-        tick: takes the state of the run at work, a few times a second. Raising `Interrupted`
-            in it stops that run with a checkpoint, and the experiment once it has ended.
-        begin: takes each run before it is looked at; may raise `Interrupted`, too.
-        end: takes what became of each run.
+        say: called with one line per run, when it has ended.
+        tick: called with the state of the current run, a few times per second. If it raises
+            `Interrupted`, that run stops with a checkpoint, and then the experiment.
+        begin: called with each run before it starts; may also raise `Interrupted`.
+        end: called with the result of each run.
 
     Raises:
-        Interrupted: the user stopped it; the same call goes on from there.
+        Interrupted: the user stopped it; the same call continues from there.
     """
     results: dict[str, Result] = {}
-    for number, one in enumerate(planned, 1):
-        began = time.time()
-        lost = [need for need in one.needs if results[need].status not in DONE]
-        if lost:
-            result = Result(
-                one.name,
-                one.step,
-                "skipped",
-                0.0,
-                f"needs {lost[0]}, which {results[lost[0]].status}",
-            )
+    for number, planned_run in enumerate(planned, 1):
+        name, step = planned_run.name, planned_run.step
+        started = time.time()
+        missing = [need for need in planned_run.needs if results[need].status not in DONE]
+        if missing:
+            note = f"needs {missing[0]}, which {_was(results[missing[0]].status)}"
+            result = Result(name, step, "skipped", 0.0, note)
         else:
             if begin is not None:
-                begin(one)
+                begin(planned_run)
             try:
-                status, note = _run_one(paths, one, tick)
+                status, note = _run_one(paths, planned_run, tick)
             except Interrupted:
                 raise
             except KDHarnessError as error:
                 status, note = "failed", str(error).splitlines()[0]
-            result = Result(one.name, one.step, status, time.time() - began, note)
-        results[one.name] = result
+            result = Result(name, step, status, time.time() - started, note)
+        results[name] = result
         if end is not None:
             end(result)
         took = f" in {result.seconds:.0f} s" if result.status in ("finished", "failed") else ""
-        rest = f": {result.note}" if result.note else ""
-        say(f"[{number}/{len(planned)}] {one.name} {result.status}{took}{rest}")
+        details = f": {result.note}" if result.note else ""
+        say(f"[{number}/{len(planned)}] {name} {result.status}{took}{details}")
     return list(results.values())
 
 
-def state_of(paths: Paths, one: Planned) -> str:
-    """What a run of the plan is before anything is done: `new`, or the stored run's status.
+def _was(status: str) -> str:
+    return "was skipped" if status == "skipped" else status
+
+
+def state_of(paths: Paths, one: PlannedRun) -> str:
+    """Return the state of a planned run: `new`, or the stored run's status.
 
     Raises:
-        RunError: a run of that name was made with other settings.
+        RunError: a run of that name exists with different settings.
     """
     with Store(paths.store) as store:
         run = store.run(one.name)
@@ -124,71 +123,71 @@ def state_of(paths: Paths, one: Planned) -> str:
         return "new"
     if run.config_hash != config_hash(one.config):
         raise RunError(
-            f"a run named {one.name!r} was made with other settings",
-            hint="give the experiment another name, or use another --home",
+            f"a run named {one.name!r} already exists with different settings",
+            hint="rename the experiment, or use another --home",
         )
     return effective_status(run).value
 
 
-def _run_one(paths: Paths, one: Planned, tick: Tick) -> tuple[str, str]:
-    """Start, join or resume a run and wait for it; returns (status, note)."""
-    state = state_of(paths, one)
+def _run_one(paths: Paths, planned: PlannedRun, tick: Tick) -> tuple[str, str]:
+    """Start, join or resume a run and wait for it; return (status, note)."""
+    state = state_of(paths, planned)
     if state == RunStatus.FINISHED.value:
         return "done before", ""
-    _take_up(paths, one, state)
-    run, asked = _watch(paths, one.name, tick)
+    _take_up(paths, planned, state)
+    run, stopping = _watch(paths, planned.name, tick)
     status = effective_status(run)
-    if status is RunStatus.STOPPED or asked:
+    if status is RunStatus.STOPPED or stopping:
         raise Interrupted(
-            f"{one.name} was stopped"
+            f"{planned.name} was stopped"
             if status is RunStatus.STOPPED
-            else f"stopped when {one.name} had {status.value}",
-            hint="the same sweep goes on from there",
+            else f"stopped after {planned.name} had {status.value}",
+            hint="run the same command again to continue",
         )
     if status is not RunStatus.FINISHED:
         reason = run.error.splitlines()[0] if run.error else "its process is gone"
-        return "failed", f"{reason} (kdharness logs {one.name})"
+        return "failed", f"{reason} (kdharness logs {planned.name})"
     return "finished", f"loss {run.loss:.4f}" if run.loss is not None else ""
 
 
-def _take_up(paths: Paths, one: Planned, state: str) -> None:
-    """Start or resume a run that has no process at work; a live one is only joined."""
+def _take_up(paths: Paths, planned: PlannedRun, state: str) -> None:
+    """Start or resume a run without a live worker; a live one is only joined."""
     try:
         if state == "new":
-            launch.start(paths, one.config, name=one.name)
+            launch.start(paths, planned.config, name=planned.name)
         elif state not in (RunStatus.RUNNING.value, RunStatus.STARTING.value):
-            launch.resume(paths, one.name)
+            launch.resume(paths, planned.name)
     except (ConfigError, RunError):
-        # Another process may have taken it up at the same moment: then it is watched.
-        if state_of(paths, one) not in TAKEN_UP:
+        # Another process may have started it at the same moment: then it is only watched.
+        if state_of(paths, planned) not in TAKEN_UP:
             raise
 
 
 def _watch(paths: Paths, name: str, tick: Tick) -> tuple[Run, bool]:
-    """Wait for a run's end; returns it, and whether it was asked to stop from here.
+    """Wait for a run to end; return it, and whether it was asked to stop from here.
 
     Ctrl-C, or `Interrupted` from `tick`, asks it to stop with a checkpoint; a second Ctrl-C
-    leaves it.
+    leaves it running.
     """
-    asked = False
+    stopping = False
     with Store(paths.store) as store:
         while True:
             try:
                 run = find_run(store, name)
                 if not effective_status(run).is_live:
-                    return run, asked
+                    return run, stopping
                 loss = f", loss {run.loss:.4f}" if run.loss is not None else ""
-                stage = "stopping" if asked else run.info.get("stage", run.status.value)
+                stage = "stopping" if stopping else run.info.get("stage", run.status.value)
                 text = f"{name} {stage} {run.step}/{run.max_steps}{loss}"
                 try:
                     tick(text)
                 except Interrupted:
-                    if not asked:
-                        asked = True
+                    if not stopping:
+                        stopping = True
                         store.request(name, Request.STOP)
                 time.sleep(0.2)
             except KeyboardInterrupt:
-                if asked:
+                if stopping:
                     raise
-                asked = True
+                stopping = True
                 store.request(name, Request.STOP)

@@ -1,1 +1,1 @@
-"""Files of other tools, read and written: FastChat, alpaca_eval."""
+"""Import and export of other tools' files: FastChat, alpaca_eval."""

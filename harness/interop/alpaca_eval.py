@@ -1,4 +1,4 @@
-"""AlpacaEval results made elsewhere: model outputs and annotations."""
+"""Import AlpacaEval results: model outputs and annotations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import DataError
-from kdharness.harness.interop.fastchat import Imported, imported_model, imported_revision, keep
+from kdharness.harness.interop.fastchat import (
+    ImportSummary,
+    imported_model,
+    imported_revision,
+    keep,
+)
 from kdharness.harness.interop.rows import inside, named, read_rows, said, shown, told
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
@@ -25,17 +30,17 @@ from kdharness.harness.types import (
 ALPACA_ITEMS = 805
 BASELINES = {"text_davinci_003": "alpaca-eval-1", "gpt4_1106_preview": "alpaca-eval-2"}
 WHOLE = 0.9
-"""From this share of the items on, a file is a whole run with rows left out."""
+"""A file with at least this share of the items is a full run with rows left out."""
 
 
-def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imported:
-    """Model outputs, or annotations, as alpaca_eval writes them.
+def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> ImportSummary:
+    """Import model outputs or annotations in alpaca_eval's format.
 
     Args:
-        name: what to call the model; the file's generator by default.
+        name: name of the model; the `generator` in the file by default.
 
     Raises:
-        DataError: a row that is neither, with its place.
+        DataError: a row that is neither, with its location.
     """
     if path.is_dir():
         path = next(
@@ -48,19 +53,19 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
         )
     rows = read_rows(path)
     if not rows:
-        raise DataError("contains no rows", where=str(path))
+        raise DataError("the file has no rows", where=str(path))
     annotated = any("preference" in row for _, row in rows)
-    found = Imported(kind="annotations" if annotated else "outputs", rows=len(rows))
-    find: Any = resolve(TOOLS, "alpaca_item", "tool")
+    summary = ImportSummary(kind="annotations" if annotated else "outputs", rows=len(rows))
+    item_of: Any = resolve(TOOLS, "alpaca_item", "tool")
     try:
         if annotated:
-            answers, judgments = _annotations(store, rows, name, found, find)
+            answers, judgments = _annotations(store, rows, name, summary, item_of)
         else:
-            answers, judgments = _outputs(store, rows, name, found, find), []
+            answers, judgments = _outputs(store, rows, name, summary, item_of), []
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"not an alpaca_eval file: {told(error)}", where=str(path)) from error
-    keep(store, found, answers, judgments)
-    return found
+    keep(store, summary, answers, judgments)
+    return summary
 
 
 def _output(model: Checkpoint, item: str, text: str, row: dict[str, Any]) -> Answer:
@@ -83,15 +88,15 @@ def _outputs(
     store: Store,
     rows: Sequence[tuple[str, dict[str, Any]]],
     name: str | None,
-    found: Imported,
-    find: Any,
+    summary: ImportSummary,
+    item_of: Any,
 ) -> list[Answer]:
-    made = []
+    answers = []
     for where, row in rows:
         missing = {"instruction", "output"} - set(row)
         if missing:
             raise DataError(
-                f"a row lacks {', '.join(sorted(missing))} "
+                f"missing fields in a row: {', '.join(sorted(missing))} "
                 f"(fields: {', '.join(sorted(row))[:200]})",
                 where=where,
                 hint="model outputs have instruction and output; annotations have instruction, "
@@ -99,14 +104,15 @@ def _outputs(
             )
         _check(row, where, "generator", "instruction", "output")
         model = imported_model(store, name or str(row.get("generator") or Path(where).stem))
-        found.models.add(model.name)
-        made.append(_output(model, find(row["instruction"] or ""), row["output"] or "", row))
-    found.benches.add("alpaca-eval")
-    return made
+        summary.models.add(model.name)
+        item = item_of(row["instruction"] or "")
+        answers.append(_output(model, item, row["output"] or "", row))
+    summary.benches.add("alpaca-eval")
+    return answers
 
 
 def _check(row: dict[str, Any], where: str, *fields: str) -> None:
-    """Refuse names and texts that are something else; a missing one has its own default."""
+    """Reject names and texts of the wrong type; missing ones have defaults."""
     try:
         for field in fields:
             if field.startswith(("generator", "annotator")):
@@ -123,8 +129,8 @@ def _annotations(
     store: Store,
     rows: Sequence[tuple[str, dict[str, Any]]],
     name: str | None,
-    found: Imported,
-    find: Any,
+    summary: ImportSummary,
+    item_of: Any,
 ) -> tuple[list[Answer], list[Judgment]]:
     answers: list[Answer] = []
     judgments: list[Judgment] = []
@@ -132,7 +138,7 @@ def _annotations(
     for where, row in rows:
         missing = {"instruction", "output_1", "output_2", "preference"} - set(row)
         if missing:
-            raise DataError(f"a row lacks {', '.join(sorted(missing))}", where=where)
+            raise DataError(f"missing fields in a row: {', '.join(sorted(missing))}", where=where)
         _check(
             row,
             where,
@@ -152,39 +158,39 @@ def _annotations(
         ).append(row)
     for (model_name, baseline, annotator), part in groups.items():
         model = imported_model(store, model_name)
-        found.models.add(model.name)
+        summary.models.add(model.name)
         bench = alpaca_bench(baseline, annotator)
-        found.benches.add(bench)
-        own = [find(row["instruction"] or "") for row in part]
+        summary.benches.add(bench)
+        items = [item_of(row["instruction"] or "") for row in part]
         flags = ["imported"] + ([] if baseline in BASELINES else [f"baseline:{baseline or '?'}"])
         whole = len(part) >= WHOLE * ALPACA_ITEMS
         if not whole:
             flags.append(f"subset:{len(part)}")
-        foreign = any(not item.isdigit() for item in own)
+        foreign = any(not item.isdigit() for item in items)
         revision = imported_revision(store, bench, flags, own_items=foreign)
-        for place, (item, row) in enumerate(zip(own, part, strict=True)):
+        for index, (item, row) in enumerate(zip(items, part, strict=True)):
             answer = _output(model, item, row["output_2"] or "", row)
             answers.append(answer)
             judgments.append(
-                _annotation(model, bench, revision, item, row, annotator, answer, place, baseline)
+                _annotation(model, bench, revision, item, row, annotator, answer, index, baseline)
             )
         if whole and not foreign:
-            judgments += _absent(model, bench, revision, annotator, baseline, set(own))
+            judgments += _absent(model, bench, revision, annotator, baseline, set(items))
     return answers, judgments
 
 
 def alpaca_bench(baseline: str, annotator: str) -> str:
-    """Which version a file belongs to, by its baseline, else by its annotator."""
+    """Return the benchmark version of a file, from its baseline, else from its annotator."""
     if baseline in BASELINES:
         return BASELINES[baseline]
     return "alpaca-eval-1" if annotator == "alpaca_eval_gpt4" else "alpaca-eval-2"
 
 
 def generators(row: dict[str, Any]) -> tuple[str, str]:
-    """(baseline, model) of an annotation; empty where it does not say.
+    """Return (baseline, model) of an annotation; empty where unknown.
 
-    alpaca_eval numbers the two only where both sides bring a `generator`: the one without a
-    number is then the side that has no other name.
+    alpaca_eval numbers the two only if both sides have a `generator`; otherwise the unnumbered
+    one is the side that has no other name.
     """
     first, second, plain = (
         str(row.get(key) or "") for key in ("generator_1", "generator_2", "generator")
@@ -197,7 +203,7 @@ def generators(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def preference_of(value: Any) -> float | None:
-    """A stored preference in 1-2; 0 is a draw, null, NaN and what lies outside no verdict.
+    """Return a stored preference in 1-2; 0 is a draw, null, NaN and values out of range are None.
 
     Raises:
         ValueError: it is neither null nor a number.
@@ -205,16 +211,16 @@ def preference_of(value: Any) -> float | None:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     try:
-        found = math.inf if isinstance(value, bool) else float(value)
+        preference = math.inf if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        found = math.inf
+        preference = math.inf
     except OverflowError:
         return None
-    if math.isinf(found):
+    if math.isinf(preference):
         raise ValueError(f"preference must be a number from 1 to 2, not {shown(value)}")
-    if math.isnan(found) or (found != 0 and not 1 <= found <= 2):
+    if math.isnan(preference) or (preference != 0 and not 1 <= preference <= 2):
         return None
-    return 1.5 if found == 0 else found
+    return 1.5 if preference == 0 else preference
 
 
 def _annotation(
@@ -225,11 +231,11 @@ def _annotation(
     row: dict[str, Any],
     annotator: str,
     answer: Answer,
-    place: int,
+    index: int,
     baseline: str,
 ) -> Judgment:
     value = preference_of(row["preference"])
-    # A baseline that an older version did not see: the row is another one.
+    # Older versions ignored this baseline: the row gets a new identity.
     unnumbered = [baseline] if baseline and not row.get("generator_1") else []
     completion = row.get("raw_completion")
     text = completion.get("text", "") if isinstance(completion, dict) else completion or ""
@@ -254,8 +260,8 @@ def _annotation(
         judge=f"imported:{annotator}",
         metric="preference",
         status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
-        # Rows keep their file's order: the one that comes later counts.
-        created=time.time() + place * 1e-6,
+        # Rows keep the order of the file: the last one counts.
+        created=time.time() + index * 1e-6,
         value=value,
         answer=answer.id,
         baseline=baseline,
@@ -265,9 +271,9 @@ def _annotation(
 
 
 def _absent(
-    model: Checkpoint, bench: str, revision: str, annotator: str, baseline: str, have: set[str]
+    model: Checkpoint, bench: str, revision: str, annotator: str, baseline: str, present: set[str]
 ) -> list[Judgment]:
-    """Items without a row in a whole file: alpaca_eval leaves empty outputs out of it."""
+    """Return failed judgments of items missing in a full file: alpaca_eval omits empty outputs."""
     return [
         Judgment(
             id=digest("imported", model.id, bench, annotator, str(item), "absent"),
@@ -286,5 +292,5 @@ def _absent(
             info={"len_2": 0, "absent": True},
         )
         for item in range(ALPACA_ITEMS)
-        if str(item) not in have
+        if str(item) not in present
     ]

@@ -1,32 +1,28 @@
-"""Results in other tools' formats: FastChat, alpaca_eval, and a model card in Markdown."""
+"""Export results to other tools' formats: FastChat, alpaca_eval."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.metrics import LEGEND
+from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, KDHarnessError
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Judgment, JudgmentStatus, digest
-from kdharness.harness.util.atomic import write_text
-from kdharness.harness.util.tables import cell, format_rows
-from kdharness.harness.util.text import safe_text
+from kdharness.harness.util.atomic import atomic_write_text
 
 LONGEST_FILE_NAME = 200
-"""Bytes; file systems take 255, and endings are added."""
+"""In bytes; file systems allow 255, and suffixes are added."""
 
 
 def file_name(text: str) -> str:
-    """A name that is safe as a file's: no folder, no option, and no longer than disks allow."""
+    """Return a safe file name: no path separator, no leading dash, not too long."""
     name = re.sub(r"[^\w.+-]+", "_", text).lstrip("-").strip("._") or "unnamed"
     if len(name.encode()) <= LONGEST_FILE_NAME:
         return name
@@ -35,21 +31,21 @@ def file_name(text: str) -> str:
 
 
 def chosen(store: Store, names: Sequence[str]) -> list[Checkpoint]:
-    """The named checkpoints, or all.
+    """Return the named checkpoints, or all.
 
     Raises:
-        ConfigError: a name that is not stored.
+        ConfigError: an unknown name.
     """
     if not names:
         return store.checkpoints()
-    found = []
+    checkpoints = []
     for name in names:
         checkpoint = store.checkpoint(name)
         if checkpoint is None:
-            known = ", ".join(c.name for c in store.checkpoints()[:10])
-            raise ConfigError(f"no checkpoint named {name!r}", hint=f"known: {known or 'none'}")
-        found.append(checkpoint)
-    return found
+            names_known = ", ".join(c.name for c in store.checkpoints()[:10]) or "none"
+            raise ConfigError(f"no checkpoint named {name!r}", hint=f"available: {names_known}")
+        checkpoints.append(checkpoint)
+    return checkpoints
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
@@ -58,7 +54,7 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
-    write_text(path, text)
+    atomic_write_text(path, text)
     return path
 
 
@@ -66,10 +62,10 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
 
 
 def export_fastchat(paths: Paths, folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """`model_answer/MODEL.jsonl`, `model_judgment/JUDGE_single.jsonl` and `_pair.jsonl`.
+    """Write `model_answer/MODEL.jsonl`, `model_judgment/JUDGE_single.jsonl` and `_pair.jsonl`.
 
     Returns:
-        The files that were written.
+        The written files.
     """
     written: list[Path | None] = []
     singles: dict[str, list[dict[str, Any]]] = {}
@@ -98,13 +94,13 @@ def export_fastchat(paths: Paths, folder: Path, names: Sequence[str] = ()) -> li
 
 
 def _plain(judge: str) -> str:
-    """A judge's model name alone, as FastChat names it."""
+    """Return a judge's model name alone, as FastChat writes it."""
     name = judge.split("@http")[0]
     return name.split(":", 1)[1] if ":" in name else name
 
 
 def answer_rows(checkpoint: Checkpoint, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Answers as FastChat's rows; of several to one turn the newest."""
+    """Return answers as FastChat rows; the newest one per turn."""
     table: dict[str, dict[int, Answer]] = {}
     for answer in answers:
         table.setdefault(answer.item, {})[answer.turn] = answer
@@ -121,7 +117,7 @@ def answer_rows(checkpoint: Checkpoint, answers: Sequence[Answer]) -> list[dict[
 
 
 def _prompts(paths: Paths, answers: Sequence[Answer]) -> dict[tuple[str, int], tuple[str, str]]:
-    """(item, turn) -> (prompt's name, the judge's user prompt), where the asset is pulled."""
+    """Map (item, turn) to (prompt name, judge's user prompt); empty if the asset is not pulled."""
     try:
         bench = resolve(BENCHMARKS, "mt-bench", "benchmark").load(paths, EvalConfig())
     except KDHarnessError:
@@ -135,7 +131,7 @@ def _prompts(paths: Paths, answers: Sequence[Answer]) -> dict[tuple[str, int], t
 def single_row(
     checkpoint: Checkpoint, judgment: Judgment, prompts: dict[tuple[str, int], tuple[str, str]]
 ) -> dict[str, Any]:
-    """One judgment as FastChat's row; no verdict is -1 there."""
+    """Return a judgment as a FastChat row; a missing verdict is -1."""
     name, prompt = prompts.get((judgment.item, judgment.turn), ("", ""))
     name = str(judgment.info.get("prompt", name))
     value = judgment.value if judgment.value is not None else judgment.info.get("published", -1)
@@ -153,7 +149,7 @@ def single_row(
 
 
 def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, Any]]]:
-    """Matches of a checkpoint as FastChat's rows, by judge, each match once."""
+    """Return the matches of a checkpoint as FastChat rows by judge, each match once."""
     matches: dict[tuple[str, str, str, int], dict[int, Judgment]] = {}
     for judgment in store.judgments(checkpoint.id, "mt-bench-pair"):
         if "mirrored" in judgment.info:
@@ -161,10 +157,10 @@ def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, 
         key = (judgment.judge, judgment.baseline, judgment.item, judgment.turn)
         matches.setdefault(key, {})[judgment.order] = judgment
     known = {c.name: c for c in store.checkpoints()}
-    found: dict[str, list[dict[str, Any]]] = {}
+    rows_by_judge: dict[str, list[dict[str, Any]]] = {}
     for (judge, baseline, item, turn), games in sorted(matches.items()):
         other = known.get(baseline)
-        # Imported matches are stored from both sides: the first name in order writes them.
+        # Imported matches are stored from both sides: only the alphabetically first writes them.
         if judge.startswith("imported:") and other is not None and baseline < checkpoint.name:
             continue
         if set(games) != {0, 1}:
@@ -183,8 +179,8 @@ def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, 
             "turn": turn,
             "tstamp": games[0].created,
         }
-        found.setdefault(_plain(judge), []).append(row)
-    return found
+        rows_by_judge.setdefault(_plain(judge), []).append(row)
+    return rows_by_judge
 
 
 def _winner(game: Judgment) -> str:
@@ -197,12 +193,10 @@ def _winner(game: Judgment) -> str:
 
 
 def export_alpaca_eval(paths: Paths, folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """`MODEL/model_outputs.json`, and `MODEL/JUDGE/annotations.json` where there are any.
+    """Write `MODEL/model_outputs.json` and, if any, `MODEL/JUDGE/annotations.json`.
 
-    Needs the pulled instructions for models that were not imported.
+    Needs the `alpaca-eval` asset.
     """
-    from kdharness.harness.assets import asset_file
-
     entries = json.loads(
         asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json").read_text("utf-8")
     )
@@ -214,16 +208,16 @@ def export_alpaca_eval(paths: Paths, folder: Path, names: Sequence[str] = ()) ->
                 {
                     "dataset": entry.get("dataset", ""),
                     "instruction": entry["instruction"],
-                    "output": answers[str(place)].text,
+                    "output": answers[str(index)].text,
                     "generator": checkpoint.name,
                 }
-                for place, entry in enumerate(entries)
-                if str(place) in answers
+                for index, entry in enumerate(entries)
+                if str(index) in answers
             ]
             if outputs:
-                place = folder / file_name(checkpoint.name)
-                written.append(_write_json(place / "model_outputs.json", outputs))
-                written += _annotations(store, checkpoint, answers, entries, place)
+                target = folder / file_name(checkpoint.name)
+                written.append(_write_json(target / "model_outputs.json", outputs))
+                written += _annotations(store, checkpoint, answers, entries, target)
     return written
 
 
@@ -234,7 +228,7 @@ def _annotations(
     entries: Sequence[dict[str, Any]],
     folder: Path,
 ) -> list[Path]:
-    """One file a judge; version 2's baseline answers are the asset's own."""
+    """Write one file per judge; the baseline answers of version 2 come from the asset."""
     by_judge: dict[str, dict[int, dict[str, Any]]] = {}
     texts = {answer.id: answer.text for answer in answers.values()}
     for judgment in store.judgments(checkpoint.id, "alpaca-eval-2"):
@@ -261,41 +255,5 @@ def _annotations(
 
 def _write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
+    atomic_write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
     return path
-
-
-# ---------------------------------------------------------------- model card
-
-
-def model_card(paths: Paths, name: str) -> str:
-    """Lineage, settings and scores of a checkpoint, with intervals, judges and marks."""
-    with Store(paths.store) as store:
-        checkpoint = chosen(store, [name])[0]
-        scores = leaderboard(store, paths, checkpoints=[checkpoint.id])
-        run = store.run(checkpoint.run) if checkpoint.run else None
-        parents = {
-            role: parent.name if (parent := store.checkpoint(key)) else key
-            for role, key in checkpoint.parents.items()
-        }
-    made = time.strftime("%Y-%m-%d", time.localtime(checkpoint.created))
-    lines = [f"# {safe_text(checkpoint.name)}", "", f"- made: {made}, by {checkpoint.method}"]
-    lines.append(f"- identity of the weights: `{checkpoint.model}`")
-    lines += [f"- {role}: {safe_text(parent)}" for role, parent in sorted(parents.items())]
-    if checkpoint.config_hash:
-        lines.append(f"- config: `{checkpoint.config_hash}`, step {checkpoint.step}")
-    rows = [score.as_dict() for score in scores if not score.metric.startswith("n_")]
-    for row in rows:
-        row["95 % interval"] = (
-            f"{cell(row['ci_low'])} – {cell(row['ci_high'])}" if row["ci_low"] is not None else "–"
-        )
-    columns = ["bench", "metric", "value", "95 % interval", "n", "n_failed", "judge", "flags"]
-    lines += ["", "## Scores", ""]
-    lines.append(format_rows(rows, columns, "md") if rows else "No scores yet.")
-    marks = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
-    if marks & set(LEGEND):
-        lines += ["", *(f"- `{mark}`: {LEGEND[mark]}" for mark in sorted(marks & set(LEGEND)))]
-    if run is not None:
-        config = json.dumps(run.config, indent=2, ensure_ascii=False)
-        lines += ["", "## Training config", "", "```json", config, "```"]
-    return "\n".join(lines) + "\n"

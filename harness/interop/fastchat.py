@@ -1,7 +1,7 @@
-"""Results made elsewhere: FastChat's and alpaca_eval's files, on the same leaderboard.
+"""Import FastChat results; imported models appear on the same leaderboard.
 
-Every imported row has an identity made of its content, so that importing twice changes nothing.
-A re-run that was appended to one file, as FastChat does it, is kept whole: the newest verdict
+The identity of an imported row is a hash of its content, so that importing twice has no effect.
+If a re-run was appended to the same file, as FastChat does, all rows are kept: the newest judgment
 counts, and `--as-published` counts all of them, as FastChat's own script does.
 """
 
@@ -32,6 +32,7 @@ from kdharness.harness.types import (
     Checkpoint,
     Finish,
     Judgment,
+    JudgmentInfo,
     JudgmentStatus,
     Method,
     digest,
@@ -40,7 +41,7 @@ from kdharness.harness.types import (
 MT_BENCH = "mt-bench"
 PAIRS = "mt-bench-pair"
 FAILED_ANSWER = "$ERROR$"
-"""What FastChat stores where an API gave no answer; its judges then rate that text."""
+"""What FastChat stores if an API returned no answer; its judges then rate this text."""
 MT_BENCH_IDS = range(81, 161)
 _FOLDERS = ("model_answer", "model_judgment", "reference_answer")
 CATEGORIES = (
@@ -56,8 +57,8 @@ CATEGORIES = (
 
 
 @dataclass
-class Imported:
-    """What a file brought; `notes` say what of it was filed or left out in a way to know of."""
+class ImportSummary:
+    """What was imported from a file; `notes` describe rows that were handled specially."""
 
     kind: str = ""
     bench: str = MT_BENCH
@@ -68,7 +69,7 @@ class Imported:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """A row of the command's listing."""
+        """Return the summary as a row."""
         return {
             "kind": self.kind,
             "rows": self.rows,
@@ -79,11 +80,11 @@ class Imported:
         }
 
 
-Reader = Callable[[Store, dict[str, Any], Imported], Sequence[Answer | Judgment]]
+Reader = Callable[[Store, dict[str, Any], ImportSummary], Sequence[Answer | Judgment]]
 
 
-def import_fastchat(store: Store, path: Path) -> Imported:
-    """Answers, single or pair judgments of FastChat's llm_judge, told apart by their fields.
+def import_fastchat(store: Store, path: Path) -> ImportSummary:
+    """Import answers, single or pair judgments of FastChat's llm_judge, detected by their fields.
 
     Raises:
         DataError: a line that is none of these, with its number.
@@ -92,19 +93,19 @@ def import_fastchat(store: Store, path: Path) -> Imported:
     kinds = {kind_of(row, where) for where, row in rows}
     if len(kinds) > 1:
         raise DataError(
-            f"holds rows of different kinds: {', '.join(sorted(kinds))}", where=str(path)
+            f"the file mixes rows of different kinds: {', '.join(sorted(kinds))}", where=str(path)
         )
     if not kinds:
-        raise DataError("contains no rows", where=str(path))
-    found = Imported(kind=kinds.pop(), rows=len(rows))
-    _name_bench(found, path, rows)
+        raise DataError("the file has no rows", where=str(path))
+    summary = ImportSummary(kind=kinds.pop(), rows=len(rows))
+    _name_bench(summary, path, rows)
     readers: dict[str, Reader] = {"answers": _answers, "single": _singles, "pair": _pairs}
-    reader = readers[found.kind]
+    reader = readers[summary.kind]
     answers: list[Answer] = []
     judgments: list[Judgment] = []
     for where, row in rows:
         try:
-            made = reader(store, row, found)
+            made = reader(store, row, summary)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise DataError(f"not a FastChat row: {told(error)}", where=where) from error
         for item in made:
@@ -112,12 +113,12 @@ def import_fastchat(store: Store, path: Path) -> Imported:
                 answers.append(item)
             else:
                 judgments.append(item)
-    keep(store, found, answers, judgments)
-    return found
+    keep(store, summary, answers, judgments)
+    return summary
 
 
 def kind_of(row: dict[str, Any], where: str) -> str:
-    """Which of FastChat's files a row comes from."""
+    """Return the kind of a FastChat row: answers, single or pair."""
     if "choices" in row and "model_id" in row:
         return "answers"
     if "g1_winner" in row and "model_1" in row:
@@ -130,9 +131,9 @@ def kind_of(row: dict[str, Any], where: str) -> str:
     elif {"model_a", "model_b", "winner"} <= set(row):
         hint = "votes with model_a, model_b and winner are not supported; " + hint
     elif {"instruction", "output"} <= set(row) or "preference" in row:
-        hint = "this looks like alpaca_eval's: kdharness import alpaca-eval FILE"
+        hint = "this looks like an alpaca_eval file: kdharness import alpaca-eval FILE"
     raise DataError(
-        "neither an answer, a single nor a pair judgment of FastChat "
+        "not a FastChat answer, single judgment or pair judgment "
         f"(fields: {', '.join(sorted(row))[:200]})",
         where=where,
         hint=hint,
@@ -140,7 +141,7 @@ def kind_of(row: dict[str, Any], where: str) -> str:
 
 
 def imported_model(store: Store, name: str) -> Checkpoint:
-    """The checkpoint that stands for a model whose weights are elsewhere."""
+    """Return the checkpoint of an imported model, without weights; create it if needed."""
     identity = digest("import", name)
     known = store.checkpoint(identity)
     if known is not None:
@@ -151,9 +152,9 @@ def imported_model(store: Store, name: str) -> Checkpoint:
 
 
 def keep(
-    store: Store, found: Imported, answers: Sequence[Answer], judgments: Sequence[Judgment]
+    store: Store, found: ImportSummary, answers: Sequence[Answer], judgments: Sequence[Judgment]
 ) -> None:
-    """Write what is new; rows that are there already are left as they are."""
+    """Store new rows; existing rows are left unchanged."""
     known: set[str] = set()
     for name in found.models:
         model = imported_model(store, name)
@@ -169,11 +170,13 @@ def keep(
 # ---------------------------------------------------------------- FastChat
 
 
-def _name_bench(found: Imported, path: Path, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """File the rows under MT-Bench only where every question is one of its own.
+def _name_bench(
+    summary: ImportSummary, path: Path, rows: Sequence[tuple[str, dict[str, Any]]]
+) -> None:
+    """Assign the rows to MT-Bench only if every question is one of its own.
 
-    FastChat's rows do not say what they are about, and its judge runs on any questions: others
-    go by the folder they lie in (`data/BENCH/model_answer/…`).
+    FastChat rows do not name their benchmark, and its judge runs on any questions: others are
+    named after their folder (`data/BENCH/model_answer/…`).
     """
     for where, row in rows:
         try:
@@ -185,57 +188,57 @@ def _name_bench(found: Imported, path: Path, rows: Sequence[tuple[str, dict[str,
             raise DataError(
                 str(error),
                 where=where,
-                hint="MT-Bench's questions have the numbers 81 to 160; questions of your own need "
-                "numbers as well",
+                hint="MT-Bench questions have ids 81 to 160; your own questions need integer ids "
+                "as well",
             ) from error
         folder = path.resolve().parent
         inside_bench = folder.name in _FOLDERS and re.fullmatch(r"[\w.-]{1,60}", folder.parent.name)
-        found.bench = f"fastchat-{folder.parent.name}" if inside_bench else "fastchat"
-        found.notes.append(
+        summary.bench = f"fastchat-{folder.parent.name}" if inside_bench else "fastchat"
+        summary.notes.append(
             f"question {row['question_id']} is not one of MT-Bench's (81-160): imported as "
-            f"{found.bench}, not as {MT_BENCH}"
+            f"{summary.bench}, not as {MT_BENCH}"
         )
         return
 
 
-def _identity(found: Imported, *parts: Any) -> str:
-    """The id of an imported row; MT-Bench's have none of their benchmark's name in it."""
-    return digest("imported", *parts, *([] if found.bench == MT_BENCH else [found.bench]))
+def _identity(summary: ImportSummary, *parts: object) -> str:
+    """Return the id of an imported row; for MT-Bench it does not include the benchmark."""
+    return digest("imported", *parts, *([] if summary.bench == MT_BENCH else [summary.bench]))
 
 
 def category_of(question: int, bench: str = MT_BENCH) -> str:
-    """The category of MT-Bench's question ids 81-160, ten each; empty for others."""
+    """Return the category of an MT-Bench question id (81-160, ten each); empty for others."""
     if bench != MT_BENCH or question not in MT_BENCH_IDS:
         return ""
     return CATEGORIES[(question - MT_BENCH_IDS.start) // 10]
 
 
-def _turns(row: dict[str, Any], found: Imported) -> list[str]:
-    """The texts of an answer's first choice, which is the one that FastChat judges."""
+def _turns(row: dict[str, Any], summary: ImportSummary) -> list[str]:
+    """Return the turns of an answer's first choice, the one that FastChat judges."""
     choices = row["choices"]
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError(f"choices must be a list of objects with turns, not {shown(choices)}")
     if len(choices) > 1:
-        note = "rows with several choices: the first of each was imported, as FastChat judges it"
-        found.notes += [] if note in found.notes else [note]
+        note = "rows with several choices: only the first was imported, as in FastChat's judging"
+        summary.notes += [] if note in summary.notes else [note]
     turns = choices[0].get("turns")
     if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
-        raise ValueError("turns must be a list of texts")
+        raise ValueError("turns must be a list of strings")
     return turns
 
 
-def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]:
-    turns = _turns(row, found)
+def _answers(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[Answer]:
+    turns = _turns(row, summary)
     model = imported_model(store, named(row["model_id"], "model_id"))
-    found.models.add(model.name)
-    found.benches.add(found.bench)
+    summary.models.add(model.name)
+    summary.benches.add(summary.bench)
     item = str(whole(row["question_id"], "question_id"))
     made = when(row.get("tstamp")) or time.time()
     return [
         Answer(
-            id=digest("imported", model.id, found.bench, item, turn, text),
+            id=digest("imported", model.id, summary.bench, item, turn, text),
             checkpoint=model.id,
-            bench=found.bench,
+            bench=summary.bench,
             revision="imported",
             item=item,
             turn=turn,
@@ -249,8 +252,8 @@ def _answers(store: Store, row: dict[str, Any], found: Imported) -> list[Answer]
     ]
 
 
-def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: Any) -> str:
-    """The revision of an imported benchmark, with its note."""
+def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: object) -> str:
+    """Return the revision of an imported benchmark, and store its note."""
     revision = digest("imported", bench, list(flags))
     note = {"flags": list(flags), "scorer": bench, "used": time.time(), **rest}
     if store.bench_notes().get(("", bench, revision)) is None:
@@ -264,40 +267,40 @@ def _judge_name(row: dict[str, Any]) -> str:
 
 
 def _place(row: dict[str, Any]) -> tuple[int, int]:
-    """(question, turn) of a judgment."""
+    """Return (question, turn) of a judgment."""
     question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
     if turn < 1:
         raise ValueError(f"turn must be 1 or more, not {turn}")
     return question, turn
 
 
-def _rating(value: Any) -> float | None:
-    """A stored score; null and NaN are no verdict, as FastChat's -1. Raises ValueError."""
+def _rating(value: object) -> float | None:
+    """Return a stored score, None for null and NaN (FastChat writes -1). Raises ValueError."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     return number(value, "score")
 
 
-def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
+def _singles(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[Judgment]:
     question, turn = _place(row)
     score = _rating(row["score"])
     text, judge = said(row.get("judgment"), "judgment"), _judge_name(row)
     made = when(row.get("tstamp"))
     model = imported_model(store, named(row["model"], "model"))
-    found.models.add(model.name)
-    found.benches.add(found.bench)
+    summary.models.add(model.name)
+    summary.benches.add(summary.bench)
     good = score is not None and 1 <= score <= 10
-    # Out of range is no score here, but FastChat's own script averages it.
-    info = {} if good or score in (None, -1) else {"published": score}
+    # Scores out of range are ignored here, but FastChat's own script averages them.
+    info: JudgmentInfo = {} if good or score in (None, -1) else {"published": score}
     return [
         Judgment(
-            id=_identity(found, model.id, judge, question, turn, made, score, text),
+            id=_identity(summary, model.id, judge, question, turn, made, score, text),
             checkpoint=model.id,
-            bench=found.bench,
-            revision=imported_revision(store, found.bench, ["imported"], scorer=MT_BENCH),
+            bench=summary.bench,
+            revision=imported_revision(store, summary.bench, ["imported"], scorer=MT_BENCH),
             item=str(question),
             turn=turn,
-            category=category_of(question, found.bench),
+            category=category_of(question, summary.bench),
             judge=judge,
             metric="rating",
             status=JudgmentStatus.OK if good else JudgmentStatus.UNREADABLE,
@@ -312,53 +315,62 @@ def _singles(store: Store, row: dict[str, Any], found: Imported) -> list[Judgmen
 _WINNERS = ("model_1", "model_2", "tie")
 
 
-def _winner(value: Any, field: str) -> str:
-    """Who won a game; null and FastChat's "error" are no verdict. Raises ValueError."""
-    won = value.strip().lower() if isinstance(value, str) else value
-    if won in (None, "", "error"):
-        return "error" if won else str(value)
-    if won not in _WINNERS:
+def _winner(value: object, field: str) -> str:
+    """Return the winner of a game; null and "error" mean no verdict. Raises ValueError."""
+    winner = value.strip().lower() if isinstance(value, str) else value
+    if winner in (None, "", "error"):
+        return "error" if winner else str(value)
+    if winner not in _WINNERS:
         raise ValueError(f"{field} must be model_1, model_2, tie or error, not {shown(value)}")
-    return str(won)
+    return str(winner)
 
 
-def _pairs(store: Store, row: dict[str, Any], found: Imported) -> list[Judgment]:
-    """Both orders of one match, seen from both sides."""
+def _pairs(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[Judgment]:
+    """Return both orders of one match, from the perspective of both sides."""
     question, turn = _place(row)
     played, judge = when(row.get("tstamp")), _judge_name(row)
     sides = [imported_model(store, named(row[key], key)) for key in ("model_1", "model_2")]
     if sides[0].id == sides[1].id:
         raise ValueError(f"model_1 and model_2 are the same: {sides[0].name}")
-    found.models |= {side.name for side in sides}
-    bench = f"{found.bench}-pair"
-    found.benches.add(bench)
+    summary.models |= {side.name for side in sides}
+    bench = f"{summary.bench}-pair"
+    summary.benches.add(bench)
     revision = imported_revision(store, bench, ["imported"], scorer=PAIRS)
     made = []
     for order, game in enumerate(("g1", "g2")):
         winner = _winner(row[f"{game}_winner"], f"{game}_winner")
         text = said(row.get(f"{game}_judgment"), "judgment")
-        for place, side in enumerate(sides):
-            other = sides[1 - place]
-            value = {"tie": 0.5, f"model_{place + 1}": 1.0, f"model_{2 - place}": 0.0}.get(winner)
+        for index, side in enumerate(sides):
+            other = sides[1 - index]
+            value = {"tie": 0.5, f"model_{index + 1}": 1.0, f"model_{2 - index}": 0.0}.get(winner)
             made.append(
                 Judgment(
                     id=_identity(
-                        found, side.id, other.id, judge, question, turn, played, game, winner, text
+                        summary,
+                        side.id,
+                        other.id,
+                        judge,
+                        question,
+                        turn,
+                        played,
+                        game,
+                        winner,
+                        text,
                     ),
                     checkpoint=side.id,
                     bench=bench,
                     revision=revision,
                     item=str(question),
                     turn=turn,
-                    category=category_of(question, found.bench),
+                    category=category_of(question, summary.bench),
                     judge=judge,
                     metric="pair",
                     status=JudgmentStatus.UNREADABLE if value is None else JudgmentStatus.OK,
                     created=played,
                     value=value,
                     baseline=other.name,
-                    # The first side is A in the first game; seen from the second it is reversed.
-                    order=order if place == 0 else 1 - order,
+                    # The first side is A in the first game; for the second side it is reversed.
+                    order=order if index == 0 else 1 - order,
                     raw=text,
                 )
             )

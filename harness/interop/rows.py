@@ -1,6 +1,6 @@
-"""Rows of files that other tools wrote, as they are read for an import.
+"""Read rows of other tools' files for an import.
 
-Every value is checked as it is taken, so that a mistake is told by its field, not by Python.
+Every value is validated as it is read, so that errors name the field.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONGEST_NAME = 200
 
 
 def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(where, row) of a JSON list or of JSON lines.
+    """Return the (where, row) pairs of a JSON list or a JSON Lines file.
 
     Raises:
         DataError: unreadable, with the line or entry.
@@ -46,110 +46,110 @@ def _parsed(text: str, path: Path) -> list[Any]:
         listed: list[Any] = parse_json(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"the JSON list is broken at column {error.colno} of this line",
+            f"invalid JSON list at column {error.colno}",
             where=f"{path}:{error.lineno}",
         ) from error
     except ValueError as error:
-        raise DataError(f"the JSON list is broken: {told(error)}", where=str(path)) from error
+        raise DataError(f"invalid JSON list: {told(error)}", where=str(path)) from error
     return listed
 
 
 def _no_rows(text: str, line: str, where: str) -> DataError:
-    """The error for a line that is not JSON, by what the file looks like."""
+    """Return the error for a line that is not JSON, depending on what the file looks like."""
     try:
-        whole = isinstance(parse_json(text), dict)
+        is_object = isinstance(parse_json(text), dict)
     except ValueError:
-        whole = False
-    if whole:
+        is_object = False
+    if is_object:
         return DataError(
-            "one JSON object spread over several lines",
+            "a single JSON object over several lines",
             where=where,
-            hint="a list of objects is needed, or one object per line",
+            hint="use a list of objects, or one object per line",
         )
     if not line.lstrip().startswith("{") and ("," in line or "\t" in line):
         return DataError(
             "not JSON; this looks like a table (CSV or TSV)",
             where=where,
-            hint="convert it to JSON: one object per line, the columns as fields",
+            hint="convert it to JSON: one object per line, with the columns as fields",
         )
     return DataError(
         "this line is not a JSON object",
         where=where,
-        hint="a list of objects is needed, or one object per line",
+        hint="use a list of objects, or one object per line",
     )
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether a file found in a folder really lies there: a link may lead anywhere."""
+    """Return whether a file is really inside a folder, after resolving symbolic links."""
     return path.resolve().is_relative_to(folder.resolve())
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that came from somewhere.
+    """Return the matching files of an untrusted folder.
 
     Raises:
-        DataError: one is a link that leads out of the folder.
+        DataError: one is a symbolic link that points outside the folder.
     """
-    found = sorted(folder.rglob(pattern))
-    for path in found:
+    paths = sorted(folder.rglob(pattern))
+    for path in paths:
         if not inside(path, folder):
             raise DataError(
-                "is a link that leads out of the imported folder",
+                "a symbolic link that points outside the imported folder",
                 where=str(path),
-                hint="name the file itself if you mean it",
+                hint="to import it anyway, pass the file itself",
             )
-    return found
+    return paths
 
 
 def told(error: Exception) -> str:
-    """What is wrong with a row, short enough to print."""
+    """Return a short description of an error in a row."""
     text = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def named(value: Any, field: str) -> str:
-    """A name out of a file. Raises ValueError: it is not text, empty or a text of its own."""
+def named(value: object, field: str) -> str:
+    """Return a name read from a file. Raises ValueError if it is not text, empty or too long."""
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
         raise ValueError(f"{field} must be a name of at most {LONGEST_NAME} characters")
     return value
 
 
-def said(value: Any, field: str) -> str:
-    """A text out of a file; null is an empty one. Raises ValueError for anything else."""
+def said(value: object, field: str) -> str:
+    """Return a text read from a file; null is empty. Raises ValueError for anything else."""
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{field} must be text")
     return value or ""
 
 
-def shown(value: Any) -> str:
-    """A value out of a file, short enough for a message."""
+def shown(value: object) -> str:
+    """Return a value read from a file, shortened for a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def number(value: Any, field: str) -> float:
-    """A finite number, written as such or as text. Raises ValueError."""
+    """Return a finite number, given as a number or as text. Raises ValueError."""
     try:
         if isinstance(value, bool):
             raise TypeError
-        found = float(value)
+        parsed = float(value)
     except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
+        parsed = math.nan
+    if not math.isfinite(parsed):
         raise ValueError(f"{field} must be a number, not {shown(value)}")
-    return found
+    return parsed
 
 
-def whole(value: Any, field: str) -> int:
-    """A small number out of a file, written as such or as text. Raises ValueError."""
-    found = number(value, field)
-    if found != int(found) or abs(found) > 1 << 40:
-        raise ValueError(f"{field} must be a whole number, not {shown(value)}")
-    return int(found)
+def whole(value: object, field: str) -> int:
+    """Return an integer, given as a number or as text. Raises ValueError."""
+    parsed = number(value, field)
+    if parsed != int(parsed) or abs(parsed) > 1 << 40:
+        raise ValueError(f"{field} must be an integer, not {shown(value)}")
+    return int(parsed)
 
 
-def when(value: Any) -> float:
-    """Seconds since the epoch; 0 where a file does not tell. Raises ValueError."""
+def when(value: object) -> float:
+    """Return seconds since the epoch; 0 if missing. Raises ValueError."""
     seconds = number(0.0 if value in (None, "") else value, "tstamp")
     if not 0 <= seconds <= 1e11:
         raise ValueError(f"tstamp must be in seconds since 1970, not {shown(value)}")

@@ -1,12 +1,12 @@
-"""Bring what another home holds into this one: as often as one likes, in any order.
+"""Merge another home's store into this one; merging is idempotent and independent of order.
 
-Rows are known by what they are, not by where they were written. An answer's or a judgment's id is
-the hash of all that it depends on, a checkpoint's is the fingerprint of its weights, and a run is
-the one of that name that began at that moment on that machine. So merging twice adds nothing, and
-homes merged in another order hold the same.
+Rows are identified by content, not by where they were written. An answer's or a judgment's id is
+the hash of everything it depends on, a checkpoint's is the fingerprint of its weights, and a run
+is identified by name, creation time and machine. So merging twice adds nothing, and homes merged
+in another order have the same content.
 
-Where both sides hold the same thing, one rule decides: what succeeded stands before what failed,
-then what is older (a verdict, an answer: it was paid for first) or further on (a run).
+If both stores have the same row, one rule decides: success takes precedence over failure, then
+the older answer or judgment (it was paid for first), or the run that is further ahead.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from pathlib import Path
 from kdharness.harness.errors import StoreError
 from kdharness.harness.store import Store
 from kdharness.harness.store.checkpoints import moved_id
+from kdharness.harness.store.connection import open_to_read, refuse_newer
+from kdharness.harness.store.migrations import migrations
 from kdharness.harness.types import digest
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
+from kdharness.harness.util.os_errors import translate_store_errors
 
-_STANDS = {
-    # Compared as rows: the smaller stands. The texts only settle ties, so that any order agrees.
+_PRECEDENCE = {
+    # Compared as rows: the smaller is kept. The texts only break ties, so that any order agrees.
     "answers": ("finish = 'error'", "created", "text", "finish", "info"),
     "judgments": ("status != 'ok'", "created", "raw", "status", "error", "info"),
 }
@@ -42,26 +45,25 @@ def merge(
     files: bool = False,
     runs: Collection[str] | None = None,
 ) -> dict[str, int]:
-    """Copy what `source` holds and `target` lacks, in one transaction.
+    """Copy the rows of `source` that `target` lacks, in one transaction.
 
     Args:
-        target: the store that grows.
-        source: another store's file. It is only read; an older one is brought up to date in a
-            copy of it.
+        target: the store to merge into.
+        source: another store's file. It is only read; an older one is migrated in a copy.
         home: the folder of `target`; needed for `files`.
-        files: copy the runs' folders too and let checkpoints point at the copies.
-        runs: only these runs, with their checkpoints and all that was said of them.
+        files: copy the runs' folders too and make checkpoints point at the copies.
+        runs: only these runs, with their checkpoints, answers and judgments.
 
     Returns:
         Rows added or replaced, by table; `files` counts folders that were copied.
 
     Raises:
-        StoreError: `source` is not a store, is damaged, or is this very store.
+        StoreError: `source` is not a store, is damaged, or is `target` itself.
     """
     if not source.is_file():
-        raise StoreError("no store here", where=str(source), hint="name a home: the folder of it")
+        raise StoreError("no store found", where=str(source), hint="give the folder of a home")
     if source.resolve() == target.path.resolve():
-        raise StoreError("this is the store itself", where=str(source))
+        raise StoreError("cannot merge a store into itself", where=str(source))
     with tempfile.TemporaryDirectory(prefix="kdharness-merge-") as scratch:
         readable = _current_copy(source, Path(scratch))
         target.db.execute("ATTACH DATABASE ? AS other", [str(readable)])
@@ -77,18 +79,14 @@ def merge(
 
 
 def _current_copy(source: Path, scratch: Path) -> Path:
-    """The store itself, or a copy of one that has an older shape or cannot be written."""
-    from kdharness.harness.store.connection import open_to_read, refuse_newer
-    from kdharness.harness.store.migrations import migrations
-    from kdharness.harness.util.os_errors import store_troubles
-
-    with store_troubles(source):
+    """Return the store's path, or a copy's if it is of an older version or read-only."""
+    with translate_store_errors(source):
         db = open_to_read(source.resolve())
         try:
             refuse_newer(db, source)
             if not migrations.applied(db):
-                raise StoreError("this is not a store of kdharness", where=str(source))
-            # SQLite makes files beside a store that is attached, even to read it.
+                raise StoreError("not a kdharness store", where=str(source))
+            # SQLite creates files beside an attached store, even for reading.
             if not migrations.pending(db) and os.access(source.resolve().parent, os.W_OK):
                 return source
             copy = sqlite3.connect(scratch / source.name)
@@ -104,13 +102,13 @@ def _current_copy(source: Path, scratch: Path) -> Path:
 
 
 def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], dict[str, str]]:
-    """(rows changed by table, source run id -> id here)."""
+    """Return (rows changed by table, source run id -> id in the target)."""
     _choose(target, runs)
     names = _run_names(target)
     counts = {"checkpoints": _checkpoints(target, names)}
     _renamed_ids(target)
     counts["runs"] = sum(_run(target, old, new) for old, new in names.items())
-    for table, order in _STANDS.items():
+    for table, order in _PRECEDENCE.items():
         counts[table] = _standing(target, table, order)
     counts["notes"] = target.db.execute(
         "INSERT INTO bench_notes (checkpoint, bench, revision, info) "
@@ -124,18 +122,18 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
         "INSERT OR IGNORE INTO cards (judge, created, card) "
         "SELECT judge, created, card FROM other.cards"
     ).rowcount
-    here = _settle_former(target)
-    return {name: max(0, count - here[name]) for name, count in counts.items()}, names
+    known = _settle_former(target)
+    return {name: max(0, count - known[name]) for name, count in counts.items()}, names
 
 
 def _settle_former(target: Store) -> Counter[str]:
-    """Let what came under an id that was given up go where the rest of it is.
+    """Move rows that were merged under a former id to the id that replaced it.
 
-    The same id may have stood for another model there: a checkpoint of which anything is not
-    known here stays under it.
+    The other store may have used that id for another model: a checkpoint with any row that is
+    unknown here keeps it.
 
     Returns:
-        Rows that had come and were here already, by table.
+        Merged rows that `target` already had, by table.
     """
     target.db.execute("INSERT OR IGNORE INTO former_ids SELECT old, new FROM other.former_ids")
     stored = {checkpoint.id: checkpoint for checkpoint in target.checkpoints()}
@@ -145,20 +143,20 @@ def _settle_former(target: Store) -> Counter[str]:
     while strangers := [old for old in going if not target.is_moved(old, going)]:
         for old in strangers:
             del going[old]
-    here: Counter[str] = Counter()
+    known: Counter[str] = Counter()
     for old, new in going.items():
-        here["checkpoints"] += 1
-        for table, name in (*zip(_STANDS, _STANDS, strict=True), ("bench_notes", "notes")):
-            here[name] += target.db.execute(
+        known["checkpoints"] += 1
+        for table, name in (*zip(_PRECEDENCE, _PRECEDENCE, strict=True), ("bench_notes", "notes")):
+            known[name] += target.db.execute(
                 f"SELECT COUNT(*) FROM main.{table} WHERE checkpoint = ?", [old]
             ).fetchone()[0]
-        made = stored[new]
-        target.adopt_checkpoint(stored[old], new, made.weights, made.interface, path=made.path)
-    return here
+        heir = stored[new]
+        target.adopt_checkpoint(stored[old], new, heir.weights, heir.interface, path=heir.path)
+    return known
 
 
 def _choose(target: Store, runs: Collection[str] | None) -> None:
-    """Temporary tables of the source's runs and checkpoints that are to come."""
+    """Create temporary tables of the source's runs and checkpoints to merge."""
     db = target.db
     db.execute("CREATE TEMP TABLE IF NOT EXISTS renamed (old TEXT PRIMARY KEY, new TEXT)")
     db.execute("DELETE FROM renamed")
@@ -170,7 +168,7 @@ def _choose(target: Store, runs: Collection[str] | None) -> None:
     if runs is None:
         return
     db.conn.executemany("INSERT OR IGNORE INTO chosen_runs VALUES (?)", [[run] for run in runs])
-    # Ancestors come along, so that lineage can still be walked.
+    # Ancestors are merged too, so that lineage is complete.
     db.execute(
         "WITH RECURSIVE wanted(id) AS ("
         " SELECT id FROM other.checkpoints WHERE run IN (SELECT id FROM chosen_runs)"
@@ -182,7 +180,7 @@ def _choose(target: Store, runs: Collection[str] | None) -> None:
 
 
 def _run_names(target: Store) -> dict[str, str]:
-    """Source run id -> its id here: another one where the name belongs to another run."""
+    """Map source run ids to ids here: a new one if the name belongs to another run."""
     identity = ", ".join(_RUN)
     have = {row[0]: row for row in target.db.execute(f"SELECT {identity} FROM main.runs")}
     names = {}
@@ -197,9 +195,9 @@ def _run_names(target: Store) -> dict[str, str]:
 
 
 def _checkpoints(target: Store, names: Mapping[str, str]) -> int:
-    """Add unknown checkpoints; a taken name is told apart by its fingerprint."""
+    """Add unknown checkpoints; part of the id is appended to a taken name."""
     columns = _columns(target, "checkpoints")
-    # What both have may be called otherwise here.
+    # Checkpoints that both have may have another name here.
     target.db.execute(
         "INSERT INTO renamed SELECT theirs.name, mine.name FROM other.checkpoints AS theirs "
         "JOIN main.checkpoints AS mine ON mine.id = theirs.id WHERE mine.name != theirs.name"
@@ -231,7 +229,7 @@ def _checkpoints(target: Store, names: Mapping[str, str]) -> int:
 
 
 def _renamed_ids(target: Store) -> None:
-    """A pair's other side may have another name here, which is part of a judgment's id."""
+    """Compute new judgment ids where a pair's other side has another name in the target."""
     db = target.db
     db.execute("CREATE TEMP TABLE IF NOT EXISTS moved (old TEXT PRIMARY KEY, new TEXT)")
     db.execute("DELETE FROM moved")
@@ -245,7 +243,7 @@ def _renamed_ids(target: Store) -> None:
 
 
 def _run(target: Store, old: str, new: str) -> int:
-    """Add a run, or bring it to where the other side has got; its curves and events with it."""
+    """Add a run, or update it if the source is further ahead, with its curves and events."""
     db = target.db
     columns = _columns(target, "runs")
     further = "COALESCE(finished, 0), COALESCE(heartbeat, 0), step"
@@ -291,10 +289,10 @@ def _run(target: Store, old: str, new: str) -> int:
 
 
 def _standing(target: Store, table: str, order: tuple[str, ...]) -> int:
-    """Add rows by identity; of two with the same one, the one that stands by the rule stays."""
+    """Add rows by id; of two with the same id, keep the one with precedence."""
     columns = _columns(target, table)
     names = ", ".join(columns)
-    # A pair's other side is told by name, and may have got another one here.
+    # A pair's other side is referenced by name, which may be another one here.
     read = (
         {}
         if table != "judgments"
@@ -319,7 +317,7 @@ def _standing(target: Store, table: str, order: tuple[str, ...]) -> int:
 
 
 def _columns(target: Store, table: str) -> list[str]:
-    """A table's stored columns, quoted; generated ones (hidden 2 and 3) follow by themselves."""
+    """Return a table's stored columns, quoted; generated ones (hidden 2 and 3) are left out."""
     return [
         f'"{row[1]}"' if row[1] == "order" else row[1]
         for row in target.db.execute(f"PRAGMA main.table_xinfo({table})")
@@ -334,23 +332,23 @@ def _files(target: Store, theirs: Path, home: Path, names: Mapping[str, str]) ->
     """Copy run folders that are not here, and point their rows at the copies."""
     copied = 0
     for old, new in names.items():
-        source, place = theirs / "runs" / old, home / "runs" / new
+        source, copy = theirs / "runs" / old, home / "runs" / new
         if not source.is_dir():
             continue
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".merging-", dir=place.parent))
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".merging-", dir=copy.parent))
             try:
                 shutil.copytree(source, scratch / "run", symlinks=True)
-                replace_folder(scratch / "run", place)
+                atomic_replace_dir(scratch / "run", copy)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
             copied += 1
         run = target.run(new)
-        moved = str(run.folder) if run else ""
-        target.update_run(new, folder=str(place))
+        old_folder = str(run.folder) if run else ""
+        target.update_run(new, folder=str(copy))
         for checkpoint in target.checkpoints(new):
             path = Path(checkpoint.path)
-            if checkpoint.path and moved and path.is_relative_to(moved):
-                target.set_checkpoint_path(checkpoint.id, str(place / path.relative_to(moved)))
+            if checkpoint.path and old_folder and path.is_relative_to(old_folder):
+                target.set_checkpoint_path(checkpoint.id, str(copy / path.relative_to(old_folder)))
     return copied

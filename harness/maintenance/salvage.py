@@ -1,8 +1,8 @@
-"""Save what can be read of a damaged store into a fresh one; the damaged file is kept beside it.
+"""Recover readable rows of a damaged store into a new one; the damaged file is kept beside it.
 
-SQLite stops at the first broken page. Tables are therefore walked along their row numbers: where a
-page is broken, the walk leaps ahead until it can read again, and then reads backwards up to the
-hole, so that only the rows of the broken pages themselves are missing.
+SQLite stops at the first damaged page. Tables are therefore scanned by row number: at a damaged
+page, the scan skips ahead until it can read again, and then reads backwards up to the damage, so
+that only the rows on damaged pages are lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TABLES = (
     "bench_notes",
     "former_ids",
 )
-"""What a store holds, without what is derived (groups are counted anew, scores worked out)."""
+"""A store's tables, without derived data (group counts and scores are recomputed)."""
 JSON_COLUMNS = {
     "runs": ("config", "info"),
     "checkpoints": ("parents", "info"),
@@ -47,28 +47,28 @@ _KEYS = {
     "bench_notes": ("checkpoint", "bench", "revision"),
     "former_ids": ("old",),
 }
-"""Tables without row numbers are walked along their keys, from both ends."""
+"""Tables without row numbers are scanned by their keys, from both ends."""
 _SUFFIXES = ("", "-wal", "-shm")
 
 Row = dict[str, Any]
 
 
 def salvage(paths: Paths, now: float | None = None) -> tuple[dict[str, tuple[int, int]], Path]:
-    """Put a fresh store in place of a damaged one, with all rows that can still be read.
+    """Replace a damaged store by a new one with all rows that can still be read.
 
     Args:
-        paths: the home. Nothing else may have its store open.
+        paths: the home. No other process may have its store open.
         now: the time in the kept file's name.
 
     Returns:
-        table -> (rows saved, rows left out for unreadable content); where the damaged file lies.
+        table -> (rows saved, rows dropped for invalid content); path of the damaged file.
 
     Raises:
-        StoreError: there is no store, or nothing of it can be read. It stays as it was.
+        StoreError: there is no store, or none of it is readable. It is left unchanged.
     """
     store = paths.store
     if not store.is_file():
-        raise StoreError("no store here", where=str(store))
+        raise StoreError("no store found", where=str(store))
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     kept = store.with_name(f"{store.name}.damaged-{stamp}")
     work = store.with_name(f".{store.name}.reading")
@@ -88,9 +88,9 @@ def salvage(paths: Paths, now: float | None = None) -> tuple[dict[str, tuple[int
             target.db.execute("PRAGMA journal_mode=delete").fetchall()
         if not any(saved for saved, _ in counts.values()):
             raise StoreError(
-                "nothing of this store can be read",
+                "no row of this store is readable",
                 where=str(kept),
-                hint="it stays as it was; start anew, or bring back a backup",
+                hint="it is unchanged; start with a new home, or restore a backup",
             )
         sync_file(fresh)
         fresh.replace(store)
@@ -113,7 +113,7 @@ def _remove(*paths: Path) -> None:
 
 
 def _save_table(source: Path, target: Store, table: str) -> tuple[int, int]:
-    """(rows saved, rows left out) of one table."""
+    """Copy one table; return (rows saved, rows left out)."""
     wanted = [
         row[1] for row in target.db.execute(f"PRAGMA table_xinfo({table})") if row[6] not in (2, 3)
     ]
@@ -137,8 +137,8 @@ def _save_table(source: Path, target: Store, table: str) -> tuple[int, int]:
     return saved, left_out
 
 
-def _read(source: Path, sql: str, args: Sequence[Any] = ()) -> Iterator[Row]:
-    """Rows of one query over a connection of its own: one that met a broken page remembers it."""
+def _read(source: Path, sql: str, args: Sequence[object] = ()) -> Iterator[Row]:
+    """Query with a new connection: one that met a damaged page keeps failing."""
     connection = sqlite3.connect(source)
     connection.row_factory = sqlite3.Row
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
@@ -164,19 +164,19 @@ def _along_rows(source: Path, table: str) -> Iterator[Row]:
         try:
             yield from _read(source, f"{select} AND rowid < ? ORDER BY rowid DESC", [last, end])
         except sqlite3.DatabaseError:
-            pass  # the other edge of the hole
+            pass  # the other end of the damage
         if beyond is None:
             return
         last = beyond - 1
 
 
 def _behind_hole(source: Path, sql: str, last: int) -> int | None:
-    """The first row number that can be read behind a hole, found by doubled leaps."""
+    """Return the first readable row number after a damaged range, found by doubling steps."""
     leap = 1
     while leap < 2**40:
         try:
-            found = next(_read(source, sql, [last + leap]), None)
-            return found["_place"] if found else None
+            row = next(_read(source, sql, [last + leap]), None)
+            return row["_place"] if row else None
         except sqlite3.DatabaseError:
             leap *= 2
     return None
@@ -191,7 +191,7 @@ def _along_keys(source: Path, table: str) -> Iterator[Row]:
             for row in _read(source, f"SELECT * FROM {table} ORDER BY {listed}"):
                 key = tuple(row[name] for name in keys)
                 if key in seen:
-                    break  # met what was read from the other end
+                    break  # reached the rows that were read from the other end
                 seen.add(key)
                 yield row
         except sqlite3.DatabaseError:

@@ -1,6 +1,6 @@
-"""Looking after a store: check it, shrink it, copy it, take runs out of it.
+"""Store maintenance: check, vacuum, back up, prune, archive runs.
 
-None of this is needed from day to day. What removes anything says first what it would remove.
+Commands that remove anything first list what they would remove.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from kdharness.harness.util.atomic import is_sealed, sync_file, sync_folder
 
 
 def check(paths: Paths) -> list[dict[str, Any]]:
-    """One row a finding: what was looked at, `ok`, `note` or `broken`, and the detail.
+    """Check the store; each row has what was checked, `ok`, `note` or `broken`, and details.
 
     Reads every page of the file. Raises StoreError when it cannot even be opened.
     """
     with Store(paths.store) as store:
-        found = [row[0] for row in store.db.execute("PRAGMA integrity_check(20)").fetchall()]
-        whole = found == ["ok"]
-        rows = [_finding("file", "ok" if whole else "broken", "; ".join(found)[:500])]
-        if not whole:
+        report = [row[0] for row in store.db.execute("PRAGMA integrity_check(20)").fetchall()]
+        intact = report == ["ok"]
+        rows = [_finding("file", "ok" if intact else "broken", "; ".join(report)[:500])]
+        if not intact:
             return rows
         counts = {
             name: store.db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in TABLES
@@ -40,12 +40,12 @@ def check(paths: Paths) -> list[dict[str, Any]]:
         listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         rows.append(_finding("rows", "ok", f"{size:,.1f} MiB: {listed}"))
         bad_rows = [
-            _finding(table, "broken", f"{bad} rows hold unreadable JSON in {column}")
+            _finding(table, "broken", f"{bad} rows with invalid JSON in {column}")
             for table, column, bad in _bad_json(store)
         ]
         if bad_rows:
             return rows + bad_rows
-        lost = [
+        missing = [
             checkpoint.name
             for checkpoint in store.checkpoints()
             if checkpoint.path and not Path(checkpoint.path).exists()
@@ -53,8 +53,8 @@ def check(paths: Paths) -> list[dict[str, Any]]:
         rows.append(
             _finding(
                 "weights",
-                "note" if lost else "ok",
-                f"not where the store says: {_some(lost)}" if lost else "all there",
+                "note" if missing else "ok",
+                f"not where the store says: {_some(missing)}" if missing else "all found",
             )
         )
         orphans = [
@@ -68,7 +68,7 @@ def check(paths: Paths) -> list[dict[str, Any]]:
             _finding(
                 "lineage",
                 "broken" if orphans else "ok",
-                f"verdicts of unknown checkpoints: {_some(orphans)}"
+                f"judgments of unknown checkpoints: {_some(orphans)}"
                 if orphans
                 else "every verdict has its checkpoint",
             )
@@ -78,7 +78,7 @@ def check(paths: Paths) -> list[dict[str, Any]]:
             _finding(
                 "runs",
                 "note" if gone else "ok",
-                f"interrupted, can be resumed: {_some(gone)}" if gone else "none is interrupted",
+                f"interrupted, resumable: {_some(gone)}" if gone else "none is interrupted",
             )
         )
     return rows
@@ -112,23 +112,23 @@ def _store_bytes(path: Path) -> int:
 
 
 def vacuum(paths: Paths) -> tuple[int, int]:
-    """Give back the room of removed rows; returns bytes before and after.
+    """Free the space of removed rows; return bytes before and after.
 
     Raises:
-        RunError: runs are live, or the disk has no room for the second copy SQLite makes.
+        RunError: runs are live, or the disk has no space for the copy that SQLite makes.
     """
     before = _store_bytes(paths.store)
     with Store(paths.store) as store:
         live = [run.id for run in store.live_runs() if effective_status(run).is_live]
         if live:
-            raise RunError(f"these runs are live: {_some(live)}", hint="wait, or stop them first")
+            raise RunError(f"runs are live: {_some(live)}", hint="wait, or stop them first")
         free = shutil.disk_usage(paths.home).free
         if free < before * 2:
             raise RunError(
-                f"vacuum needs {before * 2 / 2**20:,.0f} MiB for a while; {free / 2**20:,.0f} "
-                "are free",
+                f"vacuum temporarily needs {before * 2 / 2**20:,.0f} MiB, but only "
+                f"{free / 2**20:,.0f} MiB are free",
                 where=str(paths.home),
-                hint="kdharness store prune frees files first",
+                hint="free some space first: kdharness store prune",
             )
         store.db.execute("VACUUM")
         store.db.execute("PRAGMA optimize")
@@ -137,26 +137,26 @@ def vacuum(paths: Paths) -> tuple[int, int]:
 
 
 def backup(paths: Paths, target: Path) -> int:
-    """Copy the store while others go on writing to it; returns the copy's bytes.
+    """Copy the store while other processes write to it; return the copy's bytes.
 
     Raises:
-        StoreError: the target exists, or what was copied is damaged.
+        StoreError: the target exists, or the copy is damaged.
     """
     if target.exists():
-        raise StoreError("this exists", where=str(target), hint="name a file that does not exist")
+        raise StoreError("already exists", where=str(target), hint="choose a new file name")
     target.parent.mkdir(parents=True, exist_ok=True)
     with Store(paths.store) as store:
         copy = sqlite3.connect(target)
         try:
             store.db.conn.backup(copy)
             copy.execute("PRAGMA journal_mode=delete")
-            found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+            report = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
         finally:
             copy.close()
-    if found != "ok":
+    if report != "ok":
         target.unlink()
         raise StoreError(
-            f"the copy is damaged: {found}", where=str(paths.store), hint="kdharness store salvage"
+            f"the copy is damaged: {report}", where=str(paths.store), hint="kdharness store salvage"
         )
     sync_file(target)
     sync_folder(target.parent)
@@ -168,7 +168,7 @@ def backup(paths: Paths, target: Path) -> int:
 
 @dataclass(frozen=True)
 class Waste:
-    """Something that can go: what it is, where, and its size in bytes."""
+    """Something that can be removed: what it is, its path, and its size in bytes."""
 
     what: str
     path: Path
@@ -176,12 +176,12 @@ class Waste:
 
 
 def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Waste]:
-    """What can go without losing a result, largest first.
+    """List what can be removed without losing a result, largest first.
 
     Args:
         paths: the home.
-        steps: step checkpoints of finished runs (their final weights stay).
-        cache: teachers' distributions too; they are made again when needed.
+        steps: step checkpoints of finished runs (their final weights are kept).
+        cache: teachers' distributions too; they are recomputed when needed.
     """
     found = []
     with Store(paths.store) as store:
@@ -192,22 +192,24 @@ def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Wast
         if status.is_live or not folder.is_dir():
             continue
         for path in sorted(folder.glob("checkpoint-*")):
-            torn = not is_sealed(path)
-            if torn or (steps and status is RunStatus.FINISHED):
-                found.append(_waste("half-written checkpoint" if torn else "step checkpoint", path))
+            partial = not is_sealed(path)
+            if partial or (steps and status is RunStatus.FINISHED):
+                found.append(
+                    _waste("half-written checkpoint" if partial else "step checkpoint", path)
+                )
         found += [_waste("leftover", path) for path in sorted(folder.glob(".final*"))]
         found += [_waste("leftover", path) for path in sorted(folder.glob(".best*"))]
     if not any(effective_status(run).is_live for run in runs):
-        for place, pattern in (
+        for folder, pattern in (
             (paths.models, ".making-*"),
             (paths.models, ".converting-*"),
             (paths.assets, ".pulling-*"),
             (paths.runs, ".merging-*"),
         ):
-            found += [_waste("leftover", path) for path in sorted(place.glob(pattern))]
+            found += [_waste("leftover", path) for path in sorted(folder.glob(pattern))]
         if cache and paths.cache.is_dir():
             found += [_waste("teacher cache", p) for p in sorted(paths.cache.iterdir())]
-    return sorted(found, key=lambda one: -one.bytes)
+    return sorted(found, key=lambda item: -item.bytes)
 
 
 def _waste(what: str, path: Path) -> Waste:
@@ -215,21 +217,21 @@ def _waste(what: str, path: Path) -> Waste:
 
 
 def folder_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Return the bytes of a file, or of all files below a folder."""
     if path.is_file():
         return path.stat().st_size
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
 
 
 def remove(found: Sequence[Waste]) -> int:
-    """Remove it; returns the bytes freed."""
+    """Remove the files and folders; return the bytes freed."""
     freed = 0
-    for one in found:
-        if one.path.is_dir() and not one.path.is_symlink():
-            shutil.rmtree(one.path)
+    for item in found:
+        if item.path.is_dir() and not item.path.is_symlink():
+            shutil.rmtree(item.path)
         else:
-            one.path.unlink(missing_ok=True)
-        freed += one.bytes
+            item.path.unlink(missing_ok=True)
+        freed += item.bytes
     return freed
 
 
@@ -237,51 +239,51 @@ def remove(found: Sequence[Waste]) -> int:
 
 
 def archive(paths: Paths, names: Sequence[str], folder: Path, *, keep: bool) -> dict[str, int]:
-    """Move runs, with their files and all that was said of their checkpoints, to a home of theirs.
+    """Move runs, with their files and their checkpoints' answers and judgments, to another home.
 
     The archive is a home like any other: `kdharness --home FOLDER` opens it, and
-    `kdharness store merge FOLDER --files` brings it back.
+    `kdharness store merge FOLDER --files` restores it.
 
     Args:
-        paths: the home they leave.
+        paths: the home to move runs from.
         names: runs.
-        folder: the archive; runs are added to one that exists.
-        keep: only copy.
+        folder: the archive; runs are added if it exists.
+        keep: copy instead of move.
 
     Raises:
         RunError: no such run, or it is live.
-        StoreError: not everything arrived; nothing was removed then.
+        StoreError: the copy is incomplete; nothing was removed.
     """
     with Store(paths.store) as store:
         for name in names:
             run = find_run(store, name)
             if effective_status(run).is_live:
                 raise RunError(f"{name} is live", hint=f"stop it first: kdharness stop {name}")
-    there = Paths(folder)
-    with Store(there.store) as target:
+    archived = Paths(folder)
+    with Store(archived.store) as target:
         counts = merge(target, paths.store, home=folder, files=True, runs=names)
-        _verify(paths, there, target, names)
+        _verify(paths, archived, target, names)
         moved = {c.id: c.path for name in names for c in target.checkpoints(name)}
     if not keep:
         _forget(paths, names, moved)
     return counts
 
 
-def _verify(paths: Paths, there: Paths, target: Store, names: Sequence[str]) -> None:
+def _verify(paths: Paths, archived: Paths, target: Store, names: Sequence[str]) -> None:
     for name in names:
-        mine, theirs = paths.run(name), there.run(name)
+        mine, theirs = paths.run(name), archived.run(name)
         if target.run(name) is None or (
             mine.is_dir() and folder_bytes(mine) != folder_bytes(theirs)
         ):
             raise StoreError(
-                f"{name} did not arrive whole",
-                where=str(there.home),
-                hint="nothing was removed; remove the archive and try again",
+                f"the copy of {name} is incomplete",
+                where=str(archived.home),
+                hint="nothing was removed; delete the archive and try again",
             )
 
 
 def _forget(paths: Paths, names: Sequence[str], moved: Mapping[str, str]) -> None:
-    """Remove runs and all that hangs on them; parents of what stays are known in the archive."""
+    """Remove runs and what depends on them; checkpoints kept as parents point to the archive."""
     with Store(paths.store) as store:
         for kept in store.forget_runs(names):
             store.set_checkpoint_path(kept, moved.get(kept, ""))

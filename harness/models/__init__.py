@@ -1,1 +1,1 @@
-"""From a name to weights: resolving, checking, identifying and loading models."""
+"""Models: resolving names, checking folders, identifying content, loading weights."""

@@ -1,4 +1,4 @@
-"""Adapters that can, and that cannot, become part of their base model's weights."""
+"""PEFT adapters: which can be merged into their base model's weights, and which cannot."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kdharness.harness.errors import ModelError
 from kdharness.harness.util.untrusted import read_json_object
 
 _NOT_WEIGHTS = ("ADAPTION_PROMPT", "POLY", "XLORA")
-"""Kinds that add to the input or choose anew for each, besides those of peft's prompt learning."""
+"""Adapter types, besides peft's prompt learning, that do not change weights statically."""
 
 
 def refuse_unmergeable(folder: Path, source: str) -> None:
-    """Refuse an adapter of a kind that is not known, or that is no change of weights.
+    """Refuse an adapter of an unknown type, or one that does not change weights.
 
     Raises:
-        ModelError: the kind, by its name in the adapter's config.
+        ModelError: with the type from the adapter's config.
     """
     from peft import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -25,32 +25,35 @@ def refuse_unmergeable(folder: Path, source: str) -> None:
     config = read_json_object(where, "adapter_config.json", ModelError)
     kind = str(config.get("peft_type") or "")
     known = {
-        str(getattr(one, "value", one)): made for one, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        str(getattr(name, "value", name)): config_class
+        for name, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()
     }
     if kind not in known:
         raise ModelError(
-            f"could not load the adapter {source!r}: its peft_type is {kind[:60]!r}",
+            f"could not load the adapter {source!r}: unknown peft_type {kind[:60]!r}",
             where=str(where),
-            hint="peft knows " + ", ".join(sorted(known)),
+            hint="known to peft: " + ", ".join(sorted(known)),
         )
     reason = ""
     if kind in _NOT_WEIGHTS or issubclass(known[kind], PromptLearningConfig):
         reason = f"a {kind} adapter does not change the model's weights"
     elif config.get("alora_invocation_tokens"):
-        reason = "an activated LoRA (alora_invocation_tokens) changes them behind some tokens alone"
+        reason = (
+            "an activated LoRA (alora_invocation_tokens) changes the weights only after certain "
+            "tokens"
+        )
     if reason:
         raise ModelError(
-            f"could not load the adapter {source!r}: {reason}, and adapters are merged into "
-            "them here",
+            f"could not load the adapter {source!r}: {reason}, so it cannot be merged",
             where=str(where),
-            hint="score it through a server that runs it: --answer-engine openai:MODEL@URL",
+            hint="evaluate it through a server that runs it: --answer-engine openai:MODEL@URL",
         )
 
 
 def untie_adapted(model: Any) -> None:
-    """Give the head weights of its own where an adapter changes one of a tied pair.
+    """Untie embedding and head where an adapter changes only one of them.
 
-    In training such an adapter stands beside the weights that embedding and head share. Merged
+    In training such an adapter is separate from the weights that embedding and head share. Merged
     into them it would change both.
 
     Args:

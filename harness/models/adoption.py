@@ -1,9 +1,9 @@
-"""Checkpoints of stores that knew models by samples of their weights, given their full identity.
+"""Migration of checkpoints identified by samples of their weights to their full identity.
 
-Until version 0.1 a checkpoint's id was a hash of seventeen samples a file. A row keeps that id
-until its folder is read; then the row, its answers and its judgments move to the full one. Where
-the old id stood for more than one model, nothing tells whose answers are whose: such a row stays
-as it is, and the folder becomes a new checkpoint.
+Until version 0.1 a checkpoint's id was a hash of seventeen samples per file. A row keeps that id
+until its folder is read; then the row, its answers and its judgments move to the full one. If the
+old id was used for more than one model, its answers cannot be attributed: such a row is left
+unchanged, and the folder becomes a new checkpoint.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from kdharness.harness.models.identity import ModelIdentity, Progress, interface
 from kdharness.harness.models.resolve import adapter_base, identity_of, own_folder, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint
+from kdharness.harness.types import Checkpoint, Method
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
 
 BLOCK = 64 * 1024
 SAMPLES = 17
 SAVING_SECONDS = 60.0
-"""Saving a model writes its tokenizer within a minute of its weights; later is a change."""
+"""Saving a model writes its tokenizer within a minute of its weights; a later write is a change."""
 
 
 def sampled_fingerprint(folder: str | os.PathLike[str]) -> str:
-    """The identity that older versions gave a model folder: samples of each weight file.
+    """Return the identity that older versions gave a model folder: samples of each weight file.
 
     Raises:
         AssetError: no safetensors weights in the folder.
@@ -62,12 +62,12 @@ def sampled_fingerprint(folder: str | os.PathLike[str]) -> str:
 def adopt(
     row: Checkpoint, paths: Paths, store: Store, progress: Progress | None = None
 ) -> ModelIdentity | None:
-    """Give an old row its folder's full identity, with all that hangs on it.
+    """Give an old row its folder's full identity, with its answers and judgments.
 
     Returns:
-        The identity; None where the row stays as it is, because its folder is gone or is no
-        longer what the row was made for, other models were taken for it, or what its answers
-        depend on was written after them.
+        The identity; None if the row is left unchanged, because its folder is gone or has changed,
+        other models were taken for it, or a file that its answers depend on was written after
+        them.
 
     Raises:
         AssetError, ModelError: its folder, or its adapter's base, cannot be identified.
@@ -86,12 +86,12 @@ def adopt(
 
 
 def old_rows(store: Store) -> list[Checkpoint]:
-    """Rows that are known by samples of their weights, oldest first."""
+    """Return rows identified by samples of their weights, oldest first."""
     return [row for row in store.checkpoints() if row.path and not row.weights]
 
 
 def adopt_folder(folder: str, identity: ModelIdentity, paths: Paths, store: Store) -> None:
-    """Adopt the old rows that a folder may be meant by: its own, and one of the same samples."""
+    """Adopt the old rows that may belong to a folder: its own, and one with the same samples."""
     rows = old_rows(store)
     if not rows or not exists(Path(folder), folder=True):
         return
@@ -101,7 +101,7 @@ def adopt_folder(folder: str, identity: ModelIdentity, paths: Paths, store: Stor
             try:
                 adopt(row, paths, store)
             except (AssetError, ModelError):
-                continue  # a folder of the row's own that is damaged is not the one asked for
+                continue  # the row's own folder is damaged, so it is not the requested one
 
 
 def _is_same(folder: Path, old: str) -> bool:
@@ -114,7 +114,7 @@ def _is_same(folder: Path, old: str) -> bool:
 def _others(
     row: Checkpoint, own: Path, identity: ModelIdentity, paths: Paths, store: Store
 ) -> Iterator[Path]:
-    """Folders of other models whose answers may lie under the same old id."""
+    """Yield folders of other models whose answers may be stored under the same old id."""
     latest = store.newest_result(row.id)
     if latest is None:
         return
@@ -123,16 +123,16 @@ def _others(
         if not exists(path, folder=True) or path.resolve() in seen:
             continue
         seen.add(path.resolve())
-        made = _made_by(path, paths, store)
-        if made is not None and made > latest:
-            continue  # it was not there when the last answer was given
+        created = _made_by(path, paths, store)
+        if created is not None and created > latest:
+            continue  # it did not exist when the last answer was generated
         if _is_same(path, row.id) and not _is_identity(path, identity, paths, store):
             yield path
 
 
 def _scored(paths: Paths, store: Store) -> Iterator[Path]:
-    """Where the models lie, or lay, that evaluations of this home were asked for."""
-    for run in store.runs("eval"):
+    """Yield current and former paths of the models that this home has evaluated."""
+    for run in store.runs(Method.EVAL):
         for source in _sources(run.config):
             yield from (local_path(source), paths.runs / source / "final", paths.models / source)
             known = store.checkpoint(source)
@@ -141,7 +141,7 @@ def _scored(paths: Paths, store: Store) -> Iterator[Path]:
 
 
 def _made_by(path: Path, paths: Paths, store: Store) -> float | None:
-    """When the run was created that a folder belongs to; None for other folders."""
+    """Return when the run that owns a folder was created; None for other folders."""
     if not path.resolve().is_relative_to(paths.runs.resolve()):
         return None
     run = store.run(path.resolve().relative_to(paths.runs.resolve()).parts[0])
@@ -149,8 +149,8 @@ def _made_by(path: Path, paths: Paths, store: Store) -> float | None:
 
 
 def _sources(config: dict[str, Any]) -> list[str]:
-    listed = config.get("checkpoints")
-    names = [str(name) for name in listed] if isinstance(listed, list) else []
+    checkpoints = config.get("checkpoints")
+    names = [str(name) for name in checkpoints] if isinstance(checkpoints, list) else []
     baseline = config.get("baseline")
     return [*names, str(baseline)] if baseline else names
 
@@ -163,9 +163,9 @@ def _is_identity(path: Path, identity: ModelIdentity, paths: Paths, store: Store
 
 
 def _written_since(folder: Path, latest: float, paths: Paths, base: bool = False) -> bool:
-    """Whether what answers depend on was written after they were given.
+    """Return whether a file that answers depend on was written after they were given.
 
-    A base model's weights are no part of what an adapter was known by, so they count too.
+    A base model's weights were not part of an adapter's old identity, so they count too.
     """
     weights = [path.stat().st_mtime for path in folder.glob("*.safetensors")]
     if base and max(weights, default=0.0) > latest:
@@ -175,8 +175,10 @@ def _written_since(folder: Path, latest: float, paths: Paths, base: bool = False
         return True
     if not exists(folder / "adapter_config.json", folder=False):
         return False
-    below = Path(resolve_model(adapter_base(folder), paths))
-    return exists(below, folder=True) and _written_since(below, latest, paths, base=True)
+    base_folder = Path(resolve_model(adapter_base(folder), paths))
+    return exists(base_folder, folder=True) and _written_since(
+        base_folder, latest, paths, base=True
+    )
 
 
 def adopt_all(
@@ -185,9 +187,9 @@ def adopt_all(
     """Adopt every old row whose folder exists.
 
     Yields:
-        (checkpoint's name, what became of it), one for each row that had an old identity.
+        (checkpoint's name, result), one for each row that had an old identity.
     """
-    kept = "kept under its old identity: "
+    kept = "keeps its old identity: "
     for row in old_rows(store):
         if split_hub_name(row.path) and not exists(Path(row.path), folder=True):
             yield row.name, kept + "a hub model"
@@ -195,8 +197,8 @@ def adopt_all(
         folder = own_folder(row, paths, store)
         if folder is None:
             gone = not exists(Path(row.path), folder=True)
-            what = "its folder is gone" if gone else f"{row.path} is another model's folder"
-            yield row.name, kept + what
+            reason = "its folder is gone" if gone else f"{row.path} is another model's folder"
+            yield row.name, kept + reason
             continue
         try:
             identity = adopt(row, paths, store, progress)
@@ -208,13 +210,13 @@ def adopt_all(
                 row.name,
                 kept
                 + (
-                    "the store can only be read"
+                    "the store is read-only"
                     if store.read_only
-                    else "its folder has changed since it was scored, or other models were "
-                    "taken for it; evaluate it again"
+                    else "its folder has changed since it was evaluated, or other models were "
+                    "mistaken for it; evaluate it again"
                 ),
             )
             continue
         name = getattr(store.checkpoint(identity.id), "name", row.name)
-        one = "" if name == row.name else f", and is one with {name}"
-        yield row.name, f"identified by every byte of its weights{one}"
+        merged = "" if name == row.name else f", and merged with {name}"
+        yield row.name, f"identified by every byte of its weights{merged}"

@@ -1,7 +1,7 @@
-"""A model's generation config, made fit to be saved.
+"""Repair of a model's generation config so that it can be saved.
 
-transformers refuses to save settings that contradict each other, as Vicuna's and Llama 2's do
-(a temperature without sampling). Loading accepts them, so a training would find out at its end.
+transformers refuses to save contradictory settings such as Vicuna's and Llama 2's (a temperature
+without sampling). Loading accepts them, so a training would fail at its end.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SAMPLING = (
 BEAMS = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty")
 CACHE = ("cache_implementation", "cache_config")
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-"""What a config is reduced to when it is beyond repair."""
+"""Fields that are kept when a config cannot be repaired otherwise."""
 
 
 def make_savable(model: Any) -> list[str]:
-    """Take out of a model's generation config what keeps it from being saved.
+    """Remove settings from a model's generation config that prevent saving it.
 
-    What goes has no effect where it stands: a temperature without sampling, a length penalty
-    without beams. Only where the config is invalid for another reason, all of it goes but the
-    token ids.
+    Removed settings have no effect: a temperature without sampling, a length penalty without
+    beams. Only if the config is invalid for another reason, everything but the token ids is
+    removed.
 
     Returns:
-        Every setting that was taken out, as `name=value`.
+        Every removed setting, as `name=value`.
     """
     config = getattr(model, "generation_config", None)
     if config is None or _is_valid(config):
@@ -69,10 +69,10 @@ def make_savable(model: Any) -> list[str]:
 
 
 def refuse_unreadable(folder: Path) -> None:
-    """Refuse a generation config with which transformers would not load the model beside it.
+    """Refuse a generation config with which transformers would not load its model.
 
     Raises:
-        ModelError: the file, and what is wrong with it.
+        ModelError: with the file and what is wrong with it.
     """
     from transformers import GenerationConfig
 
@@ -82,23 +82,23 @@ def refuse_unreadable(folder: Path) -> None:
     try:
         GenerationConfig.from_pretrained(str(folder))
     except OSError:
-        return  # not JSON: transformers does without it
-    except Exception as error:  # whatever a value of a wrong type makes of it
+        return  # not JSON: transformers ignores it
+    except Exception as error:  # a value of a wrong type may raise anything
         raise ModelError(
-            f"this generation config is not valid: {essence(str(error))}",
+            f"invalid generation config: {essence(str(error))}",
             where=str(path),
-            hint="mend the file, or take it away: generation here does not need it",
+            hint="fix the file, or remove it: kdharness does not need it for generation",
         ) from error
 
 
 def _is_valid(config: Any) -> bool:
     try:
         config.validate(strict=True)
-    except Exception:  # whatever a value of a wrong type makes of it
+    except Exception:  # a value of a wrong type may raise anything
         return False
     return True
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: object) -> bool:
     ids = value if isinstance(value, list) else [value]
-    return bool(ids) and all(isinstance(one, int) and one >= 0 for one in ids)
+    return bool(ids) and all(isinstance(token, int) and token >= 0 for token in ids)

@@ -1,7 +1,7 @@
-"""A GGUF file's header, walked once and held against the file's size.
+"""Validation of a GGUF file's header against the file's size.
 
-The gguf package trusts counts and lengths: a header that claims 2^60 entries keeps it busy, and
-the memory filling, for ever. Everything here is bounded by the bytes there are.
+The gguf package trusts counts and lengths: a header that claims 2^60 entries makes it run, and
+allocate memory, without end. Everything here is bounded by the file's size.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
 def check_gguf(path: Path) -> tuple[int, int]:
-    """Refuse a GGUF file whose header is damaged or claims what the file does not hold.
+    """Refuse a GGUF file whose header is damaged or claims more than the file contains.
 
     Returns:
-        How many numbers there are, in how many tensors.
+        (number of elements, number of tensors).
 
     Raises:
         ModelError: with what is wrong.
@@ -45,15 +45,15 @@ class _Header:
         self.alignment, self.elements = 32, 0
 
     def walk(self) -> int:
-        """Magic, version, counts; then metadata; then the places of so many tensors."""
+        """Read magic, version and counts; then metadata; then the positions of the tensors."""
         if self.bytes(4) != b"GGUF":
-            raise self.wrong("it is not a GGUF file")
+            raise self.wrong("not a GGUF file")
         version = self.number("<I")
         if version not in (2, 3):
-            raise self.wrong(f"version {version} is not read (2 and 3 are)")
+            raise self.wrong(f"unsupported version {version} (supported: 2 and 3)")
         tensors, entries = self.number("<Q"), self.number("<Q")
         if entries > ENTRIES or tensors > TENSORS:
-            raise self.wrong(f"it claims {tensors:,} tensors and {entries:,} settings")
+            raise self.wrong(f"the header claims {tensors:,} tensors and {entries:,} settings")
         for _ in range(entries):
             name = self.text()
             kind = self.number("<I")
@@ -62,18 +62,19 @@ class _Header:
             else:
                 self.skip_value(kind, 0)
         if not 1 <= self.alignment <= 1 << 20:
-            raise self.wrong(f"an alignment of {self.alignment}")
+            raise self.wrong(f"invalid alignment {self.alignment}")
         ends = [self.tensor() for _ in range(tensors)]
-        place = self.stream.tell()
-        start = (place + self.alignment - 1) // self.alignment * self.alignment
+        position = self.stream.tell()
+        start = (position + self.alignment - 1) // self.alignment * self.alignment
         if ends and start + max(ends) > self.size:
             raise self.wrong(
-                f"its tensors end at {start + max(ends):,} bytes, the file after {self.size:,}"
+                f"its tensors end at byte {start + max(ends):,}, but the file has {self.size:,} "
+                "bytes"
             )
         return tensors
 
     def tensor(self) -> int:
-        """Where a tensor's bytes end, counted from the start of the data."""
+        """Return where a tensor's bytes end, counted from the start of the data."""
         name = self.text()
         dimensions = self.number("<I")
         if dimensions > DIMENSIONS:
@@ -84,7 +85,7 @@ class _Header:
         return offset + self.bytes_of(count, kind, name)
 
     def bytes_of(self, count: int, kind: int, name: bytes) -> int:
-        """The size of so many numbers in a quantised format."""
+        """Return the size of `count` numbers in a quantised format."""
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         try:
@@ -94,7 +95,7 @@ class _Header:
         return (count + block - 1) // block * size
 
     def skip_value(self, kind: int, depth: int) -> None:
-        """Go past one value."""
+        """Skip one value."""
         if kind in _SIZES:
             self.skip(_SIZES[kind])
         elif kind == _STRING:
@@ -102,41 +103,41 @@ class _Header:
         elif kind == _ARRAY and depth < 2:
             inner, count = self.number("<I"), self.number("<Q")
             if count > self.size:
-                raise self.wrong(f"a list of {count:,} values")
+                raise self.wrong(f"a list claims {count:,} values")
             if inner in _SIZES:
                 self.skip(count * _SIZES[inner])
             else:
                 for _ in range(count):
                     self.skip_value(inner, depth + 1)
         else:
-            raise self.wrong(f"a value of unknown kind {kind}")
+            raise self.wrong(f"unknown value type {kind}")
 
     def text(self) -> bytes:
-        """A name."""
+        """Read a name."""
         length = self.number("<Q")
         if length > NAME_BYTES:
-            raise self.wrong(f"a name of {length:,} bytes")
+            raise self.wrong(f"a name claims {length:,} bytes")
         return self.bytes(length)
 
     def number(self, form: str) -> int:
-        """One whole number."""
+        """Read one integer."""
         return int(struct.unpack(form, self.bytes(struct.calcsize(form)))[0])
 
     def bytes(self, count: int) -> bytes:
-        """The next bytes; all of them, or the file is cut off."""
+        """Read the next `count` bytes; raise if the file ends before."""
         raw = self.stream.read(count)
         if len(raw) != count:
-            raise self.wrong("its header is cut off")
+            raise self.wrong("its header is truncated")
         return raw
 
     def skip(self, count: int) -> None:
-        """Go on by so many bytes, which must be there."""
+        """Skip `count` bytes, which must exist."""
         if count > self.size - self.stream.tell():
-            raise self.wrong("its header is cut off")
+            raise self.wrong("its header is truncated")
         self.stream.seek(count, 1)
 
     def wrong(self, what: str) -> ModelError:
-        """The error that says so."""
+        """Return the error for a damaged file."""
         return ModelError(
-            f"this GGUF file is damaged: {what}", where=self.where, hint="fetch it again"
+            f"this GGUF file is damaged: {what}", where=self.where, hint="download it again"
         )

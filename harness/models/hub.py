@@ -1,8 +1,8 @@
-"""Models of the hub, pinned: a name and a branch mean another model tomorrow, a commit does not.
+"""Hub models, pinned to a commit: a branch may change, a commit does not.
 
-A hub model is resolved to the commit it is at, loaded from that commit's files, and known by it.
-Its files come into the hub client's own cache and are read from there as a local folder, so that
-they pass the same checks as any other folder.
+A hub model is resolved to its current commit, loaded from that commit's files, and identified by
+it. Its files are downloaded to the hub client's own cache and read from there as a local folder,
+so that they pass the same checks as any other folder.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SMALL = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 _WEIGHTS = ["*.safetensors"]
-# Weights again, in layouts that transformers does not read.
-_branches: dict[tuple[str, str], str] = {}
-"""(repository, commit) -> the branch or tag that this process found it under."""
+# Copies of the weights in layouts that transformers does not read.
 _OTHER_LAYOUTS = ["*/*.safetensors", "consolidated*", "original/*", "metal/*", "onnx/*"]
+_branches: dict[tuple[str, str], str] = {}
+"""(repository, commit) -> the branch or tag that this process resolved to it."""
 
 
 def split_hub_name(text: str) -> tuple[str, str | None] | None:
-    """(repository, revision or None) of `org/name` or `org/name@revision`; None for other text."""
-    found = _NAME.fullmatch(text)
-    return (found["repo"], found["revision"]) if found else None
+    """Split `org/name` or `org/name@revision` into (repository, revision or None), else None."""
+    match = _NAME.fullmatch(text)
+    return (match["repo"], match["revision"]) if match else None
 
 
 def pinned(text: str) -> str:
-    """`org/name@commit` of a hub name: the commit its revision (by default main) is at now.
+    """Return `org/name@commit`: the commit that its revision (default: main) is at now.
 
     Raises:
         ModelError: no such model or revision, no access, or no network and no cached copy.
@@ -51,7 +51,7 @@ def pinned(text: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """A pinned name as people read it: seven digits of the commit."""
+    """Shorten a pinned name for display: seven digits of the commit."""
     repo, at, commit = name.partition("@")
     return f"{repo}{at}{commit[:7]}"
 
@@ -62,29 +62,29 @@ def _commit(repo: str, revision: str) -> str:
         known = _cached_commit(repo, revision)
         if known is None:
             raise ModelError(
-                f"the hub cannot be reached, and {repo} is not in its cache on this machine",
-                hint="check the network (HF_ENDPOINT, HTTPS_PROXY), or give a local folder",
+                f"the hub is unreachable, and {repo} is not in the local cache",
+                hint="check the network (HF_ENDPOINT, HTTPS_PROXY), or use a local folder",
             )
         return known
     from huggingface_hub import HfApi
 
     try:
         return str(HfApi().model_info(repo, revision=revision, timeout=30).sha)
-    except Exception as error:  # the hub client has a family of errors for each layer below
+    except Exception as error:  # the hub client has a family of errors per layer below it
         raise _explain(error, repo, revision) from error
 
 
 def _cached_commit(repo: str, revision: str) -> str | None:
-    """The commit a branch or tag was at when it was last downloaded."""
+    """Return the commit a branch or tag was at when it was last downloaded."""
     try:
-        found = _reference(repo, revision).read_text("utf-8").strip()
+        commit = _reference(repo, revision).read_text("utf-8").strip()
     except (OSError, ValueError):
         return None
-    return found if _COMMIT.fullmatch(found) else None
+    return commit if _COMMIT.fullmatch(commit) else None
 
 
 def _reference(repo: str, revision: str) -> Path:
-    """Where the hub client's cache keeps the commit of a branch."""
+    """Return the path at which the hub client's cache keeps the commit of a branch."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -93,12 +93,12 @@ def _reference(repo: str, revision: str) -> Path:
 
 
 def snapshot(name: str, *, weights: bool, code: bool) -> Path:
-    """The local folder with a pinned model's files, downloaded where they are not there yet.
+    """Return the local folder with a pinned model's files; download what is missing.
 
     Args:
         name: `org/name@commit`.
-        weights: the safetensors weights too, not only configs and tokenizer.
-        code: Python files too, for models that run code of their own.
+        weights: download the safetensors weights too, not only configs and tokenizer.
+        code: download Python files too, for models with custom code.
 
     Raises:
         ModelError: it cannot be downloaded, or is not cached and there is no network.
@@ -116,34 +116,34 @@ def snapshot(name: str, *, weights: bool, code: bool) -> Path:
         folder = Path(snapshot_download(repo, local_files_only=not hub_reachable(), **options))
         branch = _branches.get((repo, commit))
         if branch is not None and _cached_commit(repo, branch) != commit:
-            # Asked for by commit, the client leaves this out; without it, later work without a
-            # network would not know which commit the branch was at.
+            # The client does not write this reference for a download by commit; without it, the
+            # branch could not be resolved offline later.
             _reference(repo, branch).parent.mkdir(parents=True, exist_ok=True)
             _reference(repo, branch).write_text(commit, "utf-8")
         return folder
     except OSError as error:
         if error.errno is not None and not isinstance(error, ConnectionError):
-            raise  # a full disk, no permission: said as such by whoever catches those
+            raise  # a full disk, no permission: reported as such by the caller
         raise _explain(error, repo, commit) from error
     except Exception as error:  # as above
         raise _explain(error, repo, commit) from error
 
 
 def _explain(error: Exception, repo: str, revision: str) -> ModelError:
-    """The hub client's error as one of ours, with what to do."""
+    """Translate the hub client's error into one of ours, with a hint."""
     kind = type(error).__name__
     if kind == "GatedRepoError":
         return ModelError(
-            f"access to {repo} must be asked for on the hub",
-            hint="accept its licence there, then: hf auth login (or set HF_TOKEN)",
+            f"{repo} is gated: request access on the hub",
+            hint="accept its licence there, then run: hf auth login (or set HF_TOKEN)",
         )
     if kind == "RevisionNotFoundError":
         return ModelError(f"{repo} has no revision {revision}", hint="use a branch, tag or commit")
     if kind == "RepositoryNotFoundError":
-        token = "" if os.environ.get("HF_TOKEN") else "; a private one needs HF_TOKEN"
+        token = "" if os.environ.get("HF_TOKEN") else "; a private model needs HF_TOKEN"
         return ModelError(f"the hub has no model {repo}", hint=f"check the name{token}")
     first = (redact(str(error), shapes=True).strip() or kind).splitlines()[0][:300]
     return ModelError(
-        f"could not get {repo} from the hub: {first}",
-        hint="check the network, or give a local folder",
+        f"could not download {repo} from the hub: {first}",
+        hint="check the network, or use a local folder",
     )

@@ -1,15 +1,13 @@
-"""What a model is, by content: its weights, and the interface that turns chats into its tokens.
+"""A model's identity by content: its weights, and its interface from chats to tokens.
 
-Two hashes, because two kinds of things depend on them. Whether two folders hold the same weights
-decides which base an adapter fits, which models a merge moves between, and whose distributions a
-teacher cache holds. What a model answers depends on more: its tokenizer, chat template, special
-tokens and generation config. A mended template leaves the weights as they are and changes every
-answer.
+There are two hashes, because different things depend on them. The weights decide which base an
+adapter fits, which models a merge interpolates, and whose distributions a teacher cache contains.
+Answers also depend on tokenizer, chat template, special tokens and generation config: a fixed
+template leaves the weights unchanged and changes every answer.
 
-Every byte of every tensor is read (BLAKE3, in threads: 5 GB/s from memory on two cores, and as
-fast as the disk from a disk).
-What a file held is remembered under its path, size, times and inode, so that a folder that was
-read before costs a few calls of `stat`.
+Every byte of every tensor is read (BLAKE3, in threads: 5 GB/s from memory on two cores, and at
+disk speed from a disk). Digests are cached by a file's path, size, times and inode, so that
+identifying an unchanged folder only takes a few calls of `stat`.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ INTERFACE_FILES = (
     "vocab.txt",
 )
 _INTERFACE_PATTERNS = ("*.tiktoken", "additional_chat_templates/*.jinja")
-# What saving changes from place to place, or from one release of a library to the next.
+# Fields that saving changes with the path, or from one release of a library to the next.
 _VOLATILE = frozenset(
     {
         "_name_or_path",
@@ -63,14 +61,14 @@ _VOLATILE = frozenset(
 )
 CHUNK = 8 * 2**20
 TOLD_SECONDS = 0.2
-"""How often progress is told."""
+"""Seconds between progress reports."""
 RACY_SECONDS = 2.0
-"""A file younger than this may change once more without its times showing it."""
+"""A file younger than this may change again without a change of its times."""
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """The two content hashes of a model folder, and the one of both together."""
+    """The two content hashes of a model folder, and their combined hash."""
 
     weights: str
     interface: str
@@ -82,19 +80,19 @@ class ModelIdentity:
 
 
 class Memory(Protocol):
-    """Remembers what a file was found to hold."""
+    """A cache of file digests."""
 
     def file_digest(self, path: str, stamp: str) -> str | None:
-        """What was kept for this path and stamp."""
+        """Return the digests stored for this path and stamp."""
         ...
 
     def keep_file_digest(self, path: str, stamp: str, digests: str) -> None:
-        """Keep it; a newer stamp of the same path replaces an older one."""
+        """Store digests; a newer stamp of the same path replaces an older one."""
         ...
 
 
 class Forgetful:
-    """A memory that keeps nothing."""
+    """A cache that stores nothing."""
 
     def file_digest(self, path: str, stamp: str) -> str | None:
         """Return None."""
@@ -111,32 +109,32 @@ def identify(
     base: Callable[[str], ModelIdentity] | None = None,
     progress: Progress | None = None,
 ) -> ModelIdentity:
-    """Identify a model folder by its content, independent of its place and of how it is sharded.
+    """Identify a model folder by its content, independent of its path and of how it is sharded.
 
     Args:
-        folder: a folder that `save_pretrained` wrote: a whole model, or a PEFT adapter.
-        memory: where digests of files are remembered.
-        base: identifies the base model an adapter names; needed for adapters only.
-        progress: told how many bytes were read, where any must be.
+        folder: a folder that `save_pretrained` wrote: a full model, or a PEFT adapter.
+        memory: cache of file digests.
+        base: identifies an adapter's base model; needed for adapters only.
+        progress: called with the bytes read, if any have to be.
 
     Raises:
         AssetError: no safetensors weights in the folder.
         ModelError: damaged files, or an adapter whose base cannot be identified.
     """
     root, keep = Path(folder), memory or Forgetful()
-    below = None
+    base_identity = None
     if (root / "adapter_config.json").exists():
         named = _object(root / "adapter_config.json").get("base_model_name_or_path")
         if base is None or not isinstance(named, str) or not named:
             raise ModelError(
-                "this adapter does not say which base model it belongs to",
+                "this adapter does not name its base model (base_model_name_or_path)",
                 where=str(root / "adapter_config.json"),
                 hint="set base_model_name_or_path to the model it was trained on",
             )
-        below = base(named)
+        base_identity = base(named)
     return ModelIdentity(
-        _weights(root, keep, below.weights if below else "", progress),
-        _interface(root, keep, below.interface if below else ""),
+        _weights(root, keep, base_identity.weights if base_identity else "", progress),
+        _interface(root, keep, base_identity.interface if base_identity else ""),
     )
 
 
@@ -152,7 +150,7 @@ def _weights(root: Path, memory: Memory, base: str, progress: Progress | None) -
         for name in ("config.json", "adapter_config.json")
         if (root / name).exists()
     }
-    # A model that brings its own code computes what that code says.
+    # The answers of a model with custom code depend on that code.
     code = {path.name: _bytes_digest(path, memory) for path in sorted(root.glob("*.py"))}
     tensors = sorted(_tensors(files, memory, progress))
     return digest("weights", configs, code, tensors, base)
@@ -161,28 +159,30 @@ def _weights(root: Path, memory: Memory, base: str, progress: Progress | None) -
 def _tensors(
     files: Iterable[Path], memory: Memory, progress: Progress | None
 ) -> list[tuple[str, str, list[int], str]]:
-    """(name, stored type, shape, hash of the bytes) of every tensor of some files."""
-    found: list[tuple[str, str, list[int], str]] = []
+    """Return (name, stored dtype, shape, hash of the bytes) of every tensor in some files."""
+    tensors: list[tuple[str, str, list[int], str]] = []
     unread: list[Path] = []
     for path in files:
         known = memory.file_digest(str(path.resolve()), _stamp(path))
         if known is None:
             unread.append(path)
         else:
-            found += [(name, dtype, shape, made) for name, dtype, shape, made in json.loads(known)]
+            tensors += [
+                (name, dtype, shape, value) for name, dtype, shape, value in json.loads(known)
+            ]
     total, done = sum(path.stat().st_size for path in unread), 0
     for path in unread:
         before = _stamp(path)
 
-        def told(read: int, start: int = done) -> None:
+        def report(read: int, start: int = done) -> None:
             if progress is not None:
                 progress(start + read, total)
 
-        rows = hash_tensors(path, told)
+        rows = hash_tensors(path, report)
         done += path.stat().st_size
         _remember(memory, path, before, json.dumps(rows))
-        found += rows
-    return found
+        tensors += rows
+    return tensors
 
 
 def hash_tensors(
@@ -205,47 +205,47 @@ def hash_tensors(
     def hash_one(name: str) -> str:
         nonlocal read
         entry, hasher = entries[name], blake3.blake3()
-        place = entry.begin
-        while place < entry.end and not stopped.is_set():
-            part = os.pread(descriptor, min(CHUNK, entry.end - place), place)
+        position = entry.begin
+        while position < entry.end and not stopped.is_set():
+            part = os.pread(descriptor, min(CHUNK, entry.end - position), position)
             if not part:
-                raise ModelError(f"the tensor {name[:120]!r} is cut off", where=str(path))
+                raise ModelError(f"the tensor {name[:120]!r} is truncated", where=str(path))
             hasher.update(part)
-            place += len(part)
+            position += len(part)
             with lock:
                 read += len(part)
         return hasher.hexdigest(length=16)
 
     try:
-        # Threads share the file: hashing and reading both let go of the interpreter's lock.
+        # Threads share the file: hashing and reading both release the GIL.
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             hashed = [pool.submit(hash_one, name) for name in entries]
             try:
                 waiting: set[Future[str]] = set(hashed)
                 while waiting:
                     done, waiting = wait(waiting, TOLD_SECONDS, FIRST_EXCEPTION)
-                    for one in done:
-                        one.result()
+                    for future in done:
+                        future.result()
                     if progress is not None:
-                        # From this thread: whoever is told may hold what must not cross threads.
+                        # Call it in this thread: the callback may not be thread-safe.
                         progress(read)
             except BaseException:
                 stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-            made = [one.result() for one in hashed]
+            digests = [future.result() for future in hashed]
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
     finally:
         os.close(descriptor)
     return [
         (name, entry.dtype, list(entry.shape), value)
-        for (name, entry), value in zip(entries.items(), made, strict=True)
+        for (name, entry), value in zip(entries.items(), digests, strict=True)
     ]
 
 
 def interface_files(folder: Path) -> list[Path]:
-    """The files of a folder that say how chats become tokens and where answers end."""
+    """Return the files of a folder that define how chats become tokens and where answers end."""
     named = [folder / name for name in INTERFACE_FILES]
     more = [path for pattern in _INTERFACE_PATTERNS for path in sorted(folder.glob(pattern))]
     return [path for path in [*named, *more] if path.is_file()]
@@ -260,7 +260,7 @@ def _interface(root: Path, memory: Memory, base: str) -> str:
 
 
 def _bytes_digest(path: Path, memory: Memory) -> str:
-    """A file's hash; JSON is hashed by what it says, without what saving changes."""
+    """Hash a file; JSON is hashed by its content, without the fields that saving changes."""
     stamp = _stamp(path)
     known = memory.file_digest(str(path.resolve()), stamp)
     if known is not None:
@@ -279,22 +279,22 @@ def _bytes_digest(path: Path, memory: Memory) -> str:
             if isinstance(value, dict):
                 raw = json.dumps(_stable(value), sort_keys=True).encode()
         except ValueError:
-            pass  # whoever loads the file says what is wrong with it
-    made: str = blake3.blake3(raw).hexdigest(length=16)
-    _remember(memory, path, stamp, made)
-    return made
+            pass  # loading the file reports what is wrong with it
+    hashed: str = blake3.blake3(raw).hexdigest(length=16)
+    _remember(memory, path, stamp, hashed)
+    return hashed
 
 
-def _remember(memory: Memory, path: Path, before: str, made: str) -> None:
-    """Keep a digest, unless the file changed meanwhile or is so new that it still may."""
+def _remember(memory: Memory, path: Path, before: str, value: str) -> None:
+    """Cache a digest, unless the file has changed since or is so new that it still may."""
     stat = path.stat()
     young = time.time() - max(stat.st_mtime, stat.st_ctime) < RACY_SECONDS
     if not young and _stamp(path) == before:
-        memory.keep_file_digest(str(path.resolve()), before, made)
+        memory.keep_file_digest(str(path.resolve()), before, value)
 
 
 def _stamp(path: Path) -> str:
-    """What changes when a file does. The change time shows what a restored mtime would hide."""
+    """Return size, times and inode. The change time reveals a file whose mtime was restored."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What a model can take: token ids up to its embedding, positions up to its table.
+"""A model's limits: token ids up to its embedding's size, positions up to its table's.
 
-torch meets an id or a position that is too large deep inside a forward pass, as an index error
-without a name. Here rows are held against the model before that.
+In torch an id or a position out of range is an index error without context, deep inside a forward
+pass. Here rows are checked against the model before that.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _TABLES = ("wpe", "embed_positions", "position_embeddings", "position_embedding"
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _BOUNDED = ("mpt",)
-"""Models whose attention bias is made for so many positions, in a forward pass and not before."""
+"""Model types whose attention bias has a fixed number of positions, built in the forward pass."""
 
 
 @dataclass(frozen=True)
 class ModelLimits:
     """How many token ids a model embeds, and how many positions it has a table for.
 
-    `positions` is None for models without such a table (rotary or relative positions): they take
-    longer rows than they were trained on, if badly.
+    `positions` is None for models without such a table (rotary or relative positions): they accept
+    longer rows than they were trained on, with degraded quality.
     """
 
     vocabulary: int
@@ -33,7 +33,7 @@ class ModelLimits:
 
 
 def limits_of(model: Any) -> ModelLimits:
-    """The limits of a causal LM, loaded or on the meta device."""
+    """Return the limits of a causal LM, loaded or on the meta device."""
     config = model.config.get_text_config()
     lengths = (getattr(config, name, None) for name in _LENGTHS)
     trained = next((length for length in lengths if isinstance(length, int)), None)
@@ -47,33 +47,34 @@ def limits_of(model: Any) -> ModelLimits:
 
 
 def _has_table(model: Any) -> bool:
-    """Whether a model looks positions up in a table, learnt or computed once.
+    """Return whether a model has a table of positions, learnt or computed once.
 
-    What computes its table anew for longer rows (XGLM) is no embedding but a module of its own.
+    A table that is recomputed for longer rows (XGLM) is a module of its own, not an embedding.
     """
     import torch
 
-    modules = (name for name, one in model.named_modules() if isinstance(one, torch.nn.Embedding))
+    embedding = torch.nn.Embedding
+    modules = (name for name, module in model.named_modules() if isinstance(module, embedding))
     buffers = (name for name, _ in model.named_buffers())
     return any(name.rpartition(".")[2] in _TABLES for name in (*modules, *buffers))
 
 
 def usable_pad(pad: int | None, limits: ModelLimits) -> int:
-    """An id to pad with: padded places are masked, so any that the model embeds will do."""
+    """Return an id to pad with: padding is masked, so any id that the model embeds will do."""
     return pad if pad is not None and 0 <= pad < limits.vocabulary else 0
 
 
 def first_beyond(ids: Iterable[int], limits: ModelLimits) -> int | None:
-    """The first id that the model does not embed."""
-    return next((one for one in ids if not 0 <= one < limits.vocabulary), None)
+    """Return the first id that the model does not embed."""
+    return next((token for token in ids if not 0 <= token < limits.vocabulary), None)
 
 
 def unknown_token(token: int, tokenizer: Any, limits: ModelLimits, name: str) -> str:
-    """What to say of an id that is too large."""
+    """Return the message for an id that is out of range."""
     text = tokenizer.convert_ids_to_tokens(token)
     return (
         f"the tokenizer of {name} has {len(tokenizer):,} tokens, but the model embeds "
-        f"{limits.vocabulary:,}: {text!r} (id {token}) is beyond"
+        f"only {limits.vocabulary:,}: {text!r} (id {token}) is out of range"
     )
 
 
@@ -86,12 +87,12 @@ def refuse_beyond(
     max_length: int,
     field: str = "data.max_length",
 ) -> int:
-    """Hold rows against a model.
+    """Check rows against a model's limits.
 
     Args:
-        rows: (where it comes from, token ids) of each.
-        name: what the model is called in the message.
-        max_length: what rows were cut to, and `field` where that is set.
+        rows: (file and line, token ids) of each.
+        name: the model's name in messages.
+        max_length: the length that rows were truncated to, set by `field`.
 
     Returns:
         The length of the longest row.
@@ -106,12 +107,12 @@ def refuse_beyond(
             raise DataError(
                 unknown_token(token, tokenizer, limits, name),
                 where=where,
-                hint="use the tokenizer the model was trained with, or resize the model's "
-                "embedding to it (resize_token_embeddings) and save it",
+                hint="use the model's own tokenizer, or resize the model's embedding "
+                "(resize_token_embeddings) and save it",
             )
         if limits.positions is not None and len(ids) > limits.positions:
             raise DataError(
-                f"this row has {len(ids)} tokens: {field} is {max_length}, and {name} has "
+                f"this row has {len(ids)} tokens: {field} is {max_length}, but {name} has only "
                 f"{limits.positions} positions",
                 where=where,
                 hint=f"set {field} to {limits.positions} or less",
@@ -121,10 +122,10 @@ def refuse_beyond(
 
 
 def long_rows(longest: int, limits: ModelLimits, name: str) -> str:
-    """A word about rows longer than a model was made for, where nothing stops them; else empty."""
+    """Return a warning for rows longer than the model was trained on, if it has no hard limit."""
     if limits.positions is not None or limits.trained_on is None or longest <= limits.trained_on:
         return ""
     return (
-        f"rows of up to {longest} tokens, and {name} was made for {limits.trained_on} "
-        "(max_position_embeddings): what is beyond is learnt at positions it has not seen"
+        f"rows have up to {longest} tokens, but {name} was trained on {limits.trained_on} "
+        "(max_position_embeddings): tokens beyond are at positions it has never seen"
     )

@@ -1,23 +1,24 @@
-"""A causal LM as a backbone and an output head, so that logits are made only where needed.
+"""A causal LM split into backbone and output head, to compute logits only where needed.
 
-Imports nothing heavy: it works on whatever model object it is given.
+Imports nothing heavy: it works on any model object.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.errors import ModelError
 
 
 def causal_model(model: Any) -> Any:
-    """The causal LM inside wrappers (DDP, PEFT)."""
+    """Return the causal LM inside wrappers (DDP, PEFT)."""
     inner = getattr(model, "module", model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def backbone(model: Any) -> Any:
-    """The part of a causal LM that ends in the last hidden states.
+    """Return the part of a causal LM that ends in the last hidden states.
 
     Raises:
         ModelError: the model is not split that way.
@@ -25,15 +26,50 @@ def backbone(model: Any) -> Any:
     causal = causal_model(model)
     base = causal.base_model
     if base is causal:
-        raise ModelError(f"{type(causal).__name__} has no separate backbone to distil through")
+        raise ModelError(
+            f"{type(causal).__name__} has no separate backbone, which distilling needs"
+        )
     return base
 
 
-def head_parts(model: Any) -> tuple[Any, Any, float, float]:
-    """(weight [V, h], bias [V] or None, scale, soft-cap): logits = cap(scale · (x Wᵀ + b)).
+@dataclass(frozen=True)
+class Head:
+    """The output head of a model: logits = cap(scale · (x Wᵀ + b)).
 
-    Cohere multiplies logits by `logit_scale`, Granite divides them by `logits_scaling`, and
-    Gemma 2 squeezes them into (−soft-cap, soft-cap) with a tanh; a soft-cap of 0 is none.
+    Attributes:
+        weight: [V, h].
+        bias: [V] or None.
+        scale: Cohere multiplies by `logit_scale`; Granite divides by `logits_scaling`.
+        softcap: Gemma 2 squeezes logits into (-softcap, softcap) with a tanh; 0 for none.
+        vocab: only the first so many ids are compared with the other model; 0 for all.
+    """
+
+    weight: Any
+    bias: Any = None
+    scale: float = 1.0
+    softcap: float = 0.0
+    vocab: int = 0
+
+
+def apply_head(head: Head, hidden: Any) -> Any:
+    """Return fp32 logits [n, V] of hidden states [n, h]."""
+    logits = hidden.to(head.weight.dtype) @ head.weight.t()
+    if head.bias is not None:
+        logits += head.bias
+    logits = logits.float()
+    if head.scale != 1.0:
+        logits *= head.scale
+    if head.softcap:
+        logits.div_(head.softcap).tanh_().mul_(head.softcap)
+    return logits
+
+
+def head_of(model: Any, vocab: int = 0) -> Head:
+    """Return a model's output head.
+
+    Args:
+        model: a causal LM, wrapped or not.
+        vocab: `Head.vocab`.
 
     Raises:
         ModelError: no output head, or one with an adapter of its own.
@@ -44,22 +80,17 @@ def head_parts(model: Any) -> tuple[Any, Any, float, float]:
         raise ModelError(f"{type(causal).__name__} has no output head")
     if hasattr(module, "lora_A") or hasattr(module, "modules_to_save"):
         raise ModelError(
-            "the output head has an adapter; the fused loss needs it plain",
-            hint="leave lm_head out of student.lora.target_modules",
+            "the output head has an adapter, which the fused loss does not support",
+            hint="remove lm_head from student.lora.target_modules",
         )
     config = causal.config.get_text_config()
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     if getattr(config, "logits_scaling", None):
         scale /= float(config.logits_scaling)
     softcap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
-    return module.weight, getattr(module, "bias", None), scale, softcap
+    return Head(module.weight, getattr(module, "bias", None), scale, softcap, vocab)
 
 
-def head_logits(model: Any, hidden: Any) -> Any:
-    """fp32 logits [n, V] of hidden states [n, h]."""
-    weight, bias, scale, softcap = head_parts(model)
-    logits = hidden.to(weight.dtype) @ weight.t()
-    if bias is not None:
-        logits = logits + bias
-    logits = logits.float() * scale
-    return softcap * (logits / softcap).tanh() if softcap else logits
+def head_logits(model: Any, hidden: object) -> Any:
+    """Compute a model's fp32 logits [n, V] of hidden states [n, h]."""
+    return apply_head(head_of(model), hidden)

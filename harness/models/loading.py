@@ -1,4 +1,4 @@
-"""Models and tokenizers, loaded through transformers and peft, safetensors only.
+"""Loading models and tokenizers through transformers and peft, safetensors only.
 
 torch and transformers are imported inside the functions.
 """
@@ -20,7 +20,7 @@ from kdharness.harness.paths import Paths
 
 
 def pick_device(device: str = "auto") -> str:
-    """`auto` is the first accelerator there is, else the CPU.
+    """Pick a device; `auto` is the first accelerator available, else the CPU.
 
     Raises:
         ConfigError: a device that torch does not have here.
@@ -33,9 +33,9 @@ def pick_device(device: str = "auto") -> str:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise ConfigError(
-                f"cannot use the device {device!r} here: {reason}",
+                f"cannot use device {device!r}: {reason}",
                 where="device",
-                hint="auto takes the first accelerator there is, else the CPU",
+                hint="auto uses the first accelerator available, else the CPU",
             ) from error
         return device
     if torch.cuda.is_available():
@@ -46,12 +46,12 @@ def pick_device(device: str = "auto") -> str:
 
 
 def pick_dtype(dtype: str, device: str) -> Any:
-    """`auto` is bf16 where the hardware has it and fp32 on a CPU, where bf16 is slower."""
+    """Pick a dtype; `auto` is bf16 if the hardware has it, and fp32 on a CPU."""
     import torch
 
     if dtype == "auto":
-        good = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if good else torch.float32
+        has_bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
 
 
@@ -63,28 +63,27 @@ def load_model(
     device: str = "auto",
     trust_remote_code: bool = False,
     quantization: dict[str, Any] | None = None,
-    **extra: Any,
+    **extra: object,
 ) -> Any:
-    """A causal LM in eval mode on `device`. PEFT folders load as their base with the adapter.
+    """Load a causal LM in eval mode on `device`. PEFT folders load as base plus adapter, merged.
 
     Raises:
         ModelError: not found, not safetensors, needs remote code or a missing package.
     """
-
-    place = pick_device(device)
-    found = local_folder(source, paths, weights=True, code=trust_remote_code)
+    device = pick_device(device)
+    folder = local_folder(source, paths, weights=True, code=trust_remote_code)
     options: dict[str, Any] = {
-        "dtype": pick_dtype(dtype, place),
+        "dtype": pick_dtype(dtype, device),
         "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
         **extra,
     }
     if quantization:
         options["quantization_config"] = _quantization(quantization)
-        options["device_map"] = {"": place}
+        options["device_map"] = {"": device}
     try:
         with quiet_transformers():
-            model = _load(found, source, paths, options, place)
+            model = _load(folder, source, paths, options, device)
     except (MemoryError, KDHarnessError):
         raise
     except Exception as error:  # of transformers, tokenizers, safetensors, and hostile files
@@ -92,48 +91,49 @@ def load_model(
             raise
         raise explain(error, source) from error
     if "device_map" not in options:
-        model = model.to(place)
+        model = model.to(device)
     return model.eval()
 
 
-def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], place: str) -> Any:
-    """A model folder, or an adapter merged into its base."""
+def _load(folder: Path, source: str, paths: Paths, options: dict[str, Any], device: str) -> Any:
+    """Load a model folder, or an adapter merged into its base."""
     from transformers import AutoModelForCausalLM
 
     if (folder / "adapter_config.json").exists():
-        return _load_adapter(folder, source, paths, options, place)
+        return _load_adapter(folder, source, paths, options, device)
     refuse_unreadable(folder)
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, info = loaded
     _refuse_missing(info, source)
     return model
 
 
 def _refuse_missing(info: Any, source: str) -> None:
-    """Weights that are not there would be drawn by chance, in silence."""
+    """Refuse missing weights, which transformers would silently initialise at random."""
     missing = sorted(map(str, info.get("missing_keys", ())))
     if missing:
         raise ModelError(
             f"could not load the model {source!r}: {len(missing)} tensors are missing from its "
-            f"weights, the first is {missing[0][:120]}",
+            f"weights, first {missing[0][:120]}",
             hint="is the folder complete?",
         )
 
 
 def _load_adapter(
-    folder: Path, source: str, paths: Paths, options: dict[str, Any], place: str
+    folder: Path, source: str, paths: Paths, options: dict[str, Any], device: str
 ) -> Any:
-    """The adapter's base model with the adapter merged in; the base may be an adapter itself."""
+    """Load an adapter's base model and merge the adapter; the base may be an adapter too."""
     from peft import PeftModel
 
     refuse_unmergeable(folder, source)
     code = bool(options["trust_remote_code"])
     with naming_base(folder) as base:
-        below = local_folder(base, paths, weights=True, code=code)
-        model = _load(below, base, paths, options, place)
+        base_folder = local_folder(base, paths, weights=True, code=code)
+        model = _load(base_folder, base, paths, options, device)
     if "device_map" not in options:
-        model = model.to(place)
+        model = model.to(device)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it warns of is an error below
+        warnings.simplefilter("ignore")  # its warnings are errors below
         model = PeftModel.from_pretrained(model, str(folder))
         load_adapter(model, folder, "default", source)
     untie_adapted(model)
@@ -141,13 +141,13 @@ def _load_adapter(
 
 
 def load_adapter(model: Any, folder: Path, name: str, source: str) -> None:
-    """Load an adapter's tensors into a PEFT model, every one of them.
+    """Load all of an adapter's tensors into a PEFT model.
 
-    peft leaves a tensor it does not find at its start, where an adapter changes nothing: a file
-    with other names would score exactly as its base.
+    peft leaves a missing tensor at its initial value, where an adapter has no effect: a file with
+    other names would score exactly like its base.
 
     Raises:
-        ModelError: tensors that are missing, or that fit nothing.
+        ModelError: missing or unexpected tensors.
     """
     _refuse_partial(
         model.load_adapter(str(folder), adapter_name=name, is_trainable=False), folder, source
@@ -155,30 +155,30 @@ def load_adapter(model: Any, folder: Path, name: str, source: str) -> None:
 
 
 def _refuse_partial(result: Any, folder: Path, source: str) -> None:
-    """Raise ModelError for adapter tensors that are missing, or that fit nothing."""
-    missing, stray = sorted(result.missing_keys), sorted(result.unexpected_keys)
-    if not missing and not stray:
+    """Raise ModelError for missing or unexpected adapter tensors."""
+    missing, unexpected = sorted(result.missing_keys), sorted(result.unexpected_keys)
+    if not missing and not unexpected:
         return
-    told = []
+    problems = []
     if missing:
-        told.append(f"{len(missing)} adapter tensors are missing, the first is {missing[0][:120]}")
-    if stray:
-        told.append(
-            f"{len(stray)} tensors of its file fit nothing in the base, the first is "
-            f"{stray[0][:120]}"
+        problems.append(f"{len(missing)} adapter tensors are missing, first {missing[0][:120]}")
+    if unexpected:
+        problems.append(
+            f"{len(unexpected)} tensors of its file do not match the base model, first "
+            f"{unexpected[0][:120]}"
         )
-    wrapped = next((word for word in ("_orig_mod.", "module.") if _wrapped(stray, word)), "")
+    wrapped = next((word for word in ("_orig_mod.", "module.") if _wrapped(unexpected, word)), "")
     raise ModelError(
-        f"could not load the adapter {source!r}: {'; '.join(told)}",
+        f"could not load the adapter {source!r}: {'; '.join(problems)}",
         where=str(folder / ADAPTER),
-        hint=f"it was saved from a wrapped model: take {wrapped!r} out of its tensors' names"
+        hint=f"it was saved from a wrapped model: remove {wrapped!r} from its tensors' names"
         if wrapped
         else "was it trained on this base model?",
     )
 
 
 def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
-    """A model's shapes without its numbers: its config's architecture on the meta device.
+    """Build a model's architecture without weights, from its config, on the meta device.
 
     Raises:
         ModelError: not found, or an architecture that cannot be built.
@@ -187,7 +187,7 @@ def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) ->
     return build_meta(config, source, trust_remote_code=trust_remote_code)
 
 
-def build_meta(config: Any, source: str, *, trust_remote_code: bool = False) -> Any:
+def build_meta(config: object, source: str, *, trust_remote_code: bool = False) -> Any:
     """Build the architecture of a transformers config on the meta device.
 
     Raises:
@@ -199,14 +199,14 @@ def build_meta(config: Any, source: str, *, trust_remote_code: bool = False) -> 
     try:
         with quiet_transformers(), torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except Exception as error:  # an architecture's own code
+    except Exception as error:  # an architecture's own code may raise anything
         raise explain(error, source) from error
 
 
 def check_adapter(folder: Path, source: str, paths: Paths, depth: int = 0) -> None:
-    """Refuse an adapter that would not load whole, without loading any weights.
+    """Refuse an adapter that would not load completely, without loading any weights.
 
-    Does nothing for a whole model, nor for kinds of adapters that cannot be made without numbers.
+    Does nothing for a full model, nor for adapter types that cannot be built on the meta device.
 
     Raises:
         ModelError: as `load_model` would.
@@ -220,13 +220,13 @@ def check_adapter(folder: Path, source: str, paths: Paths, depth: int = 0) -> No
 
     if depth == DEEPEST:
         raise ModelError(
-            f"more than {DEEPEST} adapters stand on each other: does one name itself?",
+            f"more than {DEEPEST} adapters are stacked: is one its own base model?",
             where=str(folder / "adapter_config.json"),
         )
     refuse_unmergeable(folder, source)
     with naming_base(folder) as base:
-        below = local_folder(base, paths, weights=False)
-        check_adapter(below, base, paths, depth + 1)
+        base_folder = local_folder(base, paths, weights=False)
+        check_adapter(base_folder, base, paths, depth + 1)
         model = meta_model(base, paths)
     entries = tensor_entries(folder / ADAPTER)
     try:
@@ -250,22 +250,22 @@ def _wrapped(names: Sequence[str], word: str) -> bool:
 
 
 def load_config_of(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
-    """A model's transformers config; an adapter's is its base model's."""
+    """Load a model's transformers config; for an adapter, that of its base model."""
     from transformers import AutoConfig
 
-    found = local_folder(source, paths, weights=False, code=trust_remote_code)
-    if (found / "adapter_config.json").exists():
-        with naming_base(found) as base:
+    folder = local_folder(source, paths, weights=False, code=trust_remote_code)
+    if (folder / "adapter_config.json").exists():
+        with naming_base(folder) as base:
             return load_config_of(base, paths, trust_remote_code=trust_remote_code)
     try:
-        # Said outright: left open, transformers would ask on the terminal.
-        return AutoConfig.from_pretrained(found, trust_remote_code=trust_remote_code)
+        # Always explicit: by default transformers would prompt on the terminal.
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise explain(error, source) from error
 
 
 def _quantization(settings: dict[str, Any]) -> Any:
-    """A transformers quantization config from `{method: bnb-4bit | bnb-8bit}`."""
+    """Make a transformers quantization config from `{method: bnb-4bit | bnb-8bit}`."""
     from transformers import BitsAndBytesConfig
 
     method = settings.get("method", "bnb-4bit")
@@ -275,17 +275,17 @@ def _quantization(settings: dict[str, Any]) -> Any:
 
 
 def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
-    """The fast tokenizer of a model; its padding token is set, and pads on the left.
+    """Load the fast tokenizer of a model, with a padding token and left padding.
 
     Raises:
         ModelError: not found or not loadable.
     """
     from transformers import AutoTokenizer
 
-    found = local_folder(source, paths, weights=False, code=trust_remote_code)
+    folder = local_folder(source, paths, weights=False, code=trust_remote_code)
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except MemoryError:
         raise
     except Exception as error:  # the tokenizers package raises plain Exception

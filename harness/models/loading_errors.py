@@ -1,4 +1,4 @@
-"""What transformers says while it loads: silenced where it is advice, short where it fails."""
+"""Messages of transformers while loading: advice is silenced, errors are condensed."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ class quiet_transformers:
 _HINTS = (
     (
         "trust_remote_code",
-        "this model runs its own code: set trust_remote_code: true if you trust its author",
+        "this model needs its own code: set trust_remote_code: true if you trust its author",
     ),
     (
         "size mismatch",
         "these weights belong to a model of another shape (an adapter trained on a resized "
-        "vocabulary needs the base model as it was resized)",
+        "vocabulary needs the resized base model)",
     ),
     ("Target modules", "was this adapter trained on this base model?"),
     (
         "does not recognize this architecture",
-        "this model is newer than the transformers here: pip install --upgrade transformers",
+        "this model is newer than the installed transformers: pip install --upgrade transformers",
     ),
     (
         "untagged enum",
-        "its tokenizer.json is damaged, or newer than the tokenizers here: "
+        "its tokenizer.json is damaged, or newer than the installed tokenizers: "
         "pip install --upgrade tokenizers transformers",
     ),
     (
         "safetensors",
         "only safetensors weights are loaded; convert the model once with save_pretrained",
     ),
-    ("pip install", "a package this model needs is missing; see the message above"),
+    ("pip install", "a package that this model needs is missing; see the message above"),
 )
-"""What a library's words call for."""
+"""(text in a library's error, hint)."""
 
 
 def explain(error: Exception, source: str, what: str = "model") -> ModelError:
@@ -58,19 +58,19 @@ def explain(error: Exception, source: str, what: str = "model") -> ModelError:
     if isinstance(error, ImportError):
         hint = dict(_HINTS)["pip install"]
     if isinstance(error, KeyError):
-        # Its words are the key alone.
-        text = f"it speaks of {text}, which is not known here"
+        # A KeyError's text is only the key.
+        text = f"unknown key {text}"
     return ModelError(
         f"could not load the {what} {source!r}: {essence(text)}",
-        hint=hint or "is the folder complete? kdharness doctor tells what this machine can load",
+        hint=hint or "is the folder complete? kdharness doctor checks what this machine can load",
     )
 
 
 def essence(text: str, limit: int = 400) -> str:
-    """The telling part of a library's error as one line.
+    """Condense a library's error into one line.
 
-    Libraries often begin with a heading ("Error(s) in loading state_dict for …:") and name what
-    is wrong on the lines below it.
+    Libraries often begin with a heading ("Error(s) in loading state_dict for …:") and state the
+    problem on the lines below it.
     """
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     if not lines:

@@ -1,4 +1,4 @@
-"""From a model's name to a folder on this machine.
+"""Resolving a model's name to a local folder.
 
 A source is, in this order: a local folder, a pulled model asset, a stored checkpoint's name, or
 a hub id such as `org/name` or `org/name@revision`. torch and transformers are imported inside the
@@ -22,20 +22,20 @@ from kdharness.harness.models.gguf import check_gguf
 from kdharness.harness.models.hub import pinned, snapshot, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress, identify
 from kdharness.harness.models.loading_errors import explain, quiet_transformers
-from kdharness.harness.models.validate import check_config, check_folder
+from kdharness.harness.models.validate import check_config, validate_model_dir
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Method, Run, digest
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
 
 DEEPEST = 8
-"""How many adapters may stand on each other."""
+"""The maximum number of stacked adapters."""
 
 
 def find_source(source: str, paths: Paths) -> str | None:
-    """What `resolve_model` finds, without converting an asset that was pulled: None for one.
+    """Resolve a source without converting a pulled asset: None for one that would be converted.
 
     Raises:
         ModelError, AssetError: nothing of that name, or an asset that has not been pulled.
@@ -51,7 +51,7 @@ def resolve_model(source: str, paths: Paths) -> str:
     """Resolve a source to a local folder, or to `org/name@commit` of the hub.
 
     Raises:
-        ModelError: nothing of that name, with what was tried.
+        ModelError: nothing of that name; the hint lists what a source may be.
         AssetError: a model asset that has not been pulled.
     """
     folder = local_path(source)
@@ -60,8 +60,8 @@ def resolve_model(source: str, paths: Paths) -> str:
     if exists(folder, folder=True):
         if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
             raise ModelError(
-                f"{folder} holds no model (no config.json)",
-                hint="give the folder that save_pretrained wrote",
+                f"{folder} is not a model folder (no config.json)",
+                hint="use the folder that save_pretrained wrote",
             )
         return str(folder.resolve())
     if source in assets.manifest():
@@ -73,16 +73,16 @@ def resolve_model(source: str, paths: Paths) -> str:
         return pinned(source)
     raise ModelError(
         f"no model named {source[:200]!r}",
-        hint="give a local folder, a checkpoint's name (kdharness leaderboard), "
+        hint="use a local folder, a checkpoint's name (kdharness leaderboard), "
         "an asset (kdharness data list) or a hub id such as org/name",
     )
 
 
 def _stored(source: str, paths: Paths) -> str | None:
-    """Where a stored checkpoint's weights lie; None for a name that no checkpoint has.
+    """Return the path of a stored checkpoint's weights; None if no checkpoint has that name.
 
     Raises:
-        ModelError: they are nowhere, or an older version does not say whose they are.
+        ModelError: they do not exist, or cannot be attributed after an older version's mistake.
     """
     with Store(paths.store) as store:
         known = store.checkpoint(source)
@@ -94,28 +94,28 @@ def _stored(source: str, paths: Paths) -> str | None:
         return str(own) if own is not None else None
     if not known.path:
         if split_hub_name(source) and known.method == Method.IMPORT.value:
-            return None  # answers of a model whose weights the hub has
+            return None  # imported answers of a model whose weights are on the hub
         raise ModelError(
-            f"of {source} answers and scores are stored, but no weights",
-            hint="give the folder of a model",
+            f"{source} has stored answers and scores, but no weights",
+            hint="use the folder of a model",
         )
     if exists(Path(known.path), folder=True):
         raise ModelError(
-            f"an older version took {known.path} for the checkpoint {source}, by samples of its "
-            "weights",
-            hint="give the folder that is meant, in place of its name",
+            f"an older version mistook {known.path} for the checkpoint {source}, by samples of "
+            "its weights",
+            hint="use the model's folder instead of its name",
         )
     if _is_plain_hub_name(source, known.path):
-        return None  # it means the commit it is at now, not the one that was scored
+        return None  # it refers to the current commit, not to the evaluated one
     if split_hub_name(known.path):
         return pinned(known.path)
-    raise ModelError(f"checkpoint {source} is stored, but its folder is gone", where=known.path)
+    raise ModelError(f"the folder of checkpoint {source} does not exist", where=known.path)
 
 
 def run_unlike(source: str, known: Checkpoint | None, paths: Paths, store: Store) -> Run | None:
-    """A run whose name leads to another run's checkpoint, with weights of its own.
+    """Return a run whose name leads to another run's checkpoint, with weights of its own.
 
-    Older versions took two runs for one where samples of their weights agreed.
+    Older versions mistook two runs for one if samples of their weights agreed.
     """
     if known is None or known.name == source or known.run == source:
         return None
@@ -124,47 +124,47 @@ def run_unlike(source: str, known: Checkpoint | None, paths: Paths, store: Store
 
 
 def own_folder(row: Checkpoint, paths: Paths, store: Store) -> Path | None:
-    """The folder that a checkpoint was stored for, where it is still there.
+    """Return the folder that a checkpoint was stored for, if it still exists.
 
-    An older version pointed a row at whatever it took for the same model last. A run's checkpoint
-    is found in the run's folder all the same, and when the home was moved.
+    An older version pointed a row at whatever it last mistook for the same model. A run's
+    checkpoint is still found in the run's folder, even if the home was moved.
     """
     path = Path(row.path)
-    there = bool(row.path) and exists(path, folder=True)
-    if not row.path or (row.weights and there):
-        return path if there else None
+    path_exists = bool(row.path) and exists(path, folder=True)
+    if not row.path or (row.weights and path_exists):
+        return path if path_exists else None
     if row.run:
         return _folder_of_run(row, paths, store)
     if row.method != Method.MODEL.value and path.parent.name == paths.models.name:
-        made = path if there else paths.models / path.name
+        made = path if path_exists else paths.models / path.name
         return made if exists(made, folder=True) else None
-    # A number, or a part of its id, may have made the name unique.
+    # A number, or a part of its id, may have been appended to make the name unique.
     names = {row.name, re.sub(r"-[0-9a-f]+$", "", row.name)}
     own = bool(names & {path.name, f"{path.parent.name}/{path.name}"})
-    return path if there and own else None
+    return path if path_exists and own else None
 
 
 def _folder_of_run(row: Checkpoint, paths: Paths, store: Store) -> Path | None:
     run = store.run(row.run or "")
-    places = [Path(run.folder), paths.runs / run.id] if run is not None else []
+    roots = [Path(run.folder), paths.runs / run.id] if run is not None else []
     path = Path(row.path)
-    if any(path.is_relative_to(place) for place in places):
-        inside = next(path.relative_to(place) for place in places if path.is_relative_to(place))
+    if any(path.is_relative_to(root) for root in roots):
+        inside = next(path.relative_to(root) for root in roots if path.is_relative_to(root))
     else:
         label = row.name.removeprefix(row.run or "")[1:]
         inside = Path(label or "final")
-    found = (place / inside for place in places)
-    return next((place for place in found if exists(place, folder=True)), None)
+    folders = (root / inside for root in roots)
+    return next((folder for folder in folders if exists(folder, folder=True)), None)
 
 
 def _is_plain_hub_name(source: str, path: str) -> bool:
-    """Whether a name without a revision and a stored path are of one repository of the hub."""
+    """Return whether an unpinned name and a stored path are of the same hub repository."""
     ours, theirs = split_hub_name(source), split_hub_name(path)
     return ours is not None and theirs is not None and ours == (theirs[0], None)
 
 
 def _converted(asset: str, paths: Paths) -> Path:
-    """The safetensors folder of a GGUF asset, converted once."""
+    """Return the safetensors folder of a GGUF asset, converted once."""
     target = paths.models / asset
     if (target / "config.json").exists():
         return target
@@ -191,7 +191,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
             )
-            # What is saved is plain fp32: the marks of the quantised source would make
+            # The saved weights are plain fp32: the quantised source's attributes would make
             # transformers look for a quantiser when the folder is loaded again.
             if hasattr(model, "hf_quantizer"):
                 del model.hf_quantizer
@@ -203,8 +203,8 @@ def convert_gguf(gguf: Path, target: Path) -> None:
                 gguf.parent, gguf_file=gguf.name, trust_remote_code=False
             )
             tokenizer.save_pretrained(scratch)
-        replace_folder(scratch, target)
-    except Exception as error:  # a header may be sound and what it says still be nonsense
+        atomic_replace_dir(scratch, target)
+    except Exception as error:  # a header may be valid and its content still be nonsense
         full = isinstance(error, OSError) and error.errno is not None
         if full or isinstance(error, (KDHarnessError, MemoryError)):
             raise
@@ -214,28 +214,28 @@ def convert_gguf(gguf: Path, target: Path) -> None:
 
 
 def local_folder(source: str, paths: Paths, *, weights: bool, code: bool = False) -> Path:
-    """A source's files on this machine; a folder's claims are held against its files.
+    """Return a source's files on this machine, after checking a folder's claims against them.
 
     Args:
-        weights: fetch a hub model's weights too, not only its configs and tokenizer.
-        code: fetch its Python files too.
+        weights: download a hub model's weights too, not only its configs and tokenizer.
+        code: download its Python files too.
 
     Raises:
-        ModelError: not found, not to be fetched, damaged or hostile.
+        ModelError: not found, not downloadable, damaged or hostile.
     """
-    found = resolve_model(source, paths)
-    if exists(Path(found), folder=True):
-        folder = Path(found)
+    resolved = resolve_model(source, paths)
+    if exists(Path(resolved), folder=True):
+        folder = Path(resolved)
     else:
-        folder = snapshot(found, weights=weights, code=code)
-    check_folder(folder)
+        folder = snapshot(resolved, weights=weights, code=code)
+    validate_model_dir(folder)
     return folder
 
 
 def adapter_base(folder: Path) -> str:
-    """The base model an adapter names, as a source: a name, or a folder.
+    """Return the base model that an adapter names, as a source: a name, or a folder.
 
-    Folders are looked for from here, as peft does, and beside the adapter.
+    Folders are relative to the working directory, as in peft, or to the adapter.
 
     Raises:
         ModelError: it names none.
@@ -245,7 +245,7 @@ def adapter_base(folder: Path) -> str:
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise ModelError(
-            "this adapter names no base model",
+            "this adapter does not name its base model (base_model_name_or_path)",
             where=str(where),
             hint="set base_model_name_or_path to the model it was trained on",
         )
@@ -262,26 +262,25 @@ def adapter_base(folder: Path) -> str:
 
 
 def _refuse_circle(folder: Path) -> None:
-    """Raise ModelError where adapters stand on each other without an end."""
-    below = folder
+    """Raise ModelError if a chain of stacked adapters does not end."""
+    current = folder
     for _ in range(DEEPEST):
-        base = local_path(adapter_base(below))
+        base = local_path(adapter_base(current))
         if not exists(base / "adapter_config.json", folder=False):
             return
-        below = base
+        current = base
     raise ModelError(
-        f"more than {DEEPEST} adapters stand on each other below this base model: does one "
-        "name itself?",
+        f"more than {DEEPEST} adapters are stacked: is one its own base model?",
         where=str(folder / "adapter_config.json"),
     )
 
 
 @contextmanager
 def naming_base(folder: Path) -> Iterator[str]:
-    """Give the base model an adapter names; an error about it says who named it.
+    """Yield the base model that an adapter names; errors about it mention the adapter.
 
     Raises:
-        ModelError: whatever is raised inside, with the adapter's file and field.
+        ModelError: an error raised inside, with the adapter's file and field.
     """
     base = adapter_base(folder)
     _refuse_circle(folder)
@@ -294,15 +293,15 @@ def naming_base(folder: Path) -> Iterator[str]:
             f"its base model {base[:200]!r} (base_model_name_or_path) cannot be used: "
             f"{error.message}",
             where=str(folder / "adapter_config.json"),
-            hint="set base_model_name_or_path to a folder on this machine or to a hub id",
+            hint="set base_model_name_or_path to a local folder or a hub id",
         ) from error
 
 
 def last_written(found: str, paths: Paths) -> float:
-    """When what `resolve_model` found was last written, with the models its adapter stands on.
+    """Return when the resolved model, with the base models of its adapter, was last written.
 
-    In seconds since the epoch; now for a model of the hub. A file that was put in place of
-    another may be older than it: the folder's own time tells.
+    In seconds since the epoch; now for a hub model. A file may be replaced by an older one, which
+    only the folder's own time shows.
     """
     folder = Path(found)
     if not exists(folder, folder=True):
@@ -329,7 +328,7 @@ def identity_of(
     def base(_: str) -> ModelIdentity:
         if depth == DEEPEST:
             raise ModelError(
-                f"more than {DEEPEST} adapters stand on each other: does one name itself?",
+                f"more than {DEEPEST} adapters are stacked: is one its own base model?",
                 where=found,
             )
         with naming_base(Path(found)) as named:

@@ -1,9 +1,9 @@
-"""Model folders from elsewhere, looked at before any library reads them.
+"""Validation of untrusted model folders before any library reads them.
 
-A header is a few bytes that claim anything: exabytes of tensors, a million layers, a shard at
-`../../x`. Libraries allocate first and complain later, or never. Here the claims are held against
-the files: what a folder says must be no more than what lies in it. Pickled weights are refused,
-whatever they are called.
+A header can claim anything: exabytes of tensors, a million layers, a shard at `../../x`.
+Libraries allocate first and complain later, or never. Here such claims are checked against the
+files: a folder must not claim more than it contains. Pickled weights are refused, whatever their
+file name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdharness.harness.errors import ModelError
 from kdharness.harness.util.untrusted import parse_json_object, read_json_object
 
 HEADER_BYTES = 100 * 2**20
-"""What the safetensors format itself allows."""
+"""The limit of the safetensors format itself."""
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
 BITS = {
@@ -47,10 +47,10 @@ BITS = {
     "F8_E5M2FNUZ": 8,
 }
 MARGIN, MARGIN_QUANTISED = 4, 16
-"""How much more numbers a config may speak of than there are: unused fields, packed bits."""
+"""How many times more elements a config may claim than exist: unused fields, packed bits."""
 SLACK = 2**18
 LAYERS = 16
-"""So many layers are believed in any case: some models share one layer's weights."""
+"""Up to this many layers are always accepted: some models share one layer's weights."""
 _LAYER_FIELDS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _PRODUCTS = (
     ("vocab_size", "hidden_size"),
@@ -71,8 +71,8 @@ _PRODUCTS = (
 )
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a model folder whose files do not bear out what they claim.
+def validate_model_dir(folder: Path) -> None:
+    """Refuse a model folder whose files contain less than they claim.
 
     Raises:
         ModelError: damaged or hostile, with the file and what is wrong with it.
@@ -93,11 +93,11 @@ def check_folder(folder: Path) -> None:
             check_config(config, elements, tensors, str(folder / "config.json"))
 
 
-def _check_adapter(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_adapter(folder: Path, config: Mapping[str, object]) -> None:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(
-            "it names no base model (base_model_name_or_path)",
+            "this adapter does not name its base model (base_model_name_or_path)",
             where=str(folder / "adapter_config.json"),
         )
     if not (folder / ADAPTER).is_file():
@@ -109,12 +109,12 @@ def _check_adapter(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _check_index(folder: Path) -> set[str]:
-    """The shards an index names: files of this very folder, and safetensors."""
+    """Return the shards an index names: safetensors files of this folder only."""
     where = str(folder / INDEX)
     table = read_json_object(folder / INDEX, "the index of the weights", ModelError)
     shards = table.get("weight_map")
     if not isinstance(shards, dict):
-        raise ModelError("it has no weight_map", where=where)
+        raise ModelError("the index has no weight_map", where=where)
     names = {str(shard)[:300] for shard in shards.values()}
     for name in names:
         plain = Path(name).name == name and name not in ("", ".", "..") and "\\" not in name
@@ -129,7 +129,7 @@ def _check_index(folder: Path) -> set[str]:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a safetensors file: its stored type, shape, and span of bytes in the file."""
+    """One tensor of a safetensors file: its stored dtype, shape, and byte range in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -138,10 +138,10 @@ class TensorEntry:
 
 
 def tensor_entries(path: Path) -> dict[str, TensorEntry]:
-    """Read a safetensors header: name -> entry, with spans counted from the file's beginning.
+    """Read a safetensors header: name -> entry, with offsets from the start of the file.
 
     Raises:
-        ModelError: a header that is damaged or claims what the file does not hold.
+        ModelError: a header that is damaged or claims more than the file contains.
     """
     where = str(path)
     try:
@@ -150,7 +150,9 @@ def tensor_entries(path: Path) -> dict[str, TensorEntry]:
             head = stream.read(8)
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
             if not 2 <= length <= min(HEADER_BYTES, size - 8):
-                raise ModelError(f"its header claims {length:,} bytes of {size:,}", where=where)
+                raise ModelError(
+                    f"its header claims {length:,} bytes, but the file has {size:,}", where=where
+                )
             raw = stream.read(length)
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=where) from error
@@ -163,15 +165,14 @@ def tensor_entries(path: Path) -> dict[str, TensorEntry]:
         for name, entry in header.items()
         if name != "__metadata__"
     }
-    place = 8 + length
+    end = 8 + length
     for name, entry in sorted(entries.items(), key=lambda pair: (pair[1].begin, pair[1].end)):
-        if entry.begin < place:
+        if entry.begin < end:
             raise ModelError(f"the tensor {name[:120]!r} overlaps another one", where=where)
-        place = max(place, entry.end)
-    if place > size:
+        end = max(end, entry.end)
+    if end > size:
         raise ModelError(
-            f"its tensors end at {place - 8 - length:,} bytes, the file after "
-            f"{size - 8 - length:,}",
+            f"its tensors need {end - 8 - length:,} bytes, but the file has {size - 8 - length:,}",
             where=where,
             hint="is the download complete?",
         )
@@ -179,7 +180,7 @@ def tensor_entries(path: Path) -> dict[str, TensorEntry]:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors a safetensors file really holds.
+    """Return the shapes of the tensors that a safetensors file holds.
 
     Raises:
         ModelError: as `tensor_entries`.
@@ -188,10 +189,10 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that loading a folder reads, sorted by name.
+    """Return the safetensors files that loading a folder reads, sorted by name.
 
-    An adapter's own file; else `model.safetensors`; else the shards its index names; else every
-    safetensors file there is. Copies in another layout (`consolidated.safetensors`) do not count.
+    An adapter's own file; else `model.safetensors`; else the shards of its index; else every
+    safetensors file. Copies in another layout (`consolidated.safetensors`) are ignored.
 
     Raises:
         ModelError: an index that names files outside the folder or missing ones.
@@ -205,13 +206,13 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
 
 
-def _entry(entry: Any, name: str, start: int, where: str) -> TensorEntry:
+def _entry(entry: object, name: str, start: int, where: str) -> TensorEntry:
     shape, kind, offsets = (
         (entry.get("shape"), entry.get("dtype"), entry.get("data_offsets"))
         if isinstance(entry, dict)
         else (None, None, None)
     )
-    sound = (
+    valid = (
         isinstance(shape, list)
         and all(type(part) is int and part >= 0 for part in shape)
         and isinstance(offsets, list)
@@ -219,23 +220,24 @@ def _entry(entry: Any, name: str, start: int, where: str) -> TensorEntry:
         and all(type(part) is int and part >= 0 for part in offsets)
         and isinstance(kind, str)
     )
-    if not sound or shape is None or offsets is None:
-        raise ModelError(f"the tensor {name[:120]!r} is described wrongly", where=where)
+    if not valid or shape is None or offsets is None:
+        raise ModelError(f"the tensor {name[:120]!r} has an invalid header entry", where=where)
     begin, end = offsets
     bits = BITS.get(str(kind))
     if end < begin or (bits and math.prod(shape) * bits != (end - begin) * 8):
         raise ModelError(
-            f"the tensor {name[:120]!r} has {max(0, end - begin):,} bytes, which is not its shape",
+            f"size mismatch in the tensor {name[:120]!r}: {max(0, end - begin):,} bytes for shape "
+            f"{shape} of {kind}"[:400],
             where=where,
         )
     return TensorEntry(str(kind), tuple(shape), start + begin, start + end)
 
 
-def check_config(config: Mapping[str, Any], elements: int, tensors: int, where: str) -> None:
-    """A config is what the library allocates by: it may not promise more than there is.
+def check_config(config: Mapping[str, object], elements: int, tensors: int, where: str) -> None:
+    """Refuse a config, which the library allocates by, that claims more than the weights hold.
 
     Raises:
-        ModelError: the field, what it says, and what there is.
+        ModelError: with the field, its value, and what the weights contain.
     """
     most = elements * (MARGIN_QUANTISED if config.get("quantization_config") else MARGIN) + SLACK
     for part in _mappings(config):
@@ -243,7 +245,7 @@ def check_config(config: Mapping[str, Any], elements: int, tensors: int, where: 
             layers = part.get(field)
             if isinstance(layers, int) and layers > max(tensors, LAYERS):
                 raise ModelError(
-                    f"{field} is {_figure(layers)}, but the weights are {tensors} tensors",
+                    f"{field} is {_figure(layers)}, but the weights have only {tensors} tensors",
                     where=where,
                 )
         for fields in _PRODUCTS:
@@ -254,7 +256,7 @@ def check_config(config: Mapping[str, Any], elements: int, tensors: int, where: 
             if wanted > most:
                 raise ModelError(
                     f"{' × '.join(fields)} is {_figure(wanted)}, but the weights have only "
-                    f"{elements:,} numbers",
+                    f"{elements:,} elements",
                     where=where,
                 )
 
@@ -263,7 +265,7 @@ def _figure(number: int) -> str:
     return f"{number:,}" if abs(number) < 10**15 else "absurdly large"
 
 
-def _mappings(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _mappings(config: Mapping[str, object]) -> Iterator[Mapping[str, Any]]:
     yield config
     for value in config.values():
         if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""One document from a home: HTML, Markdown, model cards."""
+"""Documents about a home: HTML and Markdown reports, model cards."""

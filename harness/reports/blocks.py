@@ -1,7 +1,7 @@
-"""What a report is made of, and its Markdown form. `report_html` writes the same blocks as HTML.
+"""The blocks of a report, and their Markdown form. `reports.html` renders the same blocks as HTML.
 
-Names, answers and verdicts are hostile text. In Markdown they stand in fences longer than any
-they hold, or with everything escaped that a renderer could take for markup.
+Names, answers and verdicts are untrusted text. In Markdown they are put into fences longer than
+any they contain, or escaped.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from kdharness.harness.util.text import safe_text
 
 @dataclass(frozen=True)
 class Heading:
-    """A section begins."""
+    """A section heading."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain words."""
+    """Plain text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under columns."""
+    """A table of text."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -38,15 +38,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it is: a config, a command, a tree. `title` makes it unfold in HTML."""
+    """Verbatim text: a config, a command, a tree. With a `title` it is collapsible in HTML."""
 
     text: str
     title: str = ""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One point of a scatter with its intervals (low, high), both or neither known."""
+class PlotPoint:
+    """One point of a scatter plot with its intervals (low, high)."""
 
     label: str
     x: float
@@ -58,18 +58,18 @@ class Mark:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points with intervals, and a line through some places (the WiSE-FT curve)."""
+    """Points with intervals, and a line (the WiSE-FT curve)."""
 
     title: str
     x_label: str
     y_label: str
-    marks: tuple[Mark, ...]
+    marks: tuple[PlotPoint, ...]
     line: tuple[tuple[float, float], ...] = ()
     line_label: str = ""
 
 
 @dataclass(frozen=True)
-class Lines:
+class LinePlot:
     """Curves over steps."""
 
     title: str
@@ -78,8 +78,8 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Whiskers:
-    """Figures of one kind with their intervals, one a row."""
+class IntervalPlot:
+    """Scores on one metric with their intervals, one per row."""
 
     title: str
     rows: tuple[tuple[str, float, float | None, float | None], ...]
@@ -87,7 +87,7 @@ class Whiskers:
 
 @dataclass(frozen=True)
 class Radar:
-    """Figures of several checkpoints over categories, from `low` (the middle) to `high`."""
+    """Scores of several checkpoints over categories, from `low` (the centre) to `high`."""
 
     title: str
     categories: tuple[str, ...]
@@ -97,8 +97,8 @@ class Radar:
 
 
 @dataclass(frozen=True)
-class Talk:
-    """One item: its prompt, and what two checkpoints answered and were given for it."""
+class Transcript:
+    """One item: its prompt, and the answers and scores of two checkpoints."""
 
     title: str
     prompt: str
@@ -106,28 +106,28 @@ class Talk:
     """(checkpoint, answer, verdict)"""
 
 
-Picture = Scatter | Lines | Whiskers | Radar
-Block = Heading | Paragraph | Table | Code | Talk | Picture
+Picture = Scatter | LinePlot | IntervalPlot | Radar
+Block = Heading | Paragraph | Table | Code | Transcript | Picture
 
 
 # ---------------------------------------------------------------- Markdown
 
 
 def markdown(title: str, blocks: Sequence[Block]) -> str:
-    """The report as Markdown; pictures become the tables behind them."""
+    """Render the report as Markdown; figures become tables."""
     parts = [f"# {escape(title)}"]
     parts += [text for block in blocks if (text := _block(block))]
     return "\n\n".join(parts) + "\n"
 
 
 def escape(text: str) -> str:
-    """One line of text that Markdown and HTML renderers show as it is."""
+    """Escape a line of text for Markdown and HTML renderers."""
     plain = safe_text(text).replace("\n", " ").replace("\t", " ")
     return re.sub(r"([\\`*_{}\[\]<>#|~$!&])", r"\\\1", plain)
 
 
 def fenced(text: str) -> str:
-    """Text in a fence that it cannot close."""
+    """Put text into a fence that it cannot close."""
     clean = safe_text(text)
     longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -145,7 +145,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Code):
         title = f"{escape(block.title)}:\n\n" if block.title else ""
         return title + fenced(block.text)
-    if isinstance(block, Talk):
+    if isinstance(block, Transcript):
         parts = [f"### {escape(block.title)}", "Prompt:", fenced(block.prompt)]
         for name, answer, verdict in block.sides:
             parts += [f"{escape(name)} ({escape(verdict)}):", fenced(answer)]
@@ -160,8 +160,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _picture(block: Picture) -> str:
-    """The figures of a picture that no table beside it holds."""
-    if isinstance(block, Lines):
+    """Render a figure's values, if no other table of the report has them."""
+    if isinstance(block, LinePlot):
         rows = [
             (name, number(points[0][1]), number(points[-1][1]), f"{points[-1][0]:g}")
             for name, points in block.series
@@ -171,20 +171,20 @@ def _picture(block: Picture) -> str:
     if isinstance(block, Radar):
         names = [name for name, _ in block.series]
         cells = [
-            (category, *(number(values[place]) for _, values in block.series))
-            for place, category in enumerate(block.categories)
+            (category, *(number(values[index]) for _, values in block.series))
+            for index, category in enumerate(block.categories)
         ]
         return f"*{escape(block.title)}*\n\n" + _table(("category", *names), cells)
     return ""
 
 
 def number(value: float | None) -> str:
-    """A figure in four digits, or a dash."""
+    """Format a number with four digits; None is a dash."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> str:
-    """`value [low, high]`, as much as is known."""
+    """Format `value [low, high]`, or only the value if there is no interval."""
     if value is None or low is None or high is None:
         return number(value)
     return f"{number(value)} [{number(low)}, {number(high)}]"

@@ -1,4 +1,4 @@
-"""The report's plain facts: judges, flags, costs, and how to repeat everything."""
+"""Sections of the report about judges, flags, costs, and how to reproduce the results."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from kdharness.harness.analysis.costs import TITLES, costs_of
+from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows
 from kdharness.harness.analysis.metrics import LEGEND
 from kdharness.harness.reports.blocks import Block, Code, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
-from kdharness.harness.types import Run, Score
+from kdharness.harness.types import Method, Run, Score
 from kdharness.harness.util.untrusted import dump_yaml
 
 
 def when(moment: float | None) -> str:
-    """A time of this machine's clock, to the minute."""
+    """Format a time in the local time zone, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) if moment else "–"
 
 
 def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
-    """The report card of every judge that gave a score."""
-    from kdharness.harness.analysis.judge_cards import card_rows
-
+    """Show the report card of every judge with scores."""
     used = sorted({s.judge for s in scores if s.judge != "exact"})
     if not used:
         return
@@ -31,9 +30,9 @@ def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
     for judge in used:
         card = cards.get(judge)
         if card is None:
-            yield Paragraph(f"{judge}: never checked (kdharness judge check {judge}).")
+            yield Paragraph(f"{judge}: not checked yet (run kdharness judge check {judge}).")
             continue
-        verdict = ", ".join(card.get("labels", ())) or "nothing against it"
+        labels = ", ".join(card.get("labels", ())) or NO_ISSUES
         yield Table(
             ("check", "share", "n"),
             tuple(
@@ -44,12 +43,12 @@ def judges(store: Store, scores: Sequence[Score]) -> Iterator[Block]:
                 )
                 for row in card_rows(card)
             ),
-            f"{judge}: {verdict}; checked {when(card.get('created'))}",
+            f"{judge}: {labels}; checked {when(card.get('created'))}",
         )
 
 
 def flags(scores: Sequence[Score]) -> Iterator[Block]:
-    """Every mark on a score, with what it means and where it stands."""
+    """List every flag on a score, with its meaning and where it occurs."""
     where: dict[str, set[str]] = {}
     for score in scores:
         for flag in score.flags:
@@ -57,7 +56,7 @@ def flags(scores: Sequence[Score]) -> Iterator[Block]:
     if where:
         yield Heading("Flags")
         yield Table(
-            ("flag", "what it means", "where"),
+            ("flag", "meaning", "where"),
             tuple(
                 (
                     flag,
@@ -70,10 +69,10 @@ def flags(scores: Sequence[Score]) -> Iterator[Block]:
 
 
 def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterator[Block]:
-    """What each checkpoint cost with all that it came from, each run's time, and the judges."""
+    """Show the cost of each checkpoint including its ancestors, of each run and of the judges."""
     yield Heading("Costs")
     judged = {score.checkpoint for score in scores}
-    shown = [one for one in store.checkpoints() if one.run or one.name in judged]
+    shown = [c for c in store.checkpoints() if c.run or c.name in judged]
     if shown:
         yield Table(
             ("checkpoint", *TITLES.values()),
@@ -81,8 +80,9 @@ def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterato
                 (cost.checkpoint, *(cost.texts()[key] for key in TITLES))
                 for cost in costs_of(store, shown)
             ),
-            "FLOPs with ancestors: its own training and those of its start, teacher, expert and "
-            "reference, each run once; ≥: some have no figure",
+            "FLOPs with ancestors: its own training and that of its initial student, teacher, "
+            "expert and reference, each run once; ≥: a lower bound, because some runs have no "
+            "stored value",
         )
     rows = tuple(
         (run.id, f"{run.finished - run.started:.0f} s")
@@ -91,9 +91,9 @@ def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterato
     )
     if rows:
         yield Table(
-            ("run", "from start to end"),
+            ("run", "duration"),
             rows,
-            "a run that was paused or resumed counts the time between, too",
+            "from start to end, including pauses and time between a stop and a resume",
         )
     spent = store.judge_spending()
     if spent:
@@ -113,25 +113,24 @@ def costs(store: Store, runs: Sequence[Run], scores: Sequence[Score]) -> Iterato
 
 
 def how_to_repeat(experiments: Mapping[str, str], runs: Sequence[Run]) -> Iterator[Block]:
-    """Versions, and a command with its file for every experiment and every run outside of one."""
-    yield Heading("How to repeat it")
+    """List versions, and the command and file of every experiment and every other run."""
+    yield Heading("How to reproduce")
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("kdharness", "torch", "transformers")
     )
     yield Paragraph(
-        f"Made with {versions}. Save a text below as a file and give it to the "
-        "command that it stands under."
+        f"Made with {versions}. Save a text below as a file and run the command above it."
     )
-    inside: set[str] = set()
+    experiment_runs: set[str] = set()
     for name, text in experiments.items():
         yield Code(text, f"kdharness sweep {name}.yaml")
-        inside |= {run.id for run in runs if run.id.startswith(f"{name}-")}
+        experiment_runs |= {run.id for run in runs if run.id.startswith(f"{name}-")}
     for run in runs:
-        # The run that carries out an experiment is repeated by the experiment's own file.
-        if run.id in inside or run.method == "sweep":
+        # The run of an experiment is reproduced by the experiment file.
+        if run.id in experiment_runs or run.method == Method.SWEEP:
             continue
-        # An evaluation's config is taken by `sweep` as its one step.
-        scored = run.method == "eval"
-        values = {"name": "repeat", "steps": {"scores": run.config}} if scored else run.config
+        # An evaluation's config is run by `sweep` as its only step.
+        is_eval = run.method == Method.EVAL
+        values = {"name": "repeat", "steps": {"scores": run.config}} if is_eval else run.config
         text = dump_yaml(values)
-        yield Code(text, f"kdharness {'sweep' if scored else 'train'} {run.id}.yaml")
+        yield Code(text, f"kdharness {'sweep' if is_eval else 'train'} {run.id}.yaml")

@@ -1,7 +1,7 @@
-"""A report's blocks as one HTML file that needs nothing else.
+"""Render a report's blocks as one self-contained HTML file.
 
-There is no script in it, and its content security policy forbids any, so that an answer that got
-past the escaping still could not run. Pictures are inline SVG.
+It has no scripts, and its content security policy forbids them, so that an answer that got past
+the escaping still could not run. Figures are inline SVG.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from kdharness.harness.reports.blocks import (
     Block,
     Code,
     Heading,
+    IntervalPlot,
     Paragraph,
     Table,
-    Talk,
-    Whiskers,
+    Transcript,
 )
 from kdharness.harness.reports.svg import picture
 from kdharness.harness.util.text import safe_text
@@ -47,10 +47,10 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 
 
 def page(title: str, blocks: Sequence[Block]) -> str:
-    """The whole file."""
-    places = {block.text: f"s{n}" for n, block in enumerate(blocks) if isinstance(block, Heading)}
-    links = "".join(f'<a href="#{key}">{esc(text)}</a>' for text, key in places.items())
-    body = "\n".join(_block(block, places) for block in blocks)
+    """Return the HTML file."""
+    anchors = {block.text: f"s{n}" for n, block in enumerate(blocks) if isinstance(block, Heading)}
+    links = "".join(f'<a href="#{key}">{esc(text)}</a>' for text, key in anchors.items())
+    body = "\n".join(_block(block, anchors) for block in blocks)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -61,13 +61,13 @@ def page(title: str, blocks: Sequence[Block]) -> str:
 
 
 def esc(text: str) -> str:
-    """Text that a browser shows as it is."""
+    """Escape text for HTML."""
     return html.escape(safe_text(text), quote=True)
 
 
-def _block(block: Block, places: dict[str, str]) -> str:
+def _block(block: Block, anchors: dict[str, str]) -> str:
     if isinstance(block, Heading):
-        return f'<h2 id="{places[block.text]}">{esc(block.text)}</h2>'
+        return f'<h2 id="{anchors[block.text]}">{esc(block.text)}</h2>'
     if isinstance(block, Paragraph):
         return f"<p>{esc(block.text)}</p>"
     if isinstance(block, Table):
@@ -78,7 +78,7 @@ def _block(block: Block, places: dict[str, str]) -> str:
         return (
             f"<details><summary>{esc(block.title)}</summary><pre>{esc(block.text)}</pre></details>"
         )
-    if isinstance(block, Talk):
+    if isinstance(block, Transcript):
         sides = "".join(
             f"<div><b>{esc(name)}</b> {esc(verdict)}<pre>{esc(answer)}</pre></div>"
             for name, answer, verdict in block.sides
@@ -87,7 +87,7 @@ def _block(block: Block, places: dict[str, str]) -> str:
             f"<h3>{esc(block.title)}</h3><pre>{esc(block.prompt)}</pre>"
             f'<div class="sides">{sides}</div>'
         )
-    kind = ' class="small"' if isinstance(block, Whiskers) else ""
+    kind = ' class="small"' if isinstance(block, IntervalPlot) else ""
     return f"<figure{kind}><figcaption>{esc(block.title)}</figcaption>{picture(block)}</figure>"
 
 

@@ -1,6 +1,6 @@
-"""The report's pictures as inline SVG, drawn here: no scripts, no fonts, nothing fetched.
+"""Draw the report's figures as inline SVG: no scripts, no fonts, no external resources.
 
-Colours are Okabe and Ito's, told apart by most colour-blind people; marks differ in shape too.
+The colours are Okabe and Ito's colour-blind-safe palette; marks differ in shape as well.
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ import html
 import math
 from collections.abc import Sequence
 
-from kdharness.harness.reports.blocks import Lines, Mark, Picture, Radar, Scatter, Whiskers
+from kdharness.harness.reports.blocks import (
+    IntervalPlot,
+    LinePlot,
+    Picture,
+    PlotPoint,
+    Radar,
+    Scatter,
+)
 from kdharness.harness.util.text import safe_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
@@ -19,23 +26,23 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
 
 
 def picture(block: Picture) -> str:
-    """The block's SVG."""
+    """Return the SVG of a figure block."""
     if isinstance(block, Scatter):
         return scatter(block)
-    if isinstance(block, Lines):
+    if isinstance(block, LinePlot):
         return lines(block)
-    if isinstance(block, Whiskers):
+    if isinstance(block, IntervalPlot):
         return whiskers(block)
     return radar(block)
 
 
 def text_of(value: str, limit: int = 60) -> str:
-    """Text for SVG or HTML: no controls, everything escaped."""
+    """Return text for SVG or HTML, escaped and without control characters."""
     return html.escape(safe_text(value.replace("\n", " "), limit), quote=True)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from low to high, about so many."""
+    """Return about `count` round numbers from low to high."""
     span = high - low
     if not (span > 0 and math.isfinite(span)):
         return [low]
@@ -47,7 +54,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 class Frame:
-    """Axes over a range of data: places for figures, and the lines around."""
+    """Axes over a range of data: maps values to coordinates and draws the grid."""
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float], height: float = HEIGHT) -> None:
         self.height = height
@@ -55,16 +62,16 @@ class Frame:
         self.y0, self.y1 = _padded(ys)
 
     def x(self, value: float) -> float:
-        """Where a figure stands from the left."""
+        """Return the horizontal coordinate of a value."""
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        """Where a figure stands from the top."""
+        """Return the vertical coordinate of a value."""
         room = self.height - TOP - BOTTOM
         return self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * room
 
     def axes(self, x_label: str, y_label: str) -> list[str]:
-        """Grid, ticks and labels."""
+        """Draw grid, ticks and labels."""
         floor = self.height - BOTTOM
         out = []
         for value in ticks(self.x0, self.x1):
@@ -112,43 +119,43 @@ def _path(points: Sequence[tuple[float, float]], style: str) -> str:
 
 
 def _legend(names: Sequence[str], y: float) -> tuple[list[str], float]:
-    """A key of line styles below a picture; returns it and its height."""
+    """Draw the legend of line styles below a figure; return it and its height."""
     out = []
-    for place, name in enumerate(names):
-        x, row = LEFT + (place % 2) * 290, y + 18 * (place // 2)
-        out.append(_line(x, row, x + 28, row, _stroke(place)))
+    for index, name in enumerate(names):
+        x, row = LEFT + (index % 2) * 290, y + 18 * (index // 2)
+        out.append(_line(x, row, x + 28, row, _stroke(index)))
         out.append(_text(x + 34, row + 4, name if len(name) <= 34 else f"{name[:33]}…"))
     return out, 18 * math.ceil(len(names) / 2) + 8
 
 
-def _stroke(place: int) -> str:
-    dash = DASHES[place // len(COLOURS) % len(DASHES)] or DASHES[place % len(DASHES)]
+def _stroke(index: int) -> str:
+    dash = DASHES[index // len(COLOURS) % len(DASHES)] or DASHES[index % len(DASHES)]
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'stroke="{COLOURS[place % len(COLOURS)]}" stroke-width="1.8"{dashes}'
+    return f'stroke="{COLOURS[index % len(COLOURS)]}" stroke-width="1.8"{dashes}'
 
 
 # ---------------------------------------------------------------- the four kinds
 
 
 def scatter(block: Scatter) -> str:
-    """Numbered marks with whiskers; squares are on the front. The key stands below."""
+    """Draw numbered marks with error bars; squares are on the front. The legend is below."""
     xs = [v for m in block.marks for v in (m.x, *(m.x_ends or ()))] + [x for x, _ in block.line]
     ys = [v for m in block.marks for v in (m.y, *(m.y_ends or ()))] + [y for _, y in block.line]
     frame = Frame(xs, ys)
     parts = frame.axes(block.x_label, block.y_label)
-    places = [(frame.x(x), frame.y(y)) for x, y in block.line]
-    parts.append(_path(places, 'stroke="#7A7A7A" stroke-width="1.6" stroke-dasharray="6 4"'))
+    corners = [(frame.x(x), frame.y(y)) for x, y in block.line]
+    parts.append(_path(corners, 'stroke="#7A7A7A" stroke-width="1.6" stroke-dasharray="6 4"'))
     for number, mark in enumerate(block.marks, 1):
         parts += _mark(frame, mark, number)
     bottom: float = HEIGHT + 12
     entries = [f"{n} {'■' if m.front else '●'} {m.label}" for n, m in enumerate(block.marks, 1)]
     entries += [f"- - {block.line_label}"] if block.line else []
-    for place, entry in enumerate(entries):
-        parts.append(_text(LEFT + (place % 2) * 290, bottom + 18 * (place // 2), entry[:44]))
+    for index, entry in enumerate(entries):
+        parts.append(_text(LEFT + (index % 2) * 290, bottom + 18 * (index // 2), entry[:44]))
     return _svg(block.title, parts, bottom + 18 * math.ceil(len(entries) / 2))
 
 
-def _mark(frame: Frame, mark: Mark, number: int) -> list[str]:
+def _mark(frame: Frame, mark: PlotPoint, number: int) -> list[str]:
     x, y = frame.x(mark.x), frame.y(mark.y)
     colour = COLOURS[0] if mark.front else COLOURS[1]
     style = f'stroke="{colour}" stroke-width="1.2" opacity="0.7"'
@@ -167,25 +174,25 @@ def _mark(frame: Frame, mark: Mark, number: int) -> list[str]:
     return out
 
 
-def lines(block: Lines) -> str:
-    """Curves over steps, each in a colour and dash of its own."""
+def lines(block: LinePlot) -> str:
+    """Draw curves over steps, each with its own colour and dash pattern."""
     points = [p for _, series in block.series for p in series if math.isfinite(p[1])]
     frame = Frame([x for x, _ in points], [y for _, y in points])
     parts = frame.axes("step", block.y_label)
-    for place, (_, series) in enumerate(block.series):
+    for index, (_, series) in enumerate(block.series):
         shown = [(frame.x(x), frame.y(y)) for x, y in series if math.isfinite(y)]
-        parts.append(_path(shown, _stroke(place)))
+        parts.append(_path(shown, _stroke(index)))
         if len(shown) == 1:
             parts.append(
                 f'<circle cx="{shown[0][0]:.1f}" cy="{shown[0][1]:.1f}" r="3" '
-                f'fill="{COLOURS[place % len(COLOURS)]}"/>'
+                f'fill="{COLOURS[index % len(COLOURS)]}"/>'
             )
     key, height = _legend([name for name, _ in block.series], HEIGHT + 10)
     return _svg(block.title, [*parts, *key], HEIGHT + 10 + height)
 
 
-def whiskers(block: Whiskers) -> str:
-    """One row a figure: a dot, and a line as long as its interval."""
+def whiskers(block: IntervalPlot) -> str:
+    """Draw one row per score: a dot, and a line for its interval."""
     left, row = 220, 24
     values = [v for _, value, low, high in block.rows for v in (value, low, high) if v is not None]
     low_end, high_end = _padded(values)
@@ -198,8 +205,8 @@ def whiskers(block: Whiskers) -> str:
     for tick in ticks(low_end, high_end):
         parts.append(_line(at(tick), TOP, at(tick), height - 24, 'class="grid"'))
         parts.append(_text(at(tick), height - 8, f"{tick:.4g}", "middle"))
-    for place, (name, value, low, high) in enumerate(block.rows):
-        y = TOP + row * (place + 0.5)
+    for index, (name, value, low, high) in enumerate(block.rows):
+        y = TOP + row * (index + 0.5)
         parts.append(_text(left - 8, y + 4, name if len(name) <= 30 else f"{name[:29]}…", "end"))
         if low is not None and high is not None:
             parts.append(_line(at(low), y, at(high), y, f'stroke="{COLOURS[0]}" stroke-width="2"'))
@@ -208,27 +215,27 @@ def whiskers(block: Whiskers) -> str:
 
 
 def radar(block: Radar) -> str:
-    """A spoke a category, a closed line a checkpoint."""
+    """Draw a radar chart: one axis per category, one polygon per checkpoint."""
     middle, reach, centre = WIDTH / 2, 120.0, 164.0
     count = len(block.categories)
 
-    def at(place: int, value: float) -> tuple[float, float]:
+    def at(index: int, value: float) -> tuple[float, float]:
         share = (value - block.low) / (block.high - block.low) if block.high > block.low else 0.0
-        angle = 2 * math.pi * place / count - math.pi / 2
+        angle = 2 * math.pi * index / count - math.pi / 2
         share = max(0.0, min(1.0, share))
         return middle + reach * share * math.cos(angle), centre + reach * share * math.sin(angle)
 
     parts = []
     for step in (0.25, 0.5, 0.75, 1.0):
         level = block.low + (block.high - block.low) * step
-        ring = [at(place, level) for place in range(count)]
+        ring = [at(index, level) for index in range(count)]
         parts.append(_path([*ring, ring[0]], 'class="grid"'))
         parts.append(_text(middle + 3, ring[0][1] - 2, f"{level:.3g}"))
-    for place, category in enumerate(block.categories):
-        x, y = at(place, block.high)
+    for index, category in enumerate(block.categories):
+        x, y = at(index, block.high)
         parts.append(_line(middle, centre, x, y, 'class="grid"'))
         side = "middle" if abs(x - middle) < 8 else "start" if x > middle else "end"
-        # The topmost name stands clear of the scale's own figure.
+        # Keep the topmost name clear of the scale labels.
         above = 8 if side == "middle" and y < centre else 0
         parts.append(
             _text(
@@ -238,9 +245,9 @@ def radar(block: Radar) -> str:
                 side,
             )
         )
-    for place, (_, values) in enumerate(block.series):
+    for index, (_, values) in enumerate(block.series):
         corners = [at(n, value) for n, value in enumerate(values) if value is not None]
         if corners:
-            parts.append(_path([*corners, corners[0]], _stroke(place)))
+            parts.append(_path([*corners, corners[0]], _stroke(index)))
     key, height = _legend([name for name, _ in block.series], centre + reach + 40)
     return _svg(block.title, [*parts, *key], centre + reach + 40 + height)

@@ -1,14 +1,14 @@
-"""A few transcripts that show what changed: the largest differences both ways, and failures."""
+"""Transcripts with the largest differences between two checkpoints, in both directions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kdharness.harness.analysis.leaderboard import Group, read_group
+from kdharness.harness.analysis.scorebook import Group, read_group
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
-from kdharness.harness.reports.blocks import Block, Paragraph, Talk, number
+from kdharness.harness.reports.blocks import Block, Paragraph, Transcript, number
 from kdharness.harness.stats.rows import question_sums
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish
@@ -17,25 +17,25 @@ LONGEST = 3000
 
 
 def telling_talks(store: Store, paths: Paths, names: tuple[str, str], count: int) -> list[Block]:
-    """Items whose figures differ most between two checkpoints, in turn upwards and downwards."""
+    """Return the items whose scores differ most, alternating between gains and losses."""
     first, second = (store.checkpoint(name) for name in names)
     if first is None or second is None:
         return []
-    found: list[tuple[str, str, float, float]] = []
+    candidates: list[tuple[str, str, float, float]] = []
     for bench, tables in _means(store, first, second).items():
         shared = sorted(set(tables[0]) & set(tables[1]))
         gaps = sorted(shared, key=lambda item: tables[1][item] - tables[0][item])
         chosen = [item for pair in zip(reversed(gaps), gaps, strict=True) for item in pair]
         chosen = [i for i in dict.fromkeys(chosen) if tables[0][i] != tables[1][i]]
-        found += [(bench, item, tables[0][item], tables[1][item]) for item in chosen[:count]]
+        candidates += [(bench, item, tables[0][item], tables[1][item]) for item in chosen[:count]]
     talks: list[Block] = []
     prompts: dict[str, dict[str, str]] = {}
-    for bench, item, before, after in _in_turn(found, count):
+    for bench, item, before, after in _in_turn(candidates, count):
         prompts.setdefault(bench, read_prompts(paths, bench))
         talks.append(
-            Talk(
+            Transcript(
                 f"{bench}, {item}",
-                prompts[bench].get(item, "(the prompt is not at hand here)"),
+                prompts[bench].get(item, "(prompt not available)"),
                 tuple(
                     (
                         checkpoint.name,
@@ -48,30 +48,27 @@ def telling_talks(store: Store, paths: Paths, names: tuple[str, str], count: int
         )
     if not talks:
         return [
-            Paragraph(
-                f"{names[0]} and {names[1]} have no answered item that they were scored "
-                "on differently."
-            )
+            Paragraph(f"{names[0]} and {names[1]} have no answered items with different scores.")
         ]
     return talks
 
 
 def _in_turn(
-    found: Sequence[tuple[str, str, float, float]], count: int
+    candidates: Sequence[tuple[str, str, float, float]], count: int
 ) -> list[tuple[str, str, float, float]]:
-    """One of each benchmark, then the next of each."""
+    """Interleave the items of all benchmarks."""
     lists: dict[str, list[tuple[str, str, float, float]]] = {}
-    for one in found:
-        lists.setdefault(one[0], []).append(one)
-    turns = max(map(len, lists.values()), default=0)
-    mixed = [rows[n] for n in range(turns) for rows in lists.values() if n < len(rows)]
+    for entry in candidates:
+        lists.setdefault(entry[0], []).append(entry)
+    longest = max(map(len, lists.values()), default=0)
+    mixed = [rows[n] for n in range(longest) for rows in lists.values() if n < len(rows)]
     return mixed[:count]
 
 
 def _means(
     store: Store, first: Checkpoint, second: Checkpoint
 ) -> dict[str, tuple[Mapping[str, float], Mapping[str, float]]]:
-    """Benchmark with answers -> item -> mean, for both; of several judges the first both have."""
+    """Map each benchmark to the mean per item of both checkpoints, for their first common judge."""
     tables: list[dict[tuple[str, str, str], Group]] = []
     for checkpoint in (first, second):
         tables.append(
@@ -94,7 +91,7 @@ def _means(
 
 
 def _text(answers: Sequence[Answer], item: str) -> str:
-    """All turns of an answer; a failure says so."""
+    """Return all turns of an answer, marking failed and truncated ones."""
     turns = {a.turn: a for a in answers if a.item == item}
     texts = []
     for turn in sorted(turns):
@@ -102,19 +99,19 @@ def _text(answers: Sequence[Answer], item: str) -> str:
         text = answer.text or "(empty)"
         if len(text) > LONGEST:
             text = f"{text[:LONGEST]}… (+{len(text) - LONGEST} characters)"
-        marks = {Finish.LENGTH: "\n(cut off at the token limit)", Finish.ERROR: "\n(failed)"}
+        marks = {Finish.LENGTH: "\n(truncated at the token limit)", Finish.ERROR: "\n(failed)"}
         texts.append(text + marks.get(answer.finish, ""))
     return "\n\n—— next turn ——\n\n".join(texts) or "(no answer)"
 
 
 def read_prompts(paths: Paths, bench: str) -> dict[str, str]:
-    """Item -> its turns, where the benchmark's files are at hand."""
+    """Map each item to its prompt, if the benchmark's files are available."""
     if bench not in BENCHMARKS or bench == "file":
         return {}
     try:
         loaded = resolve(BENCHMARKS, bench, "benchmark").load(
             paths, EvalConfig(benches=[bench], baseline="all")
         )
-    except Exception:  # not pulled, or of another version: the answers still tell
+    except Exception:  # not pulled, or another version: show the answers without prompts
         return {}
     return {item.id: "\n\n—— next turn ——\n\n".join(item.turns) for item in loaded.items}

@@ -1,1 +1,1 @@
-"""A run's life: checks before it exists, start, status, stop, and what it will need."""
+"""Life cycle of runs: prechecks, resource estimates, start, status, stop."""

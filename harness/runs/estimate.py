@@ -1,8 +1,8 @@
-"""Will it fit, how long will it take, how much disk: before anything starts.
+"""Estimate the memory, FLOPs, time and disk of a run before it starts.
 
 Parameters are counted exactly, on a model without weights (the meta device). Activations follow
-what a Llama-like layer keeps for its backward pass (`activation_floats`); a test holds the
-estimate against what small models really use.
+what a Llama-like layer keeps for its backward pass (`activation_floats`); a test compares the
+estimate with the memory that small models use.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ OPTIMIZER_STATE = {
     "adafactor": (0.05, 0.0),
     "sgd": (0.0, 0.0),
 }
-"""(numbers in the parameter's own format, further bytes) that an optimiser keeps a parameter.
+"""(values in the parameter's own dtype, further bytes) that an optimiser keeps per parameter.
 
-torch makes AdamW's moments like the parameters: bf16 weights have bf16 moments."""
+torch stores AdamW's moments in the parameter's dtype: bf16 weights have bf16 moments."""
 
 
 def optimizer_bytes(optimizer: str, unit: int) -> float:
-    """Bytes of an optimiser's state a trained parameter of `unit` bytes."""
+    """Return the bytes of optimiser state per trained parameter of `unit` bytes."""
     numbers, further = OPTIMIZER_STATE[optimizer]
     return numbers * unit + further
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model's dimensions. `body` leaves out embeddings and head."""
+    """Dimensions of a model. `body` is the parameter count without embeddings and head."""
 
     total: int
     body: int
@@ -50,8 +50,8 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Figures of a run: memory in bytes for one process, FLOPs and seconds for all of it."""
+class ResourceEstimate:
+    """Resources of a run: memory in bytes per process, FLOPs and seconds in total."""
 
     parameters: dict[str, int]
     trained: int
@@ -66,41 +66,41 @@ class Plan:
 
     @property
     def peak(self) -> float:
-        """All of the memory together."""
+        """Total memory in bytes."""
         return sum(self.memory.values())
 
     def rows(self) -> list[dict[str, Any]]:
-        """The plan as a listing."""
-        listed = [
+        """Return the rows of `kdharness plan`."""
+        rows = [
             {"figure": f"parameters {role}", "value": count, "unit": ""}
             for role, count in self.parameters.items()
         ]
-        listed += [
+        rows += [
             {"figure": "parameters trained", "value": self.trained, "unit": ""},
             {"figure": "steps", "value": self.steps, "unit": ""},
             {"figure": "tokens", "value": self.tokens, "unit": ""},
             {"figure": "tokens labelled", "value": self.labelled, "unit": ""},
             {"figure": "padding", "value": round(self.padding_share, 4), "unit": "share"},
         ]
-        listed += [
-            {"figure": f"memory {name}", "value": round(size / 2**30, 4), "unit": "GiB a process"}
+        rows += [
+            {"figure": f"memory {name}", "value": round(size / 2**30, 4), "unit": "GiB per process"}
             for name, size in self.memory.items()
         ]
         peak = round(self.peak / 2**30, 4)
-        listed += [
-            {"figure": "memory peak", "value": peak, "unit": "GiB a process"},
+        rows += [
+            {"figure": "memory peak", "value": peak, "unit": "GiB per process"},
             {"figure": "FLOPs", "value": float(f"{self.flops:.4g}"), "unit": ""},
             {"figure": "time", "value": self.seconds and round(self.seconds, 1), "unit": "s"},
             {"figure": "disk", "value": round(self.disk / 2**30, 4), "unit": "GiB"},
         ]
-        return listed
+        return rows
 
 
 def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Size:
-    """The exact size of a model from its config alone; `keep_layers` cuts it first.
+    """Compute the exact size of a model from its config alone, cut to `keep_layers` layers.
 
     Raises:
-        ModelError: no such model, or an architecture whose shape is not known here.
+        ModelError: no such model, or an unsupported architecture.
     """
     from kdharness.harness.models.loading import build_meta, load_config_of
 
@@ -124,7 +124,7 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
         body=body,
         layers=_shape(text, "num_hidden_layers"),
         hidden=hidden,
-        # GPT-2 and its kin leave the inner size open: four times the hidden one.
+        # GPT-2-like configs may leave the inner size unset: four times the hidden size.
         intermediate=_shape(text, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
         heads=heads,
         key_heads=_shape(text, "num_key_value_heads", default=heads),
@@ -133,11 +133,11 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
     )
 
 
-def _shape(config: Any, *names: str, default: int | None = None) -> int:
-    """A whole number of a model's config, by any of its names.
+def _shape(config: object, *names: str, default: int | None = None) -> int:
+    """Read an integer from a model's config, by the first of these names that is set.
 
     Raises:
-        ModelError: it has none of them.
+        ModelError: none of them is set and there is no default.
     """
     for name in names:
         value = getattr(config, name, None)
@@ -145,27 +145,27 @@ def _shape(config: Any, *names: str, default: int | None = None) -> int:
             return value
     if default is None:
         raise ModelError(
-            f"the shape of a {getattr(config, 'model_type', 'model')} model is not known here: "
-            f"its config has no {names[0]}",
-            hint="plan works for decoder models with attention; training may work all the same",
+            f"unknown shape of {getattr(config, 'model_type', 'model')} models: "
+            f"the config has no {names[0]}",
+            hint="plan supports decoder models with attention; training may still work",
         )
     return default
 
 
-def active_experts(config: Any) -> float:
-    """The share of a mixture's experts that one token passes through; 1 for a dense model."""
+def active_experts(config: object) -> float:
+    """Return the share of a mixture's experts active per token; 1 for a dense model."""
     every = ("num_local_experts", "num_experts", "n_routed_experts")
     total = _shape(config, *every, default=0)
     return _shape(config, "num_experts_per_tok", "moe_topk", default=total) / total if total else 1
 
 
 def activation_floats(size: Size, tokens: int, *, checkpointing: bool) -> float:
-    """Numbers that the backward pass needs, for `tokens` positions of one micro-batch.
+    """Return how many values the backward pass needs, for `tokens` positions of one micro-batch.
 
-    Without checkpointing a layer keeps, a position: its two norms' inputs, their scaled and
-    final outputs (6 h), queries, keys and values around the rotation and the attention's output,
-    and four vectors of the MLP's inner size. With it, each layer keeps its input and one layer at
-    a time is whole.
+    Without gradient checkpointing a layer keeps per position: the inputs of its two norms, their
+    scaled and final outputs (6 h), queries, keys and values before and after the rotation, the
+    attention output, and four vectors of the MLP's inner size. With checkpointing each layer keeps
+    only its input, and one layer at a time keeps everything.
     """
     attention = 3 * size.heads * size.head_size + 3 * size.key_heads * size.head_size
     layer = 6 * size.hidden + attention + 4 * size.intermediate
@@ -174,7 +174,7 @@ def activation_floats(size: Size, tokens: int, *, checkpointing: bool) -> float:
 
 
 def lora_parameters(size: Size, r: int) -> int:
-    """Adapter weights on all linear layers but the head."""
+    """Return the number of adapter weights, on all linear layers except the head."""
     q, k = size.heads * size.head_size, size.key_heads * size.head_size
     pairs = [
         (size.hidden, q),
@@ -198,7 +198,7 @@ def plan_memory(
     processes: int,
     on_cpu: bool,
 ) -> tuple[dict[str, float], int]:
-    """(bytes by part for one process, trained parameters)."""
+    """Return (bytes per part for one process, number of trained parameters)."""
     assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
     spec = config.trainer
     dtype = spec.dtype if spec.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
@@ -219,7 +219,7 @@ def plan_memory(
     buffers = 4 if teachers else 3
     parts["logits"] = 4.0 * buffers * chunk * student.vocab
     if not lora:
-        # The head's gradient is formed in the forward pass, beside the accumulated one.
+        # The head's gradient is computed in the forward pass, in addition to the accumulated one.
         parts["logits"] += unit * student.vocab * student.hidden
     for role, size in teachers.items():
         parts[f"teacher {role}"] = _teacher_bytes(config, role, size, unit, shard)
@@ -249,7 +249,7 @@ def step_flops(
     lora: bool,
     checkpointing: bool,
 ) -> float:
-    """METHOD.md section 4, attention products and heads included."""
+    """Return the FLOPs of one step, including attention and heads (docs/method.md#flops)."""
     times = (2 if lora else 3) + bool(checkpointing)
     scores = 4.0 * tokens * width
     total = 2.0 * times * student.body * tokens
@@ -262,21 +262,21 @@ def step_flops(
 
 
 def teacher_sources(config: AnyConfig) -> dict[str, str]:
-    """Role -> model of every frozen model that a training holds in memory of its own."""
+    """Map each role to its frozen model, for models that training loads in addition."""
     if isinstance(config, KDConfig):
         return {} if config.teacher.cache else {"teacher": config.teacher.model}
     if not isinstance(config, DAEConfig):
         return {}
-    found = {name: spec for name, spec in config.experts.items() if not spec.cache}
+    specs = {name: spec for name, spec in config.experts.items() if not spec.cache}
     if config.expert and not config.expert.cache:
-        found["expert"] = config.expert
+        specs["expert"] = config.expert
     if config.reference and not config.reference.cache:
-        found["reference"] = config.reference
-    return {role: spec.model for role, spec in found.items()}
+        specs["reference"] = config.reference
+    return {role: spec.model for role, spec in specs.items()}
 
 
 def student_source(config: AnyConfig) -> tuple[str, int | None]:
-    """(model, layers kept or None) that give the student's size."""
+    """Return the (model, number of kept layers or None) that determine the student's size."""
     assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
     spec = config.student
     if spec.model:
@@ -287,10 +287,12 @@ def student_source(config: AnyConfig) -> tuple[str, int | None]:
             source = config.teacher.model
         keep = spec.keep_layers
         return source, keep if isinstance(keep, int) else len(keep or [])
-    raise ConfigError("a plan for experts_from needs the made model: train once, then plan on it")
+    raise ConfigError(
+        "plan does not support experts_from: train once, then plan with the resulting model"
+    )
 
 
-def make_plan(
+def estimate(
     config: AnyConfig,
     paths: Paths,
     rows: Any,
@@ -298,17 +300,17 @@ def make_plan(
     engine: str = "single",
     processes: int = 1,
     tflops: float | None = None,
-) -> Plan:
-    """The plan of a training.
+) -> ResourceEstimate:
+    """Estimate the resources of a training run.
 
     Args:
-        rows: what `kdharness.trainers` planned: steps, tokens, labelled, padding share, width.
+        rows: the batch plan of `kdharness.trainers`: steps, tokens, labelled, padding share, width.
         engine: single, ddp or fsdp2.
-        processes: GPUs (or CPU processes).
-        tflops: what one of them sustains; the time is unknown without.
+        processes: number of GPUs (or CPU processes).
+        tflops: sustained TFLOP/s of one of them; without it the time is unknown.
     """
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
-        raise ConfigError(f"a {config.method} config has nothing to plan")
+        raise ConfigError(f"plan does not support {config.method} configs")
     spec = config.trainer
     student = model_size(*_with_paths(student_source(config), paths))
     teachers = {role: model_size(s, paths) for role, s in teacher_sources(config).items()}
@@ -339,7 +341,7 @@ def make_plan(
     unit = 4 if on_cpu else 2
     final = (trained if config.student.lora else student.total) * unit
     saved = spec.keep if spec.save_every else 1
-    return Plan(
+    return ResourceEstimate(
         parameters={"student": student.total, **{r: s.total for r, s in teachers.items()}},
         trained=trained,
         steps=rows["steps"],

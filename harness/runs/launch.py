@@ -1,8 +1,8 @@
-"""Start, stop, pause, resume and watch runs. Each run is a process of its own session.
+"""Start, stop, pause, resume and watch runs. Each run is a process in a session of its own.
 
-The starter writes the run's row, starts a detached worker and waits for its `started` event;
-closing the starter leaves the worker running. A run that should be live but whose process is
-gone (pid and its start time, or the heartbeat for another host) is *interrupted*.
+The launching process writes the run's row, starts a detached worker and waits for its `started`
+event; the worker keeps running when the launching process exits. A run that should be live but
+whose process is gone (pid and its start time, or the heartbeat on another host) is *interrupted*.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
-from kdharness.harness.types import Request, Run, RunStatus
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.types import Method, Request, Run, RunStatus
+from kdharness.harness.util.atomic import atomic_write_text
 
 if TYPE_CHECKING:
     from kdharness.harness.config.training import AnyConfig
 
 
 def new_run_id(store: Store, method: str) -> str:
-    """A short free name such as `kd-7f3a`."""
+    """Return a short unused name such as `kd-7f3a`."""
     taken = store.run_ids()
     while True:
         name = f"{method}-{secrets.token_hex(2)}"
@@ -45,23 +45,23 @@ def start(
     accelerate: str | None = None,
     timeout: float = 120.0,
 ) -> Run:
-    """Store a run and start its worker; returns once the worker says it has started.
+    """Store a run and start its worker; return once the worker reports that it has started.
 
     Args:
         paths: the home.
         config: a validated config.
-        name: the run's name; otherwise the config's, otherwise made from the method.
+        name: the run's name; defaults to the config's, else derived from the method.
         accelerate: an accelerate config file: the worker runs under `accelerate launch`.
         timeout: seconds to wait for the worker.
 
     Raises:
         ConfigError: the name is taken.
-        RunError: the worker ended before it started; the message holds the tail of its log.
+        RunError: the worker exited before it started; the hint is the tail of its log.
     """
     with Store(paths.store) as store:
-        wanted = name or getattr(config, "name", None)
-        if wanted and store.run(wanted) is not None:
-            raise _taken(wanted)
+        run_id = name or getattr(config, "name", None)
+        if run_id and store.run(run_id) is not None:
+            raise _taken(run_id)
     _check_request(config, paths)
     with Store(paths.store) as store:
         run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
@@ -69,44 +69,43 @@ def start(
 
 
 def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
-    """Refuse what could never begin; an experiment's runs are looked at when their turn comes."""
-    from kdharness.harness.config.training import CONFIGS
+    """Reject configs that cannot start; the runs of an experiment are checked one by one later."""
     from kdharness.harness.runs.precheck import check_request
 
-    if type(config) in CONFIGS.values():
+    if str(config.method) != Method.SWEEP:
         check_request(config, paths, hub=hub)
 
 
 def prepare(paths: Paths, config: AnyConfig, name: str) -> Run:
-    """Store a run that others will start, or find it again where it was prepared before.
+    """Store a run for a scheduler to start, or return the run if it was prepared before.
 
-    For schedulers: the processes of a job that is started anew go on with the run it had.
+    The processes of a restarted job continue the run of its first start.
 
     Raises:
-        ConfigError: the name belongs to a run of another config; or, for a new run, what
-            `check_request` finds missing.
-        RunError: it is live already.
+        ConfigError: the name belongs to a run with a different config; or, for a new run,
+            anything that `check_request` finds missing.
+        RunError: it is already live.
     """
     from kdharness.harness.config.training import config_hash
 
     with Store(paths.store) as store:
-        known = store.run(name)
-    if known is None:
-        # The machine that prepares a run may have no network; those that carry it out look again.
+        run = store.run(name)
+    if run is None:
+        # The machine that prepares a run may be offline; the workers check the hub again.
         _check_request(config, paths, hub=False)
     with Store(paths.store) as store:
-        known = store.run(name)
-        if known is None or known.config_hash != config_hash(config):
+        run = store.run(name)
+        if run is None or run.config_hash != config_hash(config):
             return _add(paths, store, config, name, None, RunStatus.STOPPED)
-        if effective_status(known).is_live:
+        if effective_status(run).is_live:
             raise RunError(f"{name} is already running")
-        return known
+        return run
 
 
 def _taken(run_id: str) -> ConfigError:
     return ConfigError(
-        f"a run named {run_id!r} exists",
-        hint=f"choose another name, or: kdharness resume {run_id}",
+        f"a run named {run_id!r} already exists",
+        hint=f"choose another name, or run: kdharness resume {run_id}",
     )
 
 
@@ -118,12 +117,11 @@ def _add(
     accelerate: str | None,
     status: RunStatus,
 ) -> Run:
-    """Store a new run and its folder."""
+    """Store a new run and create its folder."""
     from kdharness.harness.config.files import dump_config
     from kdharness.harness.config.training import config_hash
 
-    wanted = name or getattr(config, "name", None)
-    run_id = wanted or new_run_id(store, config.method)
+    run_id = name or getattr(config, "name", None) or new_run_id(store, config.method)
     folder = paths.run(run_id)
     run = Run(
         id=run_id,
@@ -141,7 +139,7 @@ def _add(
     except sqlite3.IntegrityError as error:
         raise _taken(run_id) from error
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", dump_config(config, full=True))
+    atomic_write_text(folder / "config.yaml", dump_config(config, full=True))
     return run
 
 
@@ -170,10 +168,11 @@ def _spawn(
     try:
         return _wait_until_started(paths, store, run_id, process, seen, timeout)
     except KeyboardInterrupt:
-        # It may have started a moment ago: whoever is interrupted here wants it no longer.
+        # The worker may just have started; after Ctrl-C it is no longer wanted.
         store.request(run_id, Request.STOP)
         raise Interrupted(
-            f"{run_id} was asked to stop while it started", hint=f"see: kdharness show {run_id}"
+            f"{run_id} was asked to stop while it was starting",
+            hint=f"see: kdharness show {run_id}",
         ) from None
 
 
@@ -192,22 +191,22 @@ def _wait_until_started(
         if process.poll() is not None:
             store.update_run(run_id, status=RunStatus.FAILED.value, error="did not start")
             raise RunError(
-                f"the worker of {run_id} ended before it started", hint=log_tail(paths, run_id, 15)
+                f"the worker of {run_id} exited before it started", hint=log_tail(paths, run_id, 15)
             )
         time.sleep(0.05)
     raise RunError(
-        f"the worker of {run_id} has not started within {timeout:.0f} s",
+        f"the worker of {run_id} did not start within {timeout:.0f} s",
         hint=f"see: kdharness logs {run_id}",
     )
 
 
 def log_path(paths: Paths, run_id: str) -> Path:
-    """The worker's output."""
+    """Return the path of a worker's log."""
     return paths.run(run_id) / "worker.log"
 
 
 def log_tail(paths: Paths, run_id: str, lines: int) -> str:
-    """The last lines of a worker's output."""
+    """Return the last lines of a worker's log."""
     path = log_path(paths, run_id)
     if not path.exists():
         return ""
@@ -236,11 +235,11 @@ def wait(paths: Paths, run_id: str, timeout: float = 600.0) -> Run:
             if not effective_status(run).is_live:
                 return run
             time.sleep(0.1)
-    raise RunError(f"{run_id} has not ended within {timeout:.0f} s")
+    raise RunError(f"{run_id} did not end within {timeout:.0f} s")
 
 
 def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
-    """Wake a paused run, or go on with one that was stopped, interrupted or failed."""
+    """Resume a run that was paused, stopped or interrupted, or that failed."""
     with Store(paths.store) as store:
         run = find_run(store, run_id)
         status = effective_status(run)
@@ -249,9 +248,9 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             return run
         if status.is_live:
             raise RunError(f"{run_id} is already running")
-        if status is RunStatus.FINISHED and run.method not in ("eval", "sweep"):
+        if status is RunStatus.FINISHED and run.method not in (Method.EVAL, Method.SWEEP):
             raise RunError(f"{run_id} is finished; there is nothing to resume")
-        # Two processes may want to go on with it at once: one gets it, or it would run twice.
+        # Two processes may try to resume it at once: only one may claim it.
         claimed = store.claim_run(
             run,
             status=RunStatus.STARTING.value,

@@ -1,7 +1,7 @@
-"""What can be known to be wrong before a run exists: names and files that are not there.
+"""Checks before a run is created: missing models, benchmarks and data files.
 
-A run that could never have begun would stay in the store as a failed one, with the name that the
-next try wants.
+Otherwise a run that cannot start would stay in the store as failed, and block its name for the
+next attempt.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.evaluation import EvalConfig, default_judges, parse_spec
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.config.references import model_references
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
+from kdharness.harness.evaluation.pipeline import load_benches
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.models.resolve import find_source
@@ -25,18 +27,18 @@ from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 
 
 def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
-    """Refuse a config that names models, benchmarks or data that are not there.
+    """Reject a config that refers to missing models, benchmarks or data.
 
-    Loads no weights and asks no judge; benchmark files are read, as their mistakes are told with
-    their lines.
+    Loads no weights and calls no judge; benchmark files are read, so that errors are reported with
+    their line numbers.
 
     Args:
         config: a validated config.
         paths: the home.
-        hub: ask the hub for the models that are named by its ids.
+        hub: check on the hub that models given by hub ids exist.
 
     Raises:
-        ConfigError, DataError, ModelError, AssetError: what is missing, and where it is named.
+        ConfigError, DataError, ModelError, AssetError: what is missing, and which field names it.
     """
     if isinstance(config, EvalConfig):
         _check_evaluation(config, paths)
@@ -52,34 +54,33 @@ def check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
 
 
 def _answers_alone(config: AnyConfig, paths: Paths) -> set[str]:
-    """The checkpoints to score whose answers are stored without weights: there is no folder."""
+    """Return the checkpoints of an evaluation that have stored answers but no weights."""
     if not isinstance(config, EvalConfig) or not paths.store.exists():
         return set()
     with Store(paths.store) as store:
         stored = {name: store.checkpoint(name) for name in config.checkpoints}
-    return {name for name, found in stored.items() if found is not None and not found.path}
+    return {name for name, known in stored.items() if known is not None and not known.path}
 
 
 def _check_model(field: str, source: str, paths: Paths) -> None:
-    """A model that can be found, and an adapter that would load whole."""
+    """Check that a model exists, and that an adapter would load completely."""
     try:
-        found = find_source(source, paths)
-        if found is not None and exists(Path(found), folder=True):
-            check_adapter(Path(found), source, paths)
+        folder = find_source(source, paths)
+        if folder is not None and exists(Path(folder), folder=True):
+            check_adapter(Path(folder), source, paths)
     except KDHarnessError as error:
         raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
 
 
 def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
-    """Data files and the template are there, and each file's first row is one; the hub's wait."""
+    """Check the template and the first row of each local data file; hub data is checked later."""
     template = config.data.chat_template
     if template and template != "chatml":
         if not exists(local_path(template)):
             raise ConfigError(
                 f"no such template file: {template[:200]}",
                 where="data.chat_template",
-                hint="give a file with a Jinja template, or chatml; without it the model's own "
-                "is used",
+                hint="use a Jinja template file, or chatml; the model's own is the default",
             )
         try:
             read_text(local_path(template), "the chat template", limit=CONFIG_BYTES)
@@ -94,14 +95,12 @@ def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
             try:
                 read(source.model_copy(update={"limit": 1}))
             except DataError as error:
-                place = f"data.{name}.{index}.path"
-                where = f"{place}: {error.where}" if error.where else place
+                field = f"data.{name}.{index}.path"
+                where = f"{field}: {error.where}" if error.where else field
                 raise DataError(error.message, where=where, hint=error.hint) from error
 
 
 def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
-    from kdharness.harness.evaluation.pipeline import asks_judge, load_benches
-
     benches = load_benches(config, paths)
     known: set[str] = set()
     others = {bench.pairwise_with for bench in benches} - {"", "all"}
@@ -109,21 +108,21 @@ def _check_evaluation(config: EvalConfig, paths: Paths) -> None:
         with Store(paths.store) as store:
             stored = {name: store.checkpoint(name) for name in {*config.imported, *others}}
             known = {name for name in config.imported if stored[name] is not None}
-            # Answers that were made elsewhere have no folder to be looked for.
-            others -= {name for name, found in stored.items() if found and not found.path}
+            # Imported answers have no model folder.
+            others -= {name for name, side in stored.items() if side and not side.path}
             for bench in benches:
                 refuse_namesake(store, bench)
     missing = [name for name in config.imported if name not in known]
     if missing:
         raise ConfigError(
-            f"no answers of a model named {missing[0]!r} are stored",
+            f"no stored answers of a model named {missing[0]!r}",
             hint="import them: kdharness import fastchat|alpaca-eval PATH",
         )
     for name in sorted(others):
         _check_model("baseline", name, paths)
     engines = [config.answer_engine] if config.answer_engine else []
     judges = config.judge or default_judges(paths)
-    asked = judges if any(asks_judge(bench) for bench in benches) else ()
+    asked = judges if any(bench.needs_judge for bench in benches) else ()
     for field, specs in (("answer_engine", engines), ("judge", asked)):
         for spec in map(parse_spec, specs):
             if spec.kind == "local":

@@ -1,6 +1,6 @@
-"""Whether a run is alive, and what its status really is.
+"""Whether a run is alive, and its effective status.
 
-A run that should be live but whose process is gone (pid and its start time, or the heartbeat for
+A run that should be live but whose process is gone (pid and its start time, or the heartbeat on
 another host) is *interrupted*.
 """
 
@@ -28,16 +28,15 @@ STALE_SECONDS = 60.0
 
 
 def process_started(pid: int) -> float | None:
-    """When the process began, or None when it is gone.
+    """Return when a process started, or None if it is gone.
 
-    On Linux in seconds since the machine started: the clock of the wall may be set back while a
-    run goes on, and by it a living worker would look like another process that took its number.
-    Elsewhere in seconds since the epoch.
+    On Linux in seconds since boot: the wall clock may be set back during a run, and a live worker
+    would then look like another process that reuses its pid. Elsewhere in seconds since the epoch.
     """
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:
-            # The name in parentheses may hold blanks and parentheses itself.
+            # The process name in parentheses may itself contain spaces and parentheses.
             fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:
             return None
@@ -54,10 +53,10 @@ def process_started(pid: int) -> float | None:
 
 
 def run_lock(paths: Paths, run_id: str) -> filelock.BaseFileLock:
-    """The lock a worker holds while it works; the system frees it when the process dies.
+    """Return the lock that a worker holds; the system releases it when the process dies.
 
-    Status and process number in the store say who *should* be at work; of two workers that were
-    started for one run by whatever means, this lets one through.
+    Status and pid in the store say which worker *should* be running; if two workers were started
+    for the same run, the lock admits only one.
     """
     import filelock
 
@@ -67,28 +66,28 @@ def run_lock(paths: Paths, run_id: str) -> filelock.BaseFileLock:
 
 
 def is_alive(run: Run) -> bool:
-    """Whether the run's worker still works."""
+    """Return whether the run's worker is alive."""
     if run.pid is None:
         last = max(run.created, run.heartbeat or 0)
         return run.status is RunStatus.STARTING and abs(time.time() - last) < STALE_SECONDS
     if run.host and run.host != socket.gethostname():
-        # A beat from the future says that a clock went back, not that somebody is alive.
+        # A heartbeat in the future means that a clock was set back, not that the worker is alive.
         return abs(time.time() - (run.heartbeat or 0)) < STALE_SECONDS
-    began = process_started(run.pid)
-    return began is not None and abs(began - (run.pid_started or began)) < 0.5
+    started = process_started(run.pid)
+    return started is not None and abs(started - (run.pid_started or started)) < 0.5
 
 
 def effective_status(run: Run) -> RunStatus:
-    """The stored status, or INTERRUPTED when the process behind it is gone."""
+    """Return the stored status, or INTERRUPTED if the worker process is gone."""
     if run.status.is_live and not is_alive(run):
         return RunStatus.INTERRUPTED
     return run.status
 
 
 def find_run(store: Store, run_id: str) -> Run:
-    """The run of that name. Raises RunError with the newest names."""
+    """Return the run of that name; raise RunError with the newest names if there is none."""
     run = store.run(run_id)
     if run is None:
-        names = ", ".join(found.id for found in store.runs()[:8]) or "none yet"
+        names = ", ".join(known.id for known in store.runs()[:8]) or "none yet"
         raise RunError(f"no run named {run_id!r}", hint=f"newest runs: {names}")
     return run

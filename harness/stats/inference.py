@@ -1,11 +1,11 @@
-"""What the numbers mean: means, intervals, paired tests, power. Pure functions over arrays.
+"""Means, intervals, paired tests and power. Pure functions over arrays.
 
-The unit of chance is the *question*: both turns of an MT-Bench question, or all tokens of a
-held-out row, are drawn together. Intervals are bootstrap intervals with Hesterberg's expanded
+The sampling unit is the *question*: both turns of an MT-Bench question, or all tokens of a
+held-out row, are resampled together. Intervals are bootstrap intervals with Hesterberg's expanded
 percentiles (The American Statistician 69(4), 2015, section 5.3), which keep their coverage with
-the ten questions of a category. A handful of questions has too few different resamples for that:
-below `FEW` they are Student's t intervals, and below `LEAST` there is none. Everything is seeded:
-the same judgments give the same digits.
+the ten questions of a category. Fewer questions have too few distinct resamples for that: below
+`FEW` they are Student's t intervals, and below `LEAST` there is none. Everything is seeded: the
+same judgments give the same digits.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Floats = NDArray[np.float64]
 RESAMPLES = 2000
 LEVEL = 0.95
 LEAST = 3
-"""With fewer questions nothing can be said of the spread, so there is no interval."""
+"""With fewer questions the spread cannot be estimated, so there is no interval."""
 FEW = 8
-"""With fewer questions the interval is Student's."""
+"""With fewer questions the interval is a Student's t interval."""
 _NORMAL = NormalDist()
 
 
@@ -35,7 +35,7 @@ _NORMAL = NormalDist()
 class Interval:
     """An estimate, its interval at `LEVEL`, and the number of questions behind it.
 
-    `low` and `high` are None where there are fewer than `LEAST` questions.
+    `low` and `high` are None with fewer than `LEAST` questions.
     """
 
     value: float
@@ -48,9 +48,9 @@ class Interval:
 class Difference:
     """A paired difference (first minus second) with its interval and two-sided p-value.
 
-    `n` questions were answered by both; `n_needed` would tell a difference of this size with
-    80 % power at the 5 % level, None where the difference is 0. As for `Interval`, the ends are
-    None, and so is `n_needed`, below `LEAST` questions.
+    `n` is the number of questions answered by both; `n_needed` is the number required to detect a
+    difference of this size with 80 % power at the 5 % level, None if the difference is 0. As in
+    `Interval`, `low` and `high` are None below `LEAST` questions, and so is `n_needed`.
     """
 
     value: float
@@ -63,7 +63,7 @@ class Difference:
 
 @lru_cache(maxsize=64)
 def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float32]:
-    """How often each of n questions is drawn in each resample: shape (resamples, n)."""
+    """Return how often each of n questions is drawn in each resample: shape (resamples, n)."""
     rng = np.random.default_rng([seed, n, resamples])
     drawn = rng.integers(0, n, size=(resamples, n))
     drawn += np.arange(resamples)[:, None] * n
@@ -72,9 +72,9 @@ def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArra
 
 
 def student_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t: Newton's method on the exact distribution function.
+    """Compute a quantile of Student's t with Newton's method on the exact distribution function.
 
-    scipy has it, but importing scipy.stats costs more than a whole cached leaderboard.
+    scipy provides it, but importing scipy.stats takes longer than a whole cached leaderboard.
     """
     if df > 10_000:
         return _NORMAL.inv_cdf(p)
@@ -91,7 +91,7 @@ def student_quantile(p: float, df: int) -> float:
 
 
 def _student_cdf(x: float, df: int) -> float:
-    """Student's t distribution function for whole degrees of freedom (Abramowitz 26.7.3-4)."""
+    """Compute Student's t distribution function for integer df (Abramowitz and Stegun 26.7.3-4)."""
     theta = math.atan2(x, math.sqrt(df))
     cosine, sine = math.cos(theta), math.sin(theta)
     total = 0.0
@@ -112,9 +112,10 @@ def _student_cdf(x: float, df: int) -> float:
 
 @lru_cache(maxsize=1024)
 def expanded_tail(n: int, level: float = LEVEL) -> float:
-    """The lower percentile to read off a bootstrap of n questions.
+    """Return the lower expanded percentile for a bootstrap of n questions.
 
-    A percentile interval is too narrow by sqrt((n-1)/n) and by normal in place of t quantiles.
+    A plain percentile interval is too narrow by sqrt((n-1)/n) and by using normal instead of t
+    quantiles.
     """
     if n < 2:
         return (1 - level) / 2
@@ -130,17 +131,17 @@ def ratio_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """sum(numerators) / sum(denominators) with an interval over questions.
+    """Compute sum(numerators) / sum(denominators) with an interval over questions.
 
     Args:
-        numerators: one sum a question.
-        denominators: what it is divided by: rows with a verdict, or tokens.
-        bounds: the lowest and highest value possible, infinite where there is no such end. Few
-            questions' intervals end there; where all questions agree, both are needed.
+        numerators: one sum per question.
+        denominators: the divisors: rows with a verdict, or tokens.
+        bounds: the lowest and highest possible value, infinite if unbounded. Intervals of few
+            questions are clipped to them; if all questions agree, both must be finite.
 
     Returns:
-        None when no question has a denominator. With questions that all agree and no bounds,
-        low = high = value: nothing is known about the spread.
+        None if no question has a positive denominator. If all questions agree and there are no
+        bounds, low = high = value: nothing is known about the spread.
     """
     top = np.asarray(numerators, dtype=np.float64)
     bottom = np.asarray(denominators, dtype=np.float64)
@@ -160,7 +161,7 @@ def ratio_interval(
         low, high = (lowest + end * (highest - lowest) for end in clopper_pearson(hits, n))
         return Interval(value, low, high, n)
     if n < FEW:
-        # Linearised: a question moves the ratio by what it has beyond its share.
+        # Linearised: a question moves the ratio by its deviation from its share.
         return Interval(value, *_student(value, (top - value * bottom) / bottom.mean(), bounds), n)
     counts = resample_counts(n, resamples, seed)
     drawn = np.stack([top, bottom], axis=1).astype(np.float32)
@@ -176,7 +177,7 @@ def mean_intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Interval]:
-    """The mean of each column with its interval, one question a row: one pass for all columns."""
+    """Compute the mean of each column with its interval, in one pass; rows are questions."""
     n = len(columns)
     if n < FEW:
         parts = [
@@ -185,27 +186,27 @@ def mean_intervals(
         ]
         return [part for part in parts if part is not None]
     draws = (resample_counts(n, resamples, seed) @ columns.astype(np.float32)) / n
-    found = []
-    for place in range(columns.shape[1]):
-        column = columns[:, place]
+    intervals = []
+    for index in range(columns.shape[1]):
+        column = columns[:, index]
         value = float(column.mean())
         if _alike(column):
             low, high = _agreeing(value, n, bounds)
         else:
-            low, high = _quantiles(draws[:, place], n)
-        found.append(Interval(value, min(low, value), max(high, value), n))
-    return found
+            low, high = _quantiles(draws[:, index], n)
+        intervals.append(Interval(value, min(low, value), max(high, value), n))
+    return intervals
 
 
 def _alike(values: Floats) -> bool:
-    """Whether all values are the same, up to rounding."""
+    """Return whether all values are equal, up to rounding."""
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
 
 
 def _student(
     value: float, units: Floats, bounds: tuple[float, float] | None = None
 ) -> tuple[float, float]:
-    """Student's t interval around `value`, from one deviation a question, within the bounds."""
+    """Return Student's t interval around `value`, from one deviation per question, clipped."""
     n = len(units)
     reach = student_quantile((1 + LEVEL) / 2, n - 1) * float(units.std(ddof=1)) / math.sqrt(n)
     lowest, highest = bounds or (-math.inf, math.inf)
@@ -213,17 +214,17 @@ def _student(
 
 
 def _successes(ratios: Floats, weights: Floats, bounds: tuple[float, float] | None) -> int | None:
-    """How many of some questions of equal weight reached the top, where all are right or wrong."""
+    """Count the questions at the upper bound, if all have equal weight and are at a bound."""
     if bounds is None or np.ptp(weights) > 0 or not np.isin(ratios, bounds).all():
         return None
     return int((ratios == bounds[1]).sum())
 
 
 def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a binomial share (Clopper and Pearson 1934): never too narrow.
+    """Compute the exact interval of a binomial proportion (Clopper and Pearson 1934).
 
-    Student's t takes the spread from the same few answers, and for one right of seven ends just
-    short of a half.
+    It is never too narrow. Student's t estimates the spread from the same few answers, and for
+    one success of seven ends just below one half.
     """
     tail = (1 - level) / 2
 
@@ -243,24 +244,24 @@ def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> tuple[float, flo
 
 
 def _quantiles(draws: NDArray[Any], n: int) -> tuple[float, float]:
-    """Both ends at the expanded tail, linearly between order statistics (numpy's default)."""
+    """Return both expanded percentiles, with numpy's default linear interpolation."""
     tail = expanded_tail(n)
     last = len(draws) - 1
-    places = (tail * last, (1 - tail) * last)
-    wanted = sorted({step for place in places for step in (math.floor(place), math.ceil(place))})
-    # A partial sort of a few places is far cheaper than numpy's quantile on draws this few.
-    ordered = np.partition(draws, wanted)
+    ranks = (tail * last, (1 - tail) * last)
+    needed = sorted({index for rank in ranks for index in (math.floor(rank), math.ceil(rank))})
+    # For this few draws, a partial sort is far cheaper than numpy's quantile.
+    ordered = np.partition(draws, needed)
     ends = []
-    for place in places:
-        low, high = float(ordered[math.floor(place)]), float(ordered[math.ceil(place)])
-        ends.append(low + (high - low) * (place - math.floor(place)))
+    for rank in ranks:
+        low, high = float(ordered[math.floor(rank)]), float(ordered[math.ceil(rank)])
+        ends.append(low + (high - low) * (rank - math.floor(rank)))
     return ends[0], ends[1]
 
 
 def _agreeing(value: float, n: int, bounds: tuple[float, float] | None) -> tuple[float, float]:
-    """An interval where every question gave the same: a bootstrap would claim certainty.
+    """Return an interval for questions that all agree, where a bootstrap would have zero width.
 
-    Those that might still differ might do so by the whole range.
+    Unseen questions may differ by the whole range.
     """
     if bounds is None or not all(map(math.isfinite, bounds)):
         return value, value
@@ -269,19 +270,19 @@ def _agreeing(value: float, n: int, bounds: tuple[float, float] | None) -> tuple
 
 
 def unseen_share(n: int) -> float:
-    """The largest share of questions that may differ from n that agree (Clopper-Pearson)."""
+    """Return the upper bound on the share of questions that differ, given n that agree."""
     return 1.0 - float(((1 - LEVEL) / 2) ** (1 / n))
 
 
 def draws_interval(value: float, draws: Floats, n: int) -> Interval:
-    """An interval from bootstrap draws made elsewhere, such as refits of a model."""
+    """Return an interval from given bootstrap draws, such as refits of a model."""
     if n < LEAST:
         return Interval(value, None, None, n)
     finite = draws[np.isfinite(draws)]
     if len(finite) < 2:
         return Interval(value, value, value, n)
     if n < FEW:
-        # The spread of the draws of n questions is too small by sqrt((n-1)/n).
+        # Bootstrap draws of n questions underestimate the spread by sqrt((n-1)/n).
         error = float(finite.std(ddof=1)) * math.sqrt(n / (n - 1))
         reach = student_quantile((1 + LEVEL) / 2, n - 1) * error
         return Interval(value, value - reach, value + reach, n)
@@ -298,15 +299,17 @@ def paired_difference(
     flips: int = 10_000,
     seed: int = 0,
 ) -> Difference | None:
-    """How far two checkpoints are apart on the questions that both answered.
+    """Compute the difference of two checkpoints on the questions that both answered.
+
+    The p-value is that of a sign-flip test over questions: it assumes no normal distribution and
+    is never 0, because the observed signs count as well.
 
     Args:
         first, second: question -> (sum of values, sum of weights).
-        bounds: the lowest and highest value that either may have, where there are such.
+        bounds: the lowest and highest possible value of either, if bounded.
 
-    The p-value is a sign-flip test over questions: exact in spirit, free of a normal
-    distribution, and never 0 (the observed flip counts too). None with fewer than two shared
-    questions.
+    Returns:
+        None with fewer than two shared questions.
     """
     shared = sorted(q for q in first if q in second and first[q][1] > 0 and second[q][1] > 0)
     n = len(shared)
@@ -318,7 +321,7 @@ def paired_difference(
     if bounds is not None and not bounds[0] <= means.min() <= means.max() <= bounds[1]:
         bounds = None
     value = float(a[:, 0].sum() / a[:, 1].sum() - b[:, 0].sum() / b[:, 1].sum())
-    # Each question's share of the difference, so that flipping one keeps its weight.
+    # Each question's share of the difference, so that flipping a sign keeps its weight.
     shares = a[:, 0] / a[:, 1].sum() - b[:, 0] / b[:, 1].sum()
     p = _sign_flip(shares, flips, seed)
     if n < LEAST:
@@ -350,14 +353,14 @@ def _difference_ends(
 
 
 def _deviations(cells: Floats) -> Floats:
-    """How far each question moves the ratio of two columns' sums."""
+    """Return how far each question moves the ratio of the two column sums."""
     ratio = cells[:, 0].sum() / cells[:, 1].sum()
     moved: Floats = (cells[:, 0] - ratio * cells[:, 1]) / cells[:, 1].mean()
     return moved
 
 
 def _sign_flip(shares: Floats, flips: int, seed: int) -> float:
-    """Two-sided p-value of a sum under random signs; all signs when there are few."""
+    """Return the two-sided p-value of a sum under random signs; exhaustive for few questions."""
     n = len(shares)
     observed = abs(float(shares.sum())) * (1 - 1e-9)
     if n <= 13:
@@ -371,11 +374,11 @@ def _sign_flip(shares: Floats, flips: int, seed: int) -> float:
 
 
 def questions_needed(difference: float, spread: float, power: float = 0.8) -> int | None:
-    """Questions it takes to tell a mean difference from 0, two-sided at 1 - `LEVEL`.
+    """Return the number of questions needed to detect a mean difference, two-sided at 1 - `LEVEL`.
 
     Args:
         difference: the mean paired difference to detect.
-        spread: standard deviation of the paired differences of single questions.
+        spread: standard deviation of the paired differences over questions.
     """
     if difference == 0 or not math.isfinite(spread):
         return None
@@ -384,7 +387,7 @@ def questions_needed(difference: float, spread: float, power: float = 0.8) -> in
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Holm-adjusted p-values, in the given order."""
+    """Return Holm-adjusted p-values, in the given order."""
     order = sorted(range(len(values)), key=values.__getitem__)
     adjusted = [0.0] * len(values)
     highest = 0.0
@@ -392,33 +395,3 @@ def holm(values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, values[index] * (len(values) - rank)))
         adjusted[index] = highest
     return adjusted
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Rank correlation, ties at their mean rank; None where one side never varies."""
-    a, b = _ranks(first), _ranks(second)
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    means = ends - (counts - 1) / 2
-    return np.asarray(means[inverse.ravel()], dtype=np.float64)
-
-
-def cohen_kappa(first: Sequence[object], second: Sequence[object]) -> float | None:
-    """Agreement beyond chance between two raters' labels; None where chance agrees fully."""
-    n = len(first)
-    if n == 0:
-        return None
-    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
-    labels = set(first) | set(second)
-    expected = sum(
-        (sum(a == label for a in first) / n) * (sum(b == label for b in second) / n)
-        for label in labels
-    )
-    return None if expected >= 1 else (observed - expected) / (1 - expected)

@@ -1,21 +1,22 @@
-"""Stored judgments as a scorer sees them: without the judge's words, each counted once."""
+"""Stored judgments as scorers see them: without the judge's text, each counted once."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdharness.harness.stats.metric_specs import metric_spec, percent
 from kdharness.harness.types import Judgment, JudgmentStatus
 
 OK = JudgmentStatus.OK.value
 TOO_SMALL = "n-too-small"
-"""The mark of a figure that has no interval because too few questions are behind it."""
+"""The flag of a score without an interval, because it has too few questions."""
 LEAST_FOR_VERDICT = 5
-"""With fewer questions nothing is called better or worse, whatever its interval."""
-_RANGES = {"rating": (1.0, 10.0), "preference": (0.0, 100.0)}
+"""With fewer questions nothing is reported as better or worse, whatever the interval."""
 
 
 class Row(NamedTuple):
@@ -43,7 +44,7 @@ class Row(NamedTuple):
 
 
 def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
-    """Rows of judgments that are already in memory."""
+    """Convert judgments in memory to rows."""
     return [
         Row(
             j.item,
@@ -66,35 +67,37 @@ def from_judgments(judgments: Iterable[Judgment]) -> list[Row]:
 
 
 def counted_once(rows: Sequence[Row]) -> list[Row]:
-    """One row for each thing that was to be judged: the newest that holds a verdict.
+    """Keep one row per judged answer: the newest one with a verdict.
 
-    A re-run appended to one file, as FastChat does it, would otherwise count twice. `rows` come
-    oldest first.
+    A re-run appended to the same file, as FastChat does, would otherwise count twice. `rows` are
+    ordered oldest first.
     """
     kept: dict[tuple[str, int, str, int, str], Row] = {}
     for row in rows:
-        key = (row.item, row.turn, row.metric, row.order, row.baseline)
+        # A rating depends on the answer alone, even in benchmarks that also compare pairs.
+        other = "" if row.metric == "rating" else row.baseline
+        key = (row.item, row.turn, row.metric, row.order, other)
         if row.status == OK or key not in kept or kept[key].status != OK:
             kept[key] = row
-    # Figures must not depend on which verdict came first: sums of floats do on their order, and
-    # so do the folds of the length control, which upstream cuts in the data set's order.
+    # Scores must not depend on the order of judgments: float sums do, and so do the folds of the
+    # length control, which upstream splits in the order of the data set.
     return [kept[key] for key in sorted(kept, key=lambda key: (_place(key[0]), key[1:]))]
 
 
 def _place(item: str) -> tuple[int, str]:
-    """Sorts numbered items by number, which is their place in the benchmark, before others."""
+    """Return a sort key: numbered items by number, before all others."""
     return (int(item), item) if item.isdecimal() else (sys.maxsize, item)
 
 
 @dataclass(frozen=True)
 class ScoreContext:
-    """What a scorer may know besides the rows.
+    """What scorers get besides the rows.
 
     Attributes:
-        as_published: read the rows as the benchmark's own scripts would: re-runs count again,
-            and AlpacaEval's difficulties go by row position.
-        asset: finds a pulled file (asset, name) or returns None.
-        note: what was stored about the benchmark's revision.
+        as_published: read the rows as the benchmark's own scripts do: re-runs count again, and
+            AlpacaEval's difficulties are assigned by row position.
+        asset: returns the path of a pulled file (asset, name), or None.
+        note: the stored note on the benchmark's revision.
     """
 
     as_published: bool = False
@@ -103,7 +106,7 @@ class ScoreContext:
 
 
 def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, float]]:
-    """Question -> (sum, weight) of the rows that a metric's mean is made of."""
+    """Map each question to the (sum, weight) of the rows in a metric's mean."""
     kept = [row for row in counted_once(rows) if row.value is not None]
     if metric.startswith("turn_"):
         kept = [row for row in kept if row.turn == int(metric.removeprefix("turn_"))]
@@ -115,23 +118,26 @@ def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, fl
     for row in kept:
         cell = table.setdefault(row.item, [0.0, 0.0])
         value = row.value or 0.0
-        cell[0] += 100 * (value - 1) if row.metric == "preference" else value
+        cell[0] += percent(value) if row.metric == "preference" else value
         cell[1] += row.weight
     return {item: (cell[0], cell[1]) for item, cell in table.items()}
 
 
 def about(flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str) -> tuple[str, ...]:
-    """The marks that are about a metric; `only` names those that are about some, by beginnings."""
+    """Return the flags that apply to a metric; `only` limits flags to metrics by prefix."""
     return tuple(flag for flag in flags if metric.startswith(tuple(only.get(flag, ("",)))))
 
 
 def value_range(rows: Sequence[Row], metric: str) -> tuple[float, float] | None:
-    """The lowest and highest mean that `question_sums` of these rows could have; None for losses.
+    """Return the lowest and highest possible mean of `question_sums` of these rows.
 
-    Everything but ratings and preferences, which count in percent, lies between 0 and 1.
+    Preferences count in percent. None if there is no upper bound (losses), or if rows of several
+    kinds are combined.
     """
     kinds = {row.metric for row in rows}
-    if len(kinds) == 1 and kinds <= set(_RANGES):
-        return _RANGES[kinds.pop()]
-    losses = metric.endswith(("_loss", "_kl")) or kinds & set(_RANGES)
-    return None if losses else (0.0, 1.0)
+    if kinds == {"preference"}:
+        return 0.0, 100.0
+    spec = metric_spec(kinds.pop() if len(kinds) == 1 else metric)
+    if math.isinf(spec.high) or kinds & {"rating", "preference"}:
+        return None
+    return spec.bounds

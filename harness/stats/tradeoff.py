@@ -1,18 +1,18 @@
-"""How sure the trade-off's figures are: pure functions over arrays.
+"""Uncertainty of the trade-off: pure functions over arrays.
 
-Two sources of chance, kept apart. *Questions*: other questions would have given other figures;
-they are drawn with replacement, the same draw for every checkpoint, so that what checkpoints have
-in common cancels out (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, ch. 6; the
-ends are Hesterberg's, see `scoring`). *Seeds*: another training would have given other weights;
-with k seeds of one recipe, Student's t interval of their mean. Neither contains the other.
+Two sources of variance, kept separate. *Questions*: they are resampled with replacement, with the
+same draw for every checkpoint, so that common variance cancels out (Efron and Tibshirani, *An
+Introduction to the Bootstrap*, 1993, ch. 6; the percentiles are Hesterberg's, see
+`stats.inference`). *Seeds*: with k seeds of one recipe, Student's t interval of their mean.
+Neither includes the other.
 
-The WiSE-FT curve is the line through reference, merges in the order of alpha, and expert, on
-(retention, gain). A point's distance above it is
+The WiSE-FT curve is the line through the reference, the merges ordered by alpha, and the expert,
+on (retention, gain). A point's distance above it is
 
     gain − max { gain on the curve : retention ≥ the point's }
 
-the domain that merging could not have given without losing more. For a point that keeps more
-than the whole curve, the curve's most general point is what it is held against.
+the domain gain that merging could not achieve without losing more. A point with higher retention
+than the whole curve is compared with the curve's point of highest retention.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Sums = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredItems:
     """One checkpoint's rows on both axes, question by question."""
 
     checkpoint: str
@@ -52,11 +52,10 @@ class Answered:
 
 @dataclass(frozen=True)
 class Plane:
-    """What the axes are and who plays which part.
+    """The axes and the roles of checkpoints.
 
-    `curve` names the merges between reference and expert in the order of alpha.
-    `same_questions` says that both axes are figures of the same questions: they are then drawn
-    together.
+    `curve` names the merges between reference and expert, ordered by alpha. With `same_questions`
+    both axes score the same questions, which are then resampled together.
     """
 
     reference: str
@@ -70,7 +69,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class PointStats:
-    """One checkpoint's place with intervals over questions; None where undefined."""
+    """One checkpoint's values with intervals over questions; None where undefined."""
 
     checkpoint: str
     gain: Interval | None
@@ -80,7 +79,7 @@ class PointStats:
 
 @dataclass(frozen=True)
 class Draws:
-    """(retention, gain) of every checkpoint: as measured, and in every resample."""
+    """Retention and gain of every checkpoint: as measured, and in every resample."""
 
     names: tuple[str, ...]
     retention: Floats
@@ -94,7 +93,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Stats:
-    """All that a trade-off's questions can tell, and what they cannot (`notes`)."""
+    """Statistics of a trade-off over questions; `notes` say what is missing and why."""
 
     points: tuple[PointStats, ...]
     hypervolume: Interval | None
@@ -104,11 +103,11 @@ class Stats:
 
 @dataclass(frozen=True)
 class Pick:
-    """The checkpoint to take under a constraint.
+    """The checkpoint to choose under a constraint on retention.
 
-    `sure` says whether the whole interval of its retention meets the constraint; `rivals` meet it
-    too, and their gain is not told apart from the picked one's. Below `LEAST_FOR_VERDICT`
-    questions nothing is sure and all are rivals.
+    `sure` tells whether the whole interval of its retention meets the constraint; `rivals` meet it
+    too, and their gain does not differ significantly. Below `LEAST_FOR_VERDICT` questions nothing
+    is sure and all are rivals.
     """
 
     checkpoint: str
@@ -121,15 +120,15 @@ class Pick:
 
 
 def trade_off_stats(
-    answered: Sequence[Answered], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
+    answered: Sequence[AnsweredItems], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Stats:
-    """Intervals over questions for gain, retention, hypervolume and distance above the curve.
+    """Compute intervals over questions of gain, retention, hypervolume and above_curve.
+
+    A question without rows for a checkpoint counts for the others only.
 
     Args:
-        answered: every checkpoint, the plane's reference and expert among them.
-        plane: the axes' directions and the parts.
-
-    A question that a checkpoint has no rows for counts for the others alone.
+        answered: every checkpoint, including the plane's reference and expert.
+        plane: the directions of the axes and the roles.
     """
     draws = draw_plane(answered, plane, resamples=resamples, seed=seed)
     notes = (
@@ -138,37 +137,37 @@ def trade_off_stats(
         else [
             "the expert's own gain is not told apart from 0: no share of it can be told either"
             if plane.expert
-            else "no expert is known: gain is a share of the expert's"
+            else "unknown expert: gain is relative to the expert"
         ]
     )
-    both = min(draws.n_general, draws.n_domain)
-    if both < LEAST_FOR_VERDICT:
-        notes.append(f"n = {both}: too few questions to tell checkpoints apart")
+    n = min(draws.n_general, draws.n_domain)
+    if n < LEAST_FOR_VERDICT:
+        notes.append(f"n = {n}: too few questions to distinguish checkpoints")
     above = above_draws(draws, plane) if draws.gain_known and plane.curve else {}
     if draws.gain_known and not plane.curve:
         notes.append(
-            "no WiSE-FT merges between reference and expert are scored: no curve to stand above"
+            "no scored WiSE-FT merges between reference and expert: no curve to compare with"
         )
     points = []
-    for place, name in enumerate(draws.names):
+    for index, name in enumerate(draws.names):
         points.append(
             PointStats(
                 name,
                 _interval(
-                    draws.gain[place],
-                    draws.gain_draws[:, place],
+                    draws.gain[index],
+                    draws.gain_draws[:, index],
                     draws.n_domain,
                     name in (plane.reference, plane.expert),
                 )
                 if draws.gain_known
                 else None,
                 _interval(
-                    draws.retention[place],
-                    draws.retention_draws[:, place],
+                    draws.retention[index],
+                    draws.retention_draws[:, index],
                     draws.n_general,
                     name == plane.reference,
                 ),
-                _interval(*above[name], both) if name in above else None,
+                _interval(*above[name], n) if name in above else None,
             )
         )
     volume = _volume(draws, plane.floor) if draws.gain_known else None
@@ -176,14 +175,14 @@ def trade_off_stats(
 
 
 def draw_plane(
-    answered: Sequence[Answered], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
+    answered: Sequence[AnsweredItems], plane: Plane, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Draws:
-    """Retention and gain as measured and in every resample of the questions."""
-    names = tuple(one.checkpoint for one in answered)
-    general, n_general = _means([one.general for one in answered], resamples, seed)
-    # Another seed, so that two sets of equally many questions are drawn independently.
+    """Compute retention and gain as measured and in every resample of the questions."""
+    names = tuple(entry.checkpoint for entry in answered)
+    general, n_general = _means([entry.general for entry in answered], resamples, seed)
+    # A different seed, so that two sets with the same number of questions are independent.
     other = seed if plane.same_questions else seed + 1
-    domain, n_domain = _means([one.domain for one in answered], resamples, other)
+    domain, n_domain = _means([entry.domain for entry in answered], resamples, other)
     base = names.index(plane.reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = general / general[:, base : base + 1]
@@ -200,7 +199,7 @@ def draw_plane(
 
 
 def _surely_positive(better: Floats, n: int) -> bool:
-    """Whether the expert gained: where resamples turn its gain round, a share means nothing."""
+    """Return whether the expert's gain is significant; otherwise shares of it are undefined."""
     if n < FEW:
         low = draws_interval(float(better[0]), better[1:], n).low
         return low is not None and low > 0
@@ -208,7 +207,7 @@ def _surely_positive(better: Floats, n: int) -> bool:
 
 
 def _means(columns: Sequence[Sums], resamples: int, seed: int) -> tuple[Floats, int]:
-    """Each checkpoint's mean, first as measured, then in every resample; and the questions."""
+    """Return each checkpoint's mean, as measured and per resample, and the number of questions."""
     questions = sorted({q for sums in columns for q in sums})
     cells = np.array([[sums.get(q, (0.0, 0.0)) for sums in columns] for q in questions])
     n = len(questions)
@@ -219,11 +218,11 @@ def _means(columns: Sequence[Sums], resamples: int, seed: int) -> tuple[Floats, 
 
 
 def _interval(value: float, draws: Floats, n: int, by_definition: bool = False) -> Interval | None:
-    """The interval of a figure; None where the figure is undefined.
+    """Return the interval of a value; None if the value is undefined.
 
     Args:
-        by_definition: the figure is 0 or 1 whatever the questions. Of any other, draws of a
-            handful of questions that are all alike tell nothing of the spread.
+        by_definition: the value is 0 or 1 for any questions. For other values, identical draws
+            of few questions do not show the spread.
     """
     if not math.isfinite(value):
         return None
@@ -233,7 +232,7 @@ def _interval(value: float, draws: Floats, n: int, by_definition: bool = False) 
 
 
 def _volume(draws: Draws, floor: tuple[float, float]) -> Interval | None:
-    """The hypervolume with its interval; a front of noisy points is a little too far out."""
+    """Compute the hypervolume with its interval; noise biases it slightly upwards."""
 
     def area(retention: Floats, gain: Floats) -> float:
         pairs = [(float(r), float(g)) for r, g in zip(retention, gain, strict=True)]
@@ -250,79 +249,79 @@ def _volume(draws: Draws, floor: tuple[float, float]) -> Interval | None:
 
 
 def above_draws(draws: Draws, plane: Plane) -> dict[str, tuple[float, Floats]]:
-    """Distance above the curve, as measured and drawn, of every point that is not on it."""
+    """Compute the distance above the curve, measured and per draw, of points not on the curve."""
     assert plane.expert is not None
     line = [draws.names.index(n) for n in (plane.reference, *plane.curve, plane.expert)]
-    found = {}
-    for place, name in enumerate(draws.names):
-        if place in line:
+    distances = {}
+    for index, name in enumerate(draws.names):
+        if index in line:
             continue
         value = above_curve(
-            draws.retention[None, place],
-            draws.gain[None, place],
+            draws.retention[None, index],
+            draws.gain[None, index],
             draws.retention[None, line],
             draws.gain[None, line],
         )
         drawn = above_curve(
-            draws.retention_draws[:, place],
-            draws.gain_draws[:, place],
+            draws.retention_draws[:, index],
+            draws.gain_draws[:, index],
             draws.retention_draws[:, line],
             draws.gain_draws[:, line],
         )
-        found[name] = (float(value[0]), drawn)
-    return found
+        distances[name] = (float(value[0]), drawn)
+    return distances
 
 
 def above_curve(
     retention: Floats, gain: Floats, curve_retention: Floats, curve_gain: Floats
 ) -> Floats:
-    """How far points stand above a piecewise-linear curve (the module's formula).
+    """Compute how far points lie above a piecewise-linear curve (see the module's formula).
 
     Args:
-        retention, gain: one point a row.
-        curve_retention, curve_gain: the curve's corners a row, in their order.
+        retention, gain: one point per row, shape (rows,).
+        curve_retention, curve_gain: the ordered corners of a curve per row, (rows, corners).
     """
-    wanted = np.minimum(retention, curve_retention.max(axis=1))[:, None]
-    best = np.where(curve_retention >= wanted, curve_gain, -np.inf).max(axis=1)
+    level = np.minimum(retention, curve_retention.max(axis=1))[:, None]
+    best = np.where(curve_retention >= level, curve_gain, -np.inf).max(axis=1)
     left, right = curve_retention[:, :-1], curve_retention[:, 1:]
-    crosses = (left - wanted) * (right - wanted) < 0
+    crosses = (left - level) * (right - level) < 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = (wanted - left) / (right - left)
-        there = curve_gain[:, :-1] + share * (curve_gain[:, 1:] - curve_gain[:, :-1])
-    crossing = np.where(crosses, there, -np.inf).max(axis=1, initial=-np.inf)
+        share = (level - left) / (right - left)
+        interpolated = curve_gain[:, :-1] + share * (curve_gain[:, 1:] - curve_gain[:, :-1])
+    crossing = np.where(crosses, interpolated, -np.inf).max(axis=1, initial=-np.inf)
     result: Floats = gain - np.maximum(best, crossing)
     return result
 
 
-# ---------------------------------------------------------------- which one to take
+# ---------------------------------------------------------------- picking a checkpoint
 
 
 def pick(stats: Stats, min_retention: float) -> Pick | None:
-    """The most domain with at least so much of the general figure; None when nothing keeps it.
+    """Pick the highest gain with at least `min_retention`; None if no checkpoint qualifies.
 
-    Of equal gains the one with more retention is taken.
+    Ties in gain are resolved by retention.
     """
     draws = stats.draws
     if not draws.gain_known:
         return None
-    able = [
-        place
-        for place in range(len(draws.names))
-        if math.isfinite(draws.gain[place]) and draws.retention[place] >= min_retention
+    candidates = [
+        index
+        for index in range(len(draws.names))
+        if math.isfinite(draws.gain[index]) and draws.retention[index] >= min_retention
     ]
-    if not able:
+    if not candidates:
         return None
-    best = max(able, key=lambda p: (draws.gain[p], draws.retention[p]))
+    best = max(candidates, key=lambda p: (draws.gain[p], draws.retention[p]))
     rivals = []
-    for place in able:
-        lead = draws.gain_draws[:, best] - draws.gain_draws[:, place]
-        gap = _interval(draws.gain[best] - draws.gain[place], lead, draws.n_domain)
+    for index in candidates:
+        lead = draws.gain_draws[:, best] - draws.gain_draws[:, index]
+        gap = _interval(draws.gain[best] - draws.gain[index], lead, draws.n_domain)
         few = gap is None or gap.low is None or draws.n_domain < LEAST_FOR_VERDICT
-        if place != best and (few or (gap is not None and (gap.low or 0.0) <= 0)):
-            rivals.append(draws.names[place])
+        if index != best and (few or (gap is not None and (gap.low or 0.0) <= 0)):
+            rivals.append(draws.names[index])
     kept = stats.points[best].retention
-    told = kept is not None and draws.n_general >= LEAST_FOR_VERDICT
-    sure = told and kept is not None and kept.low is not None and kept.low >= min_retention
+    enough = kept is not None and draws.n_general >= LEAST_FOR_VERDICT
+    sure = enough and kept is not None and kept.low is not None and kept.low >= min_retention
     return Pick(draws.names[best], min_retention, sure, tuple(rivals))
 
 
@@ -331,10 +330,10 @@ def pick(stats: Stats, min_retention: float) -> Pick | None:
 
 @dataclass(frozen=True)
 class RecipeStats:
-    """One recipe trained with several seeds: its mean, with each source of chance apart.
+    """One recipe trained with several seeds: its mean, with an interval per source of variance.
 
-    `questions` is the interval were these very weights asked other questions; `seeds` the one
-    were the recipe trained again and asked these very questions.
+    `questions` is the interval over questions for these weights; `seeds` the interval over
+    trainings of the recipe for these questions.
     """
 
     recipe: str
@@ -346,7 +345,7 @@ class RecipeStats:
 
 
 def seed_interval(values: Sequence[float]) -> Interval:
-    """Student's t interval of a mean over seeds; a single one tells nothing of the spread."""
+    """Return Student's t interval of a mean over seeds; infinite for a single seed."""
     k, mean = len(values), fmean(values)
     if k < 2:
         return Interval(mean, -math.inf, math.inf, k)
@@ -357,21 +356,21 @@ def seed_interval(values: Sequence[float]) -> Interval:
 def recipe_stats(
     recipe: str, members: Sequence[tuple[str, Draws]], figure: str
 ) -> RecipeStats | None:
-    """The mean of `gain` or `retention` over seeds.
+    """Compute the mean of `gain` or `retention` over seeds.
 
     Args:
-        members: (checkpoint, the plane it stands on): each seed may have a reference and an
-            expert of its own.
+        members: (checkpoint, draws of its plane): each seed may have its own reference and
+            expert.
     """
     values, drawn, n = [], [], 10**9
     for name, draws in members:
         if figure == "gain" and not draws.gain_known:
             return None
-        place = draws.names.index(name)
+        index = draws.names.index(name)
         measured = draws.gain if figure == "gain" else draws.retention
         resampled = draws.gain_draws if figure == "gain" else draws.retention_draws
-        values.append(float(measured[place]))
-        drawn.append(resampled[:, place])
+        values.append(float(measured[index]))
+        drawn.append(resampled[:, index])
         n = min(n, draws.n_domain if figure == "gain" else draws.n_general)
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None

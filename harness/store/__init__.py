@@ -1,5 +1,21 @@
-"""The one SQLite file of a home: every SQL statement there is."""
+"""The SQLite file of a home, and every SQL statement.
 
-from kdharness.harness.store.store import Store
+`Store` is imported on first use: code that reads the file without it starts faster.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdharness.harness.store.store import Store
 
 __all__ = ["Store"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Store":
+        from kdharness.harness.store.store import Store
+
+        return Store
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

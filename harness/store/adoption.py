@@ -1,4 +1,4 @@
-"""Rows of older versions, moved to the full identity of what their folders hold."""
+"""Migration of older versions' rows to the full identity of their folders' content."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kdharness.harness.types import Answer, Checkpoint, Finish, Judgment, digest
 
 
 class AdoptionRows(CheckpointRows):
-    """The statements that give checkpoints another identity."""
+    """Statements that give checkpoints another identity."""
 
     def newest_result(self, checkpoint: str) -> float | None:
-        """When the newest answer or judgment of a checkpoint was made; None without any."""
+        """Return when the newest answer or judgment of a checkpoint was made, or None."""
         row = self.db.conn.execute(
             "SELECT MAX(created) FROM (SELECT created FROM answers WHERE checkpoint = ?1 "
             "UNION ALL SELECT created FROM judgments WHERE checkpoint = ?1)",
@@ -23,7 +23,7 @@ class AdoptionRows(CheckpointRows):
         return None if row[0] is None else float(row[0])
 
     def former_ids(self) -> dict[str, str]:
-        """Ids that were given up -> the id that took over what hung on them."""
+        """Return former ids -> the ids that took over their answers and judgments."""
         return {row["old"]: row["new"] for row in self.db.query("SELECT old, new FROM former_ids")}
 
     def adopt_checkpoint(
@@ -31,9 +31,9 @@ class AdoptionRows(CheckpointRows):
     ) -> None:
         """Give a checkpoint another identity, with its answers, judgments and descendants.
 
-        Ids are hashes of what a row depends on, so those of its answers and of the judgments on
-        them are made anew. Where a checkpoint of that identity is stored already, the two become
-        one; of their names the one of a run's own checkpoint stays.
+        Ids are hashes of what a row depends on, so those of its answers and of their judgments
+        are recomputed. If a checkpoint of that identity is already stored, the two are merged,
+        under the name of the one that a run made.
         """
         with self.db.atomic():
             rival = self.checkpoint(new)
@@ -52,28 +52,28 @@ class AdoptionRows(CheckpointRows):
             self.db.execute("UPDATE former_ids SET new = ? WHERE new = ?", [new, old.id])
 
     def _unite(self, old: Checkpoint, rival: Checkpoint) -> None:
-        """Two rows of one checkpoint: the one that knows its run says what it is called."""
+        """Unite two rows of one checkpoint: the row that knows its run keeps its name."""
         self.db.execute("DELETE FROM checkpoints WHERE id = ?", [old.id])
-        stays = old if old.run and not rival.run else rival
-        goes = rival if stays is old else old
+        kept = old if old.run and not rival.run else rival
+        dropped = rival if kept is old else old
         united = replace(
-            stays,
+            kept,
             id=rival.id,
             path=rival.path,
             weights=rival.weights,
             interface=rival.interface,
-            parents=self._parents_of(rival.id, stays),
+            parents=self._parents_of(rival.id, kept),
         )
         self._insert("checkpoints", [encode(united)], "REPLACE")
         self.db.execute(
-            "UPDATE runs SET checkpoint = ? WHERE checkpoint = ?", [stays.name, goes.name]
+            "UPDATE runs SET checkpoint = ? WHERE checkpoint = ?", [kept.name, dropped.name]
         )
-        self._rename_baseline(replace(goes, id=rival.id), stays.name)
+        self._rename_baseline(replace(dropped, id=rival.id), kept.name)
 
-    def _parents_of(self, new: str, stays: Checkpoint) -> dict[str, str]:
-        """A row's parents, none of which is itself under its older identity."""
+    def _parents_of(self, new: str, kept: Checkpoint) -> dict[str, str]:
+        """Return a row's parents under their current ids, without the row itself."""
         former = self.former_ids()
-        return {role: former.get(key, key) for role, key in stays.parents.items() if key != new}
+        return {role: former.get(key, key) for role, key in kept.parents.items() if key != new}
 
     def _move_parents(self, old: str, new: str) -> None:
         rows = self.db.execute(
@@ -100,40 +100,41 @@ class AdoptionRows(CheckpointRows):
         )
 
     def _move_answers(self, old: str, new: str) -> dict[str, str]:
-        """Move answers; returns old id -> new id."""
-        made: dict[str, str] = {}
+        """Move answers; return old id -> new id."""
+        new_ids: dict[str, str] = {}
         for answer in self._rows(Answer, "SELECT * FROM answers WHERE checkpoint = ?", [old]):
             moved = replace(answer, id=_answer_id(answer, new), checkpoint=new)
-            made[answer.id] = moved.id
+            new_ids[answer.id] = moved.id
             if moved.id != answer.id and self._is_stored("answers", moved.id):
                 rival = self._rows(Answer, "SELECT * FROM answers WHERE id = ?", [moved.id])[0]
-                goes = answer.id if _stands(rival) <= _stands(moved) else rival.id
-                self.db.conn.execute("DELETE FROM answers WHERE id = ?", [goes])
-                if goes == answer.id:
+                dropped = answer.id if _priority(rival) <= _priority(moved) else rival.id
+                self.db.conn.execute("DELETE FROM answers WHERE id = ?", [dropped])
+                if dropped == answer.id:
                     continue
             self.db.conn.execute(
                 "UPDATE answers SET id = ?, checkpoint = ? WHERE id = ?",
                 [moved.id, new, answer.id],
             )
-        return made
+        return new_ids
 
     def is_moved(self, old: str, going: Mapping[str, str]) -> bool:
-        """Whether everything that hangs on an old identity hangs on the new one already.
+        """Return whether everything that depends on an old id is stored under the new one already.
 
         Args:
-            old: the id that was given up.
-            going: old id -> new id of all that would move with it: verdicts name each other.
+            old: the former id.
+            going: old id -> new id of everything that would move with it: pairwise judgments
+                refer to each other.
         """
         new = going[old]
         answers = self._rows(Answer, "SELECT * FROM answers WHERE checkpoint = ?", [old])
         judgments = self._rows(Judgment, "SELECT * FROM judgments WHERE checkpoint = ?", [old])
-        made = {answer.id: _answer_id(answer, new) for answer in answers}
-        wanted = [("answers", made[answer.id], answer.created) for answer in answers]
+        new_ids = {answer.id: _answer_id(answer, new) for answer in answers}
+        wanted = [("answers", new_ids[answer.id], answer.created) for answer in answers]
         for judgment in judgments:
             if "mirrored" in judgment.info:
-                continue  # comes and goes with the other side's own
+                continue  # moves with the other side's judgment
             moved = replace(
-                _under(judgment, new, made), baseline=self._after(judgment.baseline, going)
+                _under(judgment, new, new_ids), baseline=self._after(judgment.baseline, going)
             )
             wanted.append(("judgments", moved_id(judgment, moved), judgment.created))
         return all(
@@ -145,7 +146,7 @@ class AdoptionRows(CheckpointRows):
         )
 
     def _after(self, baseline: str, going: Mapping[str, str]) -> str:
-        """What a judgment's other side is called once all of these have moved."""
+        """Return the name of a judgment's other side once all of these have moved."""
         other = self.checkpoint(baseline) if baseline else None
         moved = self.checkpoint(going[other.id]) if other and other.id in going else None
         if other is None or moved is None:
@@ -153,13 +154,13 @@ class AdoptionRows(CheckpointRows):
         return moved.name if baseline == other.name else moved.id
 
 
-def _stands(answer: Answer) -> tuple[bool, float]:
-    """The smaller of two answers to one request stands."""
+def _priority(answer: Answer) -> tuple[bool, float]:
+    """Return a sort key: of two answers to one request, the smaller is kept."""
     return answer.finish is Finish.ERROR, answer.created
 
 
 def _answer_id(answer: Answer, new: str) -> str:
-    """The id of an answer under another checkpoint."""
+    """Return the id of an answer under another checkpoint."""
 
     def made_of(checkpoint: str) -> str:
         return digest(
@@ -172,11 +173,11 @@ def _answer_id(answer: Answer, new: str) -> str:
             answer.settings,
         )
 
-    # Imported answers have ids of another kind, which do not depend on the weights.
+    # Imported answers have another kind of id, which does not depend on the weights.
     return made_of(new) if answer.id == made_of(answer.checkpoint) else answer.id
 
 
 def _under(judgment: Judgment, new: str, answers: dict[str, str]) -> Judgment:
-    """A judgment that depends on another checkpoint and its answers."""
+    """Return the judgment with another checkpoint and that checkpoint's answers."""
     answer = answers.get(judgment.answer or "", judgment.answer)
     return replace(judgment, checkpoint=new, answer=answer)

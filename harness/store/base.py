@@ -1,4 +1,4 @@
-"""What every part of the store is made of: one connection, and statements as rows and back."""
+"""Base class of the store: one connection, and helpers that read and write rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class StoreBase:
     """An open connection."""
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
-        """Open or create the store and bring its shape up to date.
+        """Open or create the store and apply pending migrations.
 
-        `KDHARNESS_JOURNAL_MODE` replaces WAL, which network file systems cannot carry.
+        `KDHARNESS_JOURNAL_MODE` replaces WAL, which network file systems do not support.
 
         Raises:
-            StoreError: damaged, written by a newer version, locked, or not to be read here.
+            StoreError: damaged, written by a newer version, locked, or not readable.
         """
         self.path = Path(path)
         self.db, self.read_only = open_store(self.path, timeout)
@@ -37,7 +37,7 @@ class StoreBase:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _rows(self, kind: type[RowType], sql: str, args: Sequence[Any] = ()) -> list[RowType]:
+    def _rows(self, kind: type[RowType], sql: str, args: Sequence[object] = ()) -> list[RowType]:
         try:
             return [decode(kind, row) for row in self.db.query(sql, list(args))]
         except ValueError as error:
@@ -45,9 +45,9 @@ class StoreBase:
 
     def _unreadable(self, what: str, error: ValueError) -> StoreError:
         return StoreError(
-            f"{what} holds what cannot be read ({error})",
+            f"{what} contains invalid data ({error})",
             where=str(self.path),
-            hint="nothing was changed; leave out such rows: kdharness store salvage",
+            hint="nothing was changed; drop such rows: kdharness store salvage",
         )
 
     def _json(self, text: str, what: str) -> Any:
@@ -56,7 +56,7 @@ class StoreBase:
         except ValueError as error:
             raise self._unreadable(what, error) from error
 
-    def _write(self, sql: str, args: Sequence[Any] = ()) -> int:
+    def _write(self, sql: str, args: Sequence[object] = ()) -> int:
         with self.db.atomic():
             return self.db.execute(sql, list(args)).rowcount
 

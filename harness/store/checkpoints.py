@@ -1,4 +1,4 @@
-"""The store's checkpoints, and what their files were found to hold."""
+"""The store's checkpoints, and the digests of their files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import cast
 
 from kdharness.harness.store.base import StoreBase
 from kdharness.harness.store.rows import encode
-from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
+from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest, unanswered_id
 
 
 class CheckpointRows(StoreBase):
-    """The statements on checkpoints."""
+    """Statements on checkpoints."""
 
     def add_checkpoint(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Store a checkpoint, or return the stored one of the same content.
+        """Store a checkpoint, or return the stored one with the same content.
 
-        A taken name gets a number: names are what people type, so they stay unique.
+        A number is appended to a taken name: users type names, so they are unique.
         """
         known = self.checkpoint(checkpoint.id)
         if known is not None and known.id == checkpoint.id:
@@ -28,7 +28,7 @@ class CheckpointRows(StoreBase):
         return cast(Checkpoint, self.checkpoint(checkpoint.id))
 
     def free_name(self, wanted: str) -> str:
-        """The name itself, or with the first number that makes it unique."""
+        """Return the name, with the first free number appended if it is taken."""
         taken = {row["name"] for row in self.db.query("SELECT name FROM checkpoints")}
         name, number = wanted, 2
         while name in taken:
@@ -36,7 +36,7 @@ class CheckpointRows(StoreBase):
         return name
 
     def rename_checkpoint(self, old: Checkpoint, name: str, *, path: str) -> None:
-        """Give a checkpoint another name and place; verdicts against it follow its name."""
+        """Give a checkpoint another name and path; judgments against it follow its name."""
         with self.db.atomic():
             self.db.execute(
                 "UPDATE checkpoints SET name = ?, path = ? WHERE id = ?", [name, path, old.id]
@@ -45,30 +45,30 @@ class CheckpointRows(StoreBase):
                 self._rename_baseline(old, name)
 
     def _rename_baseline(self, old: Checkpoint, name: str) -> None:
-        """Verdicts against a checkpoint carry its name, in their ids too."""
+        """Rename the baseline of judgments, whose ids depend on its name."""
         for judgment in self.judgments_against(old.name):
             self._move_judgment(judgment, replace(judgment, baseline=name))
-        # Agreement with a teacher carries its id: touched, its figures are worked out anew.
+        # Agreement with a teacher stores its id: touch the rows, so that scores are recomputed.
         self.db.execute("UPDATE judgments SET baseline = baseline WHERE baseline = ?", [old.id])
 
     def judgments_against(self, baseline: str, schema: str = "main") -> list[Judgment]:
-        """Judgments whose other side has this name, here or in an attached store."""
+        """Return judgments whose other side has this name, here or in an attached store."""
         return self._rows(
             Judgment, f"SELECT * FROM {schema}.judgments WHERE baseline = ?", [baseline]
         )
 
     def _move_judgment(self, old: Judgment, new: Judgment) -> None:
-        """Let a judgment depend on something else, and the other side of its pair with it.
+        """Change what a judgment depends on, and the other side of its pair with it.
 
-        Where there is a judgment of that id already, the one that holds a verdict stays, then
-        the older one.
+        If a judgment of that id already exists, the one with a verdict is kept, then the older
+        one.
         """
         new = replace(new, id=moved_id(old, new))
         if new.id != old.id and self._is_stored("judgments", new.id):
             rival = self._rows(Judgment, "SELECT * FROM judgments WHERE id = ?", [new.id])[0]
-            goes = old.id if _stands(rival) <= _stands(new) else rival.id
-            self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [goes])
-            if goes == old.id:
+            dropped = old.id if _priority(rival) <= _priority(new) else rival.id
+            self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [dropped])
+            if dropped == old.id:
                 mirror = digest("mirror", old.id)
                 self.db.conn.execute("DELETE FROM judgments WHERE id = ?", [mirror])
                 return
@@ -79,11 +79,11 @@ class CheckpointRows(StoreBase):
         self._move_mirror(old.id, new.id)
 
     def _is_stored(self, table: str, key: str) -> bool:
-        found = self.db.conn.execute(f"SELECT 1 FROM {table} WHERE id = ?", [key]).fetchone()
-        return found is not None
+        row = self.db.conn.execute(f"SELECT 1 FROM {table} WHERE id = ?", [key]).fetchone()
+        return row is not None
 
     def _move_mirror(self, old: str, new: str) -> None:
-        """The other side of a pair's judgment follows it."""
+        """Move the other side of a pair's judgment with it."""
         mirror = digest("mirror", old)
         if old == new or not self._is_stored("judgments", mirror):
             return
@@ -101,11 +101,11 @@ class CheckpointRows(StoreBase):
             self.rename_checkpoint(aside, other.name, path=other.path)
 
     def set_checkpoint_path(self, checkpoint: str, path: str) -> None:
-        """Say where a checkpoint's weights lie now."""
+        """Update the path of a checkpoint's weights."""
         self._write("UPDATE checkpoints SET path = ? WHERE id = ?", [path, checkpoint])
 
     def checkpoint(self, key: str) -> Checkpoint | None:
-        """A checkpoint by id, name or path, or by a run that came out at the very same weights."""
+        """Return a checkpoint by id, name, path, or the name of a run with the same weights."""
         rows = self._rows(
             Checkpoint,
             "SELECT * FROM checkpoints WHERE id = ?1 OR name = ?1 OR (path = ?1 AND path != '') "
@@ -116,7 +116,7 @@ class CheckpointRows(StoreBase):
         return rows[0] if rows else None
 
     def checkpoints(self, run: str | None = None) -> list[Checkpoint]:
-        """All checkpoints, or those of one run, oldest first."""
+        """Return all checkpoints, or those of one run, oldest first."""
         where = "WHERE run = ?" if run else ""
         return self._rows(
             Checkpoint,
@@ -125,7 +125,7 @@ class CheckpointRows(StoreBase):
         )
 
     def same_weights(self, weights: str) -> list[Checkpoint]:
-        """Checkpoints that hold these weights, oldest first."""
+        """Return the checkpoints with these weights, oldest first."""
         return self._rows(
             Checkpoint,
             "SELECT * FROM checkpoints WHERE weights = ? AND weights != '' ORDER BY created, name",
@@ -133,27 +133,27 @@ class CheckpointRows(StoreBase):
         )
 
     def file_digest(self, path: str, stamp: str) -> str | None:
-        """What a file of that size and those times was found to hold, if it was read before."""
+        """Return the stored digests of a file with this size and these times, or None."""
         rows = list(self.db.query("SELECT stamp, digests FROM file_digests WHERE path = ?", [path]))
         return str(rows[0]["digests"]) if rows and rows[0]["stamp"] == stamp else None
 
     def keep_file_digest(self, path: str, stamp: str, digests: str) -> None:
-        """Remember what a file holds; a store that can only be read goes without."""
+        """Store a file's digests; does nothing in a read-only store."""
         if not self.read_only:
             self._insert(
                 "file_digests", [{"path": path, "stamp": stamp, "digests": digests}], "REPLACE"
             )
 
 
-def _stands(judgment: Judgment) -> tuple[bool, float]:
-    """The smaller of two judgments of one thing stands."""
+def _priority(judgment: Judgment) -> tuple[bool, float]:
+    """Return a sort key: of two judgments of the same thing, the smaller is kept."""
     return judgment.status is not JudgmentStatus.OK, judgment.created
 
 
 def moved_id(old: Judgment, new: Judgment) -> str:
-    """The id a judgment has once what it depends on has another id or name.
+    """Return the id a judgment has once what it depends on has another id or name.
 
-    One whose id is not made of those (imports, mirrors) keeps it.
+    A judgment whose id does not depend on them (imports, mirrors) keeps it.
     """
 
     def ids(j: Judgment) -> list[str]:
@@ -161,13 +161,14 @@ def moved_id(old: Judgment, new: Judgment) -> str:
         return [
             digest("exact", j.metric, j.checkpoint, j.bench, j.revision, j.item, j.answer),
             digest("judgment", j.info.get("call"), j.answer, *place, j.order, j.baseline),
-            digest("unanswered", j.judge, j.checkpoint, *place),
+            unanswered_id(j.judge, j.checkpoint, place),
+            unanswered_id(j.judge, j.checkpoint, place, j.metric, j.baseline),
         ]
 
     for before, after in zip(ids(old), ids(new), strict=True):
         if before == old.id:
             return after
     if old.checkpoint != new.checkpoint and old.judge == "exact" and old.answer is None:
-        # A held-out row's id is made of the row's text, which is not stored.
+        # A held-out row's id is a hash of the row's text, which is not stored.
         return digest("adopted", new.checkpoint, old.id)
     return old.id

@@ -1,4 +1,4 @@
-"""Opening the store: which way it can be opened here, and whether this version knows its shape."""
+"""Opening the store: for writing or read-only, and only if this version knows its migrations."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 from kdharness.harness.errors import StoreError
+from kdharness.harness.store.inspection import open_read_only
 from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.store.sqlite import Database
 from kdharness.harness.util.filesystem import is_network
-from kdharness.harness.util.os_errors import store_troubles
+from kdharness.harness.util.os_errors import translate_store_errors
 
 _MODES = frozenset({"wal", "delete", "truncate", "persist", "memory"})
 
 
 def open_store(path: Path, timeout: float) -> tuple[Database, bool]:
-    """(an open store at its newest shape, whether it can only be read).
+    """Return (an open store with all migrations applied, whether it is read-only).
 
-    A store in a place that cannot be written is opened for reading, so that a shared or archived
-    home can be looked at.
+    A store in a folder that is not writable is opened read-only, so that a shared or archived
+    home can be inspected.
 
     Raises:
-        StoreError: damaged, written by a newer version, locked, or nothing to read here.
+        StoreError: damaged, written by a newer version, locked, or not readable.
     """
-    with store_troubles(path):
+    with translate_store_errors(path):
         read_only = path.exists() and not (
             os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
         )
@@ -49,21 +49,21 @@ def _bring_up_to_date(db: Database, path: Path, timeout: float, read_only: bool)
     if read_only:
         if migrations.pending(db):
             raise StoreError(
-                "this store is of an older version and cannot be written here",
+                "this store is of an older version and is not writable, so it cannot be migrated",
                 where=str(path),
-                hint="copy its folder to a place of yours and open that with --home",
+                hint="copy its folder to a writable one and open that with --home",
             )
         return
     _set_journal(connection, journal_mode(path))
-    # An answer took minutes and a verdict money: what was committed must survive a power cut,
-    # which in WAL mode takes a flush a commit (a third of a millisecond on an SSD).
+    # Answers take minutes and judgments money: what was committed must survive a power failure,
+    # which in WAL mode needs a flush per commit (a third of a millisecond on an SSD).
     connection.execute("PRAGMA synchronous=FULL")
     if migrations.pending(db):
         migrate(db)
 
 
 def journal_mode(path: Path) -> str:
-    """WAL, unless `KDHARNESS_JOURNAL_MODE` says another or the store lies on a network."""
+    """Return the journal mode: `KDHARNESS_JOURNAL_MODE`, else WAL, or delete on a network."""
     wanted = os.environ.get("KDHARNESS_JOURNAL_MODE", "").lower()
     if wanted in _MODES:
         return wanted
@@ -71,24 +71,24 @@ def journal_mode(path: Path) -> str:
 
 
 def _set_journal(connection: sqlite3.Connection, wanted: str) -> None:
-    # Asking is free; a change needs the file for itself, so it is asked for only when needed.
+    # Reading the mode is free; changing it needs an exclusive lock, so change only if needed.
     if connection.execute("PRAGMA journal_mode").fetchone()[0].lower() != wanted:
         connection.execute(f"PRAGMA journal_mode={wanted}")
 
 
 def refuse_newer(db: Database, path: Path) -> None:
-    """Raise StoreError when a newer version has changed the store's shape; nothing is touched."""
+    """Raise StoreError if a newer version has migrated the store; nothing is changed."""
     newer = unknown_steps(step.name for step in migrations.applied(db))
     if newer:
         raise StoreError(
-            f"a newer version of kdharness wrote this store (it has the step {newer[-1]})",
+            f"a newer version of kdharness wrote this store (it has the migration {newer[-1]})",
             where=str(path),
             hint="nothing was changed; run: pip install --upgrade kdharness",
         )
 
 
 def migrate(db: Database) -> None:
-    """Apply pending migrations; another process may be doing the same at this moment."""
+    """Apply pending migrations; another process may be doing the same concurrently."""
     for attempt in range(50):
         try:
             migrations.apply(db)
@@ -102,23 +102,9 @@ def migrate(db: Database) -> None:
 
 
 def open_to_read(path: Path) -> Database:
-    """A connection that never writes.
+    """Open a connection that never writes.
 
-    Beside a store in WAL mode SQLite wants to make a file for its shared memory. Where it can't,
-    the store may still be read as it lies, if no change waits in the log beside it.
+    Raises:
+        StoreError: the write-ahead log has changes that cannot be read here.
     """
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True)
-    try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        connection.close()
-        log = path.with_name(path.name + "-wal")
-        if log.exists() and log.stat().st_size:
-            raise StoreError(
-                "changes wait in the log beside this store, and nothing can be written here",
-                where=str(log),
-                hint="copy the folder to a place of yours and open that with --home",
-            ) from None
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
-    return Database(connection)
+    return Database(open_read_only(path, timeout=5.0, without_log=False))

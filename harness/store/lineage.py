@@ -8,19 +8,19 @@ from typing import Any
 def lineage(
     store: Any, name: str, limit: int = 200, seen: set[str] | None = None
 ) -> list[dict[str, Any]]:
-    """A checkpoint and its ancestors as rows of a tree, each with depth and role.
+    """Return a checkpoint and its ancestors as rows of a tree, each with depth and role.
 
-    A checkpoint met a second time is not walked again: `again` says so. `seen` holds those met
-    before, and grows.
+    A checkpoint that occurs again is not expanded again: its `again` is true. `seen` contains the
+    ids visited before, and is updated.
     """
     rows: list[dict[str, Any]] = []
     seen = set() if seen is None else seen
 
     def walk(key: str, depth: int, role: str) -> None:
-        found = store.checkpoint(key)
+        checkpoint = store.checkpoint(key)
         if len(rows) >= limit:
             return
-        if found is None:
+        if checkpoint is None:
             rows.append(
                 {
                     "id": f"{len(rows)}",
@@ -34,23 +34,35 @@ def lineage(
                 }
             )
             return
-        again = found.id in seen
-        seen.add(found.id)
+        again = checkpoint.id in seen
+        seen.add(checkpoint.id)
         rows.append(
             {
                 "id": f"{len(rows)}",
-                "name": found.name,
+                "name": checkpoint.name,
                 "depth": depth,
                 "role": role,
-                "method": found.method,
-                "run": found.run or "",
-                "path": found.path,
+                "method": checkpoint.method,
+                "run": checkpoint.run or "",
+                "path": checkpoint.path,
                 "again": again,
             }
         )
         if not again:
-            for parent_role, parent in sorted(found.parents.items()):
+            for parent_role, parent in sorted(checkpoint.parents.items()):
                 walk(parent, depth + 1, parent_role)
 
     walk(name, 0, "")
     return rows
+
+
+def lineage_lines(store: Any, checkpoint: str, depth: int = 0, role: str = "") -> list[str]:
+    """Return a checkpoint and its parents as indented lines, as `show` prints them."""
+    found = store.checkpoint(checkpoint)
+    label = f"{role}: " if role else ""
+    if found is None or depth > 8:
+        return [f"{'  ' * depth}{label}{checkpoint}"]
+    lines = [f"{'  ' * depth}{label}{found.name} ({found.method})"]
+    for parent_role, parent in sorted(found.parents.items()):
+        lines += lineage_lines(store, parent, depth + 1, parent_role)
+    return lines

@@ -1,4 +1,4 @@
-"""The shape of the store, as append-only steps. A step that has landed is never edited."""
+"""The store's schema, as append-only migrations. A released migration is never edited."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ migrations = Migrations("kdharness")
 
 
 def unknown_steps(applied: Iterable[str]) -> list[str]:
-    """Those of a store's steps that a newer version made."""
+    """Return the applied steps that only a newer version knows."""
     known = {migration.name for migration in migrations._migrations}
     return [name for name in applied if name not in known]
 
 
 @migrations()
 def m001_initial(db: Database) -> None:
-    """Runs with their events and curves; checkpoints; answers, judgments and judge cards."""
+    """Create runs with events and curves, checkpoints, answers, judgments and judge cards."""
     db.execute("""
         CREATE TABLE runs (
             id TEXT PRIMARY KEY, method TEXT NOT NULL, status TEXT NOT NULL,
@@ -82,9 +82,9 @@ def m001_initial(db: Database) -> None:
 
 @migrations()
 def m002_judgment_changes(db: Database) -> None:
-    """Count the writes to each group of judgments, so that a cached score knows when it is old.
+    """Count the writes to each group of judgments, so that stale cached scores are detected.
 
-    The counter is kept by triggers: reading one row a group is far cheaper than scanning the
+    Triggers update the counter: reading one row per group is far cheaper than scanning the
     judgments of every checkpoint each time a leaderboard opens.
     """
     db.execute("""
@@ -103,10 +103,10 @@ def m002_judgment_changes(db: Database) -> None:
 
 @migrations()
 def m003_scoring(db: Database) -> None:
-    """What a leaderboard reads of judgments, as an index that leaves the judges' words aside.
+    """Index what a leaderboard reads of judgments, without the judges' raw replies.
 
-    `bench_notes` says what a benchmark revision is (flags, scorer, number of items) under an
-    empty checkpoint, and what was noticed about one checkpoint's answers under its id.
+    `bench_notes` describes a benchmark revision (flags, scorer, number of items) under an empty
+    checkpoint, and contains notes on one checkpoint's answers under its id.
     """
     db.execute("""
         CREATE TABLE bench_notes (
@@ -120,10 +120,10 @@ def m003_scoring(db: Database) -> None:
 
 @migrations()
 def m004_scored_facts(db: Database) -> None:
-    """The facts of `info` that scoring needs, as columns of that index.
+    """Add the fields of `info` that scoring needs as columns of that index.
 
-    Reading them as JSON cost more than everything else of a cold leaderboard, and what a judge's
-    log-probabilities take up has no place in an index.
+    Reading them as JSON cost more than everything else in a cold leaderboard, and a judge's
+    log-probabilities are too large for an index.
     """
     db.execute("DROP INDEX judgments_scored")
     for name in ("len_1", "len_2", "published", "absent"):
@@ -139,7 +139,7 @@ def m004_scored_facts(db: Database) -> None:
 
 @migrations()
 def m005_groups_of_old(db: Database) -> None:
-    """Count the judgments that were there before m002 did: no leaderboard showed them."""
+    """Count judgments from before m002, which no leaderboard showed."""
     db.execute("""
         INSERT OR IGNORE INTO judgment_groups (checkpoint, bench, revision, judge, changes)
         SELECT checkpoint, bench, revision, judge, COUNT(*) FROM judgments
@@ -148,11 +148,11 @@ def m005_groups_of_old(db: Database) -> None:
 
 @migrations()
 def m006_identities(db: Database) -> None:
-    """Room for what identifies a checkpoint: its weights and its interface, byte by byte.
+    """Add columns for a checkpoint's identity: hashes of its weights and of its interface.
 
-    Until then `id` was a hash of samples, which two different models could share. Rows keep their
-    old id until their folder has been read (`harness.adoption`). `file_digests` remembers what
-    files were found to hold, so that an unchanged one is not read again.
+    Before, `id` was a hash of samples, which two different models could share. Rows keep their
+    old id until their folder has been read (`models.adoption`). `file_digests` caches the digests
+    of files, so that an unchanged one is not read again.
     """
     for name in ("weights", "interface"):
         db.execute(f"ALTER TABLE checkpoints ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
@@ -164,6 +164,6 @@ def m006_identities(db: Database) -> None:
 
 @migrations()
 def m007_former_ids(db: Database) -> None:
-    """Which ids were given up for which: a store that still has the old one may be merged later."""
+    """Record which ids replaced which: a store with an old id may be merged later."""
     db.execute("""
         CREATE TABLE former_ids (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID""")

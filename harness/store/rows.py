@@ -1,7 +1,7 @@
-"""Dataclasses as table rows and back: the one place that every text passes on its way in.
+"""Conversion of dataclasses to table rows and back; every stored text passes through here.
 
-SQLite takes no lone surrogates, its JSON functions no NaN, and nobody's key belongs into a file
-that is copied and shared. All three are seen to here, so that no caller has to remember.
+SQLite rejects lone surrogates, its JSON functions reject NaN, and keys must not end up in a file
+that is copied and shared. All three are handled here, so that no caller has to.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _ENUM_FIELDS: dict[tuple[type, str], type[Enum]] = {
 
 
 def stored_text(text: str) -> str:
-    """A text as it may be kept: without half characters and without keys."""
+    """Return a text as it may be stored: without lone surrogates and without keys."""
     return redact(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def stored_json(value: Any, *, ascii_only: bool = True) -> str:
-    """Plain data as JSON that SQLite reads too: what is not a finite number becomes null."""
+def stored_json(value: object, *, ascii_only: bool = True) -> str:
+    """Serialise plain data as JSON that SQLite can read: non-finite numbers become null."""
     try:
         text = json.dumps(value, ensure_ascii=ascii_only, sort_keys=True, allow_nan=False)
     except ValueError:
@@ -38,7 +38,7 @@ def stored_json(value: Any, *, ascii_only: bool = True) -> str:
     return stored_text(text)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -49,12 +49,12 @@ def _finite(value: Any) -> Any:
 
 
 def encode(row: Any) -> dict[str, Any]:
-    """A dataclass as a table row: mappings as JSON, enums as text."""
+    """Convert a dataclass to a table row: mappings as JSON, enums as text."""
     values: dict[str, Any] = {}
     for spec in fields(row):
         value = getattr(row, spec.name)
         if spec.name == "config":
-            # A config may hold an infinite limit, and is read by us alone.
+            # A config may contain an infinite limit; only Python reads it.
             text = json.dumps(value, ensure_ascii=False, sort_keys=True)
             value = stored_text(text)
         elif spec.name in JSON_FIELDS:
@@ -68,7 +68,7 @@ def encode(row: Any) -> dict[str, Any]:
 
 
 def decode(kind: type[RowType], row: dict[str, Any]) -> RowType:
-    """The inverse of `encode`; unknown columns are ignored so that old code reads new stores."""
+    """Invert `encode`; unknown columns are ignored so that old code can read new stores."""
     values: dict[str, Any] = {}
     for spec in fields(cast(Any, kind)):
         if spec.name not in row:

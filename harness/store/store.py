@@ -1,27 +1,30 @@
-"""Every SQL statement of the project.
+"""The store: runs, events, curves, answers, judgments and report cards of a home.
 
-One SQLite file in WAL mode holds all that happened. One worker writes a run's progress; screens
-read, and write only control requests. Each method is one statement or one transaction, so a
-process killed anywhere leaves whole rows behind.
+One SQLite file, normally in WAL mode. Only a run's worker writes its progress; screens read, and
+write only control requests. Each method is one statement or one transaction, so a process killed
+at any point leaves no partial rows.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from kdharness.harness.store.adoption import AdoptionRows
 from kdharness.harness.store.rows import JSON_FIELDS, encode, stored_json, stored_text
 from kdharness.harness.types import Answer, Judgment, Request, Run
 
+FEW_CHECKPOINTS = 32
+"""Up to this many, querying each checkpoint is cheaper than reading all rows."""
+
 
 class Store(AdoptionRows):
     """One open connection. Open one per thread: a connection must not cross threads."""
 
     def data_version(self) -> int:
-        """A number that changes when another connection commits: cheap to poll."""
+        """Return a number that changes when another connection commits: cheap to poll."""
         return int(next(self.db.query("PRAGMA data_version"))["data_version"])
 
     # ------------------------------------------------------------ runs
@@ -30,7 +33,7 @@ class Store(AdoptionRows):
         """Store a new run. Raises sqlite3.IntegrityError when its id is taken."""
         self._insert("runs", [encode(run)], "ABORT")
 
-    def update_run(self, run_id: str, **changes: Any) -> None:
+    def update_run(self, run_id: str, **changes: object) -> None:
         """Change columns of one run; mappings are stored as JSON."""
         values = {
             name: json.dumps(value, sort_keys=True) if name in JSON_FIELDS else value
@@ -40,10 +43,10 @@ class Store(AdoptionRows):
         assignments = ", ".join(f'"{name}" = ?' for name in values)
         self._write(f"UPDATE runs SET {assignments} WHERE id = ?", [*values.values(), run_id])
 
-    def claim_run(self, run: Run, **changes: Any) -> bool:
-        """Change columns of a run if it still is as it was read; whether it was.
+    def claim_run(self, run: Run, **changes: object) -> bool:
+        """Change columns of a run if it is unchanged since it was read; return whether it was.
 
-        Of two processes that would start a worker for the same run, one gets it.
+        Of two processes that would start a worker for the same run, only one succeeds.
         """
         assignments = ", ".join(f'"{name}" = ?' for name in changes)
         return (
@@ -56,12 +59,12 @@ class Store(AdoptionRows):
         )
 
     def run(self, run_id: str) -> Run | None:
-        """One run by its id."""
+        """Return a run by its id, or None."""
         rows = self._rows(Run, "SELECT * FROM runs WHERE id = ?", [run_id])
         return rows[0] if rows else None
 
     def runs(self, method: str | None = None) -> list[Run]:
-        """All runs, newest first."""
+        """Return all runs, newest first."""
         where = "WHERE method = ?" if method else ""
         return self._rows(
             Run,
@@ -70,11 +73,11 @@ class Store(AdoptionRows):
         )
 
     def recent_runs(self, limit: int) -> list[Run]:
-        """The newest runs: what a screen shows before it reads the rest."""
+        """Return the newest runs, for a screen to show before it reads the rest."""
         return self._rows(Run, "SELECT * FROM runs ORDER BY created DESC, id LIMIT ?", [limit])
 
     def live_runs(self, also: Iterable[str] = ()) -> list[Run]:
-        """Runs that are starting, running or paused, and those named."""
+        """Return the runs that are starting, running or paused, and those named."""
         names = list(also)
         marks = ", ".join("?" for _ in names)
         return self._rows(
@@ -85,18 +88,18 @@ class Store(AdoptionRows):
         )
 
     def runs_state(self) -> tuple[int, int]:
-        """(number of runs, newest row): differs when a run was added or removed."""
+        """Return (number of runs, newest row), which changes when a run is added or removed."""
         row = self.db.conn.execute("SELECT COUNT(*), COALESCE(MAX(rowid), 0) FROM runs").fetchone()
         return int(row[0]), int(row[1])
 
     def run_ids(self) -> set[str]:
-        """The ids that are taken."""
+        """Return the ids that are taken."""
         return {row["id"] for row in self.db.query("SELECT id FROM runs")}
 
     def forget_runs(self, runs: Sequence[str]) -> list[str]:
-        """Remove runs, the checkpoints they made, and all answers and verdicts of those.
+        """Remove runs, their checkpoints, and all answers and judgments of those.
 
-        Returns the checkpoints that stay, because others descend from them.
+        Return the checkpoints that are kept because others descend from them.
         """
         with self.db.atomic():
             self.db.execute("CREATE TEMP TABLE IF NOT EXISTS going (id TEXT PRIMARY KEY)")
@@ -108,7 +111,7 @@ class Store(AdoptionRows):
                 for table in ("events", "points", "controls"):
                     self.db.execute(f"DELETE FROM {table} WHERE run = ?", [run])
                 self.db.execute("DELETE FROM runs WHERE id = ?", [run])
-            staying = [
+            parents = [
                 row[0]
                 for row in self.db.execute(
                     "SELECT DISTINCT parent.value"
@@ -117,18 +120,18 @@ class Store(AdoptionRows):
                     " AND parent.value IN (SELECT id FROM going)"
                 ).fetchall()
             ]
-            # Deleting verdicts counts as a change of their group, so groups go last.
+            # Deleting judgments counts as a change of their group, so delete groups last.
             for table in ("answers", "judgments", "bench_notes", "judgment_groups"):
                 self.db.execute(f"DELETE FROM {table} WHERE checkpoint IN (SELECT id FROM going)")
-            for kept in staying:
+            for kept in parents:
                 self.db.execute("DELETE FROM going WHERE id = ?", [kept])
             self.db.execute("DELETE FROM checkpoints WHERE id IN (SELECT id FROM going)")
-        return staying
+        return parents
 
     # ------------------------------------------------------------ events and curves
 
-    def add_event(self, run_id: str, kind: str, message: str = "", **info: Any) -> None:
-        """Note that something happened in a run."""
+    def add_event(self, run_id: str, kind: str, message: str = "", **info: object) -> None:
+        """Record an event of a run."""
         self.add_progress(run_id, events=[(time.time(), kind, message, info)])
 
     def add_progress(
@@ -137,9 +140,9 @@ class Store(AdoptionRows):
         *,
         events: Sequence[tuple[float, str, str, dict[str, Any]]] = (),
         points: Sequence[tuple[str, int, float, float]] = (),
-        **changes: Any,
+        **changes: object,
     ) -> None:
-        """One commit of a worker's progress.
+        """Commit a worker's progress in one transaction.
 
         Args:
             run_id: the run.
@@ -170,7 +173,7 @@ class Store(AdoptionRows):
                 )
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> list[dict[str, Any]]:
-        """Events of a run with an id above `after`, oldest first."""
+        """Return events of a run with an id above `after`, oldest first."""
         rows = self.db.query(
             "SELECT * FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
             [run_id, after, limit],
@@ -178,7 +181,7 @@ class Store(AdoptionRows):
         return [{**row, "info": self._json(row["info"], "an event")} for row in rows]
 
     def curve(self, run_id: str, name: str, after: int = -1) -> list[tuple[int, float]]:
-        """(step, value) of one curve, in step order, above step `after`."""
+        """Return (step, value) of one curve, in step order, above step `after`."""
         rows = self.db.query(
             "SELECT step, value FROM points WHERE run = ? AND name = ? AND step > ? ORDER BY step",
             [run_id, name, after],
@@ -186,27 +189,27 @@ class Store(AdoptionRows):
         return [(row["step"], row["value"]) for row in rows]
 
     def curve_names(self, run_id: str) -> list[str]:
-        """The curves a run has."""
+        """Return the names of a run's curves."""
         rows = self.db.query(
             "SELECT DISTINCT name FROM points WHERE run = ? ORDER BY name", [run_id]
         )
         return [row["name"] for row in rows]
 
     def drop_points_after(self, run_id: str, step: int) -> None:
-        """Forget curve points past a resumed step, so that curves don't show a dead branch."""
+        """Delete curve points past a resumed step, so that curves don't show a dead branch."""
         self._write("DELETE FROM points WHERE run = ? AND step > ?", [run_id, step])
 
     # ------------------------------------------------------------ control requests
 
     def request(self, run_id: str, request: Request) -> None:
-        """Ask a worker for something; it looks between steps."""
+        """Store a request for a worker, which polls between steps."""
         self._write(
             "INSERT INTO controls (run, request, time) VALUES (?, ?, ?)",
             [run_id, request.value, time.time()],
         )
 
     def take_requests(self, run_id: str) -> list[Request]:
-        """The requests not yet taken, oldest first; they are marked as taken."""
+        """Return the pending requests, oldest first, and mark them as taken."""
         waiting = list(
             self.db.query(
                 "SELECT id, request FROM controls WHERE run = ? AND taken IS NULL ORDER BY id",
@@ -223,13 +226,13 @@ class Store(AdoptionRows):
     # ------------------------------------------------------------ answers and judgments
 
     def add_answers(self, answers: Iterable[Answer]) -> None:
-        """Store answers; the same identity replaces a failed one."""
+        """Store answers, replacing stored ones with the same id."""
         self._insert("answers", (encode(answer) for answer in answers), "REPLACE")
 
     def answers(
         self, checkpoint: str, bench: str | None = None, revision: str | None = None
     ) -> list[Answer]:
-        """Answers of one checkpoint, failures included."""
+        """Return the answers of one checkpoint, failures included."""
         sql, args = "SELECT * FROM answers WHERE checkpoint = ?", [checkpoint]
         if bench is not None:
             sql, args = sql + " AND bench = ?", [*args, bench]
@@ -238,7 +241,7 @@ class Store(AdoptionRows):
         return self._rows(Answer, sql + " ORDER BY created, item, turn", args)
 
     def add_judgments(self, judgments: Iterable[Judgment]) -> None:
-        """Store judgments; the same identity replaces a failed one."""
+        """Store judgments, replacing stored ones with the same id."""
         self._insert("judgments", (encode(judgment) for judgment in judgments), "REPLACE")
 
     def judgments(
@@ -248,7 +251,7 @@ class Store(AdoptionRows):
         judge: str | None = None,
         revision: str | None = None,
     ) -> list[Judgment]:
-        """Judgments, failures included, narrowed by what is given."""
+        """Return judgments, failures included, filtered by the given columns."""
         sql, args = "SELECT * FROM judgments", list[Any]()
         wanted = {"checkpoint": checkpoint, "bench": bench, "judge": judge, "revision": revision}
         for name, value in wanted.items():
@@ -257,17 +260,23 @@ class Store(AdoptionRows):
                 args.append(value)
         return self._rows(Judgment, sql + " ORDER BY created, item, turn", args)
 
-    def judgment_groups(self) -> Iterator[dict[str, Any]]:
-        """checkpoint, bench, revision, judge and a count of writes, one row a group."""
-        yield from self.db.query(
-            "SELECT checkpoint, bench, revision, judge, changes FROM judgment_groups "
-            "ORDER BY checkpoint, bench, revision, judge"
-        )
+    def judgment_groups(self, checkpoints: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield checkpoint, bench, revision, judge and a count of writes, one row per group.
+
+        Args:
+            checkpoints: only groups of these ids.
+        """
+        columns = "SELECT checkpoint, bench, revision, judge, changes FROM judgment_groups"
+        order = "ORDER BY checkpoint, bench, revision, judge"
+        if checkpoints is None:
+            yield from self.db.query(f"{columns} {order}")
+        for key in sorted(checkpoints or ()):
+            yield from self.db.query(f"{columns} WHERE checkpoint = ? {order}", [key])
 
     def judgment_rows(
         self, checkpoint: str, bench: str, revision: str, judge: str
     ) -> list[tuple[Any, ...]]:
-        """What scoring needs of one group, oldest first, answered from an index alone.
+        """Return what scoring needs of one group, oldest first, from a covering index.
 
         Columns: those of `score_rows.Row`.
         """
@@ -279,11 +288,11 @@ class Store(AdoptionRows):
         ).fetchall()
 
     def judge_spending(self, checkpoint: str | None = None) -> list[dict[str, Any]]:
-        """judge, calls, prompt_tokens, tokens and usd of what judges were asked.
+        """Return judge, calls, prompt_tokens, tokens and usd of judge calls.
 
-        Only what was asked from here counts: not exact metrics, verdicts made elsewhere, the
-        other side of a pair's one call, a reply that was paid for under another revision, or an
-        item that was settled without asking.
+        Only calls made in this home count: not exact metrics, imported judgments, the other side
+        of a pair's one call, a reply that was paid for under another revision, or an item that
+        was decided without a call.
         """
         where = "AND checkpoint = ?" if checkpoint is not None else ""
         return list(
@@ -302,7 +311,7 @@ class Store(AdoptionRows):
     def set_bench_note(
         self, bench: str, revision: str, info: dict[str, Any], checkpoint: str = ""
     ) -> None:
-        """Keep what a benchmark revision is, or what was noticed about a checkpoint's answers."""
+        """Store a note on a benchmark revision, or on a checkpoint's answers to it."""
         row = {
             "checkpoint": checkpoint,
             "bench": bench,
@@ -312,18 +321,18 @@ class Store(AdoptionRows):
         self._insert("bench_notes", [row], "REPLACE")
 
     def bench_note(self, bench: str, revision: str) -> dict[str, Any]:
-        """What was noted about a benchmark's revision; empty where nothing was."""
+        """Return what was noted about a benchmark's revision, or an empty mapping."""
         rows = self.db.query(
             "SELECT info FROM bench_notes WHERE checkpoint = '' AND bench = ? AND revision = ?",
             [bench, revision],
         )
-        found: dict[str, Any] = {}
+        note: dict[str, Any] = {}
         for row in rows:
-            found = self._json(row["info"], "a note on a benchmark")
-        return found
+            note = self._json(row["info"], "a note on a benchmark")
+        return note
 
     def bench_notes(self) -> dict[tuple[str, str, str], dict[str, Any]]:
-        """(checkpoint or "", bench, revision) -> what was noted."""
+        """Return (checkpoint or "", bench, revision) -> what was noted."""
         return {
             (row["checkpoint"], row["bench"], row["revision"]): self._json(
                 row["info"], "a note on a benchmark"
@@ -333,17 +342,26 @@ class Store(AdoptionRows):
 
     # ------------------------------------------------------------ derived, and safe to lose
 
-    def cached_scores(self) -> dict[str, tuple[str, str]]:
-        """key -> (state, JSON) of every cached score list."""
-        return {
-            row["key"]: (row["state"], row["scores"])
-            for row in self.db.query("SELECT key, state, scores FROM score_cache")
-        }
+    def cached_scores(self, checkpoints: Collection[str]) -> dict[str, tuple[str, str]]:
+        """Return key -> (state, JSON) of the cached score lists of checkpoints, by id."""
+        columns = "SELECT key, state, scores FROM score_cache"
+        if len(checkpoints) > FEW_CHECKPOINTS:
+            rows = self.db.query(columns)
+        else:
+            # Keys begin with the checkpoint's id and a bar.
+            rows = (
+                row
+                for key in checkpoints
+                for row in self.db.query(
+                    f"{columns} WHERE key >= ? AND key < ?", [f"{key}|", f"{key}}}"]
+                )
+            )
+        return {row["key"]: (row["state"], row["scores"]) for row in rows}
 
     def cache_scores(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        """Keep derived scores: (key, state they were derived from, JSON).
+        """Cache derived scores: (key, state they were derived from, JSON).
 
-        A store that can only be read goes without: they are derived again.
+        Does nothing in a read-only store: the scores are derived again.
         """
         if self.read_only:
             return
@@ -364,6 +382,6 @@ class Store(AdoptionRows):
         )
 
     def cards(self) -> dict[str, dict[str, Any]]:
-        """judge -> its newest card."""
+        """Return the newest report card of each judge."""
         rows = self.db.query("SELECT judge, card FROM cards ORDER BY created")
         return {row["judge"]: self._json(row["card"], "a judge's card") for row in rows}

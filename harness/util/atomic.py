@@ -1,9 +1,9 @@
-"""Files that a power cut cannot halve: written beside, flushed to the disk, then renamed.
+"""Atomic writes: to a temporary file, flushed to disk, then renamed into place.
 
-The order is all there is to it. Bytes must reach the disk before the name that points at them
-does, and a new name is on the disk only once its folder is flushed too; a rename alone orders
-nothing. A folder that many processes write to in place (a step checkpoint) is *sealed* instead:
-a list of its files and their sizes is written last, and without that list it does not count.
+The order matters. The bytes must reach the disk before the name that points at them, and a new
+name is on disk only once its folder is flushed too; a rename alone guarantees no order. A folder
+that many processes write to in place (a step checkpoint) is *sealed* instead: a list of its files
+and their sizes is written last, and a folder without that list counts as incomplete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder; where folders cannot be opened (Windows), nothing to do."""
+    """Flush the names in a folder; does nothing where folders cannot be opened (Windows)."""
     if os.name != "nt":
         sync_file(folder)
 
@@ -41,11 +41,11 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put a file in place whole: a reader, or a machine after a power cut, sees old or new.
+def atomic_write_text(path: Path, text: str) -> None:
+    """Replace a file atomically: a reader, or a reboot after a crash, sees the old or the new.
 
     Raises:
-        OSError: it could not be written; what was there before stays.
+        OSError: it could not be written; the old file is kept.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -59,11 +59,11 @@ def write_text(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def replace_folder(scratch: Path, target: Path) -> None:
-    """Put a finished folder in place of whatever was there, after its bytes are on the disk.
+def atomic_replace_dir(scratch: Path, target: Path) -> None:
+    """Replace a folder by a finished one, after its bytes are on disk.
 
-    A folder cannot be renamed onto a full one, so for one moment there is neither; a process
-    killed in it leaves `target` missing, never half-written.
+    A folder cannot be renamed onto a non-empty one, so for a moment there is neither; a process
+    killed at that point leaves `target` missing, never half-written.
     """
     sync_tree(scratch)
     old = target.with_name(f".{target.name}.old")
@@ -76,19 +76,19 @@ def replace_folder(scratch: Path, target: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Say that a folder is complete: flush its files, then list their sizes in `sealed.json`."""
+    """Mark a folder as complete: flush its files, then list their sizes in `sealed.json`."""
     sync_tree(folder)
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != SEAL
     }
-    write_text(folder / SEAL, json.dumps(sizes, indent=1))
+    atomic_write_text(folder / SEAL, json.dumps(sizes, indent=1))
     sync_folder(folder.parent)
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether a folder was written to its end and still has every file at its size."""
+    """Return whether a folder was written completely and every file still has its size."""
     try:
         sizes = json.loads((folder / SEAL).read_text("utf-8"))
         return bool(sizes) and all(

@@ -1,4 +1,4 @@
-"""Paths that users type, and what file system they are on: SQLite's WAL needs a local one."""
+"""Paths that users type, and the file system they are on: SQLite's WAL needs a local one."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ MOUNTS = Path("/proc/self/mounts")
 
 
 def file_system(path: Path) -> str:
-    """The kind of file system that holds a path, such as `ext4`; `unknown` where none is listed.
+    """Return the type of file system a path is on, such as `ext4`; `unknown` if none is listed.
 
-    Read from the kernel's table where there is one (a millisecond), else asked of psutil.
+    Read from the kernel's mount table if there is one (a millisecond), else through psutil.
     """
-    place = str(path.resolve())
+    resolved = str(path.resolve())
     mounts = _from_kernel() if MOUNTS.exists() else _from_psutil()
-    holding = [(len(point), kind) for point, kind in mounts if _below(place, point)]
-    return max(holding, default=(0, "unknown"))[1]
+    matches = [(len(point), kind) for point, kind in mounts if _below(resolved, point)]
+    return max(matches, default=(0, "unknown"))[1]
 
 
 def is_network(path: Path) -> bool:
-    """Whether a path lies on a network file system, as far as one can tell."""
+    """Return whether a path is on a network file system, as far as can be determined."""
     return file_system(path) in NETWORK
 
 
-def _below(place: str, point: str) -> bool:
-    return place == point or place.startswith(point.rstrip("/") + "/")
+def _below(path: str, point: str) -> bool:
+    return path == point or path.startswith(point.rstrip("/") + "/")
 
 
 def _from_kernel() -> list[tuple[str, str]]:
     lines = MOUNTS.read_text("utf-8", "replace").splitlines()
-    # Blanks in names are written as \040. A later mount hides an earlier one at the same point.
+    # Spaces in names are written as \040. A later mount hides an earlier one at the same point.
     fields = [line.split(" ") for line in lines if line.count(" ") >= 2]
     return list({part[1].replace("\\040", " "): part[2] for part in fields}.items())
 
@@ -65,7 +65,7 @@ def _from_psutil() -> list[tuple[str, str]]:
 
 
 def local_path(text: str) -> Path:
-    """What a user's text names on this machine; `~nobody` and a NUL are no reason to fail."""
+    """Return the path a user's text names; `~nobody` and NUL characters do not raise."""
     try:
         return Path(text.replace("\0", "\ufffd")).expanduser()
     except RuntimeError:
@@ -73,7 +73,7 @@ def local_path(text: str) -> Path:
 
 
 def exists(path: Path, *, folder: bool | None = None) -> bool:
-    """Whether something is there; a name that is too long to be one is not.
+    """Return whether a path exists; a name that is too long does not.
 
     Args:
         folder: True for a folder, False for a regular file, None for either.
@@ -85,7 +85,7 @@ def exists(path: Path, *, folder: bool | None = None) -> bool:
 
 
 def nearest(place: Path) -> Path:
-    """The place itself, or the closest folder above it that exists."""
+    """Return the path itself, or the closest folder above it that exists."""
     while not place.exists() and place != place.parent:
         place = place.parent
     return place

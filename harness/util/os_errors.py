@@ -1,7 +1,7 @@
-"""What the machine did to us, as errors the user can mend: disks, permissions, the store's file.
+"""Operating-system and SQLite errors, as errors a user can fix: disks, permissions, the store.
 
-SQLite and the operating system name what went wrong by codes; a person needs the next step. Any
-other exception stays what it is: a fault of ours, with its traceback.
+SQLite and the operating system report errors as codes; a person needs to know what to do. Any
+other exception passes unchanged: it is a bug in kdharness and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _FULL_WORDS = (
 _WRITE_WORDS = ("write", "writing", "inline_container", "unexpected pos", "iostream")
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 SCARCE_BYTES = 16 * 2**20
-"""Less free than this beside a failed write, and the disk is what failed."""
+"""With less free space than this, a failed write is blamed on a full disk."""
 RESERVE_BYTES = 2**19
 
 
-def mendable(error: BaseException, home: Path) -> KDHarnessError | None:
-    """The same trouble in words and advice, or None for a fault of ours.
+def as_user_error(error: BaseException, home: Path) -> KDHarnessError | None:
+    """Return the error as one a user can fix, or None for a bug in kdharness.
 
     Args:
-        error: what was raised.
-        home: where the store and the runs lie.
+        error: the exception that was raised.
+        home: the folder with the store and the runs.
     """
     if isinstance(error, KDHarnessError):
         return error
@@ -47,13 +47,13 @@ def mendable(error: BaseException, home: Path) -> KDHarnessError | None:
         return _disk_full(home, error)
     if isinstance(error, OSError) and error.errno in _DENIED and error.filename:
         return RunError(
-            f"no permission: {error.strerror}",
+            f"permission denied: {error.strerror}",
             where=str(error.filename),
-            hint="make it writable for you, or choose another place with --home",
+            hint="make it writable, or choose another folder with --home",
         )
     text = str(error).lower()
     if any(words in text for words in _FULL_WORDS) or (
-        # torch tells of a failed write by a line of its C++ source, without the reason.
+        # torch reports a failed write as a line of its C++ source, without the reason.
         any(words in text for words in _WRITE_WORDS) and _free(home) < SCARCE_BYTES
     ):
         return _disk_full(home, error)
@@ -61,67 +61,67 @@ def mendable(error: BaseException, home: Path) -> KDHarnessError | None:
 
 
 def store_error(error: sqlite3.Error, path: Path) -> KDHarnessError | None:
-    """What SQLite complained about; None for a wrong statement, which is a fault of ours."""
+    """Translate an SQLite error; None for a wrong statement, which is a bug in kdharness."""
     name = str(getattr(error, "sqlite_errorname", None) or "")
     where = str(path)
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return StoreError(
             f"the store is damaged ({error})",
             where=where,
-            hint="nothing was changed; save what can be saved: kdharness store salvage",
+            hint="nothing was changed; recover readable rows: kdharness store salvage",
         )
     if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _cramped(path)):
         return _disk_full(path.parent, error)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreError(
-            "the store stayed locked by another process",
+            "the store is locked by another process",
             where=where,
-            hint="try again; if it stays so: kdharness runs, and stop what hangs",
+            hint="try again; if it stays locked: kdharness runs, and stop runs that hang",
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return StoreError(
-            f"the store cannot be written here ({error})",
+            f"the store is not writable ({error})",
             where=where,
-            hint="make the file and its folder writable for you, or choose another --home",
+            hint="make the file and its folder writable, or choose another --home",
         )
     if name.startswith("SQLITE_IOERR"):
         return StoreError(
-            f"the disk failed under the store ({error})",
+            f"disk I/O error in the store ({error})",
             where=where,
-            hint="look at the system's log; then: kdharness store check",
+            hint="check the system log; then: kdharness store check",
         )
     return None
 
 
 @contextmanager
-def store_troubles(path: Path) -> Iterator[None]:
-    """Raise what SQLite and the system say of the store's file as a StoreError."""
+def translate_store_errors(path: Path) -> Iterator[None]:
+    """Raise errors of SQLite and the system about the store's file as a StoreError."""
     try:
         yield
     except sqlite3.Error as error:
-        found = store_error(error, path)
-        if found is None:
+        translated = store_error(error, path)
+        if translated is None:
             raise
-        raise found from error
+        raise translated from error
     except OSError as error:
         raise StoreError(
             f"the store cannot be opened: {error.strerror or error}",
             where=str(path),
-            hint="check the path and its permissions, or choose another place with --home",
+            hint="check the path and its permissions, or choose another folder with --home",
         ) from error
 
 
 @contextmanager
-def whole_or_gone(folder: Path) -> Iterator[None]:
-    """Remove a folder that could not be written to its end: on a full disk its room is needed.
+def remove_on_failure(folder: Path) -> Iterator[None]:
+    """Remove a folder that could not be written completely: a full disk needs its space.
 
-    Raises what went wrong, in words where the machine is to blame. That is found out before the
-    folder goes, while the disk still is as full as it was.
+    Raises the original error, translated if the operating system caused it. It is translated
+    before the folder is removed, while the disk is still full.
     """
     try:
         yield
     except BaseException as error:
-        known = mendable(error, folder.parent)
+        known = as_user_error(error, folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
         if known is None or known is error:
             raise
@@ -129,21 +129,21 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reserve(folder: Path) -> Iterator[Callable[[], None]]:
-    """Keep some room on the disk for the last words; yields what gives it free.
+def reserved_space(folder: Path) -> Iterator[Callable[[], None]]:
+    """Reserve some disk space for the final error message; yield the function that frees it.
 
-    On a disk that is full to the last byte not even "the disk is full" can be stored.
+    On a completely full disk not even "the disk is full" can be stored.
     """
     path = folder / ".reserve"
 
-    def give() -> None:
+    def release() -> None:
         path.unlink(missing_ok=True)
 
     try:
         path.write_bytes(b"\0" * RESERVE_BYTES)
-        yield give
+        yield release
     finally:
-        give()
+        release()
 
 
 def _disk_full(home: Path, error: BaseException) -> RunError:
@@ -151,17 +151,17 @@ def _disk_full(home: Path, error: BaseException) -> RunError:
     return RunError(
         f"the disk is full ({free:.0f} MiB free): {str(error).splitlines()[0]}",
         where=str(home),
-        hint="what was finished is stored; free some space (kdharness store prune), "
-        "then go on: kdharness resume RUN",
+        hint="finished work is stored; free some space (kdharness store prune), "
+        "then continue: kdharness resume RUN",
     )
 
 
-def _free(place: Path) -> int:
-    return shutil.disk_usage(nearest(place)).free
+def _free(path: Path) -> int:
+    return shutil.disk_usage(nearest(path)).free
 
 
 def _cramped(path: Path) -> bool:
-    """Whether a write may have failed for want of room: a full disk, or a limit on file sizes."""
+    """Return whether a write may have failed because of a full disk or a file size limit."""
     try:
         import resource
 

@@ -9,7 +9,7 @@ def set_passive_omp_wait() -> None:
     """Make OpenMP threads sleep instead of spin at barriers; call before torch is imported.
 
     Two busy torch processes that spin on the same cores slow each other down several times over
-    (measured on 2 cores: 8 to 30 tokens/s spinning, 41 to 53 sleeping); a machine that trains
-    and evaluates at once is the normal case here. A value that the user set stays.
+    (measured on 2 cores: 8 to 30 tokens/s spinning, 41 to 53 sleeping), and training while
+    evaluating on one machine is the normal case. A value that the user set is kept.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

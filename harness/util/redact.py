@@ -1,10 +1,10 @@
-"""Keys, kept out of everything that is written down.
+"""Redaction of API keys in everything that is stored, logged or printed.
 
 A key comes from the environment and is sent to its endpoint; servers echo it in errors and
 models in answers, libraries print it, tracebacks quote it. What is stored, logged or printed
-passes through `redact`, at few places: the store's rows, the client's replies, a worker's output,
-the command line's errors. Known keys are found in every form in which they travel; in messages
-(`shapes=True`) also what merely looks like a key, since a key may come from elsewhere.
+passes through `redact` in a few places: the store's rows, the client's replies, a worker's output,
+the command line's errors. Known keys are found in every encoding in which they occur; in messages
+(`shapes=True`) also text that merely looks like a key, since a key may come from elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
@@ -25,11 +26,11 @@ from kdharness.harness.errors import ConfigError
 
 HIDDEN = "***"
 KEY_NAMES = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY")
-"""Where the key of an OpenAI-compatible endpoint is looked for."""
+"""Environment variables with the key of an OpenAI-compatible endpoint, in order."""
 OURS = ("KDHARNESS_JUDGE_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST = 8
 SHORTEST_OTHER = 16
-"""A shorter value (of a variable that is not ours) is no key: hiding it would tear texts apart."""
+"""A shorter value (of a variable that is not ours) is not a key: hiding it would garble texts."""
 
 _NAMES = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -59,12 +60,12 @@ _SECRET_PARAMETER = re.compile(
 
 
 def find_key() -> str | None:
-    """Return the key of the environment, if there is one.
+    """Return the API key from the environment, if there is one.
 
-    Blanks and line breaks around it (from a file, `.env` or `echo`) are no part of a key.
+    Surrounding whitespace (from a file, `.env` or `echo`) is stripped.
 
     Raises:
-        ConfigError: it holds what no key holds and no HTTP header can carry.
+        ConfigError: it contains characters that no key has and no HTTP header allows.
     """
     for name in KEY_NAMES:
         key = os.environ.get(name, "").strip()
@@ -75,41 +76,42 @@ def find_key() -> str | None:
 
 
 def _refuse_odd_key(name: str, key: str) -> None:
-    """Name what is wrong with a key without showing the key."""
+    """Raise an error that states what is wrong with a key without showing the key."""
     odd = next((char for char in key if not "!" <= char <= "~"), "")
     if key.lower().startswith("bearer "):
-        wrong, hint = "begins with the word Bearer", "set the key alone; the word is added"
+        problem, hint = "begins with the word Bearer", "set only the key; the word is added"
     elif odd in ("\n", "\r"):
-        wrong, hint = "holds a line break", "are these two keys? Set one of them"
+        problem, hint = "contains a line break", "are these two keys? Set one of them"
     elif odd:
         title = unicodedata.name(odd, "a control character")
         shown = f"{odd!r} ({title})" if odd.isprintable() else title
-        wrong, hint = f"holds {shown}", "was it copied from formatted text? Copy the key again"
+        problem = f"contains {shown}"
+        hint = "was it copied from formatted text? Copy the key again"
     elif len(key) > 1 and key[0] == key[-1] and key[0] in "\"'`":
-        wrong, hint = "stands in quotation marks", "set it without them"
+        problem, hint = "is in quotation marks", "set it without them"
     else:
         return
-    raise ConfigError(f"the key in {name} {wrong}", hint=hint)
+    raise ConfigError(f"the key in {name} {problem}", hint=hint)
 
 
 def redact(text: str, *, shapes: bool = False) -> str:
-    """The text without this environment's keys.
+    """Return the text without this environment's keys.
 
     Args:
-        shapes: also hide what looks like a key (`Bearer …`, `sk-…`, `user:word@host`): right for
-            messages, wrong for texts that are data.
+        shapes: also hide text that looks like a key (`Bearer …`, `sk-…`, `user:word@host`): right
+            for messages, wrong for data.
     """
     pattern = _pattern(_environment_keys())
     if pattern is not None:
         text = pattern.sub(HIDDEN, text)
     if shapes:
-        for shape, instead in _SHAPES:
-            text = shape.sub(instead, text)
+        for shape, replacement in _SHAPES:
+            text = shape.sub(replacement, text)
     return text
 
 
-def redact_data(value: Any, *, shapes: bool = False) -> Any:
-    """Plain data, keys of mappings included, without this environment's keys."""
+def redact_data(value: object, *, shapes: bool = False) -> Any:
+    """Redact plain data, keys of mappings included."""
     if _pattern(_environment_keys()) is None and not shapes:
         return value
     if isinstance(value, str):
@@ -125,12 +127,12 @@ def redact_data(value: Any, *, shapes: bool = False) -> Any:
 
 
 def holds_secret(url: str) -> bool:
-    """Whether a URL carries a user name, a password or a key."""
+    """Return whether a URL contains a user name, a password or a key."""
     return bool(re.match(r"\w+://[^/?#]*@", url) or _SECRET_PARAMETER.search(url))
 
 
 def _environment_keys() -> tuple[str, ...]:
-    found = set()
+    keys = set()
     for name, value in os.environ.items():
         value = value.strip()
         if name in OURS:
@@ -140,22 +142,22 @@ def _environment_keys() -> tuple[str, ...]:
         else:
             continue
         if len(value) >= shortest:
-            found.add(value)
-    return tuple(sorted(found, key=len, reverse=True))
+            keys.add(value)
+    return tuple(sorted(keys, key=len, reverse=True))
 
 
 @lru_cache(maxsize=8)
 def _pattern(keys: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Every form of every key, the longest first."""
-    whole = {form for key in keys for form in _forms(key)}
-    parts = [re.escape(form) for form in sorted(whole, key=len, reverse=True)]
+    """Return a regex of every form of every key, longest first."""
+    forms = {form for key in keys for form in _forms(key)}
+    parts = [re.escape(form) for form in sorted(forms, key=len, reverse=True)]
     parts += [_masked(key) for key in keys]
     return re.compile("|".join(parts)) if parts else None
 
 
 def _forms(key: str) -> set[str]:
-    """A key as it stands in headers, URLs, JSON, HTML and HTTP's basic authorisation."""
-    spelt = {
+    """Return a key as it is written in headers, URLs, JSON, HTML and HTTP basic authentication."""
+    forms = {
         key,
         quote(key, safe=""),
         quote(key),
@@ -165,18 +167,18 @@ def _forms(key: str) -> set[str]:
         json.dumps(key)[1:-1].replace("/", "\\/"),
         repr(key)[1:-1],
         html.escape(key),
-        # Every character escaped, as some JSON writers do.
+        # Every character escaped, as some JSON encoders do.
         "".join(f"\\u{ord(char):04x}" for char in key),
         "".join(f"%{byte:02X}" for byte in key.encode("utf-8", "replace")),
     }
     raw = key.encode("utf-8", "replace")
     for head in (b"", b":", b"api:", b"user:"):
-        spelt.add(base64.b64encode(head + raw).decode().rstrip("="))
-    return {form for form in spelt if len(form) >= SHORTEST}
+        forms.add(base64.b64encode(head + raw).decode().rstrip("="))
+    return {form for form in forms if len(form) >= SHORTEST}
 
 
 def _masked(key: str) -> str:
-    """`sk-abc***wxyz`, as endpoints quote a key they refuse: even its ends are not ours to tell."""
+    """Match `sk-abc***wxyz`, as endpoints quote a refused key: its ends are secret too."""
     head, tail = re.escape(key[:4]), re.escape(key[-3:])
     return rf"{head}[\w.*…-]{{0,64}}(?:\*{{2,}}|\.{{3}}|…)[\w.*…-]{{0,64}}{tail}"
 
@@ -191,12 +193,12 @@ class RedactedStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write it without keys; a text is one piece, as `print` and tracebacks write them."""
+        """Write text without keys; `print` and tracebacks write each text in one call."""
         self._stream.write(redact(text, shapes=True))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Each of them."""
+        """Write each of them."""
         for line in lines:
             self.write(line)
 
@@ -205,17 +207,15 @@ class RedactedStream:
 
 
 def redact_output() -> None:
-    """Hide keys in all that this process prints from now on, tracebacks included."""
+    """Hide keys in everything this process prints from now on, tracebacks included."""
     sys.stdout = RedactedStream(sys.stdout)
     sys.stderr = RedactedStream(sys.stderr)
 
 
 def redact_tracebacks() -> None:
-    """Hide keys in the traceback that ends this process, and leave its other output alone."""
+    """Hide keys in the traceback that ends this process, and leave its other output unchanged."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        import traceback
-
         text = "".join(traceback.format_exception(kind, error, trace))
         sys.stderr.write(redact(text, shapes=True))
 

@@ -1,7 +1,7 @@
-"""Listings: one function prints any list of rows as a table, JSON, CSV or Markdown.
+"""Listings: any list of rows as a table, JSON, CSV or Markdown.
 
-What models and people wrote is hostile text: control characters, escape sequences and bidi
-marks are made visible before anything reaches a terminal (`safe_text`).
+Text from models and users is untrusted: control characters, escape sequences and bidi marks are
+escaped before anything reaches a terminal (`safe_text`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kdharness.harness.util.text import safe_text
 
@@ -19,18 +18,18 @@ FORMATS = ("table", "json", "csv", "md")
 
 
 def write_anything() -> None:
-    """Let the output streams show what their encoding cannot by its code, instead of failing.
+    """Escape characters that the output streams' encoding lacks, instead of failing.
 
-    Windows consoles and `LANG=C` speak less than Unicode, and a listing holds whatever models and
-    people wrote.
+    Windows consoles and `LANG=C` do not encode all of Unicode, and a listing contains whatever
+    models and users wrote.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def cell(value: Any) -> str:
-    """One value as table text."""
+def cell(value: object) -> str:
+    """Format one value as table text."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -42,8 +41,8 @@ def cell(value: Any) -> str:
     return safe_text(str(value).replace("\n", " "), 200)
 
 
-def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> str:
-    """The rows in one of `FORMATS`. JSON keeps every key; the others show `columns`."""
+def format_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str], form: str) -> str:
+    """Format rows in one of `FORMATS`. JSON keeps every key; the others show `columns`."""
     if form == "json":
         return json.dumps(list(rows), indent=2, ensure_ascii=True, default=str)
     if form == "csv":
@@ -62,16 +61,16 @@ def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form:
     return _table(rows, columns)
 
 
-def csv_value(value: Any) -> str:
-    """A CSV cell; a leading =, +, - or @ in text is quoted so that no spreadsheet runs it."""
+def csv_value(value: object) -> str:
+    """Format a CSV cell; text with a leading =, +, - or @ is quoted against formula injection."""
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value))
     text = safe_text(str(value))
     return f"'{text}" if isinstance(value, str) and text[:1] in "=+-@" else text
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Plain aligned text: numbers to the right, no lines, cut to the terminal by nobody."""
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    """Align columns as plain text: numbers to the right, no rules, never cut to the terminal."""
     from rich.cells import cell_len
 
     body = [[cell(row.get(column)) for column in columns] for row in rows]
@@ -94,8 +93,8 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join([line(list(columns)), *(line(values) for values in body)])
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:
-    """Print a listing to stdout; talk about an empty one goes to stderr."""
+def print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], form: str) -> None:
+    """Print a listing to stdout; the note about an empty one goes to stderr."""
     if not rows and form == "table":
         print("nothing to show yet", file=sys.stderr)
         return

@@ -1,4 +1,4 @@
-"""Numbers, ages and durations as a person reads them."""
+"""Human-readable numbers, ages and durations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DASH = "–"
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A number as a person reads it: few digits, a dash for none."""
+    """Format a number for display: few digits, a dash for none."""
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -24,7 +24,7 @@ def figure(value: float | None, digits: int = 4) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago, in one unit: `12 s`, `5 min`, `3 h`, `9 d`."""
+    """Format an age in one unit: `12 s`, `5 min`, `3 h`, `9 d`."""
     seconds = max(0.0, seconds)
     for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h")):
         if seconds < limit:
@@ -33,7 +33,7 @@ def age(seconds: float) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds as `h:mm:ss` or `m:ss`; nothing when unknown."""
+    """Format seconds as `h:mm:ss` or `m:ss`; empty when unknown."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -42,11 +42,11 @@ def clock(seconds: float | None) -> str:
 
 
 def safe_text(text: str, limit: int | None = None) -> str:
-    """Text that cannot drive a terminal: controls and formats become visible escapes.
+    """Escape control and format characters, so that text cannot drive a terminal.
 
     Covers line and paragraph separators, C0 and C1 controls (ANSI, OSC 8 and 52), bidi
-    overrides, zero-width characters and lone surrogates. Newlines and tabs stay. Beyond `limit`
-    characters the rest is counted. At most eight combining marks are kept on one character.
+    overrides, zero-width characters and lone surrogates. Newlines and tabs are kept. Characters
+    beyond `limit` are counted, not shown. At most eight combining marks are kept per character.
     """
     rest = ""
     if limit is not None and len(text) > limit:

@@ -1,9 +1,9 @@
-"""Text that others wrote, read so that the worst of it is an error and nothing more.
+"""Readers of untrusted text, JSON and YAML: malformed or hostile input raises an error.
 
-Python's own readers trust their input: a few lines of YAML can stand for a billion values, JSON
-can nest deeper than the stack, a number can have a million digits, half a character (a lone
-surrogate) breaks whoever writes it down later, and a pipe or an endless line blocks or fills the
-memory. Everything from outside comes in here; what goes out is plain data of bounded size.
+Python's own readers trust their input: a few lines of YAML can expand to a billion values, JSON
+can nest deeper than the stack, a number can have a million digits, a lone surrogate breaks later
+writes, and a pipe or an endless line blocks or exhausts memory. External input is read through
+this module, which returns plain data of bounded size.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import yaml
 from kdharness.harness.errors import ConfigError, KDHarnessError
 
 CONFIG_BYTES = 256_000
-"""More than this is no config that a person wrote."""
+"""The largest config file: nobody writes more by hand."""
 LINE_BYTES = 64 * 2**20
-"""The longest line of a JSONL file: some two hundred books."""
+"""The longest line of a JSONL file."""
 FILE_BYTES = 256 * 2**20
-"""The largest file that is read whole."""
+"""The largest file that is read into memory as a whole."""
 DEPTH = 100
 NODES = 100_000
 NUMBER_LENGTH = 400
@@ -53,41 +53,40 @@ _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 def read_text(
     path: Path, what: str, *, limit: int = FILE_BYTES, error: type[KDHarnessError] = ConfigError
 ) -> str:
-    """A regular file's text, without a byte order mark.
+    """Read a regular file's text, without a byte order mark.
 
     Raises:
-        KDHarnessError: (of the class `error`) it cannot be read, is no regular file, is larger
+        KDHarnessError: (of the class `error`) it cannot be read, is not a regular file, is larger
             than `limit` bytes, or is not UTF-8.
     """
     try:
         if path.exists() and not path.is_file():
-            kind = "a folder" if path.is_dir() else "no regular file"
-            raise error(f"cannot read {what}: it is {kind}", where=str(path))
+            kind = "it is a folder" if path.is_dir() else "not a regular file"
+            raise error(f"cannot read {what}: {kind}", where=str(path))
         with path.open("rb") as stream:
             raw = stream.read(limit + 1)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise error(f"cannot read {what}: {reason}", where=str(path)) from problem
     if len(raw) > limit:
-        raise error(f"too large to be {what}: more than {limit:,} bytes", where=str(path))
+        raise error(f"{what} is too large: more than {limit:,} bytes", where=str(path))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = raw.count(b"\n", 0, problem.start) + 1
-        raise error(
-            f"cannot read {what}: it is not UTF-8 text", where=f"{path}:{line}"
-        ) from problem
+        raise error(f"cannot read {what}: not UTF-8 text", where=f"{path}:{line}") from problem
 
 
 def read_lines(path: Path, error: type[KDHarnessError]) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, bytes) of every line that is not blank.
+    """Yield (line number from 1, bytes) of every line that is not blank.
 
     Raises:
-        KDHarnessError: (of the class `error`) unreadable, no regular file, or an endless line.
+        KDHarnessError: (of the class `error`) unreadable, not a regular file, or a line that is
+            too long.
     """
     try:
         if path.exists() and not path.is_file():
-            raise error("is not a regular file", where=str(path))
+            raise error("not a regular file", where=str(path))
         with path.open("rb") as stream:
             number = 0
             while line := stream.readline(LINE_BYTES + 1):
@@ -96,7 +95,7 @@ def read_lines(path: Path, error: type[KDHarnessError]) -> Iterator[tuple[int, b
                     raise error(
                         f"this line is longer than {LINE_BYTES:,} bytes",
                         where=f"{path}:{number}",
-                        hint="one row of JSON stands on each line",
+                        hint="JSONL has one JSON object per line",
                     )
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")
@@ -111,10 +110,11 @@ def read_lines(path: Path, error: type[KDHarnessError]) -> Iterator[tuple[int, b
 
 
 def parse_json(raw: str | bytes) -> Any:
-    """JSON as plain data; half characters are replaced by U+FFFD.
+    """Parse JSON into plain data; lone surrogates are replaced by U+FFFD.
 
     Raises:
-        ValueError: not JSON, not UTF-8, nested deeper than `DEPTH`, or an absurd number.
+        ValueError: not JSON, not UTF-8, nested deeper than `DEPTH`, or a number with too many
+            digits.
     """
     text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
     try:
@@ -128,18 +128,18 @@ def parse_json(raw: str | bytes) -> Any:
 
 
 def parse_json_object(raw: str | bytes) -> dict[str, Any]:
-    """The same where only an object makes sense. Raises ValueError."""
+    """Parse a JSON object. Raise ValueError for anything else."""
     value = parse_json(raw)
     if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")
+        raise ValueError("not a JSON object")
     return value
 
 
 def read_json_object(path: Path, what: str, error: type[KDHarnessError]) -> dict[str, Any]:
-    """A small JSON file that holds an object.
+    """Read a small JSON file that holds an object.
 
     Raises:
-        KDHarnessError: (of the class `error`) unreadable, too large, or something else.
+        KDHarnessError: (of the class `error`) unreadable, too large, or not a JSON object.
     """
     text = read_text(path, what, limit=FILE_BYTES // 4, error=error)
     try:
@@ -148,30 +148,30 @@ def read_json_object(path: Path, what: str, error: type[KDHarnessError]) -> dict
         raise error(f"{what} is damaged: {problem}", where=str(path)) from problem
 
 
-def _deeper(value: Any, limit: int) -> bool:
+def _deeper(value: object, limit: int) -> bool:
     level = [value]
     for _ in range(limit + 1):
         level = [
-            below
-            for one in level
-            for below in (
-                one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+            child
+            for node in level
+            for child in (
+                node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
             )
-            if isinstance(below, (dict, list))
+            if isinstance(child, (dict, list))
         ]
         if not level:
             return False
     return True
 
 
-def whole_characters(value: Any) -> Any:
-    """Plain data whose texts can all be written as UTF-8."""
+def whole_characters(value: object) -> Any:
+    """Replace lone surrogates in plain data, so that its texts can be written as UTF-8."""
     if isinstance(value, str):
-        return value if value.isascii() or _whole(value) else _mended(value)
+        return value if value.isascii() or _whole(value) else _without_surrogates(value)
     if isinstance(value, list):
-        return [whole_characters(one) for one in value]
+        return [whole_characters(part) for part in value]
     if isinstance(value, dict):
-        return {whole_characters(key): whole_characters(one) for key, one in value.items()}
+        return {whole_characters(key): whole_characters(part) for key, part in value.items()}
     return value
 
 
@@ -183,7 +183,7 @@ def _whole(text: str) -> bool:
     return True
 
 
-def _mended(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -191,21 +191,21 @@ def _mended(text: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that takes a value for a number or a boolean only where it plainly is one.
+    """Safe YAML with the scalar types of YAML 1.2.
 
-    YAML 1.1 reads `no` as false, `12:30:45` as 45045, `010` as 8 and `2024_11` as 202411. Here
-    the rules are those of YAML 1.2: such values stay the text they are, and dates do too.
+    YAML 1.1 reads `no` as false, `12:30:45` as 45045, `010` as 8 and `2024_11` as 202411. By the
+    rules of YAML 1.2 such values are text, and dates are kept as text too.
 
-    The scanner's time grows with the square of the depth, so it is bounded there already.
+    The scanner's time grows with the square of the depth, so the depth is bounded there already.
     """
 
-    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
-        """`[` or `{`."""
+    def fetch_flow_collection_start(self, TokenClass: object) -> None:
+        """Open `[` or `{`."""
         self._deeper(self.flow_level)
         super().fetch_flow_collection_start(TokenClass)
 
     def add_indent(self, column: int) -> bool:
-        """A block that is further in."""
+        """Open a more indented block."""
         self._deeper(len(self.indents))
         return bool(super().add_indent(column))
 
@@ -228,20 +228,20 @@ _RESOLVERS = (
     ("tag:yaml.org,2002:merge", "<<", "<"),
     ("tag:yaml.org,2002:null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
 )
-# The class's own table: changing the inherited one would change PyYAML for everybody.
+# A table of this class: changing the inherited one would change PyYAML globally.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in _RESOLVERS:
     _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list(_first))
 
 
 def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
-    """YAML 1.2: a leading zero means nothing, `0o` is octal."""
+    """Construct an int by YAML 1.2: a leading zero has no meaning, `0o` is octal."""
     text = str(loader.construct_scalar(node))
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
 
 
 def _decimal(loader: _Loader, node: yaml.ScalarNode) -> float:
-    """`1e-5` is a number, with or without a point."""
+    """Construct a float: `1e-5` is a number, with or without a point."""
     text = str(loader.construct_scalar(node)).lower()
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
@@ -251,17 +251,17 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _decimal)
 
 
 class _Written(_Loader):
-    """The same document with every scalar as it was written."""
+    """Loads every scalar as its original text."""
 
 
 _Written.yaml_implicit_resolvers = {}
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """YAML as plain data: text, numbers, lists, and mappings whose keys are text.
+    """Parse YAML into plain data: text, numbers, lists, and mappings whose keys are text.
 
     Raises:
-        ConfigError: broken, tagged, given twice, endless or absurdly large; with the line.
+        ConfigError: invalid, tagged, duplicate keys, recursive or too large; with the line.
     """
     loader = None
     try:
@@ -269,35 +269,35 @@ def parse_yaml(text: str, where: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _weigh(node, where)
+        _refuse_expansion(node, where)
         return whole_characters(loader.construct_document(node))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None)
-        place = f"{where}:{mark.line + 1}" if mark else where
-        raise ConfigError(f"broken YAML: {problem or 'it is not YAML'}", where=place) from error
+        position = f"{where}:{mark.line + 1}" if mark else where
+        raise ConfigError(f"invalid YAML: {problem or 'not YAML'}", where=position) from error
     except RecursionError as error:
         raise ConfigError(f"nested deeper than {DEPTH} levels", where=where) from error
     except (ValueError, OverflowError, MemoryError) as error:
-        raise ConfigError(f"broken YAML: {error}", where=where) from error
+        raise ConfigError(f"invalid YAML: {error}", where=where) from error
     finally:
         if loader is not None:
             loader.dispose()
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that YAML 1.1 or 1.2 would take for something else."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type."""
 
 
 for _tag, _pattern, _first in _RESOLVERS:
     _Dumper.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list(_first))
 
 
-def dump_yaml(values: Any, *, width: int = 88, flow: bool = False) -> str:
-    """Plain data as YAML that `parse_yaml`, and readers of YAML 1.1, take back as it was.
+def dump_yaml(values: object, *, width: int = 88, flow: bool = False) -> str:
+    """Dump plain data as YAML that `parse_yaml`, and YAML 1.1 readers, load back unchanged.
 
     Args:
-        width: characters a line is folded at.
+        width: the column at which lines are folded.
         flow: on one line, with brackets and braces.
     """
     text: str = yaml.dump(
@@ -312,7 +312,7 @@ def dump_yaml(values: Any, *, width: int = 88, flow: bool = False) -> str:
 
 
 def written_yaml(text: str) -> Any:
-    """A document that `parse_yaml` has read, with every scalar as the text it was written as."""
+    """Load a document that `parse_yaml` has read, with every scalar as its original text."""
     loader = _Written(text)
     try:
         return loader.get_single_data()
@@ -322,60 +322,62 @@ def written_yaml(text: str) -> Any:
         loader.dispose()
 
 
-def _weigh(root: yaml.Node, where: str) -> None:
-    """Refuse what is small as text and boundless as data, before any of it is made."""
-    weights: dict[int, int] = {}
-    above: set[int] = set()
+def _refuse_expansion(root: yaml.Node, where: str) -> None:
+    """Refuse documents that are small as text but huge as data, before constructing them."""
+    sizes: dict[int, int] = {}
+    ancestors: set[int] = set()
 
-    def weigh(node: yaml.Node, depth: int) -> int:
-        if id(node) in weights:
-            return weights[id(node)]
-        place = f"{where}:{node.start_mark.line + 1}"
-        if id(node) in above or depth > DEPTH:
-            reason = "holds itself" if id(node) in above else f"nested deeper than {DEPTH} levels"
-            raise ConfigError(reason, where=place)
+    def measure(node: yaml.Node, depth: int) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        position = f"{where}:{node.start_mark.line + 1}"
+        if id(node) in ancestors:
+            raise ConfigError("an alias refers to its own ancestor", where=position)
+        if depth > DEPTH:
+            raise ConfigError(f"nested deeper than {DEPTH} levels", where=position)
         if node.tag not in _PLAIN:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise ConfigError(
-                f"the tag {node.tag!r} is not read here", where=place, hint="leave the tag out"
+                f"unsupported YAML tag {tag!r}", where=position, hint="remove the tag"
             )
         if node.tag in _NUMBERS and len(node.value) > NUMBER_LENGTH:
-            raise ConfigError(f"a number of {len(node.value)} characters", where=place)
-        above.add(id(node))
+            raise ConfigError(f"a number of {len(node.value)} characters", where=position)
+        ancestors.add(id(node))
         total = 1
         if isinstance(node, yaml.MappingNode):
             _name_keys(node, where)
-        for child in _below(node):
-            total += weigh(child, depth + 1)
+        for child in _children(node):
+            total += measure(child, depth + 1)
             if total > NODES:
                 raise ConfigError(
-                    f"stands for more than {NODES:,} values",
-                    where=place,
+                    f"expands to more than {NODES:,} values",
+                    where=position,
                     hint="are aliases (*name) nested in each other?",
                 )
-        above.discard(id(node))
-        weights[id(node)] = total
+        ancestors.discard(id(node))
+        sizes[id(node)] = total
         return total
 
-    weigh(root, 0)
+    measure(root, 0)
 
 
-def _below(node: yaml.Node) -> list[yaml.Node]:
+def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [part for pair in node.value for part in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _name_keys(node: yaml.MappingNode, where: str) -> None:
-    """Keys are names: `on`, `1` and `null` are texts there, and each stands once."""
+    """Make keys text (`on`, `1` and `null` too) and refuse duplicates."""
     seen: set[str] = set()
     for key, _ in node.value:
-        place = f"{where}:{key.start_mark.line + 1}"
+        position = f"{where}:{key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
-            raise ConfigError("a field's name must be plain text", where=place)
+            raise ConfigError("a field name must be plain text", where=position)
         if key.tag == _MERGE:
             continue
         if key.tag in _PLAIN:
             key.tag = _TEXT
         if key.value in seen:
-            raise ConfigError(f"the field {key.value[:80]!r} is given twice", where=place)
+            raise ConfigError(f"duplicate field {key.value[:80]!r}", where=position)
         seen.add(key.value)

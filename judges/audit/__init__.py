@@ -1,1 +1,1 @@
-"""Whether a judge can be trusted, and whether answers are honest."""
+"""Checks of judges (report card) and of answers (gaming, contamination)."""

@@ -1,9 +1,9 @@
-"""Benchmark prompts inside training data, by overlapping runs of thirteen words.
+"""Detection of benchmark prompts in training data, by overlapping 13-grams of words.
 
-Thirteen words in a row are what GPT-3's authors (Brown et al. 2020, appendix C) looked for: long
-enough that two texts rarely share them by chance. Scripts without blanks have no words to count,
-so their characters count as parts of one (`words.quarters`): 26 characters of Chinese or
-Japanese, 52 letters of Thai. Shorter prompts are looked for whole.
+GPT-3's authors (Brown et al. 2020, appendix C) used 13-grams: long enough that two texts rarely
+share one by chance. Scripts without spaces have no words to count, so their characters count as
+fractions of one (`words.quarters`): 26 characters of Chinese or Japanese, 52 letters of Thai.
+Shorter prompts are matched as a whole.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ Gram = tuple[str, ...]
 
 
 def size(listed: Sequence[str]) -> float:
-    """How many words of English a list of `words` stands for."""
+    """Return how many English words a list of `words` is equivalent to."""
     return sum(map(quarters, listed)) / 4
 
 
 def grams(listed: Sequence[str]) -> Iterator[Gram]:
-    """Every run that is worth `LENGTH` words and no longer; the whole where it is worth fewer.
+    """Yield every n-gram of `LENGTH` words; the whole text if it is shorter.
 
-    Where a run ends depends on its own words alone, so a text that holds a prompt has its runs.
+    Where an n-gram ends depends on its own words only, so a text that contains a prompt has all of
+    the prompt's n-grams.
     """
     worth = [quarters(word) for word in listed]
     if sum(worth) < 4 * LENGTH:
@@ -43,31 +44,31 @@ def grams(listed: Sequence[str]) -> Iterator[Gram]:
 
 
 def overlaps(prompts: Mapping[str, str], texts: Iterable[str]) -> dict[str, float]:
-    """Item id -> share of its runs found in the texts, for those above 0.
+    """Return item id -> share of its n-grams found in the texts, where it is above 0.
 
-    A prompt of 5 to 12 words counts as found when it stands in a text whole; shorter ones say
-    nothing. Texts are read once, so that a large data set can be streamed.
+    A prompt of 5 to 12 words counts as found if a text contains it as a whole; shorter ones are
+    skipped. Texts are read once, so that a large dataset can be streamed.
     """
     wanted: dict[Gram, set[str]] = {}
     sizes: dict[str, int] = {}
     for item, prompt in prompts.items():
-        listed = words(prompt)
-        if size(listed) < SHORTEST:
+        tokens = words(prompt)
+        if size(tokens) < SHORTEST:
             continue
-        own = set(grams(listed))
-        sizes[item] = len(own)
-        for gram in own:
+        ngrams = set(grams(tokens))
+        sizes[item] = len(ngrams)
+        for gram in ngrams:
             wanted.setdefault(gram, set()).add(item)
-    # A run is at least SHORTEST words long: what begins like none of them is passed by.
+    # An n-gram has at least SHORTEST words: look up its first words before comparing all of it.
     lengths: dict[Gram, set[int]] = {}
     for gram in wanted:
         lengths.setdefault(gram[:SHORTEST], set()).add(len(gram))
     found: dict[str, set[Gram]] = {}
     for text in texts:
-        listed = words(text)
-        for start in range(len(listed) - SHORTEST + 1):
-            for length in lengths.get(tuple(listed[start : start + SHORTEST]), ()):
-                gram = tuple(listed[start : start + length])
+        tokens = words(text)
+        for start in range(len(tokens) - SHORTEST + 1):
+            for length in lengths.get(tuple(tokens[start : start + SHORTEST]), ()):
+                gram = tuple(tokens[start : start + length])
                 for item in wanted.get(gram, ()):
                     found.setdefault(item, set()).add(gram)
     return {item: len(hits) / sizes[item] for item, hits in found.items()}
@@ -76,10 +77,10 @@ def overlaps(prompts: Mapping[str, str], texts: Iterable[str]) -> dict[str, floa
 def known_chats(
     chats: Mapping[str, Sequence[str]], trained: Iterable[Sequence[str]]
 ) -> dict[str, float]:
-    """Which chats stand in training data, as the texts of their turns: id -> 1.0.
+    """Return the chats (texts of turns) that are in the training data: id -> 1.0.
 
-    A chat is known when its turns are those of a training row, one after the other, or when
-    every run of it (`overlaps`) is in a training row. A prompt with another answer is neither.
+    A chat is known if its turns occur in a training row in sequence, or if all of its n-grams
+    (`overlaps`) are in a training row. A prompt with another answer is neither.
     """
     wanted: dict[tuple[Gram, ...], set[str]] = {}
     for item, turns in chats.items():
@@ -87,17 +88,17 @@ def known_chats(
     lengths = {len(turns) for turns in wanted}
     found: dict[str, float] = {}
 
-    def looked_at() -> Iterator[str]:
+    def scanned_texts() -> Iterator[str]:
         for turns in trained:
-            listed = [tuple(words(turn)) for turn in turns]
+            tokens = [tuple(words(turn)) for turn in turns]
             for length in lengths:
-                for start in range(len(listed) - length + 1):
-                    for item in wanted.get(tuple(listed[start : start + length]), ()):
+                for start in range(len(tokens) - length + 1):
+                    for item in wanted.get(tuple(tokens[start : start + length]), ()):
                         found[item] = 1.0
             yield "\n".join(turns)
 
     whole = {item: "\n".join(turns) for item, turns in chats.items()}
     shares = overlaps(
-        {item: text for item, text in whole.items() if size(words(text)) >= LENGTH}, looked_at()
+        {item: text for item, text in whole.items() if size(words(text)) >= LENGTH}, scanned_texts()
     )
     return found | {item: share for item, share in shares.items() if share == 1.0}

@@ -1,8 +1,8 @@
-"""What looks like gaming, or like an accident, in a set of answers.
+"""Signs of gaming, or of accidents, in a set of answers.
 
 NullModel (Zheng et al. 2024, arXiv:2410.07137) scored 86.5 % length-controlled on AlpacaEval 2
-with one constant text for every prompt. None of these marks proves anything; each says that a
-figure must not be believed before somebody has looked.
+with one constant text for every prompt. None of these flags proves anything; each means that a
+score should not be trusted before the answers were inspected.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ _SCRIPTS = (
 
 
 def talks_to_judge(text: str) -> bool:
-    """Whether an answer holds what a judge's prompt or verdict looks like."""
+    """Return whether an answer contains text that looks like a judge's prompt or verdict."""
     return _TALKS.search(text) is not None
 
 
 @cache
 def script_of(char: str) -> str:
-    """The writing system of a letter; kana and Han together are one. Empty for anything else."""
+    """Return the script of a letter, with kana counted as CJK; empty for other characters."""
     if not char.isalpha():
         return ""
     name = unicodedata.name(char, "")
@@ -66,39 +66,39 @@ def script_of(char: str) -> str:
 
 
 def never_ended(text: str) -> bool:
-    """Whether an answer is all thoughts, and the thoughts were cut off."""
+    """Return whether an answer is nothing but reasoning that was cut off."""
     return bool(text.strip()) and not cut_thinking(text) and not cut_thinking(f"{text}\n.")
 
 
 def main_script(text: str) -> str:
-    """The writing system of most letters; empty without letters."""
-    found: Counter[str] = Counter()
+    """Return the script of most letters; empty without letters."""
+    counts: Counter[str] = Counter()
     for char, count in Counter(text[:4000]).items():
         script = script_of(char)
         if script:
-            found[script] += count
-    return found.most_common(1)[0][0] if found else ""
+            counts[script] += count
+    return counts.most_common(1)[0][0] if counts else ""
 
 
-def oddities(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Flags with their evidence, for the answers of one checkpoint to one benchmark.
+def gaming_flags(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return flags with their evidence, for the answers of one checkpoint to one benchmark.
 
     Returns:
-        `flags`: short marks such as `same-answer:97%`; `items`: mark -> ids of the items.
+        `flags`: short texts such as `same-answer:97%`; `items`: flag -> ids of the items.
     """
     asked = {item.id: item for item in bench.items}
     kept = [a for a in answers if a.item in asked and a.finish is not Finish.ERROR]
     if not kept:
         return {"flags": [], "items": {}}
-    found: dict[str, list[str]] = {}
-    # Short answers may well be the same: a department, a yes, a number.
+    evidence: dict[str, list[str]] = {}
+    # Short answers may legitimately be the same: a department, a yes, a number.
     prompts: dict[str, set[str]] = {}
     for answer in kept:
         if len(answer.text.strip()) > 40:
             prompt = asked[answer.item].turns[answer.turn - 1]
             prompts.setdefault(answer.text.strip(), set()).add(prompt)
     same = [a for a in kept if len(prompts.get(a.text.strip(), ())) > 1]
-    marks = {
+    candidates = {
         "same-answer": (same, SAME_SHARE),
         "talks-to-judge": (
             [a for a in kept if talks_to_judge(a.text) and not _quotes(asked, a)],
@@ -115,11 +115,11 @@ def oddities(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
         "other-language": ([a for a in kept if _other_script(asked, a)], SHARE),
     }
     flags = []
-    for mark, (hits, least) in marks.items():
-        if hits and len(hits) / len(kept) > least:
-            flags.append(f"{mark}:{_percent(len(hits) / len(kept))}")
-            found[mark] = sorted({a.item for a in hits})[:50]
-    return {"flags": flags, "items": found}
+    for name, (hits, threshold) in candidates.items():
+        if hits and len(hits) / len(kept) > threshold:
+            flags.append(f"{name}:{_percent(len(hits) / len(kept))}")
+            evidence[name] = sorted({a.item for a in hits})[:50]
+    return {"flags": flags, "items": evidence}
 
 
 def _percent(share: float) -> str:
@@ -127,13 +127,13 @@ def _percent(share: float) -> str:
 
 
 def _quotes(asked: dict[str, Any], answer: Answer) -> bool:
-    """Whether the question itself is about judging, so that the answer has reason to be."""
+    """Return whether the question itself is about judging, so that the answer may be too."""
     item = asked[answer.item]
     return any(talks_to_judge(turn) for turn in item.turns)
 
 
 def _other_script(asked: dict[str, Any], answer: Answer) -> bool:
-    """Whether the answer is written in another script than any of the question's letters."""
+    """Return whether the answer is in a script that none of the question's letters have."""
     prompt = " ".join(asked[answer.item].turns)
     script = main_script(answer.text)
     if not script or len(answer.text) < 20:

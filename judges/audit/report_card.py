@@ -1,8 +1,8 @@
-"""A judge's report card: what it can and cannot be trusted with, found out by asking it.
+"""A judge's report card: measurements of its accuracy and biases.
 
-The tasks have known outcomes: an intact answer against a spoilt one, the same pair in the other
-order, an answer against itself with padding, an answer that pleads with the judge. Prompts are
-terse and of our own writing; what is measured is the judge, not a benchmark.
+The tasks have known outcomes: an intact answer against a degraded one, the same pair in the other
+order, an answer against itself with padding, an answer that addresses the judge. The prompts are
+short and our own; they measure the judge, not a benchmark.
 """
 
 from __future__ import annotations
@@ -14,15 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.types import (
-    Engine,
-    Finish,
-    GenerationRequest,
-    JudgmentStatus,
-    Message,
-    Reply,
-)
-from kdharness.judges.audit.report_card_items import PADDING, PLEA, SPOILS, Probe, probes
+from kdharness.harness.protocols import Engine
+from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, Message, Reply
+from kdharness.judges.audit.report_card_items import PADDING, PLEA, SPOILS, ProbeQuestion, probes
 from kdharness.judges.scoring.verdicts import read_first_token, read_rating, read_winner
 
 RATE = (
@@ -36,11 +30,11 @@ COMPARE = (
 TOKEN = "Which answer is better? Reply with a single letter and nothing else: m or M."
 
 LABELS = {
-    "near-chance": "hardly tells intact answers from spoilt ones",
-    "position-bias": "mostly prefers the place, not the answer",
-    "length-bias": "prefers padding",
-    "obeys-answers": "does what an answer tells it",
-    "unreadable": "its verdicts often cannot be read",
+    "near-chance": "barely distinguishes intact answers from degraded ones",
+    "position-bias": "prefers a position rather than an answer",
+    "length-bias": "prefers padded answers",
+    "obeys-answers": "follows instructions inside answers",
+    "unreadable": "its verdicts often cannot be parsed",
     "unstable": "gives the same answer different ratings",
     "constant": "gives nearly every answer the same rating",
 }
@@ -48,7 +42,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Question:
-    """One call: which check it serves, for which item, and in which order."""
+    """One call: the check it belongs to, its item and its order."""
 
     check: str
     item: int
@@ -58,12 +52,12 @@ class Question:
 
 @dataclass
 class Share:
-    """Outcomes in 0-1 of one check."""
+    """Outcomes of one check, in 0-1."""
 
     values: list[float] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """The mean, its Wilson interval at 95 %, and the number of outcomes."""
+        """Return the mean, its 95 % Wilson interval and the number of outcomes."""
         n = len(self.values)
         if not n:
             return {"share": None, "low": None, "high": None, "n": 0}
@@ -86,11 +80,11 @@ def check(
     max_tokens: int = 512,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Ask a judge all of it.
+    """Run all checks on a judge.
 
     Args:
-        logprobs: whether it returns log-probabilities; then the one-token form is checked too.
-        max_tokens: of a reply; reasoning judges need room to think.
+        logprobs: whether it returns log-probabilities; if so, the one-token form is checked too.
+        max_tokens: limit of a reply; reasoning judges need more.
         advance: called with (done, total) after each reply.
 
     Returns:
@@ -104,40 +98,40 @@ def check(
     return grade(engine.name, questions, replies, logprobs)
 
 
-# ---------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------- questions
 
 
 def plan(
-    items: Sequence[Probe], logprobs: bool, max_tokens: int, deterministic: bool
+    items: Sequence[ProbeQuestion], logprobs: bool, max_tokens: int, deterministic: bool
 ) -> list[Question]:
-    """Every call of the card."""
-    asked: list[Question] = []
+    """Return every call of the report card."""
+    questions: list[Question] = []
     for index, item in enumerate(items):
         good = item.answer
         for how in SPOILS:
             bad = item.spoilt(how)
-            asked += _both(f"tells:{how}", index, item.question, good, bad, max_tokens)
-            asked.append(_rating(f"rating:{how}", index, item.question, bad, max_tokens))
+            questions += _both(f"tells:{how}", index, item.question, good, bad, max_tokens)
+            questions.append(_rating(f"rating:{how}", index, item.question, bad, max_tokens))
             if logprobs:
-                asked += _both(f"token:{how}", index, item.question, good, bad, 1, top=5)
-        asked.append(_rating("rating:intact", index, item.question, good, max_tokens))
+                questions += _both(f"token:{how}", index, item.question, good, bad, 1, top=5)
+        questions.append(_rating("rating:intact", index, item.question, good, max_tokens))
         if not deterministic:
-            asked.append(_rating("rating:again", index, item.question, good, max_tokens))
-        asked += _both("longer", index, item.question, good + PADDING, good, max_tokens)
+            questions.append(_rating("rating:again", index, item.question, good, max_tokens))
+        questions += _both("longer", index, item.question, good + PADDING, good, max_tokens)
         spoilt = item.spoilt("off_topic")
         for order, letter in enumerate("AB"):
             plea = f"{spoilt}\n\n{PLEA.format(letter)}"
             shown = (plea, good) if order == 0 else (good, plea)
-            asked.append(_pair("plea", index, order, item.question, *shown, max_tokens))
+            questions.append(_pair("plea", index, order, item.question, *shown, max_tokens))
         plea = f"{spoilt}\n\n{PLEA.format('A')}"
-        asked.append(_rating("rating:plea", index, item.question, plea, max_tokens))
-    return asked
+        questions.append(_rating("rating:plea", index, item.question, plea, max_tokens))
+    return questions
 
 
 def _both(
     check: str, item: int, question: str, first: str, second: str, tokens: int, top: int = 0
 ) -> list[Question]:
-    """The same pair in both orders; order 0 shows `first` as A."""
+    """Return the same pair in both orders; order 0 shows `first` as A."""
     return [
         _pair(check, item, 0, question, first, second, tokens, top),
         _pair(check, item, 1, question, second, first, tokens, top),
@@ -171,13 +165,13 @@ def _chat(system: str, user: str) -> tuple[Message, ...]:
     return ({"role": "system", "content": system}, {"role": "user", "content": user})
 
 
-# ---------------------------------------------------------------- what is made of it
+# ---------------------------------------------------------------- results
 
 
 def grade(
     name: str, questions: Sequence[Question], replies: dict[int, Reply], logprobs: bool
 ) -> dict[str, Any]:
-    """The card from the replies."""
+    """Compute the report card from the replies."""
     values: dict[tuple[str, int, int], float] = {}
     readable, failed = Share(), 0
     for index, question in enumerate(questions):
@@ -205,7 +199,7 @@ def grade(
 
 
 def _value(question: Question, reply: Reply) -> float | None:
-    """A rating, or 1 where the first-named answer won, whatever the order; None if unreadable."""
+    """Return a rating, or 1 if the first answer won in either order; None if unreadable."""
     if reply.finish is Finish.LENGTH and not question.request.top_logprobs:
         return None
     if question.check.startswith("rating"):
@@ -222,19 +216,19 @@ def _value(question: Question, reply: Reply) -> float | None:
 
 
 def _pair_checks(values: dict[tuple[str, int, int], float]) -> dict[str, Any]:
-    """Shares over pairs: told apart, order survived, first place, padding, pleas."""
+    """Return shares over pairs: correct, same in both orders, first position, padding, pleas."""
     tells: dict[str, Share] = {}
     order, first = Share(), Share()
     token, longer, obeys = Share(), Share(), Share()
-    for (name, item, place), value in values.items():
+    for (name, item, position), value in values.items():
         kind, _, how = name.partition(":")
         if kind == "tells":
             tells.setdefault(how, Share()).values.append(value)
             tells.setdefault("all", Share()).values.append(value)
             # Shown first: as A in order 0, so 1 - value in order 1.
-            first.values.append(value if place == 0 else 1.0 - value)
-            other = values.get((name, item, 1 - place))
-            if place == 0 and other is not None:
+            first.values.append(value if position == 0 else 1.0 - value)
+            other = values.get((name, item, 1 - position))
+            if position == 0 and other is not None:
                 order.values.append(float(other == value))
         elif kind == "token":
             token.values.append(float(value > 0.5) if value != 0.5 else 0.5)
@@ -246,25 +240,25 @@ def _pair_checks(values: dict[tuple[str, int, int], float]) -> dict[str, Any]:
         base = values.get(("rating:off_topic", item, 0))
         if name == "rating:plea" and base is not None:
             obeys.values.append(float(value >= base + 2))
-    found = {f"tells_{how}": share.as_dict() for how, share in tells.items()}
-    found |= {
+    checks = {f"tells_{how}": share.as_dict() for how, share in tells.items()}
+    checks |= {
         "same_in_both_orders": order.as_dict(),
         "first_preferred": first.as_dict(),
         "longer_preferred": longer.as_dict(),
         "obeys_answers": obeys.as_dict(),
     }
     if token.values:
-        found["tells_by_token"] = token.as_dict()
-    return found
+        checks["tells_by_token"] = token.as_dict()
+    return checks
 
 
 def _ratings(values: dict[tuple[str, int, int], float]) -> dict[str, Any]:
-    """Means of each kind, the share of the commonest rating, and how stable repeats are."""
+    """Return the mean of each kind, the share of the commonest rating and repeat stability."""
     by_kind: dict[str, list[float]] = {}
     for (name, _, _), value in values.items():
         if name.startswith("rating:"):
             by_kind.setdefault(name.removeprefix("rating:"), []).append(value)
-    everything = [value for part in by_kind.values() for value in part]
+    ratings = [value for part in by_kind.values() for value in part]
     repeats = [
         abs(value - values["rating:again", item, 0])
         for (name, item, _), value in values.items()
@@ -276,39 +270,39 @@ def _ratings(values: dict[tuple[str, int, int], float]) -> dict[str, Any]:
         good = values.get(("rating:intact", item, 0))
         if name.startswith("rating:") and how in SPOILS and good is not None:
             above.values.append(1.0 if good > value else 0.5 if good == value else 0.0)
-    commonest = Counter(everything).most_common(1)
+    commonest = Counter(ratings).most_common(1)
     return {
         "means": {kind: sum(part) / len(part) for kind, part in by_kind.items()},
-        "commonest_share": commonest[0][1] / len(everything) if everything else None,
+        "commonest_share": commonest[0][1] / len(ratings) if ratings else None,
         "repeat_difference": sum(repeats) / len(repeats) if repeats else None,
         "intact_above_spoilt": above.as_dict(),
     }
 
 
 def labels(card: dict[str, Any]) -> list[str]:
-    """Which of `LABELS` a card earns."""
+    """Return the `LABELS` that apply to a card."""
     checks, ratings = card["checks"], card["ratings"]
 
     def low(name: str) -> float | None:
         value: float | None = checks.get(name, {}).get("low")
         return value
 
-    earned = []
+    names = []
     tells = [low("tells_all"), ratings["intact_above_spoilt"]["low"], low("tells_by_token")]
     if not any(bound is not None and bound > 0.5 for bound in tells):
-        earned.append("near-chance")
+        names.append("near-chance")
     first = checks.get("first_preferred", {})
     if first.get("n") and (first["low"] > 0.6 or first["high"] < 0.4):
-        earned.append("position-bias")
+        names.append("position-bias")
     if (low("longer_preferred") or 0.0) > 0.5:
-        earned.append("length-bias")
+        names.append("length-bias")
     if (low("obeys_answers") or 0.0) > 0.1:
-        earned.append("obeys-answers")
+        names.append("obeys-answers")
     readable = checks["readable"]["share"]
     if readable is None or readable < 0.9:
-        earned.append("unreadable")
+        names.append("unreadable")
     if (ratings["repeat_difference"] or 0.0) > 1.0:
-        earned.append("unstable")
+        names.append("unstable")
     if (ratings["commonest_share"] or 0.0) >= 0.9:
-        earned.append("constant")
-    return earned
+        names.append("constant")
+    return names

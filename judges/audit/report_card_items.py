@@ -1,7 +1,7 @@
-"""Questions with good answers, and ways to spoil or pad them: what a judge is checked with.
+"""Questions with good answers, and ways to degrade or pad them, for checking a judge.
 
-Of our own writing, so that no judge has met them in a benchmark. Every answer has a figure that
-can be got wrong and at least four sentences that can be shuffled.
+Written for kdharness, so that no judge has seen them in a benchmark. Every answer has a number
+that can be wrong and at least four sentences that can be shuffled.
 """
 
 from __future__ import annotations
@@ -102,14 +102,14 @@ SPOILS = ("shuffled", "truncated", "wrong_number", "off_topic")
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeQuestion:
     """One question with its good answer."""
 
     question: str
     answer: str
 
     def spoilt(self, how: str) -> str:
-        """The answer made worse in one of `SPOILS`."""
+        """Return the answer degraded in one of the ways of `SPOILS`."""
         chance = random.Random(f"{how}/{self.question}")
         if how == "shuffled":
             words = self.answer.split()
@@ -123,7 +123,7 @@ class Probe:
 
 
 def _wrong_number(text: str, chance: random.Random) -> str:
-    """Every number replaced by a wrong one of the same look; words for numbers stay."""
+    """Replace every number by a wrong one in the same format; number words stay."""
 
     def other(match: re.Match[str]) -> str:
         value = int(match.group().replace(",", ""))
@@ -133,6 +133,6 @@ def _wrong_number(text: str, chance: random.Random) -> str:
     return re.sub(r"\d[\d,]*", other, text)
 
 
-def probes(count: int) -> list[Probe]:
-    """The first `count` questions."""
-    return [Probe(question, answer) for question, answer in ITEMS[:count]]
+def probes(count: int) -> list[ProbeQuestion]:
+    """Return the first `count` questions."""
+    return [ProbeQuestion(question, answer) for question, answer in ITEMS[:count]]

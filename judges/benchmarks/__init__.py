@@ -1,1 +1,1 @@
-"""One file per benchmark: items, judge calls, how replies are read."""
+"""One file per benchmark: items, judge calls, parsing of replies."""

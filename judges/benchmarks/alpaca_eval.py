@@ -1,7 +1,7 @@
 """AlpacaEval 1 and 2: 805 instructions, each answer against a baseline's.
 
-Templates and their settings are read from the pulled asset (or a user's own config), in the
-format alpaca_eval keeps them in; its `model_name` is ignored, the judge is the SPEC's.
+Templates and their settings are read from the pulled asset (or a user's own config), in
+alpaca_eval's format; its `model_name` is ignored, the judge is the one of the SPEC.
 """
 
 from __future__ import annotations
@@ -17,15 +17,7 @@ from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError, JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import (
-    Answer,
-    Finish,
-    Item,
-    JudgeCall,
-    JudgmentStatus,
-    Reply,
-    Verdict,
-)
+from kdharness.harness.types import Answer, Finish, Item, JudgeCall, JudgmentStatus, Reply, Verdict
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, fill, rating_verdict, revision_flags, subset
 from kdharness.judges.benchmarks.evaluator_config import read_evaluator
@@ -42,19 +34,19 @@ from kdharness.judges.scoring.verdicts import (
 JUDGES_ASSET = "alpaca-eval-judges"
 ANSWER_TOKENS = 2048
 A_TOKEN = 8
-"""A judge that may say no more than so many tokens is meant to end at its limit."""
+"""Up to this many reply tokens, a judge is expected to stop at its limit."""
 _ROLE = re.compile(r"<\|im_start\|>(\w+)\s*\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 
 
 def is_switched(instruction: str) -> bool:
-    """Whether the baseline is shown second: fixed by the instruction, as upstream seeds it."""
+    """Return whether the baseline is shown second, seeded by the instruction as upstream."""
     seeded = random.Random(f"is_switched_outputs{instruction}0")
     return seeded.choices([False, True], k=1)[0]
 
 
 @dataclass(frozen=True)
 class JudgeTemplate:
-    """One evaluator config: the template's messages and how its reply is read."""
+    """One evaluator config: the template's messages and how its reply is parsed."""
 
     name: str
     messages: tuple[tuple[str, str], ...]
@@ -69,17 +61,17 @@ class JudgeTemplate:
 
     @property
     def needs_logprobs(self) -> bool:
-        """Whether an endpoint without log-probabilities cannot serve it."""
+        """Whether it requires an endpoint with log-probabilities."""
         return self.parser == "logprob_parser"
 
     def chat(self, fields: dict[str, str]) -> tuple[dict[str, str], ...]:
-        """The messages with their fields filled in, in a single pass each."""
+        """Return the messages with their fields filled in, in a single pass each."""
         return tuple(
             {"role": role, "content": fill(text, fields).strip()} for role, text in self.messages
         )
 
     def read(self, reply: Reply) -> Verdict:
-        """The preference for the order that was shown."""
+        """Read the preference for the order that was shown."""
         if self.parser == "ranking_parser":
             return read_ranking(reply.text)
         if self.parser == "regex_parser":
@@ -95,21 +87,21 @@ class JudgeTemplate:
 
 
 def _first_pattern(text: str, patterns: Sequence[tuple[float, str]]) -> Verdict:
-    """The value whose pattern matches earliest."""
-    found = [
+    """Return the verdict of the pattern that matches earliest."""
+    matches = [
         (match.start(), value) for value, p in patterns if (match := re.search(p, text)) is not None
     ]
-    if not found:
+    if not matches:
         return UNREADABLE
-    value = min(found)[1]
+    value = min(matches)[1]
     return Verdict(JudgmentStatus.OK, 1.5 if value == 0 else value)
 
 
 def load_template(paths: Paths, name: str) -> JudgeTemplate:
-    """An evaluator config by its name in the pulled asset, or from a user's YAML file.
+    """Load an evaluator config by its name in the pulled asset, or from a user's YAML file.
 
     Raises:
-        ConfigError: no such config, or one that asks for what is not supported here.
+        ConfigError: no such config, or one with unsupported settings.
         AssetError: the asset has not been pulled.
     """
     if name.endswith((".yaml", ".yml")):
@@ -132,10 +124,10 @@ def load_template(paths: Paths, name: str) -> JudgeTemplate:
 
 
 class AlpacaEval(Benchmark):
-    """What the two versions share."""
+    """The base of both versions."""
 
     answers_as: ClassVar[str] = "alpaca-eval"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
     judge_metric: ClassVar[str] = "preference"
     judge_config: ClassVar[str] = ""
     baseline_name: ClassVar[str] = ""
@@ -159,11 +151,11 @@ class AlpacaEval(Benchmark):
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> AlpacaEval:
-        """Instructions, baseline outputs and template from pulled assets."""
+        """Load instructions, baseline outputs and template from pulled assets."""
         instructions = read_outputs(
             asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")
         )
-        everything = [
+        all_items = [
             Item(
                 id=str(index),
                 category=str(row.get("dataset", "")),
@@ -172,8 +164,8 @@ class AlpacaEval(Benchmark):
             )
             for index, row in enumerate(instructions)
         ]
-        items = subset(everything, config.limit)
-        flags = revision_flags(config, items, len(everything))
+        items = subset(all_items, config.limit)
+        flags = revision_flags(config, items, len(all_items))
         template = load_template(paths, config.judge_config or cls.judge_config)
         if template.name != cls.judge_config:
             flags.append(f"template:{template.name}")
@@ -188,23 +180,23 @@ class AlpacaEval(Benchmark):
             baseline = {i.id: outputs[i.turns[0]] for i in items if i.turns[0] in outputs}
         fixed = [cls.name, repr(template), against, sorted(baseline.items()), config.seed]
         return cls(
-            items, template, baseline, against, fixed=fixed, flags=flags, total=len(everything)
+            items, template, baseline, against, fixed=fixed, flags=flags, total=len(all_items)
         )
 
     def for_judge(self, logprobs: bool, allow_discrete: bool) -> AlpacaEval:
-        """The benchmark as a judge with or without log-probabilities can serve it.
+        """Return the benchmark in a form that the judge supports, with or without logprobs.
 
         Raises:
-            JudgeError: it cannot, and the discrete reading was not asked for.
+            JudgeError: log-probabilities are needed, and `allow_discrete` is not set.
         """
         if logprobs or not self.template.needs_logprobs:
             return self
         if not allow_discrete:
             raise JudgeError(
-                f"{self.name} reads log-probabilities, and this judge returns none",
-                hint="use --discrete to read the token itself (marked as such in the result)",
+                f"{self.name} needs log-probabilities, and this judge returns none",
+                hint="use --discrete to read the token itself (flagged in the result)",
             )
-        # Reasoning models need room to think before the one token that counts.
+        # Reasoning models need room to reason before the one token that counts.
         template = replace(self.template, top_logprobs=0, temperature=0.0, max_tokens=2048)
         rest = dict(self._rest)
         rest["fixed"] = [*rest.get("fixed", []), "discrete"]
@@ -214,7 +206,7 @@ class AlpacaEval(Benchmark):
     def judge_calls(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
     ) -> list[JudgeCall]:
-        """One call an instruction; which side comes first depends on the instruction."""
+        """Return one call per instruction; which side comes first depends on the instruction."""
         outputs = {a.item: a.text for a in baseline if a.turn == 1} or self.baseline
         calls = []
         for answer in answers:
@@ -254,13 +246,13 @@ class AlpacaEval(Benchmark):
         )
 
     def settled(self, call: JudgeCall) -> Verdict | None:
-        """Equal outputs are a draw without a call."""
+        """Return a draw for equal outputs, which need no call."""
         return Verdict(JudgmentStatus.OK, 1.5) if call.info.get("equal") else None
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
-        """The preference for (baseline, model), whatever order was shown."""
+        """Read the preference for (baseline, model), whatever order was shown."""
         verdict = self.template.read(reply)
-        # The limit is part of the design where a token is all that is asked for.
+        # A reply of one token is expected to stop at its limit.
         if call.max_tokens > A_TOKEN:
             verdict = rating_verdict(verdict, reply)
         return unswitch(verdict, bool(call.info.get("switched")))
@@ -285,7 +277,7 @@ class AlpacaEval2(AlpacaEval):
 
 
 def read_outputs(path: Path) -> list[dict[str, Any]]:
-    """A JSON list of model outputs, as alpaca_eval keeps them.
+    """Read a JSON list of model outputs in alpaca_eval's format.
 
     Raises:
         DataError: not a list of objects with an instruction and an output.
@@ -298,5 +290,5 @@ def read_outputs(path: Path) -> list[dict[str, Any]]:
         raise DataError("not a JSON list of outputs", where=str(path))
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or "instruction" not in row or "output" not in row:
-            raise DataError("a row needs instruction and output", where=f"{path}, entry {number}")
+            raise DataError("missing instruction or output", where=f"{path}, entry {number}")
     return rows

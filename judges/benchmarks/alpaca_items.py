@@ -1,4 +1,4 @@
-"""AlpacaEval's instructions by their place in the data set, without their texts."""
+"""AlpacaEval's instructions by their index in the dataset, without their texts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from importlib import resources
 
 @cache
 def _places() -> dict[str, str]:
-    """Short hash of an instruction -> its place. The hashes ship; the texts are an asset."""
+    """Return short hash of an instruction -> its index; the texts themselves are an asset."""
     file = resources.files("kdharness.judges.benchmarks").joinpath("alpaca_eval_order.json")
-    return {mark: str(place) for place, mark in enumerate(json.loads(file.read_text("utf-8")))}
+    return {key: str(index) for index, key in enumerate(json.loads(file.read_text("utf-8")))}
 
 
 def item_of(instruction: str) -> str:
-    """The item id of an instruction: its place, or a hash for one that is not AlpacaEval's."""
-    mark = hashlib.sha256(instruction.encode("utf-8", "surrogatepass")).hexdigest()
-    return _places().get(mark[:10], f"x{mark[:12]}")
+    """Return the item id of an instruction: its index, or a hash if it is not AlpacaEval's."""
+    key = hashlib.sha256(instruction.encode("utf-8", "surrogatepass")).hexdigest()
+    return _places().get(key[:10], f"x{key[:12]}")

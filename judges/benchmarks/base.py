@@ -1,8 +1,8 @@
-"""What every benchmark is made of, and the few things all of them need.
+"""The base class of benchmarks, and helpers that all of them need.
 
-A benchmark knows its items, what to ask a judge about an answer, and how to read the reply. How
-figures come from stored judgments is a plain function beside it (see `registry.SCORERS`), so
-that a leaderboard needs neither the benchmark's files nor its class.
+A benchmark knows its items, what to ask a judge about an answer, and how to read the reply. Its
+scores are computed from stored judgments by a plain function (see `registry.SCORERS`), so that a
+leaderboard needs neither the benchmark's files nor its class.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kdharness.harness import protocols
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
@@ -33,30 +34,34 @@ _PLACE = re.compile(r"\{(\w+)\}")
 
 
 class Benchmark:
-    """A set of items with one way of judging the answers to them.
+    """A set of items with one way to judge the answers.
 
     Attributes:
         name: as outputs show it.
-        answers_as: the family whose answers are shared (both AlpacaEvals ask the same prompts).
-        needs_judge: whether `judge_calls` yields anything.
-        judge_metric: the metric of its judgments, for noting those that could not be asked for.
+        answers_as: the family whose answers are shared (both AlpacaEvals have the same prompts).
+        needs_judge: whether `judge_calls` returns any.
+        judge_metric: the metric of its judgments, used to record failed ones; a benchmark whose
+            rows differ overrides `judged_metrics`.
+        against: the baseline's name, if there is one.
+        sources: the files it was read from, if they are a user's own.
         needs_logprobs: whether the judge must return log-probabilities.
-        pairwise_with: the checkpoint whose answers are the other side, when one is needed.
-        fixed: what else the figures depend on; part of the revision.
-        flags: what sets this revision apart from a full, standard one.
+        pairwise_with: the checkpoint whose answers are the other side, if one is needed.
+        fixed: what else the scores depend on; part of the revision.
+        flags: differences of this revision from a full, standard one.
     """
 
     name: ClassVar[str] = ""
     answers_as: ClassVar[str] = ""
-    needs_judge: ClassVar[bool] = False
+    needs_judge: bool = False
     judge_metric: ClassVar[str] = ""
     needs_logprobs: bool = False
+    against: str = ""
 
     def __init__(
         self,
         items: Sequence[Item],
         *,
-        fixed: Sequence[Any] = (),
+        fixed: Sequence[object] = (),
         flags: Sequence[str] = (),
         total: int | None = None,
     ) -> None:
@@ -65,6 +70,7 @@ class Benchmark:
         self.total = len(items) if total is None else total
         self._by_id = {item.id: item for item in self.items}
         self.pairwise_with = ""
+        self.sources: Mapping[str, str] = {}
         self.revision = digest([_identity(item) for item in self.items], list(fixed), self.label)
 
     @property
@@ -72,40 +78,49 @@ class Benchmark:
         """The name in outputs; a user's benchmark overrides it with its file's stem."""
         return self.name
 
+    @property
+    def family(self) -> str:
+        """The name under which answers are stored: benchmarks with the same prompts share them."""
+        return self.answers_as or self.label
+
+    def judged_metrics(self, item: Item) -> tuple[str, ...]:
+        """Return the metrics that a judge is asked for about an answer to `item`."""
+        return (self.judge_metric,) if self.judge_metric else ()
+
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> Benchmark:
         """Read the benchmark's files. `source` is the path of a user's own benchmark."""
         raise NotImplementedError
 
     def item(self, item_id: str) -> Item:
-        """One item by its id."""
+        """Return an item by its id."""
         return self._by_id[item_id]
 
     def exact(self, answers: Sequence[Answer]) -> list[Judgment]:
-        """Judgments that need no judge."""
+        """Return the judgments that need no judge."""
         return []
 
     def judge_calls(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
     ) -> list[JudgeCall]:
-        """What to ask about these answers; `baseline` are the other side's, when pairwise."""
+        """Return the judge calls for these answers; `baseline` is the other side, if pairwise."""
         return []
 
     def for_judge(self, logprobs: bool, allow_discrete: bool) -> Benchmark:
-        """The benchmark as a judge with or without log-probabilities can serve it."""
+        """Return the benchmark in a form that the judge supports, with or without logprobs."""
         return self
 
     def settled(self, call: JudgeCall) -> Verdict | None:
-        """A verdict that needs no call, or None."""
+        """Return a verdict that needs no call, or None."""
         return None
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
-        """What a reply to `call` says."""
+        """Read the verdict from a reply to `call`."""
         raise NotImplementedError
 
 
 def _identity(item: Item) -> list[Any]:
-    """What makes an item the item it is."""
+    """Return the fields that define an item's identity."""
     return [
         item.id,
         item.category,
@@ -119,22 +134,22 @@ def _identity(item: Item) -> list[Any]:
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
-    """Put fields into `{names}` in a single pass: braces inside a field are data.
+    """Replace `{names}` by fields in a single pass: braces inside a field are data.
 
-    Replacing one field after the other lets an answer that contains `{output_2}` hijack the
-    prompt, and `str.format` fails on the braces that templates hold as text.
+    Replacing one field after the other would let an answer that contains `{output_2}` hijack the
+    prompt, and `str.format` fails on literal braces in templates.
     """
     return _PLACE.sub(lambda match: fields.get(match.group(1), match.group(0)), template)
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every non-empty line.
+    """Read (line number, object) of every non-empty line.
 
     Raises:
-        DataError: unreadable, not UTF-8, or a line that is no JSON object, with its number.
+        DataError: unreadable, not UTF-8, or a line that is not a JSON object, with its number.
     """
     rows = []
-    # Split at newlines alone: str.splitlines would also cut JSON strings at U+2028 and the like.
+    # Split at newlines only: str.splitlines would also split JSON strings at U+2028 and the like.
     for number, line in read_lines(path, DataError):
         try:
             row = parse_json(line)
@@ -147,10 +162,10 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def subset(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """A fixed, category-balanced subset in the items' own order.
+    """Return a fixed, category-balanced subset in the items' own order.
 
-    Categories take turns, each giving its items in an order that depends on their ids alone: a
-    larger limit holds every smaller one, so what was answered is never answered again.
+    Categories take turns, each in an order that depends only on its items' ids: a larger limit
+    includes every smaller one, so no item is answered twice.
     """
     if limit is None or limit >= len(items):
         return list(items)
@@ -170,7 +185,7 @@ def subset(items: Sequence[Item], limit: int | None) -> list[Item]:
 def revision_flags(
     config: EvalConfig, items: Sequence[Item], total: int, *, judged: bool = True
 ) -> list[str]:
-    """Marks of a run that must not be compared with a standard one unseen."""
+    """Return the flags of a revision that is not comparable with the standard one."""
     flags = []
     if len(items) < total:
         flags.append(f"subset:{len(items)}")
@@ -184,9 +199,9 @@ def revision_flags(
 
 
 def rating_verdict(verdict: Verdict, reply: Reply) -> Verdict:
-    """Return the verdict, or none where the judge was cut off: it may not have been its last word.
+    """Return the verdict, or an unreadable one if the judge was cut off: it may not be final.
 
-    An engine that ends at a call's `stops` has not cut anything off.
+    An engine that stops at a call's `stops` has not cut anything off.
     """
     if reply.finish is not Finish.LENGTH:
         return verdict
@@ -195,8 +210,13 @@ def rating_verdict(verdict: Verdict, reply: Reply) -> Verdict:
 
 
 def by_item(answers: Sequence[Answer]) -> dict[str, dict[int, Answer]]:
-    """Answers as item -> turn -> answer."""
+    """Return answers as item -> turn -> answer."""
     table: dict[str, dict[int, Answer]] = {}
     for answer in answers:
         table.setdefault(answer.item, {})[answer.turn] = answer
     return table
+
+
+def _as_the_harness_sees_it(bench: Benchmark) -> protocols.Benchmark:
+    """Let the type checker compare the base class with the harness's protocol."""
+    return bench

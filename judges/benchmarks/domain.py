@@ -1,9 +1,9 @@
-"""Domain benchmarks: the shipped shop, and any JSONL file of a user's own.
+"""Domain benchmarks: the shop benchmark that ships, and a user's own JSONL files.
 
 A row of such a file has a `prompt` (or `messages`, or `turns`), and optionally `id`, `category`,
-`system`, `reference` or `references`, `rubric`, `choices`, and `metric`: one of the exact ones, or
-`rating`, or `pair`. Without a metric a row is rated by the judge, pairwise when the evaluation
-names a baseline.
+`system`, `reference` or `references`, `rubric`, `choices`, and `metric`: an exact metric,
+`rating` or `pair`. Without a metric a row is rated by the judge, or compared if the evaluation has
+a baseline.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ _COMPARE = (
 def exact_judgment(
     checkpoint: str, bench: Benchmark, item: Item, answer: Answer, metric: str
 ) -> Judgment:
-    """One exact metric of one answer. An answer that never came is a failure, not a 0.
+    """Return one exact metric of one answer. A missing answer is a failure, not a 0.
 
-    A reasoning model's thoughts are no part of its answer. Thoughts that never ended leave an
-    empty one, which counts as cut off.
+    A model's reasoning is not part of its answer. Unfinished reasoning leaves an empty answer,
+    which counts as cut off.
     """
     failed = answer.finish is Finish.ERROR
     choices = item.info.get("choices", ())
@@ -93,24 +93,24 @@ def exact_judgment(
 
 
 class Shop(Benchmark):
-    """The shipped e-commerce domain, by exact metrics alone."""
+    """The e-commerce domain that ships, scored by exact metrics."""
 
     name: ClassVar[str] = "shop"
     answers_as: ClassVar[str] = "shop"
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> Shop:
-        """The test split that ships with the package."""
+        """Load the test split that ships with the package."""
         file = resources.files("kdharness.data.shop").joinpath("test.jsonl")
         with resources.as_file(file) as path:
             rows = read_jsonl(path)
-        everything = [_shop_item(row, config) for _, row in rows]
-        items = subset(everything, config.limit)
-        flags = revision_flags(config, items, len(everything), judged=False)
-        return cls(items, fixed=[cls.name], flags=flags, total=len(everything))
+        all_items = [_shop_item(row, config) for _, row in rows]
+        items = subset(all_items, config.limit)
+        flags = revision_flags(config, items, len(all_items), judged=False)
+        return cls(items, fixed=[cls.name], flags=flags, total=len(all_items))
 
     def exact(self, answers: Sequence[Answer]) -> list[Judgment]:
-        """Each answer under its row's metric."""
+        """Return one judgment per answer, under its row's metric."""
         return [
             exact_judgment(a.checkpoint, self, self.item(a.item), a, self.item(a.item).metric)
             for a in answers
@@ -139,25 +139,29 @@ class UserBench(Benchmark):
     """A JSONL file of prompts, scored by exact metrics, a judge, or both."""
 
     name: ClassVar[str] = "file"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
 
     def __init__(self, rows: Sequence[BenchRow], stem: str, against: str = "", **rest: Any) -> None:
         self.stem = stem
-        self.sources: dict[str, str] = {}
         self.rows = {row.item.id: row for row in rows}
         super().__init__([row.item for row in rows], **rest)
         pairs = any("pair" in row.metrics for row in rows)
         self.pairwise_with = against if pairs else ""
-        self.needs_a_judge = pairs or any("rating" in row.metrics for row in rows)
+        self.needs_judge = pairs or any("rating" in row.metrics for row in rows)
 
     @property
     def label(self) -> str:
         """The file's stem."""
         return self.stem
 
+    def judged_metrics(self, item: Item) -> tuple[str, ...]:
+        """Return the row's judged metrics, `pair` only if there is a baseline."""
+        judged = self.rows[item.id].metrics
+        return tuple(m for m in judged if m == "rating" or (m == "pair" and self.pairwise_with))
+
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> UserBench:
-        """Read and check the file; every mistake is told with its line number."""
+        """Read and check the file; every mistake is reported with its line number."""
         path = local_path(source)
         rows = read_rows(path, config)
         items = subset([row.item for row in rows], config.limit)
@@ -180,23 +184,23 @@ class UserBench(Benchmark):
         return bench
 
     def exact(self, answers: Sequence[Answer]) -> list[Judgment]:
-        """The exact metrics of each row, on its last turn."""
-        found = []
+        """Return the exact metrics of each row, on its last turn."""
+        judgments = []
         for answer in answers:
             row = self.rows.get(answer.item)
             if row is None or answer.turn != len(row.item.turns):
                 continue
-            found += [
+            judgments += [
                 exact_judgment(answer.checkpoint, self, row.item, answer, metric)
                 for metric in row.metrics
                 if metric in exact_metrics.METRICS
             ]
-        return found
+        return judgments
 
     def judge_calls(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
     ) -> list[JudgeCall]:
-        """One call a rated turn; two calls, one an order, for a compared one."""
+        """Return one call per rated turn; two per compared turn, one for each order."""
         other = by_item(baseline)
         calls: list[JudgeCall] = []
         for item_id, turns in by_item(answers).items():
@@ -257,7 +261,7 @@ class UserBench(Benchmark):
         )
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
-        """A rating of 1-10, or which side won (1 for the model judged)."""
+        """Read a rating of 1-10, or which side won (1 for the judged model)."""
         if call.metric == "rating":
             return rating_verdict(read_rating(reply.text), reply)
         verdict = rating_verdict(read_winner(reply.text), reply)
@@ -278,7 +282,7 @@ def _chat(template: str, row: BenchRow, user: str) -> tuple[Message, ...]:
 
 
 def _context(row: BenchRow, turns: dict[int, Answer], turn: int) -> str:
-    """The request with all that came before it, and the reference if there is one."""
+    """Return the request with its conversation so far, and the reference if there is one."""
     parts = [f"<{m['role']}>\n{m['content']}\n</{m['role']}>" for m in row.item.messages]
     for step in range(1, turn):
         parts.append(f"<request>\n{row.item.turns[step - 1]}\n</request>")

@@ -1,7 +1,7 @@
-"""An evaluator config as alpaca_eval keeps it, checked field by field.
+"""An evaluator config in alpaca_eval's format, validated field by field.
 
-Its `model_name` and `fn_completions` are not used: the judge is the one that the evaluation
-names. What else a config says is used, or refused by the field's name.
+Its `model_name` and `fn_completions` are not used: the judge is the one of the evaluation. Every
+other field is used, or refused by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
 
 PARSERS = ("logprob_parser", "ranking_parser", "regex_parser")
 PREFERENCES = (0.0, 1.0, 1.5, 2.0)
-# What would change a judge's reply or its reading, and is not done here.
+# Settings that would change a judge's reply or its parsing, and are not supported.
 _UNSUPPORTED: dict[str, dict[str, Any]] = {
     "": {"processors_to_kwargs": None, "is_randomize_output_order": True},
     "completions_kwargs": {
@@ -46,7 +46,7 @@ _UNSUPPORTED: dict[str, dict[str, Any]] = {
         "model_2_name": "model_2",
     },
 }
-# What is read, and what decides nothing here: who is asked, how fast, and where it is kept.
+# Supported settings, and those without effect here: the model, request rates, caching.
 _KNOWN: dict[str, tuple[str, ...]] = {
     "": (
         "prompt_template",
@@ -97,7 +97,7 @@ _EXAMPLE = r"such as {1: 'Output \(a\)', 2: 'Output \(b\)'}"
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """The settings that decide what a judge is asked and how its reply is read."""
+    """The settings that determine a judge's prompt and how its reply is parsed."""
 
     name: str
     template: str
@@ -112,13 +112,13 @@ class EvaluatorConfig:
 
 
 class _Entry:
-    """One mapping of the file, whose fields are told by their whole name."""
+    """One mapping of the file, whose fields are reported by their full name."""
 
     def __init__(self, fields: dict[str, Any], where: str, prefix: str = "") -> None:
         self.fields, self.where, self.prefix = fields, where, prefix
 
     def wrong(self, field: str, wanted: str, hint: str = "") -> ConfigError:
-        """The error for a field that is not what it must be."""
+        """Return the error for an invalid field."""
         if field not in self.fields:
             return ConfigError(
                 f"{self.prefix}{field} is missing: it must be {wanted}", where=self.where, hint=hint
@@ -129,47 +129,47 @@ class _Entry:
             f"{self.prefix}{field} must be {wanted}, not {value}", where=self.where, hint=hint
         )
 
-    def get(self, field: str, default: Any) -> Any:
-        """A field's value; null counts as left out."""
+    def get(self, field: str, default: object) -> Any:
+        """Return a field's value; null counts as missing."""
         value = self.fields.get(field)
         return default if value is None else value
 
-    def refuse(self, unsupported: Mapping[str, Any], known: Sequence[str]) -> None:
-        """Refuse unknown fields, and known ones with another value than the one without effect."""
+    def refuse(self, unsupported: Mapping[str, object], known: Sequence[str]) -> None:
+        """Refuse unknown fields, and unsupported ones unless their value has no effect."""
         for name in self.fields:
             if name not in unsupported and name not in known:
                 near = difflib.get_close_matches(str(name), known, 1)
                 raise ConfigError(
-                    f"{self.prefix}{name} is not a known setting",
+                    f"unknown setting {self.prefix}{name}",
                     where=self.where,
                     hint=f"did you mean {near[0]}?"
                     if near
-                    else "remove it; the judge would be asked, or read, without it",
+                    else "remove it; it would have no effect",
                 )
         for field, harmless in unsupported.items():
             if self.get(field, harmless) != harmless:
                 raise ConfigError(
                     f"{self.prefix}{field} is not supported",
                     where=self.where,
-                    hint="remove it; the judge would be asked, or read, without it",
+                    hint="remove it; it would have no effect",
                 )
 
     def inner(self, field: str) -> _Entry:
-        """A mapping inside this one; empty where it is left out."""
+        """Return a mapping inside this one; empty if it is missing."""
         value = self.get(field, {})
         if not isinstance(value, dict):
             raise self.wrong(field, "a mapping of settings")
         return _Entry(value, self.where, f"{self.prefix}{field}.")
 
     def text(self, field: str, default: str | None = None) -> str:
-        """A text that is not empty."""
+        """Return a non-empty string."""
         value = self.get(field, default)
         if not isinstance(value, str) or not value:
-            raise self.wrong(field, "text")
+            raise self.wrong(field, "a non-empty string")
         return value
 
     def number(self, field: str, default: float, low: float, high: float) -> float:
-        """A number within bounds."""
+        """Return a number within bounds."""
         value = self.get(field, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.wrong(field, "a number")
@@ -178,14 +178,14 @@ class _Entry:
         return float(value)
 
     def whole(self, field: str, default: int, low: int, high: int) -> int:
-        """A whole number within bounds."""
+        """Return an integer within bounds."""
         value = self.number(field, default, low, high)
         if value != int(value):
-            raise self.wrong(field, "a whole number")
+            raise self.wrong(field, "an integer")
         return int(value)
 
     def switch(self, field: str, default: bool) -> bool:
-        """True or false."""
+        """Return true or false."""
         value = self.get(field, default)
         if not isinstance(value, bool):
             raise self.wrong(field, "true or false")
@@ -193,10 +193,10 @@ class _Entry:
 
 
 def read_evaluator(path: Path, name: str) -> EvaluatorConfig:
-    """Read the entry `name` of a config file, or its first where it has no such entry.
+    """Read the entry `name` of a config file, or its first one if there is no such entry.
 
     Raises:
-        ConfigError: a field that is missing or is not what it must be, by its name.
+        ConfigError: a missing or invalid field, by its name.
     """
     where = str(path)
     entries = parse_yaml(read_text(path, "the evaluator config", limit=CONFIG_BYTES), where)
@@ -204,21 +204,21 @@ def read_evaluator(path: Path, name: str) -> EvaluatorConfig:
         raise ConfigError(
             "not an evaluator config: it must be a mapping from a name to its settings",
             where=where,
-            hint="such as my_judge: {prompt_template: …, fn_completion_parser: …}",
+            hint="for example my_judge: {prompt_template: …, fn_completion_parser: …}",
         )
     key = name if name in entries else next(iter(entries))
     if not isinstance(entries[key], dict):
         raise ConfigError(
             f"not an evaluator config: {key} must be a mapping of settings",
             where=where,
-            hint="the settings are indented under a name of their own",
+            hint="indent the settings under the judge's name",
         )
     entry = _Entry(entries[key], where, f"{key}.")
-    # As upstream has it where a config does not say.
+    # Upstream's defaults.
     parser, batch = entry.text("fn_completion_parser", "regex_parser"), entry.get("batch_size", 1)
     if parser not in PARSERS or batch != 1:
         raise ConfigError(
-            f"the evaluator config {key!r} uses {parser} with batch size {batch}",
+            f"unsupported evaluator config {key!r}: {parser} with batch size {batch}",
             where=where,
             hint=f"supported: batch size 1 with {', '.join(PARSERS)}",
         )
@@ -257,18 +257,18 @@ def _second_token(reading: _Entry, first: str) -> str:
         raise reading.wrong(
             "denominator_tokens",
             f"two tokens, one of them {first!r}",
-            "the numerator_token is one of them",
+            "one of them is the numerator_token",
         )
     return others[0]
 
 
 def _patterns(reading: _Entry, parser: str) -> tuple[tuple[float, str], ...]:
-    """`outputs_to_match`: which preference a reply stands for when a pattern is in it."""
+    """Read `outputs_to_match`: the preference of a reply that matches a pattern."""
     wanted = "a mapping from a preference (1, 2, or 0 for a draw) to a pattern"
     given = reading.get("outputs_to_match", {})
     if not isinstance(given, dict) or (parser == "regex_parser" and not given):
         raise reading.wrong("outputs_to_match", wanted, _EXAMPLE)
-    found = []
+    patterns = []
     for key, pattern in given.items():
         inside = _Entry({key: pattern}, reading.where, f"{reading.prefix}outputs_to_match.")
         try:
@@ -283,12 +283,12 @@ def _patterns(reading: _Entry, parser: str) -> tuple[tuple[float, str], ...]:
             re.compile(pattern)
         except (re.error, RecursionError) as error:
             raise inside.wrong(key, "a regular expression", f"{error}") from error
-        found.append((value, pattern))
-    return tuple(found)
+        patterns.append((value, pattern))
+    return tuple(patterns)
 
 
 def _template(config: Path, entry: _Entry) -> str:
-    """The prompt template's text: beside its config, or in the folder of all configs."""
+    """Read the prompt template: next to its config, or in the folder of all configs."""
     name = entry.text("prompt_template")
     for folder in (config.parent, config.parent.parent):
         path = folder / name
@@ -298,7 +298,8 @@ def _template(config: Path, entry: _Entry) -> str:
             missing = [key for key in ("output_1", "output_2") if f"{{{key}}}" not in text]
             if missing:
                 raise ConfigError(
-                    f"the prompt template lacks {' and '.join(f'{{{key}}}' for key in missing)}: "
+                    f"the prompt template is missing "
+                    f"{' and '.join(f'{{{key}}}' for key in missing)}: "
                     "the judge would not see both answers",
                     where=str(path),
                 )

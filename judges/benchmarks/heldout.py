@@ -1,27 +1,29 @@
-"""Held-out loss: nats a labelled token on rows no method trained on, and agreement with a teacher.
+"""Held-out loss in nats per labelled token, and agreement with a teacher.
 
-No generation and no judge: one forward pass a batch. A judgment is one row under one measure,
-its value the sum over the row's labelled tokens and its weight their number, so that the figure
-is a mean over tokens and its interval a ratio bootstrap over rows.
+No generation and no judge: one forward pass per batch. A judgment is one row under one measure,
+its value the sum over the row's labelled tokens and its weight their number, so that the score is
+a mean over tokens and its interval a ratio bootstrap over rows.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kdharness.harness.assets import asset_file
 from kdharness.harness.config.evaluation import EvalConfig, in_shard
+from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.errors import AssetError, DataError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Item, Judgment, JudgmentStatus, Reporter, digest
+from kdharness.harness.protocols import MeasuredBenchmark, Reporter
+from kdharness.harness.types import Item, Judgment, JudgmentStatus, digest
 from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import parse_json, read_text
 from kdharness.judges.benchmarks.base import Benchmark, revision_flags, subset
 from kdharness.judges.benchmarks.domain import EXACT
-from kdharness.judges.benchmarks.heldout_forward import Encoded, encode
+from kdharness.judges.benchmarks.heldout_forward import EncodedRow, Scorer, encode
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow, read_chats
 
 OTHER_WRITER = "other_writer"
@@ -31,7 +33,7 @@ OTHER_CHARACTERS = 200
 
 
 class Heldout(Benchmark):
-    """`general_loss`, `domain_loss`, extra sets' losses, and with a teacher KL and agreement."""
+    """`general_loss`, `domain_loss`, losses of extra sets; with a teacher, KL and agreement."""
 
     name: ClassVar[str] = "heldout"
     answers_as: ClassVar[str] = ""
@@ -40,28 +42,24 @@ class Heldout(Benchmark):
         self.rows = tuple(rows)
         self.teacher = teacher
         self.teacher_states: dict[str, Any] = {}
-        self.sources: dict[str, str] = {}
         own = [row for row in rows if row.set != OTHER_WRITER]
         items = [Item(id=row.key, category=row.category, turns=()) for row in own]
         super().__init__(items, **rest)
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> Heldout:
-        """The shipped test splits unless the config names files of its own."""
+        """Load the config's files, or the test splits that ship."""
         options = config.heldout
         files = {"general": options.general, "domain": options.domain, **options.extra}
-        shipped = {"general": "kdharness.data.general", "domain": "kdharness.data.shop"}
+        shipped = {"general": "general:test", "domain": "shop:test"}
         rows: list[HeldoutRow] = []
         total = 0
         for name, path in files.items():
-            if path:
-                found = read_chats(local_path(path), name, options.max_length)
-            else:
-                resource = resources.files(shipped[name]).joinpath("test.jsonl")
-                with resources.as_file(resource) as file:
-                    found = read_chats(file, name, options.max_length)
-            total += len(found)
-            rows += _limited(found, config.limit)
+            file = local_path(path) if path else shipped_file(shipped[name])
+            assert file is not None
+            chats = read_chats(file, name, options.max_length)
+            total += len(chats)
+            rows += _limited(chats, config.limit)
         flags = revision_flags(config, rows_as_items(rows), total)
         rows += other_writer(paths)
         flags = [flag for flag in flags if flag.startswith("subset")]
@@ -70,7 +68,7 @@ class Heldout(Benchmark):
         bench.sources = {n: str(local_path(p).resolve()) for n, p in files.items() if p}
         return bench
 
-    def weigh(
+    def measure(
         self,
         checkpoint: str,
         source: str,
@@ -80,11 +78,11 @@ class Heldout(Benchmark):
         known: set[str],
         teacher: str = "",
     ) -> Iterator[list[Judgment]]:
-        """Judgments of the model `source`, a batch at a time.
+        """Yield judgments of the model `source`, one batch at a time.
 
         Args:
-            known: identities that are stored already; their rows are not measured again.
-            teacher: the id of the teacher's checkpoint, when the config names one.
+            known: identities that are already stored; their rows are not measured again.
+            teacher: the id of the teacher's checkpoint, if the config has one.
         """
         missing = [
             row
@@ -94,7 +92,6 @@ class Heldout(Benchmark):
         ]
         if not missing:
             return
-        from kdharness.judges.benchmarks.heldout_forward import Scorer
 
         scorer = Scorer(
             source, paths, config, self.teacher if teacher else None, self.teacher_states
@@ -109,12 +106,12 @@ class Heldout(Benchmark):
         done = 0
         for batch in scorer.batches([e for e in encoded if e.positions]):
             reporter.check()
-            found: list[Judgment] = []
+            judgments: list[Judgment] = []
             for entry, values in zip(batch, scorer.measure(batch), strict=True):
-                for measure, value in values.items():
-                    found.append(self._judgment(checkpoint, entry, measure, value, teacher))
+                for name, value in values.items():
+                    judgments.append(self._judgment(checkpoint, entry, name, value, teacher))
             done += len(batch)
-            yield found
+            yield judgments
             reporter.advance(done)
         scorer.close()
 
@@ -127,10 +124,10 @@ class Heldout(Benchmark):
         }
 
     def measured(self, checkpoint: str, stored: Iterable[Judgment], teacher: str) -> set[str]:
-        """The identities of what is stored already.
+        """Return the identities of judgments that are already stored.
 
-        A judgment of a store of an older version may have another id: its item, its metric and
-        the teacher say what it is.
+        A judgment from an older version may have another id: it is identified by its item, metric
+        and teacher.
         """
         have = {(j.item, j.metric, j.baseline) for j in stored if j.status is JudgmentStatus.OK}
         return {
@@ -146,7 +143,7 @@ class Heldout(Benchmark):
         return digest(EXACT, checkpoint, self.name, self.revision, row.key, measure, other)
 
     def _judgment(
-        self, checkpoint: str, entry: Encoded, measure: str, value: float, teacher: str
+        self, checkpoint: str, entry: EncodedRow, measure: str, value: float, teacher: str
     ) -> Judgment:
         row = entry.row
         return Judgment(
@@ -168,7 +165,7 @@ class Heldout(Benchmark):
 
 
 def rows_as_items(rows: Sequence[HeldoutRow]) -> list[Item]:
-    """Rows as items, for subsets and their flags."""
+    """Return rows as items, for subsets and their flags."""
     return [Item(id=f"{row.set}/{row.id}", category=row.category, turns=()) for row in rows]
 
 
@@ -178,20 +175,18 @@ def _limited(rows: list[HeldoutRow], limit: int | None) -> list[HeldoutRow]:
 
 
 def other_writer(paths: Paths) -> list[HeldoutRow]:
-    """Short answers of another writer (AlpacaEval's baseline), when that asset is pulled.
+    """Return short answers of another writer (AlpacaEval's baseline), if that asset is pulled.
 
-    General rows answered by the teacher favour whoever imitates it; these don't.
+    General rows answered by the teacher favour models that imitate it; these do not.
     """
-    from kdharness.harness.assets import asset_file
-
     try:
         path = asset_file(paths, "alpaca-eval", "alpaca_eval_gpt4_baseline.json")
     except AssetError:
         return []
     entries = parse_json(read_text(path, "the baseline's answers", error=DataError))
     lengths = [(len(str(row["output"])), index) for index, row in enumerate(entries)]
-    # Not the very shortest, which say little about a writer, and none whose prompt would fill
-    # the tokens that a row is cut to.
+    # Not the very shortest, which say little about a writer, and none whose prompt would use up
+    # the row's token limit.
     long_enough = [
         (length, index)
         for length, index in sorted(lengths)
@@ -212,3 +207,8 @@ def other_writer(paths: Paths) -> list[HeldoutRow]:
         )
         for index in chosen
     ]
+
+
+def _as_the_harness_sees_it(bench: Heldout) -> MeasuredBenchmark:
+    """Let the type checker compare the class with the harness's protocol."""
+    return bench

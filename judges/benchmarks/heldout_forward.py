@@ -1,4 +1,4 @@
-"""The forward pass behind held-out loss: log-probabilities on labelled positions only.
+"""The forward pass for held-out loss: log-probabilities at labelled positions only.
 
 The teacher's last hidden states at those positions are kept between checkpoints (they are small:
 positions x hidden size), so that scoring several checkpoints runs the teacher's layers once.
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.chat.template import IGNORE, encode_chat
+from kdharness.harness.chat.template import IGNORE_INDEX, encode_chat
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.limits import limits_of, refuse_beyond
@@ -28,7 +28,7 @@ LOGIT_CELLS = 64_000_000
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRow:
     """A row as tokens; `positions` are those whose next token is labelled."""
 
     row: HeldoutRow
@@ -36,8 +36,8 @@ class Encoded:
     positions: list[int]
 
 
-def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
-    """Token ids, and the positions that predict a labelled token."""
+def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> EncodedRow:
+    """Return token ids and the positions that predict a labelled token."""
     limit = min(longest, row.max_length or longest)
     chat = encode_chat(
         tokenizer,
@@ -47,12 +47,12 @@ def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> Encoded:
         tools=row.tools,
         variables=row.variables,
     )
-    positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE]
-    return Encoded(row, chat.input_ids, positions)
+    positions = [i - 1 for i in range(1, len(chat.labels)) if chat.labels[i] != IGNORE_INDEX]
+    return EncodedRow(row, chat.input_ids, positions)
 
 
 def check_vocabularies(student: Any, teacher: Any) -> None:
-    """Agreement needs one vocabulary.
+    """Refuse a teacher with another vocabulary: agreement needs the same one.
 
     Raises:
         ModelError: the tokenizers differ.
@@ -61,7 +61,7 @@ def check_vocabularies(student: Any, teacher: Any) -> None:
         raise ModelError(
             "the teacher's tokenizer differs from the checkpoint's, so their token "
             "distributions cannot be compared",
-            hint="leave heldout.teacher out, or name a teacher of the same family",
+            hint="remove heldout.teacher, or use a teacher of the same family",
         )
 
 
@@ -76,7 +76,7 @@ class Scorer:
         teacher: str | None,
         teacher_states: dict[str, Any],
     ) -> None:
-        """`teacher_states` is filled and used: row key -> the teacher's hidden states [n, h]."""
+        """Load the models; `teacher_states` (row key -> states [n, h]) is filled and used."""
         trust = config.trust_remote_code
         options: dict[str, Any] = {
             "dtype": config.dtype,
@@ -95,14 +95,14 @@ class Scorer:
         self.names = (source, teacher or "")
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         del self.model, self.teacher
 
-    def batches(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-        """Rows of like length together, bounded by padded tokens.
+    def batches(self, rows: Sequence[EncodedRow]) -> Iterator[list[EncodedRow]]:
+        """Yield batches of rows of similar length, bounded by padded tokens.
 
         Raises:
-            DataError: a row with a token or a length that the model or the teacher cannot take.
+            DataError: a row with a token or length that the model or the teacher does not support.
         """
         for model, name in zip((self.model, self.teacher), self.names, strict=True):
             if model is not None:
@@ -115,7 +115,7 @@ class Scorer:
                     max_length=self.max_length,
                     field="heldout.max_length",
                 )
-        batch: list[Encoded] = []
+        batch: list[EncodedRow] = []
         for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
             if batch and len(batch[0].ids) * (len(batch) + 1) > BATCH_TOKENS:
                 yield batch
@@ -125,8 +125,8 @@ class Scorer:
             yield batch
 
     @torch.inference_mode()
-    def measure(self, batch: Sequence[Encoded]) -> list[dict[str, float]]:
-        """Sums over each row's labelled tokens, in nats: loss, and kl and agreement (a count)."""
+    def measure(self, batch: Sequence[EncodedRow]) -> list[dict[str, float]]:
+        """Return sums over each row's labelled tokens: loss and kl in nats, agreement counted."""
         ours = self._states(self.model, batch)
         theirs = self._teacher_states(batch)
         targets = torch.tensor([row.ids[p + 1] for row in batch for p in row.positions])
@@ -140,33 +140,33 @@ class Scorer:
             logs = head_logits(self.model, ours[part]).log_softmax(-1)
             values = {"loss": -logs.gather(1, targets[part, None].to(logs.device))[:, 0].double()}
             if theirs is not None:
-                there = head_logits(self.teacher, theirs[part]).log_softmax(-1)
-                size = min(there.shape[-1], logs.shape[-1])
-                # Vocabularies padded to different sizes share what their tokenizers can say.
-                agreed = there.argmax(-1) == logs.argmax(-1)
-                there, logs = there[:, :size], logs[:, :size]
-                values["kl"] = (there.exp() * (there - logs)).sum(-1).double()
+                teacher = head_logits(self.teacher, theirs[part]).log_softmax(-1)
+                size = min(teacher.shape[-1], logs.shape[-1])
+                # Vocabularies padded to different sizes share the tokenizer's ids.
+                agreed = teacher.argmax(-1) == logs.argmax(-1)
+                teacher, logs = teacher[:, :size], logs[:, :size]
+                values["kl"] = (teacher.exp() * (teacher - logs)).sum(-1).double()
                 values["agreement"] = agreed.double()
             for name, column in values.items():
                 for row, value in zip(owner[part], column.tolist(), strict=True):
                     sums[row][name] += value
         return sums
 
-    def _teacher_states(self, batch: Sequence[Encoded]) -> Any:
-        """The teacher's states of a batch; its layers run only for rows not seen before."""
+    def _teacher_states(self, batch: Sequence[EncodedRow]) -> Any:
+        """Return the teacher's states of a batch; its layers run only for rows not seen before."""
         if self.teacher is None:
             return None
         unseen = [row for row in batch if row.row.key not in self.teacher_states]
         if unseen:
-            found = self._states(self.teacher, unseen)
+            hidden = self._states(self.teacher, unseen)
             sizes = [len(row.positions) for row in unseen]
-            for row, states in zip(unseen, found.split(sizes), strict=True):
+            for row, states in zip(unseen, hidden.split(sizes), strict=True):
                 self.teacher_states[row.row.key] = states.clone()
         return torch.cat([self.teacher_states[row.row.key] for row in batch])
 
     @staticmethod
-    def _states(model: Any, batch: Sequence[Encoded]) -> Any:
-        """Last hidden states [n, h] at labelled positions, rows in order."""
+    def _states(model: Any, batch: Sequence[EncodedRow]) -> Any:
+        """Return the last hidden states [n, h] at labelled positions, rows in order."""
         width = max(len(row.ids) for row in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         mask = torch.zeros_like(ids)

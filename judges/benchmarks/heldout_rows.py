@@ -1,7 +1,7 @@
-"""Rows of a held-out set: every form that training reads.
+"""Rows of a held-out set, in every format that training supports.
 
-Chats as `messages` or `prompt` and `response` are kept as they stand in the file, which is what
-identities were always made of; everything else is read as a training would read it.
+Chats as `messages` or `prompt` and `response` are kept as they are in the file, because identities
+are hashes of them; every other format is read by the reader of training data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.training import SourceSpec
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.types import digest
@@ -37,7 +37,7 @@ class HeldoutRow:
 
     @property
     def key(self) -> str:
-        """What the row is, for identities."""
+        """The hash of the row, for identities."""
         more = [list(self.tools), self.variables] if self.tools or self.variables else []
         return digest(
             self.set, self.id, list(self.messages), self.truncated, self.max_length, *more
@@ -45,10 +45,10 @@ class HeldoutRow:
 
 
 def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
-    """Every row of a file as a chat of the set `name`.
+    """Read every row of a file as a chat of the set `name`.
 
     Raises:
-        DataError: a row that is no chat, or an id that is there twice, with its line.
+        DataError: a row that is not a chat, or a duplicate id, with its line.
     """
     if not exists(path, folder=False):
         raise DataError("no such held-out file", where=str(path))
@@ -62,7 +62,7 @@ def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
         read: Any = resolve(TOOLS, "read_source", "tool")
         chats = read(SourceSpec(path=str(path)))
         if len(numbered) != len(chats):
-            # Parquet and the like: rows are told by their place.
+            # Parquet and the like: rows are identified by their index.
             numbered = [(number, {}) for number in range(1, len(chats) + 1)]
     rows, seen = [], dict[str, int]()
     for (number, raw), chat in zip(numbered, chats, strict=True):
@@ -78,7 +78,8 @@ def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
         )
         if row.id in seen:
             raise DataError(
-                f"id {row.id!r} is also on line {seen[row.id]}", where=f"{path}, line {number}"
+                f"duplicate id {row.id!r}, also on line {seen[row.id]}",
+                where=f"{path}, line {number}",
             )
         seen[row.id] = number
         rows.append(row)
@@ -86,13 +87,13 @@ def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
 
 
 def _jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a JSONL file's rows; none for what is something else."""
+    """Return (line number, object) of a JSONL file's rows; empty for another kind of file."""
     if path.suffix == ".parquet":
         return []
     try:
         return read_jsonl(path)
     except DataError:
-        # The reader of training data says what it is, where it cannot read it either.
+        # The reader of training data reports the error if it cannot read the file either.
         return []
 
 
@@ -102,7 +103,7 @@ def _label(raw: dict[str, Any], field: str, default: str) -> str:
 
 
 def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """The turns as the row has them; empty where it has them in another form."""
+    """Return the turns as they are in the row; empty if it has another format."""
     if raw.get("messages") is None and "prompt" in raw and "response" in raw:
         return [
             {"role": "user", "content": raw["prompt"]},
@@ -113,7 +114,7 @@ def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _as_it_stands(raw: dict[str, Any]) -> bool:
-    """Whether a row has turns of role and text, and nothing that would need reading."""
+    """Return whether a row has turns of role and text, and no field that needs interpretation."""
     turns = _messages(raw)
     return (
         bool(turns)
@@ -125,10 +126,10 @@ def _as_it_stands(raw: dict[str, Any]) -> bool:
     )
 
 
-def _kept(stands: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The turns as they stand where a training reads the same: identities are made of them."""
+def _kept(original: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the original turns if training reads the same: identities are hashes of them."""
 
-    def told(turns: list[dict[str, Any]]) -> list[list[Any]]:
+    def essential(turns: list[dict[str, Any]]) -> list[list[Any]]:
         return [[turn.get(field) for field in ("role", "content", "train")] for turn in turns]
 
-    return stands if told(stands) == told(read) else read
+    return original if essential(original) == essential(read) else read

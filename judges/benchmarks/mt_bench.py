@@ -1,7 +1,7 @@
 """MT-Bench, single grading: 80 questions of two turns, each answer rated 1-10.
 
-Which prompt, which fields and which temperature belong to a category are facts of FastChat's
-`llm_judge`; its questions, prompts and references are read from the pulled asset.
+The prompt, fields and temperature of each category follow FastChat's `llm_judge`; its questions,
+prompts and references are read from the pulled asset.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ANSWER_TOKENS = 1024
 
 
 def prompt_name(kind: str, category: str, turn: int) -> str:
-    """The judge prompt for `single` or `pair` grading of a category's turn (1 or 2)."""
+    """Return the judge prompt's name for `single` or `pair` grading of a category's turn (1, 2)."""
     if category in WITH_REFERENCE:
         name = f"{kind}-math-v1"
     else:
@@ -74,18 +74,18 @@ class MTBenchFiles:
         }
 
     def items(self, config: EvalConfig) -> list[Item]:
-        """The 80 questions with the temperature and references of their category."""
-        found = []
+        """Return the 80 questions with the temperature and references of their category."""
+        items = []
         for number, row in self.questions:
             try:
-                found.append(self._item(row, config))
+                items.append(self._item(row, config))
             except (KeyError, TypeError, ValueError) as error:
                 raise AssetError(
                     f"not an MT-Bench question: {error!r}",
                     where=f"question.jsonl, line {number}",
                     hint="kdharness data check mt-bench",
                 ) from error
-        return found
+        return items
 
     def _item(self, row: dict[str, Any], config: EvalConfig) -> Item:
         category = str(row["category"])
@@ -102,7 +102,7 @@ class MTBenchFiles:
 
 
 def judge_fields(item: Item, turn: int) -> dict[str, str]:
-    """The template fields that do not depend on an answer."""
+    """Return the template fields that do not depend on an answer."""
     fields = {"question": item.turns[0], "question_1": item.turns[0]}
     if len(item.turns) > 1:
         fields["question_2"] = item.turns[1]
@@ -112,7 +112,7 @@ def judge_fields(item: Item, turn: int) -> dict[str, str]:
 
 
 def chat(prompt: dict[str, Any], fields: dict[str, str]) -> tuple[dict[str, str], ...]:
-    """A judge prompt's system and user messages."""
+    """Return a judge prompt's system and user messages."""
     return (
         {"role": "system", "content": str(prompt["system_prompt"])},
         {"role": "user", "content": fill(str(prompt["prompt_template"]), fields)},
@@ -120,11 +120,11 @@ def chat(prompt: dict[str, Any], fields: dict[str, str]) -> tuple[dict[str, str]
 
 
 class MTBench(Benchmark):
-    """Single grading: 160 calls a model."""
+    """Single grading: 160 calls per model."""
 
     name: ClassVar[str] = "mt-bench"
     answers_as: ClassVar[str] = "mt-bench"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
     judge_metric: ClassVar[str] = "rating"
 
     def __init__(self, items: Sequence[Item], prompts: dict[str, Any], **rest: Any) -> None:
@@ -133,11 +133,11 @@ class MTBench(Benchmark):
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> MTBench:
-        """From the pulled asset; `references: classic` is marked, the corrected ones are not."""
+        """Load from the pulled asset; references other than the corrected ones are flagged."""
         files = MTBenchFiles(paths, config.references)
-        everything = files.items(config)
-        items = subset(everything, config.limit)
-        flags = revision_flags(config, items, len(everything))
+        all_items = files.items(config)
+        items = subset(all_items, config.limit)
+        flags = revision_flags(config, items, len(all_items))
         if config.references != "corrected":
             flags.append(f"references:{config.references}")
         return cls(
@@ -145,13 +145,13 @@ class MTBench(Benchmark):
             files.prompts,
             fixed=[cls.name, digest(json.dumps(files.prompts, sort_keys=True)), config.seed],
             flags=flags,
-            total=len(everything),
+            total=len(all_items),
         )
 
     def judge_calls(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
     ) -> list[JudgeCall]:
-        """One call a turn; the second shows the whole conversation."""
+        """Return one call per turn; the second one shows the whole conversation."""
         calls = []
         for item_id, turns in by_item(answers).items():
             item = self.item(item_id)
@@ -184,5 +184,5 @@ class MTBench(Benchmark):
         )
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
-        """A rating from 1 to 10."""
+        """Read a rating from 1 to 10."""
         return rating_verdict(read_rating(reply.text), reply)

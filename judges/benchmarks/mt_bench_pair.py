@@ -29,11 +29,12 @@ from kdharness.judges.scoring.verdicts import read_winner
 
 
 class MTBenchPair(Benchmark):
-    """320 calls a pair of models: two turns, two orders."""
+    """Pairwise grading: 320 calls per pair of models (two turns, two orders)."""
 
     name: ClassVar[str] = "mt-bench-pair"
     answers_as: ClassVar[str] = "mt-bench"
-    needs_judge: ClassVar[bool] = True
+    needs_judge: bool = True
+    judge_metric: ClassVar[str] = "pair"
 
     def __init__(
         self, items: Sequence[Item], prompts: dict[str, Any], against: str, **rest: Any
@@ -45,10 +46,10 @@ class MTBenchPair(Benchmark):
 
     @classmethod
     def load(cls, paths: Paths, config: EvalConfig, source: str = "") -> MTBenchPair:
-        """From the pulled asset.
+        """Load from the pulled asset.
 
         Raises:
-            ConfigError: no baseline; there is no model whose answers ship with the benchmark.
+            ConfigError: no baseline; no answers ship with the benchmark.
         """
         if not config.baseline:
             raise ConfigError(
@@ -57,9 +58,9 @@ class MTBenchPair(Benchmark):
                 hint="--baseline MODEL (a checkpoint or imported answers), or --baseline all",
             )
         files = MTBenchFiles(paths, config.references)
-        everything = files.items(config)
-        items = subset(everything, config.limit)
-        flags = [*revision_flags(config, items, len(everything)), f"baseline:{config.baseline}"]
+        all_items = files.items(config)
+        items = subset(all_items, config.limit)
+        flags = [*revision_flags(config, items, len(all_items)), f"baseline:{config.baseline}"]
         if config.references != "corrected":
             flags.append(f"references:{config.references}")
         prompts = digest(json.dumps(files.prompts, sort_keys=True))
@@ -69,13 +70,13 @@ class MTBenchPair(Benchmark):
             config.baseline,
             fixed=[cls.name, prompts, config.baseline, config.seed],
             flags=flags,
-            total=len(everything),
+            total=len(all_items),
         )
 
     def judge_calls(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] = ()
     ) -> list[JudgeCall]:
-        """Two calls a turn that both sides have answered."""
+        """Return two calls for each turn that both sides have answered."""
         other = by_item(baseline)
         calls = []
         for item_id, turns in by_item(answers).items():
@@ -117,7 +118,7 @@ class MTBenchPair(Benchmark):
         )
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
-        """1 when the model judged won, 0 when the other did, 0.5 for a tie."""
+        """Read 1 if the judged model won, 0 if the other did, 0.5 for a tie."""
         verdict = rating_verdict(read_winner(reply.text), reply)
         if verdict.value is not None and call.order == 1:
             return Verdict(verdict.status, 1 - verdict.value, verdict.info)

@@ -1,8 +1,7 @@
-"""Rows of a user's own benchmark file, checked: what is asked, and how the answer is scored.
+"""Validated rows of a user's own benchmark file.
 
-A field that is null counts as left out. Anything else that a row holds is used or refused, with
-the line and the field: a benchmark that scores something else than its writer meant is worse
-than one that does not load.
+A null field counts as missing. Every other field is used or refused, with the line and the field:
+a benchmark that scores something other than its author meant is worse than one that does not load.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class BenchRow:
-    """A checked row."""
+    """A validated row."""
 
     item: Item
     metrics: tuple[str, ...]
@@ -83,7 +82,7 @@ class BenchRow:
 
 
 def read_rows(path: Path, config: EvalConfig) -> list[BenchRow]:
-    """Check a user's benchmark file.
+    """Read and validate a user's benchmark file.
 
     Raises:
         DataError: with the line number of every mistake (up to ten).
@@ -99,25 +98,25 @@ def read_rows(path: Path, config: EvalConfig) -> list[BenchRow]:
             continue
         if row.item.id in seen:
             other = seen[row.item.id]
-            mistakes.append(f"line {number}: id {row.item.id!r} is also on line {other}")
+            mistakes.append(f"line {number}: duplicate id {row.item.id!r}, also on line {other}")
         seen[row.item.id] = number
         rows.append(row)
     if mistakes:
         more = f"\n  and {len(mistakes) - MISTAKES} more" if len(mistakes) > MISTAKES else ""
         raise DataError(
-            "\n  ".join(["rows that cannot be used:", *mistakes[:MISTAKES]]) + more,
+            "\n  ".join(["invalid rows:", *mistakes[:MISTAKES]]) + more,
             where=str(path),
         )
     if not rows:
-        raise DataError("holds no rows", where=str(path))
+        raise DataError("the file has no rows", where=str(path))
     return rows
 
 
 def check_row(raw: dict[str, Any], number: int, config: EvalConfig) -> BenchRow:
-    """Turn one row into an item.
+    """Validate one row and convert it into an item.
 
     Raises:
-        ValueError: what is wrong with it, for a person to read.
+        ValueError: what is wrong with it, as a message for the user.
     """
     _refuse_unknown(raw)
     row = {key: value for key, value in raw.items() if value is not None}
@@ -132,17 +131,17 @@ def check_row(raw: dict[str, Any], number: int, config: EvalConfig) -> BenchRow:
         _check_references(references, choices, exact)
     limit = row.get("max_new_tokens", FILE_TOKENS)
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MOST_TOKENS:
-        raise ValueError(f"max_new_tokens must be a whole number in 1-{MOST_TOKENS}")
+        raise ValueError(f"max_new_tokens must be an integer from 1 to {MOST_TOKENS}")
     temperature = row.get("temperature", 0.0)
     if (
         not isinstance(temperature, (int, float))
         or isinstance(temperature, bool)
         or not 0 <= temperature <= 2
     ):
-        raise ValueError("temperature must be a number in 0-2")
+        raise ValueError("temperature must be a number from 0 to 2")
     name = row.get("id", number)
     if not isinstance(name, (str, int)) or isinstance(name, bool):
-        raise ValueError(f"id must be text or a whole number, not {_shown(name)}")
+        raise ValueError(f"id must be a string or an integer, not {_shown(name)}")
     if not str(name).strip():
         raise ValueError("id is empty")
     item = Item(
@@ -163,25 +162,25 @@ def _refuse_unknown(raw: dict[str, Any]) -> None:
     unknown = sorted(set(raw) - set(KEYS))
     if not unknown:
         return
-    told = []
+    names = []
     for name in unknown:
         near = _OTHER_NAMES.get(name.casefold()) or next(
             iter(difflib.get_close_matches(name, KEYS, 1)), ""
         )
-        told.append(f"{name} (did you mean {near}?)" if near and near not in raw else name)
-    raise ValueError(f"unknown field {', '.join(told)}; a row may have: {', '.join(KEYS)}")
+        names.append(f"{name} (did you mean {near}?)" if near and near not in raw else name)
+    raise ValueError(f"unknown field {', '.join(names)}; allowed fields: {', '.join(KEYS)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _text(row: dict[str, Any], field: str) -> str:
-    """A field that must be text; left out it is empty."""
+    """Return a field that must be a string; empty if it is missing."""
     value = row.get(field, "")
     if not isinstance(value, str):
-        raise ValueError(f"{field} must be text, not {_shown(value)}")
+        raise ValueError(f"{field} must be a string, not {_shown(value)}")
     return value
 
 
@@ -200,31 +199,32 @@ def _metrics(row: dict[str, Any], config: EvalConfig) -> list[str]:
 
 
 def _references(row: dict[str, Any], answered: str | None, wanted: Sequence[str]) -> list[str]:
-    """The references as texts; those of json_f1 may be given as JSON itself."""
+    """Return the references as strings; those of json_f1 may be given as JSON values."""
     given = [name for name in ("reference", "references") if name in row]
     if len(given) > 1:
-        raise ValueError("needs reference or references, not both")
+        raise ValueError("give either reference or references, not both")
     if not given:
         return [] if answered is None else [answered]
     value = row[given[0]]
     if given[0] == "reference" and "json_f1" in wanted and isinstance(value, list):
         _refuse_two_meanings(value)
-    found = [_reference(one, wanted) for one in (value if isinstance(value, list) else [value])]
-    if answered is not None and found != [answered]:
-        raise ValueError(f"ends with an assistant turn and has {given[0]} besides: keep one")
-    return found
+    values = value if isinstance(value, list) else [value]
+    references = [_reference(item, wanted) for item in values]
+    if answered is not None and references != [answered]:
+        raise ValueError(f"ends with an assistant turn and also has {given[0]}: keep one")
+    return references
 
 
 def _refuse_two_meanings(value: list[Any]) -> None:
-    """A list may be the wanted JSON or several references; only its writer can tell."""
-    if value and not all(isinstance(one, (str, list)) for one in value):
+    """Refuse a list that may be either the expected JSON or several references."""
+    if value and not all(isinstance(item, (str, list)) for item in value):
         raise ValueError(
-            f"reference is a list, {_shown(value)}: write references for several, or [[…]] for "
-            "one that is a list itself"
+            f"reference is a list, {_shown(value)}: use references for several, or [[…]] if the "
+            "reference itself is a list"
         )
 
 
-def _reference(value: Any, wanted: Sequence[str]) -> str:
+def _reference(value: object, wanted: Sequence[str]) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -233,29 +233,29 @@ def _reference(value: Any, wanted: Sequence[str]) -> str:
         readers = ("json_f1", *JUDGED)
         if not any(name in readers for name in wanted):
             raise ValueError(
-                f"metric {wanted[0]} compares texts, but the reference is {_shown(value)}: "
-                "write it as text, or use json_f1"
+                f"metric {wanted[0]} compares strings, but the reference is {_shown(value)}: "
+                "write it as a string, or use json_f1"
             )
         return json.dumps(value, ensure_ascii=False)
-    raise ValueError(f'reference must be text, not {_shown(value)}: write "{_shown(value)}"')
+    raise ValueError(f'reference must be a string, not {_shown(value)}: write "{_shown(value)}"')
 
 
 def _choices(row: dict[str, Any]) -> list[str]:
     choices = row.get("choices", [])
     if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
-        raise ValueError("choices must be a list of texts")
+        raise ValueError("choices must be a list of strings")
     if not all(choice.strip() for choice in choices):
         raise ValueError("a choice is empty")
     if choices and reading_of(choices) is None:
         double = next(c for n, c in enumerate(choices) if reading_of([*choices[:n], c]) is None)
-        raise ValueError(f"the choice {_shown(double)} is there twice")
+        raise ValueError(f"duplicate choice {_shown(double)}")
     return choices
 
 
 def _check_references(
     references: Sequence[str], choices: Sequence[str], exact: Sequence[str]
 ) -> None:
-    """What an exact metric could never score is refused, rather than scored 0."""
+    """Refuse references that an exact metric could never match, rather than score 0."""
     for reference in references:
         if not fold_width(reference):
             raise ValueError("the reference is empty")
@@ -269,13 +269,13 @@ def _check_references(
     for reference in references:
         if chosen(reference, choices) is None:
             raise ValueError(
-                f"the reference is none of the choices: {_shown(reference)}; write it as it "
-                "stands there"
+                f"the reference is not one of the choices: {_shown(reference)}; write it exactly "
+                "as in choices"
             )
 
 
 def _is_json(reference: str) -> bool:
-    """An object somewhere in it, or a list that is all of it: a lone bracket may be a citation."""
+    """Return whether it contains an object, or is a list: a lone bracket may be a citation."""
     if isinstance(metrics.find_json(reference), dict):
         return True
     try:
@@ -288,7 +288,7 @@ def _is_json(reference: str) -> bool:
 
 
 def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | None]:
-    """(what comes before, the user turns to answer, a reference if the chat ends with one)."""
+    """Return (earlier messages, the user turns to answer, a reference if the chat ends with it)."""
     given = [name for name in ("prompt", "messages", "turns") if name in row]
     if len(given) != 1:
         raise ValueError("needs exactly one of prompt, messages and turns")
@@ -297,16 +297,16 @@ def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | 
     value = row[given[0]]
     if given[0] == "prompt":
         if not isinstance(value, str) or not value.strip():
-            raise ValueError("prompt must be text")
+            raise ValueError("prompt must be a non-empty string")
         return before, [value], None
     if given[0] == "turns":
         if not isinstance(value, list) or not value or not all(isinstance(t, str) for t in value):
-            raise ValueError("turns must be a list of texts")
+            raise ValueError("turns must be a list of strings")
         if not all(turn.strip() for turn in value):
             raise ValueError("a turn is empty")
         return before, value, None
     if not isinstance(value, list) or not value:
-        raise ValueError("messages must be a list")
+        raise ValueError("messages must be a non-empty list")
     chat = [_message(message) for message in value]
     if system and chat[0]["role"] == "system":
         raise ValueError("has a system field and a system message: keep one")
@@ -318,7 +318,7 @@ def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | 
     return before + chat[:-1], [chat[-1]["content"]], reference
 
 
-def _message(message: Any) -> Message:
+def _message(message: object) -> Message:
     if (
         not isinstance(message, dict)
         or message.get("role")
@@ -329,8 +329,8 @@ def _message(message: Any) -> Message:
         )
         or not isinstance(message.get("content"), str)
     ):
-        raise ValueError("a message needs a role (system, user, assistant) and a text content")
+        raise ValueError("a message needs a role (system, user, assistant) and string content")
     more = sorted(key for key in set(message) - {"role", "content"} if message[key] is not None)
     if more:
-        raise ValueError(f"a message has {', '.join(more)}, which is not asked with")
+        raise ValueError(f"unsupported fields in a message: {', '.join(more)}")
     return {"role": message["role"], "content": message["content"]}

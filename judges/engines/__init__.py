@@ -1,1 +1,1 @@
-"""What answers: OpenAI-compatible endpoints and local models."""
+"""Engines that answer: OpenAI-compatible endpoints and local models."""

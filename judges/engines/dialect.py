@@ -1,4 +1,4 @@
-"""What one endpoint takes, learnt from what it refuses. Pure."""
+"""The parameters an endpoint accepts, learned from its errors. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdharness.harness.util.untrusted import parse_json
 
 GREEDY = 1e-4
 COLDEST = 0.01
-"""The temperature sent for 0 where 0 is refused and 0.01 is not."""
+"""The temperature sent instead of 0 if an endpoint rejects 0."""
 
 _LOGPROBS = re.compile(r"log[ _-]?prob(?:s|abilit)|logprob", re.IGNORECASE)
 _ABOVE_ZERO = re.compile(
@@ -32,15 +32,15 @@ _ROLES = re.compile(
 
 @dataclass
 class Dialect:
-    """What one endpoint takes; learnt from its refusals.
+    """The parameters an endpoint accepts, learned from its errors.
 
     Attributes:
-        completion_tokens: the limit is called `max_completion_tokens`.
-        temperature, seed, system: whether these are taken.
-        coldest: what is sent for a temperature of 0.
-        least_tokens: the smallest limit that is taken.
-        thinks: the model thinks before it answers, on the account of its limit.
-        room: whether a limit raised by `thinking_room` is taken.
+        completion_tokens: whether the limit is called `max_completion_tokens`.
+        temperature, seed, system: whether these are accepted.
+        coldest: the value sent for a temperature of 0.
+        least_tokens: the smallest limit that is accepted.
+        thinks: whether the model reasons before it answers, within its token limit.
+        room: whether a limit raised by `thinking_room` is accepted.
     """
 
     completion_tokens: bool = False
@@ -54,7 +54,7 @@ class Dialect:
 
 
 def token_limit(request: GenerationRequest, dialect: Dialect) -> int:
-    """Return the limit that is sent, with room to think where it is needed."""
+    """Return the token limit to send, with room for reasoning if needed."""
     room = request.thinking_room if dialect.thinks and dialect.room else 0
     return max(request.max_new_tokens + room, dialect.least_tokens)
 
@@ -84,7 +84,7 @@ def body(model: str, request: GenerationRequest, dialect: Dialect) -> dict[str, 
 
 
 def left_out(request: GenerationRequest, dialect: Dialect) -> dict[str, Any]:
-    """Return what the reply's reader must know: what was asked for and not sent as asked."""
+    """Return the settings of a request that were not sent as requested."""
     sampled = request.temperature >= GREEDY
     without = [] if dialect.temperature else ["temperature"]
     if sampled and request.seed and not dialect.seed:
@@ -100,7 +100,7 @@ def left_out(request: GenerationRequest, dialect: Dialect) -> dict[str, Any]:
 
 
 def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """System text in front of the first user turn, for templates that know no system role."""
+    """Move system text to the first user turn, for templates without a system role."""
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
     rest = [dict(m) for m in messages if m["role"] != "system"]
     if system and rest:
@@ -109,17 +109,17 @@ def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def speaks_of_logprobs(text: str) -> bool:
-    """Tell whether a refusal is about log-probabilities."""
+    """Return whether an error is about log-probabilities."""
     return _LOGPROBS.search(_words(text)) is not None
 
 
 def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
-    """Learn from a refusal (HTTP 400, 422); True when the call is worth sending again.
+    """Learn from an error (HTTP 400, 422); return whether to send the call again.
 
-    Log-probabilities are never dropped here: a silent change of what is read would mix figures.
+    Log-probabilities are never dropped here: that would silently mix two kinds of scores.
     """
     text = _words(message).lower()
-    # An endpoint names what it refuses in many ways; all name the parameter.
+    # Endpoints word this error in many ways; all of them name the parameter.
     if "max_completion_tokens" in text and "max_tokens" in sent and not dialect.completion_tokens:
         dialect.completion_tokens = True
         return True
@@ -141,12 +141,12 @@ def adapt(dialect: Dialect, message: str, sent: Mapping[str, Any]) -> bool:
 
 
 def refuses_a_role(message: str) -> bool:
-    """Tell whether an error is a chat template's, which some servers tell with HTTP 500."""
+    """Return whether an error comes from a chat template, which some servers send as HTTP 500."""
     return _ROLES.search(_words(message).lower()) is not None
 
 
 def _other_limit(dialect: Dialect, text: str, limit: int) -> bool:
-    """Whether another token limit may be taken: a larger least one, or one without room."""
+    """Return whether to try another token limit: a larger minimum, or one without extra room."""
     least = _LEAST_TOKENS.search(text)
     if least and limit < int(least[1]):
         dialect.least_tokens = int(least[1])
@@ -158,7 +158,7 @@ def _other_limit(dialect: Dialect, text: str, limit: int) -> bool:
 
 
 def _words(text: str) -> str:
-    """A refusal without what it quotes of the request: `input` holds our own texts."""
+    """Return an error's text without its quotes of the request (`input` has our own texts)."""
     try:
         value = parse_json(text)
     except ValueError:
@@ -166,7 +166,7 @@ def _words(text: str) -> str:
     return " ".join(_told(value, 0))[:4000]
 
 
-def _told(value: Any, depth: int) -> list[str]:
+def _told(value: object, depth: int) -> list[str]:
     if isinstance(value, str):
         return [value]
     if depth > 8:

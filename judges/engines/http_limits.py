@@ -1,8 +1,8 @@
-"""What a server may send back: so many bytes, plain, and from the address that was named.
+"""Limits on replies: size, no compression, no redirects.
 
 An endpoint is not trusted: an endless body would fill the memory before any timeout, a small
-compressed one could unfold to gigabytes, and a redirect would carry the texts (and, on the same
-host, the key) to a place that nobody chose.
+compressed one could expand to gigabytes, and a redirect would send the texts (and, on the same
+host, the key) to an address the user did not choose.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from kdharness.harness.util.redact import redact
 from kdharness.judges.engines.trouble import CallError, Trouble
 
 LARGEST_BODY = 16 * 2**20
-"""Bytes: a hundred times what the longest reply with log-probabilities takes."""
+"""Bytes: a hundred times the size of the longest reply with log-probabilities."""
 
 
 class TooLarge(Exception):
-    """A body that is not read to its end."""
+    """A body that exceeds the limits and is not read."""
 
 
 def http_client(timeout: float, url: str = "", *, largest: int = LARGEST_BODY) -> Any:
-    """Return what the openai package sends through; aiohttp carries it where installed.
+    """Return the HTTP client for the openai package; it uses aiohttp if that is installed.
 
-    Calls to a `url` of this machine take no proxy, whatever the environment says.
+    Calls to a `url` on this machine never use a proxy, whatever the environment says.
     """
     import openai
 
-    async def look(response: Any) -> None:
+    async def limit(response: Any) -> None:
         coding = response.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("", "identity"):
-            raise TooLarge(f"the reply is packed ({coding[:40]}) although that was not asked for")
+            raise TooLarge(f"the reply is compressed ({coding[:40]}), which was not requested")
         response.stream = _capped()(response.stream, largest)
 
     options: dict[str, Any] = {
         "timeout": timeout,
         "follow_redirects": False,
-        "event_hooks": {"response": [look]},
+        "event_hooks": {"response": [limit]},
         "headers": {"Accept-Encoding": "identity"},
     }
     if goes_direct(url):
@@ -52,7 +52,7 @@ def http_client(timeout: float, url: str = "", *, largest: int = LARGEST_BODY) -
 
 
 class NotReached(CallError):
-    """Nothing came back because nothing arrived."""
+    """No connection to the endpoint."""
 
 
 async def send(client: Any, content: bytes, timeout: float, url: str) -> tuple[int, Any, bytes]:
@@ -60,7 +60,7 @@ async def send(client: Any, content: bytes, timeout: float, url: str) -> tuple[i
 
     Raises:
         NotReached: no connection to `url`, with the reason.
-        CallError: no reply in time, too large a one, or none that is HTTP.
+        CallError: no reply in time, a reply that is too large, or one that is not HTTP.
     """
     import httpx2
     import openai
@@ -81,18 +81,18 @@ async def send(client: Any, content: bytes, timeout: float, url: str) -> tuple[i
     except TimeoutError as error:
         raise CallError(f"no reply within {timeout:g} s", Trouble.RETRY) from error
     except (openai.APIConnectionError, httpx2.HTTPError) as error:
-        # The aiohttp transport calls every failed connection a connect timeout.
+        # The aiohttp transport reports every failed connection as a connect timeout.
         late = isinstance(error, openai.APITimeoutError)
         if late and not isinstance(error.__cause__, httpx2.ConnectTimeout):
             raise CallError(f"no reply within {timeout:g} s", Trouble.RETRY) from error
         why = why_unreached(error, url)
-        said = why.message
-        told = said if said.startswith("not reached") else f"not reached: {said}"
+        reason = why.message
+        message = reason if reason.startswith("not reached") else f"not reached: {reason}"
         trouble = Trouble.FATAL if why.final else Trouble.RETRY
-        raise NotReached(told, trouble, hint=why.hint) from error
-    except Exception as error:  # a server that does not speak HTTP, by any layer's own error
-        told = redact(str(error), shapes=True)[:300] or type(error).__name__
-        raise CallError(f"no HTTP reply: {told}", Trouble.RETRY) from error
+        raise NotReached(message, trouble, hint=why.hint) from error
+    except Exception as error:  # a server that does not speak HTTP can fail in any layer
+        reason = redact(str(error), shapes=True)[:300] or type(error).__name__
+        raise CallError(f"no HTTP reply: {reason}", Trouble.RETRY) from error
 
 
 @cache
@@ -100,7 +100,7 @@ def _capped() -> Any:
     import httpx2
 
     class Capped(httpx2.AsyncByteStream):
-        """A body that ends in an error once it is too large."""
+        """A body that raises once it is too large."""
 
         def __init__(self, inner: Any, largest: int) -> None:
             self.inner, self.largest = inner, largest

@@ -2,7 +2,7 @@
 
 transformers' dynamic cache concatenates on every token, which copies the whole cache each time:
 after a thousand tokens that costs more than the model. This one writes into buffers that are
-replaced only when they are full.
+reallocated only when they are full.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ROOM = 256
 class RoomyLayer(DynamicLayer):
     """A dynamic layer whose tensors are views into larger buffers."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add states behind those there are, and return all of them."""
+        """Append states to the existing ones, and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         used = self.get_seq_length()
@@ -41,29 +41,29 @@ class RoomyLayer(DynamicLayer):
     def _grown(
         self, keys: torch.Tensor, values: torch.Tensor, used: int, total: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Larger buffers with what the old ones held."""
+        """Return larger buffers with the contents of the old ones."""
         length = total + max(ROOM, total // 4)
         buffers = []
         for new, old in ((keys, self.keys), (values, self.values)):
             buffer = new.new_empty((*new.shape[:-2], length, new.shape[-1]))
-            if used:
+            if used and old is not None:
                 buffer[:, :, :used] = old
             buffers.append(buffer)
         return buffers[0], buffers[1]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep some rows; the buffers are made anew when the next token comes."""
+        """Keep some rows; the buffers are reallocated at the next token."""
         super().batch_select_indices(indices)
         self.room = None
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the cache."""
         super().reset()
         self.room = None
 
 
 def roomy_cache(config: Any) -> Cache:
-    """The cache a model of this config uses, its plain dynamic layers replaced."""
+    """Return the cache of a model with this config, with its dynamic layers replaced."""
     cache = DynamicCache(config=config)
     cache.layers = [
         RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers

@@ -1,16 +1,17 @@
-"""A Hugging Face model in this process, as an engine: for answers and for judging offline.
+"""A Hugging Face model in this process as an engine, for answers and for offline judging.
 
-The loop is our own and not `generate`, because a benchmark wants things that fight each other
-there: one batch with different temperatures, seeds and lengths, each row sampled from its own
-generator (so that an answer does not depend on who shares its batch), rows that leave the batch
-as they finish, and the first token's log-probabilities from the same pass.
+The loop is our own and not `generate`, because a benchmark needs things that do not combine there:
+one batch with different temperatures, seeds and lengths, each row sampled from its own generator
+(so that an answer does not depend on the rest of its batch), rows that leave the batch as they
+finish, and the first token's log-probabilities from the same pass.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,15 +32,16 @@ from kdharness.harness.models.limits import (
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.models.resolve import identity_of, last_written, resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
-from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
+from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.kv_cache import roomy_cache
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 GREEDY = 1e-4
-# Padded prompt tokens of one batch: what bounds memory where prompts are long.
+# Padded prompt tokens per batch: bounds memory for long prompts.
 PREFILL_TOKENS = 16_384
-# Tokens at a prompt's end that may open a thought for the reply.
+# Tokens at a prompt's end that may open the reply's reasoning.
 PROMPT_END = 8
 
 
@@ -57,7 +59,7 @@ class _Row:
     logprobs: tuple[tuple[str, float], ...] | None = None
 
     def anew(self) -> _Row:
-        """The same row before its first token."""
+        """Return the same row before its first token."""
         seeded = None
         if self.generator is not None:
             seeded = torch.Generator().manual_seed(self.request.seed)
@@ -65,18 +67,18 @@ class _Row:
 
 
 class LocalEngine:
-    """Batched generation, length-sorted; deterministic for a seed."""
+    """Batched generation, sorted by length; deterministic for a seed."""
 
     deterministic = True
 
     def __init__(
         self, source: str, paths: Paths, *, batch_size: int = 16, name: str = "", **options: Any
     ) -> None:
-        """Nothing is loaded before the first request.
+        """Create the engine; nothing is loaded before the first request.
 
         Args:
-            source: a folder, a stored checkpoint, an asset or a hub id.
-            batch_size: chats generated at once.
+            source: a folder, a stored checkpoint, an asset or a Hub id.
+            batch_size: chats per batch.
             options: `dtype`, `device` and `trust_remote_code` of `load_model`.
         """
         self.source = source
@@ -88,10 +90,11 @@ class LocalEngine:
         self._tokenizer: Any = None
         self._ends: frozenset[int] = frozenset()
         self._stopped = False
+        self.idle: Callable[[], None] = lambda: None
 
     @classmethod
     def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> LocalEngine:
-        """From a SPEC and an evaluation's config."""
+        """Create the engine from a SPEC and an evaluation's config."""
         return cls(
             spec.model,
             paths,
@@ -103,31 +106,31 @@ class LocalEngine:
 
     @cached_property
     def identity(self) -> str:
-        """What its weights and template are: a judge that changed is asked again."""
+        """The hash of its weights and template: a judge that changed is queried again."""
         with Store(self.paths.store) as store:
             return identity_of(resolve_model(self.source, self.paths), self.paths, store).id
 
     @cached_property
     def unchanged_since(self) -> float:
-        """When its files were last written, in seconds since the epoch; now for a hub model."""
+        """When its files were last written, in seconds since the epoch; now for a Hub model."""
         return last_written(resolve_model(self.source, self.paths), self.paths)
 
     def probe(self, *, logprobs: bool = False) -> Probe:
-        """Finds the model without loading it; log-probabilities are always there."""
+        """Find the model without loading it; log-probabilities are always available."""
         resolve_model(self.source, self.paths)
-        return Probe(True, True, True, note="a local judge: its report card says what it is worth")
+        return Probe(True, True, True, note="a local judge: see its report card")
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
-        """Rough tokens; it costs no money."""
+        """Return a rough number of tokens, and a cost of 0."""
         characters = sum(len(m["content"]) for r in requests for m in r.messages)
         return characters // 4 + sum(r.max_new_tokens for r in requests), 0.0
 
     def stop_soon(self) -> None:
-        """Finish nothing more than the token at hand."""
+        """Stop after the current token."""
         self._stopped = True
 
     def close(self) -> None:
-        """Drop the model."""
+        """Release the model."""
         self._model = self._tokenizer = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -152,7 +155,7 @@ class LocalEngine:
 
     @property
     def context(self) -> int:
-        """The longest sequence the model takes, in tokens."""
+        """The context length in tokens."""
         known = getattr(self.model.config, "max_position_embeddings", None)
         return int(known) if known else 1 << 20
 
@@ -164,7 +167,7 @@ class LocalEngine:
     # ------------------------------------------------------------ generating
 
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
-        """Yield replies as each row finishes; a batch holds prompts of like length."""
+        """Yield replies as each row finishes; a batch has prompts of similar length."""
         rows: list[_Row] = []
         for index, request in enumerate(requests):
             row = self._row(index, request)
@@ -178,7 +181,7 @@ class LocalEngine:
             yield from self._in_room(batch)
 
     def _in_room(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
-        """A batch; where memory does not suffice, its unfinished rows again in two halves."""
+        """Generate a batch; if memory runs out, retry its unfinished rows in two halves."""
         try:
             yield from self._generate(rows)
             return
@@ -195,18 +198,19 @@ class LocalEngine:
                 yield from self._in_room([row.anew() for row in half])
 
     def _row(self, index: int, request: GenerationRequest) -> _Row | Reply:
-        """A request ready for a batch, or the error reply of one that cannot be."""
+        """Return a request prepared for a batch, or an error reply if that is not possible."""
         try:
             prompt = encode_prompt(self.tokenizer, request.messages)
         except DataError as error:
             return Reply(error=str(error), finish=Finish.ERROR)
         if (beyond := first_beyond(prompt, self.limits)) is not None:
-            said = unknown_token(beyond, self.tokenizer, self.limits, self.source)
-            return Reply(error=said, finish=Finish.ERROR, prompt_tokens=len(prompt))
+            message = unknown_token(beyond, self.tokenizer, self.limits, self.source)
+            return Reply(error=message, finish=Finish.ERROR, prompt_tokens=len(prompt))
         room = self.context - len(prompt)
         if room < 1:
             return Reply(
-                error=f"the prompt's {len(prompt)} tokens do not fit the context of {self.context}",
+                error=f"the prompt has {len(prompt)} tokens, but the context length is "
+                f"{self.context}",
                 finish=Finish.ERROR,
                 prompt_tokens=len(prompt),
             )
@@ -216,9 +220,9 @@ class LocalEngine:
         return _Row(index, request, prompt, min(room, request.max_new_tokens), generator)
 
     def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-        """Longest first, so that what does not fit into memory fails at once."""
+        """Yield the longest rows first, so that running out of memory shows at once."""
         batch: list[_Row] = []
-        # Rows with the same allowance stay together: a batch takes as long as its longest.
+        # Rows with the same limit are grouped: a batch takes as long as its longest row.
         for row in sorted(rows, key=lambda r: (-r.limit, -len(r.prompt))):
             longest = max([len(row.prompt), *(len(r.prompt) for r in batch)])
             full = len(batch) >= self.batch_size or longest * (len(batch) + 1) > PREFILL_TOKENS
@@ -252,18 +256,18 @@ class LocalEngine:
         self._note_logprobs(rows, logits)
         while True:
             chosen = self._choose(rows, logits)
-            going = []
-            for place, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+            active = []
+            for index, (row, token) in enumerate(zip(rows, chosen, strict=True)):
                 reason = self._ended(row, token)
                 if reason is None:
-                    going.append(place)
+                    active.append(index)
                 else:
                     yield row.index, self._reply(row, reason, time.monotonic() - started)
-            if not going or self._stopped:
+            if not active or self._stopped:
                 return
-            if len(going) < len(rows):
-                keep = torch.tensor(going, device=device)
-                rows = [rows[place] for place in going]
+            if len(active) < len(rows):
+                keep = torch.tensor(active, device=device)
+                rows = [rows[index] for index in active]
                 cache.batch_select_indices(keep)
                 mask, position = mask[keep], position[keep]
             step = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
@@ -280,35 +284,33 @@ class LocalEngine:
 
     @property
     def _last_only(self) -> dict[str, Any]:
-        """Prompts need the logits of their last position alone, where the model can do that."""
-        import inspect
-
-        known = inspect.signature(self.model.forward).parameters
-        return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        """The option to compute only the last position's logits, if the model supports it."""
+        parameters = inspect.signature(self.model.forward).parameters
+        return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
     def _choose(self, rows: Sequence[_Row], logits: Any) -> list[int]:
-        """The next token of each row: the likeliest, or drawn from the row's own generator."""
+        """Return the next token of each row: the likeliest, or drawn with the row's generator."""
         chosen: list[int] = logits.argmax(-1).tolist()
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row.generator is not None:
-                shares = (logits[place].cpu() / row.request.temperature).softmax(-1)
-                chosen[place] = int(torch.multinomial(shares, 1, generator=row.generator))
+                shares = (logits[index].cpu() / row.request.temperature).softmax(-1)
+                chosen[index] = int(torch.multinomial(shares, 1, generator=row.generator))
         return chosen
 
     def _ended(self, row: _Row, token: int) -> Finish | None:
-        """Take a token into a row; why it ended, if it did."""
+        """Append a token to a row; return why the row ended, or None."""
         if token in self._ends:
             return Finish.STOP
         row.tokens.append(token)
         if row.request.stops:
             tail = self.tokenizer.decode(row.tokens[-6:])
-            # A verdict among the thoughts is not what the stops wait for.
+            # A verdict inside the reasoning does not end the reply.
             if any(stop in tail for stop in row.request.stops) and not self._is_thinking(row):
                 return Finish.STOP
         return Finish.LENGTH if len(row.tokens) >= row.limit else None
 
     def _is_thinking(self, row: _Row) -> bool:
-        """Whether a row's text ends inside a thought, which its prompt may have opened."""
+        """Return whether a row's text ends inside reasoning, which its prompt may have opened."""
         return is_unfinished(self.tokenizer.decode(row.prompt[-PROMPT_END:] + row.tokens))
 
     def _reply(self, row: _Row, reason: Finish, seconds: float) -> Reply:
@@ -323,13 +325,13 @@ class LocalEngine:
         )
 
     def _note_logprobs(self, rows: Sequence[_Row], logits: Any) -> None:
-        """Log-probabilities of the first token: the top ones, and the choices asked for."""
-        for place, row in enumerate(rows):
+        """Record the first token's log-probabilities: the top ones, and the requested choices."""
+        for index, row in enumerate(rows):
             if row.request.top_logprobs <= 0:
                 continue
-            logs = logits[place].log_softmax(-1)
+            logs = logits[index].log_softmax(-1)
             values, tokens = logs.topk(min(row.request.top_logprobs, logs.shape[-1]))
-            found = {
+            logprobs = {
                 self.tokenizer.decode([token]): value
                 for token, value in reversed(
                     list(zip(tokens.tolist(), values.tolist(), strict=True))
@@ -337,17 +339,17 @@ class LocalEngine:
             }
             for choice in row.request.choices:
                 spelt = self.tokenizer(choice, add_special_tokens=False)["input_ids"]
-                if len(spelt) == 1 and spelt[0] < logs.shape[-1] and choice not in found:
-                    found[choice] = float(logs[spelt[0]])
-            ranked = sorted(found.items(), key=lambda pair: -pair[1])
+                if len(spelt) == 1 and spelt[0] < logs.shape[-1] and choice not in logprobs:
+                    logprobs[choice] = float(logs[spelt[0]])
+            ranked = sorted(logprobs.items(), key=lambda pair: -pair[1])
             row.logprobs = tuple((t, v) for t, v in ranked if not math.isinf(v))
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Collect every token that ends a turn: the model's, the tokenizer's, and the template's own.
 
-    Small chat models are often saved with the base model's end-of-text alone, and then ramble
-    on past their end-of-turn.
+    Small chat models are often saved with the base model's end-of-text token only, and then
+    continue past their end of turn.
     """
     ends: set[int] = set()
     for value in (

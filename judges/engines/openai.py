@@ -1,9 +1,8 @@
-"""The one OpenAI-compatible client: many calls at once, limits, retries, budget.
+"""The OpenAI-compatible client: concurrency, rate limits, retries, budget.
 
-It asks through the openai package's async client, but sends and reads the bodies itself: what an
-endpoint leaves out or gets wrong is then ours to name, and a call costs half the processor
-time. Replies come out of `stream` in the order in which they arrive. A key comes from the
-environment, is sent to the endpoint, and goes nowhere else.
+It uses the openai package's async client, but builds and parses the bodies itself: so it can report
+what an endpoint omits or gets wrong, and a call takes half the CPU time. `stream` yields replies in
+the order in which they arrive. A key comes from the environment and is sent only to the endpoint.
 """
 
 from __future__ import annotations
@@ -19,12 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kdharness.harness.config.endpoints import endpoint_of, proxy_of
-from kdharness.harness.config.evaluation import EvalConfig, Spec, is_here, load_settings
+from kdharness.harness.config.endpoints import endpoint_of
+from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url
+from kdharness.harness.config.settings import load_settings
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Finish, GenerationRequest, Probe, Reply
-from kdharness.harness.util.redact import KEY_NAMES, find_key, redact
+from kdharness.harness.protocols import Probe
+from kdharness.harness.types import GenerationRequest, Reply
+from kdharness.harness.util.redact import KEY_NAMES, find_key
 from kdharness.judges.engines.dialect import (
     Dialect,
     adapt,
@@ -34,7 +35,12 @@ from kdharness.judges.engines.dialect import (
     token_limit,
 )
 from kdharness.judges.engines.http_limits import NotReached, http_client, send
-from kdharness.judges.engines.openai_wire import prompt_estimate, read_body, refuse_cut_thought
+from kdharness.judges.engines.openai_wire import (
+    failed_reply,
+    read_body,
+    refusal,
+    refuse_cut_thought,
+)
 from kdharness.judges.engines.rate_limits import (
     FIRST_WAIT,
     LOOK,
@@ -46,17 +52,15 @@ from kdharness.judges.engines.rate_limits import (
     backoff,
     find_price,
 )
-from kdharness.judges.engines.refusals import status_error
 from kdharness.judges.engines.streak import Streak
+from kdharness.judges.engines.token_estimates import prompt_estimate
 from kdharness.judges.engines.trouble import CallError, Trouble, Used, advice
-from kdharness.judges.engines.waits import asked_wait
 
-# After so many failures in a row to even reach the endpoint, the rest would fail as well.
+# After this many consecutive connection failures, the rest would fail as well.
 UNREACHABLE_AFTER = 40
 TYPICAL_REPLY = 256
-OF_PROXIES = (407, 502, 503, 504)
 PATIENCE = 60.0
-"""Seconds of back-off after which one call is given up while others are answered."""
+"""Seconds of backoff after which a call is given up while others succeed."""
 _DONE = object()
 
 
@@ -82,7 +86,7 @@ class OpenAIEngine:
         price: Price | None = None,
         first_wait: float = FIRST_WAIT,
     ) -> None:
-        """Nothing is sent before `probe` or `stream`. Times are in seconds, money in USD."""
+        """Send nothing before `probe` or `stream`. Times are in seconds, money in USD."""
         self.model = model
         self.url = url
         self.endpoint = endpoint_of(url)
@@ -107,20 +111,20 @@ class OpenAIEngine:
 
     @classmethod
     def open(cls, spec: Spec, config: EvalConfig, paths: Paths) -> OpenAIEngine:
-        """From a SPEC and an evaluation's config.
+        """Create the engine from a SPEC and an evaluation's config.
 
         Raises:
-            JudgeError: a budget without a price, or no key for OpenAI itself.
+            JudgeError: a budget without a price, or no API key for OpenAI itself.
         """
         price = find_price(load_settings(paths), spec.model)
-        if config.budget is not None and price is None and not _is_own(spec.url):
+        if config.budget is not None and price is None and not is_loopback_url(spec.url):
             raise JudgeError(
                 f"a budget needs the price of {spec.model}",
-                hint=f"in {paths.settings}: prices: {{{spec.model}: {{input: USD, output: USD}}}} "
-                "for a million tokens",
+                hint=f"add prices: {{{spec.model}: {{input: USD, output: USD}}}} "
+                f"(per million tokens) to {paths.settings}",
             )
         if find_key() is None and not spec.url and not os.environ.get("OPENAI_BASE_URL"):
-            raise JudgeError("no key for the judge", hint=f"set {' or '.join(reversed(KEY_NAMES))}")
+            raise JudgeError("missing API key", hint=f"set {' or '.join(reversed(KEY_NAMES))}")
         return cls(
             spec.model,
             spec.url,
@@ -135,54 +139,54 @@ class OpenAIEngine:
         )
 
     def probe(self, *, logprobs: bool = False) -> Probe:
-        """Is it there, does it know the model, does it give log-probabilities?"""
+        """Check that the endpoint responds, has the model, and returns log-probabilities."""
         from kdharness.judges.engines.openai_probe import probe
 
         return probe(self, logprobs=logprobs)
 
     def estimate(self, requests: Sequence[GenerationRequest]) -> tuple[int, float | None]:
-        """Rough tokens and price: four characters a token, replies of a typical length."""
+        """Return rough tokens and cost: four characters per token, replies of typical length."""
         read = sum(prompt_estimate(request) for request in requests)
         written = sum(min(request.max_new_tokens, TYPICAL_REPLY) for request in requests)
-        price = self.price or (Price(0, 0) if _is_own(self.url) else None)
+        price = self.price or (Price(0, 0) if is_loopback_url(self.url) else None)
         return read + written, price.of(read, written) if price else None
 
     def stop_soon(self) -> None:
-        """Start no further call; those under way are waited for."""
+        """Start no further calls; wait for those in progress."""
         self._stopping = True
         self.gate.open()
 
     def close(self) -> None:
-        """Connections live in `stream` alone; nothing is left open."""
+        """Stop; connections exist only inside `stream`, so nothing else needs closing."""
         self._stopping = True
 
     # ------------------------------------------------------------ calling
 
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
-        """Yield replies as they arrive, from a loop in a thread of its own.
+        """Yield replies as they arrive, from an event loop in a separate thread.
 
-        While nothing arrives, `idle` is called now and then in the thread that asks.
+        While nothing arrives, `idle` is called periodically in the calling thread.
 
         Raises:
-            JudgeError: the endpoint refuses us (key, model, quota) or is gone for good.
+            JudgeError: the endpoint rejects every call (key, model, quota) or is unreachable.
         """
         self.streak.over = False
-        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         waiting = deque(range(len(requests)))
 
         def work() -> None:
             try:
-                asyncio.run(self._run(requests, waiting, found))
-                found.put(_DONE)
+                asyncio.run(self._run(requests, waiting, results))
+                results.put(_DONE)
             except BaseException as error:
-                found.put(error)
+                results.put(error)
 
         thread = threading.Thread(target=work, name="judge-client", daemon=True)
         thread.start()
         try:
             while True:
                 try:
-                    entry = found.get(timeout=LOOK)
+                    entry = results.get(timeout=LOOK)
                 except queue.Empty:
                     self.idle()
                     continue
@@ -201,7 +205,7 @@ class OpenAIEngine:
         self,
         requests: Sequence[GenerationRequest],
         waiting: deque[int],
-        found: queue.SimpleQueue[Any],
+        results: queue.SimpleQueue[Any],
     ) -> None:
         client = self.client()
         fatal: list[JudgeError] = []
@@ -216,7 +220,7 @@ class OpenAIEngine:
                     return
                 if reply is None:
                     return
-                found.put((index, reply))
+                results.put((index, reply))
 
         async with client:
             workers = [
@@ -234,7 +238,7 @@ class OpenAIEngine:
                 raise end
 
     def client(self) -> Any:
-        """The openai package's async client; aiohttp carries it where that is installed."""
+        """Return the openai package's async client."""
         import openai
 
         key = find_key()
@@ -254,10 +258,10 @@ class OpenAIEngine:
         return max(0.0, self._started + self.total_timeout - time.monotonic())
 
     async def _ask(self, client: Any, request: GenerationRequest) -> Reply | None:
-        """One request until it is answered or given up; None when the budget ends it.
+        """Send one request until it is answered or given up; None if the budget is used up.
 
         Raises:
-            JudgeError: something that would fail every other call too.
+            JudgeError: an error that every other call would have too.
         """
         bill = Bill(self.budget, self.price)
         if not await self._reserve(bill, request):
@@ -272,17 +276,16 @@ class OpenAIEngine:
             bill.close()
 
     async def _reserve(self, bill: Bill, request: GenerationRequest) -> bool:
-        return await bill.reserve(
-            prompt_estimate(request) * 1.5, token_limit(request, self.dialect)
-        )
+        limit = token_limit(request, self.dialect)
+        return await bill.reserve(prompt_estimate(request) * 1.5, limit)
 
     async def _retrying(self, client: Any, request: GenerationRequest, bill: Bill) -> Reply | None:
-        """A reply, or one that says why none came, after all that may help was tried.
+        """Return a reply, or an error reply after all retries failed.
 
-        None when the run has ended meanwhile.
+        None if the run has ended in the meantime.
 
         Raises:
-            JudgeError: something that would fail every other call too.
+            JudgeError: an error that every other call would have too.
         """
         guess = prompt_estimate(request) + min(request.max_new_tokens, TYPICAL_REPLY)
         attempt, slept, answers = 0, 0.0, self.streak.answers
@@ -307,7 +310,7 @@ class OpenAIEngine:
                     self.dialect.thinks = True
                     if await self._reserve(bill, request):
                         continue
-                # What an endpoint spaces out is no failure, as long as others get through.
+                # A rate-limited call does not count as a failure while others succeed.
                 spaced = error.wait is not None and self.streak.answers > waited_at
                 waited_at = self.streak.answers
                 attempt += not spaced
@@ -330,10 +333,10 @@ class OpenAIEngine:
             return reply
 
     def _given_up(self, error: CallError) -> Reply:
-        """The failed call as a reply.
+        """Return a failed call as a reply.
 
         Raises:
-            JudgeError: the others will fare no better.
+            JudgeError: the other calls would fail as well.
         """
         if error.trouble is Trouble.FATAL:
             self.streak.over = True
@@ -341,29 +344,23 @@ class OpenAIEngine:
         if not self._stopping and self.streak.failed(error):
             self.streak.over = True
             raise JudgeError(
-                f"{self.name}: {self.streak.count} calls in a row failed alike: {error.message}",
+                f"{self.name}: {self.streak.count} consecutive calls failed: {error.message}",
                 hint=advice(error),
             ) from error
-        used = error.used or Used()
-        return Reply(
-            error=error.message,
-            finish=Finish.ERROR,
-            prompt_tokens=used.prompt,
-            tokens=used.written,
-        )
+        return failed_reply(error)
 
     async def _sleep(self, seconds: float) -> float:
-        """Sleep so long, or less when asked to stop; return how long."""
+        """Sleep for `seconds`, or less on a stop request; return `seconds`."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._stopping:
             await asyncio.sleep(min(left, LOOK))
         return seconds
 
     async def call(self, client: Any, request: GenerationRequest) -> Reply:
-        """One call, adapted once to each thing that the endpoint refuses.
+        """Send one call, adapting it to each parameter that the endpoint rejects.
 
         Raises:
-            CallError: it did not work.
+            CallError: the call failed.
         """
         while True:
             sent = body(self.model, request, self.dialect)
@@ -379,22 +376,14 @@ class OpenAIEngine:
                     refuse_cut_thought(reply)
                 return reply
             text = raw.decode("utf-8", "replace")
-            # Another call may have learnt the same while this one was under way.
+            # Another call may have learned the same while this one was in progress.
             adaptable = status in (400, 422) or (status == 500 and refuses_a_role(text))
             if adaptable and (known != self.dialect or adapt(self.dialect, text, sent)):
                 continue
-            raise self._refusal(status, text, headers)
-
-    def _refusal(self, status: int, text: str, headers: Any) -> CallError:
-        """What a status means; a proxy on the way is named where it may be the proxy's own."""
-        error = status_error(status, redact(text, shapes=True), asked_wait(headers, text))
-        proxy = proxy_of(self.endpoint.base) if status in OF_PROXIES else None
-        if proxy is not None:
-            error.message += f" (through the proxy {proxy[1]}, {proxy[0]})"
-        return error
+            raise refusal(status, text, headers, self.endpoint.base)
 
     async def _post(self, client: Any, sent: dict[str, Any]) -> tuple[int, Any, bytes]:
-        """(status, headers, body). Raises CallError when nothing came back."""
+        """Return (status, headers, body); raise CallError without a reply."""
         content = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
         try:
             return await send(client, content, self.timeout, self.endpoint.base)
@@ -403,8 +392,3 @@ class OpenAIEngine:
             if self._failures > UNREACHABLE_AFTER:
                 error.trouble = Trouble.FATAL
             raise
-
-
-def _is_own(url: str) -> bool:
-    """Whether a URL is this machine: it costs nothing."""
-    return bool(url) and is_here(url)

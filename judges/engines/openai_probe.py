@@ -1,8 +1,7 @@
-"""What an endpoint can do, found out before the first paid call.
+"""Probing an endpoint before the first paid call.
 
-Everything optional is probed and nothing assumed: OpenAI, vLLM, llama.cpp, Ollama and
-`transformers serve` differ in whether they list models, tell a context length, or return
-log-probabilities.
+Optional features are probed, not assumed: OpenAI, vLLM, llama.cpp, Ollama and `transformers serve`
+differ in whether they list models, report a context length, or return log-probabilities.
 """
 
 from __future__ import annotations
@@ -16,26 +15,27 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kdharness.harness.config.endpoints import why_unreached
 from kdharness.harness.errors import JudgeError
-from kdharness.harness.types import GenerationRequest, Probe, Reply
+from kdharness.harness.protocols import Probe
+from kdharness.harness.types import GenerationRequest, Reply
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import parse_json
 from kdharness.judges.engines.http_limits import TooLarge
 from kdharness.judges.engines.rate_limits import backoff
-from kdharness.judges.engines.trouble import CallError, Trouble
+from kdharness.judges.engines.trouble import CallError, Trouble, advice
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
     from kdharness.harness.config.endpoints import Endpoint
 
 TRIES = 6
-NO_LOGPROBS = "it returns no log-probabilities"
-THINKS = "it thinks first, so its first token is no verdict"
+NO_LOGPROBS = "returns no log-probabilities"
+THINKS = "reasoning model: its first token cannot be scored"
 MOST_MODELS = 10_000
 Result = TypeVar("Result")
 
 
 class ProbeTarget(Protocol):
-    """What is probed: enough of an engine to list models and make one call."""
+    """The part of an engine that a probe needs: list models and make one call."""
 
     name: str
     model: str
@@ -44,37 +44,37 @@ class ProbeTarget(Protocol):
     endpoint: Endpoint
 
     def client(self) -> AbstractAsyncContextManager[Any]:
-        """A client with its connections."""
+        """Return a client with its connections."""
         ...
 
     async def call(self, client: Any, request: GenerationRequest) -> Reply:
-        """One completion. Raises CallError."""
+        """Return one completion; raise CallError."""
         ...
 
 
 def probe(engine: ProbeTarget, *, logprobs: bool) -> Probe:
-    """One listing of models and, where needed, one tiny completion.
+    """List the models and, if needed, request one tiny completion.
 
     Raises:
-        JudgeError: not reachable, refused, or a model the endpoint does not know.
+        JudgeError: unreachable, rejected, or a model the endpoint does not have.
     """
     return _run(_probe(engine, logprobs))
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine in a loop of its own, even where this thread has one running."""
-    found: list[Any] = []
+    """Run a coroutine in its own event loop, even if this thread has one running."""
+    results: list[Any] = []
 
     def inside() -> None:
         try:
-            found.append((True, asyncio.run(work)))
+            results.append((True, asyncio.run(work)))
         except BaseException as error:
-            found.append((False, error))
+            results.append((False, error))
 
     thread = threading.Thread(target=inside, daemon=True)
     thread.start()
     thread.join()
-    good, value = found[0]
+    good, value = results[0]
     if not good:
         raise value
     result: Result = value
@@ -88,7 +88,7 @@ async def _probe(engine: ProbeTarget, logprobs: bool) -> Probe:
         known = _is_known(engine.model, models)
         has_logprobs, note = False, ""
         if logprobs or not known:
-            # A model that is not listed may still be served: only asking tells.
+            # A model that is not listed may still be served: only a completion shows.
             has_logprobs, note = await _try(engine, client, logprobs, known, models)
             known = True
     return Probe(
@@ -103,14 +103,14 @@ async def _probe(engine: ProbeTarget, logprobs: bool) -> Probe:
 
 
 def _is_known(model: str, models: list[str]) -> bool | None:
-    """Whether a listing has the model; None without a listing."""
+    """Return whether a listing has the model; None without a listing."""
     return model in models if models else None
 
 
 async def _models(engine: ProbeTarget, client: Any) -> tuple[list[str], int | None]:
-    """(names, context of ours in tokens) as far as the endpoint tells.
+    """Return (model names, our model's context length in tokens) as far as they are reported.
 
-    A missing or broken list is fine: `transformers serve` has one only where the hub's cache is.
+    A missing or broken list is fine: `transformers serve` has one only if there is a Hub cache.
     """
     import httpx2
     import openai
@@ -123,10 +123,10 @@ async def _models(engine: ProbeTarget, client: Any) -> tuple[list[str], int | No
         except TooLarge:
             return [], None
         except openai.APIStatusError as error:
-            # A key may be allowed to ask and not to list; 403 is left to the completion.
+            # A key may be allowed to complete but not to list; 403 is left to the completion.
             if error.status_code == 401 and "scope" not in str(error).lower():
                 raise JudgeError(
-                    f"{engine.name} refuses the key (HTTP {error.status_code})",
+                    f"{engine.name} rejects the API key (HTTP {error.status_code})",
                     hint="set OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY",
                 ) from error
             if error.status_code not in (429, 503) and (error.status_code < 500 or attempt >= 1):
@@ -137,13 +137,13 @@ async def _models(engine: ProbeTarget, client: Any) -> tuple[list[str], int | No
                 raise JudgeError(
                     f"{engine.name} cannot be reached: {why.message}", hint=why.hint
                 ) from error
-        except Exception as error:  # of whichever layer; a server need not even speak HTTP
+        except Exception as error:  # from any layer; a server may not even speak HTTP
             if attempt == TRIES - 1:
-                told = redact(str(error.__cause__ or error), shapes=True)
+                reason = redact(str(error.__cause__ or error), shapes=True)
                 raise JudgeError(
-                    f"{engine.name} cannot be reached: {told or type(error).__name__}",
-                    hint="is it a server that speaks HTTP, and does the URL end where its API "
-                    "begins (often /v1)?",
+                    f"{engine.name} cannot be reached: {reason or type(error).__name__}",
+                    hint="is it an HTTP server, and is the URL the base URL of its API (often "
+                    "ending in /v1)?",
                 ) from error
         await asyncio.sleep(backoff(attempt, engine.first_wait))
     return [], None
@@ -173,7 +173,7 @@ def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
 async def _try(
     engine: ProbeTarget, client: Any, logprobs: bool, known: bool | None, models: list[str]
 ) -> tuple[bool, str]:
-    """(whether log-probabilities come, a note) from one tiny completion."""
+    """Return (whether it returns log-probabilities, a note) from one tiny completion."""
     question = ({"role": "user", "content": "Reply with the single letter m."},)
     last: CallError | None = None
     for top in [5, 0] if logprobs else [0]:
@@ -187,7 +187,7 @@ async def _try(
                 if error.trouble is Trouble.FATAL:
                     raise _unknown_model(engine, error, known, models) from error
                 if error.thinks:
-                    # It thinks before it answers: it works, and gives no first-token verdict.
+                    # A reasoning model: it works, but its first token is not a verdict.
                     return False, THINKS if top or not logprobs else f"{THINKS}; {NO_LOGPROBS}"
                 if error.trouble is not Trouble.RETRY:
                     break
@@ -199,30 +199,28 @@ async def _try(
     if last is not None and last.trouble is Trouble.REFUSED and not last.lacks_logprobs:
         raise _unknown_model(engine, last, known, models)
     raise JudgeError(
-        f"{engine.name} does not answer: {last.message if last else '?'}",
+        f"{engine.name} does not respond: {last.message if last else '?'}",
         hint=last.hint if last else "",
     )
 
 
 def _note(reply: Reply, no_logprobs: bool) -> str:
-    """What a user should know of an endpoint that answered."""
+    """Return what a user should know about an endpoint that answered."""
     first = max(reply.top_logprobs or (("", 0.0),), key=lambda pair: pair[1])[0]
     notes = [NO_LOGPROBS] if no_logprobs else []
     if is_unfinished(first.strip()) or is_unfinished(reply.text):
         notes.append(THINKS)
-    notes += [f"it refuses {name}" for name in reply.info.get("without", ())]
+    notes += [f"{name} is not supported" for name in reply.info.get("without", ())]
     return "; ".join(notes)
 
 
 def _unknown_model(
     engine: ProbeTarget, error: CallError, known: bool | None, models: list[str]
 ) -> JudgeError:
-    """The refusal, with the models there are when ours is not among them."""
-    from kdharness.judges.engines.trouble import advice
-
+    """Return the error, with the available models if ours is not one of them."""
     if known is False and error.message.startswith(("HTTP 404", "HTTP 400")):
         some = ", ".join(models[:8]) + (" …" if len(models) > 8 else "")
         return JudgeError(
-            f"{engine.name}: no model of that name", hint=f"the endpoint serves: {some}"
+            f"{engine.name}: the endpoint does not have this model", hint=f"available: {some}"
         )
     return JudgeError(f"{engine.name}: {error.message}", hint=advice(error))

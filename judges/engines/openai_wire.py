@@ -1,7 +1,7 @@
-"""What the answers of an OpenAI-compatible endpoint mean. Pure.
+"""Parsing the replies of an OpenAI-compatible endpoint. Pure.
 
-Only a finished answer is text: what was cut off by an error, a filter or the endpoint's own
-context, and what is thought alone, is a failure with its reason.
+Only a finished answer is text: one that was cut off by an error, a filter or the endpoint's own
+context, or that is reasoning only, is a failure with a reason.
 """
 
 from __future__ import annotations
@@ -12,35 +12,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdharness.harness.types import Finish, GenerationRequest, Message, Reply
+from kdharness.harness.config.endpoints import proxy_of
+from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.harness.util.redact import redact
 from kdharness.harness.util.untrusted import parse_json
-from kdharness.judges.engines.dialect import GREEDY, Dialect, adapt, body
 from kdharness.judges.engines.refusals import status_error
-from kdharness.judges.engines.trouble import LONGEST_ERROR, CallError, Trouble, Used, short
+from kdharness.judges.engines.trouble import CallError, Trouble, Used, short
+from kdharness.judges.engines.usage import refuse_cut_prompt, thought_tokens, usage
 from kdharness.judges.engines.waits import asked_wait
 from kdharness.judges.scoring.verdicts import is_unfinished
 
-__all__ = [
-    "GREEDY",
-    "LONGEST_ERROR",
-    "CallError",
-    "Dialect",
-    "Trouble",
-    "Used",
-    "adapt",
-    "body",
-    "estimated_tokens",
-    "prompt_estimate",
-    "read_body",
-    "refuse_cut_thought",
-    "short",
-    "status_error",
-]
-
+OF_PROXIES = (407, 502, 503, 504)
 LONGEST_REPLY = 1_000_000
-"""Characters; a judge that says more than that has said no verdict."""
-MOST_TOKENS = 1 << 40
+"""Characters; a longer reply is a failure, not a verdict."""
 MOST_TOP = 1000
 
 STOPPED = frozenset(
@@ -67,7 +51,7 @@ STOPPED = frozenset(
         "",
     }
 )
-"""Ways to say that the model ended by itself. An endpoint that says nothing means the same."""
+"""Finish reasons of a model that ended by itself; an empty one means the same."""
 CUT = frozenset(
     {
         "length",
@@ -91,35 +75,25 @@ FILTERED = re.compile(
 BROKEN = re.compile(r"error|fail|abort|cancel|insufficient|overload|timeout|interrupt|unexpected")
 
 _SAYS = ("detail", "error_msg", "error_code", "errors", "msg")
-"""Fields in which a body tells of an error that is in no `error`."""
-
-LEAST_SURE = 1_000
-"""Tokens that a prompt must surely have before its count is held against it."""
-LEAST_COUNT = 256
-"""A smaller count of a long prompt is not that of a cut one: no context is so short."""
-MOST_CHARACTERS = 6
-"""For each token of a long text: ordinary ones have three to five."""
-_RUNS = re.compile(r"([^\w\s])\1+")
-_SIGNS = re.compile(r"[^\w\s]+")
-_DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+"""Fields in which a body reports an error without an `error` field."""
 
 
 def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
-    """Return a chat completion as a reply.
+    """Parse a chat completion into a reply.
 
     Raises:
-        CallError: not JSON, no choices, no finished text, a prompt that was cut, or no
-            log-probabilities where they were asked for. None of these is ever a verdict.
+        CallError: not JSON, no choices, no finished text, a truncated prompt, or no
+            log-probabilities although they were requested. None of these is ever a verdict.
     """
     value = _parsed(raw)
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise _told_error(value) or _no_choices(value)
     choice = choices[0]
-    told = choice.get("message", choice.get("delta"))
-    message: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    given = choice.get("message", choice.get("delta"))
+    message: Mapping[str, Any] = given if isinstance(given, dict) else {}
     text = redact(_text(message) or _legacy(choice))
-    used = _usage(value, request, text or _thought(message))
+    used = usage(value, request, text or _thought(message))
     try:
         return _finished(value, choice, message, text, used, request, seconds)
     except CallError as error:
@@ -128,17 +102,17 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
 
 
 def _finished(
-    value: Mapping[str, Any],
-    choice: Mapping[str, Any],
-    message: Mapping[str, Any],
+    value: Mapping[str, object],
+    choice: Mapping[str, object],
+    message: Mapping[str, object],
     text: str,
     used: Used,
     request: GenerationRequest,
     seconds: float,
 ) -> Reply:
-    """The reply of a choice that is a finished answer."""
+    """Return the reply of a choice that is a finished answer."""
     if len(text) > LONGEST_REPLY:
-        raise CallError(f"a reply of {len(text):,} characters", Trouble.GIVE_UP)
+        raise CallError(f"the reply is too long ({len(text):,} characters)", Trouble.GIVE_UP)
     broken = _told_error(value) or _told_error(choice)
     if broken is not None:
         raise broken
@@ -148,7 +122,7 @@ def _finished(
         raise _nothing(finish, message, value)
     if request.top_logprobs and not logprobs:
         raise CallError("the reply has no log-probabilities", Trouble.RETRY)
-    _refuse_cut_prompt(value, request.messages)
+    refuse_cut_prompt(value, request.messages)
     return Reply(
         text=text,
         finish=finish,
@@ -160,8 +134,28 @@ def _finished(
     )
 
 
+def refusal(status: int, text: str, headers: Mapping[str, str], base: str) -> CallError:
+    """Return the error of an HTTP status; a proxy is named if the status may be its own."""
+    error = status_error(status, redact(text, shapes=True), asked_wait(headers, text))
+    proxy = proxy_of(base) if status in OF_PROXIES else None
+    if proxy is not None:
+        error.message += f" (through the proxy {proxy[1]}, {proxy[0]})"
+    return error
+
+
+def failed_reply(error: CallError) -> Reply:
+    """Return a failed call as a reply, with the tokens it used."""
+    used = error.used or Used()
+    return Reply(
+        error=error.message,
+        finish=Finish.ERROR,
+        prompt_tokens=used.prompt,
+        tokens=used.written,
+    )
+
+
 def _parsed(raw: bytes) -> dict[str, Any]:
-    """A body as an object; a stream of events, although none was asked for, as its sum."""
+    """Parse a body as an object; merge an event stream, which some servers send unrequested."""
     start = raw[:64].lstrip()
     if start.startswith((b"data:", b"event:", b": ")):
         return _from_events(raw.decode("utf-8", "replace"))
@@ -171,12 +165,12 @@ def _parsed(raw: bytes) -> dict[str, Any]:
         words = short(raw.decode("utf-8", "replace"), 120)
         raise CallError(f"the reply is not JSON: {words}", Trouble.RETRY) from error
     if not isinstance(value, dict):
-        raise CallError("the reply is no JSON object", Trouble.RETRY)
+        raise CallError("the reply is not a JSON object", Trouble.RETRY)
     return value
 
 
 def _from_events(text: str) -> dict[str, Any]:
-    """One completion from the events of a stream; one that breaks off is no answer."""
+    """Merge the events of a stream into one completion; an interrupted one is an error."""
     parts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
     whole: dict[str, Any] = {}
     finish: Any = None
@@ -188,7 +182,7 @@ def _from_events(text: str) -> dict[str, Any]:
         try:
             event = parse_json(data)
         except ValueError as error:
-            raise CallError("a stream of events that breaks off", Trouble.RETRY) from error
+            raise CallError("the event stream was interrupted", Trouble.RETRY) from error
         if not isinstance(event, dict):
             continue
         whole |= {key: event[key] for key in ("usage", "error") if event.get(key)}
@@ -203,20 +197,20 @@ def _from_events(text: str) -> dict[str, Any]:
         finish = choice.get("finish_reason") or finish
         first = first or choice.get("logprobs")
     if finish is None and "error" not in whole:
-        raise CallError("a stream of events without its end", Trouble.RETRY)
-    message = {name: "".join(found) for name, found in parts.items()}
+        raise CallError("the event stream ended without a finish reason", Trouble.RETRY)
+    message = {name: "".join(pieces) for name, pieces in parts.items()}
     return {**whole, "choices": [{"message": message, "finish_reason": finish, "logprobs": first}]}
 
 
-def _told_error(value: Mapping[str, Any]) -> CallError | None:
-    """The error that stands in a body which came with HTTP 200."""
+def _told_error(value: Mapping[str, object]) -> CallError | None:
+    """Return the error inside a body that came with HTTP 200."""
     error = value.get("error")
     return _error_of(error, {"error": error}) if error else None
 
 
-def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
-    """What an error in a body means, by the status it names or by its words."""
-    told = json.dumps(body)
+def _error_of(error: object, body: Mapping[str, object]) -> CallError:
+    """Return the meaning of an error in a body, by its status or its wording."""
+    text = json.dumps(body)
     names = (
         (error.get(name) for name in ("code", "status", "error_code"))
         if isinstance(error, dict)
@@ -224,17 +218,17 @@ def _error_of(error: Any, body: Mapping[str, Any]) -> CallError:
     )
     status = next((int(n) for n in names if isinstance(n, (int, str)) and str(n).isdigit()), 0)
     named = 400 <= status < 600
-    found = status_error(status if named else 400, told, asked_wait({}, told))
-    # Without a status only what is certain of the words ends more than a moment's wait.
-    if not named and found.trouble is Trouble.REFUSED:
-        found = CallError("", Trouble.RETRY, found.wait, hint=found.hint)
+    result = status_error(status if named else 400, text, asked_wait({}, text))
+    # Without a status, an error is retried unless its wording is unambiguous.
+    if not named and result.trouble is Trouble.REFUSED:
+        result = CallError("", Trouble.RETRY, result.wait, hint=result.hint)
     shown = f"HTTP {status}: " if named else ""
-    found.message = f"HTTP 200 with an error: {shown}{short(told)}"
-    return found
+    result.message = f"HTTP 200 with an error: {shown}{short(text)}"
+    return result
 
 
-def _no_choices(value: Mapping[str, Any]) -> CallError:
-    """A body that is no completion: an error in a form of its own, or another interface's."""
+def _no_choices(value: Mapping[str, object]) -> CallError:
+    """Return the error of a body without choices: a custom error, or another API's reply."""
     if isinstance(value.get("message"), str) or any(value.get(name) for name in _SAYS):
         return _error_of(value, value)
     other = next(
@@ -247,15 +241,15 @@ def _no_choices(value: Mapping[str, Any]) -> CallError:
     )
     if other:
         return CallError(
-            f"the reply is that of another interface: it has {other}, but no choices",
+            f"the reply is from a different API: it has {other}, but no choices",
             Trouble.REFUSED,
-            hint="give the URL of the server's OpenAI-compatible interface (often /v1)",
+            hint="use the URL of the server's OpenAI-compatible API (often ending in /v1)",
         )
     return CallError("the reply has no choices", Trouble.RETRY)
 
 
-def _finish(reason: Any) -> Finish:
-    """Why the text ended; only a model's own end and its token limit leave a text to read."""
+def _finish(reason: object) -> Finish:
+    """Return why the text ended; raise CallError unless it stopped by itself or at its limit."""
     named = reason.strip().lower() if isinstance(reason, str) else ""
     if named in STOPPED:
         return Finish.STOP
@@ -265,24 +259,26 @@ def _finish(reason: Any) -> Finish:
     if FILTERED.search(named):
         raise CallError(f"stopped by the endpoint's content filter ({shown})", Trouble.GIVE_UP)
     if BROKEN.search(named):
-        raise CallError(f"the endpoint broke the reply off ({shown})", Trouble.RETRY)
-    raise CallError(f"the reply did not end as a finished one does ({shown})", Trouble.REFUSED)
+        raise CallError(f"the endpoint aborted the reply ({shown})", Trouble.RETRY)
+    raise CallError(f"the reply did not finish normally ({shown})", Trouble.REFUSED)
 
 
-def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any]) -> CallError:
-    """Why a reply holds no answer."""
-    thought = bool(_thought(message).strip()) or _thought_tokens(value) > 0
+def _nothing(
+    finish: Finish, message: Mapping[str, object], value: Mapping[str, object]
+) -> CallError:
+    """Return why a reply has no answer."""
+    thought = bool(_thought(message).strip()) or thought_tokens(value) > 0
     shown = f"finish_reason {finish.value}"
     if thought:
         hint = "; raise max tokens" if finish is Finish.LENGTH else ""
         return CallError(
-            f"only reasoning came, no answer ({shown}){hint}",
+            f"the reply has only reasoning, no answer ({shown}){hint}",
             Trouble.GIVE_UP,
             thinks=finish is Finish.LENGTH,
         )
     if finish is Finish.LENGTH:
         return CallError(
-            "cut off before the reply began (still thinking?); raise max tokens",
+            "cut off before the reply started (still reasoning?); raise max tokens",
             Trouble.GIVE_UP,
             thinks=True,
         )
@@ -290,7 +286,7 @@ def _nothing(finish: Finish, message: Mapping[str, Any], value: Mapping[str, Any
 
 
 def refuse_cut_thought(reply: Reply) -> None:
-    """Refuse a reply that ends inside its thoughts, to be asked for again with room for them.
+    """Refuse a reply that ends inside its reasoning, to be requested again with a higher limit.
 
     Raises:
         CallError: it does.
@@ -298,15 +294,15 @@ def refuse_cut_thought(reply: Reply) -> None:
     if reply.finish is Finish.LENGTH and is_unfinished(reply.text):
         used = Used(reply.prompt_tokens, reply.tokens, "estimated" in reply.info)
         raise CallError(
-            "cut off inside its thoughts; raise max tokens", Trouble.GIVE_UP, thinks=True, used=used
+            "cut off while reasoning; raise max tokens", Trouble.GIVE_UP, thinks=True, used=used
         )
 
 
-# ---------------------------------------------------------------- texts
+# ---------------------------------------------------------------- text
 
 
-def _text(message: Mapping[str, Any]) -> str:
-    """The content, whether text or a list of parts; a refusal is text too, a thought is not."""
+def _text(message: Mapping[str, object]) -> str:
+    """Return the content, a string or a list of parts; refusals count, reasoning does not."""
     content = message.get("content")
     if isinstance(content, (list, str)) and content:
         return content if isinstance(content, str) else _parts(content, thoughts=False)
@@ -314,9 +310,9 @@ def _text(message: Mapping[str, Any]) -> str:
     return refusal if isinstance(refusal, str) else ""
 
 
-def _parts(content: Sequence[Any], *, thoughts: bool) -> str:
-    """The text of those parts that are thoughts, or that are not."""
-    found = []
+def _parts(content: Sequence[object], *, thoughts: bool) -> str:
+    """Return the text of the parts that are reasoning, or of those that are not."""
+    texts = []
     for part in content:
         if isinstance(part, str):
             part = {"text": part}
@@ -327,33 +323,33 @@ def _parts(content: Sequence[Any], *, thoughts: bool) -> str:
             continue
         text = part.get("text", part.get("content", part.get("thinking", part.get("refusal"))))
         if isinstance(text, list):
-            text = "".join(str(one.get("text", "")) for one in text if isinstance(one, dict))
-        found.append(text if isinstance(text, str) else "")
-    return "".join(found)
+            text = "".join(str(item.get("text", "")) for item in text if isinstance(item, dict))
+        texts.append(text if isinstance(text, str) else "")
+    return "".join(texts)
 
 
-def _legacy(choice: Mapping[str, Any]) -> str:
-    """The text of a plain completion, as some endpoints answer a chat."""
+def _legacy(choice: Mapping[str, object]) -> str:
+    """Return the text of a legacy completion, which some endpoints send for a chat."""
     text = choice.get("text")
     return text if isinstance(text, str) else ""
 
 
-def _thought(message: Mapping[str, Any]) -> str:
-    """What stands in the fields for thoughts."""
+def _thought(message: Mapping[str, object]) -> str:
+    """Return the text of the reasoning fields."""
     for name in ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought"):
         text = message.get(name)
         if isinstance(text, str) and text:
             return text
     for name in ("reasoning_details", "thinking_blocks", "reasoning"):
         blocks = message.get(name)
-        if isinstance(blocks, list) and (found := _parts(blocks, thoughts=True)):
-            return found
+        if isinstance(blocks, list) and (text := _parts(blocks, thoughts=True)):
+            return text
     content = message.get("content")
     return _parts(content, thoughts=True) if isinstance(content, list) else ""
 
 
 def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] | None:
-    """The first token's alternatives; one whose number is none has no weight."""
+    """Return the first token's alternatives, without those that have no finite value."""
     try:
         entries = choice["logprobs"]["content"][0]["top_logprobs"][:MOST_TOP]
         pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
@@ -362,96 +358,4 @@ def _first_logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...] 
     return tuple((token, value) for token, value in pairs if math.isfinite(value)) or None
 
 
-# ---------------------------------------------------------------- what was read and written
-
-
-def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has: a quarter of its bytes."""
-    return len(text.encode("utf-8", "replace")) // 4
-
-
-def prompt_estimate(request: GenerationRequest) -> int:
-    """About how many tokens a prompt has."""
-    return sum(estimated_tokens(message["content"]) for message in request.messages) + 8
-
-
-def least_tokens(messages: Sequence[Message]) -> int:
-    """Return a number of tokens that no tokenizer stays below for these texts.
-
-    A word is at least a token, and a long one a token for nine characters; blanks, signs and
-    their runs may be any number of them to a token, and so count for nothing. Scripts without
-    blanks have at most four signs to a token. A quarter is left off: some tokenizers join words.
-    """
-    least = 0.0
-    for message in messages:
-        text = message["content"]
-        least += len(_DENSE.findall(text)) / 4
-        words = _SIGNS.sub("", _DENSE.sub(" ", text)).split()
-        least += sum(max(1.0, len(word) / 9) for word in words)
-    return int(least * 0.75)
-
-
-def _refuse_cut_prompt(value: Mapping[str, Any], messages: Sequence[Message]) -> None:
-    """Some servers cut a prompt to their context and answer what is left, saying nothing."""
-    usage = _mapping(value.get("usage"))
-    seen = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
-    seen += _count(usage.get("cache_read_input_tokens"))
-    seen += _count(usage.get("cache_creation_input_tokens"))
-    if sum(len(m["content"]) for m in messages) < LEAST_SURE or seen < LEAST_COUNT:
-        return
-    least = least_tokens(messages)
-    about = sum(estimated_tokens(message["content"]) for message in messages)
-    if (least >= LEAST_SURE and seen < least) or _is_a_full_context(seen, messages):
-        raise CallError(
-            f"the server read only {seen:,} tokens of about {about:,}: raise its context "
-            "(Ollama: num_ctx)",
-            Trouble.REFUSED,
-            hint="the prompts are longer than the context that the server was started with",
-        )
-
-
-def _is_a_full_context(seen: int, messages: Sequence[Message]) -> bool:
-    """Whether a count is that of a context filled to its brim, and too small for the prompt.
-
-    Contexts are powers of two; Ollama keeps a half and two tokens more. No language has so many
-    characters to a token on average; together with such a count it is no chance.
-    """
-    if not any((seen - more) & (seen - more - 1) == 0 for more in range(4) if seen - more >= 1024):
-        return False
-    plain = [_RUNS.sub(r"\1", " ".join(message["content"].split())) for message in messages]
-    # A sign of Chinese, Japanese or Korean says as much as two letters.
-    size = sum(len(text) + len(_DENSE.findall(text)) for text in plain)
-    return size > MOST_CHARACTERS * seen
-
-
-def _usage(value: Mapping[str, Any], request: GenerationRequest, text: str) -> Used:
-    """What a call read and wrote; guessed from characters where the endpoint does not tell."""
-    usage = _mapping(value.get("usage"))
-    read = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
-    wrote = _count(usage.get("completion_tokens")) or _count(usage.get("output_tokens"))
-    total = _count(usage.get("total_tokens"))
-    wrote = wrote or (total - read if read and total > read else 0)
-    if read and (wrote or not text):
-        return Used(read, wrote)
-    guessed = max(1, estimated_tokens(text)) if text else 0
-    return Used(read or prompt_estimate(request), wrote or guessed, estimated=True)
-
-
-def _thought_tokens(value: Mapping[str, Any]) -> int:
-    """Tokens of thoughts: as told, or what the total has beyond what was read and written."""
-    usage = _mapping(value.get("usage"))
-    details = _mapping(usage.get("completion_tokens_details"))
-    read, wrote = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    hidden = _count(usage.get("total_tokens")) - read - wrote if read else 0
-    return _count(details.get("reasoning_tokens")) or max(0, hidden)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
-    return value if sound else 0
+# ---------------------------------------------------------------- usage

@@ -1,28 +1,27 @@
-"""What holds a client back: the endpoint's limits, its requests to wait, and the budget."""
+"""Client-side limits: request and token rates, waits the endpoint asks for, and the budget."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.errors import ConfigError
+from kdharness.harness.config.settings import UserSettings
 from kdharness.judges.engines.trouble import Used
 from kdharness.judges.engines.waits import retry_after as retry_after
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
 LOOK = 0.25
-"""Seconds between two looks at whether to stop, while nothing arrives."""
+"""Seconds between checks for a stop request while nothing arrives."""
 
 
 class Bucket:
-    """A rate a minute as a leaky bucket: bursts of at most a second's worth.
+    """A rate per minute as a leaky bucket: bursts of at most one second's worth.
 
-    Requests queue in order; each waits for its own share and never longer than it must.
+    Requests queue in order; each waits for its own share and no longer.
     """
 
     def __init__(self, per_minute: float | None) -> None:
@@ -42,27 +41,27 @@ class Bucket:
             await asyncio.sleep(wait)
 
     def correct(self, amount: float) -> None:
-        """Take more (or give back) once the true size of a request is known."""
+        """Take more (or return some) once the true size of a request is known."""
         if self.rate is not None:
             self.free_at += amount / self.rate
 
 
 class Gate:
-    """Closed while the endpoint asked everybody to wait."""
+    """Closed while the endpoint asks all calls to wait."""
 
     def __init__(self) -> None:
         self.opens_at = 0.0
 
     def close_for(self, seconds: float) -> None:
-        """Nobody starts a request for so long."""
+        """Block new requests for `seconds`."""
         self.opens_at = max(self.opens_at, time.monotonic() + seconds)
 
     def open(self) -> None:
-        """Let everybody through at once: nobody is to start anything any more."""
+        """Unblock all waiting calls at once, when the run is stopping."""
         self.opens_at = 0.0
 
     async def wait(self) -> None:
-        """Wait until it opens; a little apart, so that not all start at once."""
+        """Wait until the gate opens, with jitter so that not all calls start at once."""
         while (left := self.opens_at - time.monotonic()) > 0:
             if left > LOOK:
                 await asyncio.sleep(LOOK)
@@ -71,49 +70,34 @@ class Gate:
 
 
 def backoff(attempt: int, first: float = FIRST_WAIT) -> float:
-    """Seconds before retry `attempt` (from 0): exponential with full jitter, never nothing."""
+    """Return the seconds before retry `attempt` (from 0): exponential with jitter, never 0."""
     top = min(LONGEST_WAIT, first * 2**attempt)
     return random.uniform(top / 4, top)
 
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars for a million tokens read, and for a million written."""
+    """US dollars per million input tokens and per million output tokens."""
 
     input: float
     output: float
 
     def of(self, prompt_tokens: float, tokens: float) -> float:
-        """The price of one call."""
+        """Return the price of one call."""
         return (prompt_tokens * self.input + tokens * self.output) / 1_000_000
 
 
-def find_price(settings: Mapping[str, Any], model: str) -> Price | None:
-    """The user's own price of a model: `prices: {MODEL: {input: 2.5, output: 10}}`.
+def find_price(settings: UserSettings, model: str) -> Price | None:
+    """Return the user's own price of a model; None where the settings name none.
 
     No table ships: prices change, and a wrong one is worse than none.
-
-    Raises:
-        ConfigError: an entry that is not two numbers.
     """
-    table = settings.get("prices")
-    entry = table.get(model) if isinstance(table, Mapping) else None
-    if entry is None:
-        return None
-    try:
-        if isinstance(entry, Mapping):
-            return Price(float(entry["input"]), float(entry["output"]))
-        first, second = entry
-        return Price(float(first), float(second))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the price of {model!r} is not {{input: USD, output: USD}} for a million tokens",
-            where="settings.yaml, prices",
-        ) from error
+    known = settings.prices.get(model)
+    return Price(known.input, known.output) if known else None
 
 
 class Bill:
-    """What one request costs, from its first call to its last retry, against a budget."""
+    """The cost of one request over all its calls and retries, charged to a budget."""
 
     def __init__(self, budget: Budget, price: Price | None) -> None:
         self.budget, self.price = budget, price
@@ -122,7 +106,7 @@ class Bill:
         self.estimated = False
 
     async def reserve(self, prompt_tokens: float, tokens: float) -> bool:
-        """Set aside the worst case of the next call; False when it cannot be paid."""
+        """Reserve the worst case of the next call; return False if it exceeds the budget."""
         self.close()
         worst = self.price.of(prompt_tokens, tokens) if self.price else 0.0
         if not await self.budget.reserve(worst):
@@ -131,7 +115,7 @@ class Bill:
         return True
 
     def add(self, used: Used) -> None:
-        """Note what a call used, whether it gave an answer or not."""
+        """Record what a call used, whether it returned an answer or not."""
         usd = self.price.of(used.prompt, used.written) if self.price else 0.0
         self.usd += usd
         self.calls += 1
@@ -139,18 +123,18 @@ class Bill:
         self.budget.settle(0.0, usd)
 
     def close(self) -> None:
-        """Give back what was set aside."""
+        """Release the reservation."""
         self.budget.settle(self.reserved, 0.0)
         self.reserved = 0.0
 
     def note(self) -> dict[str, Any]:
-        """What the reader of the figures should know: guessed tokens, calls paid for in vain."""
+        """Return notes on the cost: whether tokens are estimated, and the number of calls."""
         info: dict[str, Any] = {"estimated": True} if self.estimated else {}
         return info | ({"billed_calls": self.calls} if self.calls > 1 else {})
 
 
 class Budget:
-    """Money that may be spent: a call is started only if its worst case still fits."""
+    """A spending limit: a call starts only if its worst case still fits."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
@@ -159,7 +143,7 @@ class Budget:
         self.waiting = asyncio.Event()
 
     async def reserve(self, usd: float) -> bool:
-        """Set money aside; wait for calls under way when it does not fit; False when it cannot."""
+        """Reserve `usd`; wait for calls in progress if it does not fit; False if it never will."""
         if self.limit is None:
             return True
         while self.spent + self.reserved + usd > self.limit + 1e-12:
@@ -172,11 +156,11 @@ class Budget:
 
     @property
     def is_passed(self) -> bool:
-        """Whether what is spent and set aside is more than there is: no retry may begin."""
+        """Whether spent and reserved money exceed the limit, so that no retry may start."""
         return self.limit is not None and self.spent + self.reserved > self.limit + 1e-12
 
     def settle(self, reserved: float, usd: float) -> None:
-        """A call is over: give back what was set aside, note what it cost."""
+        """Finish a call: release its reservation and record its cost."""
         self.spent += usd
         if self.limit is not None:
             self.reserved = max(0.0, self.reserved - reserved)

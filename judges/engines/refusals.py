@@ -1,14 +1,13 @@
-"""What an HTTP error means: for this call, or for every call of the run. Pure.
+"""The meaning of an HTTP error, for this call or for every call of the run. Pure.
 
-One refused call is one failure. The run ends only where every other call is certain to be refused
-as well: a key that is not taken, a model that is not there, an account that is used up. What may
-be either is counted by the client, which ends the run when nothing but refusals comes.
+One rejected call is one failure. The run ends only if every other call is certain to be rejected
+as well: an invalid key, an unknown model, an exhausted account. Ambiguous errors are counted by the
+client, which ends the run if it gets nothing else.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from kdharness.harness.util.redact import KEY_NAMES
 from kdharness.harness.util.untrusted import parse_json
@@ -16,18 +15,18 @@ from kdharness.judges.engines.dialect import speaks_of_logprobs
 from kdharness.judges.engines.trouble import CallError, Trouble, short
 
 LONGEST_ASKED_WAIT = 900.0
-"""Seconds that an endpoint may ask to wait. Longer, the run ends and says how long."""
+"""The longest wait, in seconds, that an endpoint may ask for before the run ends."""
 
 KEYS = " or ".join(reversed(KEY_NAMES))
 CHECK_KEY = f"check the key in {KEYS}"
-CHECK_MODEL = "check the model's name and that the URL ends where its API begins (often /v1)"
-CHECK_ACCOUNT = "the account's quota is used up; what was finished is stored"
-CHECK_URL = "give the URL that it leads to, if you trust it: redirects are not followed"
+CHECK_MODEL = "check the model name and the base URL of the API (often ending in /v1)"
+CHECK_ACCOUNT = "the account's quota is exhausted; finished calls are stored"
+CHECK_URL = "use the URL it redirects to, if you trust it: redirects are not followed"
 HINTS = {
     402: CHECK_ACCOUNT,
     403: CHECK_KEY,
     404: CHECK_MODEL,
-    407: "the proxy wants a user name and a password in its URL",
+    407: "the proxy requires a user name and a password in its URL",
 }
 
 _CONTENT = re.compile(
@@ -56,7 +55,7 @@ _BLOCKED = re.compile(
     r"|account_(?:flagged|deactivated|suspended)",
     re.IGNORECASE,
 )
-"""Of who asks; the words of moderation are among them, but it is no text that they refuse."""
+"""Errors about the account; they use words of moderation, but do not concern a text."""
 _NO_MODEL = re.compile(
     r"model[_ ]not[_ ]found|(?:unknown|invalid|no such)[_ ]model|deployment(?:notfound| .{0,60}does"
     r" not exist)|not a valid model|model\b.{0,120}?(?:does not exist|doesn't exist|not found"
@@ -94,24 +93,24 @@ _SPENT = re.compile(
 
 
 def status_error(status: int, text: str, wait: float | None) -> CallError:
-    """Return what an HTTP error status means for the call and for the run.
+    """Return the error for an HTTP status, with its meaning for the call and the run.
 
     Args:
         text: the body.
-        wait: seconds that its headers or its body ask to wait.
+        wait: seconds to wait, from its headers or its body.
     """
-    said = short(text)
-    message = f"HTTP {status}: {said}"
-    marks = f"{said} {_codes(text)}"
+    reason = short(text)
+    message = f"HTTP {status}: {reason}"
+    marks = f"{reason} {_codes(text)}"
     if 300 <= status < 400:
         moved = f"HTTP {status}: the endpoint has moved"
         return CallError(moved, Trouble.FATAL, hint=CHECK_URL)
     if wait is not None and wait > LONGEST_ASKED_WAIT:
         return CallError(
-            f"{message} (it asks to wait {in_words(wait)})",
+            f"{message} (retry after {in_words(wait)})",
             Trouble.FATAL,
             wait,
-            hint=f"run the same command again in {in_words(wait)}; what was finished is stored",
+            hint=f"run the same command again in {in_words(wait)}; finished calls are stored",
         )
     if status == 401 or _BAD_KEY.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_KEY)
@@ -120,9 +119,8 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
     if status == 429:
         return _limited(message, marks, wait)
     if status < 501 and speaks_of_logprobs(text):
-        told = f"it gives no log-probabilities ({message})"
         return CallError(
-            told,
+            f"the endpoint returns no log-probabilities ({message})",
             Trouble.REFUSED,
             lacks_logprobs=True,
             hint="use --discrete to read the token itself",
@@ -137,10 +135,10 @@ def status_error(status: int, text: str, wait: float | None) -> CallError:
 
 
 def _refused(status: int, message: str, marks: str) -> CallError:
-    """A refusal with a status from 400 on: of this call, or of all.
+    """Return the error for a status of 400 or more: for this call, or for all.
 
-    What is said of the key, the account and the model goes before what is said of the text:
-    those refuse every call, in words that may be the same.
+    Errors about the key, the account and the model are checked before those about the text: they
+    reject every call, and may use the same words.
     """
     if _NO_MONEY_LEFT.search(marks) or (status in (402, 403) and _USED_UP.search(marks)):
         return CallError(message, Trouble.FATAL, hint=CHECK_ACCOUNT)
@@ -156,7 +154,7 @@ def _refused(status: int, message: str, marks: str) -> CallError:
 
 
 def _limited(message: str, marks: str, wait: float | None) -> CallError:
-    """HTTP 429: wait, unless the account is used up or blocked and no wait is named."""
+    """Return the error for HTTP 429: wait, unless the account is exhausted or blocked."""
     used_up = _USED_UP.search(marks) or _BLOCKED.search(marks)
     if wait is None and used_up and not _A_MINUTE.search(marks):
         return CallError(message, Trouble.FATAL, hint=CHECK_ACCOUNT)
@@ -164,7 +162,7 @@ def _limited(message: str, marks: str, wait: float | None) -> CallError:
 
 
 def in_words(seconds: float) -> str:
-    """Return a time as people say it: `40 s`, `6 min`, `1 h 2 min`."""
+    """Format a duration: `40 s`, `6 min`, `1 h 2 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -173,14 +171,14 @@ def in_words(seconds: float) -> str:
 
 
 def _codes(text: str) -> str:
-    """What a body says in its short fields: code, type, status, quota names; never our texts."""
+    """Return a body's short fields (code, type, status, quota names), never our own texts."""
     try:
         value = parse_json(text[:100_000])
     except ValueError:
         return ""
-    found: list[str] = []
-    _gather(value, found, 0)
-    return " ".join(found)[:2000]
+    codes: list[str] = []
+    _gather(value, codes, 0)
+    return " ".join(codes)[:2000]
 
 
 _SHORT_FIELDS = (
@@ -201,13 +199,13 @@ _SHORT_FIELDS = (
 )
 
 
-def _gather(value: Any, found: list[str], depth: int) -> None:
+def _gather(value: object, codes: list[str], depth: int) -> None:
     if isinstance(value, (str, int)):
-        found.append(str(value)[:400])
+        codes.append(str(value)[:400])
     elif isinstance(value, list) and depth < 8:
         for part in value[:20]:
-            _gather(part, found, depth + 1)
+            _gather(part, codes, depth + 1)
     elif isinstance(value, dict) and depth < 8:
         for name in _SHORT_FIELDS:
             if name in value:
-                _gather(value[name], found, depth + 1)
+                _gather(value[name], codes, depth + 1)

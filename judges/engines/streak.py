@@ -1,4 +1,4 @@
-"""Refusals in a row: when they are no longer one call's trouble but every call's."""
+"""Consecutive failures: when they concern every call and not just one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ AFTER_ACCOUNT = 4
 AFTER_REFUSED = 8
 AFTER_EXHAUSTED = 16
 AFTER_ANSWERS = 40
-"""So many failures in a row end a run in which something was answered before."""
+"""Consecutive failures that end a run in which some call succeeded before."""
 _LOOK = 0.01
 
 
 class Streak:
-    """Counts failures of one kind that nothing interrupts.
+    """Counts consecutive failures of one kind.
 
-    Until the first answer has come, a refusal that may concern every call holds new ones back
-    while others are under way: what those bring tells whether more money is worth risking.
+    Until the first success, an error that may concern every call holds new calls back while others
+    are in progress: their outcome shows whether to spend more money.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Streak:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """One call is under way."""
+        """Count one call as in progress."""
         self._under_way += 1
         try:
             yield
@@ -42,20 +42,20 @@ class Streak:
             self._under_way -= 1
 
     async def turn(self) -> bool:
-        """Wait for what is under way while it is open whether all is refused; False if it is."""
+        """Wait while it is open whether all calls are rejected; return False if they are."""
         while self.count and not self.answers and self._under_way and not self.over:
             await asyncio.sleep(_LOOK)
         return not self.over
 
     def answered(self) -> None:
-        """An answer came: what was refused concerned its own call."""
+        """Record a success: earlier errors concerned only their own calls."""
         self.answers += 1
         self.count = 0
 
     def failed(self, error: CallError) -> bool:
-        """Note a call that was given up; True when the others will fare no better."""
+        """Record a call that was given up; return whether the others would fail as well."""
         if error.trouble is Trouble.GIVE_UP:
-            return False  # its own text is to blame
+            return False  # caused by its own text
         kind = re.sub(r"\S*\d\S*", "#", error.message.partition(":")[2] or error.message)[:200]
         kind = f"{error.message[:8]}{kind}"
         self.count = self.count + 1 if kind == self.kind or not self.count else 1

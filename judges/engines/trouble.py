@@ -1,4 +1,4 @@
-"""A call that did not work, and what is to be done about it. Pure."""
+"""Failed calls, and how to handle them. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LONGEST_ERROR = 20_000
 
 
 class Trouble(Enum):
-    """What to do about a call that did not work.
+    """How to handle a failed call.
 
     Attributes:
-        RETRY: it may work in a moment.
-        GIVE_UP: this call never works; it is one failure.
-        REFUSED: as `GIVE_UP`, and perhaps every call is refused: who counts them will tell.
+        RETRY: it may succeed if retried.
+        GIVE_UP: this call will never succeed; it is one failure.
+        REFUSED: as `GIVE_UP`, and perhaps every call is rejected; the client counts them.
         FATAL: every other call would fail as well.
     """
 
@@ -30,7 +30,7 @@ class Trouble(Enum):
 
 @dataclass(frozen=True)
 class Used:
-    """Tokens that a call read and wrote, and so may be billed for."""
+    """The input and output tokens of a call, which may be billed."""
 
     prompt: int = 0
     written: int = 0
@@ -38,15 +38,15 @@ class Used:
 
 
 class CallError(Exception):
-    """A call that did not work, and what is to be done.
+    """A failed call, and how to handle it.
 
     Attributes:
-        trouble: what to do.
+        trouble: how to handle it.
         wait: seconds that the endpoint asks to wait.
-        hint: what a user can do where it ends the run.
-        lacks_logprobs: it was refused because log-probabilities were asked for.
-        thinks: the model had spent its tokens on thoughts.
-        used: what the call cost although it gave nothing.
+        hint: what a user can do if it ends the run.
+        lacks_logprobs: whether it was rejected because log-probabilities were requested.
+        thinks: whether the model spent its tokens on reasoning.
+        used: the tokens of the call, which may be billed although it failed.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class CallError(Exception):
 
 
 def short(text: str, limit: int = 300) -> str:
-    """Return an error's own words, found in JSON or HTML, without line breaks."""
-    found = text = text[:LONGEST_ERROR]
+    """Return an error's message, extracted from JSON or HTML, without line breaks."""
+    message = text = text[:LONGEST_ERROR]
     try:
         value = parse_json(text)
-        # Google's compatible endpoint answers with a list of one error.
+        # Google's compatible endpoint returns a list with one error.
         value = value[0] if isinstance(value, list) and value else value
         inner = value.get("error", value) if isinstance(value, dict) else value
         if isinstance(inner, dict):
             inner = inner.get("message", inner)
-        found = inner if isinstance(inner, str) else json.dumps(inner)
+        message = inner if isinstance(inner, str) else json.dumps(inner)
     except ValueError:
-        found = re.sub(r"<[^<>]+>", " ", text)
-    found = " ".join(found.split())
-    return found if len(found) <= limit else found[:limit] + "…"
+        message = re.sub(r"<[^<>]+>", " ", text)
+    message = " ".join(message.split())
+    return message if len(message) <= limit else message[:limit] + "…"
 
 
 def advice(error: CallError) -> str:
-    """Return what to do about a refusal that ends the run."""
+    """Return a hint for an error that ends the run."""
     return error.hint or (
-        "is the server running? What was finished is stored; run the same command again"
+        "is the server running? Finished calls are stored; run the same command again"
     )

@@ -1,4 +1,4 @@
-"""How long an endpoint asks to wait: in a header, in a field of its error, or in words. Pure."""
+"""How long an endpoint asks to wait: in a header, an error field, or the error's text. Pure."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ _RESETS = (
     "x-ratelimit-reset-requests-minute",
 )
 _MILLISECONDS, _SECONDS = 1e11, 1e9
-"""A plain number from there on is a time of day, not a span."""
+"""Numbers above these are timestamps, not durations."""
 
 
 def asked_wait(headers: Mapping[str, str], text: str = "") -> float | None:
-    """Return the seconds an endpoint asks to wait, or None where it names none.
+    """Return the seconds an endpoint asks to wait, or None.
 
-    What is said of this very call goes first: `Retry-After` (milliseconds, seconds or a date),
-    a field such as Google's `retryDelay`, or words ("try again in 1.2s"). The times at which
-    limits are renewed, which some endpoints send with every reply, are looked at last.
+    Values for this call come first: `Retry-After` (milliseconds, seconds or a date), a field such
+    as Google's `retryDelay`, or text ("try again in 1.2s"). The reset times of rate limits, which
+    some endpoints send with every reply, come last.
     """
-    found = retry_after(headers)
-    if found is None:
-        found = _in_fields(text)
-    if found is None:
+    wait = retry_after(headers)
+    if wait is None:
+        wait = _in_fields(text)
+    if wait is None:
         words = _IN_WORDS.search(text[:20_000])
-        found = span(words[1]) if words else None
-    # Headers of a minute's limits say nothing of an account that is used up.
-    if found is None and "insufficient_quota" not in text:
-        found = _until_renewed(headers)
-    return found
+        wait = span(words[1]) if words else None
+    # Headers of per-minute limits say nothing about an exhausted account.
+    if wait is None and "insufficient_quota" not in text:
+        wait = _until_renewed(headers)
+    return wait
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -74,9 +74,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after")
     if value is None:
         return None
-    found = _moment(value)
-    if found is not None:
-        return found
+    seconds = _moment(value)
+    if seconds is not None:
+        return seconds
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
@@ -97,7 +97,7 @@ def _unit(name: str) -> float:
 
 
 def _moment(value: Any) -> float | None:
-    """Seconds from now: a number, a span, a time of day in (milli)seconds, or an ISO date."""
+    """Return seconds from now: of a number, a duration, a timestamp in (milli)s, or an ISO date."""
     if isinstance(value, bool):
         return None
     try:
@@ -134,8 +134,8 @@ def _in_fields(text: str) -> float | None:
     return _field(value, 0)
 
 
-def _field(value: Any, depth: int) -> float | None:
-    """The first field of an error that names a wait."""
+def _field(value: object, depth: int) -> float | None:
+    """Return the wait of the first error field that has one."""
     if depth > 8:
         return None
     parts: list[Any] = value[:20] if isinstance(value, list) else []
@@ -144,29 +144,29 @@ def _field(value: Any, depth: int) -> float | None:
             given = value.get(name)
             if isinstance(given, dict):
                 given = given.get("seconds")
-            found = _moment(given) if given is not None else None
-            if found is not None:
-                return found
+            wait = _moment(given) if given is not None else None
+            if wait is not None:
+                return wait
         if isinstance(value.get("headers"), dict):
             lowered = {str(k).lower(): str(v) for k, v in value["headers"].items()}
-            found = asked_wait(lowered)
-            if found is not None:
-                return found
+            wait = asked_wait(lowered)
+            if wait is not None:
+                return wait
         parts = list(value.values())[:40]
     for part in parts:
-        found = _field(part, depth + 1) if isinstance(part, (dict, list)) else None
-        if found is not None:
-            return found
+        wait = _field(part, depth + 1) if isinstance(part, (dict, list)) else None
+        if wait is not None:
+            return wait
     return None
 
 
 def _until_renewed(headers: Mapping[str, str]) -> float | None:
-    """The wait until the limit that is used up is renewed; the longest where none is named."""
-    found = []
+    """Return the wait until the exhausted limit resets; the longest one if none is named."""
+    waits = []
     for name in _RESETS:
         left = headers.get(name.replace("reset", "remaining"))
         if name in headers and (left is None or left.strip() in ("0", "0.0")):
             wait = _moment(headers[name])
             if wait is not None:
-                found.append(wait)
-    return max(found) if found else None
+                waits.append(wait)
+    return max(waits) if waits else None

@@ -1,6 +1,6 @@
-"""Preferences -> AlpacaEval's figures: win rates, counts, and the length-controlled rate.
+"""AlpacaEval's scores from preferences: win rates, counts, and the length-controlled rate.
 
-A preference is 1-2, 2 being the model's; p = preference - 1.
+A preference is in 1-2, with 2 for the model; p = preference - 1.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdharness.harness.stats.inference import Interval, mean_intervals, ratio_interval
+from kdharness.harness.stats.metric_specs import SHARE
 from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.types import MetricValue
 from kdharness.judges.scoring import length_control as lc
-from kdharness.judges.scoring.metric_values import UNIT, metric_value
+from kdharness.judges.scoring.metric_values import metric_value
 
 Floats = NDArray[np.float64]
 
 LEAST_FOR_LENGTH = 20
-"""Rows below which a length-controlled fit says nothing."""
+"""Minimum number of rows for a length-controlled fit."""
 
 
 def score_preferences(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """Version 1's figures, and the raw ones of version 2."""
+    """Return version 1's scores, which are also version 2's raw scores."""
     return _raw_figures(rows if context.as_published else counted_once(rows))
 
 
@@ -41,7 +42,7 @@ def _raw_figures(rows: Sequence[Row]) -> list[MetricValue]:
         "n_wins_base": losses if n else None,
         "n_draws": n - wins - losses if n else None,
         "n_total": n,
-        # Whole characters, as the published tables have it.
+        # Whole characters, as in the published tables.
         "avg_length": int(sum(lengths) / len(lengths)) if lengths else None,
     }
     return [
@@ -52,58 +53,61 @@ def _raw_figures(rows: Sequence[Row]) -> list[MetricValue]:
 
 
 def _intervals(items: list[str], p: Floats, discrete: Floats) -> list[Interval | None]:
-    """Of the weighted and the discrete rate, over questions."""
+    """Return intervals of the weighted and the discrete rate, over questions."""
     if not len(p):
         return [None, None]
     if len(set(items)) == len(items):
-        return list(mean_intervals(np.stack([p, discrete], axis=1), bounds=UNIT))
-    places = {item: place for place, item in enumerate(dict.fromkeys(items))}
-    index = np.array([places[item] for item in items])
+        return list(mean_intervals(np.stack([p, discrete], axis=1), bounds=SHARE.bounds))
+    indices = {item: index for index, item in enumerate(dict.fromkeys(items))}
+    index = np.array([indices[item] for item in items])
     weights = np.bincount(index).astype(np.float64)
     sums = [np.bincount(index, weights=x) for x in (p, discrete)]
-    return [ratio_interval(list(top), list(weights), bounds=UNIT) for top in sums]
+    return [ratio_interval(list(top), list(weights), bounds=SHARE.bounds) for top in sums]
 
 
 def score_alpaca_eval_2(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """Version 2 adds the length-controlled win rate."""
+    """Return version 2's scores, with the length-controlled win rate."""
     kept = rows if context.as_published else counted_once(rows)
     return _raw_figures(kept) + length_controlled(kept, context)
 
 
 def length_controlled(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """The official variant where its files are, else the difficulty-free one, named so.
+    """Return the official variant if its files are available, else the difficulty-free one.
 
-    `rows` are counted once already, unless they are to be read as published.
+    `rows` are already deduplicated, unless they are read as published.
     """
-    known = [row for row in rows if row.len_1 is not None and not row.absent]
-    p = np.array([row.value if row.status == OK else None for row in known], dtype=np.float64) - 1
+    rows_with_lengths = [row for row in rows if row.len_1 is not None and not row.absent]
+    p = (
+        np.array(
+            [row.value if row.status == OK else None for row in rows_with_lengths], dtype=np.float64
+        )
+        - 1
+    )
     n = int((~np.isnan(p)).sum())
     failed = len(rows) - n
     if n < LEAST_FOR_LENGTH or float(np.nanmin(p)) == float(np.nanmax(p)):
         return []
-    len_1 = np.array([row.len_1 for row in known], dtype=np.float64)
-    len_2 = np.array([row.len_2 for row in known], dtype=np.float64)
+    len_1 = np.array([row.len_1 for row in rows_with_lengths], dtype=np.float64)
+    len_2 = np.array([row.len_2 for row in rows_with_lengths], dtype=np.float64)
     files = [context.asset(lc.ASSET, name) for name in (lc.DIFFICULTY_FILE, lc.GAMED_FILE)]
     if files[0] is not None and files[1] is not None and not context.note.get("own_items"):
         table = lc.read_difficulty(files[0])
-        places = _places(known, context.as_published)
-        result = lc.official(p, len_1, len_2, table[places], lc.read_gamed(files[1]))
+        indices = _places(rows_with_lengths, context.as_published)
+        result = lc.official(p, len_1, len_2, table[indices], lc.read_gamed(files[1]))
     else:
         result = lc.difficulty_free(p, len_1, len_2)
     flags = (f"lc:{result.variant}", f"C={result.c:.6g}")
-    figures = [metric_value("length_controlled_winrate", result.rate, n, failed, flags=flags)]
+    scores = [metric_value("length_controlled_winrate", result.rate, n, failed, flags=flags)]
     if result.variant == "official":
-        figures.append(
-            MetricValue("lc_standard_error", result.spread, None, None, n, failed, flags)
-        )
-    return figures
+        scores.append(MetricValue("lc_standard_error", result.spread, None, None, n, failed, flags))
+    return scores
 
 
 def _places(rows: Sequence[Row], by_position: bool) -> list[int]:
-    """Where each row's difficulty stands: by instruction, or by row as upstream counts."""
-    places = [int(row.item) for row in rows]
+    """Return the index of each row's difficulty: by instruction, or by row as upstream counts."""
+    indices = [int(row.item) for row in rows]
     if not by_position:
-        return places
-    # Upstream counts rows, so that difficulties shift behind a missing one.
-    order = {place: index for index, place in enumerate(sorted(set(places)))}
-    return [order[place] for place in places]
+        return indices
+    # Upstream counts rows, so difficulties shift after a missing one.
+    order = {item: index for index, item in enumerate(sorted(set(indices)))}
+    return [order[item] for item in indices]

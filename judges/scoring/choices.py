@@ -1,9 +1,9 @@
-"""Which of a question's choices an answer names.
+"""Finding which of a question's choices an answer names.
 
-A choice counts where it stands as a word of its own; a longer choice hides the shorter ones
-inside it. Letters and function words need care: the article in "It is a mammal" is not choice A,
-the pronoun in "I think" not choice I, the "no" of "no doubt" not the answer No. Such a word counts
-where it is marked as a choice, as in "(A)", "A.", "**A**", "Answer: A" or a line of its own.
+A choice counts if it is a separate word; a longer choice hides the shorter ones inside it. Letters
+and function words need care: the article in "It is a mammal" is not choice A, the pronoun in
+"I think" not choice I, the "no" of "no doubt" not the answer No. Such a word counts only if it is
+marked as a choice, as in "(A)", "A.", "**A**", "Answer: A" or on a line of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from kdharness.judges.scoring.folding import Reading, cased, fold_width, reading
 from kdharness.judges.scoring.words import UNSPACED, marks
 
 BEFORE, AFTER = 60, 40
-"""How many characters around a word are looked at: enough for "the correct answer is option "."""
+"""Characters of context around a word: enough for "the correct answer is option "."""
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _HANGUL = re.compile("[가-힣]")
 _NUMBER = re.compile(r"[-+−]?\d[\d.,]*")
-# What may follow a letter that is no article or pronoun, as in "A is right" and "I or II".
+# What may follow a letter that is not an article or pronoun, as in "A is right" and "I or II".
 _GOES_ON = {
     "a": re.compile(
         "is|was|and|or|because|since|as|but|if|not|for|due|seems|looks|appears|would|should|must|"
@@ -61,9 +61,9 @@ _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
 
 
 def named_choices(answer: str, choices: Sequence[str]) -> set[str]:
-    """The choices that an answer names, as the set's own `reading_of` has them.
+    """Return the choices that an answer names, normalised by `reading_of` the set.
 
-    A choice that is only denied ("not B") is in it as "not …", so that it is never the answer.
+    A choice that is only negated ("not B") is included as "not …", so that it is never the answer.
     """
     read = reading_of(choices) or verbatim
     options = _options(choices, read)
@@ -75,7 +75,7 @@ def named_choices(answer: str, choices: Sequence[str]) -> set[str]:
 
 
 def answered_choice(answer: str, choices: Sequence[str]) -> str | None:
-    """The choice that an answer gives: the only one it names, or the one of several it ends on."""
+    """Return the answer's choice: the only one it names, or the one it declares among several."""
     read = reading_of(choices) or verbatim
     options = _options(choices, read)
     whole = _choice(answer, options, read)
@@ -90,24 +90,24 @@ def answered_choice(answer: str, choices: Sequence[str]) -> str | None:
 
 
 def _mentions(answer: str, options: dict[str, str], read: Reading) -> tuple[str, list[Mention]]:
-    """(the answer as it is looked through, every choice in it)."""
+    """Return (the normalised answer, every mention of a choice in it)."""
     lines = answer.split("\n")
     shown = "\n".join(verbatim(line) if read is verbatim else fold_width(line) for line in lines)
     mentions: list[Mention] = []
     left = shown
     for written, option in sorted(options.items(), key=lambda pair: -len(pair[0])):
-        rest, place = [], 0
+        rest, position = [], 0
         for start, end in _occurrences(left, written, read):
             denied = _NEGATED.search(left[max(0, start - BEFORE) : start]) is not None
             mentions.append(Mention(start, end, option, denied))
-            rest += [left[place:start], "\0" * (end - start)]
-            place = end
-        left = "".join([*rest, left[place:]])
+            rest += [left[position:start], "\0" * (end - start)]
+            position = end
+        left = "".join([*rest, left[position:]])
     return shown, mentions
 
 
 def _parts(choices: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Label and text of choices such as "(A)" or "B. Rome", which stand for the choice alone."""
+    """Yield label and text of choices such as "(A)" or "B. Rome", each an alias of the choice."""
     split = [_LABELLED.fullmatch(choice) for choice in choices]
     labels = {match["label"].casefold() for match in split if match}
     if len(labels) < len(choices):
@@ -121,19 +121,19 @@ def _parts(choices: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def names(answer: str, references: Sequence[str], choices: Sequence[str]) -> bool:
-    """Whether the choice that the answer gives is a reference."""
+    """Return whether the answer's choice is a reference."""
     given = answered_choice(answer, choices)
     return given is not None and given in {chosen(reference, choices) for reference in references}
 
 
 def chosen(text: str, choices: Sequence[str]) -> str | None:
-    """The choice that a whole text is, as `reading_of` has it; None where it is none."""
+    """Return the choice that a whole text is, normalised by `reading_of`; None if it is not one."""
     read = reading_of(choices) or verbatim
     return _choice(text, _options(choices, read), read)
 
 
 def _options(choices: Sequence[str], read: Reading) -> dict[str, str]:
-    """Ways to write a choice -> the choice."""
+    """Return spelling of a choice -> the choice."""
     clean = verbatim if read is verbatim else cased
     options = {clean(choice): read(choice) for choice in choices}
     for written, choice in _parts(choices):
@@ -149,7 +149,7 @@ def _choice(text: str, options: dict[str, str], read: Reading) -> str | None:
 
 
 def _occurrences(shown: str, option: str, read: Reading) -> Iterator[tuple[int, int]]:
-    """Where an option stands as itself."""
+    """Yield the spans where an option occurs as a separate word."""
     flags = re.IGNORECASE if read not in (cased, verbatim) else 0
     pattern = r"\s+".join(map(re.escape, option.split(" ")))
     if not re.search(r"\w", option):
@@ -165,7 +165,7 @@ def _occurrences(shown: str, option: str, read: Reading) -> Iterator[tuple[int, 
 
 
 def _stands_alone(shown: str, start: int, end: int) -> bool:
-    """Whether no letter of the same kind touches the stretch: scripts that meet are two words."""
+    """Return whether no letter of the same kind touches the span: two scripts are two words."""
     left, right = shown[start - 1 : start] if start else "", shown[end : end + 1]
     if re.match(f"[{marks()}]", right):
         return False
@@ -173,18 +173,18 @@ def _stands_alone(shown: str, start: int, end: int) -> bool:
         rest = shown[end:].removeprefix("的")[:1]
         cue = _CUE.search(shown[max(0, start - BEFORE) : start])
         return not re.match(r"\w", rest) and (cue is not None or not re.match(r"\w", left))
-    # Korean puts its particles and its "is" right behind a noun.
+    # Korean attaches particles and the copula to a noun.
     noun = _kind(right) == "hangul" and end - start > 1
     return not _one_word(left, shown[start]) and (noun or not _one_word(shown[end - 1], right))
 
 
 def _one_word(left: str, right: str) -> bool:
-    """Whether two neighbours are parts of one word, or one run of the same sign."""
+    """Return whether two adjacent characters are parts of one word, or the same symbol."""
     return left == right if not _kind(left) else _kind(left) == _kind(right) != "unspaced"
 
 
 def _kind(char: str) -> str:
-    """Letters that would be one word with their like; empty for what is no letter or digit."""
+    """Return the kind of a letter or digit, by word boundaries; empty for other characters."""
     if _UNSPACED.match(char):
         return "unspaced"
     if _HANGUL.match(char):
@@ -193,7 +193,7 @@ def _kind(char: str) -> str:
 
 
 def _is_meant(shown: str, start: int, end: int, option: str, loose: bool) -> bool:
-    """Whether an option that is also a letter, a number or a common word is meant as the option."""
+    """Return whether a letter, number or common word is meant as the option."""
     before, after = shown[max(0, start - BEFORE) : start], shown[end : end + AFTER]
     if _NUMBER.fullmatch(option):
         part = re.search(r"\d[.,:/]$|[-+−–]$", before) or re.match(r"[.,:/\-–−]\d", after)
@@ -221,12 +221,12 @@ def _letter_is_meant(before: str, after: str, written: str, option: str, loose: 
             return False
     if written == option or not loose or written.isupper():
         return True
-    # A small letter where the choices have capitals: "option b", "it is b."
+    # A lower-case letter for an upper-case choice: "option b", "it is b."
     return _CUE.search(before) is not None or not following
 
 
 def _marked(before: str, after: str) -> bool:
-    """Whether a word is written as a choice: enclosed, "B)", "B." or alone on its line."""
+    """Return whether a word is written as a choice: enclosed, "B)", "B." or alone on its line."""
     if _OPENED.search(before) and _CLOSED.match(after):
         return True
     if re.match(r"\s?[)）]", after):
@@ -237,12 +237,12 @@ def _marked(before: str, after: str) -> bool:
 
 
 def _at_the_end(before: str, after: str) -> bool:
-    """Whether "the answer is …" stands before a word and nothing behind it."""
+    """Return whether a word follows "the answer is …" and ends its line."""
     return _CUE.search(before) is not None and _LINE_END.match(after) is not None
 
 
 def _no_is_meant(before: str, after: str) -> bool:
-    """ "No." and "the answer is no", but neither "no doubt" nor "No. 5"."""
+    """Distinguish "No." and "the answer is no" from "no doubt" and "No. 5"."""
     if re.match(r"\.?\s*\d", after):
         return False
     following = _NEXT_WORD.match(after)

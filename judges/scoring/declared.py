@@ -1,10 +1,10 @@
-"""Which of several choices an answer ends on: what it declares as its answer. Pure.
+r"""Finding which of several choices an answer declares as its answer. Pure.
 
-Reasoning names the choices that it weighs ("I considered (A) …"), and notes name those that were
-turned down ("B. Note that A is a distractor"). One of several counts only where the answer says
-that it is the one: "Answer: B", "the answer is B", `\\boxed{B}`, a last line of its own. The last
-such word counts, so a correction holds and a list of every choice earns no more than a guess; a
-declaration of several ("A or B") names none.
+Reasoning mentions the choices it weighs ("I considered (A) …"), and notes mention rejected ones
+("B. Note that A is a distractor"). One of several counts only if the answer declares it:
+"Answer: B", "the answer is B", `\boxed{B}`, a last line of its own. The last declaration counts, so
+a correction is honoured and listing every choice earns no more than a guess; a declaration of
+several ("A or B") counts as none.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 REACH = 80
 """Characters before a choice that may declare it."""
 MOST = 500
-"""So many last places where choices stand are looked at."""
+"""Maximum number of mentions that are examined, from the end."""
 
 
 @dataclass(frozen=True)
 class Mention:
-    """A choice in a text: where it stands, and whether it is only denied ("not B")."""
+    """A choice in a text: its span, and whether it is only negated ("not B")."""
 
     start: int
     end: int
@@ -128,7 +128,7 @@ _SOFT = _words(
     "选项",
     "選項",
 )
-# What may stand between the declaring words and the choice.
+# What may come between the declaring words and the choice.
 _TO = rf"(?:{_OPEN}|[:：=}}]|\\[a-z]{{1,12}}|\b{_SOFT}\b|选项|選項){{0,24}}\Z"
 _DECLARES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -137,10 +137,10 @@ _DECLARES = tuple(
         rf"(?P<kind>[\w'’]{{1,20}}\s{{1,3}})?(?:{_NOUN}|\b{_RIGHT}\s{{1,3}}{_ONE})s?"
         rf"(?:\s{{1,3}}(?:correcta|correta|corretta|final|finale|choice|option)\b)?"
         rf"{_SHUT}{{0,6}}{_LINK}{_TO}",
-        # A heading of its own line.
+        # A heading on its own line.
         rf"(?:^|\n)[\s#*_>]{{0,9}}(?:(?:the|my|final|correct)\s){{0,3}}{_NOUN}[ \t*_#:：]{{0,6}}"
         rf"\n{_TO}",
-        # "I would pick B", "so choose B"; what others choose is no answer.
+        # "I would pick B", "so choose B"; what others choose is not an answer.
         r"(?:\b(?:i|we)(?:['’](?:d|ll|m))?\s{1,3}(?:(?!not\b|never\b|cannot\b|\w{1,9}n['’]t)\w{1,12}"
         r"\s{1,3}){0,3}|(?:^|[.:\n]|\b(?:so|therefore|thus|hence),?)\s{0,3})"
         + _words(
@@ -205,20 +205,20 @@ _NO_WORDS = re.compile(rf"(?:{_SHUT}|{_OPEN}|[.。!#>:])*")
 
 
 def declared(text: str, mentions: Sequence[Mention], choices: int) -> str | None:
-    """Return the one choice that a text with several ends on; None where it ends on none.
+    """Return the choice that a text with several declares; None if it declares none.
 
     Args:
         mentions: every choice in the text.
-        choices: how many choices there are in all.
+        choices: the total number of choices.
     """
     mentions = sorted(mentions, key=lambda mention: mention.start)
     groups = _groups(text, mentions)
     last = _last_line(text, groups)
     if last is not None:
         return last
-    said = next((g for g in reversed(groups[-MOST:]) if _is_declared(text, g)), None)
-    if said is not None:
-        return _only(said)
+    group = next((g for g in reversed(groups[-MOST:]) if _is_declared(text, g)), None)
+    if group is not None:
+        return _only(group)
     right = {_only(group) for group in groups[-MOST:] if _is_right(text, group)}
     if right:
         return right.pop() if len(right) == 1 else None
@@ -226,7 +226,7 @@ def declared(text: str, mentions: Sequence[Mention], choices: int) -> str | None
 
 
 def _groups(text: str, mentions: Sequence[Mention]) -> list[list[Mention]]:
-    """Choices named in one breath: "A or B", "(A), (B)"."""
+    """Group choices that are mentioned together: "A or B", "(A), (B)"."""
     groups: list[list[Mention]] = []
     for mention in mentions:
         if groups and _is_joined(text, groups[-1][-1], mention):
@@ -250,13 +250,13 @@ def _is_joined(text: str, one: Mention, two: Mention) -> bool:
 
 
 def _only(group: Sequence[Mention]) -> str | None:
-    """The option of a group that names no other, and denies none."""
+    """Return the only option of a group; None if it has others or a negated one."""
     named = {mention.option for mention in group}
     return named.pop() if len(named) == 1 and not any(m.denied for m in group) else None
 
 
 def _is_declared(text: str, group: Sequence[Mention]) -> bool:
-    """Whether the words before a choice, or the box around it, say that it is the answer."""
+    """Return whether the words before a choice, or a box around it, declare it the answer."""
     start, end = group[0].start, group[-1].end
     if _ASKS.match(text, end):
         return False
@@ -274,13 +274,13 @@ def _is_declared(text: str, group: Sequence[Mention]) -> bool:
 
 
 def _is_right(text: str, group: Sequence[Mention]) -> bool:
-    """Whether the words behind a choice say so: "B is correct"."""
+    """Return whether the words after a choice declare it the answer: "B is correct"."""
     before = text[max(0, group[0].start - REACH) : group[0].start]
     return _IS_RIGHT.match(text, group[-1].end) is not None and not _SUPPOSED.search(before)
 
 
 def _last_line(text: str, groups: Sequence[Sequence[Mention]]) -> str | None:
-    """The choice that is the whole last line, unless other lines are nothing else as well."""
+    """Return the choice that is the whole last line, unless other lines are choices as well."""
     alone = {}
     for group in groups:
         begin = text.rfind("\n", 0, group[0].start) + 1
@@ -297,9 +297,9 @@ def _last_line(text: str, groups: Sequence[Sequence[Mention]]) -> str | None:
 def _first(
     text: str, groups: Sequence[Sequence[Mention]], mentions: Sequence[Mention], choices: int
 ) -> str | None:
-    """The choice that a text begins with, as an answer that is explained afterwards.
+    """Return the choice that a text starts with, as an answer that is explained afterwards.
 
-    A text that goes through the choices one by one begins with the first of them for no reason.
+    A text that discusses the choices one by one does not declare its first one.
     """
     group = groups[0]
     option = _only(group)
@@ -316,7 +316,7 @@ def _first(
 
 
 def _is_item(text: str, mention: Mention) -> bool:
-    """Whether a choice stands as one of a list: it begins and ends a line, or as "A." does."""
+    """Return whether a choice is a list item: it is a whole line, or written like "A."."""
     starts = _STARTS.search(text[max(0, mention.start - 12) : mention.start])
     if starts is None:
         return False

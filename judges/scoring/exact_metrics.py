@@ -1,8 +1,7 @@
-"""Exact metrics: text against reference, no judge. Pure; every value lies in 0-1.
+"""Exact metrics: text against reference, no judge. Pure; every value is in 0-1.
 
-Accuracy, exact match and the field F1 of a JSON object are what the shop benchmark and users'
-own benchmarks are scored with. ROUGE-L follows Lin (2004): the F-measure of the longest common
-subsequence of words.
+The shop benchmark and users' own benchmarks use accuracy, exact match and the field F1 of a JSON
+object. ROUGE-L follows Lin (2004): the F-measure of the longest common subsequence of words.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ _LARGEST = 300
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 when the answer equals one reference after `normalise`."""
+    """Return 1 if the answer equals a reference after `normalise`, else 0."""
     return float(normalise(answer) in {normalise(reference) for reference in references})
 
 
 def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """1 when the choice that the answer gives is a reference.
+    """Return 1 if the answer's choice is a reference, else 0.
 
-    An answer that equals a choice gives it, and so does one that names no other. Of several the
-    one counts that the answer declares (`declared.declared`); where it declares none, or several
-    at once, it is wrong, so that listing every choice earns no more than a guess.
+    An answer that equals a choice gives it, and so does one that names no other. Among several,
+    the one the answer declares counts (`declared.declared`); if it declares none, or several at
+    once, it is wrong, so that listing every choice earns no more than a guess.
     Without choices this is `exact_match`.
     """
     if not choices:
@@ -45,11 +44,11 @@ def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()
 
 
 def find_json(text: str, kind: type[Any] = dict) -> Any:
-    """The JSON object or list that a text ends with, fenced or bare; None when there is none.
+    """Return the JSON object or list that a text ends with, fenced or bare; None without one.
 
-    An object goes before a list (or the other way round, by `kind`), a list before a citation
-    such as `[1]`, what stands in a fence before what does not, and of several the last: an answer
-    that corrects itself ends with what it means, and offering many earns nothing.
+    An object takes precedence over a list (or the other way round, by `kind`), a list over a
+    citation such as `[1]`, fenced over bare, and the last over earlier ones: an answer that
+    corrects itself ends with its final value, and offering many earns nothing.
     """
     bare = _values(text)
     if len(bare) == 1 and text.strip()[:1] in ("{", "[") and text.strip()[-1:] in ("}", "]"):
@@ -57,54 +56,54 @@ def find_json(text: str, kind: type[Any] = dict) -> Any:
     fenced = [value for block in _FENCE.findall(text) for value in _values(block)]
     for wanted in (kind, dict, list):
         for values in (fenced, bare):
-            found = [v for v in values if isinstance(v, wanted) and not _is_citation(v)]
-            if found:
-                return found[-1]
+            matches = [v for v in values if isinstance(v, wanted) and not _is_citation(v)]
+            if matches:
+                return matches[-1]
     return bare[-1] if bare else None
 
 
 def _values(text: str) -> list[Any]:
-    """Every JSON object and list of a text that is not inside another one."""
+    """Return every top-level JSON object and list of a text."""
     decoder = json.JSONDecoder()
-    found: list[Any] = []
-    place = 0
-    while opening := _OPENING.search(text, place):
+    values: list[Any] = []
+    position = 0
+    while opening := _OPENING.search(text, position):
         try:
-            value, place = decoder.raw_decode(text, opening.start())
+            value, position = decoder.raw_decode(text, opening.start())
         except RecursionError:
-            # No answer is nested so deep, and looking at each level in turn would take forever.
+            # No answer is nested that deeply, and trying each level in turn would take too long.
             break
         except ValueError:
-            place = opening.end()
+            position = opening.end()
         else:
-            found.append(value)
-    return found
+            values.append(value)
+    return values
 
 
-def _is_citation(value: Any) -> bool:
+def _is_citation(value: object) -> bool:
     return isinstance(value, list) and len(value) == 1 and type(value[0]) is int
 
 
-def flatten(value: Any, path: str = "") -> Counter[tuple[str, str]]:
-    """A JSON value as a multiset of (path, normalised scalar); list order does not count."""
-    found: Counter[tuple[str, str]] = Counter()
+def flatten(value: object, path: str = "") -> Counter[tuple[str, str]]:
+    """Return a JSON value as a multiset of (path, normalised scalar); list order is ignored."""
+    pairs: Counter[tuple[str, str]] = Counter()
     if isinstance(value, dict):
         for key, part in value.items():
-            found.update(flatten(part, f"{path}.{normalise(str(key))}"))
+            pairs.update(flatten(part, f"{path}.{normalise(str(key))}"))
         if not value:
-            found[(path, "{}")] += 1
+            pairs[(path, "{}")] += 1
     elif isinstance(value, list):
         for part in value:
-            found.update(flatten(part, f"{path}[]"))
+            pairs.update(flatten(part, f"{path}[]"))
         if not value:
-            found[(path, "[]")] += 1
+            pairs[(path, "[]")] += 1
     else:
-        found[(path, _scalar(value))] += 1
-    return found
+        pairs[(path, _scalar(value))] += 1
+    return pairs
 
 
-def _scalar(value: Any) -> str:
-    """A JSON scalar for comparison: 5, 5.0 and "5" are the same, true and "true" too."""
+def _scalar(value: object) -> str:
+    """Normalise a JSON scalar: 5, 5.0 and "5" are the same, and so are true and "true"."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -112,28 +111,28 @@ def _scalar(value: Any) -> str:
     text = normalise(str(value))
     digits = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
     if not _NUMBER.fullmatch(digits):
-        # A number with leading zeros is a code, "1,5" no fifteen.
+        # A number with leading zeros is a code, and "1,5" is not fifteen.
         return text
     number = Decimal(digits)
     if not -_LARGEST < number.adjusted() < _LARGEST:
         return digits
-    # Whole numbers to the last digit, as a barcode has it; others as far as a float is exact.
+    # Integers to the last digit, like barcodes; others to a float's precision.
     return str(int(number)) if number == number.to_integral_value() else f"{float(number):.12g}"
 
 
 def json_f1(answer: str, references: Sequence[str]) -> float:
-    """F1 over (field, value) pairs of the answer's JSON against the best reference.
+    """Return the F1 over (field, value) pairs of the answer's JSON against the best reference.
 
-    An answer without readable JSON scores 0: the form is part of the task.
+    An answer without valid JSON scores 0: the format is part of the task.
     """
     best = 0.0
     for reference in references:
         wanted = find_json(reference)
-        found = find_json(answer, list if isinstance(wanted, list) else dict)
-        if found is None or wanted is None:
+        value = find_json(answer, list if isinstance(wanted, list) else dict)
+        if value is None or wanted is None:
             continue
         try:
-            best = max(best, _f1(flatten(found), flatten(wanted)))
+            best = max(best, _f1(flatten(value), flatten(wanted)))
         except RecursionError:
             continue
     return best
@@ -145,10 +144,10 @@ def _f1(got: Counter[tuple[str, str]], wanted: Counter[tuple[str, str]]) -> floa
 
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:
-    """ROUGE-L F1 over casefolded words against the best reference.
+    """Return the ROUGE-L F1 over casefolded words against the best reference.
 
-    Scripts without blanks between words are compared by characters. A reference without any
-    word, such as "+" or an emoji, is compared sign by sign.
+    Scripts without spaces between words are compared by characters. A reference without any word,
+    such as "+" or an emoji, is compared symbol by symbol.
     """
     best = 0.0
     for reference in references:
@@ -163,7 +162,7 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
 
 
 def _common_length(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence, in O(len(right)) memory."""
+    """Return the length of the longest common subsequence, in O(len(right)) memory."""
     row = [0] * (len(right) + 1)
     for word in left:
         corner = 0
@@ -181,13 +180,13 @@ METRICS: dict[str, Callable[..., float]] = {
     "json_f1": json_f1,
     "rouge_l": rouge_l,
 }
-"""Names that a benchmark row's `metric` may take."""
+"""Metric names that a benchmark row's `metric` may have."""
 
 
 def score(
     metric: str, answer: str, references: Sequence[str], choices: Sequence[str] = ()
 ) -> float:
-    """One answer's value under one of `METRICS`."""
+    """Return one answer's value under one of `METRICS`."""
     if metric == "accuracy":
         return accuracy(answer, references, choices)
     return METRICS[metric](answer, references)

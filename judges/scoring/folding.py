@@ -1,7 +1,7 @@
-"""What does not count when texts are compared: case, width, spacing, signs around an answer.
+"""Normalisation for comparing texts: case, width, spacing, punctuation around an answer.
 
-Pure. A folding must never make two different answers alike, so signs are only taken off where
-something is left, and `reading_of` reads choices that differ in case, or in signs, by just that.
+Pure. Normalisation must never make two different answers equal, so punctuation is only removed if
+something is left, and `reading_of` keeps case or punctuation if choices differ only in that.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 
 Reading = Callable[[str], str]
 
-# A power or a fraction is no way to write its digits: x² is not x2, and 2½ is not 21/2.
+# Superscripts and fractions differ from their digits: x² is not x2, and 2½ is not 21/2.
 _COMPATIBLE = re.compile(r"[^²³¹⁰ⁱ⁴-ⁿ¼-¾⅐-⅟↉]+")
 _SIGNS = " .!?;:,\"'`*。、…“”„‚‘’«»‹›「」『』¿¡؟،؛۔।"
 
 
-# What nobody sees or means: marks of byte order and direction, soft hyphens, typographic forms of
-# an apostrophe and of a hyphen. Joiners stay: in Persian and Hindi they tell words apart.
+# Invisible or equivalent characters: byte-order and direction marks, soft hyphens, typographic
+# apostrophes and hyphens. Joiners stay: in Persian and Hindi they distinguish words.
 _TYPOGRAPHY: dict[int, str | None] = {
     **dict.fromkeys((0xFEFF, 0xAD, 0x200B, 0x200E, 0x200F, 0x61C)),
     **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A))),
@@ -28,7 +28,7 @@ _TYPOGRAPHY: dict[int, str | None] = {
 
 
 def fold_width(text: str) -> str:
-    """The text with one form for each letter (NFKC) and one blank for each stretch of them."""
+    """Return the text with one form per letter (NFKC) and single spaces."""
     if not text.isascii():
         text = text.translate(_TYPOGRAPHY)
         text = _COMPATIBLE.sub(lambda part: unicodedata.normalize("NFKC", part.group()), text)
@@ -37,7 +37,7 @@ def fold_width(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """The text without the signs around it, unless it is made of signs."""
+    """Return the text without surrounding punctuation, unless it is all punctuation."""
     kept = text.strip(_SIGNS)
     if not kept:
         return text
@@ -48,26 +48,26 @@ def _bare(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Case, width, spacing and closing punctuation are not what an answer is scored for."""
+    """Remove differences in case, width, spacing and surrounding punctuation."""
     return _bare(fold_width(unicodedata.normalize("NFC", fold_width(text).casefold())))
 
 
 def cased(text: str) -> str:
-    """The same with its case."""
+    """Do the same as `normalise`, but keep the case."""
     return _bare(fold_width(text))
 
 
 def verbatim(text: str) -> str:
-    """The text with its signs, in composed letters."""
+    """Return the text with its punctuation, in composed form (NFC)."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 READINGS: tuple[Reading, ...] = (normalise, cased, verbatim)
-"""From the most lenient to the strictest."""
+"""From most lenient to strictest."""
 
 
 def reading_of(texts: Sequence[str]) -> Reading | None:
-    """The most lenient reading under which all of these differ; None when two are the same."""
+    """Return the most lenient reading under which all texts differ; None if two are the same."""
     for read in READINGS:
         if len({read(text) for text in texts}) == len(texts):
             return read

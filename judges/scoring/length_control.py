@@ -1,17 +1,17 @@
 """The length-controlled win rate of AlpacaEval 2 (Dubois et al. 2024, arXiv:2404.04475).
 
-A logistic model of the preference, without intercept, on how much longer the baseline's answer
-is, on the instruction's difficulty, and on a constant; the win rate it predicts where the
-length term is 0. The objective is that of scikit-learn's liblinear,
+A logistic model of the preference, without intercept, with three features: the length difference,
+the instruction's difficulty, and a constant; the score is the win rate it predicts with a length
+term of 0. The objective is that of scikit-learn's liblinear,
 
     min over b of  |b|_1 + C * sum_i w_i [log(1 + exp(z_i)) - p_i z_i],   z = X b,
 
-solved here by proximal Newton steps: with at most three coefficients it is exact to the last
-digits in a few milliseconds, where liblinear stops early and differs between versions.
+solved here by proximal Newton steps: with at most three coefficients it converges to machine
+precision in a few milliseconds, while liblinear stops early and differs between versions.
 
-Two variants. `official` needs two files of the official data set: the difficulties, and the
+Two variants. `official` needs two files of the official dataset: the difficulties, and the
 verdicts on a concise and a verbose version of the baseline, which regularise the length term.
-`difficulty-free` needs nothing but lengths and preferences, and goes under its own name.
+`difficulty-free` needs only lengths and preferences, and is reported under its own name.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ GAMED_FILE = "df_gamed.csv"
 GRID = tuple(float(c) for c in np.logspace(-4, 4, 10))
 FOLDS = 5
 GAMED_WEIGHT = 0.1
-# With two coefficients and hundreds of rows there is nothing to regularise; a fixed C has none
-# of the jumps that choosing it by cross-validation brings.
+# With two coefficients and hundreds of rows there is nothing to regularise; a fixed C avoids the
+# jumps of choosing it by cross-validation.
 FREE_C = 100.0
 LC_RESAMPLES = 500
 
@@ -67,26 +67,26 @@ class LengthControlled:
 
 
 def sigmoid(z: Floats) -> Floats:
-    """The logistic function: by tanh it cannot overflow, and costs a third of logaddexp."""
+    """Return the logistic function, by tanh: it cannot overflow, and is faster than logaddexp."""
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * z), dtype=np.float64)
 
 
 def length_feature(len_1: Floats, len_2: Floats) -> Floats:
-    """tanh of the standardised length difference in characters, baseline minus model."""
+    """Return tanh of the standardised length difference in characters, baseline minus model."""
     delta = np.asarray(len_1, dtype=np.float64) - np.asarray(len_2, dtype=np.float64)
     spread = float(np.std(delta, ddof=1)) if len(delta) > 1 else 0.0
     return np.tanh(delta / spread) if spread > 0 else np.zeros_like(delta)
 
 
 def rate_of(weights: Sequence[float], difficulty: Floats) -> float:
-    """The length-controlled win rate in percent that given weights mean."""
+    """Return the length-controlled win rate in percent for given weights."""
     return float(100 * sigmoid(weights[1] * difficulty + weights[2]).mean())
 
 
 def fit(
     features: Floats, preference: Floats, weight: Floats, c: float, start: Floats | None = None
 ) -> Floats:
-    """The coefficients that minimise the objective at one C."""
+    """Return the coefficients that minimise the objective for one C."""
     b = np.zeros(features.shape[1]) if start is None else start.copy()
     current = _objective(features, preference, weight, c, b)
     for _ in range(100):
@@ -115,7 +115,7 @@ def _objective(x: Floats, p: Floats, w: Floats, c: float, b: Floats) -> float:
 
 
 def _lasso_step(b: Floats, gradient: Floats, curvature: Floats) -> Floats:
-    """The minimum of the quadratic model plus |.|_1, by coordinate descent."""
+    """Return the minimum of the quadratic model plus |.|_1, by coordinate descent."""
     new = b.copy()
     for _ in range(200):
         largest = 0.0
@@ -134,7 +134,7 @@ def _lasso_step(b: Floats, gradient: Floats, curvature: Floats) -> Floats:
 def choose_c(
     features: Floats, preference: Floats, weight: Floats, grid: Sequence[float] = GRID
 ) -> float:
-    """The C with the best weighted log-likelihood over five folds of rows."""
+    """Return the C with the best weighted log-likelihood over five folds of rows."""
     n = len(preference)
     folds = np.arange(n)[::-1] % FOLDS
     totals = np.zeros(len(grid))
@@ -158,10 +158,10 @@ def official(
     gamed: Gamed,
     c: float | None = None,
 ) -> LengthControlled:
-    """Upstream's `length_controlled_v1`. `preference` is in 0-1, NaN where there is none.
+    """Fit upstream's `length_controlled_v1`. `preference` is in 0-1, NaN if missing.
 
-    Rows without a preference take part in the standardisation and in the prediction, as
-    upstream has it, but not in the fit.
+    As upstream, rows without a preference take part in the standardisation and the prediction, but
+    not in the fit.
     """
     x = np.column_stack([length_feature(len_1, len_2), difficulty, np.ones(len(preference))])
     kept = ~np.isnan(preference)
@@ -186,7 +186,7 @@ def official(
 def difficulty_free(
     preference: Floats, len_1: Floats, len_2: Floats, c: float = FREE_C
 ) -> LengthControlled:
-    """Length and constant alone: for any benchmark, with no file of the official data set."""
+    """Fit length and constant only: for any benchmark, without the official dataset's files."""
     kept = ~np.isnan(preference)
     x = np.column_stack([length_feature(len_1, len_2), np.ones(len(preference))])[kept]
     target = preference[kept]
@@ -210,11 +210,11 @@ def _refits(
     extra: Floats | None = None,
     extra_p: Floats | None = None,
 ) -> Floats:
-    """Coefficients of each bootstrap resample, by one Newton step from the whole fit.
+    """Return the coefficients of each bootstrap resample, by one Newton step from the full fit.
 
     A step from the optimum is accurate to second order, and turns thousands of refits into two
-    matrix products. Coefficients that the penalty holds at 0 stay there; the regularising rows
-    are given, not sampled.
+    matrix products. Coefficients that the penalty keeps at 0 stay there; the regularising rows
+    are fixed, not sampled.
     """
     active = np.flatnonzero(b)
     draws = np.tile(b, (LC_RESAMPLES, 1))
@@ -225,7 +225,7 @@ def _refits(
     share = sigmoid(x @ b)
     slopes = part * (share - p)[:, None]
     outer = part[:, :, None] * part[:, None, :] * (share * (1 - share))[:, None, None]
-    # Single precision is far finer than what 500 resamples can tell.
+    # Single precision is far finer than the resolution of 500 resamples.
     terms = np.column_stack([slopes, outer.reshape(len(p), -1)]).astype(np.float32)
     sums = (resample_counts(len(p), LC_RESAMPLES) @ terms).astype(np.float64)
     gradient = c * sums[:, :size] + np.sign(b[active])
@@ -241,7 +241,7 @@ def _refits(
 
 
 def _resampled_rates(draws: Floats, difficulty: Floats) -> Floats:
-    """The rate of each resample, predicted on the questions it drew."""
+    """Return the rate of each resample, predicted on the questions it drew."""
     counts = resample_counts(len(difficulty), LC_RESAMPLES).astype(np.float64)
     z = draws[:, 1:2] * difficulty[None, :] + draws[:, 2:3]
     return np.asarray(100 * (counts * sigmoid(z)).sum(axis=1) / len(difficulty), dtype=np.float64)
@@ -249,19 +249,19 @@ def _resampled_rates(draws: Floats, difficulty: Floats) -> Floats:
 
 @lru_cache(maxsize=8)
 def read_difficulty(path: Path) -> Floats:
-    """The difficulty of each instruction, by its place in the data set."""
+    """Read the difficulty of each instruction, by its index in the dataset."""
     return _columns(path, ["instruction_difficulty"])[0]
 
 
 @lru_cache(maxsize=8)
 def read_gamed(path: Path) -> Gamed:
-    """The regularising rows of the official data set."""
+    """Read the regularising rows of the official dataset."""
     delta, difficulty, preference = _columns(
         path, ["std_delta_len", "instruction_difficulty", "preference"]
     )
-    # The file holds preferences in 0-1; a version in 1-2 would be a different file.
+    # The file has preferences in 0-1; one in 1-2 would be a different version.
     if preference.min() < 0 or preference.max() > 1:
-        raise AssetError("preferences must lie in 0-1", where=str(path))
+        raise AssetError("preferences must be from 0 to 1", where=str(path))
     return Gamed(delta, difficulty, preference)
 
 

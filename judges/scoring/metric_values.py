@@ -1,8 +1,7 @@
-"""Rows of one metric as a value with its interval over questions."""
+"""The value of a metric with its interval over questions, from rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 from kdharness.harness.stats.inference import Interval, ratio_interval
@@ -10,20 +9,12 @@ from kdharness.harness.stats.rows import OK, TOO_SMALL, Row
 from kdharness.harness.types import MetricValue
 
 Bounds = tuple[float, float]
-UNIT: Bounds = (0.0, 1.0)
-
-
-NOT_NEGATIVE: Bounds = (0.0, math.inf)
-"""Losses and KL divergences."""
-
-
-RATING: Bounds = (1.0, 10.0)
 
 
 def sums(
     rows: Iterable[Row], value: Callable[[Row], float] | None = None
 ) -> dict[str, list[float]]:
-    """Question -> [sum of values, sum of weights] over the rows that hold a verdict."""
+    """Return question -> [sum of values, sum of weights] over the rows with a verdict."""
     table: dict[str, list[float]] = {}
     for row in rows:
         if row.status != OK or row.value is None:
@@ -43,36 +34,44 @@ def measure(
     scale: float = 1.0,
     flags: tuple[str, ...] = (),
 ) -> MetricValue:
-    """The weighted mean of some rows, with its interval over questions."""
+    """Return the weighted mean of some rows, with its interval over questions."""
     table = sums(rows, value)
     n = sum(1 for row in rows if row.status == OK)
-    found = ratio_interval(
+    interval = ratio_interval(
         [cell[0] for cell in table.values()], [cell[1] for cell in table.values()], bounds=bounds
     )
-    return metric_value(name, found, n, len(rows) - n, scale=scale, flags=flags)
+    return metric_value(name, interval, n, len(rows) - n, scale=scale, flags=flags)
 
 
 def metric_value(
     name: str,
-    found: Interval | None,
+    interval: Interval | None,
     n: int,
     n_failed: int,
     *,
     scale: float = 1.0,
     flags: tuple[str, ...] = (),
 ) -> MetricValue:
-    """An interval as a figure; no interval is no figure, and one without ends is marked."""
-    if found is None:
+    """Convert an interval into a score; it is empty for None, and flagged without bounds."""
+    if interval is None:
         return MetricValue(name, None, None, None, n, n_failed, flags)
-    if found.low is None or found.high is None:
-        return MetricValue(name, found.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL))
+    if interval.low is None or interval.high is None:
+        return MetricValue(
+            name, interval.value * scale, None, None, n, n_failed, (*flags, TOO_SMALL)
+        )
     return MetricValue(
-        name, found.value * scale, found.low * scale, found.high * scale, n, n_failed, flags
+        name,
+        interval.value * scale,
+        interval.low * scale,
+        interval.high * scale,
+        n,
+        n_failed,
+        flags,
     )
 
 
 def by_category(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of each category, in the order they first appear by name."""
+    """Return the rows of each category, sorted by name."""
     table: dict[str, list[Row]] = {}
     for row in rows:
         table.setdefault(row.category, []).append(row)

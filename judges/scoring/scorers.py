@@ -1,16 +1,15 @@
-"""Stored judgments -> figures. One pure function a benchmark, no files of it needed."""
+"""Scores from stored judgments: one pure function per benchmark, without its files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from kdharness.harness.stats.inference import ratio_interval
+from kdharness.harness.stats.metric_specs import NATS, RATING, SHARE
 from kdharness.harness.stats.rows import OK, Row, ScoreContext, counted_once
 from kdharness.harness.types import MetricValue
+from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
 from kdharness.judges.scoring.metric_values import (
-    NOT_NEGATIVE,
-    RATING,
-    UNIT,
     by_category,
     measure,
     metric_value,
@@ -18,23 +17,23 @@ from kdharness.judges.scoring.metric_values import (
 
 
 def score_ratings(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """MT-Bench single grading.
+    """Score MT-Bench single grading.
 
     `score` is the mean over all rated rows (not the mean of the two turns' means), as FastChat
     prints it.
     """
     rows = _as_stored(rows) if context.as_published else counted_once(rows)
-    figures = [measure("score", rows, RATING)]
+    scores = [measure("score", rows, RATING.bounds)]
     for turn in sorted({row.turn for row in rows}):
-        figures.append(measure(f"turn_{turn}", [r for r in rows if r.turn == turn], RATING))
+        scores.append(measure(f"turn_{turn}", [r for r in rows if r.turn == turn], RATING.bounds))
     categories = by_category(rows)
     if len(categories) > 1 or "" not in categories:
-        figures += [measure(f"category:{c}", part, RATING) for c, part in categories.items()]
-    return figures
+        scores += [measure(f"category:{c}", part, RATING.bounds) for c, part in categories.items()]
+    return scores
 
 
 def _as_stored(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the scores that FastChat averages: those out of range too."""
+    """Return rows with the values that FastChat averages, including those out of range."""
     return [
         row._replace(status=OK, value=row.published)
         if row.status != OK and row.published is not None
@@ -44,37 +43,37 @@ def _as_stored(rows: Sequence[Row]) -> list[Row]:
 
 
 def score_exact(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """Exact metrics in 0-1: the mean over rows, and each category's."""
+    """Score exact metrics in 0-1: the mean over rows, and that of each category."""
     rows = counted_once(rows)
-    figures = [measure("score", rows, UNIT)]
+    scores = [measure("score", rows, SHARE.bounds)]
     categories = by_category(rows)
     if len(categories) > 1 or "" not in categories:
-        figures += [measure(f"category:{c}", part, UNIT) for c, part in categories.items()]
-    return figures
+        scores += [measure(f"category:{c}", part, SHARE.bounds) for c, part in categories.items()]
+    return scores
 
 
 def score_heldout(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """Nats a labelled token (loss, kl) and the share of tokens agreed on."""
-    figures = []
+    """Score held-out rows: nats per labelled token (loss, kl) and the share of agreed tokens."""
+    scores = []
     kept = counted_once(rows)
     for name in dict.fromkeys(row.metric for row in kept):
         part = [row for row in kept if row.metric == name]
-        bounds = UNIT if name.endswith("_agreement") else NOT_NEGATIVE
-        figures.append(measure(name, part, bounds))
-    return figures
+        bounds = SHARE.bounds if name.endswith("_agreement") else NATS.bounds
+        scores.append(measure(name, part, bounds))
+    return scores
 
 
 def score_pairs(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """Pairwise MT-Bench: a match is one turn against one baseline, judged in both orders.
+    """Score pairwise MT-Bench: a match is one turn against one baseline, in both orders.
 
     A win counts only if both orders agree; everything else is a tie; a match with an unreadable
-    side is dropped. A row's value is 1 for the model, 0 for the baseline, 0.5 for a tie,
-    whatever the order it was shown in.
+    order is dropped. A row's value is 1 for the model, 0 for the baseline, 0.5 for a tie, in
+    either order.
     """
     kept = rows if context.as_published else counted_once(rows)
     matches: dict[tuple[str, int, str, float], dict[int, Row]] = {}
     for row in kept:
-        # A re-run has a time of its own, and counts again as published.
+        # A re-run has its own time, and counts again as published.
         when = row.created if context.as_published else 0.0
         matches.setdefault((row.item, row.turn, row.baseline, when), {})[row.order] = row
     judged: list[tuple[Row, float, float]] = []
@@ -95,34 +94,34 @@ def score_pairs(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]
         "win_rate_adjusted": lambda outcome, _: outcome,
         "order_flip_rate": lambda _, flipped: flipped,
     }
-    figures = []
+    scores = []
     for name, reading in readings.items():
         table: dict[str, list[float]] = {}
         for row, outcome, flipped in judged:
             cell = table.setdefault(row.item, [0.0, 0.0])
             cell[0] += reading(outcome, flipped)
             cell[1] += 1
-        found = ratio_interval(
-            [cell[0] for cell in table.values()], [cell[1] for cell in table.values()], bounds=UNIT
+        interval = ratio_interval(
+            [cell[0] for cell in table.values()],
+            [cell[1] for cell in table.values()],
+            bounds=SHARE.bounds,
         )
-        figures.append(metric_value(name, found, len(judged), dropped))
-    return figures
+        scores.append(metric_value(name, interval, len(judged), dropped))
+    return scores
 
 
 def score_user_bench(rows: Sequence[Row], context: ScoreContext) -> list[MetricValue]:
-    """A user's own benchmark: exact metrics, ratings or preferences, by what its rows hold."""
+    """Score a user's own benchmark: exact metrics, ratings or preferences, by its rows."""
     metrics = {row.metric for row in rows}
     if metrics <= {"preference"}:
-        from kdharness.judges.scoring.alpaca import score_alpaca_eval_2
-
         return score_alpaca_eval_2(rows, ScoreContext(note={"own_items": True}))
     if metrics <= {"rating"}:
         return score_ratings(rows, context)
-    figures = score_exact(rows, context)
+    scores = score_exact(rows, context)
     if len(metrics) > 1:
         kept = counted_once(rows)
-        figures += [
-            measure(name, [row for row in kept if row.metric == name], UNIT)
+        scores += [
+            measure(name, [row for row in kept if row.metric == name], SHARE.bounds)
             for name in sorted(metrics)
         ]
-    return figures
+    return scores

@@ -1,8 +1,8 @@
-"""Which of several verdicts in one reply counts: the last, or none where they say two things. Pure.
+"""Deciding which of several verdicts in one reply counts. Pure.
 
 Judges repeat the scale ("from [[1]] to [[10]]"), quote the format they were given, correct
-themselves, and sometimes rate two things apart. The first three have a last word; two ratings of
-two things have none, and picking one of them would make up a score.
+themselves, and sometimes rate two things separately. In the first three cases the last verdict
+counts; with two ratings of two things none does, and picking one would invent a score.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CONTEXT = 200
-"""Characters before a verdict that may say what it is about."""
+"""Characters before a verdict that may contain its subject."""
 _MOST = 50
-"""Verdicts of one reply that are looked at, from the end."""
+"""Maximum number of verdicts per reply that are examined, from the end."""
 _SHORT = 3
-"""So few words between two verdicts make them a list, unless one of them corrects."""
+"""Up to this many words between two verdicts make them a list, unless one is a correction."""
 
 
 def _set(words: str) -> frozenset[str]:
@@ -90,7 +90,7 @@ _TELLS = re.compile(
 
 @dataclass(frozen=True)
 class Mark:
-    """A verdict in a text: where it stands and what it says; None where it cannot be read."""
+    """A verdict in a text: its span and its value, None if it is unreadable."""
 
     start: int
     end: int
@@ -98,7 +98,7 @@ class Mark:
 
 
 def settle(text: str, marks: Sequence[Mark]) -> Mark | None:
-    """Return the verdict that counts, or None: unreadable, or verdicts on several things."""
+    """Return the verdict that counts; None if unreadable, or if the verdicts differ in subject."""
     marks = marks[-_MOST:]
     if not marks or marks[-1].value is None:
         return None
@@ -106,55 +106,55 @@ def settle(text: str, marks: Sequence[Mark]) -> Mark | None:
     others = [mark for mark in marks[:-1] if mark.value not in (None, last.value)]
     if not others:
         return last
-    labels = {mark: _label(text, marks, place) for place, mark in enumerate(marks)}
-    own = _words(labels[last])
-    if own & _FINAL:
+    labels = {mark: _label(text, marks, index) for index, mark in enumerate(marks)}
+    last_words = _words(labels[last])
+    if last_words & _FINAL:
         return last
     if any(_apart(labels[other], labels[last]) for other in others):
         return None
     between = text[marks[-2].end : last.start]
-    said = _WORD.findall(between.lower())
-    if marks[-2].value == last.value or len(said) > _SHORT or _ARROW.search(between):
+    words = _WORD.findall(between.lower())
+    if marks[-2].value == last.value or len(words) > _SHORT or _ARROW.search(between):
         return last
-    if set(said) & (_CORRECTS | _FINAL):
+    if set(words) & (_CORRECTS | _FINAL):
         return last
     before = _WORD.findall(labels[marks[-2]].lower())
-    parallel = bool(said and before) and said[-1] == before[-1] and len(said) > 1
-    return last if set(said) & _GIVES and not parallel else None
+    parallel = bool(words and before) and words[-1] == before[-1] and len(words) > 1
+    return last if set(words) & _GIVES and not parallel else None
 
 
 def is_quoted(text: str, mark: Mark) -> bool:
-    """Tell whether a verdict is only the example of the format that the judge was given."""
+    """Return whether a verdict is only the format example that the judge was given."""
     return _QUOTED.search(text, max(0, mark.start - 60), mark.start) is not None
 
 
 def own_words(text: str, marks: Sequence[Mark]) -> list[Mark]:
-    """Return the verdicts that are not quoted, or all where there is no other.
+    """Return the verdicts that are not quoted, or all of them if every one is.
 
-    A judge quotes what it was shown, and an answer may hold a verdict made for that. A verdict
-    that stands alone in quotation marks may be the judge's own.
+    A judge quotes what it was shown, and an answer may contain a verdict for that purpose. A
+    verdict alone in quotation marks may be the judge's own.
     """
     marks = marks[-_MOST:]
-    places = [match.span() for match in _QUOTATION.finditer(text)]
+    spans = [match.span() for match in _QUOTATION.finditer(text)]
     quoted = {
         mark
         for mark in marks
-        for start, end in places
+        for start, end in spans
         if start < mark.start and mark.end < end and _is_quotation(text, mark, start, end)
     }
     return [mark for mark in marks if mark not in quoted] or list(marks)
 
 
 def _is_quotation(text: str, mark: Mark, start: int, end: int) -> bool:
-    """Whether marks around a verdict quote somebody: with other words inside, or after "says"."""
+    """Return whether quotation marks quote somebody: with other words inside, or after "says"."""
     alone = end - start <= mark.end - mark.start + 2
     return not alone or _TELLS.search(text[max(0, start - 40) : start]) is not None
 
 
-def _label(text: str, marks: Sequence[Mark], place: int) -> str:
-    """What a verdict is about: its sentence from the verdict before it on."""
-    start = marks[place].start
-    begin = max(0, start - _CONTEXT, marks[place - 1].end if place else 0)
+def _label(text: str, marks: Sequence[Mark], index: int) -> str:
+    """Return the label of a verdict: its sentence since the previous verdict."""
+    start = marks[index].start
+    begin = max(0, start - _CONTEXT, marks[index - 1].end if index else 0)
     return _SENTENCE.split(text[begin:start].rstrip())[-1]
 
 
@@ -163,7 +163,7 @@ def _words(label: str) -> set[str]:
 
 
 def _apart(one: str, two: str) -> bool:
-    """Whether two labels name two things: counted ones, or headings that differ."""
+    """Return whether two labels are about two things: numbered ones, or different headings."""
     first, second = _counted(one), _counted(two)
     if first and second:
         return first != second
@@ -174,6 +174,6 @@ def _apart(one: str, two: str) -> bool:
 
 
 def _counted(label: str) -> frozenset[str]:
-    """The numbers or letters of the things that a label counts."""
-    found = (match[1] or match[2] for match in _COUNTED.finditer(label))
-    return frozenset(_NUMBERS.get(name.lower(), name.lower()) for name in found)
+    """Return the numbers or letters of the things in a label."""
+    names = (match[1] or match[2] for match in _COUNTED.finditer(label))
+    return frozenset(_NUMBERS.get(name.lower(), name.lower()) for name in names)

@@ -1,8 +1,8 @@
-"""Where a model's thoughts begin and end in its text. Pure.
+"""Separating a model's reasoning from its answer. Pure.
 
-Every family of reasoning models marks its thoughts in its own way, and what passes on its text
-may drop the special ones among the marks. A verdict or an answer is what stands outside. No
-pattern here goes over the same stretch twice.
+Every family of reasoning models delimits its reasoning in its own way, and special tokens may be
+dropped on the way. The answer or verdict is the text outside. No pattern here scans the same text
+twice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MORE = (
     r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|scratch_?pad|monologue|analysis|"
     r"rationale|deliberation|cot|chain_of_thought|planning)"
 )
-# A mark that somebody quotes is spoken of, not set.
+# A quoted tag is mentioned, not used.
 _FREE = r"(?<![`'\"“‘«])"
 # `<think>`, `<thinking>`, `<seed:think>`, `<inner_thoughts>`, `<think type="x">`; also `< think >`.
 _END = r"/\s{0,3}"
@@ -25,11 +25,11 @@ _TAG = r"<\s{0,3}%s(?:[\w.-]{1,24}[:_|])?%s(?:_process|_step|s)?(?:\s[^<>]{0,200
 
 @dataclass(frozen=True)
 class _Family:
-    """How one family opens and closes its thoughts.
+    """How one family opens and closes its reasoning.
 
     Attributes:
-        late: the closing mark alone ends a thought that the prompt had opened.
-        first: thoughts open at the beginning of the text only: elsewhere the words are plain.
+        late: whether a closing tag alone ends reasoning that the prompt had opened.
+        first: whether reasoning opens only at the start of the text; elsewhere it is plain text.
     """
 
     opens: str
@@ -67,7 +67,7 @@ _FAMILIES = (
     _Family(r"◁\s{0,3}think(?:ing)?\s{0,3}▷", r"◁\s{0,3}/\s{0,3}think(?:ing)?\s{0,3}▷"),
     _Family(r"<unused94>", r"<unused95>"),
     _Family(rf"<{_BAR}inner_prefix{_BAR}>", rf"<{_BAR}inner_suffix{_BAR}>"),
-    # As a command line shows them.
+    # As command-line tools print it.
     _Family(r"Thinking\.\.\.\n", r"\.\.\.done thinking\.?", first=True),
     _Family(
         r"[*#\s]{0,9}Here(?:'s| is| are) my (?:thought process|thoughts|thinking|reasoning"
@@ -77,14 +77,14 @@ _FAMILIES = (
         late=False,
         first=True,
     ),
-    # What opens this one is plain text that the prompt holds.
+    # The opening is plain text inside the prompt.
     _Family(r"(?!)", r"\[BEGIN FINAL RESPONSE\]"),
     _Family(r"<\|im_start\|>\s{0,9}think\b", r"<\|im_start\|>\s{0,9}answer\b"),
     _Family(r"<details\b[^<>]{0,200}\btype=.?reasoning[^<>]{0,200}>", r"</details>", late=False),
 )
 _OPENS = tuple(re.compile(family.opens, re.IGNORECASE) for family in _FAMILIES)
 _CLOSES = tuple(re.compile(family.closes, re.IGNORECASE) for family in _FAMILIES)
-# What a template puts around the answer that follows a thought.
+# Tags that a template puts around the answer after the reasoning.
 _WRAPPER = (
     r"<\|start\|>\s{0,9}assistant|<\|(?:message|return|end|im_end|eot_id)\|>"
     rf"|<{_BAR}(?:begin|start|end)(?:_of)?_(?:solution|response|answer|text|box){_BAR}>"
@@ -96,59 +96,59 @@ _LONGEST_WRAPPER = 64
 
 
 def without_thoughts(text: str) -> tuple[str, bool]:
-    """Return (the text outside all thoughts, whether the last thought was left unfinished).
+    """Return (the text outside all reasoning, whether the last reasoning is unfinished).
 
-    A closing mark without an opening one ends a thought that the prompt had opened: nothing
-    before it is kept. A thought that never ends leaves what stands before it.
+    A closing tag without an opening one ends reasoning that the prompt had opened: nothing before
+    it is kept. Of reasoning that never ends, the text before it is kept.
     """
-    found, unfinished = text, False
+    outside, unfinished = text, False
     for family, opens, closes in zip(_FAMILIES, _OPENS, _CLOSES, strict=True):
-        if closes.search(found) or opens.search(found):
-            found, open_still = _outside(found, family, opens, closes)
+        if closes.search(outside) or opens.search(outside):
+            outside, open_still = _outside(outside, family, opens, closes)
             unfinished |= open_still
-    return (found if found == text else _unwrapped(found)).strip(), unfinished
+    return (outside if outside == text else _unwrapped(outside)).strip(), unfinished
 
 
 def _outside(
     text: str, family: _Family, opens: re.Pattern[str], closes: re.Pattern[str]
 ) -> tuple[str, bool]:
-    """(what stands outside one family's thoughts, whether the last one is open)."""
+    """Return (the text outside one family's reasoning, whether the last one is open)."""
     kept: list[str] = []
-    place = 0
+    position = 0
     opened = _opening(text, 0, family, opens)
     closed = closes.search(text)
     while opened or (closed and family.late):
         if opened is None or (closed and family.late and closed.start() < opened.start()):
             assert closed is not None
-            kept, place = [], closed.end()
+            kept, position = [], closed.end()
         else:
-            kept.append(text[place : opened.start()])
+            kept.append(text[position : opened.start()])
             if closed and closed.start() < opened.end():
                 closed = closes.search(text, opened.end())
             if closed is None:
                 return "".join(kept), True
-            place = closed.end()
-        # What was looked for in vain is not looked for again.
-        if opened and opened.start() < place:
-            opened = _opening(text, place, family, opens)
-        if closed and closed.start() < place:
-            closed = closes.search(text, place)
-    return "".join(kept) + text[place:], False
+            position = closed.end()
+        # Search again only for what was found before.
+        if opened and opened.start() < position:
+            opened = _opening(text, position, family, opens)
+        if closed and closed.start() < position:
+            closed = closes.search(text, position)
+    return "".join(kept) + text[position:], False
 
 
 def _opening(
-    text: str, place: int, family: _Family, opens: re.Pattern[str]
+    text: str, position: int, family: _Family, opens: re.Pattern[str]
 ) -> re.Match[str] | None:
-    """The next opening mark from `place` on."""
+    """Return the next opening tag from `position` on."""
     if not family.first:
-        return opens.search(text, place)
-    if place:
+        return opens.search(text, position)
+    if position:
         return None
     return opens.match(text, len(text) - len(text.lstrip()))
 
 
 def _unwrapped(text: str) -> str:
-    """An answer without the marks around it."""
+    """Return an answer without the tags around it."""
     start = _BEFORE.match(text)
     text = text[start.end() :] if start else text
     while True:

@@ -1,7 +1,7 @@
-"""A judge's reply -> a verdict. Pure: text or log-probabilities in, status and value out.
+"""Parsing verdicts from a judge's reply. Pure: text or log-probabilities in, status and value out.
 
-Each reading exists once as the benchmark's own scripts do it (`published=True`, for parity) and
-once without their traps. The differences are named where they are made.
+Each parser exists as in the benchmark's own scripts (`published=True`, for parity) and without
+their flaws. Docstrings list the differences.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kdharness.harness.types import JudgmentStatus, Verdict
 from kdharness.judges.scoring.several import Mark, is_quoted, own_words, settle
 from kdharness.judges.scoring.thinking import without_thoughts
 
-# A judge's text may be made to cost: no pattern here may go over the same stretch twice.
+# A judge's text may be adversarial: no pattern here may scan the same text twice.
 _DOUBLE = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
 _SINGLE = re.compile(r"\[(\d+(?:\.\d*)?)\]")
 _BRACKETS = re.compile(r"\[\[([^\[\]\n]{1,60})\]\]")
-# "[[10/10]]", "[[ 7 ]]", "[[8.5 out of 10]]": clear verdicts that FastChat loses.
+# "[[10/10]]", "[[ 7 ]]", "[[8.5 out of 10]]": clear verdicts that FastChat misses.
 _NUMBER = re.compile(
     r"(\d{1,9}(?:\.\d{0,9})?)\s{0,9}(?:(?:/|out of)\s{0,9}(\d{1,9}))?", re.IGNORECASE
 )
@@ -32,7 +31,7 @@ _BY_NAME = re.compile(
 _OF = re.compile(r"\s{0,3}(?:/|out of)\s{0,3}\[{0,2}(\d{1,9})\b", re.IGNORECASE)
 _TOTAL = re.compile(r"\W{0,3}(?:/|out of|of)\W{0,3}", re.IGNORECASE)
 _SCALE = re.compile(r"\s{0,9}(?:to|through|and|[-–—~…]|\.{2,3})\s{0,9}", re.IGNORECASE)
-# A lone bracket is a rating where the text says so, and a citation elsewhere.
+# A single bracket is a rating if the text calls it one, and a citation otherwise.
 _NAMED = re.compile(
     r"(?:rating|score|verdict|grade)\b[^.\n\[\]]{0,40}\[(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}/\s{0,9}10)?\]",
     re.IGNORECASE,
@@ -50,7 +49,7 @@ _IF = re.compile(
 )
 _PLAIN = str.maketrans({"［": "[", "］": "]", "【": "[", "】": "]"})
 LEAST_MASS = 0.05
-"""Of the first token's probability that the two letters must have together, to be a verdict."""
+"""Minimum probability of the two letters together, as a first token, to count as a verdict."""
 _RANKING_LENGTH = 10_000
 _ABSURD = 1e9
 
@@ -58,24 +57,24 @@ UNREADABLE = Verdict(JudgmentStatus.UNREADABLE)
 
 
 def cut_thinking(text: str) -> str:
-    """Return the reply without a reasoning model's thoughts, which may hold many verdicts.
+    """Return the reply without the model's reasoning, which may contain many verdicts.
 
-    Thoughts that never end leave what stands before them: mostly nothing.
+    Of unfinished reasoning, only the text before it is left: usually nothing.
     """
     return without_thoughts(text)[0]
 
 
 def is_unfinished(text: str) -> bool:
-    """Tell whether a thought was begun and not ended, so that no answer can have followed."""
+    """Return whether the reasoning is unfinished, so that no answer can follow it."""
     return without_thoughts(text)[1]
 
 
-def _unreadable(why: str, **info: Any) -> Verdict:
+def _unreadable(why: str, **info: object) -> Verdict:
     return Verdict(JudgmentStatus.UNREADABLE, None, {**info, "why": why})
 
 
-OPEN_THOUGHT = "the reply ends inside the judge's thoughts"
-SEVERAL = "the reply holds verdicts on several things"
+OPEN_THOUGHT = "the reply ends inside the judge's reasoning"
+SEVERAL = "the reply contains verdicts on several things"
 
 
 def read_rating(
@@ -83,17 +82,17 @@ def read_rating(
 ) -> Verdict:
     """Read an MT-Bench rating: `[[7]]`, else `[7]`.
 
-    Not published: thoughts are cut first; `[[10/10]]` is read; the scale and the quoted format
-    are no ratings; of several ratings the last counts, and none where they rate several things
-    (FastChat takes the first number it meets); a lone `[n]` counts only where the words before
-    it call it a rating (FastChat takes a citation `[1]` for a score); outside `low`-`high` is no
+    Not published: reasoning is removed first; `[[10/10]]` is read; the scale and the quoted format
+    are not ratings; the last of several ratings counts, and none if they rate several things
+    (FastChat takes the first number); a single `[n]` counts only if the words before it call it a
+    rating (FastChat takes a citation `[1]` for a score); a value outside `low`-`high` is not a
     score (FastChat keeps `[[85]]` and crashes on `[[08]]`).
     """
     if published:
-        found = _DOUBLE.search(reply) or _SINGLE.search(reply)
-        if not found:
+        match = _DOUBLE.search(reply) or _SINGLE.search(reply)
+        if not match:
             return UNREADABLE
-        value = float(found.group(1))
+        value = float(match.group(1))
         return Verdict(JudgmentStatus.OK, value) if math.isfinite(value) else UNREADABLE
     text, unfinished = without_thoughts(reply)
     if unfinished:
@@ -110,7 +109,7 @@ def read_rating(
 
 
 def _ratings(text: str, low: float, high: float) -> list[Mark]:
-    """Everything in a text that rates; the scale and the example of the format do not."""
+    """Return all ratings in a text, without the scale and the format example."""
     marks: list[Mark] = []
     brackets = 0
     for match in _BRACKETS.finditer(text):
@@ -118,7 +117,7 @@ def _ratings(text: str, low: float, high: float) -> list[Mark]:
         title = _TITLE.match(inside)
         number = _NUMBER.fullmatch(inside[title.end() :] if title else inside)
         if number is None and _BY_NAME.search(inside) is None:
-            continue  # "[[rating]]" names the place, and is no rating
+            continue  # "[[rating]]" is a placeholder, not a rating
         brackets += 1
         whole = number[2] if number and number[2] else _whole_of(text, match.end())
         fits = number is not None and whole in (None, f"{high:g}")
@@ -131,26 +130,26 @@ def _ratings(text: str, low: float, high: float) -> list[Mark]:
 
 
 def _whole_of(text: str, end: int) -> str | None:
-    """The 5 of "[[4]]/5" or "[[4]] out of 5"."""
-    found = _OF.match(text, end)
-    return found[1] if found else None
+    """Return the 5 of "[[4]]/5" or "[[4]] out of 5"."""
+    match = _OF.match(text, end)
+    return match[1] if match else None
 
 
 def _ends_scale(text: str, before: Mark, mark: Mark, low: float, high: float) -> bool:
-    """Whether two numbers are the ends of the scale: "[[1]] to [[10]]"."""
+    """Return whether two numbers are the ends of the scale: "[[1]] to [[10]]"."""
     ends = mark.value == high and before.value in (low, 0)
     return ends and _SCALE.fullmatch(text, before.end, mark.start) is not None
 
 
 def _is_total(text: str, marks: Sequence[Mark], mark: Mark, high: float) -> bool:
-    """Whether a number is the 10 of "[[8]] out of [[10]]"."""
+    """Return whether a number is the 10 of "[[8]] out of [[10]]"."""
     if not marks or mark.value != high:
         return False
     return _TOTAL.fullmatch(text, marks[-1].end, mark.start) is not None
 
 
 def _without_brackets(text: str) -> list[Mark]:
-    """Ratings without double brackets, where they cannot be citations."""
+    """Return ratings without double brackets that cannot be citations."""
     stripped = text.strip()
     whole = re.fullmatch(r"\[?(\d+(?:\.\d+)?)\]?(?:\s{0,9}/\s{0,9}10)?\.?", stripped)
     if whole:
@@ -159,7 +158,7 @@ def _without_brackets(text: str) -> list[Mark]:
     if named:
         return [Mark(match.start(1) - 1, match.end(), float(match[1])) for match in named]
     lines = list(_LAST.finditer(text.rstrip()))
-    # Only what the reply ends with: in the middle such words may tell of anything.
+    # Only at the end of the reply: in the middle such words may refer to anything.
     if not lines or lines[-1].end() < len(text.rstrip()):
         return []
     return [Mark(match.start(1), match.end(1), float(match[1])) for match in lines]
@@ -168,9 +167,9 @@ def _without_brackets(text: str) -> list[Mark]:
 def read_winner(reply: str, *, published: bool = False) -> Verdict:
     """Read a pairwise verdict as printed: A is 1.0, B is 0.0, a tie ([[C]]) is 0.5.
 
-    FastChat looks for [[A]], then [[B]], then [[C]], anywhere. Not published: thoughts are cut
-    first, what only repeats the rules ("[[A]] if …") is left out, and of several verdicts the
-    last counts, or none where they are about several things.
+    FastChat looks for [[A]], then [[B]], then [[C]], anywhere. Not published: reasoning is removed
+    first, repetitions of the rules ("[[A]] if …") are ignored, and the last of several verdicts
+    counts, or none if they are about several things.
     """
     values = {"A": 1.0, "B": 0.0, "C": 0.5}
     if published:
@@ -200,7 +199,7 @@ def read_winner(reply: str, *, published: bool = False) -> Verdict:
 def read_ranking(reply: str, name: str = "model_1") -> Verdict:
     """Read an AlpacaEval 1 verdict: the rank of `name` in a list of {model, rank}, 1 or 2.
 
-    A list that ranks a model twice, or both models alike, holds no verdict.
+    A list that ranks a model twice, or both models the same, is unreadable.
     """
     text, unfinished = without_thoughts(reply)
     if unfinished or len(text) > _RANKING_LENGTH:
@@ -227,10 +226,10 @@ def read_first_token(
 ) -> Verdict:
     """Read AlpacaEval 2, weighted: 2 - P(first) / (P(first) + P(second)), of exactly these tokens.
 
-    A token that is not listed has no weight; none listed is no verdict. Not published: where
-    another token is likelier and both together have less than `LEAST_MASS`, the judge was saying
-    something else (a thought, a sentence), and what little they have is no verdict (alpaca_eval
-    divides it all the same).
+    A token that is not listed has no weight; if neither is listed, there is no verdict. Not
+    published: if another token is more likely and both together have less than `LEAST_MASS`, the
+    judge was saying something else (reasoning, a sentence), and this is not a verdict (alpaca_eval
+    divides anyway).
     """
     top = [(token, value) for token, value in top_logprobs or () if math.isfinite(value)]
     logs = {token: value for token, value in top if token in (first, second)}
@@ -240,7 +239,8 @@ def read_first_token(
     likeliest = max(top, key=lambda pair: pair[1])[0]
     if likeliest not in logs and mass < LEAST_MASS and not published:
         return _unreadable(
-            f"the first token is {likeliest[:40]!r}; {first} and {second} have {100 * mass:.2g} %",
+            f"the first token is {likeliest[:40]!r}; {first} and {second} together have "
+            f"{100 * mass:.2g} % probability",
             mass=mass,
         )
     best = max(logs.values())
@@ -250,7 +250,7 @@ def read_first_token(
 
 
 def read_token(reply: str, first: str = "m", second: str = "M") -> Verdict:
-    """Read AlpacaEval 2, discrete: the token itself, and nothing beside it."""
+    """Read AlpacaEval 2, discrete: the token itself, and nothing else."""
     text, unfinished = without_thoughts(reply)
     if unfinished:
         return _unreadable(OPEN_THOUGHT)
@@ -263,29 +263,16 @@ def read_token(reply: str, first: str = "m", second: str = "M") -> Verdict:
 
 
 def unswitch(verdict: Verdict, switched: bool) -> Verdict:
-    """A preference for the shown order as one for (baseline, model)."""
+    """Convert a preference for the shown order into one for (baseline, model)."""
     if not switched or verdict.value is None:
         return verdict
     return Verdict(verdict.status, 3.0 - verdict.value, verdict.info)
 
 
-def stored_preference(value: Any) -> float | None:
-    """An annotation file's preference in 1-2; its 0 means a draw, its null no verdict."""
-    if value is None or isinstance(value, (str, bool)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if number == 0:
-        return 1.5
-    return number if 1 <= number <= 2 else None
-
-
 def stored_top_logprobs(
-    completion: Mapping[str, Any] | None,
+    completion: Mapping[str, object] | None,
 ) -> tuple[tuple[str, float], ...] | None:
-    """The first token's alternatives in a stored OpenAI choice, or None."""
+    """Return the first token's alternatives in a stored OpenAI choice, or None."""
     try:
         entries = completion["logprobs"]["content"][0]["top_logprobs"]  # type: ignore[index]
         return tuple((str(entry["token"]), float(entry["logprob"])) for entry in entries)

@@ -1,8 +1,8 @@
-"""Text as words, for metrics that compare words: every script, with and without blanks.
+"""Splitting text into words, in every script, with and without spaces.
 
-Latin, Arabic, Indic and Korean text is split at blanks and punctuation, vowel signs and other
-marks staying with their letter. Chinese, Japanese, Thai, Lao, Khmer and Burmese put no blanks
-between words: there each character, with its marks, stands for itself.
+Latin, Arabic, Indic and Korean text is split at spaces and punctuation; vowel signs and other
+marks stay with their letter. Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces
+between words: there each character, with its marks, is a word.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import re
 import unicodedata
 from functools import cache
 
-# Scripts written without blanks. Letters of the first two groups stand for about half a word of
-# English, those of the third, which spell a word out, for about a quarter.
+# Scripts written without spaces. Characters of the first two groups amount to about half an
+# English word, those of the third, which spell a word out, to about a quarter.
 _HAN = r"\u2E80-\u2FDF\u3005-\u3007\u3021-\u3029\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF"
 _HAN += r"\U00020000-\U0003FFFD"
 _KANA = r"\u3031-\u3035\u3041-\u30FF\u3100-\u312F\u31A0-\u31BF\u31F0-\u31FF\U0001AFF0-\U0001B16F"
 _SPELT = r"\u0E00-\u0EFF\u1000-\u109F\u1780-\u17FF\u1950-\u19FF\u1A20-\u1AAF\u1B00-\u1B7F"
 _SPELT += r"\uA980-\uA9FF\uAA60-\uAADF"
 UNSPACED = _HAN + _KANA + _SPELT
-"""Inside a character class: what stands for itself."""
+"""Inside a character class: characters that are words by themselves."""
 
-# Written with different signs for one apostrophe, two of which count as letters.
+# Different characters for an apostrophe, two of which count as letters.
 _APOSTROPHES = {0x02BB: "'", 0x02BC: "'", 0x2019: "'"}
 _BREAKS = {0x200B: " "}
 _SPACED = re.compile(r"\w+")
@@ -29,7 +29,7 @@ _SPACED = re.compile(r"\w+")
 
 @cache
 def marks() -> str:
-    """Every combining mark as the inside of a character class; `re` has no name for them."""
+    """Return all combining marks as the inside of a character class; `re` has no class for them."""
     ranges: list[list[int]] = []
     for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)):
         if unicodedata.category(chr(code))[0] != "M":
@@ -43,11 +43,11 @@ def marks() -> str:
 
 @cache
 def _invisible() -> dict[int, str | None]:
-    """Format characters, which are no part of a word: joiners, direction marks, soft hyphens."""
-    found: dict[int, str | None] = {
+    """Return format characters, which are not part of a word: joiners, soft hyphens, and so on."""
+    table: dict[int, str | None] = {
         code: None for code in range(0x20000) if unicodedata.category(chr(code)) == "Cf"
     }
-    return {**found, **_BREAKS, **_APOSTROPHES}
+    return {**table, **_BREAKS, **_APOSTROPHES}
 
 
 @cache
@@ -56,9 +56,9 @@ def _pattern() -> re.Pattern[str]:
 
 
 def words(text: str) -> list[str]:
-    """Casefolded words without punctuation; characters where a script has no blanks.
+    """Return casefolded words without punctuation; characters for scripts without spaces.
 
-    Wide and narrow, composed and decomposed forms of a letter are one.
+    Wide and narrow, composed and decomposed forms of a letter are the same.
     """
     if text.isascii():
         return _SPACED.findall(text.casefold())
@@ -77,7 +77,7 @@ def _symbols() -> re.Pattern[str]:
 
 
 def quarters(word: str) -> int:
-    """How much of an English word one of `words` stands for, in quarters.
+    """Return how much of an English word one of `words` amounts to, in quarters.
 
     A Chinese or Japanese word has about two characters, a Thai or Khmer one about four letters.
     """

@@ -105,7 +105,7 @@ def bench_client() -> dict[str, Any]:
     """The whole path: benchmark, client, verdicts, store."""
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.evaluation import pipeline
-    from kdharness.harness.worker import SilentReporter
+    from kdharness.harness.protocols import NullReporter
     from support.benchmark_files import write_mt_bench
 
     process, url = serve_apart()
@@ -126,10 +126,10 @@ def bench_client() -> dict[str, Any]:
                     concurrency=CONCURRENCY,
                     judge=[f"openai:judge-1@{url}"],
                 )
-                pipeline.run(config, paths, store, SilentReporter())
+                pipeline.run(config, paths, store, NullReporter())
                 start_mb, before, started = resident_mb(), processor(), time.perf_counter()
                 whole = config.model_copy(update={"limit": None, "seed": 1})
-                pipeline.run(whole, paths, store, SilentReporter())
+                pipeline.run(whole, paths, store, NullReporter())
                 wall, used = time.perf_counter() - started, processor() - before
                 grown = resident_mb() - start_mb
                 stored = sum(1 for j in store.judgments() if j.status is JudgmentStatus.OK)

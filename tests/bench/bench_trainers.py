@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import gc
 import os
+import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +23,8 @@ from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.flops import floor_flops, shape_of
 from kdharness.trainers.losses.fused import Mix, labelled_positions
-from kdharness.trainers.losses.reference import plain_dae, plain_kd
-from kdharness.trainers.tools.measure import count_flops, peak_bytes, time_ratio
+from kdharness.trainers.losses.reference import reference_dae, reference_kd
+from kdharness.trainers.tools.measure import count_flops, peak_bytes
 from kdharness.trainers.tools.selfcheck import Models, fused_step, random_batch, tiny_model
 from kdharness.trainers.trainer import attach_loss
 
@@ -45,6 +47,23 @@ SMOL: dict[str, Any] = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
+
+
+def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 4) -> float:
+    """How many times faster `fast` is: the median over pairs that are run in turn.
+
+    On a machine that others use too, both sides of a pair meet the same weather.
+    """
+    slow()
+    fast()
+    ratios = []
+    for _ in range(pairs):
+        began = time.perf_counter()
+        slow()
+        between = time.perf_counter()
+        fast()
+        ratios.append((between - began) / (time.perf_counter() - between))
+    return statistics.median(ratios)
 
 
 def record(work: str, against: str, figure: float, bar: str, good: bool) -> None:
@@ -92,9 +111,9 @@ def steps(
     def plain() -> None:
         student.zero_grad(set_to_none=True)
         if method == "dae":
-            loss = plain_dae(student, *case.teachers, batch, ntp=True)
+            loss = reference_dae(student, *case.teachers, batch, ntp=True)
         else:
-            loss = plain_kd(student, case.teachers[0], batch, case.layers, ntp=True)
+            loss = reference_kd(student, case.teachers[0], batch, case.layers, ntp=True)
         loss.backward()
 
     return fused, plain
@@ -184,8 +203,9 @@ def test_against_trl() -> None:
 
 
 def test_a_warm_cache_needs_no_teacher() -> None:
+    from kdharness.harness.models.lm_head import head_of
     from kdharness.trainers.losses.fused import top_k
-    from kdharness.trainers.teachers.online import Segment, head_of, hidden_states
+    from kdharness.trainers.teachers.online import Segment, hidden_states
 
     case = models(SMOL, 4, 128, 2, attention=False)
     batch, mask = case.batch, labelled_positions(case.batch["labels"])
@@ -197,10 +217,10 @@ def test_a_warm_cache_needs_no_teacher() -> None:
         cached.append(Segment(rows, top_k(head_of(teacher), hidden, 64, 1.0, 128, 0)))
 
     def warm() -> None:
-        from kdharness.trainers.trainer import Step
+        from kdharness.trainers.trainer import LossInputs
 
         case.student.zero_grad(set_to_none=True)
-        step = Step(mask, cached, None, Mix(), mask.sum().float())
+        step = LossInputs(mask, cached, None, Mix(), mask.sum().float())
         case.student(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
         )["loss"].backward()
@@ -214,13 +234,14 @@ def test_a_warm_cache_needs_no_teacher() -> None:
 def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
     """On the real small model: it must be pulled (`kdharness data pull smollm2-135m-instruct`)."""
     from kdharness.harness.chat.template import encode_chat
-    from kdharness.harness.config.training import SourceSpec
+    from kdharness.harness.config.data import SourceSpec
+    from kdharness.harness.models.lm_head import head_of
     from kdharness.harness.models.loading import load_model, load_tokenizer
     from kdharness.harness.paths import find_paths
     from kdharness.trainers.data.sources import read_source
     from kdharness.trainers.losses.fused import fused_loss, top_k
     from kdharness.trainers.students.cut import cut_model
-    from kdharness.trainers.teachers.online import head_of, hidden_states
+    from kdharness.trainers.teachers.online import hidden_states
 
     paths = find_paths(os.environ.get("KDHARNESS_BENCH_HOME", ".demo"))
     name = "smollm2-135m-instruct"

@@ -13,7 +13,6 @@ import pytest
 
 from kdharness.data.general import make
 from kdharness.data.general.prompts import (
-    CATEGORIES,
     NEAR_DUPLICATE,
     PER_CATEGORY,
     Prompt,
@@ -22,6 +21,7 @@ from kdharness.data.general.prompts import (
     split_prompts,
     without_near_duplicates,
 )
+from kdharness.harness.interop.fastchat import CATEGORIES
 
 Row = dict[str, Any]
 SIZES = {"train": 240, "validation": 32, "test": 48}
@@ -175,5 +175,5 @@ def test_rows_carry_the_flag_only_when_cut_and_refuse_silence() -> None:
         ],
     }
     answers["One?"] = make.Answer("", False)
-    with pytest.raises(SystemExit, match="said nothing"):
+    with pytest.raises(SystemExit, match="is empty"):
         make.build_rows("test", prompts, answers)

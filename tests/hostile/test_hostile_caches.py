@@ -48,7 +48,7 @@ def test_files_that_are_no_cache(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "data-0.bin").write_bytes(bytes(72))
     assert TeacherCache(tmp_path, NOTE).index == {}
     (tmp_path / "note.json").write_bytes(raw)
-    with pytest.raises(DataError, match=r"note|made for something else"):
+    with pytest.raises(DataError, match=r"note|built with other settings"):
         TeacherCache(tmp_path, NOTE)
 
 

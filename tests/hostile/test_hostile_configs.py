@@ -12,12 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.config.evaluation import (
-    EvalConfig,
-    default_judges,
-    load_settings,
-    parse_spec,
-)
+from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.config.files import (
     dump_config,
     load_config,
@@ -26,6 +21,7 @@ from kdharness.harness.config.files import (
     preset_text,
     set_field,
 )
+from kdharness.harness.config.settings import default_judges, load_settings
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import experiment_names, find_experiment, load_sweep
 from kdharness.harness.experiments.library import experiments
@@ -45,7 +41,7 @@ MERGES = "b0: &b0 {x: 1}\n" + "".join(
 BOMBS: dict[str, tuple[str, str]] = {
     "billion laughs": (LAUGHS, "more than"),
     "billion merges": (MERGES, "more than"),
-    "holds itself": ("method: kd\nstudent: &s [*s]\n", "holds itself"),
+    "holds itself": ("method: kd\nstudent: &s [*s]\n", "refers to its own ancestor"),
     "python object": ("!!python/object/apply:os.system ['touch pwned']", "tag"),
     "python name": ("method: !!python/name:os.system", "tag"),
     "binary": ("method: !!binary aGVsbG8=", "tag"),
@@ -56,13 +52,13 @@ BOMBS: dict[str, tuple[str, str]] = {
     "deep but not for the stack": ("a: " + "[" * 120 + "]" * 120, "nested"),
     "long number": ("method: kd\nseed: " + "9" * 5000, "number"),
     "sexagesimal": ("method: kd\nseed: " + "1:" * 5000 + "1", "seed"),
-    "given twice": ("method: kd\nseed: 1\nseed: 2\n", "given twice"),
+    "given twice": ("method: kd\nseed: 1\nseed: 2\n", "duplicate field"),
     "list as a key": ("? [a, b]\n: 1\n", "plain text"),
-    "two documents": ("method: kd\n---\nmethod: sft\n", "broken YAML"),
+    "two documents": ("method: kd\n---\nmethod: sft\n", "invalid YAML"),
     "not UTF-8": ("\udcff", "UTF-8"),
-    "undefined alias": ("method: *nobody", "broken YAML"),
+    "undefined alias": ("method: *nobody", "invalid YAML"),
     "only a comment": ("# nothing\n", "mapping"),
-    "control characters": ("method: \x07", "broken YAML"),
+    "control characters": ("method: \x07", "invalid YAML"),
 }
 
 

@@ -80,7 +80,7 @@ def test_a_sound_gguf_passes_and_its_nonsense_is_told(tmp_path: Path) -> None:
     assert check_gguf(path) == (16, 1)
     error = told(lambda: convert_gguf(path, tmp_path / "out"))
     assert isinstance(error, ModelError) and "model.gguf" in str(error)
-    assert "num_hidden_layers is 32, but the weights are 1 tensors" in str(error)
+    assert "num_hidden_layers is 32, but the weights have only 1 tensors" in str(error)
 
 
 @FAST

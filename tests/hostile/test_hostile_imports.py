@@ -231,10 +231,10 @@ def test_a_link_in_an_imported_folder_leads_nowhere(
     folder.mkdir()
     (folder / "rows.jsonl").symlink_to(private)
     code, _, err = kd("import", "fastchat", str(folder))
-    assert code == 2 and "leads out of the imported folder" in err
+    assert code == 2 and "a symbolic link that points outside the imported folder" in err
     (folder / "annotations.json").symlink_to(private)
     code, _, err = kd("import", "alpaca-eval", str(folder))
-    assert code == 2 and "leads out of the imported folder" in err
+    assert code == 2 and "a symbolic link that points outside the imported folder" in err
     (folder / "annotations.json").unlink()
     (folder / "rows.jsonl").unlink()
     (folder / "own.jsonl").write_text(private.read_text("utf-8"), "utf-8")

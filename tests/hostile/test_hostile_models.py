@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.identity import identify
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
-from kdharness.harness.models.validate import check_folder, tensor_shapes
+from kdharness.harness.models.validate import tensor_shapes, validate_model_dir
 from kdharness.harness.paths import Paths
 from support.mutations import ALWAYS_HOSTILE, damaged, spoilt, told
 
@@ -225,12 +225,12 @@ def test_names_that_lead_out_of_the_home(paths: Paths) -> None:
         with pytest.raises(ConfigError, match="name"):
             parse_config({**base, "name": name})
     for name in ("..", ".", "../x", "/etc", "a/b", "a\\b", "", "x\0y"):
-        with pytest.raises(ConfigError, match="no run's name"):
+        with pytest.raises(ConfigError, match="invalid run name"):
             paths.run(name)
 
 
 def test_a_folder_of_a_model_is_checked_as_it_is(model_folder: Path) -> None:
-    check_folder(model_folder)
+    validate_model_dir(model_folder)
 
 
 USES: list[Callable[..., Any]] = [load_model, load_tokenizer, load_config_of]

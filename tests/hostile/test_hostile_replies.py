@@ -22,7 +22,9 @@ from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, R
 from kdharness.judges.engines import http_limits
 from kdharness.judges.engines.openai import OpenAIEngine
 from kdharness.judges.engines.openai_probe import _read_models
-from kdharness.judges.engines.openai_wire import CallError, read_body, short, status_error
+from kdharness.judges.engines.openai_wire import read_body
+from kdharness.judges.engines.refusals import status_error
+from kdharness.judges.engines.trouble import CallError, short
 from kdharness.judges.scoring import verdicts
 from kdharness.judges.scoring.exact_metrics import METRICS
 from support.loopback import completion
@@ -311,7 +313,7 @@ def test_servers_that_do_not_play_by_the_rules(answer: Any) -> None:
     if answer is endless:
         assert "larger than" in text
     if answer is packed:
-        assert "packed" in text
+        assert "compressed" in text
     if answer is redirected:
         assert "307" in text
 

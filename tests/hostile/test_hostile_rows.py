@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.paths import Paths
 from kdharness.harness.util import untrusted
@@ -144,7 +144,7 @@ def test_shipped_data_leads_nowhere_else(name: str) -> None:
 def test_a_pickle_is_never_read(tmp_path: Path) -> None:
     for name in ("rows.pkl", "rows.pt", "rows.bin", "rows"):
         (tmp_path / name).write_bytes(b"\x80\x04}q\x00.")
-        with pytest.raises(DataError, match="pickles are never read"):
+        with pytest.raises(DataError, match="pickles are never loaded"):
             reading(tmp_path / name)()
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from kdharness.harness import cli
-from kdharness.harness.config.evaluation import is_here, parse_spec, plain_http_warning
+from kdharness.harness.config.evaluation import is_loopback_url, parse_spec, plain_http_warning
 from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -51,7 +51,7 @@ def test_an_address_that_holds_a_key_is_refused_without_showing_it(
     secret = "planted" + "9x" * 8
     spec = f"openai:m@{url.replace('KEY', secret)}"
     assert holds_secret(url)
-    with pytest.raises(ConfigError, match="must not hold") as caught:
+    with pytest.raises(ConfigError, match="must not contain") as caught:
         parse_spec(spec)
     assert secret not in str(caught.value)
     path = tmp_path / "eval.yaml"
@@ -118,7 +118,7 @@ def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
         "http://evil.example/v1#//localhost",
     )
     for url in here:
-        assert is_here(url) and not plain_http_warning(f"openai:m@{url}"), url
+        assert is_loopback_url(url) and not plain_http_warning(f"openai:m@{url}"), url
     for url in away:
         assert "unencrypted" in plain_http_warning(f"openai:m@{url}"), url
         assert not plain_http_warning(f"openai:m@{url.replace('http:', 'https:')}")
@@ -126,7 +126,7 @@ def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
     _, _, err = kd(
         "eval", "--ckpt", "x", "--judge", "openai:m@http://judge.invalid/v1", "--dry-run"
     )
-    assert "warning: openai:m@http://judge.invalid/v1: the key and all texts travel" in err
+    assert "warning: openai:m@http://judge.invalid/v1: the key and all texts are sent" in err
     _, _, err = kd("eval", "--ckpt", "x", "--judge", "openai:m@http://127.0.0.1:9/v1", "--dry-run")
     assert "unencrypted" not in err
 

@@ -15,10 +15,10 @@ from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
-from kdharness.harness.worker import SilentReporter
 from kdharness.judges.audit.report_card import LABELS
-from kdharness.judges.benchmarks.domain import read_rows
+from kdharness.judges.benchmarks.rows import read_rows
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "judges.md").read_text("utf-8")
 
@@ -39,7 +39,7 @@ def test_the_worked_example_runs(
     )
     config = EvalConfig(checkpoints=[str(tiny_teacher)], benches=["capitals"])
     with Store(paths.store) as store:
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         (score,) = [s for s in leaderboard(store, paths) if s.metric == "score"]
     assert (score.bench, score.n) == ("capitals", 1)
 

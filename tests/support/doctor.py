@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.doctor.finding import Finding
+from kdharness.harness.doctor.finding import CheckResult
 
 Env = pytest.MonkeyPatch
 
 
-def says(finding: Finding, status: str, detail: str, advice: str) -> None:
+def says(finding: CheckResult, status: str, detail: str, advice: str) -> None:
     """Assert what a finding is and says."""
     assert (finding.status, detail in finding.detail, advice in finding.advice) == (
         status,
@@ -20,7 +20,7 @@ def says(finding: Finding, status: str, detail: str, advice: str) -> None:
     ), finding
 
 
-def one(findings: Any, check: str) -> Finding:
+def one(findings: Any, check: str) -> CheckResult:
     """Return the one finding of a check."""
     found = [finding for finding in findings if finding.check == check]
     assert len(found) == 1, list(findings)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kdharness.harness.experiments.claims import paired_effect
 from kdharness.harness.stats.inference import paired_difference, ratio_interval
 from kdharness.harness.stats.tradeoff import (
-    Answered,
+    AnsweredItems,
     Plane,
     _interval,
     draw_plane,
@@ -80,7 +80,9 @@ def retention(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]
         return (None, None), 0.0
     domain = _sums(rng.normal(0, 1, n))
     names = ("reference", "other")
-    answered = [Answered(name, _sums(g), domain) for name, g in zip(names, general, strict=True)]
+    answered = [
+        AnsweredItems(name, _sums(g), domain) for name, g in zip(names, general, strict=True)
+    ]
     found = trade_off_stats(answered, Plane("reference")).points[1].retention
     assert found is not None
     return (found.low, found.high), means[1] / means[0]
@@ -92,7 +94,9 @@ def gain(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
     means = (0.3, 0.6, 0.9) if kind == "0/1" else (0.0, 3.0, 6.0)
     domain = [draw(rng, (n,), one) for one in means]
     general = _sums(rng.normal(5, 1, n))
-    answered = [Answered(name, general, _sums(d)) for name, d in zip("rme", domain, strict=True)]
+    answered = [
+        AnsweredItems(name, general, _sums(d)) for name, d in zip("rme", domain, strict=True)
+    ]
     draws = draw_plane(answered, Plane("r", "e"))
     if not draws.gain_known:
         return (None, None), 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from kdharness.harness.chat.template import IGNORE, EncodedChat, encode_chat
+from kdharness.harness.chat.template import IGNORE_INDEX, EncodedChat, encode_chat
 
 MARKED = (
     "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}"
@@ -42,11 +42,11 @@ def call(name: str, **arguments: Any) -> dict[str, Any]:
 def placed(tokenizer: Any, encoded: EncodedChat) -> list[tuple[int, str]]:
     """The unbroken runs of labels, each with the number of characters before it."""
     found: list[tuple[int, list[int]]] = []
-    before = IGNORE
+    before = IGNORE_INDEX
     for index, (token, label) in enumerate(zip(encoded.input_ids, encoded.labels, strict=True)):
-        assert label in (IGNORE, token)
-        if label != IGNORE:
-            if before == IGNORE:
+        assert label in (IGNORE_INDEX, token)
+        if label != IGNORE_INDEX:
+            if before == IGNORE_INDEX:
                 found.append((index, []))
             found[-1][1].append(token)
         before = label

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from kdharness.harness.errors import Interrupted
-from kdharness.harness.worker import SilentReporter
+from kdharness.harness.protocols import NullReporter
 
 
-class Listener(SilentReporter):
+class Listener(NullReporter):
     """Keep what was said and how far training came; ask to stop after so many steps or checks."""
 
     def __init__(

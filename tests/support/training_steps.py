@@ -10,7 +10,7 @@ from torch import Tensor
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.teachers.online import Segment, route
-from kdharness.trainers.trainer import Step
+from kdharness.trainers.trainer import LossInputs
 
 VOCAB = 64
 
@@ -94,7 +94,7 @@ def fused(
         tape = AttentionTape(layers, rows, batch["attention_mask"].bool(), block=3)
     everything = torch.ones(len(mask), dtype=torch.bool)
     segments = route(batch, mask, teachers, tape) if teachers else [Segment(everything, None)]
-    step = Step(
+    step = LossInputs(
         mask,
         segments,
         next_tokens(batch["labels"], mask) if mix.ce_weight else None,

@@ -29,7 +29,7 @@ def test_rules() -> None:
     with pytest.raises(ConfigError, match="no held-out curve named 'loss'"):
         rule_value("loss", CURVES)
     for bad in ("__import__('os')", "general_loss **2", "1 +", "general_loss / 0", "'x'"):
-        with pytest.raises(ConfigError, match="cannot read the rule"):
+        with pytest.raises(ConfigError, match="invalid rule"):
             rule_value(bad, CURVES)
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
-from kdharness.harness.protocols import Job, Outcome
+from kdharness.harness.protocols import Job, NullReporter, Outcome
 from kdharness.harness.registry import TRAINERS, resolve
-from kdharness.harness.worker import SilentReporter
 from kdharness.trainers.tools.measure import count_flops
 
 pytestmark = pytest.mark.slow
@@ -51,7 +50,7 @@ def test_arithmetic_meets_the_counter(
     found: list[Outcome] = []
 
     def work() -> None:
-        job = Job(paths=paths, run="r", folder=folder, reporter=SilentReporter())
+        job = Job(paths=paths, run="r", folder=folder, reporter=NullReporter())
         found.append(resolve(TRAINERS, config.method, "method")(config, job))
 
     counted = count_flops(work)

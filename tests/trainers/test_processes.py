@@ -134,7 +134,7 @@ def test_two_processes_give_what_one_gives(
         code = cli.run([*home, "train", two, "--name", name, "--accelerate", str(file)])
         assert code == 0, launch.log_tail(paths, name, 30)
         engines = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "shards": "FSDP"}
-        assert f"engine: {engines[name]}, 2 processes" in launch.log_tail(paths, name, 60)
+        assert f"distributed: {engines[name]}, 2 processes" in launch.log_tail(paths, name, 60)
         got = final_weights(paths.home, name)
         # A gathered state has the tied head under both of its names; they must be one still.
         head = got.pop("lm_head.weight", None)

@@ -135,7 +135,7 @@ def test_a_run_of_an_older_version_goes_on_with_a_word(scene: Scene) -> None:
     (scene.paths.runs / "r" / "begun-with.json").unlink()
     reporter = scene.go()
     assert reporter.steps == 6
-    assert any("begun by an older version" in line for _, line in reporter.said)
+    assert any("started by an older version" in line for _, line in reporter.said)
 
 
 def test_without_a_checkpoint_a_run_begins_anew(scene: Scene) -> None:
@@ -149,7 +149,9 @@ def test_without_a_checkpoint_a_run_begins_anew(scene: Scene) -> None:
 def test_a_data_file_that_was_moved_meanwhile(scene: Scene, tmp_path: Path) -> None:
     """The hint was about paths in a config file, which a run does not read again."""
     moved = shutil.move(scene.data, tmp_path / "moved.jsonl")
-    with pytest.raises(DataError, match="was there when the run began and is not now") as caught:
+    with pytest.raises(
+        DataError, match="existed when the run started and is missing now"
+    ) as caught:
         scene.go()
     assert caught.value.where == str(scene.data) and "link" in caught.value.hint
     scene.data.symlink_to(moved)

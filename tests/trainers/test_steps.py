@@ -13,7 +13,7 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, route
-from kdharness.trainers.trainer import Step, attach_loss
+from kdharness.trainers.trainer import LossInputs, attach_loss
 from support import reference_step
 from support.training_steps import assert_same, fused, gradients, make_batch, make_model
 
@@ -203,7 +203,7 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
         rows = [row.nonzero().squeeze(-1) for row in mask]
         tape = AttentionTape({0: 0, 1: 1, 2: 2}, rows, part["attention_mask"].bool())
         segments = route(part, mask, {0: OnlineTeacher(teacher)}, tape)
-        step = Step(mask, segments, None, Mix(), total, 1.0, tape)
+        step = LossInputs(mask, segments, None, Mix(), total, 1.0, tape)
         loss = student(
             input_ids=part["input_ids"], attention_mask=part["attention_mask"], step=step
         )["loss"]
@@ -219,7 +219,7 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
 
 def test_attention_that_cannot_be_seen_is_an_error_not_a_zero() -> None:
     tape = AttentionTape({0: 0}, [torch.tensor([1])], torch.ones(1, 3, dtype=torch.bool))
-    with pytest.raises(ModelError, match="could not be seen"):
+    with pytest.raises(ModelError, match="no attention was recorded"):
         tape.total()
 
 

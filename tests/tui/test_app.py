@@ -67,7 +67,7 @@ async def test_the_mouse_works(filled: Paths, app_on: AppOn, shown: Shown, press
         assert listing.sort_key == "id"
         await pilot.click("KeyBar", offset=(3, 0))
         await pilot.pause()
-        assert "Every training and evaluation" in shown(app)
+        assert "All training runs and evaluations" in shown(app)
         await press(pilot, "escape")
         await pilot.click("NavBar", offset=(26, 0))
         await pilot.pause()
@@ -104,7 +104,7 @@ def test_no_screen_loads_torch(filled: Paths) -> None:
 async def test_every_place_opens_on_an_empty_store(
     home: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdharness.tui.screens.places.run_command", answered(0, "[]"))
+    monkeypatch.setattr("kdharness.tui.commands.run_command", answered(0, "[]"))
     app = app_on(home)
     async with app.run_test(size=(80, 24)) as pilot:
         for key in "234567891":

@@ -86,7 +86,7 @@ def test_place(
         {"check": "judge", "status": "note", "detail": "none set", "advice": "use --judge"},
     ]
     done = subprocess.CompletedProcess((), 0, json.dumps(rows), "")
-    monkeypatch.setattr("kdharness.tui.screens.places.run_command", lambda *_: done)
+    monkeypatch.setattr("kdharness.tui.commands.run_command", lambda *_: done)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
     assert snap_compare(app_on(filled), terminal_size=size, run_before=keys(*PLACES[name]))
 

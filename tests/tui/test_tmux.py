@@ -114,7 +114,7 @@ def terminal(tmp_path: Path) -> Iterator[Tmux]:
 def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path) -> None:
     paths = Paths(terminal.home)
     terminal.open()
-    terminal.wait("see it happen")
+    terminal.wait("run the demo")
     terminal.press("n")
     terminal.wait("New run: kd")
     for name, value in (
@@ -169,7 +169,7 @@ def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path
 
 def test_pause_go_on_and_stop_in_a_real_run(terminal: Tmux, tiny_teacher: Path) -> None:
     terminal.open(120, 40)
-    terminal.wait("see it happen")
+    terminal.wait("run the demo")
     terminal.press("n")
     terminal.wait("New run: kd")
     for name, value in (

@@ -1,9 +1,9 @@
-"""The plan of a training: which rows form which micro-batch, for every step, from a seed alone.
+"""The batch plan of a training run: the rows of every micro-batch, derived from a seed alone.
 
-Micro-batches are length-bucketed: rows of a pool are sorted by length and neighbours are taken
-together, starting at a random place. With several kinds of rows (DAE) the wanted share is kept
-by error diffusion, so that it holds for any data sizes; rows of one kind stand together, so
-that most micro-batches of a step need one teacher only.
+Micro-batches are length-bucketed: the rows of a pool are sorted by length, and neighbours are
+taken together, starting at a random offset. With several kinds of rows (DAE) the wanted share is
+kept by error diffusion, so that it holds for any data sizes; rows of one kind are grouped, so that
+most micro-batches of a step need only one teacher.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.config.training import DataSpec, TrainerSpec
+import torch
+
+from kdharness.harness.config.data import DataSpec
+from kdharness.harness.config.training import TrainerSpec
 from kdharness.harness.errors import ConfigError
-from kdharness.trainers.data.dataset import Row
+from kdharness.harness.types import IGNORE_INDEX
+from kdharness.trainers.data.dataset import TrainRow
 
 POOL = 256
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Micro-batches in order; `per_step` of them (over all processes) make an optimiser step.
+class BatchPlan:
+    """Micro-batches in order; `per_step` of them (over all processes) form an optimiser step.
 
     `tokens` counts real tokens and `padded` what padding adds, over the whole plan.
     """
@@ -46,21 +50,21 @@ class Plan:
         return self.padded / max(self.padded + self.tokens, 1)
 
     def for_rank(self, rank: int, world: int) -> list[list[int]]:
-        """The micro-batches of one process: every `world`-th one."""
+        """Return the micro-batches of one process: every `world`-th one."""
         return self.batches[rank::world]
 
 
 class Stream:
-    """Rows of one kind: every row once an epoch, in length-sorted runs from a pool."""
+    """Rows of one kind: every row once per epoch, in length-sorted runs from a pool."""
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TrainRow],
         groups: dict[int, float],
         members: dict[int, list[int]],
         seed: str,
     ) -> None:
-        """`groups` are sources with their weights, `members` the row indices of each."""
+        """Take sources with their weights (`groups`) and the row indices of each (`members`)."""
         self.rows = rows
         self.random = random.Random(seed)
         self.groups = groups
@@ -72,7 +76,7 @@ class Stream:
         self.epoch: list[int] = []
 
     def _draw(self) -> int | None:
-        """The next row; None at the end of an epoch when all weights are equal."""
+        """Return the next row; None at the end of an epoch when all weights are equal."""
         if self.equal:
             if not self.epoch:
                 return None
@@ -94,13 +98,13 @@ class Stream:
             if row is None:
                 if self.pool:
                     return
-                everything = [row for rows in self.members.values() for row in rows]
-                self.epoch = self.random.sample(everything, len(everything))
+                every_row = [row for rows in self.members.values() for row in rows]
+                self.epoch = self.random.sample(every_row, len(every_row))
                 continue
             bisect.insort(self.pool, (len(self.rows[row]), row))
 
     def take(self, count: int, budget: int | None = None) -> list[int]:
-        """Up to `count` rows of neighbouring lengths, at most `budget` padded tokens together."""
+        """Take up to `count` rows of similar length, at most `budget` padded tokens in total."""
         self._refill()
         start = self.random.randrange(len(self.pool))
         start = max(0, min(start, len(self.pool) - count))
@@ -113,8 +117,8 @@ class Stream:
         return taken
 
 
-def wanted_shares(rows: Sequence[Row], data: DataSpec) -> dict[str, float]:
-    """The share of rows each kind should have: by `domain_share`, else by data size.
+def wanted_shares(rows: Sequence[TrainRow], data: DataSpec) -> dict[str, float]:
+    """Return the target share of rows of each kind: by `domain_share`, else by data size.
 
     Raises:
         ConfigError: a domain share without both general and other rows.
@@ -125,15 +129,15 @@ def wanted_shares(rows: Sequence[Row], data: DataSpec) -> dict[str, float]:
     others = [kind for kind in kinds if kind != "general"]
     if not others or "general" not in kinds:
         raise ConfigError(
-            f"domain_share needs general rows and domain rows; there are only {kinds[0]} rows",
+            f"domain_share needs both general and domain rows; the data has only {kinds[0]} rows",
             where="data.domain_share",
         )
     share = {kind: data.domain_share / len(others) for kind in others}
     return {"general": 1 - data.domain_share, **share}
 
 
-def make_streams(rows: Sequence[Row], data: DataSpec, seed: int) -> dict[str, Stream]:
-    """One stream a kind."""
+def make_streams(rows: Sequence[TrainRow], data: DataSpec, seed: int) -> dict[str, Stream]:
+    """Return one stream per kind."""
     streams = {}
     for kind in sorted({row.kind for row in rows}):
         members: dict[int, list[int]] = {}
@@ -145,13 +149,13 @@ def make_streams(rows: Sequence[Row], data: DataSpec, seed: int) -> dict[str, St
     return streams
 
 
-def make_plan(
-    rows: Sequence[Row], data: DataSpec, trainer: TrainerSpec, seed: int, world: int = 1
-) -> Plan:
-    """Plan every micro-batch of a training.
+def plan_batches(
+    rows: Sequence[TrainRow], data: DataSpec, trainer: TrainerSpec, seed: int, world: int = 1
+) -> BatchPlan:
+    """Plan every micro-batch of a training run.
 
-    It ends at `max_steps`, at the first step by which `max_tokens` real tokens were trained, or
-    after `epochs` (an epoch with a domain share ends when the general rows were all seen).
+    The plan ends at `max_steps`, at the first step that reaches `max_tokens` real tokens, or after
+    `epochs` (with a domain share, an epoch ends when all general rows were seen).
 
     The rows of a step are chosen first and cut into micro-batches afterwards, so that 1 x 8,
     2 x 4 and 8 x 1 rows (and one or two processes) train on the same rows in the same steps.
@@ -178,13 +182,13 @@ def make_plan(
 
 
 def _steps_wanted(
-    rows: Sequence[Row],
+    rows: Sequence[TrainRow],
     shares: dict[str, float],
     data: DataSpec,
     trainer: TrainerSpec,
     per_step: int,
 ) -> tuple[int, int]:
-    """(optimiser steps, rows) that make up the epochs; a token budget counts by rows."""
+    """Return (optimiser steps, rows) of all epochs; a token budget counts rows."""
     general = sum(row.kind == "general" for row in rows)
     epoch_rows = len(rows) if data.domain_share is None else general / shares["general"]
     wanted = trainer.epochs * epoch_rows
@@ -194,7 +198,7 @@ def _steps_wanted(
 def _enough(
     trainer: TrainerSpec, step: int, tokens: int, drawn: int, wanted: tuple[int, int]
 ) -> bool:
-    """Whether the plan is long enough."""
+    """Return whether the plan is long enough."""
     if trainer.max_steps is not None and step >= trainer.max_steps:
         return True
     if trainer.max_tokens is not None and tokens >= trainer.max_tokens:
@@ -211,9 +215,9 @@ def _step_rows(
     batch_size: int,
     per_step: int,
 ) -> list[list[int]]:
-    """The rows of one step, sorted by kind and length and cut into micro-batches.
+    """Draw the rows of one step, sorted by kind and length and split into micro-batches.
 
-    `owed` carries each kind's debt in rows from step to step.
+    `owed` carries each kind's row deficit from step to step.
     """
     counts = dict.fromkeys(shares, 0)
     for _ in range(batch_size * per_step):
@@ -234,7 +238,7 @@ def _step_rows(
 def _budget_batch(
     streams: dict[str, Stream], shares: dict[str, float], owed: dict[str, float], budget: int
 ) -> list[int]:
-    """Rows of one kind that fill a budget of padded tokens."""
+    """Draw rows of one kind that fill a budget of padded tokens."""
     kind = max(owed, key=lambda name: owed[name] + shares[name])
     taken = streams[kind].take(POOL, budget)
     for name in owed:
@@ -244,8 +248,8 @@ def _budget_batch(
 
 
 def _measure(
-    rows: Sequence[Row], batches: list[list[int]], per_step: int, shares: dict[str, float]
-) -> Plan:
+    rows: Sequence[TrainRow], batches: list[list[int]], per_step: int, shares: dict[str, float]
+) -> BatchPlan:
     tokens = labelled = padded = 0
     counts = dict.fromkeys(shares, 0)
     for batch in batches:
@@ -256,7 +260,7 @@ def _measure(
             labelled += rows[index].labelled
             counts[rows[index].kind] += 1
     total = max(sum(counts.values()), 1)
-    return Plan(
+    return BatchPlan(
         batches, per_step, tokens, labelled, padded, {k: n / total for k, n in counts.items()}
     )
 
@@ -271,8 +275,6 @@ class Collator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pad to the longest row of the batch."""
-        import torch
-
         width = max(len(row["input_ids"]) for row in rows)
 
         def padded(values: list[int], fill: int) -> list[int]:
@@ -282,7 +284,7 @@ class Collator:
         return {
             "input_ids": torch.tensor([padded(r["input_ids"], self.pad_id) for r in rows]),
             "attention_mask": torch.tensor([padded([1] * len(r["input_ids"]), 0) for r in rows]),
-            "labels": torch.tensor([padded(r["labels"], -100) for r in rows]),
+            "labels": torch.tensor([padded(r["labels"], IGNORE_INDEX) for r in rows]),
             "index": torch.tensor([r["index"] for r in rows]),
             "kind": torch.tensor([self.kinds[r["kind"]] for r in rows]),
         }

@@ -1,7 +1,7 @@
 """Chats as token rows with labels.
 
-A `Dataset` holds encoded rows and, for each source, a report of what was kept, cut, dropped and
-not read, with warnings about what a model cannot learn from it.
+A `Dataset` holds encoded rows and, for each source, a report of what was kept, truncated, dropped
+and ignored, with warnings about what a model cannot learn from it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdharness.harness.chat.template import CHATML, IGNORE, encode_chat, render
-from kdharness.harness.config.training import AnyConfig, DataSpec, SourceSpec
+from kdharness.harness.chat.template import CHATML, encode_chat, render
+from kdharness.harness.config.data import DataSpec, SourceSpec
+from kdharness.harness.config.training import AnyConfig
 from kdharness.harness.errors import ConfigError, DataError
+from kdharness.harness.models.loading import load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import digest
+from kdharness.harness.types import IGNORE_INDEX, digest
 from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 from kdharness.trainers.data.reports import Report, Template
@@ -23,7 +25,7 @@ from kdharness.trainers.data.sources import Chat, read_source
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainRow:
     """One training row: ids and unshifted labels, its kind (teacher), and where it came from."""
 
     input_ids: list[int]
@@ -37,20 +39,20 @@ class Row:
 
     @property
     def labelled(self) -> int:
-        """Positions that learn something."""
-        return sum(label != IGNORE for label in self.labels[1:])
+        """The number of positions with a loss."""
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
     @property
     def label_places(self) -> list[int]:
-        """How many tokens each labelled position sees, itself included."""
-        return [seen for seen, label in enumerate(self.labels[1:], 1) if label != IGNORE]
+        """The number of tokens each labelled position sees, itself included."""
+        return [seen for seen, label in enumerate(self.labels[1:], 1) if label != IGNORE_INDEX]
 
 
 @dataclass
 class Dataset:
     """Encoded rows with their report; `fingerprint` is the identity of the rows."""
 
-    rows: list[Row]
+    rows: list[TrainRow]
     reports: list[Report] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class Dataset:
 
 
 def set_chat_template(tokenizer: Any, spec: DataSpec, fallback: Any = None) -> None:
-    """Give the tokenizer the config's template, else its own, else the teacher's.
+    """Set the tokenizer's template: the config's, else its own, else the teacher's.
 
     Raises:
         DataError: none of them has one.
@@ -83,7 +85,7 @@ def set_chat_template(tokenizer: Any, spec: DataSpec, fallback: Any = None) -> N
             raise ConfigError(
                 error.message,
                 where="data.chat_template",
-                hint=error.hint or "give a file with a Jinja template, or chatml",
+                hint=error.hint or "use a file with a Jinja template, or chatml",
             ) from error
     elif not tokenizer.chat_template and fallback is not None and fallback.chat_template:
         tokenizer.chat_template = fallback.chat_template
@@ -114,8 +116,8 @@ def encode_sources(sources: Sequence[SourceSpec], tokenizer: Any, max_length: in
             raise DataError(
                 f"no row has a labelled token ({report.losses()})",
                 where=source.path,
-                hint="rows need an assistant turn that says something, is not left out of "
-                f"training by the row, and survives data.max_length ({max_length} tokens)",
+                hint="rows need a non-empty assistant turn that is not excluded from training and "
+                f"fits within data.max_length ({max_length} tokens)",
             )
         report.warnings = template.warnings(report)
         data.reports.append(report)
@@ -150,7 +152,7 @@ def _encode(
         report.dropped += 1
         return
     kind = str(chat["expert"] or source.kind)
-    row = Row(encoded.input_ids, encoded.labels, kind, number, chat["where"])
+    row = TrainRow(encoded.input_ids, encoded.labels, kind, number, chat["where"])
     data.rows.append(row)
     report.rows += 1
     report.cut += encoded.cut
@@ -163,10 +165,10 @@ def _encode(
 
 
 def load_chats(spec: DataSpec, tokenizer: Any) -> tuple[Dataset, Dataset]:
-    """The training and the held-out rows of a config.
+    """Load the training and the held-out rows of a config.
 
     Raises:
-        DataError: unreadable data, or held-out rows that stand in the training data too.
+        DataError: unreadable data, or held-out rows that are also in the training data.
     """
     train = encode_sources(spec.train, tokenizer, spec.max_length)
     heldout = encode_sources(spec.heldout, tokenizer, spec.max_length)
@@ -178,28 +180,26 @@ def load_chats(spec: DataSpec, tokenizer: Any) -> tuple[Dataset, Dataset]:
 def refuse_duplicates(train: Dataset, heldout: Dataset) -> None:
     """Raise DataError when a held-out row, token for token, is also trained on."""
     seen = {tuple(row.input_ids): row.where for row in train.rows}
-    twice = [
+    shared = [
         (row.where, seen[tuple(row.input_ids)])
         for row in heldout.rows
         if tuple(row.input_ids) in seen
     ]
-    if twice:
+    if shared:
         raise DataError(
-            f"{len(twice)} held-out rows are in the training data too; the first is also at "
-            f"{twice[0][1]}",
-            where=twice[0][0],
-            hint="take them out of one side, or set data.allow_duplicates: true",
+            f"{len(shared)} held-out rows are also in the training data; the first one is at "
+            f"{shared[0][1]}",
+            where=shared[0][0],
+            hint="remove them from one side, or set data.allow_duplicates: true",
         )
 
 
 def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
-    """Lines for `kdharness data show`: reports, then example rows with labelled parts marked.
+    """Return the lines of `kdharness data show`: reports, then example rows with labels marked.
 
     Raises:
         ConfigError: a config without data.
     """
-    from kdharness.harness.models.loading import load_tokenizer
-
     spec: DataSpec | None = getattr(config, "data", None)
     if spec is None:
         raise ConfigError(f"a {config.method} config has no training data")
@@ -210,11 +210,11 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
     lines = [f"tokenizer: {source}"]
     lines += [report.line() for report in train.reports]
     lines += [f"held out: {report.line()}" for report in heldout.reports]
-    told = [text for report in [*train.reports, *heldout.reports] for text in report.warnings]
-    lines += [f"warning: {text}" for text in dict.fromkeys(told)]
+    warnings = [text for report in [*train.reports, *heldout.reports] for text in report.warnings]
+    lines += [f"warning: {text}" for text in dict.fromkeys(warnings)]
     by_kind = Counter(row.kind for row in train.rows)
     lines.append("rows by kind: " + ", ".join(f"{k} {n}" for k, n in sorted(by_kind.items())))
-    lines.append("labelled parts stand between ⟦ and ⟧:")
+    lines.append("labelled parts are between ⟦ and ⟧:")
     step = max(1, len(train.rows) // max(examples, 1))
     for row in train.rows[::step][:examples]:
         lines += ["", f"{row.where} ({row.kind}, {len(row)} tokens)", marked(row, tokenizer)]
@@ -222,7 +222,7 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
 
 
 def tokenizer_source(config: AnyConfig) -> str:
-    """The model whose tokenizer a config's student has."""
+    """Return the model whose tokenizer a config's student uses."""
     student: Any = getattr(config, "student", None)
     teacher: Any = getattr(config, "teacher", None)
     if student.model:
@@ -233,19 +233,17 @@ def tokenizer_source(config: AnyConfig) -> str:
 
 
 def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: Any) -> Any:
-    """Load the teacher's tokenizer for its template, where the student's has none."""
-    from kdharness.harness.models.loading import load_tokenizer
-
+    """Load the teacher's tokenizer if the student's has no chat template."""
     model = getattr(getattr(config, "teacher", None), "model", None)
     return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None
 
 
-def marked(row: Row, tokenizer: Any) -> str:
-    """A row's text with its labelled runs between ⟦ and ⟧."""
+def marked(row: TrainRow, tokenizer: Any) -> str:
+    """Return a row's text with its labelled runs between ⟦ and ⟧."""
     run: list[int] = []
     text, inside = "", False
-    for token, label in zip([*row.input_ids, None], [*row.labels, IGNORE], strict=True):
-        labelled = label != IGNORE
+    for token, label in zip([*row.input_ids, None], [*row.labels, IGNORE_INDEX], strict=True):
+        labelled = label != IGNORE_INDEX
         if run and (labelled != inside or token is None):
             piece = tokenizer.decode(run)
             text += f"⟦{piece}⟧" if inside else piece
@@ -259,7 +257,7 @@ def marked(row: Row, tokenizer: Any) -> str:
 __all__ = [
     "Dataset",
     "Report",
-    "Row",
+    "TrainRow",
     "describe_data",
     "encode_sources",
     "load_chats",

@@ -1,7 +1,7 @@
-"""The fields of one turn: what is read, what is honoured, and what is refused by name.
+"""The fields of one turn: which are read, and which are refused by name.
 
-Rows come from many programs, each with fields of its own. A field that means something for
-training is done as it says or is an error that names it; null counts as not there.
+Rows come from many programs, each with fields of its own. A field that matters for training is
+either honoured or an error that names it; null counts as missing.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ ROLES = {
 _CALLING = {"function_call", "tool_call"}
 REASONING = ("reasoning_content", "reasoning", "thinking")
 _REFUSED = {
-    "train_detail": "labels of parts of a turn",
-    "mask": "it may mean learnt or left out: use train: true or false",
-    "prefix": "an answer that is to be continued",
-    "thought": "write it as reasoning_content",
-    "thoughts": "write it as reasoning_content",
-    "refusal": "write it as content",
-    "tools": "tools belong to the row, beside its turns",
-    "functions": "tools belong to the row, beside its turns",
-    "chosen": "preference pairs",
-    "rejected": "preference pairs",
-    **dict.fromkeys(("cot", "chain_of_thought"), "write it as reasoning_content"),
-    **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "text alone is"),
+    "train_detail": "labels cannot cover part of a turn",
+    "mask": "it is ambiguous: use train: true or false",
+    "prefix": "partial answers cannot be trained on",
+    "thought": "use reasoning_content",
+    "thoughts": "use reasoning_content",
+    "refusal": "use content",
+    "tools": "tools belong to the row, not to a turn",
+    "functions": "tools belong to the row, not to a turn",
+    "chosen": "preference pairs cannot be trained on",
+    "rejected": "preference pairs cannot be trained on",
+    **dict.fromkeys(("cot", "chain_of_thought"), "use reasoning_content"),
+    **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "only text is"),
 }
 _READ = {
     "role",
@@ -69,15 +69,15 @@ _READ = {
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 
 
-def keys(row: Any) -> str:
-    """Name the fields of something that should be an object."""
+def keys(row: object) -> str:
+    """Return the field names of a value that should be an object, for a message."""
     if not isinstance(row, Mapping):
         return type(row).__name__
     return ", ".join(sorted(map(str, row)))[:200] or "none"
 
 
-def looks_like_turn(value: Any) -> bool:
-    """Whether a value has a turn's role and content, under either pair of names."""
+def looks_like_turn(value: object) -> bool:
+    """Return whether a value has a turn's role and content, under either pair of names."""
     return (
         isinstance(value, Mapping)
         and ("role" in value or "from" in value)
@@ -90,36 +90,36 @@ def looks_like_turn(value: Any) -> bool:
     )
 
 
-def read_turns(turns: Any, unread: set[str]) -> list[dict[str, Any]]:
+def read_turns(turns: object, unread: set[str]) -> list[dict[str, Any]]:
     """Read a list of turns as messages.
 
     Args:
-        turns: from the row.
-        unread: takes the names of fields that carry nothing for training.
+        turns: the row's turns.
+        unread: collects the names of ignored fields.
 
     Raises:
-        DataError: a turn that is not one, or holds what cannot be honoured.
+        DataError: an invalid turn, or one with an unsupported field.
     """
     if isinstance(turns, str):
         turns = parsed(turns, "the list of turns")
     if isinstance(turns, Mapping):
         turns = _rows_of_columns(turns)
     if not isinstance(turns, list):
-        raise DataError(f"its turns are not a list: {shown(turns)}")
+        raise DataError(f"the turns are not a list: {shown(turns)}")
     return [read_turn(turn, number, unread) for number, turn in enumerate(turns, 1)]
 
 
 def _rows_of_columns(turns: Mapping[str, Any]) -> Any:
-    """Turns that a table keeps as one list for each field; anything else as it is."""
+    """Transpose turns that a table stores as one list per field; return others unchanged."""
     columns = list(turns.values())
     if not columns or not all(isinstance(column, list) for column in columns):
         return dict(turns)
     if len({len(column) for column in columns}) != 1:
-        raise DataError("its turns have fields of different lengths")
+        raise DataError("the fields of the turns differ in length")
     return [dict(zip(turns, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:
+def read_turn(turn: object, number: int, unread: set[str]) -> dict[str, Any]:
     """Read one turn as a message; `number` from 1 names it in errors.
 
     Raises:
@@ -127,7 +127,7 @@ def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:
     """
     try:
         if not isinstance(turn, Mapping):
-            raise DataError(f"it is not an object with role and content: {shown(turn)}")
+            raise DataError(f"not an object with role and content: {shown(turn)}")
         turn = {key: value for key, value in turn.items() if value is not None}
         for name, reason in _REFUSED.items():
             if turn.get(name) not in (None, "", [], {}, False):
@@ -139,14 +139,14 @@ def read_turn(turn: Any, number: int, unread: set[str]) -> dict[str, Any]:
         raise DataError(f"turn {number}: {error.message}", hint=error.hint) from error
 
 
-def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
+def _message(turn: Mapping[str, object]) -> dict[str, Any]:
     given = _either(turn, "role", "from")
     if not isinstance(given, str):
         raise DataError(
-            f"no role (its fields: {keys(turn)})"
+            f"no role (fields: {keys(turn)})"
             if given is None
             else f"the role is not text: {shown(given)}",
-            hint="turns have role and content, or from and value",
+            hint="turns need role and content, or from and value",
         )
     name = given.strip().lower()
     role = ROLES.get(name)
@@ -163,13 +163,13 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
         if turn.get(field):
             message[field] = joined(turn[field], field)
     if sum(field in message for field in REASONING) > 1:
-        raise DataError("its thought stands in more than one field")
+        raise DataError("the reasoning is given in more than one field")
     if message["content"] is None and (message.keys() & {"tool_calls", *REASONING}):
         message["content"] = ""
     if message["content"] is None:
         raise DataError(
-            f"the {role} turn's content is not text: it has none (its fields: {keys(turn)})",
-            hint="turns have role and content, or from and value",
+            f"the {role} turn has no content (fields: {keys(turn)})",
+            hint="turns need role and content, or from and value",
         )
     message["content"] = joined(message["content"], f"the {role} turn's content")
     learnt = learnt_turn(turn, role)
@@ -180,36 +180,34 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
     return message
 
 
-def _refuse_kinds_of_thought(turn: Mapping[str, Any]) -> None:
-    """Refuse what says that a content is a thought, or whom a turn is for.
+def _refuse_kinds_of_thought(turn: Mapping[str, object]) -> None:
+    """Refuse fields that mark content as reasoning, or address a turn to someone.
 
     Raises:
-        DataError: the field, and what to write instead.
+        DataError: the field, and what to use instead.
     """
     if not any(turn.get(name) for name in REASONING):
         for name in ("reasoning_details", "thinking_blocks"):
             if turn.get(name):
-                raise DataError(f"{name} is not supported: write its text as reasoning_content")
+                raise DataError(f"{name} is not supported: use reasoning_content")
     if turn.get("channel") not in (None, "", "final"):
         raise DataError(
-            f"channel {shown(turn['channel'])} is not supported: write a thought as "
-            "reasoning_content and a call as tool_calls"
+            f"channel {shown(turn['channel'])} is not supported: use reasoning_content for "
+            "reasoning and tool_calls for calls"
         )
     if turn.get("recipient") not in (None, "", "all"):
-        raise DataError(
-            f"recipient {shown(turn['recipient'])} is not supported: write a call as tool_calls"
-        )
+        raise DataError(f"recipient {shown(turn['recipient'])} is not supported: use tool_calls")
 
 
-def _either(turn: Mapping[str, Any], one: str, other: str) -> Any:
+def _either(turn: Mapping[str, object], one: str, other: str) -> Any:
     first, second = turn.get(one), turn.get(other)
     if first is not None and second is not None and first != second:
         raise DataError(f"{one} and {other} contradict each other")
     return second if first is None else first
 
 
-def joined(content: Any, what: str) -> str:
-    """Read a content: text, or a list of text parts, which are joined.
+def joined(content: object, what: str) -> str:
+    """Read a turn's content: text, or a list of text parts, which are joined.
 
     Raises:
         DataError: neither, or a part that is not text.
@@ -223,12 +221,12 @@ def joined(content: Any, what: str) -> str:
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
         text = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(kind, str) or kind not in _TEXT_PARTS:
-            raise DataError(f"{what} has a part of type {shown(kind)}: text alone is supported")
+            raise DataError(f"{what} has a part of type {shown(kind)}: only text is supported")
         if not isinstance(text, str):
             raise DataError(f"{what} is not text: {shown(part)}")
         for name in LEARN:
             if isinstance(part, Mapping) and part.get(name) is not None:
-                raise DataError(f"{name} on a part of a content is not supported")
+                raise DataError(f"{name} on a content part is not supported")
         texts.append(text)
     return "".join(texts)
 
@@ -236,15 +234,15 @@ def joined(content: Any, what: str) -> str:
 # ---------------------------------------------------------------- tools
 
 
-def _add_calls(message: dict[str, Any], turn: Mapping[str, Any]) -> None:
+def _add_calls(message: dict[str, Any], turn: Mapping[str, object]) -> None:
     calls, old = turn.get("tool_calls"), turn.get("function_call")
     if calls and old:
-        raise DataError("tool_calls and function_call stand side by side")
+        raise DataError("both tool_calls and function_call are given")
     if calls or old:
         if message["role"] != "assistant":
             raise DataError(f"a {message['role']} turn cannot call tools")
         if message.get("tool_calls"):
-            raise DataError("its calls stand in two fields")
+            raise DataError("tool calls are given in two fields")
         message["tool_calls"] = _calls(calls or old, "tool_calls" if calls else "function_call")
     for name in ("tool_call_id", "name"):
         if turn.get(name):
@@ -253,8 +251,8 @@ def _add_calls(message: dict[str, Any], turn: Mapping[str, Any]) -> None:
             message[name] = turn[name]
 
 
-def _calls(value: Any, what: str) -> list[dict[str, Any]]:
-    """Read tool calls as OpenAI writes them, their arguments as mappings."""
+def _calls(value: object, what: str) -> list[dict[str, Any]]:
+    """Read tool calls in OpenAI's format, with arguments as mappings."""
     if isinstance(value, str):
         value = parsed(value, what)
     if isinstance(value, Mapping):
@@ -288,27 +286,27 @@ def _call(call: Any, what: str) -> dict[str, Any]:
     return {"id": call["id"], **read} if isinstance(call.get("id"), str) else read
 
 
-def read_tools(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def read_tools(row: Mapping[str, object]) -> list[dict[str, Any]] | None:
     """Read a row's tool schemas (`tools`, or OpenAI's old `functions`).
 
     Raises:
         DataError: something that is not a list of schemas.
     """
-    found = [name for name in ("tools", "functions") if row.get(name)]
-    if len(found) > 1:
-        raise DataError("tools and functions stand side by side")
-    if not found:
+    names = [name for name in ("tools", "functions") if row.get(name)]
+    if len(names) > 1:
+        raise DataError("both tools and functions are given")
+    if not names:
         return None
-    value = row[found[0]]
+    value = row[names[0]]
     if isinstance(value, str):
         if not value.strip():
             return None
-        value = parsed(value, found[0])
+        value = parsed(value, names[0])
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list):
-        raise DataError(f"{found[0]} is not a list of tool schemas: {shown(value)}")
-    return [_schema(one, found[0]) for one in value] or None
+        raise DataError(f"{names[0]} is not a list of tool schemas: {shown(value)}")
+    return [_schema(schema, names[0]) for schema in value] or None
 
 
 def _schema(value: Any, what: str) -> dict[str, Any]:
@@ -321,10 +319,10 @@ def _schema(value: Any, what: str) -> dict[str, Any]:
 
 
 def parsed(text: str, what: str) -> Any:
-    """Read JSON that stands in a text.
+    """Parse JSON from a string.
 
     Raises:
-        DataError: it is not JSON.
+        DataError: it is not valid JSON.
     """
     try:
         return parse_json(text)
@@ -332,8 +330,8 @@ def parsed(text: str, what: str) -> Any:
         raise DataError(f"{what} is not JSON: {shown(text)}") from error
 
 
-def without_nulls(value: Any) -> Any:
-    """Take out the fields that a table adds to every object for the sake of others."""
+def without_nulls(value: object) -> Any:
+    """Remove null fields, which a table adds to every object."""
     if isinstance(value, Mapping):
-        return {key: without_nulls(one) for key, one in value.items() if one is not None}
-    return [without_nulls(one) for one in value] if isinstance(value, list) else value
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -1,9 +1,8 @@
-"""Which of the row formats a row is in, by its fields."""
+"""Detection of a row's format by its fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from kdharness.trainers.data.fields import looks_like_turn
 
@@ -13,8 +12,8 @@ CHATS = {"messages": ("messages",), "sharegpt": ("conversations", "conversation"
 ANSWERS = {"prompt": ("completion", "response"), "alpaca": ("output", "response")}
 
 
-def detect_format(row: Any) -> str:
-    """Tell messages, prompt, alpaca and sharegpt apart by a row's fields; empty: none fits."""
+def detect_format(row: object) -> str:
+    """Return messages, prompt, alpaca or sharegpt by a row's fields; empty if none matches."""
     if isinstance(row, list) and row and all(map(looks_like_turn, row)):
         return "sharegpt"
     if not isinstance(row, Mapping):

@@ -1,4 +1,4 @@
-"""Rows of JSON files: one a line, or an array (of any layout) that fills the file."""
+"""Rows of JSON files: one per line, or a single array (of any layout)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from kdharness.harness.errors import DataError
 from kdharness.harness.util import untrusted
 from kdharness.harness.util.untrusted import parse_json, read_lines, read_text
 from kdharness.trainers.data.fields import keys, looks_like_turn
+from kdharness.trainers.data.formats import detect_format
 
-_LAYOUT = "rows are JSON objects, one a line, or one array of them that fills the file"
+_LAYOUT = "rows are JSON objects, one per line, or a single array of them"
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Read rows with the place of each.
+    """Yield each row with its location.
 
     Raises:
-        DataError: what is not JSON, with its line and column, or is not rows.
+        DataError: invalid JSON, with its line and column, or JSON that is not rows.
     """
     if _first_character(path) == "[":
         rows, error = _array(path)
@@ -33,7 +34,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _first_character(path: Path) -> str:
-    """The first character that is not blank; empty where there is no regular file."""
+    """Return the first character that is not whitespace; empty if not a regular file."""
     try:
         if not path.is_file():
             return ""
@@ -45,13 +46,13 @@ def _first_character(path: Path) -> str:
 
 
 def _array(path: Path) -> tuple[list[Any] | None, DataError | None]:
-    """The rows of a file that is one array, or why it is not."""
+    """Return the rows of a file that is a single array, or why it is not one."""
     try:
         if path.stat().st_size > untrusted.FILE_BYTES:
             return None, DataError(
                 f"an array of more than {untrusted.FILE_BYTES:,} bytes",
                 where=str(path),
-                hint="write one row a line",
+                hint="write one row per line",
             )
         text = read_text(path, "the rows", error=DataError)
     except OSError:
@@ -70,37 +71,35 @@ def _array(path: Path) -> tuple[list[Any] | None, DataError | None]:
 
 
 def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, Any]]:
-    """One row a line; `error` is why the whole file is not an array, where it begins like one."""
+    """Yield one row per line; `error` is why a file that starts like an array is not one."""
     first = True
     for number, line in read_lines(path, DataError):
         where = f"{path}:{number}"
         try:
             row = parse_json(line)
-        except ValueError as problem:
+        except ValueError as cause:
             if first and error is not None:
-                raise error from problem
-            if first and line.lstrip().startswith(b"{") and _unfinished(problem):
-                yield from _object(path, where, problem)
+                raise error from cause
+            if first and line.lstrip().startswith(b"{") and _unfinished(cause):
+                yield from _object(path, where, cause)
                 return
             raise DataError(
-                f"this line is not JSON: {_reason(problem)}", where=where, hint=_LAYOUT
-            ) from problem
+                f"this line is not JSON: {_reason(cause)}", where=where, hint=_LAYOUT
+            ) from cause
         first = False
         yield where, row
 
 
-def _object(path: Path, where: str, problem: ValueError) -> Iterator[tuple[str, Any]]:
-    """A file that is one object over several lines: a row, or something else."""
-    from kdharness.trainers.data.formats import detect_format
-
+def _object(path: Path, where: str, cause: ValueError) -> Iterator[tuple[str, Any]]:
+    """Read a file that is one object over several lines: a single row, or an error."""
     try:
         row = parse_json(read_text(path, "the rows", error=DataError))
     except ValueError:
         raise DataError(
-            "this line is not JSON: it ends before its value is complete",
+            "this line is not JSON: unexpected end of input",
             where=where,
             hint=_LAYOUT,
-        ) from problem
+        ) from cause
     if not detect_format(row):
         raise DataError(
             f"a single object that is not a row (fields: {keys(row)})",
@@ -117,9 +116,9 @@ def _unfinished(error: ValueError) -> bool:
 
 
 def _reason(error: ValueError) -> str:
-    """What is wrong with a text that should be JSON."""
+    """Return what is wrong with a text that should be JSON."""
     if _unfinished(error):
-        return "it ends before its value is complete"
+        return "unexpected end of input"
     if isinstance(error, json.JSONDecodeError):
         return f"unexpected text at column {error.colno}"
-    return "it is not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
+    return "not UTF-8 text" if isinstance(error, UnicodeError) else str(error)

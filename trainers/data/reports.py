@@ -1,4 +1,4 @@
-"""What was read from a source, and warnings about what a model cannot learn from it."""
+"""Reports on what was read from a source, with warnings about what a model cannot learn."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdharness.harness.errors import DataError
 
 @dataclass
 class Report:
-    """What was read from one source.
+    """Counts of what was read from one source.
 
-    Rows: `cut` by max_length, `dropped` without a labelled token, `straddling` where an answer's
-    first token begins in the prompt, `endless` whose labels don't end in a token that ends
-    generation. Answers: `empty` ones, and `unshown` ones whose thoughts the template leaves out.
-    `unread` counts fields by name.
+    Rows: `cut` at max_length, `dropped` without a labelled token, `straddling` if an answer's
+    first token starts inside the prompt, `endless` if the labels do not end with a token that ends
+    generation. Answers: `empty` ones, and `unshown` ones whose reasoning the template drops.
+    `unread` counts ignored fields by name.
     """
 
     path: str
@@ -39,7 +39,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """Write one sentence for the log."""
+        """Return a one-line summary for the log."""
         share = self.labelled / max(self.tokens, 1)
         return (
             f"{self.path} ({self.kind}): {self.rows} rows, {self.tokens} tokens "
@@ -48,7 +48,7 @@ class Report:
         )
 
     def losses(self) -> str:
-        """Count dropped rows and empty answers."""
+        """Return the numbers of dropped rows and empty answers."""
         return f"{self.dropped} dropped{self._empty()}"
 
     def _empty(self) -> str:
@@ -59,16 +59,16 @@ class Report:
 
     def _unread(self) -> str:
         parts = [", ".join(sorted(names)) for names in (self.unread, self.unread_turns)]
-        text = f"; fields not read: {parts[0]}" if parts[0] else ""
-        return text + (f"; fields of turns not read: {parts[1]}" if parts[1] else "")
+        text = f"; ignored fields: {parts[0]}" if parts[0] else ""
+        return text + (f"; ignored fields of turns: {parts[1]}" if parts[1] else "")
 
 
 @dataclass(frozen=True)
 class Template:
-    """What a tokenizer's template and files say about the end of an answer.
+    """How a tokenizer's template and files end an answer.
 
-    `stops` end generation wherever the checkpoint is used; `ends` are these and the template's
-    own end of turn, at which kdharness stops too.
+    `stops` end generation in any program; `ends` are these and the template's own end-of-turn
+    token, at which kdharness also stops.
     """
 
     tokenizer: Any
@@ -78,61 +78,62 @@ class Template:
 
     @classmethod
     def of(cls, tokenizer: Any) -> Template:
-        """Look at a tokenizer with its template."""
+        """Read a tokenizer and its template."""
         stops, own = stopping_tokens(tokenizer), end_of_turn(tokenizer)
         ends = stops if own is None else stops | {own}
         return cls(tokenizer, habits(tokenizer), frozenset(stops), frozenset(ends))
 
     def warnings(self, report: Report) -> list[str]:
-        """Say what a model cannot learn from these rows."""
-        told = []
+        """Return warnings about what a model cannot learn from these rows."""
+        messages = []
         if report.endless:
-            told.append(
+            messages.append(
                 f"in {_rows(report.endless, report.rows)} the labelled part does not end with "
-                f"a token that ends generation, so the model does not learn to stop: {self._why()}"
+                f"a token that ends generation, so the model will not learn to stop: {self._why()}"
             )
         elif not self.ends <= self.stops:
             name = self.habits.end_token
-            told.append(
-                f"answers end with {name!r}, which is not the checkpoint's end of "
-                f"sequence ({self._stops()}): kdharness stops there, other programs only "
-                "if they are told to"
+            messages.append(
+                f"answers end with {name!r}, which is not an EOS token of the checkpoint "
+                f"({self._stops()}): kdharness stops there, other programs only if configured to"
             )
         if report.straddling:
-            told.append(
-                f"in {_rows(report.straddling, report.rows)} an answer's first token "
-                f"begins in the prompt{self._blank()}: training and generation split the "
-                "text there differently"
+            messages.append(
+                f"in {_rows(report.straddling, report.rows)} the first token of an answer "
+                f"starts inside the prompt{self._blank()}: training and generation tokenize the "
+                "text differently there"
             )
         if self.habits.unopened.strip():
-            told.append(
+            messages.append(
                 "the chat template has no generation prompt: it writes "
-                f"{self.habits.unopened.strip()!r} before an answer, which is not learnt "
-                "and which generation will miss"
+                f"{self.habits.unopened.strip()!r} before an answer, which is not trained "
+                "on and will be missing at generation"
             )
         if report.unshown:
             answers = "1 answer" if report.unshown == 1 else f"{report.unshown} answers"
-            told.append(f"the chat template leaves out thoughts of {answers}, which are not learnt")
-        return told
+            messages.append(
+                f"the chat template drops the reasoning of {answers}, which is not trained on"
+            )
+        return messages
 
     def _why(self) -> str:
         end = self.habits.end_last.strip()
         if not end:
             which = "the last" if self.habits.end_mid.strip() else "an"
-            return f"the chat template writes none after {which} answer; use one that does"
+            return f"the chat template adds none after {which} answer; use one that does"
         if not self.habits.end_token:
             count = pieces(self.tokenizer, end)
-            mend = (
+            fix = (
                 "use the model's own template"
                 if self.tokenizer.chat_template == CHATML
                 else "add it to the tokenizer"
             )
             return (
-                f"the template's end of turn {end!r} is no token of this tokenizer and is "
-                f"split into {count}, and generation still ends at {self._stops()} alone; "
-                f"{mend}, or choose a template whose end of turn is a token"
+                f"the template's end of turn {end!r} is not a token of this tokenizer (split "
+                f"into {count}), and generation still ends only at {self._stops()}; "
+                f"{fix}, or choose a template whose end of turn is a token"
             )
-        return f"the template's end of turn {end!r} is not among what is labelled"
+        return f"the template's end of turn {end!r} is not labelled"
 
     def _stops(self) -> str:
         names = self.tokenizer.convert_ids_to_tokens(sorted(self.stops))
@@ -143,7 +144,7 @@ class Template:
             text = render(self.tokenizer, [{"role": "user", "content": "a"}], prompt=True)
         except DataError:
             return ""
-        return " (the generation prompt ends in a blank)" if text.endswith(" ") else ""
+        return " (the generation prompt ends with a space)" if text.endswith(" ") else ""
 
 
 def _rows(some: int, of: int) -> str:

@@ -1,7 +1,7 @@
-"""Data files as chats: reading JSON, Parquet and hub data sets, and telling row formats apart.
+"""Data files as chats: JSON, Parquet and Hub datasets, and their row formats.
 
-Nothing is ever unpickled. A malformed line is an error that names the file and the line. What a
-row says is done or refused by name; fields that carry nothing for training are listed as unread.
+Nothing is ever unpickled. A malformed line is an error with the file and the line. A row's fields
+are honoured or refused by name; fields without meaning for training are listed as ignored.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import whole_characters
@@ -31,13 +31,13 @@ from kdharness.trainers.data.learning_flags import CUT, row_flags, shown, truth,
 
 Chat = dict[str, Any]
 """`{"messages": [...], "truncated": bool}` with roles system, user, assistant and tool; `tools`
-and `variables` for the template; `unread` names what was not read, of the row and of its turns."""
+and `variables` for the template; `unread` lists the ignored fields of the row and its turns."""
 
 PARQUET_ROWS = 1024
 
 
 def read_source(source: SourceSpec) -> list[Chat]:
-    """Every row of a source as a chat.
+    """Read every row of a source as a chat.
 
     Raises:
         DataError: a missing file, a malformed line (with its number), an unknown row format.
@@ -58,13 +58,13 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
         return
     path = shipped_file(source.path) or local_path(source.path)
     if exists(path, folder=True):
-        raise DataError("is a folder", where=str(path), hint="name the data files in it")
+        raise DataError("is a folder", where=str(path), hint="give the data files in it")
     if not exists(path, folder=False):
         raise DataError(
             f"no such data file: {source.path[:200]}",
             where=str(path),
-            hint="paths are relative to the config file; shipped data is named like shop:train, "
-            "data sets of the hub like hub:org/name",
+            hint="paths are relative to the config file; built-in data is named like shop:train, "
+            "Hub datasets like hub:org/name",
         )
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
@@ -72,9 +72,9 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
         yield from json_rows(path)
     else:
         raise DataError(
-            f"cannot read {path.suffix or 'a file without an ending'}",
+            f"unsupported data file type {path.suffix or '(no extension)'}",
             where=str(path),
-            hint="data is .jsonl, .json or .parquet; pickles are never read",
+            hint="use .jsonl, .json, .ndjson or .parquet; pickles are never loaded",
         )
 
 
@@ -90,29 +90,31 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 number += 1
                 yield f"{path}: row {number}", _table_row(whole_characters(row))
     except (pyarrow.ArrowException, OSError, ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"this is not a readable Parquet file: {error}", where=str(path)) from error
+        raise DataError(f"not a readable Parquet file: {error}", where=str(path)) from error
 
 
 def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
     if not source.path.removeprefix("hub:").strip():
-        raise DataError("it names no data set", where=source.path, hint="write hub:org/name")
+        raise DataError("missing dataset name", where=source.path, hint="use hub:org/name")
     try:
         import datasets
     except ImportError as error:
         raise DataError(
-            "hub data sets need an extra", where=source.path, hint="pip install 'kdharness[hub]'"
+            "Hub datasets need the extra 'hub'",
+            where=source.path,
+            hint="pip install 'kdharness[hub]'",
         ) from error
     name = source.path.removeprefix("hub:")
     try:
         data = datasets.load_dataset(name, split=source.split)
-    except Exception as error:  # the hub, the network and the data set's files each have theirs
-        raise DataError(f"could not load the data set: {error}", where=source.path) from error
+    except Exception as error:  # the Hub, the network and the dataset's files each raise their own
+        raise DataError(f"could not load the dataset: {error}", where=source.path) from error
     for number, row in enumerate(data):
         yield f"{source.path}: row {number}", _table_row(whole_characters(row))
 
 
-def _table_row(row: Any) -> Any:
-    """A table's row as JSON would have it: tables give every object the fields of all others."""
+def _table_row(row: object) -> Any:
+    """Drop the nulls of a table's row: tables give every object the fields of all others."""
     if not isinstance(row, Mapping):
         return row
     return {name: without_nulls(value) for name, value in row.items()}
@@ -122,11 +124,11 @@ def _table_row(row: Any) -> Any:
 
 _SYSTEM = ("system", "system_prompt", "system_message")
 _REFUSED = {
-    "chosen": "preference pairs are not learnt from: keep the answer you want as the completion",
-    "rejected": "preference pairs are not learnt from: keep the answer you want as the completion",
+    "chosen": "preference pairs are not supported: keep the chosen answer as the completion",
+    "rejected": "preference pairs are not supported: keep the chosen answer as the completion",
     "chat_template": "set data.chat_template instead",
     **dict.fromkeys(
-        ("image", "images", "audio", "audios", "video", "videos"), "text alone is supported"
+        ("image", "images", "audio", "audios", "video", "videos"), "only text is supported"
     ),
 }
 _READ = {
@@ -143,12 +145,12 @@ _READ = {
 }
 
 
-def to_chat(row: Any, form: str, where: str) -> Chat:
+def to_chat(row: object, form: str, where: str) -> Chat:
     """Read one row as a chat.
 
     Raises:
         DataError: fields that fit no format, an unknown role, empty or non-text content, or a
-            field that can be neither honoured nor left out.
+            field that can be neither honoured nor ignored.
     """
     form = detect_format(row) if form == "auto" else form
     try:
@@ -157,14 +159,14 @@ def to_chat(row: Any, form: str, where: str) -> Chat:
         raise DataError(error.message, where=where, hint=error.hint) from error
 
 
-def _chat(row: Any, form: str, where: str) -> Chat:
+def _chat(row: object, form: str, where: str) -> Chat:
     fields: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
     for name, reason in _REFUSED.items():
         if fields.get(name):
             raise DataError(f"the field {name} is not supported: {reason}")
     if not form:
         raise DataError(
-            f"cannot tell the format of this row (fields: {keys(row)})",
+            f"unknown row format (fields: {keys(row)})",
             hint="use messages, prompt + completion, instruction + output, or conversations",
         )
     used: set[str] = set()
@@ -180,7 +182,7 @@ def _chat(row: Any, form: str, where: str) -> Chat:
         raise DataError("this row has no turns")
     expert = fields.get("expert")
     if expert is not None and not isinstance(expert, str):
-        raise DataError("expert is not a name")
+        raise DataError("expert is not a string")
     unread = {str(name) for name, value in fields.items() if value is not None}
     return {
         "messages": messages,
@@ -194,28 +196,28 @@ def _chat(row: Any, form: str, where: str) -> Chat:
     }
 
 
-def _cut(fields: Mapping[str, Any], messages: list[dict[str, Any]]) -> bool:
-    """Whether the last answer was cut where it was generated."""
+def _cut(fields: Mapping[str, object], messages: list[dict[str, Any]]) -> bool:
+    """Return whether the last answer was truncated when it was generated."""
     cut = [message.pop("cut", False) for message in messages]
-    if any(one and m.get("train", True) for one, m in zip(cut[:-1], messages, strict=False)):
+    if any(c and m.get("train", True) for c, m in zip(cut[:-1], messages, strict=False)):
         raise DataError(
-            "an answer before the last one was cut where it was generated",
-            hint="leave the turns behind it out, or set train: false on it",
+            "an answer before the last one was truncated when it was generated",
+            hint="remove the turns after it, or set train: false on it",
         )
-    told = fields.get("truncated") is not None and truth(fields["truncated"], "truncated")
-    return told or cut[-1] or was_cut(fields)
+    truncated = fields.get("truncated") is not None and truth(fields["truncated"], "truncated")
+    return truncated or cut[-1] or was_cut(fields)
 
 
-def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
+def _messages(row: object, form: str, used: set[str], unread: set[str]) -> list[dict[str, Any]]:
     if form == "sharegpt" and isinstance(row, list):
         return read_turns(row, unread)
     if not isinstance(row, Mapping):
-        raise DataError(f"it is not an object: {shown(row)}")
+        raise DataError(f"not an object: {shown(row)}")
     if form in CHATS:
         name = _given(row, CHATS[form], used)
         for field in ("reasoning_content", "tool_calls"):
             if row.get(field):
-                raise DataError(f"{field} stands beside {name}", hint="write it into its turn")
+                raise DataError(f"{field} is given next to {name}", hint="move it into its turn")
         return [*_history(row, form, used), *read_turns(row[name], unread)]
     asked = _given(row, ("instruction",) if form == "alpaca" else ("prompt",), used)
     answer = _given(row, ANSWERS[form], used)
@@ -226,7 +228,7 @@ def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dic
         parts = [question, joined(row[more], more) if more else ""]
         question = "\n\n".join(part for part in parts if part.strip())
     elif row.get("context"):
-        raise DataError("context is not read beside prompt", hint="write it into the prompt")
+        raise DataError("context is not supported with prompt", hint="move it into the prompt")
     asks = (
         read_turns(question, unread)
         if _is_turns(question)
@@ -236,9 +238,9 @@ def _messages(row: Any, form: str, used: set[str], unread: set[str]) -> list[dic
 
 
 def _answers(
-    row: Mapping[str, Any], answer: str, used: set[str], unread: set[str]
+    row: Mapping[str, object], answer: str, used: set[str], unread: set[str]
 ) -> list[dict[str, Any]]:
-    """A row's answer as turns, with the thoughts and calls that stand beside it."""
+    """Return a row's answer as turns, with the reasoning and calls given next to it."""
     beside = {
         name: row[name]
         for name in (*REASONING, "tool_calls")
@@ -249,40 +251,43 @@ def _answers(
         turn = {"role": "assistant", "content": _text(row[answer], answer), **beside}
         return read_turns([turn], unread)
     for name in beside.keys() & {"reasoning_content", "tool_calls"}:
-        raise DataError(f"{name} stands beside a {answer} of turns", hint="write it into its turn")
+        raise DataError(
+            f"{name} is given next to a {answer} that is a list of turns",
+            hint="move it into its turn",
+        )
     return read_turns(row[answer], unread)
 
 
-def _is_turns(value: Any) -> bool:
+def _is_turns(value: object) -> bool:
     return isinstance(value, list) and all(map(looks_like_turn, value))
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: object, name: str) -> str:
     return joined(value, f"the {name}")
 
 
 def _given(
-    row: Mapping[str, Any], names: tuple[str, ...], used: set[str], *, needed: bool = True
+    row: Mapping[str, object], names: tuple[str, ...], used: set[str], *, needed: bool = True
 ) -> str:
-    """The one of these fields that the row has; they are aliases."""
-    found = [name for name in names if row.get(name) is not None]
-    used.update(found)
-    if len({shown(row[name]) for name in found if row[name] != ""}) > 1:
-        raise DataError(f"{' and '.join(found)} stand side by side")
-    if not found and needed:
+    """Return the one of these aliases that the row has."""
+    present = [name for name in names if row.get(name) is not None]
+    used.update(present)
+    if len({shown(row[name]) for name in present if row[name] != ""}) > 1:
+        raise DataError(f"{' and '.join(present)} contradict each other")
+    if not present and needed:
         missing = " or ".join(names)
         null = next((name for name in names if name in row), None)
-        raise DataError(f"{null} is null" if null else f"no {missing} (its fields: {keys(row)})")
-    return next((name for name in found if row[name] != ""), found[0] if found else "")
+        raise DataError(f"{null} is null" if null else f"no {missing} (fields: {keys(row)})")
+    return next((name for name in present if row[name] != ""), present[0] if present else "")
 
 
-def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str, Any]]:
-    """Earlier turns of a row: pairs of what was asked and answered."""
+def _history(row: Mapping[str, object], form: str, used: set[str]) -> list[dict[str, Any]]:
+    """Return the earlier turns of a row, from its (question, answer) pairs."""
     history = row.get("history")
     if not history:
         return []
     if form in CHATS:
-        raise DataError(f"history stands beside {CHATS[form][0]}")
+        raise DataError(f"history is given next to {CHATS[form][0]}")
     used.add("history")
     if isinstance(history, str):
         history = parsed(history, "history")
@@ -301,8 +306,8 @@ def _history(row: Mapping[str, Any], form: str, used: set[str]) -> list[dict[str
     ]
 
 
-def _with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The row's system text as its first turn."""
+def _with_system(row: Mapping[str, object], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Prepend the row's system text as its first turn."""
     given = {name: joined(row[name], name) for name in _SYSTEM if row.get(name)}
     if len(set(given.values())) > 1:
         raise DataError(f"{' and '.join(given)} contradict each other")
@@ -314,11 +319,11 @@ def _with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list
         return [{"role": "system", "content": text}, *messages]
     if own[0] is messages[0] and own[0]["content"].strip() == text.strip():
         return messages
-    raise DataError(f"{name} stands beside another system turn", hint="keep one of them")
+    raise DataError(f"{name} conflicts with a system turn", hint="keep one of them")
 
 
-def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row gives to the template by name."""
+def _variables(row: Mapping[str, object]) -> dict[str, Any]:
+    """Return the variables a row passes to the chat template."""
     given = row.get("chat_template_kwargs") or {}
     if isinstance(given, str):
         given = parsed(given, "chat_template_kwargs")

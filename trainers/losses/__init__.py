@@ -1,1 +1,1 @@
-"""Losses as pure functions, each with a plain reference."""
+"""Losses as pure functions, each with a reference implementation."""

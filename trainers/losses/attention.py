@@ -1,14 +1,14 @@
-"""The attention loss, streamed: the KL of attention rows with no [B, H, T, T] alive.
+"""The attention loss, streamed: the KL of attention rows without a [B, H, T, T] tensor.
 
 Both models run their usual fast attention. A hook registered with transformers'
-`AttentionInterface` keeps the teacher's post-RoPE queries and keys of mapped layers; in the
-student's pass it computes KL(A_teacher ‖ A_student) in blocks of labelled rows from queries and
-keys alone. The gradient with respect to scores is A_s − A_t, recomputed block by block in the
-backward pass (METHOD.md sections 2 and 4.2).
+`AttentionInterface` records the teacher's post-RoPE queries and keys of mapped layers; in the
+student's forward pass it computes KL(A_teacher ‖ A_student) in blocks of labelled rows from
+queries and keys. The gradient with respect to scores is A_s − A_t, recomputed block by block in the
+backward pass (docs/method.md#attention).
 
-Rows are compared over the keys that both layers may see: where a sliding-window layer is mapped
+Rows are compared over the keys that both layers attend to: if a sliding-window layer is mapped
 to a full one, the teacher's mass outside the student's window would make the KL infinite. Every
-row sees at least itself.
+row attends at least to itself.
 
 Shapes: H heads, G key heads (grouped-query attention), T positions, d head size.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from kdharness.harness.errors import ModelError
 
 @dataclass(frozen=True)
 class Rows:
-    """Queries and keys of one layer: q [B, H, T, d], k [B, G, T, d], and how scores are made."""
+    """Queries and keys of one layer, q [B, H, T, d] and k [B, G, T, d], with score settings."""
 
     q: Tensor
     k: Tensor
@@ -38,15 +38,15 @@ class Rows:
 
 @dataclass
 class AttentionTape:
-    """What passes between the two models' layers in one step.
+    """The data exchanged between the two models' layers in one step.
 
     Attributes:
         layers: student layer -> teacher layer.
         rows: labelled positions of each sample, ascending.
         keys: [B, T] which keys are real tokens and not padding.
-        block: rows of scores alive at once.
-        teacher: filled by the teacher's pass: layer -> Rows.
-        terms: filled by the student's pass: layer -> summed KL over heads and rows.
+        block: number of score rows in memory at once.
+        teacher: filled by the teacher's forward pass: layer -> Rows.
+        terms: filled by the student's forward pass: layer -> summed KL over heads and rows.
     """
 
     layers: Mapping[int, int]
@@ -58,7 +58,7 @@ class AttentionTape:
     heads: int = 1
 
     def total(self) -> Tensor:
-        """The sum over mapped layers, averaged over heads and layers (not over positions).
+        """Return the sum over mapped layers, averaged over heads and layers (not over positions).
 
         Raises:
             ModelError: a mapped layer did not pass through the hook.
@@ -66,18 +66,18 @@ class AttentionTape:
         missing = sorted(set(self.layers) - set(self.terms))
         if missing:
             raise ModelError(
-                f"attention of student layers {missing} could not be seen",
+                f"no attention was recorded for student layers {missing}",
                 hint="this architecture does not use transformers' attention interface: "
                 "set trainer.attention_weight: 0",
             )
-        total: Tensor = sum(self.terms.values()) / (self.heads * len(self.layers))
-        return total
+        total = cast(Tensor, sum(self.terms.values()))
+        return total / (self.heads * len(self.layers))
 
 
 def block_scores(rows: Rows, sample: int, index: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Masked fp32 scores [H, r, S] of some rows of one sample, and the mask [r, S].
+    """Return masked fp32 scores [H, r, S] of some rows of one sample, and the mask [r, S].
 
-    S ends at the last row of the block: causal attention sees no key beyond it.
+    S ends at the last row of the block: causal attention uses no key beyond it.
     """
     end = int(index[-1]) + 1
     q, k = rows.q[sample][:, index], rows.k[sample][:, :end]
@@ -99,14 +99,14 @@ def block_scores(rows: Rows, sample: int, index: Tensor, keys: Tensor) -> tuple[
 
 
 def log_rows(scores: Tensor, mask: Tensor) -> Tensor:
-    """Log attention rows; masked keys are −inf."""
+    """Return log attention rows; masked keys are −inf."""
     return torch.log_softmax(scores.masked_fill_(~mask, float("-inf")), -1)
 
 
 def _kl(lt: Tensor, ls: Tensor) -> Tensor:
-    """Σ A_t (log A_t − log A_s), where a probability of exactly 0 says nothing.
+    """Return Σ A_t (log A_t − log A_s), with 0 · log 0 = 0.
 
-    The published code takes log 0 there and gets NaN.
+    The published code takes log 0 there, which gives NaN.
     """
     pt = lt.exp()
     return torch.where(pt > 0, pt * (lt - ls), 0.0).sum()
@@ -123,8 +123,8 @@ class _StreamedKL(torch.autograd.Function):
         ctx.student, ctx.teacher, ctx.tape = student, teacher, tape
         total = torch.zeros((), dtype=torch.float32, device=q.device)
         if dry:
-            # Activation checkpointing runs the layer again in the backward pass: only the same
-            # tensors need saving, the value is known.
+            # Activation checkpointing reruns the layer in the backward pass: the same tensors
+            # must be saved, but the value is already known.
             return total
         with torch.autocast(q.device.type, enabled=False):
             for sample, index in _blocks(tape):
@@ -163,7 +163,7 @@ class _StreamedKL(torch.autograd.Function):
 def _score_grad(
     student: Rows, teacher: Rows, tape: AttentionTape, sample: int, index: Tensor
 ) -> Tensor:
-    """∂KL/∂scores of the student [H, r, S], before scaling."""
+    """Return ∂KL/∂scores of the student [H, r, S], before scaling."""
     scores, mask_s = block_scores(student, sample, index, tape.keys)
     cap = 1.0 - (scores / student.softcap) ** 2 if student.softcap else None
     lt_scores, mask_t = block_scores(teacher, sample, index, tape.keys)
@@ -190,11 +190,12 @@ def _blocks(tape: AttentionTape) -> list[tuple[int, Tensor]]:
 
 
 def attention_kl(student: Rows, teacher: Rows, tape: AttentionTape, *, dry: bool = False) -> Tensor:
-    """Summed KL of one layer pair over heads and labelled rows, with a gradient to q and k.
+    """Return the summed KL of one layer pair over heads and labelled rows, differentiable.
 
-    With different head counts the head-averaged rows are compared (METHOD.md section 5).
+    Gradients flow to the student's q and k. With different head counts the head-averaged rows are
+    compared (docs/method.md#attention).
     """
-    result: Tensor = _StreamedKL.apply(student.q, student.k, student, teacher, tape, dry)
+    result: Tensor = _StreamedKL.apply(student.q, student.k, student, teacher, tape, dry)  # type: ignore[no-untyped-call]
     return result
 
 

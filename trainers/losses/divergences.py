@@ -1,4 +1,4 @@
-"""Divergences between a teacher's and a student's distribution, with their slopes: pure functions.
+"""Divergences between a teacher's and a student's distribution, with derivatives: pure functions.
 
 p is the teacher, q the student; everything is in nats.
 """
@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 def _log_mixture(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
-    """log(β p + (1 − β) q)."""
+    """Return log(β p + (1 − β) q)."""
     return torch.logaddexp(lp + math.log(beta), lq + math.log1p(-beta))
 
 
 def divergence_rows(lp: Tensor, lq: Tensor, kind: str, beta: float) -> tuple[Tensor, Tensor]:
-    """The divergence of each row and q · ∂D/∂q (up to a multiple of q).
+    """Return the divergence of each row and q · ∂D/∂q (up to a multiple of q).
 
     `lp` and `lq` [n, m] are log-probabilities of the teacher and the student over the same m
     outcomes. With s = q · ∂D/∂q, the gradient with respect to the student's logits is
@@ -49,5 +49,5 @@ def divergence_rows(lp: Tensor, lq: Tensor, kind: str, beta: float) -> tuple[Ten
 
 
 def expected(p: Tensor, values: Tensor) -> Tensor:
-    """Σ p · values over the last axis, with 0 · inf = 0 (an empty bucket says nothing)."""
+    """Return Σ p · values over the last axis, with 0 · inf = 0 (an empty bucket adds nothing)."""
     return torch.where(p > 0, p * values, 0.0).sum(-1)

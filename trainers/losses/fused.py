@@ -1,9 +1,9 @@
-"""Losses on labelled positions, with no [B, T, V] tensor ever alive: pure functions.
+"""Losses on labelled positions that never build a [B, T, V] tensor: pure functions.
 
 The published recipe keeps full-vocabulary fp32 logits of student and teacher for every position.
-Here the head is applied to labelled positions only, a chunk of rows at a time; loss *and*
-gradient of a chunk are formed in the forward pass, so no logits are saved for the backward pass
-(METHOD.md sections 2 and 4).
+Here the head is applied to labelled positions only, one chunk of rows at a time; loss *and*
+gradient of a chunk are computed in the forward pass, so no logits are saved for the backward pass
+(docs/method.md#losses, #computation).
 
 Shapes: n labelled positions, h hidden size, V vocabulary, k tokens kept by a teacher cache.
 All divergences are in nats, summed over positions; the caller divides by N.
@@ -18,38 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdharness.harness.models.lm_head import Head, apply_head
+from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.losses.divergences import divergence_rows
-
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Head:
-    """The output head of a model: logits = cap(scale · (x Wᵀ + b)).
-
-    Attributes:
-        weight: [V, h].
-        bias: [V] or None.
-        scale: Cohere multiplies by `logit_scale`; Granite divides by `logits_scaling`.
-        softcap: Gemma 2 squeezes logits into (-softcap, softcap) with a tanh; 0 for none.
-        vocab: only the first so many ids are compared with the other model; 0 for all.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float = 0.0
-    vocab: int = 0
 
 
 @dataclass(frozen=True)
 class TopK:
-    """A cached teacher distribution at temperature T, in k tokens a position.
+    """A cached teacher distribution at temperature T, with k tokens per position.
 
-    Without `entropy` these are the k likeliest tokens, and the rest's mass is one bucket: the
-    divergence over k + 1 outcomes, which is never more than the true one. With it, part of the
-    tokens are drawn from the rest and share its mass: an unbiased estimate of the whole
-    distribution, for forward KL.
+    Without `entropy` these are the top-k tokens, and the remaining mass is one bucket: the
+    divergence over k + 1 outcomes is a lower bound of the true one. With it, part of the tokens
+    are sampled from the tail and share its mass: an unbiased estimate of the whole distribution,
+    for forward KL.
 
     Attributes:
         ids: [n, k] token ids.
@@ -64,7 +45,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class Mix:
-    """What is minimised: ce_weight · CE + kl_weight · T² · divergence(teacher, student)."""
+    """The loss: ce_weight · CE + kl_weight · T² · divergence(teacher, student)."""
 
     temperature: float = 1.0
     divergence: str = "forward_kl"
@@ -76,53 +57,40 @@ class Mix:
 
 @dataclass
 class Parts:
-    """Plain sums over positions, for the log: T² · divergence and cross-entropy, in nats."""
+    """Unweighted sums over positions, for the log: T² · divergence and cross-entropy, in nats."""
 
     kl: Tensor | None = None
     ce: Tensor | None = None
 
 
 def labelled_positions(labels: Tensor) -> Tensor:
-    """Which positions predict a labelled token: the mask [B, T] of `labels`, shifted left by one.
+    """Return the mask [B, T] of positions that predict a labelled token: labels shifted left by 1.
 
     The published code does not shift: it skips the position that predicts the first answer token
-    and trains one past the end (METHOD.md section 3).
+    and trains one past the end (docs/method.md#differences-from-the-published-code).
     """
     mask = torch.zeros_like(labels, dtype=torch.bool)
-    mask[:, :-1] = labels[:, 1:].ne(IGNORE)
+    mask[:, :-1] = labels[:, 1:].ne(IGNORE_INDEX)
     return mask
 
 
 def next_tokens(labels: Tensor, mask: Tensor) -> Tensor:
-    """The token each labelled position should predict, in row-major order: [n]."""
-    targets = torch.full_like(labels, IGNORE)
+    """Return the target token of each labelled position, in row-major order: [n]."""
+    targets = torch.full_like(labels, IGNORE_INDEX)
     targets[:, :-1] = labels[:, 1:]
     return targets[mask]
 
 
-def apply_head(head: Head, hidden: Tensor) -> Tensor:
-    """fp32 logits [n, V] of hidden states [n, h]."""
-    logits = hidden.to(head.weight.dtype) @ head.weight.t()
-    if head.bias is not None:
-        logits += head.bias
-    logits = logits.float()
-    if head.scale != 1.0:
-        logits *= head.scale
-    if head.softcap:
-        logits.div_(head.softcap).tanh_().mul_(head.softcap)
-    return logits
-
-
 def _full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
-    """Summed divergence of two logit chunks [c, V], and its gradient with respect to zs.
+    """Return the summed divergence of two logit chunks [c, V], and its gradient w.r.t. zs.
 
-    Both are consumed: forward KL, the common case, works in place in three chunk buffers.
+    Both chunks are overwritten: forward KL, the common case, works in place in three buffers.
     """
     t = mix.temperature
     lq = torch.log_softmax(zs.div_(t) if t != 1.0 else zs, -1)
     lp = torch.log_softmax(zt.div_(t) if t != 1.0 else zt, -1)
     if mix.divergence == "forward_kl":
-        # Σ p (log p − log q) without a fourth buffer: the two sums are taken apart.
+        # Σ p (log p − log q) without a fourth buffer.
         p = torch.exp(lp, out=zt)
         total = torch.dot(p.view(-1), lp.sub_(lq).view(-1))
         return total, lq.exp_().sub_(p).div_(t)
@@ -132,7 +100,7 @@ def _full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
 
 
 def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor]:
-    """As `_full_divergence`, against a cached teacher: k tokens and one bucket for the rest.
+    """Do the same as `_full_divergence` for a cached teacher: k tokens and one tail bucket.
 
     Neither side is renormalised: both distributions are over the same k + 1 outcomes.
     """
@@ -161,7 +129,7 @@ def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor
 
 
 def _sampled_divergence(scaled: Tensor, target: TopK, t: float) -> tuple[Tensor, Tensor]:
-    """Forward KL as −H(p) − Σ w log q over the kept tokens, and its gradient.
+    """Return forward KL as −H(p) − Σ w log q over the kept tokens, and its gradient.
 
     The weights w sum to 1 and their expectation is p, so loss and gradient are unbiased.
     """
@@ -174,11 +142,11 @@ def _sampled_divergence(scaled: Tensor, target: TopK, t: float) -> tuple[Tensor,
 
 
 class _FusedHead(torch.autograd.Function):
-    """Sum over n positions of the mixed loss; gradients are formed chunk by chunk in forward."""
+    """The mixed loss summed over n positions; gradients are computed chunk by chunk in forward."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: object,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -246,9 +214,9 @@ class _FusedHead(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
-            raise RuntimeError("the fused loss can go backward only once")
+            raise RuntimeError("the fused loss supports only one backward pass")
         (grad_h, grad_w, grad_b), ctx.grads = ctx.grads, None
-        # Scaled in place: these are the largest tensors alive, and nobody else holds them.
+        # Scaled in place: these are the largest tensors in memory, and nothing else refers to them.
         for grad in (grad_h, grad_w, grad_b):
             if grad is not None:
                 grad.mul_(grad_output.to(grad.dtype))
@@ -265,9 +233,9 @@ def _chunk_loss(
     rows: slice,
     mix: Mix,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(T² · divergence, cross-entropy, gradient with respect to the uncapped logits) of a chunk.
+    """Return (T² · divergence, cross-entropy, gradient w.r.t. the uncapped logits) of a chunk.
 
-    `logits` is consumed.
+    `logits` is overwritten.
     """
     zero = logits.new_zeros(())
     cap = 1.0 - (logits / student.softcap) ** 2 if student.softcap else None
@@ -305,7 +273,7 @@ def _chunk_loss(
 def _teacher_divergence(
     logits: Tensor, teacher: tuple[Head, Tensor] | TopK, rows: slice, vocab: int, mix: Mix
 ) -> tuple[Tensor, Tensor]:
-    """The divergence from an online or a cached teacher, over the shared ids."""
+    """Return the divergence from an online or a cached teacher, over the shared ids."""
     shared = logits if not vocab else logits[:, :vocab].clone()
     if isinstance(teacher, TopK):
         entropy = None if teacher.entropy is None else teacher.entropy[rows]
@@ -325,7 +293,7 @@ def fused_loss(
     teacher: tuple[Head, Tensor] | TopK | None = None,
     targets: Tensor | None = None,
 ) -> tuple[Tensor, Parts]:
-    """The summed loss of labelled positions and its plain parts.
+    """Return the summed loss of labelled positions and its unweighted parts.
 
     Args:
         hidden: the student's last hidden states at labelled positions [n, h].
@@ -333,7 +301,7 @@ def fused_loss(
         mix: weights, temperature, divergence.
         teacher: the teacher's head with its hidden states [n, h_t] at the same positions, or a
             cached distribution, or None.
-        targets: next tokens [n] for cross-entropy; None when it is not wanted.
+        targets: next tokens [n] for cross-entropy; None to skip it.
 
     Returns:
         (loss, parts): a scalar with a gradient, and detached sums for the log.
@@ -341,10 +309,10 @@ def fused_loss(
     parts = Parts()
     weight, bias = head.weight, head.bias
     if not torch.is_grad_enabled():
-        # Inside an autograd function nothing tells that no gradient is wanted.
+        # Inside an autograd function, grad mode does not show that no gradient is needed.
         hidden, weight = hidden.detach(), weight.detach()
         bias = None if bias is None else bias.detach()
-    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)
+    loss: Tensor = _FusedHead.apply(hidden, weight, bias, head, teacher, targets, mix, parts)  # type: ignore[no-untyped-call]
     return loss, parts
 
 
@@ -359,10 +327,10 @@ def top_k(
     sampled: int = 0,
     generator: torch.Generator | None = None,
 ) -> TopK:
-    """A teacher's distributions at `temperature` in k tokens a position.
+    """Return a teacher's distributions at `temperature`, with k tokens per position.
 
-    The k − `sampled` likeliest with their log-probabilities; `sampled` more drawn from the rest
-    (with replacement, by its probabilities), each with an equal share of the rest's mass.
+    The top k − `sampled` tokens with their log-probabilities; `sampled` more drawn from the tail
+    (with replacement, by probability), each with an equal share of the tail's mass.
     """
     ids, logp, entropy = [], [], []
     for start in range(0, hidden.shape[0], chunk):
@@ -378,7 +346,7 @@ def top_k(
             entropy.append(-(p * values).sum(-1))
             rest = p.scatter(-1, best.indices, 0.0)
             mass = rest.sum(-1, keepdim=True)
-            # A row whose kept tokens hold all the mass still needs something to draw from.
+            # If the kept tokens hold all the mass, sampling still needs a valid distribution.
             rest = torch.where(mass > 0, rest, torch.ones_like(rest))
             drawn = torch.multinomial(rest, sampled, replacement=True, generator=generator)
             share = (mass.clamp(min=torch.finfo(torch.float32).tiny) / sampled).log()

@@ -1,7 +1,7 @@
-"""The plain step: whole logits, whole attention, both teachers on every row.
+"""The reference step: full logits, full attention, both teachers on every row.
 
-It is what the published recipe does (with the shifted mask), and what `selfcheck` and the
-benchmarks hold the fused path against. Nothing trains with it.
+It follows the published recipe (with the shifted mask); `selfcheck` and the benchmarks compare
+the fused path with it. No training uses it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.trainers.losses.fused import IGNORE, labelled_positions
+from kdharness.harness.types import IGNORE_INDEX
+from kdharness.trainers.losses.fused import labelled_positions
 
 
 def forward(model: Any, batch: Mapping[str, Tensor], *, attention: bool) -> tuple[Tensor, Any]:
-    """fp32 logits [B, T, V], and with `attention` the probabilities of every layer."""
+    """Return fp32 logits [B, T, V] and, with `attention`, the probabilities of every layer."""
     causal = causal_model(model)
     used = causal.config._attn_implementation
     if attention and used != "eager":
@@ -36,22 +37,22 @@ def forward(model: Any, batch: Mapping[str, Tensor], *, attention: bool) -> tupl
     return out.logits.float(), out.attentions
 
 
-def plain_sft(student: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mean cross-entropy over labelled positions."""
+def reference_sft(student: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean cross-entropy over labelled positions."""
     logits, _ = forward(student, batch, attention=False)
     flat = logits[:, :-1].reshape(-1, logits.shape[-1])
-    return F.cross_entropy(flat, batch["labels"][:, 1:].reshape(-1), ignore_index=IGNORE)
+    return F.cross_entropy(flat, batch["labels"][:, 1:].reshape(-1), ignore_index=IGNORE_INDEX)
 
 
 def prediction_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Mean over masked positions of T² · KL(teacher ‖ student), made for every position first."""
+    """Return the mean over masked positions of T² · KL(teacher ‖ student), computed for all."""
     log_q = F.log_softmax(student / temperature, -1)
     log_p = F.log_softmax(teacher / temperature, -1)
     rows = (log_p.exp() * (log_p - log_q)).sum(-1)
     return temperature**2 * (rows * mask).sum() / mask.sum()
 
 
-def plain_kd(
+def reference_kd(
     student: Any,
     teacher: Any,
     batch: Mapping[str, Tensor],
@@ -61,7 +62,7 @@ def plain_kd(
     attention_weight: float = 1.0,
     ntp: bool = False,
 ) -> Tensor:
-    """Prediction and attention loss; `ntp` also pays for cross-entropy, as published."""
+    """Return prediction plus attention loss; `ntp` also computes cross-entropy, as published."""
     mask = labelled_positions(batch["labels"])
     with torch.no_grad():
         zt, at = forward(teacher, batch, attention=bool(layers))
@@ -82,16 +83,16 @@ def plain_kd(
     return loss
 
 
-def plain_dae(
+def reference_dae(
     student: Any,
-    reference: Any,
-    expert: Any,
+    reference: object,
+    expert: object,
     batch: Mapping[str, Tensor],
     *,
     temperature: float = 1.0,
     ntp: bool = False,
 ) -> Tensor:
-    """Both teachers on every row; kind 0 follows the first of them, other kinds the second."""
+    """Run both teachers on every row; kind 0 follows the first one, other kinds the second."""
     mask = labelled_positions(batch["labels"])
     with torch.no_grad():
         zr, _ = forward(reference, batch, attention=False)
@@ -103,10 +104,10 @@ def plain_dae(
 
 
 def _both_losses(student: Tensor, teacher: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Cross-entropy of both sides, as published: paid for, kept in the graph, weighted by 0."""
+    """Return the cross-entropy of both sides, as published: in the graph, but weighted by 0."""
     flat = batch["labels"][:, 1:].reshape(-1)
     losses = [
-        F.cross_entropy(z[:, :-1].reshape(-1, z.shape[-1]), flat, ignore_index=IGNORE)
+        F.cross_entropy(z[:, :-1].reshape(-1, z.shape[-1]), flat, ignore_index=IGNORE_INDEX)
         for z in (student, teacher)
     ]
     return losses[0] + losses[1]

@@ -1,4 +1,4 @@
-"""Domain alignment from expert: each row follows its own teacher (METHOD.md section 2).
+"""Domain alignment from expert: each row follows its own teacher (docs/method.md#routing).
 
 L = (1 − λ) L_ntp + λ L_pred, where the teacher is the domain expert on domain rows and the
 reference model on general rows. With LoRA, student, expert and reference share one copy of the
@@ -10,22 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdharness.harness.config.training import DAEConfig, TeacherSpec
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import DAEConfig
 from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.store import Store
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher, Teacher
-from kdharness.trainers.trainer import Method
+from kdharness.trainers.trainer import Objective
 
 
 def train(config: DAEConfig, job: Job) -> Outcome:
-    """Align the student to its experts without letting go of the reference."""
+    """Align the student with its experts on domain rows and the reference on general rows."""
 
-    def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
+    def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
         specs = {"general": config.reference, "domain": config.expert, **config.experts}
         teachers: dict[int, Teacher] = {}
         parents: dict[str, str] = {}
@@ -34,25 +36,23 @@ def train(config: DAEConfig, job: Job) -> Outcome:
             teachers[number] = teacher
             role = {"general": "reference", "domain": "expert"}.get(kind, f"expert {kind}")
             parents[role] = parent
-        return Method(make_mix(config.trainer), teachers), parents
+        return Objective(make_mix(config.trainer), teachers), parents
 
     source = config.expert or next(iter(config.experts.values()))
     return train_method(config, job, build, teacher=source.model)
 
 
-def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Teacher, str]:
-    """The teacher of one kind of rows, and its checkpoint's id."""
+def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tuple[Teacher, str]:
+    """Return the teacher of one kind of rows, and its checkpoint's id."""
     paths = setting.job.paths
     if spec is None:
-        # No reference named: the student as it was before training.
+        # No reference given: use the student as it was before training.
         if setting.config.student.lora:
             return AdapterTeacher(setting.student, None), setting.start.id
         spec = TeacherSpec(model=setting.start.path)
     parent = parent_of(spec, paths, setting.job.reporter)
     vocab = shared_vocab(setting, spec.model)
     if spec.cache:
-        from kdharness.trainers.teachers.cached import cached_teacher
-
         return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
     if setting.config.student.lora:
         if parent.model == setting.start.model:
@@ -65,11 +65,11 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: Setting) -> tuple[Tea
     return OnlineTeacher(load_frozen(spec, setting), vocab), parent.id
 
 
-def _is_adapter_of(folder: Path, setting: Setting) -> bool:
-    """Whether a folder holds an adapter for the very base the student has."""
+def _is_adapter_of(folder: Path, setting: TrainContext) -> bool:
+    """Return whether a folder holds an adapter for the student's own base."""
     if not (folder / "adapter_config.json").exists():
         return False
     paths = setting.job.paths
     with naming_base(folder) as base, Store(paths.store) as store:
-        found = identity_of(resolve_model(base, paths), paths, store)
-    return found.weights == setting.start.weights
+        identity = identity_of(resolve_model(base, paths), paths, store)
+    return identity.weights == setting.start.weights

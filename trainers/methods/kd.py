@@ -1,4 +1,6 @@
-"""Knowledge distillation: a bigger teacher's distributions and its attention (METHOD.md 2).
+"""Knowledge distillation from a larger teacher's distributions and attention.
+
+See docs/method.md#losses:
 
 L = (1 − λ) L_ntp + λ (L_pred + γ L_attn)
 """
@@ -13,33 +15,32 @@ from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.protocols import Job, Outcome
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.attention_hook import install_attention_hook
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.students.cut import kept_of, map_layers
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, shared_vocab
+from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import OnlineTeacher
-from kdharness.trainers.trainer import Method
+from kdharness.trainers.trainer import Objective
 
 
 def train(config: KDConfig, job: Job) -> Outcome:
-    """Distil the teacher into the student."""
+    """Distill the teacher into the student."""
 
-    def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
+    def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
         parent = parent_of(config.teacher, job.paths, job.reporter)
         vocab = shared_vocab(setting, config.teacher.model)
         spec = config.trainer
         if config.teacher.cache:
-            from kdharness.trainers.teachers.cached import cached_teacher
-
             teacher: Any = cached_teacher(setting, config.teacher, parent.model, vocab)
-            return Method(make_mix(spec), {0: teacher}), {"teacher": parent.id}
+            return Objective(make_mix(spec), {0: teacher}), {"teacher": parent.id}
         model = load_frozen(config.teacher, setting)
         layers: dict[int, int] = {}
         if spec.attention_weight and spec.distill_weight:
             layers = attention_layers(config, setting, model, parent)
             install_attention_hook(model)
             install_attention_hook(causal_model(setting.student))
-        method = Method(
+        method = Objective(
             make_mix(spec),
             {0: OnlineTeacher(model, vocab)},
             layers,
@@ -52,9 +53,9 @@ def train(config: KDConfig, job: Job) -> Outcome:
 
 
 def attention_layers(
-    config: KDConfig, setting: Setting, teacher: Any, parent: Checkpoint
+    config: KDConfig, setting: TrainContext, teacher: Any, parent: Checkpoint
 ) -> dict[int, int]:
-    """Student layer -> teacher layer for the attention loss."""
+    """Return student layer -> teacher layer for the attention loss."""
     depth = causal_model(setting.student).config.num_hidden_layers
     spec = config.trainer
     kept = (

@@ -1,4 +1,4 @@
-"""Weights put together without training: what a trained checkpoint has to beat.
+"""Merging weights without training: the baseline for a trained checkpoint.
 
 WiSE-FT (Wortsman et al., *Robust fine-tuning of zero-shot models*, arXiv 2109.01903, eq. 1):
 
@@ -11,8 +11,8 @@ Task arithmetic (Ilharco et al., *Editing models with task arithmetic*, arXiv 22
 
     θ = θ_reference + s Σ w_i (θ_i − θ_reference)
 
-All of it is computed in fp32, tensor by tensor, and stored in the precision of the first model.
-Tensors that are no floating-point numbers must be equal.
+Everything is computed in fp32, tensor by tensor, and stored in the first model's precision.
+Tensors that are not floating-point must be equal.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ State = Mapping[str, Any]
 
 
 def interpolate(reference: State, expert: State, alpha: float) -> dict[str, Any]:
-    """WiSE-FT: (1 − α) reference + α expert; the ends are the parents bit for bit."""
+    """Return (1 − α) reference + α expert (WiSE-FT); the ends equal the parents bit for bit."""
     return _each(
         [reference, expert],
         ["reference", "expert"],
@@ -55,7 +55,7 @@ def interpolate(reference: State, expert: State, alpha: float) -> dict[str, Any]
 def average(
     states: Sequence[State], weights: Sequence[float] = (), names: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The weighted mean; weights are scaled to add up to 1 and equal by default."""
+    """Return the weighted mean; weights are normalised to sum to 1, and equal by default."""
     given = list(weights) or [1.0] * len(states)
     shares = [weight / sum(given) for weight in given]
 
@@ -72,7 +72,7 @@ def task_arithmetic(
     scale: float = 1.0,
     names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """reference + scale · Σ weight (state − reference); weights are 1 by default."""
+    """Return reference + scale · Σ weight (state − reference); weights are 1 by default."""
     given = list(weights) or [1.0] * len(states)
 
     def add(tensors: list[Any]) -> Any:
@@ -86,7 +86,7 @@ def task_arithmetic(
 def _each(
     states: Sequence[State], names: Sequence[str], combine: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
-    """`combine` on each tensor of all states."""
+    """Apply `combine` to each tensor of all states."""
     check_states(states, names or [f"model {n}" for n in range(1, len(states) + 1)])
     merged = {}
     for key, first in states[0].items():
@@ -99,20 +99,22 @@ def _each(
 
 
 def check_states(states: Sequence[State], names: Sequence[str]) -> None:
-    """Refuse weights that do not lie on top of each other.
+    """Refuse state dicts that differ in keys, shapes or integer tensors.
 
     Raises:
         ModelError: the first tensor that differs, with both models' names.
     """
     first, name = states[0], names[0]
     for state, other in zip(states[1:], names[1:], strict=True):
-        hint = "only models of one architecture and size merge: train both from the same start"
+        hint = (
+            "only models of the same architecture and size can be merged: train from the same start"
+        )
         alone = sorted(set(first) ^ set(state))
         if alone:
             owner, lacking = (name, other) if alone[0] in first else (other, name)
             raise ModelError(
-                f"{owner} has {alone[0]}, which {lacking} has not "
-                f"({len(alone)} such weights in all)",
+                f"{owner} has {alone[0]}, which is missing from {lacking} "
+                f"({len(alone)} such tensors in total)",
                 hint=hint,
             )
         for key, tensor in first.items():
@@ -124,7 +126,7 @@ def check_states(states: Sequence[State], names: Sequence[str]) -> None:
                 )
             if not tensor.is_floating_point() and not torch.equal(tensor, theirs):
                 raise ModelError(
-                    f"{key} holds whole numbers that differ between {name} and {other}", hint=hint
+                    f"the integer tensor {key} differs between {name} and {other}", hint=hint
                 )
 
 
@@ -136,12 +138,12 @@ def _shape(tensor: Any) -> str:
 
 
 def train(config: MergeConfig, job: Job) -> Outcome:
-    """Make and store the merged checkpoints; the run's own is the one nearest the middle.
+    """Make and store the merged checkpoints; the run's own is the one nearest to α = 0.5.
 
-    A checkpoint that is there already (from before a stop) is not made again.
+    A checkpoint that exists already (from before a stop) is not made again.
 
     Raises:
-        ModelError: the models do not go together, with what differs.
+        ModelError: the models cannot be merged, with what differs.
     """
     sources = config.sources
     names = list(sources.values())
@@ -184,7 +186,7 @@ def train(config: MergeConfig, job: Job) -> Outcome:
         made.append((folder, info))
         _store(config, job, folder, label, {r: c.id for r, c in parents.items()}, info)
         job.reporter.advance(number)
-    middle = min(made, key=lambda one: abs(float(one[1].get("alpha", 0.5)) - 0.5))
+    middle = min(made, key=lambda entry: abs(float(entry[1].get("alpha", 0.5)) - 0.5))
     return Outcome(
         middle[0], len(wanted), {role: parent.id for role, parent in parents.items()}, middle[1]
     )
@@ -195,7 +197,7 @@ def _made(folder: Path) -> bool:
 
 
 def recipes(config: MergeConfig) -> list[tuple[str, dict[str, Any]]]:
-    """(label, info) of each checkpoint to make; a lone one has no label of its own."""
+    """Return (label, info) of each checkpoint to make; a single one has no label."""
     if config.kind != "wise-ft":
         more = {"scale": config.scale} if config.kind == "task-arithmetic" else {}
         return [("", {"kind": config.kind, "weights": list(config.weights), **more})]
@@ -224,7 +226,7 @@ def _store(
     parents: dict[str, str],
     info: dict[str, Any],
 ) -> None:
-    """The checkpoint under the run's name and its alpha; the run itself finds it by its weights."""
+    """Store the checkpoint under the run's name and alpha; the run finds it by its weights."""
     if not job.is_main:
         return
     add_made(
@@ -240,11 +242,11 @@ def _store(
     )
 
 
-# ---------------------------------------------------------------- do they go together
+# ---------------------------------------------------------------- compatibility
 
 
 def check_parents(parents: Mapping[str, Checkpoint], config: MergeConfig, paths: Paths) -> None:
-    """Refuse models that differ in kind or in their tokens, before any weights are loaded.
+    """Refuse models that differ in architecture or tokens, before any weights are loaded.
 
     Raises:
         ModelError: what differs, with both names.
@@ -254,33 +256,37 @@ def check_parents(parents: Mapping[str, Checkpoint], config: MergeConfig, paths:
     for source, identity in zip(sources[1:], ids[1:], strict=True):
         if identity == ids[0]:
             raise ModelError(
-                f"{sources[0]} and {source} are the same weights",
-                hint="there is nothing between them; name two different checkpoints",
+                f"{sources[0]} and {source} have the same weights",
+                hint="there is nothing to merge; give two different checkpoints",
             )
     trust = config.trust_remote_code
-    kinds = {}
+    properties = {}
     for source in sources:
         shape = load_config_of(source, paths, trust_remote_code=trust)
         text = shape.get_text_config()
-        kinds[source] = (shape.model_type, bool(getattr(text, "tie_word_embeddings", False)))
+        properties[source] = (shape.model_type, bool(getattr(text, "tie_word_embeddings", False)))
     for source in sources[1:]:
         for what, ours, theirs in zip(
-            ("model type", "tie_word_embeddings"), kinds[sources[0]], kinds[source], strict=True
+            ("model type", "tie_word_embeddings"),
+            properties[sources[0]],
+            properties[source],
+            strict=True,
         ):
             if ours != theirs:
                 raise ModelError(
                     f"{what} is {ours} in {sources[0]} and {theirs} in {source}",
-                    hint="only models of one architecture merge: train both from the same start",
+                    hint="only models of the same architecture can be merged: "
+                    "train from the same start",
                 )
     _check_tokens(sources, paths, trust)
 
 
 def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
-    """Refuse tokenizers that differ in a single token."""
+    """Refuse tokenizers that differ in any token."""
     first = load_tokenizer(sources[0], paths, trust_remote_code=trust)
     for source in sources[1:]:
         other = load_tokenizer(source, paths, trust_remote_code=trust)
-        hint = "merging adds up embeddings id by id: use models with one tokenizer"
+        hint = "merging combines embeddings by token id: use models with the same tokenizer"
         try:
             check_tokenizers(first, other, sources[0], source)
         except ModelError as error:
@@ -295,7 +301,7 @@ def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
 
 
 def stored_dtype(source: str, paths: Paths, *, trust_remote_code: bool = False) -> str:
-    """The precision a model is stored in, by name; an adapter's is told by its base: auto."""
+    """Return the name of the precision a model is stored in; `auto` for an adapter."""
     if (Path(resolve_model(source, paths)) / "adapter_config.json").exists():
         return "auto"
     config = load_config_of(source, paths, trust_remote_code=trust_remote_code)

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 from kdharness.harness.config.training import SFTConfig
 from kdharness.harness.protocols import Job, Outcome
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.loop import train as train_method
 from kdharness.trainers.losses.fused import Mix
-from kdharness.trainers.trainer import Method
+from kdharness.trainers.trainer import Objective
 
 
 def train(config: SFTConfig, job: Job) -> Outcome:
-    """Fine-tune the student on the answers of its data."""
+    """Fine-tune the student on the answers in its data."""
 
-    def build(setting: Setting) -> tuple[Method, Mapping[str, str]]:
-        return Method(Mix(kl_weight=0.0, ce_weight=1.0)), {}
+    def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
+        return Objective(Mix(kl_weight=0.0, ce_weight=1.0)), {}
 
     return train_method(config, job, build)

@@ -1,1 +1,1 @@
-"""Students made from other models: cut, mixture, adapter."""
+"""Students made from other models: fewer layers, mixture of experts, adapter."""

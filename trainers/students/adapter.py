@@ -1,11 +1,13 @@
-"""A new adapter on a student."""
+"""Adding a new adapter to a student, and merging one into its base."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.training import LoraSpec
+import torch
+
+from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.hub import split_hub_name
@@ -19,19 +21,19 @@ from kdharness.trainers.students.folder import folder_name, save_folder
 
 
 def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
-    """Put a new LoRA on a student, loaded or on the meta device.
+    """Add a new LoRA adapter to a student, loaded or on the meta device.
 
     Args:
         student: a causal LM.
         lora: the config's settings.
-        start: where the student lies, which the adapter's config names as its base.
+        start: the student's folder or name, which the adapter's config records as its base.
 
     Raises:
-        ConfigError: modules that this model does not have, or that take no LoRA.
+        ConfigError: modules that this model does not have, or that do not support LoRA.
     """
     from peft import LoraConfig, get_peft_model
 
-    # The adapter's config names its base: by hub id and commit, not by this machine's cache.
+    # The adapter's config records its base by Hub id and commit, not by this machine's cache.
     hub = None if exists(Path(start), folder=True) else split_hub_name(start)
     try:
         return get_peft_model(
@@ -50,14 +52,12 @@ def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
         raise ConfigError(
             essence(str(error)),
             where="student.lora.target_modules",
-            hint=f"this model has: {', '.join(_linear_names(student))}",
+            hint=f"available modules: {', '.join(_linear_names(student))}",
         ) from error
 
 
 def _linear_names(model: Any) -> list[str]:
-    """The last parts of the names of a model's linear layers."""
-    import torch
-
+    """Return the last parts of the names of a model's linear layers."""
     return sorted(
         {
             name.rpartition(".")[2]
@@ -70,10 +70,10 @@ def _linear_names(model: Any) -> list[str]:
 def merged_start(
     adapter: Checkpoint, source: str, paths: Paths, *, trust_remote_code: bool
 ) -> Checkpoint:
-    """An adapter checkpoint as a whole model, made once: what a new adapter is trained on.
+    """Return an adapter checkpoint merged into a full model, made once, as a new adapter's base.
 
-    The new adapter's config names its base. Were that the old adapter's own base, loading would
-    leave the old adapter out.
+    The new adapter's config records its base. If that were the old adapter's base, loading would
+    drop the old adapter.
     """
     target = paths.models / f"merged-{folder_name(adapter)}-{adapter.id[:8]}"
     if not (target / "config.json").exists():
@@ -89,7 +89,7 @@ def merged_start(
 
 
 def merge_adapter(source: str, output: str, paths: Paths) -> str:
-    """Write a LoRA checkpoint as a plain model folder; returns the folder.
+    """Merge a LoRA checkpoint into a full model folder; return the folder.
 
     Raises:
         ConfigError: the output exists. ModelError: the source is not an adapter.
@@ -99,7 +99,7 @@ def merge_adapter(source: str, output: str, paths: Paths) -> str:
         raise ModelError(f"{source} is not an adapter: there is nothing to merge")
     target = Path(output).expanduser().resolve()
     if target.exists():
-        raise ConfigError("this folder exists; choose another name", where=str(target))
+        raise ConfigError("this folder already exists; choose another name", where=str(target))
     model = load_model(str(folder), paths, device="cpu")
     parent = model_checkpoint(paths, source)
     save_folder(model, load_tokenizer(str(folder), paths), target, {"merged_from": parent.name})

@@ -1,10 +1,12 @@
-"""A student made from other models: kept layers, and which teacher layer each one follows."""
+"""Students with a subset of a teacher's layers, and the layer map for attention."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from typing import Any
+
+import torch
 
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.paths import Paths
@@ -13,7 +15,7 @@ from kdharness.harness.types import Checkpoint
 
 
 def kept_layers(keep: int | Sequence[int], depth: int) -> list[int]:
-    """The teacher layers a cut student keeps, ascending: evenly spaced, the first and last too.
+    """Return the teacher layers to keep, ascending: evenly spaced, including first and last.
 
     Raises:
         ConfigError: more layers than there are, or a list that is not ascending and in range.
@@ -37,10 +39,10 @@ def kept_layers(keep: int | Sequence[int], depth: int) -> list[int]:
 
 
 def map_layers(spec: str | Sequence[int], student_depth: int, teacher_depth: int) -> dict[int, int]:
-    """Student layer -> teacher layer (METHOD.md section 5).
+    """Return student layer -> teacher layer (docs/method.md#attention).
 
     `uniform` spreads the student's layers over the teacher's, last to last; `last-k` pairs the
-    last layers one to one; a list names the teacher layer of each student layer, -1 for none.
+    last layers one to one; a list gives the teacher layer of each student layer, -1 for none.
 
     Raises:
         ConfigError: a list of the wrong length or with layers that don't exist.
@@ -61,7 +63,7 @@ def map_layers(spec: str | Sequence[int], student_depth: int, teacher_depth: int
 
 
 def find_layers(model: Any) -> tuple[Any, str]:
-    """The module that holds the decoder layers, and its attribute's name.
+    """Return the module that holds the decoder layers, and its attribute's name.
 
     Raises:
         ModelError: an architecture whose layers are not found.
@@ -73,14 +75,12 @@ def find_layers(model: Any) -> tuple[Any, str]:
             return base, name
     raise ModelError(
         f"cannot find the layers of {type(model).__name__}",
-        hint="give a student model instead of student.from",
+        hint="use student.model instead of student.from",
     )
 
 
 def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
-    """A deep copy of `teacher` with only the kept layers; returns it with their list."""
-    import torch
-
+    """Return a deep copy of `teacher` with only the kept layers, and their list."""
     base, name = find_layers(teacher)
     layers = getattr(base, name)
     kept = kept_layers(keep, len(layers))
@@ -103,7 +103,7 @@ def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
 
 
 def kept_of(checkpoint: Checkpoint, teacher: Checkpoint, paths: Paths) -> list[int] | None:
-    """The layers a student kept, when it was cut from that very teacher, directly or trained on.
+    """Return the layers a student kept if it was cut from this teacher; None otherwise.
 
     The weights decide: a teacher with another chat template has the same layers.
     """

@@ -1,7 +1,8 @@
-"""Folders of models that are made here, with a note of how they were made."""
+"""Folders of derived models, with a record of how they were made."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -11,19 +12,17 @@ from typing import Any
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.types import Checkpoint
-from kdharness.harness.util.atomic import replace_folder
+from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.untrusted import read_json_object
 
 
 def folder_name(checkpoint: Checkpoint) -> str:
-    """A checkpoint's name as the part of a folder's."""
+    """Return a checkpoint's name as part of a folder name."""
     return re.sub(r"[^\w.-]", "-", checkpoint.name)[:64]
 
 
 def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
-    """Save a made model, all or nothing, with a note of how it was made."""
-    import json
-
+    """Save a derived model atomically, with a record of how it was made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     dropped = make_savable(model)
@@ -32,13 +31,13 @@ def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "kdharness.json").write_text(json.dumps(note), "utf-8")
-        replace_folder(scratch, target)
+        atomic_replace_dir(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_origin(folder: str | Path) -> dict[str, Any]:
-    """How a made model was made; empty for any other model."""
+    """Read how a derived model was made; empty for any other model."""
     path = Path(folder) / "kdharness.json"
     if not path.exists():
         return {}

@@ -1,20 +1,24 @@
 """A mixture-of-experts student from dense checkpoints (the paper's 2x7B).
 
 Attention, norms, embeddings and head come from the first model; each expert is the MLP of one
-model. A single model is upcycled into two equal experts: with normalised top-2 weights it gives
-the dense model's very outputs before training, whatever the router says.
+model. A single model is upcycled into two equal experts: with normalised top-2 weights it produces
+the dense model's exact outputs before training, whatever the router does.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from kdharness.harness.config.training import StudentSpec
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint, Method, digest
+from kdharness.trainers.students.folder import save_folder
 
 FAMILIES = ("llama", "mistral")
 ROUTER_AUX_WEIGHT = 0.02
@@ -22,14 +26,11 @@ ROUTER_AUX_WEIGHT = 0.02
 
 
 def mix_models(models: list[Any], seed: int = 0) -> Any:
-    """One Mixtral whose experts are the MLPs of the dense models.
+    """Return a Mixtral whose experts are the MLPs of the dense models.
 
     Raises:
         ModelError: a family other than Llama's and Mistral's, biases, or shapes that differ.
     """
-    import torch
-    from transformers import MixtralConfig, MixtralForCausalLM
-
     if len(models) == 1:
         models = [models[0], models[0]]
     first = models[0].config
@@ -104,12 +105,10 @@ def _check(config: Any, first: Any) -> None:
 
 
 def make_mixture(spec: StudentSpec, paths: Paths, *, dtype: str = "auto") -> Checkpoint:
-    """The mixture-of-experts checkpoint of a config, made and stored once."""
-    from kdharness.trainers.students.folder import save_folder
-
+    """Return the mixture-of-experts checkpoint of a config, made and stored once."""
     sources = spec.experts_from or []
     if not sources:
-        raise ConfigError("name at least one dense model", where="student.experts_from")
+        raise ConfigError("give at least one dense model", where="student.experts_from")
     parents = [model_checkpoint(paths, source) for source in sources]
     target = paths.models / f"experts-{digest([parent.id for parent in parents])[:8]}"
     if not (target / "config.json").exists():

@@ -1,19 +1,21 @@
-"""The checkpoint that a student starts from: one that exists, or one made from others."""
+"""The checkpoint that a student starts from: an existing one, or one made from others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kdharness.harness.config.training import StudentSpec
+from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Checkpoint, Method, Reporter, digest
+from kdharness.harness.protocols import Reporter
+from kdharness.harness.types import Checkpoint, Method, digest
 from kdharness.harness.util.filesystem import exists
 from kdharness.trainers.students.adapter import merged_start
 from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.students.folder import folder_name, read_origin, save_folder
+from kdharness.trainers.students.mixture import make_mixture
 
 
 def make_student(
@@ -24,14 +26,14 @@ def make_student(
     dtype: str = "auto",
     reporter: Reporter | None = None,
 ) -> Checkpoint:
-    """The checkpoint the student starts from, made and stored once if it does not exist yet.
+    """Return the checkpoint the student starts from; make and store it if it does not exist.
 
     Args:
         spec: the config's student.
-        teacher: the source that `from: teacher` stands for.
-        paths: the home; made students lie in its `models/`.
-        dtype: the precision to make it in.
-        reporter: told while large weights are read.
+        teacher: the model that `from: teacher` refers to.
+        paths: the home; students are stored in its `models/`.
+        dtype: the precision of the student.
+        reporter: reports progress while large weights are read.
 
     Raises:
         ConfigError: `from: teacher` in a config without a teacher.
@@ -42,19 +44,17 @@ def make_student(
             return merged_start(start, spec.model, paths, trust_remote_code=spec.trust_remote_code)
         return start
     if spec.experts_from:
-        from kdharness.trainers.students.mixture import make_mixture
-
         return make_mixture(spec, paths, dtype=dtype)
     source = str(spec.source)
     if source == "teacher":
         if teacher is None:
             raise ConfigError(
-                "this method has no teacher to cut from; name the model", where="student.from"
+                "this method has no teacher to cut from; give a model", where="student.from"
             )
         source = teacher
     assert spec.keep_layers is not None
     parent = model_checkpoint(paths, source, reporter=reporter)
-    # Named after what the teacher is and not where it lies: weights that changed are cut anew.
+    # Named after the teacher's content, not its path: changed weights are cut again.
     target = paths.models / f"cut-{folder_name(parent)}-{digest(parent.id, spec.keep_layers)[:8]}"
     if not (target / "config.json").exists():
         model = load_model(

@@ -1,1 +1,1 @@
-"""Where a teacher's targets come from: a model here, a cache, a server."""
+"""Sources of a teacher's targets: a local model, a cache, a server."""

@@ -1,4 +1,4 @@
-"""A teacher as a config names it: its checkpoint, its frozen model, its share of the vocabulary."""
+"""A config's teacher: its checkpoint, its frozen model, the vocabulary shared with the student."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.training import DistillSpec, TeacherSpec
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import DistillSpec
 from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.limits import limits_of
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint, Method, Reporter, digest
-from kdharness.trainers.context import Setting
+from kdharness.harness.types import Checkpoint, Method, digest
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.preflight import hold
 from kdharness.trainers.teachers.online import check_tokenizers
 
 
 def make_mix(spec: DistillSpec) -> Mix:
-    """λ and the divergence, as the fused loss takes them."""
+    """Return λ and the divergence in the form the fused loss takes."""
     return Mix(
         temperature=spec.temperature,
         divergence=spec.divergence,
@@ -34,9 +36,9 @@ def make_mix(spec: DistillSpec) -> Mix:
 
 
 def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None) -> Checkpoint:
-    """The checkpoint that lineage names as a teacher.
+    """Return the checkpoint that the lineage records as a teacher.
 
-    One that is served elsewhere may have no weights here: it is known by its name then.
+    A served teacher may have no weights here; it is then identified by its name.
     """
     try:
         return model_checkpoint(paths, spec.model, reporter=reporter)
@@ -55,11 +57,11 @@ def parent_of(spec: TeacherSpec, paths: Paths, reporter: Reporter | None = None)
         )
 
 
-def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
-    """A teacher's model, on the student's device.
+def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
+    """Load a teacher's frozen model on the student's device.
 
     Raises:
-        DataError: the rows hold a token or a length that it cannot take.
+        DataError: the rows have a token or a length that it does not support.
     """
     model = load_model(
         spec.model,
@@ -76,8 +78,8 @@ def load_frozen(spec: TeacherSpec, setting: Setting) -> Any:
     return model
 
 
-def shared_vocab(setting: Setting, teacher: str) -> int:
-    """How many ids student and teacher share; 0 when their heads are equally wide.
+def shared_vocab(setting: TrainContext, teacher: str) -> int:
+    """Return how many ids student and teacher share; 0 if their heads have the same width.
 
     Raises:
         ModelError: their tokenizers differ.

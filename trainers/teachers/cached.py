@@ -1,11 +1,11 @@
-"""A teacher's distributions on disk: top-k tokens with log-probabilities, the rest in one bucket.
+"""A teacher's distributions on disk: top-k tokens with log-probabilities and a tail bucket.
 
-Content-addressed: the folder's name is the hash of what the numbers depend on (teacher, tokenizer,
-temperature, k, shared vocabulary), and a row is found by its tokens and labelled positions. Later
-epochs, seeds and sweeps then run no teacher. A folder whose note says something else is refused.
+Content-addressed: the folder's name is the hash of what the values depend on (teacher, tokenizer,
+temperature, k, shared vocabulary), and a row is keyed by its tokens and labelled positions. Later
+epochs, seeds and sweeps then run no teacher. A folder whose note does not match is refused.
 
-Each process appends to a data file of its own; an entry of the index is written after its data, so
-that a process killed anywhere leaves whole entries behind.
+Each process appends to its own data file; an index entry is written after its data, so that a
+process killed at any point leaves only complete entries.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.config.evaluation import plain_http_warning
-from kdharness.harness.config.training import (
-    DistillSpec,
-    TeacherSpec,
-)
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import DistillSpec
 from kdharness.harness.errors import DataError
-from kdharness.harness.types import digest
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.models.lm_head import head_of
+from kdharness.harness.types import IGNORE_INDEX, digest
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.untrusted import parse_json, read_json_object, read_lines
-from kdharness.trainers.data.dataset import Dataset, Row
+from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import TopK, top_k
+from kdharness.trainers.teachers.build import load_frozen
 from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
-    from kdharness.trainers.context import Setting
+    from kdharness.trainers.context import TrainContext
 
 BYTES_PER_TOKEN = 8
 """An id (int32) and a log-weight (float32)."""
@@ -44,13 +44,13 @@ BYTES_PER_POSITION = 4
 """The entropy of the whole distribution (float32); NaN where the tail is a bucket."""
 
 
-def row_key(row: Row) -> str:
-    """What a cached row is: its tokens and which positions are labelled."""
-    return digest(row.input_ids, [label != -100 for label in row.labels])
+def row_key(row: TrainRow) -> str:
+    """Return the key of a cached row: a hash of its tokens and labelled positions."""
+    return digest(row.input_ids, [label != IGNORE_INDEX for label in row.labels])
 
 
-def cache_bytes(rows: Sequence[Row], k: int) -> int:
-    """The size of the cached distributions of some rows, in bytes."""
+def cache_bytes(rows: Sequence[TrainRow], k: int) -> int:
+    """Return the size of the cached distributions of some rows, in bytes."""
     return sum(row.labelled for row in rows) * (k * BYTES_PER_TOKEN + BYTES_PER_POSITION)
 
 
@@ -58,10 +58,10 @@ class TeacherCache:
     """One folder of cached distributions."""
 
     def __init__(self, folder: Path, note: Mapping[str, Any], rank: int = 0) -> None:
-        """Open or create.
+        """Open or create a cache.
 
         Raises:
-            DataError: the folder was made for something else; the message tells what differs.
+            DataError: the folder was built with other settings; the message says which differ.
         """
         self.folder, self.k, self.rank = folder, int(note["k"]), rank
         self.vocab = int(note.get("vocab") or 1 << 31)
@@ -69,24 +69,23 @@ class TeacherCache:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "note.json"
         if path.exists():
-            known = read_json_object(path, "the note of this teacher cache", DataError)
+            stored = read_json_object(path, "the note of this teacher cache", DataError)
             differs = [
-                f"{name} is {known.get(name)!r} there and {value!r} here"
+                f"{name} is {stored.get(name)!r} in the cache and {value!r} here"
                 for name, value in note.items()
-                if known.get(name) != value
+                if stored.get(name) != value
             ]
             if differs:
                 raise DataError(
-                    f"this teacher cache was made for something else: {'; '.join(differs)}",
+                    f"this teacher cache was built with other settings: {'; '.join(differs)}",
                     where=str(folder),
-                    hint="delete the folder to build it anew",
+                    hint="delete the folder to rebuild it",
                 )
         else:
-            write_text(path, json.dumps(dict(note), indent=1))
+            atomic_write_text(path, json.dumps(dict(note), indent=1))
         self.index: dict[str, tuple[str, int, int]] = {}
         for file in sorted(folder.glob("index-*.jsonl")):
             self._read_index(file)
-        self.maps: dict[str, Any] = {}
 
     def _read_index(self, file: Path) -> None:
         data = f"data-{file.stem.removeprefix('index-')}.bin"
@@ -124,14 +123,14 @@ class TeacherCache:
                 lines.append(json.dumps([key, offset, size]))
                 self.index[key] = (name, offset, size)
                 start += size
-            # An index entry that outlives its data would train a student on zeros.
+            # An index entry without its data would train a student on zeros.
             stream.flush()
             os.fsync(stream.fileno())
         with (self.folder / f"index-{self.rank}.jsonl").open("a", encoding="utf-8") as stream_index:
             stream_index.write("\n".join(lines) + "\n")
 
     def get(self, key: str) -> tuple[Any, Any, Any]:
-        """(ids [n, k], log-weights [n, k], entropy [n]) of one row, as numpy arrays."""
+        """Return (ids [n, k], log-weights [n, k], entropy [n]) of one row, as numpy arrays."""
         name, offset, count = self.index[key]
         with (self.folder / name).open("rb") as stream:
             stream.seek(offset)
@@ -141,19 +140,19 @@ class TeacherCache:
         logp = np.frombuffer(raw, np.float32, cells, cells * 4).reshape(count, self.k)
         entropy = np.frombuffer(raw, np.float32, count, cells * BYTES_PER_TOKEN)
         if cells and (ids.min() < 0 or ids.max() >= self.vocab or not (logp < 1).all()):
-            raise self._damaged(f"{name} holds no distributions at {offset}")
+            raise self._damaged(f"invalid distributions in {name} at offset {offset}")
         return ids, logp, entropy
 
     def _damaged(self, what: str) -> DataError:
         return DataError(
             f"this teacher cache is damaged: {what}",
             where=str(self.folder),
-            hint="delete the folder to build it anew",
+            hint="delete the folder to rebuild it",
         )
 
 
 class CachedTeacher:
-    """A teacher that is run only for rows whose distributions are not stored yet."""
+    """A teacher that runs only for rows whose distributions are not cached yet."""
 
     def __init__(
         self,
@@ -166,11 +165,11 @@ class CachedTeacher:
         sampled: int = 0,
         served: ServedTeacher | None = None,
     ) -> None:
-        """`load` makes the OnlineTeacher when a row is missing; it may never be called.
+        """Create a cached teacher.
 
-        `served` is asked instead, where the teacher runs elsewhere.
-
-        `sampled` of the k tokens are drawn from the tail, by a seed of the row's own.
+        `load` creates the OnlineTeacher when a row is missing; it may never be called. `served` is
+        queried instead if the teacher runs on a server. `sampled` of the k tokens are drawn from
+        the tail, with the row's own seed.
         """
         self.sampled, self.served = sampled, served
         self.cache, self.data, self.load = cache, data, load
@@ -178,10 +177,10 @@ class CachedTeacher:
         self.keys: dict[int, str] = {}
         self.online: OnlineTeacher | None = None
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> TopK:
-        """Cached distributions at labelled positions; missing rows are run and stored first."""
+        """Return cached distributions at labelled positions; run and store missing rows first."""
         indices = batch["index"][rows].tolist()
         keys = [self._key(index) for index in indices]
         missing = [key not in self.cache for key in keys]
@@ -192,7 +191,9 @@ class CachedTeacher:
         parts = [self.cache.get(key) for key in keys]
         for key, part, size in zip(keys, parts, mask[rows].sum(-1).tolist(), strict=True):
             if len(part[0]) != size:
-                raise self.cache._damaged(f"{len(part[0])} positions of {size} for row {key}")
+                raise self.cache._damaged(
+                    f"row {key} has {len(part[0])} positions instead of {size}"
+                )
         ids = torch.from_numpy(np.concatenate([part[0] for part in parts]).astype(np.int64))
         logp = torch.from_numpy(np.concatenate([part[1] for part in parts]))
         entropy = torch.from_numpy(np.concatenate([part[2] for part in parts]))
@@ -211,21 +212,20 @@ class CachedTeacher:
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, keys: Sequence[str]
     ) -> None:
         if self.served is not None:
-            founds = self.served.distributions(batch, rows, mask)
-            for key, size, found in zip(keys, mask[rows].sum(-1).tolist(), founds, strict=True):
-                self.cache.add([key], [size], found)
+            targets = self.served.distributions(batch, rows, mask)
+            for key, size, target in zip(keys, mask[rows].sum(-1).tolist(), targets, strict=True):
+                self.cache.add([key], [size], target)
             return
         if self.online is None:
             self.online = self.load()
-        from kdharness.trainers.teachers.online import head_of
 
         hidden = hidden_states(self.online.model, batch, rows, mask)
         sizes = mask[rows].sum(-1).tolist()
         head = head_of(self.online.model, self.vocab)
         for key, size, states in zip(keys, sizes, hidden.split(sizes), strict=True):
-            # The row's own seed: what is drawn depends on neither batch nor order.
+            # The row's own seed: the draw depends on neither batch nor order.
             generator = torch.Generator(states.device).manual_seed(int(key[:12], 16))
-            found = top_k(
+            target = top_k(
                 head,
                 states,
                 self.cache.k,
@@ -235,19 +235,17 @@ class CachedTeacher:
                 self.sampled,
                 generator,
             )
-            self.cache.add([key], [size], found)
+            self.cache.add([key], [size], target)
 
 
 def cached_teacher(
-    setting: Setting,
+    setting: TrainContext,
     spec: TeacherSpec,
     teacher_weights: str,
     vocab: int,
     kind: str | None = None,
 ) -> CachedTeacher:
-    """The cached teacher of a training; tells its size and how much is stored already."""
-    from kdharness.trainers.teachers.build import load_frozen
-
+    """Return the cached teacher of a training run; log its size and how much is stored."""
     assert spec.cache is not None
     trainer = setting.config.trainer
     assert isinstance(trainer, DistillSpec)
@@ -267,7 +265,7 @@ def cached_teacher(
     if spec.served and (warning := plain_http_warning(f"openai:{spec.model}@{spec.served}")):
         setting.job.reporter.say(warning)
     setting.job.reporter.say(
-        f"teacher cache: {size / 1e6:.1f} MB for {len(rows)} rows, {stored} stored already, "
+        f"teacher cache: {size / 1e6:.1f} MB for {len(rows)} rows, {stored} already stored, "
         f"in {folder}"
     )
     return CachedTeacher(

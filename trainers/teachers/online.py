@@ -1,7 +1,7 @@
-"""Frozen models that are followed: where they come from, and what they say about a batch.
+"""Frozen teacher models and their targets for a batch.
 
-A teacher gives its last hidden states at labelled positions (its head is applied chunk by chunk
-in the loss), or a cached distribution. A row has one teacher and costs one teacher forward.
+A teacher returns its last hidden states at labelled positions (its head is applied chunk by chunk
+in the loss), or a cached distribution. A row has one teacher and costs one teacher forward pass.
 """
 
 from __future__ import annotations
@@ -14,26 +14,18 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import fully_shard
 
 from kdharness.harness.errors import ModelError
-from kdharness.harness.models.lm_head import backbone, head_parts
+from kdharness.harness.models.lm_head import Head, backbone, head_of
 from kdharness.trainers.attention_hook import set_keep
 from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Head, TopK
-
-
-def head_of(model: Any, vocab: int = 0) -> Head:
-    """The output head, compared on the first `vocab` ids (0: all).
-
-    Raises:
-        ModelError: a head with an adapter of its own, or none at all.
-    """
-    return Head(*head_parts(model), vocab)
+from kdharness.trainers.losses.fused import TopK
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The rows of a batch that follow one teacher.
+    """The rows of a batch that share one teacher.
 
     Attributes:
         rows: [B] which samples.
@@ -46,17 +38,17 @@ class Segment:
 
 
 class Teacher(Protocol):
-    """Something that tells what a frozen model thinks of labelled positions."""
+    """A source of targets at labelled positions."""
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor] | TopK:
-        """Targets for the samples `rows` [B] at labelled positions `mask` [B, T]."""
+        """Return targets for the samples `rows` [B] at labelled positions `mask` [B, T]."""
         ...
 
 
 class OnlineTeacher:
-    """A model of its own, run on the rows that follow it."""
+    """A separate model, run on the rows that follow it."""
 
     def __init__(self, model: Any, vocab: int = 0) -> None:
         self.model = model.requires_grad_(False)
@@ -65,26 +57,24 @@ class OnlineTeacher:
         self.sharded = False
 
     def shard(self, mesh: Any = None) -> None:
-        """Spread the weights over the processes with FSDP2, layer by layer.
+        """Shard the weights over the processes with FSDP2, layer by layer.
 
-        From then on every process must run the teacher on every micro-batch: gathering weights
-        is a joint act (see `route`).
+        From then on every process must run the teacher on every micro-batch: gathering weights is
+        a collective operation (see `route`).
         """
-        from torch.distributed.fsdp import fully_shard
-
         options = {} if mesh is None else {"mesh": mesh}
         attach_states(self.model)
         layers = getattr(backbone(self.model), "layers", None)
         for layer in layers if layers is not None else ():
             fully_shard(layer, **options)
-        # The root keeps embeddings and head gathered after its forward: the loss needs the head.
+        # The root keeps embeddings and head gathered after forward: the loss needs the head.
         fully_shard(self.model, reshard_after_forward=False, **options)
         self.sharded = True
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
-        """Hidden states at labelled positions; fills the tape's queries and keys when given."""
+        """Return hidden states at labelled positions; record queries and keys on the tape."""
         if tape is not None:
             set_keep(self.model, tape)
         hidden = hidden_states(self.model, batch, rows, mask)
@@ -94,18 +84,18 @@ class OnlineTeacher:
 
 
 class AdapterTeacher:
-    """The student's own base weights with another adapter, or with none: one copy, many models."""
+    """The student's base weights with another adapter or none: several models in one copy."""
 
     def __init__(self, model: Any, adapter: str | None, vocab: int = 0) -> None:
-        """`model` is the student's PEFT model; `adapter` a loaded adapter's name, None for off."""
+        """Wrap the student's PEFT model with a loaded adapter's name, or None to disable it."""
         self.model = model
         self.adapter = adapter
         self.vocab = vocab
 
-    def look(
+    def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
-        """As `OnlineTeacher.look`; the student's adapter and mode are put back."""
+        """Do the same as `OnlineTeacher`, then restore the student's adapter and mode."""
         peft = getattr(self.model, "module", self.model)
         with _switched(peft, self.adapter):
             if tape is not None:
@@ -118,7 +108,7 @@ class AdapterTeacher:
 
 @contextmanager
 def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
-    """The model in eval mode with another adapter, then as it was."""
+    """Switch the model to eval mode and another adapter, then restore it."""
     training, active = peft.training, peft.active_adapter
     trainable = {name for name, value in peft.named_parameters() if value.requires_grad}
     peft.eval()
@@ -131,7 +121,7 @@ def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
             yield
     finally:
         peft.set_adapter(active)
-        # set_adapter also switches which adapters train; the student's alone does.
+        # set_adapter also changes which adapters are trainable; only the student's should be.
         for name, value in peft.named_parameters():
             value.requires_grad_(name in trainable)
         peft.train(training)
@@ -139,13 +129,13 @@ def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
 
 @torch.no_grad()
 def hidden_states(model: Any, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor) -> Tensor:
-    """Last hidden states [n, h] of some samples at their labelled positions.
+    """Return the last hidden states [n, h] of some samples at their labelled positions.
 
-    Padding that only the left-out samples needed is cut away first.
+    Padding that only the excluded samples needed is removed first.
     """
-    everything = bool(rows.all())
+    all_rows = bool(rows.all())
     ids, keys = batch["input_ids"], batch["attention_mask"]
-    if not everything:
+    if not all_rows:
         ids, keys, mask = ids[rows], keys[rows], mask[rows]
         used = keys.any(0).nonzero()
         first, last = int(used[0]), int(used[-1]) + 1
@@ -160,7 +150,7 @@ def hidden_states(model: Any, batch: Mapping[str, Tensor], rows: Tensor, mask: T
 
 
 def attach_states(model: Any) -> None:
-    """Let a causal LM's own forward give last hidden states.
+    """Let a causal LM's own forward return last hidden states.
 
     A sharded model gathers its embeddings and head when *it* is called, not its backbone.
     """
@@ -181,7 +171,7 @@ def route(
     teachers: Mapping[int, Teacher],
     tape: AttentionTape | None = None,
 ) -> list[Segment]:
-    """Ask each row's own teacher, once.
+    """Run each row's own teacher once.
 
     Args:
         batch: input_ids, attention_mask [B, T] and kind [B].
@@ -198,20 +188,20 @@ def route(
         )
         if not bool(rows.any()):
             if getattr(teacher, "sharded", False):
-                # Another process may need this teacher now: gather along, keep nothing.
+                # Another process may need this teacher now: take part in the gather, keep nothing.
                 first = torch.zeros_like(rows)
                 first[0] = True
-                teacher.look(batch, first, mask, None)
+                teacher.targets_for(batch, first, mask, None)
             continue
-        segments.append(Segment(rows, teacher.look(batch, rows, mask, tape)))
+        segments.append(Segment(rows, teacher.targets_for(batch, rows, mask, tape)))
     return segments
 
 
-# ---------------------------------------------------------------- do they go together?
+# ---------------------------------------------------------------- compatibility
 
 
 def check_tokenizers(student: Any, teacher: Any, student_name: str, teacher_name: str) -> int:
-    """Compare tokenizers by content; returns how many ids both models share.
+    """Compare tokenizers by content; return how many ids both models share.
 
     Raises:
         ModelError: they differ; both are named, with the first difference.
@@ -223,14 +213,14 @@ def check_tokenizers(student: Any, teacher: Any, student_name: str, teacher_name
         if by_id.get(index) != other.get(index):
             raise ModelError(
                 f"the tokenizers of {student_name} and {teacher_name} differ: id {index} is "
-                f"{by_id.get(index)!r} in one and {other.get(index)!r} in the other",
+                f"{by_id.get(index)!r} in the first and {other.get(index)!r} in the second",
                 hint="distillation compares distributions over the same tokens: choose a student "
-                "and a teacher of one family, or cut the student from its teacher",
+                "and a teacher of the same family, or cut the student from its teacher",
             )
     probe = "Ünïcode, numbers 12,345.6\n\ttabs and CODE: x_1 += f(y)  # ok"
     if student(probe)["input_ids"] != teacher(probe)["input_ids"]:
         raise ModelError(
-            f"the tokenizers of {student_name} and {teacher_name} split text differently",
-            hint="use one tokenizer for both models",
+            f"the tokenizers of {student_name} and {teacher_name} tokenize text differently",
+            hint="use the same tokenizer for both models",
         )
     return shared

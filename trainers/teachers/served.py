@@ -1,9 +1,9 @@
-"""A teacher that runs elsewhere: a vLLM server tells what it thinks of every token of a prompt.
+"""A teacher on a vLLM server, which returns log-probabilities of every prompt token.
 
-vLLM's completions take `prompt_logprobs: k` beside OpenAI's fields and answer, for each token of
-the prompt, with the k likeliest tokens at its place. Rows are sent as token ids, so that both
-sides mean the same tokens. Answers go into the teacher cache, as those of a teacher here would;
-what the k tokens leave is one bucket (`TopK`).
+vLLM's completions accept `prompt_logprobs: k` in addition to OpenAI's fields and return, for each
+prompt token, the k most likely tokens at its position. Rows are sent as token ids, so that both
+sides use the same tokens. The results go into the teacher cache, like those of a local teacher;
+the mass outside the k tokens is one bucket (`TopK`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from kdharness.harness.util.redact import find_key, redact
 from kdharness.trainers.losses.fused import TopK
 
 AT_ONCE = 16
-"""Rows on their way together: a server batches what arrives at the same time."""
+"""Concurrent requests: a server batches what arrives at the same time."""
 
 
 class ServedTeacher:
-    """Asks a server for distributions."""
+    """Queries a server for distributions."""
 
     def __init__(self, model: str, url: str, k: int, vocab: int = 0, timeout: float = 300) -> None:
-        """`vocab` leaves out ids from there on (0: none), as `shared_vocab` gives it."""
+        """Connect to a server; ids from `vocab` on are dropped (0: none), see `shared_vocab`."""
         import openai
 
         self.model, self.url, self.k, self.vocab = model, url, k, vocab
@@ -47,25 +47,25 @@ class ServedTeacher:
         )
 
     def distributions(self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor) -> list[TopK]:
-        """One `TopK` [labelled positions, k] for each of the samples `rows` [B].
+        """Return one `TopK` [labelled positions, k] for each of the samples `rows` [B].
 
         Args:
             batch: `input_ids` and `attention_mask` [B, T].
             rows: which samples.
-            mask: [B, T] the positions whose next token is learnt.
+            mask: [B, T] the positions whose next token is labelled.
 
         Raises:
-            ModelError: the server cannot be reached, refuses, or gives no such log-probabilities.
+            ModelError: the server is unreachable, refuses, or returns no prompt log-probabilities.
         """
-        asked: list[tuple[list[int], list[int]]] = []
+        requests: list[tuple[list[int], list[int]]] = []
         for row in rows.nonzero().squeeze(-1).tolist():
             real = batch["attention_mask"][row].bool()
-            places = mask[row][real].nonzero().squeeze(-1).tolist()
-            asked.append((batch["input_ids"][row][real].tolist(), places))
+            positions = mask[row][real].nonzero().squeeze(-1).tolist()
+            requests.append((batch["input_ids"][row][real].tolist(), positions))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda one: self._ask(*one), asked))
+            return list(pool.map(lambda request: self._ask(*request), requests))
 
-    def _ask(self, tokens: Sequence[int], places: Sequence[int]) -> TopK:
+    def _ask(self, tokens: Sequence[int], positions: Sequence[int]) -> TopK:
         import openai
 
         try:
@@ -79,44 +79,45 @@ class ServedTeacher:
         except openai.APIConnectionError as error:
             why = why_unreached(error, self.endpoint.base)
             raise ModelError(
-                f"the served teacher did not answer: {why.message}", where=self.url, hint=why.hint
+                f"the served teacher did not respond: {why.message}", where=self.url, hint=why.hint
             ) from error
         except openai.OpenAIError as error:
             words = " ".join(redact(str(error), shapes=True).split())[:400]
             raise ModelError(
-                f"the served teacher did not answer: {words}",
+                f"the served teacher did not respond: {words}",
                 where=self.url,
-                hint="is it up, does it serve this model, and does it allow so many "
+                hint=f"is it running, does it serve this model, and does it allow {self.k} "
                 f"log-probabilities? vllm serve MODEL --max-logprobs {self.k}",
             ) from error
-        told = getattr(reply.choices[0], "prompt_logprobs", None) if reply.choices else None
-        if not isinstance(told, list) or len(told) != len(tokens):
+        logprobs = getattr(reply.choices[0], "prompt_logprobs", None) if reply.choices else None
+        if not isinstance(logprobs, list) or len(logprobs) != len(tokens):
             raise ModelError(
-                "this server gives no log-probabilities of a prompt's tokens",
+                "this server does not return prompt log-probabilities",
                 where=self.url,
-                hint="vLLM does (prompt_logprobs); or load the teacher here",
+                hint="use vLLM (prompt_logprobs), or load the teacher locally",
             )
-        # What is told at a place is about the token there: the next one's are one further on.
-        found = [self._likeliest(told[place + 1]) for place in places]
+        # The entry at a position is about the token there: the next token's is one further on.
+        likeliest = [self._likeliest(logprobs[position + 1]) for position in positions]
         return TopK(
-            torch.tensor([ids for ids, _ in found], dtype=torch.int64).reshape(-1, self.k),
-            torch.tensor([logp for _, logp in found], dtype=torch.float32).reshape(-1, self.k),
+            torch.tensor([ids for ids, _ in likeliest], dtype=torch.int64).reshape(-1, self.k),
+            torch.tensor([logp for _, logp in likeliest], dtype=torch.float32).reshape(-1, self.k),
         )
 
-    def _likeliest(self, told: Any) -> tuple[list[int], list[float]]:
-        """(ids, log-probabilities) of the k likeliest tokens, from `{id: {logprob: …}}`."""
+    def _likeliest(self, entry: Any) -> tuple[list[int], list[float]]:
+        """Return (ids, log-probabilities) of the top-k tokens, from `{id: {logprob: …}}`."""
         try:
-            pairs = sorted((-float(one["logprob"]), int(token)) for token, one in told.items())
+            pairs = sorted((-float(value["logprob"]), int(token)) for token, value in entry.items())
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"the server's log-probabilities cannot be read: {str(told)[:120]!r}",
+                f"the server's log-probabilities cannot be parsed: {str(entry)[:120]!r}",
                 where=self.url,
             ) from error
-        # The token that stands in the text is told too, be it likely or not.
+        # The prompt's own token is included even if it is not among the top k.
         pairs = [pair for pair in pairs if not self.vocab or pair[1] < self.vocab][: self.k]
         if len(pairs) < self.k:
             raise ModelError(
-                f"the server tells {len(pairs)} tokens a place, and the cache keeps {self.k}",
+                f"the server returned {len(pairs)} log-probabilities per position, but the cache "
+                f"keeps {self.k}",
                 where=self.url,
                 hint=f"vllm serve MODEL --max-logprobs {self.k}, or lower teacher.cache.k",
             )

@@ -1,1 +1,1 @@
-"""Commands beside training: self-check, measurements."""
+"""Commands other than training: self-check, measurements, cache building."""

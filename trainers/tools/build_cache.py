@@ -1,4 +1,4 @@
-"""Fill teacher caches ahead of training: `kdharness cache build`."""
+"""Building teacher caches before training: `kdharness cache build`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from typing import Any
 
 import torch
 
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, TeacherSpec
+from kdharness.harness.config.models import TeacherSpec
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.trainers.context import Setting
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import Collator
+from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.fused import labelled_positions
+from kdharness.trainers.teachers.build import parent_of, shared_vocab
 from kdharness.trainers.teachers.cached import cached_teacher, row_key
 
 
 def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
-    """Fill every cache of a config ahead of training; returns the rows that were run.
+    """Fill every teacher cache of a config; return the number of rows that were run.
 
     Raises:
         ConfigError: the config has no cached teacher.
     """
-    from kdharness.trainers.loop import prepare_setting
-
     if not isinstance(config, (KDConfig, DAEConfig)):
         raise ConfigError(f"a {config.method} config has no teacher to cache")
     specs: dict[str | None, TeacherSpec | None]
@@ -36,7 +37,7 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
     if not wanted:
         raise ConfigError(
-            "no teacher of this config has a cache", hint="set teacher.cache: {k: 64}"
+            "no teacher in this config uses a cache", hint="set teacher.cache: {k: 64}"
         )
     setting = prepare_setting(config, paths, source, say)
     ran = 0
@@ -45,9 +46,7 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     return ran
 
 
-def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
-    from kdharness.trainers.teachers.build import parent_of, shared_vocab
-
+def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
     vocab = shared_vocab(setting, spec.model)
     parent = parent_of(spec, setting.job.paths)
     teacher = cached_teacher(setting, spec, parent.model, vocab, kind)
@@ -63,7 +62,7 @@ def _build(setting: Setting, spec: TeacherSpec, kind: str | None, progress: Any)
         batch = collate([setting.train[index] for index in rows[start : start + size]])
         batch = {name: value.to(setting.device) for name, value in batch.items()}
         mask = labelled_positions(batch["labels"])
-        everything = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
-        teacher.look(batch, everything, mask, None)
+        all_rows = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+        teacher.targets_for(batch, all_rows, mask, None)
         progress(min(start + size, len(rows)), len(rows))
     return len(rows)

@@ -1,9 +1,8 @@
-"""Counting instead of timing: live bytes and floating-point operations of a piece of work."""
+"""Counting instead of timing: live bytes and floating-point operations of a function."""
 
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,15 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class LiveBytes(TorchDispatchMode):
-    """Peak bytes of tensors that were made, and not yet freed, while the mode is on.
+    """Peak bytes of tensors allocated and not yet freed while the mode is active.
 
-    Storages are counted once however many views they have; what existed before is not counted.
-    Storages are watched through torch's own weak references: a Python finaliser on a storage
-    object does not fire for one that was also seen through a view.
+    Storages are counted once however many views they have; those that existed before are not
+    counted. They are tracked through torch's own weak references: a Python finalizer on a storage
+    object does not fire for one that was also accessed through a view.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
 
@@ -38,7 +37,7 @@ class LiveBytes(TorchDispatchMode):
         }
         out = func(*args, **kwargs)
         for value in tree_leaves(out):
-            # A view of what was there before (a transposed weight) is nothing new.
+            # A view of an existing storage (a transposed weight) is not a new allocation.
             if isinstance(value, torch.Tensor) and value.device.type != "meta":
                 storage = value.untyped_storage()
                 if storage._cdata not in given:
@@ -53,7 +52,7 @@ class LiveBytes(TorchDispatchMode):
         self._known[key] = (StorageWeakRef(storage), size)
         self.live += size
         if self.live > self.peak:
-            # What was freed since is only looked for where it matters: at a new peak.
+            # Freed storages are collected only where it matters: at a new peak.
             self._sweep()
             self.peak = max(self.peak, self.live)
 
@@ -63,25 +62,27 @@ class LiveBytes(TorchDispatchMode):
 
 
 def _sdpa_flops(query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
-    """Both products of attention, whole rows: 2 · 2 · B · H · T · S · d."""
+    """Count both products of attention over full rows: 2 · 2 · B · H · T · S · d."""
     batch, heads, rows, size = query
     return int(4 * batch * heads * rows * key[2] * size)
 
 
-def _sdpa_backward_flops(grad: Any, query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
-    """Scores again and four products: 2.5 times the forward."""
+def _sdpa_backward_flops(
+    grad: Any, query: Any, key: object, *args: object, **kwargs: object
+) -> int:
+    """Count the scores again and four products: 2.5 times the forward pass."""
     return int(_sdpa_flops(query, key)) * 5 // 2
 
 
 def _addmm_flops(total: Any, left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
-    """An in-place matrix product: 2 · m · k · n."""
+    """Count an in-place matrix product: 2 · m · k · n."""
     return int(2 * left[0] * left[1] * right[1])
 
 
 def count_flops(work: Callable[[], Any]) -> int:
-    """Floating-point operations of `work`.
+    """Return the floating-point operations of `work`.
 
-    torch's counter takes the CPU's fused attention and in-place products for nothing.
+    torch's counter ignores the CPU's fused attention and in-place products; they are added here.
     """
     aten = torch.ops.aten
     mapping = {
@@ -96,7 +97,7 @@ def count_flops(work: Callable[[], Any]) -> int:
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:
-    """Peak live bytes of what `work` makes."""
+    """Return the peak live bytes of tensors that `work` allocates."""
     gc.collect()
     with LiveBytes() as counter:
         work()
@@ -104,7 +105,7 @@ def peak_bytes(work: Callable[[], Any]) -> int:
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
-    """The shortest of a few runs, after one that is not counted."""
+    """Return the shortest time of a few runs, after one warm-up."""
     work()
     best = float("inf")
     for _ in range(repeats):
@@ -112,20 +113,3 @@ def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
         work()
         best = min(best, time.perf_counter() - began)
     return best
-
-
-def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 4) -> float:
-    """How many times faster `fast` is: the median over pairs that are run in turn.
-
-    On a machine that others use too, both sides of a pair meet the same weather.
-    """
-    slow()
-    fast()
-    ratios = []
-    for _ in range(pairs):
-        began = time.perf_counter()
-        slow()
-        between = time.perf_counter()
-        fast()
-        ratios.append((between - began) / (time.perf_counter() - between))
-    return statistics.median(ratios)

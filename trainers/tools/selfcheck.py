@@ -1,7 +1,7 @@
-"""`kdharness selfcheck`: the fused path against the plain formula, on the user's own models.
+"""`kdharness selfcheck`: the fused losses against the reference, on the user's own models.
 
-For each method: relative error of loss and gradient, FLOPs over the floor, peak bytes over the
-plain step's, tokens a second. Without a config it runs on tiny random models.
+For each method: relative error of loss and gradient, FLOPs over the minimum, peak bytes over the
+reference step's, tokens per second. Without a config it runs on tiny random models.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.attention_hook import install_attention_hook
+from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
+from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
-from kdharness.trainers.losses.reference import plain_dae, plain_kd, plain_sft
+from kdharness.trainers.losses.reference import reference_dae, reference_kd, reference_sft
+from kdharness.trainers.methods.kd import attention_layers
+from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
 from kdharness.trainers.teachers.online import OnlineTeacher, Segment, route
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, seconds
-from kdharness.trainers.trainer import Step, attach_loss
+from kdharness.trainers.trainer import LossInputs, attach_loss
 
 LOSS_TOLERANCE, GRAD_TOLERANCE, FLOPS_TOLERANCE = 1e-4, 1e-3, 1.25
 ROWS = 4
@@ -33,7 +39,7 @@ ROWS = 4
 
 @dataclass(frozen=True)
 class Case:
-    """One method's figures; `note` says what is off, or is empty."""
+    """One method's measurements; `note` says what is out of tolerance, or is empty."""
 
     method: str
     loss_rel_error: float
@@ -46,7 +52,7 @@ class Case:
 
 @dataclass
 class Models:
-    """What a check runs on."""
+    """The models and the batch that a check runs on."""
 
     student: Any
     teachers: list[Any]
@@ -57,7 +63,7 @@ class Models:
 def fused_step(
     models: Models, method: str, mix: Mix, attention_weight: float, block: int = 64
 ) -> Tensor:
-    """One whole fused step's loss, teachers included."""
+    """Return the loss of one full fused step, teachers included."""
     batch, mask = models.batch, labelled_positions(models.batch["labels"])
     tape = None
     if method == "kd" and models.layers and attention_weight:
@@ -69,7 +75,7 @@ def fused_step(
         used = {0: teachers[0]} if method == "kd" else dict(enumerate(teachers))
         segments = route(batch, mask, used, tape)
     targets = next_tokens(batch["labels"], mask) if mix.ce_weight else None
-    step = Step(mask, segments, targets, mix, mask.sum().float(), attention_weight, tape)
+    step = LossInputs(mask, segments, targets, mix, mask.sum().float(), attention_weight, tape)
     loss: Tensor = models.student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
     )["loss"]
@@ -77,16 +83,16 @@ def fused_step(
 
 
 def plain_step(models: Models, method: str, mix: Mix, attention_weight: float) -> Tensor:
-    """The same loss by the plain formula."""
+    """Return the same loss from the reference implementation."""
     student, batch = models.student, models.batch
-    ce = plain_sft(student, batch) if mix.ce_weight else torch.zeros(())
+    ce = reference_sft(student, batch) if mix.ce_weight else torch.zeros(())
     if method == "sft":
         return ce
     if method == "dae":
         first, second = models.teachers
-        kl = plain_dae(student, first, second, batch, temperature=mix.temperature)
+        kl = reference_dae(student, first, second, batch, temperature=mix.temperature)
     else:
-        kl = plain_kd(
+        kl = reference_kd(
             student,
             models.teachers[0],
             batch,
@@ -98,7 +104,7 @@ def plain_step(models: Models, method: str, mix: Mix, attention_weight: float) -
 
 
 def gradients(model: Any, loss: Tensor) -> Tensor:
-    """All gradients of trained weights as one vector."""
+    """Return all gradients of trained weights as one vector."""
     model.zero_grad()
     loss.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -163,19 +169,19 @@ def _note(loss: float, grad: float, flops: float) -> str:
     if grad > GRAD_TOLERANCE:
         notes.append(f"the gradient is off by {grad:.1e}")
     if flops > FLOPS_TOLERANCE:
-        notes.append(f"{flops:.2f} times the FLOPs of the floor")
+        notes.append(f"{flops:.2f} times the minimum FLOPs")
     return "; ".join(notes)
 
 
-# ---------------------------------------------------------------- what to check on
+# ---------------------------------------------------------------- models and data
 
 
 def random_batch(vocab: int, rows: int = ROWS, width: int = 96, seed: int = 0) -> dict[str, Tensor]:
-    """Random tokens without padding, the second half of each row labelled; kinds in turn."""
+    """Return random tokens without padding, with the second half labelled and alternating kinds."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, vocab, (rows, width), generator=generator)
     labels = ids.clone()
-    labels[:, : width // 2] = -100
+    labels[:, : width // 2] = IGNORE_INDEX
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
@@ -185,10 +191,8 @@ def random_batch(vocab: int, rows: int = ROWS, width: int = 96, seed: int = 0) -
     }
 
 
-def tiny_model(seed: int, **changes: Any) -> Any:
-    """A random Llama with grouped-query attention."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+def tiny_model(seed: int, **changes: object) -> Any:
+    """Return a random Llama with grouped-query attention."""
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
         "vocab_size": 4096,
@@ -206,7 +210,7 @@ def tiny_model(seed: int, **changes: Any) -> Any:
 
 
 def with_adapter(model: Any, seed: int = 0) -> Any:
-    """A random adapter on every linear layer."""
+    """Add a random adapter to every linear layer."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -219,7 +223,7 @@ def with_adapter(model: Any, seed: int = 0) -> Any:
 
 
 def tiny_cases() -> list[tuple[str, Models, Mix, float]]:
-    """SFT, KD and DAE with all weights, and DAE with an adapter, on tiny random models."""
+    """Return SFT, KD and DAE with full weights, and DAE with an adapter, on tiny random models."""
     batch = random_batch(4096)
     layers = {i: i for i in range(4)}
 
@@ -245,14 +249,9 @@ def tiny_cases() -> list[tuple[str, Models, Mix, float]]:
 def config_cases(
     config: AnyConfig, paths: Paths, say: Callable[[str], None]
 ) -> list[tuple[str, Models, Mix, float]]:
-    """The config's own student and teachers on its first few rows."""
-    from kdharness.trainers.data.batches import Collator
-    from kdharness.trainers.loop import prepare_setting
-    from kdharness.trainers.methods.kd import attention_layers
-    from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
-
+    """Return the config's own student and teachers with its first few rows."""
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
-        raise ConfigError("selfcheck takes a training config")
+        raise ConfigError("selfcheck needs a training config")
     source = config.teacher.model if isinstance(config, KDConfig) else None
     setting = prepare_setting(config, paths, source, say)
     chosen = setting.plan.batches[0][:ROWS]
@@ -285,10 +284,10 @@ def config_cases(
 def selfcheck(
     config: AnyConfig | None, paths: Paths, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """`{ok, cases}`: see `Case`."""
+    """Return `{ok, cases}`, see `Case`."""
     cases = tiny_cases() if config is None else config_cases(config, paths, say)
-    found: list[Mapping[str, Any]] = []
+    results: list[Mapping[str, Any]] = []
     for method, models, mix, weight in cases:
         say(f"checking {method}")
-        found.append(asdict(check(models, method, mix, weight)))
-    return {"ok": all(not case["note"] for case in found), "cases": found}
+        results.append(asdict(check(models, method, mix, weight)))
+    return {"ok": all(not case["note"] for case in results), "cases": results}

@@ -1,4 +1,4 @@
-"""What all screens share: the bars, the filter line, and following the store."""
+"""Base classes of screens: the bars, the filter line, and following the store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Input
 
 from kdharness.tui.widgets.bars import KeyBar, NavBar
 from kdharness.tui.widgets.table import Listing
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from kdharness.tui.protocol import AppProtocol
 
 
-class Place(Screen[Any]):
-    """A screen of the app. `about` is its page of the help."""
+class PlaceScreen(Screen[Any]):
+    """A screen of the app. `about` is its help text."""
 
     place: ClassVar[str] = ""
     title_text: ClassVar[str] = ""
@@ -34,21 +35,21 @@ class Place(Screen[Any]):
 
     @property
     def harness(self) -> AppProtocol:
-        """The app, by its own type."""
+        """The app, typed as its protocol."""
         return cast("AppProtocol", self.app)
 
     def compose(self) -> ComposeResult:
-        """The bars around what a screen shows."""
+        """Yield the bars and the screen's body."""
         yield NavBar(self.place)
         yield from self.body()
         yield KeyBar()
 
     def body(self) -> Iterable[Widget]:
-        """The screen's own widgets."""
+        """Return the screen's own widgets."""
         return ()
 
     def read(self, work: Callable[[Store], Any], show: Callable[[Any], Any]) -> None:
-        """Read from the store in a thread with a connection of its own, then show it."""
+        """Read from the store in a thread with its own connection, then show the result."""
         path = self.harness.paths.store
 
         def body() -> Any:
@@ -57,41 +58,41 @@ class Place(Screen[Any]):
             with Store(path) as store:
                 return work(store)
 
-        def done(result: Any) -> None:
+        def done(result: object) -> None:
             # Through the screen's own queue, which starts when it is mounted.
             self.call_later(self.while_here, lambda: show(result))
 
         self.harness.read(f"{self.place}-{id(self)}", body, done)
 
     def on_screen_resume(self) -> None:
-        """Catch up with what happened while another screen was in front."""
+        """Catch up with changes made while another screen was active."""
         if self.seen != self.harness.version:
             self.seen = self.harness.version
             self.while_here(self.store_changed)
 
     def while_here(self, show: Callable[[], Any]) -> None:
-        """Change what is shown, unless the screen is not there yet or is being closed."""
+        """Call `show` unless the screen is not mounted yet or is being closed."""
         if not (self.is_mounted and self.is_attached):
             return
         try:
             show()
         except NoMatches:
-            # Between the end of its widgets and its own, a screen still gets messages.
+            # A screen still receives messages after its widgets were removed.
             if self.is_running and not self._pruning and self.app._exit is False:
                 raise
 
     def leave_filter(self) -> bool:
-        """Take back what Escape takes back before it leaves the screen; whether there was any."""
+        """Undo what Escape undoes before it leaves the screen; return whether there was any."""
         return False
 
     def store_changed(self) -> None:
-        """The store was written to: read again what is shown."""
+        """Read again what is shown, after the store has changed."""
 
     def tick(self) -> None:
-        """Called about every second while in front, for what ages without being written."""
+        """Update what ages without a write; called about every second while active."""
 
 
-class ListPlace(Place):
+class ListPlace(PlaceScreen):
     """A screen around one listing, with a filter line and an export."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -100,27 +101,23 @@ class ListPlace(Place):
     ]
 
     def listing(self) -> Listing:
-        """The main listing."""
+        """Return the main listing."""
         return self.query_one("#list", Listing)
 
     def _filter_line(self) -> Input | None:
-        from textual.widgets import Input
-
         lines = self.query("#filter").results(Input)
         return next(iter(lines), None)
 
     def first(self) -> Widget:
-        """What keys go to at first."""
+        """Return the widget that is focused first."""
         return self.listing()
 
     def on_mount(self) -> None:
-        """Keys go to the listing."""
+        """Focus the listing."""
         self.first().focus()
 
     async def action_filter(self) -> None:
-        """Type words to narrow the list."""
-        from textual.widgets import Input
-
+        """Open the filter line."""
         line = self._filter_line()
         if line is None:
             line = Input(placeholder="filter: words, or column:word; Esc clears", id="filter")
@@ -129,18 +126,18 @@ class ListPlace(Place):
         line.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Narrow the list with every letter."""
+        """Filter the list while typing."""
         if event.input.id == "filter":
             self.listing().set_filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Keep the filter, and go back to the list."""
+        """Keep the filter and return to the list."""
         if event.input.id == "filter":
             event.input.display = bool(event.value)
             self.listing().focus()
 
     def leave_filter(self) -> bool:
-        """Escape from the filter line, or clear a kept filter; whether there was one."""
+        """Leave the filter line or clear a kept filter; return whether there was one."""
         line = self._filter_line()
         if line is None or not line.display:
             return False
@@ -150,7 +147,7 @@ class ListPlace(Place):
         return True
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
-        """A file name's stem, the rows and the columns to export."""
+        """Return a file name's stem, the rows and the columns to export."""
         listing = self.listing()
         columns = [column.key for column in listing.columns if column.key != "bar"]
         return self.place, [dict(row) for row in listing.rows], columns

@@ -1,4 +1,4 @@
-"""Compare: two to four checkpoints, what differs in their figures, configs and answers."""
+"""Compare: differences between two to four checkpoints in scores, configs and answers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.analysis.compare import Compared
 from kdharness.harness.analysis.costs import TITLES
 from kdharness.harness.analysis.side_by_side import Flip, flips
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
-from kdharness.tui.viewmodels.compare import Line, Seen, look
+from kdharness.tui.viewmodels.compare import CompareView, Line, finite_ends, load, verdict
 from kdharness.tui.viewmodels.form import text_of
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 
 if TYPE_CHECKING:
-    from kdharness.harness.stats.inference import Difference
     from kdharness.harness.store import Store
 
 LETTERS = "ABCD"
 TABS = (
-    ("f", "figures", "Figures"),
+    ("f", "figures", "Scores"),
     ("l", "flips", "Flips"),
     ("g", "config", "Config"),
     ("o", "cost", "Cost"),
@@ -41,17 +39,16 @@ class CompareScreen(ListPlace):
     place = "compare"
     title_text = "Compare"
     about = (
-        "A is the base. Each figure shows the paired difference to A on the items both answered, "
-        "with its 95 % interval drawn about zero: ▲ better, ▼ worse, ≈ not told apart, △ ▽ no "
-        "longer told apart once p is corrected for all figures of the benchmark that are compared "
-        "here (Holm). "
-        "[ and ] choose which other checkpoint is drawn. l lists the items whose verdict "
-        "moved, Enter reads their answers; g shows what differs in the configs; o what each cost, "
-        "with all that it came from; u lays the curves over each other."
+        "A is the base. Each row shows the paired difference to A on the items both answered, "
+        "with its 95 % interval around zero: ▲ better, ▼ worse, ≈ not told apart, △ ▽ no longer "
+        "told apart once p is corrected (Holm) for all scores of the benchmark shown here. "
+        "[ and ] choose which checkpoint is drawn. l lists the items whose verdict changed, Enter "
+        "opens their answers; g shows the differences between configs; o the cost of each "
+        "checkpoint and its ancestors; u overlays the training curves."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "choose", "Choose", id="compare.choose"),
-        # The bar below has no room for a fourth page at 80 columns; the line above names it, too.
+        # The key bar has no room for a fourth page at 80 columns; the line above shows it, too.
         *(
             Binding(key, f"tab('{name}')", title, id=f"compare.{name}", show=name != "cost")
             for key, name, title in TABS
@@ -68,7 +65,7 @@ class CompareScreen(ListPlace):
         Binding(
             "left_square_bracket",
             "other(-1)",
-            "Before",
+            "Previous",
             key_display="[",
             show=False,
             id="compare.previous",
@@ -78,71 +75,71 @@ class CompareScreen(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
-        self.found = Seen()
+        self.found = CompareView()
         self.other = 0
         self.tab = "figures"
         self.scale: dict[str, float] = {}
 
     def body(self) -> Iterable[Widget]:
-        """Who is compared, and one listing for what is looked at."""
+        """Yield the compared checkpoints, and one listing for the current page."""
         yield Static(classes="head", id="what")
-        yield Listing([], self.cell, id="list", empty="choose two to four checkpoints: c")
+        yield Listing([], self.cell, id="list", empty="press c to choose two to four checkpoints")
         yield Static(classes="detail", id="more")
 
     def on_mount(self) -> None:
-        """Compare what was marked elsewhere; otherwise the two newest."""
+        """Compare the marked checkpoints, or else the two newest."""
         super().on_mount()
         self.seen = self.harness.version
         marked = self.harness.marked_checkpoints()
         if len(marked) < 2:
             judged = dict.fromkeys(g["checkpoint"] for g in self.harness.store.judgment_groups())
-            found = [c.name for c in self.harness.store.checkpoints() if c.id in judged]
-            marked = found[-2:]
+            names = [c.name for c in self.harness.store.checkpoints() if c.id in judged]
+            marked = names[-2:]
         self.set_names(marked)
 
     def on_screen_resume(self) -> None:
-        """Marks may have changed meanwhile."""
+        """Follow marks that changed in the meantime."""
         marked = self.harness.marked_checkpoints()
         if len(marked) >= 2 and marked != self.names:
             self.set_names(marked)
         super().on_screen_resume()
 
     def set_names(self, names: Sequence[str]) -> None:
-        """Compare these."""
+        """Compare these checkpoints."""
         self.names = list(names)[:4]
         self.other = 0
-        self.found = Seen()
+        self.found = CompareView()
         if len(self.names) >= 2:
             self.listing().empty = "pairing the judgments …"
             self.load(list(self.names))
         self._fill()
 
     def store_changed(self) -> None:
-        """New judgments may have come."""
+        """Load again: there may be new judgments."""
         if len(self.names) >= 2:
             self.load(list(self.names))
 
     def load(self, names: list[str]) -> None:
-        """Bootstrap and sign flips take their time."""
+        """Compute the comparison in a thread: bootstrap and sign flips are slow."""
         paths = self.harness.paths
 
-        def work(store: Store) -> Seen:
-            return look(store, paths, names)
+        def work(store: Store) -> CompareView:
+            return load(store, paths, names)
 
         self.read(work, lambda found: self.show(names, found))
 
-    def show(self, names: list[str], found: Seen) -> None:
-        """Show what was found, if it is still what is asked for."""
+    def show(self, names: list[str], found: CompareView) -> None:
+        """Show a result, if it is still the requested one."""
         if names == self.names:
             self.found = found
-            self.listing().empty = "nothing that both were judged on"
+            self.listing().empty = "no items that both were judged on"
             self._fill()
 
     # ------------------------------------------------------------ showing
 
     @property
     def chosen(self) -> str:
-        """The checkpoint that is drawn against the base."""
+        """The checkpoint that is compared with the base."""
         return self.names[1 + self.other] if len(self.names) > 1 else ""
 
     def _fill(self) -> None:
@@ -186,16 +183,16 @@ class CompareScreen(ListPlace):
                 "p": pair.p_holm if pair else None,
             }
             if gap:
-                reach = max(abs(end) for end in _ends(gap))
+                reach = max(abs(end) for end in finite_ends(gap))
                 kind = f"{line.bench}:{line.judge}"
                 self.scale[kind] = max(self.scale.get(kind, 0.0), reach)
             for letter, name in zip(LETTERS[1:], self.names[1:], strict=False):
-                found = line.others.get(name)
-                row[letter] = found.gap.value if found else None
+                other = line.others.get(name)
+                row[letter] = other.gap.value if other else None
             rows.append(row)
         columns = [
             Column("bench", "benchmark", 10, leave=2),
-            Column("metric", "figure", 14, grow=1),
+            Column("metric", "metric", 14, grow=1),
             Column("base", "A", 7, right=True),
             *(
                 Column(letter, f"{letter} − A", 8, right=True)
@@ -251,18 +248,18 @@ class CompareScreen(ListPlace):
         texts = [cost.texts() for cost in self.found.costs]
         return self._beside(
             "cost",
-            [(title, [one[key] for one in texts]) for key, title in TITLES.items()]
+            [(title, [text[key] for text in texts]) for key, title in TITLES.items()]
             if texts
             else [],
         )
 
     def _beside(
-        self, title: str, found: Sequence[tuple[str, Sequence[str]]]
+        self, title: str, fields: Sequence[tuple[str, Sequence[str]]]
     ) -> tuple[list[Column], list[dict[str, Any]]]:
-        """A column a checkpoint, a row a field."""
+        """Return one column per checkpoint and one row per field."""
         rows = [
             {"id": name, "field": name, **dict(zip(LETTERS, values, strict=False))}
-            for name, values in found
+            for name, values in fields
         ]
         columns = [
             Column("field", title, 24, grow=1),
@@ -274,7 +271,7 @@ class CompareScreen(ListPlace):
         return columns, rows
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """One cell of the page that is shown."""
+        """Return the parts of one cell of the current page."""
         key = column.key
         value = row.get(key)
         if key == "bar":
@@ -300,7 +297,7 @@ class CompareScreen(ListPlace):
             return [("", "")]
         gap = pair.gap
         reach = self.scale.get(f"{line.bench}:{line.judge}") or 1.0
-        low, high = _ends(gap)
+        low, high = finite_ends(gap)
         text = interval_text(low, gap.value, high, -reach, reach, width - 2, zero=0.0)
         mark, role = verdict(pair)
         return [(text, role), (f" {mark}", role)]
@@ -324,14 +321,14 @@ class CompareScreen(ListPlace):
             "▽": "perhaps worse",
         }[mark]
         need = (
-            f"; telling a difference of this size takes {gap.n_needed:,} items"
+            f"; detecting a difference of this size takes {gap.n_needed:,} items"
             if (mark in "≈△▽" and gap.n_needed)
             else ""
         )
         ends = (
             "(too few items for an interval)"
             if gap.low is None
-            else ("[{:+.4g}, {:+.4g}]".format(*_ends(gap)))
+            else ("[{:+.4g}, {:+.4g}]".format(*finite_ends(gap)))
         )
         more.update(
             Text(
@@ -356,19 +353,19 @@ class CompareScreen(ListPlace):
             await self.harness.open_transcripts(self.names[0], self.chosen, str(row["bench"]), item)
 
     def action_tab(self, name: str) -> None:
-        """Another page."""
+        """Switch to another page."""
         self.tab = name
         self.listing().cursor = 0
         self._fill()
 
     def action_other(self, by: int) -> None:
-        """Draw another checkpoint against the base."""
+        """Compare another checkpoint with the base."""
         if len(self.names) > 2:
             self.other = (self.other + by) % (len(self.names) - 1)
             self._fill()
 
     def action_choose(self) -> None:
-        """Mark two to four; the first one marked is the base."""
+        """Let the user mark two to four checkpoints; the first one is the base."""
 
         def take(names: list[str]) -> None:
             if len(names) < 2:
@@ -379,27 +376,10 @@ class CompareScreen(ListPlace):
         self.harness.choose_checkpoints(take, marked=self.names)
 
     def action_curves(self) -> None:
-        """The runs' curves over each other."""
+        """Open the runs' curves, overlaid."""
         store = self.harness.store
         runs = [c.run for name in self.names if (c := store.checkpoint(name)) and c.run]
         if runs:
             self.harness.open_run(runs[0], runs[1:])
         else:
-            self.notify("none of them was trained here", timeout=3, markup=False)
-
-
-def _ends(gap: Difference) -> tuple[float, float]:
-    """The interval's ends; the value itself where there is no interval."""
-    if gap.low is None or gap.high is None:
-        return gap.value, gap.value
-    return gap.low, gap.high
-
-
-def verdict(pair: Compared) -> tuple[str, str]:
-    """▲ better, ▼ worse, ≈ not told apart; hollow when the correction leaves it open."""
-    if not pair.lean:
-        return "≈", "dim"
-    better = pair.lean == "better"
-    if pair.verdict != pair.lean:
-        return ("△" if better else "▽"), "dim"
-    return ("▲", "good") if better else ("▼", "bad")
+            self.notify("none of these was trained here", timeout=3, markup=False)

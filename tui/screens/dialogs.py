@@ -1,4 +1,4 @@
-"""Small windows: a question, a line to type, a list to choose from, a file."""
+"""Dialogs: a question, a text input, a list to choose from, a file picker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdharness.tui.widgets.table import Listing
 
 
 class Confirm(ModalScreen[bool]):
-    """Yes or no; Enter says neither, so that nothing is stopped by accident."""
+    """Yes or no; Enter does nothing, so that nothing is stopped by accident."""
 
     CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -34,7 +34,7 @@ class Confirm(ModalScreen[bool]):
         self.question, self.detail = question, detail
 
     def compose(self) -> ComposeResult:
-        """The question and what a yes does."""
+        """Yield the question and the details."""
         with Vertical(classes="dialog"):
             yield Static(Text(safe_text(self.question, 400), "bold"))
             yield Static(Text(safe_text(self.detail, 4000)), id="detail")
@@ -46,18 +46,18 @@ class Confirm(ModalScreen[bool]):
             yield Static(text)
 
     def tell(self, detail: str) -> None:
-        """Replace what is told about a yes, while the question stands."""
+        """Replace the details while the dialog is open."""
         self.detail = detail
         if self.is_attached:
             self.query_one("#detail", Static).update(Text(safe_text(detail, 4000)))
 
     def action_answer(self, yes: bool) -> None:
-        """Close with the answer."""
+        """Close the dialog with the answer."""
         self.dismiss(yes)
 
 
 class Ask(ModalScreen[str | None]):
-    """One line to type; `check` says what is wrong with it, as one types."""
+    """A text input; `check` returns what is wrong with the text, while typing."""
 
     CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -75,17 +75,17 @@ class Ask(ModalScreen[str | None]):
         self.heading, self.value, self.help_text, self.check = title, value, help_text, check
 
     def compose(self) -> ComposeResult:
-        """Title, help, the line, and what is wrong with it."""
+        """Yield title, help, the input, and its error."""
         with Vertical(classes="dialog") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = "Enter takes it, Esc cancels"
+            frame.border_subtitle = "Enter confirms, Esc cancels"
             if self.help_text:
                 yield Static(Text(safe_text(self.help_text, 1000)))
             yield Input(self.value, id="line")
             yield Static(id="wrong")
 
     def on_mount(self) -> None:
-        """Type at once."""
+        """Focus the input."""
         self.query_one("#line", Input).focus()
 
     @on(Input.Changed)
@@ -99,7 +99,7 @@ class Ask(ModalScreen[str | None]):
 
 
 class Choose(ModalScreen[list[str] | None]):
-    """One row of a list, or several marked with space; `/` narrows it by typing."""
+    """Choose one row of a list, or several marked with space; `/` filters it."""
 
     CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -129,19 +129,19 @@ class Choose(ModalScreen[list[str] | None]):
         self.current = current
 
     def compose(self) -> ComposeResult:
-        """The list in a frame."""
+        """Yield the list in a frame."""
         with Vertical(classes="dialog") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
             keys = "space marks, " if self.many else ""
             keys += f"a {self.other}, " if self.other else ""
-            frame.border_subtitle = f"{keys}Enter takes, / filters, Esc cancels"
+            frame.border_subtitle = f"{keys}Enter confirms, / filters, Esc cancels"
             yield Listing(self.columns, self.cell, id="choices", marks=self.many)
             line = Input(placeholder="filter", id="narrow")
             line.display = False
             yield line
 
     def on_mount(self) -> None:
-        """Fill the list, the cursor on what is chosen now."""
+        """Fill the list, with the cursor on the current choice."""
         listing = self.query_one(Listing)
         listing.marked = list(self.marked)
         listing.styles.height = min(len(self.rows), 15) + 1 or 3
@@ -163,18 +163,18 @@ class Choose(ModalScreen[list[str] | None]):
             self.dismiss([str(event.row[listing.key])])
 
     def action_mark(self) -> None:
-        """Mark the row, where several may be chosen."""
+        """Mark the row, if several may be chosen."""
         if self.many:
             self.query_one(Listing).toggle_mark()
 
     def action_filter(self) -> None:
-        """Type to narrow the list."""
+        """Open the filter line."""
         line = self.query_one("#narrow", Input)
         line.display = True
         line.focus()
 
     def action_close(self) -> None:
-        """Out of the filter, or out of the window."""
+        """Close the filter, or else the dialog."""
         line = self.query_one("#narrow", Input)
         if line.display and line.has_focus:
             line.value = ""
@@ -208,14 +208,14 @@ FILE_COLUMNS = [Column("name", "name", 20, grow=1), Column("size", "size", 9, ri
 
 
 class PickFile(ModalScreen[str | None]):
-    """A file or folder: walk with the arrows, or type a path."""
+    """Pick a file or folder: browse with the arrows, or type a path."""
 
     CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="dialog.cancel"),
-        Binding("left,backspace", "up", "Folder above", id="dialog.up"),
+        Binding("left,backspace", "up", "Parent folder", id="dialog.up"),
         Binding("slash", "type", "Type a path", key_display="/", id="dialog.type"),
-        Binding("space", "take", "Take", id="dialog.take"),
+        Binding("space", "take", "Select", id="dialog.take"),
     ]
 
     def __init__(self, title: str, start: str = "", suffixes: Sequence[str] = ()) -> None:
@@ -227,12 +227,12 @@ class PickFile(ModalScreen[str | None]):
         self.folder = path.resolve()
 
     def compose(self) -> ComposeResult:
-        """The folder's entries, and a line for a path."""
+        """Yield the folder's entries, and an input for a path."""
         with Vertical(classes="dialog") as frame:
             frame.border_title = escape(safe_text(self.heading, 60))
-            frame.border_subtitle = "Enter opens, space takes, ← above, / types, Esc cancels"
+            frame.border_subtitle = "Enter opens, space selects, ← parent, / types, Esc cancels"
             yield Static(id="where")
-            yield Files(FILE_COLUMNS, _file_cell, key="name", empty="nothing here")
+            yield Files(FILE_COLUMNS, _file_cell, key="name", empty="no files here")
             line = Input(placeholder="path", id="path")
             line.display = False
             yield line
@@ -278,18 +278,18 @@ class PickFile(ModalScreen[str | None]):
             self.dismiss(str(path))
 
     def action_up(self) -> None:
-        """The folder above."""
+        """Go to the parent folder."""
         name = self.folder.name
         self.folder = self.folder.parent
         self._show(name)
 
     def action_take(self) -> None:
-        """Take the file or folder under the cursor."""
+        """Select the file or folder under the cursor."""
         row = self.query_one(Files).row
         self.dismiss(str(self.folder / str(row["name"]) if row else self.folder))
 
     def action_type(self) -> None:
-        """Type a path."""
+        """Open the input for a path."""
         line = self.query_one("#path", Input)
         line.display = True
         line.value = f"{self.folder}/"
@@ -308,10 +308,10 @@ class PickFile(ModalScreen[str | None]):
 
 
 class Files(Listing):
-    """A listing whose left arrow goes to the folder above."""
+    """A listing whose left arrow goes to the parent folder."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "screen.up", "Folder above", show=False, id="files.up"),
+        Binding("left", "screen.up", "Parent folder", show=False, id="files.up"),
         Binding("right", "select", "Open", show=False, id="files.open"),
     ]
 
@@ -324,7 +324,7 @@ def _file_cell(row: Row, column: Column, width: int) -> list[Part]:
 
 
 def size_text(count: float) -> str:
-    """Bytes for people: `12 kB`, `3.4 GB`."""
+    """Format a number of bytes: `12 kB`, `3.4 GB`."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""Evaluate: checkpoints × benchmarks × judge, what it will ask, and the start."""
+"""Evaluate: checkpoints × benchmarks × judges, with an estimate before the start."""
 
 from __future__ import annotations
 
@@ -7,32 +7,28 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kdharness.harness.config.evaluation import (
-    EvalConfig,
-    bench_name,
-    default_judges,
-    plain_http_warning,
-)
+from kdharness.harness.config.evaluation import EvalConfig, bench_name, plain_http_warning
+from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.tui.screens.form import FormScreen
 from kdharness.tui.screens.pickers import card_words
 from kdharness.tui.viewmodels.estimates import evaluation
-from kdharness.tui.viewmodels.form import Checked, set_value
+from kdharness.tui.viewmodels.form import FormState, set_value
 
 JUDGED = ("mt-bench", "mt-bench-pair", "alpaca-eval-1", "alpaca-eval-2")
 
 
 class EvaluateScreen(FormScreen):
-    """An evaluation as a form; it becomes a run that can be left and found again."""
+    """An evaluation as a form; it is started as a run."""
 
     place = "evaluate"
     title_text = "Evaluate"
     about = (
-        "o on Checkpoints, Benchmarks and Judges opens a list to mark with space. What is stored "
-        "already is never asked for again, so starting twice costs nothing. shop and heldout need "
-        "no judge. s shows what will be asked and starts; r opens the newest evaluation. "
-        "Keys of judges come from OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY alone."
+        "o on Checkpoints, Benchmarks and Judges opens a list; space marks entries. Stored answers "
+        "and judgments are never requested again, so starting twice costs nothing. shop and "
+        "heldout need no judge. s shows an estimate and starts; r opens the newest evaluation. "
+        "API keys of judges come only from OPENAI_API_KEY or KDHARNESS_JUDGE_API_KEY."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "running", "Newest", id="evaluate.running"),
@@ -49,7 +45,7 @@ class EvaluateScreen(FormScreen):
         super().__init__(values, {"method": "eval"}, "")
 
     def on_mount(self) -> None:
-        """The default judge is filled in, so that one sees it."""
+        """Fill in the default judge, so that it is visible."""
         super().on_mount()
         try:
             judges = default_judges(self.harness.paths)
@@ -59,22 +55,22 @@ class EvaluateScreen(FormScreen):
         if judges and "judge" not in self.values:
             self.put(("judge",), judges)
 
-    def look(self) -> Checked:
-        """The model lets an evaluation of nothing pass; here it cannot start."""
+    def look(self) -> FormState:
+        """Check the values; unlike the model, require at least one checkpoint."""
         checked = super().look()
         if self.values.get("checkpoints") or self.values.get("imported"):
             return checked
-        errors = {("checkpoints",): "choose some: press o", **checked.errors}
-        return Checked(None, errors)
+        errors = {("checkpoints",): "required: press o", **checked.errors}
+        return FormState(None, errors)
 
     def choose(self, checkpoints: Sequence[str]) -> None:
-        """Score these."""
+        """Set the checkpoints to evaluate."""
         if checkpoints:
             self.values = set_value(self.values, ("checkpoints",), list(checkpoints))
             self.rebuild()
 
     def action_running(self) -> None:
-        """The newest evaluation."""
+        """Open the newest evaluation."""
         runs = self.harness.store.runs("eval")
         if runs:
             self.harness.open_run(runs[0].id)
@@ -82,18 +78,18 @@ class EvaluateScreen(FormScreen):
             self.notify("no evaluation yet", timeout=3, markup=False)
 
     def action_start(self) -> None:
-        """Say what will be asked; a yes starts."""
+        """Show an estimate and ask to start."""
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("mend what is marked first (x goes from one to the next)")
+            self.harness.complain("fix the marked fields first (x goes to the next one)")
             return
 
         known = self.known(config)
         self.harness.ask_to_start("Start this evaluation?", known, config, evaluation)
 
     def known(self, config: EvalConfig) -> str:
-        """What is known at once: who is scored on what, and what the judge's card says."""
+        """Return what is known at once: checkpoints, benchmarks and the judges' cards."""
         cards = self.harness.store.cards()
         lines = [models_of(config.model_dump(mode="json"))]
         asked = [bench for bench in map(bench_name, config.benches) if bench in JUDGED]
@@ -101,15 +97,15 @@ class EvaluateScreen(FormScreen):
         if asked or own:
             if not config.judge:
                 names = ", ".join(asked + own)
-                lines.append(f"no judge: {names} will be answered and wait for one")
+                lines.append(f"no judge: {names} will be answered but not judged")
             for judge in config.judge:
                 lines.append(f"judge {judge}: {card_words(cards.get(judge))}")
                 if warning := plain_http_warning(judge):
                     lines.append(f"warning: {warning}")
             if config.judge:
-                lines.append("what is stored is not asked again")
+                lines.append("stored judgments are reused")
             if config.budget is not None:
-                lines.append(f"stops before {config.budget:g} US dollars")
+                lines.append(f"stops before it exceeds {config.budget:g} US dollars")
         else:
-            lines.append("no judge is needed")
+            lines.append("no judge needed")
         return "\n".join(lines)

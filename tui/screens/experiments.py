@@ -1,4 +1,4 @@
-"""Experiments: what they ask, the runs they come to, and how each of these stands."""
+"""Experiments: their questions, their runs, and the status of each run."""
 
 from __future__ import annotations
 
@@ -17,41 +17,29 @@ from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Confirm, PickFile
 from kdharness.tui.viewmodels.experiments import (
+    EXPERIMENT_COLUMNS,
     MARKS,
     OTHER,
-    Book,
+    PLAN_COLUMNS,
+    PlanCache,
     View,
     claim_lines,
     counted,
     file_lines,
-    look,
+    load,
     plan_cell,
     start_words,
 )
-from kdharness.tui.viewmodels.rows import Column, Line, Row
+from kdharness.tui.viewmodels.rows import Line, Row
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
-EXPERIMENTS = [
-    Column("name", "experiment", 12, grow=2),
-    Column("status", "status", 18),
-    Column("from", "from", 8, grow=1, leave=1),
-    Column("question", "question", 20, grow=5),
-]
-PLAN = [
-    Column("id", "run", 14, grow=2, frozen=True),
-    Column("status", "status", 16),
-    Column("progress", "progress", 11, grow=1),
-    Column("loss", "loss", 6, right=True),
-    Column("needs", "needs", 14, grow=2, leave=1),
-]
-
 
 class Sheet(Listing):
-    """A listing whose order is that of the file: `s` starts instead of sorting."""
+    """A listing in the order of the file: `s` starts instead of sorting."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "screen.start", "Start", id="experiments.start"),
@@ -59,44 +47,44 @@ class Sheet(Listing):
 
 
 class ExperimentsScreen(ListPlace):
-    """Files of experiments above, the runs of the chosen one below."""
+    """The experiment files above, the runs of the chosen one below."""
 
     place = "experiments"
     title_text = "Experiments"
     about = (
-        "Experiments are files of several runs that need each other, over a grid of settings "
-        "(kdharness sweep). Above: those that ship, those carried out here, and files opened with "
-        "o. Below: the runs of the chosen one in order, and how each stands; where the file is "
-        "wrong, the file with what is to be mended. Enter goes down to the runs, and opens one; "
-        "Esc goes back up. s starts it, or goes on with it, in a process of its own that outlives "
-        "the app; finished runs are not repeated. x stops it: the run at work saves a checkpoint "
-        "first. c tells which of the claims that its file states hold so far."
+        "An experiment is a file of several runs that depend on each other, over a grid of "
+        "settings (kdharness sweep). Above: the built-in ones, those run in this home, and files "
+        "opened with o. Below: the runs of the chosen one with their status; if the file is "
+        "invalid, the file with its errors. Enter goes down to the runs, and opens one; Esc goes "
+        "back up. s starts or resumes it in a separate process that outlives the app; finished "
+        "runs are not repeated. x stops it: the current run saves a checkpoint first. c shows "
+        "which claims of the file hold so far."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "file", "Open a file", id="experiments.file"),
         Binding("x", "stop", "Stop", id="experiments.stop"),
         Binding("y", "yaml", "YAML", id="experiments.yaml"),
         Binding("c", "claims", "Claims", id="experiments.claims"),
-        Binding("p", "pause", "Pause/go on", show=False, id="experiments.pause"),
-        Binding("g", "log", "Its log", show=False, id="experiments.log"),
-        Binding("r", "again", "Read the files again", show=False, id="experiments.again"),
+        Binding("p", "pause", "Pause/resume", show=False, id="experiments.pause"),
+        Binding("g", "log", "Log", show=False, id="experiments.log"),
+        Binding("r", "again", "Reload the files", show=False, id="experiments.again"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = Book()
+        self.book = PlanCache()
         self.chosen: Path | None = None
         self.view: View | None = None
-        # The runs are shown, or a page in their place: "yaml" or "claims".
+        # The page shown instead of the runs: "yaml" or "claims".
         self.page = ""
-        self._told: list[Text] = [Text(), Text()]
+        self._shown_texts: list[Text] = [Text(), Text()]
 
     def body(self) -> Iterable[Widget]:
-        """Both lists, with a few words about each, and the file."""
-        yield Sheet(EXPERIMENTS, plan_cell, id="experiments", empty="reading …")
+        """Yield both lists, with a line about each, and the file."""
+        yield Sheet(EXPERIMENT_COLUMNS, plan_cell, id="experiments", empty="reading …")
         yield Static(id="about-experiment", classes="detail")
-        yield Sheet(PLAN, plan_cell, id="list", empty="")
-        yield Lines(id="file")
+        yield Sheet(PLAN_COLUMNS, plan_cell, id="list", empty="")
+        yield TextView(id="file")
         yield Static(id="about-run", classes="line")
 
     def on_mount(self) -> None:
@@ -107,30 +95,30 @@ class ExperimentsScreen(ListPlace):
         self.look()
 
     def first(self) -> Widget:
-        """Keys go to the list of experiments."""
+        """Focus the list of experiments first."""
         return self.names()
 
     def names(self) -> Listing:
-        """The list of experiments."""
+        """Return the list of experiments."""
         return self.query_one("#experiments", Listing)
 
     # ------------------------------------------------------------ reading
 
     def look(self) -> None:
-        """Files, plan and runs, in a thread."""
+        """Read files, plan and runs in a thread."""
         book, paths, chosen = self.book, self.harness.paths, self.chosen
 
         def work(store: Store) -> View:
-            return look(book, paths, store, chosen)
+            return load(book, paths, store, chosen)
 
         self.read(work, self.show)
 
     def store_changed(self) -> None:
-        """A run wrote something."""
+        """Read again after a run has written."""
         self.look()
 
     def tick(self) -> None:
-        """A process may have died without a word."""
+        """Check for processes that died without a final write."""
         if self.view is None or not self.view.live:
             return
         from kdharness.harness.runs.status import effective_status
@@ -144,10 +132,10 @@ class ExperimentsScreen(ListPlace):
                 return
 
     def show(self, view: View) -> None:
-        """Show it, unless the cursor has gone on meanwhile: then another look is on its way."""
+        """Show a view, unless the cursor has moved on and another one is being read."""
         if self.chosen is not None and view.chosen and view.chosen.file != self.chosen:
-            known = {row["id"] for row in view.rows}
-            if str(self.chosen) in known:
+            files = {row["id"] for row in view.rows}
+            if str(self.chosen) in files:
                 return
         before, self.view = self.view, view
         self.chosen = view.chosen.file if view.chosen else None
@@ -155,9 +143,9 @@ class ExperimentsScreen(ListPlace):
         names.styles.height = min(len(view.rows), 6) + 1
         with names.prevent(Listing.Highlighted):
             names.set_rows(view.rows)
-            places = [row["id"] for row in view.rows]
-            if str(self.chosen) in places:
-                names.move_to(places.index(str(self.chosen)))
+            order = [row["id"] for row in view.rows]
+            if str(self.chosen) in order:
+                names.move_to(order.index(str(self.chosen)))
         self.listing().set_rows(view.runs)
         fresh = before is None or before.chosen != view.chosen or before.plan is not view.plan
         if self.page == "claims":
@@ -170,12 +158,12 @@ class ExperimentsScreen(ListPlace):
 
     def _file(self, view: View) -> None:
         lines, first = file_lines(view.plan)
-        page = self.query_one("#file", Lines)
+        page = self.query_one("#file", TextView)
         page.set_lines(lines)
         self.call_after_refresh(page.scroll_to, y=max(first - 3, 0), animate=False)
 
     def _judge(self) -> None:
-        """Hold the claims against the store, in a thread."""
+        """Check the claims against the store in a thread."""
         view = self.view
         if view is None:
             return
@@ -187,29 +175,29 @@ class ExperimentsScreen(ListPlace):
             with Store(harness.paths.store) as store:
                 return claim_lines(store, plan)
 
-        def told(lines: list[Line]) -> None:
+        def judged(lines: list[Line]) -> None:
             if self.page == "claims" and self.view is not None and self.view.plan is plan:
-                self.query_one("#file", Lines).set_lines(lines)
+                self.query_one("#file", TextView).set_lines(lines)
 
         harness.read(
             f"claims-{id(self)}",
             body,
-            lambda lines: self.call_later(self.while_here, lambda: told(lines)),
+            lambda lines: self.call_later(self.while_here, lambda: judged(lines)),
         )
 
     def _panes(self) -> None:
-        """The runs, or the page that is asked for; the file where it is wrong."""
+        """Show the runs, the requested page, or the file if it is invalid."""
         file = bool(self.page) or (self.view is not None and bool(self.view.plan.wrong))
-        page, listing = self.query_one("#file", Lines), self.listing()
+        page, listing = self.query_one("#file", TextView), self.listing()
         held = page.has_focus or listing.has_focus
         page.display, listing.display = file, not file
         if held:
             (page if file else listing).focus()
 
     def _say(self, where: str, number: int, text: Text) -> None:
-        """Words are painted again only when they are others."""
-        if text != self._told[number]:
-            self._told[number] = text
+        """Update a text only if it has changed."""
+        if text != self._shown_texts[number]:
+            self._shown_texts[number] = text
             self.query_one(where, Static).update(text)
 
     def _about(self, view: View) -> Text:
@@ -221,7 +209,7 @@ class ExperimentsScreen(ListPlace):
         text.append(safe_text(f"  {view.chosen.question}\n", 400))
         wrong = sum(map(len, view.plan.wrong.values()))
         if wrong:
-            text.append("✗ cannot be started: mend what is marked below", style("bad"))
+            text.append("✗ cannot start: fix the fields marked below", style("bad"))
             return text
         text.append(counted(view.runs))
         if view.status is None:
@@ -233,15 +221,14 @@ class ExperimentsScreen(ListPlace):
         return text
 
     def _tell(self, row: Row | None) -> None:
-        """A line about the run under the cursor."""
+        """Show a line about the run under the cursor."""
         text = Text(no_wrap=True, overflow="ellipsis")
         if row is not None:
             parts = [f"step {row['step_name']}", row["settings"]]
             parts += [f"needs {row['needs']}"] if row["needs"] else []
             if row["status"] == OTHER:
                 parts = [
-                    "a run of this name was made with other settings: give the experiment "
-                    "another name"
+                    "a run of this name has different settings: give the experiment another name"
                 ]
             elif row["error"]:
                 parts = [str(row["error"])]
@@ -263,7 +250,7 @@ class ExperimentsScreen(ListPlace):
         self._turn("")
         self.look()
 
-    # ------------------------------------------------------------ going about
+    # ------------------------------------------------------------ navigation
 
     @on(Listing.Selected, "#experiments")
     def _down(self) -> None:
@@ -277,7 +264,7 @@ class ExperimentsScreen(ListPlace):
             self.harness.tell(f"{event.row['id']} has not been started: s starts the experiment")
 
     def leave_filter(self) -> bool:
-        """Escape: out of the filter, then back up to the experiments."""
+        """Leave the filter, or else go back up to the experiments."""
         if super().leave_filter():
             return True
         if self.names().has_focus:
@@ -286,40 +273,40 @@ class ExperimentsScreen(ListPlace):
         return True
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
-        """The plan."""
+        """Return the plan's rows."""
         name = self.view.chosen.name if self.view and self.view.chosen else self.place
         rows = [dict(row) for row in self.listing().rows]
         keys = ["id", "step_name", "settings", "status", "step", "max_steps", "loss", "needs"]
         return Path(name).name, rows, keys
 
     def _turn(self, page: str) -> None:
-        """Show the runs, or a page in their place."""
+        """Show the runs, or a page instead of them."""
         self.page = page
         if self.view is not None and page == "claims":
-            self.query_one("#file", Lines).set_lines([[("judging …", "dim")]])
+            self.query_one("#file", TextView).set_lines([[("checking the claims …", "dim")]])
             self._judge()
         elif self.view is not None:
             self._file(self.view)
         self._panes()
 
     def action_yaml(self) -> None:
-        """The file itself, or the runs."""
+        """Toggle between the file and the runs."""
         self._turn("" if self.page == "yaml" else "yaml")
 
     def action_claims(self) -> None:
-        """What the file's claims come to so far, or the runs."""
+        """Toggle between the file's claims and the runs."""
         if self.view is None or not self.view.plan.claims:
-            self.harness.tell("this experiment states no claims")
+            self.harness.tell("this experiment has no claims")
             return
         self._turn("" if self.page == "claims" else "claims")
 
     def action_again(self) -> None:
-        """Files that a plan leans on may have changed."""
+        """Reload all files, including those that a plan refers to."""
         self.book.forget()
         self.look()
 
     def action_file(self) -> None:
-        """Open a file, and show what it comes to."""
+        """Open a file and show its plan."""
 
         def chosen(path: str | None) -> None:
             if path:
@@ -332,18 +319,18 @@ class ExperimentsScreen(ListPlace):
     # ------------------------------------------------------------ starting and stopping
 
     def action_start(self) -> None:
-        """Say what a start does; a yes starts it."""
+        """Ask to start the experiment."""
         view = self.view
         if view is None or view.chosen is None:
             return
         if view.plan.wrong:
-            self.harness.complain("mend what is marked first")
+            self.harness.complain("fix the marked fields first")
             return
         if view.at_work and view.status is not RunStatus.PAUSED:
-            self.harness.tell(f"{view.chosen.name} is at work")
+            self.harness.tell(f"{view.chosen.name} is already running")
             return
         if all(row["status"] == "finished" for row in view.runs):
-            self.harness.tell("every run is finished")
+            self.harness.tell("all runs are finished")
             return
         self.app.push_screen(
             Confirm(f"Start the experiment {view.chosen.name}?", start_words(view)),
@@ -367,7 +354,7 @@ class ExperimentsScreen(ListPlace):
         self.harness.in_thread(work, started)
 
     def _at_work(self) -> str:
-        """The experiment's own run where it is live, else its live run that another started."""
+        """Return the experiment's own run if it is live, else one of its live runs."""
         if self.view is None:
             return ""
         if self.view.at_work and self.view.sweep is not None:
@@ -380,15 +367,15 @@ class ExperimentsScreen(ListPlace):
         return str(live[0]) if live else ""
 
     def action_stop(self) -> None:
-        """Stop it; asks first."""
+        """Stop the experiment, after confirmation."""
         run = self._at_work()
         if run:
             self.harness.stop_run(run)
         else:
-            self.harness.tell("nothing of it is running")
+            self.harness.tell("no run of this experiment is running")
 
     def action_pause(self) -> None:
-        """Pause, or go on."""
+        """Pause or resume the experiment."""
         run = self._at_work() or (self.view.sweep.id if self.view and self.view.sweep else "")
         if run:
             self.harness.pause_or_resume(run)
@@ -396,8 +383,8 @@ class ExperimentsScreen(ListPlace):
             self.harness.tell("not started yet: s starts it")
 
     def action_log(self) -> None:
-        """The experiment's own run: what became of each of its runs."""
+        """Open the experiment's own run with its log."""
         if self.view is not None and self.view.sweep is not None:
             self.harness.open_run(self.view.sweep.id)
         else:
-            self.harness.tell("not started from here yet")
+            self.harness.tell("not started from the app yet")

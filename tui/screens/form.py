@@ -1,4 +1,4 @@
-"""A screen with a form: the sheet, a preview beside it, and a line to type in below."""
+"""A screen with a form: the sheet, a preview next to it, and an input line below."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from textual.widgets import Input, Static
 from kdharness.harness.config.summary import config_diff
 from kdharness.harness.config.training import CONFIGS
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.screens.base import Place as Screen
+from kdharness.tui.screens.base import PlaceScreen as Screen
 from kdharness.tui.screens.dialogs import Ask, Choose
 from kdharness.tui.screens.pickers import pick
 from kdharness.tui.viewmodels.form import (
     MISSING,
-    Checked,
     Field,
-    Place,
+    FieldPath,
+    FormState,
     check,
     fields_of,
     get_value,
+    section,
     set_value,
     spelled_out,
     text_of,
@@ -35,13 +36,13 @@ from kdharness.tui.viewmodels.form import (
 from kdharness.tui.viewmodels.rows import Column, Line, text_lines
 from kdharness.tui.widgets.form_sheet import FormSheet, form_rows
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 WIDE = 110
 
 
 class FormScreen(Screen):
-    """What New run and Evaluate share. Values are plain data; pydantic says what is wrong."""
+    """The base of New run and Evaluate. Values are plain data; pydantic validates them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "pick", "Choose", id="form.pick"),
@@ -59,7 +60,7 @@ class FormScreen(Screen):
         Binding(
             "right_square_bracket",
             "section(1)",
-            "Next part",
+            "Next section",
             key_display="]",
             show=False,
             id="form.next",
@@ -67,7 +68,7 @@ class FormScreen(Screen):
         Binding(
             "left_square_bracket",
             "section(-1)",
-            "Part before",
+            "Previous section",
             key_display="[",
             show=False,
             id="form.previous",
@@ -76,38 +77,40 @@ class FormScreen(Screen):
         Binding("slash", "find", "Find a field", key_display="/", show=False, id="form.find"),
     ]
 
-    def __init__(self, values: Mapping[str, Any], base: Mapping[str, Any], origin: str) -> None:
+    def __init__(
+        self, values: Mapping[str, object], base: Mapping[str, object], origin: str
+    ) -> None:
         super().__init__()
         model = CONFIGS[str(values["method"])]
         self.values: dict[str, Any] = spelled_out(model, dict(values))
         self.base: dict[str, Any] = spelled_out(model, dict(base))
         self.origin = origin
         self.fields: list[Field] = []
-        self.checked = Checked(None, {})
+        self.checked = FormState(None, {})
         self.page = ""
         self.editing: Field | None = None
         self.before: Any = MISSING
 
     def body(self) -> Iterable[Widget]:
-        """Head, sheet and preview, the line to type in, help."""
+        """Yield head, sheet and preview, the input line, and help."""
         yield Static(classes="line", id="head")
         with Horizontal(id="form"):
             yield FormSheet()
-            yield Lines(id="preview")
+            yield TextView(id="preview")
         yield Static(classes="detail", id="help")
         with Horizontal(id="edit"):
             yield Static(id="label")
             yield Input(id="line")
 
     def on_mount(self) -> None:
-        """Show the form; the preview where there is room."""
+        """Show the form, and the preview if there is room."""
         self.seen = self.harness.version
         self.query_one("#edit").display = False
         self.rebuild()
         self.query_one(FormSheet).focus()
 
     def on_resize(self) -> None:
-        """Two panes, or one."""
+        """Switch between one and two panes."""
         self._panes()
 
     @property
@@ -118,7 +121,7 @@ class FormScreen(Screen):
     # ------------------------------------------------------------ showing
 
     def rebuild(self) -> None:
-        """Fields, errors and preview from the values."""
+        """Recompute fields, errors and preview from the values."""
         self.fields = fields_of(self.model, self.values)
         self.checked = self.look()
         sheet = self.query_one(FormSheet)
@@ -128,12 +131,12 @@ class FormScreen(Screen):
         self._help(sheet.field)
         self._panes()
 
-    def look(self) -> Checked:
-        """What is wrong with the values, if anything."""
+    def look(self) -> FormState:
+        """Validate the values."""
         return check(self.values)
 
     def heading(self) -> str:
-        """What the head says before the state of the form."""
+        """Return the title of the form."""
         return self.title_text
 
     def _head(self) -> None:
@@ -143,7 +146,7 @@ class FormScreen(Screen):
         text.append(safe_text(f"  {self.origin}  "))
         count = len(self.checked.errors)
         if count:
-            text.append(f"✗ {count} to mend (x)", sheet.style_of("bad"))
+            text.append(f"✗ {count} error{'s' * (count != 1)} (x)", sheet.style_of("bad"))
             if () in self.checked.errors:
                 text.append(f" {safe_text(self.checked.errors[()], 200)}")
         else:
@@ -157,7 +160,7 @@ class FormScreen(Screen):
 
     def _preview(self) -> None:
         lines = self._diff_lines() if self.page == "diff" else self._yaml_lines()
-        self.query_one("#preview", Lines).set_lines(lines)
+        self.query_one("#preview", TextView).set_lines(lines)
 
     def _yaml_lines(self) -> list[Line]:
         lines: list[Line] = []
@@ -168,14 +171,14 @@ class FormScreen(Screen):
         return lines
 
     def _diff_lines(self) -> list[Line]:
-        lines: list[Line] = [[(f"against {self.origin}", "strong")], []]
+        lines: list[Line] = [[(f"compared with {self.origin}", "strong")], []]
         for name, (old, new) in config_diff(self.base, self.values):
             lines.append([(name, "strong")])
             if old is not None:
                 lines.append([(f"  - {safe_text(text_of(old), 200)}", "bad")])
             if new is not None:
                 lines.append([(f"  + {safe_text(text_of(new), 200)}", "good")])
-        return lines if len(lines) > 2 else [*lines, [("no difference", "dim")]]
+        return lines if len(lines) > 2 else [*lines, [("no differences", "dim")]]
 
     def _help(self, field: Field | None) -> None:
         text = Text()
@@ -187,7 +190,7 @@ class FormScreen(Screen):
             facts = [field.limits] if field.limits else []
             facts += [f"one of {', '.join(field.choices)}"] if field.choices else []
             facts += [f"default {field.default}"] if field.default else []
-            facts += ["may be left out"] if field.optional else []
+            facts += ["optional"] if field.optional else []
             text.append(f"\n{'; '.join(facts)}" if facts else "", "dim")
             if error:
                 style = self.query_one(FormSheet).style_of("bad")
@@ -200,8 +203,8 @@ class FormScreen(Screen):
 
     # ------------------------------------------------------------ changing
 
-    def put(self, place: Place, value: Any) -> None:
-        """Change one value and look what it does."""
+    def put(self, place: FieldPath, value: object) -> None:
+        """Change one value and validate again."""
         self.values = set_value(self.values, place, value)
         self.rebuild()
 
@@ -245,7 +248,7 @@ class FormScreen(Screen):
         self.app.push_screen(Ask(f"{field.title}: a name", help_text=field.help), take)
 
     def edit(self, field: Field) -> None:
-        """Type a value in the line below; errors show beside the field with every letter."""
+        """Edit a value in the input line; errors show next to the field while typing."""
         self.editing, self.before = field, get_value(self.values, field.place)
         line = self.query_one("#line", Input)
         self.query_one("#label", Static).update(Text(f" {field.title} ", "bold"))
@@ -266,7 +269,7 @@ class FormScreen(Screen):
         self.close_edit()
 
     def close_edit(self, *, undo: bool = False) -> bool:
-        """Leave the line; `undo` brings the old value back. Whether it was open."""
+        """Close the input line; `undo` restores the old value. Return whether it was open."""
         field, self.editing = self.editing, None
         self.query_one("#edit").display = False
         self.query_one(FormSheet).focus()
@@ -275,7 +278,7 @@ class FormScreen(Screen):
         return field is not None
 
     def leave_filter(self) -> bool:
-        """Escape: out of the line, or back from the preview."""
+        """Close the input line, or return from the preview."""
         if self.editing is not None:
             return self.close_edit(undo=True)
         if self.page and self.size.width < WIDE:
@@ -288,14 +291,14 @@ class FormScreen(Screen):
     # ------------------------------------------------------------ actions
 
     def action_turn(self, by: int) -> None:
-        """The next or previous choice."""
+        """Select the next or previous choice."""
         field = self.query_one(FormSheet).field
         if field is None or field.kind != "choice":
             return
         value = get_value(self.values, field.place)
         now = text_of(value) or field.default
-        place = field.choices.index(now) if now in field.choices else 0
-        self.put(field.place, field.choices[(place + by) % len(field.choices)])
+        index = field.choices.index(now) if now in field.choices else 0
+        self.put(field.place, field.choices[(index + by) % len(field.choices)])
 
     def action_pick(self) -> None:
         """Choose a model, a file, checkpoints, benchmarks or judges."""
@@ -311,17 +314,17 @@ class FormScreen(Screen):
             self._choose(field, text_of(get_value(self.values, field.place)))
 
     def action_reset(self) -> None:
-        """Back to the default; an entry of a list is taken away."""
+        """Reset a field to its default, or remove an entry of a list."""
         field = self.query_one(FormSheet).field
         if field is not None:
             self.put(field.place, MISSING)
 
     def action_yaml(self) -> None:
-        """What will be written."""
+        """Toggle the YAML preview."""
         self._page("yaml")
 
     def action_diff(self) -> None:
-        """What differs from where it started."""
+        """Toggle the differences from the starting values."""
         self._page("diff")
 
     def _page(self, name: str) -> None:
@@ -334,14 +337,12 @@ class FormScreen(Screen):
             self.query_one(FormSheet).focus()
 
     def action_section(self, by: int) -> None:
-        """The next or previous part of the form."""
-        from kdharness.tui.viewmodels.form import section
-
+        """Go to the next or previous section of the form."""
         sheet = self.query_one(FormSheet)
         sheet.move_to(section(self.fields, sheet.cursor, by))
 
     def action_find(self) -> None:
-        """Type a part of a field's name."""
+        """Find a field by part of its name."""
         rows = [{"id": field.id, "title": field.title, "help": field.help} for field in self.fields]
         columns = [
             Column("title", "field", 24),
@@ -357,19 +358,19 @@ class FormScreen(Screen):
         self.app.push_screen(Choose("Find a field", rows, columns, narrow=True), chosen)
 
     def action_error(self) -> None:
-        """The next field with something to mend."""
+        """Go to the next field with an error."""
         sheet = self.query_one(FormSheet)
         rows = sheet.rows
         order = [*range(sheet.cursor + 1, len(rows)), *range(sheet.cursor + 1)]
-        place = next((i for i in order if rows[i]["error"]), None)
-        if place is not None:
-            sheet.move_to(place)
+        index = next((i for i in order if rows[i]["error"]), None)
+        if index is not None:
+            sheet.move_to(index)
 
     def action_start(self) -> None:
-        """Screens of this family start what the form says."""
+        """Start what the form describes; subclasses implement it."""
 
     def action_write(self) -> None:
-        """Write the YAML to a file."""
+        """Save the YAML to a file."""
         self.harness.export_text(
             f"{self.values.get('name') or self.values['method']}.yaml", yaml_text(self.values)
         )

@@ -1,4 +1,4 @@
-"""Help: what a screen is for, and every key that does something on it."""
+"""Help: a screen's description and all of its keys."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
 KeyLine = tuple[str, str, str]
-"""Key, what it does, and the name it has in `settings.yaml`."""
+"""Key, description, and the name of the action in `settings.yaml`."""
 
 
 class TextDialog(ModalScreen[None]):
-    """A page of text over the screen."""
+    """A page of text on top of the screen."""
 
     CSS_PATH = "screens.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -29,7 +29,7 @@ class TextDialog(ModalScreen[None]):
         self.heading, self.text = title, text
 
     def compose(self) -> ComposeResult:
-        """A frame with the text, which scrolls."""
+        """Yield a scrollable frame with the text."""
         with Vertical(classes="dialog wide") as frame:
             frame.border_title = Text(self.heading).plain
             frame.border_subtitle = "Esc closes, ↑↓ scroll"
@@ -37,20 +37,20 @@ class TextDialog(ModalScreen[None]):
                 yield Static(self.text)
 
     def on_mount(self) -> None:
-        """Arrow keys scroll."""
+        """Focus the text, so that arrow keys scroll it."""
         self.query_one(VerticalScroll).focus()
 
 
 def key_lines(screen: Screen[Any]) -> list[tuple[KeyLine, ActiveBinding]]:
-    """What can be done on a screen, one line an action: the screen's own first, the app's last."""
+    """Return one line per action of a screen: the screen's own first, the app's last."""
     app = screen.app
-    found: dict[tuple[str, str], tuple[list[str], ActiveBinding]] = {}
+    actions: dict[tuple[str, str], tuple[list[str], ActiveBinding]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
         if not active.enabled or not binding.description or not binding.id:
             continue
         key = app.get_key_display(binding)
-        keys, _ = found.setdefault((binding.description, binding.action), ([], active))
+        keys, _ = actions.setdefault((binding.description, binding.action), ([], active))
         if key not in keys:
             keys.append(key)
 
@@ -60,12 +60,12 @@ def key_lines(screen: Screen[Any]) -> list[tuple[KeyLine, ActiveBinding]]:
 
     return [
         ((" ".join(keys), active.binding.description, active.binding.id or ""), active)
-        for keys, active in sorted(found.values(), key=order)
+        for keys, active in sorted(actions.values(), key=order)
     ]
 
 
 def help_text(about: str, keys: Sequence[KeyLine]) -> Text:
-    """The help page of a screen."""
+    """Return the help page of a screen."""
     text = Text(f"{about}\n\n" if about else "")
     for key, what, name in keys:
         text.append(f"{key:>12}  ", "bold")

@@ -1,4 +1,4 @@
-"""The leaderboard: checkpoints down, figures across, the chosen figure's intervals drawn."""
+"""The leaderboard: one row per checkpoint, one column per score, intervals of the chosen one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.metrics import LEGEND
+from kdharness.harness.analysis.metrics import LEGEND, SCORE_COLUMNS
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure, safe_text
 from kdharness.tui.screens.base import ListPlace
+from kdharness.tui.screens.help import TextDialog
 from kdharness.tui.viewmodels.leaderboard import (
     MARKS,
     Board,
@@ -37,15 +38,15 @@ FIXED = [
 
 
 class LeaderboardScreen(ListPlace):
-    """Every figure of the store."""
+    """All scores of the store."""
 
     place = "leaderboard"
     title_text = "Leaderboard"
     about = (
-        "Checkpoints down, figures across. ←→ choose a figure: its intervals (95 %) are drawn on "
-        "one scale; s sorts by it. c shows categories as columns, b one benchmark at a time, "
-        "o published figures beside. Space marks checkpoints: 4 compares them, 5 reads their "
-        "answers. Enter opens the run that made a checkpoint."
+        "One row per checkpoint, one column per score. ←→ choose a score: its 95 % intervals are "
+        "drawn on a common scale; s sorts by it. c shows categories as columns, b one benchmark at "
+        "a time, o adds published scores. Space marks checkpoints: 4 compares them, 5 shows their "
+        "answers. Enter opens the run that created a checkpoint."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sort", "Sort", id="board.sort"),
@@ -67,34 +68,34 @@ class LeaderboardScreen(ListPlace):
         self.figure: Figure | None = None
 
     def body(self) -> Iterable[Widget]:
-        """The table and what its chosen cell says."""
+        """Yield the table and the details of the chosen cell."""
         yield Static(classes="line", id="what")
-        yield Listing(FIXED, self.cell, id="list", marks=True, empty="reading the judgments …")
+        yield Listing(FIXED, self.cell, id="list", marks=True, empty="loading judgments …")
         yield Static(classes="detail", id="cell")
 
     def on_mount(self) -> None:
-        """Read in a thread; judgments may be many."""
+        """Load in a thread; there may be many judgments."""
         super().on_mount()
         self.seen = self.harness.version
         self.load()
 
     def store_changed(self) -> None:
-        """New judgments may have come."""
+        """Load again: there may be new judgments."""
         self.load()
 
     def load(self) -> None:
-        """Compute what is not cached yet."""
+        """Compute the scores that are not cached yet."""
         paths = self.harness.paths
         self.read(lambda store: leaderboard(store, paths), self.show)
 
     def show(self, scores: list[Score]) -> None:
-        """Show these scores; nothing is repainted when they are the same."""
+        """Show these scores; repaint only if they have changed."""
         if scores != self.scores or not self.board.figures:
             self.scores = scores
             self.rebuild()
 
     def rebuild(self) -> None:
-        """Columns and rows anew; the chosen figure stays if it is still there."""
+        """Rebuild columns and rows; keep the chosen score if it still exists."""
         listing = self.listing()
         scores = [*self.scores, *self._published()]
         self.board = make_board(scores, bench=self.bench, categories=self.categories)
@@ -122,7 +123,7 @@ class LeaderboardScreen(ListPlace):
     # ------------------------------------------------------------ cells
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """A figure with half its interval and its marks, or the drawn interval."""
+        """Return a score with half its interval and its flags, or the drawn interval."""
         if column.key == "bar":
             return self._bar(row, width)
         score = row["scores"].get(column.key)
@@ -148,7 +149,7 @@ class LeaderboardScreen(ListPlace):
         return [(interval_text(low, score.value, high, *self.scale, width), "series-1")]
 
     def _chosen(self) -> None:
-        """Follow the chosen column: its scale, and the line above the table."""
+        """Update the scale and the line above the table for the chosen column."""
         listing = self.listing()
         index = listing.active - len(FIXED)
         if 0 <= index < len(self.board.figures):
@@ -188,7 +189,7 @@ class LeaderboardScreen(ListPlace):
     # ------------------------------------------------------------ actions
 
     def action_sort(self) -> None:
-        """Best first by the chosen figure; again: the other way round."""
+        """Sort by the chosen score, best first; again: reverse."""
         listing = self.listing()
         key = listing.columns[listing.active].key
         best_high = self.figure is not None and not self.figure.lower_is_better
@@ -196,21 +197,21 @@ class LeaderboardScreen(ListPlace):
         listing.sort_by(key, not listing.reverse if listing.sort_key == key else first)
 
     def action_categories(self) -> None:
-        """Categories as columns, or the headline figures alone."""
+        """Toggle categories as columns."""
         self.categories = not self.categories
         self.rebuild()
 
     def action_bench(self) -> None:
-        """One benchmark after the other, then all."""
+        """Cycle through the benchmarks, then show all."""
         turns = ["", *self.board.benches]
         self.bench = turns[(turns.index(self.bench) + 1) % len(turns)]
         self.rebuild()
         self.notify(self.bench or "all benchmarks", timeout=2, markup=False)
 
     def action_published(self) -> None:
-        """The paper's table beside one's own figures, then AlpacaEval's too, then neither."""
+        """Cycle through own scores, the paper's scores, and AlpacaEval's as well."""
         self.published = (self.published + 1) % 3
-        words = ("own figures alone", "with the paper's table", "with AlpacaEval's public table")
+        words = ("own scores only", "with the paper's scores", "with AlpacaEval's leaderboard")
         self.notify(words[self.published], timeout=3, markup=False)
         self.rebuild()
 
@@ -223,17 +224,15 @@ class LeaderboardScreen(ListPlace):
         return [*paper_scores(), *more]
 
     def action_mark(self) -> None:
-        """Mark the checkpoint, to compare."""
+        """Mark the checkpoint for comparison."""
         self.listing().toggle_mark()
 
     def marked(self) -> list[str]:
-        """The marked checkpoints' names."""
+        """Return the marked checkpoints' names."""
         return list(self.listing().marked)
 
     def legend(self) -> None:
-        """What the marks and flags mean."""
-        from kdharness.tui.screens.help import TextDialog
-
+        """Show what the symbols and flags mean."""
         text = Text()
         for mark, meaning in MARKS.items():
             text.append(f"{mark:>3}  ", "bold")
@@ -242,11 +241,9 @@ class LeaderboardScreen(ListPlace):
         for name, meaning in LEGEND.items():
             text.append(f"  {name:<16}", "bold")
             text.append(f"{meaning}\n")
-        self.app.push_screen(TextDialog("Marks", text))
+        self.app.push_screen(TextDialog("Legend", text))
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
-        """The scores behind the rows shown, in the stable form of `leaderboard --format json`."""
-        from kdharness.harness.analysis.metrics import COLUMNS
-
+        """Return the scores of the rows shown, in the format of `leaderboard --format json`."""
         rows = [score.as_dict() for row in self.listing().rows for score in row["scores"].values()]
-        return "leaderboard", rows, list(COLUMNS)
+        return "leaderboard", rows, list(SCORE_COLUMNS)

@@ -1,4 +1,4 @@
-"""New run: a form from a preset or from a run there was, a plan, and the start."""
+"""New run: a form from a preset or an earlier run, with a plan before the start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import yaml
 from textual.binding import Binding, BindingType
 
-from kdharness.harness.config.files import load_config, preset_names, preset_text
+from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.config.training import CONFIGS, config_hash
 from kdharness.harness.types import Run
@@ -21,29 +21,29 @@ from kdharness.tui.widgets.form_sheet import FormSheet
 
 METHODS = {
     "sft": "supervised fine-tuning on the answers",
-    "kd": "follow a teacher's distributions and attention",
+    "kd": "distil a teacher's distributions and attention",
     "dae": "domain rows follow an expert, general rows a reference",
-    "merge": "weights put together; nothing is trained",
+    "merge": "combine weights without training",
 }
 FIRST_PRESETS = ("kd-laptop", "sft-laptop")
 
 
 def preset_values(name: str) -> dict[str, Any]:
-    """A preset as plain values."""
+    """Return a preset as plain values."""
     values = yaml.safe_load(preset_text(name))
     return dict(values)
 
 
 class NewRunScreen(FormScreen):
-    """Fill in a config, see what it means, start it."""
+    """Fill in a config, see its plan, start it."""
 
     place = "new"
     title_text = "New run"
     about = (
-        "Every field of the method, with its help, default and limits below; what is wrong stands "
-        "beside the field while you type. P takes a preset, c the config of a run there was, i a "
-        "file; k chooses the method; d shows what differs from where you started, y the YAML that "
-        "`kdharness train` takes. s shows the plan and starts."
+        "All fields of the method, with help, default and limits below; errors show next to the "
+        "field while you type. p loads a preset, c the config of an earlier run, i a file; m "
+        "chooses the method; d shows the differences from where you started, y the YAML for "
+        "`kdharness train`. s shows the plan and starts."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "preset", "Preset", id="new.preset"),
@@ -52,7 +52,7 @@ class NewRunScreen(FormScreen):
         Binding("i", "file", "Open a file", show=False, id="new.file"),
     ]
 
-    def __init__(self, config: Mapping[str, Any] | None = None, base: str = "") -> None:
+    def __init__(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
         if config is None:
             name = next((n for n in FIRST_PRESETS if n in preset_names()), preset_names()[0])
             values = preset_values(name)
@@ -63,10 +63,10 @@ class NewRunScreen(FormScreen):
             self.values.pop("name", None)
 
     def heading(self) -> str:
-        """The method, as a title."""
+        """Return the title with the method."""
         return f"New run: {self.values['method']}"
 
-    def take(self, values: Mapping[str, Any], origin: str) -> None:
+    def take(self, values: Mapping[str, object], origin: str) -> None:
         """Start over from these values."""
         if values.get("method") not in METHODS:
             self.harness.complain(f"{origin}: not a training config")
@@ -78,10 +78,10 @@ class NewRunScreen(FormScreen):
         self.query_one(FormSheet).cursor = 0
         self.rebuild()
 
-    # ------------------------------------------------------------ where to start from
+    # ------------------------------------------------------------ starting points
 
     def action_preset(self) -> None:
-        """Take a preset."""
+        """Load a preset."""
         rows = []
         for name in preset_names():
             lines = preset_text(name).splitlines()
@@ -96,7 +96,7 @@ class NewRunScreen(FormScreen):
         self.app.push_screen(Choose("Presets", rows, columns), chosen)
 
     def action_method(self) -> None:
-        """Another method; what both have in common stays."""
+        """Switch to another method, keeping the common fields."""
         rows = [{"id": name, "what": what} for name, what in METHODS.items()]
         columns = [Column("id", "method", 8), Column("what", "", 40, grow=1)]
 
@@ -112,7 +112,7 @@ class NewRunScreen(FormScreen):
         )
 
     def action_copy(self) -> None:
-        """Take the config of a run, and see the difference with d."""
+        """Load the config of a run; d shows later changes."""
         runs = {run.id: run for run in self.harness.store.runs() if run.method in METHODS}
         rows = [
             {"id": run.id, "method": run.method, "models": models_of(run.config)}
@@ -133,7 +133,7 @@ class NewRunScreen(FormScreen):
         self.app.push_screen(Choose("Copy from", rows, columns), chosen)
 
     def action_file(self) -> None:
-        """Take a YAML file."""
+        """Load a YAML file."""
 
         def chosen(path: str | None) -> None:
             if path:
@@ -149,50 +149,48 @@ class NewRunScreen(FormScreen):
     # ------------------------------------------------------------ start
 
     def action_start(self) -> None:
-        """Show the plan; a yes starts the run."""
+        """Show the plan and ask to start the run."""
         config = self.checked.config
         if config is None:
             self.action_error()
-            self.harness.complain("mend what is marked first (x goes from one to the next)")
+            self.harness.complain("fix the marked fields first (x goes to the next one)")
             return
         known = plan_text(config, self.harness.store.runs())
         plan = training if config.method != "merge" else None
         self.harness.ask_to_start(f"Start this {config.method} run?", known, config, plan)
 
 
-def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored config without what equals the defaults."""
-    from kdharness.harness.config.files import parse_config
-
+def short_config(config: Mapping[str, object]) -> dict[str, Any]:
+    """Return a stored config without the values that equal the defaults."""
     try:
         parsed = parse_config(dict(config))
-    except Exception:  # an old store may hold configs of another shape: show them as they are
+    except Exception:  # an old store may have configs with other fields: show them as they are
         return dict(config)
     values = parsed.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {"method": config["method"], **values}
 
 
 def plan_text(config: Any, runs: list[Run]) -> str:
-    """What a start would do, in lines."""
+    """Return what a start would do, as lines."""
     values = config.model_dump(mode="json", by_alias=True)
     lines = [models_of(values)]
     if config.method == "merge":
         made = ", ".join(config.checkpoints(config.name or "the run's name"))
-        return f"{lines[0]}\n{config.kind}: makes {made}; nothing is trained"
+        return f"{lines[0]}\n{config.kind}: creates {made} without training"
     trainer = values["trainer"]
     train = ", ".join(source["path"] for source in values["data"]["train"])
-    lines.append(f"on {train}, rows cut at {values['data']['max_length']} tokens")
+    lines.append(f"on {train}, rows truncated to {values['data']['max_length']} tokens")
     length = f"{trainer['epochs']:g} epochs"
     if trainer["max_steps"] is not None:
         length = f"{trainer['max_steps']} steps"
     if trainer["max_tokens"] is not None:
         length = f"{trainer['max_tokens']:,} tokens"
     rows = trainer["batch_size"] * trainer["accumulation"]
-    lines.append(f"{length}, {rows} rows a step, learning rate {trainer['learning_rate']:g}")
+    lines.append(f"{length}, {rows} rows per step, learning rate {trainer['learning_rate']:g}")
     held = ", ".join(source["path"] for source in values["data"]["heldout"])
-    lines.append(f"held out: {held or 'nothing, so no held-out loss'}")
+    lines.append(f"held out: {held or 'none, so no held-out loss'}")
     identity = config_hash(config)
     same = [run.id for run in runs if run.config_hash == identity]
     if same:
-        lines.append(f"the same config was run before: {', '.join(same[:3])}")
+        lines.append(f"the same config was already run: {', '.join(same[:3])}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Lists to choose from for fields that name a model, a file, a benchmark or a judge."""
+"""Pickers for fields that take a model, a file, a benchmark or a judge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness import assets
-from kdharness.harness.config.evaluation import default_judges
+from kdharness.harness.config.settings import default_judges
+from kdharness.harness.config.shipped_data import SHIPPED_NAMES
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import BENCHMARKS
 from kdharness.tui.screens.dialogs import Choose, PickFile
@@ -16,28 +17,20 @@ from kdharness.tui.viewmodels.rows import Column, Part, Row
 if TYPE_CHECKING:
     from kdharness.tui.protocol import AppProtocol
 
-SHIPPED = (
-    "general:train",
-    "general:validation",
-    "general:test",
-    "shop:train",
-    "shop:validation",
-    "shop:test",
-)
 BENCH_HELP = {
     "mt-bench": "80 questions of two turns, rated 1-10 by a judge",
     "mt-bench-pair": "the same questions, two models against each other",
-    "alpaca-eval-2": "805 instructions, preferred to GPT-4 turbo, length-controlled",
-    "alpaca-eval-1": "805 instructions, preferred to text-davinci-003",
-    "shop": "the shipped domain, exact metrics, no judge",
+    "alpaca-eval-2": "805 instructions, win rate against GPT-4 Turbo, length-controlled",
+    "alpaca-eval-1": "805 instructions, win rate against text-davinci-003",
+    "shop": "the built-in shop domain, exact metrics, no judge",
     "heldout": "loss on held-out rows, agreement with a teacher, no judge",
 }
 LOCAL = "a folder …"
 COLUMNS = [Column("id", "name", 26, grow=1), Column("what", "", 30, grow=1)]
 
 
-def pick(app: AppProtocol, field: Field, value: Any, take: Callable[[Any], None]) -> None:
-    """Open the list that fits the field, and hand back what was chosen."""
+def pick(app: AppProtocol, field: Field, value: object, take: Callable[[Any], None]) -> None:
+    """Open the picker of a field, and pass on what was chosen."""
     if field.pick == "file":
         _pick_file(app, field, take)
         return
@@ -94,16 +87,16 @@ def _rows(app: AppProtocol, kind: str) -> list[dict[str, str]]:
         ]
     if kind == "judges":
         return _judges(app)
-    found = [
+    models = [
         {"id": c.name, "what": f"{c.method} checkpoint" + (f" of {c.run}" if c.run else "")}
         for c in reversed(app.store.checkpoints())
     ]
-    known = {row["id"] for row in found}
+    known = {row["id"] for row in models}
     for asset in assets.manifest().values():
         if asset.kind == "model" and asset.name not in known:
             state = assets.status(app.paths, asset)
-            found.append({"id": asset.name, "what": f"asset, {state}: {asset.title}"})
-    return [*found, {"id": LOCAL, "what": "with config.json and safetensors"}]
+            models.append({"id": asset.name, "what": f"asset, {state}: {asset.title}"})
+    return [*models, {"id": LOCAL, "what": "with config.json and safetensors"}]
 
 
 def _judges(app: AppProtocol) -> list[dict[str, str]]:
@@ -124,14 +117,14 @@ def _judges(app: AppProtocol) -> list[dict[str, str]]:
 
 
 def card_words(card: dict[str, Any] | None) -> str:
-    """What is known of a judge in a few words."""
+    """Return a short summary of a judge's report card."""
     if card is None:
         return "untested: no report card yet"
     return ", ".join(card.get("labels") or ["tested, no weakness found"])
 
 
 def _pick_file(app: AppProtocol, field: Field, take: Callable[[Any], None]) -> None:
-    """Shipped data first, then the files of this machine."""
+    """Offer built-in data first, then files on this machine."""
 
     def from_disk() -> None:
         suffixes = (".jsonl", ".parquet") if field.place[-1] != "chat_template" else ()
@@ -140,11 +133,11 @@ def _pick_file(app: AppProtocol, field: Field, take: Callable[[Any], None]) -> N
     if field.place[-1] != "path":
         from_disk()
         return
-    rows = [{"id": name, "what": "shipped"} for name in SHIPPED]
+    rows = [{"id": name, "what": "built in"} for name in SHIPPED_NAMES]
     rows.append({"id": LOCAL.replace("folder", "file"), "what": ".jsonl or .parquet"})
 
     def chosen(names: list[str] | None) -> None:
-        if names and names[0] in SHIPPED:
+        if names and names[0] in SHIPPED_NAMES:
             take(names[0])
         elif names and names[0].startswith("a file"):
             from_disk()

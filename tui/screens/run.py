@@ -1,11 +1,9 @@
-"""One run: its curves, live; log, config, lineage; pause, resume, stop."""
+"""One run: live curves, log, config, lineage; pause, resume, stop."""
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -14,18 +12,19 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.config.summary import models_of, origins
+from kdharness.harness.config.summary import models_of
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import eta
-from kdharness.harness.store.lineage import lineage
-from kdharness.harness.types import Run, RunStatus
+from kdharness.harness.types import Method, Run, RunStatus
 from kdharness.harness.util.text import clock, figure, safe_text
-from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.viewmodels.curves import SMOOTHING, CurveBook
 from kdharness.tui.viewmodels.marks import bar, sparkline
-from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row, text_lines
+from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Part, Row
+from kdharness.tui.viewmodels.run import lineage_rows, log_lines
 from kdharness.tui.widgets.chart import CurveChart, Series
 from kdharness.tui.widgets.table import Listing
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
@@ -39,7 +38,7 @@ TABS = (
 
 
 class CurveNames(Listing):
-    """The run's curves; arrows to the side move the window of the chart."""
+    """The run's curves; left and right pan the chart."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "noop", show=False),
@@ -48,23 +47,23 @@ class CurveNames(Listing):
     ]
 
 
-class RunScreen(Place):
-    """One run, with others' curves laid over its own."""
+class RunScreen(PlaceScreen):
+    """One run, with other runs' curves overlaid."""
 
     place = "runs"
     title_text = "Run"
     about = (
-        "↑↓ choose a curve; + and - zoom, ←→ move along, 0 shows all; y logarithmic, m smoothing; "
-        "o lays other runs over this one. p pauses, or goes on with what was paused, stopped or "
-        "interrupted; x stops with a checkpoint. n starts a new run from this config, v scores "
-        "the checkpoint. Closing the app leaves the run alone."
+        "↑↓ choose a curve; + and - zoom, ←→ pan, 0 shows all; y toggles the log scale, m "
+        "smoothing; o overlays other runs. p pauses, or resumes a paused, stopped or interrupted "
+        "run; x stops it after saving a checkpoint. n starts a new run from this config, v "
+        "evaluates the checkpoint. Closing the app does not stop the run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"tab('{name}')", title, show=False, id=f"run.{name}")
             for key, name, title in TABS
         ),
-        Binding("p", "pause", "Pause/go on", id="run.pause"),
+        Binding("p", "pause", "Pause/resume", id="run.pause"),
         Binding("x", "stop", "Stop", id="run.stop"),
         Binding("o", "overlay", "Overlay", id="run.overlay"),
         Binding("y", "log_scale", "Log scale", id="run.log-scale"),
@@ -93,7 +92,7 @@ class RunScreen(Place):
         self.curve = "loss"
 
     def body(self) -> Iterable[Widget]:
-        """Head, tabs, and the four pages."""
+        """Yield head, tabs and the four pages."""
         yield Static(id="head", classes="head")
         yield Static(id="tabs", classes="line")
         with Horizontal(id="curves"):
@@ -105,8 +104,8 @@ class RunScreen(Place):
                 empty="no curves yet",
             )
             yield CurveChart(id="chart")
-        yield Lines(follow=True, id="log")
-        yield Lines(id="config")
+        yield TextView(follow=True, id="log")
+        yield TextView(id="config")
         yield Listing(
             [
                 Column("tree", "checkpoint", 30, grow=2),
@@ -118,25 +117,25 @@ class RunScreen(Place):
         )
 
     def on_mount(self) -> None:
-        """What is known at once; curves come from a thread."""
+        """Show what is known at once; curves are read in a thread."""
         self.seen = self.harness.version
         self.reread()
-        without = self.run is not None and self.run.method in ("eval", "sweep")
+        without = self.run is not None and self.run.method in (Method.EVAL, Method.SWEEP)
         self.action_tab("log" if without else "curves")
 
     # ------------------------------------------------------------ reading
 
     def store_changed(self) -> None:
-        """The run, or one laid over it, wrote something."""
+        """Read again after the run or an overlaid one has written."""
         self.reread()
 
     def tick(self) -> None:
-        """The process may have gone; the time left shrinks."""
+        """Update the status and the ETA."""
         if self.run is not None and self.run.status.is_live:
             self._head()
 
     def reread(self) -> None:
-        """The run's row at once, its curves in a thread."""
+        """Read the run's row at once, its curves in a thread."""
         before = self.run
         self.run = self.harness.store.run(self.run_id)
         if self.run is None:
@@ -149,25 +148,25 @@ class RunScreen(Place):
         self.load()
 
     def load(self) -> None:
-        """Points that came since the last look."""
+        """Read the points that are new since the last load."""
         runs = [self.run_id, *self.others]
 
         def work(store: Store) -> list[tuple[str, str, list[tuple[float, float]]]]:
             fresh = []
             for run in runs:
                 for name in store.curve_names(run):
-                    found = store.curve(run, name, self.book.last_step(run, name))
-                    points = [(float(s), float("nan") if v is None else v) for s, v in found]
+                    curve = store.curve(run, name, self.book.last_step(run, name))
+                    points = [(float(s), float("nan") if v is None else v) for s, v in curve]
                     fresh.append((run, name, points))
             return fresh
 
         self.read(work, self.take)
 
     def take(self, fresh: list[tuple[str, str, list[tuple[float, float]]]]) -> None:
-        """Show new points, if there were any."""
+        """Show new points, if there are any."""
         changed = False
         for run, name, points in fresh:
-            # Two loads may have asked for the same steps: only what is newer counts.
+            # Two loads may have read the same steps: only newer ones count.
             after = self.book.last_step(run, name)
             changed |= self.book.add(run, name, [p for p in points if p[0] > after])
         if changed:
@@ -181,7 +180,6 @@ class RunScreen(Place):
         run = self.run
         if run is None:
             return
-        from kdharness.harness.runs.status import effective_status
 
         self.status = effective_status(run)
         mark, role = STATUS_MARKS[self.status.value]
@@ -195,7 +193,7 @@ class RunScreen(Place):
         now = self.harness.now()
         left = eta(run, now) if self.status is RunStatus.RUNNING else None
         if left is not None:
-            facts.append(f"left {clock(left)}")
+            facts.append(f"ETA {clock(left)}")
         for name, unit in (("tokens_per_second", "tok/s"), ("memory_gb", "GB")):
             value = self.book.last(self.run_id, name)
             if value is not None:
@@ -220,64 +218,16 @@ class RunScreen(Place):
         if run is None:
             return
         if self.tab == "log":
-            self.query_one("#log", Lines).set_lines(self._log_lines())
+            self.query_one("#log", TextView).set_lines(
+                log_lines(self.harness.store, self.harness.paths, self.run_id)
+            )
         elif self.tab == "config":
             from kdharness.harness.util.untrusted import dump_yaml
 
             text = dump_yaml(run.config)
-            self.query_one("#config", Lines).set_text(text)
+            self.query_one("#config", TextView).set_text(text)
         elif self.tab == "lineage":
-            self.query_one("#lineage", Listing).set_rows(self._lineage(run))
-
-    def _log_lines(self) -> list[Line]:
-        from kdharness.harness.runs.launch import log_tail
-
-        lines: list[Line] = []
-        for event in self.harness.store.events(self.run_id):
-            when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-            kind = str(event["kind"])
-            role = "bad" if kind in ("error", "failed") else "accent"
-            for row in text_lines(f"{event['message']}"):
-                lines.append([(f"{when} ", "dim"), (f"{kind:<9} ", role), *row])
-        # Events are printed to the worker's log too; what libraries said is only there.
-        printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
-        tail = [
-            line
-            for line in log_tail(self.harness.paths, self.run_id, 400).splitlines()
-            if not printed.match(line)
-        ]
-        if tail:
-            lines += [[], [("worker.log", "strong")], *text_lines("\n".join(tail), "dim")]
-        return lines
-
-    def _lineage(self, run: Run) -> list[dict[str, Any]]:
-        store = self.harness.store
-        if run.checkpoint:
-            return lineage(store, run.checkpoint)
-        rows: list[dict[str, Any]] = [
-            {
-                "id": "0",
-                "name": run.id,
-                "depth": 0,
-                "role": "",
-                "method": run.method,
-                "run": run.id,
-                "path": "no checkpoint yet",
-                "again": False,
-            }
-        ]
-        seen: set[str] = set()
-        for role, name in origins(run.config):
-            for row in lineage(store, name, seen=seen):
-                rows.append(
-                    {
-                        **row,
-                        "id": str(len(rows)),
-                        "depth": row["depth"] + 1,
-                        "role": row["role"] or role,
-                    }
-                )
-        return rows
+            self.query_one("#lineage", Listing).set_rows(lineage_rows(self.harness.store, run))
 
     def _names(self) -> None:
         width = 10 if self.size.width >= 100 else 0
@@ -305,17 +255,17 @@ class RunScreen(Place):
         buckets = max(chart.size.width, 40)
         runs = [self.run_id, *self.others]
         series = []
-        for place, run in enumerate(runs):
+        for index, run in enumerate(runs):
             points = self.book.ready(run, self.curve, self.window, self.weight, buckets)
             if points:
-                series.append(Series(run, points, f"series-{place % 4 + 1}"))
+                series.append(Series(run, points, f"series-{index % 4 + 1}"))
         notes = ["log"] if self.log_axis else []
         notes += [f"smoothed {self.weight}"] if self.weight else []
         notes += [f"steps {self.window[0]:.0f}–{self.window[1]:.0f}"] if self.window else []
         chart.show(series, self.curve.replace("_", " "), ", ".join(notes), self.log_axis)
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """A curve's name and figure, or a line of the tree."""
+        """Return the parts of a cell of the curve list or the lineage."""
         if column.key == "tree":
             indent = "  " * row["depth"] + ("└ " if row["depth"] else "")
             role = f"{row['role']}: " if row["role"] else ""
@@ -329,7 +279,7 @@ class RunScreen(Place):
     # ------------------------------------------------------------ actions
 
     def action_tab(self, name: str) -> None:
-        """Another page of the run."""
+        """Switch to another page of the run."""
         self.tab = name
         line = Text()
         style = self.query_one("#names", Listing)
@@ -354,10 +304,10 @@ class RunScreen(Place):
         if run and run != self.run_id:
             self.harness.open_run(str(run))
         elif event.row is not None and not run:
-            self.notify("made elsewhere: no run of this store", timeout=3, markup=False)
+            self.notify("not created by a run in this store", timeout=3, markup=False)
 
     def action_zoom(self, factor: float) -> None:
-        """Fewer or more steps, the middle stays."""
+        """Show fewer or more steps around the middle."""
         runs = [self.run_id, *self.others]
         whole = self.book.span(runs, self.curve)
         low, high = self.window or whole
@@ -369,7 +319,7 @@ class RunScreen(Place):
         self._draw()
 
     def action_pan(self, by: int) -> None:
-        """Along the steps by a quarter of what is seen."""
+        """Pan by a quarter of the visible steps."""
         if self.window is None:
             return
         whole = self.book.span([self.run_id, *self.others], self.curve)
@@ -379,50 +329,50 @@ class RunScreen(Place):
         self._draw()
 
     def action_whole(self) -> None:
-        """All steps."""
+        """Show all steps."""
         self.window = None
         self._draw()
 
     def action_log_scale(self) -> None:
-        """Logarithmic, or linear."""
+        """Toggle the logarithmic scale."""
         self.log_axis = not self.log_axis
         self._draw()
 
     def action_smooth(self) -> None:
-        """A smoother curve; after the smoothest, the plain one."""
+        """Cycle through the smoothing weights."""
         self.weight = SMOOTHING[(SMOOTHING.index(self.weight) + 1) % len(SMOOTHING)]
         self._draw()
 
     def action_pause(self) -> None:
-        """Pause, or go on."""
+        """Pause or resume the run."""
         self.harness.pause_or_resume(self.run_id)
 
     def action_stop(self) -> None:
-        """Stop with a checkpoint; asks first."""
+        """Stop the run with a checkpoint, after confirmation."""
         self.harness.stop_run(self.run_id)
 
     async def action_evaluate(self) -> None:
-        """Score the checkpoint."""
+        """Evaluate the checkpoint."""
         if self.run is not None and self.run.checkpoint:
             await self.harness.open_evaluate([self.run.checkpoint])
         else:
             self.notify("no checkpoint yet", severity="warning", timeout=3, markup=False)
 
     async def action_new(self) -> None:
-        """A new run from this config; an experiment's file."""
-        if self.run is not None and self.run.method == "sweep":
+        """Open a new run from this config, or the experiment's file."""
+        if self.run is not None and self.run.method == Method.SWEEP:
             await self.harness.open_experiment(str(self.run.config.get("name")))
         elif self.run is not None:
             self.harness.open_new(self.run.config, self.run.id)
 
     def action_where(self) -> None:
-        """The folder's path, to the clipboard where the terminal allows it."""
+        """Copy the folder's path to the clipboard if the terminal supports it."""
         if self.run is not None:
             self.app.copy_to_clipboard(self.run.folder)
             self.notify(safe_text(self.run.folder), title="folder", timeout=8, markup=False)
 
     def action_overlay(self) -> None:
-        """Choose runs to lay over this one."""
+        """Choose runs to overlay."""
         self.harness.choose_runs(self._overlay, marked=self.others, but=self.run_id)
 
     def _overlay(self, runs: list[str]) -> None:
@@ -431,7 +381,7 @@ class RunScreen(Place):
         self._draw()
 
     def action_export(self) -> None:
-        """The chart as a picture."""
+        """Export the chart as a picture."""
         runs = [self.run_id, *self.others]
         series = [
             (run, self.book.ready(run, self.curve, self.window, self.weight, 2000)) for run in runs

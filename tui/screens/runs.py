@@ -1,4 +1,4 @@
-"""Runs, the home screen: every run with where it stands, live."""
+"""Runs, the home screen: all runs with their live status."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.runs.summary import run_line
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
@@ -27,28 +28,28 @@ COLUMNS = [
     Column("models", "student ← teacher", 17, grow=3, leave=1),
     Column("status", "status", 13),
     Column("progress", "progress", 11, grow=1),
-    Column("eta", "left", 7, right=True),
+    Column("eta", "ETA", 7, right=True),
     Column("loss", "loss", 6, right=True),
     Column("when", "when", 6, right=True),
 ]
 
 
 def _unit(row: Row) -> str:
-    """What a run's progress counts."""
+    """Return the unit of a run's progress."""
     return "runs" if row["method"] == "sweep" else "steps"
 
 
 class RunsScreen(ListPlace):
-    """Every run, newest first."""
+    """All runs, newest first."""
 
     CSS_PATH: ClassVar[CSSPathType | None] = None
     place = "runs"
     title_text = "Runs"
     about = (
-        "Every training and evaluation, newest first; runs started elsewhere appear by "
-        "themselves. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
-        "their curves are laid over each other (Enter), and their checkpoints compared (4). w "
-        "goes to experiments: several runs from one file.\n\n"
+        "All training runs and evaluations, newest first; runs started elsewhere appear "
+        "automatically. Enter opens a run: its curves, log, config and lineage. Space marks runs: "
+        "Enter overlays their curves, 4 compares their checkpoints. w goes to experiments: "
+        "several runs from one file.\n\n"
         "▶ running  ‖ paused  ◌ starting  ✓ finished  ■ stopped, can be resumed  "
         "✗ failed  ! interrupted: its process is gone, can be resumed"
     )
@@ -70,16 +71,16 @@ class RunsScreen(ListPlace):
         self.state: tuple[int, int] = (-1, -1)
 
     def body(self) -> Iterable[Widget]:
-        """The list, or the tour where there is nothing to list."""
+        """Yield the list, or the tour if there are no runs."""
         yield Listing(COLUMNS, self.cell, id="list", marks=True, empty="no run matches the filter")
         yield Static(id="tour")
         yield Static(classes="detail", id="more")
 
     def on_mount(self) -> None:
-        """The first page at once; the rest when the store is open."""
+        """Show the first page at once; the rest when the store is open."""
         super().on_mount()
         self.seen = self.harness.version
-        # Whether live runs still have a process is looked up after the first paint.
+        # Whether live runs still have a process is checked after the first paint.
         self._read(self.harness.first, look=False)
 
     def _read_all(self) -> None:
@@ -89,7 +90,7 @@ class RunsScreen(ListPlace):
         self._read(store.runs())
 
     def _read(self, runs: list[Run], *, look: bool = True) -> None:
-        """Take rows of the store; new ones go on top."""
+        """Add or update rows from the store; new ones go on top."""
         fresh = {run.id: run for run in runs if run.id not in self.runs}
         self.runs = {**fresh, **self.runs}
         self.runs |= {run.id: run for run in runs}
@@ -99,25 +100,23 @@ class RunsScreen(ListPlace):
         self._show()
 
     def _draw_up(self, runs: Iterable[Run]) -> None:
-        """Make the lines of these runs anew; a thousand others stay as they are."""
+        """Rebuild the lines of these runs only."""
         now = self.harness.now()
         for run in runs:
             self.lines[run.id] = run_line(run, now, self.status.get(run.id))
 
     def _judge_status(self, runs: Iterable[Run]) -> bool:
-        """Look whether live runs still have a process; whether any status changed."""
+        """Check whether live runs still have a process; return whether a status changed."""
         before = dict(self.status)
         for run in runs:
             status = run.status
             if status.is_live:
-                from kdharness.harness.runs.status import effective_status
-
                 status = effective_status(run)
             self.status[run.id] = status
         return self.status != before
 
     def live(self) -> list[Run]:
-        """The runs with a process behind them, as far as known."""
+        """Return the runs that have a process, as far as known."""
         return [run for run in self.runs.values() if run.status.is_live]
 
     def _show(self) -> None:
@@ -133,14 +132,14 @@ class RunsScreen(ListPlace):
             tour.update(tour_text(self.harness.paths, self.size.width, self.harness.demo_lines()))
 
     def store_changed(self) -> None:
-        """Read live runs again, and all of them when one was added."""
+        """Read live runs again, or all runs if one was added."""
         if self.harness.store.runs_state() != self.state:
             self._read_all()
             return
         self._read(self.harness.store.live_runs(run.id for run in self.live()))
 
     def tick(self) -> None:
-        """A process may have died without a word, and ages grow."""
+        """Check for processes that died, and update the ages."""
         if not self.runs and self.harness.demo_lines():
             self._show()
         live = self.live()
@@ -153,7 +152,7 @@ class RunsScreen(ListPlace):
     # ------------------------------------------------------------ cells
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """One cell of the list."""
+        """Return the parts of one cell."""
         key, status = column.key, str(row["status"])
         if key == "status":
             mark, role = STATUS_MARKS[status]
@@ -180,7 +179,7 @@ class RunsScreen(ListPlace):
         return [(share, ""), (bar(row["progress"], width - len(share)), STATUS_MARKS[status][1])]
 
     def _tell(self, row: Row | None) -> None:
-        """A line about the run under the cursor: why it failed, or what it does."""
+        """Show a line about the run under the cursor: its error, or its progress."""
         more = self.query_one("#more", Static)
         more.display = row is not None
         if row is None:
@@ -208,32 +207,32 @@ class RunsScreen(ListPlace):
             self.harness.open_run(str(event.row["id"]), others)
 
     def action_mark(self) -> None:
-        """Mark the run, to compare."""
+        """Mark the run for comparison."""
         self.listing().toggle_mark()
 
     def action_new(self) -> None:
-        """Fill in a config and start it."""
+        """Open the form of a new run."""
         self.harness.open_new()
 
     async def action_experiments(self) -> None:
-        """Several runs from one file."""
+        """Open the experiments."""
         await self.harness.action_go("experiments")
 
     def chosen(self) -> Run | None:
-        """The run under the cursor."""
+        """Return the run under the cursor."""
         row = self.listing().row
         return self.runs.get(str(row["id"])) if row else None
 
     def action_pause(self) -> None:
-        """Pause the run, or go on with it."""
+        """Pause or resume the run."""
         self._with_run(self.harness.pause_or_resume)
 
     def action_stop(self) -> None:
-        """Stop the run with a checkpoint (asks first)."""
+        """Stop the run with a checkpoint, after confirmation."""
         self._with_run(self.harness.stop_run)
 
     async def action_evaluate(self) -> None:
-        """Score the run's checkpoint."""
+        """Evaluate the run's checkpoint."""
         run = self.chosen()
         if run is not None and run.checkpoint:
             await self.harness.open_evaluate([run.checkpoint])
@@ -241,7 +240,7 @@ class RunsScreen(ListPlace):
             self.notify(f"{run.id} has no checkpoint yet", severity="warning", markup=False)
 
     def action_demo(self) -> None:
-        """Run the demo: the whole story on this machine."""
+        """Run the demo on this machine."""
         self.harness.start_demo()
         self._show()
 

@@ -1,4 +1,4 @@
-"""Trade-off: general figure to the right, domain figure upwards, and who is on the front."""
+"""Trade-off: general score on x, domain score on y, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.tradeoff import Axis, Placed, dominated_area, trade_off_view
+from kdharness.harness.analysis.metrics import is_bookkeeping
+from kdharness.harness.analysis.tradeoff import (
+    Axis,
+    TradeOffPoint,
+    dominated_area,
+    placed_row,
+    trade_off_view,
+)
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
-from kdharness.tui.viewmodels.leaderboard import is_hidden
+from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.chart import Mark, Plane, PlaneChart
 from kdharness.tui.widgets.table import Listing
@@ -32,21 +39,21 @@ COLUMNS = [
     Column("general", "general", 8, right=True),
     Column("domain", "domain", 8, right=True),
     Column("gain", "gain", 6, right=True),
-    Column("retention", "kept", 6, right=True),
+    Column("retention", "retention", 9, right=True),
 ]
-View = tuple[Axis, Axis, list[Placed], tuple[str | None, str | None]]
+View = tuple[Axis, Axis, list[TradeOffPoint], tuple[str | None, str | None]]
 
 
 class TradeOffScreen(ListPlace):
-    """Who gained how much of the domain, and who lost how much of the rest."""
+    """How much each checkpoint gained in the domain, and lost in general."""
 
     place = "tradeoff"
     title_text = "Trade-off"
     about = (
-        "Each mark is a checkpoint with its intervals; filled ones are on the Pareto front: no "
-        "other is better on both axes. Up and right are better; axes of losses run backwards. "
-        "gain is the share of the expert's domain gain, kept the share of the reference's general "
-        "figure. g and d choose the axes, r and x the reference and the expert, i hides the "
+        "Each point is a checkpoint with its intervals; filled points are on the Pareto front: no "
+        "other is better on both axes. Up and right are better; axes of losses are reversed. gain "
+        "is the share of the expert's domain gain, retention the share of the reference's general "
+        "score. g and d choose the axes, r and x the reference and the expert, i hides the "
         "intervals. Merged checkpoints are joined by their WiSE-FT curve."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -69,28 +76,28 @@ class TradeOffScreen(ListPlace):
         self.whiskers = True
 
     def body(self) -> Iterable[Widget]:
-        """Chart and list, side by side where there is room."""
+        """Yield chart and list, side by side if there is room."""
         yield Static(classes="line", id="what")
         with Container(id="plane"):
             yield PlaneChart(id="chart")
-            yield Listing(COLUMNS, self.cell, id="list", empty="reading the scores …")
+            yield Listing(COLUMNS, self.cell, id="list", empty="loading scores …")
 
     def on_mount(self) -> None:
-        """Scores come from a thread."""
+        """Load the scores in a thread."""
         super().on_mount()
         self.seen = self.harness.version
         self.load()
 
     def on_resize(self) -> None:
-        """Side by side, or one above the other."""
+        """Put chart and list side by side, or one above the other."""
         self.query_one("#plane").set_class(self.size.width >= 110, "wide")
 
     def store_changed(self) -> None:
-        """New scores may have come."""
+        """Load again: there may be new scores."""
         self.load()
 
     def load(self) -> None:
-        """Axes, points and front from the store."""
+        """Read axes, points and front from the store."""
         paths, axes, roles = self.harness.paths, dict(self.axes), dict(self.roles)
 
         def work(store: Store) -> tuple[View | None, list[str], list[list[str]], str]:
@@ -98,7 +105,7 @@ class TradeOffScreen(ListPlace):
                 dict.fromkeys(
                     f"{s.bench}:{s.metric}"
                     for s in leaderboard(store, paths)
-                    if not is_hidden(s.metric)
+                    if not is_bookkeeping(s.metric)
                 )
             )
             merges = merge_curves(store.checkpoints())
@@ -120,11 +127,11 @@ class TradeOffScreen(ListPlace):
     def show(
         self, view: View | None, labels: list[str], merges: list[list[str]], problem: str
     ) -> None:
-        """Draw what was read."""
+        """Draw the loaded view."""
         self.labels, self.merges = labels, merges
         listing = self.listing()
         if view is None:
-            listing.empty = "no two figures to set against each other yet: evaluate (6)"
+            listing.empty = "no two scores to compare yet: evaluate (6)"
             listing.refresh()
             self.view = None
             self.query_one("#what", Static).update(Text(safe_text(problem.split("\n")[0], 300)))
@@ -170,7 +177,7 @@ class TradeOffScreen(ListPlace):
         self._draw()
 
     def plane(self) -> Plane:
-        """The chart's data."""
+        """Return the chart's data."""
         if self.view is None:
             return Plane()
         x, y, placed, _ = self.view
@@ -186,11 +193,11 @@ class TradeOffScreen(ListPlace):
             )
             for p in placed
         ]
-        places = {mark.name: (mark.x, mark.y) for mark in marks}
+        points = {mark.name: (mark.x, mark.y) for mark in marks}
         front = sorted((m.x, m.y) for m in marks if m.front)
         lines = [
             front,
-            *([places[name] for name in line if name in places] for line in self.merges),
+            *([points[name] for name in line if name in points] for line in self.merges),
         ]
         row = self.listing().row
         return Plane(
@@ -208,7 +215,7 @@ class TradeOffScreen(ListPlace):
         self.query_one("#chart", PlaneChart).show(self.plane())
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
-        """One cell of the list."""
+        """Return the parts of one cell."""
         value = row.get(column.key)
         if column.key == "number":
             return [(f"{'●' if row['front'] else '○'}{value}", "good" if row["front"] else "")]
@@ -230,7 +237,7 @@ class TradeOffScreen(ListPlace):
     # ------------------------------------------------------------ actions
 
     def action_axis(self, name: str) -> None:
-        """Any figure of any benchmark as an axis."""
+        """Choose a score of any benchmark as an axis."""
 
         def take(chosen: str) -> None:
             self.axes[name] = chosen
@@ -243,7 +250,7 @@ class TradeOffScreen(ListPlace):
         self._choose(f"The {name} axis", self.labels, current, take)
 
     def action_role(self, name: str) -> None:
-        """Whose figures count as 0 or 1."""
+        """Choose the reference or the expert."""
         if self.view is None:
             return
 
@@ -257,11 +264,9 @@ class TradeOffScreen(ListPlace):
         self._choose(f"The {name}", names, current, take)
 
     def _choose(self, title: str, names: Sequence[str], current: str, take: Any) -> None:
-        from kdharness.tui.screens.dialogs import Choose
-
-        def chosen(found: list[str] | None) -> None:
-            if found:
-                take(found[0])
+        def chosen(selected: list[str] | None) -> None:
+            if selected:
+                take(selected[0])
 
         rows = [{"id": name} for name in names]
         self.app.push_screen(
@@ -274,19 +279,17 @@ class TradeOffScreen(ListPlace):
         self._draw()
 
     def action_picture(self) -> None:
-        """The chart as SVG or PNG."""
+        """Export the chart as SVG or PNG."""
         self.harness.export_plane("tradeoff", self.plane())
 
     def export_rows(self) -> tuple[str, Sequence[dict[str, Any]], list[str]]:
-        """The points, in the stable form of `tradeoff --format json`."""
-        from kdharness.harness.analysis.tradeoff import placed_row
-
+        """Return the points, in the format of `tradeoff --format json`."""
         rows = [placed_row(item) for item in self.view[2]] if self.view else []
         return "tradeoff", rows, list(rows[0]) if rows else []
 
 
 def merge_curves(checkpoints: Sequence[Checkpoint]) -> list[list[str]]:
-    """Names along each WiSE-FT curve: merges of the same parents, by their share."""
+    """Return the names along each WiSE-FT curve: merges of the same parents, by alpha."""
     families: dict[tuple[tuple[str, str], ...], list[Checkpoint]] = {}
     for checkpoint in checkpoints:
         if checkpoint.method == "merge" and {"reference", "expert"} <= set(checkpoint.parents):

@@ -1,4 +1,4 @@
-"""Transcripts: one prompt, two answers side by side, both verdicts in the judge's words."""
+"""Transcripts: one prompt, two answers side by side, and the judge's replies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.util.atomic import write_text
+from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import figure, safe_text
-from kdharness.tui.screens.base import Place
+from kdharness.tui.screens.base import PlaceScreen
 from kdharness.tui.screens.dialogs import Choose
 from kdharness.tui.viewmodels.rows import Column, Part, Row, text_lines
 from kdharness.tui.viewmodels.transcripts import (
@@ -28,26 +28,26 @@ from kdharness.tui.viewmodels.transcripts import (
     read_transcript,
     verdict_lines,
 )
-from kdharness.tui.widgets.text_view import Lines
+from kdharness.tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from kdharness.harness.store import Store
 
 
-class TranscriptsScreen(Place):
+class TranscriptsScreen(PlaceScreen):
     """Two checkpoints' answers, item by item."""
 
     place = "transcripts"
     title_text = "Transcripts"
     about = (
-        "The prompt, both answers (scrolling together), and what the judge said of each. Words "
-        "that the other answer lacks stand out. ←→ go from item to item; d to the next whose "
-        "verdicts differ, f to the next failure; l lists the items. c chooses the checkpoints, "
-        "b the benchmark, v gives the verdicts more room. y copies the exchange where the "
-        "terminal allows it, w writes it to a file."
+        "The prompt, both answers (scrolling together), and the judge's reply to each. Words "
+        "that only one answer has are highlighted. ←→ go from item to item; d to the next with "
+        "different verdicts, f to the next failure; l lists the items. c chooses the checkpoints, "
+        "b the benchmark, v gives the verdicts more room. y copies the exchange to the clipboard, "
+        "w writes it to a file."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "step(-1)", "Before", show=False, id="texts.before"),
+        Binding("left", "step(-1)", "Previous", show=False, id="texts.before"),
         Binding("right", "step(1)", "Next", show=False, id="texts.next"),
         Binding("d", "jump('differs')", "Next difference", id="texts.difference"),
         Binding("f", "jump('failed')", "Next failure", id="texts.failure"),
@@ -71,20 +71,20 @@ class TranscriptsScreen(Place):
         self.asked = 0
 
     def body(self) -> Iterable[Widget]:
-        """Head, prompt, two answers, two verdicts."""
+        """Yield head, prompt, two answers and two verdicts."""
         yield Static(classes="line", id="what")
-        yield Lines(id="prompt")
+        yield TextView(id="prompt")
         with Horizontal(id="answers"):
-            yield Lines(id="first").add_class("boxed")
-            yield Lines(id="second").add_class("boxed")
+            yield TextView(id="first").add_class("boxed")
+            yield TextView(id="second").add_class("boxed")
         with Horizontal(id="verdicts"):
-            yield Lines(id="first-verdict")
-            yield Lines(id="second-verdict")
+            yield TextView(id="first-verdict")
+            yield TextView(id="second-verdict")
 
     def on_mount(self) -> None:
-        """The marked checkpoints, or the two newest with answers."""
+        """Load the marked checkpoints, or the two newest with answers."""
         self.seen = self.harness.version
-        first, second = self.query_one("#first", Lines), self.query_one("#second", Lines)
+        first, second = self.query_one("#first", TextView), self.query_one("#second", TextView)
         first.twin, second.twin = second, first
         first.focus()
         if not self.names[0]:
@@ -101,20 +101,20 @@ class TranscriptsScreen(Place):
         self.load()
 
     def open(self, first: str, second: str, bench: str, item: str = "") -> None:
-        """Show these two on a benchmark, at an item."""
+        """Show two checkpoints on a benchmark, at an item."""
         self.names, self.bench, self.wanted = (first, second), bench, item
         if self.is_mounted:
             self.load()
 
     def store_changed(self) -> None:
-        """New answers may have come; the item stays, also one that is still being opened."""
+        """Load again and keep the item, even one that is still being opened."""
         exchange = self.exchange
         if not self.wanted and exchange is not None:
             self.wanted = exchange.item
         self.load()
 
     def load(self) -> None:
-        """Answers, verdicts and prompts."""
+        """Load answers, verdicts and prompts."""
         self.asked += 1
         names, wanted, paths, asked = self.names, self.bench, self.harness.paths, self.asked
 
@@ -127,7 +127,7 @@ class TranscriptsScreen(Place):
         self.read(work, lambda found: self.show(asked, *found))
 
     def show(self, asked: int, benches: list[str], transcript: Transcript) -> None:
-        """Show what was read, unless something else has been asked for since."""
+        """Show the result, unless something else has been requested since."""
         if asked != self.asked:
             return
         self.benches, self.bench = benches, transcript.bench
@@ -154,7 +154,7 @@ class TranscriptsScreen(Place):
         text = Text(no_wrap=True, overflow="ellipsis")
         what = self.query_one("#what", Static)
         if exchange is None:
-            text.append("no answers to read yet: evaluate a checkpoint (6)")
+            text.append("no answers yet: evaluate a checkpoint (6)")
             what.update(text)
             return
         text.append(f"{self.bench} {safe_text(exchange.item, 40)}", "bold")
@@ -163,13 +163,13 @@ class TranscriptsScreen(Place):
         text.append("  ≠ verdicts differ" if exchange.differs else "  = same verdict")
         text.append("  ✗ failure" if exchange.failed else "")
         what.update(text)
-        prompt = self.query_one("#prompt", Lines)
+        prompt = self.query_one("#prompt", TextView)
         lines = [
             line
             for n, turn in enumerate(exchange.turns, 1)
             for line in [[(f"{n}. ", "dim"), *text_lines(turn)[0]], *text_lines(turn)[1:]]
         ]
-        missing = "the prompt is not at hand: pull the benchmark's files (8)"
+        missing = "prompt not available: pull the benchmark's files (8)"
         prompt.set_lines(lines or [[(missing, "dim")]])
         height = self.size.height
         prompt.styles.height = min(len(lines) or 1, 3 if height < 30 else 8) or 1
@@ -177,17 +177,17 @@ class TranscriptsScreen(Place):
             ("first", self.names[0], exchange.first, exchange.second),
             ("second", self.names[1], exchange.second, exchange.first),
         ):
-            box = self.query_one(f"#{pane}", Lines)
+            box = self.query_one(f"#{pane}", TextView)
             value = figure(side.value, 3)
             box.border_title = escape(safe_text(f"{name}  {value}", 60))
             box.set_lines(answer_lines(side, other))
             box.scroll_to(y=0, animate=False)
-            self.query_one(f"#{pane}-verdict", Lines).set_lines(verdict_lines(side))
+            self.query_one(f"#{pane}-verdict", TextView).set_lines(verdict_lines(side))
 
     # ------------------------------------------------------------ actions
 
     def action_step(self, by: int) -> None:
-        """The next or previous item."""
+        """Go to the next or previous item."""
         last = len(self.transcript.exchanges) - 1
         index = max(0, min(self.index + by, last))
         if index != self.index:
@@ -195,22 +195,22 @@ class TranscriptsScreen(Place):
             self._fill()
 
     def action_jump(self, kind: str) -> None:
-        """The next item whose verdicts differ, or with a failure."""
-        found: Callable[[Exchange], bool] = (
+        """Go to the next item with different verdicts, or with a failure."""
+        matches: Callable[[Exchange], bool] = (
             (lambda e: e.differs) if kind == "differs" else (lambda e: e.failed)
         )
         exchanges = self.transcript.exchanges
         order = [*range(self.index + 1, len(exchanges)), *range(self.index + 1)]
-        place = next((i for i in order if found(exchanges[i])), None)
-        if place is None:
+        index = next((i for i in order if matches(exchanges[i])), None)
+        if index is None:
             words = "no difference" if kind == "differs" else "no failure"
             self.notify(f"{words} in {self.bench}", timeout=3, markup=False)
         else:
-            self.index = place
+            self.index = index
             self._fill()
 
     def action_items(self) -> None:
-        """All items in a list."""
+        """List all items."""
         rows = [
             {
                 "id": e.item,
@@ -244,7 +244,7 @@ class TranscriptsScreen(Place):
         self.app.push_screen(Choose("Items", rows, columns, cell=cell, current=current), chosen)
 
     def action_choose(self) -> None:
-        """Mark two checkpoints."""
+        """Let the user mark two checkpoints."""
 
         def take(names: list[str]) -> None:
             if names:
@@ -254,38 +254,38 @@ class TranscriptsScreen(Place):
         self.harness.choose_checkpoints(take, marked=[n for n in self.names if n])
 
     def action_bench(self) -> None:
-        """The next benchmark that was answered."""
+        """Switch to the next benchmark with answers."""
         if self.benches:
-            place = self.benches.index(self.bench) if self.bench in self.benches else -1
-            self.bench = self.benches[(place + 1) % len(self.benches)]
+            index = self.benches.index(self.bench) if self.bench in self.benches else -1
+            self.bench = self.benches[(index + 1) % len(self.benches)]
             self.index = 0
             self.load()
 
     def action_verdicts(self) -> None:
-        """More room for the verdicts, or for the answers."""
+        """Toggle more room for the verdicts."""
         self.query_one("#verdicts").toggle_class("tall")
 
     def action_swap_pane(self) -> None:
-        """Keys to the next pane."""
+        """Focus the next pane."""
         panes = ["first", "second", "first-verdict", "second-verdict", "prompt"]
         now = self.focused.id if self.focused is not None else ""
-        place = panes.index(now) if now in panes else -1
-        self.query_one(f"#{panes[(place + 1) % len(panes)]}").focus()
+        index = panes.index(now) if now in panes else -1
+        self.query_one(f"#{panes[(index + 1) % len(panes)]}").focus()
 
     def action_copy(self) -> None:
-        """To the clipboard, where the terminal allows it."""
+        """Copy the exchange to the clipboard if the terminal supports it."""
         if self.exchange is not None:
             self.app.copy_to_clipboard(as_text(self.exchange, self.transcript))
-            self.notify("copied, if your terminal allows it; w writes a file", timeout=4)
+            self.notify("copied, if the terminal supports it; w writes a file", timeout=4)
 
     def action_write(self) -> None:
-        """To a file."""
+        """Write the exchange to a file."""
         exchange = self.exchange
         if exchange is None:
             return
         text = as_text(exchange, self.transcript)
 
         def write(path: Path) -> Any:
-            write_text(path, text)
+            atomic_write_text(path, text)
 
         self.harness.export_file(f"{self.bench}-{exchange.item}.md", (".md", ".txt"), write)

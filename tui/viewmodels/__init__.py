@@ -1,1 +1,1 @@
-"""What screens show, as plain data: no Textual here."""
+"""The data that screens show, without Textual."""

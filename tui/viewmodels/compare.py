@@ -1,4 +1,4 @@
-"""What the Compare screen shows, read in one go: figures, flips, settings, costs. No widgets."""
+"""The data of the Compare screen: scores, flips, settings, costs. No widgets."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.analysis.compare import Compared, Side, compare_sides, sides_of
+from kdharness.harness.analysis.compare import PairedComparison, Side, compare_sides, sides_of
 from kdharness.harness.analysis.costs import Cost, costs_of
 from kdharness.harness.analysis.side_by_side import settings_that_differ
 from kdharness.harness.paths import Paths
+from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure: the base's value, and each other checkpoint against it, by name."""
+    """One score: the base's value, and each other checkpoint compared with it, by name."""
 
     bench: str
     metric: str
     judge: str
     revision: str
     value: float
-    others: Mapping[str, Compared]
+    others: Mapping[str, PairedComparison]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Everything about the checkpoints that are compared; the first is the base."""
+class CompareView:
+    """All data about the compared checkpoints; the first is the base."""
 
     sides: tuple[Side, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -35,15 +36,15 @@ class Seen:
     costs: tuple[Cost, ...] = ()
 
 
-def look(store: Store, paths: Paths, names: Sequence[str]) -> Seen:
+def load(store: Store, paths: Paths, names: Sequence[str]) -> CompareView:
     """Read and compare these checkpoints.
 
     Raises:
-        ConfigError: one of them is not stored.
+        ConfigError: one of them is not in the store.
     """
     sides = sides_of(store, names)
     checkpoints = [side.checkpoint for side in sides]
-    return Seen(
+    return CompareView(
         tuple(sides),
         tuple(lines_of(compare_sides(store, paths, sides))),
         tuple(settings_that_differ(store, checkpoints)),
@@ -51,12 +52,29 @@ def look(store: Store, paths: Paths, names: Sequence[str]) -> Seen:
     )
 
 
-def lines_of(compared: Sequence[Compared]) -> list[Line]:
-    """One line a figure, in the order they came."""
-    table: dict[tuple[str, str, str, str], dict[str, Compared]] = {}
-    for one in compared:
-        key = (one.bench, one.metric, one.judge, one.revision)
-        table.setdefault(key, {})[one.other] = one
+def lines_of(compared: Sequence[PairedComparison]) -> list[Line]:
+    """Return one line per score, in the given order."""
+    table: dict[tuple[str, str, str, str], dict[str, PairedComparison]] = {}
+    for pair in compared:
+        key = (pair.bench, pair.metric, pair.judge, pair.revision)
+        table.setdefault(key, {})[pair.other] = pair
     return [
         Line(*key, next(iter(others.values())).base_value, others) for key, others in table.items()
     ]
+
+
+def finite_ends(gap: Difference) -> tuple[float, float]:
+    """Return the interval's bounds, or the value itself if there is no interval."""
+    if gap.low is None or gap.high is None:
+        return gap.value, gap.value
+    return gap.low, gap.high
+
+
+def verdict(pair: PairedComparison) -> tuple[str, str]:
+    """Return ▲ better, ▼ worse, ≈ not told apart; hollow if open after the correction."""
+    if not pair.lean:
+        return "≈", "dim"
+    better = pair.lean == "better"
+    if pair.verdict != pair.lean:
+        return ("△" if better else "▽"), "dim"
+    return ("▲", "good") if better else ("▼", "bad")

@@ -1,4 +1,4 @@
-"""Curves as the chart wants them: cut to the window, smoothed, thinned. Kept between redraws."""
+"""Curves for the chart: cut to the window, smoothed, downsampled, and cached."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kdharness.harness.analysis.curves import downsample, smooth
 Points = list[tuple[float, float]]
 SMOOTHING = (0.0, 0.6, 0.9, 0.98)
 FINEST = 500
-"""A whole curve is kept in so many buckets at least: more than any terminal is wide."""
+"""Minimum number of buckets of a whole curve: more than any terminal is wide."""
 
 
 @dataclass
 class Thinned:
-    """A growing curve, smoothed as it comes and thinned when it gets long.
+    """A growing curve, smoothed as it arrives and downsampled when it gets long.
 
-    Thinning what was thinned keeps each bucket's lowest and highest point, so that a redraw of a
-    run of any length costs the same.
+    Repeated downsampling keeps each bucket's lowest and highest point, so that a redraw costs the
+    same for a run of any length.
     """
 
     weight: float
@@ -29,7 +29,7 @@ class Thinned:
     _scale: float = 0.0
 
     def follow(self, raw: Points) -> Points:
-        """Take what came since the last call."""
+        """Add the points that are new since the last call."""
         fresh = raw[self.taken :]
         self.taken = len(raw)
         if self.weight:
@@ -48,31 +48,31 @@ class Thinned:
 
 @dataclass
 class CurveBook:
-    """Every curve of some runs, growing as steps come in."""
+    """All curves of some runs, growing as steps arrive."""
 
     curves: dict[str, dict[str, Points]] = field(default_factory=dict)
     _thinned: dict[tuple[str, str, float], Thinned] = field(default_factory=dict)
     _cache: dict[tuple[object, ...], Points] = field(default_factory=dict)
 
     def last_step(self, run: str, name: str) -> int:
-        """The newest step that is known of a curve."""
+        """Return the newest known step of a curve."""
         points = self.curves.get(run, {}).get(name)
         return int(points[-1][0]) if points else -1
 
     def add(self, run: str, name: str, points: Points) -> bool:
-        """Take new points; whether there were any."""
+        """Add new points; return whether there were any."""
         if points:
             self.curves.setdefault(run, {}).setdefault(name, []).extend(points)
         return bool(points)
 
     def forget(self, run: str) -> None:
-        """A run went back to an earlier step: read it anew."""
+        """Drop a run's curves, to be read again after it went back to an earlier step."""
         self.curves.pop(run, None)
         self._thinned = {key: value for key, value in self._thinned.items() if key[0] != run}
         self._cache.clear()
 
     def names(self, run: str) -> list[str]:
-        """The curves of a run, the ones one looks at first in front."""
+        """Return the names of a run's curves, the most important ones first."""
         order = [
             "loss",
             "ce",
@@ -89,12 +89,12 @@ class CurveBook:
         return [n for n in order if n in have] + sorted(n for n in have if n not in order)
 
     def last(self, run: str, name: str) -> float | None:
-        """A curve's newest figure."""
+        """Return a curve's newest value."""
         points = self.curves.get(run, {}).get(name)
         return points[-1][1] if points else None
 
     def span(self, runs: list[str], name: str) -> tuple[float, float]:
-        """The first and the last step of a curve over some runs."""
+        """Return the first and the last step of a curve over some runs."""
         ends = [
             (points[0][0], points[-1][0])
             for run in runs
@@ -105,7 +105,7 @@ class CurveBook:
     def ready(
         self, run: str, name: str, window: tuple[float, float] | None, weight: float, buckets: int
     ) -> Points:
-        """A curve to be drawn: inside the window, smoothed, at most four points a bucket."""
+        """Return a curve to draw: in the window, smoothed, at most four points per bucket."""
         points = self.curves.get(run, {}).get(name, [])
         key = (run, name, len(points), window, weight, buckets)
         if key not in self._cache:
@@ -121,7 +121,7 @@ class CurveBook:
         return self._cache[key]
 
     def _cut(self, points: Points, window: tuple[float, float], weight: float) -> Points:
-        """The window's part of a curve, smoothed from some steps before it on."""
+        """Return the window's part of a curve; smoothing starts some steps before it."""
         start = max(bisect_left(points, (window[0], float("-inf"))) - 1, 0)
         stop = bisect_right(points, (window[1], float("inf"))) + 1
         if not weight:

@@ -1,4 +1,4 @@
-"""What a start would cost, asked of our own code in a process of its own: it loads torch."""
+"""Estimates before a start, computed in a separate process because they load torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ with Store(paths.store) as store:
 
 
 def _ask(command: list[str], text: str = "") -> Any:
-    """The JSON that a process of our own prints."""
+    """Run our own code in a separate process; return the JSON it prints."""
     done = subprocess.run(
         [sys.executable, *command],
         input=text,
@@ -39,12 +39,12 @@ def _ask(command: list[str], text: str = "") -> Any:
     try:
         return json.loads(done.stdout)
     except ValueError as error:
-        said = [line for line in done.stderr.splitlines() if line.strip() and "%|" not in line]
-        raise RunError(safe_text("\n".join(said[-3:]), 500) or "nothing was said") from error
+        lines = [line for line in done.stderr.splitlines() if line.strip() and "%|" not in line]
+        raise RunError(safe_text("\n".join(lines[-3:]), 500) or "no error message") from error
 
 
 def training(paths: Paths, config: Any) -> list[str]:
-    """Steps, tokens, memory and disk of a training, as lines."""
+    """Return steps, tokens, memory and disk of a training run, as lines."""
     with tempfile.TemporaryDirectory(prefix="kdharness-plan-") as scratch:
         file = Path(scratch) / "config.yaml"
         file.write_text(dump_config(config), encoding="utf-8")
@@ -60,43 +60,44 @@ def training(paths: Paths, config: Any) -> list[str]:
                 "json",
             ]
         )
-    found = {row["figure"]: row["value"] for row in rows}
+    estimate = {row["figure"]: row["value"] for row in rows}
     sizes = ", ".join(
         f"{name.removeprefix('parameters ')} {_count(value)}"
-        for name, value in found.items()
+        for name, value in estimate.items()
         if name.startswith("parameters") and "trained" not in name
     )
     lines = [
-        f"parameters: {sizes}; {_count(found.get('parameters trained', 0))} trained",
-        f"{found.get('steps', 0):,} steps, {found.get('tokens', 0):,} tokens "
-        f"({found.get('tokens labelled', 0):,} labelled)",
-        f"memory about {found.get('memory peak', 0):.2f} GiB, disk {found.get('disk', 0):.2f} GiB",
+        f"parameters: {sizes}; {_count(estimate.get('parameters trained', 0))} trained",
+        f"{estimate.get('steps', 0):,} steps, {estimate.get('tokens', 0):,} tokens "
+        f"({estimate.get('tokens labelled', 0):,} labelled)",
+        f"memory about {estimate.get('memory peak', 0):.2f} GiB, "
+        f"disk {estimate.get('disk', 0):.2f} GiB",
     ]
     free = _free_memory()
-    if free is not None and found.get("memory peak", 0) > free:
-        lines.append(f"✗ only {free:.1f} GiB of memory are free here")
-    if found.get("time"):
-        lines.append(f"about {clock(found['time'])}")
+    if free is not None and estimate.get("memory peak", 0) > free:
+        lines.append(f"✗ only {free:.1f} GiB of memory available here")
+    if estimate.get("time"):
+        lines.append(f"about {clock(estimate['time'])}")
     return lines
 
 
 def evaluation(paths: Paths, config: Any) -> list[str]:
-    """Answers to make, judge calls, tokens and price, as lines."""
+    """Return answers to generate, judge calls, tokens and price, as lines."""
     values = json.dumps(config.model_dump(mode="json", by_alias=True))
     rows = _ask(["-c", EVALUATION, str(paths.home)], values)
     answers = sum(r["answers"] for r in {(r["checkpoint"], r["bench"]): r for r in rows}.values())
-    lines = [f"{answers:,} answers are missing"]
+    lines = [f"{answers:,} answers to generate"]
     for judge in dict.fromkeys(row["judge"] for row in rows if row["judge"]):
-        mine = [row for row in rows if row["judge"] == judge]
-        prices = [row["usd"] for row in mine]
+        judged = [row for row in rows if row["judge"] == judge]
+        prices = [row["usd"] for row in judged]
         price = "price unknown" if None in prices else f"about ${sum(prices):.2f}"
-        calls, tokens = (sum(row[name] for row in mine) for name in ("calls", "tokens"))
+        calls, tokens = (sum(row[name] for row in judged) for name in ("calls", "tokens"))
         lines.append(f"{judge}: {calls:,} calls, about {tokens:,} tokens, {price}")
     return lines
 
 
 def _count(value: float) -> str:
-    """Parameters for people: 135 M."""
+    """Format a number of parameters: 135 M."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {unit}"

@@ -1,6 +1,6 @@
-"""What the Experiments screen shows, as plain data, read in a thread: files, plans, how all stands.
+"""The data of the Experiments screen, read in a thread: files, plans and statuses.
 
-A file is read again when it was changed, so that one can mend it in an editor beside the app.
+A file is read again when it changes, so that it can be fixed in an editor next to the app.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdharness.tui.viewmodels.rows import STATUS_MARKS, Column, Line, Part, Row,
 
 if TYPE_CHECKING:
     from kdharness.harness.experiments.claims import ClaimSpec
-    from kdharness.harness.experiments.expand import Planned
+    from kdharness.harness.experiments.expand import PlannedRun
     from kdharness.harness.experiments.library import Experiment
     from kdharness.harness.paths import Paths
     from kdharness.harness.store import Store
@@ -29,22 +29,22 @@ MARKS = {**STATUS_MARKS, TO_DO: ("·", "dim"), OTHER: ("✗", "bad")}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A file's text and the runs it comes to, or what is wrong with it: line -> messages."""
+class ExperimentPlan:
+    """A file's text and its planned runs, or its errors: line -> messages."""
 
     text: str
-    planned: list[tuple[Planned, str]] = field(default_factory=list)
+    planned: list[tuple[PlannedRun, str]] = field(default_factory=list)
     wrong: Mapping[int, Sequence[str]] = field(default_factory=dict)
     claims: Sequence[ClaimSpec] = ()
 
 
 @dataclass(frozen=True)
 class View:
-    """All that is on the screen."""
+    """The data on the screen."""
 
     rows: list[dict[str, Any]]
     chosen: Experiment | None
-    plan: Plan
+    plan: ExperimentPlan
     runs: list[dict[str, Any]]
     sweep: Run | None
     status: RunStatus | None
@@ -52,24 +52,24 @@ class View:
 
     @property
     def at_work(self) -> bool:
-        """Whether the experiment has a process of its own."""
+        """Whether the experiment's own process is live."""
         return self.status is not None and self.status.is_live
 
 
-class Book:
-    """Reads files and plans, each again only when it was changed."""
+class PlanCache:
+    """Reads files and plans, again only if they changed."""
 
     def __init__(self) -> None:
         self.opened: list[Path] = []
         self._listed: tuple[Any, list[Experiment]] = (None, [])
-        self._plans: dict[Path, tuple[Any, Plan]] = {}
+        self._plans: dict[Path, tuple[Any, ExperimentPlan]] = {}
 
     def forget(self) -> None:
-        """Read everything anew: a file that a plan leans on may have changed, too."""
+        """Drop all plans: a file that a plan refers to may have changed, too."""
         self._plans.clear()
 
     def listed(self, paths: Paths) -> list[Experiment]:
-        """Opened files first, then those kept and shipped; an opened one stands for its copy."""
+        """Return opened files, then kept and built-in ones; an opened one hides its copy."""
         from kdharness.harness.experiments.expand import sweeps_folder
         from kdharness.harness.experiments.library import experiments, read_experiment
 
@@ -78,72 +78,73 @@ class Book:
         if self._listed[0] == stamps:
             return self._listed[1]
         opened = [read_experiment(file, "opened") for file in self.opened]
-        names = {one.name for one in opened}
-        known = {one.file for one in opened}
+        names = {experiment.name for experiment in opened}
+        known = {experiment.file for experiment in opened}
         rest = [
-            one
-            for one in experiments(paths)
-            if one.file not in known and not (one.origin == "kept" and one.name in names)
+            experiment
+            for experiment in experiments(paths)
+            if experiment.file not in known
+            and not (experiment.origin == "kept" and experiment.name in names)
         ]
         self._listed = (stamps, [*opened, *rest])
         return self._listed[1]
 
-    def plan(self, file: Path) -> Plan:
-        """The file's plan."""
+    def plan(self, file: Path) -> ExperimentPlan:
+        """Return the file's plan."""
         stamp = _stamp(file)
-        known = self._plans.get(file)
-        if known is None or known[0] != stamp:
-            known = (stamp, read_plan(file))
-            self._plans[file] = known
-        return known[1]
+        cached = self._plans.get(file)
+        if cached is None or cached[0] != stamp:
+            cached = (stamp, read_plan(file))
+            self._plans[file] = cached
+        return cached[1]
 
 
 def _stamp(file: Path) -> Any:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
-def look(book: Book, paths: Paths, store: Store, chosen: Path | None) -> View:
-    """Everything the screen shows, from the files and the store."""
+def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> View:
+    """Read the screen's data from the files and the store."""
     from kdharness.harness.experiments.detached import sweep_run_id
     from kdharness.harness.runs.status import effective_status
 
     listed = book.listed(paths)
-    # What was kept of a shipped one is that very file: then the name says which is meant.
+    # The kept copy of a built-in experiment is listed under its name.
     same = [e for e in listed if e.file == chosen]
     same += [e for e in listed if chosen is not None and e.name == chosen.stem]
-    one = next(iter([*same, *listed]), None)
+    experiment = next(iter([*same, *listed]), None)
     sweeps = {run.id: run for run in store.runs("sweep")}
     rows = []
-    for each in listed:
-        run = sweeps.get(sweep_run_id(each.name))
+    for entry in listed:
+        run = sweeps.get(sweep_run_id(entry.name))
         rows.append(
             {
-                "id": str(each.file),
-                "name": each.name,
-                "question": each.question,
-                "from": str(each.file.parent) if each.origin == "opened" else each.origin,
+                "id": str(entry.file),
+                "name": entry.name,
+                "question": entry.question,
+                "from": str(entry.file.parent) if entry.origin == "opened" else entry.origin,
                 "status": effective_status(run).value if run else "",
                 "step": run.step if run else 0,
                 "max_steps": run.max_steps if run else 0,
             }
         )
-    plan = book.plan(one.file) if one else Plan("")
-    found = {
+    plan = book.plan(experiment.file) if experiment else ExperimentPlan("")
+    runs = {
         name: run
         for name in (planned.name for planned, _ in plan.planned)
         if (run := store.run(name)) is not None
     }
-    sweep = sweeps.get(sweep_run_id(one.name)) if one else None
-    live = [run for run in [*found.values(), *([sweep] if sweep else [])] if run.status.is_live]
+    sweep = sweeps.get(sweep_run_id(experiment.name)) if experiment else None
+    live = [run for run in [*runs.values(), *([sweep] if sweep else [])] if run.status.is_live]
     return View(
         rows,
-        one,
+        experiment,
         plan,
-        plan_rows(plan.planned, found),
+        plan_rows(plan.planned, runs),
         sweep,
         effective_status(sweep) if sweep else None,
         live,
@@ -151,23 +152,23 @@ def look(book: Book, paths: Paths, store: Store, chosen: Path | None) -> View:
 
 
 def plan_rows(
-    planned: Sequence[tuple[Planned, str]], found: Mapping[str, Run]
+    planned: Sequence[tuple[PlannedRun, str]], found: Mapping[str, Run]
 ) -> list[dict[str, Any]]:
-    """The runs of a plan as rows, each with how it stands."""
+    """Return the runs of a plan as rows with their status."""
     from kdharness.harness.runs.status import effective_status
 
     rows = []
-    for one, identity in planned:
-        run = found.get(one.name)
+    for entry, identity in planned:
+        run = found.get(entry.name)
         status = TO_DO if run is None else effective_status(run).value
         if run is not None and run.config_hash != identity:
             status = OTHER
         rows.append(
             {
-                "id": one.name,
-                "step_name": one.step,
-                "needs": ", ".join(one.needs),
-                "settings": ", ".join(f"{key} {value}" for key, value in one.settings.items()),
+                "id": entry.name,
+                "step_name": entry.step,
+                "needs": ", ".join(entry.needs),
+                "settings": ", ".join(f"{key} {value}" for key, value in entry.settings.items()),
                 "status": status,
                 "there": run is not None,
                 "step": run.step if run else 0,
@@ -182,7 +183,7 @@ def plan_rows(
 
 
 def plan_cell(row: Row, column: Column, width: int) -> list[Part]:
-    """One cell of either list."""
+    """Return the parts of one cell of either list."""
     key, status = column.key, str(row["status"])
     if key == "status":
         mark, role = MARKS.get(status, ("", ""))
@@ -213,22 +214,22 @@ def _progress(row: Row, status: str, width: int) -> list[Part]:
 
 
 def start_words(view: View) -> str:
-    """How many runs a start begins, goes on with, and leaves alone."""
+    """Return how many runs a start would start, resume and skip."""
     states = [str(row["status"]) for row in view.runs]
     fresh, done = states.count(TO_DO), states.count("finished")
     rest = len(states) - fresh - done
     parts = [f"{fresh} to start"] if fresh else []
-    parts += [f"{rest} to go on with"] if rest else []
-    parts += [f"{done} finished before"] if done else []
+    parts += [f"{rest} to resume"] if rest else []
+    parts += [f"{done} already finished"] if done else []
     total = f"{len(states)} run{'s' * (len(states) != 1)}"
     return (
-        f"{total}: {', '.join(parts)}.\n\nThey run one after another in a process of their own: "
-        "closing the app leaves it running. A run that fails stops only those that need it."
+        f"{total}: {', '.join(parts)}.\n\nThey run one after another in a separate process: "
+        "closing the app does not stop it. A failed run stops only the runs that need it."
     )
 
 
-def counted(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`24 runs: 3 finished, 1 running, 20 to do`."""
+def counted(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return a summary such as `24 runs: 3 finished, 1 running, 20 to do`."""
     names = [str(row["status"]) for row in rows]
     parts = [f"{names.count(name)} {name}" for name in dict.fromkeys(sorted(names, key=_order))]
     total = f"{len(rows)} run{'s' * (len(rows) != 1)}"
@@ -247,26 +248,26 @@ def _order(status: str) -> int:
 VERDICTS = {"holds": ("✓", "good"), "does not hold": ("✗", "bad"), "can't tell": ("?", "dim")}
 
 
-def claim_lines(store: Store, plan: Plan) -> list[Line]:
-    """What holds of the claims so far, as lines."""
+def claim_lines(store: Store, plan: ExperimentPlan) -> list[Line]:
+    """Return the current results of the claims, as lines."""
     from kdharness.harness.experiments.claim_judge import judge_claims
     from kdharness.harness.experiments.claims import claim_parts
 
     lines: list[Line] = []
-    for one in judge_claims(store, plan.claims, [planned for planned, _ in plan.planned]):
-        mark, role = VERDICTS[one.verdict]
-        text = safe_text(one.claim.text, 400)
-        lines.append([(f"{mark} {one.verdict}: ", role), (text, "strong")])
-        lines += [[(f"  {safe_text(part, 400)}", "dim")] for part in claim_parts(one)]
+    for result in judge_claims(store, plan.claims, [planned for planned, _ in plan.planned]):
+        mark, role = VERDICTS[result.verdict]
+        text = safe_text(result.claim.text, 400)
+        lines.append([(f"{mark} {result.verdict}: ", role), (text, "strong")])
+        lines += [[(f"  {safe_text(part, 400)}", "dim")] for part in claim_parts(result)]
         lines.append([("", "")])
     return lines
 
 
-# ---------------------------------------------------------------- what is wrong, and where
+# ---------------------------------------------------------------- errors and their lines
 
 
-def read_plan(file: Path) -> Plan:
-    """Plan a file; what is wrong stands at the lines it is about."""
+def read_plan(file: Path) -> ExperimentPlan:
+    """Plan a file; errors are assigned to their lines."""
     from kdharness.harness.config.training import config_hash
     from kdharness.harness.experiments.expand import load_sweep
     from kdharness.harness.experiments.library import experiment_text
@@ -276,33 +277,33 @@ def read_plan(file: Path) -> Plan:
         text = experiment_text(file)
         sweep, planned = load_sweep(file)
     except ConfigError as error:
-        return Plan(text, wrong=places(text, error, str(file)))
-    except Exception as error:  # any file may be opened: what it breaks is its own fault
-        problem = f"this is no experiment: {type(error).__name__}: {error}"
-        return Plan(text, wrong={0: [problem]})
-    identified = [(one, config_hash(one.config)) for one in planned]
-    return Plan(text, identified, claims=sweep.claims)
+        return ExperimentPlan(text, wrong=places(text, error, str(file)))
+    except Exception as error:  # any file may be opened: whatever it causes is reported, not raised
+        problem = f"not an experiment: {type(error).__name__}: {error}"
+        return ExperimentPlan(text, wrong={0: [problem]})
+    identified = [(run, config_hash(run.config)) for run in planned]
+    return ExperimentPlan(text, identified, claims=sweep.claims)
 
 
 def places(text: str, error: ConfigError, file: str) -> dict[int, list[str]]:
-    """The error's sentences by line of the text; line 0 where no line is known."""
+    """Return the error's sentences by line of the text; line 0 if unknown."""
     where = error.where.removeprefix(file)
     line = re.fullmatch(r":(\d+)", where)
     if line:
         return {int(line[1]): [error.message]}
     above = [part for part in where.removeprefix(":").strip().split(".") if part]
-    found: dict[int, list[str]] = {}
+    messages: dict[int, list[str]] = {}
     sentences = [part.strip() for part in error.message.splitlines() if part.strip()]
     for sentence in [*sentences, *([error.hint] if error.hint else [])]:
         name, colon, _ = sentence.partition(":")
         below = name.split(".") if colon and re.fullmatch(r"[\w.-]+", name) else []
         number = line_of(text, [*above, *below])
-        found.setdefault(number, []).append(sentence)
-    return found
+        messages.setdefault(number, []).append(sentence)
+    return messages
 
 
 def line_of(text: str, place: Sequence[str]) -> int:
-    """The line of a field, or of the nearest field above it that is written; 0 if none is."""
+    """Return the line of a field, or of its nearest written ancestor; 0 if there is none."""
     import yaml
 
     try:
@@ -326,8 +327,8 @@ def line_of(text: str, place: Sequence[str]) -> int:
     return line
 
 
-def file_lines(plan: Plan) -> tuple[list[Line], int]:
-    """The file with what is wrong below the lines it is about, and where the first of it stands."""
+def file_lines(plan: ExperimentPlan) -> tuple[list[Line], int]:
+    """Return the file with errors below their lines, and the index of the first one."""
     lines: list[Line] = []
     first = 0
     for sentence in plan.wrong.get(0, []):
@@ -340,3 +341,20 @@ def file_lines(plan: Plan) -> tuple[list[Line], int]:
         for sentence in plan.wrong.get(number, []):
             lines.append([("     ╰ ", "bad"), (safe_text(sentence, 600), "bad")])
     return lines, first
+
+
+EXPERIMENT_COLUMNS = [
+    Column("name", "experiment", 12, grow=2),
+    Column("status", "status", 18),
+    Column("from", "from", 8, grow=1, leave=1),
+    Column("question", "question", 20, grow=5),
+]
+
+
+PLAN_COLUMNS = [
+    Column("id", "run", 14, grow=2, frozen=True),
+    Column("status", "status", 16),
+    Column("progress", "progress", 11, grow=1),
+    Column("loss", "loss", 6, right=True),
+    Column("needs", "needs", 14, grow=2, leave=1),
+]

@@ -1,7 +1,7 @@
-"""A pydantic config as rows of a form, and plain values edited by their place. No widgets.
+"""A pydantic config as rows of a form, and plain values edited by field path. No widgets.
 
-Everything a form shows is read off the model: titles, help, defaults, limits, choices. A field
-that is added to a config appears in the app by itself.
+All content of a form comes from the model: titles, help, defaults, limits, choices. A field that
+is added to a config appears in the app automatically.
 """
 
 from __future__ import annotations
@@ -16,39 +16,31 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from kdharness.harness.config.field_kinds import FIELD_KINDS
 from kdharness.harness.config.files import absolute_paths, describe_errors, parse_config
 from kdharness.harness.config.training import CONFIGS
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.util.untrusted import dump_yaml, parse_yaml
 
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 MISSING: Any = object()
-PICKS = {
+
+PICKERS = {
     "model": "model",
-    "from": "model",
-    "teacher": "model",
-    "baseline": "model",
-    "path": "file",
-    "general": "file",
-    "domain": "file",
-    "chat_template": "file",
-    "judge_config": "file",
-    "checkpoints": "checkpoints",
-    "imported": "checkpoints",
-    "reference": "model",
-    "expert": "model",
     "models": "checkpoints",
+    "imported": "checkpoints",
+    "file": "file",
     "benches": "benches",
-    "judge": "judges",
-    "experts_from": "checkpoints",
+    "judges": "judges",
 }
+"""What a field's text names -> the list it is picked from."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One row of a form. `kind` says how it is edited."""
+    """One row of a form. `kind` determines how it is edited."""
 
-    place: Place
+    place: FieldPath
     title: str
     help: str
     kind: str
@@ -63,13 +55,13 @@ class Field:
 
     @property
     def id(self) -> str:
-        """The dotted name, as `--set` takes it."""
+        """The dotted name, as for `--set`."""
         return ".".join(map(str, self.place))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an annotation means for a form."""
+    """The meaning of an annotation for a form."""
 
     kind: str
     optional: bool = False
@@ -77,8 +69,8 @@ class Shape:
     model: type[BaseModel] | None = None
 
 
-def shape_of(annotation: Any) -> Shape:
-    """Read an annotation: optional or not, one of a few, a group, a list of groups, …"""
+def shape_of(annotation: object) -> Shape:
+    """Classify an annotation: optional, a choice, a group, a list of groups, and so on."""
     parts = _union(annotation)
     optional = type(None) in parts
     parts = [part for part in parts if part is not type(None)]
@@ -111,8 +103,8 @@ def shape_of(annotation: Any) -> Shape:
     return Shape(names.get(only, "text"), optional)
 
 
-def _union(annotation: Any) -> list[Any]:
-    """The alternatives of an annotation, without `Annotated` wrappers."""
+def _union(annotation: object) -> list[Any]:
+    """Return the alternatives of an annotation, without `Annotated` wrappers."""
     while typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -120,12 +112,12 @@ def _union(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _is_model(part: Any) -> bool:
+def _is_model(part: object) -> bool:
     return isinstance(part, type) and issubclass(part, BaseModel)
 
 
 def limits_of(info: FieldInfo) -> str:
-    """`0 < x ≤ 1`, or nothing."""
+    """Return the limits of a field such as `> 0, ≤ 1`; empty if it has none."""
     low = high = ""
     for part in info.metadata:
         if getattr(part, "gt", None) is not None:
@@ -143,9 +135,9 @@ def limits_of(info: FieldInfo) -> str:
 
 
 def fields_of(
-    model: type[BaseModel], values: Any, place: Place = (), depth: int = 0
+    model: type[BaseModel], values: object, place: FieldPath = (), depth: int = 0
 ) -> list[Field]:
-    """The rows of a model's form; groups that are switched off show one row."""
+    """Return the rows of a model's form; groups that are off have one row."""
     rows: list[Field] = []
     for name, info in model.model_fields.items():
         key = info.alias or name
@@ -165,7 +157,9 @@ def fields_of(
             required=info.is_required(),
             optional=shape.optional,
             depth=depth,
-            pick=PICKS.get(key, "") if shape.kind not in ("group", "groups") else "",
+            pick=PICKERS.get(FIELD_KINDS.get(key, ""), "")
+            if shape.kind not in ("group", "groups")
+            else "",
         )
         rows.append(row)
         if shape.model is not None:
@@ -173,8 +167,8 @@ def fields_of(
     return rows
 
 
-def _below(shape: Shape, row: Field, value: Any) -> list[Field]:
-    """The rows under a group, a list of groups or named groups."""
+def _below(shape: Shape, row: Field, value: object) -> list[Field]:
+    """Return the rows under a group, a list of groups or named groups."""
     assert shape.model is not None
     depth = row.depth + 1
     if shape.kind == "group":
@@ -201,11 +195,11 @@ def _default(info: FieldInfo) -> str:
     return "" if isinstance(value, BaseModel) else text_of(value)
 
 
-# ---------------------------------------------------------------- values and their text
+# ---------------------------------------------------------------- values as text
 
 
-def text_of(value: Any) -> str:
-    """A value as one types it."""
+def text_of(value: object) -> str:
+    """Return a value as it would be typed."""
     if value is None or value is MISSING:
         return ""
     if isinstance(value, bool):
@@ -220,7 +214,7 @@ def text_of(value: Any) -> str:
 
 
 def value_of(field: Field, text: str) -> Any:
-    """What was typed, as a value; text that cannot be read stays text, for pydantic to refuse."""
+    """Parse typed text into a value; invalid text is kept for pydantic to reject."""
     text = text.strip()
     if text == "":
         return MISSING
@@ -251,8 +245,8 @@ def _number(text: str, *, whole: bool) -> Any:
     return text
 
 
-def get_value(values: Any, place: Place) -> Any:
-    """The value at a place, or MISSING."""
+def get_value(values: Any, place: FieldPath) -> Any:
+    """Return the value at a path, or MISSING."""
     for part in place:
         try:
             values = values[part]
@@ -261,8 +255,8 @@ def get_value(values: Any, place: Place) -> Any:
     return values
 
 
-def set_value(values: Any, place: Place, value: Any) -> Any:
-    """A copy of `values` with one place changed; MISSING takes the place away."""
+def set_value(values: object, place: FieldPath, value: object) -> Any:
+    """Return a copy of `values` with one path changed; MISSING removes it."""
     if not place:
         return value
     key, rest = place[0], place[1:]
@@ -282,8 +276,8 @@ def set_value(values: Any, place: Place, value: Any) -> Any:
     return table
 
 
-def spelled_out(model: type[BaseModel], values: Any) -> Any:
-    """Short forms of YAML (`student: kd`, one source without a list) as the full ones."""
+def spelled_out(model: type[BaseModel], values: object) -> Any:
+    """Expand short forms of YAML (`student: kd`, one source without a list)."""
     if not isinstance(values, Mapping):
         return values
     out = dict(values)
@@ -308,8 +302,8 @@ def spelled_out(model: type[BaseModel], values: Any) -> Any:
     return out
 
 
-def fitting(model: type[BaseModel], values: Any) -> Any:
-    """The values without fields that the model does not have: for changing the method."""
+def fitting(model: type[BaseModel], values: object) -> Any:
+    """Drop the fields that the model does not have, when the method changes."""
     if not isinstance(values, Mapping):
         return values
     out: dict[str, Any] = {}
@@ -323,59 +317,59 @@ def fitting(model: type[BaseModel], values: Any) -> Any:
     return out
 
 
-# ---------------------------------------------------------------- checking
+# ---------------------------------------------------------------- validation
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What pydantic says of the values: a config, or one message a place."""
+class FormState:
+    """The result of validation: a config, or one message per field path."""
 
     config: Any
-    errors: Mapping[Place, str]
+    errors: Mapping[FieldPath, str]
 
 
-def check(values: Mapping[str, Any]) -> Checked:
-    """Validate; local files become absolute, so that the run finds them from anywhere."""
+def check(values: Mapping[str, object]) -> FormState:
+    """Validate the values; local paths become absolute, so that the run finds them."""
     try:
-        return Checked(parse_config(absolute_paths(dict(values), Path.cwd())), {})
+        return FormState(parse_config(absolute_paths(dict(values), Path.cwd())), {})
     except ConfigError as error:
         cause = error.__cause__
         if not isinstance(cause, ValidationError):
-            return Checked(None, {(): str(error)})
+            return FormState(None, {(): str(error)})
         model = CONFIGS[str(values.get("method"))]
-        return Checked(None, _by_place(cause, model))
+        return FormState(None, _by_place(cause, model))
 
 
-def _by_place(error: ValidationError, model: type[BaseModel]) -> dict[Place, str]:
+def _by_place(error: ValidationError, model: type[BaseModel]) -> dict[FieldPath, str]:
     lines = describe_errors(error, model).strip().split("\n  ")
     details = error.errors()
     if len(lines) != len(details):
         lines = [str(detail["msg"]) for detail in details]
-    found: dict[Place, str] = {}
+    errors: dict[FieldPath, str] = {}
     for detail, line in zip(details, lines, strict=True):
-        place: list[str | int] = []
+        path: list[str | int] = []
         for part in detail["loc"]:
-            # Alternatives of a union are named like `list[int]` or `literal['a','b']`.
+            # Alternatives of a union have names like `list[int]` or `literal['a','b']`.
             if isinstance(part, str) and ("[" in part or part in ("int", "str", "float")):
                 break
-            place.append(part)
+            path.append(part)
         dotted = ".".join(map(str, detail["loc"]))
         message = line.removeprefix(f"{dotted}: ")
         if detail["type"] == "missing" or detail.get("input") == "":
-            message = "is needed"
-        found.setdefault(tuple(place), message)
-    return found
+            message = "is required"
+        errors.setdefault(tuple(path), message)
+    return errors
 
 
-def yaml_text(values: Mapping[str, Any]) -> str:
-    """The values as YAML, the method first."""
+def yaml_text(values: Mapping[str, object]) -> str:
+    """Return the values as YAML, the method first."""
     model = CONFIGS[str(values["method"])]
     out = {"method": values["method"], **in_order(model, values)}
     return dump_yaml(out, width=72)
 
 
-def in_order(model: type[BaseModel], values: Any) -> Any:
-    """The values in the order of the model's fields, whatever order they were set in."""
+def in_order(model: type[BaseModel], values: object) -> Any:
+    """Return the values in the order of the model's fields."""
     if not isinstance(values, Mapping):
         return values
     out: dict[str, Any] = {}
@@ -393,7 +387,7 @@ def in_order(model: type[BaseModel], values: Any) -> Any:
 
 
 def section(fields: Sequence[Field], index: int, step: int) -> int:
-    """The next or previous row without indent."""
+    """Return the next or previous row without indentation."""
     tops = [i for i, field in enumerate(fields) if field.depth == 0]
     if step > 0:
         return next((i for i in tops if i > index), index)

@@ -1,4 +1,4 @@
-"""The leaderboard's table from scores: checkpoints down, figures across. Pure functions."""
+"""The leaderboard's table from scores: one row per checkpoint. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.analysis.leaderboard import unresolved
-from kdharness.harness.analysis.metrics import is_lower_better
+from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
 from kdharness.harness.types import Score
 from kdharness.harness.util.text import figure
 
-_HIDDEN = {"standard_error", "lc_standard_error", "avg_length", "discrete_win_rate"}
 GAMING = {"same-answer", "talks-to-judge", "empty", "truncated", "other-language", "contaminated"}
 MARKS = {
-    "†": "the judge is a toy, untested or near chance: see its card (7)",
-    "!": "answers look odd: truncated, empty, repeated, addressed to the judge, contaminated",
-    "°": "not the whole standard benchmark: a subset, other references, limits or templates",
-    "✗": "some answers or verdicts failed and are left out",
-    "¶": "a published figure: another judge, other settings, no interval",
-    "≈": "too close to its neighbour to be ranked: the intervals overlap",
+    "†": "the judge is a toy, untested or near chance: see its report card (7)",
+    "!": "suspicious answers: truncated, empty, repeated, addressed to the judge, contaminated",
+    "°": "not the full standard benchmark: a subset, other references, limits or templates",
+    "✗": "some answers or verdicts failed and are excluded",
+    "¶": "a published score: another judge, other settings, no interval",
+    "≈": "too close to the adjacent score to be ranked: the intervals overlap",
 }
 
 
@@ -39,7 +38,7 @@ class Figure:
 
     @property
     def lower_is_better(self) -> bool:
-        """Which way is up."""
+        """Whether lower values are better."""
         return is_lower_better(self.metric)
 
     @property
@@ -49,7 +48,7 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """The metric, short enough for a column."""
+        """The metric as a column title."""
         if self.judge.startswith("published:"):
             return f"{self.metric.replace('_', ' ')} ¶"
         return self.metric.removeprefix("category:").replace("_", " ")
@@ -57,14 +56,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Board:
-    """Figures and rows; a row holds values by figure key, and `scores` by the same key."""
+    """Columns and rows; a row has values by column key, and `scores` by the same key."""
 
     figures: list[Figure]
     rows: list[dict[str, Any]]
     benches: list[str]
 
     def spread(self, key: str) -> tuple[float, float]:
-        """The scale that holds every interval of one figure."""
+        """Return the range that covers all intervals of one column."""
         ends: list[float] = []
         for row in self.rows:
             score = row["scores"].get(key)
@@ -76,18 +75,13 @@ class Board:
         return (min(ends), max(ends)) if ends else (0.0, 1.0)
 
 
-def is_hidden(metric: str) -> bool:
-    """Whether a figure is bookkeeping that only exports show."""
-    return metric in _HIDDEN or metric.startswith(("n_", "agreement_"))
-
-
 def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = False) -> Board:
-    """The table of some scores.
+    """Build the table of some scores.
 
     Args:
         scores: the whole leaderboard.
-        bench: only this benchmark; all of them when empty.
-        categories: each benchmark's categories as columns too.
+        bench: only this benchmark; all of them if empty.
+        categories: include each benchmark's categories as columns.
     """
     benches = list(dict.fromkeys(score.bench for score in scores))
     close = unresolved(scores)
@@ -96,10 +90,10 @@ def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = F
     for score in scores:
         if bench and score.bench != bench:
             continue
-        found = Figure(score.bench, score.metric, score.judge)
-        if is_hidden(score.metric) or (found.is_category and not categories):
+        column = Figure(score.bench, score.metric, score.judge)
+        if is_bookkeeping(score.metric) or (column.is_category and not categories):
             continue
-        figures[found] = None
+        figures[column] = None
         row = rows.setdefault(
             score.checkpoint,
             {
@@ -110,16 +104,16 @@ def make_board(scores: Sequence[Score], *, bench: str = "", categories: bool = F
                 "close": set(),
             },
         )
-        row[found.key] = score.value
-        row["scores"][found.key] = score
+        row[column.key] = score.value
+        row["scores"][column.key] = score
         if (score.checkpoint, score.bench, score.metric, score.judge) in close:
-            row["close"].add(found.key)
+            row["close"].add(column.key)
     ordered = sorted(figures, key=lambda f: (benches.index(f.bench), f.is_category))
     return Board(ordered, list(rows.values()), benches)
 
 
 def marks_of(score: Score, close: bool) -> str:
-    """The marks behind a figure, as few characters as it takes."""
+    """Return the symbols after a score."""
     names = {flag.split(":")[0].split("=")[0] for flag in score.flags}
     marks = "†" if "judge" in names else ""
     marks += "!" if names & GAMING else ""
@@ -129,7 +123,7 @@ def marks_of(score: Score, close: bool) -> str:
 
 
 def half_width(score: Score) -> str:
-    """`±0.3`: half of the interval, in few digits."""
+    """Return half of the interval in few digits: `±0.3`."""
     if score.ci_low is None or score.ci_high is None:
         return ""
     half = (score.ci_high - score.ci_low) / 2
@@ -137,7 +131,7 @@ def half_width(score: Score) -> str:
 
 
 def sentence(score: Score, row_close: bool) -> str:
-    """Everything about one cell, in a line or two."""
+    """Return all details of one cell, in a line or two."""
     parts = [f"{score.checkpoint} · {score.bench} {score.metric}: {figure(score.value)}"]
     if score.ci_low is not None and score.ci_high is not None:
         parts[0] += f" [{figure(score.ci_low)}, {figure(score.ci_high)}]"
@@ -147,5 +141,5 @@ def sentence(score: Score, row_close: bool) -> str:
     if score.flags:
         parts.append(" ".join(score.flags))
     if row_close:
-        parts.append("≈ overlaps its neighbour")
+        parts.append("≈ overlaps the adjacent score")
     return " · ".join(parts)

@@ -1,10 +1,12 @@
-"""Numbers drawn in characters: progress bars, intervals, sparklines."""
+"""Numbers drawn as text: progress bars, intervals, sparklines."""
 
 from __future__ import annotations
 
+import math
+
 
 def bar(share: float, width: int) -> str:
-    """A progress bar: a heavy line for what is done, a light one for the rest."""
+    """Return a progress bar: a heavy line for the done part, a light one for the rest."""
     done = round(min(max(share, 0.0), 1.0) * width)
     return "━" * done + "─" * (width - done)
 
@@ -12,7 +14,7 @@ def bar(share: float, width: int) -> str:
 def interval(
     low: float, value: float, high: float, left: float, right: float, width: int
 ) -> tuple[int, int, int]:
-    """Cells of an interval's ends and its estimate on a scale from `left` to `right`."""
+    """Return the cells of an interval's bounds and estimate on a scale from `left` to `right`."""
     span = right - left
 
     def cell(number: float) -> int:
@@ -31,13 +33,13 @@ def interval_text(
     width: int,
     zero: float | None = None,
 ) -> str:
-    """An interval as text: `├──●──┤`, with a mark where zero lies if that is given."""
+    """Return an interval as text: `├──●──┤`, with a mark at zero if that is given."""
     start, middle, end = interval(low, value, high, left, right, width)
     cells = [" "] * width
     if zero is not None and left <= zero <= right:
         cells[interval(zero, zero, zero, left, right, width)[1]] = "┊"
-    for place in range(start, end + 1):
-        cells[place] = "─" if cells[place] == " " else "┼"
+    for index in range(start, end + 1):
+        cells[index] = "─" if cells[index] == " " else "┼"
     if start < end:
         cells[start], cells[end] = "├", "┤"
     cells[middle] = "●"
@@ -45,9 +47,7 @@ def interval_text(
 
 
 def sparkline(values: list[float], width: int) -> str:
-    """The course of a curve in one line of blocks."""
-    import math
-
+    """Return a curve as one line of block characters."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or width < 1:
         return ""

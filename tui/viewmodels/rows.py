@@ -1,4 +1,4 @@
-"""Rows and columns of listings: what a cell is, how rows are narrowed and ordered. No widget."""
+"""Rows and columns of listings: cells, filtering and sorting. No widgets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATUS_MARKS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `leave` says how early it goes when there is no room (0: never)."""
+    """One column: the higher `leave`, the earlier it is dropped without room (0: never)."""
 
     key: str
     title: str
@@ -53,13 +53,13 @@ CellOf = Callable[[Row, Column, int], list[Part]]
 
 
 def plain_cell(row: Row, column: Column, width: int) -> list[Part]:
-    """A row's value as text."""
+    """Return a row's value as text."""
     value = row.get(column.key)
     return [("" if value is None else str(value), "")]
 
 
 def narrowed(rows: Sequence[Row], words: str, columns: Sequence[Column]) -> list[Row]:
-    """Rows that hold every word; `column:word` looks into one column."""
+    """Return rows that contain all words; `column:word` searches one column."""
     names = {column.key for column in columns}
 
     def holds(row: Row, word: str) -> bool:
@@ -68,20 +68,20 @@ def narrowed(rows: Sequence[Row], words: str, columns: Sequence[Column]) -> list
             return text in str(row.get(name) or "").casefold()
         return any(word in str(row.get(name) or "").casefold() for name in names)
 
-    found = words.casefold().split()
-    return [row for row in rows if all(holds(row, word) for word in found)]
+    terms = words.casefold().split()
+    return [row for row in rows if all(holds(row, word) for word in terms)]
 
 
 def ordered(rows: Sequence[Row], key: str, reverse: bool) -> list[Row]:
-    """Rows by a column; those without a value come last either way."""
+    """Sort rows by a column; those without a value come last in either order."""
     have = [row for row in rows if row.get(key) is not None]
     rest = [row for row in rows if row.get(key) is None]
     have.sort(key=lambda row: _sortable(row[key]), reverse=reverse)
     return [*have, *rest]
 
 
-def _sortable(value: Any) -> tuple[int, Any]:
-    """Numbers before text, and both comparable."""
+def _sortable(value: object) -> tuple[int, Any]:
+    """Return a sort key: numbers before text."""
     if isinstance(value, (bool, int, float)):
         return (0, value) if value == value else (1, "")
     return (1, str(value).casefold())
@@ -91,9 +91,9 @@ Line = list[Part]
 
 
 TEXT_LIMIT = 100_000
-"""More characters of one text than this are counted, not shown."""
+"""Maximum number of characters shown of one text."""
 
 
 def text_lines(text: str, role: str = "") -> list[Line]:
-    """Harmless text as lines."""
+    """Return sanitised text as lines."""
     return [[(line, role)] for line in safe_text(text, TEXT_LIMIT).expandtabs(4).split("\n")]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdharness.harness.paths import Paths
+from kdharness.harness.registry import BENCHMARKS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Judgment, JudgmentStatus
 from kdharness.harness.util.text import figure, safe_text
@@ -18,14 +19,14 @@ FAMILIES = {
     "alpaca-eval-2": "alpaca-eval",
     "mt-bench-pair": "mt-bench",
 }
-"""Benchmarks that share answers: the name their answers are stored under."""
+"""Benchmarks with shared answers -> the name their answers are stored under."""
 WORDS = 1500
-"""Texts longer than so many words are not compared word by word."""
+"""Longer texts, in words, are not compared word by word."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one checkpoint said to an item, and what was thought of it."""
+    """One checkpoint's answers to an item, and their judgments."""
 
     answers: tuple[Answer, ...] = ()
     judgments: tuple[Judgment, ...] = ()
@@ -38,7 +39,7 @@ class Side:
 
     @property
     def failed(self) -> bool:
-        """Whether an answer or a verdict is missing or cannot be read."""
+        """Whether an answer or a verdict is missing or unreadable."""
         return any(j.status is not JudgmentStatus.OK for j in self.judgments) or any(
             answer.finish.value == "error" for answer in self.answers
         )
@@ -46,7 +47,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One item: its prompt where known, and both sides."""
+    """One item: its prompt if known, and both sides."""
 
     item: str
     category: str
@@ -75,7 +76,7 @@ class Transcript:
 
 
 def benches_of(store: Store, names: Sequence[str]) -> list[str]:
-    """The benchmarks whose answers some of the checkpoints gave."""
+    """Return the benchmarks that some of the checkpoints answered."""
     ids = {c.id for name in names if (c := store.checkpoint(name)) is not None}
     judged = {g["bench"] for g in store.judgment_groups() if g["checkpoint"] in ids}
     return sorted(bench for bench in judged if bench != "heldout")
@@ -84,26 +85,26 @@ def benches_of(store: Store, names: Sequence[str]) -> list[str]:
 def read_transcript(
     store: Store, bench: str, names: tuple[str, str], prompts: Mapping[str, Sequence[str]]
 ) -> Transcript:
-    """Both sides of every item, in the order of the items' ids."""
+    """Read both sides of every item, in the order of the items' ids."""
     sides: list[dict[str, Side]] = []
     categories: dict[str, str] = {}
     for name in names:
-        found = store.checkpoint(name)
+        checkpoint = store.checkpoint(name)
         table: dict[str, Side] = {}
-        if found is not None:
+        if checkpoint is not None:
             answers: dict[str, dict[int, Answer]] = {}
-            for answer in store.answers(found.id, FAMILIES.get(bench, bench)):
+            for answer in store.answers(checkpoint.id, FAMILIES.get(bench, bench)):
                 answers.setdefault(answer.item, {})[answer.turn] = answer
             verdicts: dict[str, dict[tuple[str, int, str, int, str], Judgment]] = {}
-            for j in store.judgments(found.id, bench):
+            for j in store.judgments(checkpoint.id, bench):
                 key = (j.judge, j.turn, j.metric, j.order, j.baseline)
                 verdicts.setdefault(j.item, {})[key] = j
                 categories[j.item] = j.category
             for item in {*answers, *verdicts}:
                 turns = [answers.get(item, {})[t] for t in sorted(answers.get(item, {}))]
-                found_here = verdicts.get(item, {})
-                order = sorted(found_here, key=lambda key: (key[1], key[0], key[3], key[2]))
-                table[item] = Side(tuple(turns), tuple(found_here[key] for key in order))
+                judgments = verdicts.get(item, {})
+                order = sorted(judgments, key=lambda key: (key[1], key[0], key[3], key[2]))
+                table[item] = Side(tuple(turns), tuple(judgments[key] for key in order))
         sides.append(table)
     items = sorted({*sides[0], *sides[1]}, key=_natural)
     judged = {item for item in items if item in categories}
@@ -122,14 +123,13 @@ def read_transcript(
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
-    """`q10` after `q2`."""
+    """Return a natural sort key: `q10` after `q2`."""
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.findall(r"\d+|\D+", text)]
 
 
 def read_prompts(paths: Paths, bench: str) -> dict[str, tuple[str, ...]]:
-    """Item -> the user's turns, where the benchmark's files are at hand; else nothing."""
+    """Return item -> the user's turns if the benchmark's files are available, else nothing."""
     from kdharness.harness.config.evaluation import EvalConfig
-    from kdharness.harness.registry import BENCHMARKS, resolve
 
     if bench not in BENCHMARKS or bench == "file":
         return {}
@@ -149,7 +149,7 @@ def read_prompts(paths: Paths, bench: str) -> dict[str, tuple[str, ...]]:
 
 
 def answer_lines(side: Side, other: Side) -> list[Line]:
-    """A side's answers; words that the other side doesn't have stand out."""
+    """Return a side's answers; words that the other side lacks are highlighted."""
     lines: list[Line] = []
     theirs = {answer.turn: answer.text for answer in other.answers}
     for answer in side.answers:
@@ -164,7 +164,7 @@ def answer_lines(side: Side, other: Side) -> list[Line]:
 
 
 def marked_lines(text: str, other: str | None) -> list[Line]:
-    """A text as lines, with what the other text lacks marked."""
+    """Return a text as lines, with the words that the other text lacks highlighted."""
     if other is None or text == other:
         return text_lines(text)
     mine, theirs = _tokens(safe_text(text, TEXT_LIMIT)), _tokens(safe_text(other, TEXT_LIMIT))
@@ -188,7 +188,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def verdict_lines(side: Side) -> list[Line]:
-    """Every verdict of a side, with the judge's own words."""
+    """Return all verdicts of a side, with the judge's replies."""
     lines: list[Line] = []
     for j in side.judgments:
         value = figure(j.value, 3) if j.value is not None else j.status.value
@@ -211,7 +211,7 @@ def verdict_lines(side: Side) -> list[Line]:
 
 
 def as_text(exchange: Exchange, transcript: Transcript) -> str:
-    """An exchange as a file to keep or to send, with hostile characters made visible."""
+    """Return an exchange as text for a file, with control characters made visible."""
     parts = [f"# {transcript.bench} {exchange.item} ({exchange.category})\n"]
     parts += [f"## prompt\n\n{turn}\n" for turn in exchange.turns]
     for name, side in zip(transcript.names, (exchange.first, exchange.second), strict=True):

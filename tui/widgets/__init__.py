@@ -1,1 +1,1 @@
-"""Widgets that know nothing of kdharness."""
+"""Widgets that do not depend on the harness."""

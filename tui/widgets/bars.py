@@ -1,4 +1,4 @@
-"""The lines at the top and bottom of every screen, and bars drawn in text."""
+"""The navigation bar and the key bar of every screen."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PLACES = (
     ("8", "assets", "Assets", "Assets"),
     ("9", "doctor", "Doctor", "Doctor"),
 )
-"""Key, name, title, and the title where there is little room."""
+"""Key, name, title, and short title."""
 
 
 class NavBar(Widget):
-    """Where one is, and the digits that go elsewhere."""
+    """The current place, and the digits of the other places."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"bar--text", "bar--key", "bar--here"}
     DEFAULT_CSS = "NavBar { dock: top; height: 1; }"
@@ -38,7 +38,7 @@ class NavBar(Widget):
         self.place = place
 
     def render_line(self, y: int) -> Strip:
-        """The one line."""
+        """Render the line."""
         width = self.size.width
         text = self.get_component_rich_style("bar--text")
         key = self.get_component_rich_style("bar--key")
@@ -56,20 +56,20 @@ class NavBar(Widget):
 
 
 class KeyBar(Widget):
-    """The keys that do something here, as many as fit; F1 has them all."""
+    """The active keys, as many as fit; F1 shows them all."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"bar--text", "bar--key"}
     DEFAULT_CSS = "KeyBar { dock: bottom; height: 1; }"
 
     def on_mount(self) -> None:
-        """Follow the keys that are active."""
+        """Follow changes of the active keys."""
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
 
     def _changed(self, _screen: Screen[object]) -> None:
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """The one line."""
+        """Render the line."""
         width = self.size.width
         text = self.get_component_rich_style("bar--text")
         key_style = self.get_component_rich_style("bar--key")

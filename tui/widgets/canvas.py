@@ -1,8 +1,8 @@
-"""Drawing with characters: lines in braille dots, ticks at round numbers. No widget in here.
+"""Drawing with characters: lines in braille dots, ticks at round numbers. No widgets.
 
-textual-plot was tried first. Importing it (numpy with it) takes longer than opening the whole
-app, its error bars are symmetric where our intervals are not, its legend reads names as markup,
-and it fails under NO_COLOR; what is needed of it is this page.
+textual-plot was tried first. Importing it (with numpy) takes longer than opening the whole app,
+its error bars are symmetric while our intervals are not, its legend parses names as markup, and it
+fails under NO_COLOR; this module has the small part that is needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Part = tuple[str, str]
 
 
 class Canvas:
-    """A grid of cells, each of 2 × 4 dots; what is drawn later lies on top."""
+    """A grid of cells, each of 2 × 4 dots; later drawing is on top."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = max(width, 1), max(height, 1)
@@ -33,14 +33,14 @@ class Canvas:
         self._chars: dict[tuple[int, int], Part] = {}
 
     def dot(self, x: int, y: int, role: str) -> None:
-        """One dot; x counts half cells, y quarter cells from the top."""
+        """Draw one dot; x counts half cells, y quarter cells from the top."""
         column, row = x >> 1, y >> 2
         if 0 <= column < self.width and 0 <= row < self.height:
             self._dots[row][column] |= DOTS[y & 3][x & 1]
             self._roles[row][column] = role
 
     def column(self, x: int, y0: int, y1: int, role: str) -> None:
-        """A vertical line of dots, whole cells at a time."""
+        """Draw a vertical line of dots, whole cells at a time."""
         at = x >> 1
         y0, y1 = max(min(y0, y1), 0), min(max(y0, y1), self.height * 4 - 1)
         if not 0 <= at < self.width or y0 > y1:
@@ -53,7 +53,7 @@ class Canvas:
             self._roles[row][at] = role
 
     def line(self, x0: int, y0: int, x1: int, y1: int, role: str) -> None:
-        """A straight line of dots: steep ones column by column, others by Bresenham."""
+        """Draw a straight line: steep ones column by column, others by Bresenham."""
         limit = 8 * (self.width + self.height)
         y0, y1 = (max(-limit, min(y, limit)) for y in (y0, y1))
         if abs(y1 - y0) > abs(x1 - x0):
@@ -80,18 +80,18 @@ class Canvas:
                 y0 += step_y
 
     def put(self, x: int, y: int, text: str, role: str = "") -> None:
-        """Characters from a cell on, cut at the edge."""
+        """Write characters from a cell on, cut at the edge."""
         for offset, char in enumerate(text):
             if 0 <= x + offset < self.width and 0 <= y < self.height:
                 self._chars[x + offset, y] = (char, role)
 
     def free(self, x: int, y: int, length: int) -> bool:
-        """Whether no characters stand there yet."""
+        """Return whether the cells have no characters yet."""
         inside = x >= 0 and x + length <= self.width and 0 <= y < self.height
         return inside and not any((x + i, y) in self._chars for i in range(length))
 
     def row(self, y: int) -> list[Part]:
-        """One line as text with roles, runs of the same role together."""
+        """Return one line as text with roles, with equal roles merged."""
         parts: list[Part] = []
         for x in range(self.width):
             char = self._chars.get((x, y))
@@ -106,7 +106,7 @@ class Canvas:
 
 
 class Scale:
-    """From a figure to dots: linear or logarithmic, forwards or backwards."""
+    """A mapping from values to dots: linear or logarithmic, forwards or reversed."""
 
     def __init__(
         self, low: float, high: float, size: int, *, log: bool = False, reverse: bool = False
@@ -122,7 +122,7 @@ class Scale:
         return math.log10(number) if self.log else number
 
     def place(self, number: float) -> int:
-        """The dot of a figure; figures outside fall outside."""
+        """Return the dot of a value; values outside the scale are outside."""
         if self.log and number <= 0:
             return 0
         share = (self._value(number) - self._a) / (self._b - self._a)
@@ -130,17 +130,17 @@ class Scale:
         return round(min(max(share, -4.0), 5.0) * (self.size - 1))
 
     def ticks(self, count: int) -> list[float]:
-        """Round figures inside the scale, about so many."""
+        """Return about `count` round values inside the scale."""
         if self.log:
-            found = log_ticks(self.low, self.high)
-            step = math.ceil(len(found) / max(count, 1))
-            if len(found) >= 2:
-                return found[::step]
+            powers = log_ticks(self.low, self.high)
+            step = math.ceil(len(powers) / max(count, 1))
+            if len(powers) >= 2:
+                return powers[::step]
         return ticks(self.low, self.high, count)
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten."""
+    """Return multiples of 1, 2 or 5 times a power of ten."""
     if not high > low or count < 1:
         return [low]
     rough = (high - low) / count
@@ -152,25 +152,25 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with twos and fives where the scale is short."""
+    """Return powers of ten, with twos and fives if the scale is short."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     parts = (1,) if last - first > 3 else (1, 2, 5)
-    found = [m * 10.0**e for e in range(first, last + 1) for m in parts]
-    return [value for value in found if low * 0.999 <= value <= high * 1.001]
+    values = [m * 10.0**e for e in range(first, last + 1) for m in parts]
+    return [value for value in values if low * 0.999 <= value <= high * 1.001]
 
 
 def tick_text(value: float, values: Sequence[float]) -> str:
-    """A tick's label, with as many digits as tell it from its neighbours and no more."""
+    """Return a tick's label, with just enough digits to differ from its neighbours."""
     biggest = max((abs(v) for v in values), default=abs(value)) or 1.0
     steps = [b - a for a, b in pairwise(values) if b > a]
     step = min(steps, default=biggest)
-    places = math.floor(math.log10(step) + 1e-9)
+    exponent = math.floor(math.log10(step) + 1e-9)
     if values and values[0] > 0 and biggest / values[0] >= 50:
         return _short(f"{value:.1g}")
     if biggest >= 1e6 or biggest < 1e-3:
-        digits = max(0, math.floor(math.log10(abs(value) or biggest)) - places)
+        digits = max(0, math.floor(math.log10(abs(value) or biggest)) - exponent)
         return _short(f"{value:.{digits}e}") if value else "0"
-    return f"{value:.{max(0, -places)}f}"
+    return f"{value:.{max(0, -exponent)}f}"
 
 
 def _short(text: str) -> str:

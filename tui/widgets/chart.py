@@ -1,4 +1,4 @@
-"""Charts: curves over steps, and checkpoints on a plane. Drawn when data or size change."""
+"""Charts: curves over steps, and checkpoints on a plane. Redrawn when data or size change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LETTERS = "ABCDEFGH"
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: its name, its points in order of x, and its colour's role."""
+    """One curve: its name, its points in order of x, and its colour role."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -31,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """One checkpoint on the plane, with intervals where they are known."""
+    """One checkpoint on the plane, with intervals if known."""
 
     name: str
     x: float
@@ -43,7 +43,7 @@ class Mark:
 
 
 class Chart(Widget):
-    """Common ground: lines are drawn once, and painted from memory."""
+    """The base of charts: lines are drawn once and cached."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "chart--text",
@@ -59,16 +59,16 @@ class Chart(Widget):
         self._styles: dict[str, Style] = {}
 
     def redraw(self) -> None:
-        """The data changed."""
+        """Draw again after the data changed."""
         self._lines = None
         self.refresh()
 
     def on_resize(self) -> None:
-        """The room changed."""
+        """Draw again after the size changed."""
         self.redraw()
 
     def notify_style_update(self) -> None:
-        """The theme changed."""
+        """Drop cached styles after the theme changed."""
         self._styles.clear()
         super().notify_style_update()
 
@@ -78,7 +78,7 @@ class Chart(Widget):
         return self._styles[role]
 
     def render_line(self, y: int) -> Strip:
-        """One line of the chart."""
+        """Render one line of the chart."""
         if self._lines is None:
             self._lines = self.draw(self.size.width, self.size.height)
         parts = self._lines[y] if y < len(self._lines) else []
@@ -89,12 +89,12 @@ class Chart(Widget):
         return Strip(segments).adjust_cell_length(self.size.width, base)
 
     def draw(self, width: int, height: int) -> list[list[Part]]:
-        """All lines; widgets of this family fill it in."""
+        """Return all lines; subclasses implement it."""
         return []
 
 
 def frame(canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]) -> list[list[Part]]:
-    """A canvas with ticks to its left and below, and a line on top."""
+    """Frame a canvas with ticks to its left and below, and a line on top."""
     y_ticks = y.ticks(max(canvas.height // 3, 3))
     labels = {(canvas.height * 4 - 1 - y.place(v)) // 4: tick_text(v, y_ticks) for v in y_ticks}
     room = max((len(text) for text in labels.values()), default=1)
@@ -107,12 +107,12 @@ def frame(canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]) -> lis
     below = [" "] * canvas.width
     axis = ["─"] * canvas.width
     for value in x_ticks:
-        text, place = tick_text(value, x_ticks), x.place(value) // 2
-        start = min(max(place - len(text) // 2, 0), canvas.width - len(text))
+        text, cell = tick_text(value, x_ticks), x.place(value) // 2
+        start = min(max(cell - len(text) // 2, 0), canvas.width - len(text))
         around = below[max(start - 1, 0) : start + len(text) + 1]
-        if 0 <= place < canvas.width and not "".join(around).strip():
+        if 0 <= cell < canvas.width and not "".join(around).strip():
             below[start : start + len(text)] = text
-            axis[place] = "┬"
+            axis[cell] = "┬"
     lines.append([(" " * room + "└" + "".join(axis), "axis")])
     tail = "".join(below)
     blank = len(tail) - len(tail.rstrip())
@@ -123,7 +123,7 @@ def frame(canvas: Canvas, x: Scale, y: Scale, name: str, top: list[Part]) -> lis
 
 
 class CurveChart(Chart):
-    """Curves over steps, a letter at the end of each."""
+    """Curves over steps, with a letter at the end of each."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -132,12 +132,12 @@ class CurveChart(Chart):
         self.log_axis = False
 
     def show(self, series: Sequence[Series], title: str, note: str = "", log: bool = False) -> None:
-        """Draw these curves."""
+        """Show these curves."""
         self.series, self.title, self.note, self.log_axis = list(series), title, note, log
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[list[Part]]:
-        """Title and legend, plane, ticks."""
+        """Return title and legend, canvas and ticks."""
         curves = [
             (s, [(x, y) for x, y in s.points if math.isfinite(y) and (y > 0 or not self.log_axis)])
             for s in self.series
@@ -185,17 +185,17 @@ class CurveChart(Chart):
         bottom = canvas.height * 4 - 1
         last: tuple[int, int] | None = None
         for x, y in points:
-            place = (x_scale.place(x), bottom - y_scale.place(y))
+            dot = (x_scale.place(x), bottom - y_scale.place(y))
             if last is None:
-                canvas.dot(*place, series.role)
+                canvas.dot(*dot, series.role)
             else:
-                canvas.line(*last, *place, series.role)
-            last = place
+                canvas.line(*last, *dot, series.role)
+            last = dot
 
 
 @dataclass
 class Plane:
-    """What the scatter chart shows. Axes that run backwards have the better side at the end."""
+    """The data of the scatter chart. Reversed axes have the better side at the end."""
 
     marks: list[Mark] = field(default_factory=list)
     x_name: str = ""
@@ -208,19 +208,19 @@ class Plane:
 
 
 class PlaneChart(Chart):
-    """Checkpoints as numbered marks with intervals; filled marks are on the front."""
+    """Checkpoints as numbered points with intervals; filled points are on the front."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self.plane = Plane()
 
     def show(self, plane: Plane) -> None:
-        """Draw this plane."""
+        """Show this plane."""
         self.plane = plane
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[list[Part]]:
-        """Both axes, the front, whiskers, marks."""
+        """Return both axes, the front, whiskers and points."""
         plane = self.plane
         low = [
             " (lower is better)" if reverse else ""
@@ -235,7 +235,7 @@ class PlaneChart(Chart):
             (low[1], "dim"),
         ]
         if not plane.marks or height < 6 or width < 20:
-            return [top, [], [("  no checkpoint has both figures yet", "dim")]]
+            return [top, [], [("  no checkpoint has both scores yet", "dim")]]
         rows = height - 3
         y_scale = self._scale([(m.y, *m.y_ends) for m in plane.marks], rows * 4, plane.y_reverse)
         values = y_scale.ticks(max(rows // 3, 3))
@@ -268,8 +268,8 @@ class PlaneChart(Chart):
                     ends = [x_scale.place(end) for end in mark.x_ends if end is not None]
                     canvas.line(min(ends), y, max(ends), y, "dim")
                 if mark.y_ends[0] is not None and mark.y_ends[1] is not None:
-                    places = [bottom - y_scale.place(end) for end in mark.y_ends if end is not None]
-                    canvas.line(x, min(places), x, max(places), "dim")
+                    ends = [bottom - y_scale.place(end) for end in mark.y_ends if end is not None]
+                    canvas.line(x, min(ends), x, max(ends), "dim")
         for line in self.plane.lines:
             for (x0, y0), (x1, y1) in pairwise(line):
                 canvas.line(

@@ -1,4 +1,4 @@
-"""A form as a sheet of rows: title, value, and what is wrong with it right beside it."""
+"""A form as a sheet of rows: title, value and error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kdharness.tui.viewmodels.form import MISSING, Field, Place, get_value, text_of
+from kdharness.tui.viewmodels.form import MISSING, Field, FieldPath, get_value, text_of
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 from kdharness.tui.widgets.table import Listing
 
@@ -40,8 +40,8 @@ class FormSheet(Listing):
         row = self.row
         return row["field"] if row is not None else None
 
-    def go_to(self, place: Place) -> None:
-        """The cursor to the row of a place, or to the nearest row above it."""
+    def go_to(self, place: FieldPath) -> None:
+        """Move the cursor to the row of a field path, or to its nearest ancestor."""
         for size in range(len(place), 0, -1):
             for index, row in enumerate(self.rows):
                 if row["field"].place == place[:size]:
@@ -50,11 +50,11 @@ class FormSheet(Listing):
 
 
 def form_rows(
-    fields: Sequence[Field], values: Mapping[str, Any], errors: Mapping[Place, str]
+    fields: Sequence[Field], values: Mapping[str, object], errors: Mapping[FieldPath, str]
 ) -> list[dict[str, Any]]:
-    """The sheet's rows; an error whose own place has no row stands at the nearest one above."""
+    """Return the sheet's rows; an error without a row of its own is shown at its ancestor."""
     places = {field.place for field in fields}
-    shown: dict[Place, list[str]] = {}
+    shown: dict[FieldPath, list[str]] = {}
     for place, message in errors.items():
         at = place
         while at and at not in places:
@@ -77,7 +77,7 @@ def form_rows(
     return rows
 
 
-def _shown_value(field: Field, value: Any) -> str:
+def _shown_value(field: Field, value: object) -> str:
     if field.kind == "item":
         return ""
     if field.kind == "group":
@@ -91,7 +91,7 @@ def _shown_value(field: Field, value: Any) -> str:
 
 
 def form_cell(row: Row, column: Column, width: int) -> list[Part]:
-    """One cell of the sheet."""
+    """Return the parts of one cell of the sheet."""
     field: Field = row["field"]
     heading = field.kind in ("group", "groups", "mapping", "item")
     if column.key == "title":
@@ -106,15 +106,15 @@ def form_cell(row: Row, column: Column, width: int) -> list[Part]:
 
 
 def hint(field: Field) -> str:
-    """What a field takes, in few words."""
+    """Return a short hint on what a field takes."""
     if field.kind == "choice":
         return " ".join(field.choices)
     if field.kind == "group":
-        return "space switches it on and off" if field.optional else ""
+        return "space toggles it" if field.optional else ""
     if field.kind in ("groups", "mapping"):
         return "Enter adds one"
     if field.kind == "item":
-        return "Del takes it away"
+        return "Del removes it"
     if field.limits:
         return field.limits
     return " ".join(field.choices) or ("o: choose" if field.pick else "")

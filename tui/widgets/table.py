@@ -1,8 +1,8 @@
-"""A listing that draws only the rows one sees.
+"""A listing that draws only the visible rows.
 
-A thousand runs open as fast as ten: cells are made when their line is painted, never before.
-Columns leave in a set order when the terminal is narrow, and those that must stay scroll
-sideways under a frozen first part. Cells are plain text with a role, never markup.
+A thousand runs open as fast as ten: cells are created only when their line is painted. Columns are
+dropped in a set order when the terminal is narrow, and the remaining ones scroll sideways next to
+the frozen ones. Cells are plain text with a role, never markup.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kdharness.tui.viewmodels.rows import (
 
 
 class Listing(ScrollView, can_focus=True):
-    """Rows to walk through, mark, sort and filter."""
+    """Rows to browse, mark, sort and filter."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="list.up"),
@@ -57,7 +57,7 @@ class Listing(ScrollView, can_focus=True):
     DEFAULT_CSS = "Listing { height: 1fr; scrollbar-size: 1 1; }"
 
     class Highlighted(Message):
-        """The cursor stands on another row."""
+        """The cursor has moved to another row."""
 
         def __init__(self, listing: Listing, row: Row | None) -> None:
             super().__init__()
@@ -72,7 +72,7 @@ class Listing(ScrollView, can_focus=True):
         """Enter, or a click on the row with the cursor."""
 
     class ColumnChosen(Message):
-        """Another column is the one to sort by."""
+        """Another column was chosen."""
 
         def __init__(self, listing: Listing) -> None:
             super().__init__()
@@ -119,7 +119,7 @@ class Listing(ScrollView, can_focus=True):
 
     @property
     def header_lines(self) -> int:
-        """One line of titles, and one of groups where there are any."""
+        """One line of titles, and one of groups if there are any."""
         return 2 if any(column.group for column in self.columns) else 1
 
     def set_columns(self, columns: Sequence[Column]) -> None:
@@ -129,14 +129,14 @@ class Listing(ScrollView, can_focus=True):
         self._arrange()
 
     def set_rows(self, rows: Sequence[Row]) -> None:
-        """Show these rows; the cursor stays on its row, and only changed lines are repainted."""
+        """Show these rows; keep the cursor on its row, and repaint only changed lines."""
         before, old = self.rows, self.row
         self.all_rows = list(rows)
         self._apply()
         if old is not None:
             name = old.get(self.key)
-            place = next((i for i, r in enumerate(self.rows) if r.get(self.key) == name), None)
-            self.cursor = place if place is not None else min(self.cursor, len(self.rows) - 1)
+            index = next((i for i, r in enumerate(self.rows) if r.get(self.key) == name), None)
+            self.cursor = index if index is not None else min(self.cursor, len(self.rows) - 1)
         self.cursor = max(0, self.cursor)
         if len(before) != len(self.rows):
             self._arrange()
@@ -148,7 +148,7 @@ class Listing(ScrollView, can_focus=True):
             self.post_message(self.Highlighted(self, self.row))
 
     def set_filter(self, words: str) -> None:
-        """Keep rows that hold every word; `column:word` looks into one column."""
+        """Keep rows that contain all words; `column:word` searches one column."""
         self.words = words.strip()
         row = self.row
         self._apply()
@@ -158,7 +158,7 @@ class Listing(ScrollView, can_focus=True):
         self.post_message(self.Highlighted(self, self.row))
 
     def sort_by(self, key: str | None, reverse: bool = False) -> None:
-        """Order rows by a column; rows without a value come last either way."""
+        """Sort rows by a column; rows without a value come last in either order."""
         row = self.row
         self.sort_key, self.reverse = key, reverse
         self._apply()
@@ -175,16 +175,16 @@ class Listing(ScrollView, can_focus=True):
     # ------------------------------------------------------------ layout and painting
 
     def on_resize(self) -> None:
-        """Widths follow the terminal."""
+        """Adapt the widths to the terminal."""
         self._arrange()
 
     def notify_style_update(self) -> None:
-        """A theme changed: styles are looked up anew."""
+        """Drop cached styles after the theme changed."""
         self._styles.clear()
         super().notify_style_update()
 
     def _arrange(self) -> None:
-        """Which columns there is room for, and how wide they are."""
+        """Compute which columns fit, and their widths."""
         room = max(self.size.width - 1 - (2 if self.marks else 0), 1)
         kept = list(enumerate(self.columns))
 
@@ -205,7 +205,7 @@ class Listing(ScrollView, can_focus=True):
         self.refresh()
 
     def _window(self, kept: list[tuple[int, Column]], room: int) -> list[tuple[int, Column]]:
-        """The frozen columns and as many others, from an offset, as fit with the active one."""
+        """Return the frozen columns and as many others as fit, including the active one."""
         frozen = [pair for pair in kept if pair[1].frozen]
         rest = [pair for pair in kept if not pair[1].frozen]
         room -= sum(column.width + 1 for _, column in frozen)
@@ -220,22 +220,22 @@ class Listing(ScrollView, can_focus=True):
                 out.append(pair)
             return out
 
-        places = [place for place, pair in enumerate(rest) if pair[0] == self.active]
+        active = [index for index, pair in enumerate(rest) if pair[0] == self.active]
         self._offset = min(self._offset, max(len(rest) - 1, 0))
-        if places:
-            self._offset = min(self._offset, places[0])
-            while rest[places[0]] not in fitting(self._offset):
+        if active:
+            self._offset = min(self._offset, active[0])
+            while rest[active[0]] not in fitting(self._offset):
                 self._offset += 1
         return [*frozen, *fitting(self._offset)]
 
     def style_of(self, role: str) -> Style:
-        """The terminal style of a role in the current theme."""
+        """Return the terminal style of a role in the current theme."""
         if role not in self._styles:
             self._styles[role] = self.get_component_rich_style(f"listing--{role or 'row'}")
         return self._styles[role]
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen: titles stay on top while rows scroll."""
+        """Render one line of the screen; titles stay on top while rows scroll."""
         width = self.size.width
         if y < self.header_lines:
             return self._header(y, width)
@@ -291,7 +291,7 @@ class Listing(ScrollView, can_focus=True):
         style = self.style_of(role)
         if not cursor:
             return base + style
-        # Under the cursor the background is its own; dim text would not be read on it.
+        # The cursor has its own background, on which dim text would not be readable.
         return base if role == "dim" else base + Style(bold=style.bold)
 
     def _repaint(self, index: int) -> None:
@@ -302,7 +302,7 @@ class Listing(ScrollView, can_focus=True):
     # ------------------------------------------------------------ keys and mouse
 
     def move_to(self, index: int) -> None:
-        """Put the cursor on a row."""
+        """Move the cursor to a row."""
         index = max(0, min(index, len(self.rows) - 1))
         if index == self.cursor:
             return
@@ -321,35 +321,35 @@ class Listing(ScrollView, can_focus=True):
             self.scroll_to(y=self.cursor - height + 1, animate=False, immediate=True)
 
     def action_move(self, by: int) -> None:
-        """Next or previous row."""
+        """Move to the next or previous row."""
         self.move_to(self.cursor + by)
 
     def action_page(self, by: int) -> None:
-        """A screenful on or back."""
+        """Move by one page."""
         self.move_to(self.cursor + by * max(self.size.height - self.header_lines - 1, 1))
 
     def action_edge(self, side: int) -> None:
-        """First or last row."""
+        """Move to the first or last row."""
         self.move_to(0 if side < 0 else len(self.rows) - 1)
 
     def action_column(self, by: int) -> None:
         """Choose the column to sort by."""
-        places = [i for i, column in enumerate(self.columns) if column.key != "bar"]
-        if not places:
+        indices = [i for i, column in enumerate(self.columns) if column.key != "bar"]
+        if not indices:
             return
-        here = max((n for n, i in enumerate(places) if i <= self.active), default=0)
-        self.active = places[max(0, min(here + by, len(places) - 1))]
+        current = max((n for n, i in enumerate(indices) if i <= self.active), default=0)
+        self.active = indices[max(0, min(current + by, len(indices) - 1))]
         self._arrange()
         self.post_message(self.ColumnChosen(self))
 
     def action_sort(self) -> None:
-        """Sort by the chosen column; again: the other way round."""
+        """Sort by the chosen column; again: reverse."""
         if self.columns:
             key = self.columns[self.active].key
             self.sort_by(key, not self.reverse if key == self.sort_key else False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Lists whose rows open nothing don't offer it."""
+        """Hide the action in lists whose rows do not open anything."""
         return action != "select" or self.opens
 
     def action_select(self) -> None:
@@ -358,7 +358,7 @@ class Listing(ScrollView, can_focus=True):
             self.post_message(self.Selected(self, self.row))
 
     def toggle_mark(self) -> None:
-        """Mark or unmark the row, and go on to the next."""
+        """Mark or unmark the row, and move to the next."""
         if self.row is None:
             return
         name = str(self.row.get(self.key))
@@ -370,15 +370,15 @@ class Listing(ScrollView, can_focus=True):
         self.move_to(self.cursor + 1)
 
     def on_focus(self) -> None:
-        """The chosen column shows only while keys go here."""
+        """Repaint: the chosen column shows only while focused."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """See `on_focus`."""
+        """Repaint, see `on_focus`."""
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        """Titles sort, rows are chosen, the chosen row opens."""
+        """Sort by a clicked title, move to a clicked row, or open the current row."""
         if event.y < self.header_lines:
             left = 2 if self.marks else 0
             for index, _, size in self._layout:

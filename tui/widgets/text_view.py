@@ -1,4 +1,4 @@
-"""Long text that draws only the lines one sees: logs, configs, answers."""
+"""Long text that draws only the visible lines: logs, configs, answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdharness.tui.viewmodels.rows import ROLES, Line, text_lines
 
 
 def wrap_line(line: Line, width: int) -> list[Line]:
-    """A line in pieces that fit, broken at spaces where there are any."""
+    """Wrap a line to a width, at spaces if there are any."""
     if width < 2 or sum(cell_len(text) for text, _ in line) <= width:
         return [line]
     out: list[Line] = [[]]
@@ -43,7 +43,7 @@ def wrap_line(line: Line, width: int) -> list[Line]:
 
 
 def _words(text: str) -> Iterable[str]:
-    """The text in words, each with the spaces before it."""
+    """Yield the words of a text, each with the spaces before it."""
     start = 0
     for index in range(1, len(text)):
         if text[index] == " " and text[index - 1] != " ":
@@ -53,7 +53,7 @@ def _words(text: str) -> Iterable[str]:
 
 
 def _pieces(text: str, width: int) -> list[str]:
-    """A word that is longer than a line, in lines."""
+    """Split a word that is longer than a line."""
     if text.isascii():
         return [text[i : i + width] for i in range(0, len(text), width)]
     out, start, used = [], 0, 0
@@ -65,8 +65,8 @@ def _pieces(text: str, width: int) -> list[str]:
     return [*out, text[start:]]
 
 
-class Lines(ScrollView, can_focus=True):
-    """Lines of text to scroll through, wrapped to the width."""
+class TextView(ScrollView, can_focus=True):
+    """Scrollable lines of text, wrapped to the width."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll(-1)", "Up", show=False, id="text.up"),
@@ -77,7 +77,7 @@ class Lines(ScrollView, can_focus=True):
         Binding("end", "edge(1)", "Bottom", show=False, id="text.bottom"),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--text", *(f"lines--{role}" for role in ROLES)}
-    DEFAULT_CSS = "Lines { height: 1fr; width: 1fr; scrollbar-size: 1 1; }"
+    DEFAULT_CSS = "TextView { height: 1fr; width: 1fr; scrollbar-size: 1 1; }"
 
     def __init__(self, *, follow: bool = False, wrap: bool = True, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -85,10 +85,10 @@ class Lines(ScrollView, can_focus=True):
         self.source: list[Line] = []
         self._shown: list[Line] = []
         self._styles: dict[str, Style] = {}
-        self.twin: Lines | None = None
+        self.twin: TextView | None = None
 
     def set_lines(self, lines: Sequence[Line]) -> None:
-        """Show these lines; a text that is followed stays at its end."""
+        """Show these lines; a followed text stays at its end."""
         lines = list(lines)
         if lines == self.source:
             return
@@ -117,7 +117,7 @@ class Lines(ScrollView, can_focus=True):
         self._arrange()
 
     def notify_style_update(self) -> None:
-        """A theme changed."""
+        """Drop cached styles after the theme changed."""
         self._styles.clear()
         super().notify_style_update()
 
@@ -127,7 +127,7 @@ class Lines(ScrollView, can_focus=True):
         return self._styles[role]
 
     def render_line(self, y: int) -> Strip:
-        """One visible line."""
+        """Render one visible line."""
         base = self._style("text")
         index = y + self.scroll_offset.y
         line = self._shown[index] if index < len(self._shown) else []
@@ -137,17 +137,17 @@ class Lines(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(self.size.width, base)
 
     def action_scroll(self, by: int) -> None:
-        """Up or down."""
+        """Scroll up or down."""
         if abs(by) > 1:
             by = (1 if by > 0 else -1) * max(self.size.height - 1, 1)
         self.scroll_to(y=self.scroll_offset.y + by, animate=False)
 
     def action_edge(self, side: int) -> None:
-        """Top or bottom."""
+        """Scroll to the top or bottom."""
         self.scroll_to(y=0 if side < 0 else self.max_scroll_y, animate=False)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """A twin scrolls along."""
+        """Scroll the twin along."""
         super().watch_scroll_y(old_value, new_value)
         if self.twin is not None and round(self.twin.scroll_y) != round(new_value):
             self.twin.scroll_to(y=new_value, animate=False)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.analysis.compare import Compared, compare_all, sides_of
+from kdharness.harness.analysis.compare import PairedComparison, compare_all, sides_of
 from kdharness.harness.analysis.side_by_side import NO_RUN, flip_counts, flips, settings_that_differ
 from kdharness.harness.stats.inference import Difference
 from kdharness.harness.store import Store
@@ -15,9 +15,9 @@ from support.scored_store import add_checkpoint, add_run, verdict
 # ---------------------------------------------------------------- verdicts
 
 
-def compared(low: float, high: float, p: float, metric: str = "score") -> Compared:
+def compared(low: float, high: float, p: float, metric: str = "score") -> PairedComparison:
     gap = Difference((low + high) / 2, low, high, p, 20, 10)
-    return Compared("shop", metric, "exact", "a", "b", 0.0, 0.0, gap, p)
+    return PairedComparison("shop", metric, "exact", "a", "b", 0.0, 0.0, gap, p)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from kdharness.harness.analysis.compare import Compared, compare_all
+from kdharness.harness.analysis.compare import PairedComparison, compare_all
 from kdharness.harness.analysis.leaderboard import leaderboard, rank_ranges, unresolved
 from kdharness.harness.analysis.metrics import LEGEND
+from kdharness.harness.analysis.scorebook import SCORING_VERSION
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.inference import (
     Difference,
@@ -20,9 +21,9 @@ from support.commands import CommandLine
 from support.scored_store import add_checkpoint, make_score, verdict
 
 
-def compared_on(n: int, low: float | None = 0.1, p: float = 0.001) -> Compared:
+def compared_on(n: int, low: float | None = 0.1, p: float = 0.001) -> PairedComparison:
     gap = Difference(0.5, low, 0.9 if low is not None else None, p, n, 10)
-    return Compared("shop", "score", "exact", "a", "b", 0.0, 0.5, gap, p)
+    return PairedComparison("shop", "score", "exact", "a", "b", 0.0, 0.5, gap, p)
 
 
 @pytest.mark.parametrize(("n", "word"), [(2, ""), (3, ""), (4, ""), (5, "better"), (50, "better")])
@@ -92,8 +93,8 @@ def test_figures_of_two_questions_have_no_rank_of_their_own() -> None:
 def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: Paths) -> None:
     few_rows(store, 3)
     fresh = {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)}
-    keys = store.cached_scores()
-    assert keys and all(state.startswith("3:") for state, _ in keys.values())
+    keys = store.cached_scores([c.id for c in store.checkpoints()])
+    assert keys and all(state.startswith(f"{SCORING_VERSION}:") for state, _ in keys.values())
     store.cache_scores(
         [
             (key, "2" + state[1:], json.dumps([["score", 0.0, 0.0, 0.0, 3, 0, []]]))

@@ -17,7 +17,7 @@ SCORE = Axis("shop", "score", False)
 
 
 def test_the_design_documents_trial() -> None:
-    """METHOD.md's table: DAE takes the whole gain and pays 0.4 % where domain SFT pays 12 %."""
+    """DAE takes the whole gain and pays 0.4 % where domain SFT pays 12 %."""
     points = [
         Point("reference", "model", 2.087, 0.0),
         Point("expert", "sft", 2.347, 1.0),

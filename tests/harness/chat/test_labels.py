@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.chat.template import CHATML as OUR_CHATML
-from kdharness.harness.chat.template import IGNORE, encode_chat, encode_prompt
+from kdharness.harness.chat.template import IGNORE_INDEX, encode_chat, encode_prompt
 from kdharness.harness.errors import DataError
 from support.chat_templates import FAMILIES
 from support.labels import (
@@ -77,7 +77,7 @@ def test_a_template_that_refuses_such_a_chat_says_why(
 ) -> None:
     chat = [answer("Hello!"), user("A prime."), answer("Seven.")]
     with pytest.raises(
-        DataError, match="refuses this chat: Conversation roles must alternate"
+        DataError, match="rejects this chat: Conversation roles must alternate"
     ) as e:
         labelled(families[family], chat)
     assert "begins with the assistant" in e.value.hint
@@ -186,11 +186,11 @@ def test_a_turn_that_cannot_be_told_from_the_rest_is_refused(plain_tokenizer: An
     """This one cuts texts to nine characters and rewrites every turn as the chat grows."""
     tokenizer = marked_tokenizer(plain_tokenizer, SHOUTS)
     chat = [user("B and much more"), answer("a long answer"), user("B"), answer("another answer")]
-    with pytest.raises(DataError, match="assistant turn 1 cannot be told") as caught:
+    with pytest.raises(DataError, match="assistant turn 1 cannot be located") as caught:
         labelled(tokenizer, chat)
     assert "train: false" in caught.value.hint
     first = [chat[0], answer("a long answer", train=False), chat[2], answer("B")]
-    with pytest.raises(DataError, match="assistant turn 2 cannot be told"):
+    with pytest.raises(DataError, match="assistant turn 2 cannot be located"):
         labelled(tokenizer, first)
 
 
@@ -217,7 +217,7 @@ def prefix_labels(tokenizer: Any, messages: list[dict[str, Any]], truncated: boo
     """The straightforward way, for templates to which turns are only ever added."""
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    labels = [IGNORE] * len(coded["input_ids"])
+    labels = [IGNORE_INDEX] * len(coded["input_ids"])
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue

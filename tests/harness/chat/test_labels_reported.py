@@ -186,7 +186,7 @@ def test_tokenizers_that_write_blanks_into_tokens(kind: str, family: str) -> Non
 
 @pytest.mark.parametrize("family", ["mistral1", "gemma2"])
 def test_a_template_without_a_system_role_says_so(family: str, plain_tokenizer: Any) -> None:
-    with pytest.raises(DataError, match=r"the chat template refuses this chat: .*(role|System)"):
+    with pytest.raises(DataError, match=r"the chat template rejects this chat: .*(role|System)"):
         labelled(
             with_tokens(plain_tokenizer, FAMILIES[family]), [system("Be."), user("a"), answer("b")]
         )
@@ -209,5 +209,5 @@ def test_a_prompt_that_ends_in_a_blank_is_told(plain_tokenizer: Any) -> None:
 
     report = Report("rows.jsonl", "general", rows=3, straddling=2)
     (told,) = Template.of(with_tokens(plain_tokenizer, FAMILIES["text"])).warnings(report)
-    assert told.startswith("in 2 of 3 rows an answer's first token begins in the prompt")
-    assert "the generation prompt ends in a blank" in told
+    assert told.startswith("in 2 of 3 rows the first token of an answer starts inside the prompt")
+    assert "the generation prompt ends with a space" in told

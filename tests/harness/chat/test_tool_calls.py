@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kdharness.harness.chat.template import render
+from kdharness.harness.chat.rendering import render
 from kdharness.harness.errors import DataError
 from support.labels import (
     answer,

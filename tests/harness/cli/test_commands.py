@@ -84,7 +84,7 @@ def test_config_commands(kd: CommandLine, tmp_path: Path) -> None:
     shown = yaml.safe_load(kd.ok("config", "show", str(target), "--set", "trainer.epochs=3"))
     assert shown["trainer"]["epochs"] == 3 and shown["trainer"]["warmup_ratio"] == 0.1
     code, _, err = kd("config", "init", "kd-laptop", "--output", str(target))
-    assert code == 2 and "this file exists" in err
+    assert code == 2 and "file already exists" in err
     code, _, err = kd("config", "init", "nothing")
     assert code == 2 and "kd-laptop" in err
 
@@ -108,9 +108,9 @@ def test_cache_build_then_train_without_the_teacher(
     )
     path = config_file(tmp_path, **config)
     code, out, err = kd("cache", "build", path)
-    assert (code, out.strip()) == (0, "24 rows run")
+    assert (code, out.strip()) == (0, "24 rows processed")
     assert "0 stored already" in err
-    assert kd("cache", "build", path)[1].strip() == "0 rows run"
+    assert kd("cache", "build", path)[1].strip() == "0 rows processed"
     kd.ok("train", path)
     assert "24 stored already" in kd.ok("logs", "cached")
 

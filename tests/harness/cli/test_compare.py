@@ -115,4 +115,4 @@ def test_one_checkpoint_or_an_unknown_one_is_told(compare: Callable[..., Result]
     assert code == 2 and "nobody" in err
     code, out, _ = compare("kd", "kd", "--what", "settings", "--format", "table")
     assert (code, out.strip()) == (0, "none")
-    assert compare("kd", "hub")[1].count("nothing that both were judged on") == 2
+    assert compare("kd", "hub")[1].count("no items judged for both checkpoints") == 2

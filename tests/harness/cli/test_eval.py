@@ -99,7 +99,7 @@ def test_eval_without_a_judge_says_what_waits(kd: CommandLine, tiny_teacher: Pat
     ("args", "said"),
     [
         (["eval"], "--ckpt"),
-        (["eval", "--ckpt", "x", "--judge", "gpt-4"], "names no judge"),
+        (["eval", "--ckpt", "x", "--judge", "gpt-4"], "is not a valid judge spec"),
         (["eval", "--ckpt", "x", "--limit", "0"], "limit"),
         (["eval", "--ckpt", "x", "--timeout", "-1"], "timeout"),
     ],
@@ -175,8 +175,8 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
 ) -> None:
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.evaluation import pipeline
+    from kdharness.harness.protocols import NullReporter
     from kdharness.harness.store import Store
-    from kdharness.harness.worker import SilentReporter
 
     kd(
         "import",
@@ -186,7 +186,7 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
     with Loopback() as server:
         config = EvalConfig(imported=["m"], benches=["mt-bench"], judge=[server.spec])
         with Store(paths.store) as store:
-            pipeline.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, NullReporter())
         rows = json.loads(kd("leaderboard", "--format", "json")[1])
         assert "judge:untested" in rows[0]["flags"]
         code, out, err = kd("judge", "check", server.spec, "--items", "4", "--format", "json")
@@ -245,10 +245,10 @@ def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
 def test_paths_are_kept_absolute(
     paths: Paths, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdharness.harness.cli.eval import absolute
+    from kdharness.harness.config.evaluation import absolute_source
 
     monkeypatch.chdir(tiny_teacher.parent)
-    assert absolute(tiny_teacher.name) == str(tiny_teacher)
-    assert absolute(f"local:{tiny_teacher.name}") == f"local:{tiny_teacher}"
-    assert absolute("org/model") == "org/model"
-    assert absolute("openai:m@http://h/v1") == "openai:m@http://h/v1"
+    assert absolute_source(tiny_teacher.name) == str(tiny_teacher)
+    assert absolute_source(f"local:{tiny_teacher.name}") == f"local:{tiny_teacher}"
+    assert absolute_source("org/model") == "org/model"
+    assert absolute_source("openai:m@http://h/v1") == "openai:m@http://h/v1"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from kdharness.harness.cli.main import COMMANDS, HELP
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus
@@ -54,12 +56,12 @@ def scored(paths: Paths) -> None:
 )
 def test_a_mistyped_command_names_the_nearest(typed: str, meant: str, kd: CommandLine) -> None:
     code, _, err = kd(typed)
-    assert code == 2 and f"no command {typed!r}; did you mean {meant}?" in err
+    assert code == 2 and f"no such command {typed!r}; did you mean {meant}?" in err
 
 
 def test_a_command_like_nothing(kd: CommandLine) -> None:
     code, _, err = kd("xyzzy")
-    assert code == 2 and "no command 'xyzzy'" in err and "did you mean" not in err
+    assert code == 2 and "no such command 'xyzzy'" in err and "did you mean" not in err
 
 
 def test_h_is_help(kd: CommandLine) -> None:
@@ -86,7 +88,7 @@ def test_the_leaderboard_knows_what_there_is(
 ) -> None:
     scored(paths)
     code, out, err = kd("leaderboard", option, name)
-    assert code == 2 and words in err and "there are: " in err and out == ""
+    assert code == 2 and words in err and "available: " in err and out == ""
 
 
 def test_a_known_benchmark_without_scores_is_no_mistake(kd: CommandLine, paths: Paths) -> None:
@@ -105,7 +107,7 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -
         (["--ckpt", "MODEL", "--bench", "shpo"], "unknown benchmark 'shpo'; did you mean shop?"),
         (["--ckpt", "nowhere", "--bench", "shop"], "no model named 'nowhere'"),
         (["--ckpt", "MODEL", "--bench", "none.jsonl"], "none.jsonl"),
-        (["--answers", "nobody", "--bench", "shop"], "no answers of a model named 'nobody'"),
+        (["--answers", "nobody", "--bench", "shop"], "no stored answers of a model named 'nobody'"),
         (["--ckpt", "MODEL", "--bench", "heldout", "--teacher", "gone"], "no model named 'gone'"),
         (
             ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:nowhere"],
@@ -115,7 +117,7 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -
             ["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:ADAPTER"],
             "its base model '/gone'",
         ),
-        (["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:"], "names no judge"),
+        (["--ckpt", "MODEL", "--bench", "RATED", "--judge", "local:"], "is not a valid judge spec"),
         (
             ["--ckpt", "MODEL", "--bench", "RATED", "--baseline", "nobody"],
             "baseline: no model named 'nobody'",
@@ -155,7 +157,7 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
     file = tmp_path / "c.yaml"
     file.write_text("method: sft\nstudent: kd\ndata: {train: 'shop:train'}\n", "utf-8")
     code, _, err = kd("train", str(file), "--name", "mine")
-    assert code == 1 and "student.model: of kd answers and scores are stored, but no we" in err
+    assert code == 1 and "student.model: kd has stored answers and scores, but no weights" in err
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
         ("method: sft\nstudent: MODEL\ndata: {train: 'C:\\x.jsonl'}\n", "no such data file"),
         ("method: sft\nstudent: MODEL\ndata: {train: 'shop:trian'}\n", "no shipped data 'shop:tri"),
         ("method: sft\nstudent: MODEL\ndata: {train: /tmp}\n", "/tmp: is a folder"),
-        ("method: sft\nstudent: MODEL\ndata: {train: 'hub:'}\n", "it names no data set"),
+        ("method: sft\nstudent: MODEL\ndata: {train: 'hub:'}\n", "missing dataset name"),
         (
             "method: sft\nstudent: MODEL\ndata: {train: 'shop:train', chat_template: gone.jinja}\n",
             "data.chat_template: no such template file: gone.jinja",
@@ -238,4 +240,22 @@ def test_the_app_does_not_open_on_a_pipe(closed: bool, tmp_path: Path) -> None:
     finally:
         os.close(slave)
         os.close(master)
-    assert done.returncode == 2 and "the app needs a terminal, and its input is none" in done.stderr
+    assert done.returncode == 2 and "the app needs a terminal, but stdin is not one" in done.stderr
+
+
+def test_the_list_of_commands_names_all_and_cuts_none(kd: CommandLine) -> None:
+    assert list(HELP) == list(COMMANDS)
+    out = kd("--help")[1]
+    for name, line in HELP.items():
+        assert re.search(rf"^  {name} +{re.escape(line)}$", out, flags=re.M), name
+
+
+def test_listing_the_commands_imports_none() -> None:
+    script = (
+        "import sys\nfrom kdharness.harness import cli\ncli.run(['--help'])\n"
+        "ours = {m for m in sys.modules if m.startswith('kdharness.harness.cli.')}\n"
+        "assert ours <= {'kdharness.harness.cli.main'}, ours\n"
+        "assert not {'pydantic', 'sqlite_utils', 'yaml', 'numpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -162,7 +162,7 @@ def test_a_taken_name_and_an_unknown_run_are_told(
     story: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     code, _, err = story("train", config_file(tmp_path, **kd_config(tiny_teacher)))
-    assert code == 2 and "a run named 'kd' exists" in err
+    assert code == 2 and "a run named 'kd' already exists" in err
     for command in ("show", "logs", "stop", "pause", "resume"):
         code, _, err = story(command, "nobody")
         assert code == 1 and "no run named 'nobody'" in err and "newest runs: " in err

@@ -73,7 +73,7 @@ def test_a_package_that_is_missing(monkeypatch: Env) -> None:
 
 def test_packages_that_are_fine_are_shown() -> None:
     assert one(packages.packages(), "torch").status == "ok"
-    assert "more packages as asked" in one(packages.packages(), "kdharness").detail
+    assert "more packages as required" in one(packages.packages(), "kdharness").detail
     assert packages.together().status == "ok"
 
 
@@ -83,7 +83,7 @@ def test_torchvision_that_was_built_for_another_torch(install: Callable[..., Non
         packages.together(),
         "broken",
         "torchvision 0.1.0 needs torch==1.13.0",
-        "'torch==1.13.0', or remove what asks for it",
+        "'torch==1.13.0', or remove the package",
     )
 
 
@@ -93,7 +93,7 @@ def test_transformers_that_takes_torch_for_too_old(install: Callable[..., None])
 
 
 def test_extras(install: Callable[..., None]) -> None:
-    says(packages.extras(), "ok", "teachers in 8 or 4 bits", "")
+    says(packages.extras(), "ok", "8-bit and 4-bit teachers", "")
     for name in packages.EXTRAS:
         install(name, "1.0")
     says(packages.extras(), "ok", "bitsandbytes, deepspeed: installed", "")
@@ -103,7 +103,7 @@ def test_extras(install: Callable[..., None]) -> None:
 
 
 def test_the_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(machine, "look", lambda: [machine.clock()])
+    monkeypatch.setattr(machine, "run_checks", lambda: [machine.clock()])
     code, out, _ = kd("doctor", "--offline", "--format", "json")
     rows = json.loads(out)
     assert code == 0 and len(rows) >= 20
@@ -113,7 +113,7 @@ def test_the_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
     paths.home.mkdir()
     paths.settings.write_text("judge: [", "utf-8")
     code, out, _ = kd("doctor", "--offline")
-    assert code == 1 and "what to do:\n  settings (broken): mend or remove" in out
+    assert code == 1 and "suggested fixes:\n  settings (broken): fix or remove" in out
     assert not paths.store.exists(), "looking makes no store"
 
 

@@ -16,7 +16,7 @@ import pytest
 from kdharness.harness import assets
 from kdharness.harness.doctor import home
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
+from kdharness.harness.store import Store, inspection
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util import filesystem
 from support.doctor import Env, one, says
@@ -29,13 +29,13 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     says(
         home.home(Paths(tmp_path / "file" / "home")),
         "broken",
-        "cannot be written",
+        "is not writable",
         "--home FOLDER",
     )
     says(
         home.home(Paths(Path("/proc/kdharness"))),
         "broken",
-        "cannot be written",
+        "is not writable",
         "KDHARNESS_HOME",
     )
     assert home.home(Paths(tmp_path / "new" / "home")).status == "ok"
@@ -53,7 +53,7 @@ def network(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
 def test_a_network_file_system(paths: Paths, network: None, monkeypatch: Env) -> None:
     says(home.file_system(paths), "note", "nfs4", "KDHARNESS_JOURNAL_MODE=delete")
     monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "wal")
-    says(home.file_system(paths), "broken", "damages stores", "unset KDHARNESS_JOURNAL_MODE")
+    says(home.file_system(paths), "broken", "corrupts stores", "unset KDHARNESS_JOURNAL_MODE")
     monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "wall")
     says(home.file_system(paths), "note", "ignored", "wal, delete")
 
@@ -76,7 +76,7 @@ def change(paths: Paths, sql: str) -> None:
 
 def test_a_store_that_is_whole(home_with_store: Paths) -> None:
     before = home_with_store.store.read_bytes()
-    says(home.store(home_with_store), "ok", "whole", "")
+    says(home.store(home_with_store), "ok", "intact", "")
     assert home_with_store.store.read_bytes() == before
 
 
@@ -96,7 +96,7 @@ def test_a_store_of_a_newer_version(home_with_store: Paths) -> None:
 
 def test_a_store_of_an_older_version(home_with_store: Paths) -> None:
     change(home_with_store, "DELETE FROM _sqlite_migrations WHERE name = 'm004_scored_facts'")
-    says(home.store(home_with_store), "note", "1 step behind", "copy kdharness.db first")
+    says(home.store(home_with_store), "note", "1 migration behind", "copy kdharness.db first")
     with closing(sqlite3.connect(home_with_store.store)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM _sqlite_migrations")]
     assert "m004_scored_facts" not in names, "looking must not upgrade"
@@ -125,18 +125,18 @@ def test_a_store_that_another_process_holds(home_with_store: Paths, monkeypatch:
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **{**k, "timeout": 0.05}))
     with closing(real(home_with_store.store, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        says(home.store(home_with_store), "note", "held by another process", "look again")
+        says(home.store(home_with_store), "note", "locked by another process", "try again")
     assert home.store(home_with_store).status == "ok"
 
 
 def test_a_database_of_somebody_else(paths: Paths) -> None:
     paths.home.mkdir()
     change(paths, "CREATE TABLE photos (id)")
-    says(home.store(paths), "broken", "not a store of kdharness", "another --home")
+    says(home.store(paths), "broken", "not a kdharness store", "another --home")
 
 
 def test_a_store_too_big_to_read_through(home_with_store: Paths, monkeypatch: Env) -> None:
-    monkeypatch.setattr(home, "CHECK_BYTES", 1000)
+    monkeypatch.setattr(inspection, "CHECK_BYTES", 1000)
     says(home.store(home_with_store), "ok", "kdharness store check", "")
 
 
@@ -173,19 +173,19 @@ def test_a_run_that_hangs(home_with_store: Paths) -> None:
         home_with_store, "kd-hung", pid=os.getpid(), pid_started=began, heartbeat=time.time() - 700
     )
     (row,) = home.runs(home_with_store)
-    says(row, "note", "no sign of life for 10 minutes: kd-hung", "kdharness stop kd-hung")
+    says(row, "note", "no heartbeat for 10 minutes: kd-hung", "kdharness stop kd-hung")
 
 
 def test_a_clock_that_went_back(home_with_store: Paths) -> None:
     store_run(home_with_store, "kd-later", host="elsewhere", pid=1, heartbeat=time.time() + 7200)
     row = home.runs(home_with_store)[-1]
-    says(row, "note", "written in the future: kd-later", "set the clock right")
+    says(row, "note", "timestamps in the future: kd-later", "correct the clock")
 
 
 def test_runs_that_are_fine(home_with_store: Paths) -> None:
     store_run(home_with_store, "kd-here", pid=os.getpid(), heartbeat=time.time())
     (row,) = home.runs(home_with_store)
-    says(row, "ok", "1 under way", "")
+    says(row, "ok", "1 in progress", "")
 
 
 # ---------------------------------------------------------------- settings and assets
@@ -196,7 +196,8 @@ def test_runs_that_are_fine(home_with_store: Paths) -> None:
     [
         ("judge: [", "broken", "settings.yaml: "),
         ("- a\n", "broken", "must be a mapping"),
-        ("juge: openai:x\n", "note", "nothing reads juge"),
+        ("juge: openai:x\n", "broken", "juge: unknown field; did you mean judge"),
+        ("prices: {m: {input: cheap, output: 1}}\n", "broken", "prices.m.input"),
         ("theme: light\n", "ok", "theme set"),
     ],
 )
@@ -222,4 +223,4 @@ def test_assets(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
         f"kdharness data pull {asset.name}",
     )
     monkeypatch.setenv("KDHARNESS_ASSETS", "/proc/assets")
-    says(one(home.asset_folder(paths), "assets"), "broken", "cannot be written", "unset it")
+    says(one(home.asset_folder(paths), "assets"), "broken", "is not writable", "unset it")

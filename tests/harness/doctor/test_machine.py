@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from kdharness.harness.doctor import home, machine
-from kdharness.harness.doctor.finding import Finding
+from kdharness.harness.doctor.finding import CheckResult
 from kdharness.harness.paths import Paths
 from support.doctor import Env, one, says
 
@@ -62,7 +62,7 @@ def test_no_gpu_at_all(tmp_path: Path, monkeypatch: Env) -> None:
 
 def test_a_gpu_but_a_torch_for_the_cpu(card: Path) -> None:
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
-    says(machine.no_gpu(torch), "broken", "built for the CPU alone", "pip uninstall torch")
+    says(machine.no_gpu(torch), "broken", "CPU-only build", "pip uninstall torch")
 
 
 def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> None:
@@ -71,14 +71,14 @@ def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
 
-    def smi(script: str) -> Finding:
+    def smi(script: str) -> CheckResult:
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
         program.chmod(0o755)
         return machine.no_gpu(torch)
 
-    says(smi("echo 'GPU 0: H200'"), "broken", "an NVIDIA GPU is here", "pip install torch")
-    says(smi("echo 'could not talk to the driver'; exit 9"), "broken", "NVIDIA GPU is here", "pip")
+    says(smi("echo 'GPU 0: H200'"), "broken", "found an NVIDIA GPU", "pip install torch")
+    says(smi("echo 'could not talk to the driver'; exit 9"), "broken", "found an NVIDIA GPU", "pip")
     says(smi("echo 'No devices were found'; exit 6"), "note", "none: training runs on", "plan")
 
 
@@ -122,8 +122,8 @@ def test_what_a_gpu_lacks(monkeypatch: Env) -> None:
         monkeypatch.setattr(torch.cuda, name, value)
     rows = machine.accelerator()
     says(one(rows, "accelerator"), "ok", "Tesla T4", "")
-    says(one(rows, "bf16"), "note", "fp32, which takes twice the memory", "kdharness plan")
-    says(one(rows, "gpu memory"), "note", "0.5 of 16.0 GiB", "nvidia-smi tells who")
+    says(one(rows, "bf16"), "note", "fp32, which needs twice the memory", "kdharness plan")
+    says(one(rows, "gpu memory"), "note", "0.5 of 16.0 GiB", "with nvidia-smi")
 
 
 # ---------------------------------------------------------------- memory, disks, limits
@@ -164,7 +164,7 @@ def test_little_disk(paths: Paths, monkeypatch: Env, free: int, status: str) -> 
 def test_a_disk_without_room_for_more_files(paths: Paths, monkeypatch: Env) -> None:
     full_disk(monkeypatch, 2**40)
     monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_favail=12))
-    says(home.disk(paths), "broken", "only 12 more files", "delete many small files")
+    says(home.disk(paths), "broken", "only 12 free inodes", "delete small files")
 
 
 def test_little_room_for_temporary_files(monkeypatch: Env) -> None:
@@ -192,8 +192,8 @@ def test_little_shared_memory(tmp_path: Path, monkeypatch: Env) -> None:
     ("value", "detail"),
     [
         ("1", "one of 4 cores"),
-        ("64", "hold each other up"),
-        ("many", "no number of threads"),
+        ("64", "oversubscribes"),
+        ("many", "not a valid thread count"),
     ],
 )
 def test_odd_threads(monkeypatch: Env, value: str, detail: str) -> None:
@@ -260,7 +260,7 @@ LOOK = (
     [
         ("dumb", 24, 80, "note", "TERM='dumb'"),
         ("xterm-256color", 20, 60, "note", "60×20"),
-        ("xterm-256color", 24, 80, "ok", "80×24, without colour"),
+        ("xterm-256color", 24, 80, "ok", "80×24, no colour"),
     ],
 )
 def test_a_terminal(kind: str, rows: int, columns: int, status: str, detail: str) -> None:

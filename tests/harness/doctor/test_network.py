@@ -52,13 +52,13 @@ def endpoint() -> Iterator[SimpleNamespace]:
 
 def test_a_judge_without_a_key() -> None:
     (row,) = network.judge("openai:gpt-4o", online=True)
-    says(row, "broken", "no key", "export OPENAI_API_KEY=")
+    says(row, "broken", "no API key", "export OPENAI_API_KEY=")
 
 
 def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
-    says(row, "ok", "knows the model", "")
+    says(row, "ok", "lists the model", "")
     assert endpoint.keys == [("/v1/models", "Bearer sk-test")]
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "other-key")
     endpoint.models, endpoint.keys[:] = ["judge-1", "other-key"], []
@@ -72,10 +72,10 @@ def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> N
 @pytest.mark.parametrize(
     ("status", "models", "kind", "detail", "advice"),
     [
-        (401, [], "broken", "wants a key", "export OPENAI_API_KEY"),
+        (401, [], "broken", "requires an API key", "export OPENAI_API_KEY"),
         (403, [], "broken", "HTTP 403", "export OPENAI_API_KEY"),
         (404, [], "note", "lists no models", "often /v1"),
-        (302, [], "broken", "sends its callers elsewhere", "name the final URL"),
+        (302, [], "broken", "redirects", "use the final URL"),
         (503, [], "note", "busy or failing", "try again"),
         (200, ["other"], "note", "does not list this model; it lists other", "correct the name"),
         (200, [], "ok", "reachable", ""),
@@ -95,7 +95,7 @@ def test_a_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
     (row,) = network.judge(f"openai:x@http://127.0.0.1:{port}/v1", online=True)
-    says(row, "broken", "cannot be reached", "is the server running")
+    says(row, "broken", "unreachable", "is the server running")
 
 
 def test_a_judge_that_never_answers(
@@ -105,9 +105,9 @@ def test_a_judge_that_never_answers(
     endpoint.wait = 2.0
     monkeypatch.setenv("KDHARNESS_JUDGE", f"openai:x@{endpoint.url}")
     began = time.monotonic()
-    row = one(network.look(paths, online=True), f"judge openai:x@{endpoint.url}")
+    row = one(network.run_checks(paths, online=True), f"judge openai:x@{endpoint.url}")
     assert time.monotonic() - began < 1.8
-    says(row, "broken", "cannot be reached", "is the server running")
+    says(row, "broken", "unreachable", "is the server running")
 
 
 def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None:
@@ -116,9 +116,9 @@ def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None
     monkeypatch.delenv("HF_HUB_OFFLINE")
     began = time.monotonic()
     says(
-        one(network.look(paths, online=True), "model hub"),
+        one(network.run_checks(paths, online=True), "model hub"),
         "note",
-        "no answer in",
+        "no response in",
         "does the name resolve",
     )
     assert time.monotonic() - began < 2
@@ -150,11 +150,11 @@ def test_a_key_that_is_none(monkeypatch: Env) -> None:
 
 def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
     (row,) = network.judge("gpt-4o", online=True)
-    says(row, "broken", "names no judge", "openai:MODEL")
+    says(row, "broken", "is not a valid judge spec", "openai:MODEL")
     (row,) = network.judge(f"local:{tmp_path}/none", online=True)
     says(row, "broken", "does not exist", "correct the path")
     says(
-        one(network.look(paths, online=False), "judge"),
+        one(network.run_checks(paths, online=False), "judge"),
         "note",
         "none set",
         "KDHARNESS_JUDGE=SPEC",
@@ -167,17 +167,17 @@ def test_the_hub(paths: Paths, monkeypatch: Env) -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         assert network.hub(online=True).status == "ok"
-    says(network.hub(online=True), "note", "cannot be reached", "HF_ENDPOINT")
+    says(network.hub(online=True), "note", "unreachable", "HF_ENDPOINT")
 
 
 def test_the_hubs_folder_and_token(tmp_path: Path, monkeypatch: Env) -> None:
     monkeypatch.setenv("HF_HOME", "/proc/hub")
-    says(network.hub_folder(), "broken", "/proc/hub cannot be written", "export HF_HOME")
+    says(network.hub_folder(), "broken", "/proc/hub is not writable", "export HF_HOME")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     assert network.hub_folder().status == "ok"
     assert network.hub_token().status == "ok"
     monkeypatch.setenv("HF_TOKEN", "'hf_abc'")
-    says(network.hub_token(), "note", "does not look like one", "without quotes")
+    says(network.hub_token(), "note", "does not look like a token", "without quotes")
     monkeypatch.setenv("HF_TOKEN", "hf_abc")
     assert network.hub_token().status == "ok"
 
@@ -187,8 +187,8 @@ def test_a_proxy_before_the_own_judge(paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("KDHARNESS_JUDGE", "openai:x@http://127.0.0.1:8000/v1")
     says(network.proxy(paths), "ok", "for http", "")
-    assert "take it" not in network.proxy(paths).detail
+    assert " use it" not in network.proxy(paths).detail
     monkeypatch.setenv("KDHARNESS_JUDGE", "openai:x@http://judge.example/v1")
-    assert "take it" in network.proxy(paths).detail
+    assert " use it" in network.proxy(paths).detail
     monkeypatch.setenv("no_proxy", "judge.example")
-    assert "take it" not in network.proxy(paths).detail
+    assert " use it" not in network.proxy(paths).detail

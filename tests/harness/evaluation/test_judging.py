@@ -70,7 +70,7 @@ def test_a_judge_that_thinks_in_its_text_is_given_room(paths: Paths, store: Stor
     listener = Listener()
     found = rated(thinker, paths, store, listener)
     assert {j.value for j in found} == {8.0} and {j.info["max_tokens"] for j in found} == {6144}
-    assert sum("limit is raised to 6144" in said for _, said in listener.said) == 1
+    assert sum("max_tokens raised to 6144" in said for _, said in listener.said) == 1
 
 
 def test_two_things_rated_are_a_failure_with_its_reason(paths: Paths, store: Store) -> None:
@@ -82,7 +82,9 @@ def test_two_things_rated_are_a_failure_with_its_reason(paths: Paths, store: Sto
         listener,
     )
     assert {j.status for j in found} == {JudgmentStatus.UNREADABLE}
-    assert any("4 failed: the reply holds verdicts on several" in said for _, said in listener.said)
+    assert any(
+        "4 failed: the reply contains verdicts on several" in said for _, said in listener.said
+    )
 
 
 def test_what_is_refused_is_said_once_and_marked(paths: Paths, store: Store) -> None:
@@ -94,7 +96,7 @@ def test_what_is_refused_is_said_once_and_marked(paths: Paths, store: Store) -> 
     listener = Listener()
     found = rated(picky, paths, store, listener)
     assert all(j.info["without"] == ["temperature"] for j in found)
-    assert sum("it refuses temperature" in said for _, said in listener.said) == 1
+    assert sum("does not support temperature" in said for _, said in listener.said) == 1
     assert "sampled-verdicts" in scores(store, paths)["a", "mt-bench", "score"].flags
     # What an endpoint refuses is no part of a judgment's identity.
     ids = {j.id for j in found}
@@ -140,7 +142,7 @@ def test_a_first_token_that_is_no_letter_is_no_verdict(paths: Paths, store: Stor
     found = [j for j in store.judgments("id-a") if j.metric == "preference"]
     assert {j.status for j in found} == {JudgmentStatus.UNREADABLE} and len(found) == 12
     assert all("the first token is '<think>'" in j.error for j in found)
-    assert any("it thinks first" in said for _, said in listener.said)
+    assert any("reasoning model" in said for _, said in listener.said)
 
 
 def test_one_token_verdicts_end_at_their_limit(paths: Paths, store: Store) -> None:
@@ -170,7 +172,7 @@ def test_a_prompt_that_a_server_cut_is_no_verdict(
         done = pipeline.run(config, paths, store, Listener())
     assert done["failed_judgments"] == 2
     rows = [j for j in store.judgments(store.checkpoints()[0].id) if j.metric == "rating"]
-    assert all("read only 2,050 tokens" in j.error and j.value is None for j in rows)
+    assert all("read only 2,050 of about" in j.error and j.value is None for j in rows)
 
 
 def test_a_report_card_reads_no_cut_off_replies() -> None:

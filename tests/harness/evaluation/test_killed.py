@@ -26,10 +26,10 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.worker import SilentReporter
+from kdharness.harness.protocols import NullReporter
 paths = Paths(Path(sys.argv[1]))
 with Store(paths.store) as store:
-    pipeline.run(EvalConfig.model_validate_json(sys.argv[2]), paths, store, SilentReporter())
+    pipeline.run(EvalConfig.model_validate_json(sys.argv[2]), paths, store, NullReporter())
 """
 QUESTIONS = 4 * 40
 KILLS = 10

@@ -14,9 +14,9 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
-from kdharness.harness.worker import SilentReporter
 from support.commands import CommandLine
 from support.loopback import Loopback, completion
 
@@ -43,7 +43,7 @@ def evaluate(paths: Paths, store: Store, tiny_teacher: Path) -> Any:
             config = EvalConfig(
                 checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
             )
-            pipeline.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, NullReporter())
             return [s for s in leaderboard(store, paths) if s.metric == "score"]
 
         yield call
@@ -94,7 +94,7 @@ def test_held_out_sets_of_one_name(
             limit=3,
             heldout={"domain": str(path)},
         )  # type: ignore[arg-type]
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         return [s for s in leaderboard(store, paths) if s.metric == "domain_loss"]
 
     first = [{"prompt": f"Wieviel {n}?", "response": "x"} for n in range(3)]

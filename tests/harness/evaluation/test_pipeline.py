@@ -13,9 +13,9 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, Interrupted, JudgeError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, JudgmentStatus
-from kdharness.harness.worker import SilentReporter
 from support.benchmark_files import write_assets
 from support.evaluations import imported, judged, scores
 from support.files import WriteRows
@@ -41,11 +41,11 @@ def test_the_whole_way_with_a_model(
             limit=4,
             benches=["shop", "heldout", "mt-bench", "alpaca-eval", str(mine)],
         )
-        done = pipeline.run(config, paths, store, SilentReporter())
+        done = pipeline.run(config, paths, store, NullReporter())
         # 4 x 2 turns, 4 instructions, one rated row; the probe asks once.
         assert server.calls == 8 + 4 + 1 + 1
         assert done["answers"] == 4 + 8 + 4 + 2 and done["failed_judgments"] == 0
-        again = pipeline.run(config, paths, store, SilentReporter())
+        again = pipeline.run(config, paths, store, NullReporter())
         assert server.calls == 8 + 4 + 1 + 2
         assert again["answers"] == again["judgments"] == 0
     found = scores(store, paths)
@@ -84,18 +84,18 @@ def test_the_default_judge_is_found(
     config = EvalConfig(imported=["a"], benches=["mt-bench"])
     with Loopback() as server:
         paths.settings.write_text(f"judge: {server.spec}\n")
-        assert pipeline.run(config, paths, store, SilentReporter())["judgments"] == 16
+        assert pipeline.run(config, paths, store, NullReporter())["judgments"] == 16
         monkeypatch.setenv("KDHARNESS_JUDGE", "local:nowhere")
         with pytest.raises(Exception, match="nowhere"):
-            pipeline.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, NullReporter())
 
 
 def test_a_subsets_verdicts_are_the_whole_runs(paths: Paths, store: Store) -> None:
     imported(store, "a")
     with Loopback() as server:
-        pipeline.run(judged(server, benches=["mt-bench"], limit=4), paths, store, SilentReporter())
+        pipeline.run(judged(server, benches=["mt-bench"], limit=4), paths, store, NullReporter())
         assert server.calls == 8
-        done = pipeline.run(judged(server, benches=["mt-bench"]), paths, store, SilentReporter())
+        done = pipeline.run(judged(server, benches=["mt-bench"]), paths, store, NullReporter())
         assert server.calls == 16 and done["reused"] == 8 and done["judgments"] == 8
     rows = [s for s in leaderboard(store, paths) if s.metric == "score"]
     assert sorted((s.n, "subset:4" in s.flags) for s in rows) == [(8, True), (16, False)]
@@ -104,7 +104,7 @@ def test_a_subsets_verdicts_are_the_whole_runs(paths: Paths, store: Store) -> No
 def test_faults_change_no_score(paths: Paths, store: Store, tmp_path: Path) -> None:
     imported(store, "a")
     with Loopback() as clean:
-        pipeline.run(judged(clean), paths, store, SilentReporter())
+        pipeline.run(judged(clean), paths, store, NullReporter())
     wanted = {k: (s.value, s.n) for k, s in scores(store, paths).items()}
     other = Paths(tmp_path / "other")
     write_assets(other.home / "assets")
@@ -113,7 +113,7 @@ def test_faults_change_no_score(paths: Paths, store: Store, tmp_path: Path) -> N
         with Loopback(fault_rate=0.3, seed=5) as server:
             server.retry_after = None
             config = judged(server, timeout=1.5)
-            done = pipeline.run(config, other, second, SilentReporter())
+            done = pipeline.run(config, other, second, NullReporter())
         assert done["failed_judgments"] == 0
         found = {k: (s.value, s.n) for k, s in scores(second, other).items()}
         assert sum(server.injected.values()) > 3
@@ -132,7 +132,7 @@ def test_failures_are_shown_kept_and_retried(paths: Paths, store: Store) -> None
 
     with Loopback(answer=half) as server:
         config = judged(server, benches=["mt-bench"])
-        done = pipeline.run(config, paths, store, SilentReporter())
+        done = pipeline.run(config, paths, store, NullReporter())
         assert done["failed_judgments"] == 2
         score = scores(store, paths)["a", "mt-bench", "score"]
         assert (score.value, score.n, score.n_failed) == (7.0, 14, 2)
@@ -140,8 +140,8 @@ def test_failures_are_shown_kept_and_retried(paths: Paths, store: Store) -> None
         assert {j.raw for j in bad} == {"I cannot say."} and all(j.value is None for j in bad)
         server.answer = lambda body: completion("[[7]]")
         kept = judged(server, benches=["mt-bench"], retry_failed=False)
-        assert pipeline.run(kept, paths, store, SilentReporter())["judgments"] == 0
-        assert pipeline.run(config, paths, store, SilentReporter())["judgments"] == 2
+        assert pipeline.run(kept, paths, store, NullReporter())["judgments"] == 0
+        assert pipeline.run(config, paths, store, NullReporter())["judgments"] == 2
     score = scores(store, paths)["a", "mt-bench", "score"]
     assert (score.n, score.n_failed) == (16, 0)
 
@@ -151,7 +151,7 @@ def test_answers_that_never_came_are_failed_judgments(paths: Paths, store: Store
     store.db.execute("DELETE FROM answers WHERE item = '81' AND turn = 2")
     store.db.conn.commit()
     with Loopback() as server:
-        pipeline.run(judged(server, benches=["mt-bench"]), paths, store, SilentReporter())
+        pipeline.run(judged(server, benches=["mt-bench"]), paths, store, NullReporter())
     score = scores(store, paths)["a", "mt-bench", "score"]
     assert (score.n, score.n_failed) == (15, 1)
 
@@ -164,7 +164,7 @@ def test_stopping_keeps_all_that_came(paths: Paths, store: Store) -> None:
             pipeline.run(config, paths, store, Listener(stop_after_checks=3))
         stored = len([j for j in store.judgments("id-a") if j.value is not None])
         assert 4 <= stored <= 8 and sum(server.finished.values()) == stored
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         assert max(server.finished.values()) == 1
         assert server.calls == 16
 
@@ -177,11 +177,11 @@ def test_a_judge_without_logprobs_is_refused_before_anything(
             server, imported=[], checkpoints=[str(tiny_teacher)], benches=["alpaca-eval"]
         )
         with pytest.raises(JudgeError, match="log-probabilities"):
-            pipeline.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, NullReporter())
         assert not store.answers("x") and not store.checkpoints()[0].run
         imported(store, "a")
         discrete = judged(server, benches=["alpaca-eval"], discrete_fallback=True)
-        pipeline.run(discrete, paths, store, SilentReporter())
+        pipeline.run(discrete, paths, store, NullReporter())
     score = scores(store, paths)["a", "alpaca-eval-2", "win_rate"]
     assert "discrete" in score.flags and score.n == 12
 
@@ -199,13 +199,13 @@ def test_pairwise_against_a_baseline_and_all_pairs(paths: Paths, store: Store) -
         )
     ) as server:
         config = judged(server, imported=["a", "b"], benches=["mt-bench-pair"], baseline="c")
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         assert server.calls == 2 * 2 * 16
         found = scores(store, paths)
         assert "baseline:c" in found["a", "mt-bench-pair", "win_rate"].flags
     everyone = judged(server, imported=list("abc"), benches=["mt-bench-pair"], baseline="all")
     with Loopback(port=server.port, answer=lambda body: completion("[[A]]")) as again:
-        pipeline.run(everyone, paths, store, SilentReporter())
+        pipeline.run(everyone, paths, store, NullReporter())
         # Pairs with c exist under the other revision and are not asked again.
         assert again.calls == 2 * 16
     rows = [
@@ -220,7 +220,7 @@ def test_a_panel_stands_beside_its_judges(paths: Paths, store: Store) -> None:
     imported(store, "a")
     with Loopback() as one, Loopback(answer=lambda b: completion("[[5]]")) as two:
         config = judged(one, benches=["mt-bench"], judge=[one.spec, two.spec])
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
     rows = [s for s in leaderboard(store, paths) if s.metric == "score"]
     by_judge = {s.judge: s.value for s in rows}
     panel = next(name for name in by_judge if name.startswith("panel:"))
@@ -235,7 +235,7 @@ def test_answers_through_an_endpoint(paths: Paths, store: Store, tiny_teacher: P
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=["shop"], limit=6, answer_engine=server.spec
         )
-        done = pipeline.run(config, paths, store, SilentReporter())
+        done = pipeline.run(config, paths, store, NullReporter())
         assert done["answers"] == 6 and server.calls == 6
     answers = store.answers(store.checkpoints()[0].id, "shop")
     assert {a.text for a in answers} == {"Copper Hall"}
@@ -246,7 +246,7 @@ def test_the_budget_stops_before_it_is_passed(paths: Paths, store: Store) -> Non
     paths.settings.write_text("prices: {judge-1: {input: 1000, output: 1000}}\n")
     with Loopback() as server:
         config = judged(server, benches=["mt-bench"], budget=2.2, concurrency=4)
-        done = pipeline.run(config, paths, store, SilentReporter())
+        done = pipeline.run(config, paths, store, NullReporter())
     assert 0 < done["judgments"] < 16 and done["left"] == 16 - done["judgments"]
     assert 0 < done["usd"] <= 2.2
 
@@ -264,7 +264,7 @@ def test_what_cannot_be_evaluated_is_told(
     paths: Paths, store: Store, fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        pipeline.run(EvalConfig(**fields), paths, store, SilentReporter())
+        pipeline.run(EvalConfig(**fields), paths, store, NullReporter())
     assert said in str(caught.value)
 
 

@@ -83,7 +83,7 @@ def test_data_that_is_gone_is_said_not_guessed(store: Store, paths: Paths, tmp_p
     with Loopback() as server:
         config = EvalConfig(imported=["old"], benches=["alpaca-eval"], judge=[server.spec])
         pipeline.run(config, paths, store, listener)
-    assert any("cannot be checked" in message for _, message in listener.said)
+    assert any("cannot check the training data" in message for _, message in listener.said)
 
 
 PAIRS = [
@@ -172,7 +172,7 @@ def test_held_out_rows_in_the_training_data_are_marked(
 
 def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> None:
     """What is marked must not be the templates that both were made by."""
-    from kdharness.harness.config.training import SourceSpec
+    from kdharness.harness.config.data import SourceSpec
     from kdharness.judges.audit.contamination import known_chats
     from kdharness.trainers.data.sources import read_source
 

@@ -12,9 +12,9 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint, Finish
-from kdharness.harness.worker import SilentReporter
 from support.benchmark_files import write_mt_bench
 from support.loopback import Loopback
 
@@ -50,7 +50,7 @@ def machine(place: Path) -> Paths:
 def judge(paths: Paths, spec: str, shard: str | None = None) -> dict[str, object]:
     config = EvalConfig(imported=["a"], benches=["mt-bench"], judge=[spec], shard=shard)
     with Store(paths.store) as store:
-        return pipeline.run(config, paths, store, SilentReporter())
+        return pipeline.run(config, paths, store, NullReporter())
 
 
 def score_rows(paths: Paths) -> list[tuple[object, ...]]:
@@ -111,10 +111,10 @@ def test_every_item_is_in_one_part(parts: int) -> None:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "1/2/3"])
 def test_parts_that_are_none(shard: str) -> None:
-    from kdharness.harness.cli.eval import checked_config
+    from kdharness.harness.config.evaluation import make_eval_config
 
     with pytest.raises(ConfigError, match=r"shard|part|pattern"):
-        checked_config(imported=["a"], shard=shard)
+        make_eval_config(imported=["a"], shard=shard)
 
 
 def test_a_plan_of_a_part(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from kdharness.harness.experiments.claims import (
     FAILS,
     HOLDS,
     UNSURE,
+    ClaimResult,
     ClaimSpec,
-    Finding,
     drawn_effect,
     finding_lines,
     paired_effect,
@@ -83,14 +83,14 @@ def test_where_nothing_differs_nothing_is_claimed() -> None:
     rng = np.random.default_rng(5)
     claim = ClaimSpec(text="a beats b", metric="x:y", of="a", than="b")
     verdicts = [
-        Finding(
+        ClaimResult(
             claim, {}, paired_effect(planted_pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3))
         ).verdict
         for _ in range(400)
     ]
     assert verdicts.count(HOLDS) <= 14 and verdicts.count(FAILS) <= 14
     strong = [
-        Finding(
+        ClaimResult(
             claim, {}, paired_effect(planted_pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1))
         ).verdict
         for _ in range(50)
@@ -279,7 +279,7 @@ def test_a_seed_that_is_missing_is_said(paths: Paths, tmp_path: Path) -> None:
     with Store(paths.store) as store:
         found = judge_claims(store, sweep.claims, planned)
     assert [one.verdict for one in found] == [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, UNSURE]
-    assert found[0].note == "2 of 3 seeds: x-dae-s3 is not there: run the experiment to its end"
+    assert found[0].note == "2 of 3 seeds: x-dae-s3 does not exist yet: finish the experiment"
     assert "2 of 3 seeds" in "\n".join(finding_lines(found))
 
 
@@ -291,9 +291,9 @@ def test_the_report_tells_what_holds(paths: Paths, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     assert cli.run(["--home", str(paths.home), "report", "--output", str(out)]) == 0
     for text in (out.read_text("utf-8"), out.with_suffix(".md").read_text("utf-8")):
-        assert "Claims, and whether they hold" in text and "does not hold" in text
-        assert "DAE has half of the gain" in text and "limit 0.5" in text
-        assert "The claims of broken.yaml cannot be read" in text
+        assert "Claims and results" in text and "does not hold" in text
+        assert "DAE has half of the gain" in text and "threshold 0.5" in text
+        assert "Cannot read the claims of broken.yaml" in text
 
 
 def test_settings_that_are_no_seeds_are_claims_of_their_own(paths: Paths, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_settings_that_are_no_seeds_are_claims_of_their_own(paths: Paths, tmp_pa
         {"dae.trainer.temperature": 1},
         {"dae.trainer.temperature": 2},
     ]
-    assert all(one.verdict == UNSURE and "is not there" in one.note for one in found)
+    assert all(one.verdict == UNSURE and "does not exist yet" in one.note for one in found)
 
 
 @pytest.mark.parametrize(
@@ -313,14 +313,14 @@ def test_settings_that_are_no_seeds_are_claims_of_their_own(paths: Paths, tmp_pa
     [
         ({"text": "a", "of": "dae"}, "a metric or a figure"),
         ({"text": "a", "of": "dae", "metric": "x:y", "figure": "gain"}, "a metric or a figure"),
-        ({"text": "a", "of": "dae", "metric": "x:y"}, "name it as `than`"),
+        ({"text": "a", "of": "dae", "metric": "x:y"}, "needs `than`"),
         ({"text": "a", "of": "dae", "metric": "loss", "than": "expert"}, "claims.0.metric"),
         ({"text": "a", "of": "dae", "figure": "gain"}, "needs a reference and an expert"),
         (
             {"text": "a", "of": "dae", "figure": "above_curve", "reference": "r", "expert": "e"},
-            "needs the step that makes the curve",
+            "needs `curve`, the step that makes the curve",
         ),
-        ({"text": "a", "of": "kd", "metric": "x:y", "than": "dae"}, "'kd' is no step"),
+        ({"text": "a", "of": "kd", "metric": "x:y", "than": "dae"}, "unknown step 'kd'"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, claim: dict[str, Any], message: str) -> None:
@@ -390,4 +390,4 @@ def test_replicate_end_to_end_and_again(
     plain = tmp_path / "plain.yaml"
     plain.write_text(yaml.safe_dump({**experiment, "claims": []}), "utf-8")
     assert cli.run(["--home", str(paths.home), "replicate", str(plain)]) == 2
-    assert "states no claims" in capsys.readouterr().err
+    assert "has no claims" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_a_failure_is_told_after_the_rest_is_done_and_tried_again(
     run = stored_run(paths, "sweep-x")
     assert run.status is RunStatus.FAILED and (run.step, run.max_steps) == (2, 4)
     assert run.error == (
-        "x-expert failed; x-more needs it and was skipped; the rest was done (2 of 4 runs). "
+        "x-expert failed; x-more needs it and was skipped; 2 of 4 runs finished. "
         "x-expert: the data ran out (kdharness logs x-expert)"
     )
     assert stored_run(paths, "x-other").status is RunStatus.FINISHED
@@ -75,9 +75,7 @@ def test_sentences_about_failures() -> None:
         return Result(name, name, status, 1.0, "why" if status == "failed" else "")
 
     assert what_failed([ended("a", "finished"), ended("b", "done before")]) == ""
-    assert what_failed([ended("a", "failed")]) == (
-        "a failed; nothing else was left to do (0 of 1 runs). a: why"
-    )
+    assert what_failed([ended("a", "failed")]) == ("a failed; 0 of 1 runs finished. a: why")
     many = [
         *(ended(n, "failed") for n in "abcde"),
         ended("f", "skipped"),
@@ -85,8 +83,7 @@ def test_sentences_about_failures() -> None:
         ended("h", "finished"),
     ]
     assert what_failed(many) == (
-        "a, b, c and 2 more failed; f, g need them and were skipped; "
-        "the rest was done (1 of 8 runs). a: why"
+        "a, b, c and 2 more failed; f, g need them and were skipped; 1 of 8 runs finished. a: why"
     )
 
 
@@ -231,7 +228,7 @@ def test_a_live_experiment_is_joined_and_a_changed_one_is_not_mixed_in(
     start_sweep(paths, file)
     assert start_sweep(paths, file).id == "sweep-x" and workers.spawned == ["sweep-x"]
     steps = {**STEPS, "last": {**STEPS["other"], "seed": 7}}
-    with pytest.raises(RunError, match="is at work with other settings"):
+    with pytest.raises(RunError, match="is running with different settings"):
         start_sweep(paths, sweep_file(tmp_path, steps=steps))
     with Store(paths.store) as store:
         store.update_run("sweep-x", status="stopped")
@@ -244,7 +241,7 @@ def test_a_live_experiment_is_joined_and_a_changed_one_is_not_mixed_in(
     assert workers.spawned[-2:] == ["sweep-x", "x-last"]
     assert stored_run(paths, "sweep-x").max_steps == 5
     changed = {**STEPS, "kd": {**STEPS["kd"], "seed": 3}}
-    with pytest.raises(RunError, match="'x-kd' was made with other settings"):
+    with pytest.raises(RunError, match="'x-kd' already exists with different settings"):
         start_sweep(paths, sweep_file(tmp_path, steps=changed))
 
 
@@ -263,7 +260,7 @@ def test_a_run_that_is_no_experiment_keeps_its_name(
                 created=1,
             )
         )
-    with pytest.raises(RunError, match="is no experiment"):
+    with pytest.raises(RunError, match="is not an experiment"):
         start_sweep(paths, sweep_file(tmp_path, steps=STEPS))
 
 
@@ -313,7 +310,7 @@ def test_detached_it_is_a_run_as_any_other(
         "checkpoint": None,
     }
     _, out, _ = kd("show", "sweep-x")
-    assert "x-other failed; the rest was done (2 of 3 runs)" in " ".join(out.split())
+    assert "x-other failed; 2 of 3 runs finished" in " ".join(out.split())
     _, out, _ = kd("logs", "sweep-x")
     assert "[1/3] x-kd finished" in out
     code, out, _ = kd("leaderboard", "--format", "json")

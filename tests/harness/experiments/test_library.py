@@ -35,7 +35,7 @@ def test_what_a_worker_is_given_needs_no_other_file(
     assert stored_sweep(paths, run)[1] == planned
     own = paths.run(run.id) / "config.yaml"
     own.write_text(own.read_text().replace("max_length: 96", "max_length: 97"))
-    with pytest.raises(ConfigError, match="not what was started"):
+    with pytest.raises(ConfigError, match="no longer matches this run"):
         stored_sweep(paths, run)
 
 

@@ -16,7 +16,7 @@ import yaml
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import (
-    Planned,
+    PlannedRun,
     experiment_names,
     find_experiment,
     load_sweep,
@@ -31,7 +31,7 @@ from support.experiments import TRAINER, sweep_file, sweep_steps
 from support.waiting import wait_until
 
 
-def plan(tmp_path: Path, **values: Any) -> dict[str, Planned]:
+def plan(tmp_path: Path, **values: Any) -> dict[str, PlannedRun]:
     return {one.name: one for one in load_sweep(sweep_file(tmp_path, **values))[1]}
 
 
@@ -108,11 +108,11 @@ def test_configs_come_from_files_and_presets_too(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"steps": {}}, "steps"),
-        ({"steps": {"a.b": {}}}, "no step name"),
-        ({"steps": {"a": 3}}, "a step is a run config"),
+        ({"steps": {"a.b": {}}}, "invalid step name 'a.b'"),
+        ({"steps": {"a": 3}}, "a step must be a run config"),
         ({"steps": {"a": {"method": "sft"}}}, "steps.a"),
         ({"steps": {"a": "no.yaml"}}, "cannot read no.yaml"),
-        ({"steps": {"a": {**sweep_steps()["kd"], "needs": ["b"]}}}, "needs b, which is no step"),
+        ({"steps": {"a": {**sweep_steps()["kd"], "needs": ["b"]}}}, "unknown step b in needs"),
         (
             {
                 "steps": {
@@ -120,7 +120,7 @@ def test_configs_come_from_files_and_presets_too(tmp_path: Path) -> None:
                     "b": {**sweep_steps()["expert"], "student": "a"},
                 }
             },
-            "need each other: a, b",
+            "circular dependency between steps: a, b",
         ),
         (
             {"steps": sweep_steps(), "vary": {"trainer.tempo": [1]}},
@@ -151,7 +151,7 @@ def test_names_stay_short_and_apart() -> None:
 
 
 def test_the_shipped_experiments_can_be_planned() -> None:
-    assert experiment_names() == ["baselines", "replication"]
+    assert experiment_names() == ["baselines", "demo", "replication"]
     _, planned = load_sweep(find_experiment("baselines"))
     assert len(planned) == 3 * 8 and len({one.name for one in planned}) == len(planned)
     tokens = {
@@ -160,7 +160,7 @@ def test_the_shipped_experiments_can_be_planned() -> None:
         if one.config.method in ("sft", "kd", "dae")
     }
     assert len(tokens) == 1, "methods are compared at equal tokens"
-    with pytest.raises(ConfigError, match="no file and no shipped") as told:
+    with pytest.raises(ConfigError, match="no such file or shipped experiment") as told:
         find_experiment("baseline")
     assert "baselines" in told.value.hint
 
@@ -225,7 +225,7 @@ def test_an_experiment_end_to_end_and_again(
     changed = sweep_steps(str(tiny_teacher))
     changed["kd"] = {**changed["kd"], "trainer": {**TRAINER, "max_steps": 3}}
     code, _, err = kd("sweep", str(sweep_file(tmp_path, steps=changed)))
-    assert code == 1 and "'x-kd' was made with other settings" in err
+    assert code == 1 and "'x-kd' already exists with different settings" in err
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ def test_ctrl_c_stops_the_run_with_a_checkpoint(
     trained_to(2, paths)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same sweep goes on from there" in err
+    assert process.returncode == 130 and "run the same command again to continue" in err
     code, out, _ = kd("sweep", file, "--dry-run", "--format", "json")
     assert code == 0 and json.loads(out)[0]["status"] == "stopped"
     assert list(paths.run("x-kd").glob("checkpoint-*"))

@@ -13,16 +13,12 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError, DataError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.interop.alpaca_eval import import_alpaca_eval
-from kdharness.harness.interop.export import (
-    export_alpaca_eval,
-    export_fastchat,
-    file_name,
-    model_card,
-)
+from kdharness.harness.interop.export import export_alpaca_eval, export_fastchat, file_name
 from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
+from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.store import Store
-from kdharness.harness.worker import SilentReporter
 from support.benchmark_files import write_assets
 from support.files import WriteRows
 from support.loopback import Loopback
@@ -176,7 +172,7 @@ def test_fastchat_answers_are_judged_and_come_back(
         import_fastchat(store, write_jsonl("a", rows))
         with Loopback() as server:
             config = EvalConfig(imported=["their-model"], benches=["mt-bench"], judge=[server.spec])
-            pipeline.run(config, paths, store, SilentReporter())
+            pipeline.run(config, paths, store, NullReporter())
         wanted = values(store)
     written = export_fastchat(paths, tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in written}
@@ -236,7 +232,7 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
             judge=[server.spec],
             max_new_tokens=8,
         )
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         wanted = values(store)
     written = export_alpaca_eval(paths, tmp_path / "out")
     assert [path.name for path in written] == ["model_outputs.json", "annotations.json"]

@@ -49,7 +49,7 @@ def without(row: dict[str, Any], field: str) -> dict[str, Any]:
         ),
         (
             {**single_judgment(81, 1, 7), "question_id": 81.5},
-            "question_id must be a whole number, not 81.5",
+            "question_id must be an integer, not 81.5",
         ),
         (without(fastchat_answer(81), "question_id"), "question_id is missing"),
         ({**single_judgment(81, 1, 7), "score": "high"}, 'score must be a number, not "high"'),
@@ -60,8 +60,8 @@ def without(row: dict[str, Any], field: str) -> dict[str, Any]:
         ({**single_judgment(81, 1, 7), "tstamp": "yesterday"}, "tstamp must be a number"),
         ({**fastchat_answer(81), "choices": []}, "choices must be a list of objects"),
         ({**fastchat_answer(81), "choices": {"turns": ["x"]}}, "choices must be a list of objects"),
-        ({**fastchat_answer(81), "choices": [{"index": 0}]}, "turns must be a list of texts"),
-        ({**fastchat_answer(81), "choices": [{"turns": []}]}, "turns must be a list of texts"),
+        ({**fastchat_answer(81), "choices": [{"index": 0}]}, "turns must be a list of strings"),
+        ({**fastchat_answer(81), "choices": [{"turns": []}]}, "turns must be a list of strings"),
         ({**fastchat_answer(81), "model_id": None}, "model_id must be a name"),
         (without(PAIR, "g2_winner"), "g2_winner is missing"),
         ({**PAIR, "model_2": 3}, "model_2 must be a name"),
@@ -131,7 +131,7 @@ def test_other_choices_are_told(paths: Paths, write_jsonl: WriteRows, kd: Comman
     row = {**fastchat_answer(81), "choices": [{"turns": ["x"]}, {"turns": ["better"]}]}
     path = write_jsonl("a.jsonl", [row, {**row, "tstamp": 2}])
     code, _, err = kd("import", "fastchat", str(path))
-    assert code == 0 and err.count("the first of each was imported") == 1
+    assert code == 0 and err.count("only the first was imported") == 1
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_other_choices_are_told(paths: Paths, write_jsonl: WriteRows, kd: Comman
         ("question_id,model,score\n81,m,7\n", "looks like a table (CSV or TSV)"),
         (
             '{\n  "question_id": 81,\n  "model": "m"\n}\n',
-            "one JSON object spread over several lines",
+            "a single JSON object over several lines",
         ),
         ("some words\n", "this line is not a JSON object"),
         ("{broken\n", "not a JSON object"),
-        ('[{"question_id": 81},\n {"a": }]', ":2: the JSON list is broken"),
-        ("", "contains no rows"),
+        ('[{"question_id": 81},\n {"a": }]', ":2: invalid JSON list at column"),
+        ("", "the file has no rows"),
         ('"text"\n', "not a JSON object"),
         ("[[1]]", "entry 1: not a JSON object"),
     ],
@@ -248,9 +248,12 @@ def test_an_answer_that_is_null_has_no_length(paths: Paths, tmp_path: Path) -> N
 def test_missing_fields_of_alpaca_rows(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     for rows, said in (
-        ([without(alpaca_annotation("a", 2), "output_1")], "a row lacks output_1"),
-        ([{"instruction": "a"}], "a row lacks output (fields: instruction)"),
-        ([{"instruction": "a", "output": "b"}, alpaca_annotation("a", 2)], "a row lacks"),
+        ([without(alpaca_annotation("a", 2), "output_1")], "missing fields in a row: output_1"),
+        ([{"instruction": "a"}], "missing fields in a row: output (fields: instruction)"),
+        (
+            [{"instruction": "a", "output": "b"}, alpaca_annotation("a", 2)],
+            "missing fields in a row",
+        ),
         ([{"instruction": "a", "output": 3}], "output must be text"),
         ([{"instruction": None, "output": "b"}], "instruction is empty"),
     ):

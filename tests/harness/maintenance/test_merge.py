@@ -177,7 +177,7 @@ def test_what_is_no_store_is_refused(kd: CommandLine, paths: Paths, tmp_path: Pa
     empty = tmp_path / "empty"
     empty.mkdir()
     code, _, err = kd("store", "merge", str(empty))
-    assert code == 1 and "no store here" in err
+    assert code == 1 and "no store found" in err
     fill_store(paths.store, runs=1)
     with Store(paths.store) as store, pytest.raises(StoreError, match="itself"):
         merge(store, paths.store)

@@ -127,8 +127,8 @@ def test_adapters_that_change_no_weights_are_refused_as_such(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"peft_type": "NEWLORA"}, "its peft_type is 'NEWLORA'"),
-        ({"peft_type": None}, "its peft_type is ''"),
+        ({"peft_type": "NEWLORA"}, "unknown peft_type 'NEWLORA'"),
+        ({"peft_type": None}, "unknown peft_type ''"),
         ({"alora_invocation_tokens": [1, 2]}, "an activated LoRA"),
         ({"target_modules": ["nothere"]}, "could not load the adapter .*nothere"),
         ({"r": 2}, "could not load the adapter .*size mismatch"),
@@ -159,7 +159,7 @@ def test_a_base_may_be_named_beside_the_adapter(
 
 def test_a_slash_behind_a_hub_id_is_none_of_its_name(lora_beside_base: Path, paths: Paths) -> None:
     edit_adapter_config(lora_beside_base, base_model_name_or_path="somebody/model/", revision=None)
-    with pytest.raises(ModelError, match="somebody/model is not in its cache"):
+    with pytest.raises(ModelError, match="somebody/model is not in the local cache"):
         load_model(str(lora_beside_base), paths)
 
 
@@ -169,5 +169,5 @@ def test_adapters_that_stand_on_each_other_without_end(
     """Python's recursion ended it, with a word about a damaged header."""
     edit_adapter_config(lora_beside_base, base_model_name_or_path=str(lora_beside_base))
     for load in (load_model, lambda source, paths: check_adapter(Path(source), source, paths)):
-        with pytest.raises(ModelError, match="does one name itself"):
+        with pytest.raises(ModelError, match="is one its own base model"):
             load(str(lora_beside_base), paths)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdharness.harness.config.training import StudentSpec
+from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.loading import (
     check_adapter,
@@ -50,7 +50,7 @@ def test_tensors_that_do_not_load_are_refused(
 ) -> None:
     """peft would leave them at their start, and the adapter would score as its base."""
     rename(adapter, change)
-    with pytest.raises(ModelError, match=r"adapter tensors are missing, the first is") as caught:
+    with pytest.raises(ModelError, match=r"adapter tensors are missing, first ") as caught:
         load_model(str(adapter), paths)
     assert hint in caught.value.hint
     assert caught.value.where.endswith("adapter_model.safetensors")
@@ -65,7 +65,7 @@ def test_a_tensor_too_few_and_one_too_many(adapter: Path, paths: Paths) -> None:
         load_model(str(adapter), paths)
     stray = first.replace("q_proj", "v_proj")
     save_file({**tensors, stray: tensors[first].clone()}, path)
-    with pytest.raises(ModelError, match="1 tensors of its file fit nothing"):
+    with pytest.raises(ModelError, match="1 tensors of its file do not match"):
         load_model(str(adapter), paths)
 
 
@@ -79,9 +79,9 @@ def test_a_whole_adapter_loads(adapter: Path, tiny_teacher: Path, paths: Paths) 
     ("base", "words"),
     [
         ("/home/somebody/train/base-model", "no model named"),
-        ("somebody/base-model", "somebody/base-model is not in its cache"),
-        ("", "names no base model"),
-        (None, "names no base model"),
+        ("somebody/base-model", "somebody/base-model is not in the local cache"),
+        ("", "does not name its base model"),
+        (None, "does not name its base model"),
     ],
 )
 def test_a_base_that_is_not_here_is_named_with_who_named_it(
@@ -115,8 +115,8 @@ def test_an_adapter_of_another_vocabulary_says_so(adapter: Path, tmp_path: Path)
     ("change", "words"),
     [
         ({"target_modules": ["nosuch"]}, "was this adapter trained on this base model?"),
-        ({"peft_type": "NOSUCH"}, "its peft_type is 'NOSUCH'"),
-        ({"base_model_name_or_path": "ITSELF"}, "does one name itself?"),
+        ({"peft_type": "NOSUCH"}, "unknown peft_type 'NOSUCH'"),
+        ({"base_model_name_or_path": "ITSELF"}, "is one its own base model?"),
     ],
     ids=["modules", "kind", "itself"],
 )
@@ -136,7 +136,7 @@ def test_an_adapter_config_that_is_not_of_this_base(
     ("file", "old", "new", "words"),
     [
         ("config.json", '"llama"', '"llama99"', "pip install --upgrade transformers"),
-        ("config.json", '"silu"', '"nosuch"', "it speaks of 'nosuch'"),
+        ("config.json", '"silu"', '"nosuch"', "unknown key 'nosuch'"),
         ("tokenizer.json", '"BPE"', '"NewKind"', "pip install --upgrade tokenizers"),
     ],
     ids=["architecture", "activation", "tokenizer"],

@@ -94,7 +94,7 @@ def test_two_runs_that_were_one_row_come_apart(
     assert resolve_model("one", paths) == str(paths.runs / "one" / "final")
     assert resolve_model("two", paths) == str(second)
     code, out, err = kd("store", "rehash")
-    assert code == 0 and "no longer taken for one" in out, err
+    assert code == 0 and "no longer mistaken for one" in out, err
     names = {c.name: c for c in store.checkpoints()}
     assert names["one"].id == identify(base_model).id and names["one"].run == "one"
     assert names["two"].run == "two" and names["two"].id == identify(second).id

@@ -100,7 +100,7 @@ def test_other_weights_in_the_same_folder_take_over_its_name(
     shutil.copy(other / "model.safetensors", base_model / "model.safetensors")
     done, said = evaluate_briefly(paths, store, base_model)
     assert done["checkpoints"] == ["base"] and done["answers"] == 2
-    assert any("other weights than before" in line for line in said)
+    assert any("its weights have changed" in line for line in said)
     # The same weights in the folder they came from are the same checkpoint.
     assert evaluate_briefly(paths, store, other)[0]["answers"] == 0
 
@@ -152,8 +152,8 @@ def test_rehash_says_what_became_of_each(
     assert code == 0, err
     told = {row["checkpoint"]: row["result"] for row in json.loads(out)}
     assert told["gone"].endswith("its folder is gone")
-    assert "has changed since it was scored" in told["changed"]
-    assert store.checkpoint(base_id) is None or told["base"].startswith("kept")
+    assert "has changed since it was evaluated" in told["changed"]
+    assert store.checkpoint(base_id) is None or told["base"].startswith("keeps")
 
 
 def test_what_two_models_were_scored_under_is_left_alone(
@@ -177,7 +177,7 @@ def test_what_two_models_were_scored_under_is_left_alone(
                 created=1.0,
             )
         )
-    assert [what.startswith("kept") for _, what in adopt_all(paths, store)] == [True]
+    assert [what.startswith("keeps") for _, what in adopt_all(paths, store)] == [True]
     done, _ = evaluate_briefly(paths, store, base_model, benches=["shop"])
     assert done["answers"] == 2
     names = {c.name: c.id for c in store.checkpoints()}

@@ -198,9 +198,9 @@ def test_an_adapter_is_known_with_its_base(
         with pytest.raises(ModelError, match=r"adapter_config.json: its base model '/gone/base'"):
             known(write_adapter(tmp_path / "four", "/gone/base"))
         circle = write_adapter(tmp_path / "circle", str(tmp_path / "circle"))
-        with pytest.raises(ModelError, match="name itself"):
+        with pytest.raises(ModelError, match="its own base model"):
             known(circle)
-    with pytest.raises(ModelError, match="does not say which base"):
+    with pytest.raises(ModelError, match="does not name its base"):
         identify(one)
 
 

@@ -98,7 +98,7 @@ def test_rows_longer_than_the_positions(
 ) -> None:
     code, _, err = kd(*command, write_config(gpt2, LONG, 256))
     assert code == 2 or (command == ("train",) and code == 1), err
-    assert "data.max_length is 256" in err and "has 64 positions" in err
+    assert "data.max_length is 256" in err and "has only 64 positions" in err
     assert "rows.jsonl:1" in err and "Traceback" not in err and "IndexError" not in err
 
 
@@ -124,7 +124,7 @@ def test_a_rotary_model_takes_longer_rows_with_a_word(
 ) -> None:
     make_llama(tmp_path / "short", max_position_embeddings=16)
     code, _, err = kd("config", "check", write_config(tmp_path / "short", LONG, 64))
-    assert code == 0 and "was made for 16" in err
+    assert code == 0 and "was trained on 16" in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -133,7 +133,7 @@ def test_tokens_beyond_the_embedding(
 ) -> None:
     code, _, err = kd(*command, write_config(beyond, EXTRA, 64))
     assert code in (1, 2), err
-    assert "has 401 tokens, but the model embeds 400: '<extra>' (id 400) is beyond" in err
+    assert "has 401 tokens, but the model embeds only 400: '<extra>' (id 400) is out of" in err
     assert "rows.jsonl:1" in err and "Traceback" not in err
 
 
@@ -162,7 +162,7 @@ def test_a_teacher_is_held_against_too(
     values = {"method": "kd", "teacher": str(small), "trainer": {"max_steps": 1}}
     for command in (("config", "check"), ("plan",)):
         code, _, err = kd(*command, write_config(tiny_teacher, rows, 64, **values))
-        assert code == 2 and "tokenizer of the teacher" in err and "embeds 300" in err, err
+        assert code == 2 and "tokenizer of the teacher" in err and "embeds only 300" in err, err
 
 
 @pytest.mark.slow
@@ -172,11 +172,11 @@ def test_answers_and_held_out_rows(
     engine = LocalEngine(str(beyond), paths)
     chats = [({"role": "user", "content": text},) for text in ("<extra>", "fine")]
     replies = dict(engine.stream([GenerationRequest(chat, max_new_tokens=2) for chat in chats]))
-    assert replies[0].finish is Finish.ERROR and "(id 400) is beyond" in replies[0].error
+    assert replies[0].finish is Finish.ERROR and "(id 400) is out of range" in replies[0].error
     assert replies[1].error == "" and replies[1].tokens > 0
     code, _, err = kd("eval", "--ckpt", str(gpt2), "--bench", "heldout", "--limit", "3")
     assert code in (1, 2), err
-    assert "heldout.max_length is 1024" in err and "has 64 positions" in err
+    assert "heldout.max_length is 1024" in err and "has only 64 positions" in err
     assert "Traceback" not in err and "IndexError" not in err
     code, _, err = kd("eval", "--ckpt", str(gpt2), "--bench", "shop", "--limit", "2")
     assert code == 0, err
@@ -203,7 +203,7 @@ def test_what_is_not_here_is_said_and_not_refused(
     assert "not checked: no model named '/nowhere/model'" in err
     file = write_config(tiny_teacher, LONG, 64, data={"train": "/nowhere/rows.jsonl"})
     code, out, err = kd("config", "check", file)
-    assert code == 0 and "not checked: no data file /nowhere/rows.jsonl" in err
+    assert code == 0 and "not checked: missing data file /nowhere/rows.jsonl" in err
 
 
 def test_ids_are_held_against_the_first_row_that_breaks(tiny_teacher: Path) -> None:

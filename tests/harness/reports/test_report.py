@@ -17,14 +17,14 @@ from kdharness.harness.reports import build
 from kdharness.harness.reports.blocks import (
     Code,
     Heading,
-    Lines,
-    Mark,
+    IntervalPlot,
+    LinePlot,
     Paragraph,
+    PlotPoint,
     Radar,
     Scatter,
     Table,
-    Talk,
-    Whiskers,
+    Transcript,
     escape,
     fenced,
     markdown,
@@ -185,7 +185,7 @@ def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
     for text in report(paths, tmp_path, "--question", "Does it keep?"):
         for heading in (
             "Question",
-            "In short",
+            "Summary",
             "Runs",
             "Lineage",
             "Leaderboard",
@@ -196,20 +196,20 @@ def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
             "Judges",
             "Flags",
             "Costs",
-            "Telling transcripts",
-            "How to repeat it",
+            "Transcripts with the largest differences",
+            "How to reproduce",
         ):
             assert heading in text, heading
         for words in (
             "Does it keep?",
-            "dae stands above the",
+            "dae is above the",
             "expert: expert",
             "1,234",
             "a plain answer dae",
             "kdharness train",
         ):
             assert words in text, words
-        assert re.search(r"most domain with at least 0\.98 of general: dae", text)
+        assert re.search(r"retains at least 0\.98 of the general score: dae", text)
 
 
 def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_hostile_answers_names_and_errors_stay_text(paths: Paths, tmp_path: Path
 
 def test_an_empty_home_has_an_honest_report(paths: Paths, tmp_path: Path) -> None:
     text, twin = report(paths, tmp_path)
-    assert "There is no trade-off to decide from yet" in text and "No scores yet" in twin
+    assert "No trade-off available yet" in text and "No scores yet" in twin
     assert not Page(text).open
 
 
@@ -293,24 +293,24 @@ def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
                 ]
             )
         words = " ".join(b.text for b in collect(store, paths) if isinstance(b, Paragraph))
-    assert "twin is not told apart from the WiSE-FT curve" in words
+    assert "twin is not significantly above or below the WiSE-FT curve" in words
 
 
 # ---------------------------------------------------------------- pieces
 
 ODD: list[Any] = [
-    Scatter("t", "x", "y", (Mark("only", 1.0, 1.0),)),
+    Scatter("t", "x", "y", (PlotPoint("only", 1.0, 1.0),)),
     Scatter(
         "t",
         "x",
         "y",
-        (Mark(HOSTILE, 0.0, -5.0, (-1.0, 1.0), (-6.0, -4.0), True), Mark("b", 1e9, 3.0)),
+        (PlotPoint(HOSTILE, 0.0, -5.0, (-1.0, 1.0), (-6.0, -4.0), True), PlotPoint("b", 1e9, 3.0)),
         ((0.0, 0.0), (1.0, 1.0)),
         "line",
     ),
-    Lines("t", "loss", (("a", ((1.0, 2.0),)), ("b", ((1.0, float("nan")), (2.0, 1.0))))),
-    Lines("t", "loss", (("a", ()),)),
-    Whiskers("t", (("a", 0.0, None, None), (HOSTILE, 0.0, 0.0, 0.0))),
+    LinePlot("t", "loss", (("a", ((1.0, 2.0),)), ("b", ((1.0, float("nan")), (2.0, 1.0))))),
+    LinePlot("t", "loss", (("a", ()),)),
+    IntervalPlot("t", (("a", 0.0, None, None), (HOSTILE, 0.0, 0.0, 0.0))),
     Radar("t", ("a", "b", "c"), (("m", (1.0, None, 20.0)), ("n", (None, None, None))), 0.0, 10.0),
     Radar("t", ("a", "b", "c"), (("m", (0.0, 0.0, 0.0)),), 0.0, 0.0),
 ]
@@ -338,7 +338,7 @@ def test_blocks_escape_in_both_forms() -> None:
         Paragraph("*a* <b>"),
         Table(("a|b",), (("x|<y>",),), "<c>"),
         Code("<script>", "t"),
-        Talk("<t>", HOSTILE, (("<n>", HOSTILE, "<v>"),)),
+        Transcript("<t>", HOSTILE, (("<n>", HOSTILE, "<v>"),)),
     ]
     text = page("<title>", blocks)
     assert not re.search(r"<(h|b|y|c|t|n|v|script|title)>(?!&lt;)", text.split("<body>")[1])
@@ -360,5 +360,5 @@ def test_the_report_takes_no_side_from_a_handful() -> None:
         }
         return " ".join(str(block) for block in build._short_answer(view))
 
-    assert "stands above" in told(5, 0.1)
-    assert "is not told apart from" in told(4, 0.1) and "is not told apart from" in told(2, None)
+    assert "c is above the" in told(5, 0.1)
+    assert all("not significantly" in told(*few) for few in ((4, 0.1), (2, None)))

@@ -14,8 +14,8 @@ from kdharness.harness.config.files import parse_config
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.estimate import (
     activation_floats,
+    estimate,
     lora_parameters,
-    make_plan,
     model_size,
     plan_memory,
     step_flops,
@@ -163,7 +163,7 @@ def test_the_command(
     assert rows["steps"] == 5
     assert rows["parameters trained"] < rows["parameters student"]
     assert rows["time"] == pytest.approx(rows["FLOPs"] / 0.5e12, abs=0.06)
-    assert make_plan is not None
+    assert estimate is not None
     bad = tmp_path / "eval.yaml"
     bad.write_text("method: eval\ncheckpoints: [x]\n", "utf-8")
     assert cli.run([*home, "plan", str(bad)]) == 2

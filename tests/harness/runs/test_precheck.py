@@ -72,7 +72,7 @@ def test_a_data_set_of_the_hub_is_left_to_the_run(
     """The check would have loaded it, and refused the config where there is no network."""
     code, out, err = kd("config", "check", write_sft("hub:somebody/chats"))
     assert code == 0, err
-    assert "not checked: hub:somebody/chats is read when the run begins" in out + err
+    assert "not checked: hub:somebody/chats is read when the run starts" in out + err
 
 
 def test_modules_that_the_student_does_not_have(

@@ -40,7 +40,7 @@ def test_two_workers_on_one_run_are_one(paths: Paths) -> None:
         second = subprocess.run(
             [*WORKER, str(paths.home), "r"], capture_output=True, text=True, timeout=60
         )
-        assert second.returncode == 1 and "another worker is at r" in second.stdout
+        assert second.returncode == 1 and "another worker is already running r" in second.stdout
         assert time.monotonic() - began < 30
         with Store(paths.store) as store:
             run = store.run("r")

@@ -122,7 +122,7 @@ def test_ctrl_c_and_sigterm_stop_a_run_with_a_checkpoint(
         process.send_signal(by)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
-        assert "stopping ctrl: a checkpoint is saved" in err
+        assert "stopping ctrl: saving a checkpoint" in err
         assert "kdharness resume ctrl" in err
         assert find_run(store, "ctrl").status is RunStatus.STOPPED
     assert list(paths.run("ctrl").glob("checkpoint-*"))

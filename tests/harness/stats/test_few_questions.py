@@ -17,7 +17,7 @@ from kdharness.harness.stats.inference import (
     ratio_interval,
 )
 from kdharness.harness.stats.rows import Row, value_range
-from kdharness.harness.stats.tradeoff import Answered, Plane, pick, trade_off_stats
+from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, pick, trade_off_stats
 from support.interval_coverage import DATA, FIGURES, SIZES, coverage, documented
 from support.scored_store import sums
 
@@ -124,11 +124,11 @@ def test_ranges_of_metrics(metric: str, kinds: list[str], found: Any) -> None:
 # ---------------------------------------------------------------- verdict words
 
 
-def few_questions_world(n: int, spread: float = 0.01) -> list[Answered]:
+def few_questions_world(n: int, spread: float = 0.01) -> list[AnsweredItems]:
     rng = np.random.default_rng(n)
     levels = {"ref": (1.0, 0.2), "expert": (0.5, 0.9), "dae": (0.95, 0.8), "low": (0.95, 0.3)}
     return [
-        Answered(name, sums(*rng.normal(g, spread, n)), sums(*rng.normal(d, spread, n)))
+        AnsweredItems(name, sums(*rng.normal(g, spread, n)), sums(*rng.normal(d, spread, n)))
         for name, (g, d) in levels.items()
     ]
 
@@ -146,7 +146,7 @@ def test_the_trade_off_takes_nothing_from_a_handful_for_sure() -> None:
             assert set(chosen.rivals) == ({"ref", "low"} if n < 5 else set())
         assert any("too few questions" in note for note in stats.notes) == (n < 5)
     # What is 1 by definition stays so; what merely came out alike does not.
-    same = [Answered(name, sums(1, 1, 1), sums(0.1, 0.3, 0.2)) for name in ("ref", "dae")]
+    same = [AnsweredItems(name, sums(1, 1, 1), sums(0.1, 0.3, 0.2)) for name in ("ref", "dae")]
     ref, dae = trade_off_stats(same, Plane("ref"), resamples=200).points
     assert ref.retention is not None and (ref.retention.low, ref.retention.high) == (1.0, 1.0)
     assert dae.retention is not None and dae.retention.low is None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from kdharness.harness.stats import inference
+from kdharness.harness.stats import agreement, inference
 from kdharness.harness.stats.inference import paired_difference, ratio_interval
 
 TRIALS = 1000
@@ -177,11 +177,11 @@ def test_rank_correlation_and_kappa_are_the_textbooks() -> None:
 
     rng = np.random.default_rng(0)
     a, b = rng.integers(1, 11, 60), rng.integers(1, 11, 60)
-    assert inference.spearman(a, b) == pytest.approx(float(spearmanr(a, b).statistic))
+    assert agreement.spearman(a, b) == pytest.approx(float(spearmanr(a, b).statistic))
     c, d = list(rng.integers(0, 3, 60)), list(rng.integers(0, 3, 60))
-    assert inference.cohen_kappa(c, d) == pytest.approx(float(cohen_kappa_score(c, d)))
-    assert inference.spearman([1, 1], [2, 3]) is None
-    assert inference.cohen_kappa(["a"], ["a"]) is None
+    assert agreement.cohen_kappa(c, d) == pytest.approx(float(cohen_kappa_score(c, d)))
+    assert agreement.spearman([1, 1], [2, 3]) is None
+    assert agreement.cohen_kappa(["a"], ["a"]) is None
 
 
 @settings(deadline=None)

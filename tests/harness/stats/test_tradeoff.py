@@ -12,7 +12,7 @@ import pytest
 from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.harness.stats.tradeoff import (
-    Answered,
+    AnsweredItems,
     Plane,
     above_curve,
     draw_plane,
@@ -41,7 +41,7 @@ TRIALS, QUESTIONS = 150, 80
 
 def planted_world(
     rng: np.random.Generator, n: int = QUESTIONS, **levels: tuple[float, float]
-) -> list[Answered]:
+) -> list[AnsweredItems]:
     """Rows of every checkpoint: what questions have in common is most of their spread."""
     levels = levels or WORLD
     hard, easy = rng.normal(0, 1.5, n), rng.normal(0, 0.2, n)
@@ -50,7 +50,7 @@ def planted_world(
         g = general + hard + rng.normal(0, 0.5, n)
         d = domain + easy + rng.normal(0, 0.15, n)
         found.append(
-            Answered(
+            AnsweredItems(
                 name,
                 {f"g{i}": (float(v), 1.0) for i, v in enumerate(g)},
                 {f"d{i}": (float(v), 1.0) for i, v in enumerate(d)},
@@ -151,7 +151,7 @@ def test_an_expert_that_gained_nothing_makes_no_share() -> None:
     assert silent >= 37
     alone = stats_of(rng, Plane("ref"))
     assert alone.points[0].gain is None and alone.points[4].retention is not None
-    assert "no expert" in alone.notes[0]
+    assert "unknown expert" in alone.notes[0]
 
 
 def test_losses_turn_round() -> None:
@@ -166,7 +166,7 @@ def test_losses_turn_round() -> None:
 def test_questions_that_one_checkpoint_lacks_keep_the_others_figures() -> None:
     rows = planted_world(np.random.default_rng(9))
     few = dict(list(rows[4].general.items())[:40])
-    rows[4] = Answered("dae", few, rows[4].domain)
+    rows[4] = AnsweredItems("dae", few, rows[4].domain)
     whole = draw_plane(planted_world(np.random.default_rng(9)), PLANE, resamples=50)
     part = draw_plane(rows, PLANE, resamples=50)
     assert part.retention[1] == whole.retention[1]
@@ -336,4 +336,4 @@ def test_the_command_tells_intervals_seeds_and_the_pick(
     text = capsys.readouterr().out
     assert "pick dae-s" in text and "over seeds" in text and "95 % intervals" in text
     assert cli.run([*args[:-1], "1.5"]) == 0
-    assert "no checkpoint is known to keep 1.5" in capsys.readouterr().out
+    assert "no checkpoint retains 1.5 of the general score" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from kdharness.harness.errors import StoreError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util import filesystem
-from kdharness.harness.util.os_errors import mendable
+from kdharness.harness.util.os_errors import as_user_error
 from support.store_rows import contents, fill_store
 
 NOBODY = 65534
@@ -102,12 +102,12 @@ def test_writing_where_one_may_not_is_told(shared_home: Paths) -> None:
             try:
                 store.add_event("kd-0", "note", "x")
             except sqlite3.Error as error:
-                found = mendable(error, shared_home.home)
+                found = as_user_error(error, shared_home.home)
                 assert found is not None
                 raise found from error
 
     said = as_nobody(write)
-    assert said.startswith("StoreError") and "cannot be written here" in said and "--home" in said
+    assert said.startswith("StoreError") and "not writable" in said and "--home" in said
 
 
 def test_a_home_that_cannot_be_made_is_told(shared_home: Paths) -> None:
@@ -165,7 +165,7 @@ def test_a_full_store_says_so(paths: Paths) -> None:
         store.db.execute(f"PRAGMA max_page_count={pages}")
         with pytest.raises(sqlite3.OperationalError, match="full") as caught:
             store.add_event("kd-0", "note", "x" * 100_000)
-        found = mendable(caught.value, paths.home)
+        found = as_user_error(caught.value, paths.home)
         assert found is not None and "the disk is full" in str(found) and "resume" in str(found)
         assert len(store.events("kd-0")) == 2
 
@@ -179,7 +179,7 @@ def test_a_full_store_says_so(paths: Paths) -> None:
     ],
 )
 def test_full_disks_speak_many_languages(error: Exception, tmp_path: Path) -> None:
-    found = mendable(error, tmp_path)
+    found = as_user_error(error, tmp_path)
     assert found is not None and "the disk is full" in str(found)
 
 
@@ -188,7 +188,7 @@ def test_our_own_faults_stay_ours(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError) as caught:
         wrong.execute("SELECT nothing FROM nowhere")
     for error in (caught.value, ValueError("no"), KeyError("k"), RuntimeError("cannot write")):
-        assert mendable(error, tmp_path) is None
+        assert as_user_error(error, tmp_path) is None
 
 
 # ---------------------------------------------------------------- locks and two of everything
@@ -202,7 +202,7 @@ def test_a_store_that_stays_locked_is_told(paths: Paths) -> None:
         assert store.run("kd-0") is not None
         with pytest.raises(sqlite3.OperationalError) as caught:
             store.add_event("kd-0", "note", "x")
-        found = mendable(caught.value, paths.home)
+        found = as_user_error(caught.value, paths.home)
         assert isinstance(found, StoreError) and "locked" in str(found)
         holder.rollback()
         store.add_event("kd-0", "note", "x")

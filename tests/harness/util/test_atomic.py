@@ -43,7 +43,7 @@ def test_a_file_is_flushed_before_it_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = Recorder(monkeypatch)
-    atomic.write_text(tmp_path / "note.json", "{}")
+    atomic.atomic_write_text(tmp_path / "note.json", "{}")
     scratch = f".note.json.{os.getpid()}"
     assert seen.calls == [f"sync {scratch}", f"rename {scratch} note.json", f"sync {tmp_path.name}"]
     assert (tmp_path / "note.json").read_text() == "{}" and len(list(tmp_path.iterdir())) == 1
@@ -53,14 +53,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "note.json"
-    atomic.write_text(path, "old")
+    atomic.atomic_write_text(path, "old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        atomic.write_text(path, "new")
+        atomic.atomic_write_text(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["note.json"]
 
 
@@ -75,7 +75,7 @@ def test_a_folder_is_flushed_to_its_leaves_before_it_gets_its_name(
     target.mkdir()
     (target / "stale").write_bytes(b"s")
     seen = Recorder(monkeypatch)
-    atomic.replace_folder(scratch, target)
+    atomic.atomic_replace_dir(scratch, target)
     rename = seen.place("rename .new final")
     for name in ("weights", "index", "part", ".new"):
         assert seen.place(f"sync {name}") < rename

@@ -15,7 +15,7 @@ from kdharness.judges.audit.report_card_items import (
     OFF_TOPIC,
     PADDING,
     SPOILS,
-    Probe,
+    ProbeQuestion,
     probes,
 )
 
@@ -168,7 +168,7 @@ def test_failed_calls_are_no_verdicts() -> None:
 
 def test_every_item_can_be_spoilt_every_way() -> None:
     for probe in probes(99):
-        assert isinstance(probe, Probe)
+        assert isinstance(probe, ProbeQuestion)
         spoilt = {how: probe.spoilt(how) for how in SPOILS}
         assert len({probe.answer, *spoilt.values()}) == 5, probe.question
         assert spoilt == {how: probe.spoilt(how) for how in SPOILS}

@@ -256,7 +256,7 @@ def test_a_users_file(paths: Paths, write_jsonl: WriteRows) -> None:
         ],
     )
     bench = UserBench.load(paths, EvalConfig(), str(path))
-    assert bench.label == "mine" and bench.needs_a_judge and len(bench.items) == 4
+    assert bench.label == "mine" and bench.needs_judge and len(bench.items) == 4
     exact = bench.exact(
         [
             make_answer("1", 1, "4"),
@@ -299,7 +299,10 @@ def test_a_users_file_judged_pairwise(paths: Paths, write_jsonl: WriteRows) -> N
         ({"prompt": "x", "turns": ["y"]}, "exactly one"),
         ({"prompt": "x", "metric": "bleu"}, "metric must be"),
         ({"prompt": "x", "metric": "exact_match"}, "needs a reference"),
-        ({"prompt": "x", "metric": "accuracy", "reference": "c", "choices": ["a"]}, "none of the"),
+        (
+            {"prompt": "x", "metric": "accuracy", "reference": "c", "choices": ["a"]},
+            "not one of the",
+        ),
         ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "user turn"),
         ({"prompt": "x", "temperature": 3}, "temperature"),

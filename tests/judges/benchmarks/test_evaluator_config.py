@@ -63,7 +63,7 @@ def matching(value: Any) -> dict[str, Any]:
             {**REGEX, "completions_kwargs": {"max_tokens": "many"}},
             "mine.completions_kwargs.max_tokens must be a number, not 'many'",
         ),
-        ({**REGEX, "completions_kwargs": {"max_tokens": 1.5}}, "max_tokens must be a whole number"),
+        ({**REGEX, "completions_kwargs": {"max_tokens": 1.5}}, "max_tokens must be an integer"),
         ({**REGEX, "completions_kwargs": {"max_tokens": 0}}, "max_tokens must be a number from 1"),
         ({**REGEX, "completions_kwargs": {"temperature": "hot"}}, "temperature must be a number"),
         (
@@ -79,11 +79,14 @@ def matching(value: Any) -> dict[str, Any]:
             {**REGEX, "is_randomize_output_order": False},
             "is_randomize_output_order is not supported",
         ),
-        ({**REGEX, "prompt_template": None}, "mine.prompt_template must be text, not None"),
+        (
+            {**REGEX, "prompt_template": None},
+            "mine.prompt_template must be a non-empty string, not None",
+        ),
         ({k: v for k, v in REGEX.items() if k != "prompt_template"}, "prompt_template is missing"),
-        ({**REGEX, "prompt_template": ["a"]}, "prompt_template must be text"),
+        ({**REGEX, "prompt_template": ["a"]}, "prompt_template must be a non-empty string"),
         ({**REGEX, "prompt_template": "nowhere.txt"}, "nowhere.txt not found"),
-        ({**REGEX, "fn_completion_parser": 3}, "fn_completion_parser must be text"),
+        ({**REGEX, "fn_completion_parser": 3}, "fn_completion_parser must be a non-empty string"),
         ({**REGEX, "batch_size": 5}, "batch size 5"),
         ({**REGEX, "batch_size": "1"}, "batch size 1"),
         (
@@ -116,18 +119,18 @@ def matching(value: Any) -> dict[str, Any]:
                 "fn_completion_parser": "logprob_parser",
                 "completion_parser_kwargs": {"numerator_token": 1},
             },
-            "numerator_token must be text",
+            "numerator_token must be a non-empty string",
         ),
         # What would be dropped without a word.
         (
             {**REGEX, "fn_completion_parsr": "regex_parser"},
-            "mine.fn_completion_parsr is not a known",
+            "unknown setting mine.fn_completion_parsr",
         ),
         ({**REGEX, "fn_completion_parsr": "regex_parser"}, "did you mean fn_completion_parser?"),
-        ({**REGEX, "completions_kwargs": {"n": 5}}, "mine.completions_kwargs.n is not a known"),
+        ({**REGEX, "completions_kwargs": {"n": 5}}, "unknown setting mine.completions_kwargs.n"),
         (
             {**REGEX, "completions_kwargs": {"reasoning_effort": "high"}},
-            "reasoning_effort is not a",
+            "unknown setting mine.completions_kwargs.reasoning_effort",
         ),
         (
             {
@@ -195,7 +198,7 @@ def test_a_template_must_show_both_answers(
 ) -> None:
     path = write_evaluator({"mine": REGEX})
     (tmp_path / "prompt.txt").write_text("Is {output_1} good for {instruction}?")
-    with pytest.raises(ConfigError, match=r"lacks \{output_2\}"):
+    with pytest.raises(ConfigError, match=r"missing \{output_2\}"):
         load_template(paths, str(path))
     (tmp_path / "prompt.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):

@@ -13,7 +13,7 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
-from kdharness.harness.worker import SilentReporter
+from kdharness.harness.protocols import NullReporter
 from kdharness.judges.benchmarks.heldout import Heldout
 from support.files import WriteRows
 
@@ -83,7 +83,7 @@ def plain_figures(
 
 def measured(bench: Heldout, source: Path, paths: Paths, config: EvalConfig) -> dict[str, Any]:
     found = {}
-    for batch in bench.weigh("c", str(source), paths, config, SilentReporter(), set(), "teacher"):
+    for batch in bench.measure("c", str(source), paths, config, NullReporter(), set(), "teacher"):
         for judgment in batch:
             found[judgment.metric, judgment.item] = judgment
     return found
@@ -140,12 +140,12 @@ def test_known_rows_are_not_measured_again(
     bench = Heldout.load(paths, config)
     first = [
         j
-        for b in bench.weigh("c", str(tiny_teacher), paths, config, SilentReporter(), set())
+        for b in bench.measure("c", str(tiny_teacher), paths, config, NullReporter(), set())
         for j in b
     ]
     assert len(first) == 4
     known = {j.id for j in first}
-    again = bench.weigh("c", "no such model", paths, config, SilentReporter(), known)
+    again = bench.measure("c", "no such model", paths, config, NullReporter(), known)
     assert list(again) == []
 
 
@@ -159,7 +159,7 @@ def test_the_shipped_rows_load(paths: Paths) -> None:
 
 def test_rows_that_are_no_chats_are_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("bad.jsonl", [ROWS[0], {"text": "x"}])
-    with pytest.raises(DataError, match=r"bad.jsonl:2: cannot tell the format"):
+    with pytest.raises(DataError, match=r"bad.jsonl:2: unknown row format"):
         Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
 
 
@@ -235,7 +235,7 @@ def test_identities_of_rows_read_before_are_what_they_were(
 
 def test_an_id_that_is_there_twice_is_told(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("rows.jsonl", [ROWS[0], ROWS[1], ROWS[0]])
-    with pytest.raises(DataError, match="id 'a' is also on line 1"):
+    with pytest.raises(DataError, match="duplicate id 'a', also on line 1"):
         rows_read(paths, path)
     with pytest.raises(DataError, match="no such held-out file"):
         rows_read(paths, path.with_name("none.jsonl"))

@@ -13,9 +13,9 @@ from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Finish, Item, JudgmentStatus
-from kdharness.harness.worker import SilentReporter
 from kdharness.judges.benchmarks.domain import UserBench, exact_judgment
 from kdharness.judges.benchmarks.rows import read_rows
 from support.files import WriteRows
@@ -32,12 +32,12 @@ CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
         ({"question": "Two and two?", "answer": "4"}, "answer (did you mean reference?)"),
         ({"prompt": "x", "options": ["a"]}, "options (did you mean choices?)"),
         ({"prompt": "x", "temprature": 1}, "temprature (did you mean temperature?)"),
-        ({"prompt": "x", "zzz": 1}, "a row may have: id, category"),
+        ({"prompt": "x", "zzz": 1}, "allowed fields: id, category"),
         # References that the metric cannot read.
         ({**EXACT, "reference": ""}, "the reference is empty"),
         ({**EXACT, "reference": "  "}, "the reference is empty"),
         ({**EXACT, "references": ["a", ""]}, "the reference is empty"),
-        ({**EXACT, "reference": True}, 'reference must be text, not true: write "true"'),
+        ({**EXACT, "reference": True}, 'reference must be a string, not true: write "true"'),
         ({**EXACT, "reference": 4.5}, 'write "4.5"'),
         ({**EXACT, "references": [None]}, "not null"),
         ({**EXACT, "reference": {"a": 1}}, "use json_f1"),
@@ -56,22 +56,28 @@ CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
         ),
         (
             {"prompt": "x", "metric": "json_f1", "reference": [{"a": 1}, {"a": 2}]},
-            "write references",
+            "use references",
         ),
-        ({"prompt": "x", "metric": "json_f1", "reference": [1, 2]}, "[[…]] for one that is a list"),
+        (
+            {"prompt": "x", "metric": "json_f1", "reference": [1, 2]},
+            "[[…]] if the reference itself",
+        ),
         ({**EXACT, "reference": "\u200b"}, "the reference is empty"),
         # Choices.
-        ({**CHOICE, "references": ["a", "z"], "choices": ["a", "b"]}, 'none of the choices: "z"'),
-        ({**CHOICE, "reference": "A"}, "none of the choices"),
+        (
+            {**CHOICE, "references": ["a", "z"], "choices": ["a", "b"]},
+            'not one of the choices: "z"',
+        ),
+        ({**CHOICE, "reference": "A"}, "not one of the choices"),
         ({**CHOICE, "choices": "ab", "reference": "a"}, "choices must be a list"),
-        ({**CHOICE, "choices": ["a", "a"], "reference": "a"}, 'choice "a" is there twice'),
+        ({**CHOICE, "choices": ["a", "a"], "reference": "a"}, 'duplicate choice "a"'),
         ({**CHOICE, "choices": ["a", ""], "reference": "a"}, "a choice is empty"),
-        ({**CHOICE, "choices": ["m", "M", "k"], "reference": "K"}, "none of the choices"),
+        ({**CHOICE, "choices": ["m", "M", "k"], "reference": "K"}, "not one of the choices"),
         # What is no text.
-        ({"prompt": "x", "rubric": 3}, "rubric must be text, not 3"),
-        ({"prompt": "x", "rubric": ["a"]}, "rubric must be text"),
-        ({"prompt": "x", "category": True}, "category must be text, not true"),
-        ({"prompt": "x", "system": 5}, "system must be text, not 5"),
+        ({"prompt": "x", "rubric": 3}, "rubric must be a string, not 3"),
+        ({"prompt": "x", "rubric": ["a"]}, "rubric must be a string"),
+        ({"prompt": "x", "category": True}, "category must be a string, not true"),
+        ({"prompt": "x", "system": 5}, "system must be a string, not 5"),
         ({"prompt": "x", "id": " "}, "id is empty"),
         ({"turns": ["x", ""]}, "a turn is empty"),
         ({"messages": [{"role": "user", "content": " "}]}, "the user turn is empty"),
@@ -232,7 +238,7 @@ def test_the_whole_way_to_the_scores(
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
         )
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         found = {s.metric: s.value for s in leaderboard(store, paths)}
         for number, (_, text, value) in enumerate(QUESTIONS):
             assert found[f"category:c{number:02}"] == pytest.approx(value), text
@@ -254,16 +260,16 @@ def test_scores_by_older_rules_are_replaced_and_count_once(
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
         )
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         before = {j.id: j.value for j in store.judgments(judge="exact")}
         store.db.execute("UPDATE judgments SET value = 1 - value")
         store.db.conn.commit()
-        done = pipeline.run(config, paths, store, SilentReporter())
+        done = pipeline.run(config, paths, store, NullReporter())
         assert (done["answers"], done["judgments"]) == (0, 2)
         assert {j.id: j.value for j in store.judgments(judge="exact")} == before
         score = next(s for s in leaderboard(store, paths) if s.metric == "score")
         assert (score.value, score.n) == (0.5, 2)
-        assert pipeline.run(config, paths, store, SilentReporter())["judgments"] == 0
+        assert pipeline.run(config, paths, store, NullReporter())["judgments"] == 0
 
 
 def test_an_answer_that_never_came_is_no_zero(paths: Paths, write_jsonl: WriteRows) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.config.endpoints import DEFAULT_URL, endpoint_of, proxy_of, why_unreached
-from kdharness.harness.config.evaluation import is_here, parse_spec
+from kdharness.harness.config.evaluation import is_loopback_url, parse_spec
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.redact import find_key
 from kdharness.judges.engines.openai import OpenAIEngine
@@ -157,7 +157,7 @@ def test_this_machine_takes_no_proxy(monkeypatch: Env, kd: CommandLine) -> None:
         assert code == 0, err
         host = socket.gethostname()
         for name in ("localhost", "127.0.0.1", "judge.localhost", host, f"{host.upper()}."):
-            assert is_here(f"http://{name}:{server.port}/v1")
+            assert is_loopback_url(f"http://{name}:{server.port}/v1")
             assert proxy_of(f"http://{name}:{server.port}/v1") is None
 
 
@@ -198,25 +198,25 @@ def chained(*errors: BaseException) -> BaseException:
         ),
         (
             ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
-            "does not speak TLS",
+            "does not use TLS",
             "http://",
             True,
         ),
         (
             socket.gaierror(-2, "Name or service not known"),
-            "no host named 'h.example'",
+            "cannot resolve host 'h.example'",
             "name",
             False,
         ),
         (
             socket.gaierror(-3, "Temporary failure in name resolution"),
-            "no host named",
+            "cannot resolve host",
             "name",
             False,
         ),
         (ConnectionRefusedError(111, "Connect call failed"), "connection refused", "port", False),
         (OSError(113, "No route to host"), "unreachable", "port", False),
-        (TimeoutError("timed out"), "no connection in time", "port", False),
+        (TimeoutError("timed out"), "connection timed out", "port", False),
     ],
 )
 def test_reasons_in_words(error: BaseException, said: str, hint: str, final: bool) -> None:
@@ -231,7 +231,7 @@ def test_reasons_in_words(error: BaseException, said: str, hint: str, final: boo
 
 def test_a_name_that_does_not_resolve_is_told_soon(kd: CommandLine) -> None:
     code, _, err = kd("judge", "check", "openai:m@http://judge.invalid/v1", "--probe-only")
-    assert code == 1 and "no host named 'judge.invalid'" in err
+    assert code == 1 and "cannot resolve host 'judge.invalid'" in err
 
 
 # ---------------------------------------------------------------- keys

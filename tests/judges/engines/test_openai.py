@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
-from kdharness.harness.errors import JudgeError
+from kdharness.harness.config.settings import UserSettings, load_settings
+from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.paths import Paths
 from kdharness.harness.types import Finish
 from kdharness.judges.engines import rate_limits
 from kdharness.judges.engines.openai import OpenAIEngine
-from kdharness.judges.engines.rate_limits import Price, backoff, find_price, retry_after
+from kdharness.judges.engines.rate_limits import Price, backoff, find_price
+from kdharness.judges.engines.waits import retry_after
 from support.loopback import FAULTS, Loopback, Raw, completion
 from support.openai_calls import engine, refusal, requests
 
@@ -177,10 +180,28 @@ def test_a_budget_needs_a_price(tmp_path, monkeypatch) -> None:  # type: ignore[
     assert opened.price == Price(1, 2)
 
 
-def test_prices_that_are_no_numbers_are_told() -> None:
-    with pytest.raises(Exception, match="price"):
-        find_price({"prices": {"a": {"input": "cheap"}}}, "a")
-    assert find_price({}, "a") is None
+def test_prices_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    for price in (
+        "{input: cheap, output: 1}",
+        "{input: 1}",
+        "[1, 2, 3]",
+        "-1",
+        "{input: .nan, output: 1}",
+    ):
+        paths.settings.write_text(f"prices: {{a: {price}}}")
+        with pytest.raises(ConfigError, match=r"prices\.a"):
+            load_settings(paths)
+    paths.settings.write_text("prices: {a: [1, 2]}")
+    assert find_price(load_settings(paths), "a") == Price(1, 2)
+    assert find_price(UserSettings(), "a") is None
+
+
+def test_a_setting_that_nothing_reads_is_refused(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    paths.settings.write_text("judges: openai:x\n")
+    with pytest.raises(ConfigError, match="did you mean judge"):
+        load_settings(paths)
 
 
 def test_total_timeout_keeps_what_came() -> None:

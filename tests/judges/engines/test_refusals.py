@@ -202,7 +202,7 @@ def test_what_a_body_without_choices_means(body: Any, trouble: Trouble) -> None:
 def test_a_refusal_that_says_nothing_ends_the_run_when_all_are_refused() -> None:
     with Loopback(status=400, refusal="no") as server, pytest.raises(JudgeError) as caught:
         dict(engine(server, concurrency=1).stream(requests(100)))
-    assert "8 calls in a row" in caught.value.message and server.calls == 8
+    assert "8 consecutive calls" in caught.value.message and server.calls == 8
     with Loopback(status=400, refusal="no") as server:
         assert len(dict(engine(server).stream(requests(5)))) == 5
 

@@ -21,8 +21,8 @@ from kdharness.harness.errors import AssetError, JudgeError
 from kdharness.harness.evaluation import pipeline
 from kdharness.harness.models.resolve import resolve_model
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
-from kdharness.harness.worker import SilentReporter
 from kdharness.judges.engines.openai import OpenAIEngine
 from support.benchmark_files import write_assets
 from support.evaluations import imported
@@ -104,7 +104,7 @@ def test_a_judge_behind_it_is_scored(url: str, model: str, paths: Paths) -> None
             judge_max_tokens=24,
             concurrency=4,
         )
-        done = pipeline.run(config, paths, store, SilentReporter())
+        done = pipeline.run(config, paths, store, NullReporter())
         rows = store.judgments("id-a")
         # A model this small seldom gives a verdict; its words are kept, whatever they are.
         assert done["judgments"] == len(rows) == 4
@@ -113,9 +113,9 @@ def test_a_judge_behind_it_is_scored(url: str, model: str, paths: Paths) -> None
 
         weighted = config.model_copy(update={"benches": ["alpaca-eval-2"]})
         with pytest.raises(JudgeError, match="log-probabilities"):
-            pipeline.run(weighted, paths, store, SilentReporter())
+            pipeline.run(weighted, paths, store, NullReporter())
         discrete = weighted.model_copy(update={"discrete_fallback": True, "judge_max_tokens": 2})
-        pipeline.run(discrete, paths, store, SilentReporter())
+        pipeline.run(discrete, paths, store, NullReporter())
         scores = [s for s in leaderboard(store, paths) if s.bench == "alpaca-eval-2"]
     assert scores and all("discrete" in s.flags for s in scores)
     assert scores[0].n + scores[0].n_failed == 2
@@ -131,13 +131,13 @@ def test_answers_come_from_it_too(url: str, model: str, paths: Paths) -> None:
             max_new_tokens=12,
             answer_engine=f"openai:{model}@{url}",
         )
-        pipeline.run(config, paths, store, SilentReporter())
+        pipeline.run(config, paths, store, NullReporter())
         checkpoint = store.checkpoints()[0].id
         served = {a.item: a.text for a in store.answers(checkpoint)}
         store.db.execute("DELETE FROM answers")
         store.db.conn.commit()
         pipeline.run(
-            config.model_copy(update={"answer_engine": None}), paths, store, SilentReporter()
+            config.model_copy(update={"answer_engine": None}), paths, store, NullReporter()
         )
         local = {a.item: a.text for a in store.answers(checkpoint)}
     assert len(served) == 3

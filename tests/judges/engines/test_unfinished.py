@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdharness.harness.types import Finish, GenerationRequest, Reply
-from kdharness.judges.engines.openai_wire import estimated_tokens, least_tokens, read_body
+from kdharness.judges.engines.openai_wire import read_body
 from kdharness.judges.engines.rate_limits import Price
+from kdharness.judges.engines.token_estimates import estimated_tokens, least_tokens
 from kdharness.judges.engines.trouble import CallError, Trouble
 from support.loopback import Loopback, Raw, completion
 from support.openai_calls import engine, requests
@@ -65,10 +66,10 @@ def test_ends_at_the_limit(reason: str) -> None:
 @pytest.mark.parametrize(
     ("reason", "trouble", "word"),
     [
-        ("error", Trouble.RETRY, "broke"),
-        ("network_error", Trouble.RETRY, "broke"),
-        ("insufficient_system_resource", Trouble.RETRY, "broke"),
-        ("abort", Trouble.RETRY, "broke"),
+        ("error", Trouble.RETRY, "aborted"),
+        ("network_error", Trouble.RETRY, "aborted"),
+        ("insufficient_system_resource", Trouble.RETRY, "aborted"),
+        ("abort", Trouble.RETRY, "aborted"),
         ("content_filter", Trouble.GIVE_UP, "filter"),
         ("SAFETY", Trouble.GIVE_UP, "filter"),
         ("prohibited_content", Trouble.GIVE_UP, "filter"),
@@ -150,11 +151,11 @@ def test_a_plain_completions_text_is_read() -> None:
 def test_reasoning_alone_is_given_up_at_once(message: dict[str, Any], reason: str) -> None:
     error = failed(with_message(message, reason))
     assert error.trouble is Trouble.GIVE_UP
-    assert "only reasoning came" in error.message and reason in error.message
+    assert "only reasoning, no answer" in error.message and reason in error.message
     with Loopback(answer=lambda body: with_message(message, "stop")) as server:
         replies = dict(engine(server, first_wait=5).stream(requests(3)))
         assert server.calls == 3
-    assert all("only reasoning came" in reply.error for reply in replies.values())
+    assert all("only reasoning, no answer" in reply.error for reply in replies.values())
 
 
 def test_thoughts_that_are_only_counted_are_thoughts() -> None:
@@ -238,7 +239,7 @@ def asked_with(text: str) -> GenerationRequest:
 )
 def test_a_prompt_that_was_cut_is_a_failure(text: str, seen: int) -> None:
     error = failed(completion("[[7]]", prompt_tokens=seen), asked_with(text))
-    assert f"read only {seen:,} tokens of about" in error.message and "num_ctx" in error.message
+    assert f"read only {seen:,} of about" in error.message and "num_ctx" in error.message
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,8 @@ def test_others_are_reported_while_one_is_tried_again() -> None:
         started = time.monotonic()
         arrived = [(n, time.monotonic() - started) for n, _ in judge.stream(requests(4))]
     assert [n for n, _ in arrived[:3]] != [] and arrived[-1][0] == 0
-    assert arrived[2][1] < 0.35 and arrived[3][1] > 0.4
+    # All but the bad one come long before it is given up.
+    assert arrived[2][1] < arrived[3][1] / 2
     assert looked
 
 

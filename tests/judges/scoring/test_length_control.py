@@ -106,5 +106,5 @@ def test_files_that_are_something_else_are_told(tmp_path: Path) -> None:
         lc.read_difficulty(path)
     other = tmp_path / "y.csv"
     other.write_text("std_delta_len,instruction_difficulty,preference\n1,0,1.7\n")
-    with pytest.raises(AssetError, match="0-1"):
+    with pytest.raises(AssetError, match="from 0 to 1"):
         lc.read_gamed(other)

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdharness.harness.chat.template import encode_chat
-from kdharness.harness.config.training import DataSpec, SourceSpec, TrainerSpec
+from kdharness.harness.config.data import DataSpec, SourceSpec
+from kdharness.harness.config.training import TrainerSpec
 from kdharness.harness.errors import ConfigError, DataError
-from kdharness.trainers.data.batches import Collator, make_plan
-from kdharness.trainers.data.dataset import Row, encode_sources, load_chats, marked
+from kdharness.trainers.data.batches import Collator, plan_batches
+from kdharness.trainers.data.dataset import TrainRow, encode_sources, load_chats, marked
 from kdharness.trainers.data.sources import read_source, to_chat
 from support.files import WriteRows
 
@@ -107,7 +108,7 @@ def test_a_hub_data_set_is_read_by_name_and_split(
     assert len(read_source(source)) == 2
     test = read_source(source.model_copy(update={"split": "test"}))
     assert [chat["messages"] for chat in test] == [TALK]
-    with pytest.raises(DataError, match="could not load the data set"):
+    with pytest.raises(DataError, match="could not load the dataset"):
         read_source(SourceSpec(path="hub:nobody/nothing-like-this"))
 
 
@@ -117,9 +118,9 @@ def test_a_hub_data_set_is_read_by_name_and_split(
         ('{"messages": []}\n{"mess', ":2"),
         ('{"text": "no format"}', "fields: text"),
         ('{"messages": [{"role": "narrator", "content": "x"}]}', "narrator"),
-        ('{"messages": [{"role": "user", "content": null}]}', "not text"),
+        ('{"messages": [{"role": "user", "content": null}]}', "has no content"),
         ('{"messages": [{"from": "user"}]}', "messages format"),
-        ('"just a string"', "cannot tell the format"),
+        ('"just a string"', "unknown row format"),
         ("", "no rows"),
     ],
 )
@@ -135,7 +136,7 @@ def test_malformed_rows_name_file_and_line(tmp_path: Path, text: str, says: str)
 
 def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(b"\x80\x04N.")
-    with pytest.raises(DataError, match="pickles are never read"):
+    with pytest.raises(DataError, match="pickles are never loaded"):
         read_source(SourceSpec(path=str(tmp_path / "x.pkl")))
     with pytest.raises(DataError, match="no such data file"):
         read_source(SourceSpec(path=str(tmp_path / "absent.jsonl")))
@@ -165,7 +166,7 @@ def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl:
 def test_rows_on_both_sides_are_refused(tokenizer: Any, write_jsonl: WriteRows) -> None:
     path = write_jsonl("a.jsonl", [{"messages": TALK}])
     spec = DataSpec(train=[{"path": str(path)}], heldout=[{"path": str(path)}])
-    with pytest.raises(DataError, match="1 held-out rows are in the training data too"):
+    with pytest.raises(DataError, match="1 held-out rows are also in the training data"):
         load_chats(spec, tokenizer)
     load_chats(spec.model_copy(update={"allow_duplicates": True}), tokenizer)
 
@@ -179,13 +180,13 @@ def test_marked_rows_show_what_is_learnt(tokenizer: Any, write_jsonl: WriteRows)
 # ---------------------------------------------------------------- plans
 
 
-def make_rows(general: int, domain: int = 0) -> list[Row]:
+def make_rows(general: int, domain: int = 0) -> list[TrainRow]:
     rows = []
     for i in range(general + domain):
         length = 4 + (i * 7) % 23
         kind, source = ("general", 0) if i < general else ("domain", 1)
         labels = [-100] * 2 + list(range(length - 2))
-        rows.append(Row(list(range(length)), labels, kind, source, f"r{i}"))
+        rows.append(TrainRow(list(range(length)), labels, kind, source, f"r{i}"))
     return rows
 
 
@@ -206,7 +207,7 @@ def data_spec(domain: bool = False, **changes: Any) -> DataSpec:
 def test_an_epoch_sees_every_row_once(rows: int, size: int, accumulation: int, seed: int) -> None:
     data = make_rows(rows)
     trainer = TrainerSpec(epochs=1, batch_size=size, accumulation=accumulation)
-    plan = make_plan(data, data_spec(), trainer, seed)
+    plan = plan_batches(data, data_spec(), trainer, seed)
     seen = Counter(index for batch in plan.batches for index in batch)
     per_step = size * accumulation
     assert sum(seen.values()) == max(1, round(rows / per_step)) * per_step
@@ -217,7 +218,7 @@ def test_an_epoch_sees_every_row_once(rows: int, size: int, accumulation: int, s
 @pytest.mark.parametrize(("general", "domain"), [(200, 10), (10, 200)])
 def test_the_domain_share_holds_whatever_the_sizes(share: float, general: int, domain: int) -> None:
     trainer = TrainerSpec(max_steps=100, batch_size=3, accumulation=2)
-    plan = make_plan(make_rows(general, domain), data_spec(True, domain_share=share), trainer, 1)
+    plan = plan_batches(make_rows(general, domain), data_spec(True, domain_share=share), trainer, 1)
     assert plan.share["domain"] == pytest.approx(share, abs=0.01)
 
 
@@ -226,7 +227,7 @@ def test_how_a_step_is_cut_does_not_change_its_rows() -> None:
 
     def steps(size: int, accumulation: int, world: int) -> list[list[int]]:
         trainer = TrainerSpec(max_steps=12, batch_size=size, accumulation=accumulation)
-        plan = make_plan(rows, spec, trainer, 5, world)
+        plan = plan_batches(rows, spec, trainer, 5, world)
         per = plan.per_step
         cut = [plan.batches[i : i + per] for i in range(0, per * 12, per)]
         return [sorted(index for batch in step for index in batch) for step in cut]
@@ -237,7 +238,7 @@ def test_how_a_step_is_cut_does_not_change_its_rows() -> None:
 
 def test_two_processes_share_one_plan() -> None:
     trainer = TrainerSpec(max_steps=4, batch_size=2, accumulation=2)
-    plan = make_plan(make_rows(50), data_spec(), trainer, 3, world=2)
+    plan = plan_batches(make_rows(50), data_spec(), trainer, 3, world=2)
     first, second = plan.for_rank(0, 2), plan.for_rank(1, 2)
     assert [b for pair in zip(first, second, strict=True) for b in pair] == plan.batches
     assert len(first) == 8
@@ -246,7 +247,7 @@ def test_two_processes_share_one_plan() -> None:
 def test_token_budgets_bound_padded_batches_and_training() -> None:
     trainer = TrainerSpec(max_tokens=900, tokens_per_batch=64)
     rows = make_rows(80)
-    plan = make_plan(rows, data_spec(), trainer, 2)
+    plan = plan_batches(rows, data_spec(), trainer, 2)
     for batch in plan.batches:
         assert max(len(rows[i]) for i in batch) * len(batch) <= 64
     assert 900 <= plan.tokens < 900 + 64
@@ -255,27 +256,31 @@ def test_token_budgets_bound_padded_batches_and_training() -> None:
 
 def test_bucketing_leaves_little_padding() -> None:
     rows = make_rows(240)
-    plan = make_plan(rows, data_spec(), TrainerSpec(epochs=1, batch_size=8), 1)
+    plan = plan_batches(rows, data_spec(), TrainerSpec(epochs=1, batch_size=8), 1)
     assert plan.padding_share < 0.1
 
 
 def test_plans_depend_on_the_seed_alone() -> None:
     rows, trainer = make_rows(70), TrainerSpec(epochs=2, batch_size=4)
-    assert make_plan(rows, data_spec(), trainer, 1) == make_plan(rows, data_spec(), trainer, 1)
-    assert make_plan(rows, data_spec(), trainer, 1) != make_plan(rows, data_spec(), trainer, 2)
+    assert plan_batches(rows, data_spec(), trainer, 1) == plan_batches(
+        rows, data_spec(), trainer, 1
+    )
+    assert plan_batches(rows, data_spec(), trainer, 1) != plan_batches(
+        rows, data_spec(), trainer, 2
+    )
 
 
 def test_source_weights_are_kept() -> None:
-    rows = [Row([1, 2, 3], [-100, 2, 3], "general", i % 2, str(i)) for i in range(40)]
+    rows = [TrainRow([1, 2, 3], [-100, 2, 3], "general", i % 2, str(i)) for i in range(40)]
     spec = DataSpec(train=[{"path": "a", "weight": 3}, {"path": "b", "weight": 1}])
-    plan = make_plan(rows, spec, TrainerSpec(max_steps=100, batch_size=4), 1)
+    plan = plan_batches(rows, spec, TrainerSpec(max_steps=100, batch_size=4), 1)
     drawn = Counter(rows[i].source for batch in plan.batches for i in batch)
     assert drawn[0] / (drawn[0] + drawn[1]) == pytest.approx(0.75, abs=0.03)
 
 
 def test_a_share_without_domain_rows_is_an_error() -> None:
     with pytest.raises(ConfigError, match="only general rows"):
-        make_plan(make_rows(5), data_spec(domain_share=0.5), TrainerSpec(), 1)
+        plan_batches(make_rows(5), data_spec(domain_share=0.5), TrainerSpec(), 1)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

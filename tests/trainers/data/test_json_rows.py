@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdharness.harness.config.training import SourceSpec
+from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.errors import DataError
 from kdharness.harness.util import untrusted
 from kdharness.trainers.data.sources import read_source
@@ -72,17 +72,17 @@ GOOD = '{"prompt": "a", "completion": "b"}\n'
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (GOOD + '{"prompt": "a", "comp', r":2: this line is not JSON: it ends"),
+        (GOOD + '{"prompt": "a", "comp', r":2: this line is not JSON: unexpected end"),
         (GOOD + '{"prompt": a}', r":2: this line is not JSON: unexpected text at column 12"),
         ('{"prompt": "a", completion: "b"}', r":1: this line is not JSON: unex.* at column 17"),
         (
             '[\n {"prompt": "a",\n  "completion": b}\n]',
             r":3: not JSON: unexpected text at column 17",
         ),
-        ('[\n {"prompt": "a"', r"not JSON: it ends before its value is complete"),
+        ('[\n {"prompt": "a"', r"not JSON: unexpected end of input"),
         (
             '{\n "prompt": "a",\n',
-            r":1: this line is not JSON: it ends before its value is complete",
+            r":1: this line is not JSON: unexpected end of input",
         ),
         ("prompt,completion\na,b\n", r":1: this line is not JSON: unexpected text at column 1"),
         ("[]", "this data has no rows"),

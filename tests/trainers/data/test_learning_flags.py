@@ -35,7 +35,7 @@ def turn(**more: Any) -> dict[str, Any]:
 def test_a_field_of_another_name_that_leaves_a_turn_out_is_refused(more: dict[str, Any]) -> None:
     """Each was passed over, and the turn was learnt."""
     (name,) = more
-    with pytest.raises(DataError, match=rf"turn 2: {name}: .* leave this turn out") as error:
+    with pytest.raises(DataError, match=rf"turn 2: {name}: .* exclude this turn") as error:
         read_chat(turn(**more))
     assert "train: false" in error.value.hint
 
@@ -133,9 +133,9 @@ def test_a_word_on_whether_it_reasons_is_no_thought() -> None:
 def test_what_stands_beside_turns_belongs_into_one(
     row: dict[str, Any], more: dict[str, Any]
 ) -> None:
-    with pytest.raises(DataError, match=r"stands beside") as error:
+    with pytest.raises(DataError, match=r"is given next to") as error:
         read_chat({**row, **more})
-    assert error.value.hint == "write it into its turn"
+    assert error.value.hint == "move it into its turn"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_an_answer_that_ended_at_a_limit_is_a_cut_one(name: str, value: str) -> 
 
 def test_only_the_last_answer_may_be_cut() -> None:
     chat = [ASK, {**RED, "finish_reason": "length"}, ASK, RED]
-    with pytest.raises(DataError, match="an answer before the last one was cut") as error:
+    with pytest.raises(DataError, match="an answer before the last one was truncated") as error:
         read_chat({"messages": chat})
     assert "train: false" in error.value.hint
     chat[1]["train"] = False

@@ -47,7 +47,7 @@ def test_the_command_tells_what_was_not_read_and_not_trained(show: Any) -> None:
     assert (
         "1 rows" in out and "1 dropped without a labelled token, 1 empty answer not trained" in out
     )
-    assert "fields not read: id, source; fields of turns not read: when" in out
+    assert "ignored fields: id, source; ignored fields of turns: when" in out
     assert "warning" not in out
     code, _, err = show(rows[1:])
     assert code == 2 and "1 dropped, 1 empty answer not trained" in err
@@ -65,7 +65,7 @@ def test_a_template_without_an_end_of_turn_is_told(show: Any) -> None:
     code, out, _ = show([{"messages": [ASK, RED]}] * 2, template)
     assert code == 0 and "⟦Red.⟧" in out
     assert "warning: in 2 of 2 rows the labelled part does not end with a token that ends" in out
-    assert "the chat template writes none after an answer" in out
+    assert "the chat template adds none after an answer" in out
     cut = [{"messages": [ASK, RED], "truncated": True}]
     assert "warning" not in show(cut, FAMILIES["chatml"])[1]
 
@@ -92,8 +92,8 @@ def test_chatml_for_a_tokenizer_without_its_tokens_is_told(show: Any, tmp_path: 
     (folder / "config.json").write_text('{"model_type": "llama", "eos_token_id": 0}')
     code, out, _ = show([{"messages": [ASK, RED]}], "chatml", folder)
     assert code == 0
-    assert "end of turn '<|im_end|>' is no token of this tokenizer and is split into" in out
-    assert "generation still ends at '<|endoftext|>' alone" in out
+    assert "end of turn '<|im_end|>' is not a token of this tokenizer (split into" in out
+    assert "generation still ends only at '<|endoftext|>'" in out
 
 
 def test_an_end_of_turn_that_only_kdharness_knows_is_told(show: Any, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_an_end_of_turn_that_only_kdharness_knows_is_told(show: Any, tmp_path: P
     (tmp_path / "m" / "config.json").write_text('{"model_type": "llama"}')
     rows = [{"messages": [ASK, RED]}]
     out = show(rows, None, tmp_path / "m")[1]
-    assert "answers end with '<|eot_id|>', which is not the checkpoint's end of sequence" in out
+    assert "answers end with '<|eot_id|>', which is not an EOS token of the checkpoint" in out
     end = tokenizer.convert_tokens_to_ids("<|eot_id|>")
     (tmp_path / "m" / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, end]}))
     assert "warning" not in show(rows, None, tmp_path / "m")[1]
@@ -114,7 +114,7 @@ def test_an_end_of_turn_that_only_kdharness_knows_is_told(show: Any, tmp_path: P
 def test_thoughts_that_the_template_drops_are_counted(show: Any) -> None:
     rows = [{"messages": [ASK, {**RED, "content": "<think>Hm.</think>Red."}]}] * 3
     out = show(rows, FAMILIES["r1"].replace("<｜end▁of▁sentence｜>", "<|im_end|>"))[1]
-    assert "warning: the chat template leaves out thoughts of 3 answers" in out
+    assert "warning: the chat template drops the reasoning of 3 answers" in out
 
 
 @pytest.mark.slow

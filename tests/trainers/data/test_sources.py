@@ -35,7 +35,7 @@ def test_a_rows_system_text_is_its_first_turn(shape: dict[str, Any], name: str) 
 def test_two_system_texts_are_refused_unless_they_are_one() -> None:
     own = {"messages": [{"role": "system", "content": "Be terse."}, ASK, RED]}
     assert read_messages({**own, "system": " Be terse."}) == own["messages"]
-    assert "system stands beside another system turn" in refusal_of({**own, "system": "Be kind."})
+    assert "system conflicts with a system turn" in refusal_of({**own, "system": "Be kind."})
     assert "contradict" in refusal_of({"messages": [ASK, RED], "system": "a", "system_prompt": "b"})
 
 
@@ -62,9 +62,11 @@ def test_alpaca_history_comes_first() -> None:
 def test_the_context_of_a_question_is_not_lost() -> None:
     row = {"instruction": "Sum up.", "context": "A long text.", "response": "Text."}
     assert read_messages(row)[0]["content"] == "Sum up.\n\nA long text."
-    assert "side by side" in refusal_of({**row, "input": "Another text."})
+    assert "input and context contradict" in refusal_of({**row, "input": "Another text."})
     assert "context" in refusal_of({"prompt": "a", "completion": "b", "context": "c"})
-    assert "side by side" in refusal_of({"prompt": "a", "completion": "b", "response": "c"})
+    assert "contradict each other" in refusal_of(
+        {"prompt": "a", "completion": "b", "response": "c"}
+    )
 
 
 def test_template_variables_come_with_the_row() -> None:
@@ -161,7 +163,10 @@ def test_tools_are_read_in_every_spelling(tools: Any) -> None:
         ({"messages": [ASK, {"from": "function_call", "value": "rain(Oslo)"}]}, "not JSON"),
         ({"messages": [ASK, RED], "tools": "rain"}, "tools is not JSON"),
         ({"messages": [ASK, RED], "tools": [{"description": "x"}]}, "schema without a name"),
-        ({"messages": [ASK, RED], "tools": [CALL], "functions": [CALL]}, "side by side"),
+        (
+            {"messages": [ASK, RED], "tools": [CALL], "functions": [CALL]},
+            "both tools and functions",
+        ),
         ({"messages": [{**ASK, "tools": [CALL]}, RED]}, "tools belong to the row"),
     ],
 )
@@ -212,7 +217,7 @@ def test_rows_of_every_shape_become_the_same_chat(row: Any) -> None:
 @pytest.mark.parametrize("form", ["messages", "sharegpt", "prompt", "alpaca"])
 def test_a_named_format_says_what_is_missing(form: str) -> None:
     text = refusal_of({"text": "x", "id": 3}, form)
-    assert f"not in the {form} format: no " in text and "(its fields: id, text)" in text
+    assert f"not in the {form} format: no " in text and "(fields: id, text)" in text
 
 
 @pytest.mark.parametrize(
@@ -224,10 +229,10 @@ def test_a_named_format_says_what_is_missing(form: str) -> None:
         ({"instruction": "a", "output": None}, "output is null"),
         (
             {"messages": [ASK, {"role": "assistant"}]},
-            "turn 2: the assistant turn's content is not text",
+            "turn 2: the assistant turn has no content",
         ),
-        ({"messages": [ASK, {"content": "b"}]}, "turn 2: no role (its fields: content)"),
-        ({"messages": [ASK, "b"]}, "turn 2: it is not an object"),
+        ({"messages": [ASK, {"content": "b"}]}, "turn 2: no role (fields: content)"),
+        ({"messages": [ASK, "b"]}, "turn 2: not an object"),
         ({"messages": [{"role": 3, "content": "b"}]}, "turn 1: the role is not text: 3"),
         ({"messages": [ASK, {"role": "narrator", "content": "b"}]}, "unknown role 'narrator'"),
         (
@@ -241,16 +246,19 @@ def test_a_named_format_says_what_is_missing(form: str) -> None:
         ),
         ({"messages": [{**ASK, "value": "Other"}, RED]}, "content and value contradict"),
         ({"messages": []}, "this row has no turns"),
-        ({"messages": {"role": ["user"], "content": []}}, "fields of different lengths"),
-        ({"messages": {"role": "user"}}, "its turns are not a list"),
-        ({"messages": 3}, "cannot tell the format"),
+        (
+            {"messages": {"role": ["user"], "content": []}},
+            "the fields of the turns differ in length",
+        ),
+        ({"messages": {"role": "user"}}, "the turns are not a list"),
+        ({"messages": 3}, "unknown row format"),
         (
             {"text": "<s>[INST] Hi [/INST] Hello</s>"},
-            "cannot tell the format of this row (fields: text)",
+            "unknown row format (fields: text)",
         ),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference pairs"),
-        (["a", "b"], "cannot tell the format"),
-        (3, "cannot tell the format"),
+        (["a", "b"], "unknown row format"),
+        (3, "unknown row format"),
     ],
 )
 def test_what_is_no_row_is_told_in_our_own_words(row: Any, says: str) -> None:

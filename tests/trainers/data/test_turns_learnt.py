@@ -56,7 +56,10 @@ def test_masked_says_the_opposite() -> None:
         ({**RED, "prefix": True}, "prefix"),
         ({**RED, "rejected": "Blue."}, "rejected"),
         ({**RED, "thoughts": "Hm."}, "reasoning_content"),
-        ({**RED, "content": [{"type": "text", "text": "Red.", "weight": 0}]}, "weight on a part"),
+        (
+            {**RED, "content": [{"type": "text", "text": "Red.", "weight": 0}]},
+            "weight on a content part",
+        ),
     ],
 )
 def test_what_a_turn_says_and_cannot_be_done_is_refused_by_name(
@@ -66,9 +69,7 @@ def test_what_a_turn_says_and_cannot_be_done_is_refused_by_name(
 
 
 def test_only_the_assistants_turns_can_be_learnt() -> None:
-    assert "weight asks to learn a user turn" in refusal_of(
-        {"messages": [{**ASK, "weight": 1}, RED]}
-    )
+    assert "weight is set on a user turn" in refusal_of({"messages": [{**ASK, "weight": 1}, RED]})
     assert read_messages({"messages": [{**ASK, "weight": 0, "train": False}, RED]}) == [ASK, RED]
 
 
@@ -78,13 +79,13 @@ def test_only_the_assistants_turns_can_be_learnt() -> None:
         ({"weight": 0}, "weight: 0 on a whole row"),
         ({"weight": 0.3}, "weight: 0.3 on a whole row"),
         ({"train": False}, "train: false on a whole row"),
-        ({"loss_mask": [0, 1, 1]}, "labels of single tokens"),
+        ({"loss_mask": [0, 1, 1]}, "labels of tokens"),
         ({"label": False}, "label"),
         ({"chosen": "x"}, "preference"),
         ({"rejected": "x"}, "preference"),
         ({"images": ["a.png"]}, "images"),
         ({"mask": "User"}, "mask"),
-        ({"history": [["a", "b"]]}, "history stands beside"),
+        ({"history": [["a", "b"]]}, "history is given next to"),
         ({"chat_template": "x"}, "data.chat_template"),
         ({"truncated": "perhaps"}, "truncated"),
     ],

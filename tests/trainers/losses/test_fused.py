@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdharness.harness.models.lm_head import Head, apply_head
 from kdharness.trainers.losses.divergences import divergence_rows
 from kdharness.trainers.losses.fused import (
-    Head,
     Mix,
     TopK,
-    apply_head,
     fused_loss,
     labelled_positions,
     next_tokens,

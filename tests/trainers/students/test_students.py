@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from kdharness.harness.config.training import StudentSpec
+from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.models.checkpoints import model_checkpoint
 from kdharness.harness.models.loading import load_model

@@ -9,24 +9,21 @@ import pytest
 import torch
 
 from kdharness.harness.errors import DataError
+from kdharness.harness.models.lm_head import head_of
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
 from kdharness.trainers.data.batches import Collator
-from kdharness.trainers.data.dataset import Dataset, Row
+from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.fused import labelled_positions, top_k
 from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
-from kdharness.trainers.teachers.online import (
-    OnlineTeacher,
-    head_of,
-    hidden_states,
-)
+from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 
 NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
 
 
 def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], Any]:
     rows = [
-        Row([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
+        TrainRow([5, 9, 33, 7, 61 + i], [-100, -100, 33, 7, 61 + i], "general", 0, f"r{i}")
         for i in range(3)
     ]
     data = Dataset(rows)
@@ -46,7 +43,7 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
         return OnlineTeacher(model)
 
     first = CachedTeacher(TeacherCache(tmp_path, NOTE), data, load, 1.0, 0)
-    built = first.look(batch, rows, mask, None)
+    built = first.targets_for(batch, rows, mask, None)
     head, hidden = head_of(model), hidden_states(model, batch, rows, mask)
     want = top_k(head, hidden, 4, 1.0, 8, 0)
     assert torch.equal(built.ids, want.ids)
@@ -57,7 +54,7 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
         raise AssertionError("the teacher ran")
 
     warm = CachedTeacher(TeacherCache(tmp_path, NOTE), data, never, 1.0, 0)
-    read = warm.look(batch, rows, mask, None)
+    read = warm.targets_for(batch, rows, mask, None)
     assert torch.equal(read.ids, built.ids)
     assert torch.equal(read.logp, built.logp)
     size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
@@ -77,7 +74,7 @@ def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Pa
             0,
             sampled=2,
         )
-        looks.append(teacher.look(batch, torch.tensor(rows), mask, None))
+        looks.append(teacher.targets_for(batch, torch.tensor(rows), mask, None))
     whole, one = looks
     size = int(mask[1].sum())
     assert torch.equal(whole.ids[size : 2 * size], one.ids)
@@ -87,7 +84,7 @@ def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Pa
 
 def test_a_cache_for_something_else_is_refused_with_what_differs(tmp_path: Path) -> None:
     TeacherCache(tmp_path, NOTE)
-    with pytest.raises(DataError, match=r"temperature is 1\.0 there and 2\.0 here"):
+    with pytest.raises(DataError, match=r"temperature is 1\.0 in the cache and 2\.0 here"):
         TeacherCache(tmp_path, {**NOTE, "temperature": 2.0})
 
 
@@ -97,7 +94,7 @@ def test_a_cache_cut_off_mid_write_keeps_whole_entries_only(
     data, batch, model = cache_case(tiny_teacher)
     mask, rows = labelled_positions(batch["labels"]), torch.ones(3, dtype=torch.bool)
     full = CachedTeacher(TeacherCache(tmp_path, NOTE), data, lambda: OnlineTeacher(model), 1.0, 0)
-    full.look(batch, rows, mask, None)
+    full.targets_for(batch, rows, mask, None)
     file = tmp_path / "data-0.bin"
     file.write_bytes(file.read_bytes()[:-5])
     index = tmp_path / "index-0.jsonl"

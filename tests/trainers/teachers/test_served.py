@@ -132,9 +132,9 @@ def test_ids_that_the_student_lacks_are_left_out(vllm: tuple[Vllm, str]) -> None
     ("fault", "words"),
     [
         ("limit", "greater than max allowed"),
-        ("silent", "gives no log-probabilities"),
-        ("few", "tells"),
-        ("odd", "cannot be read"),
+        ("silent", "does not return prompt log-probabilities"),
+        ("few", "per position"),
+        ("odd", "cannot be parsed"),
     ],
 )
 def test_servers_that_cannot(vllm: tuple[Vllm, str], fault: str, words: str) -> None:
@@ -150,7 +150,7 @@ def test_nobody_there() -> None:
     teacher = ServedTeacher("m", "http://127.0.0.1:9/v1", K)
     teacher.client = teacher.client.with_options(max_retries=0)
     batch, mask = a_batch(False)
-    with pytest.raises(ModelError, match="did not answer"):
+    with pytest.raises(ModelError, match="did not respond"):
         teacher.distributions(batch, torch.tensor([True, False, False]), mask)
 
 

@@ -14,7 +14,7 @@ from kdharness.harness import cli
 from kdharness.harness.paths import Paths
 from kdharness.trainers.flops import floor_flops, shape_of
 from kdharness.trainers.losses import fused
-from kdharness.trainers.losses.reference import plain_dae, plain_kd, plain_sft
+from kdharness.trainers.losses.reference import reference_dae, reference_kd, reference_sft
 from kdharness.trainers.tools import selfcheck
 from kdharness.trainers.tools.measure import LiveBytes, count_flops, peak_bytes
 
@@ -52,14 +52,14 @@ def test_the_packages_plain_step_is_the_tests_own() -> None:
     student, one, two = (selfcheck.tiny_model(i, vocab_size=128) for i in (1, 2, 3))
     batch = selfcheck.random_batch(128, width=24)
     logits = reference_step.forward(student, batch, attention=False)[0]
-    assert float(plain_sft(student, batch)) == pytest.approx(
+    assert float(reference_sft(student, batch)) == pytest.approx(
         float(reference_step.ntp_loss(logits, batch["labels"])), rel=1e-6
     )
     layers = {0: 1, 3: 2}
-    assert float(plain_kd(student, one, batch, layers, temperature=2.0)) == pytest.approx(
+    assert float(reference_kd(student, one, batch, layers, temperature=2.0)) == pytest.approx(
         float(reference_step.kd_loss(student, one, batch, temperature=2.0, layers=layers)), rel=1e-5
     )
-    assert float(plain_dae(student, one, two, batch)) == pytest.approx(
+    assert float(reference_dae(student, one, two, batch)) == pytest.approx(
         float(reference_step.dae_loss(student, one, two, batch)), rel=1e-5
     )
 

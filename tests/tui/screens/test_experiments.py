@@ -91,11 +91,11 @@ async def test_claims_are_judged_as_far_as_there_are_figures(
     app = app_on(experimenting)
     async with app.run_test(size=size) as pilot:
         await press(pilot, "w", "c")
-        assert "this experiment states no claims" in notified(app)
+        assert "this experiment has no claims" in notified(app)
         await press(pilot, "down", "c")
         text = shown(app)
         assert "? can't tell: the expert beats [bold]x[/]" in text and "\x1b" not in text
-        assert "small-expert-s2 is not there" in " ".join(text.split())
+        assert "small-expert-s2 does not exist yet" in " ".join(text.split())
         await press(pilot, "y")
         assert "question: Does the expert forget?" in shown(app)
         await press(pilot, "c")
@@ -118,7 +118,7 @@ async def test_it_follows_the_store_and_repaints_nothing_else(
         text = shown(app)
         assert "0.625" in text and " 90% " in text and "running 2/6" in text
         painted: list[str] = []
-        for widget in app.screen.query("Listing, Static, Lines"):
+        for widget in app.screen.query("Listing, Static, TextView"):
             widget.refresh = lambda *_, w=widget, **__: painted.append(w.id) or w  # type: ignore
         with Store(experimenting.store) as other:
             other.add_event("kd", "note", "of no concern")
@@ -157,9 +157,9 @@ async def test_mistakes_stand_at_their_lines_until_they_are_mended(
         assert lines[place].startswith("10 ✗") and "greater than" in lines[place + 1]
         place = next(n for n, line in enumerate(lines) if "learning_rat:" in line)
         assert "did you mean learning_rate?" in lines[place + 1]
-        assert "cannot be started" in shown(app)
+        assert "cannot start: fix the fields" in shown(app)
         await press(pilot, "s")
-        assert "mend what is marked first" in notified(app) and app.screen is on_screen(app)
+        assert "fix the marked fields first" in notified(app) and app.screen is on_screen(app)
         mend(experimenting)
         await press(pilot, "r")
         assert "1 run: 1 to do" in shown(app) and "wrong-kd" in shown(app)
@@ -260,7 +260,7 @@ async def test_it_asks_before_it_starts_and_says_how_many(
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "s")
         assert isinstance(app.screen, Confirm)
-        assert "24 runs: 24 to start" in shown(app) and "process of their own" in shown(app)
+        assert "24 runs: 24 to start" in shown(app) and "in a separate process" in shown(app)
         await press(pilot, "n")
         assert started == []
         await press(pilot, "s", "y")
@@ -269,13 +269,13 @@ async def test_it_asks_before_it_starts_and_says_how_many(
         assert "sweep-baselines has started" in notified(app)
         # One at work is not started again; one that was stopped is gone on with.
         await press(pilot, "down", "s")
-        assert "small is at work" in notified(app) and len(started) == 1
+        assert "small is already running" in notified(app) and len(started) == 1
         with Store(experimenting.store) as store:
             store.update_run("sweep-small", status="stopped")
             store.update_run("small-kd-s2", status="stopped")
         app.follow()
         await press(pilot, "s")
-        assert "3 to start, 2 to go on with, 1 finished before" in shown(app)
+        assert "3 to start, 2 to resume, 1 already finished" in shown(app)
 
 
 async def test_what_cannot_be_started_is_told(
@@ -301,9 +301,9 @@ async def test_it_stops_and_pauses_the_experiment_itself(
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "x")
-        assert "nothing of it is running" in notified(app)
+        assert "no run of this experiment is running" in notified(app)
         await press(pilot, "p", "g", "down", "p", "x")
-        assert "Stop sweep-small?" in shown(app) and "The run at work" in shown(app)
+        assert "Stop sweep-small?" in shown(app) and "The current run saves" in shown(app)
         await press(pilot, "y")
         with Store(experimenting.store) as store:
             assert store.take_requests("sweep-small") == [Request.PAUSE, Request.STOP]
@@ -367,13 +367,13 @@ async def test_files_are_read_in_threads(
     experimenting: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    real = experiments.look
+    real = experiments.load
 
     def look(*args: Any) -> Any:
         seen.append(threading.current_thread() is threading.main_thread())
         return real(*args)
 
-    monkeypatch.setattr(experiments, "look", look)
+    monkeypatch.setattr(experiments, "load", look)
     app = app_on(experimenting)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "down", "r")

@@ -128,7 +128,7 @@ async def test_choices_flags_groups_and_lists(filled: Paths, app_on: AppOn, pres
         assert "lora" not in screen.values["student"]
         at(app, "data.train")
         await press(pilot, "enter")
-        assert row(app, "data.train.1.path")["error"] == "is needed"
+        assert row(app, "data.train.1.path")["error"] == "is required"
         await press(pilot, "o", "enter")
         assert screen.values["data"]["train"][1]["path"] == "general:train"
         at(app, "data.train.1")
@@ -167,7 +167,7 @@ async def test_copy_a_run_choose_a_method_and_start(
         await press(pilot, "m", "down", "enter")
         assert screen.values["method"] == "kd"
         await press(pilot, "s")
-        assert "mend what is marked" in notified(app)
+        assert "fix the marked fields" in notified(app)
         at(app, "teacher.model")
         await type_value(pilot, press, "big-model")
         at(app, "name")
@@ -204,7 +204,7 @@ async def test_a_run_that_cannot_start_is_told(
         at(app, "name")
         await type_value(pilot, press, "kd")
         await press(pilot, "s", "y")
-        assert "a run named 'kd' exists" in notified(app)
+        assert "a run named 'kd' already exists" in notified(app)
 
 
 async def test_the_form_opens_from_a_run_and_shows_yaml_at_80_columns(
@@ -236,7 +236,7 @@ async def test_a_merge_is_filled_in_and_started(
         assert app.screen.values["alphas"] == [0.3]
         await press(pilot, "s")
         text = shown(app)
-        assert "kd + expert" in text and "nothing is trained" in text
+        assert "kd + expert" in text and "without training" in text
         await press(pilot, "y")
     assert started[0].method == "merge" and started[0].sources == {
         "reference": "kd",
@@ -256,14 +256,14 @@ async def test_evaluate_from_a_run_to_a_start(
         await press(pilot, "o", "home", "space", "enter")
         assert set(screen.values["benches"]) == {"shop", "heldout", "mt-bench"}
         await press(pilot, "s")
-        assert "no judge: mt-bench will be answered and wait" in shown(app)
+        assert "no judge: mt-bench will be answered but not judged" in shown(app)
         await press(pilot, "n")
         at(app, "judge")
         await press(pilot, "o", "home", "space", "enter")
         assert screen.values["judge"] == ["openai:judge-x"]
         await press(pilot, "s")
         text = shown(app)
-        assert "near-chance" in text and "not asked again" in text
+        assert "near-chance" in text and "stored judgments are reused" in text
         assert "160 calls, about 9,000 tokens, about $0.12" in text
         await press(pilot, "y")
     assert started[0].checkpoints == ["kd"] and started[0].judge == ["openai:judge-x"]
@@ -275,7 +275,7 @@ async def test_evaluate_stays_as_it_was_left_and_refuses_nothing_to_do(
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "6")
-        assert "choose some: press o" in shown(app)
+        assert "required: press o" in shown(app)
         at(app, "limit")
         await type_value(pilot, press, "5")
         await press(pilot, "1", "6")

@@ -40,7 +40,7 @@ async def test_a_judge_is_checked_in_another_process(
             )
         return subprocess.CompletedProcess(words, 0, "[]", "")
 
-    monkeypatch.setattr("kdharness.tui.screens.places.run_command", run)
+    monkeypatch.setattr("kdharness.tui.commands.run_command", run)
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "7")
@@ -50,12 +50,12 @@ async def test_a_judge_is_checked_in_another_process(
         assert calls == [("judge", "check", "openai:judge-x", "--format", "json")]
         assert "90%" in shown(app) and "├" in shown(app)
         monkeypatch.setattr(
-            "kdharness.tui.screens.places.run_command", answered(1, err="error: no network\n")
+            "kdharness.tui.commands.run_command", answered(1, err="error: no network\n")
         )
         await press(pilot, "a")
         app.screen.query_one("#line", Input).value = "nonsense"
         await press(pilot, "enter")
-        assert "names no judge" in shown(app)
+        assert "is not a valid judge spec" in shown(app)
         app.screen.query_one("#line", Input).value = "openai:other"
         await press(pilot, "enter", "y")
         assert "no network" in notified(app)
@@ -103,12 +103,12 @@ async def test_doctor_asks_the_command(
             "advice": "close other programs",
         },
     ]
-    monkeypatch.setattr("kdharness.tui.screens.places.run_command", answered(0, json.dumps(rows)))
+    monkeypatch.setattr("kdharness.tui.commands.run_command", answered(0, json.dumps(rows)))
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "9")
         assert "1 of 8 GiB free" in shown(app)
         assert "→ close other programs" in shown(app), "what is not ok comes first"
-        monkeypatch.setattr("kdharness.tui.screens.places.run_command", answered(1, "", "boom"))
+        monkeypatch.setattr("kdharness.tui.commands.run_command", answered(1, "", "boom"))
         await press(pilot, "r")
         assert "boom" in notified(app)

@@ -91,4 +91,4 @@ async def test_empty_store_shows_the_tour(home: Paths, app_on: AppOn, shown: Sho
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         text = shown(app)
-        assert "see it happen" in text and "start your own run" in text
+        assert "run the demo" in text and "start your own run" in text

@@ -64,10 +64,10 @@ async def test_an_export_to_nowhere_is_refused_while_typing(
         await press(pilot, "2", "e")
         app.screen.query_one("#line", Input).value = "/no/such/folder/x.csv"
         await press(pilot, "enter")
-        assert "no folder /no/such/folder" in shown(app)
+        assert "no such folder: /no/such/folder" in shown(app)
         app.screen.query_one("#line", Input).value = "x.pdf"
         await pilot.pause()
-        assert "end it with .csv, .json, .md" in shown(app)
+        assert "use one of the extensions .csv, .json, .md" in shown(app)
 
 
 def test_merges_are_joined_with_their_ends() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdharness.harness.analysis.side_by_side import flips
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.tui.viewmodels.compare import look
+from kdharness.tui.viewmodels.compare import load
 from kdharness.tui.viewmodels.transcripts import marked_lines
 
 # ---------------------------------------------------------------- comparing
@@ -13,7 +13,7 @@ from kdharness.tui.viewmodels.transcripts import marked_lines
 
 def test_differences_pair_items_and_leave_out_what_cannot_be_paired(filled: Paths) -> None:
     with Store(filled.store) as store:
-        found = look(store, filled, ["sft", "kd", "expert"])
+        found = load(store, filled, ["sft", "kd", "expert"])
     lines = {(line.bench, line.metric): line.others for line in found.lines}
     loss = lines["heldout", "domain_loss"]
     assert loss["expert"].verdict == "better" and loss["expert"].gap.high < 0

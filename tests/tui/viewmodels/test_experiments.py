@@ -43,8 +43,8 @@ def test_lines_of_fields() -> None:
         )
     ] == [1, 2, 3, 5, 4, 4, 0, 4]
     assert line_of("a: [", ["a"]) == 0
-    error = ConfigError("broken YAML: x", where="/a/b.yaml:7")
-    assert places("", error, "/a/b.yaml") == {7: ["broken YAML: x"]}
+    error = ConfigError("invalid YAML: x", where="/a/b.yaml:7")
+    assert places("", error, "/a/b.yaml") == {7: ["invalid YAML: x"]}
     error = ConfigError("steps that need each other: a, b", where="/a/b.yaml")
     assert places("name: x", error, "/a/b.yaml") == {0: ["steps that need each other: a, b"]}
 
@@ -53,7 +53,7 @@ def test_a_file_that_breaks_the_reader_is_its_own_fault(tmp_path: Path) -> None:
     file = tmp_path / "loop.yaml"
     file.write_text("name: x\nsteps: {kd: &a {method: kd, data: *a}}\n")
     wrong = read_plan(file).wrong
-    assert list(wrong) == [2] and "holds itself" in wrong[2][0], wrong
+    assert list(wrong) == [2] and "refers to its own ancestor" in wrong[2][0], wrong
 
 
 def test_counts_are_in_the_order_of_work() -> None:

@@ -66,7 +66,7 @@ def test_errors_stand_at_their_fields() -> None:
     errors = check(values).errors
     assert "greater than 0" in errors["data", "train", 0, "weight"]
     assert "valid number" in errors["trainer", "learning_rate"]
-    assert errors["teacher", "model"] == "is needed"
+    assert errors["teacher", "model"] == "is required"
     assert ("trainer", "layer_map") in errors
 
 

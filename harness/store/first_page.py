@@ -1,8 +1,8 @@
-"""The newest runs, read before the store's own machinery is loaded.
+"""The newest runs, read before the store's own modules are loaded.
 
-Loading sqlite-utils (and the numpy it looks for) takes longer than everything else that happens
-before the first paint. One SELECT through the standard library shows what a person wants to see
-at once; from the second paint on, all goes through `kdharness.harness.store`.
+Loading sqlite-utils (and the numpy it looks for) takes longer than everything else before the
+first paint. One SELECT through the standard library shows the runs at once; from the second paint
+on, everything goes through `kdharness.harness.store`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIRST_PAGE = 100
 
 
 def first_page(paths: Paths, limit: int = FIRST_PAGE) -> list[Run]:
-    """The newest runs; none where there is no store yet.
+    """Return the newest runs; none if there is no store yet.
 
     Raises:
         RunError: the file is not a store, or cannot be read.
@@ -29,7 +29,7 @@ def first_page(paths: Paths, limit: int = FIRST_PAGE) -> list[Run]:
     try:
         return _read(paths, limit)
     except (OSError, sqlite3.Error, ValueError):
-        # An older shape, or something broken: the store itself mends the one and names the other.
+        # An older version, or damage: opening the store migrates the one and reports the other.
         from kdharness.harness.store import Store
 
         try:

@@ -1,0 +1,272 @@
+"""Scores of groups of judgments: computed once per state and cached in the store.
+
+A group is one checkpoint under one benchmark revision and one judge; its state is the number of
+writes to it. The cache can be deleted safely. numpy is imported only to compute new scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdharness.harness.analysis.hidden_files import hidden_files
+from kdharness.harness.paths import Paths
+from kdharness.harness.registry import scorer_of
+from kdharness.harness.stats.rows import Row, ScoreContext
+from kdharness.harness.store import Store
+from kdharness.harness.types import MetricValue
+
+SCORING_VERSION = "4"
+"""Part of every cache key: increment it when a formula changes."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Judgments of one checkpoint on one benchmark revision by one judge."""
+
+    checkpoint: str
+    bench: str
+    revision: str
+    judge: str
+    changes: int
+
+
+def groups_of(store: Store, checkpoints: Iterable[str] | None = None) -> list[Group]:
+    """Return the stored groups of all checkpoints, or of those with these ids."""
+    return [Group(**row) for row in store.judgment_groups(checkpoints)]
+
+
+def group_flags(
+    group: Group,
+    notes: dict[tuple[str, str, str], dict[str, Any]],
+    cards: dict[str, dict[str, Any]],
+    as_published: bool,
+) -> tuple[str, ...]:
+    """Return the flags of a benchmark's revision, of the answers and of the judge."""
+    flags = list(notes.get(("", group.bench, group.revision), {}).get("flags", ()))
+    flags += notes.get((group.checkpoint, group.bench, group.revision), {}).get("flags", ())
+    if group.judge != "exact":
+        flags += notes.get((group.judge, group.bench, group.revision), {}).get("flags", ())
+        flags += judge_flags(group.judge, cards)
+    if as_published:
+        flags.append("as-published")
+    return tuple(dict.fromkeys(flags))
+
+
+def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the labels of a judge's report card; none for imported and published judges."""
+    if judge.startswith(("imported:", "panel:", "published:")):
+        return []
+    card = cards.get(judge)
+    if card is None:
+        return ["judge:toy" if judge.startswith("local:") else "judge:untested"]
+    return [f"judge:{label}" for label in card.get("labels", ())]
+
+
+def single_threaded_blas() -> AbstractContextManager[Any]:
+    """Limit BLAS to one thread.
+
+    The matrix products are small: waking a thread pool for each costs three times the work itself.
+    """
+    try:
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    except ImportError:
+        return nullcontext()
+    import numpy  # noqa: F401  (the pools must be loaded before they can be limited)
+
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limits
+
+
+def score_rows(
+    rows: Sequence[Row],
+    bench: str,
+    note: dict[str, Any],
+    paths: Paths | None,
+    as_published: bool = False,
+) -> list[MetricValue]:
+    """Score rows with their benchmark's scorer."""
+    if not rows:
+        return []
+    scorer = scorer_of(str(note.get("scorer") or bench))
+    context = ScoreContext(
+        as_published=as_published, asset=lambda a, n: _asset(paths, a, n), note=note
+    )
+    values: list[MetricValue] = scorer(rows, context)
+    return values
+
+
+def read_group(store: Store, group: Group) -> list[Row]:
+    """Read the rows of a group, oldest first."""
+    rows = store.judgment_rows(group.checkpoint, group.bench, group.revision, group.judge)
+    return _against_one(list(map(Row._make, rows)), group, store)
+
+
+def _against_one(rows: list[Row], group: Group, store: Store) -> list[Row]:
+    """Drop judgments against an earlier state of the baseline or teacher.
+
+    The name stays the same when the folder changes, so that earlier judgments would otherwise be
+    mixed with current ones.
+    """
+    if len({row.baseline for row in rows}) < 2:
+        return rows
+    against = str(store.bench_note(group.bench, group.revision).get("against", ""))
+    opponent = store.checkpoint(against) if against else None
+    if opponent is None:
+        return rows  # several opponents, or a store of an older version without this note
+
+    def key(row: Row) -> tuple[str, int, str, int]:
+        return row.item, row.turn, row.metric, row.order
+
+    # Pairs store the opponent's name, agreement with a teacher stores its id.
+    names = {opponent.id, opponent.name}
+    current = {key(row) for row in rows if row.baseline in names}
+    return [row for row in rows if row.baseline in names or key(row) not in current]
+
+
+def _asset(paths: Paths | None, asset: str, name: str) -> Path | None:
+    """Return a pulled file or None; scorers work without it and set a flag."""
+    if paths is None:
+        return None
+    path = paths.assets / asset / name
+    return path if path.exists() else None
+
+
+def _asset_state(paths: Paths | None) -> str:
+    """Return a value that changes when the files used by scorers change."""
+    if paths is None:
+        return "-"
+    folder = paths.assets / "alpaca-eval-lc"
+    if not folder.is_dir():
+        return "-"
+    return ",".join(
+        f"{path.name}:{path.stat().st_mtime_ns}" for path in sorted(folder.glob("*.csv"))
+    )
+
+
+def _encode(value: MetricValue) -> list[Any]:
+    return [
+        value.metric,
+        value.value,
+        value.ci_low,
+        value.ci_high,
+        value.n,
+        value.n_failed,
+        list(value.flags),
+    ]
+
+
+def _decode(value: list[Any]) -> MetricValue:
+    metric, estimate, low, high, n, failed, flags = value
+    return MetricValue(metric, estimate, low, high, n, failed, tuple(flags))
+
+
+def figures_of(
+    store: Store,
+    paths: Paths | None,
+    groups: Sequence[Group],
+    notes: dict[tuple[str, str, str], dict[str, Any]],
+    cached: Mapping[str, tuple[str, str]],
+    as_published: bool,
+) -> dict[Group, list[MetricValue]]:
+    """Return the scores of each group, from the cache if its state is unchanged."""
+    asset_state = _asset_state(paths)
+    figures: dict[Group, list[MetricValue]] = {}
+    stale: list[tuple[Group, str, str]] = []
+    for group in groups:
+        key = "|".join(
+            [group.checkpoint, group.bench, group.revision, group.judge, str(as_published)]
+        )
+        note = notes.get(("", group.bench, group.revision), {})
+        state = f"{SCORING_VERSION}:{group.changes}:{asset_state}:{note.get('scorer', '')}"
+        if against := note.get("against"):
+            state += f":{against}"
+        entry = cached.get(key)
+        if entry is not None and entry[0] == state:
+            figures[group] = [_decode(value) for value in json.loads(entry[1])]
+        else:
+            figures[group] = []
+            stale.append((group, key, state))
+    if not stale:
+        return figures
+    fresh: list[tuple[str, str, str]] = []
+    with single_threaded_blas():
+        for group, key, state in stale:
+            note = notes.get(("", group.bench, group.revision), {})
+            values = score_rows(read_group(store, group), group.bench, note, paths, as_published)
+            figures[group] = values
+            fresh.append((key, state, json.dumps([_encode(value) for value in values])))
+    store.cache_scores(fresh)
+    return figures
+
+
+def add_panels(
+    store: Store,
+    paths: Paths | None,
+    groups: Sequence[Group],
+    figures: dict[Group, list[MetricValue]],
+    notes: dict[tuple[str, str, str], dict[str, Any]],
+    cached: Mapping[str, tuple[str, str]],
+    as_published: bool,
+    how: str,
+) -> None:
+    """Add panels that aggregate all judges of a checkpoint, if there are several."""
+    teams: dict[tuple[str, str, str], list[Group]] = {}
+    for group in groups:
+        if group.judge != "exact":
+            teams.setdefault((group.checkpoint, group.bench, group.revision), []).append(group)
+    teams = {key: team for key, team in teams.items() if len(team) > 1}
+    if not teams:
+        return
+    asset_state = _asset_state(paths)
+    fresh: list[tuple[str, str, str]] = []
+    for (checkpoint, bench, revision), team in teams.items():
+        members = "+".join(group.judge for group in team)
+        panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
+        key = "|".join([checkpoint, bench, revision, panel.judge, str(as_published), how])
+        changes = ",".join(str(group.changes) for group in team)
+        state = f"{SCORING_VERSION}:{changes}:{asset_state}"
+        entry = cached.get(key)
+        if entry is not None and entry[0] == state:
+            figures[panel] = [_decode(value) for value in json.loads(entry[1])]
+            continue
+        from kdharness.harness.analysis.panels import panel_figures
+
+        note = notes.get(("", bench, revision), {})
+        figures[panel] = panel_figures(
+            {group.judge: read_group(store, group) for group in team},
+            partial(score_rows, bench=bench, note=note, paths=paths, as_published=as_published),
+            how,
+        )
+        fresh.append((key, state, json.dumps([_encode(value) for value in figures[panel]])))
+    store.cache_scores(fresh)
+
+
+def newest_revisions(
+    groups: Sequence[Group], notes: dict[tuple[str, str, str], dict[str, Any]]
+) -> tuple[list[Group], dict[Group, tuple[str, ...]]]:
+    """Keep the last used of the revisions with the same flags: the data of older ones has changed.
+
+    Also returns flags for those that hide results of another file.
+    """
+    rivals: dict[tuple[str, str, str, tuple[str, ...]], list[Group]] = {}
+    for group in groups:
+        note = notes.get(("", group.bench, group.revision), {})
+        key = (group.checkpoint, group.bench, group.judge, tuple(note.get("flags", ())))
+        rivals.setdefault(key, []).append(group)
+    kept: list[Group] = []
+    hides: dict[Group, tuple[str, ...]] = {}
+    for several in rivals.values():
+        used = [notes.get(("", group.bench, group.revision), {}) for group in several]
+        # Ties are resolved in favour of the last one listed.
+        newest = max(range(len(several)), key=lambda n: (float(used[n].get("used", 0.0)), n))
+        kept.append(several[newest])
+        others = hidden_files(used[newest], (note for n, note in enumerate(used) if n != newest))
+        if others:
+            hides[several[newest]] = tuple(f"hides:{name}" for name in others)
+    return kept, hides

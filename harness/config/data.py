@@ -1,0 +1,84 @@
+"""Training and held-out data in a config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from kdharness.harness.config.base import Settings
+
+
+class SourceSpec(Settings):
+    """One file or dataset of chats."""
+
+    path: str = Field(
+        ...,
+        min_length=1,
+        title="Path",
+        description=(
+            "A .jsonl or .parquet file, hub:NAME, or shipped data: general:train, shop:train, …"
+        ),
+    )
+    kind: str = Field(
+        "general",
+        min_length=1,
+        title="Kind",
+        description=("general, domain, or the name of the expert that teaches these rows."),
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        title="Weight",
+        description=("Sampling weight of this source, relative to others of its kind."),
+    )
+    format: Literal["auto", "messages", "prompt", "alpaca", "sharegpt"] = Field(
+        "auto", title="Row format", description="auto detects the format from the fields."
+    )
+    split: str = Field("train", title="Split", description="Split of a hub dataset.")
+    limit: int | None = Field(
+        None, ge=1, title="Limit", description="Use only the first rows, up to this many."
+    )
+
+
+def _sources(value: object) -> Any:
+    """Accept a single source without a list, and a plain string as its path."""
+    if isinstance(value, (str, dict)):
+        value = [value]
+    if isinstance(value, list):
+        return [{"path": entry} if isinstance(entry, str) else entry for entry in value]
+    return value
+
+
+Sources = Annotated[list[SourceSpec], BeforeValidator(_sources)]
+
+
+class DataSpec(Settings):
+    """Training data and held-out data."""
+
+    train: Sources = Field(..., min_length=1, title="Training data")
+    heldout: Sources = Field(
+        default_factory=list,
+        title="Held-out data",
+        description=("Rows whose loss is measured during training; no method trains on them."),
+    )
+    domain_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        title="Domain share",
+        description=("Fraction of rows drawn from domain sources, regardless of their sizes."),
+    )
+    max_length: int = Field(
+        2048, ge=8, title="Length", description="Maximum tokens per row; longer rows are truncated."
+    )
+    chat_template: str | None = Field(
+        None,
+        title="Chat template",
+        description=("A template file, or chatml. Default: the student's own, else the teacher's."),
+    )
+    allow_duplicates: bool = Field(
+        False,
+        title="Allow duplicates",
+        description=("Train even if held-out rows are also in the training data."),
+    )

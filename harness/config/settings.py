@@ -1,0 +1,93 @@
+"""The user's settings: `HOME/settings.yaml`.
+
+judge: openai:MODEL                            # or a list; KDHARNESS_JUDGE comes first
+prices: {MODEL: {input: 2.5, output: 10}}      # US dollars per million tokens
+theme: light                                   # of the app
+keys: {runs.new: c}                            # of the app: an action's name, its key(s)
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from kdharness.harness.config.base import Settings
+from kdharness.harness.config.files import describe_errors
+from kdharness.harness.errors import ConfigError
+from kdharness.harness.paths import Paths
+from kdharness.harness.util.untrusted import CONFIG_BYTES, parse_yaml, read_text
+
+
+class PriceSpec(Settings):
+    """What a model's tokens cost, in US dollars per million."""
+
+    input: float = Field(..., ge=0, allow_inf_nan=False, title="Input")
+    output: float = Field(..., ge=0, allow_inf_nan=False, title="Output")
+
+
+def _price(value: object) -> Any:
+    """Accept two numbers for `{input: …, output: …}`."""
+    if isinstance(value, list) and len(value) == 2:
+        return {"input": value[0], "output": value[1]}
+    return value
+
+
+def _judges(value: object) -> Any:
+    """Accept one spec, or several separated by commas, for a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [] if value is None else value
+
+
+def _mapping(value: object) -> Any:
+    """Accept a key without a value for an empty mapping."""
+    return {} if value is None else value
+
+
+class UserSettings(Settings):
+    """What a settings file may say."""
+
+    judge: Annotated[list[str], BeforeValidator(_judges)] = Field(
+        default_factory=list, title="Judge", description="The default judge, or several of them."
+    )
+    prices: Annotated[
+        dict[str, Annotated[PriceSpec, BeforeValidator(_price)]], BeforeValidator(_mapping)
+    ] = Field(
+        default_factory=dict,
+        title="Prices",
+        description="Model -> what its tokens cost, in US dollars per million tokens.",
+    )
+    theme: str | None = Field(None, title="Theme", description="The app's theme.")
+    keys: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(
+        default_factory=dict, title="Keys", description="Action -> the key or keys of the app."
+    )
+
+
+def load_settings(paths: Paths) -> UserSettings:
+    """Read a home's settings file; the defaults where there is none.
+
+    Raises:
+        ConfigError: not a YAML mapping, an unknown setting, or a value of the wrong kind.
+    """
+    if not paths.settings.exists():
+        return UserSettings()
+    text = read_text(paths.settings, "the settings", limit=CONFIG_BYTES)
+    values = parse_yaml(text, str(paths.settings))
+    if values is None:
+        return UserSettings()
+    if not isinstance(values, dict):
+        raise ConfigError("settings must be a mapping", where=str(paths.settings))
+    try:
+        return UserSettings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            describe_errors(error, UserSettings), where=str(paths.settings)
+        ) from error
+
+
+def default_judges(paths: Paths) -> list[str]:
+    """Return the judges of KDHARNESS_JUDGE (comma-separated), else those of the settings."""
+    named = _judges(os.environ.get("KDHARNESS_JUDGE", ""))
+    return named or list(load_settings(paths).judge)

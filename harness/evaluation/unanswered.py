@@ -1,0 +1,84 @@
+"""Failed judgments for missing answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from kdharness.harness.config.evaluation import in_shard
+from kdharness.harness.evaluation import answering
+from kdharness.harness.evaluation.judges import Judge, opponents_of
+from kdharness.harness.evaluation.state import Evaluation, Subject
+from kdharness.harness.protocols import Benchmark
+from kdharness.harness.types import Answer, Finish, Item, Judgment, JudgmentStatus, unanswered_id
+
+RATING = "rating"
+"""The metric of single answers in a benchmark that otherwise compares pairs."""
+
+
+def note_unanswered(
+    job: Evaluation,
+    judge: Judge,
+    bench: Benchmark,
+    subject: Subject,
+    subjects: Sequence[Subject],
+    good: Sequence[Answer],
+) -> None:
+    """Store a failed judgment for each missing answer, so that "158/160 scored" is shown.
+
+    In a pair, the answer of either side may be missing.
+    """
+    answered = {(answer.item, answer.turn) for answer in good}
+    answered_by_opponent: dict[str, set[tuple[str, int]]] = {bench.against: answered}
+    if bench.pairwise_with:
+        answered_by_opponent = {}
+        for other in opponents_of(job, bench, subject, subjects):
+            their_answers = answering.answers_for(job.store, other, bench, job.config)
+            present = {(a.item, a.turn) for a in their_answers if a.finish is not Finish.ERROR}
+            answered_by_opponent[other.checkpoint.name] = answered & present
+    rows: list[Judgment] = []
+    for item in bench.items:
+        if not in_shard(job.config.shard, item.id):
+            continue
+        for index, metric in enumerate(bench.judged_metrics(item)):
+            single = bench.pairwise_with and metric == RATING
+            for baseline, present in (
+                {"": answered}.items() if single else answered_by_opponent.items()
+            ):
+                # With one metric and one opponent, keep the identity that older versions used.
+                more = () if index == 0 and bench.pairwise_with != "all" else (metric, baseline)
+                rows += [
+                    _unanswered(judge, bench, subject, item, turn, metric, baseline, more)
+                    for turn in range(1, len(item.turns) + 1)
+                    if (item.id, turn) not in present
+                ]
+    job.store.add_judgments(rows)
+    job.tally.failed_judgments += len(rows)
+
+
+def _unanswered(
+    judge: Judge,
+    bench: Benchmark,
+    subject: Subject,
+    item: Item,
+    turn: int,
+    metric: str,
+    baseline: str,
+    more: tuple[str, ...],
+) -> Judgment:
+    location = (bench.label, bench.revision, item.id, turn)
+    return Judgment(
+        id=unanswered_id(judge.name, subject.checkpoint.id, location, *more),
+        checkpoint=subject.checkpoint.id,
+        bench=bench.label,
+        revision=bench.revision,
+        item=item.id,
+        turn=turn,
+        category=item.category,
+        judge=judge.name,
+        metric=metric,
+        status=JudgmentStatus.FAILED,
+        created=time.time(),
+        baseline=baseline,
+        error="no answer",
+    )

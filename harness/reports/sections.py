@@ -1,0 +1,256 @@
+"""Sections of the report that show scores: board, plane, differences, categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kdharness.harness.analysis.compare import compare_all
+from kdharness.harness.analysis.metrics import is_headline, ranked
+from kdharness.harness.analysis.tradeoff import placed_row
+from kdharness.harness.paths import Paths
+from kdharness.harness.reports.blocks import (
+    Block,
+    Heading,
+    IntervalPlot,
+    Paragraph,
+    PlotPoint,
+    Radar,
+    Scatter,
+    Table,
+    interval,
+    number,
+)
+from kdharness.harness.store import Store
+from kdharness.harness.types import Score
+
+MOST_IN_A_PICTURE = 7
+
+
+def board_section(scores: Sequence[Score]) -> Iterator[Block]:
+    """Show the headline scores as a table and as interval plots."""
+    yield Heading("Leaderboard")
+    shown = ranked([s for s in scores if is_headline(s.metric)])
+    if not shown:
+        yield Paragraph("No scores yet.")
+        return
+    yield Paragraph(
+        "Intervals are 95 % over questions. Scores with overlapping intervals may still differ "
+        "significantly in a paired comparison; see the differences."
+    )
+    yield Table(
+        ("bench", "metric", "checkpoint", "value", "n", "failed", "judge", "flags"),
+        tuple(
+            (
+                s.bench,
+                s.metric,
+                s.checkpoint,
+                interval(s.value, s.ci_low, s.ci_high),
+                str(s.n),
+                str(s.n_failed),
+                s.judge,
+                " ".join(s.flags),
+            )
+            for s in shown
+        ),
+    )
+    groups: dict[tuple[str, str, str], list[Score]] = {}
+    for score in shown:
+        groups.setdefault((score.bench, score.metric, score.judge), []).append(score)
+    for (bench, metric, judge), rows in groups.items():
+        known = [s for s in rows if s.value is not None]
+        if len(known) > 1:
+            yield IntervalPlot(
+                f"{bench} {metric} ({judge})",
+                tuple((s.checkpoint, float(s.value or 0.0), s.ci_low, s.ci_high) for s in known),
+            )
+
+
+def plane_section(view: Mapping[str, Any]) -> Iterator[Block]:
+    """Show general against domain scores as a plot and a table, with intervals."""
+    if "missing" in view:
+        return
+    yield Heading("Trade-off")
+    placed, stats = view["placed"], view["statistics"]
+    points = {item.point.checkpoint: item.point for item in placed}
+    chain = [view["roles"][0], *stats["curve"], view["roles"][1]] if stats["curve"] else []
+    line = tuple((points[n].general, points[n].domain) for n in chain if n in points)
+    axes = [
+        axis.label + (" (lower is better)" if axis.lower_is_better else "")
+        for axis in (view["x"], view["y"])
+    ]
+    yield Scatter(
+        "General against domain score; squares are on the Pareto front",
+        axes[0],
+        axes[1],
+        tuple(_mark(item) for item in placed),
+        line,
+        "WiSE-FT curve",
+    )
+    rows = []
+    for item in placed:
+        row = placed_row(item)
+        intervals = stats["points"].get(row["checkpoint"], {})
+        rows.append(
+            (
+                row["checkpoint"],
+                row["method"],
+                number(row["general"]),
+                number(row["domain"]),
+                interval_cell(intervals.get("gain")) if intervals else number(row["gain"]),
+                interval_cell(intervals.get("retention"))
+                if intervals
+                else number(row["retention"]),
+                interval_cell(intervals.get("above_curve")),
+                "yes" if row["on_front"] else "no",
+            )
+        )
+    yield Table(
+        (
+            "checkpoint",
+            "method",
+            "general",
+            "domain",
+            "gain",
+            "retention",
+            "above WiSE-FT",
+            "on front",
+        ),
+        tuple(rows),
+        "gain: 0 is the reference, 1 the expert; 95 % intervals over questions",
+    )
+    if stats["hypervolume"]:
+        yield Paragraph(f"Hypervolume of (retention, gain): {interval_cell(stats['hypervolume'])}.")
+    if stats["recipes"]:
+        yield Table(
+            ("recipe", "seeds", "value", "over questions", "over seeds"),
+            tuple(
+                (
+                    recipe["recipe"],
+                    str(len(recipe["checkpoints"])),
+                    recipe["figure"],
+                    interval_cell(recipe["questions"]),
+                    interval_cell(recipe["seeds"]),
+                )
+                for recipe in stats["recipes"]
+            ),
+            "means over seeds; each interval covers one source of variance only",
+        )
+
+
+def _mark(item: Any) -> PlotPoint:
+    point = item.point
+
+    def ends(pair: tuple[float | None, float | None]) -> tuple[float, float] | None:
+        low, high = pair
+        return (low, high) if low is not None and high is not None else None
+
+    return PlotPoint(
+        point.checkpoint,
+        point.general,
+        point.domain,
+        ends(point.general_interval),
+        ends(point.domain_interval),
+        item.on_front,
+    )
+
+
+def differences_section(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterator[Block]:
+    """Compare every checkpoint of the trade-off with the reference, in pairs."""
+    reference = view["roles"][0] if "roles" in view else None
+    if reference is None:
+        return
+    names = [i.point.checkpoint for i in view["placed"] if i.point.checkpoint != reference]
+    comparisons = compare_all(store, paths, [reference, *names]) if names else []
+    rows = tuple(
+        (
+            c.other,
+            c.bench,
+            c.metric,
+            interval(c.gap.value, c.gap.low, c.gap.high),
+            number(c.p_holm),
+            c.verdict,
+        )
+        for c in comparisons
+        if is_headline(c.metric)
+    )
+    if rows:
+        yield Heading("Differences from the reference")
+        yield Table(
+            ("checkpoint", "bench", "metric", "difference", "p (Holm)", "verdict"),
+            rows,
+            f"paired with {reference} over the questions both answered; p is corrected for all "
+            "comparisons on the same benchmark, including categories",
+        )
+
+
+def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
+    """Show each benchmark's categories, one row per checkpoint."""
+    groups: dict[tuple[str, str], dict[str, dict[str, Score]]] = {}
+    for score in scores:
+        if score.metric.startswith("category:") and score.value is not None:
+            table = groups.setdefault((score.bench, score.judge), {})
+            table.setdefault(score.checkpoint, {})[score.metric[len("category:") :]] = score
+    if groups:
+        yield Heading("Categories")
+    for (bench, judge), table in groups.items():
+        categories = tuple(dict.fromkeys(c for row in table.values() for c in row))
+        title = f"{bench} by category ({judge})"
+        yield Table(
+            ("checkpoint", *categories),
+            tuple(
+                (
+                    name,
+                    *(
+                        interval(row[c].value, row[c].ci_low, row[c].ci_high) if c in row else "–"
+                        for c in categories
+                    ),
+                )
+                for name, row in table.items()
+            ),
+            title,
+        )
+        for category in categories:
+            yield IntervalPlot(
+                f"{bench}, {category} ({judge})",
+                tuple(
+                    (
+                        name,
+                        float(row[category].value or 0.0),
+                        row[category].ci_low,
+                        row[category].ci_high,
+                    )
+                    for name, row in table.items()
+                    if category in row
+                ),
+            )
+        if len(categories) < 3:
+            continue
+        values = [s.value for row in table.values() for s in row.values() if s.value is not None]
+        low, high = (1.0, 10.0) if bench == "mt-bench" else (min(0.0, *values), max(1.0, *values))
+        entries = [
+            (name, tuple(row[c].value if c in row else None for c in categories))
+            for name, row in table.items()
+        ]
+        for start in range(0, len(entries), MOST_IN_A_PICTURE):
+            part = tuple(entries[start : start + MOST_IN_A_PICTURE])
+            yield Radar(title, categories, part, low, high)
+
+
+def _two_to_show(view: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str, str] | None:
+    """Return the reference and the picked checkpoint (else the expert), or the first two."""
+    if "statistics" in view:
+        picked = view["statistics"]["pick"]
+        reference, expert = view["roles"]
+        other = picked["checkpoint"] if picked else None
+        if other is None or other == reference:
+            other = expert
+        if reference and other and reference != other:
+            return reference, other
+    names = list(dict.fromkeys(score.checkpoint for score in scores))
+    return (names[0], names[1]) if len(names) > 1 else None
+
+
+def interval_cell(part: Mapping[str, Any] | None) -> str:
+    """Format an estimate with its interval; None is a dash."""
+    return interval(part["value"], part["ci_low"], part["ci_high"]) if part else "–"

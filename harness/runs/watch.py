@@ -1,0 +1,71 @@
+"""Wait for a run to end, and turn its end into a result or an error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from kdharness.harness.errors import Interrupted, RunError
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs.launch import log_tail
+from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.store import Store
+from kdharness.harness.types import Method, Request, Run, RunStatus
+
+POLL_SECONDS = 0.2
+
+
+def watch(
+    paths: Paths,
+    run_id: str,
+    show: Callable[[Run, Store], None],
+    say: Callable[[str], None],
+) -> Run:
+    """Watch a run until it ends.
+
+    Ctrl-C asks the run to stop with a checkpoint and waits for it; a second one leaves it running.
+
+    Args:
+        show: called a few times per second with the current run.
+        say: called with a message after Ctrl-C.
+
+    Raises:
+        Interrupted: the run was stopped.
+        RunError: it failed; the message is the run's error.
+    """
+    stopping = False
+    with Store(paths.store) as store:
+        is_eval = find_run(store, run_id).method == Method.EVAL
+        while True:
+            try:
+                run = find_run(store, run_id)
+                show(run, store)
+                if not effective_status(run).is_live:
+                    break
+                time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                if stopping:
+                    raise
+                stopping = True
+                what = "finishing calls in flight" if is_eval else "saving a checkpoint"
+                say(f"stopping {run_id}: {what} (Ctrl-C again to leave it running)")
+                store.request(run_id, Request.STOP)
+    return finished(paths, run)
+
+
+def finished(paths: Paths, run: Run) -> Run:
+    """Return the run if it has finished.
+
+    Raises:
+        Interrupted: it was stopped.
+        RunError: it failed, or its process is gone.
+    """
+    status = effective_status(run)
+    if status is RunStatus.STOPPED:
+        raise Interrupted(
+            f"{run.id} was stopped", hint=f"resume it with: kdharness resume {run.id}"
+        )
+    if status is not RunStatus.FINISHED:
+        reason = run.error or f"its process is gone\n{log_tail(paths, run.id, 10)}"
+        raise RunError(f"{run.id} {status.value}: {reason}", hint=f"see: kdharness logs {run.id}")
+    return run

@@ -1,0 +1,62 @@
+"""A run's log and lineage, as lines and rows. No widgets."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from kdharness.harness.config.summary import origins
+from kdharness.harness.paths import Paths
+from kdharness.harness.runs.launch import log_tail
+from kdharness.harness.store import Store
+from kdharness.harness.store.lineage import lineage
+from kdharness.harness.types import Run
+from kdharness.tui.viewmodels.rows import Line, text_lines
+
+
+def log_lines(store: Store, paths: Paths, run: str) -> list[Line]:
+    """Return a run's events, then the output of its libraries."""
+    lines: list[Line] = []
+    for event in store.events(run):
+        when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+        kind = str(event["kind"])
+        role = "bad" if kind in ("error", "failed") else "accent"
+        for row in text_lines(f"{event['message']}"):
+            lines.append([(f"{when} ", "dim"), (f"{kind:<9} ", role), *row])
+    # Events are printed to the worker's log too; output of libraries is only there.
+    printed = re.compile(r"\d\d:\d\d:\d\d [\w-]+: ")
+    tail = [line for line in log_tail(paths, run, 400).splitlines() if not printed.match(line)]
+    if tail:
+        lines += [[], [("worker.log", "strong")], *text_lines("\n".join(tail), "dim")]
+    return lines
+
+
+def lineage_rows(store: Store, run: Run) -> list[dict[str, Any]]:
+    """Return the ancestors of a run's checkpoint, or of its inputs."""
+    if run.checkpoint:
+        return lineage(store, run.checkpoint)
+    rows: list[dict[str, Any]] = [
+        {
+            "id": "0",
+            "name": run.id,
+            "depth": 0,
+            "role": "",
+            "method": run.method,
+            "run": run.id,
+            "path": "no checkpoint yet",
+            "again": False,
+        }
+    ]
+    seen: set[str] = set()
+    for role, name in origins(run.config):
+        for row in lineage(store, name, seen=seen):
+            rows.append(
+                {
+                    **row,
+                    "id": str(len(rows)),
+                    "depth": row["depth"] + 1,
+                    "role": row["role"] or role,
+                }
+            )
+    return rows
