@@ -15,7 +15,7 @@ import pytest
 from kdharness.harness import Home, KDHarnessError, load_config
 from kdharness.harness.errors import ConfigError, RunError
 from kdharness.harness.paths import Paths
-from support.store_rows import fill
+from support.store_rows import fill_store
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -36,7 +36,7 @@ def test_importing_the_api_loads_nothing_heavy() -> None:
 
 
 def test_results_are_those_of_the_commands(paths: Paths, kd: Call) -> None:
-    fill(paths.store)
+    fill_store(paths.store)
     home = Home(paths.home)
     assert home.leaderboard().to_rows() == json.loads(kd("leaderboard", "--format", "json")[1])
     compared = json.loads(kd("compare", "kd-0", "kd-1", "--format", "json")[1])
