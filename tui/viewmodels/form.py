@@ -35,6 +35,9 @@ PICKERS = {
 }
 """What a field's text names -> the list it is picked from."""
 
+PICKABLE = frozenset({"text", "list", "mixed"})
+"""Kinds of fields that a picker can fill: a name, or a list of names."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -157,9 +160,7 @@ def fields_of(
             required=info.is_required(),
             optional=shape.optional,
             depth=depth,
-            pick=PICKERS.get(FIELD_KINDS.get(key, ""), "")
-            if shape.kind not in ("group", "groups")
-            else "",
+            pick=PICKERS.get(FIELD_KINDS.get(key, ""), "") if shape.kind in PICKABLE else "",
         )
         rows.append(row)
         if shape.model is not None:

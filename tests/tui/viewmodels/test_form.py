@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdharness.harness.config.evaluation import HeldoutOptions
 from kdharness.harness.config.files import load_config, parse_config, preset_names, preset_text
 from kdharness.harness.config.training import CONFIGS
 from kdharness.tui.screens.new_run import short_config
@@ -83,3 +84,12 @@ def test_a_stored_config_comes_back_short() -> None:
     )
     short = short_config(full)
     assert "schedule" not in short["trainer"] and parse_config(short) == parse_config(full)
+
+
+def test_only_fields_that_hold_names_have_a_picker() -> None:
+    """A path chosen for a mapping of names to paths would replace the mapping by a string."""
+    (extra,) = (row for row in fields_of(HeldoutOptions, {}) if row.id == "extra")
+    assert (extra.kind, extra.pick) == ("pairs", "")
+    for model in CONFIGS.values():
+        for row in fields_of(model, {"heldout": {}, "data": {"train": [{"path": "x"}]}}):
+            assert not row.pick or row.kind in ("text", "list", "mixed"), row.id
