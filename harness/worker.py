@@ -51,12 +51,12 @@ class StoreReporter:
     def __init__(self, store: Store, run: Run) -> None:
         self.store = store
         self.run_id = run.id
-        self.info: dict[str, Any] = dict(run.info)
+        self.info: dict[str, object] = dict(run.info)
         self.on_status: Callable[[RunStatus], None] | None = None
         self.terminated = threading.Event()
         self._events: list[tuple[float, str, str, dict[str, Any]]] = []
         self._points: list[tuple[str, int, float, float]] = []
-        self._columns: dict[str, Any] = {}
+        self._columns: dict[str, object] = {}
         self._flushed = 0.0
         self._checked = 0.0
         self._first = True
@@ -236,7 +236,7 @@ def _execute(
 
 def _do(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Do the work; return the columns of the run to update."""
     if run.method == Method.SWEEP:
         carry_out(paths, run, reporter)

@@ -43,7 +43,7 @@ def _hooked(base_name: str) -> Callable[..., Any]:
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
-    ) -> Any:
+    ) -> object:
         layer = module.layer_idx
         keep = getattr(module, "kd_keep", None)
         if keep is not None and layer in keep.layers.values():

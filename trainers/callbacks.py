@@ -71,7 +71,7 @@ class HeldoutCallback(TrainerCallback):
     def __init__(self, setting: TrainContext) -> None:
         self.setting = setting
         self.stopped = False
-        self.final: dict[str, Any] = {}
+        self.final: dict[str, object] = {}
         self.trainer: Any = None
         self.curves: dict[str, float] = {}
         note = setting.job.folder / "best" / "best.json"
@@ -107,7 +107,7 @@ class HeldoutCallback(TrainerCallback):
             values["memory_gb"] = memory_gb(self.setting.device)
             self.setting.job.reporter.advance(state.global_step, **values)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> object:
         """Measure held-out loss when due; on a stop request, save a checkpoint and stop."""
         every = self.setting.config.trainer.eval_every
         if every and state.global_step % every == 0 and state.global_step < state.max_steps:

@@ -136,7 +136,7 @@ def _check_saving(setting: TrainContext) -> None:
 
 def _check_begun(
     setting: TrainContext, parents: Mapping[str, str], checkpoint: Path | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Compare a resumed run's inputs with those it started with, or record them at its start."""
     job, now = setting.job, begun_with(setting, parents)
     if checkpoint is None:
@@ -255,7 +255,7 @@ _OPTIMIZERS = {
 }
 
 
-def training_arguments(config: TrainConfig, folder: Path, plan: BatchPlan, device: str) -> Any:
+def training_arguments(config: TrainConfig, folder: Path, plan: BatchPlan, device: str) -> object:
     """Translate our trainer settings into transformers' TrainingArguments."""
     spec = config.trainer
     on_cpu = device == "cpu"

@@ -26,7 +26,7 @@ _WHAT = {
 }
 
 
-def begun_with(setting: TrainContext, parents: Mapping[str, str]) -> dict[str, Any]:
+def begun_with(setting: TrainContext, parents: Mapping[str, str]) -> dict[str, object]:
     """Return what a training run depends on besides its config.
 
     The rows are compared as tokens and labels, so that a changed file, order, chat template or

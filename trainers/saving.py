@@ -195,7 +195,7 @@ def save_whole(
         setting.job.reporter.say(warning, kind="warning")
 
 
-def save_beside(what: str, save: Callable[[], Any], target: Path) -> str:
+def save_beside(what: str, save: Callable[[], object], target: Path) -> str:
     """Save a file next to weights that are safe; return a warning if that failed."""
     try:
         save()

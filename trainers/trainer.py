@@ -175,7 +175,7 @@ class DistillTrainer(Trainer):
         # neither divide it again nor count items itself in another way.
         self.model_accepts_loss_kwargs = True
 
-    def _prepare_for_training(self, *args: object, **kwargs: object) -> Any:
+    def _prepare_for_training(self, *args: object, **kwargs: object) -> object:
         """Shard the teachers too under FSDP2: a large teacher is a reason to use several GPUs."""
         prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)

@@ -278,7 +278,7 @@ class Actions(Background):
     # ------------------------------------------------------------ exports
 
     def export_table(
-        self, stem: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
+        self, stem: str, rows: Sequence[dict[str, object]], columns: Sequence[str]
     ) -> None:
         """Ask for a file name, and write the rows in the format of its extension."""
 

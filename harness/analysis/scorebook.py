@@ -149,7 +149,7 @@ def _asset_state(paths: Paths | None) -> str:
     )
 
 
-def _encode(value: MetricValue) -> list[Any]:
+def _encode(value: MetricValue) -> list[object]:
     return [
         value.metric,
         value.value,

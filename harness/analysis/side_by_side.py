@@ -69,9 +69,9 @@ def _interfaces(checkpoints: Sequence[Checkpoint]) -> list[tuple[str, list[Any]]
     return [("interface", [c.interface[:7] or None for c in checkpoints])]
 
 
-def _about(checkpoint: Checkpoint, run: Run | None) -> dict[str, Any]:
+def _about(checkpoint: Checkpoint, run: Run | None) -> dict[str, object]:
     """Return what is known about a checkpoint besides its config."""
-    about: dict[str, Any] = {"method": checkpoint.method}
+    about: dict[str, object] = {"method": checkpoint.method}
     if run is not None:
         # A merge run makes one checkpoint per alpha, all with the same config.
         alpha = {"alpha": checkpoint.info["alpha"]} if "alpha" in checkpoint.info else {}
@@ -82,7 +82,7 @@ def _about(checkpoint: Checkpoint, run: Run | None) -> dict[str, Any]:
 
 def setting_rows(
     sides: Sequence[Side], found: Iterable[tuple[str, Sequence[Any]]]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return the rows of `compare --what settings`: one per field and checkpoint."""
     return [
         {"field": field, "checkpoint": side.name, "value": value}

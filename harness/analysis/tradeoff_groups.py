@@ -228,7 +228,7 @@ def recipe_of(store: Store, checkpoint: Checkpoint, depth: int = 0) -> str:
     return digest(plain(run.config), checkpoint.info.get("alpha"))
 
 
-def _seed(store: Store, checkpoint: Checkpoint) -> Any:
+def _seed(store: Store, checkpoint: Checkpoint) -> object:
     run = store.run(checkpoint.run) if checkpoint.run else None
     return run.config.get("seed") if run is not None else None
 
@@ -244,7 +244,7 @@ def seeds_of(
     from kdharness.harness.stats.tradeoff import draw_plane, recipe_stats
 
     families: dict[str, dict[Any, str]] = {}
-    seeds: dict[str, Any] = {}
+    seeds: dict[str, object] = {}
     recipes: dict[str, str] = {}
     for entry in answered:
         name = entry.checkpoint

@@ -132,7 +132,7 @@ def render_marked(
 def as_turn(message: Message) -> dict[str, Any]:
     """Reduce a message to the fields that templates read; missing content becomes empty text."""
     content = message.get("content")
-    turn: dict[str, Any] = {
+    turn: dict[str, object] = {
         "role": str(message["role"]),
         "content": "" if content is None else str(content),
     }

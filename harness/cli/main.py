@@ -125,7 +125,7 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(HELP.items()))
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command; re-raise operating-system and SQLite errors as errors a user can fix."""
         try:
             return super().invoke(ctx)

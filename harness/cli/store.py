@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -66,7 +65,7 @@ def backup_command(paths: Paths, file: str) -> None:
 def prune_command(paths: Paths, cache: bool, keep_steps: bool, yes: bool, form: str) -> None:
     """Remove files that no result needs: old step checkpoints, leftovers of killed runs."""
     candidates = waste(paths, steps=not keep_steps, cache=cache)
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[str, object]] = [
         {"what": entry.what, "path": str(entry.path), "mib": round(entry.bytes / 2**20, 1)}
         for entry in candidates
     ]

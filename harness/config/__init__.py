@@ -6,7 +6,7 @@ Public names are imported on first use, so that importing the package does not l
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kdharness.harness.config.base import RunConfig, Settings
@@ -50,7 +50,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = next((m for m, names in _MODULES.items() if name in names), "training")

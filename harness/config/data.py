@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -41,7 +41,7 @@ class SourceSpec(Settings):
     )
 
 
-def _sources(value: object) -> Any:
+def _sources(value: object) -> object:
     """Accept a single source without a list, and a plain string as its path."""
     if isinstance(value, (str, dict)):
         value = [value]

@@ -176,7 +176,7 @@ def _reason(chain: list[BaseException], details: str, where: str) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes, outermost first."""
-    seen: list[Any] = []
+    seen: list[object] = []
     current: BaseException | None = error
     while current is not None and current not in seen and len(seen) < 12:
         seen.append(current)

@@ -172,7 +172,7 @@ def _field_names(model: type[BaseModel], place: Sequence[int | str]) -> list[str
     return [field.alias or name for name, field in fields.items()]
 
 
-def _model_of(annotation: object) -> Any:
+def _model_of(annotation: object) -> object:
     """Return the pydantic model inside an annotation such as `X | None` or `list[X]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -246,7 +246,7 @@ def _keys(holder: object) -> Any:
     return range(len(holder)) if isinstance(holder, list) else holder
 
 
-def _opened(child: object, part: str, following: str, parent: str) -> Any:
+def _opened(child: object, part: str, following: str, parent: str) -> object:
     """Return the container a name continues into: expand short forms, create what is missing.
 
     A plain string is short for `{path: …}` of a data source or `{model: …}` of a model; a single
@@ -264,7 +264,7 @@ def _opened(child: object, part: str, following: str, parent: str) -> Any:
     return child
 
 
-def _list_index(holder: list[Any], part: str, override: str, parent: str) -> int:
+def _list_index(holder: list[object], part: str, override: str, parent: str) -> int:
     if not part.isdecimal():
         raise ConfigError(
             f"--set {override}: {parent} is a list",

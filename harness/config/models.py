@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
@@ -156,7 +156,7 @@ class StudentSpec(Settings):
         return self
 
 
-def _spell_out(value: object) -> Any:
+def _spell_out(value: object) -> object:
     """Expand a plain string to `{model: string}`."""
     return {"model": value} if isinstance(value, str) else value
 

@@ -27,7 +27,7 @@ class PriceSpec(Settings):
     output: float = Field(..., ge=0, allow_inf_nan=False, title="Output")
 
 
-def _price(value: object) -> Any:
+def _price(value: object) -> object:
     """Accept two numbers for `{input: …, output: …}`."""
     if isinstance(value, list) and len(value) == 2:
         return {"input": value[0], "output": value[1]}
@@ -41,7 +41,7 @@ def _judges(value: object) -> Any:
     return [] if value is None else value
 
 
-def _mapping(value: object) -> Any:
+def _mapping(value: object) -> object:
     """Accept a key without a value for an empty mapping."""
     return {} if value is None else value
 

@@ -65,7 +65,7 @@ def origins(config: Mapping[str, object]) -> list[tuple[str, str]]:
     return out
 
 
-def flat(values: object, prefix: str = "") -> dict[str, Any]:
+def flat(values: object, prefix: str = "") -> dict[str, object]:
     """Flatten nested plain data to dotted names: `data.train.0.path`."""
     if isinstance(values, Mapping) and values:
         parts: Iterable[tuple[Any, Any]] = values.items()
@@ -73,7 +73,7 @@ def flat(values: object, prefix: str = "") -> dict[str, Any]:
         parts = enumerate(values)
     else:
         return {prefix: values} if prefix else {}
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for key, value in parts:
         out |= flat(value, f"{prefix}.{key}" if prefix else str(key))
     return out

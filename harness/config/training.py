@@ -7,7 +7,7 @@ are generated. `config.files` reads and writes them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -219,7 +219,7 @@ class KDConfig(RunConfig):
         return self
 
 
-def _experts(value: object) -> Any:
+def _experts(value: object) -> object:
     return {k: _spell_out(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 

@@ -74,7 +74,7 @@ def _cost(
     subject: Subject,
     subjects: Sequence[Subject],
     good: Sequence[Answer],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the calls, tokens and cost of one subject under one judge."""
     answers = _completed(bench, good) if subject.source else good
     calls = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kdharness.harness.config.evaluation import parse_spec, plain_http_warning
 from kdharness.harness.evaluation.state import Evaluation, Subject
@@ -35,7 +34,7 @@ class PendingJudgment:
     key: str
 
 
-def bench_note(bench: Benchmark, against: str = "") -> dict[str, Any]:
+def bench_note(bench: Benchmark, against: str = "") -> dict[str, object]:
     """Return what the leaderboard needs to know about a benchmark's revision.
 
     `used` decides which of two revisions with the same flags is newer; `sources` are the user's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
@@ -70,7 +70,7 @@ def _with_figures(
     return complete, missing
 
 
-def _without_seed(settings: Mapping[str, object]) -> dict[str, Any]:
+def _without_seed(settings: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in settings.items() if key.rsplit(".", 1)[-1] != "seed"}
 
 

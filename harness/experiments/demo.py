@@ -63,7 +63,7 @@ def summary_rows(
     names.sort(key=lambda name: order.index(name) if name in order else -1)
     rows = []
     for name in names:
-        row: dict[str, Any] = {"checkpoint": name}
+        row: dict[str, object] = {"checkpoint": name}
         for title, (bench, metric) in SUMMARY.items():
             score = _find(scores, name, bench, metric)
             row[title] = "–" if score is None else _with_interval(score)

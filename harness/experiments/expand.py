@@ -101,7 +101,7 @@ class SweepConfig(BaseModel):
 
     @field_validator("steps")
     @classmethod
-    def _plain_names(cls, steps: dict[str, Any]) -> dict[str, Any]:
+    def _plain_names(cls, steps: dict[str, object]) -> dict[str, object]:
         for name in steps:
             if not re.fullmatch(r"[A-Za-z][\w-]{0,23}", name):
                 raise ValueError(f"invalid step name {name!r}: use letters, digits, - and _")
@@ -149,7 +149,7 @@ def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConf
 
     Workers get this version: the files may change or disappear before they are needed.
     """
-    steps: dict[str, Any] = {}
+    steps: dict[str, object] = {}
     for name, raw in sweep.steps.items():
         step = read_step(name, raw, list(sweep.steps), base, where)
         steps[name] = {**step.values, "needs": list(step.needs)} if step.needs else step.values
@@ -193,7 +193,7 @@ def _check_claims(sweep: SweepConfig, where: str) -> None:
 # ---------------------------------------------------------------- settings
 
 
-def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str, Any]]:
+def _combinations(vary: Vary | Sequence[Vary], where: str) -> Iterator[dict[str, object]]:
     """Yield every combination of settings; if nothing varies, a single empty one."""
     for grid in [vary] if isinstance(vary, Mapping) else (vary or [{}]):
         lists = [value if isinstance(value, list) else [value] for value in grid.values()]
@@ -302,7 +302,7 @@ def _fill(
         return {k: _fill(v, outputs, where, str(k), field) for k, v in values.items()}
     model = names_model(field) or above in NAMED_MODELS
     if isinstance(values, list):
-        filled: list[Any] = []
+        filled: list[object] = []
         for value in values:
             if model and isinstance(value, str) and value in outputs:
                 filled += outputs[value]

@@ -186,7 +186,7 @@ def alpaca_bench(baseline: str, annotator: str) -> str:
     return "alpaca-eval-1" if annotator == "alpaca_eval_gpt4" else "alpaca-eval-2"
 
 
-def generators(row: dict[str, Any]) -> tuple[str, str]:
+def generators(row: dict[str, object]) -> tuple[str, str]:
     """Return (baseline, model) of an annotation; empty where unknown.
 
     alpaca_eval numbers the two only if both sides have a `generator`; otherwise the unnumbered

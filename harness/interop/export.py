@@ -48,7 +48,7 @@ def chosen(store: Store, names: Sequence[str]) -> list[Checkpoint]:
     return checkpoints
 
 
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
+def _write_lines(path: Path, rows: Iterable[dict[str, object]]) -> Path | None:
     listed = list(rows)
     if not listed:
         return None
@@ -68,8 +68,8 @@ def export_fastchat(paths: Paths, folder: Path, names: Sequence[str] = ()) -> li
         The written files.
     """
     written: list[Path | None] = []
-    singles: dict[str, list[dict[str, Any]]] = {}
-    pairs: dict[str, list[dict[str, Any]]] = {}
+    singles: dict[str, list[dict[str, object]]] = {}
+    pairs: dict[str, list[dict[str, object]]] = {}
     with Store(paths.store) as store:
         for checkpoint in chosen(store, names):
             answers = store.answers(checkpoint.id, "mt-bench")
@@ -99,7 +99,7 @@ def _plain(judge: str) -> str:
     return name.split(":", 1)[1] if ":" in name else name
 
 
-def answer_rows(checkpoint: Checkpoint, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def answer_rows(checkpoint: Checkpoint, answers: Sequence[Answer]) -> list[dict[str, object]]:
     """Return answers as FastChat rows; the newest one per turn."""
     table: dict[str, dict[int, Answer]] = {}
     for answer in answers:
@@ -130,7 +130,7 @@ def _prompts(paths: Paths, answers: Sequence[Answer]) -> dict[tuple[str, int], t
 
 def single_row(
     checkpoint: Checkpoint, judgment: Judgment, prompts: dict[tuple[str, int], tuple[str, str]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return a judgment as a FastChat row; a missing verdict is -1."""
     name, prompt = prompts.get((judgment.item, judgment.turn), ("", ""))
     name = str(judgment.info.get("prompt", name))
@@ -157,7 +157,7 @@ def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, 
         key = (judgment.judge, judgment.baseline, judgment.item, judgment.turn)
         matches.setdefault(key, {})[judgment.order] = judgment
     known = {c.name: c for c in store.checkpoints()}
-    rows_by_judge: dict[str, list[dict[str, Any]]] = {}
+    rows_by_judge: dict[str, list[dict[str, object]]] = {}
     for (judge, baseline, item, turn), games in sorted(matches.items()):
         other = known.get(baseline)
         # Imported matches are stored from both sides: only the alphabetically first writes them.
@@ -165,7 +165,7 @@ def pair_rows(checkpoint: Checkpoint, store: Store) -> dict[str, list[dict[str, 
             continue
         if set(games) != {0, 1}:
             continue
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "question_id": int(item),
             "model_1": checkpoint.name,
             "model_2": baseline,
@@ -225,7 +225,7 @@ def _annotations(
     store: Store,
     checkpoint: Checkpoint,
     answers: dict[str, Answer],
-    entries: Sequence[dict[str, Any]],
+    entries: Sequence[dict[str, object]],
     folder: Path,
 ) -> list[Path]:
     """Write one file per judge; the baseline answers of version 2 come from the asset."""
@@ -253,7 +253,7 @@ def _annotations(
     ]
 
 
-def _write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
+def _write_json(path: Path, rows: list[dict[str, object]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, json.dumps(rows, indent=2, ensure_ascii=False))
     return path

@@ -117,7 +117,7 @@ def import_fastchat(store: Store, path: Path) -> ImportSummary:
     return summary
 
 
-def kind_of(row: dict[str, Any], where: str) -> str:
+def kind_of(row: dict[str, object], where: str) -> str:
     """Return the kind of a FastChat row: answers, single or pair."""
     if "choices" in row and "model_id" in row:
         return "answers"
@@ -171,7 +171,7 @@ def keep(
 
 
 def _name_bench(
-    summary: ImportSummary, path: Path, rows: Sequence[tuple[str, dict[str, Any]]]
+    summary: ImportSummary, path: Path, rows: Sequence[tuple[str, dict[str, object]]]
 ) -> None:
     """Assign the rows to MT-Bench only if every question is one of its own.
 
@@ -213,7 +213,7 @@ def category_of(question: int, bench: str = MT_BENCH) -> str:
     return CATEGORIES[(question - MT_BENCH_IDS.start) // 10]
 
 
-def _turns(row: dict[str, Any], summary: ImportSummary) -> list[str]:
+def _turns(row: dict[str, object], summary: ImportSummary) -> list[str]:
     """Return the turns of an answer's first choice, the one that FastChat judges."""
     choices = row["choices"]
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -227,7 +227,7 @@ def _turns(row: dict[str, Any], summary: ImportSummary) -> list[str]:
     return turns
 
 
-def _answers(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[Answer]:
+def _answers(store: Store, row: dict[str, object], summary: ImportSummary) -> list[Answer]:
     turns = _turns(row, summary)
     model = imported_model(store, named(row["model_id"], "model_id"))
     summary.models.add(model.name)
@@ -261,12 +261,12 @@ def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: ob
     return revision
 
 
-def _judge_name(row: dict[str, Any]) -> str:
+def _judge_name(row: dict[str, object]) -> str:
     judge = row.get("judge") or "unknown"
     return f"imported:{named(judge[0] if isinstance(judge, list) and judge else judge, 'judge')}"
 
 
-def _place(row: dict[str, Any]) -> tuple[int, int]:
+def _place(row: dict[str, object]) -> tuple[int, int]:
     """Return (question, turn) of a judgment."""
     question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
     if turn < 1:
@@ -281,7 +281,7 @@ def _rating(value: object) -> float | None:
     return number(value, "score")
 
 
-def _singles(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[Judgment]:
+def _singles(store: Store, row: dict[str, object], summary: ImportSummary) -> list[Judgment]:
     question, turn = _place(row)
     score = _rating(row["score"])
     text, judge = said(row.get("judgment"), "judgment"), _judge_name(row)
@@ -325,7 +325,7 @@ def _winner(value: object, field: str) -> str:
     return str(winner)
 
 
-def _pairs(store: Store, row: dict[str, Any], summary: ImportSummary) -> list[Judgment]:
+def _pairs(store: Store, row: dict[str, object], summary: ImportSummary) -> list[Judgment]:
     """Return both orders of one match, from the perspective of both sides."""
     question, turn = _place(row)
     played, judge = when(row.get("tstamp")), _judge_name(row)

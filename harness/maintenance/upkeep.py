@@ -84,7 +84,7 @@ def check(paths: Paths) -> list[dict[str, Any]]:
     return rows
 
 
-def _finding(check: str, status: str, detail: str) -> dict[str, Any]:
+def _finding(check: str, status: str, detail: str) -> dict[str, object]:
     return {"check": check, "status": status, "detail": detail}
 
 

@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.hub import split_hub_name
@@ -148,7 +147,7 @@ def _made_by(path: Path, paths: Paths, store: Store) -> float | None:
     return run.created if run is not None else None
 
 
-def _sources(config: dict[str, Any]) -> list[str]:
+def _sources(config: dict[str, object]) -> list[str]:
     checkpoints = config.get("checkpoints")
     names = [str(name) for name in checkpoints] if isinstance(checkpoints, list) else []
     baseline = config.get("baseline")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
 from kdharness.harness.models.validate import tensor_entries, weight_files
@@ -302,10 +302,10 @@ def _stamp(path: Path) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path) -> dict[str, object]:
     error: type[KDHarnessError] = ModelError
     return read_json_object(path, path.name, error)
 
 
-def _stable(config: dict[str, Any]) -> dict[str, Any]:
+def _stable(config: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in config.items() if key not in _VOLATILE}

@@ -177,7 +177,7 @@ def _refuse_partial(result: Any, folder: Path, source: str) -> None:
     )
 
 
-def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
+def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) -> object:
     """Build a model's architecture without weights, from its config, on the meta device.
 
     Raises:

@@ -102,7 +102,7 @@ def collect(
 
 def _trade_off(
     store: Store, paths: Paths, general: str | None, domain: str | None, keep: float
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the trade-off as data; `missing` says why there is none."""
     try:
         x, y, placed, roles = trade_off_view(store, paths, general, domain, None, None)

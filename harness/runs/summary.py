@@ -20,7 +20,7 @@ def eta(run: Run, now: float) -> float | None:
     return max(0.0, (last - float(started)) / done * (run.max_steps - run.step) - (now - last))
 
 
-def run_line(run: Run, now: float, status: RunStatus | None = None) -> dict[str, Any]:
+def run_line(run: Run, now: float, status: RunStatus | None = None) -> dict[str, object]:
     """Return a run as a row of the list of runs; `status` overrides the stored one."""
     state = status or run.status
     when = run.started or run.created

@@ -13,7 +13,7 @@ def lineage(
     A checkpoint that occurs again is not expanded again: its `again` is true. `seen` contains the
     ids visited before, and is updated.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     seen = set() if seen is None else seen
 
     def walk(key: str, depth: int, role: str) -> None:

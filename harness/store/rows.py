@@ -38,7 +38,7 @@ def stored_json(value: object, *, ascii_only: bool = True) -> str:
     return stored_text(text)
 
 
-def _finite(value: object) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -48,9 +48,9 @@ def _finite(value: object) -> Any:
     return value
 
 
-def encode(row: Any) -> dict[str, Any]:
+def encode(row: Any) -> dict[str, object]:
     """Convert a dataclass to a table row: mappings as JSON, enums as text."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for spec in fields(row):
         value = getattr(row, spec.name)
         if spec.name == "config":

@@ -110,7 +110,7 @@ def redact(text: str, *, shapes: bool = False) -> str:
     return text
 
 
-def redact_data(value: object, *, shapes: bool = False) -> Any:
+def redact_data(value: object, *, shapes: bool = False) -> object:
     """Redact plain data, keys of mappings included."""
     if _pattern(_environment_keys()) is None and not shapes:
         return value
@@ -202,7 +202,7 @@ class RedactedStream:
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 

@@ -127,7 +127,7 @@ def parse_json(raw: str | bytes) -> Any:
     return whole_characters(value) if suspect else value
 
 
-def parse_json_object(raw: str | bytes) -> dict[str, Any]:
+def parse_json_object(raw: str | bytes) -> dict[str, object]:
     """Parse a JSON object. Raise ValueError for anything else."""
     value = parse_json(raw)
     if not isinstance(value, dict):
@@ -164,7 +164,7 @@ def _deeper(value: object, limit: int) -> bool:
     return True
 
 
-def whole_characters(value: object) -> Any:
+def whole_characters(value: object) -> object:
     """Replace lone surrogates in plain data, so that its texts can be written as UTF-8."""
     if isinstance(value, str):
         return value if value.isascii() or _whole(value) else _without_surrogates(value)
@@ -311,7 +311,7 @@ def dump_yaml(values: object, *, width: int = 88, flow: bool = False) -> str:
     return text
 
 
-def written_yaml(text: str) -> Any:
+def written_yaml(text: str) -> object:
     """Load a document that `parse_yaml` has read, with every scalar as its original text."""
     loader = _Written(text)
     try:

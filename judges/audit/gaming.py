@@ -80,7 +80,7 @@ def main_script(text: str) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 
 
-def gaming_flags(bench: Any, answers: Sequence[Answer]) -> dict[str, Any]:
+def gaming_flags(bench: Any, answers: Sequence[Answer]) -> dict[str, object]:
     """Return flags with their evidence, for the answers of one checkpoint to one benchmark.
 
     Returns:

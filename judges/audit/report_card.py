@@ -170,7 +170,7 @@ def _chat(system: str, user: str) -> tuple[Message, ...]:
 
 def grade(
     name: str, questions: Sequence[Question], replies: dict[int, Reply], logprobs: bool
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Compute the report card from the replies."""
     values: dict[tuple[str, int, int], float] = {}
     readable, failed = Share(), 0
@@ -252,7 +252,7 @@ def _pair_checks(values: dict[tuple[str, int, int], float]) -> dict[str, Any]:
     return checks
 
 
-def _ratings(values: dict[tuple[str, int, int], float]) -> dict[str, Any]:
+def _ratings(values: dict[tuple[str, int, int], float]) -> dict[str, object]:
     """Return the mean of each kind, the share of the commonest rating and repeat stability."""
     by_kind: dict[str, list[float]] = {}
     for (name, _, _), value in values.items():

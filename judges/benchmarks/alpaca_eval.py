@@ -220,7 +220,7 @@ class AlpacaEval(Benchmark):
         switched = is_switched(instruction)
         shown = (answer.text, base) if switched else (base, answer.text)
         fields = {"instruction": instruction, "output_1": shown[0], "output_2": shown[1]}
-        info: dict[str, Any] = {
+        info: dict[str, object] = {
             "len_1": len(base),
             "len_2": len(answer.text),
             "switched": switched,
@@ -276,7 +276,7 @@ class AlpacaEval2(AlpacaEval):
     baseline_file: ClassVar[tuple[str, str]] = ("alpaca-eval", "alpaca_eval_gpt4_baseline.json")
 
 
-def read_outputs(path: Path) -> list[dict[str, Any]]:
+def read_outputs(path: Path) -> list[dict[str, object]]:
     """Read a JSON list of model outputs in alpaca_eval's format.
 
     Raises:

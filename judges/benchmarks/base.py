@@ -119,7 +119,7 @@ class Benchmark:
         raise NotImplementedError
 
 
-def _identity(item: Item) -> list[Any]:
+def _identity(item: Item) -> list[object]:
     """Return the fields that define an item's identity."""
     return [
         item.id,

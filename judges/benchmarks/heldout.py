@@ -41,7 +41,7 @@ class Heldout(Benchmark):
     def __init__(self, rows: Sequence[HeldoutRow], teacher: str | None, **rest: Any) -> None:
         self.rows = tuple(rows)
         self.teacher = teacher
-        self.teacher_states: dict[str, Any] = {}
+        self.teacher_states: dict[str, object] = {}
         own = [row for row in rows if row.set != OTHER_WRITER]
         items = [Item(id=row.key, category=row.category, turns=()) for row in own]
         super().__init__(items, **rest)

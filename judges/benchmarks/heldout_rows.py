@@ -129,7 +129,7 @@ def _as_it_stands(raw: dict[str, Any]) -> bool:
 def _kept(original: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the original turns if training reads the same: identities are hashes of them."""
 
-    def essential(turns: list[dict[str, Any]]) -> list[list[Any]]:
+    def essential(turns: list[dict[str, object]]) -> list[list[Any]]:
         return [[turn.get(field) for field in ("role", "content", "train")] for turn in turns]
 
     return original if essential(original) == essential(read) else read

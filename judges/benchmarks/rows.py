@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import DataError
@@ -112,7 +111,7 @@ def read_rows(path: Path, config: EvalConfig) -> list[BenchRow]:
     return rows
 
 
-def check_row(raw: dict[str, Any], number: int, config: EvalConfig) -> BenchRow:
+def check_row(raw: dict[str, object], number: int, config: EvalConfig) -> BenchRow:
     """Validate one row and convert it into an item.
 
     Raises:
@@ -158,7 +157,7 @@ def check_row(raw: dict[str, Any], number: int, config: EvalConfig) -> BenchRow:
     return BenchRow(item, tuple(dict.fromkeys(wanted)), _text(row, "rubric"))
 
 
-def _refuse_unknown(raw: dict[str, Any]) -> None:
+def _refuse_unknown(raw: dict[str, object]) -> None:
     unknown = sorted(set(raw) - set(KEYS))
     if not unknown:
         return
@@ -176,7 +175,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-def _text(row: dict[str, Any], field: str) -> str:
+def _text(row: dict[str, object], field: str) -> str:
     """Return a field that must be a string; empty if it is missing."""
     value = row.get(field, "")
     if not isinstance(value, str):
@@ -184,7 +183,7 @@ def _text(row: dict[str, Any], field: str) -> str:
     return value
 
 
-def _metrics(row: dict[str, Any], config: EvalConfig) -> list[str]:
+def _metrics(row: dict[str, object], config: EvalConfig) -> list[str]:
     named = row.get("metric") or ("pair" if config.baseline else "rating")
     wanted = [named] if isinstance(named, str) else named
     known = (*metrics.METRICS, *JUDGED)
@@ -198,7 +197,7 @@ def _metrics(row: dict[str, Any], config: EvalConfig) -> list[str]:
 # ---------------------------------------------------------------- references and choices
 
 
-def _references(row: dict[str, Any], answered: str | None, wanted: Sequence[str]) -> list[str]:
+def _references(row: dict[str, object], answered: str | None, wanted: Sequence[str]) -> list[str]:
     """Return the references as strings; those of json_f1 may be given as JSON values."""
     given = [name for name in ("reference", "references") if name in row]
     if len(given) > 1:
@@ -215,7 +214,7 @@ def _references(row: dict[str, Any], answered: str | None, wanted: Sequence[str]
     return references
 
 
-def _refuse_two_meanings(value: list[Any]) -> None:
+def _refuse_two_meanings(value: list[object]) -> None:
     """Refuse a list that may be either the expected JSON or several references."""
     if value and not all(isinstance(item, (str, list)) for item in value):
         raise ValueError(
@@ -240,7 +239,7 @@ def _reference(value: object, wanted: Sequence[str]) -> str:
     raise ValueError(f'reference must be a string, not {_shown(value)}: write "{_shown(value)}"')
 
 
-def _choices(row: dict[str, Any]) -> list[str]:
+def _choices(row: dict[str, object]) -> list[str]:
     choices = row.get("choices", [])
     if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
         raise ValueError("choices must be a list of strings")
@@ -287,7 +286,7 @@ def _is_json(reference: str) -> bool:
 # ---------------------------------------------------------------- the conversation
 
 
-def _conversation(row: dict[str, Any]) -> tuple[list[Message], list[str], str | None]:
+def _conversation(row: dict[str, object]) -> tuple[list[Message], list[str], str | None]:
     """Return (earlier messages, the user turns to answer, a reference if the chat ends with it)."""
     given = [name for name in ("prompt", "messages", "turns") if name in row]
     if len(given) != 1:

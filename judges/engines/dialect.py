@@ -65,7 +65,7 @@ def body(model: str, request: GenerationRequest, dialect: Dialect) -> dict[str, 
     if not dialect.system:
         messages = _without_system(messages)
     limit = "max_completion_tokens" if dialect.completion_tokens else "max_tokens"
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "model": model,
         "messages": messages,
         limit: token_limit(request, dialect),
@@ -91,7 +91,7 @@ def left_out(request: GenerationRequest, dialect: Dialect) -> dict[str, Any]:
         without.append("seed")
     if not dialect.system and any(m["role"] == "system" for m in request.messages):
         without.append("system role")
-    info: dict[str, Any] = {"without": without} if without else {}
+    info: dict[str, object] = {"without": without} if without else {}
     if dialect.temperature and request.temperature < dialect.coldest:
         info["temperature"] = dialect.coldest
     if token_limit(request, dialect) > request.max_new_tokens:

@@ -382,7 +382,7 @@ class OpenAIEngine:
                 continue
             raise refusal(status, text, headers, self.endpoint.base)
 
-    async def _post(self, client: Any, sent: dict[str, Any]) -> tuple[int, Any, bytes]:
+    async def _post(self, client: Any, sent: dict[str, object]) -> tuple[int, Any, bytes]:
         """Return (status, headers, body); raise CallError without a reply."""
         content = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
         try:

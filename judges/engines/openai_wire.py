@@ -91,7 +91,7 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
         raise _told_error(value) or _no_choices(value)
     choice = choices[0]
     given = choice.get("message", choice.get("delta"))
-    message: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    message: Mapping[str, object] = given if isinstance(given, dict) else {}
     text = redact(_text(message) or _legacy(choice))
     used = usage(value, request, text or _thought(message))
     try:
@@ -169,10 +169,10 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def _from_events(text: str) -> dict[str, Any]:
+def _from_events(text: str) -> dict[str, object]:
     """Merge the events of a stream into one completion; an interrupted one is an error."""
     parts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
-    whole: dict[str, Any] = {}
+    whole: dict[str, object] = {}
     finish: Any = None
     first: Any = None
     for line in text.replace("\r", "").split("\n"):

@@ -129,7 +129,7 @@ class Bill:
 
     def note(self) -> dict[str, Any]:
         """Return notes on the cost: whether tokens are estimated, and the number of calls."""
-        info: dict[str, Any] = {"estimated": True} if self.estimated else {}
+        info: dict[str, object] = {"estimated": True} if self.estimated else {}
         return info | ({"billed_calls": self.calls} if self.calls > 1 else {})
 
 

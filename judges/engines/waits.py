@@ -138,7 +138,7 @@ def _field(value: object, depth: int) -> float | None:
     """Return the wait of the first error field that has one."""
     if depth > 8:
         return None
-    parts: list[Any] = value[:20] if isinstance(value, list) else []
+    parts: list[object] = value[:20] if isinstance(value, list) else []
     if isinstance(value, dict):
         for name in _FIELDS:
             given = value.get(name)

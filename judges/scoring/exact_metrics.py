@@ -43,7 +43,7 @@ def accuracy(answer: str, references: Sequence[str], choices: Sequence[str] = ()
     return float(names(answer, references, choices))
 
 
-def find_json(text: str, kind: type[Any] = dict) -> Any:
+def find_json(text: str, kind: type[Any] = dict) -> object:
     """Return the JSON object or list that a text ends with, fenced or bare; None without one.
 
     An object takes precedence over a list (or the other way round, by `kind`), a list over a
@@ -62,10 +62,10 @@ def find_json(text: str, kind: type[Any] = dict) -> Any:
     return bare[-1] if bare else None
 
 
-def _values(text: str) -> list[Any]:
+def _values(text: str) -> list[object]:
     """Return every top-level JSON object and list of a text."""
     decoder = json.JSONDecoder()
-    values: list[Any] = []
+    values: list[object] = []
     position = 0
     while opening := _OPENING.search(text, position):
         try:

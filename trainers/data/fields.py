@@ -90,7 +90,7 @@ def looks_like_turn(value: object) -> bool:
     )
 
 
-def read_turns(turns: object, unread: set[str]) -> list[dict[str, Any]]:
+def read_turns(turns: object, unread: set[str]) -> list[dict[str, object]]:
     """Read a list of turns as messages.
 
     Args:
@@ -119,7 +119,7 @@ def _rows_of_columns(turns: Mapping[str, Any]) -> Any:
     return [dict(zip(turns, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def read_turn(turn: object, number: int, unread: set[str]) -> dict[str, Any]:
+def read_turn(turn: object, number: int, unread: set[str]) -> dict[str, object]:
     """Read one turn as a message; `number` from 1 names it in errors.
 
     Raises:
@@ -139,7 +139,7 @@ def read_turn(turn: object, number: int, unread: set[str]) -> dict[str, Any]:
         raise DataError(f"turn {number}: {error.message}", hint=error.hint) from error
 
 
-def _message(turn: Mapping[str, object]) -> dict[str, Any]:
+def _message(turn: Mapping[str, object]) -> dict[str, object]:
     given = _either(turn, "role", "from")
     if not isinstance(given, str):
         raise DataError(
@@ -155,7 +155,7 @@ def _message(turn: Mapping[str, object]) -> dict[str, Any]:
             f"unknown role {given[:80]!r}", hint="known roles: " + ", ".join(sorted(ROLES))
         )
     content = _either(turn, "content", "value")
-    message: dict[str, Any] = {"role": role, "content": content}
+    message: dict[str, object] = {"role": role, "content": content}
     if name in _CALLING:
         message.update(content="", tool_calls=_calls(content, name))
     _add_calls(message, turn)
@@ -199,7 +199,7 @@ def _refuse_kinds_of_thought(turn: Mapping[str, object]) -> None:
         raise DataError(f"recipient {shown(turn['recipient'])} is not supported: use tool_calls")
 
 
-def _either(turn: Mapping[str, object], one: str, other: str) -> Any:
+def _either(turn: Mapping[str, object], one: str, other: str) -> object:
     first, second = turn.get(one), turn.get(other)
     if first is not None and second is not None and first != second:
         raise DataError(f"{one} and {other} contradict each other")
@@ -234,7 +234,7 @@ def joined(content: object, what: str) -> str:
 # ---------------------------------------------------------------- tools
 
 
-def _add_calls(message: dict[str, Any], turn: Mapping[str, object]) -> None:
+def _add_calls(message: dict[str, object], turn: Mapping[str, object]) -> None:
     calls, old = turn.get("tool_calls"), turn.get("function_call")
     if calls and old:
         raise DataError("both tool_calls and function_call are given")
@@ -251,7 +251,7 @@ def _add_calls(message: dict[str, Any], turn: Mapping[str, object]) -> None:
             message[name] = turn[name]
 
 
-def _calls(value: object, what: str) -> list[dict[str, Any]]:
+def _calls(value: object, what: str) -> list[dict[str, object]]:
     """Read tool calls in OpenAI's format, with arguments as mappings."""
     if isinstance(value, str):
         value = parsed(value, what)
@@ -279,7 +279,7 @@ def _call(call: Any, what: str) -> dict[str, Any]:
         raise DataError(
             f"the arguments of {function['name']} are not a JSON object: {shown(arguments)}"
         )
-    read: dict[str, Any] = {
+    read: dict[str, object] = {
         "type": "function",
         "function": {"name": function["name"], "arguments": dict(arguments)},
     }
@@ -309,7 +309,7 @@ def read_tools(row: Mapping[str, object]) -> list[dict[str, Any]] | None:
     return [_schema(schema, names[0]) for schema in value] or None
 
 
-def _schema(value: Any, what: str) -> dict[str, Any]:
+def _schema(value: Any, what: str) -> dict[str, object]:
     if isinstance(value, str):
         value = parsed(value, what)
     function = value.get("function", value) if isinstance(value, Mapping) else None
@@ -330,7 +330,7 @@ def parsed(text: str, what: str) -> Any:
         raise DataError(f"{what} is not JSON: {shown(text)}") from error
 
 
-def without_nulls(value: object) -> Any:
+def without_nulls(value: object) -> object:
     """Remove null fields, which a table adds to every object."""
     if isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}

@@ -16,7 +16,7 @@ from kdharness.trainers.data.formats import detect_format
 _LAYOUT = "rows are JSON objects, one per line, or a single array of them"
 
 
-def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def json_rows(path: Path) -> Iterator[tuple[str, object]]:
     """Yield each row with its location.
 
     Raises:
@@ -70,7 +70,7 @@ def _array(path: Path) -> tuple[list[Any] | None, DataError | None]:
     return ([value] if chat else value), None
 
 
-def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, object]]:
     """Yield one row per line; `error` is why a file that starts like an array is not one."""
     first = True
     for number, line in read_lines(path, DataError):
@@ -90,7 +90,7 @@ def _lines(path: Path, error: DataError | None) -> Iterator[tuple[str, Any]]:
         yield where, row
 
 
-def _object(path: Path, where: str, cause: ValueError) -> Iterator[tuple[str, Any]]:
+def _object(path: Path, where: str, cause: ValueError) -> Iterator[tuple[str, object]]:
     """Read a file that is one object over several lines: a single row, or an error."""
     try:
         row = parse_json(read_text(path, "the rows", error=DataError))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from kdharness.harness.errors import DataError
 
@@ -143,7 +142,7 @@ def row_flags(row: Mapping[str, object], form: str) -> set[str]:
     return seen
 
 
-def _numbers(values: list[Any]) -> bool:
+def _numbers(values: list[object]) -> bool:
     return bool(values) and all(isinstance(value, (bool, int, float)) for value in values)
 
 

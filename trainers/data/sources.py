@@ -52,7 +52,7 @@ def read_source(source: SourceSpec) -> list[Chat]:
     return chats
 
 
-def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
+def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, object]]:
     if source.path.startswith("hub:"):
         yield from _hub_rows(source)
         return
@@ -78,7 +78,7 @@ def _raw_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[str, object]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -93,7 +93,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(f"not a readable Parquet file: {error}", where=str(path)) from error
 
 
-def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
+def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, object]]:
     if not source.path.removeprefix("hub:").strip():
         raise DataError("missing dataset name", where=source.path, hint="use hub:org/name")
     try:
@@ -113,7 +113,7 @@ def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, Any]]:
         yield f"{source.path}: row {number}", _table_row(whole_characters(row))
 
 
-def _table_row(row: object) -> Any:
+def _table_row(row: object) -> object:
     """Drop the nulls of a table's row: tables give every object the fields of all others."""
     if not isinstance(row, Mapping):
         return row
@@ -160,7 +160,7 @@ def to_chat(row: object, form: str, where: str) -> Chat:
 
 
 def _chat(row: object, form: str, where: str) -> Chat:
-    fields: Mapping[str, Any] = row if isinstance(row, Mapping) else {}
+    fields: Mapping[str, object] = row if isinstance(row, Mapping) else {}
     for name, reason in _REFUSED.items():
         if fields.get(name):
             raise DataError(f"the field {name} is not supported: {reason}")
@@ -239,7 +239,7 @@ def _messages(row: object, form: str, used: set[str], unread: set[str]) -> list[
 
 def _answers(
     row: Mapping[str, object], answer: str, used: set[str], unread: set[str]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return a row's answer as turns, with the reasoning and calls given next to it."""
     beside = {
         name: row[name]
@@ -281,7 +281,7 @@ def _given(
     return next((name for name in present if row[name] != ""), present[0] if present else "")
 
 
-def _history(row: Mapping[str, object], form: str, used: set[str]) -> list[dict[str, Any]]:
+def _history(row: Mapping[str, object], form: str, used: set[str]) -> list[dict[str, object]]:
     """Return the earlier turns of a row, from its (question, answer) pairs."""
     history = row.get("history")
     if not history:
@@ -322,7 +322,7 @@ def _with_system(row: Mapping[str, object], messages: list[dict[str, Any]]) -> l
     raise DataError(f"{name} conflicts with a system turn", hint="keep one of them")
 
 
-def _variables(row: Mapping[str, object]) -> dict[str, Any]:
+def _variables(row: Mapping[str, object]) -> dict[str, object]:
     """Return the variables a row passes to the chat template."""
     given = row.get("chat_template_kwargs") or {}
     if isinstance(given, str):

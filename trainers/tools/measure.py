@@ -27,7 +27,9 @@ class LiveBytes(TorchDispatchMode):
         self.live = self.peak = 0
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
         """Run the operation and count the storages it made."""
         kwargs = kwargs or {}
         given = {
@@ -79,7 +81,7 @@ def _addmm_flops(total: Any, left: Any, right: Any, *args: Any, **kwargs: Any) -
     return int(2 * left[0] * left[1] * right[1])
 
 
-def count_flops(work: Callable[[], Any]) -> int:
+def count_flops(work: Callable[[], object]) -> int:
     """Return the floating-point operations of `work`.
 
     torch's counter ignores the CPU's fused attention and in-place products; they are added here.
@@ -96,7 +98,7 @@ def count_flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_bytes(work: Callable[[], Any]) -> int:
+def peak_bytes(work: Callable[[], object]) -> int:
     """Return the peak live bytes of tensors that `work` allocates."""
     gc.collect()
     with LiveBytes() as counter:

@@ -70,7 +70,7 @@ class PlaceScreen(Screen[Any]):
             self.seen = self.harness.version
             self.while_here(self.store_changed)
 
-    def while_here(self, show: Callable[[], Any]) -> None:
+    def while_here(self, show: Callable[[], object]) -> None:
         """Call `show` unless the screen is not mounted yet or is being closed."""
         if not (self.is_mounted and self.is_attached):
             return

@@ -167,13 +167,13 @@ class CompareScreen(ListPlace):
         listing.refresh()
         self._tell(listing.row)
 
-    def _figures(self) -> tuple[list[Column], list[dict[str, Any]]]:
+    def _figures(self) -> tuple[list[Column], list[dict[str, object]]]:
         rows = []
         self.scale = {}
         for line in self.found.lines:
             pair = line.others.get(self.chosen)
             gap = pair.gap if pair else None
-            row: dict[str, Any] = {
+            row: dict[str, object] = {
                 "id": f"{line.bench}:{line.metric}:{line.judge}:{line.revision}",
                 "bench": line.bench,
                 "metric": line.metric.removeprefix("category:"),
@@ -209,7 +209,7 @@ class CompareScreen(ListPlace):
             return []
         return flips(self.found.sides[0].table, self.found.sides[1 + self.other].table)
 
-    def _flips(self) -> tuple[list[Column], list[dict[str, Any]]]:
+    def _flips(self) -> tuple[list[Column], list[dict[str, object]]]:
         rows = [
             {
                 "id": f"{f.bench}:{f.judge}:{f.item}:{f.metric}",
@@ -235,7 +235,7 @@ class CompareScreen(ListPlace):
         ]
         return columns, rows
 
-    def _config(self) -> tuple[list[Column], list[dict[str, Any]]]:
+    def _config(self) -> tuple[list[Column], list[dict[str, object]]]:
         return self._beside(
             "field",
             [
@@ -244,7 +244,7 @@ class CompareScreen(ListPlace):
             ],
         )
 
-    def _cost(self) -> tuple[list[Column], list[dict[str, Any]]]:
+    def _cost(self) -> tuple[list[Column], list[dict[str, object]]]:
         texts = [cost.texts() for cost in self.found.costs]
         return self._beside(
             "cost",

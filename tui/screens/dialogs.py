@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.markup import escape
 from rich.text import Text
@@ -245,7 +245,7 @@ class PickFile(ModalScreen[str | None]):
         listing.focus()
 
     def _show(self, cursor: str = "") -> None:
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         try:
             entries = sorted(self.folder.iterdir(), key=lambda p: (p.is_file(), p.name.casefold()))
         except OSError as error:

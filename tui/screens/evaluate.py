@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
@@ -35,7 +35,7 @@ class EvaluateScreen(FormScreen):
     ]
 
     def __init__(self, checkpoints: Sequence[str] = (), judges: Sequence[str] = ()) -> None:
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "method": "eval",
             "checkpoints": list(checkpoints),
             "benches": ["shop", "heldout"],

@@ -68,7 +68,7 @@ def pick(app: AppProtocol, field: Field, value: object, take: Callable[[Any], No
     )
 
 
-def _ask_disk(app: AppProtocol, dialog: PickFile, take: Callable[[Any], None]) -> None:
+def _ask_disk(app: AppProtocol, dialog: PickFile, take: Callable[[object], None]) -> None:
     def chosen(path: str | None) -> None:
         if path:
             take(path)
@@ -123,7 +123,7 @@ def card_words(card: dict[str, Any] | None) -> str:
     return ", ".join(card.get("labels") or ["tested, no weakness found"])
 
 
-def _pick_file(app: AppProtocol, field: Field, take: Callable[[Any], None]) -> None:
+def _pick_file(app: AppProtocol, field: Field, take: Callable[[object], None]) -> None:
     """Offer built-in data first, then files on this machine."""
 
     def from_disk() -> None:

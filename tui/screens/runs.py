@@ -67,7 +67,7 @@ class RunsScreen(ListPlace):
         super().__init__()
         self.runs: dict[str, Run] = {}
         self.status: dict[str, RunStatus] = {}
-        self.lines: dict[str, dict[str, Any]] = {}
+        self.lines: dict[str, dict[str, object]] = {}
         self.state: tuple[int, int] = (-1, -1)
 
     def body(self) -> Iterable[Widget]:

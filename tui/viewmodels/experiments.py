@@ -99,7 +99,7 @@ class PlanCache:
         return cached[1]
 
 
-def _stamp(file: Path) -> Any:
+def _stamp(file: Path) -> object:
     try:
         status = file.stat()
     except OSError:

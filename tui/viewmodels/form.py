@@ -214,7 +214,7 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def value_of(field: Field, text: str) -> Any:
+def value_of(field: Field, text: str) -> object:
     """Parse typed text into a value; invalid text is kept for pydantic to reject."""
     text = text.strip()
     if text == "":
@@ -237,7 +237,7 @@ def value_of(field: Field, text: str) -> Any:
     return text
 
 
-def _number(text: str, *, whole: bool) -> Any:
+def _number(text: str, *, whole: bool) -> object:
     for kind in (int, float):
         try:
             return kind(text.replace("_", ""))
@@ -246,7 +246,7 @@ def _number(text: str, *, whole: bool) -> Any:
     return text
 
 
-def get_value(values: Any, place: FieldPath) -> Any:
+def get_value(values: Any, place: FieldPath) -> object:
     """Return the value at a path, or MISSING."""
     for part in place:
         try:
@@ -307,7 +307,7 @@ def fitting(model: type[BaseModel], values: object) -> Any:
     """Drop the fields that the model does not have, when the method changes."""
     if not isinstance(values, Mapping):
         return values
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for name, info in model.model_fields.items():
         key = info.alias or name
         if key not in values:
@@ -373,7 +373,7 @@ def in_order(model: type[BaseModel], values: object) -> Any:
     """Return the values in the order of the model's fields."""
     if not isinstance(values, Mapping):
         return values
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for name, info in model.model_fields.items():
         key = info.alias or name
         if key in values:
