@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kdharness.harness.errors import ModelError
 from kdharness.trainers.losses.attention import AttentionTape, Rows, attention_kl
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PREFIX = "kdharness_"
 
@@ -71,7 +74,7 @@ def _hooked(base_name: str) -> Callable[..., Any]:
     return attend
 
 
-def install_attention_hook(model: Any) -> None:
+def install_attention_hook(model: PreTrainedModel) -> None:
     """Route a model's attention layers through the hook; its outputs do not change.
 
     Raises:
@@ -92,7 +95,7 @@ def install_attention_hook(model: Any) -> None:
         ) from error
 
 
-def attention_modules(model: Any) -> list[Any]:
+def attention_modules(model: PreTrainedModel) -> list[Any]:
     """Return the modules that call the attention interface (those with a layer index)."""
     return [
         module
@@ -101,13 +104,13 @@ def attention_modules(model: Any) -> list[Any]:
     ]
 
 
-def set_keep(model: Any, tape: AttentionTape | None) -> None:
+def set_keep(model: PreTrainedModel, tape: AttentionTape | None) -> None:
     """Record queries and keys of this (teacher) model on `tape` from now on."""
     for module in attention_modules(model):
         module.kd_keep = tape
 
 
-def set_tape(model: Any, tape: AttentionTape | None) -> None:
+def set_tape(model: PreTrainedModel, tape: AttentionTape | None) -> None:
     """Compare this (student) model's layers with the queries and keys on `tape` from now on.
 
     It stays set until the next step: under activation checkpointing the layers run again in the

@@ -6,8 +6,9 @@ import ast
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
@@ -21,6 +22,9 @@ from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
 from kdharness.trainers.saving import save_whole
 from kdharness.trainers.teachers.online import Segment
 from kdharness.trainers.trainer import LossInputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def rule_value(rule: str, curves: Mapping[str, float]) -> float:
@@ -129,7 +133,7 @@ class HeldoutCallback(TrainerCallback):
             self._heldout(kwargs["model"], state.global_step)
             self.final = dict(self.curves)
 
-    def _heldout(self, model: Any, step: int) -> None:
+    def _heldout(self, model: PreTrainedModel, step: int) -> None:
         if not self.setting.heldout.rows:
             return
         self.curves = heldout_losses(model, self.setting)
@@ -162,13 +166,14 @@ def memory_gb(device: str) -> float:
     """Return memory in GiB: the accelerator's peak so far, or the process's RSS on a CPU."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated()) / 2**30
-    import psutil
 
     return float(psutil.Process().memory_info().rss) / 2**30
 
 
 @torch.no_grad()
-def heldout_losses(model: Any, setting: TrainContext, batch_size: int = 8) -> dict[str, float]:
+def heldout_losses(
+    model: PreTrainedModel, setting: TrainContext, batch_size: int = 8
+) -> dict[str, float]:
     """Return `<kind>_loss`: mean next-token loss over labelled held-out positions, in nats."""
     training = model.training
     model.eval()
@@ -187,7 +192,7 @@ def heldout_losses(model: Any, setting: TrainContext, batch_size: int = 8) -> di
     return {f"{kind}_loss": total / max(count, 1) for kind, (total, count) in sums.items()}
 
 
-def _next_token_sum(model: Any, batch: Mapping[str, Any]) -> tuple[float, int]:
+def _next_token_sum(model: PreTrainedModel, batch: Mapping[str, Any]) -> tuple[float, int]:
     """Return the summed next-token loss and its number of positions.
 
     The student's own forward is called: a sharded model gathers its weights only then.

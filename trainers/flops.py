@@ -8,12 +8,15 @@ computed. `selfcheck` and the tests compare the real steps with this.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.trainers.context import TrainContext
 from kdharness.trainers.teachers.online import AdapterTeacher, OnlineTeacher
 from kdharness.trainers.trainer import Objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Shape:
     adapter: int = 0
 
 
-def shape_of(model: Any) -> Shape:
+def shape_of(model: PreTrainedModel) -> Shape:
     """Return the shape of a causal LM; for a mixture, count a token's active parameters."""
     causal = causal_model(model)
     config = causal.config.get_text_config()

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -17,13 +17,7 @@ from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config.training import TrainerSpec
-from kdharness.harness.errors import (
-    DataError,
-    Interrupted,
-    KDHarnessError,
-    ModelError,
-    RunError,
-)
+from kdharness.harness.errors import DataError, Interrupted, KDHarnessError, ModelError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.models.loading import load_model, load_tokenizer, pick_device
@@ -44,6 +38,9 @@ from kdharness.trainers.saving import check_room, check_savable, save_whole, ste
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
 from kdharness.trainers.trainer import DistillTrainer, Objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def train(
@@ -206,7 +203,9 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     )
 
 
-def _rows(config: TrainConfig, tokenizer: Any, job: Job) -> tuple[Dataset, Dataset]:
+def _rows(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, job: Job
+) -> tuple[Dataset, Dataset]:
     """Load the rows of a config; a resumed run with a missing file gets a hint on how to fix it."""
     try:
         return load_chats(config.data, tokenizer)

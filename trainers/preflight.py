@@ -8,7 +8,7 @@ and does not fit is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
@@ -29,6 +29,9 @@ from kdharness.trainers.data.dataset import (
     tokenizer_source,
 )
 from kdharness.trainers.students.adapter import with_adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def preflight(config: AnyConfig, paths: Paths) -> list[str]:
@@ -125,7 +128,13 @@ def hold_rows(
     return [note for note in notes if note]
 
 
-def hold(rows: Dataset, limits: ModelLimits, tokenizer: Any, name: str, data: DataSpec) -> str:
+def hold(
+    rows: Dataset,
+    limits: ModelLimits,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    data: DataSpec,
+) -> str:
     """Check rows against one model; return a warning if some exceed its context length.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import KDHarnessError, RunError
 from kdharness.harness.models.generation_config import make_savable
@@ -18,6 +18,9 @@ from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import nearest
 from kdharness.harness.util.os_errors import as_user_error, remove_on_failure
 from kdharness.trainers.context import TrainConfig, TrainContext
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GIB = 2**30
 MARGIN = 1.05
@@ -81,7 +84,7 @@ def _cannot(what: str, error: Exception, folder: Path) -> KDHarnessError:
     )
 
 
-def saved_bytes(model: Any) -> int:
+def saved_bytes(model: PreTrainedModel) -> int:
     """Return the bytes of weights in a checkpoint of this model: all, or only the adapter's."""
     adapter = hasattr(model, "get_base_model")
     seen: set[int] = set()
@@ -113,7 +116,7 @@ def room_needed(config: TrainConfig, model: Any, folder: Path) -> int:
     return int(needed * MARGIN)
 
 
-def check_room(config: TrainConfig, model: Any, folder: Path) -> None:
+def check_room(config: TrainConfig, model: PreTrainedModel, folder: Path) -> None:
     """Refuse a training whose checkpoints do not fit on the disk.
 
     Raises:

@@ -12,12 +12,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.probes import Located, locate
 from kdharness.harness.chat.rendering import REASONING, Extras, Message, Span, render
 from kdharness.harness.chat.traits import common_start, habits, token_marks, whole_tokens
 from kdharness.harness.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _UNTOLD = "the chat template rewrites this chat so that assistant turn {number} cannot be located"
 _INSIDE = (
@@ -53,7 +56,11 @@ class Chat:
     """A chat with its rendering; finds the assistant's turns in it."""
 
     def __init__(
-        self, tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        messages: Sequence[Message],
+        text: str,
+        extras: Extras,
     ) -> None:
         """Take the rendering of all `messages` as `text`."""
         self.tokenizer = tokenizer

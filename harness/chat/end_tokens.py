@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.traits import habits
 from kdharness.harness.errors import DataError, KDHarnessError
 from kdharness.harness.util.untrusted import read_json_object
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def end_of_turn(tokenizer: Any) -> int | None:
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Find the added token (special or not) with which the chat template closes an answer."""
     if not getattr(tokenizer, "chat_template", None):
         return None
@@ -18,7 +21,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return _added(tokenizer, text) if text else None
 
 
-def stopping_tokens(tokenizer: Any) -> set[int]:
+def stopping_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Collect the tokens that end generation in any program that reads this checkpoint.
 
     They are the tokenizer's end of sequence, and those of the checkpoint's generation config and
@@ -36,12 +39,12 @@ def stopping_tokens(tokenizer: Any) -> set[int]:
     return ends
 
 
-def pieces(tokenizer: Any, text: str) -> int:
+def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """Count the tokens that a text is split into."""
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _added(tokenizer: Any, text: str) -> int | None:
+def _added(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     return next(
         (
             int(number)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.rendering import (
     REASONING,
@@ -26,6 +26,9 @@ from kdharness.harness.chat.rendering import (
     template_source,
 )
 from kdharness.harness.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _PLANES = (0xF0000, 0x100000)
 _PLANE_SIZE = 0xFFFD
@@ -71,7 +74,7 @@ class Located:
 
 
 def locate(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     text: str | None,
     *,

@@ -11,9 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kdharness.harness.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
@@ -94,7 +97,7 @@ def render(
     return str(text)
 
 
-def has_marks(tokenizer: Any, extras: Extras = NOTHING) -> bool:
+def has_marks(tokenizer: PreTrainedTokenizerBase, extras: Extras = NOTHING) -> bool:
     """Return whether the template marks assistant text with `{% generation %}`."""
     return bool(_GENERATION.search(template_source(tokenizer, extras)))
 
@@ -142,7 +145,7 @@ def as_turn(message: Message) -> dict[str, Any]:
     return turn
 
 
-def template_source(tokenizer: Any, extras: Extras = NOTHING) -> str:
+def template_source(tokenizer: PreTrainedTokenizerBase, extras: Extras = NOTHING) -> str:
     """Return the template source that renders a chat: of several, the tool or the default one.
 
     If none of them would be chosen, return all of them joined.
@@ -154,14 +157,14 @@ def template_source(tokenizer: Any, extras: Extras = NOTHING) -> str:
     return str(source.get("tool_use", plain) if extras.tools else plain)
 
 
-def reads_variable(tokenizer: Any, name: str, extras: Extras) -> bool:
+def reads_variable(tokenizer: PreTrainedTokenizerBase, name: str, extras: Extras) -> bool:
     """Return whether the template mentions a variable at all."""
     source = template_source(tokenizer, extras)
     return bool(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", source))
 
 
 def settle_arguments(
-    tokenizer: Any, messages: Sequence[Message], extras: Extras
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], extras: Extras
 ) -> tuple[Sequence[Message], str]:
     """Render a whole chat with tool arguments in the form that the template accepts.
 
@@ -188,7 +191,9 @@ def settle_arguments(
         raise
 
 
-def _advice(tokenizer: Any, messages: Sequence[Message], extras: Extras, error: str) -> str:
+def _advice(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], extras: Extras, error: str
+) -> str:
     """Return a hint for a chat that a template refuses: what it accepts instead, by trying."""
 
     def accepts(chat: Sequence[Message], given: Extras = extras) -> bool:
@@ -242,7 +247,7 @@ def _written(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": function}
 
 
-def _need_template(tokenizer: Any) -> None:
+def _need_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
             f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template",

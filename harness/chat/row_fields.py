@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.probes import locate
 from kdharness.harness.chat.rendering import (
@@ -22,11 +22,16 @@ from kdharness.harness.chat.rendering import (
 from kdharness.harness.chat.traits import habits
 from kdharness.harness.errors import DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _OTHER_TEMPLATE = "set data.chat_template to one that renders it, or remove it from the rows"
 _THINK = "write the reasoning into content, as <think>…</think>, or remove it from the rows"
 
 
-def check_honoured(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+def check_honoured(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, extras: Extras
+) -> None:
     """Check a rendering against what the row contains besides plain turns.
 
     Raises:
@@ -39,7 +44,9 @@ def check_honoured(tokenizer: Any, messages: Sequence[Message], text: str, extra
     _check_turns(tokenizer, messages, text, extras)
 
 
-def _check_extras(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+def _check_extras(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, extras: Extras
+) -> None:
     def without(less: Extras) -> bool:
         return _same(lambda: render(tokenizer, messages, prompt=False, extras=less), text)
 
@@ -54,7 +61,9 @@ def _check_extras(tokenizer: Any, messages: Sequence[Message], text: str, extras
             raise _ignored(name)
 
 
-def _check_fields(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+def _check_fields(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, extras: Extras
+) -> None:
     def unchanged(edit: Callable[[Message], Message]) -> bool:
         edited = [edit(m) for m in messages]
         return _same(lambda: render(tokenizer, edited, prompt=False, extras=extras), text)
@@ -106,7 +115,9 @@ def _out_of_order(messages: Sequence[Message]) -> bool:
     return False
 
 
-def _check_turns(tokenizer: Any, messages: Sequence[Message], text: str, extras: Extras) -> None:
+def _check_turns(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, extras: Extras
+) -> None:
     """Check that the text holds the words of every turn, except an assistant's reasoning."""
     drops_system = habits(tokenizer, extras).drops_system
     doubtful = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.assistant_spans import Chat, Spans
 from kdharness.harness.chat.rendering import (
@@ -27,6 +27,9 @@ from kdharness.harness.chat.rendering import (
 from kdharness.harness.chat.row_fields import check_honoured
 from kdharness.harness.errors import DataError
 from kdharness.harness.types import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
@@ -63,14 +66,16 @@ class EncodedChat:
         return next((label for label in reversed(self.labels) if label != IGNORE_INDEX), None)
 
 
-def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]
+) -> list[int]:
     """Tokenise a chat with an assistant turn opened at its end."""
     text = render(tokenizer, messages, prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def encode_chat(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Mapping[str, Any]],
     *,
     max_length: int | None = None,
@@ -120,7 +125,7 @@ def encode_chat(
 
 
 def _trained(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Mapping[str, object]],
     text: str,
     extras: Extras,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.probes import Located, locate
 from kdharness.harness.chat.rendering import (
@@ -17,6 +17,9 @@ from kdharness.harness.chat.rendering import (
     template_source,
 )
 from kdharness.harness.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Habits]] = weakref.WeakKeyDicti
 _USER, _ANSWER = {"role": "user", "content": "Ab"}, {"role": "assistant", "content": "Cd"}
 
 
-def habits(tokenizer: Any, extras: Extras = NOTHING) -> Habits:
+def habits(tokenizer: PreTrainedTokenizerBase, extras: Extras = NOTHING) -> Habits:
     """Return what the tokenizer's template does, determined once on small chats.
 
     Tokenizers may have a separate template for chats with tools.
@@ -59,7 +62,7 @@ def habits(tokenizer: Any, extras: Extras = NOTHING) -> Habits:
     return known[key]
 
 
-def added_tokens(tokenizer: Any) -> re.Pattern[str]:
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """Return a regex of every added token, special or not, that is not just whitespace."""
     texts = {str(token.content) for token in tokenizer.added_tokens_decoder.values()}
     texts = {text for text in texts if text.strip()}
@@ -67,7 +70,7 @@ def added_tokens(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest)) if longest else r"(?!)")
 
 
-def token_marks(tokenizer: Any) -> re.Pattern[str]:
+def token_marks(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """Return a regex of added tokens, and of text that is written like one.
 
     A base model's tokenizer often lacks the tokens of the template it is given.
@@ -75,7 +78,7 @@ def token_marks(tokenizer: Any) -> re.Pattern[str]:
     return re.compile(rf"{added_tokens(tokenizer).pattern}|<\|[^<>|\s]{{1,40}}\|>")
 
 
-def _study(tokenizer: Any, extras: Extras) -> Habits:
+def _study(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> Habits:
     tokens = token_marks(tokenizer)
     located: tuple[str, Located] | None = None
     size = 0
@@ -110,7 +113,7 @@ def _study(tokenizer: Any, extras: Extras) -> Habits:
     )
 
 
-def _wanted(tokenizer: Any) -> Extras:
+def _wanted(tokenizer: PreTrainedTokenizerBase) -> Extras:
     """Return the extras the template needs: a tool, if it renders no chat without one."""
     given = Extras([TOOL])
     for extras in (Extras(), given):
@@ -178,7 +181,7 @@ def _mid_end(tokens: re.Pattern[str], last: str, tail: str, between: str, asked:
     return whole_tokens(tokens, between, common_start(tail, between)).rstrip()
 
 
-def _prompts(tokenizer: Any, extras: Extras) -> tuple[str, str] | None:
+def _prompts(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> tuple[str, str] | None:
     """Render a user's question without and with a generation prompt; None if refused."""
     try:
         bare = render(tokenizer, [_USER], prompt=False, extras=extras)
@@ -202,7 +205,7 @@ def _unopened(prompts: tuple[str, str] | None, text: str, places: Located) -> st
     return text[len(bare) : whole[0]].partition("<think")[0]
 
 
-def _shows_reasoning(tokenizer: Any, extras: Extras) -> bool:
+def _shows_reasoning(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> bool:
     """Return whether reasoning beside the last answer's content is rendered."""
     for head in ([_USER], [{"role": "system", "content": "Ef"}, _USER]):
         chat = [*head, {**_ANSWER, REASONING[0]: "thought"}]
@@ -212,7 +215,7 @@ def _shows_reasoning(tokenizer: Any, extras: Extras) -> bool:
     return False
 
 
-def _drops_system(tokenizer: Any, extras: Extras) -> bool:
+def _drops_system(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> bool:
     """Return whether a system turn is silently dropped when the chat ends with an answer."""
     chat = [{"role": "system", "content": "Ef"}, _USER, _ANSWER]
     located = locate(tokenizer, chat, None, prompt=False, extras=extras)

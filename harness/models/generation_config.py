@@ -7,10 +7,13 @@ without sampling). Loading accepts them, so a training would fail at its end.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.loading_errors import essence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SAMPLING = (
     "temperature",
@@ -28,7 +31,7 @@ KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"
 """Fields that are kept when a config cannot be repaired otherwise."""
 
 
-def make_savable(model: Any) -> list[str]:
+def make_savable(model: PreTrainedModel) -> list[str]:
     """Remove settings from a model's generation config that prevent saving it.
 
     Removed settings have no effect: a temperature without sampling, a length penalty without

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TABLES = ("wpe", "embed_positions", "position_embeddings", "position_embedding", "embed_position")
 
@@ -46,7 +49,7 @@ def limits_of(model: Any) -> ModelLimits:
     )
 
 
-def _has_table(model: Any) -> bool:
+def _has_table(model: PreTrainedModel) -> bool:
     """Return whether a model has a table of positions, learnt or computed once.
 
     A table that is recomputed for longer rows (XGLM) is a module of its own, not an embedding.
@@ -69,7 +72,9 @@ def first_beyond(ids: Iterable[int], limits: ModelLimits) -> int | None:
     return next((token for token in ids if not 0 <= token < limits.vocabulary), None)
 
 
-def unknown_token(token: int, tokenizer: Any, limits: ModelLimits, name: str) -> str:
+def unknown_token(
+    token: int, tokenizer: PreTrainedTokenizerBase, limits: ModelLimits, name: str
+) -> str:
     """Return the message for an id that is out of range."""
     text = tokenizer.convert_ids_to_tokens(token)
     return (
@@ -81,7 +86,7 @@ def unknown_token(token: int, tokenizer: Any, limits: ModelLimits, name: str) ->
 def refuse_beyond(
     rows: Iterable[tuple[str, list[int]]],
     limits: ModelLimits,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     name: str,
     *,
     max_length: int,

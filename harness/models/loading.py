@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.adapters import refuse_unmergeable, untie_adapted
@@ -17,6 +17,9 @@ from kdharness.harness.models.loading_errors import explain, quiet_transformers
 from kdharness.harness.models.resolve import DEEPEST, local_folder, naming_base
 from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def pick_device(device: str = "auto") -> str:
@@ -140,7 +143,7 @@ def _load_adapter(
     return model.merge_and_unload()
 
 
-def load_adapter(model: Any, folder: Path, name: str, source: str) -> None:
+def load_adapter(model: PreTrainedModel, folder: Path, name: str, source: str) -> None:
     """Load all of an adapter's tensors into a PEFT model.
 
     peft leaves a missing tensor at its initial value, where an adapter has no effect: a file with

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdharness.harness.store.store import Store
 
 
 def lineage(
-    store: Any, name: str, limit: int = 200, seen: set[str] | None = None
+    store: Store, name: str, limit: int = 200, seen: set[str] | None = None
 ) -> list[dict[str, Any]]:
     """Return a checkpoint and its ancestors as rows of a tree, each with depth and role.
 
@@ -56,7 +59,7 @@ def lineage(
     return rows
 
 
-def lineage_lines(store: Any, checkpoint: str, depth: int = 0, role: str = "") -> list[str]:
+def lineage_lines(store: Store, checkpoint: str, depth: int = 0, role: str = "") -> list[str]:
     """Return a checkpoint and its parents as indented lines, as `show` prints them."""
     found = store.checkpoint(checkpoint)
     label = f"{role}: " if role else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,9 @@ from kdharness.harness.models.lm_head import backbone, head_logits
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.judges.benchmarks.heldout_rows import HeldoutRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_TOKENS = 2048
 
@@ -36,7 +39,7 @@ class EncodedRow:
     positions: list[int]
 
 
-def encode(tokenizer: Any, row: HeldoutRow, longest: int) -> EncodedRow:
+def encode(tokenizer: PreTrainedTokenizerBase, row: HeldoutRow, longest: int) -> EncodedRow:
     """Return token ids and the positions that predict a labelled token."""
     limit = min(longest, row.max_length or longest)
     chat = encode_chat(
@@ -165,7 +168,7 @@ class Scorer:
         return torch.cat([self.teacher_states[row.row.key] for row in batch])
 
     @staticmethod
-    def _states(model: Any, batch: Sequence[EncodedRow]) -> Any:
+    def _states(model: PreTrainedModel, batch: Sequence[EncodedRow]) -> Any:
         """Return the last hidden states [n, h] at labelled positions, rows in order."""
         width = max(len(row.ids) for row in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.long)

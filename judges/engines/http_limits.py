@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.endpoints import DIRECT, goes_direct, why_unreached
 from kdharness.harness.util.redact import redact
 from kdharness.judges.engines.trouble import CallError, Trouble
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 LARGEST_BODY = 16 * 2**20
 """Bytes: a hundred times the size of the longest reply with log-probabilities."""
@@ -55,7 +58,9 @@ class NotReached(CallError):
     """No connection to the endpoint."""
 
 
-async def send(client: Any, content: bytes, timeout: float, url: str) -> tuple[int, Any, bytes]:
+async def send(
+    client: AsyncOpenAI, content: bytes, timeout: float, url: str
+) -> tuple[int, Any, bytes]:
     """Send one chat completion's body; return (status, headers, body).
 
     Raises:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,6 +37,9 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
 from kdharness.judges.engines.kv_cache import roomy_cache
 from kdharness.judges.scoring.verdicts import is_unfinished
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GREEDY = 1e-4
 # Padded prompt tokens per batch: bounds memory for long prompts.
@@ -345,7 +348,7 @@ class LocalEngine:
             row.logprobs = tuple((t, v) for t, v in ranked if not math.isinf(v))
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Collect every token that ends a turn: the model's, the tokenizer's, and the template's own.
 
     Small chat models are often saved with the base model's end-of-text token only, and then

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.endpoints import endpoint_of
 from kdharness.harness.config.evaluation import EvalConfig, Spec, is_loopback_url
@@ -55,6 +55,9 @@ from kdharness.judges.engines.rate_limits import (
 from kdharness.judges.engines.streak import Streak
 from kdharness.judges.engines.token_estimates import prompt_estimate
 from kdharness.judges.engines.trouble import CallError, Trouble, Used, advice
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 # After this many consecutive connection failures, the rest would fail as well.
 UNREACHABLE_AFTER = 40
@@ -257,7 +260,7 @@ class OpenAIEngine:
             return None
         return max(0.0, self._started + self.total_timeout - time.monotonic())
 
-    async def _ask(self, client: Any, request: GenerationRequest) -> Reply | None:
+    async def _ask(self, client: AsyncOpenAI, request: GenerationRequest) -> Reply | None:
         """Send one request until it is answered or given up; None if the budget is used up.
 
         Raises:
@@ -279,7 +282,9 @@ class OpenAIEngine:
         limit = token_limit(request, self.dialect)
         return await bill.reserve(prompt_estimate(request) * 1.5, limit)
 
-    async def _retrying(self, client: Any, request: GenerationRequest, bill: Bill) -> Reply | None:
+    async def _retrying(
+        self, client: AsyncOpenAI, request: GenerationRequest, bill: Bill
+    ) -> Reply | None:
         """Return a reply, or an error reply after all retries failed.
 
         None if the run has ended in the meantime.
@@ -356,7 +361,7 @@ class OpenAIEngine:
             await asyncio.sleep(min(left, LOOK))
         return seconds
 
-    async def call(self, client: Any, request: GenerationRequest) -> Reply:
+    async def call(self, client: AsyncOpenAI, request: GenerationRequest) -> Reply:
         """Send one call, adapting it to each parameter that the endpoint rejects.
 
         Raises:
@@ -382,7 +387,7 @@ class OpenAIEngine:
                 continue
             raise refusal(status, text, headers, self.endpoint.base)
 
-    async def _post(self, client: Any, sent: dict[str, object]) -> tuple[int, Any, bytes]:
+    async def _post(self, client: AsyncOpenAI, sent: dict[str, object]) -> tuple[int, Any, bytes]:
         """Return (status, headers, body); raise CallError without a reply."""
         content = json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")
         try:

@@ -25,6 +25,8 @@ from kdharness.judges.engines.trouble import CallError, Trouble, advice
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
     from kdharness.harness.config.endpoints import Endpoint
 
 TRIES = 6
@@ -47,7 +49,7 @@ class ProbeTarget(Protocol):
         """Return a client with its connections."""
         ...
 
-    async def call(self, client: Any, request: GenerationRequest) -> Reply:
+    async def call(self, client: AsyncOpenAI, request: GenerationRequest) -> Reply:
         """Return one completion; raise CallError."""
         ...
 
@@ -107,7 +109,7 @@ def _is_known(model: str, models: list[str]) -> bool | None:
     return model in models if models else None
 
 
-async def _models(engine: ProbeTarget, client: Any) -> tuple[list[str], int | None]:
+async def _models(engine: ProbeTarget, client: AsyncOpenAI) -> tuple[list[str], int | None]:
     """Return (model names, our model's context length in tokens) as far as they are reported.
 
     A missing or broken list is fine: `transformers serve` has one only if there is a Hub cache.
@@ -171,7 +173,7 @@ def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
 
 
 async def _try(
-    engine: ProbeTarget, client: Any, logprobs: bool, known: bool | None, models: list[str]
+    engine: ProbeTarget, client: AsyncOpenAI, logprobs: bool, known: bool | None, models: list[str]
 ) -> tuple[bool, str]:
     """Return (whether it returns log-probabilities, a note) from one tiny completion."""
     question = ({"role": "user", "content": "Reply with the single letter m."},)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.template import CHATML, encode_chat, render
 from kdharness.harness.config.data import DataSpec, SourceSpec
@@ -22,6 +22,9 @@ from kdharness.harness.util.filesystem import local_path
 from kdharness.harness.util.untrusted import CONFIG_BYTES, read_text
 from kdharness.trainers.data.reports import Report, Template
 from kdharness.trainers.data.sources import Chat, read_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class Dataset:
         return digest([[row.input_ids, row.labels, row.kind] for row in self.rows])
 
 
-def set_chat_template(tokenizer: Any, spec: DataSpec, fallback: Any = None) -> None:
+def set_chat_template(
+    tokenizer: PreTrainedTokenizerBase, spec: DataSpec, fallback: Any = None
+) -> None:
     """Set the tokenizer's template: the config's, else its own, else the teacher's.
 
     Raises:
@@ -97,7 +102,9 @@ def set_chat_template(tokenizer: Any, spec: DataSpec, fallback: Any = None) -> N
         )
 
 
-def encode_sources(sources: Sequence[SourceSpec], tokenizer: Any, max_length: int) -> Dataset:
+def encode_sources(
+    sources: Sequence[SourceSpec], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Dataset:
     """Read and encode every source.
 
     Raises:
@@ -126,7 +133,7 @@ def encode_sources(sources: Sequence[SourceSpec], tokenizer: Any, max_length: in
 
 def _encode(
     chat: Chat,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     source: SourceSpec,
     number: int,
@@ -164,7 +171,7 @@ def _encode(
     report.endless += encoded.ends and encoded.last_label not in template.ends
 
 
-def load_chats(spec: DataSpec, tokenizer: Any) -> tuple[Dataset, Dataset]:
+def load_chats(spec: DataSpec, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
     """Load the training and the held-out rows of a config.
 
     Raises:
@@ -232,7 +239,7 @@ def tokenizer_source(config: AnyConfig) -> str:
     return str(student.source or student.experts_from[0])
 
 
-def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: Any) -> Any:
+def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Load the teacher's tokenizer if the student's has no chat template."""
     model = getattr(getattr(config, "teacher", None), "model", None)
     return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None

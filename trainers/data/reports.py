@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.end_tokens import end_of_turn, pieces, stopping_tokens
 from kdharness.harness.chat.template import CHATML, render
 from kdharness.harness.chat.traits import Habits, habits
 from kdharness.harness.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -77,7 +80,7 @@ class Template:
     ends: frozenset[int]
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Template:
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Template:
         """Read a tokenizer and its template."""
         stops, own = stopping_tokens(tokenizer), end_of_turn(tokenizer)
         ends = stops if own is None else stops | {own}

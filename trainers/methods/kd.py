@@ -8,7 +8,7 @@ L = (1 − λ) L_ntp + λ (L_pred + γ L_attn)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.config.training import KDConfig
 from kdharness.harness.models.lm_head import causal_model
@@ -22,6 +22,9 @@ from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of, 
 from kdharness.trainers.teachers.cached import cached_teacher
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import Objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def train(config: KDConfig, job: Job) -> Outcome:
@@ -53,7 +56,7 @@ def train(config: KDConfig, job: Job) -> Outcome:
 
 
 def attention_layers(
-    config: KDConfig, setting: TrainContext, teacher: Any, parent: Checkpoint
+    config: KDConfig, setting: TrainContext, teacher: PreTrainedModel, parent: Checkpoint
 ) -> dict[int, int]:
     """Return student layer -> teacher layer for the attention loss."""
     depth = causal_model(setting.student).config.num_hidden_layers

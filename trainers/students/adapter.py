@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.filesystem import exists
 from kdharness.trainers.students.folder import folder_name, save_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
@@ -56,7 +59,7 @@ def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
         ) from error
 
 
-def _linear_names(model: Any) -> list[str]:
+def _linear_names(model: PreTrainedModel) -> list[str]:
     """Return the last parts of the names of a model's linear layers."""
     return sorted(
         {

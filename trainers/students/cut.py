@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,9 @@ from kdharness.harness.errors import ConfigError, ModelError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def kept_layers(keep: int | Sequence[int], depth: int) -> list[int]:
@@ -62,7 +65,7 @@ def map_layers(spec: str | Sequence[int], student_depth: int, teacher_depth: int
     return {i: n for i, n in enumerate(layers) if n >= 0}
 
 
-def find_layers(model: Any) -> tuple[Any, str]:
+def find_layers(model: PreTrainedModel) -> tuple[Any, str]:
     """Return the module that holds the decoder layers, and its attribute's name.
 
     Raises:
@@ -79,7 +82,7 @@ def find_layers(model: Any) -> tuple[Any, str]:
     )
 
 
-def cut_model(teacher: Any, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
+def cut_model(teacher: PreTrainedModel, keep: int | Sequence[int]) -> tuple[Any, list[int]]:
     """Return a deep copy of `teacher` with only the kept layers, and their list."""
     base, name = find_layers(teacher)
     layers = getattr(base, name)

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.generation_config import make_savable
@@ -15,13 +15,18 @@ from kdharness.harness.types import Checkpoint
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.untrusted import read_json_object
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 def folder_name(checkpoint: Checkpoint) -> str:
     """Return a checkpoint's name as part of a folder name."""
     return re.sub(r"[^\w.-]", "-", checkpoint.name)[:64]
 
 
-def save_folder(model: Any, tokenizer: Any, target: Path, origin: dict[str, Any]) -> None:
+def save_folder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path, origin: dict[str, Any]
+) -> None:
     """Save a derived model atomically, with a record of how it was made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))

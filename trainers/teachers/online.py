@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from kdharness.harness.models.lm_head import Head, backbone, head_of
 from kdharness.trainers.attention_hook import set_keep
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import TopK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Teacher(Protocol):
 class OnlineTeacher:
     """A separate model, run on the rows that follow it."""
 
-    def __init__(self, model: Any, vocab: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, vocab: int = 0) -> None:
         self.model = model.requires_grad_(False)
         self.model.eval()
         self.vocab = vocab
@@ -86,7 +89,7 @@ class OnlineTeacher:
 class AdapterTeacher:
     """The student's base weights with another adapter or none: several models in one copy."""
 
-    def __init__(self, model: Any, adapter: str | None, vocab: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, adapter: str | None, vocab: int = 0) -> None:
         """Wrap the student's PEFT model with a loaded adapter's name, or None to disable it."""
         self.model = model
         self.adapter = adapter
@@ -128,7 +131,9 @@ def _switched(peft: Any, adapter: str | None) -> Iterator[None]:
 
 
 @torch.no_grad()
-def hidden_states(model: Any, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor) -> Tensor:
+def hidden_states(
+    model: PreTrainedModel, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor
+) -> Tensor:
     """Return the last hidden states [n, h] of some samples at their labelled positions.
 
     Padding that only the excluded samples needed is removed first.

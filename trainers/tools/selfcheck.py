@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
 from kdharness.trainers.teachers.online import OnlineTeacher, Segment, route
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, seconds
 from kdharness.trainers.trainer import LossInputs, attach_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOSS_TOLERANCE, GRAD_TOLERANCE, FLOPS_TOLERANCE = 1e-4, 1e-3, 1.25
 ROWS = 4
@@ -103,7 +106,7 @@ def plain_step(models: Models, method: str, mix: Mix, attention_weight: float) -
     return mix.kl_weight * kl + mix.ce_weight * ce
 
 
-def gradients(model: Any, loss: Tensor) -> Tensor:
+def gradients(model: PreTrainedModel, loss: Tensor) -> Tensor:
     """Return all gradients of trained weights as one vector."""
     model.zero_grad()
     loss.backward()
