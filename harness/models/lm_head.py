@@ -6,12 +6,9 @@ Imports nothing heavy: it works on any model object.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdharness.harness.errors import ModelError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def causal_model(model: Any) -> Any:
@@ -20,7 +17,7 @@ def causal_model(model: Any) -> Any:
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
-def backbone(model: PreTrainedModel) -> Any:
+def backbone(model: Any) -> Any:
     """Return the part of a causal LM that ends in the last hidden states.
 
     Raises:
@@ -67,7 +64,7 @@ def apply_head(head: Head, hidden: Any) -> Any:
     return logits
 
 
-def head_of(model: PreTrainedModel, vocab: int = 0) -> Head:
+def head_of(model: Any, vocab: int = 0) -> Head:
     """Return a model's output head.
 
     Args:
