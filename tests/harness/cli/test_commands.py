@@ -109,10 +109,10 @@ def test_cache_build_then_train_without_the_teacher(
     path = config_file(tmp_path, **config)
     code, out, err = kd("cache", "build", path)
     assert (code, out.strip()) == (0, "24 rows processed")
-    assert "0 stored already" in err
+    assert "0 already stored" in err
     assert kd("cache", "build", path)[1].strip() == "0 rows processed"
     kd.ok("train", path)
-    assert "24 stored already" in kd.ok("logs", "cached")
+    assert "24 already stored" in kd.ok("logs", "cached")
 
 
 def test_help_of_every_command_is_light() -> None:
