@@ -50,7 +50,7 @@ class ConfigError(KDHarnessError):
 
 
 class DataError(KDHarnessError):
-    """A data set or benchmark file that cannot be read or trained on. Exit code 2."""
+    """A dataset or benchmark file that cannot be read or trained on. Exit code 2."""
 
     exit_code = 2
 

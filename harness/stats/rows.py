@@ -80,7 +80,7 @@ def counted_once(rows: Sequence[Row]) -> list[Row]:
         if row.status == OK or key not in kept or kept[key].status != OK:
             kept[key] = row
     # Scores must not depend on the order of judgments: float sums do, and so do the folds of the
-    # length control, which upstream splits in the order of the data set.
+    # length control, which upstream splits in the order of the dataset.
     return [kept[key] for key in sorted(kept, key=lambda key: (_place(key[0]), key[1:]))]
 
 

@@ -97,7 +97,7 @@ def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: Write
 def test_a_hub_data_set_is_read_by_name_and_split(
     tmp_path: Path, write_jsonl: WriteRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real library, on a data set that lies on this disk."""
+    """The real library, on a dataset that lies on this disk."""
     folder = tmp_path / "org" / "talks"
     folder.mkdir(parents=True)
     rows = [{"messages": TALK}, {"messages": TALK}]
