@@ -174,7 +174,7 @@ def test_the_app_opens_from_another_folder_and_closes(installed: Path, elsewhere
     )
     os.close(other)
     try:
-        assert b"see it happen" in _read(main, b"see it happen", 60)
+        assert b"run the demo" in _read(main, b"run the demo", 60)
         os.write(main, b"q")
         _read(main, b"\0never", 20)
         assert process.wait(20) == 0
