@@ -5,9 +5,10 @@ Public names are imported on first use, so that importing the package is cheap.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from typing import TYPE_CHECKING
+
+from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kdharness.harness.analysis.compare import PairedComparison
@@ -28,25 +29,22 @@ __all__ = [
     "load_config",
 ]
 
-_MODULES = {
-    "Checkpoint": "types",
-    "Home": "home",
-    "KDHarnessError": "errors",
-    "PairedComparison": "analysis.compare",
-    "Run": "types",
-    "Score": "types",
-    "TradeOff": "analysis.tradeoff_groups",
-    "load_config": "config.files",
-}
 
 # A library does not log unless its user configures logging.
 logging.getLogger("kdharness").addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "kdharness.harness.analysis.compare": ("PairedComparison",),
+        "kdharness.harness.analysis.tradeoff_groups": ("TradeOff",),
+        "kdharness.harness.config.files": ("load_config",),
+        "kdharness.harness.errors": ("KDHarnessError",),
+        "kdharness.harness.home": ("Home",),
+        "kdharness.harness.types": ("Checkpoint", "Run", "Score"),
+    },
+)
 
 
 def __dir__() -> list[str]:

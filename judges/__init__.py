@@ -5,8 +5,9 @@ For authors of a benchmark or an engine. The names are imported lazily.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kdharness.harness.protocols import Engine, Probe
@@ -28,26 +29,6 @@ if TYPE_CHECKING:
     from kdharness.judges.scoring.scorers import score_exact, score_ratings
     from kdharness.judges.scoring.verdicts import read_rating, read_winner
 
-_MODULES = {
-    "kdharness.harness.protocols": ("Engine", "Probe"),
-    "kdharness.harness.stats.rows": ("Row", "ScoreContext"),
-    "kdharness.harness.types": (
-        "Answer",
-        "GenerationRequest",
-        "Item",
-        "JudgeCall",
-        "Judgment",
-        "JudgmentStatus",
-        "MetricValue",
-        "Reply",
-        "Verdict",
-    ),
-    "kdharness.judges.benchmarks.base": ("Benchmark", "fill", "read_jsonl", "subset"),
-    "kdharness.judges.benchmarks.domain": ("exact_judgment",),
-    "kdharness.judges.scoring.metric_values": ("by_category", "measure"),
-    "kdharness.judges.scoring.scorers": ("score_exact", "score_ratings"),
-    "kdharness.judges.scoring.verdicts": ("read_rating", "read_winner"),
-}
 
 __all__ = [
     "Answer",
@@ -77,8 +58,26 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "kdharness.harness.protocols": ("Engine", "Probe"),
+        "kdharness.harness.stats.rows": ("Row", "ScoreContext"),
+        "kdharness.harness.types": (
+            "Answer",
+            "GenerationRequest",
+            "Item",
+            "JudgeCall",
+            "Judgment",
+            "JudgmentStatus",
+            "MetricValue",
+            "Reply",
+            "Verdict",
+        ),
+        "kdharness.judges.benchmarks.base": ("Benchmark", "fill", "read_jsonl", "subset"),
+        "kdharness.judges.benchmarks.domain": ("exact_judgment",),
+        "kdharness.judges.scoring.metric_values": ("by_category", "measure"),
+        "kdharness.judges.scoring.scorers": ("score_exact", "score_ratings"),
+        "kdharness.judges.scoring.verdicts": ("read_rating", "read_winner"),
+    },
+)

@@ -6,8 +6,9 @@ lazily, so that importing this package does not load torch.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kdharness.trainers.context import TrainContext
@@ -28,19 +29,15 @@ __all__ = [
     "train",
 ]
 
-_MODULES = {
-    "AdapterTeacher": "teachers.online",
-    "CachedTeacher": "teachers.cached",
-    "Mix": "losses.fused",
-    "Objective": "trainer",
-    "OnlineTeacher": "teachers.online",
-    "Teacher": "teachers.online",
-    "TrainContext": "context",
-    "train": "loop",
-}
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "kdharness.trainers.context": ("TrainContext",),
+        "kdharness.trainers.loop": ("train",),
+        "kdharness.trainers.losses.fused": ("Mix",),
+        "kdharness.trainers.teachers.cached": ("CachedTeacher",),
+        "kdharness.trainers.teachers.online": ("AdapterTeacher", "OnlineTeacher", "Teacher"),
+        "kdharness.trainers.trainer": ("Objective",),
+    },
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.tables import format_rows
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.chart_files import save_curves, save_plane
@@ -252,14 +252,7 @@ class Actions(Background):
             "demo",
         ]
         with (self.paths.home / "demo.log").open("wb") as sink:
-            self.demo_process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+            self.demo_process = start_detached(command, sink)
         self.tell("the demo has started: about 20 minutes on two cores")
 
     def demo_lines(self) -> list[str]:

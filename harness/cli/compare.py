@@ -19,11 +19,11 @@ from kdharness.harness.analysis.side_by_side import (
     setting_text,
     settings_that_differ,
 )
-from kdharness.harness.cli.options import split
+from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import bench_name
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ class Listing:
     metavar="N",
     help="Number of flipped items to list per benchmark and judge.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
-)
+@format_option
 @click.pass_obj
 def compare_command(
     paths: Paths,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kdharness.harness import assets
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.options import format_option, set_option
 from kdharness.harness.config.files import dump_config, load_config, preset_names, preset_text
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.doctor.examine import examine
@@ -127,7 +127,7 @@ def init_command(preset: str | None, output: Path | None) -> None:
 
 @config_group.command("check")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@set_option
 @click.pass_obj
 def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
     """Check a config without running it; exit code 2 on errors.
@@ -144,7 +144,7 @@ def check_config_command(paths: Paths, config: str, overrides: tuple[str, ...]) 
 
 @config_group.command("show")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@set_option
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml")
 def show_config_command(config: str, overrides: tuple[str, ...], form: str) -> None:
     """Print a config with every default filled in."""

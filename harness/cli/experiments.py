@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import COLUMNS, finding_lines
@@ -21,7 +22,7 @@ from kdharness.harness.reports.build import collect
 from kdharness.harness.reports.html import page
 from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import atomic_write_text
-from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ SWEEP_COLUMNS = ("run", "step", "status", "seconds", "note")
     is_flag=True,
     help="Run in the background and print the name of the run.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
-)
+@format_option
 @click.pass_context
 def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, form: str) -> None:
     """Run an experiment: several steps that depend on each other, over a grid or list of settings.

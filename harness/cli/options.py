@@ -12,6 +12,14 @@ format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
 )
 
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Override a config field; can be repeated.",
+)
+
 
 def split(values: Sequence[str]) -> list[str]:
     """Split the values of a repeatable option at commas."""

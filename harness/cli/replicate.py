@@ -9,11 +9,12 @@ import click
 import yaml
 
 from kdharness.harness.cli.experiments import narrators, print_claims
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
 from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.tables import FORMATS, print_table
+from kdharness.harness.util.tables import print_table
 
 
 @click.command("replicate")
@@ -32,9 +33,7 @@ from kdharness.harness.util.tables import FORMATS, print_table
 @click.option(
     "--dry-run", is_flag=True, help="List the runs and their status without starting any."
 )
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
-)
+@format_option
 @click.pass_context
 def replicate_command(
     ctx: click.Context,

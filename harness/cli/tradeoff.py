@@ -14,9 +14,10 @@ from kdharness.harness.analysis.tradeoff import (
     TradeOffPoint,
 )
 from kdharness.harness.analysis.tradeoff_groups import trade_off
+from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.util.tables import FORMATS, format_rows, print_table
+from kdharness.harness.util.tables import format_rows, print_table
 from kdharness.harness.util.text import safe_text
 
 TRADE_OFF_COLUMNS = [
@@ -53,9 +54,7 @@ TRADE_OFF_COLUMNS = [
     metavar="SHARE",
     help="Pick the checkpoint with the highest domain score that retains at least this share.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", help="Output format."
-)
+@format_option
 @click.pass_obj
 def tradeoff_command(
     paths: Paths,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from kdharness.harness.cli.follow import follow
-from kdharness.harness.cli.options import format_option
+from kdharness.harness.cli.options import format_option, set_option
 from kdharness.harness.config.files import load_config
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
@@ -31,7 +31,7 @@ def cache_group() -> None:
 
 @cache_group.command("build")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@set_option
 @click.pass_obj
 def build_command(paths: Paths, config: str, overrides: tuple[str, ...]) -> None:
     """Run the teachers of CONFIG over its data once, before training."""
@@ -87,7 +87,7 @@ def selfcheck_command(ctx: click.Context, config: str | None, form: str) -> None
 
 @click.command("plan")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@set_option
 @click.option(
     "--engine",
     type=click.Choice(["single", "ddp", "fsdp2"]),
@@ -136,13 +136,7 @@ def merge_adapter_command(paths: Paths, checkpoint: str, output: str) -> None:
 
 @click.command("train")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=VALUE",
-    help="Override a config field; can be repeated.",
-)
+@set_option
 @click.option("--name", help="Name of the run.")
 @click.option(
     "--accelerate",
@@ -183,13 +177,7 @@ def train_command(
 
 @click.command("merge")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=VALUE",
-    help="Override a config field; can be repeated.",
-)
+@set_option
 @click.option("--name", help="Name of the run.")
 @click.pass_obj
 def merge_command(paths: Paths, config: str, overrides: tuple[str, ...], name: str | None) -> None:

@@ -5,8 +5,9 @@ Public names are imported on first use, so that importing the package does not l
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kdharness.harness.config.base import RunConfig, Settings
@@ -40,18 +41,22 @@ __all__ = [
     "parse_config",
 ]
 
-_MODULES = {
-    "base": ("RunConfig", "Settings"),
-    "data": ("DataSpec",),
-    "evaluation": ("EvalConfig",),
-    "files": ("load_config", "parse_config"),
-    "merging": ("MergeConfig",),
-    "models": ("Student", "Teacher"),
-}
 
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = next((m for m, names in _MODULES.items() if name in names), "training")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "kdharness.harness.config.base": ("RunConfig", "Settings"),
+        "kdharness.harness.config.data": ("DataSpec",),
+        "kdharness.harness.config.evaluation": ("EvalConfig",),
+        "kdharness.harness.config.files": ("load_config", "parse_config"),
+        "kdharness.harness.config.merging": ("MergeConfig",),
+        "kdharness.harness.config.models": ("Student", "Teacher"),
+        "kdharness.harness.config.training": (
+            "DAEConfig",
+            "DistillSpec",
+            "KDConfig",
+            "SFTConfig",
+            "TrainerSpec",
+        ),
+    },
+)

@@ -7,7 +7,6 @@ whose process is gone (pid and its start time, or the heartbeat on another host)
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import sqlite3
@@ -23,6 +22,7 @@ from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.detached import start_detached
 
 if TYPE_CHECKING:
     from kdharness.harness.config.training import AnyConfig
@@ -157,14 +157,7 @@ def _spawn(
     events = store.events(run_id)
     seen = events[-1]["id"] if events else 0
     with log.open("ab") as sink:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
+        process = start_detached(command, sink)
     try:
         return _wait_until_started(paths, store, run_id, process, seen, timeout)
     except KeyboardInterrupt:

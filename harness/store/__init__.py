@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdharness.harness.util.lazy import lazy_names
+
 if TYPE_CHECKING:
     from kdharness.harness.store.store import Store
 
 __all__ = ["Store"]
 
 
-def __getattr__(name: str) -> object:
-    if name == "Store":
-        from kdharness.harness.store.store import Store
-
-        return Store
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"kdharness.harness.store.store": ("Store",)})

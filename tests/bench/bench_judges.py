@@ -25,9 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
-    Answer,
     Checkpoint,
-    Finish,
     GenerationRequest,
     Judgment,
     JudgmentStatus,
@@ -94,7 +92,7 @@ async def bare(url: str, count: int) -> None:
                 await client.chat.completions.create(
                     model="judge-1",
                     messages=list(request.messages),
-                    max_tokens=2048,  # type: ignore[arg-type]
+                    max_tokens=2048,
                     temperature=0,
                 )
 
@@ -107,6 +105,7 @@ def bench_client() -> dict[str, Any]:
     from kdharness.harness.evaluation import pipeline
     from kdharness.harness.protocols import NullReporter
     from support.benchmark_files import write_mt_bench
+    from support.store_rows import add_mt_bench_answers
 
     process, url = serve_apart()
     try:
@@ -118,7 +117,7 @@ def bench_client() -> dict[str, Any]:
             paths = Paths(Path(folder))
             write_mt_bench(paths.assets / "mt-bench", per_category=CALLS // 8)
             with Store(paths.store) as store:
-                _answers(store)
+                add_mt_bench_answers(store, CALLS // 2, lambda *_: "An answer. " * 60)
                 config = EvalConfig(
                     imported=["a"],
                     benches=["mt-bench"],
@@ -147,27 +146,6 @@ def bench_client() -> dict[str, Any]:
         "of bare": round(1000 * used / calls / bare_ms, 2),
         "grown MB": round(grown, 1),
     }
-
-
-def _answers(store: Store) -> None:
-    store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
-    store.add_answers(
-        Answer(
-            id=f"{n}.{t}",
-            checkpoint="a",
-            bench="mt-bench",
-            revision="",
-            item=str(n),
-            turn=t,
-            text="An answer. " * 60,
-            finish=Finish.STOP,
-            prompt_hash="",
-            settings="",
-            created=1.0,
-        )
-        for n in range(81, 81 + CALLS // 2)
-        for t in (1, 2)
-    )
 
 
 def bench_scores() -> dict[str, Any]:

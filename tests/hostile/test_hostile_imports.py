@@ -21,6 +21,7 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from support.commands import CommandLine
 from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+from support.result_files import pair_judgment
 from support.wheels import pip_brings, wheel_of
 
 FAST = settings(settings.get_profile("hostile"), max_examples=60)
@@ -41,18 +42,7 @@ SINGLE = {
     "turn": 1,
     "tstamp": 1.7e9,
 }
-PAIR = {
-    "question_id": 81,
-    "model_1": "m",
-    "model_2": "n",
-    "g1_winner": "model_1",
-    "g2_winner": "tie",
-    "judge": ["gpt-4", "pair-v2"],
-    "g1_judgment": "[[A]]",
-    "g2_judgment": "[[C]]",
-    "turn": 1,
-    "tstamp": 1.7e9,
-}
+PAIR = pair_judgment(g1_judgment="[[A]]", g2_judgment="[[C]]", tstamp=1.7e9)
 NOTED = {
     "instruction": "Hi",
     "output_1": "a",

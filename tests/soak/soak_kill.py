@@ -24,11 +24,12 @@ TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus, RunStatus
+from kdharness.harness.types import JudgmentStatus, RunStatus
 from kdharness.harness.util.atomic import is_sealed
 from support.benchmark_files import write_mt_bench
 from support.environment import isolate_environment
 from support.soak import Soak, answers_of, run_names, soak_config, status
+from support.store_rows import add_mt_bench_answers
 from support.terminal import Terminal, app_command
 from support.waiting import wait_until
 
@@ -218,24 +219,7 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
     home, questions = soak.place / "judging", 4 * 12
     write_mt_bench(home / "assets" / "mt-bench", per_category=12)
     with Store(home / "kdharness.db") as store:
-        store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
-        store.add_answers(
-            Answer(
-                id=f"{n}.{t}",
-                checkpoint="a",
-                bench="mt-bench",
-                revision="",
-                item=str(n),
-                turn=t,
-                text=f"<<{n}.{t}>>",
-                finish=Finish.STOP,
-                prompt_hash="",
-                settings="",
-                created=1.0,
-            )
-            for n in range(81, 81 + questions)
-            for t in (1, 2)
-        )
+        add_mt_bench_answers(store, questions)
     log, port = soak.place / "asked.jsonl", free_port()
     code = SERVER.format(tests=str(TESTS), log=str(log), port=port)
     server = start_server(code)

@@ -22,6 +22,21 @@ def single_judgment(
     }
 
 
+def pair_judgment(question: int = 81, **changes: Any) -> dict[str, Any]:
+    """Make a row of FastChat's pairwise judgments of `m` and `n`."""
+    return {
+        "question_id": question,
+        "model_1": "m",
+        "model_2": "n",
+        "g1_winner": "model_1",
+        "g2_winner": "tie",
+        "judge": ["gpt-4", "pair-v2"],
+        "turn": 1,
+        "tstamp": 5.0,
+        **changes,
+    }
+
+
 def fastchat_answer(question: int, model: str = "m") -> dict[str, Any]:
     """Make a row of FastChat's model answers."""
     return {

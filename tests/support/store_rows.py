@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from kdharness.harness.store import Store
@@ -113,6 +114,30 @@ TABLES = {
     "bench_notes": "checkpoint, bench, revision",
     "cards": "judge, created",
 }
+
+
+def add_mt_bench_answers(
+    store: Store, questions: int, text: Callable[[int, int], str] = "<<{}.{}>>".format
+) -> None:
+    """Add an imported model `a` with two answers to each of MT-Bench's questions from 81 on."""
+    store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
+    store.add_answers(
+        Answer(
+            id=f"{n}.{t}",
+            checkpoint="a",
+            bench="mt-bench",
+            revision="",
+            item=str(n),
+            turn=t,
+            text=text(n, t),
+            finish=Finish.STOP,
+            prompt_hash="",
+            settings="",
+            created=1.0,
+        )
+        for n in range(81, 81 + questions)
+        for t in (1, 2)
+    )
 
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:

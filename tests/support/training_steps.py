@@ -39,6 +39,7 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
         "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),
         "cohere": ("CohereConfig", "CohereForCausalLM"),
         "granite": ("GraniteConfig", "GraniteForCausalLM"),
+        "mixtral": ("MixtralConfig", "MixtralForCausalLM"),
         "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
     }[family]
     extra: dict[str, Any] = {
@@ -53,6 +54,12 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
         },
         "cohere": {"logit_scale": 0.5},
         "granite": {"logits_scaling": 2.0},
+        "mixtral": {
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": None,
+            "router_aux_loss_coef": 0.05,
+        },
         "qwen3": {"head_dim": 8},
     }.get(family, {})
     config = getattr(tf, names[0])(**{**settings, **extra, **changes})

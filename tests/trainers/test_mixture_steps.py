@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from kdharness.harness import cli
@@ -17,30 +16,11 @@ from kdharness.trainers.losses.fused import Mix
 from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.trainer import attach_loss
 from support import reference_step
-from support.training_steps import VOCAB, assert_same, fused, gradients, make_batch, make_model
+from support.training_steps import assert_same, fused, gradients, make_batch, make_model
 
 
 def mixtral(seed: int, **changes: Any) -> Any:
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    torch.manual_seed(seed)
-    settings: dict[str, Any] = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-        "initializer_range": 0.25,
-        "attn_implementation": "sdpa",
-        "pad_token_id": 0,
-        "sliding_window": None,
-        "router_aux_loss_coef": 0.05,
-    }
-    return MixtralForCausalLM(MixtralConfig(**{**settings, **changes})).eval()
+    return make_model(seed, "mixtral", **changes)
 
 
 @pytest.mark.parametrize("student_is_mixture", [True, False])

@@ -15,9 +15,10 @@ import pytest
 
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish, JudgmentStatus
+from kdharness.harness.types import JudgmentStatus
 from support.benchmark_files import write_mt_bench
 from support.loopback import Loopback
+from support.store_rows import add_mt_bench_answers
 
 WORK = """
 import sys
@@ -45,24 +46,7 @@ def stored_verdicts(paths: Paths) -> set[tuple[str, int]]:
 def test_killed_ten_times(paths: Paths) -> None:
     write_mt_bench(paths.home / "assets" / "mt-bench", per_category=40)
     with Store(paths.store) as store:
-        store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
-        store.add_answers(
-            Answer(
-                id=f"{n}.{t}",
-                checkpoint="a",
-                bench="mt-bench",
-                revision="",
-                item=str(n),
-                turn=t,
-                text=f"<<{n}.{t}>>",
-                finish=Finish.STOP,
-                prompt_hash="",
-                settings="",
-                created=1.0,
-            )
-            for n in range(81, 81 + QUESTIONS)
-            for t in (1, 2)
-        )
+        add_mt_bench_answers(store, QUESTIONS)
     chance = random.Random(8)
     with Loopback(delay=0.15) as server:
         config = json.dumps(

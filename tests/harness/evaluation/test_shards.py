@@ -14,9 +14,9 @@ from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import NullReporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Answer, Checkpoint, Finish
 from support.benchmark_files import write_mt_bench
 from support.loopback import Loopback
+from support.store_rows import add_mt_bench_answers
 
 QUESTIONS = 4 * 12
 
@@ -26,24 +26,7 @@ def machine(place: Path) -> Paths:
     paths = Paths(place)
     write_mt_bench(paths.assets / "mt-bench", per_category=12)
     with Store(paths.store) as store:
-        store.add_checkpoint(Checkpoint(id="a", name="a", method="import", path="", created=1.0))
-        store.add_answers(
-            Answer(
-                id=f"{n}.{t}",
-                checkpoint="a",
-                bench="mt-bench",
-                revision="",
-                item=str(n),
-                turn=t,
-                text=f"answer {n}.{t}",
-                finish=Finish.STOP,
-                prompt_hash="",
-                settings="",
-                created=1.0,
-            )
-            for n in range(81, 81 + QUESTIONS)
-            for t in (1, 2)
-        )
+        add_mt_bench_answers(store, QUESTIONS, "answer {}.{}".format)
     return paths
 
 

@@ -22,7 +22,7 @@ from kdharness.harness.store import Store
 from support.benchmark_files import write_assets
 from support.files import WriteRows
 from support.loopback import Loopback
-from support.result_files import alpaca_annotation, fastchat_answer, single_judgment
+from support.result_files import alpaca_annotation, fastchat_answer, pair_judgment, single_judgment
 
 
 def values(store: Store, **options: Any) -> dict[str, float | None]:
@@ -38,17 +38,7 @@ def test_kinds_are_told_apart(paths: Paths, write_jsonl: WriteRows) -> None:
         assert (
             import_fastchat(store, write_jsonl("s", [single_judgment(81, 1, 7)])).kind == "single"
         )
-        pair = {
-            "question_id": 81,
-            "model_1": "m",
-            "model_2": "n",
-            "g1_winner": "model_1",
-            "g2_winner": "tie",
-            "judge": ["gpt-4", "pair-v2"],
-            "turn": 1,
-            "tstamp": 5.0,
-        }
-        assert import_fastchat(store, write_jsonl("p", [pair])).new == 4
+        assert import_fastchat(store, write_jsonl("p", [pair_judgment()])).new == 4
         found = {(s.checkpoint, s.metric): s.value for s in leaderboard(store)}
     assert found["m", "score"] == 7 and found["m", "tie_rate"] == found["n", "tie_rate"] == 1
     assert found["m", "order_flip_rate"] == 1.0
@@ -201,18 +191,14 @@ def test_pairs_come_back(paths: Paths, tmp_path: Path, write_jsonl: WriteRows) -
         ("model_2", "model_2"),
     ]
     rows = [
-        {
-            "question_id": 81 + n,
-            "model_1": "m",
-            "model_2": "n",
-            "g1_winner": one,
-            "g2_winner": two,
-            "judge": ["gpt-4", "pair-v2"],
-            "turn": 1,
-            "tstamp": float(n),
-            "g1_judgment": "x",
-            "g2_judgment": "y",
-        }
+        pair_judgment(
+            81 + n,
+            g1_winner=one,
+            g2_winner=two,
+            tstamp=float(n),
+            g1_judgment="x",
+            g2_judgment="y",
+        )
         for n, (one, two) in enumerate(games)
     ]
     with Store(paths.store) as store:

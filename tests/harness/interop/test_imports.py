@@ -17,18 +17,9 @@ from kdharness.harness.store import Store
 from kdharness.harness.types import JudgmentStatus
 from support.commands import CommandLine
 from support.files import WriteRows
-from support.result_files import alpaca_annotation, fastchat_answer, single_judgment
+from support.result_files import alpaca_annotation, fastchat_answer, pair_judgment, single_judgment
 
-PAIR = {
-    "question_id": 81,
-    "model_1": "m",
-    "model_2": "n",
-    "g1_winner": "model_1",
-    "g2_winner": "tie",
-    "judge": ["gpt-4", "pair-v2"],
-    "turn": 1,
-    "tstamp": 5.0,
-}
+PAIR = pair_judgment()
 
 
 def without(row: dict[str, Any], field: str) -> dict[str, Any]:

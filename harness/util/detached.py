@@ -1,0 +1,20 @@
+"""Processes that outlive this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import IO
+
+
+def start_detached(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a process that outlives this one; stdout and stderr go unbuffered to `output`."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
