@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_bookkeeping, is_lower_better
-from kdharness.harness.analysis.scorebook import Group, read_group
+from kdharness.harness.analysis.scorebook import groups_of, read_group
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT, Row, question_sums, value_range
+from kdharness.harness.stats.rows import (
+    LEAST_FOR_VERDICT,
+    Row,
+    question_sums,
+    sums_of_score,
+    value_range,
+)
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Score
 
@@ -138,8 +144,8 @@ def sides_of(store: Store, names: Sequence[str], benches: Collection[str] = ()) 
             raise ConfigError(f"no checkpoint named {name!r}", hint="see kdharness leaderboard")
         checkpoints.append(checkpoint)
     tables: dict[str, Table] = {checkpoint.id: {} for checkpoint in checkpoints}
-    for group in (Group(**row) for row in store.judgment_groups()):
-        if group.checkpoint in tables and (not benches or group.bench in benches):
+    for group in groups_of(store, tables):
+        if not benches or group.bench in benches:
             key = (group.bench, group.revision, group.judge)
             tables[group.checkpoint][key] = read_group(store, group)
     return [Side(checkpoint, tables[checkpoint.id]) for checkpoint in checkpoints]
@@ -225,9 +231,7 @@ def _rows_of(
     for key, rows in table.items():
         if (key[0], key[2]) != (score.bench, score.judge):
             continue
-        sums = question_sums(rows, score.metric)
-        if not sum(weight for _, weight in sums.values()):
-            continue
-        if abs(_mean(sums) - value) <= 1e-6 * max(1.0, abs(value)):
+        sums = sums_of_score(rows, score.metric, value)
+        if sums is not None:
             return key, sums
     return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kdharness.harness.analysis.scorebook import Group, read_group
+from kdharness.harness.analysis.scorebook import Group, groups_of, read_group
 from kdharness.harness.analysis.tradeoff import (
     Axis,
     TradeOffPoint,
@@ -17,7 +17,7 @@ from kdharness.harness.analysis.tradeoff import (
     trade_off_view,
 )
 from kdharness.harness.paths import Paths
-from kdharness.harness.stats.rows import question_sums
+from kdharness.harness.stats.rows import sums_of_score
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, digest
 
@@ -128,11 +128,10 @@ def read_answered(
     """Return every point's rows, and the names of points whose scores are not their rows' mean."""
     from kdharness.harness.stats.tradeoff import AnsweredItems
 
-    groups = [Group(**row) for row in store.judgment_groups()]
     complete, left_out = [], []
     for item in placed:
         checkpoint = store.checkpoint(item.point.checkpoint)
-        mine = [g for g in groups if checkpoint is not None and g.checkpoint == checkpoint.id]
+        mine = groups_of(store, [checkpoint.id]) if checkpoint is not None else []
         sums = [
             _sums(store, mine, axis, value)
             for axis, value in ((general, item.point.general), (domain, item.point.domain))
@@ -149,11 +148,8 @@ def _sums(store: Store, groups: Sequence[Group], axis: Axis, value: float) -> Su
     for group in groups:
         if group.bench != axis.bench:
             continue
-        sums = question_sums(read_group(store, group), axis.metric)
-        weight = sum(w for _, w in sums.values())
-        if weight and abs(sum(v for v, _ in sums.values()) / weight - value) <= 1e-6 * max(
-            1.0, abs(value)
-        ):
+        sums = sums_of_score(read_group(store, group), axis.metric, value)
+        if sums is not None:
             return sums
     return None
 

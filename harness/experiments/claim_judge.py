@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.metrics import is_lower_better
@@ -18,12 +18,9 @@ from kdharness.harness.experiments.claims import (
     paired_effect,
 )
 from kdharness.harness.experiments.expand import PlannedRun, outputs_of
-from kdharness.harness.stats.rows import question_sums, value_range
+from kdharness.harness.stats.rows import sums_of_score, value_range
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
-
-if TYPE_CHECKING:
-    from kdharness.harness.analysis.scorebook import Group
 
 
 def judge_claims(
@@ -39,11 +36,11 @@ def judge_claims(
                 groups.setdefault(repr(_without_seed(run.settings)), []).append(run)
         for members in groups.values():
             settings = _without_seed(members[0].settings)
-            complete, missing = _with_figures(reader, claim, members, planned)
-            if not complete:
+            parts, missing = _parts(reader, claim, members, planned)
+            if not parts:
                 results.append(ClaimResult(claim, settings, None, missing))
                 continue
-            effect = _effect(reader, claim, complete, planned)
+            effect = _effect(claim, parts)
             if effect is None:
                 note = (
                     "fewer than two questions answered by all of them"
@@ -51,84 +48,106 @@ def judge_claims(
                     else "the expert's own gain is not significant: gain is undefined"
                 )
             else:
-                note = f"{len(complete)} of {len(members)} seeds: {missing}" if missing else ""
+                note = f"{len(parts)} of {len(members)} seeds: {missing}" if missing else ""
             results.append(ClaimResult(claim, settings, effect, note))
     return results
 
 
-def _with_figures(
+@dataclass(frozen=True)
+class _Difference:
+    """One seed of a claim about a metric: the rows of both, and the metric's range if bounded."""
+
+    pair: tuple[Sums, Sums]
+    width: float | None
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One seed of a claim about the trade-off; `value` is None where gain is undefined."""
+
+    value: float | None
+    draws: Any = None
+    questions: int = 0
+
+
+def _parts(
     reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
-) -> tuple[list[PlannedRun], str]:
-    """Return the seeds with all scores, and what is missing for another one."""
-    complete, missing = [], ""
+) -> tuple[list[_Difference] | list[_Drawn], str]:
+    """Return a part per seed that has all scores, and what is missing for another one."""
+    part_of = _difference if claim.metric is not None else _drawn
+    parts: list[Any] = []
+    missing = ""
     for run in members:
         try:
-            _effect(reader, claim, [run], planned)
-            complete.append(run)
+            parts.append(part_of(reader, claim, run, planned))
         except LookupError as error:
             missing = str(error.args[0])
-    return complete, missing
+    return parts, missing
 
 
 def _without_seed(settings: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in settings.items() if key.rsplit(".", 1)[-1] != "seed"}
 
 
-def _effect(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
-) -> Effect | None:
-    if claim.metric is None:
-        return _trade_off_effect(reader, claim, members, planned)
-
-    pairs, width = [], None
-    for run in members:
-        first = _checkpoint(run)
-        second = _beside(claim.than, run, planned)
-        pairs.append(_shared_rows(reader, first, second, claim.metric))
-        width = reader.widths.get((first, claim.metric))
-    if is_lower_better(claim.metric.partition(":")[2]):
+def _effect(claim: ClaimSpec, parts: Sequence[_Difference] | Sequence[_Drawn]) -> Effect | None:
+    """Combine the seeds."""
+    drawn = [part for part in parts if isinstance(part, _Drawn)]
+    if drawn:
+        values = [part.value for part in drawn if part.value is not None]
+        if len(values) < len(drawn):
+            return None
+        questions = min(part.questions for part in drawn)
+        return drawn_effect(values, [part.draws for part in drawn], questions)
+    differences = [part for part in parts if isinstance(part, _Difference)]
+    pairs = [part.pair for part in differences]
+    if is_lower_better((claim.metric or "").partition(":")[2]):
         pairs = [(second, first) for first, second in pairs]
-    return paired_effect(pairs, width)
+    return paired_effect(pairs, differences[-1].width)
 
 
-def _trade_off_effect(
-    reader: _Reader, claim: ClaimSpec, members: Sequence[PlannedRun], planned: Sequence[PlannedRun]
-) -> Effect | None:
+def _difference(
+    reader: _Reader, claim: ClaimSpec, run: PlannedRun, planned: Sequence[PlannedRun]
+) -> _Difference:
+    assert claim.metric is not None
+    first = _checkpoint(run)
+    pair = _shared_rows(reader, first, _beside(claim.than, run, planned), claim.metric)
+    return _Difference(pair, reader.widths.get((first, claim.metric)))
+
+
+def _drawn(
+    reader: _Reader, claim: ClaimSpec, run: PlannedRun, planned: Sequence[PlannedRun]
+) -> _Drawn:
     from kdharness.harness.stats.tradeoff import AnsweredItems, Plane, above_draws, draw_plane
 
     assert claim.figure is not None
-    values, draws, questions = [], [], 10**9
-    for run in members:
-        name = _checkpoint(run)
-        reference = _beside(claim.reference, run, planned)
-        expert = _beside(claim.expert, run, planned)
-        curve = _all_beside(claim.curve, run, planned) if claim.curve else []
-        names = list(dict.fromkeys([reference, *curve, expert, name]))
-        answered = [
-            AnsweredItems(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
-            for n in names
-        ]
-        plane = Plane(
-            reference,
-            expert,
-            is_lower_better(claim.general.partition(":")[2]),
-            is_lower_better(claim.domain.partition(":")[2]),
-            tuple(curve),
-        )
-        drawn = draw_plane(answered, plane)
-        if claim.figure != "retention" and not drawn.gain_known:
-            return None
-        if claim.figure == "above_curve":
-            value, resampled = above_draws(drawn, plane)[name]
-        else:
-            index = names.index(name)
-            value = float(getattr(drawn, claim.figure)[index])
-            resampled = getattr(drawn, f"{claim.figure}_draws")[:, index]
-        values.append(value)
-        draws.append(resampled)
-        counts = {"gain": drawn.n_domain, "retention": drawn.n_general}
-        questions = min(questions, counts.get(claim.figure, min(drawn.n_domain, drawn.n_general)))
-    return drawn_effect(values, draws, questions)
+    name = _checkpoint(run)
+    reference = _beside(claim.reference, run, planned)
+    expert = _beside(claim.expert, run, planned)
+    curve = _all_beside(claim.curve, run, planned) if claim.curve else []
+    names = list(dict.fromkeys([reference, *curve, expert, name]))
+    answered = [
+        AnsweredItems(n, _rows(reader, n, claim.general), _rows(reader, n, claim.domain))
+        for n in names
+    ]
+    plane = Plane(
+        reference,
+        expert,
+        is_lower_better(claim.general.partition(":")[2]),
+        is_lower_better(claim.domain.partition(":")[2]),
+        tuple(curve),
+    )
+    drawn = draw_plane(answered, plane)
+    if claim.figure != "retention" and not drawn.gain_known:
+        return _Drawn(None)
+    if claim.figure == "above_curve":
+        value, draws = above_draws(drawn, plane)[name]
+    else:
+        index = names.index(name)
+        value = float(getattr(drawn, claim.figure)[index])
+        draws = getattr(drawn, f"{claim.figure}_draws")[:, index]
+    counts = {"gain": drawn.n_domain, "retention": drawn.n_general}
+    questions = counts.get(claim.figure, min(drawn.n_domain, drawn.n_general))
+    return _Drawn(value, draws, questions)
 
 
 def _checkpoint(run: PlannedRun) -> str:
@@ -204,13 +223,13 @@ class _Reader:
                 if group.judge != score.judge:
                     continue
                 rows = read_group(self.store, group)
-                sums, limits = question_sums(rows, metric), value_range(rows, metric)
-                weight = math.fsum(w for _, w in sums.values())
-                mean = math.fsum(v for v, _ in sums.values()) / weight if weight else math.nan
-                if math.isclose(mean, score.value, rel_tol=1e-6, abs_tol=1e-6):
-                    tables[group.revision, group.judge] = sums
-                    if limits is not None:
-                        self.widths[name, label] = limits[1] - limits[0]
+                sums = sums_of_score(rows, metric, score.value)
+                if sums is None:
+                    continue
+                tables[group.revision, group.judge] = sums
+                limits = value_range(rows, metric)
+                if limits is not None:
+                    self.widths[name, label] = limits[1] - limits[0]
         if not tables:
             raise LookupError(f"{name} has no rows whose mean is {label}")
         return tables

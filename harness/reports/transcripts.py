@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kdharness.harness.analysis.scorebook import Group, read_group
+from kdharness.harness.analysis.scorebook import groups_of, read_group
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS, resolve
@@ -69,15 +69,10 @@ def _means(
     store: Store, first: Checkpoint, second: Checkpoint
 ) -> dict[str, tuple[Mapping[str, float], Mapping[str, float]]]:
     """Map each benchmark to the mean per item of both checkpoints, for their first common judge."""
-    tables: list[dict[tuple[str, str, str], Group]] = []
-    for checkpoint in (first, second):
-        tables.append(
-            {
-                (group.bench, group.revision, group.judge): group
-                for group in (Group(**row) for row in store.judgment_groups())
-                if group.checkpoint == checkpoint.id
-            }
-        )
+    tables = [
+        {(group.bench, group.revision, group.judge): group for group in groups_of(store, [one.id])}
+        for one in (first, second)
+    ]
     out: dict[str, tuple[Mapping[str, float], Mapping[str, float]]] = {}
     for key in tables[0]:
         if key not in tables[1] or key[0] in out or not store.answers(first.id, key[0]):

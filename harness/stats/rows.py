@@ -123,6 +123,18 @@ def question_sums(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, fl
     return {item: (cell[0], cell[1]) for item, cell in table.items()}
 
 
+def sums_of_score(
+    rows: Sequence[Row], metric: str, value: float
+) -> dict[str, tuple[float, float]] | None:
+    """Return `question_sums` of these rows; None if the score `value` is not their mean."""
+    sums = question_sums(rows, metric)
+    weight = math.fsum(w for _, w in sums.values())
+    if not weight:
+        return None
+    mean = math.fsum(v for v, _ in sums.values()) / weight
+    return sums if abs(mean - value) <= 1e-6 * max(1.0, abs(value)) else None
+
+
 def about(flags: Sequence[str], only: Mapping[str, Sequence[str]], metric: str) -> tuple[str, ...]:
     """Return the flags that apply to a metric; `only` limits flags to metrics by prefix."""
     return tuple(flag for flag in flags if metric.startswith(tuple(only.get(flag, ("",)))))
