@@ -11,14 +11,14 @@ import click
 
 from kdharness.harness.analysis.leaderboard import leaderboard
 from kdharness.harness.analysis.tradeoff import trade_off_view
-from kdharness.harness.cli.experiments import narrators, print_claims
+from kdharness.harness.cli.experiments import all_done, execute, print_claims
 from kdharness.harness.cli.tradeoff import draw
 from kdharness.harness.experiments.demo import load_demo, summary_rows
-from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
-from kdharness.harness.experiments.run import DONE, prepare, run_sweep
+from kdharness.harness.experiments.expand import PlannedRun, SweepConfig, find_experiment
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
+from kdharness.harness.util.text import safe_text
 
 
 @click.command("demo")
@@ -41,10 +41,7 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
     """
     started = time.monotonic()
     sweep, planned = load_demo(smoke=smoke, judge=judge)
-    say, tick = narrators()
-    prepare(paths, sweep, say)
-    results = run_sweep(paths, planned, say, tick)
-    if any(result.status not in DONE for result in results):
+    if not all_done(execute(paths, find_experiment("demo"), sweep, planned)):
         sys.exit(1)
     show_results(paths, sweep, planned, smoke=smoke)
     if judge is None:
@@ -52,9 +49,10 @@ def demo_command(paths: Paths, smoke: bool, judge: str | None) -> None:
             "The MT-Bench and AlpacaEval scores come from a toy judge (a 135M model) on a few "
             "items: they demonstrate the workflow, not the quality of the models."
         )
-    say(
+    click.echo(
         f"\ndone in {(time.monotonic() - started) / 60:.1f} minutes. "
-        f"Open the results in the app: {open_command(paths)}"
+        f"Open the results in the app: {safe_text(open_command(paths))}",
+        err=True,
     )
 
 

@@ -15,7 +15,7 @@ from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import COLUMNS, finding_lines
 from kdharness.harness.experiments.detached import start_sweep
 from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
-from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
+from kdharness.harness.experiments.run import DONE, Result, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.blocks import markdown
 from kdharness.harness.reports.build import collect
@@ -72,16 +72,28 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     if detach:
         click.echo(start_sweep(paths, file).id)
         return
-    keep_copy(paths, file, sweep)
-    say, tick = narrators()
-    prepare(paths, sweep, say)
-    results = run_sweep(paths, planned, say, tick)
+    results = execute(paths, file, sweep, planned)
     print_table([result.as_dict() for result in results], SWEEP_COLUMNS, form)
     if sweep.claims and form == "table":
         click.echo("")
         print_claims(paths, sweep, planned, form)
-    if any(result.status not in DONE for result in results):
+    if not all_done(results):
         ctx.exit(1)
+
+
+def execute(
+    paths: Paths, file: Path, sweep: SweepConfig, planned: Sequence[PlannedRun]
+) -> list[Result]:
+    """Keep a copy of an experiment in the home, pull its assets and execute its runs."""
+    keep_copy(paths, file, sweep)
+    say, tick = narrators()
+    prepare(paths, sweep, say)
+    return run_sweep(paths, planned, say, tick)
+
+
+def all_done(results: Sequence[Result]) -> bool:
+    """Return whether every run has finished, now or before."""
+    return all(result.status in DONE for result in results)
 
 
 def narrators() -> tuple[Callable[[str], None], Callable[[str], None]]:

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import click
-import yaml
 
-from kdharness.harness.cli.experiments import narrators, print_claims
+from kdharness.harness.cli.experiments import all_done, execute, print_claims
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.errors import ConfigError
-from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
-from kdharness.harness.experiments.run import DONE, prepare, run_sweep, state_of
+from kdharness.harness.experiments.expand import find_experiment, load_sweep
+from kdharness.harness.experiments.run import state_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.tables import print_table
+from kdharness.harness.util.untrusted import parse_yaml
 
 
 @click.command("replicate")
@@ -65,22 +65,19 @@ def replicate_command(
         ]
         print_table(rows, ("run", "step", "status"), form)
         return
-    keep_copy(paths, file, sweep)
-    say, tick = narrators()
-    prepare(paths, sweep, say)
-    results = run_sweep(paths, planned, say, tick)
+    results = execute(paths, file, sweep, planned)
     print_claims(paths, sweep, planned, form)
-    if any(result.status not in DONE for result in results):
+    if not all_done(results):
         ctx.exit(1)
 
 
-def _changes(file: object, seeds: int | None, judge: str | None) -> list[str]:
+def _changes(file: Path, seeds: int | None, judge: str | None) -> list[str]:
     """Return the options as overrides of the experiment file."""
     changes = []
     if seeds is not None:
         changes.append(f"vary.seed={json.dumps(list(range(1, seeds + 1)))}")
     if judge is not None:
-        raw = yaml.safe_load(Path(str(file)).read_text("utf-8"))
+        raw = parse_yaml(file.read_text("utf-8"), str(file))
         changes += [
             f"steps.{name}.judge={json.dumps([judge])}"
             for name, step in (raw.get("steps") or {}).items()
