@@ -7,7 +7,6 @@ requests between steps, and a thread updates its heartbeat, so that it stays ali
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from kdharness.harness.registry import TRAINERS, resolve
 from kdharness.harness.reports.model_card import model_card
 from kdharness.harness.runs.status import HEARTBEAT_SECONDS, process_started, run_lock
 from kdharness.harness.store import Store
+from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
@@ -104,7 +104,7 @@ class StoreReporter:
             events=events,
             points=points,
             heartbeat=self._flushed,
-            info=json.dumps(self.info),
+            info=stored_json(self.info),
             **columns,
         )
 

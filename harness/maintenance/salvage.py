@@ -7,7 +7,6 @@ that only the rows on damaged pages are lost.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from kdharness.harness.errors import StoreError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
+from kdharness.harness.store.rows import is_json
 from kdharness.harness.util.atomic import sync_file, sync_folder
 
 TABLES = (
@@ -124,9 +124,10 @@ def _save_table(source: Path, target: Store, table: str) -> tuple[int, int]:
             values = {name: row[name] for name in wanted if name in row}
             columns = ", ".join(f'"{name}"' for name in values)
             marks = ", ".join("?" for _ in values)
+            if not all(is_json(values.get(column)) for column in JSON_COLUMNS.get(table, ())):
+                left_out += 1
+                continue
             try:
-                for column in JSON_COLUMNS.get(table, ()):
-                    json.loads(values.get(column) or "{}")
                 target.db.execute(
                     f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})",
                     list(values.values()),

@@ -18,6 +18,7 @@ from kdharness.harness.maintenance.salvage import JSON_COLUMNS, TABLES
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs.status import effective_status, find_run
 from kdharness.harness.store import Store
+from kdharness.harness.store.rows import is_json
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.atomic import is_sealed, sync_file, sync_folder
 
@@ -96,9 +97,8 @@ def _some(names: Sequence[str], limit: int = 5) -> str:
 def _bad_json(store: Store) -> Iterator[tuple[str, str, int]]:
     for table, columns in JSON_COLUMNS.items():
         for column in columns:
-            bad = store.db.execute(
-                f"SELECT COUNT(*) FROM {table} WHERE NOT json_valid({column})"
-            ).fetchone()[0]
+            query = f"SELECT {column} FROM {table} WHERE NOT json_valid({column})"
+            bad = sum(not is_json(text) for (text,) in store.db.execute(query))
             if bad:
                 yield table, column, bad
 

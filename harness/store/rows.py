@@ -48,6 +48,15 @@ def _finite(value: object) -> object:
     return value
 
 
+def is_json(text: str | None) -> bool:
+    """Return whether a stored column is readable; a config may have `Infinity`, unlike in SQL."""
+    try:
+        json.loads(text or "{}")
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def encode(row: Any) -> dict[str, object]:
     """Convert a dataclass to a table row: mappings as JSON, enums as text."""
     values: dict[str, object] = {}

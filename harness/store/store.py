@@ -36,7 +36,7 @@ class Store(AdoptionRows):
     def update_run(self, run_id: str, **changes: object) -> None:
         """Change columns of one run; mappings are stored as JSON."""
         values = {
-            name: json.dumps(value, sort_keys=True) if name in JSON_FIELDS else value
+            name: stored_json(value) if name in JSON_FIELDS else value
             for name, value in changes.items()
         }
         values = {k: stored_text(v) if isinstance(v, str) else v for k, v in values.items()}
@@ -278,7 +278,7 @@ class Store(AdoptionRows):
     ) -> list[tuple[Any, ...]]:
         """Return what scoring needs of one group, oldest first, from a covering index.
 
-        Columns: those of `score_rows.Row`.
+        Columns: those of `stats.rows.Row`.
         """
         return self.db.conn.execute(
             'SELECT item, turn, category, metric, status, value, weight, "order", baseline, len_1, '

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,3 +238,14 @@ def test_forgetting_keeps_what_others_descend_from(paths: Paths) -> None:
         store.add_checkpoint(Checkpoint(id="z", name="z", method="kd", path="", created=1.0))
         assert {c.id for c in store.checkpoints()} == {"id-here-0", "id-here-1", "z"}
         assert {row["checkpoint"] for row in store.judgment_groups()} == {"id-here-1"}
+
+
+def test_an_infinite_limit_in_a_config_is_no_damage(kd: CommandLine, paths: Paths) -> None:
+    """`max_loss: .inf` is stored as `Infinity`, which SQLite's json_valid rejects."""
+    fill_store(paths.store, runs=1)
+    with Store(paths.store) as store:
+        run = store.run("kd-0")
+        assert run is not None
+        store.add_run(replace(run, id="free", config={"trainer": {"max_loss": math.inf}}))
+    code, out, err = kd("store", "check")
+    assert code == 0 and "invalid JSON" not in out + err
