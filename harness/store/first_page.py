@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import fields
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
+from kdharness.harness.store.inspection import open_read_only
 from kdharness.harness.types import Run, RunStatus
 
 FIRST_PAGE = 100
@@ -45,13 +47,10 @@ def first_page(paths: Paths, limit: int = FIRST_PAGE) -> list[Run]:
 
 def _read(paths: Paths, limit: int) -> list[Run]:
     names = [field.name for field in fields(Run)]
-    connection = sqlite3.connect(f"file:{paths.store}?mode=ro", uri=True, timeout=5)
-    try:
+    with closing(open_read_only(paths.store, timeout=5)) as connection:
         rows = connection.execute(
             f"SELECT {', '.join(names)} FROM runs ORDER BY created DESC, id LIMIT ?", [limit]
         ).fetchall()
-    finally:
-        connection.close()
     runs = []
     for row in rows:
         values = dict(zip(names, row, strict=True))
