@@ -112,12 +112,13 @@ class Home:
             RunError: the run failed.
             Interrupted: it was stopped.
         """
-        from kdharness.harness.config.evaluation import absolute_source, make_eval_config
+        from kdharness.harness.config.evaluation import absolute_source
+        from kdharness.harness.config.files import make_eval_config
         from kdharness.harness.config.settings import default_judges
 
         config = make_eval_config(
             checkpoints=[absolute_source(source) for source in checkpoints],
-            benches=[absolute_source(b) if b.endswith(".jsonl") else b for b in benches],
+            benches=list(benches),
             judge=[absolute_source(spec) for spec in judges or default_judges(self.paths)],
             **settings,
         )

@@ -11,11 +11,12 @@ from kdharness.harness.cli.follow import follow
 from kdharness.harness.cli.leaderboard import print_scores, scores_of
 from kdharness.harness.cli.options import format_option, split
 from kdharness.harness.config.evaluation import (
+    EvalConfig,
     absolute_source,
     bench_name,
-    make_eval_config,
     plain_http_warning,
 )
+from kdharness.harness.config.files import make_eval_config
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.evaluation.dry_run import DRY_RUN_COLUMNS, plan
 from kdharness.harness.evaluation.pipeline import HOW_TO_JUDGE
@@ -160,18 +161,12 @@ def say_outcome(result: EvaluationResult) -> None:
         )
 
 
-def config_of(paths: Paths, options: dict[str, Any]) -> Any:
+def config_of(paths: Paths, options: dict[str, Any]) -> EvalConfig:
     """Return the EvalConfig of the options, with the default judge filled in."""
-    heldout = {
-        name: absolute_source(options[name])
-        for name in ("teacher", "general", "domain")
-        if options[name]
-    }
+    heldout = {name: options[name] for name in ("teacher", "general", "domain") if options[name]}
     config = make_eval_config(
         checkpoints=[absolute_source(name) for name in split(options["ckpt"])],
-        benches=[
-            absolute_source(b) if b.endswith(".jsonl") else b for b in split(options["bench"])
-        ],
+        benches=split(options["bench"]),
         judge=[absolute_source(spec) for spec in split(options["judge"]) or default_judges(paths)],
         imported=split(options["answers"]),
         heldout=heldout,
@@ -207,7 +202,7 @@ def config_of(paths: Paths, options: dict[str, Any]) -> Any:
     return config
 
 
-def print_plan(paths: Paths, config: Any, form: str) -> None:
+def print_plan(paths: Paths, config: EvalConfig, form: str) -> None:
     """Print the calls an evaluation would make and what they would cost."""
     with Store(paths.store) as store:
         rows = plan(config, paths, store)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from kdharness.harness.config.base import Settings
 from kdharness.harness.errors import ConfigError
@@ -335,22 +335,6 @@ class EvalConfig(Settings):
 def bench_name(bench: str) -> str:
     """Return a benchmark's name in outputs: for a user's file, its stem."""
     return Path(bench).stem if bench.endswith(".jsonl") else BENCH_ALIASES.get(bench, bench)
-
-
-def make_eval_config(**fields: object) -> EvalConfig:
-    """Make an EvalConfig from options; None and empty ones keep their defaults.
-
-    Raises:
-        ConfigError: with the name of the invalid field.
-    """
-    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
-    try:
-        return EvalConfig(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(message, where=where) from error
 
 
 def absolute_source(name: str) -> str:

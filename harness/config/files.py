@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.field_kinds import FIELD_KINDS, names_model
 from kdharness.harness.config.training import CONFIGS, AnyConfig, config_class
 from kdharness.harness.errors import ConfigError
@@ -322,6 +323,24 @@ def _is_meant(text: str, path: Path, field: str) -> bool:
     return names_model(field) and any(
         exists(path / note, folder=False) for note in ("config.json", "adapter_config.json")
     )
+
+
+def make_eval_config(**fields: object) -> EvalConfig:
+    """Make an EvalConfig from options; None and empty ones keep their defaults.
+
+    Paths become absolute, since a run may be resumed from another folder.
+
+    Raises:
+        ConfigError: with the name of the invalid field.
+    """
+    given = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    try:
+        return EvalConfig(**absolute_paths(given, Path.cwd()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(message, where=where) from error
 
 
 def dump_config(config: AnyConfig, *, full: bool = False) -> str:

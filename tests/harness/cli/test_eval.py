@@ -252,3 +252,27 @@ def test_paths_are_kept_absolute(
     assert absolute_source(f"local:{tiny_teacher.name}") == f"local:{tiny_teacher}"
     assert absolute_source("org/model") == "org/model"
     assert absolute_source("openai:m@http://h/v1") == "openai:m@http://h/v1"
+
+
+def test_every_path_of_an_evaluation_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may be resumed from another folder."""
+    from kdharness.harness.config.files import make_eval_config
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twin").mkdir()
+    for name in ("twin/config.json", "mine.jsonl", "template.yaml", "general.jsonl"):
+        (tmp_path / name).write_text("{}")
+    config = make_eval_config(
+        checkpoints=["m"],
+        benches=["mine.jsonl", "shop"],
+        baseline="twin",
+        judge_config="template.yaml",
+        heldout={"general": "general.jsonl", "teacher": "twin"},
+    )
+    assert config.benches == [str(tmp_path / "mine.jsonl"), "shop"]
+    assert config.baseline == config.heldout.teacher == str(tmp_path / "twin")
+    assert config.judge_config == str(tmp_path / "template.yaml")
+    assert config.heldout.general == str(tmp_path / "general.jsonl")
+    assert config.checkpoints == ["m"]

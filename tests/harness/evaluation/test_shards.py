@@ -94,7 +94,7 @@ def test_every_item_is_in_one_part(parts: int) -> None:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "1/2/3"])
 def test_parts_that_are_none(shard: str) -> None:
-    from kdharness.harness.config.evaluation import make_eval_config
+    from kdharness.harness.config.files import make_eval_config
 
     with pytest.raises(ConfigError, match=r"shard|part|pattern"):
         make_eval_config(imported=["a"], shard=shard)
