@@ -58,6 +58,15 @@ def _hashes(request: GenerationRequest) -> tuple[str, str]:
     )
 
 
+def good_answers(job: Evaluation, subject: Subject, bench: Benchmark) -> list[Answer]:
+    """Return `answers_for` without the failed ones, read once: for when answering has ended."""
+    key = (subject.checkpoint.id, bench.label)
+    if key not in job.good_answers:
+        answers = answers_for(job.store, subject, bench, job.config)
+        job.good_answers[key] = [a for a in answers if a.finish is not Finish.ERROR]
+    return job.good_answers[key]
+
+
 def answers_for(
     store: Store, subject: Subject, bench: Benchmark, config: EvalConfig
 ) -> list[Answer]:

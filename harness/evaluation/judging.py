@@ -21,7 +21,6 @@ from kdharness.harness.evaluation.unanswered import note_unanswered
 from kdharness.harness.protocols import Benchmark, Engine
 from kdharness.harness.types import (
     Answer,
-    Finish,
     GenerationRequest,
     JudgeCall,
     Judgment,
@@ -43,11 +42,9 @@ def judge_all(job: Evaluation, judge: Judge, subjects: Sequence[Subject]) -> Non
     """Request every missing judgment of every subject from one judge."""
     asks: list[PendingJudgment] = []
     for bench in judge.benches:
-        job.store.set_bench_note(
-            bench.label,
-            bench.revision,
-            bench_note(bench, other_side(job, bench)),
-        )
+        # A judge may have a variant of the benchmark, such as one without log-probabilities.
+        note = bench_note(bench, other_side(job, bench))
+        job.store.set_bench_note(bench.label, bench.revision, note)
         for subject in subjects:
             asks += _asks_of(job, judge, bench, subject, subjects)
     _ask(job, judge, asks)
@@ -57,14 +54,13 @@ def _asks_of(
     job: Evaluation, judge: Judge, bench: Benchmark, subject: Subject, subjects: Sequence[Subject]
 ) -> list[PendingJudgment]:
     """Return the missing judgments of one subject on one benchmark."""
-    answers = answering.answers_for(job.store, subject, bench, job.config)
-    good = [answer for answer in answers if answer.finish is not Finish.ERROR]
+    good = answering.good_answers(job, subject, bench)
     calls = [
         call
         for call in calls_for(job, bench, subject, subjects, good)
         if in_shard(job.config.shard, call.item)
     ]
-    note_unanswered(job, judge, bench, subject, subjects, good)
+    note_unanswered(job, judge, bench, subject, subjects)
     asks, ready = not_stored(job, judge.engine, bench, subject, calls)
     job.store.add_judgments(ready)
     job.tally.reused += sum("copied" in judgment.info for judgment in ready)
@@ -91,8 +87,7 @@ def calls_for(
     # Calls that are made without the other side, such as ratings, do not depend on the opponent.
     alone = {(call.item, call.turn, call.metric) for call in calls}
     for other in opponents_of(job, bench, subject, subjects):
-        their_answers = answering.answers_for(job.store, other, bench, job.config)
-        their_answers = [answer for answer in their_answers if answer.finish is not Finish.ERROR]
+        their_answers = answering.good_answers(job, other, bench)
         name = other.checkpoint.name
         calls += [
             replace(call, baseline=name)

@@ -45,6 +45,10 @@ def run(config: EvalConfig, paths: Paths, store: Store, reporter: Reporter) -> d
     panel = open_judges(job, judges, benches) if any(bench.needs_judge for bench in benches) else []
     try:
         baselines = find_baselines(job, benches, subjects)
+        for bench in benches:
+            refuse_namesake(store, bench)
+            note = bench_note(bench, other_side(job, bench))
+            store.set_bench_note(bench.label, bench.revision, note)
         for subject in [*subjects, *baselines]:
             score_alone(job, subject, benches)
         for judge in panel:
@@ -112,13 +116,8 @@ def find_baselines(
 # ---------------------------------------------------------------- without a judge
 
 
-def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Benchmark]) -> None:
+def score_alone(job: Evaluation, subject: Subject, benches: Sequence[Benchmark]) -> None:
     """Compute held-out losses, answers and exact scores of one checkpoint."""
-    benches = list(benches)
-    for bench in benches:
-        refuse_namesake(job.store, bench)
-        note = bench_note(bench, other_side(job, bench))
-        job.store.set_bench_note(bench.label, bench.revision, note)
     for bench in benches:
         if isinstance(bench, MeasuredBenchmark) and subject.source:
             _measure(job, subject, bench)
@@ -150,9 +149,7 @@ def score_alone(job: Evaluation, subject: Subject, benches: Iterable[Benchmark])
 
 def _measure(job: Evaluation, subject: Subject, bench: MeasuredBenchmark) -> None:
     """Measure held-out losses of one checkpoint, and agreement with the teacher if there is one."""
-    teacher = ""
-    if bench.teacher:
-        teacher = job.side(bench.teacher).checkpoint.id
+    teacher = job.side(bench.teacher).checkpoint.id if bench.teacher else ""
     stored = job.store.judgments(subject.checkpoint.id, bench.label, "exact", bench.revision)
     known = bench.measured(subject.checkpoint.id, stored, teacher)
     for judgments in bench.measure(

@@ -42,6 +42,7 @@ def contaminated(job: Evaluation, checkpoint: Checkpoint, bench: Benchmark) -> d
     return _found_in_training(
         job,
         checkpoint,
+        bench.label,
         "benchmark prompts",
         lambda run: overlaps(
             prompts, (str(turn["content"]) for chat in training_chats(run) for turn in chat)
@@ -56,6 +57,7 @@ def record_trained_rows(job: Evaluation, subject: Subject, bench: MeasuredBenchm
     known = _found_in_training(
         job,
         subject.checkpoint,
+        bench.label,
         "held-out rows",
         lambda run: known_chats(chats, map(_turn_texts, training_chats(run))),
     )
@@ -71,12 +73,19 @@ def record_trained_rows(job: Evaluation, subject: Subject, bench: MeasuredBenchm
 
 
 def _found_in_training(
-    job: Evaluation, checkpoint: Checkpoint, what: str, find: Callable[[Run], dict[str, float]]
+    job: Evaluation,
+    checkpoint: Checkpoint,
+    label: str,
+    what: str,
+    find: Callable[[Run], dict[str, float]],
 ) -> dict[str, float]:
+    """Search each training run once per benchmark, however many checkpoints descend from it."""
     items: dict[str, float] = {}
     for run in training_runs(job, checkpoint):
         try:
-            items |= find(run)
+            if (run.id, label) not in job.overlaps:
+                job.overlaps[run.id, label] = find(run)
+            items |= job.overlaps[run.id, label]
         except (KDHarnessError, OSError, ValueError, ImportError) as error:
             job.reporter.say(
                 f"{run.id}: cannot check the training data for {what}: {error}", kind="note"

@@ -12,7 +12,7 @@ from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
-from kdharness.harness.types import Checkpoint
+from kdharness.harness.types import Answer, Checkpoint
 from kdharness.harness.util.filesystem import exists
 
 
@@ -61,6 +61,8 @@ class Evaluation:
     reporter: Reporter
     tally: Tally = field(default_factory=Tally)
     sides: dict[str, Subject] = field(default_factory=dict)
+    good_answers: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
+    overlaps: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
 
     def side(self, name: str) -> Subject:
         """Return a baseline or teacher, resolved once."""

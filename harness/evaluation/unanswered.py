@@ -10,7 +10,7 @@ from kdharness.harness.evaluation import answering
 from kdharness.harness.evaluation.judges import Judge, opponents_of
 from kdharness.harness.evaluation.state import Evaluation, Subject
 from kdharness.harness.protocols import Benchmark
-from kdharness.harness.types import Answer, Finish, Item, Judgment, JudgmentStatus, unanswered_id
+from kdharness.harness.types import Item, Judgment, JudgmentStatus, unanswered_id
 
 RATING = "rating"
 """The metric of single answers in a benchmark that otherwise compares pairs."""
@@ -22,20 +22,21 @@ def note_unanswered(
     bench: Benchmark,
     subject: Subject,
     subjects: Sequence[Subject],
-    good: Sequence[Answer],
 ) -> None:
     """Store a failed judgment for each missing answer, so that "158/160 scored" is shown.
 
     In a pair, the answer of either side may be missing.
     """
-    answered = {(answer.item, answer.turn) for answer in good}
+
+    def answered_by(side: Subject) -> set[tuple[str, int]]:
+        return {(a.item, a.turn) for a in answering.good_answers(job, side, bench)}
+
+    answered = answered_by(subject)
     answered_by_opponent: dict[str, set[tuple[str, int]]] = {bench.against: answered}
     if bench.pairwise_with:
         answered_by_opponent = {}
         for other in opponents_of(job, bench, subject, subjects):
-            their_answers = answering.answers_for(job.store, other, bench, job.config)
-            present = {(a.item, a.turn) for a in their_answers if a.finish is not Finish.ERROR}
-            answered_by_opponent[other.checkpoint.name] = answered & present
+            answered_by_opponent[other.checkpoint.name] = answered & answered_by(other)
     rows: list[Judgment] = []
     for item in bench.items:
         if not in_shard(job.config.shard, item.id):
