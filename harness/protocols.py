@@ -46,7 +46,7 @@ class Engine(Protocol):
         ...
 
     def probe(self, *, logprobs: bool = False) -> Probe:
-        """Test what the engine supports; `logprobs` tells whether they will be needed.
+        """Test what the engine supports; `logprobs` if log-probabilities will be needed.
 
         Raises:
             JudgeError: the engine cannot be used; the hint says what to do.
@@ -74,7 +74,7 @@ class Engine(Protocol):
 
 
 class Reporter(Protocol):
-    """How long-running work reports progress, and is told to stop.
+    """Interface of long-running work for progress reports and stop requests.
 
     A worker's reporter writes to the store; one in tests may do nothing.
     """
@@ -339,10 +339,10 @@ class MethodPlugin:
 
 @dataclass(frozen=True)
 class Probe:
-    """What an engine was found to be able to do, before anything is asked of it.
+    """Capabilities of an engine, probed before the first call.
 
     `models` are those an endpoint lists (empty where it lists none), `context` is in tokens
-    (None where it is not told), `note` says in a line what a user should know.
+    (None if unknown), `note` says in a line what a user should know.
     """
 
     reachable: bool

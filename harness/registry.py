@@ -138,35 +138,35 @@ def resolve(table: Table, name: str, kind: str) -> Any:
         ConfigError: an unknown name, or a plugin that cannot be imported.
     """
     if name not in table:
-        # "file" stands for a user's own benchmark, which is given by its path.
+        # "file" is the entry for users' own benchmarks, which are given by their path.
         known = sorted(set(table) - {"file"})
         raise ConfigError(
             f"unknown {kind} {name!r}{did_you_mean(name, known)}",
             hint=f"available: {', '.join(known)}"
             + (", or the path of your own .jsonl file" if kind == "benchmark" else ""),
         )
+    found = _load(table, name, kind)
+    return found.train if table is TRAINERS and table.is_plugin(name) else found
+
+
+def _load(table: Table, name: str, kind: str) -> Any:
     module, attribute = table[name].split(":")
     if not table.is_plugin(name):
         return getattr(importlib.import_module(module), attribute)
     package = entry_points_of(table.group)[name][1]
     try:
-        plugin = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing third-party code may raise anything
         raise ConfigError(
             f"the {kind} {name!r} of the package {package} cannot be imported: "
             f"{type(error).__name__}: {error}",
             hint=f"update or remove it: pip uninstall {package}",
         ) from error
-    return plugin.train if table is TRAINERS else plugin
 
 
 def method_config(name: str) -> Any:
     """Return the config class of a plugin's method; None if no plugin provides it."""
-    if not TRAINERS.is_plugin(name):
-        return None
-    resolve(TRAINERS, name, "method")
-    module, attribute = TRAINERS[name].split(":")
-    return getattr(importlib.import_module(module), attribute).config
+    return _load(TRAINERS, name, "method").config if TRAINERS.is_plugin(name) else None
 
 
 def scorer_of(name: str) -> Any:

@@ -122,7 +122,7 @@ class CheckpointInfo(TypedDict, total=False):
 
 
 class JudgmentInfo(TypedDict, total=False):
-    """What stands beside a verdict.
+    """Further data of a judgment.
 
     `call` is the key of the call that was paid for; `copied` and `mirrored` the judgment that this
     one was made from; `len_1` and `len_2` the characters of the baseline's and the model's answer;

@@ -60,6 +60,11 @@ BOOKKEEPING = frozenset(
 )
 
 
+def flag_name(flag: str) -> str:
+    """Return a flag without its value: `subset` of `subset:8`, `max_tokens` of `max_tokens=8`."""
+    return flag.split(":")[0].split("=")[0]
+
+
 def is_bookkeeping(metric: str) -> bool:
     """Return whether a metric is a count or only accompanies others, and so cannot be better."""
     return metric in BOOKKEEPING or metric.startswith(("n_", "agreement_"))

@@ -28,7 +28,6 @@ from kdharness.harness.util.text import safe_text
 
 if TYPE_CHECKING:
     from kdharness.harness.analysis.compare import Side
-    from kdharness.harness.store import Store
 
 
 # ---------------------------------------------------------------- compare

@@ -138,7 +138,7 @@ def eval_command(paths: Paths, /, **options: Any) -> None:
         result["checkpoints"] if result is not None else None,
         [bench_name(bench) for bench in config.benches],
     )
-    print_scores(scores, options["form"], "bench")
+    print_scores(scores, options["form"])
     if run.status is not RunStatus.FINISHED:
         sys.exit(130 if run.status is RunStatus.STOPPED else 1)
 

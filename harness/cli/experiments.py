@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +13,13 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.claim_judge import judge_claims
 from kdharness.harness.experiments.claims import COLUMNS, finding_lines
 from kdharness.harness.experiments.detached import start_sweep
-from kdharness.harness.experiments.expand import find_experiment, keep_copy, load_sweep
+from kdharness.harness.experiments.expand import (
+    PlannedRun,
+    SweepConfig,
+    find_experiment,
+    keep_copy,
+    load_sweep,
+)
 from kdharness.harness.experiments.run import DONE, Result, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.blocks import markdown
@@ -24,9 +29,6 @@ from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.text import safe_text
-
-if TYPE_CHECKING:
-    from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
 
 SWEEP_COLUMNS = ("run", "step", "status", "seconds", "note")
 

@@ -13,6 +13,7 @@ from kdharness.harness.cli.options import format_option
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec, plain_http_warning
 from kdharness.harness.config.settings import default_judges
 from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Probe
 from kdharness.harness.registry import ENGINES, TOOLS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
@@ -78,7 +79,7 @@ def check_command(
     )
 
 
-def say_probe(name: str, probe: Any) -> None:
+def say_probe(name: str, probe: Probe) -> None:
     """Print what a probe found to stderr."""
     parts = [
         f"responded in {probe.seconds:.1f} s" if probe.seconds else "found",

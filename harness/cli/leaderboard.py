@@ -17,6 +17,7 @@ from kdharness.harness.errors import ConfigError, did_you_mean
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import BENCHMARKS
 from kdharness.harness.store import Store
+from kdharness.harness.types import Score
 from kdharness.harness.util.tables import print_table
 
 
@@ -30,7 +31,7 @@ def scores_of(
         return leaderboard(store, paths, checkpoints=checkpoints, benches=benches)
 
 
-def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
+def print_scores(scores: Sequence[Score], form: str) -> None:
     """Print scores as a listing; explain the flags of a table on stderr."""
     rows = [score.as_dict() for score in scores]
     if form in ("table", "md"):
@@ -40,7 +41,7 @@ def print_scores(scores: Sequence[Any], form: str, sort: str = "value") -> None:
         print_table(rows, SCORE_COLUMNS, form)
     if form != "table":
         return
-    flags = {flag.split(":")[0].split("=")[0] for row in rows for flag in row["flags"]}
+    flags = {metrics.flag_name(flag) for row in rows for flag in row["flags"]}
     for flag in sorted(flags & set(LEGEND)):
         click.echo(f"  {flag}: {LEGEND[flag]}", err=True)
 

@@ -110,7 +110,7 @@ SYNONYMS = {
     "app": [],
     "tui": [],
 }
-"""Names that other tools use; an empty list stands for the app, which needs no command."""
+"""Command names of other tools, and ours; the app has none, hence the empty list."""
 
 
 class LazyGroup(click.Group):

@@ -163,8 +163,8 @@ def draw(
             row -= 1
         for i, char in enumerate(text):
             grid[row][column + i] = char
-    low_x, high_x = (_edge(general, xs, pick) for pick in (min, max))
-    low_y, high_y = (_edge(domain, ys, pick) for pick in (min, max))
+    low_x, high_x = (_edge(general, value) for value in (min(xs), max(xs)))
+    low_y, high_y = (_edge(domain, value) for value in (min(ys), max(ys)))
     lines = [f"{domain.label}  ({low_y} at the bottom, {high_y} at the top)"]
     lines += ["│" + "".join(row).rstrip() for row in grid]
     lines.append("└" + "─" * width)
@@ -177,6 +177,5 @@ def _cell(value: float, values: Sequence[float], size: int) -> int:
     return round((value - low) / (high - low) * (size - 1)) if high > low else size // 2
 
 
-def _edge(axis: Axis, values: Sequence[float], pick: object) -> str:
-    value = pick(values)  # type: ignore[operator]
+def _edge(axis: Axis, value: float) -> str:
     return f"{axis.oriented(value):.4g}"

@@ -1,7 +1,7 @@
 """What the texts in a config name: models, files, benchmarks, judges. One table for all readers.
 
 `files` makes paths absolute by it, experiments put checkpoints in the place of steps, and the
-app's form offers what there is. A test holds it to the fields that the configs have.
+app's form offers what there is. A test compares it with the fields of the configs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIELD_KINDS: dict[str, Kind] = {
 """Field -> what its text names; `models` are several of them, `imported` those without weights."""
 
 NAMED_MODELS = frozenset({"experts"})
-"""Fields that map names of one's own to models."""
+"""Fields that map user-chosen names to models."""
 
 
 def names_model(field: str) -> bool:

@@ -22,9 +22,6 @@ from kdharness.harness.types import digest
 Divergence = Literal["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
 
 
-# ---------------------------------------------------------------- models
-
-
 def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) -> None:
     """Refuse a sampled tail, an estimate of a sum over the teacher, with all but forward KL."""
     for teacher in teachers:
@@ -39,9 +36,6 @@ def _check_tail(teachers: Sequence[TeacherSpec | None], trainer: DistillSpec) ->
                 f"a sampled cache supports forward_kl only, not {trainer.divergence}: "
                 "set cache.tail to bucket"
             )
-
-
-# ---------------------------------------------------------------- data
 
 
 # ---------------------------------------------------------------- training

@@ -33,6 +33,7 @@ from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util import filesystem
 from kdharness.harness.util.filesystem import nearest
+from kdharness.harness.util.text import listed
 
 GIB = 2**30
 HUNG_SECONDS = 600.0
@@ -230,7 +231,7 @@ def runs(paths: Paths) -> list[CheckResult]:
         results.append(
             warn(
                 "runs",
-                f"interrupted: {_some(gone)}",
+                f"interrupted: {listed(gone)}",
                 f"continue from the last checkpoint: kdharness resume {gone[0]}",
             )
         )
@@ -238,7 +239,7 @@ def runs(paths: Paths) -> list[CheckResult]:
         results.append(
             warn(
                 "runs",
-                f"no heartbeat for {HUNG_SECONDS / 60:.0f} minutes: {_some(hung)}",
+                f"no heartbeat for {HUNG_SECONDS / 60:.0f} minutes: {listed(hung)}",
                 f"check kdharness logs {hung[0]}; then stop it: kdharness stop {hung[0]}",
             )
         )
@@ -246,17 +247,12 @@ def runs(paths: Paths) -> list[CheckResult]:
         results.append(
             warn(
                 "runs",
-                f"timestamps in the future: {_some(ahead)}: the clock was set back",
+                f"timestamps in the future: {listed(ahead)}: the clock was set back",
                 "correct the clock (timedatectl set-ntp true); until then times and "
                 "'interrupted' may be wrong",
             )
         )
     return results or [ok("runs", f"{len(stored)} in progress, none interrupted")]
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest
 
 
 # ---------------------------------------------------------------- settings and assets

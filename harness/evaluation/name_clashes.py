@@ -8,9 +8,7 @@ different questions is rejected while the file that owns the name still exists.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kdharness.harness.errors import DataError, KDHarnessError
 from kdharness.harness.protocols import Benchmark
@@ -21,8 +19,6 @@ from kdharness.harness.util.untrusted import parse_json, read_lines
 SHARED = 0.5
 """Two files that share at least this fraction of the smaller one are versions of one file."""
 _ASKS = ("prompt", "messages", "turns", "conversations", "instruction")
-
-Notes = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 
 def refuse_namesake(store: Store, bench: Benchmark) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
-from kdharness.harness.models.checkpoints import find_model, told
+from kdharness.harness.models.checkpoints import find_model, progress_callbacks
 from kdharness.harness.models.loading import check_adapter
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
 from kdharness.harness.types import Answer, Checkpoint
-from kdharness.harness.util.filesystem import exists
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def find_checkpoint(
         ModelError: not found, or an adapter that would not load completely. All checkpoints are
             checked before the first one answers.
     """
-    checkpoint, folder = find_model(source, paths, store, **told(reporter, source))
-    if folder and exists(Path(folder) / "adapter_config.json"):
+    checkpoint, folder = find_model(source, paths, store, **progress_callbacks(reporter, source))
+    if folder:
         check_adapter(Path(folder), source, paths)
     return Subject(checkpoint, folder)

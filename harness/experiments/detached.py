@@ -6,7 +6,7 @@ checkpoint and loads no model: it waits for the current run, and forwards stop a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -28,13 +28,14 @@ from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.text import listed
 
 
 class Telling(Reporter, Protocol):
     """The parts of a worker's reporter that an experiment needs beyond `Reporter`."""
 
     info: dict[str, Any]
-    on_status: Any
+    on_status: Callable[[RunStatus], None] | None
 
     def flush(self) -> None:
         """Write buffered progress."""
@@ -221,16 +222,11 @@ def what_failed(results: Sequence[Result]) -> str:
         return ""
     first = failed[0]
     names = [result.name for result in failed]
-    parts = [f"{_listed(names)} failed"]
+    parts = [f"{listed(names, 3)} failed"]
     skipped = [result.name for result in results if result.status == "skipped"]
     if skipped:
         need, was = ("needs", "was") if len(skipped) == 1 else ("need", "were")
         pronoun = "it" if len(names) == 1 else "them"
-        parts.append(f"{_listed(skipped)} {need} {pronoun} and {was} skipped")
+        parts.append(f"{listed(skipped, 3)} {need} {pronoun} and {was} skipped")
     done = sum(result.status in DONE for result in results)
     return f"{'; '.join(parts)}; {done} of {len(results)} runs finished. {first.name}: {first.note}"
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

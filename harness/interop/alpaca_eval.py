@@ -15,7 +15,14 @@ from kdharness.harness.interop.fastchat import (
     imported_revision,
     keep,
 )
-from kdharness.harness.interop.rows import inside, named, read_rows, said, shown, told
+from kdharness.harness.interop.rows import (
+    describe_error,
+    inside,
+    read_name,
+    read_rows,
+    read_string,
+    shown,
+)
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
@@ -63,12 +70,13 @@ def import_alpaca_eval(store: Store, path: Path, name: str | None = None) -> Imp
         else:
             answers, judgments = _outputs(store, rows, name, summary, item_of), []
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"not an alpaca_eval file: {told(error)}", where=str(path)) from error
+        message = f"not an alpaca_eval file: {describe_error(error)}"
+        raise DataError(message, where=str(path)) from error
     keep(store, summary, answers, judgments)
     return summary
 
 
-def _output(model: Checkpoint, item: str, text: str, row: dict[str, Any]) -> Answer:
+def _output(model: Checkpoint, item: str, text: str) -> Answer:
     return Answer(
         id=digest("imported", model.id, "alpaca-eval", item, text),
         checkpoint=model.id,
@@ -106,7 +114,7 @@ def _outputs(
         model = imported_model(store, name or str(row.get("generator") or Path(where).stem))
         summary.models.add(model.name)
         item = item_of(row["instruction"] or "")
-        answers.append(_output(model, item, row["output"] or "", row))
+        answers.append(_output(model, item, row["output"] or ""))
     summary.benches.add("alpaca-eval")
     return answers
 
@@ -116,10 +124,10 @@ def _check(row: dict[str, Any], where: str, *fields: str) -> None:
     try:
         for field in fields:
             if field.startswith(("generator", "annotator")):
-                named(row.get(field) or "unnamed", field)
+                read_name(row.get(field) or "unnamed", field)
             elif field == "preference":
                 preference_of(row[field])
-            elif not said(row.get(field), field) and field == "instruction":
+            elif not read_string(row.get(field), field) and field == "instruction":
                 raise ValueError("instruction is empty")
     except ValueError as error:
         raise DataError(f"not an alpaca_eval row: {error}", where=where) from error
@@ -169,7 +177,7 @@ def _annotations(
         foreign = any(not item.isdigit() for item in items)
         revision = imported_revision(store, bench, flags, own_items=foreign)
         for index, (item, row) in enumerate(zip(items, part, strict=True)):
-            answer = _output(model, item, row["output_2"] or "", row)
+            answer = _output(model, item, row["output_2"] or "")
             answers.append(answer)
             judgments.append(
                 _annotation(model, bench, revision, item, row, annotator, answer, index, baseline)

@@ -17,14 +17,14 @@ from typing import Any
 
 from kdharness.harness.errors import DataError
 from kdharness.harness.interop.rows import (
-    named,
+    describe_error,
     number,
+    read_integer,
+    read_name,
     read_rows,
-    said,
+    read_string,
+    read_time,
     shown,
-    told,
-    when,
-    whole,
 )
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
@@ -107,7 +107,7 @@ def import_fastchat(store: Store, path: Path) -> ImportSummary:
         try:
             made = reader(store, row, summary)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-            raise DataError(f"not a FastChat row: {told(error)}", where=where) from error
+            raise DataError(f"not a FastChat row: {describe_error(error)}", where=where) from error
         for item in made:
             if isinstance(item, Answer):
                 answers.append(item)
@@ -180,7 +180,7 @@ def _name_bench(
     """
     for where, row in rows:
         try:
-            if whole(row["question_id"], "question_id") in MT_BENCH_IDS:
+            if read_integer(row["question_id"], "question_id") in MT_BENCH_IDS:
                 continue
         except KeyError:
             raise DataError("question_id is missing", where=where) from None
@@ -229,11 +229,11 @@ def _turns(row: dict[str, object], summary: ImportSummary) -> list[str]:
 
 def _answers(store: Store, row: dict[str, object], summary: ImportSummary) -> list[Answer]:
     turns = _turns(row, summary)
-    model = imported_model(store, named(row["model_id"], "model_id"))
+    model = imported_model(store, read_name(row["model_id"], "model_id"))
     summary.models.add(model.name)
     summary.benches.add(summary.bench)
-    item = str(whole(row["question_id"], "question_id"))
-    made = when(row.get("tstamp")) or time.time()
+    item = str(read_integer(row["question_id"], "question_id"))
+    made = read_time(row.get("tstamp")) or time.time()
     return [
         Answer(
             id=digest("imported", model.id, summary.bench, item, turn, text),
@@ -256,19 +256,21 @@ def imported_revision(store: Store, bench: str, flags: Sequence[str], **rest: ob
     """Return the revision of an imported benchmark, and store its note."""
     revision = digest("imported", bench, list(flags))
     note = {"flags": list(flags), "scorer": bench, "used": time.time(), **rest}
-    if store.bench_notes().get(("", bench, revision)) is None:
+    if not store.bench_note(bench, revision):
         store.set_bench_note(bench, revision, note)
     return revision
 
 
 def _judge_name(row: dict[str, object]) -> str:
     judge = row.get("judge") or "unknown"
-    return f"imported:{named(judge[0] if isinstance(judge, list) and judge else judge, 'judge')}"
+    first = judge[0] if isinstance(judge, list) and judge else judge
+    return f"imported:{read_name(first, 'judge')}"
 
 
 def _place(row: dict[str, object]) -> tuple[int, int]:
     """Return (question, turn) of a judgment."""
-    question, turn = whole(row["question_id"], "question_id"), whole(row["turn"], "turn")
+    question = read_integer(row["question_id"], "question_id")
+    turn = read_integer(row["turn"], "turn")
     if turn < 1:
         raise ValueError(f"turn must be 1 or more, not {turn}")
     return question, turn
@@ -284,9 +286,9 @@ def _rating(value: object) -> float | None:
 def _singles(store: Store, row: dict[str, object], summary: ImportSummary) -> list[Judgment]:
     question, turn = _place(row)
     score = _rating(row["score"])
-    text, judge = said(row.get("judgment"), "judgment"), _judge_name(row)
-    made = when(row.get("tstamp"))
-    model = imported_model(store, named(row["model"], "model"))
+    text, judge = read_string(row.get("judgment"), "judgment"), _judge_name(row)
+    made = read_time(row.get("tstamp"))
+    model = imported_model(store, read_name(row["model"], "model"))
     summary.models.add(model.name)
     summary.benches.add(summary.bench)
     good = score is not None and 1 <= score <= 10
@@ -328,8 +330,8 @@ def _winner(value: object, field: str) -> str:
 def _pairs(store: Store, row: dict[str, object], summary: ImportSummary) -> list[Judgment]:
     """Return both orders of one match, from the perspective of both sides."""
     question, turn = _place(row)
-    played, judge = when(row.get("tstamp")), _judge_name(row)
-    sides = [imported_model(store, named(row[key], key)) for key in ("model_1", "model_2")]
+    played, judge = read_time(row.get("tstamp")), _judge_name(row)
+    sides = [imported_model(store, read_name(row[key], key)) for key in ("model_1", "model_2")]
     if sides[0].id == sides[1].id:
         raise ValueError(f"model_1 and model_2 are the same: {sides[0].name}")
     summary.models |= {side.name for side in sides}
@@ -339,7 +341,7 @@ def _pairs(store: Store, row: dict[str, object], summary: ImportSummary) -> list
     made = []
     for order, game in enumerate(("g1", "g2")):
         winner = _winner(row[f"{game}_winner"], f"{game}_winner")
-        text = said(row.get(f"{game}_judgment"), "judgment")
+        text = read_string(row.get(f"{game}_judgment"), "judgment")
         for index, side in enumerate(sides):
             other = sides[1 - index]
             value = {"tie": 0.5, f"model_{index + 1}": 1.0, f"model_{2 - index}": 0.0}.get(winner)

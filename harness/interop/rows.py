@@ -50,7 +50,7 @@ def _parsed(text: str, path: Path) -> list[Any]:
             where=f"{path}:{error.lineno}",
         ) from error
     except ValueError as error:
-        raise DataError(f"invalid JSON list: {told(error)}", where=str(path)) from error
+        raise DataError(f"invalid JSON list: {describe_error(error)}", where=str(path)) from error
     return listed
 
 
@@ -101,20 +101,20 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
     return paths
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return a short description of an error in a row."""
     text = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def named(value: object, field: str) -> str:
+def read_name(value: object, field: str) -> str:
     """Return a name read from a file. Raises ValueError if it is not text, empty or too long."""
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME:
         raise ValueError(f"{field} must be a name of at most {LONGEST_NAME} characters")
     return value
 
 
-def said(value: object, field: str) -> str:
+def read_string(value: object, field: str) -> str:
     """Return a text read from a file; null is empty. Raises ValueError for anything else."""
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{field} must be text")
@@ -140,7 +140,7 @@ def number(value: Any, field: str) -> float:
     return parsed
 
 
-def whole(value: object, field: str) -> int:
+def read_integer(value: object, field: str) -> int:
     """Return an integer, given as a number or as text. Raises ValueError."""
     parsed = number(value, field)
     if parsed != int(parsed) or abs(parsed) > 1 << 40:
@@ -148,7 +148,7 @@ def whole(value: object, field: str) -> int:
     return int(parsed)
 
 
-def when(value: object) -> float:
+def read_time(value: object) -> float:
     """Return seconds since the epoch; 0 if missing. Raises ValueError."""
     seconds = number(0.0 if value in (None, "") else value, "tstamp")
     if not 0 <= seconds <= 1e11:

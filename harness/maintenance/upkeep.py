@@ -21,6 +21,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.store.rows import is_json
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.atomic import is_sealed, sync_file, sync_folder
+from kdharness.harness.util.text import listed
 
 
 def check(paths: Paths) -> list[dict[str, Any]]:
@@ -38,8 +39,8 @@ def check(paths: Paths) -> list[dict[str, Any]]:
             name: store.db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in TABLES
         }
         size = _store_bytes(paths.store) / 2**20
-        listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        rows.append(_finding("rows", "ok", f"{size:,.1f} MiB: {listed}"))
+        per_table = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        rows.append(_finding("rows", "ok", f"{size:,.1f} MiB: {per_table}"))
         bad_rows = [
             _finding(table, "broken", f"{bad} rows with invalid JSON in {column}")
             for table, column, bad in _bad_json(store)
@@ -55,7 +56,7 @@ def check(paths: Paths) -> list[dict[str, Any]]:
             _finding(
                 "weights",
                 "note" if missing else "ok",
-                f"not where the store says: {_some(missing)}" if missing else "all found",
+                f"not where the store says: {listed(missing)}" if missing else "all found",
             )
         )
         orphans = [
@@ -69,7 +70,7 @@ def check(paths: Paths) -> list[dict[str, Any]]:
             _finding(
                 "lineage",
                 "broken" if orphans else "ok",
-                f"judgments of unknown checkpoints: {_some(orphans)}"
+                f"judgments of unknown checkpoints: {listed(orphans)}"
                 if orphans
                 else "every verdict has its checkpoint",
             )
@@ -79,7 +80,7 @@ def check(paths: Paths) -> list[dict[str, Any]]:
             _finding(
                 "runs",
                 "note" if gone else "ok",
-                f"interrupted, resumable: {_some(gone)}" if gone else "none is interrupted",
+                f"interrupted, resumable: {listed(gone)}" if gone else "none is interrupted",
             )
         )
     return rows
@@ -87,11 +88,6 @@ def check(paths: Paths) -> list[dict[str, Any]]:
 
 def _finding(check: str, status: str, detail: str) -> dict[str, object]:
     return {"check": check, "status": status, "detail": detail}
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _bad_json(store: Store) -> Iterator[tuple[str, str, int]]:
@@ -121,7 +117,7 @@ def vacuum(paths: Paths) -> tuple[int, int]:
     with Store(paths.store) as store:
         live = [run.id for run in store.live_runs() if effective_status(run).is_live]
         if live:
-            raise RunError(f"runs are live: {_some(live)}", hint="wait, or stop them first")
+            raise RunError(f"runs are live: {listed(live)}", hint="wait, or stop them first")
         free = shutil.disk_usage(paths.home).free
         if free < before * 2:
             raise RunError(

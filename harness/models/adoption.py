@@ -89,7 +89,7 @@ def old_rows(store: Store) -> list[Checkpoint]:
     return [row for row in store.checkpoints() if row.path and not row.weights]
 
 
-def adopt_folder(folder: str, identity: ModelIdentity, paths: Paths, store: Store) -> None:
+def adopt_folder(folder: str, paths: Paths, store: Store) -> None:
     """Adopt the old rows that may belong to a folder: its own, and one with the same samples."""
     rows = old_rows(store)
     if not rows or not exists(Path(folder), folder=True):

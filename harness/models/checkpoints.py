@@ -67,7 +67,7 @@ def find_model(
         return known, ""
     path = resolve_model(source, paths)
     identity = identity_of(path, paths, store, progress)
-    adopt_folder(path, identity, paths, store)
+    adopt_folder(path, paths, store)
     checkpoint = store.checkpoint(identity.id)
     if checkpoint is not None and checkpoint.id == identity.id:
         has_folder = bool(checkpoint.path) and exists(Path(checkpoint.path), folder=True)
@@ -242,7 +242,7 @@ def model_checkpoint(paths: Paths, source: str, *, reporter: Reporter | None = N
         ModelError, AssetError: nothing of that name, or weights that cannot be read.
     """
     with Store(paths.store) as store:
-        return find_model(source, paths, store, **told(reporter, source))[0]
+        return find_model(source, paths, store, **progress_callbacks(reporter, source))[0]
 
 
 def add_made(
@@ -266,9 +266,9 @@ def add_made(
     """
     path = str(folder)
     with Store(paths.store) as store:
-        progress = told(reporter, name).get("progress")
+        progress = progress_callbacks(reporter, name).get("progress")
         identity = identity_of(path, paths, store, progress)
-        adopt_folder(path, identity, paths, store)
+        adopt_folder(path, paths, store)
         return store.add_checkpoint(
             Checkpoint(
                 id=identity.id,
@@ -285,7 +285,7 @@ def add_made(
         )
 
 
-def told(reporter: Reporter | None, source: str) -> dict[str, Any]:
+def progress_callbacks(reporter: Reporter | None, source: str) -> dict[str, Any]:
     """Return `progress` and `say` of `find_model` for a reporter; small models show no stage."""
     if reporter is None:
         return {}

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from kdharness.harness.analysis.costs import TITLES, costs_of
 from kdharness.harness.analysis.judge_cards import NO_ISSUES, card_rows
-from kdharness.harness.analysis.metrics import LEGEND
+from kdharness.harness.analysis.metrics import LEGEND, flag_name
 from kdharness.harness.reports.blocks import Block, Code, Heading, Paragraph, Table, interval
 from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Run, Score
@@ -60,7 +60,7 @@ def flags(scores: Sequence[Score]) -> Iterator[Block]:
             tuple(
                 (
                     flag,
-                    LEGEND.get(flag.split(":")[0].split("=")[0], "–"),
+                    LEGEND.get(flag_name(flag), "–"),
                     ", ".join(sorted(places)[:6]) + (" …" if len(places) > 6 else ""),
                 )
                 for flag, places in sorted(where.items())

@@ -124,14 +124,6 @@ class CheckpointRows(StoreBase):
             [run] if run else [],
         )
 
-    def same_weights(self, weights: str) -> list[Checkpoint]:
-        """Return the checkpoints with these weights, oldest first."""
-        return self._rows(
-            Checkpoint,
-            "SELECT * FROM checkpoints WHERE weights = ? AND weights != '' ORDER BY created, name",
-            [weights],
-        )
-
     def file_digest(self, path: str, stamp: str) -> str | None:
         """Return the stored digests of a file with this size and these times, or None."""
         rows = list(self.db.query("SELECT stamp, digests FROM file_digests WHERE path = ?", [path]))

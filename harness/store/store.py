@@ -229,15 +229,11 @@ class Store(AdoptionRows):
         """Store answers, replacing stored ones with the same id."""
         self._insert("answers", (encode(answer) for answer in answers), "REPLACE")
 
-    def answers(
-        self, checkpoint: str, bench: str | None = None, revision: str | None = None
-    ) -> list[Answer]:
+    def answers(self, checkpoint: str, bench: str | None = None) -> list[Answer]:
         """Return the answers of one checkpoint, failures included."""
         sql, args = "SELECT * FROM answers WHERE checkpoint = ?", [checkpoint]
         if bench is not None:
             sql, args = sql + " AND bench = ?", [*args, bench]
-        if revision is not None:
-            sql, args = sql + " AND revision = ?", [*args, revision]
         return self._rows(Answer, sql + " ORDER BY created, item, turn", args)
 
     def add_judgments(self, judgments: Iterable[Judgment]) -> None:

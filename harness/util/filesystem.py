@@ -65,7 +65,7 @@ def _from_psutil() -> list[tuple[str, str]]:
 
 
 def local_path(text: str) -> Path:
-    """Return the path a user's text names; `~nobody` and NUL characters do not raise."""
+    """Convert user input to a path; `~nobody` and NUL characters do not raise."""
     try:
         return Path(text.replace("\0", "\ufffd")).expanduser()
     except RuntimeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 _KEEP = frozenset("\n\t")
 DASH = "–"
@@ -67,3 +68,9 @@ def safe_text(text: str, limit: int | None = None) -> str:
             code = ord(char)
             out.append(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
     return "".join(out) + rest
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """Join names with commas; beyond `limit` they are counted."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -329,7 +329,7 @@ def test_progress_is_told_where_the_work_was_asked_for(
         )
         store.add_run(run)
         reporter = StoreReporter(store, run)
-        told = checkpoints.told(reporter, "big")
+        told = checkpoints.progress_callbacks(reporter, "big")
         made, _ = checkpoints.find_model(str(model_folder), paths, store, **told)
         reporter.flush()
         shown = store.run("eval-1")
