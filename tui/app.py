@@ -19,8 +19,8 @@ from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from kdharness.harness import store as stores
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
@@ -111,7 +111,7 @@ class HarnessApp(Actions):
     def store(self) -> Store:
         """The connection of the screen's own thread; workers open their own."""
         if self._store is None:
-            self._store = Store(self.paths.store)
+            self._store = stores.Store(self.paths.store)
         return self._store
 
     def on_mount(self) -> None:

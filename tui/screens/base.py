@@ -13,6 +13,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
+from kdharness.harness import store as stores
 from kdharness.tui.widgets.bars import KeyBar, NavBar
 from kdharness.tui.widgets.table import Listing
 
@@ -53,9 +54,7 @@ class PlaceScreen(Screen[Any]):
         path = self.harness.paths.store
 
         def body() -> Any:
-            from kdharness.harness.store import Store
-
-            with Store(path) as store:
+            with stores.Store(path) as store:
                 return work(store)
 
         def done(result: object) -> None:

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import ListPlace
@@ -121,8 +122,6 @@ class ExperimentsScreen(ListPlace):
         """Check for processes that died without a final write."""
         if self.view is None or not self.view.live:
             return
-        from kdharness.harness.runs.status import effective_status
-
         shown = {row["id"]: row["status"] for row in self.view.runs}
         if self.view.sweep is not None and self.view.status is not None:
             shown[self.view.sweep.id] = self.view.status.value
