@@ -36,7 +36,6 @@ PICTURES = (".svg", ".png")
 class Actions(Background):
     """The app's actions, which screens call by name."""
 
-    paths: Paths
     demo_process: subprocess.Popen[bytes] | None = None
 
     if TYPE_CHECKING:

@@ -89,7 +89,6 @@ class HarnessApp(Actions):
         first: Sequence[Run] | None = None,
     ) -> None:
         self.paths = paths
-        self.home = paths.home
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
         # Under NO_COLOR only the terminal's own colours may be used.
