@@ -17,7 +17,7 @@ from kdharness.harness.util.text import age, safe_text
 from kdharness.tui import commands
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Ask, Confirm
-from kdharness.tui.screens.pickers import card_words
+from kdharness.tui.viewmodels.judges import can_be_called, card_words, judge_names
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Line, Part, Row
 from kdharness.tui.widgets.table import Listing
@@ -66,14 +66,12 @@ class JudgesScreen(ListPlace):
         """Read cards and judgments again: other processes write them."""
         store = self.harness.store
         self.cards = store.cards()
-        names: dict[str, int] = dict.fromkeys(self.cards, 0)
+        defaults: list[str] = []
         try:
-            names |= {name: 0 for name in default_judges(self.harness.paths) if name not in names}
+            defaults = default_judges(self.harness.paths)
         except ConfigError as error:
             self.harness.complain(str(error))
-        for group in store.judgment_groups():
-            if group["judge"] != "exact":
-                names[group["judge"]] = names.get(group["judge"], 0) + int(group["changes"])
+        names = judge_names(self.cards, defaults, store.judgment_groups())
         now = self.harness.now()
         rows = []
         for name, count in sorted(names.items()):
@@ -132,6 +130,11 @@ class JudgesScreen(ListPlace):
 
     def check(self, spec: str) -> None:
         """Check a judge in a separate process: judges load what the app must not."""
+        if not can_be_called(spec):
+            self.harness.complain(
+                f"{spec} cannot be checked: its verdicts were imported, there is no model to ask"
+            )
+            return
 
         def work() -> str:
             done = commands.run_command(
