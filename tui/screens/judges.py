@@ -59,6 +59,7 @@ class JudgesScreen(ListPlace):
         """Read the judges; there are few, so no thread is needed."""
         super().on_mount()
         self.busy: set[str] = set()
+        self.problem = ""
         self.seen = self.harness.version
         self.store_changed()
 
@@ -66,12 +67,7 @@ class JudgesScreen(ListPlace):
         """Read cards and judgments again: other processes write them."""
         store = self.harness.store
         self.cards = store.cards()
-        defaults: list[str] = []
-        try:
-            defaults = default_judges(self.harness.paths)
-        except ConfigError as error:
-            self.harness.complain(str(error))
-        names = judge_names(self.cards, defaults, store.judgment_groups())
+        names = judge_names(self.cards, self._defaults(), store.judgment_groups())
         now = self.harness.now()
         rows = []
         for name, count in sorted(names.items()):
@@ -88,6 +84,17 @@ class JudgesScreen(ListPlace):
             )
         self.listing().set_rows(rows)
         self._tell(self.listing().row)
+
+    def _defaults(self) -> list[str]:
+        """Return the judges of the settings; complain once about each way they are invalid."""
+        before, self.problem = self.problem, ""
+        try:
+            return default_judges(self.harness.paths)
+        except ConfigError as error:
+            self.problem = str(error)
+        if self.problem != before:
+            self.harness.complain(self.problem)
+        return []
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
         """Return the parts of one cell."""

@@ -15,9 +15,10 @@ from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.types import Judgment, JudgmentStatus
+from kdharness.tui.screens.judges import JudgesScreen
 from kdharness.tui.widgets.form_sheet import FormSheet
 from kdharness.tui.widgets.table import Listing
-from support.app import LARGE, AppOn, Press, Shown, answered
+from support.app import LARGE, AppOn, Press, Shown, answered, notifications
 
 
 async def test_a_judge_is_checked_in_another_process(
@@ -106,6 +107,37 @@ async def test_an_imported_judge_is_listed_but_neither_checked_nor_offered(
         await press(pilot, "o")
         offered = [row["id"] for row in app.screen.query_one("#choices", Listing).rows]
         assert "openai:judge-x" in offered and "imported:gpt-4" not in offered
+
+
+async def test_broken_settings_are_told_once_each(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    def told() -> int:
+        return sum("settings.yaml" in note for note in notifications(app))
+
+    filled.settings.write_text("judge: [a\n", "utf-8")
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        at_start = told()
+        await press(pilot, "7")
+        screen = app.screen
+        assert isinstance(screen, JudgesScreen) and told() == at_start + 1
+        screen.store_changed()
+        screen.store_changed()
+        await pilot.pause()
+        assert told() == at_start + 1
+        filled.settings.write_text("judge: {a: 1}\n", "utf-8")
+        screen.store_changed()
+        screen.store_changed()
+        await pilot.pause()
+        assert told() == at_start + 2
+        filled.settings.write_text("judge: openai:default\n", "utf-8")
+        screen.store_changed()
+        assert "openai:default" in [row["id"] for row in screen.listing().rows]
+        filled.settings.write_text("judge: {a: 1}\n", "utf-8")
+        screen.store_changed()
+        await pilot.pause()
+        assert told() == at_start + 3
 
 
 async def test_assets_are_pulled_in_a_thread(
