@@ -20,6 +20,7 @@ from kdharness.harness.util.tables import format_rows
 from kdharness.harness.util.text import safe_text
 from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
+from kdharness.tui.commands import cli_words
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
 from kdharness.tui.threads import Background
 from kdharness.tui.viewmodels.rows import Column
@@ -242,14 +243,7 @@ class Actions(Background):
             self.tell("the demo is already running")
             return
         self.paths.home.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "kdharness.harness.cli",
-            "--home",
-            str(self.paths.home),
-            "demo",
-        ]
+        command = [sys.executable, *cli_words(self.paths.home, "demo")]
         with (self.paths.home / "demo.log").open("wb") as sink:
             self.demo_process = start_detached(command, sink)
         self.tell("the demo has started: about 20 minutes on two cores")
