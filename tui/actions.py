@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
+from kdharness.harness import store as stores
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.paths import Paths
-from kdharness.harness.runs import launch
-from kdharness.harness.runs.status import effective_status, find_run
-from kdharness.harness.store import Store
 from kdharness.harness.types import Method, Request, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.detached import start_detached
 from kdharness.harness.util.tables import format_rows
 from kdharness.harness.util.text import safe_text
+from kdharness.tui import screens
 from kdharness.tui.chart_files import save_curves, save_plane
+from kdharness.tui.commands import cli_words
 from kdharness.tui.screens.dialogs import Ask, Choose, Confirm
-from kdharness.tui.screens.experiments import ExperimentsScreen
-from kdharness.tui.screens.run import RunScreen
 from kdharness.tui.threads import Background
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.widgets.table import Listing
@@ -39,7 +37,6 @@ PICTURES = (".svg", ".png")
 class Actions(Background):
     """The app's actions, which screens call by name."""
 
-    paths: Paths
     demo_process: subprocess.Popen[bytes] | None = None
 
     if TYPE_CHECKING:
@@ -63,7 +60,7 @@ class Actions(Background):
 
     def open_run(self, run: str, others: Sequence[str] = ()) -> None:
         """Open the screen of one run, with other runs' curves overlaid."""
-        self.push_screen(RunScreen(run, others))
+        self.push_screen(screens.RunScreen(run, others))
 
     def open_checkpoint(self, name: str) -> None:
         """Open the run that created a checkpoint."""
@@ -75,16 +72,12 @@ class Actions(Background):
 
     def open_new(self, config: Mapping[str, object] | None = None, base: str = "") -> None:
         """Open the form of a new run, from an existing config or from a preset."""
-        from kdharness.tui.screens.new_run import NewRunScreen
-
-        self.push_screen(NewRunScreen(config, base))
+        self.push_screen(screens.NewRunScreen(config, base))
 
     async def open_evaluate(self, checkpoints: Sequence[str] = ()) -> None:
         """Open the form of an evaluation, which keeps its state."""
-        from kdharness.tui.screens.evaluate import EvaluateScreen
-
         await self.action_go("evaluate")
-        if isinstance(self.screen, EvaluateScreen):
+        if isinstance(self.screen, screens.EvaluateScreen):
             self.screen.choose(checkpoints)
 
     async def open_experiment(self, name: str) -> None:
@@ -93,7 +86,7 @@ class Actions(Background):
 
         await self.action_go("experiments")
         file = sweeps_folder(self.paths) / f"{name}.yaml"
-        if isinstance(self.screen, ExperimentsScreen):
+        if isinstance(self.screen, screens.ExperimentsScreen):
             self.screen.choose(file)
 
     def start_run(self, config: Any) -> None:
@@ -102,6 +95,8 @@ class Actions(Background):
         form = self.screen
 
         def work() -> str:
+            from kdharness.harness.runs import launch
+
             return launch.start(self.paths, config).id
 
         def started(run: str) -> None:
@@ -109,9 +104,9 @@ class Actions(Background):
                 # The user has moved to another screen in the meantime.
                 self.tell(f"{run} has started")
             elif not self.is_installed(form):
-                self.switch_screen(RunScreen(run))
+                self.switch_screen(screens.RunScreen(run))
             else:
-                self.push_screen(RunScreen(run))
+                self.push_screen(screens.RunScreen(run))
 
         self.in_thread(work, started)
 
@@ -210,7 +205,10 @@ class Actions(Background):
         """Ask a run to pause, or resume it."""
 
         def work() -> str:
-            with Store(self.paths.store) as store:
+            from kdharness.harness.runs import launch
+            from kdharness.harness.runs.status import effective_status, find_run
+
+            with stores.Store(self.paths.store) as store:
                 status = effective_status(find_run(store, run))
             if status in (RunStatus.RUNNING, RunStatus.STARTING):
                 launch.ask(self.paths, run, Request.PAUSE)
@@ -224,6 +222,8 @@ class Actions(Background):
         """Ask a run to stop with a checkpoint, after confirmation."""
 
         def work() -> str:
+            from kdharness.harness.runs import launch
+
             launch.ask(self.paths, run, Request.STOP)
             return f"{run} will stop after saving a checkpoint"
 
@@ -243,14 +243,7 @@ class Actions(Background):
             self.tell("the demo is already running")
             return
         self.paths.home.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "kdharness.harness.cli",
-            "--home",
-            str(self.paths.home),
-            "demo",
-        ]
+        command = [sys.executable, *cli_words(self.paths.home, "demo")]
         with (self.paths.home / "demo.log").open("wb") as sink:
             self.demo_process = start_detached(command, sink)
         self.tell("the demo has started: about 20 minutes on two cores")

@@ -19,8 +19,8 @@ from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from kdharness.harness import store as stores
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
 from kdharness.harness.store.first_page import first_page
 from kdharness.harness.types import Run
 from kdharness.tui.actions import Actions
@@ -89,7 +89,6 @@ class HarnessApp(Actions):
         first: Sequence[Run] | None = None,
     ) -> None:
         self.paths = paths
-        self.home = paths.home
         self.first = list(first) if first is not None else first_page(paths)
         self.settings = read_settings(paths)
         # Under NO_COLOR only the terminal's own colours may be used.
@@ -111,7 +110,7 @@ class HarnessApp(Actions):
     def store(self) -> Store:
         """The connection of the screen's own thread; workers open their own."""
         if self._store is None:
-            self._store = Store(self.paths.store)
+            self._store = stores.Store(self.paths.store)
         return self._store
 
     def on_mount(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.util.text import safe_text
-from kdharness.tui.widgets.chart import Plane
+
+if TYPE_CHECKING:
+    from kdharness.tui.widgets.chart import Plane
 
 COLOURS = ("#0060a8", "#d55e00", "#a0347a", "#00755a")
 

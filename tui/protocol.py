@@ -19,7 +19,6 @@ class AppProtocol(Protocol):
     """The app as seen by its screens. `version` grows with every write to the store."""
 
     paths: Paths
-    home: Path
     version: int
     now: Callable[[], float]
     first: list[Run]

@@ -11,13 +11,13 @@ import sqlite3
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 from textual.app import App
 
 from kdharness.harness.errors import KDHarnessError
+from kdharness.harness.paths import Paths
 from kdharness.harness.util.os_errors import as_user_error
 from kdharness.harness.util.redact import redact
 
@@ -28,9 +28,10 @@ Done = Callable[[Any], Any]
 class Background(App[None]):
     """The app's threads."""
 
+    paths: Paths
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.home = Path()
         self.trouble: KDHarnessError | None = None
         self._working = 0
         self._reading: set[str] = set()
@@ -38,7 +39,7 @@ class Background(App[None]):
 
     def _handle_exception(self, error: Exception) -> None:
         """Exit with a message for errors a user can fix, and with a traceback for bugs."""
-        self.trouble = as_user_error(error, self.home)
+        self.trouble = as_user_error(error, self.paths.home)
         if self.trouble is None:
             super()._handle_exception(error)
         else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 
 import pytest
 
-from kdharness.harness.errors import StoreError
+from kdharness.harness.errors import RunError, StoreError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.tui.app import HarnessApp
@@ -46,6 +47,16 @@ async def test_a_store_that_is_damaged_under_the_app_ends_it_in_words(paths: Pat
         app._handle_exception(error)
         await pilot.pause()
     assert isinstance(app.trouble, StoreError) and "salvage" in str(app.trouble)
+
+
+async def test_a_full_disk_is_reported_for_the_home_of_the_app(paths: Paths) -> None:
+    Store(paths.store).close()
+    app = HarnessApp(paths)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.5)
+        app._handle_exception(OSError(errno.ENOSPC, "No space left on device"))
+        await pilot.pause()
+    assert isinstance(app.trouble, RunError) and app.trouble.where == str(paths.home)
 
 
 async def test_a_crash_shows_no_key(

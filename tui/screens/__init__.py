@@ -1,1 +1,29 @@
-"""One file per screen."""
+"""Screens and dialogs of the app.
+
+The names below are imported on first use: the first paint does not wait for these screens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdharness.harness.util.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from kdharness.tui.screens.evaluate import EvaluateScreen
+    from kdharness.tui.screens.experiments import ExperimentsScreen
+    from kdharness.tui.screens.new_run import NewRunScreen
+    from kdharness.tui.screens.run import RunScreen
+
+__all__ = ["EvaluateScreen", "ExperimentsScreen", "NewRunScreen", "RunScreen"]
+
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "kdharness.tui.screens.evaluate": ("EvaluateScreen",),
+        "kdharness.tui.screens.experiments": ("ExperimentsScreen",),
+        "kdharness.tui.screens.new_run": ("NewRunScreen",),
+        "kdharness.tui.screens.run": ("RunScreen",),
+    },
+)

@@ -13,6 +13,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
+from kdharness.harness import store as stores
 from kdharness.tui.widgets.bars import KeyBar, NavBar
 from kdharness.tui.widgets.table import Listing
 
@@ -48,21 +49,27 @@ class PlaceScreen(Screen[Any]):
         """Return the screen's own widgets."""
         return ()
 
-    def read(self, work: Callable[[Store], Any], show: Callable[[Any], Any]) -> None:
-        """Read from the store in a thread with its own connection, then show the result."""
+    def read(
+        self, work: Callable[[Store], Any], show: Callable[[Any], Any], *, what: str = ""
+    ) -> None:
+        """Read from the store in a thread with its own connection, then show the result.
+
+        Args:
+            work: reads what is shown.
+            show: called with the result, while the screen is there.
+            what: a name, if the screen reads several things that do not replace each other.
+        """
         path = self.harness.paths.store
 
         def body() -> Any:
-            from kdharness.harness.store import Store
-
-            with Store(path) as store:
+            with stores.Store(path) as store:
                 return work(store)
 
         def done(result: object) -> None:
             # Through the screen's own queue, which starts when it is mounted.
             self.call_later(self.while_here, lambda: show(result))
 
-        self.harness.read(f"{self.place}-{id(self)}", body, done)
+        self.harness.read(f"{what or self.place}-{id(self)}", body, done)
 
     def on_screen_resume(self) -> None:
         """Catch up with changes made while another screen was active."""

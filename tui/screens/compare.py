@@ -75,6 +75,8 @@ class CompareScreen(ListPlace):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        # The marks on other screens that were last compared.
+        self.followed: list[str] = []
         self.found = CompareView()
         self.other = 0
         self.tab = "figures"
@@ -90,7 +92,7 @@ class CompareScreen(ListPlace):
         """Compare the marked checkpoints, or else the two newest."""
         super().on_mount()
         self.seen = self.harness.version
-        marked = self.harness.marked_checkpoints()
+        marked = self.followed = self.harness.marked_checkpoints()
         if len(marked) < 2:
             judged = dict.fromkeys(g["checkpoint"] for g in self.harness.store.judgment_groups())
             names = [c.name for c in self.harness.store.checkpoints() if c.id in judged]
@@ -98,10 +100,12 @@ class CompareScreen(ListPlace):
         self.set_names(marked)
 
     def on_screen_resume(self) -> None:
-        """Follow marks that changed in the meantime."""
+        """Follow marks that changed in the meantime; else keep what was chosen here."""
         marked = self.harness.marked_checkpoints()
-        if len(marked) >= 2 and marked != self.names:
-            self.set_names(marked)
+        if marked != self.followed:
+            self.followed = marked
+            if len(marked) >= 2:
+                self.set_names(marked)
         super().on_screen_resume()
 
     def set_names(self, names: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -10,7 +9,6 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from kdharness.harness.errors import ConfigError
 from kdharness.harness.util.text import safe_text
 from kdharness.tui import commands
 from kdharness.tui.screens.base import ListPlace
@@ -75,10 +73,7 @@ class DoctorScreen(ListPlace):
 
         def work() -> list[dict[str, Any]]:
             done = commands.run_command(self.harness.paths.home, "doctor", "--format", "json")
-            try:
-                rows: list[dict[str, Any]] = json.loads(done.stdout)
-            except ValueError as error:
-                raise ConfigError(done.stderr.strip()[-400:] or "doctor printed nothing") from error
+            rows: list[dict[str, Any]] = commands.printed_json(done)
             return sorted(rows, key=lambda row: _GRAVITY.get(row["status"], 0))
 
         self.harness.in_thread(work, self.listing().set_rows)

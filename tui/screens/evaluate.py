@@ -12,9 +12,9 @@ from kdharness.harness.config.settings import default_judges
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.tui.screens.form import FormScreen
-from kdharness.tui.screens.pickers import card_words
 from kdharness.tui.viewmodels.estimates import evaluation
 from kdharness.tui.viewmodels.form import FormState, set_value
+from kdharness.tui.viewmodels.judges import card_words
 
 JUDGED = ("mt-bench", "mt-bench-pair", "alpaca-eval-1", "alpaca-eval-2")
 

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util.text import safe_text
 from kdharness.tui.screens.base import ListPlace
@@ -121,8 +122,6 @@ class ExperimentsScreen(ListPlace):
         """Check for processes that died without a final write."""
         if self.view is None or not self.view.live:
             return
-        from kdharness.harness.runs.status import effective_status
-
         shown = {row["id"]: row["status"] for row in self.view.runs}
         if self.view.sweep is not None and self.view.status is not None:
             shown[self.view.sweep.id] = self.view.status.value
@@ -167,23 +166,16 @@ class ExperimentsScreen(ListPlace):
         view = self.view
         if view is None:
             return
-        plan, harness = view.plan, self.harness
+        plan = view.plan
 
-        def body() -> list[Line]:
-            from kdharness.harness.store import Store
-
-            with Store(harness.paths.store) as store:
-                return claim_lines(store, plan)
+        def work(store: Store) -> list[Line]:
+            return claim_lines(store, plan)
 
         def judged(lines: list[Line]) -> None:
             if self.page == "claims" and self.view is not None and self.view.plan is plan:
                 self.query_one("#file", TextView).set_lines(lines)
 
-        harness.read(
-            f"claims-{id(self)}",
-            body,
-            lambda lines: self.call_later(self.while_here, lambda: judged(lines)),
-        )
+        self.read(work, judged, what="claims")
 
     def _panes(self) -> None:
         """Show the runs, the requested page, or the file if it is invalid."""

@@ -17,7 +17,7 @@ from kdharness.harness.util.text import age, safe_text
 from kdharness.tui import commands
 from kdharness.tui.screens.base import ListPlace
 from kdharness.tui.screens.dialogs import Ask, Confirm
-from kdharness.tui.screens.pickers import card_words
+from kdharness.tui.viewmodels.judges import can_be_called, card_words, judge_names
 from kdharness.tui.viewmodels.marks import interval_text
 from kdharness.tui.viewmodels.rows import Column, Line, Part, Row
 from kdharness.tui.widgets.table import Listing
@@ -59,6 +59,7 @@ class JudgesScreen(ListPlace):
         """Read the judges; there are few, so no thread is needed."""
         super().on_mount()
         self.busy: set[str] = set()
+        self.problem = ""
         self.seen = self.harness.version
         self.store_changed()
 
@@ -66,14 +67,7 @@ class JudgesScreen(ListPlace):
         """Read cards and judgments again: other processes write them."""
         store = self.harness.store
         self.cards = store.cards()
-        names: dict[str, int] = dict.fromkeys(self.cards, 0)
-        try:
-            names |= {name: 0 for name in default_judges(self.harness.paths) if name not in names}
-        except ConfigError as error:
-            self.harness.complain(str(error))
-        for group in store.judgment_groups():
-            if group["judge"] != "exact":
-                names[group["judge"]] = names.get(group["judge"], 0) + int(group["changes"])
+        names = judge_names(self.cards, self._defaults(), store.judgment_groups())
         now = self.harness.now()
         rows = []
         for name, count in sorted(names.items()):
@@ -90,6 +84,17 @@ class JudgesScreen(ListPlace):
             )
         self.listing().set_rows(rows)
         self._tell(self.listing().row)
+
+    def _defaults(self) -> list[str]:
+        """Return the judges of the settings; complain once about each way they are invalid."""
+        before, self.problem = self.problem, ""
+        try:
+            return default_judges(self.harness.paths)
+        except ConfigError as error:
+            self.problem = str(error)
+        if self.problem != before:
+            self.harness.complain(self.problem)
+        return []
 
     def cell(self, row: Row, column: Column, width: int) -> list[Part]:
         """Return the parts of one cell."""
@@ -132,6 +137,11 @@ class JudgesScreen(ListPlace):
 
     def check(self, spec: str) -> None:
         """Check a judge in a separate process: judges load what the app must not."""
+        if not can_be_called(spec):
+            self.harness.complain(
+                f"{spec} cannot be checked: its verdicts were imported, there is no model to ask"
+            )
+            return
 
         def work() -> str:
             done = commands.run_command(

@@ -12,6 +12,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.registry import BENCHMARKS
 from kdharness.tui.screens.dialogs import Choose, PickFile
 from kdharness.tui.viewmodels.form import Field
+from kdharness.tui.viewmodels.judges import can_be_called, card_words, judge_names
 from kdharness.tui.viewmodels.rows import Column, Part, Row
 
 if TYPE_CHECKING:
@@ -101,26 +102,15 @@ def _rows(app: AppProtocol, kind: str) -> list[dict[str, str]]:
 
 def _judges(app: AppProtocol) -> list[dict[str, str]]:
     cards = app.store.cards()
-    names = dict.fromkeys(cards)
+    defaults: list[str] = []
     try:
-        names |= dict.fromkeys(default_judges(app.paths))
+        defaults = default_judges(app.paths)
     except ConfigError as error:
         app.complain(str(error))
-    for group in app.store.judgment_groups():
-        judge = group["judge"]
-        if judge != "exact" and not judge.startswith(("published:", "panel:")):
-            names[judge] = None
-    for asset in assets.manifest().values():
-        if asset.kind == "model":
-            names[f"local:{asset.name}"] = None
+    known = judge_names(cards, defaults, app.store.judgment_groups())
+    models = [asset.name for asset in assets.manifest().values() if asset.kind == "model"]
+    names = dict.fromkeys([*filter(can_be_called, known), *(f"local:{name}" for name in models)])
     return [{"id": name, "what": card_words(cards.get(name))} for name in names]
-
-
-def card_words(card: dict[str, Any] | None) -> str:
-    """Return a short summary of a judge's report card."""
-    if card is None:
-        return "untested: no report card yet"
-    return ", ".join(card.get("labels") or ["tested, no weakness found"])
 
 
 def _pick_file(app: AppProtocol, field: Field, take: Callable[[object], None]) -> None:

@@ -12,8 +12,6 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kdharness.harness.runs.status import effective_status
-from kdharness.harness.runs.summary import run_line
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import DASH, age, clock, figure, safe_text
 from kdharness.tui.screens.base import ListPlace
@@ -101,12 +99,16 @@ class RunsScreen(ListPlace):
 
     def _draw_up(self, runs: Iterable[Run]) -> None:
         """Rebuild the lines of these runs only."""
+        from kdharness.harness.runs.summary import run_line
+
         now = self.harness.now()
         for run in runs:
             self.lines[run.id] = run_line(run, now, self.status.get(run.id))
 
     def _judge_status(self, runs: Iterable[Run]) -> bool:
         """Check whether live runs still have a process; return whether a status changed."""
+        from kdharness.harness.runs.status import effective_status
+
         before = dict(self.status)
         for run in runs:
             status = run.status

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from kdharness.harness.config.files import dump_config
-from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.util.text import clock, safe_text
+from kdharness.harness.util.text import clock
+from kdharness.tui.commands import cli_words, printed_json, run_python
 
 EVALUATION = """
 import json, sys
@@ -29,18 +28,7 @@ with Store(paths.store) as store:
 
 def _ask(command: list[str], text: str = "") -> Any:
     """Run our own code in a separate process; return the JSON it prints."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        input=text,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"},
-    )
-    try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        lines = [line for line in done.stderr.splitlines() if line.strip() and "%|" not in line]
-        raise RunError(safe_text("\n".join(lines[-3:]), 500) or "no error message") from error
+    return printed_json(run_python(command, text))
 
 
 def training(paths: Paths, config: Any) -> list[str]:
@@ -48,18 +36,7 @@ def training(paths: Paths, config: Any) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="kdharness-plan-") as scratch:
         file = Path(scratch) / "config.yaml"
         file.write_text(dump_config(config), encoding="utf-8")
-        rows = _ask(
-            [
-                "-m",
-                "kdharness.harness.cli",
-                "--home",
-                str(paths.home),
-                "plan",
-                str(file),
-                "--format",
-                "json",
-            ]
-        )
+        rows = _ask(cli_words(paths.home, "plan", str(file), "--format", "json"))
     estimate = {row["figure"]: row["value"] for row in rows}
     sizes = ", ".join(
         f"{name.removeprefix('parameters ')} {_count(value)}"
@@ -74,7 +51,7 @@ def training(paths: Paths, config: Any) -> list[str]:
         f"disk {estimate.get('disk', 0):.2f} GiB",
     ]
     free = _free_memory()
-    if free is not None and estimate.get("memory peak", 0) > free:
+    if estimate.get("memory peak", 0) > free:
         lines.append(f"✗ only {free:.1f} GiB of memory available here")
     if estimate.get("time"):
         lines.append(f"about {clock(estimate['time'])}")
@@ -104,7 +81,6 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _free_memory() -> float | None:
-    import psutil
-
+def _free_memory() -> float:
+    """Return the available memory in GiB."""
     return float(psutil.virtual_memory().available) / 2**30

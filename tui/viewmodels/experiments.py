@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.runs.status import effective_status
 from kdharness.harness.types import Run, RunStatus
 from kdharness.harness.util.text import DASH, figure, safe_text
 from kdharness.tui.viewmodels.marks import bar
@@ -110,7 +111,6 @@ def _stamp(file: Path) -> object:
 def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> View:
     """Read the screen's data from the files and the store."""
     from kdharness.harness.experiments.detached import sweep_run_id
-    from kdharness.harness.runs.status import effective_status
 
     listed = book.listed(paths)
     # The kept copy of a built-in experiment is listed under its name.
@@ -155,8 +155,6 @@ def plan_rows(
     planned: Sequence[tuple[PlannedRun, str]], found: Mapping[str, Run]
 ) -> list[dict[str, Any]]:
     """Return the runs of a plan as rows with their status."""
-    from kdharness.harness.runs.status import effective_status
-
     rows = []
     for entry, identity in planned:
         run = found.get(entry.name)

@@ -60,6 +60,26 @@ async def test_compare_says_nothing_from_two_items(
         assert "not told apart" in text and "too few items for an interval" in text
 
 
+async def test_a_choice_is_kept_until_the_marks_change(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "2", "space", "space", "4")
+        screen = app.screen
+        assert isinstance(screen, CompareScreen) and len(screen.names) == 2
+        marked = list(screen.names)
+        await press(pilot, "c", "home", "space", "down", "space", "enter")
+        chosen = list(screen.names)
+        assert app.screen is screen and len(chosen) == 2 and chosen != marked
+        await press(pilot, "f1", "escape")
+        assert app.screen is screen and screen.names == chosen
+        await press(pilot, "2", "4")
+        assert app.screen is screen and screen.names == chosen
+        await press(pilot, "2", "space", "4")
+        assert len(screen.names) == 3 and screen.names != chosen
+
+
 async def test_compare_asks_for_two(
     filled: Paths, app_on: AppOn, notified: Shown, shown: Shown, press: Press
 ) -> None:

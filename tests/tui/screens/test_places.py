@@ -14,7 +14,11 @@ from textual.widgets import Input
 from kdharness.harness.errors import AssetError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
-from support.app import AppOn, Press, Shown, answered
+from kdharness.harness.types import Judgment, JudgmentStatus
+from kdharness.tui.screens.judges import JudgesScreen
+from kdharness.tui.widgets.form_sheet import FormSheet
+from kdharness.tui.widgets.table import Listing
+from support.app import LARGE, AppOn, Press, Shown, answered, notifications
 
 
 async def test_a_judge_is_checked_in_another_process(
@@ -59,6 +63,81 @@ async def test_a_judge_is_checked_in_another_process(
         app.screen.query_one("#line", Input).value = "openai:other"
         await press(pilot, "enter", "y")
         assert "no network" in notified(app)
+
+
+async def test_an_imported_judge_is_listed_but_neither_checked_nor_offered(
+    filled: Paths,
+    app_on: AppOn,
+    shown: Shown,
+    notified: Shown,
+    press: Press,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Store(filled.store) as store:
+        store.add_judgments(
+            [
+                Judgment(
+                    id="imported-1",
+                    checkpoint="id-kd",
+                    bench="mt-bench",
+                    revision="r1",
+                    item="q1",
+                    turn=1,
+                    category="writing",
+                    judge="imported:gpt-4",
+                    metric="rating",
+                    status=JudgmentStatus.OK,
+                    created=1.0,
+                    value=8.0,
+                )
+            ]
+        )
+    monkeypatch.setattr(
+        "kdharness.tui.commands.run_command", lambda *_: pytest.fail("a command was run")
+    )
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        await press(pilot, "7", "home", "c")
+        assert "imported:gpt-4" in shown(app) and "untested: no report card yet" in shown(app)
+        assert "imported:gpt-4 cannot be checked" in notified(app)
+        assert "Check imported:gpt-4?" not in shown(app)
+        await press(pilot, "6")
+        sheet = app.screen.query_one(FormSheet)
+        sheet.move_to([row["id"] for row in sheet.rows].index("judge"))
+        await press(pilot, "o")
+        offered = [row["id"] for row in app.screen.query_one("#choices", Listing).rows]
+        assert "openai:judge-x" in offered and "imported:gpt-4" not in offered
+
+
+async def test_broken_settings_are_told_once_each(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
+    def told() -> int:
+        return sum("settings.yaml" in note for note in notifications(app))
+
+    filled.settings.write_text("judge: [a\n", "utf-8")
+    app = app_on(filled)
+    async with app.run_test(size=LARGE) as pilot:
+        at_start = told()
+        await press(pilot, "7")
+        screen = app.screen
+        assert isinstance(screen, JudgesScreen) and told() == at_start + 1
+        screen.store_changed()
+        screen.store_changed()
+        await pilot.pause()
+        assert told() == at_start + 1
+        filled.settings.write_text("judge: {a: 1}\n", "utf-8")
+        screen.store_changed()
+        screen.store_changed()
+        await pilot.pause()
+        assert told() == at_start + 2
+        filled.settings.write_text("judge: openai:default\n", "utf-8")
+        screen.store_changed()
+        assert "openai:default" in [row["id"] for row in screen.listing().rows]
+        filled.settings.write_text("judge: {a: 1}\n", "utf-8")
+        screen.store_changed()
+        await pilot.pause()
+        assert told() == at_start + 3
 
 
 async def test_assets_are_pulled_in_a_thread(
