@@ -231,9 +231,9 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
 def tokenizer_source(config: AnyConfig) -> str:
     """Return the model whose tokenizer a config's student uses."""
     student: Any = getattr(config, "student", None)
-    teacher: Any = getattr(config, "teacher", None)
     if student.model:
         return str(student.model)
+    teacher = _main_teacher(config)
     if student.source == "teacher" and teacher is not None:
         return str(teacher.model)
     return str(student.source or student.experts_from[0])
@@ -241,8 +241,13 @@ def tokenizer_source(config: AnyConfig) -> str:
 
 def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Load the teacher's tokenizer if the student's has no chat template."""
-    model = getattr(getattr(config, "teacher", None), "model", None)
+    model = getattr(_main_teacher(config), "model", None)
     return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None
+
+
+def _main_teacher(config: AnyConfig) -> Any:
+    """Return the teacher a student can be cut from; a plugin's config has it as `teacher`."""
+    return getattr(config, "main_teacher", getattr(config, "teacher", None))
 
 
 def marked(row: TrainRow, tokenizer: Any) -> str:

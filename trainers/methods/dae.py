@@ -28,7 +28,7 @@ def train(config: DAEConfig, job: Job) -> Outcome:
     """Align the student with its experts on domain rows and the reference on general rows."""
 
     def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
-        specs = {"general": config.reference, "domain": config.expert, **config.experts}
+        specs = config.teacher_specs
         teachers: dict[int, Teacher] = {}
         parents: dict[str, str] = {}
         for number, kind in enumerate(setting.kinds):
@@ -38,8 +38,7 @@ def train(config: DAEConfig, job: Job) -> Outcome:
             parents[role] = parent
         return Objective(make_mix(config.trainer), teachers), parents
 
-    source = config.expert or next(iter(config.experts.values()))
-    return train_method(config, job, build, teacher=source.model)
+    return train_method(config, job, build, teacher=config.main_teacher.model)
 
 
 def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tuple[Teacher, str]:

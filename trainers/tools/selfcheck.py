@@ -255,8 +255,8 @@ def config_cases(
     """Return the config's own student and teachers with its first few rows."""
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError("selfcheck needs a training config")
-    source = config.teacher.model if isinstance(config, KDConfig) else None
-    setting = prepare_setting(config, paths, source, say)
+    teacher = config.main_teacher
+    setting = prepare_setting(config, paths, teacher.model if teacher else None, say)
     chosen = setting.plan.batches[0][:ROWS]
     collate = Collator(setting.pad_id, setting.kinds)
     made = collate([setting.train[index] for index in chosen])
@@ -274,10 +274,9 @@ def config_cases(
             install_attention_hook(causal_model(setting.student))
     elif isinstance(config, DAEConfig):
         mix = make_mix(config.trainer)
-        expert = config.expert or next(iter(config.experts.values()))
         base = copy.deepcopy(causal_model(setting.student)).requires_grad_(False)
         first = load_frozen(config.reference, setting) if config.reference else base
-        teachers = [first, load_frozen(expert, setting)]
+        teachers = [first, load_frozen(config.main_teacher, setting)]
         batch["kind"] = torch.arange(len(chosen), device=batch["kind"].device) % 2
     attach_loss(setting.student)
     models = Models(setting.student, teachers, batch, layers)
