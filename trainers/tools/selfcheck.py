@@ -258,7 +258,8 @@ def config_cases(
     teacher = config.main_teacher
     setting = prepare_setting(config, paths, teacher.model if teacher else None, say)
     chosen = setting.plan.batches[0][:ROWS]
-    collate = Collator(setting.pad_id, setting.kinds)
+    # Padding is masked; every teacher embeds id 0, but maybe not the student's own padding.
+    collate = Collator(0, setting.kinds)
     made = collate([setting.train[index] for index in chosen])
     batch = {name: value.to(setting.device) for name, value in made.items()}
     teachers: list[Any] = []
