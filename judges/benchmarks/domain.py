@@ -72,7 +72,7 @@ def exact_judgment(
     choices = item.info.get("choices", ())
     text = cut_thinking(answer.text)
     value = None if failed else exact_metrics.score(metric, text, item.references, choices)
-    cut_off = answer.finish is Finish.LENGTH or never_ended(answer.text)
+    cut_off = answer.finish is Finish.LENGTH or never_ended(answer.text, text)
     return Judgment(
         id=digest(EXACT, metric, checkpoint, bench.label, bench.revision, item.id, answer.id),
         checkpoint=checkpoint,
