@@ -15,7 +15,7 @@ from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.teachers.build import parent_of, shared_vocab
-from kdharness.trainers.teachers.cached import cached_teacher, row_key
+from kdharness.trainers.teachers.cached import cached_teacher
 
 
 def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
@@ -46,7 +46,7 @@ def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress:
     rows = [
         index
         for index, row in enumerate(setting.train.rows)
-        if (kind is None or row.kind == kind) and row_key(row) not in teacher.cache
+        if (kind is None or row.kind == kind) and teacher.key(index) not in teacher.cache
     ]
     rows.sort(key=lambda index: len(setting.train.rows[index]))
     collate = Collator(setting.pad_id, setting.kinds)
