@@ -159,8 +159,7 @@ class LocalEngine:
     @property
     def context(self) -> int:
         """The context length in tokens."""
-        known = getattr(self.model.config, "max_position_embeddings", None)
-        return int(known) if known else 1 << 20
+        return self.limits.trained_on or 1 << 20
 
     @cached_property
     def limits(self) -> ModelLimits:
