@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import DAEConfig
+from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
 from kdharness.harness.protocols import Job, Outcome
@@ -66,7 +67,7 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
 
 def _is_adapter_of(folder: Path, setting: TrainContext) -> bool:
     """Return whether a folder holds an adapter for the student's own base."""
-    if not (folder / "adapter_config.json").exists():
+    if not is_adapter(folder):
         return False
     paths = setting.job.paths
     with naming_base(folder) as base, Store(paths.store) as store:

@@ -27,6 +27,7 @@ import torch
 from kdharness.harness.config.merging import MergeConfig, alpha_label
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ModelError
+from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
 from kdharness.harness.models.resolve import resolve_model
@@ -302,7 +303,7 @@ def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
 
 def stored_dtype(source: str, paths: Paths, *, trust_remote_code: bool = False) -> str:
     """Return the name of the precision a model is stored in; `auto` for an adapter."""
-    if (Path(resolve_model(source, paths)) / "adapter_config.json").exists():
+    if is_adapter(Path(resolve_model(source, paths))):
         return "auto"
     config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
     dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
