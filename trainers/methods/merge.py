@@ -170,11 +170,11 @@ def train(config: MergeConfig, job: Job) -> Outcome:
         job.reporter.advance(number)
         job.reporter.check()
     states = [model.state_dict() for model in models]
-    new = [label for label, _ in recipes(config) if not _made(job.folder / (label or "final"))]
+    wanted = recipes(config)
+    new = [label for label, _ in wanted if not _made(job.folder / (label or "final"))]
     refuse_without_room(int(len(new) * saved_bytes(models[0]) * MARGIN), job.folder)
     check_states(states, names)
     tokenizer = load_tokenizer(names[0], job.paths, trust_remote_code=config.trust_remote_code)
-    wanted = recipes(config)
     job.reporter.stage("merging", len(wanted))
     made = []
     vessel = copy.deepcopy(models[0])
