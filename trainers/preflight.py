@@ -16,16 +16,15 @@ from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
-from kdharness.harness.models.loading import check_adapter, load_tokenizer, meta_model
+from kdharness.harness.models.loading import check_adapter, meta_model
 from kdharness.harness.models.resolve import local_folder, resolve_model
 from kdharness.harness.paths import Paths
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.data.batches import plan_batches
 from kdharness.trainers.data.dataset import (
     Dataset,
+    config_tokenizer,
     encode_sources,
-    set_chat_template,
-    teacher_tokenizer,
     tokenizer_source,
 )
 from kdharness.trainers.students.adapter import with_adapter
@@ -86,8 +85,7 @@ def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]
             notes.append(f"not checked: missing data file {path}")
     if notes:
         return notes
-    tokenizer = load_tokenizer(source, paths)
-    set_chat_template(tokenizer, config.data, teacher_tokenizer(config, paths, tokenizer))
+    tokenizer = config_tokenizer(config, config.data, paths)
     rows = encode_sources(config.data.train, tokenizer, config.data.max_length)
     warnings = [text for report in rows.reports for text in report.warnings]
     return [*dict.fromkeys(warnings), *hold_rows(config, rows, tokenizer, paths, here)]
@@ -157,8 +155,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError(f"a {config.method} config has no training data")
     data = config.data
-    tokenizer = load_tokenizer(tokenizer_source(config), paths)
-    set_chat_template(tokenizer, data, teacher_tokenizer(config, paths, tokenizer))
+    tokenizer = config_tokenizer(config, data, paths)
     rows = encode_sources(data.train, tokenizer, data.max_length)
     hold_rows(config, rows, tokenizer, paths)
     plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)

@@ -141,6 +141,39 @@ class Objective:
     attention_block: int = 64
 
 
+def loss_inputs(
+    method: Objective, batch: Mapping[str, Tensor], items: Tensor | int | None = None
+) -> LossInputs:
+    """Run the teachers on a batch; return what the student's forward needs for its loss.
+
+    Args:
+        method: the objective.
+        batch: input_ids, attention_mask and labels [B, T], kind [B].
+        items: number of labelled positions in the whole step; by default those of the batch.
+    """
+    mask = labelled_positions(batch["labels"])
+    norm = torch.as_tensor(mask.sum() if items is None else items, dtype=torch.float32)
+    tape = None
+    if method.layers and method.attention_weight:
+        rows = [row.nonzero().squeeze(-1) for row in mask]
+        keys = batch["attention_mask"].bool()
+        tape = AttentionTape(method.layers, rows, keys, method.attention_block)
+    all_rows = torch.ones_like(batch["kind"], dtype=torch.bool)
+    segments = (
+        route(batch, mask, method.teachers, tape) if method.teachers else [Segment(all_rows, None)]
+    )
+    wants_ce = method.mix.ce_weight > 0
+    return LossInputs(
+        mask=mask,
+        segments=segments,
+        targets=next_tokens(batch["labels"], mask) if wants_ce else None,
+        mix=method.mix,
+        norm=norm.to(mask.device),
+        attention_weight=method.attention_weight,
+        tape=tape,
+    )
+
+
 class DistillTrainer(Trainer):
     """transformers' loop with planned batches, routed teachers and the fused loss."""
 
@@ -203,32 +236,7 @@ class DistillTrainer(Trainer):
     ) -> Any:
         """Run the teachers, then the student with the loss inside its forward."""
         self.begun = True
-        mask = labelled_positions(inputs["labels"])
-        norm = torch.as_tensor(
-            mask.sum() if num_items_in_batch is None else num_items_in_batch, dtype=torch.float32
-        ).to(mask.device)
-        method = self.method
-        tape = None
-        if method.layers and method.attention_weight:
-            rows = [row.nonzero().squeeze(-1) for row in mask]
-            keys = inputs["attention_mask"].bool()
-            tape = AttentionTape(method.layers, rows, keys, method.attention_block)
-        all_rows = torch.ones_like(inputs["kind"], dtype=torch.bool)
-        segments = (
-            route(inputs, mask, method.teachers, tape)
-            if method.teachers
-            else [Segment(all_rows, None)]
-        )
-        wants_ce = method.mix.ce_weight > 0
-        step = LossInputs(
-            mask=mask,
-            segments=segments,
-            targets=next_tokens(inputs["labels"], mask) if wants_ce else None,
-            mix=method.mix,
-            norm=norm,
-            attention_weight=method.attention_weight,
-            tape=tape,
-        )
+        step = loss_inputs(self.method, inputs, num_items_in_batch)
         outputs = model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], step=step
         )

@@ -192,6 +192,11 @@ class SFTConfig(RunConfig):
     data: DataSpec = Field(..., title="Data")
     trainer: TrainerSpec = Field(default_factory=lambda: TrainerSpec(), title="Trainer")
 
+    @property
+    def main_teacher(self) -> None:
+        """None: this method has no teacher that a student could be cut from."""
+        return
+
 
 class KDConfig(RunConfig):
     """Knowledge distillation: match a teacher's distributions and its attention."""
@@ -201,6 +206,16 @@ class KDConfig(RunConfig):
     teacher: Teacher = Field(..., title="Teacher")
     data: DataSpec = Field(..., title="Data")
     trainer: KDSpec = Field(default_factory=lambda: KDSpec(), title="Trainer")
+
+    @property
+    def main_teacher(self) -> TeacherSpec:
+        """The teacher that `student: {from: teacher}` refers to."""
+        return self.teacher
+
+    @property
+    def teacher_specs(self) -> dict[str | None, TeacherSpec | None]:
+        """Kind of rows -> teacher; the kind None means all rows."""
+        return {None: self.teacher}
 
     @model_validator(mode="after")
     def _cache_has_no_attention(self) -> Self:
@@ -235,6 +250,16 @@ class DAEConfig(RunConfig):
     )
     data: DataSpec = Field(..., title="Data")
     trainer: DistillSpec = Field(default_factory=lambda: DistillSpec(), title="Trainer")
+
+    @property
+    def main_teacher(self) -> TeacherSpec:
+        """The teacher that `student: {from: teacher}` refers to: the first expert."""
+        return self.expert or next(iter(self.experts.values()))
+
+    @property
+    def teacher_specs(self) -> dict[str | None, TeacherSpec | None]:
+        """Kind of rows -> teacher; without a reference, `general` has None."""
+        return {"general": self.reference, "domain": self.expert, **dict(self.experts.items())}
 
     @model_validator(mode="after")
     def _every_kind_has_an_expert(self) -> Self:

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import ModelError
+from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.untrusted import read_json_object
 
 _NOT_WEIGHTS = ("ADAPTION_PROMPT", "POLY", "XLORA")
 """Adapter types, besides peft's prompt learning, that do not change weights statically."""
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter instead of a whole model."""
+    return exists(folder / "adapter_config.json")
 
 
 def refuse_unmergeable(folder: Path, source: str) -> None:

@@ -283,8 +283,8 @@ def student_source(config: AnyConfig) -> tuple[str, int | None]:
         return spec.model, None
     if spec.source:
         source = spec.source
-        if source == "teacher" and isinstance(config, KDConfig):
-            source = config.teacher.model
+        if source == "teacher" and config.main_teacher:
+            source = config.main_teacher.model
         keep = spec.keep_layers
         return source, keep if isinstance(keep, int) else len(keep or [])
     raise ConfigError(

@@ -65,9 +65,15 @@ def script_of(char: str) -> str:
     return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
 
 
-def never_ended(text: str) -> bool:
-    """Return whether an answer is nothing but reasoning that was cut off."""
-    return bool(text.strip()) and not cut_thinking(text) and not cut_thinking(f"{text}\n.")
+def never_ended(text: str, said: str | None = None) -> bool:
+    """Return whether an answer is nothing but reasoning that was cut off.
+
+    Args:
+        text: the whole answer.
+        said: the answer without its reasoning, if that is known already.
+    """
+    said = cut_thinking(text) if said is None else said
+    return bool(text.strip()) and not said and not cut_thinking(f"{text}\n.")
 
 
 def main_script(text: str) -> str:
@@ -98,18 +104,26 @@ def gaming_flags(bench: Any, answers: Sequence[Answer]) -> dict[str, object]:
             prompt = asked[answer.item].turns[answer.turn - 1]
             prompts.setdefault(answer.text.strip(), set()).add(prompt)
     same = [a for a in kept if len(prompts.get(a.text.strip(), ())) > 1]
+    said = [cut_thinking(answer.text) for answer in kept]
+    unended = [never_ended(a.text, text) for a, text in zip(kept, said, strict=True)]
+
+    @cache
+    def quotes(item: str) -> bool:
+        """Return whether the question itself is about judging, so that the answer may be too."""
+        return any(talks_to_judge(turn) for turn in asked[item].turns)
+
     candidates = {
         "same-answer": (same, SAME_SHARE),
         "talks-to-judge": (
-            [a for a in kept if talks_to_judge(a.text) and not _quotes(asked, a)],
+            [a for a in kept if talks_to_judge(a.text) and not quotes(a.item)],
             0,
         ),
         "empty": (
-            [a for a in kept if not cut_thinking(a.text) and not never_ended(a.text)],
+            [a for a, t, u in zip(kept, said, unended, strict=True) if not t and not u],
             0,
         ),
         "truncated": (
-            [a for a in kept if a.finish is Finish.LENGTH or never_ended(a.text)],
+            [a for a, u in zip(kept, unended, strict=True) if a.finish is Finish.LENGTH or u],
             SHARE,
         ),
         "other-language": ([a for a in kept if _other_script(asked, a)], SHARE),
@@ -124,12 +138,6 @@ def gaming_flags(bench: Any, answers: Sequence[Answer]) -> dict[str, object]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.01 else "<1%"
-
-
-def _quotes(asked: dict[str, Any], answer: Answer) -> bool:
-    """Return whether the question itself is about judging, so that the answer may be too."""
-    item = asked[answer.item]
-    return any(talks_to_judge(turn) for turn in item.turns)
 
 
 def _other_script(asked: dict[str, Any], answer: Answer) -> bool:

@@ -29,6 +29,7 @@ from kdharness.harness.types import (
     digest,
 )
 from kdharness.harness.util.untrusted import parse_json, read_lines
+from kdharness.judges.scoring.verdicts import read_winner
 
 _PLACE = re.compile(r"\{(\w+)\}")
 
@@ -207,6 +208,14 @@ def rating_verdict(verdict: Verdict, reply: Reply) -> Verdict:
         return verdict
     info = {"why": "the judge was cut off at its token limit", **verdict.info, "cut_off": True}
     return Verdict(JudgmentStatus.UNREADABLE, None, info)
+
+
+def winner_verdict(call: JudgeCall, reply: Reply) -> Verdict:
+    """Read 1 if the judged model won, 0 if the other did, 0.5 for a tie, in either order."""
+    verdict = rating_verdict(read_winner(reply.text), reply)
+    if verdict.value is not None and call.order == 1:
+        return Verdict(verdict.status, 1 - verdict.value, verdict.info)
+    return verdict
 
 
 def by_item(answers: Sequence[Answer]) -> dict[str, dict[int, Answer]]:

@@ -36,10 +36,11 @@ from kdharness.judges.benchmarks.base import (
     read_jsonl,
     revision_flags,
     subset,
+    winner_verdict,
 )
 from kdharness.judges.benchmarks.rows import JUDGED, BenchRow, read_rows
 from kdharness.judges.scoring import exact_metrics
-from kdharness.judges.scoring.verdicts import cut_thinking, read_rating, read_winner
+from kdharness.judges.scoring.verdicts import cut_thinking, read_rating
 
 __all__ = ["EXACT", "Shop", "UserBench", "exact_judgment", "read_rows"]
 
@@ -72,7 +73,7 @@ def exact_judgment(
     choices = item.info.get("choices", ())
     text = cut_thinking(answer.text)
     value = None if failed else exact_metrics.score(metric, text, item.references, choices)
-    cut_off = answer.finish is Finish.LENGTH or never_ended(answer.text)
+    cut_off = answer.finish is Finish.LENGTH or never_ended(answer.text, text)
     return Judgment(
         id=digest(EXACT, metric, checkpoint, bench.label, bench.revision, item.id, answer.id),
         checkpoint=checkpoint,
@@ -264,10 +265,7 @@ class UserBench(Benchmark):
         """Read a rating of 1-10, or which side won (1 for the judged model)."""
         if call.metric == "rating":
             return rating_verdict(read_rating(reply.text), reply)
-        verdict = rating_verdict(read_winner(reply.text), reply)
-        if verdict.value is not None and call.order == 1:
-            return Verdict(verdict.status, 1 - verdict.value, verdict.info)
-        return verdict
+        return winner_verdict(call, reply)
 
 
 def _chat(template: str, row: BenchRow, user: str) -> tuple[Message, ...]:

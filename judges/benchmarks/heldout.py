@@ -134,8 +134,7 @@ class Heldout(Benchmark):
             self._identity(checkpoint, row, measure, teacher)
             for row in self.rows
             for measure in self._measures(teacher)
-            if (f"{row.set}/{row.id}", f"{row.set}_{measure}", teacher if measure != "loss" else "")
-            in have
+            if (row.item, f"{row.set}_{measure}", teacher if measure != "loss" else "") in have
         }
 
     def _identity(self, checkpoint: str, row: HeldoutRow, measure: str, teacher: str) -> str:
@@ -151,7 +150,7 @@ class Heldout(Benchmark):
             checkpoint=checkpoint,
             bench=self.name,
             revision=self.revision,
-            item=f"{row.set}/{row.id}",
+            item=row.item,
             turn=1,
             category=row.category,
             judge=EXACT,
@@ -166,12 +165,12 @@ class Heldout(Benchmark):
 
 def rows_as_items(rows: Sequence[HeldoutRow]) -> list[Item]:
     """Return rows as items, for subsets and their flags."""
-    return [Item(id=f"{row.set}/{row.id}", category=row.category, turns=()) for row in rows]
+    return [Item(id=row.item, category=row.category, turns=()) for row in rows]
 
 
 def _limited(rows: list[HeldoutRow], limit: int | None) -> list[HeldoutRow]:
     kept = {item.id for item in subset(rows_as_items(rows), limit)}
-    return [row for row in rows if f"{row.set}/{row.id}" in kept]
+    return [row for row in rows if row.item in kept]
 
 
 def other_writer(paths: Paths) -> list[HeldoutRow]:

@@ -109,7 +109,7 @@ class Scorer:
         """
         for model, name in zip((self.model, self.teacher), self.names, strict=True):
             if model is not None:
-                pairs = ((f"{row.row.set}/{row.row.id}", row.ids) for row in rows)
+                pairs = ((row.row.item, row.ids) for row in rows)
                 refuse_beyond(
                     pairs,
                     limits_of(model),

@@ -7,6 +7,7 @@ are hashes of them; every other format is read by the reader of training data.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class HeldoutRow:
     variables: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def item(self) -> str:
+        """The row's id as an item of the benchmark."""
+        return f"{self.set}/{self.id}"
+
+    @cached_property
     def key(self) -> str:
         """The hash of the row, for identities."""
         more = [list(self.tools), self.variables] if self.tools or self.variables else []

@@ -64,6 +64,8 @@ class MTBenchFiles:
         self.questions = read_jsonl(asset_file(paths, ASSET, "question.jsonl"))
         prompts = read_jsonl(asset_file(paths, ASSET, "judge_prompts.jsonl"))
         self.prompts = {row["name"]: row for _, row in prompts}
+        self.prompts_digest = digest(json.dumps(self.prompts, sort_keys=True))
+        self.flags = [] if references == "corrected" else [f"references:{references}"]
         self.references = self._read_references(asset_file(paths, ASSET, REFERENCES[references]))
 
     @staticmethod
@@ -138,13 +140,11 @@ class MTBench(Benchmark):
         all_items = files.items(config)
         items = subset(all_items, config.limit)
         flags = revision_flags(config, items, len(all_items))
-        if config.references != "corrected":
-            flags.append(f"references:{config.references}")
         return cls(
             items,
             files.prompts,
-            fixed=[cls.name, digest(json.dumps(files.prompts, sort_keys=True)), config.seed],
-            flags=flags,
+            fixed=[cls.name, files.prompts_digest, config.seed],
+            flags=[*flags, *files.flags],
             total=len(all_items),
         )
 

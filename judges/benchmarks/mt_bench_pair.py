@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
-from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict, digest
+from kdharness.harness.types import Answer, Finish, Item, JudgeCall, Reply, Verdict
 from kdharness.judges.benchmarks.base import (
     Benchmark,
     by_item,
-    rating_verdict,
     revision_flags,
     subset,
+    winner_verdict,
 )
 from kdharness.judges.benchmarks.mt_bench import (
     JUDGE_TOKENS,
@@ -25,7 +24,6 @@ from kdharness.judges.benchmarks.mt_bench import (
     judge_fields,
     prompt_name,
 )
-from kdharness.judges.scoring.verdicts import read_winner
 
 
 class MTBenchPair(Benchmark):
@@ -61,15 +59,12 @@ class MTBenchPair(Benchmark):
         all_items = files.items(config)
         items = subset(all_items, config.limit)
         flags = [*revision_flags(config, items, len(all_items)), f"baseline:{config.baseline}"]
-        if config.references != "corrected":
-            flags.append(f"references:{config.references}")
-        prompts = digest(json.dumps(files.prompts, sort_keys=True))
         return cls(
             items,
             files.prompts,
             config.baseline,
-            fixed=[cls.name, prompts, config.baseline, config.seed],
-            flags=flags,
+            fixed=[cls.name, files.prompts_digest, config.baseline, config.seed],
+            flags=[*flags, *files.flags],
             total=len(all_items),
         )
 
@@ -119,7 +114,4 @@ class MTBenchPair(Benchmark):
 
     def read(self, call: JudgeCall, reply: Reply) -> Verdict:
         """Read 1 if the judged model won, 0 if the other did, 0.5 for a tie."""
-        verdict = rating_verdict(read_winner(reply.text), reply)
-        if verdict.value is not None and call.order == 1:
-            return Verdict(verdict.status, 1 - verdict.value, verdict.info)
-        return verdict
+        return winner_verdict(call, reply)

@@ -11,6 +11,7 @@ from kdharness.harness.types import GenerationRequest
 from kdharness.harness.util.untrusted import parse_json
 
 GREEDY = 1e-4
+"""The temperature below which nothing is sampled."""
 COLDEST = 0.01
 """The temperature sent instead of 0 if an endpoint rejects 0."""
 

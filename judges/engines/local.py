@@ -35,13 +35,13 @@ from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Probe
 from kdharness.harness.store import Store
 from kdharness.harness.types import Finish, GenerationRequest, Reply
+from kdharness.judges.engines.dialect import GREEDY
 from kdharness.judges.engines.kv_cache import roomy_cache
 from kdharness.judges.scoring.verdicts import is_unfinished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-GREEDY = 1e-4
 # Padded prompt tokens per batch: bounds memory for long prompts.
 PREFILL_TOKENS = 16_384
 # Tokens at a prompt's end that may open the reply's reasoning.
@@ -159,8 +159,7 @@ class LocalEngine:
     @property
     def context(self) -> int:
         """The context length in tokens."""
-        known = getattr(self.model.config, "max_position_embeddings", None)
-        return int(known) if known else 1 << 20
+        return self.limits.trained_on or 1 << 20
 
     @cached_property
     def limits(self) -> ModelLimits:

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
-from kdharness.trainers.teachers.online import Segment, route
-from kdharness.trainers.trainer import LossInputs
+from kdharness.trainers.losses.fused import Mix
+from kdharness.trainers.trainer import Objective, loss_inputs
 
 VOCAB = 64
 
@@ -94,22 +92,7 @@ def fused(
     gamma: float = 0.0,
 ) -> Tensor:
     """Return the loss of one fused step."""
-    mask = labelled_positions(batch["labels"])
-    tape = None
-    if layers:
-        rows = [row.nonzero().squeeze(-1) for row in mask]
-        tape = AttentionTape(layers, rows, batch["attention_mask"].bool(), block=3)
-    everything = torch.ones(len(mask), dtype=torch.bool)
-    segments = route(batch, mask, teachers, tape) if teachers else [Segment(everything, None)]
-    step = LossInputs(
-        mask,
-        segments,
-        next_tokens(batch["labels"], mask) if mix.ce_weight else None,
-        mix,
-        mask.sum().float(),
-        gamma,
-        tape,
-    )
+    step = loss_inputs(Objective(mix, teachers, layers or {}, gamma, attention_block=3), batch)
     loss: Tensor = student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
     )["loss"]

@@ -210,11 +210,9 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
     spec: DataSpec | None = getattr(config, "data", None)
     if spec is None:
         raise ConfigError(f"a {config.method} config has no training data")
-    source = tokenizer_source(config)
-    tokenizer = load_tokenizer(source, paths)
-    set_chat_template(tokenizer, spec, teacher_tokenizer(config, paths, tokenizer))
+    tokenizer = config_tokenizer(config, spec, paths)
     train, heldout = load_chats(spec, tokenizer)
-    lines = [f"tokenizer: {source}"]
+    lines = [f"tokenizer: {tokenizer_source(config)}"]
     lines += [report.line() for report in train.reports]
     lines += [f"held out: {report.line()}" for report in heldout.reports]
     warnings = [text for report in [*train.reports, *heldout.reports] for text in report.warnings]
@@ -231,18 +229,26 @@ def describe_data(config: AnyConfig, paths: Paths, examples: int) -> list[str]:
 def tokenizer_source(config: AnyConfig) -> str:
     """Return the model whose tokenizer a config's student uses."""
     student: Any = getattr(config, "student", None)
-    teacher: Any = getattr(config, "teacher", None)
     if student.model:
         return str(student.model)
+    teacher = _main_teacher(config)
     if student.source == "teacher" and teacher is not None:
         return str(teacher.model)
     return str(student.source or student.experts_from[0])
 
 
-def teacher_tokenizer(config: AnyConfig, paths: Paths, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Load the teacher's tokenizer if the student's has no chat template."""
-    model = getattr(getattr(config, "teacher", None), "model", None)
-    return load_tokenizer(str(model), paths) if model and not tokenizer.chat_template else None
+def config_tokenizer(config: AnyConfig, data: DataSpec, paths: Paths) -> PreTrainedTokenizerBase:
+    """Load the student's tokenizer with the chat template that its rows are encoded with."""
+    tokenizer = load_tokenizer(tokenizer_source(config), paths)
+    model = getattr(_main_teacher(config), "model", None)
+    wanted = model and not tokenizer.chat_template
+    set_chat_template(tokenizer, data, load_tokenizer(str(model), paths) if wanted else None)
+    return tokenizer
+
+
+def _main_teacher(config: AnyConfig) -> Any:
+    """Return the teacher a student can be cut from; a plugin's config has it as `teacher`."""
+    return getattr(config, "main_teacher", getattr(config, "teacher", None))
 
 
 def marked(row: TrainRow, tokenizer: Any) -> str:
@@ -265,6 +271,7 @@ __all__ = [
     "Dataset",
     "Report",
     "TrainRow",
+    "config_tokenizer",
     "describe_data",
     "encode_sources",
     "load_chats",
@@ -272,6 +279,5 @@ __all__ = [
     "refuse_duplicates",
     "render",
     "set_chat_template",
-    "teacher_tokenizer",
     "tokenizer_source",
 ]

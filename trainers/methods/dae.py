@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kdharness.harness.config.models import TeacherSpec
 from kdharness.harness.config.training import DAEConfig
+from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.loading import load_adapter
 from kdharness.harness.models.resolve import identity_of, local_folder, naming_base, resolve_model
 from kdharness.harness.protocols import Job, Outcome
@@ -28,7 +29,7 @@ def train(config: DAEConfig, job: Job) -> Outcome:
     """Align the student with its experts on domain rows and the reference on general rows."""
 
     def build(setting: TrainContext) -> tuple[Objective, Mapping[str, str]]:
-        specs = {"general": config.reference, "domain": config.expert, **config.experts}
+        specs = config.teacher_specs
         teachers: dict[int, Teacher] = {}
         parents: dict[str, str] = {}
         for number, kind in enumerate(setting.kinds):
@@ -38,8 +39,7 @@ def train(config: DAEConfig, job: Job) -> Outcome:
             parents[role] = parent
         return Objective(make_mix(config.trainer), teachers), parents
 
-    source = config.expert or next(iter(config.experts.values()))
-    return train_method(config, job, build, teacher=source.model)
+    return train_method(config, job, build, teacher=config.main_teacher.model)
 
 
 def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tuple[Teacher, str]:
@@ -67,7 +67,7 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
 
 def _is_adapter_of(folder: Path, setting: TrainContext) -> bool:
     """Return whether a folder holds an adapter for the student's own base."""
-    if not (folder / "adapter_config.json").exists():
+    if not is_adapter(folder):
         return False
     paths = setting.job.paths
     with naming_base(folder) as base, Store(paths.store) as store:

@@ -27,6 +27,7 @@ import torch
 from kdharness.harness.config.merging import MergeConfig, alpha_label
 from kdharness.harness.config.training import config_hash
 from kdharness.harness.errors import ModelError
+from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
 from kdharness.harness.models.resolve import resolve_model
@@ -169,11 +170,11 @@ def train(config: MergeConfig, job: Job) -> Outcome:
         job.reporter.advance(number)
         job.reporter.check()
     states = [model.state_dict() for model in models]
-    new = [label for label, _ in recipes(config) if not _made(job.folder / (label or "final"))]
+    wanted = recipes(config)
+    new = [label for label, _ in wanted if not _made(job.folder / (label or "final"))]
     refuse_without_room(int(len(new) * saved_bytes(models[0]) * MARGIN), job.folder)
     check_states(states, names)
     tokenizer = load_tokenizer(names[0], job.paths, trust_remote_code=config.trust_remote_code)
-    wanted = recipes(config)
     job.reporter.stage("merging", len(wanted))
     made = []
     vessel = copy.deepcopy(models[0])
@@ -302,7 +303,7 @@ def _check_tokens(sources: Sequence[str], paths: Paths, trust: bool) -> None:
 
 def stored_dtype(source: str, paths: Paths, *, trust_remote_code: bool = False) -> str:
     """Return the name of the precision a model is stored in; `auto` for an adapter."""
-    if (Path(resolve_model(source, paths)) / "adapter_config.json").exists():
+    if is_adapter(Path(resolve_model(source, paths))):
         return "auto"
     config = load_config_of(source, paths, trust_remote_code=trust_remote_code)
     dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")

@@ -9,6 +9,7 @@ import torch
 
 from kdharness.harness.config.models import LoraSpec
 from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.hub import split_hub_name
 from kdharness.harness.models.loading import load_model, load_tokenizer
@@ -98,7 +99,7 @@ def merge_adapter(source: str, output: str, paths: Paths) -> str:
         ConfigError: the output exists. ModelError: the source is not an adapter.
     """
     folder = Path(resolve_model(source, paths))
-    if not (folder / "adapter_config.json").exists():
+    if not is_adapter(folder):
         raise ModelError(f"{source} is not an adapter: there is nothing to merge")
     target = Path(output).expanduser().resolve()
     if target.exists():

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from kdharness.harness.config.models import StudentSpec
 from kdharness.harness.errors import ConfigError
+from kdharness.harness.models.adapters import is_adapter
 from kdharness.harness.models.checkpoints import add_made, model_checkpoint
 from kdharness.harness.models.loading import load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.types import Checkpoint, Method, digest
-from kdharness.harness.util.filesystem import exists
 from kdharness.trainers.students.adapter import merged_start
 from kdharness.trainers.students.cut import cut_model
 from kdharness.trainers.students.folder import folder_name, read_origin, save_folder
@@ -40,7 +40,7 @@ def make_student(
     """
     if spec.model:
         start = model_checkpoint(paths, spec.model, reporter=reporter)
-        if spec.lora and exists(Path(start.path) / "adapter_config.json"):
+        if spec.lora and is_adapter(Path(start.path)):
             return merged_start(start, spec.model, paths, trust_remote_code=spec.trust_remote_code)
         return start
     if spec.experts_from:

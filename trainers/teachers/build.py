@@ -73,8 +73,6 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
     )
     limits = limits_of(model)
     hold(setting.train, limits, setting.tokenizer, spec.model, setting.config.data)
-    if setting.pad_id >= limits.vocabulary:
-        setting.pad_id = 0
     return model
 
 

@@ -182,7 +182,7 @@ class CachedTeacher:
     ) -> TopK:
         """Return cached distributions at labelled positions; run and store missing rows first."""
         indices = batch["index"][rows].tolist()
-        keys = [self._key(index) for index in indices]
+        keys = [self.key(index) for index in indices]
         missing = [key not in self.cache for key in keys]
         if any(missing):
             chosen = rows.clone()
@@ -203,7 +203,8 @@ class CachedTeacher:
             entropy.to(mask.device) if self.sampled else None,
         )
 
-    def _key(self, index: int) -> str:
+    def key(self, index: int) -> str:
+        """Return the cache's key of a row of the data, hashed once."""
         if index not in self.keys:
             self.keys[index] = row_key(self.data.rows[index])
         return self.keys[index]
@@ -259,16 +260,7 @@ def cached_teacher(
     }
     folder = setting.job.paths.cache / digest(note)
     cache = TeacherCache(folder, note, setting.job.rank)
-    rows = [row for row in setting.train.rows if kind is None or row.kind == kind]
-    stored = sum(row_key(row) in cache for row in rows)
-    size = cache_bytes(rows, spec.cache.k)
-    if spec.served and (warning := plain_http_warning(f"openai:{spec.model}@{spec.served}")):
-        setting.job.reporter.say(warning)
-    setting.job.reporter.say(
-        f"teacher cache: {size / 1e6:.1f} MB for {len(rows)} rows, {stored} already stored, "
-        f"in {folder}"
-    )
-    return CachedTeacher(
+    teacher = CachedTeacher(
         cache,
         setting.train,
         lambda: OnlineTeacher(load_frozen(spec, setting), vocab),
@@ -278,3 +270,14 @@ def cached_teacher(
         spec.cache.k // 2 if spec.cache.tail == "sampled" else 0,
         ServedTeacher(spec.model, spec.served, spec.cache.k, vocab) if spec.served else None,
     )
+    rows = setting.train.rows
+    taught = [index for index, row in enumerate(rows) if kind is None or row.kind == kind]
+    stored = sum(teacher.key(index) in cache for index in taught)
+    size = cache_bytes([rows[index] for index in taught], spec.cache.k)
+    if spec.served and (warning := plain_http_warning(f"openai:{spec.model}@{spec.served}")):
+        setting.job.reporter.say(warning)
+    setting.job.reporter.say(
+        f"teacher cache: {size / 1e6:.1f} MB for {len(taught)} rows, {stored} already stored, "
+        f"in {folder}"
+    )
+    return teacher

@@ -136,10 +136,12 @@ def hidden_states(
 ) -> Tensor:
     """Return the last hidden states [n, h] of some samples at their labelled positions.
 
-    Padding that only the excluded samples needed is removed first.
+    Padding that only the excluded samples needed is removed first. The padding that is left gets
+    id 0, which every model embeds: the student's own may be beyond a teacher's vocabulary.
     """
     all_rows = bool(rows.all())
-    ids, keys = batch["input_ids"], batch["attention_mask"]
+    keys = batch["attention_mask"]
+    ids = batch["input_ids"].masked_fill(keys == 0, 0)
     if not all_rows:
         ids, keys, mask = ids[rows], keys[rows], mask[rows]
         used = keys.any(0).nonzero()

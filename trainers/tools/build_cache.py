@@ -15,7 +15,7 @@ from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.loop import prepare_setting
 from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.teachers.build import parent_of, shared_vocab
-from kdharness.trainers.teachers.cached import cached_teacher, row_key
+from kdharness.trainers.teachers.cached import cached_teacher
 
 
 def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
@@ -26,20 +26,13 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     """
     if not isinstance(config, (KDConfig, DAEConfig)):
         raise ConfigError(f"a {config.method} config has no teacher to cache")
-    specs: dict[str | None, TeacherSpec | None]
-    if isinstance(config, KDConfig):
-        specs, source = {None: config.teacher}, config.teacher.model
-    else:
-        specs = {"general": config.reference, "domain": config.expert}
-        specs |= dict(config.experts.items())
-        chosen = config.expert or next(iter(config.experts.values()))
-        source = chosen.model
+    specs = config.teacher_specs
     wanted = {kind: spec for kind, spec in specs.items() if spec is not None and spec.cache}
     if not wanted:
         raise ConfigError(
             "no teacher in this config uses a cache", hint="set teacher.cache: {k: 64}"
         )
-    setting = prepare_setting(config, paths, source, say)
+    setting = prepare_setting(config, paths, config.main_teacher.model, say)
     ran = 0
     for kind, spec in wanted.items():
         ran += _build(setting, spec, kind, progress)
@@ -53,7 +46,7 @@ def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress:
     rows = [
         index
         for index, row in enumerate(setting.train.rows)
-        if (kind is None or row.kind == kind) and row_key(row) not in teacher.cache
+        if (kind is None or row.kind == kind) and teacher.key(index) not in teacher.cache
     ]
     rows.sort(key=lambda index: len(setting.train.rows[index]))
     collate = Collator(setting.pad_id, setting.kinds)

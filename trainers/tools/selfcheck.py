@@ -24,14 +24,13 @@ from kdharness.trainers.attention_hook import install_attention_hook
 from kdharness.trainers.data.batches import Collator
 from kdharness.trainers.flops import attention_loss_flops, floor_flops, shape_of
 from kdharness.trainers.loop import prepare_setting
-from kdharness.trainers.losses.attention import AttentionTape
-from kdharness.trainers.losses.fused import Mix, labelled_positions, next_tokens
+from kdharness.trainers.losses.fused import Mix, labelled_positions
 from kdharness.trainers.losses.reference import reference_dae, reference_kd, reference_sft
 from kdharness.trainers.methods.kd import attention_layers
 from kdharness.trainers.teachers.build import load_frozen, make_mix, parent_of
-from kdharness.trainers.teachers.online import OnlineTeacher, Segment, route
+from kdharness.trainers.teachers.online import OnlineTeacher
 from kdharness.trainers.tools.measure import count_flops, peak_bytes, seconds
-from kdharness.trainers.trainer import LossInputs, attach_loss
+from kdharness.trainers.trainer import Objective, attach_loss, loss_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,18 +66,11 @@ def fused_step(
     models: Models, method: str, mix: Mix, attention_weight: float, block: int = 64
 ) -> Tensor:
     """Return the loss of one full fused step, teachers included."""
-    batch, mask = models.batch, labelled_positions(models.batch["labels"])
-    tape = None
-    if method == "kd" and models.layers and attention_weight:
-        rows = [row.nonzero().squeeze(-1) for row in mask]
-        tape = AttentionTape(models.layers, rows, batch["attention_mask"].bool(), block)
-    segments = [Segment(torch.ones_like(batch["kind"], dtype=torch.bool), None)]
-    if method != "sft":
-        teachers = [OnlineTeacher(model) for model in models.teachers]
-        used = {0: teachers[0]} if method == "kd" else dict(enumerate(teachers))
-        segments = route(batch, mask, used, tape)
-    targets = next_tokens(batch["labels"], mask) if mix.ce_weight else None
-    step = LossInputs(mask, segments, targets, mix, mask.sum().float(), attention_weight, tape)
+    batch = models.batch
+    count = {"sft": 0, "kd": 1}.get(method, len(models.teachers))
+    teachers = dict(enumerate(OnlineTeacher(model) for model in models.teachers[:count]))
+    layers = models.layers if method == "kd" else {}
+    step = loss_inputs(Objective(mix, teachers, layers, attention_weight, block), batch)
     loss: Tensor = models.student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], step=step
     )["loss"]
@@ -255,10 +247,11 @@ def config_cases(
     """Return the config's own student and teachers with its first few rows."""
     if not isinstance(config, (SFTConfig, KDConfig, DAEConfig)):
         raise ConfigError("selfcheck needs a training config")
-    source = config.teacher.model if isinstance(config, KDConfig) else None
-    setting = prepare_setting(config, paths, source, say)
+    teacher = config.main_teacher
+    setting = prepare_setting(config, paths, teacher.model if teacher else None, say)
     chosen = setting.plan.batches[0][:ROWS]
-    collate = Collator(setting.pad_id, setting.kinds)
+    # Padding is masked; every teacher embeds id 0, but maybe not the student's own padding.
+    collate = Collator(0, setting.kinds)
     made = collate([setting.train[index] for index in chosen])
     batch = {name: value.to(setting.device) for name, value in made.items()}
     teachers: list[Any] = []
@@ -274,10 +267,9 @@ def config_cases(
             install_attention_hook(causal_model(setting.student))
     elif isinstance(config, DAEConfig):
         mix = make_mix(config.trainer)
-        expert = config.expert or next(iter(config.experts.values()))
         base = copy.deepcopy(causal_model(setting.student)).requires_grad_(False)
         first = load_frozen(config.reference, setting) if config.reference else base
-        teachers = [first, load_frozen(expert, setting)]
+        teachers = [first, load_frozen(config.main_teacher, setting)]
         batch["kind"] = torch.arange(len(chosen), device=batch["kind"].device) % 2
     attach_loss(setting.student)
     models = Models(setting.student, teachers, batch, layers)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedConfig
 
 from kdharness.harness.models.loading import load_model
 from kdharness.harness.paths import Paths
@@ -91,6 +92,15 @@ def test_stops_end_a_reply_and_stay_in_it(local_engine: LocalEngine) -> None:
     cut = dict(local_engine.stream([asked("Hello", max_new_tokens=30, stops=(stop,))]))[0]
     assert stop in cut.text and cut.finish is Finish.STOP and whole.startswith(cut.text[:5])
     assert cut.tokens < 30
+
+
+def test_the_context_of_a_model_with_a_text_config_of_its_own(local_engine: LocalEngine) -> None:
+    """A model of text and images has its length in the text part of its config."""
+    text = local_engine.model.config
+    nested = local_engine.model.config = PreTrainedConfig()
+    nested.text_config = text
+    assert nested.get_text_config() is text and not hasattr(nested, "max_position_embeddings")
+    assert local_engine.context == text.max_position_embeddings
 
 
 def test_a_prompt_past_the_context_is_an_error(local_engine: LocalEngine) -> None:

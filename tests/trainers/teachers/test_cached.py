@@ -17,6 +17,7 @@ from kdharness.trainers.data.dataset import Dataset, TrainRow
 from kdharness.trainers.losses.fused import labelled_positions, top_k
 from kdharness.trainers.teachers.cached import CachedTeacher, TeacherCache, cache_bytes, row_key
 from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
+from support.training_steps import VOCAB, make_model
 
 NOTE: dict[str, Any] = {"teacher": "t", "tokenizer": "x", "temperature": 1.0, "k": 4, "vocab": 0}
 
@@ -59,6 +60,23 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
     assert torch.equal(read.logp, built.logp)
     size = sum(file.stat().st_size for file in tmp_path.glob("data-*.bin"))
     assert size == cache_bytes([data.rows[0], data.rows[2]], 4)
+
+
+def test_the_students_padding_may_be_beyond_the_teachers_vocabulary(tmp_path: Path) -> None:
+    """Padding was collated before the teacher was loaded, and then not embedded."""
+    model, beyond = make_model(1), VOCAB + 5
+    data = Dataset([TrainRow(ids, ids, "general", 0, "r") for ids in ([5, 9, 33, 7], [6, 8])])
+    answers = []
+    for pad in (0, beyond):
+        batch = Collator(pad, ["general"])([data[0], data[1]])
+        assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
+        mask, rows = labelled_positions(batch["labels"]), torch.ones(2, dtype=torch.bool)
+        cache = TeacherCache(tmp_path / str(pad), NOTE)
+        teacher = CachedTeacher(cache, data, lambda: OnlineTeacher(model), 1.0, 0)
+        answers.append(teacher.targets_for(batch, rows, mask, None))
+        assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
+    assert torch.equal(answers[0].ids, answers[1].ids)
+    assert torch.equal(answers[0].logp, answers[1].logp)
 
 
 def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Path) -> None:
