@@ -306,7 +306,7 @@ def _make_trainer(
         collator=Collator(setting.pad_id, setting.kinds),
         max_loss=config.trainer.max_loss,
         keep=config.trainer.keep,
-        say=job.reporter.say,
+        reporter=job.reporter,
         rank=job.rank,
         world=job.world,
         processing_class=setting.tokenizer,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers.utils.generic import ModelOutput
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.models.lm_head import causal_model, head_of
+from kdharness.harness.protocols import Reporter
 from kdharness.harness.util.atomic import is_sealed, seal
 from kdharness.harness.util.os_errors import remove_on_failure
 from kdharness.trainers.attention_hook import set_tape
@@ -188,7 +189,7 @@ class DistillTrainer(Trainer):
         collator: Collator,
         max_loss: float = 1e4,
         keep: int = 1,
-        say: Callable[[str], None] = lambda _: None,
+        reporter: Reporter,
         rank: int = 0,
         world: int = 1,
         **kwargs: Any,
@@ -196,7 +197,7 @@ class DistillTrainer(Trainer):
         self.method = method
         self.plan = plan
         self.keep = keep
-        self.say = say
+        self.reporter = reporter
         self.max_loss = max_loss
         self.shard = (rank, world)
         self.begun = False
@@ -304,13 +305,13 @@ class DistillTrainer(Trainer):
             if self.processing_class is not None:
                 tokenizer = partial(self.processing_class.save_pretrained, step)
                 if warning := save_beside("tokenizer", tokenizer, step):
-                    self.say(warning)
+                    self.reporter.say(warning, kind="warning")
             self._seal(step)
 
     def _seal(self, step: Path) -> None:
         """Seal a step's folder, then delete older ones."""
         # Curves up to here must be in the store before a resume can start after them.
-        self.say(f"saving step {self.state.global_step}")
+        self.reporter.say(f"saving step {self.state.global_step}")
         seal(step)
         steps = step_folders(step.parent)
         whole = [path for path in steps if is_sealed(path)]

@@ -19,7 +19,7 @@ from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def pick_device(device: str = "auto") -> str:
@@ -277,7 +277,9 @@ def _quantization(settings: dict[str, Any]) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 
 
-def load_tokenizer(source: str, paths: Paths, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(
+    source: str, paths: Paths, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """Load the fast tokenizer of a model, with a padding token and left padding.
 
     Raises:

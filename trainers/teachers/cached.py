@@ -275,7 +275,7 @@ def cached_teacher(
     stored = sum(teacher.key(index) in cache for index in taught)
     size = cache_bytes([rows[index] for index in taught], spec.cache.k)
     if spec.served and (warning := plain_http_warning(f"openai:{spec.model}@{spec.served}")):
-        setting.job.reporter.say(warning)
+        setting.job.reporter.say(warning, kind="warning")
     setting.job.reporter.say(
         f"teacher cache: {size / 1e6:.1f} MB for {len(taught)} rows, {stored} already stored, "
         f"in {folder}"
