@@ -29,7 +29,6 @@ SHOTS: dict[str, tuple[tuple[int, int], list[str]]] = {
     "new-run": ((120, 36), ["n", "wait"]),
     "evaluate": ((120, 40), ["6", "wait"]),
     "judges": ((80, 24), ["7", "wait"]),
-    # On the home of `kdharness replicate`.
     "claims": ((120, 34), ["w", "wait", "down", "wait", "c", "wait", "wait"]),
     "assets": ((80, 24), ["8", "wait"]),
 }

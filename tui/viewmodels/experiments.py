@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 
 TO_DO, OTHER = "to do", "other settings"
 MARKS = {**STATUS_MARKS, TO_DO: ("·", "dim"), OTHER: ("✗", "bad")}
+URGENCY = (
+    "running",
+    "starting",
+    "paused",
+    "failed",
+    "interrupted",
+    "stopped",
+    OTHER,
+    TO_DO,
+    "finished",
+)
+"""Statuses of runs, the one that describes the whole experiment first."""
 
 
 @dataclass(frozen=True)
@@ -118,28 +130,23 @@ def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> Vi
     same += [e for e in listed if chosen is not None and e.name == chosen.stem]
     experiment = next(iter([*same, *listed]), None)
     sweeps = {run.id: run for run in store.runs("sweep")}
+    plan = book.plan(experiment.file) if experiment else ExperimentPlan("")
+    runs = _runs_of(plan, store)
+    sweep = sweeps.get(sweep_run_id(experiment.name)) if experiment else None
+    live = [run for run in [*runs.values(), *([sweep] if sweep else [])] if run.status.is_live]
     rows = []
     for entry in listed:
-        run = sweeps.get(sweep_run_id(entry.name))
+        own = sweeps.get(sweep_run_id(entry.name))
+        status = _process_status(own) if own else _planned_status(book.plan(entry.file), store)
         rows.append(
             {
                 "id": str(entry.file),
                 "name": entry.name,
                 "question": entry.question,
                 "from": str(entry.file.parent) if entry.origin == "opened" else entry.origin,
-                "status": effective_status(run).value if run else "",
-                "step": run.step if run else 0,
-                "max_steps": run.max_steps if run else 0,
+                **status,
             }
         )
-    plan = book.plan(experiment.file) if experiment else ExperimentPlan("")
-    runs = {
-        name: run
-        for name in (planned.name for planned, _ in plan.planned)
-        if (run := store.run(name)) is not None
-    }
-    sweep = sweeps.get(sweep_run_id(experiment.name)) if experiment else None
-    live = [run for run in [*runs.values(), *([sweep] if sweep else [])] if run.status.is_live]
     return View(
         rows,
         experiment,
@@ -149,6 +156,37 @@ def load(book: PlanCache, paths: Paths, store: Store, chosen: Path | None) -> Vi
         effective_status(sweep) if sweep else None,
         live,
     )
+
+
+def _runs_of(plan: ExperimentPlan, store: Store) -> dict[str, Run]:
+    """Return the runs of a plan that exist, by name."""
+    found = ((entry.name, store.run(entry.name)) for entry, _ in plan.planned)
+    return {name: run for name, run in found if run is not None}
+
+
+def _process_status(sweep: Run) -> dict[str, Any]:
+    """Return the status of an experiment with a process of its own."""
+    return {
+        "status": effective_status(sweep).value,
+        "step": sweep.step,
+        "max_steps": sweep.max_steps,
+    }
+
+
+def _planned_status(plan: ExperimentPlan, store: Store) -> dict[str, Any]:
+    """Return the status of an experiment that ran in a terminal: its runs are all that is stored.
+
+    It is the most urgent status of its runs; empty if there are none.
+    """
+    rows = plan_rows(plan.planned, _runs_of(plan, store))
+    if not any(row["there"] for row in rows):
+        return {"status": "", "step": 0, "max_steps": 0}
+    statuses = [row["status"] for row in rows]
+    return {
+        "status": min(statuses, key=URGENCY.index),
+        "step": statuses.count(RunStatus.FINISHED.value),
+        "max_steps": len(rows),
+    }
 
 
 def plan_rows(

@@ -7,7 +7,18 @@ import sys
 from pathlib import Path
 
 from kdharness.harness.errors import ConfigError
-from kdharness.tui.viewmodels.experiments import counted, line_of, places, read_plan
+from kdharness.harness.experiments.expand import PlannedRun, find_experiment
+from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
+from kdharness.harness.types import Run, RunStatus
+from kdharness.tui.viewmodels.experiments import (
+    PlanCache,
+    counted,
+    line_of,
+    load,
+    places,
+    read_plan,
+)
 
 # ---------------------------------------------------------------- what is done
 
@@ -60,3 +71,28 @@ def test_counts_are_in_the_order_of_work() -> None:
     rows = [{"status": s} for s in ("to do", "failed", "finished", "to do", "running")]
     assert counted(rows) == "5 runs: 1 finished, 1 running, 1 failed, 2 to do"
     assert counted([]) == "0 runs"
+
+
+def test_status_without_own_process_is_that_of_the_runs(paths: Paths) -> None:
+    """An experiment run in a terminal (as `demo` is) stores its runs, but no process."""
+    book = PlanCache()
+    demo = find_experiment("demo")
+    planned = book.plan(demo).planned
+    with Store(paths.store) as store:
+
+        def row() -> tuple[str, int, int]:
+            rows = load(book, paths, store, demo).rows
+            found = next(row for row in rows if row["name"] == "demo")
+            return found["status"], found["step"], found["max_steps"]
+
+        def add(entry: PlannedRun, identity: str, status: RunStatus) -> None:
+            store.add_run(Run(entry.name, "sft", status, {}, identity, "/runs", 1.0))
+
+        assert row() == ("", 0, 0)
+        for entry, identity in planned[:-1]:
+            add(entry, identity, RunStatus.FINISHED)
+        assert row() == ("to do", len(planned) - 1, len(planned))
+        add(*planned[-1], RunStatus.FAILED)
+        assert row() == ("failed", len(planned) - 1, len(planned))
+        store.update_run(planned[-1][0].name, status=RunStatus.FINISHED)
+        assert row() == ("finished", len(planned), len(planned))
