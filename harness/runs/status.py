@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.errors import RunError
 from kdharness.harness.paths import Paths
-from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 
 if TYPE_CHECKING:
     import filelock
+
+    from kdharness.harness.store import Store
 
 
 HEARTBEAT_SECONDS = 2.0
