@@ -36,7 +36,7 @@ from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Checkpoint, Method, Request, Run, RunStatus
 from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
-from kdharness.harness.util.process import set_passive_omp_wait
+from kdharness.harness.util.process import quiet_torchao, set_passive_omp_wait
 from kdharness.harness.util.redact import redact, redact_output
 from kdharness.harness.util.tables import write_anything
 
@@ -338,6 +338,7 @@ def main() -> None:
     write_anything()
     redact_output()
     set_passive_omp_wait()
+    quiet_torchao()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     paths = find_paths(args.home)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.protocols import Job
 from kdharness.harness.types import Checkpoint
@@ -28,4 +29,5 @@ class TrainContext:
     kinds: list[str]
     plan: BatchPlan
     device: str
+    precision: Precision
     pad_id: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,25 +15,32 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
+from kdharness.harness.config.precision import Precision
 from kdharness.harness.config.training import TrainerSpec
-from kdharness.harness.errors import DataError, Interrupted, KDHarnessError, ModelError, RunError
+from kdharness.harness.errors import DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
-from kdharness.harness.models.loading import load_model, load_tokenizer, pick_device
-from kdharness.harness.models.validate import validate_model_dir
+from kdharness.harness.models.loading import has_bf16, load_model, load_tokenizer, pick_device
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
-from kdharness.harness.util.atomic import is_sealed
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.callbacks import HeldoutCallback
 from kdharness.trainers.context import TrainConfig, TrainContext
 from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
+from kdharness.trainers.precision import precision_note, stochastic_optimizer
 from kdharness.trainers.preflight import hold
-from kdharness.trainers.resuming import begun_with, keep_note, refuse_changes
-from kdharness.trainers.saving import check_room, check_savable, save_whole, step_folders
+from kdharness.trainers.resuming import (
+    begun_with,
+    check_state,
+    damaged_state,
+    keep_note,
+    newest_checkpoint,
+    refuse_changes,
+)
+from kdharness.trainers.saving import check_room, check_savable, save_whole
 from kdharness.trainers.students.adapter import with_adapter
 from kdharness.trainers.students.start import make_student
 from kdharness.trainers.trainer import DistillTrainer, Objective
@@ -67,7 +73,7 @@ def train(
     set_seed(config.seed)
     setting = _prepare(config, job, teacher)
     if job.is_main:
-        _check_saving(setting)
+        _check_before(setting)
     method, parents = build(setting)
     checkpoint = newest_checkpoint(job.folder) if job.resume else None
     begun = _check_begun(setting, parents, checkpoint)
@@ -77,7 +83,7 @@ def train(
     if job.resume and job.is_main:
         _drop_later_points(job, checkpoint)
     if checkpoint is not None:
-        _check_state(checkpoint)
+        check_state(checkpoint)
         job.reporter.say(f"resuming from {checkpoint.name}")
     if job.world > 1:
         engine = trainer.accelerator.distributed_type.value
@@ -92,7 +98,7 @@ def train(
         machine = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if checkpoint is None or trainer.begun or machine or isinstance(error, KDHarnessError):
             raise
-        raise _state_damaged(checkpoint, str(error)) from error
+        raise damaged_state(checkpoint, str(error)) from error
     if watcher.stopped and trainer.state.global_step < setting.plan.steps:
         raise Interrupted("stopped by request")
     folder = _save(trainer, setting)
@@ -118,9 +124,11 @@ def _drop_later_points(job: Job, checkpoint: Path | None) -> None:
         store.drop_points_after(job.run, step)
 
 
-def _check_saving(setting: TrainContext) -> None:
-    """Detect before the first step what would prevent saving at the end."""
+def _check_before(setting: TrainContext) -> None:
+    """Detect before the first step what would prevent learning, or saving at the end."""
     job = setting.job
+    if note := precision_note(setting.precision, setting.config.trainer, setting.student):
+        job.reporter.say(note, kind="warning")
     dropped = check_savable(setting.student, setting.tokenizer, job.folder)
     if dropped:
         job.reporter.say(
@@ -160,6 +168,12 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     spec = config.trainer
     job.reporter.stage("loading", 1)
     device = pick_device(spec.device)
+    precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=has_bf16(device))
+    if spec.dtype != "auto":
+        job.reporter.say(
+            f"trainer.dtype is the former name of trainer.precision: this is {precision.name}",
+            kind="warning",
+        )
     with _main_first(job, device):
         start = make_student(
             config.student, teacher, job.paths, dtype=spec.dtype, reporter=job.reporter
@@ -167,7 +181,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     student = load_model(
         start.path,
         job.paths,
-        dtype=spec.dtype,
+        dtype=precision.weights,
         device=device,
         trust_remote_code=config.student.trust_remote_code,
     )
@@ -175,7 +189,9 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
     fallback = load_tokenizer(teacher, job.paths) if teacher else None
     set_chat_template(tokenizer, config.data, fallback)
     if config.student.lora:
-        student = with_adapter(student, config.student.lora, start.path)
+        student = with_adapter(
+            student, config.student.lora, start.path, fp32=precision.trained == "float32"
+        )
     training, heldout = _rows(config, tokenizer, job)
     limits = limits_of(causal_model(student))
     for rows in (training, heldout):
@@ -199,6 +215,7 @@ def _prepare(config: TrainConfig, job: Job, teacher: str | None) -> TrainContext
         kinds,
         plan,
         device,
+        precision,
         usable_pad(tokenizer.pad_token_id, limits),
     )
 
@@ -254,7 +271,9 @@ _OPTIMIZERS = {
 }
 
 
-def training_arguments(config: TrainConfig, folder: Path, plan: BatchPlan, device: str) -> object:
+def training_arguments(
+    config: TrainConfig, folder: Path, plan: BatchPlan, device: str, precision: Precision
+) -> object:
     """Translate our trainer settings into transformers' TrainingArguments."""
     spec = config.trainer
     on_cpu = device == "cpu"
@@ -279,6 +298,7 @@ def training_arguments(config: TrainConfig, folder: Path, plan: BatchPlan, devic
         save_total_limit=None,
         seed=config.seed,
         use_cpu=on_cpu,
+        bf16=precision.autocast,
         remove_unused_columns=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=not on_cpu,
@@ -293,7 +313,9 @@ def _make_trainer(
     setting: TrainContext, method: Objective
 ) -> tuple[DistillTrainer, HeldoutCallback]:
     config, job = setting.config, setting.job
-    args = training_arguments(config, job.folder, setting.plan, setting.device)
+    precision = setting.precision
+    args = training_arguments(config, job.folder, setting.plan, setting.device, precision)
+    optimizer = stochastic_optimizer(config.trainer, config.seed) if precision.stochastic else None
     if job.world > 1:
         _allow_fsdp_on_cpu(args)
     watcher = HeldoutCallback(setting)
@@ -311,59 +333,10 @@ def _make_trainer(
         world=job.world,
         processing_class=setting.tokenizer,
         callbacks=[watcher],
+        optimizer_cls_and_kwargs=optimizer,
     )
     watcher.trainer = trainer
     return trainer, watcher
-
-
-# ---------------------------------------------------------------- checkpoints
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint; a process can die while writing one."""
-    return next((path for path in reversed(step_folders(folder)) if is_sealed(path)), None)
-
-
-# Files that transformers writes but never reads, and those of a sharded model, which accelerate
-# reads with `weights_only`.
-_STATE_FILES = re.compile(r"(training_args|(optimizer|pytorch_model_fsdp)(_\d+)?)\.bin")
-
-
-def _check_state(folder: Path) -> None:
-    """Refuse weights that are pickled or damaged.
-
-    torch reads the Trainer's own state with `weights_only`, which builds tensors and runs no code.
-
-    Raises:
-        RunError: names the file.
-    """
-    for path in sorted(folder.glob("*.bin")):
-        if not _STATE_FILES.fullmatch(path.name):
-            raise _state_damaged(folder, f"{path.name} is a pickle, which is never loaded")
-    for name, what in (
-        ("global_step*", "DeepSpeed's state"),
-        ("**/.metadata", "torch's sharded state"),
-    ):
-        if any(folder.glob(name)):
-            raise _state_damaged(
-                folder,
-                f"{what} is saved as pickles, which are never loaded; FSDP2 with "
-                "fsdp_state_dict_type: FULL_STATE_DICT can be resumed",
-            )
-    try:
-        validate_model_dir(folder)
-    except ModelError as error:
-        raise _state_damaged(folder, str(error)) from error
-
-
-def _state_damaged(folder: Path, what: str) -> RunError:
-    first = (what.strip() or "no reason given").splitlines()[0][:300]
-    return RunError(
-        f"the state saved in {folder.name} cannot be loaded: {first}",
-        where=str(folder),
-        hint="if you do not trust the folder, delete it; the run then resumes from the previous "
-        "checkpoint, or from the start",
-    )
 
 
 def _save(trainer: DistillTrainer, setting: TrainContext) -> Path:

@@ -7,15 +7,18 @@ in between, the result would belong to neither the old nor the new configuration
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdharness.harness.errors import RunError
+from kdharness.harness.errors import ModelError, RunError
+from kdharness.harness.models.validate import validate_model_dir
 from kdharness.harness.store import Store
-from kdharness.harness.util.atomic import atomic_write_text
+from kdharness.harness.util.atomic import atomic_write_text, is_sealed
 from kdharness.harness.util.untrusted import read_json_object
 from kdharness.trainers.context import TrainContext
+from kdharness.trainers.saving import step_folders
 
 NOTE = "begun-with.json"
 _WHAT = {
@@ -95,3 +98,54 @@ def _difference(name: str, then: Mapping[str, object], now: Mapping[str, object]
     if then.get(rows) != now[rows]:
         return f"{_WHAT[name]} ({then.get(rows)} then, {now[rows]} now; {marks})"
     return f"{_WHAT[name]} ({marks})"
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint; a process can die while writing one."""
+    return next((path for path in reversed(step_folders(folder)) if is_sealed(path)), None)
+
+
+# Files that transformers writes but never reads, and those of a sharded model, which accelerate
+# reads with `weights_only`.
+_STATE_FILES = re.compile(r"(training_args|(optimizer|pytorch_model_fsdp)(_\d+)?)\.bin")
+
+
+def check_state(folder: Path) -> None:
+    """Refuse weights that are pickled or damaged.
+
+    torch reads the Trainer's own state with `weights_only`, which builds tensors and runs no code.
+
+    Raises:
+        RunError: names the file.
+    """
+    for path in sorted(folder.glob("*.bin")):
+        if not _STATE_FILES.fullmatch(path.name):
+            raise damaged_state(folder, f"{path.name} is a pickle, which is never loaded")
+    for name, what in (
+        ("global_step*", "DeepSpeed's state"),
+        ("**/.metadata", "torch's sharded state"),
+    ):
+        if any(folder.glob(name)):
+            raise damaged_state(
+                folder,
+                f"{what} is saved as pickles, which are never loaded; FSDP2 with "
+                "fsdp_state_dict_type: FULL_STATE_DICT can be resumed",
+            )
+    try:
+        validate_model_dir(folder)
+    except ModelError as error:
+        raise damaged_state(folder, str(error)) from error
+
+
+def damaged_state(folder: Path, what: str) -> RunError:
+    """Return the error for a checkpoint whose state cannot be loaded."""
+    first = (what.strip() or "no reason given").splitlines()[0][:300]
+    return RunError(
+        f"the state saved in {folder.name} cannot be loaded: {first}",
+        where=str(folder),
+        hint="if you do not trust the folder, delete it; the run then resumes from the previous "
+        "checkpoint, or from the start",
+    )

@@ -20,7 +20,7 @@ from kdharness.harness.errors import KDHarnessError, did_you_mean
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.util.os_errors import as_user_error
-from kdharness.harness.util.process import set_passive_omp_wait
+from kdharness.harness.util.process import quiet_torchao, set_passive_omp_wait
 from kdharness.harness.util.redact import RedactedStream, redact, redact_tracebacks
 from kdharness.harness.util.tables import write_anything
 from kdharness.harness.util.text import safe_text
@@ -199,6 +199,7 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     set_passive_omp_wait()
+    quiet_torchao()
     write_anything()
     with sigterm_as_ctrl_c():
         return _run(args)

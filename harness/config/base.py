@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 NAME = r"^\w[\w.-]{0,63}$"
 """Pattern of run names, which are folder names and arguments of commands."""
@@ -24,3 +28,47 @@ class RunConfig(Settings):
         description=("Name of the run; derived from the method by default."),
     )
     seed: int = Field(42, ge=0, title="Seed")
+
+
+ADDED: dict[str, Any] = {"hashed": "unless default"}
+"""`json_schema_extra` of a field added later: at its default it does not change a config's hash."""
+
+FORMER: dict[str, Any] = {"deprecated": True}
+"""`json_schema_extra` of a field that still works but is no longer offered."""
+
+
+def is_former(field: FieldInfo) -> bool:
+    """Return whether a field is a former name that forms and references leave out."""
+    extra = field.json_schema_extra
+    return isinstance(extra, Mapping) and extra.get("deprecated") is True
+
+
+def hashed_values(config: BaseModel, exclude: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return a config as the JSON values that its identity depends on.
+
+    Fields added later are left out at their defaults, so that a config keeps its identity.
+    """
+    values = config.model_dump(mode="json", by_alias=True, exclude=set(exclude))
+    _drop_added(config, values)
+    return values
+
+
+def _drop_added(config: object, values: Any) -> None:
+    """Delete added fields at their defaults from the dump of a config, at every depth."""
+    if isinstance(config, Mapping):
+        for name, part in config.items():
+            _drop_added(part, values[name])
+    elif isinstance(config, list | tuple):
+        for part, value in zip(config, values, strict=True):
+            _drop_added(part, value)
+    elif isinstance(config, BaseModel):
+        for name, field in type(config).model_fields.items():
+            key = field.serialization_alias or field.alias or name
+            if key not in values:
+                continue
+            part, extra = getattr(config, name), field.json_schema_extra
+            added = isinstance(extra, Mapping) and extra.get("hashed") == "unless default"
+            if added and part == field.get_default(call_default_factory=True):
+                del values[key]
+            else:
+                _drop_added(part, values[key])

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from kdharness.harness.config.base import Settings
+from kdharness.harness.config.base import ADDED, Settings
 from kdharness.harness.util.redact import holds_secret
 
 
@@ -55,6 +55,12 @@ class TeacherSpec(ModelSpec):
     quantization: QuantizationSpec | None = Field(
         None, title="Quantisation", description=("Load the teacher in 4 or 8 bits.")
     )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        title="Precision",
+        description=("auto: bf16 on a GPU that has it, else fp32; independent of the student's."),
+        json_schema_extra=ADDED,
+    )
     cache: CacheSpec | None = Field(
         None,
         title="Cache",
@@ -83,6 +89,8 @@ class TeacherSpec(ModelSpec):
             raise ValueError(
                 "a server returns only the top log-probabilities: set cache: {k: 20, tail: bucket}"
             )
+        if self.dtype != "auto":
+            raise ValueError("dtype has no effect on a served teacher: set it on the server")
         if self.quantization is not None:
             raise ValueError("quantization has no effect on a served teacher: set it on the server")
         return self

@@ -11,11 +11,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdharness.harness.config.base import RunConfig, Settings
+from kdharness.harness.config.base import ADDED, FORMER, RunConfig, Settings, hashed_values
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.merging import MergeConfig
-from kdharness.harness.config.models import Student, Teacher, TeacherSpec, _spell_out
+from kdharness.harness.config.models import (
+    Student,
+    StudentSpec,
+    Teacher,
+    TeacherSpec,
+    _spell_out,
+)
+from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
 from kdharness.harness.registry import method_config
 from kdharness.harness.types import digest
 
@@ -87,7 +94,22 @@ class TrainerSpec(Settings):
             "Micro-batches per optimiser step. The gradient does not depend on how a step is split."
         ),
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", title="Precision")
+    precision: PrecisionName = Field(
+        "auto",
+        title="Precision",
+        description=(
+            "auto: mixed on a GPU with bf16, else fp32. mixed: fp32 weights, bf16 products; with "
+            "LoRA fp32 adapters on a bf16 base. bf16-sr: bf16 weights, updates rounded "
+            "stochastically, for less memory. bf16: bf16 weights only, most small updates are lost."
+        ),
+        json_schema_extra=ADDED,
+    )
+    dtype: OldPrecision = Field(
+        "auto",
+        title="Precision (former name)",
+        description=("float32 is precision: fp32; bfloat16 is precision: bf16, with LoRA mixed."),
+        json_schema_extra=FORMER,
+    )
     gradient_checkpointing: bool = Field(
         False,
         title="Gradient checkpointing",
@@ -122,6 +144,26 @@ class TrainerSpec(Settings):
         title="Loss limit",
         description=("A loss above this, or NaN, stops the run and reports the rows."),
     )
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> Self:
+        if self.dtype == "float16":
+            raise ValueError(
+                "dtype: float16 is not supported, its small gradients would be lost: "
+                "remove it, or set precision: mixed (bf16) or fp32"
+            )
+        if self.dtype != "auto" and self.precision != "auto":
+            raise ValueError("dtype is the former name of precision: remove dtype")
+        if self.precision == "bf16-sr" and self.optimizer not in ("adamw", "adamw_8bit"):
+            raise ValueError(
+                f"precision: bf16-sr rounds the updates of adamw and adamw_8bit, not those of "
+                f"{self.optimizer}: change the optimizer or the precision"
+            )
+        return self
+
+    def precision_on(self, *, lora: bool, has_bf16: bool) -> Precision:
+        """Return the precision on a device with or without bf16 in hardware."""
+        return precision_of(self.precision, self.dtype, lora=lora, has_bf16=has_bf16)
 
 
 class DistillSpec(TrainerSpec):
@@ -184,6 +226,15 @@ class KDSpec(DistillSpec):
 # ---------------------------------------------------------------- runs
 
 
+def _check_lora(student: StudentSpec, trainer: TrainerSpec) -> None:
+    """Refuse stochastic rounding of adapters, which are fp32."""
+    if student.lora and trainer.precision == "bf16-sr":
+        raise ValueError(
+            "precision: bf16-sr is for training all weights; with LoRA the adapter is fp32 and "
+            "takes little memory: set precision: mixed"
+        )
+
+
 class SFTConfig(RunConfig):
     """Supervised fine-tuning: next-token loss on the answers."""
 
@@ -196,6 +247,11 @@ class SFTConfig(RunConfig):
     def main_teacher(self) -> None:
         """None: this method has no teacher that a student could be cut from."""
         return
+
+    @model_validator(mode="after")
+    def _adapters_are_fp32(self) -> Self:
+        _check_lora(self.student, self.trainer)
+        return self
 
 
 class KDConfig(RunConfig):
@@ -225,6 +281,7 @@ class KDConfig(RunConfig):
                 "set trainer.attention_weight to 0 or remove teacher.cache"
             )
         _check_tail([self.teacher], self.trainer)
+        _check_lora(self.student, self.trainer)
         return self
 
 
@@ -274,6 +331,7 @@ class DAEConfig(RunConfig):
         if all(source.kind == "general" for source in self.data.train):
             raise ValueError("DAE needs domain rows: set kind: domain on a source")
         _check_tail([self.reference, self.expert, *self.experts.values()], self.trainer)
+        _check_lora(self.student, self.trainer)
         return self
 
 
@@ -308,4 +366,4 @@ def trusted_code(config: AnyConfig) -> list[str]:
 
 def config_hash(config: AnyConfig) -> str:
     """Return the identity of what is done: a hash of everything but the run's name."""
-    return digest(config.model_dump(mode="json", by_alias=True, exclude={"name"}))
+    return digest(hashed_values(config, exclude=frozenset({"name"})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 
@@ -13,3 +14,12 @@ def set_passive_omp_wait() -> None:
     evaluating on one machine is the normal case. A value that the user set is kept.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def quiet_torchao() -> None:
+    """Hide what torchao, which transformers imports where it is installed, logs at its import.
+
+    It names its CUDA kernels that a CPU build of torch cannot load; nothing here uses them.
+    """
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -149,7 +149,9 @@ def _choice(text: str, options: dict[str, str], read: Reading) -> str | None:
 
 
 def _occurrences(shown: str, option: str, read: Reading) -> Iterator[tuple[int, int]]:
-    """Yield the spans where an option occurs as a separate word."""
+    """Yield the spans where an option occurs as a separate word; a blank one occurs nowhere."""
+    if not option:
+        return
     flags = re.IGNORECASE if read not in (cased, verbatim) else 0
     pattern = r"\s+".join(map(re.escape, option.split(" ")))
     if not re.search(r"\w", option):

@@ -15,6 +15,7 @@ class Listener(NullReporter):
         self, *, stop_at_step: int | None = None, stop_after_checks: int | None = None
     ) -> None:
         self.said: list[tuple[str, str]] = []
+        self.points: list[tuple[int, dict[str, float]]] = []
         self.steps = 0
         self.checks = 0
         self.stop_at_step, self.stop_after_checks = stop_at_step, stop_after_checks
@@ -24,7 +25,8 @@ class Listener(NullReporter):
         self.said.append((kind, message))
 
     def advance(self, done: int, **values: float) -> None:
-        """Count steps of training: those that have a loss."""
+        """Keep the point; count steps of training: those that have a loss."""
+        self.points.append((done, values))
         if "loss" in values:
             self.steps = done
 

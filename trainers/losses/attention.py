@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from kdharness.harness.errors import ModelError
+from kdharness.harness.models.lm_head import fp32_product
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,8 @@ def block_scores(rows: Rows, sample: int, index: Tensor, keys: Tensor) -> tuple[
     q, k = rows.q[sample][:, index], rows.k[sample][:, :end]
     groups = k.shape[0]
     per_group = q.shape[0] // groups
-    scores = (
-        torch.bmm(q.reshape(groups, per_group * len(index), -1), k.transpose(-1, -2))
-        .view(q.shape[0], len(index), end)
-        .float()
+    scores = fp32_product(q.reshape(groups, per_group * len(index), -1), k.transpose(-1, -2)).view(
+        q.shape[0], len(index), end
     )
     scores *= rows.scale
     if rows.softcap:

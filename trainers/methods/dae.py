@@ -48,7 +48,7 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
     if spec is None:
         # No reference given: use the student as it was before training.
         if setting.config.student.lora:
-            return AdapterTeacher(setting.student, None), setting.start.id
+            return AdapterTeacher(setting.student, None, 0, setting.precision), setting.start.id
         spec = TeacherSpec(model=setting.start.path)
     parent = parent_of(spec, paths, setting.job.reporter)
     vocab = shared_vocab(setting, spec.model)
@@ -56,12 +56,12 @@ def _teacher(spec: TeacherSpec | None, kind: str, setting: TrainContext) -> tupl
         return cached_teacher(setting, spec, parent.model, vocab, kind=kind), parent.id
     if setting.config.student.lora:
         if parent.model == setting.start.model:
-            return AdapterTeacher(setting.student, None, vocab), parent.id
+            return AdapterTeacher(setting.student, None, vocab, setting.precision), parent.id
         folder = local_folder(spec.model, paths, weights=True)
         if _is_adapter_of(folder, setting):
             load_adapter(setting.student, folder, kind, spec.model)
             setting.student.set_adapter("default")
-            return AdapterTeacher(setting.student, kind, vocab), parent.id
+            return AdapterTeacher(setting.student, kind, vocab, setting.precision), parent.id
     return OnlineTeacher(load_frozen(spec, setting), vocab), parent.id
 
 

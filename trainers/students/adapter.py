@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
+def with_adapter(student: Any, lora: LoraSpec, start: str, *, fp32: bool = True) -> Any:
     """Add a new LoRA adapter to a student, loaded or on the meta device.
 
     Args:
         student: a causal LM.
         lora: the config's settings.
         start: the student's folder or name, which the adapter's config records as its base.
+        fp32: whether the adapter is fp32 whatever the dtype of the base.
 
     Raises:
         ConfigError: modules that this model does not have, or that do not support LoRA.
@@ -51,6 +52,7 @@ def with_adapter(student: Any, lora: LoraSpec, start: str) -> Any:
                 base_model_name_or_path=hub[0] if hub else start,
                 revision=hub[1] if hub else None,
             ),
+            autocast_adapter_dtype=fp32,
         )
     except (ValueError, TypeError) as error:
         raise ConfigError(

@@ -66,7 +66,7 @@ def load_frozen(spec: TeacherSpec, setting: TrainContext) -> Any:
     model = load_model(
         spec.model,
         setting.job.paths,
-        dtype=setting.config.trainer.dtype,
+        dtype=spec.dtype,
         device=setting.device,
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization.model_dump() if spec.quantization else None,

@@ -7,7 +7,7 @@ in the loss), or a cached distribution. A row has one teacher and costs one teac
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 
+from kdharness.harness.config.precision import Precision
 from kdharness.harness.errors import ModelError
 from kdharness.harness.models.lm_head import Head, backbone, head_of
 from kdharness.trainers.attention_hook import set_keep
 from kdharness.trainers.losses.attention import AttentionTape
 from kdharness.trainers.losses.fused import TopK
+from kdharness.trainers.precision import autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,18 +91,33 @@ class OnlineTeacher:
 class AdapterTeacher:
     """The student's base weights with another adapter or none: several models in one copy."""
 
-    def __init__(self, model: PreTrainedModel, adapter: str | None, vocab: int = 0) -> None:
-        """Wrap the student's PEFT model with a loaded adapter's name, or None to disable it."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        adapter: str | None,
+        vocab: int = 0,
+        precision: Precision | None = None,
+    ) -> None:
+        """Wrap the student's PEFT model.
+
+        Args:
+            model: the student.
+            adapter: a loaded adapter's name, or None to disable the student's.
+            vocab: `Head.vocab`.
+            precision: the training's, for the same products as in the student's forward.
+        """
         self.model = model
         self.adapter = adapter
         self.vocab = vocab
+        self.precision = precision
 
     def targets_for(
         self, batch: Mapping[str, Tensor], rows: Tensor, mask: Tensor, tape: AttentionTape | None
     ) -> tuple[Head, Tensor]:
         """Do the same as `OnlineTeacher`, then restore the student's adapter and mode."""
         peft = getattr(self.model, "module", self.model)
-        with _switched(peft, self.adapter):
+        products = autocast(self.precision, mask.device.type) if self.precision else nullcontext()
+        with products, _switched(peft, self.adapter):
             if tape is not None:
                 set_keep(peft, tape)
             hidden = hidden_states(peft, batch, rows, mask)

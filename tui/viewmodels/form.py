@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from kdharness.harness.config.base import is_former
 from kdharness.harness.config.field_kinds import FIELD_KINDS
 from kdharness.harness.config.files import absolute_paths, describe_errors, parse_config
 from kdharness.harness.config.training import CONFIGS
@@ -149,6 +150,8 @@ def fields_of(
         shape = shape_of(info.annotation)
         here = (*place, key)
         value = values.get(key, MISSING) if isinstance(values, Mapping) else MISSING
+        if value is MISSING and is_former(info):
+            continue
         row = Field(
             place=here,
             title=info.title or key,

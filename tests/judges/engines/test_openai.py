@@ -95,7 +95,8 @@ def test_retry_after_is_kept_by_everybody() -> None:
         import threading
 
         def mend() -> None:
-            time.sleep(0.3)
+            while server.calls < 4:
+                time.sleep(0.01)
             server.fault_rate = 0.0
 
         threading.Thread(target=mend).start()

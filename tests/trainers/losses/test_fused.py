@@ -223,3 +223,35 @@ def test_apply_head_follows_the_models_own_conventions() -> None:
     head = Head(torch.eye(2), torch.tensor([1.0, 0.0]), scale=2.0, softcap=3.0)
     got = apply_head(head, torch.tensor([[1.0, -1.0]]))
     assert got.tolist()[0] == pytest.approx([3 * math.tanh(4 / 3), 3 * math.tanh(-2 / 3)])
+
+
+# ---------------------------------------------------------------- bf16
+
+
+@pytest.mark.parametrize("kl", [1.0, 1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("trained", ["hidden", "weight"])
+def test_bf16_gradients_are_right_near_the_teacher(kl: float, trained: str) -> None:
+    """Close to the teacher the gradient is a small difference: logits rounded to bf16 lose it."""
+    g = torch.Generator().manual_seed(4)
+    n, h, v = 64, 128, 800
+    weight = (torch.randn(v, h, generator=g) / h**0.5 * 2).bfloat16()
+    theirs = torch.randn(n, h, generator=g).bfloat16()
+    # A distance that gives about this divergence: KL grows with its square.
+    ours = (theirs.float() + 0.7 * kl**0.5 * torch.randn(n, h, generator=g)).bfloat16()
+
+    def gradient(dtype: torch.dtype) -> tuple[torch.Tensor, float]:
+        states, matrix = (
+            part.detach().clone().to(dtype).requires_grad_() for part in (ours, weight)
+        )
+        teacher = (Head(weight.to(dtype)), theirs.to(dtype))
+        loss, _ = fused_loss(states, Head(matrix), mix=Mix(chunk=16), teacher=teacher)
+        loss.backward()
+        grad = states.grad if trained == "hidden" else matrix.grad
+        assert grad is not None
+        return grad.float(), float(loss.detach()) / n
+
+    want, exact = gradient(torch.float32)
+    got, rounded = gradient(torch.bfloat16)
+    assert 0.3 * kl < exact < 3 * kl
+    assert rounded == pytest.approx(exact, rel=1e-3)
+    assert torch.linalg.norm(got - want) <= 0.02 * torch.linalg.norm(want)

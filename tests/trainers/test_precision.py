@@ -1,0 +1,250 @@
+"""What each precision loads, trains and saves, and what it learns at a small learning rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.precision import precision_of
+from kdharness.harness.config.training import TrainerSpec, config_hash
+from kdharness.harness.errors import ConfigError, Interrupted
+from kdharness.harness.paths import Paths
+from kdharness.harness.protocols import Job
+from kdharness.harness.registry import TRAINERS, resolve
+from kdharness.trainers.precision import movable_share, stochastic_optimizer
+from support.reporters import Listener
+
+ROWS = "general:train"
+
+
+def config_of(teacher: Path, method: str = "sft", lora: bool = False, **trainer: Any) -> Any:
+    student: dict[str, Any] = {"model": str(teacher)}
+    if lora:
+        student["lora"] = {"r": 4}
+    values: dict[str, Any] = {
+        "method": method,
+        "student": student,
+        "data": {"train": [{"path": ROWS, "limit": 16}], "max_length": 48},
+        "trainer": {
+            "max_steps": 6,
+            "batch_size": 4,
+            "warmup_ratio": 0.0,
+            "schedule": "constant",
+            "device": "cpu",
+            **trainer,
+        },
+    }
+    if method == "kd":
+        values["teacher"] = str(teacher)
+    if method == "dae":
+        values["expert"] = str(teacher)
+        values["data"]["train"].append({"path": "shop:train", "kind": "domain", "limit": 16})
+    return parse_config(values)
+
+
+def train(config: Any, paths: Paths, name: str, **job: Any) -> tuple[Path, Listener]:
+    reporter = job.pop("reporter", Listener())
+    folder = paths.runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Job(paths, name, folder, reporter, **job)
+    return resolve(TRAINERS, config.method, "method")(config, run).folder, reporter
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(folder.glob("*model.safetensors")))
+
+
+def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
+    """Return the share of weights that differ."""
+    changed = sum(int((before[name].float() != after[name].float()).sum()) for name in after)
+    return changed / sum(value.numel() for value in after.values())
+
+
+# ---------------------------------------------------------------- choosing
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "lora", "has_bf16", "want"),
+    [
+        ("auto", "auto", False, False, ("fp32", "float32", "float32", False)),
+        ("auto", "auto", False, True, ("mixed", "float32", "float32", True)),
+        ("auto", "auto", True, True, ("mixed", "bfloat16", "float32", True)),
+        ("mixed", "auto", False, False, ("mixed", "float32", "float32", True)),
+        ("bf16-sr", "auto", False, True, ("bf16-sr", "bfloat16", "bfloat16", False)),
+        ("bf16", "auto", True, True, ("bf16", "bfloat16", "bfloat16", False)),
+        ("auto", "float32", False, True, ("fp32", "float32", "float32", False)),
+        ("auto", "bfloat16", False, True, ("bf16", "bfloat16", "bfloat16", False)),
+        ("auto", "bfloat16", True, True, ("mixed", "bfloat16", "float32", True)),
+    ],
+)
+def test_precision_by_device_and_adapter(
+    name: str, old: str, lora: bool, has_bf16: bool, want: tuple[str, str, str, bool]
+) -> None:
+    got = precision_of(name, old, lora=lora, has_bf16=has_bf16)
+    assert (got.name, got.weights, got.trained, got.autocast) == want
+
+
+@pytest.mark.parametrize(
+    ("trainer", "lora", "message"),
+    [
+        ({"dtype": "float16"}, False, "float16 is not supported"),
+        ({"dtype": "bfloat16", "precision": "mixed"}, False, "remove dtype"),
+        ({"precision": "bf16-sr", "optimizer": "sgd"}, False, "not those of sgd"),
+        ({"precision": "bf16-sr", "optimizer": "adafactor"}, False, "not those of adafactor"),
+        ({"precision": "bf16-sr"}, True, "set precision: mixed"),
+        ({"precision": "fp16"}, False, "precision"),
+    ],
+)
+@pytest.mark.parametrize("method", ["sft", "kd", "dae"])
+def test_invalid_combination_is_refused(
+    method: str, trainer: dict[str, Any], lora: bool, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, ValidationError), match=message):
+        config_of(tmp_path, method, lora=lora, **trainer)
+
+
+def test_default_precision_keeps_the_hash(tmp_path: Path) -> None:
+    plain = config_of(tmp_path, "kd")
+    assert config_hash(plain) == config_hash(config_of(tmp_path, "kd", precision="auto"))
+    others = {config_hash(config_of(tmp_path, "kd", precision=p)) for p in ("fp32", "mixed")}
+    assert len({config_hash(plain), *others}) == 3
+
+
+# ---------------------------------------------------------------- the share that can move
+
+
+@pytest.mark.parametrize(("rate", "share"), [(2e-5, 0.30), (1e-5, 0.16)])
+def test_movable_share_of_7b_like_weights(rate: float, share: float) -> None:
+    """The figures for weights drawn with a standard deviation of 0.02."""
+    torch.manual_seed(0)
+    drawn = (0.02 * torch.randn(400_000)).bfloat16()
+    assert movable_share([drawn], rate) == pytest.approx(share, abs=0.01)
+    # By adding the step itself: those that round to another value.
+    added = (drawn.float() + rate).bfloat16() != drawn
+    taken = (drawn.float() - rate).bfloat16() != drawn
+    assert float((added | taken).float().mean()) == pytest.approx(share, abs=0.02)
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize(
+    ("precision", "lora", "stored"),
+    [
+        ("auto", False, torch.float32),
+        ("fp32", False, torch.float32),
+        ("mixed", False, torch.float32),
+        ("bf16-sr", False, torch.bfloat16),
+        ("bf16", False, torch.bfloat16),
+        ("mixed", True, torch.float32),
+        ("fp32", True, torch.float32),
+        ("bf16", True, torch.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("method", ["sft", "kd", "dae"])
+def test_every_method_trains(
+    method: str,
+    precision: str,
+    lora: bool,
+    stored: torch.dtype,
+    tiny_teacher: Path,
+    paths: Paths,
+) -> None:
+    config = config_of(tiny_teacher, method, lora, precision=precision, max_steps=2)
+    folder, reporter = train(config, paths, "r")
+    assert {value.dtype for value in weights(folder).values()} == {stored}
+    losses = [point["loss"] for _, point in reporter.points if "loss" in point]
+    assert len(losses) == 2 and all(loss == loss for loss in losses)
+    warned = any("loses small updates" in text for _, text in reporter.said)
+    assert warned == (precision == "bf16")
+
+
+def test_only_plain_bf16_leaves_weights_behind(tiny_teacher: Path, paths: Paths) -> None:
+    """Six steps at 1e-5 move all fp32 weights, few bf16 ones, and as many as due when rounded.
+
+    The rounded weights are right on average: their mean error against fp32 is far below that of
+    plain bf16.
+    """
+    before = weights(tiny_teacher)
+    after = {}
+    for precision in ("fp32", "mixed", "bf16-sr", "bf16"):
+        config = config_of(tiny_teacher, precision=precision, learning_rate=1e-5)
+        after[precision] = weights(train(config, paths, precision)[0])
+    start = {name: value.bfloat16() for name, value in before.items()}
+    assert moved(before, after["fp32"]) > 0.9 and moved(before, after["mixed"]) > 0.9
+    assert moved(start, after["bf16"]) < 0.5 * moved(start, after["bf16-sr"])
+
+    def progress(name: str) -> float:
+        """Return the step made along fp32's, as a share of it."""
+        base = before if after[name]["model.norm.weight"].dtype == torch.float32 else start
+        along = whole = 0.0
+        for key, value in after["fp32"].items():
+            step = (value - before[key]).flatten().double()
+            along += float(step @ (after[name][key].float() - base[key].float()).flatten().double())
+            whole += float(step @ step)
+        return along / whole
+
+    assert progress("mixed") == pytest.approx(1, abs=0.1)
+    assert progress("bf16-sr") == pytest.approx(1, abs=0.2)
+    assert progress("bf16") < 0.6
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_stochastic_rounding_resumes_exactly(
+    optimizer: str, tiny_teacher: Path, paths: Paths
+) -> None:
+    def config() -> Any:
+        return config_of(tiny_teacher, precision="bf16-sr", optimizer=optimizer, learning_rate=1e-3)
+
+    whole, _ = train(config(), paths, "whole")
+    with pytest.raises(Interrupted):
+        train(config(), paths, "parts", reporter=Listener(stop_at_step=2))
+    parts, _ = train(config(), paths, "parts", resume=True)
+    want, got = weights(whole), weights(parts)
+    assert all(torch.equal(want[name], got[name]) for name in want)
+
+
+def test_optimizer_state_of_stochastic_rounding_is_fp32() -> None:
+    """A bf16 second moment would never decay: 0.999 is below half a unit in the last place."""
+    kind, options = stochastic_optimizer(TrainerSpec(precision="bf16-sr"), seed=1)
+    weight = torch.nn.Parameter(torch.ones(64, 64).bfloat16())
+    optimizer = kind([weight], **options)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    state = optimizer.state[weight]
+    assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.float32
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state[weight]["exp_avg_sq"].dtype == torch.float32
+
+
+def test_rounding_is_right_on_average_and_the_same_on_every_process() -> None:
+    def stepped(seed: int) -> torch.Tensor:
+        kind, options = stochastic_optimizer(
+            TrainerSpec(precision="bf16-sr", learning_rate=1e-5), seed
+        )
+        weight = torch.nn.Parameter(torch.ones(200_000).bfloat16())
+        optimizer = kind([weight], **options, weight_decay=0.0)
+        weight.grad = torch.ones_like(weight)
+        torch.manual_seed(int(torch.randint(1 << 30, ())))  # another process's own draws
+        optimizer.step()
+        return weight.detach().float()
+
+    first = stepped(1)
+    assert torch.equal(first, stepped(1)) and not torch.equal(first, stepped(2))
+    # bf16 next to 1 has a spacing of 2^-8 below it: a step of 1e-5 moves 1 in 390 weights.
+    assert float(1 - first.mean()) == pytest.approx(1e-5, rel=0.15)
+
+
+def test_former_name_is_honored_with_a_warning(tiny_teacher: Path, paths: Paths) -> None:
+    config = config_of(tiny_teacher, dtype="bfloat16", max_steps=1)
+    folder, reporter = train(config, paths, "r")
+    assert {value.dtype for value in weights(folder).values()} == {torch.bfloat16}
+    assert any(
+        "former name of trainer.precision: this is bf16" in text for _, text in reporter.said
+    )
