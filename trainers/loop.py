@@ -136,7 +136,7 @@ def _check_before(setting: TrainContext) -> None:
             f"dropped from it: {', '.join(dropped)}",
             kind="warning",
         )
-    check_room(setting.config, setting.student, job.folder)
+    check_room(setting.config, setting.student, setting.precision, job.folder)
 
 
 def _check_begun(

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdharness.harness.config.precision import Precision
 from kdharness.harness.errors import KDHarnessError, RunError
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.loading_errors import essence
 from kdharness.harness.models.validate import tensor_entries, weight_files
-from kdharness.harness.runs.estimate import optimizer_bytes
+from kdharness.harness.runs.memory import optimizer_bytes
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import nearest
 from kdharness.harness.util.os_errors import as_user_error, remove_on_failure
@@ -97,7 +98,7 @@ def saved_bytes(model: PreTrainedModel) -> int:
     return total
 
 
-def room_needed(config: TrainConfig, model: Any, folder: Path) -> int:
+def room_needed(config: TrainConfig, model: Any, precision: Precision, folder: Path) -> int:
     """Return the bytes a run's checkpoints will need on disk beyond those it already has.
 
     The final weights; with `trainer.best` a second copy while it is replaced; with
@@ -106,8 +107,7 @@ def room_needed(config: TrainConfig, model: Any, folder: Path) -> int:
     spec = config.trainer
     weights = saved_bytes(model)
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    element = next((p.element_size() for p in model.parameters() if p.requires_grad), 4)
-    step = weights + trained * optimizer_bytes(spec.optimizer, element)
+    step = weights + trained * optimizer_bytes(spec.optimizer, precision)
     needed = weights
     if spec.best:
         needed += weights if (folder / "best").exists() else 2 * weights
@@ -116,13 +116,15 @@ def room_needed(config: TrainConfig, model: Any, folder: Path) -> int:
     return int(needed * MARGIN)
 
 
-def check_room(config: TrainConfig, model: PreTrainedModel, folder: Path) -> None:
+def check_room(
+    config: TrainConfig, model: PreTrainedModel, precision: Precision, folder: Path
+) -> None:
     """Refuse a training whose checkpoints do not fit on the disk.
 
     Raises:
         RunError: how much is needed and how much is free, or the limit on the size of a file.
     """
-    refuse_without_room(room_needed(config, model, folder), folder)
+    refuse_without_room(room_needed(config, model, precision, folder), folder)
     limit, largest = _file_limit(), saved_bytes(model)
     if limit is not None and largest > limit:
         raise RunError(

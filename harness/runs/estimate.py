@@ -1,52 +1,23 @@
 """Estimate the memory, FLOPs, time and disk of a run before it starts.
 
-Parameters are counted exactly, on a model without weights (the meta device). Activations follow
-what a Llama-like layer keeps for its backward pass (`activation_floats`); a test compares the
-estimate with the memory that small models use.
+Parameters are counted exactly, on a model without weights (the meta device). `runs.memory` has the
+memory of a process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from kdharness.harness.config.training import AnyConfig, DAEConfig, DistillSpec, KDConfig, SFTConfig
+from kdharness.harness.config.precision import BYTES
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
 from kdharness.harness.errors import ConfigError, ModelError
+from kdharness.harness.models.adapters import is_adapter
+from kdharness.harness.models.resolve import naming_base, resolve_model
 from kdharness.harness.paths import Paths
-
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
-OPTIMIZER_STATE = {
-    "adamw": (2.0, 0.0),
-    "adamw_8bit": (0.0, 2.0),
-    "adafactor": (0.05, 0.0),
-    "sgd": (0.0, 0.0),
-}
-"""(values in the parameter's own dtype, further bytes) that an optimiser keeps per parameter.
-
-torch stores AdamW's moments in the parameter's dtype: bf16 weights have bf16 moments."""
-
-
-def optimizer_bytes(optimizer: str, unit: int) -> float:
-    """Return the bytes of optimiser state per trained parameter of `unit` bytes."""
-    numbers, further = OPTIMIZER_STATE[optimizer]
-    return numbers * unit + further
-
-
-@dataclass(frozen=True)
-class Size:
-    """Dimensions of a model. `body` is the parameter count without embeddings and head."""
-
-    total: int
-    body: int
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    key_heads: int
-    head_size: int
-    vocab: int
+from kdharness.harness.runs.memory import Size, lora_parameters, optimizer_bytes, plan_memory
+from kdharness.harness.util.untrusted import read_json_object
 
 
 @dataclass(frozen=True)
@@ -114,14 +85,16 @@ def model_size(source: str, paths: Paths, keep_layers: int | None = None) -> Siz
     ends = model.get_input_embeddings(), model.get_output_embeddings()
     outside = {id(getattr(module, "weight", None)) for module in ends}
     active = active_experts(text)
-    body = 0
+    body = linear = 0
     for name, value in model.named_parameters():
         if id(value) not in outside:
             body += int(value.numel() * (active if ".experts." in name else 1.0))
+            linear += value.numel() if value.dim() > 1 else 0
     heads, hidden = _shape(text, "num_attention_heads"), _shape(text, "hidden_size")
     return Size(
         total=sum(p.numel() for p in model.parameters()),
         body=body,
+        linear=linear,
         layers=_shape(text, "num_hidden_layers"),
         hidden=hidden,
         # GPT-2-like configs may leave the inner size unset: four times the hidden size.
@@ -157,86 +130,6 @@ def active_experts(config: object) -> float:
     every = ("num_local_experts", "num_experts", "n_routed_experts")
     total = _shape(config, *every, default=0)
     return _shape(config, "num_experts_per_tok", "moe_topk", default=total) / total if total else 1
-
-
-def activation_floats(size: Size, tokens: int, *, checkpointing: bool) -> float:
-    """Return how many values the backward pass needs, for `tokens` positions of one micro-batch.
-
-    Without gradient checkpointing a layer keeps per position: the inputs of its two norms, their
-    scaled and final outputs (6 h), queries, keys and values before and after the rotation, the
-    attention output, and four vectors of the MLP's inner size. With checkpointing each layer keeps
-    only its input, and one layer at a time keeps everything.
-    """
-    attention = 3 * size.heads * size.head_size + 3 * size.key_heads * size.head_size
-    layer = 6 * size.hidden + attention + 4 * size.intermediate
-    per_token = (size.layers * size.hidden + layer) if checkpointing else size.layers * layer
-    return float(tokens * (per_token + 3 * size.hidden))
-
-
-def lora_parameters(size: Size, r: int) -> int:
-    """Return the number of adapter weights, on all linear layers except the head."""
-    q, k = size.heads * size.head_size, size.key_heads * size.head_size
-    pairs = [
-        (size.hidden, q),
-        (size.hidden, k),
-        (size.hidden, k),
-        (q, size.hidden),
-        (size.hidden, size.intermediate),
-        (size.hidden, size.intermediate),
-        (size.intermediate, size.hidden),
-    ]
-    return size.layers * r * sum(a + b for a, b in pairs)
-
-
-def plan_memory(
-    config: AnyConfig,
-    student: Size,
-    teachers: Mapping[str, Size],
-    width: int,
-    *,
-    engine: str,
-    processes: int,
-    on_cpu: bool,
-) -> tuple[dict[str, float], int]:
-    """Return (bytes per part for one process, number of trained parameters)."""
-    assert isinstance(config, (SFTConfig, KDConfig, DAEConfig))
-    spec = config.trainer
-    dtype = spec.dtype if spec.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
-    unit = BYTES[dtype]
-    lora = config.student.lora
-    trained = lora_parameters(student, lora.r) if lora else student.total
-    shard = processes if engine == "fsdp2" else 1
-    rows = spec.batch_size
-    tokens = spec.tokens_per_batch or rows * width
-    parts = {
-        "weights": student.total * unit / shard + (trained * unit if lora else 0),
-        "gradients": trained * unit / shard,
-        "optimizer": trained * optimizer_bytes(spec.optimizer, unit) / shard,
-        "activations": unit
-        * activation_floats(student, tokens, checkpointing=spec.gradient_checkpointing),
-    }
-    chunk = spec.chunk if isinstance(spec, DistillSpec) else 128
-    buffers = 4 if teachers else 3
-    parts["logits"] = 4.0 * buffers * chunk * student.vocab
-    if not lora:
-        # The head's gradient is computed in the forward pass, in addition to the accumulated one.
-        parts["logits"] += unit * student.vocab * student.hidden
-    for role, size in teachers.items():
-        parts[f"teacher {role}"] = _teacher_bytes(config, role, size, unit, shard)
-    if isinstance(config, KDConfig) and config.trainer.attention_weight:
-        size = teachers["teacher"]
-        kept = (size.heads + size.key_heads) * size.head_size * student.layers
-        parts["attention"] = float(unit * tokens * kept)
-    return parts, trained
-
-
-def _teacher_bytes(config: AnyConfig, role: str, size: Size, unit: int, shard: int) -> float:
-    spec: Any = getattr(config, role, None)
-    if isinstance(config, DAEConfig) and role in config.experts:
-        spec = config.experts[role]
-    quantization = getattr(spec, "quantization", None)
-    each = QUANTIZED[quantization.method] if quantization else unit
-    return size.total * each / shard
 
 
 def step_flops(
@@ -324,6 +217,10 @@ def estimate(
         processes=processes,
         on_cpu=on_cpu,
     )
+    for role, source in teacher_sources(config).items():
+        shared = _shared_bytes(source, config, student, paths)
+        if shared is not None:
+            memory[f"teacher {role}"] = shared
     biggest = max(teachers.values(), key=lambda size: size.total, default=None)
     if isinstance(config, DAEConfig) and not config.reference and not config.student.lora:
         biggest = biggest or student
@@ -338,8 +235,8 @@ def estimate(
         lora=config.student.lora is not None,
         checkpointing=spec.gradient_checkpointing,
     )
-    unit = 4 if on_cpu else 2
-    final = (trained if config.student.lora else student.total) * unit
+    precision = spec.precision_on(lora=config.student.lora is not None, has_bf16=not on_cpu)
+    final = (trained if config.student.lora else student.total) * BYTES[precision.trained]
     saved = spec.keep if spec.save_every else 1
     return ResourceEstimate(
         parameters={"student": student.total, **{r: s.total for r, s in teachers.items()}},
@@ -351,8 +248,30 @@ def estimate(
         memory=memory,
         flops=flops,
         seconds=flops / (tflops * 1e12 * processes) if tflops else None,
-        disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, unit)),
+        disk=final + saved * (final + trained * optimizer_bytes(spec.optimizer, precision)),
     )
+
+
+def _shared_bytes(source: str, config: AnyConfig, student: Size, paths: Paths) -> float | None:
+    """Return the bytes of a DAE teacher on a LoRA student's own base; None if it has another.
+
+    The base without an adapter costs nothing, an adapter of it costs its fp32 weights.
+    """
+    if not isinstance(config, DAEConfig) or not config.student.lora or not config.student.model:
+        return None
+    ours, theirs = resolve_model(config.student.model, paths), resolve_model(source, paths)
+    if theirs == ours:
+        return 0.0
+    folder = Path(theirs)
+    if not is_adapter(folder):
+        return None
+    with naming_base(folder) as base:
+        if resolve_model(base, paths) != ours:
+            return None
+    rank = read_json_object(folder / "adapter_config.json", "the adapter's config", ModelError).get(
+        "r"
+    )
+    return 4.0 * lora_parameters(student, rank if isinstance(rank, int) else config.student.lora.r)
 
 
 def _with_paths(source: tuple[str, int | None], paths: Paths) -> tuple[str, Paths, int | None]:

@@ -15,6 +15,7 @@ import pytest
 from transformers import GenerationConfig
 
 from kdharness.harness.config.files import parse_config
+from kdharness.harness.config.precision import precision_of
 from kdharness.harness.config.training import SFTConfig
 from kdharness.harness.errors import ModelError, RunError
 from kdharness.harness.models.generation_config import make_savable
@@ -168,6 +169,7 @@ def test_a_tokenizer_that_cannot_be_saved_is_found_before_the_first_step(
     assert not (folder / ".trial").exists()
 
 
+FP32 = precision_of("fp32", "auto", lora=False, has_bf16=False)
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -177,22 +179,22 @@ def test_a_disk_too_small_is_found_before_the_first_step(
     model = load_model(str(student), paths)
     size = sum(t.nbytes for t in {id(p): p for p in model.parameters()}.values())
     assert saved_bytes(model) == size
-    once = room_needed(sft(student), model, paths.home)
+    once = room_needed(sft(student), model, FP32, paths.home)
     assert size < once < 1.1 * size
     kept = sft(student, trainer={"save_every": 5, "keep": 2, "best": "general_loss"})
     # The final one, two of the best, and three of weights with two moments each.
-    assert room_needed(kept, model, paths.home) == pytest.approx(
+    assert room_needed(kept, model, FP32, paths.home) == pytest.approx(
         saving.MARGIN * 12 * size, rel=0.01
     )
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: Usage(0, 0, once - 1))
     with pytest.raises(RunError, match=r"the checkpoints need .* GiB are free") as caught:
-        check_room(sft(student), model, paths.home)
+        check_room(sft(student), model, FP32, paths.home)
     assert "prune" in caught.value.hint
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: Usage(0, 0, once))
-    check_room(sft(student), model, paths.home)
+    check_room(sft(student), model, FP32, paths.home)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (size - 1, size - 1))
     with pytest.raises(RunError, match="the file size limit here"):
-        check_room(sft(student), model, paths.home)
+        check_room(sft(student), model, FP32, paths.home)
 
 
 def test_an_adapters_room_is_the_adapters(student: Path, paths: Paths) -> None:

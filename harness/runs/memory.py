@@ -1,0 +1,246 @@
+"""Memory of a training process, by what it is needed for.
+
+Weights, gradients and optimizer state follow from the precision. Activations follow what a
+Llama-like layer keeps for its backward pass; a test compares them with the bytes that small models
+really keep, for every precision, with and without LoRA and checkpointing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdharness.harness.config.models import LoraSpec
+from kdharness.harness.config.precision import BYTES, Precision
+from kdharness.harness.config.training import DAEConfig, DistillSpec, KDConfig, SFTConfig
+
+QUANTIZED = {"bnb-4bit": 0.55, "bnb-8bit": 1.05}
+STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.05 * 4, "sgd": 0.0}
+"""Bytes of optimizer state per trained fp32 parameter; 8-bit states have a scale per 256."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Dimensions of a model.
+
+    Attributes:
+        total: number of parameters.
+        body: those a token meets, without embeddings and head.
+        linear: those of the body's matrices, which autocast copies.
+    """
+
+    total: int
+    body: int
+    linear: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_heads: int
+    head_size: int
+    vocab: int
+
+    @property
+    def queries(self) -> int:
+        """Width of a layer's queries."""
+        return self.heads * self.head_size
+
+    @property
+    def keys(self) -> int:
+        """Width of a layer's keys."""
+        return self.key_heads * self.head_size
+
+
+def optimizer_bytes(optimizer: str, precision: Precision) -> float:
+    """Return the bytes of optimizer state per trained parameter.
+
+    torch stores AdamW's moments in the weights' dtype; stochastic rounding keeps them in fp32.
+    """
+    state = STATE_BYTES[optimizer]
+    if optimizer == "adamw_8bit" or precision.stochastic:
+        return state
+    return state * BYTES[precision.trained] / 4
+
+
+def lora_parameters(size: Size, r: int) -> int:
+    """Return the number of adapter weights, on all linear layers except the head."""
+    q, k = size.queries, size.keys
+    pairs = [
+        (size.hidden, q),
+        (size.hidden, k),
+        (size.hidden, k),
+        (q, size.hidden),
+        (size.hidden, size.intermediate),
+        (size.hidden, size.intermediate),
+        (size.intermediate, size.hidden),
+    ]
+    return size.layers * r * sum(a + b for a, b in pairs)
+
+
+def layer_bytes(size: Size, precision: Precision, lora: LoraSpec | None, *, on_cpu: bool) -> float:
+    """Return the bytes per position that a layer keeps for its backward pass.
+
+    The inputs of its two norms are kept in fp32. Trained norm weights need their normalised inputs
+    too, and trained matrices their inputs: one for queries, keys and values, one for gate and up.
+    Under autocast every matrix has its own bf16 copy of its input, and with LoRA's dropout every
+    matrix has its own input and mask. Queries, keys, values, attention's output and four vectors
+    of the MLP's inner size are kept in the dtype of the products.
+    """
+    h, i, q = size.hidden, size.intermediate, size.queries
+    compute = BYTES[precision.compute]
+    inputs = 5 * h if precision.autocast else 2 * h
+    kept = 4.0 * 2 * h + 4 * size.heads
+    kept += compute * (2 * q + 2 * size.keys + 4 * i)
+    if lora is None:
+        return kept + BYTES[precision.trained] * 2 * h + compute * inputs
+    dropped = 5 * h + q + i
+    if precision.autocast:
+        inputs += q
+    elif lora.dropout:
+        inputs = dropped
+    kept += compute * (inputs + 7 * lora.r)
+    if lora.dropout:
+        kept += dropped * (BYTES[precision.trained] if on_cpu else 1)
+    return kept
+
+
+def activation_bytes(
+    size: Size,
+    precision: Precision,
+    lora: LoraSpec | None,
+    tokens: int,
+    *,
+    checkpointing: bool,
+    on_cpu: bool,
+) -> float:
+    """Return the bytes that the backward pass needs, for `tokens` positions of one micro-batch.
+
+    With gradient checkpointing each layer keeps only its input, and one layer at a time keeps
+    everything.
+    """
+    residual = BYTES[precision.weights]
+    layer = layer_bytes(size, precision, lora, on_cpu=on_cpu)
+    per_token = size.layers * residual * size.hidden + layer if checkpointing else 0.0
+    per_token = per_token or size.layers * layer
+    ends = (4 + residual) * size.hidden
+    return tokens * (per_token + ends)
+
+
+def plan_memory(
+    config: SFTConfig | KDConfig | DAEConfig,
+    student: Size,
+    teachers: Mapping[str, Size],
+    width: int,
+    *,
+    engine: str,
+    processes: int,
+    on_cpu: bool,
+) -> tuple[dict[str, float], int]:
+    """Return (bytes per part for one process, number of trained parameters).
+
+    Args:
+        config: a training config.
+        student: the student's dimensions.
+        teachers: role -> dimensions of the models loaded in addition.
+        width: positions of the widest micro-batch's rows, padding included.
+        engine: single, ddp or fsdp2.
+        processes: number of processes.
+        on_cpu: whether the device is a CPU, or a GPU with bf16.
+    """
+    spec, lora = config.trainer, config.student.lora
+    precision = spec.precision_on(lora=lora is not None, has_bf16=not on_cpu)
+    trained = lora_parameters(student, lora.r) if lora else student.total
+    unit = BYTES[precision.trained]
+    shard = processes if engine == "fsdp2" else 1
+    tokens = spec.tokens_per_batch or spec.batch_size * width
+    parts = {
+        "weights": student.total * BYTES[precision.weights] / shard,
+        "gradients": trained * unit / shard,
+        "optimizer": trained * optimizer_bytes(spec.optimizer, precision) / shard,
+        "activations": activation_bytes(
+            student,
+            precision,
+            lora,
+            tokens,
+            checkpointing=spec.gradient_checkpointing,
+            on_cpu=on_cpu,
+        ),
+    }
+    if lora:
+        parts["weights"] += trained * unit / shard
+    if precision.autocast:
+        # Autocast's copies live until the backward pass; a sharded layer's only while it runs.
+        copied = trained if lora else student.linear
+        parts["bf16 copies"] = 2.0 * copied / (student.layers if shard > 1 else 1)
+    parts["logits"] = _head_bytes(config, student, teachers, precision, on_cpu=on_cpu)
+    for role, size in teachers.items():
+        parts[f"teacher {role}"] = size.total * _teacher_unit(config, role, on_cpu) / shard
+    if isinstance(config, KDConfig):
+        parts |= _attention_bytes(config, student, teachers, precision, tokens, on_cpu=on_cpu)
+    return parts, trained
+
+
+def _head_bytes(
+    config: SFTConfig | KDConfig | DAEConfig,
+    student: Size,
+    teachers: Mapping[str, Size],
+    precision: Precision,
+    *,
+    on_cpu: bool,
+) -> float:
+    """Return the bytes of a chunk's logits, and of the copies and gradient of the head."""
+    spec = config.trainer
+    chunk = spec.chunk if isinstance(spec, DistillSpec) else 128
+    weights = student.vocab * student.hidden
+    total = 4.0 * (4 if teachers else 3) * chunk * student.vocab
+    if not config.student.lora:
+        # The head's gradient is computed in the forward pass, in addition to the accumulated one.
+        total += BYTES[precision.trained] * weights
+        total += 2.0 * weights if precision.autocast else 0.0
+    if on_cpu and precision.compute == "bfloat16":
+        # A CPU multiplies bf16 into fp32 through copies.
+        total += 4.0 * weights
+    return total
+
+
+def teacher_spec(config: SFTConfig | KDConfig | DAEConfig, role: str) -> Any:
+    """Return the config's teacher in a role; None for the student before training."""
+    if isinstance(config, DAEConfig) and role in config.experts:
+        return config.experts[role]
+    return getattr(config, role, None)
+
+
+def _teacher_unit(config: SFTConfig | KDConfig | DAEConfig, role: str, on_cpu: bool) -> float:
+    """Return the bytes per parameter of a teacher."""
+    spec = teacher_spec(config, role)
+    if spec is not None and spec.quantization:
+        return QUANTIZED[spec.quantization.method]
+    dtype = spec.dtype if spec is not None else "auto"
+    return BYTES[("float32" if on_cpu else "bfloat16") if dtype == "auto" else dtype]
+
+
+def _attention_bytes(
+    config: KDConfig,
+    student: Size,
+    teachers: Mapping[str, Size],
+    precision: Precision,
+    tokens: int,
+    *,
+    on_cpu: bool,
+) -> dict[str, float]:
+    """Return the bytes of the queries and keys that the attention loss keeps."""
+    spec = config.trainer
+    if not spec.attention_weight or "teacher" not in teachers:
+        return {}
+    layers = min(spec.attention_layers or student.layers, student.layers)
+    teacher = teachers["teacher"]
+    unit = BYTES["float32" if on_cpu else "bfloat16"]
+    if config.teacher.dtype != "auto":
+        unit = BYTES[config.teacher.dtype]
+    kept = float(unit * (teacher.queries + teacher.keys) * layers)
+    if precision.autocast and not config.student.lora:
+        # The student's are fp32 where they are recorded, and copied to bf16 for attention.
+        own = 1 if spec.gradient_checkpointing else layers
+        kept += 4.0 * (student.queries + student.keys) * own
+    return {"attention": kept * tokens}
