@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import os
 import random
+import select
 import subprocess
 import sys
 import tempfile
@@ -76,14 +77,14 @@ print("steps", step)
 
 def fill_big_store(paths: Paths) -> None:
     """Fill the benchmark store at this size, with judge replies and answers."""
-    original = bench_app.judgments
+    original = bench_app.skill_judgments
 
     def with_judge_reply(checkpoint: str, skill: float, now: float) -> list[Judgment]:
         return [
             dataclasses.replace(row, raw=JUDGE_REPLY) for row in original(checkpoint, skill, now)
         ]
 
-    bench_app.judgments = with_judge_reply
+    bench_app.skill_judgments = with_judge_reply
     bench_app.build(paths)
     with Store(paths.store) as store:
         for checkpoint in store.checkpoints():
@@ -189,7 +190,7 @@ def run_concurrently(paths: Paths, seconds: float) -> bool:
                 os.write(terminal.fd, key)
             limit = time.time() + 0.7
             while time.time() < limit:
-                if bench_app.select.select([terminal.fd], [], [], 0.05)[0]:
+                if select.select([terminal.fd], [], [], 0.05)[0]:
                     seen += os.read(terminal.fd, 65536)
             if b"locked" in seen or b"Traceback" in seen:
                 failures.append(f"app: {seen[-300:]!r}")
