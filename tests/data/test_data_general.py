@@ -117,7 +117,7 @@ def test_shipped_answers_are_complete_or_flagged_as_truncated(splits: dict[str, 
     limit = SOURCE["generation"]["max_new_tokens"]
     for row in (row for rows in splits.values() for row in rows):
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
-        assert row.get("truncated", True) is True, "the flag is present only when true"
+        assert row.get("truncated", True) is True, "the flag is there only when set"
         assert answer_of(row)
         assert answer_of(row) == answer_of(row).strip()
         assert "<|im_" not in answer_of(row)

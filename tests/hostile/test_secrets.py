@@ -330,7 +330,7 @@ def test_no_key_leaks_end_to_end(
                 "6",
             )
             output += stdout + stderr
-            assert server.headers, "no request was sent"
+            assert server.headers, "nothing was asked"
             assert planted_keys["KDHARNESS_JUDGE_API_KEY"] in server.headers[0]["authorization"]
     output += run_reporting_commands(kd, paths, out)
     with Store(paths.store) as store:

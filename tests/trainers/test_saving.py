@@ -241,7 +241,7 @@ def test_save_that_writes_no_weights_is_an_error(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(job=SimpleNamespace(is_main=True))
     with pytest.raises(RunError, match="no weights were written"):
         saving.save_whole(trainer, context, tmp_path / "final")
-    assert not list(tmp_path.iterdir()), "no partial folder is left"
+    assert not list(tmp_path.iterdir()), "nothing half-made is left"
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ async def test_doctor_screen_runs_the_doctor_command(
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "9")
         assert "1 of 8 GiB free" in shown(app)
-        assert "→ close other programs" in shown(app), "rows that are not ok come first"
+        assert "→ close other programs" in shown(app), "what is not ok comes first"
         monkeypatch.setattr("kdharness.tui.commands.run_command", answered(1, "", "boom"))
         await press(pilot, "r")
         assert "boom" in notified(app)
