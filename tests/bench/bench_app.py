@@ -1,8 +1,8 @@
-"""The app's figures: `python tests/bench/bench_app.py [--store DIR] [--quick]`.
+"""Benchmarks of the app: `python tests/bench/bench_app.py [--store DIR] [--quick]`.
 
-Makes a store with 1,000 runs, 1,000,000 points and 200,000 judgments (kept in --store for the
-next time), then measures a real process in a pseudo-terminal and screens in this process. Prints
-one line a figure with its limit; the exit code is 1 when one is missed.
+Creates a store with 1,000 runs, 1,000,000 points and 200,000 judgments (reused with --store),
+then measures a real process in a pseudo-terminal and screens in this process. Prints one line per
+measurement with its limit; the exit code is 1 if a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ while True:
 
 
 def build(paths: Paths) -> None:
-    """The big store, in a few big transactions."""
+    """Create the big store, in a few large transactions."""
     random.seed(0)
     now = time.time()
     config = {
@@ -134,7 +134,7 @@ def build(paths: Paths) -> None:
 
 
 def skill_judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]:
-    """4,000 judgments of one checkpoint over 23 benchmarks."""
+    """Return 4,000 judgments of one checkpoint over 23 benchmarks."""
     rows = []
     plans = [
         ("mt-bench", "rating", "openai:j", 2),
@@ -174,7 +174,7 @@ def skill_judgments(checkpoint: str, skill: float, now: float) -> list[Judgment]
 
 
 def first_paints(home: Path, rounds: int) -> tuple[float, float, float]:
-    """Medians: a bare app with a table, an empty store, the big store; taken in turn."""
+    """Return median first-paint times: bare app, empty store, big store; runs interleaved."""
     times: dict[str, list[float]] = {"bare": [], "empty": [], "big": []}
     with tempfile.TemporaryDirectory() as scratch:
         commands = {
@@ -185,16 +185,16 @@ def first_paints(home: Path, rounds: int) -> tuple[float, float, float]:
         for turn in range(rounds + 1):
             for name, (command, needle) in commands.items():
                 terminal = Terminal(command)
-                took = terminal.wait_for(needle)
+                elapsed = terminal.wait_for(needle)
                 terminal.close()
                 if turn:  # the first round fills the file cache
-                    times[name].append(took)
-    middle = {name: statistics.median(values) for name, values in times.items()}
-    return middle["bare"], middle["empty"], middle["big"]
+                    times[name].append(elapsed)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return medians["bare"], medians["empty"], medians["big"]
 
 
 def under_load(paths: Paths, seconds: float) -> tuple[float, float]:
-    """p95 from key to paint, and the app's CPU share at rest, while four runs write."""
+    """Return the p95 key-to-paint time and the idle CPU share while four runs write."""
     names = [f"live-{n}" for n in range(4)]
     writers: list[subprocess.Popen[bytes]] = []
     with Store(paths.store) as store:
@@ -244,24 +244,24 @@ def under_load(paths: Paths, seconds: float) -> tuple[float, float]:
 
 
 async def screens(paths: Paths) -> dict[str, float]:
-    """Seconds to open and sort the leaderboard, and to open the trade-off."""
+    """Return the seconds to open and sort the leaderboard, and to open the trade-off."""
     from kdharness.tui.app import HarnessApp
     from kdharness.tui.widgets.table import Listing
 
-    out: dict[str, float] = {}
+    seconds: dict[str, float] = {}
 
-    async def until(ready: Callable[[], bool]) -> None:
+    async def wait_until(ready: Callable[[], bool]) -> None:
         while not ready():
             await asyncio.sleep(0.001)
 
-    def listing(app: HarnessApp, place: str) -> Listing | None:
-        if getattr(app.screen, "place", "") != place:
+    def listing(app: HarnessApp, name: str) -> Listing | None:
+        if getattr(app.screen, "place", "") != name:
             return None
-        found = app.screen.query("#list").results(Listing)
-        return next(iter(found), None)
+        listings = app.screen.query("#list").results(Listing)
+        return next(iter(listings), None)
 
-    def filled(app: HarnessApp, place: str) -> bool:
-        table = listing(app, place)
+    def has_rows(app: HarnessApp, name: str) -> bool:
+        table = listing(app, name)
         return table is not None and bool(table.rows) and not table._repaint_required
 
     with Store(paths.store) as store, store.db.atomic():
@@ -272,21 +272,21 @@ async def screens(paths: Paths) -> dict[str, float]:
             await pilot.pause(1.0)
             began = time.perf_counter()
             await app.action_go("leaderboard")
-            await until(lambda: filled(app, "leaderboard"))  # noqa: B023
-            out[f"leaderboard {name}"] = time.perf_counter() - began
+            await wait_until(lambda: has_rows(app, "leaderboard"))  # noqa: B023
+            seconds[f"leaderboard {name}"] = time.perf_counter() - began
             await pilot.pause(0.2)
             began = time.perf_counter()
             await pilot.press("s")
-            out[f"sort {name}"] = time.perf_counter() - began
+            seconds[f"sort {name}"] = time.perf_counter() - began
             began = time.perf_counter()
             await app.action_go("tradeoff")
-            await until(lambda: filled(app, "tradeoff"))  # noqa: B023
-            out[f"tradeoff {name}"] = time.perf_counter() - began
-    return out
+            await wait_until(lambda: has_rows(app, "tradeoff"))  # noqa: B023
+            seconds[f"tradeoff {name}"] = time.perf_counter() - began
+    return seconds
 
 
 def chart_redraw() -> float:
-    """Seconds to prepare and draw four curves of 100,000 steps at 120 × 40, once they grew."""
+    """Return the seconds to redraw four grown curves of 100,000 steps at 120 × 40."""
     from kdharness.tui.viewmodels.curves import CurveBook
     from kdharness.tui.widgets.chart import CurveChart, Series
 
@@ -308,38 +308,43 @@ def chart_redraw() -> float:
     return statistics.median(times)
 
 
-def test_the_apps_figures() -> None:
-    """For `make bench`."""
+def test_app_benchmarks_meet_their_limits() -> None:
+    """Entry point of `make bench`."""
     assert main([]) == 0
 
 
-def main(words: list[str] | None = None) -> int:
-    """Measure, print, judge."""
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, and compare with the limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, help="keep the big store here")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, shorter waits")
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     os.environ.pop("NO_COLOR", None)
     with tempfile.TemporaryDirectory() as scratch:
         paths = Paths((args.store or Path(scratch)).resolve())
         if not paths.store.exists():
             build(paths)
-        found = asyncio.run(screens(paths))
+        screen_seconds = asyncio.run(screens(paths))
         bare, empty, big = first_paints(paths.home, 3 if args.quick else 9)
         p95, share = under_load(paths, 5 if args.quick else 20)
         rows = [
             ("first paint, empty store / bare app", empty / bare, 1.3, "×"),
             ("first paint, big store / bare app", big / bare, 1.3, "×"),
-            ("leaderboard opens (scores cached)", found["leaderboard warm"] * 1e3, 300, "ms"),
-            ("leaderboard sorts", found["sort warm"] * 1e3, 100, "ms"),
-            ("trade-off opens", found["tradeoff warm"] * 1e3, 500, "ms"),
+            (
+                "leaderboard opens (scores cached)",
+                screen_seconds["leaderboard warm"] * 1e3,
+                300,
+                "ms",
+            ),
+            ("leaderboard sorts", screen_seconds["sort warm"] * 1e3, 100, "ms"),
+            ("trade-off opens", screen_seconds["tradeoff warm"] * 1e3, 500, "ms"),
             ("key to paint, p95, four runs writing", p95 * 1e3, 50, "ms"),
             ("CPU at rest, four runs writing", share * 100, 3, "%"),
             ("chart redraw, 4 × 100,000 steps", chart_redraw() * 1e3, 50, "ms"),
         ]
     print(
         f"bare app {bare * 1e3:.0f} ms, empty store {empty * 1e3:.0f} ms, big {big * 1e3:.0f} "
-        f"ms; leaderboard without cached scores {found['leaderboard cold']:.2f} s"
+        f"ms; leaderboard without cached scores {screen_seconds['leaderboard cold']:.2f} s"
     )
     missed = False
     for name, value, limit, unit in rows:

@@ -1,9 +1,9 @@
-"""Figures of the judging side: `python tests/bench/bench_judges.py [client] [scores] [local]`.
+"""Benchmarks of judging: `python tests/bench/bench_judges.py [client] [scores] [local]`.
 
-client  1,600 verdicts from a server that takes 250 ms, 32 at once, each stored: wall time against
-        the ideal 12.5 s, processor time a call against a bare loop over the openai client, memory
+client  1,600 stored verdicts from a server with 250 ms latency, 32 concurrent: wall time against
+        the ideal 12.5 s, CPU time per call against a bare loop over the openai client, memory
 scores  200 checkpoints x 965 judgments with intervals, cold and from the cache
-local   SmolLM2's tokens a second, batched against one prompt at a time
+local   SmolLM2's tokens per second, batched against one prompt at a time
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ with Loopback(delay=float(sys.argv[2]), keep_bodies=False,
 """
 
 
-def serve_apart() -> tuple[subprocess.Popen[str], str]:
-    """A server in a process of its own, so that its work is not counted as ours."""
+def start_server() -> tuple[subprocess.Popen[str], str]:
+    """Start a server in a separate process, so that its CPU time is not counted."""
     folder = str(Path(__file__).resolve().parents[1])
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, folder, str(DELAY)],
@@ -56,14 +56,14 @@ def serve_apart() -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
-def processor() -> float:
-    """User and system seconds of this process."""
+def cpu_seconds() -> float:
+    """Return the user and system CPU seconds of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def resident_mb() -> float:
-    """Resident MB now."""
+    """Return the current resident memory in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -80,15 +80,15 @@ def prompts(count: int) -> list[GenerationRequest]:
     ]
 
 
-async def bare(url: str, count: int) -> None:
-    """The plainest loop over the same client."""
+async def bare_loop(url: str, count: int) -> None:
+    """Run a minimal loop over the same client."""
     import openai
 
-    gate = asyncio.Semaphore(CONCURRENCY)
+    semaphore = asyncio.Semaphore(CONCURRENCY)
     async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
 
-        async def one(request: GenerationRequest) -> None:
-            async with gate:
+        async def call(request: GenerationRequest) -> None:
+            async with semaphore:
                 await client.chat.completions.create(
                     model="judge-1",
                     messages=list(request.messages),
@@ -96,23 +96,23 @@ async def bare(url: str, count: int) -> None:
                     temperature=0,
                 )
 
-        await asyncio.gather(*(one(request) for request in prompts(count)))
+        await asyncio.gather(*(call(request) for request in prompts(count)))
 
 
 def bench_client() -> dict[str, Any]:
-    """The whole path: benchmark, client, verdicts, store."""
+    """Measure the whole path: benchmark, client, verdicts, store."""
     from kdharness.harness.config.evaluation import EvalConfig
     from kdharness.harness.evaluation import pipeline
     from kdharness.harness.protocols import NullReporter
     from support.benchmark_files import write_mt_bench
     from support.store_rows import add_mt_bench_answers
 
-    process, url = serve_apart()
+    process, url = start_server()
     try:
-        asyncio.run(bare(url, 64))
-        before = processor()
-        asyncio.run(bare(url, CALLS // 4))
-        bare_ms = 1000 * (processor() - before) / (CALLS // 4)
+        asyncio.run(bare_loop(url, 64))
+        before = cpu_seconds()
+        asyncio.run(bare_loop(url, CALLS // 4))
+        bare_ms = 1000 * (cpu_seconds() - before) / (CALLS // 4)
         with tempfile.TemporaryDirectory() as folder:
             paths = Paths(Path(folder))
             write_mt_bench(paths.assets / "mt-bench", per_category=CALLS // 8)
@@ -126,10 +126,10 @@ def bench_client() -> dict[str, Any]:
                     judge=[f"openai:judge-1@{url}"],
                 )
                 pipeline.run(config, paths, store, NullReporter())
-                start_mb, before, started = resident_mb(), processor(), time.perf_counter()
-                whole = config.model_copy(update={"limit": None, "seed": 1})
-                pipeline.run(whole, paths, store, NullReporter())
-                wall, used = time.perf_counter() - started, processor() - before
+                start_mb, before, started = resident_mb(), cpu_seconds(), time.perf_counter()
+                full_config = config.model_copy(update={"limit": None, "seed": 1})
+                pipeline.run(full_config, paths, store, NullReporter())
+                wall, used = time.perf_counter() - started, cpu_seconds() - before
                 grown = resident_mb() - start_mb
                 stored = sum(1 for j in store.judgments() if j.status is JudgmentStatus.OK)
     finally:
@@ -149,18 +149,18 @@ def bench_client() -> dict[str, Any]:
 
 
 def bench_scores() -> dict[str, Any]:
-    """A cold and a cached leaderboard."""
+    """Measure a cold and a cached leaderboard."""
     from kdharness.harness.analysis.leaderboard import leaderboard
 
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "k.db") as store:
-        chance = random.Random(0)
+        rng = random.Random(0)
         for number in range(200):
             store.add_checkpoint(
                 Checkpoint(
                     id=f"c{number}", name=f"c{number}", method="kd", path="", created=float(number)
                 )
             )
-            store.add_judgments(_judgments(f"c{number}", chance))
+            store.add_judgments(_judgments(f"c{number}", rng))
         started = time.perf_counter()
         cold = leaderboard(store)
         middle = time.perf_counter()
@@ -174,8 +174,10 @@ def bench_scores() -> dict[str, Any]:
     }
 
 
-def _judgments(checkpoint: str, chance: random.Random) -> list[Judgment]:
-    def one(bench: str, item: int, turn: int, metric: str, value: float, **info: Any) -> Judgment:
+def _judgments(checkpoint: str, rng: random.Random) -> list[Judgment]:
+    def make_judgment(
+        bench: str, item: int, turn: int, metric: str, value: float, **info: Any
+    ) -> Judgment:
         return Judgment(
             id=f"{checkpoint}{bench}{item}.{turn}",
             checkpoint=checkpoint,
@@ -194,26 +196,26 @@ def _judgments(checkpoint: str, chance: random.Random) -> list[Judgment]:
         )
 
     ratings = [
-        one("mt-bench", q, t, "rating", float(chance.randint(1, 10)))
+        make_judgment("mt-bench", q, t, "rating", float(rng.randint(1, 10)))
         for q in range(81, 161)
         for t in (1, 2)
     ]
     return ratings + [
-        one(
+        make_judgment(
             "alpaca-eval-2",
             q,
             1,
             "preference",
-            1 + chance.betavariate(0.2, 0.5),
-            len_1=chance.randint(100, 3000),
-            len_2=chance.randint(100, 3000),
+            1 + rng.betavariate(0.2, 0.5),
+            len_1=rng.randint(100, 3000),
+            len_2=rng.randint(100, 3000),
         )
         for q in range(805)
     ]
 
 
 def bench_local() -> dict[str, Any]:
-    """Batched generation against one prompt at a time: the same prompts, the same tokens."""
+    """Compare batched generation with one prompt at a time, on the same prompts and tokens."""
     import torch
 
     from kdharness.judges.engines.local import LocalEngine
@@ -222,15 +224,15 @@ def bench_local() -> dict[str, Any]:
     paths = find_paths()
     topics = ["rivers", "bread", "chess", "glaciers", "tax", "violins", "bees", "concrete"]
     texts = [f"Write at length about {a} and {b}." for a in topics for b in topics if a != b][:32]
-    asked = [GenerationRequest(({"role": "user", "content": text},), 0.0, 96) for text in texts]
+    requests = [GenerationRequest(({"role": "user", "content": text},), 0.0, 96) for text in texts]
     speeds = {}
-    for name, size, part in (("one", 1, asked[:6]), ("batched", 32, asked)):
+    for name, size, part in (("one", 1, requests[:6]), ("batched", 32, requests)):
         engine = LocalEngine("smollm2-135m-instruct", paths, batch_size=size)
-        dict(engine.stream(asked[:1]))
+        dict(engine.stream(requests[:1]))
         started = time.perf_counter()
         replies = dict(engine.stream(part))
-        took = time.perf_counter() - started
-        speeds[name] = sum(reply.tokens for reply in replies.values()) / took
+        elapsed = time.perf_counter() - started
+        speeds[name] = sum(reply.tokens for reply in replies.values()) / elapsed
     return {
         "one tok/s": round(speeds["one"], 1),
         "batched tok/s": round(speeds["batched"], 1),
@@ -239,7 +241,7 @@ def bench_local() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what is named, or all of it."""
+    """Run the named benchmarks, or all of them."""
     benches = {"client": bench_client, "scores": bench_scores, "local": bench_local}
     for name in sys.argv[1:] or benches:
         print(json.dumps({"bench": name, **benches[name]()}), flush=True)

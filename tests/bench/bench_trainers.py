@@ -1,10 +1,10 @@
-"""Figures of the training steps: ratios of both sides measured in one process.
+"""Benchmarks of the training steps: ratios of both sides, measured in one process.
 
     make bench   or   python -m pytest tests/bench/bench_trainers.py -s
 
 fp32 on the CPU, Llama-like models: 8 layers of 256 (8 heads, 4 key heads), or the size of
 SmolLM2-135M. Rows fill 60 to 100 % of the width, half of their tokens labelled. Bytes and FLOPs
-are counted, so they repeat exactly; wall times are medians over pairs run in turn, and vary.
+are counted, so they are exactly reproducible; wall times are medians over interleaved pairs.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ SMOL: dict[str, Any] = {
 
 
 def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 4) -> float:
-    """How many times faster `fast` is: the median over pairs that are run in turn.
+    """Return how many times faster `fast` is: the median over interleaved pairs.
 
-    On a machine that others use too, both sides of a pair meet the same weather.
+    On a shared machine, both sides of a pair run under the same load.
     """
     slow()
     fast()
@@ -66,15 +66,15 @@ def time_ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 4)
     return statistics.median(ratios)
 
 
-def record(work: str, against: str, figure: float, bar: str, good: bool) -> None:
-    row = f"| {work} | {against} | {figure:.2f} | {bar} | {'yes' if good else 'NO'} |"
+def record(name: str, against: str, ratio: float, bar: str, reached: bool) -> None:
+    row = f"| {name} | {against} | {ratio:.2f} | {bar} | {'yes' if reached else 'NO'} |"
     ROWS.append(row)
     print("\n" + row)
-    assert good, row
+    assert reached, row
 
 
 def padded_batch(vocab: int, rows: int, width: int) -> dict[str, torch.Tensor]:
-    """Rows of 60 to 100 % of the width, half of their real tokens labelled, kinds in turn."""
+    """Return rows of 60 to 100 % of the width, half of their tokens labelled, kinds alternating."""
     batch = random_batch(vocab, rows, width)
     for row in range(rows):
         length = round(width * (1 - 0.4 * row / max(rows - 1, 1)))
@@ -101,7 +101,7 @@ def models(
 def steps(
     case: Models, method: str, weight: float, chunk: int = 128
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    """(fused, plain as published: eager attention, cross-entropy of both sides paid)."""
+    """Return (fused, reference) steps; the reference uses eager attention and computes both CEs."""
     student, batch = case.student, case.batch
 
     def fused() -> None:
@@ -120,19 +120,19 @@ def steps(
 
 
 @pytest.fixture(autouse=True)
-def clean() -> Any:
+def collect_garbage() -> Any:
     gc.collect()
     yield
     gc.collect()
 
 
-def test_kd_4x512_peak() -> None:
+def test_kd_4x512_peak_memory() -> None:
     fused, plain = steps(models(SMALL, 4, 512, 1, attention=True), "kd", 1.0)
     ratio = peak_bytes(plain) / peak_bytes(fused)
     record("KD step 4×512, V = 32k: peak live bytes", "plain formula", ratio, "≥ 5", ratio >= 5)
 
 
-def test_kd_1x2048_peak() -> None:
+def test_kd_1x2048_peak_memory() -> None:
     fused, plain = steps(models(SMALL, 1, 2048, 1, attention=True), "kd", 1.0, chunk=32)
     ratio = peak_bytes(plain) / peak_bytes(fused)
     work = "KD step 1×2048, attention loss, chunk 32: peak live bytes"
@@ -140,8 +140,8 @@ def test_kd_1x2048_peak() -> None:
 
 
 @pytest.mark.parametrize("layers", [2, 4])
-def test_dae_4x256_peak_and_flops(layers: int) -> None:
-    """How many times fewer FLOPs depends on the head's share: the plain step pays 10 (b + h) a
+def test_dae_4x256_peak_memory_and_flops(layers: int) -> None:
+    """The FLOPs ratio depends on the head's share: the reference step costs 10 (b + h) per
     position, ours 8 b + 8 s h with b parameters in the body, h in the head and s labelled."""
     case = models({**SMALL, "num_hidden_layers": layers}, 4, 256, 2, attention=False)
     fused, plain = steps(case, "dae", 0.0)
@@ -173,8 +173,8 @@ def test_wall_time_of_a_smollm2_sized_step(method: str, bar: float) -> None:
     )
 
 
-def test_against_trl() -> None:
-    """TRL's GKD loss on whole logits, off-policy: forward KL is its beta = 0."""
+def test_kd_step_against_trl_gkd() -> None:
+    """Compare with TRL's GKD loss on full logits, off-policy: beta = 0 is forward KL."""
     gkd = pytest.importorskip("trl.experimental.gkd", reason="pip install trl (bench extra)")
     shape = {**SMALL, "num_hidden_layers": 8}
     case = models(shape, 4, 512, 1, attention=False)
@@ -182,7 +182,7 @@ def test_against_trl() -> None:
     fused, _ = steps(case, "kd", 0.0)
 
     def trl() -> None:
-        # What GKDTrainer.compute_loss does with a given batch.
+        # The computation of GKDTrainer.compute_loss on a given batch.
         student.zero_grad(set_to_none=True)
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         ours = student(**inputs, use_cache=False)
@@ -202,7 +202,7 @@ def test_against_trl() -> None:
     record("KD step 4×512, no attention loss: wall time", "TRL GKD", wall, "≥ 1.3", wall >= 1.3)
 
 
-def test_a_warm_cache_needs_no_teacher() -> None:
+def test_dae_step_with_a_warm_teacher_cache() -> None:
     from kdharness.harness.models.lm_head import head_of
     from kdharness.trainers.losses.fused import top_k
     from kdharness.trainers.teachers.online import Segment, hidden_states
@@ -231,8 +231,8 @@ def test_a_warm_cache_needs_no_teacher() -> None:
     )
 
 
-def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
-    """On the real small model: it must be pulled (`kdharness data pull smollm2-135m-instruct`)."""
+def test_top_64_cache_approximates_the_online_loss() -> None:
+    """Needs the real small model (`kdharness data pull smollm2-135m-instruct`)."""
     from kdharness.harness.chat.template import encode_chat
     from kdharness.harness.config.data import SourceSpec
     from kdharness.harness.models.lm_head import head_of
@@ -247,15 +247,15 @@ def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
     name = "smollm2-135m-instruct"
     teacher, tokenizer = load_model(name, paths), load_tokenizer(name, paths)
     student, _ = cut_model(teacher, 27)
-    on = off = 0.0
+    online = offline = 0.0
     generator = torch.Generator().manual_seed(0)
     for chat in read_source(SourceSpec(path="general:validation", limit=12)):
-        coded = encode_chat(tokenizer, chat["messages"], max_length=192)
+        encoded = encode_chat(tokenizer, chat["messages"], max_length=192)
         batch = {
-            "input_ids": torch.tensor([coded.input_ids]),
-            "attention_mask": torch.ones(1, len(coded.input_ids), dtype=torch.long),
+            "input_ids": torch.tensor([encoded.input_ids]),
+            "attention_mask": torch.ones(1, len(encoded.input_ids), dtype=torch.long),
         }
-        mask = labelled_positions(torch.tensor([coded.labels]))
+        mask = labelled_positions(torch.tensor([encoded.labels]))
         rows = torch.ones(1, dtype=torch.bool)
         theirs = hidden_states(teacher, batch, rows, mask)
         with torch.no_grad():
@@ -263,10 +263,10 @@ def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
             head = head_of(student)
             full = (head_of(teacher), theirs)
             cached = top_k(head_of(teacher), theirs, 64, 1.0, 128, 0, 32, generator)
-            on += float(fused_loss(ours, head, mix=Mix(), teacher=full)[0])
-            off += float(fused_loss(ours, head, mix=Mix(), teacher=cached)[0])
-    error = abs(off / on - 1)
-    print(f"\nonline {on:.3f}, cached {off:.3f}")
+            online += float(fused_loss(ours, head, mix=Mix(), teacher=full)[0])
+            offline += float(fused_loss(ours, head, mix=Mix(), teacher=cached)[0])
+    error = abs(offline / online - 1)
+    print(f"\nonline {online:.3f}, cached {offline:.3f}")
     record(
         "KD loss from a cache of k = 64 (relative error, %)",
         "online, SmolLM2",
@@ -276,7 +276,7 @@ def test_a_cache_of_64_tokens_keeps_the_loss() -> None:
     )
 
 
-def test_zz_table() -> None:
-    """The table for docs/training.md."""
+def test_zz_print_results_table() -> None:
+    """Print the table for docs/training.md."""
     print("\n| work | against | figure | bar | reached |\n|---|---|---|---|---|")
     print("\n".join(ROWS))

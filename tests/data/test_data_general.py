@@ -1,4 +1,4 @@
-"""The general prompts and the teacher's answers to them."""
+"""The shipped general prompts and the teacher's answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def answer_of(row: Row) -> str:
     return str(row["messages"][-1]["content"])
 
 
-def test_forty_prompts_or_more_for_each_category() -> None:
+def test_each_category_has_at_least_40_prompts() -> None:
     counts = Counter(prompt.category for prompt in load_prompts())
     assert set(counts) == set(CATEGORIES)
     assert min(counts.values()) >= 40
@@ -67,37 +67,37 @@ def test_prompts_are_short_distinct_and_clean() -> None:
 
 
 @pytest.mark.parametrize("seed", [7, 8, 2024])
-def test_splitting_is_repeatable_disjoint_and_balanced(seed: int) -> None:
+def test_split_is_deterministic_disjoint_and_balanced(seed: int) -> None:
     prompts = load_prompts()
     split = split_prompts(prompts, seed)
     assert split == split_prompts(prompts, seed)
     assert {name: len(rows) for name, rows in split.items()} == SIZES
-    everything = [prompt for rows in split.values() for prompt in rows]
-    assert len(set(everything)) == len(everything)
+    all_prompts = [prompt for rows in split.values() for prompt in rows]
+    assert len(set(all_prompts)) == len(all_prompts)
     for name, rows in split.items():
         assert Counter(row.category for row in rows) == dict.fromkeys(
             CATEGORIES, PER_CATEGORY[name]
         )
 
 
-def test_another_seed_deals_otherwise() -> None:
+def test_another_seed_gives_another_split() -> None:
     prompts = load_prompts()
     assert split_prompts(prompts, 7) != split_prompts(prompts, 8)
 
 
-def test_near_copies_are_dropped_before_the_deal() -> None:
+def test_near_duplicates_are_dropped() -> None:
     first = Prompt("math", "What is the area of a square with side 4?")
     copy = Prompt("math", "what is the area of a square with side 5?")
     other = Prompt("math", "Name three prime numbers above one hundred.")
     assert without_near_duplicates([first, copy, other]) == [first, other]
 
 
-def test_too_few_prompts_are_an_error() -> None:
+def test_too_few_prompts_are_rejected() -> None:
     with pytest.raises(ValueError, match="40 needed"):
         split_prompts(load_prompts()[:100], 7)
 
 
-def test_shipped_rows_are_the_split_of_their_seed(splits: dict[str, list[Row]]) -> None:
+def test_shipped_rows_match_the_split_of_their_seed(splits: dict[str, list[Row]]) -> None:
     expected = split_prompts(load_prompts(), SOURCE["seed"])
     for split, rows in splits.items():
         assert [Prompt(row["category"], prompt_of(row)) for row in rows] == expected[split]
@@ -106,14 +106,14 @@ def test_shipped_rows_are_the_split_of_their_seed(splits: dict[str, list[Row]]) 
         ]
 
 
-def test_shipped_rows_share_no_prompt(splits: dict[str, list[Row]]) -> None:
+def test_shipped_splits_share_no_prompts(splits: dict[str, list[Row]]) -> None:
     for left, right in combinations(splits, 2):
         for row in splits[left]:
             for other in splits[right]:
                 assert similarity(prompt_of(row), prompt_of(other)) < NEAR_DUPLICATE
 
 
-def test_shipped_answers_are_whole_turns_or_flagged(splits: dict[str, list[Row]]) -> None:
+def test_shipped_answers_are_complete_or_flagged_as_truncated(splits: dict[str, list[Row]]) -> None:
     limit = SOURCE["generation"]["max_new_tokens"]
     for row in (row for rows in splits.values() for row in rows):
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
@@ -125,20 +125,20 @@ def test_shipped_answers_are_whole_turns_or_flagged(splits: dict[str, list[Row]]
         assert len(answer_of(row).split()) <= limit
 
 
-def test_checksums_are_those_of_the_files() -> None:
+def test_checksums_match_the_files() -> None:
     assert set(SOURCE["sha256"]) == {f"{split}.jsonl" for split in SIZES}
     for name, digest in SOURCE["sha256"].items():
         assert hashlib.sha256(FOLDER.joinpath(name).read_bytes()).hexdigest() == digest
 
 
-def test_source_names_the_teacher_and_its_licence() -> None:
+def test_source_records_the_teacher_and_its_licence() -> None:
     assert SOURCE["model"]["name"] == make.TEACHER["name"]
     assert SOURCE["model"]["licence"] == "Apache-2.0"
     assert SOURCE["generation"]["decoding"] == "greedy"
 
 
 class TinyTokenizer:
-    """Decodes token ids as characters; enough to test where an answer ends."""
+    """Fake tokenizer that decodes token ids as characters."""
 
     def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
         assert skip_special_tokens
@@ -154,14 +154,16 @@ class TinyTokenizer:
         ([32, 72, 105, 10, 0], "Hi", False),
     ],
 )
-def test_an_answer_ends_at_the_end_of_turn(tokens: list[int], text: str, truncated: bool) -> None:
+def test_answer_is_cut_at_the_end_of_turn_token(
+    tokens: list[int], text: str, truncated: bool
+) -> None:
     teacher = make.Teacher.__new__(make.Teacher)
     teacher.tokenizer = TinyTokenizer()
     teacher.end = 0
     assert teacher.decode(tokens) == make.Answer(text, truncated)
 
 
-def test_rows_carry_the_flag_only_when_cut_and_refuse_silence() -> None:
+def test_rows_flag_truncation_and_reject_empty_answers() -> None:
     prompts = [Prompt("math", "One?"), Prompt("stem", "Two?")]
     answers = {"One?": make.Answer("Yes.", False), "Two?": make.Answer("It goes", True)}
     rows = [json.loads(line) for line in make.build_rows("test", prompts, answers)]

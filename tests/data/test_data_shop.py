@@ -1,4 +1,4 @@
-"""The rows of the made-up shop: what a score on them may be taken to mean."""
+"""The rows of the fictional shop: the guarantees that make scores on them meaningful."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEDS = (7, 8, 2024)
 FIELDS = ["brand", "product", "colour", "size", "material", "price"]
 
 
-def shipped(split: str) -> list[Row]:
+def read_shipped(split: str) -> list[Row]:
     text = files("kdharness.data").joinpath("shop", f"{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
@@ -39,7 +39,7 @@ def of_task(rows: list[Row], task: str) -> list[Row]:
 
 
 def listing(row: Row) -> str:
-    """The prompt without the instruction before the listing."""
+    """Return the prompt without the instruction before the listing."""
     text = prompt_of(row)
     for wording in make.WORDINGS[row["category"]]:
         lead = wording.format("")
@@ -50,14 +50,14 @@ def listing(row: Row) -> str:
 
 @pytest.fixture(params=["shipped", *SEEDS], scope="module")
 def splits(request: pytest.FixtureRequest) -> dict[str, list[Row]]:
-    """The rows on disk, and rows of other seeds: the promises hold for any."""
+    """The shipped rows, and rows of other seeds: the guarantees hold for any seed."""
     if request.param == "shipped":
-        return {split: shipped(split) for split in SIZES}
+        return {split: read_shipped(split) for split in SIZES}
     return make.make_splits(request.param)
 
 
 @pytest.mark.parametrize("split", SIZES)
-def test_shipped_files_are_what_the_script_makes(split: str) -> None:
+def test_shipped_files_match_the_generator(split: str) -> None:
     source = files("kdharness.data").joinpath("shop", f"{split}.jsonl")
     assert source.read_bytes() == make.make_files(7)[f"{split}.jsonl"]
 
@@ -67,7 +67,7 @@ def test_check_passes_on_the_shipped_folder() -> None:
         assert make.main(["--check", "--output", str(folder)]) == 0
 
 
-def test_check_finds_a_changed_and_a_missing_file(
+def test_check_detects_changed_and_missing_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert make.main(["--output", str(tmp_path)]) == 0
@@ -80,7 +80,7 @@ def test_check_finds_a_changed_and_a_missing_file(
     assert not (tmp_path / "test.jsonl").exists(), "--check must write nothing"
 
 
-def test_sizes_and_balance(splits: dict[str, list[Row]]) -> None:
+def test_splits_have_fixed_sizes_and_are_balanced(splits: dict[str, list[Row]]) -> None:
     for split, rows in splits.items():
         assert len(rows) == SIZES[split]
         assert Counter(row["category"] for row in rows) == dict.fromkeys(
@@ -96,7 +96,7 @@ def test_ids_are_unique_and_numbered(splits: dict[str, list[Row]]) -> None:
         assert [row["id"] for row in rows] == expected
 
 
-def test_rows_have_one_question_one_answer_and_their_metric(splits: dict[str, list[Row]]) -> None:
+def test_rows_have_a_question_an_answer_and_a_metric(splits: dict[str, list[Row]]) -> None:
     for row in (row for rows in splits.values() for row in rows):
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
         assert row["metric"] == make.METRICS[row["category"]]
@@ -105,14 +105,14 @@ def test_rows_have_one_question_one_answer_and_their_metric(splits: dict[str, li
         assert answer_of(row).strip() == answer_of(row) != ""
 
 
-def test_no_prompt_and_no_listing_twice(splits: dict[str, list[Row]]) -> None:
+def test_prompts_and_listings_are_unique(splits: dict[str, list[Row]]) -> None:
     rows = [row for split in splits.values() for row in split]
     assert len({prompt_of(row).lower() for row in rows}) == len(rows)
     listings = [listing(row).lower() for row in rows if row["category"] != "policy"]
     assert len(set(listings)) == len(listings)
 
 
-def test_attributes_parse_and_stand_in_their_listing(splits: dict[str, list[Row]]) -> None:
+def test_attributes_are_valid_json_and_appear_in_the_listing(splits: dict[str, list[Row]]) -> None:
     for row in (row for rows in splits.values() for row in of_task(rows, "attributes")):
         assert "\n" not in answer_of(row)
         fields = json.loads(answer_of(row))
@@ -127,8 +127,8 @@ def test_attributes_parse_and_stand_in_their_listing(splits: dict[str, list[Row]
             assert f"${number}" in text or f"{number} dollars" in text
 
 
-def test_some_attributes_are_missing_and_some_listings_distract() -> None:
-    rows = of_task(shipped("train"), "attributes")
+def test_some_attributes_are_missing_and_some_listings_have_distractors() -> None:
+    rows = of_task(read_shipped("train"), "attributes")
     counts = Counter(len(json.loads(answer_of(row))) for row in rows)
     assert len(counts) >= 4
     starts = tuple(text.split("{")[0] for text in DISTRACTORS if not text.startswith("{"))
@@ -136,57 +136,61 @@ def test_some_attributes_are_missing_and_some_listings_distract() -> None:
     assert len(rows) // 4 < len(distracting) < len(rows)
 
 
-def test_departments_are_choices_and_not_in_the_prompt(splits: dict[str, list[Row]]) -> None:
+def test_departments_are_choices_that_do_not_appear_in_the_prompt(
+    splits: dict[str, list[Row]],
+) -> None:
     for row in (row for rows in splits.values() for row in of_task(rows, "department")):
         assert row["choices"] == list(DEPARTMENT_NAMES)
         assert answer_of(row) in row["choices"]
         assert not any(name.lower() in prompt_of(row).lower() for name in row["choices"])
 
 
-def test_each_product_has_one_department() -> None:
+def test_each_product_belongs_to_a_single_department() -> None:
     products = [name for group in DEPARTMENTS for name in (*group.products, *group.held_out)]
     assert len(set(products)) == len(products)
 
 
 def pairs_of(rows: list[Row]) -> set[tuple[str, str]]:
-    """(adjective, product) of listings, read from their text alone."""
+    """Return the (adjective, product) pairs of listings, parsed from their text."""
     products = [name for group in DEPARTMENTS for name in (*group.products, *group.held_out)]
-    found = set()
+    pairs = set()
     for row in rows:
         text = listing(row).lower()
-        # The longest name: "table lamp" and not a shorter product inside it.
+        # The longest name: "table lamp" rather than a shorter product contained in it.
         product = max((name for name in products if name in text), key=len)
         adjective = next(word for word in ADJECTIVES if word in text)
-        found.add((adjective, product))
-    return found
+        pairs.add((adjective, product))
+    return pairs
 
 
-def test_test_listings_combine_what_training_never_combined(splits: dict[str, list[Row]]) -> None:
-    of_listings = {
+def test_test_listings_use_combinations_unseen_in_training(splits: dict[str, list[Row]]) -> None:
+    pairs = {
         split: pairs_of([row for row in rows if row["category"] != "policy"])
         for split, rows in splits.items()
     }
-    assert not of_listings["test"] & (of_listings["train"] | of_listings["validation"])
-    assert all(adjective in reserved_adjectives(name) for adjective, name in of_listings["test"])
-    known = {product for _, product in of_listings["train"] | of_listings["validation"]}
+    assert not pairs["test"] & (pairs["train"] | pairs["validation"])
+    assert all(adjective in reserved_adjectives(name) for adjective, name in pairs["test"])
+    known = {product for _, product in pairs["train"] | pairs["validation"]}
     assert known == {name for group in DEPARTMENTS for name in group.products}
-    unseen = {product for _, product in of_listings["test"]} - known
+    unseen = {product for _, product in pairs["test"]} - known
     assert unseen == {name for group in DEPARTMENTS for name in group.held_out}
 
 
-def test_policy_facts_of_the_test_are_taught_in_other_words(splits: dict[str, list[Row]]) -> None:
+def test_policy_facts_of_the_test_split_are_trained_in_other_wordings(
+    splits: dict[str, list[Row]],
+) -> None:
     facts = {question: policy for policy in POLICIES for question in policy.questions}
-    taught: Counter[str] = Counter()
+    trained: Counter[str] = Counter()
     lead = f"{SHOP} policy: "
     for split, rows in splits.items():
         for row in of_task(rows, "policy"):
             policy = facts[prompt_of(row).removeprefix(lead)]
             assert answer_of(row) == policy.answer
             if split == "train":
-                taught[policy.answer] += 1
-    assert taught == {policy.answer: 5 for policy in POLICIES}
-    asked = Counter(answer_of(row) for row in of_task(splits["test"], "policy"))
-    assert asked == {policy.answer: 1 for policy in POLICIES}
+                trained[policy.answer] += 1
+    assert trained == {policy.answer: 5 for policy in POLICIES}
+    tested = Counter(answer_of(row) for row in of_task(splits["test"], "policy"))
+    assert tested == {policy.answer: 1 for policy in POLICIES}
 
 
 def test_policy_wordings_and_answers_are_distinct() -> None:

@@ -1,4 +1,4 @@
-"""No test here may pass while it takes a gigabyte or hangs: both end it."""
+"""Limits for hostile inputs: a test that takes a gigabyte or hangs fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.planted_keys import KEYS
 
 resource = pytest.importorskip("resource", reason="limits of a process need a Unix")
 
-ROOM = 2**30
+MEMORY_BYTES = 2**30
 SECONDS = {False: 30, True: 120}
 
 settings.register_profile(
@@ -33,21 +33,21 @@ def _address_space() -> int:
 
 
 @pytest.fixture(autouse=True)
-def confined(request: pytest.FixtureRequest) -> Iterator[None]:
-    """At most a gigabyte more than there is now, and half a minute."""
+def resource_limits(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Limit the test to one more gigabyte of address space and to half a minute."""
     slow = request.node.get_closest_marker("slow") is not None
-    # What a library maps when it is first loaded is not what an input costs.
+    # Imported first, so that memory mapped by library imports is not counted.
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
 
-    def late(*_: Any) -> None:
+    def time_out(*_: Any) -> None:
         raise TimeoutError(f"still at it after {SECONDS[slow]} s")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, time_out)
     if not slow:
-        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + ROOM, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY_BYTES, hard))
     signal.alarm(SECONDS[slow])
     try:
         yield
@@ -59,7 +59,7 @@ def confined(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def planted_keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The keys, in this process's environment and in that of what it starts."""
+    """Set the planted keys in the environment of this process and its children."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return KEYS

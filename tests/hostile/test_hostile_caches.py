@@ -1,4 +1,4 @@
-"""Teacher caches from anyone: read as they are meant, or refused."""
+"""Hostile teacher caches: read correctly or rejected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kdharness.harness.errors import DataError
 from kdharness.trainers.teachers.cached import TeacherCache
-from support.mutations import ALWAYS_HOSTILE, spoilt, told
+from support.mutations import MALFORMED_FILES, error_of, mutated
 
 FAST = settings(settings.get_profile("hostile"), max_examples=120)
 
@@ -23,27 +23,27 @@ INDEX = [json.dumps(["row", 0, 2]), json.dumps(["next", 72, 1])]
 
 
 @FAST
-@given(entry=spoilt(["row", 0, 2]), note=spoilt(NOTE), write=st.booleans())
-def test_spoilt_caches(entry: Any, note: Any, write: bool, tmp_path: Path) -> None:
-    place = tmp_path / "cache"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    (place / "index-0.jsonl").write_text(json.dumps(entry) + "\n", "utf-8")
-    (place / "data-0.bin").write_bytes(bytes(72))
+@given(entry=mutated(["row", 0, 2]), note=mutated(NOTE), write=st.booleans())
+def test_mutated_caches(entry: Any, note: Any, write: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "index-0.jsonl").write_text(json.dumps(entry) + "\n", "utf-8")
+    (folder / "data-0.bin").write_bytes(bytes(72))
     if write:
-        (place / "note.json").write_text(json.dumps(note), "utf-8")
+        (folder / "note.json").write_text(json.dumps(note), "utf-8")
 
-    def go() -> None:
-        cache = TeacherCache(place, NOTE)
+    def read_all() -> None:
+        cache = TeacherCache(folder, NOTE)
         for key in cache.index:
             ids, logp, entropy = cache.get(key)
             assert ids.shape == logp.shape == (len(entropy), 4) and (ids < 10).all()
 
-    told(go)
+    error_of(read_all)
 
 
-@pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
-def test_files_that_are_no_cache(raw: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("raw", MALFORMED_FILES, ids=lambda raw: repr(raw[:12]))
+def test_malformed_cache_files_are_ignored_or_rejected(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "index-0.jsonl").write_bytes(raw)
     (tmp_path / "data-0.bin").write_bytes(bytes(72))
     assert TeacherCache(tmp_path, NOTE).index == {}
@@ -52,7 +52,7 @@ def test_files_that_are_no_cache(raw: bytes, tmp_path: Path) -> None:
         TeacherCache(tmp_path, NOTE)
 
 
-def test_a_cache_of_other_tokens_or_of_no_numbers_is_refused(tmp_path: Path) -> None:
+def test_cache_with_invalid_ids_or_nan_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "index-0.jsonl").write_text(INDEX[0] + "\n", "utf-8")
     ids = np.full(8, 99, np.int32).tobytes()
     (tmp_path / "data-0.bin").write_bytes(ids + bytes(40))

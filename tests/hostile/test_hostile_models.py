@@ -1,4 +1,4 @@
-"""Model folders from anyone: claims held against the files, and names that lead nowhere."""
+"""Hostile model folders: claims that contradict the files, and invalid paths."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from kdharness.harness.models.identity import identify
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
 from kdharness.harness.models.validate import tensor_shapes, validate_model_dir
 from kdharness.harness.paths import Paths
-from support.mutations import ALWAYS_HOSTILE, damaged, spoilt, told
+from support.mutations import MALFORMED_FILES, corrupted, error_of, mutated
 
 FAST = settings(settings.get_profile("hostile"), max_examples=120)
 
 
-def loads(folder: Path, paths: Paths) -> KDHarnessError | None:
-    """The error of whichever refuses first."""
+def loading_error(folder: Path, paths: Paths) -> KDHarnessError | None:
+    """Return the first loading error, if any."""
     for load in (load_config_of, load_tokenizer, load_model):
-        error = told(lambda load=load: load(str(folder), paths))
+        error = error_of(lambda load=load: load(str(folder), paths))
         if error is not None:
             return error
     return None
@@ -39,25 +39,25 @@ def header(entries: Any, data: bytes = b"", length: int | None = None) -> bytes:
     return struct.pack("<Q", len(raw) if length is None else length) + raw + data
 
 
-ONE = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+TENSOR = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 CLAIMS = {
-    "header of 2^60 bytes": header({"a": ONE}, bytes(16), 1 << 60),
-    "header of 2^64 - 1 bytes": header({"a": ONE}, bytes(16), (1 << 64) - 1),
-    "header past the file": header({"a": ONE}, bytes(16), 500),
+    "header of 2^60 bytes": header({"a": TENSOR}, bytes(16), 1 << 60),
+    "header of 2^64 - 1 bytes": header({"a": TENSOR}, bytes(16), (1 << 64) - 1),
+    "header past the file": header({"a": TENSOR}, bytes(16), 500),
     "tensor of 2^60 bytes": header(
         {"a": {"dtype": "F32", "shape": [1 << 58], "data_offsets": [0, 1 << 60]}}, bytes(16)
     ),
-    "offsets outside": header({"a": {**ONE, "data_offsets": [1000, 1016]}}, bytes(16)),
-    "offsets the wrong way": header({"a": {**ONE, "data_offsets": [16, 0]}}, bytes(16)),
-    "overlap": header({"a": ONE, "b": {**ONE, "data_offsets": [8, 24]}}, bytes(24)),
-    "negative shape": header({"a": {**ONE, "shape": [-2, -2]}}, bytes(16)),
-    "negative offset": header({"a": {**ONE, "data_offsets": [-16, 0]}}, bytes(16)),
-    "shape of texts": header({"a": {**ONE, "shape": ["2", "2"]}}, bytes(16)),
-    "shape that is true": header({"a": {**ONE, "shape": [True, 4]}}, bytes(16)),
-    "shape that overflows": header({"a": {**ONE, "shape": [1 << 63, 1 << 63, 4]}}, bytes(16)),
-    "wrong size": header({"a": {**ONE, "shape": [3, 3]}}, bytes(16)),
+    "offsets outside": header({"a": {**TENSOR, "data_offsets": [1000, 1016]}}, bytes(16)),
+    "offsets the wrong way": header({"a": {**TENSOR, "data_offsets": [16, 0]}}, bytes(16)),
+    "overlap": header({"a": TENSOR, "b": {**TENSOR, "data_offsets": [8, 24]}}, bytes(24)),
+    "negative shape": header({"a": {**TENSOR, "shape": [-2, -2]}}, bytes(16)),
+    "negative offset": header({"a": {**TENSOR, "data_offsets": [-16, 0]}}, bytes(16)),
+    "shape of texts": header({"a": {**TENSOR, "shape": ["2", "2"]}}, bytes(16)),
+    "shape that is true": header({"a": {**TENSOR, "shape": [True, 4]}}, bytes(16)),
+    "shape that overflows": header({"a": {**TENSOR, "shape": [1 << 63, 1 << 63, 4]}}, bytes(16)),
+    "wrong size": header({"a": {**TENSOR, "shape": [3, 3]}}, bytes(16)),
     "no entry": header({"a": None}, bytes(16)),
-    "a list": header([ONE], bytes(16)),
+    "a list": header([TENSOR], bytes(16)),
     "recursion": header(b'{"a":' * 50_000),
     "recursion that fits": header(b'{"__metadata__":' + b"[" * 300 + b"]" * 300 + b"}"),
     "long number": header(b'{"a": {"dtype": "F32", "shape": [' + b"9" * 5000 + b"]}}"),
@@ -70,30 +70,30 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_safetensors_that_claim_too_much(name: str, model_folder: Path, paths: Paths) -> None:
+def test_malformed_safetensors_are_rejected(name: str, model_folder: Path, paths: Paths) -> None:
     (model_folder / "model.safetensors").write_bytes(CLAIMS[name])
     began = time.monotonic()
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_model(str(model_folder), paths)
     assert time.monotonic() - began < 2
-    told(lambda: identify(model_folder))
+    error_of(lambda: identify(model_folder))
 
 
 @FAST
 @given(
-    entries=spoilt(
+    entries=mutated(
         {
             "__metadata__": {"format": "pt"},
-            "a": ONE,
+            "a": TENSOR,
             "b": {"dtype": "I8", "shape": [4], "data_offsets": [16, 20]},
         }
     )
 )
-def test_spoilt_safetensors_headers(entries: Any, tmp_path: Path) -> None:
+def test_mutated_safetensors_headers(entries: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(header(entries, bytes(20)))
-    if told(lambda: tensor_shapes(path)) is None:
-        # What passes here, the library reads without harm.
+    if error_of(lambda: tensor_shapes(path)) is None:
+        # safetensors must read what passes our check without harm.
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -125,53 +125,53 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_configs_that_promise_more_than_there_is(
+def test_model_configs_contradicting_the_weights_are_rejected(
     name: str, model_folder: Path, paths: Paths
 ) -> None:
     config = json.loads((model_folder / "config.json").read_text("utf-8"))
     (model_folder / "config.json").write_text(json.dumps(config | CONFIGS[name]), "utf-8")
     began = time.monotonic()
-    assert isinstance(told(lambda: load_model(str(model_folder), paths)), ModelError)
+    assert isinstance(error_of(lambda: load_model(str(model_folder), paths)), ModelError)
     assert time.monotonic() - began < 5
 
 
 @settings(FAST, max_examples=25)
 @given(data=st.data())
-def test_spoilt_configs_of_models(
+def test_mutated_model_configs(
     data: st.DataObject, tiny_teacher: Path, paths: Paths, tmp_path: Path
 ) -> None:
-    place = tmp_path / "model"
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(tiny_teacher, place)
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(tiny_teacher, folder)
     name = data.draw(st.sampled_from(["config.json", "generation_config.json"]))
-    config = json.loads((place / name).read_text("utf-8"))
-    (place / name).write_text(json.dumps(data.draw(spoilt(config))), "utf-8")
-    told(lambda: load_model(str(place), paths))
+    config = json.loads((folder / name).read_text("utf-8"))
+    (folder / name).write_text(json.dumps(data.draw(mutated(config))), "utf-8")
+    error_of(lambda: load_model(str(folder), paths))
 
 
-@pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
-def test_files_that_are_no_part_of_a_model(raw: bytes, model_folder: Path, paths: Paths) -> None:
+@pytest.mark.parametrize("raw", MALFORMED_FILES, ids=lambda raw: repr(raw[:12]))
+def test_malformed_model_files_are_rejected(raw: bytes, model_folder: Path, paths: Paths) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        whole = (model_folder / name).read_bytes()
+        original = (model_folder / name).read_bytes()
         (model_folder / name).write_bytes(raw)
-        loads(model_folder, paths)
-        (model_folder / name).write_bytes(whole)
+        loading_error(model_folder, paths)
+        (model_folder / name).write_bytes(original)
     (model_folder / "config.json").write_bytes(raw)
-    assert told(lambda: load_model(str(model_folder), paths)) is not None
-    told(lambda: identify(model_folder))
+    assert error_of(lambda: load_model(str(model_folder), paths)) is not None
+    error_of(lambda: identify(model_folder))
 
 
 @settings(FAST, max_examples=25)
 @given(data=st.data())
-def test_damaged_tokenizers(
+def test_corrupted_tokenizers(
     data: st.DataObject, tiny_teacher: Path, paths: Paths, tmp_path: Path
 ) -> None:
-    place = tmp_path / "model"
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(tiny_teacher, place)
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(tiny_teacher, folder)
     name = data.draw(st.sampled_from(["tokenizer.json", "tokenizer_config.json"]))
-    (place / name).write_bytes(data.draw(damaged((place / name).read_bytes())))
-    told(lambda: load_tokenizer(str(place), paths))
+    (folder / name).write_bytes(data.draw(corrupted((folder / name).read_bytes())))
+    error_of(lambda: load_tokenizer(str(folder), paths))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,9 @@ def test_damaged_tokenizers(
         {"a": 1},
     ],
 )
-def test_shards_stay_in_their_folder(shard: Any, model_folder: Path, paths: Paths) -> None:
+def test_shard_paths_outside_the_folder_are_rejected(
+    shard: Any, model_folder: Path, paths: Paths
+) -> None:
     shutil.copy(model_folder / "model.safetensors", model_folder.parent / "outside.safetensors")
     (model_folder / "model.safetensors").unlink()
     (model_folder / "model.bin").write_bytes(b"x")
@@ -206,18 +208,18 @@ def test_shards_stay_in_their_folder(shard: Any, model_folder: Path, paths: Path
         load_model(str(model_folder), paths)
 
 
-def test_missing_tensors_are_not_drawn_by_chance(model_folder: Path, paths: Paths) -> None:
+def test_missing_tensors_are_not_randomly_initialized(model_folder: Path, paths: Paths) -> None:
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(model_folder / "model.safetensors")
-    gone = next(name for name in tensors if "mlp" in name)
-    del tensors[gone]
+    missing = next(name for name in tensors if "mlp" in name)
+    del tensors[missing]
     save_file(tensors, model_folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="tensors are missing"):
         load_model(str(model_folder), paths)
 
 
-def test_names_that_lead_out_of_the_home(paths: Paths) -> None:
+def test_run_names_leaving_the_home_are_rejected(paths: Paths) -> None:
     from kdharness.harness.config.files import parse_config
 
     base = {"method": "sft", "student": "a/b", "data": {"train": "x.jsonl"}}
@@ -229,11 +231,11 @@ def test_names_that_lead_out_of_the_home(paths: Paths) -> None:
             paths.run(name)
 
 
-def test_a_folder_of_a_model_is_checked_as_it_is(model_folder: Path) -> None:
+def test_valid_model_folder_passes_validation(model_folder: Path) -> None:
     validate_model_dir(model_folder)
 
 
-USES: list[Callable[..., Any]] = [load_model, load_tokenizer, load_config_of]
+LOADERS: list[Callable[..., Any]] = [load_model, load_tokenizer, load_config_of]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +253,6 @@ USES: list[Callable[..., Any]] = [load_model, load_tokenizer, load_config_of]
         "a/b\n",
     ],
 )
-def test_models_named_by_anything(source: str, paths: Paths) -> None:
-    for use in USES:
-        assert told(lambda use=use: use(source, paths)) is not None
+def test_hostile_model_names_are_rejected(source: str, paths: Paths) -> None:
+    for load in LOADERS:
+        assert error_of(lambda load=load: load(source, paths)) is not None

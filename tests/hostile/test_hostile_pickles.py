@@ -1,4 +1,4 @@
-"""Code and pickles that come with a model: refused by name, and never run."""
+"""Code and pickles shipped with a model: rejected by name, and never executed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kdharness.harness.errors import ModelError
 from kdharness.harness.models.loading import load_config_of, load_model, load_tokenizer
 from kdharness.harness.paths import Paths
 from support.locations import ROOT
-from support.mutations import told
+from support.mutations import error_of
 from support.pickles import Bomb
 
 FAST = settings(settings.get_profile("hostile"), max_examples=120)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "model.pt"])
-def test_a_pickled_model_is_refused_and_never_run(
+def test_pickled_model_is_rejected_and_never_executed(
     name: str, model_folder: Path, paths: Paths
 ) -> None:
     marker = model_folder.parent / "ran"
@@ -42,7 +42,7 @@ def test_a_pickled_model_is_refused_and_never_run(
     assert marker.exists(), "the bomb of this test is none"
 
 
-def test_a_pickled_adapter_is_refused_and_never_run(
+def test_pickled_adapter_is_rejected_and_never_executed(
     model_folder: Path, paths: Paths, tmp_path: Path
 ) -> None:
     marker, adapter = tmp_path / "ran", tmp_path / "adapter"
@@ -61,12 +61,12 @@ def test_a_pickled_adapter_is_refused_and_never_run(
     for base in (None, 5, "", str(adapter), ["x"]):
         config["base_model_name_or_path"] = base  # type: ignore[assignment]
         (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
-        assert told(lambda: load_model(str(adapter), paths)), base
-        assert told(lambda: load_config_of(str(adapter), paths)), base
+        assert error_of(lambda: load_model(str(adapter), paths)), base
+        assert error_of(lambda: load_config_of(str(adapter), paths)), base
     assert not marker.exists()
 
 
-def test_code_of_a_model_runs_with_the_flag_alone(
+def test_model_code_runs_only_with_trust_remote_code(
     model_folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = model_folder.parent / "ran"
@@ -84,31 +84,38 @@ def test_code_of_a_model_runs_with_the_flag_alone(
     for load in (load_model, load_config_of):
         with pytest.raises(ModelError, match="trust_remote_code"):
             load(str(model_folder), paths)
-    named = json.loads((model_folder / "tokenizer_config.json").read_text("utf-8"))
-    named |= {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["tokenization_x.X", None]}}
-    (model_folder / "tokenizer_config.json").write_text(json.dumps(named), "utf-8")
-    told(lambda: load_tokenizer(str(model_folder), paths))
+    tokenizer_config = json.loads((model_folder / "tokenizer_config.json").read_text("utf-8"))
+    tokenizer_config |= {
+        "tokenizer_class": "X",
+        "auto_map": {"AutoTokenizer": ["tokenization_x.X", None]},
+    }
+    (model_folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config), "utf-8")
+    error_of(lambda: load_tokenizer(str(model_folder), paths))
     assert time.monotonic() - began < 10, "it asked on the terminal"
     assert not marker.exists()
-    told(lambda: load_model(str(model_folder), paths, trust_remote_code=True))
+    error_of(lambda: load_model(str(model_folder), paths, trust_remote_code=True))
     assert marker.exists(), "with the flag the code runs: the test's bait works"
 
 
-def test_trust_is_never_a_default_and_is_told() -> None:
+def test_trust_remote_code_defaults_to_false_and_is_reported() -> None:
     from kdharness.harness.config.files import parse_config
     from kdharness.harness.config.training import CONFIGS, trusted_code
 
-    def flags(schema: Any) -> list[Any]:
+    def trust_defaults(schema: Any) -> list[Any]:
         if isinstance(schema, dict):
             own = schema.get("properties", {}).get("trust_remote_code")
             return ([own.get("default")] if own else []) + [
-                flag for part in schema.values() for flag in flags(part)
+                flag for part in schema.values() for flag in trust_defaults(part)
             ]
-        return [flag for part in schema for flag in flags(part)] if isinstance(schema, list) else []
+        return (
+            [flag for part in schema for flag in trust_defaults(part)]
+            if isinstance(schema, list)
+            else []
+        )
 
     for model in CONFIGS.values():
-        found = flags(model.model_json_schema())
-        assert found and not any(found), model
+        defaults = trust_defaults(model.model_json_schema())
+        assert defaults and not any(defaults), model
     values: dict[str, Any] = {
         "method": "kd",
         "student": "a/s",
@@ -145,21 +152,21 @@ BANNED = {
 
 
 def _calls(tree: ast.AST) -> set[tuple[str, str]]:
-    found: set[tuple[str, str]] = set()
+    names: set[tuple[str, str]] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {(name.name.split(".")[0], "*") for name in node.names}
+            names |= {(name.name.split(".")[0], "*") for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             base = node.module.split(".")[0]
-            found |= {(base, "*")} | {(base, name.name) for name in node.names}
+            names |= {(base, "*")} | {(base, name.name) for name in node.names}
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.add((node.value.id, node.attr))
+            names.add((node.value.id, node.attr))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            found.add(("builtins", node.func.id))
-    return found
+            names.add(("builtins", node.func.id))
+    return names
 
 
-def test_our_code_has_no_way_to_unpickle() -> None:
+def test_product_code_never_unpickles() -> None:
     files = [
         path
         for name in ("harness", "trainers", "judges", "tui", "data")
@@ -171,14 +178,14 @@ def test_our_code_has_no_way_to_unpickle() -> None:
         for path in files
         for module, name in _calls(ast.parse(path.read_text("utf-8"))) & BANNED
     }
-    # Texts that ship with the package or that we wrote ourselves a moment ago.
-    ours = {
+    # Texts that ship with the package or that we have just written.
+    allowed = {
         ("harness/cli/replicate.py", "yaml.safe_load"),
         ("tui/screens/new_run.py", "yaml.safe_load"),
-        # The scheduler of a resumed training: tensors and numbers alone.
+        # The scheduler of a resumed training run: only tensors and numbers.
         ("trainers/trainer.py", "torch.load"),
     }
-    assert used <= ours, used - ours
+    assert used <= allowed, used - allowed
     loads = [
         node
         for path in files
@@ -186,7 +193,7 @@ def test_our_code_has_no_way_to_unpickle() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
     ]
     assert len(loads) == 1
-    assert "weights_only=True" in [ast.unparse(word) for word in loads[0].keywords]
+    assert "weights_only=True" in [ast.unparse(keyword) for keyword in loads[0].keywords]
     assert _calls(ast.parse("import pickle\ntorch.load(x)\neval('1')")) & BANNED == {
         ("pickle", "*"),
         ("torch", "load"),

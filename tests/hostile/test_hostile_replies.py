@@ -1,4 +1,4 @@
-"""What a judge's endpoint may send: any JSON, none, too much, for ever; and what is read in it."""
+"""Hostile judge endpoints: any JSON, no JSON, endless or oversized replies, and their parsing."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from kdharness.judges.engines.trouble import CallError, short
 from kdharness.judges.scoring import verdicts
 from kdharness.judges.scoring.exact_metrics import METRICS
 from support.loopback import completion
-from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt
+from support.mutations import MALFORMED_FILES, as_json, corrupted, mutated
 
 FAST = settings(settings.get_profile("hostile"), max_examples=150)
-WHOLE = completion("Fine. [[7]]", top=[("m", -0.1), ("M", -2.5)])
-ASKED = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 8, top_logprobs=0)
-WEIGHED = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 1, top_logprobs=5)
+VALID_REPLY = completion("Fine. [[7]]", top=[("m", -0.1), ("M", -2.5)])
+REQUEST = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 8, top_logprobs=0)
+LOGPROBS_REQUEST = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 1, top_logprobs=5)
 
 
-def sound(reply: Reply) -> None:
-    """Whatever was sent, this can be stored and scored."""
+def assert_usable(reply: Reply) -> None:
+    """Check that the reply can be stored and scored."""
     assert isinstance(reply.text, str) and reply.finish in (Finish.STOP, Finish.LENGTH)
     assert 0 <= reply.tokens < 2**63 and 0 <= reply.prompt_tokens < 2**63
     reply.text.encode("utf-8")
@@ -55,40 +55,40 @@ def sound(reply: Reply) -> None:
         json.dumps(verdict.info, allow_nan=False)
 
 
-def said(error: CallError) -> None:
-    """A refusal says why, in a line."""
+def assert_explained(error: CallError) -> None:
+    """Check that the error message is a single short line."""
     assert error.message and len(error.message) < 1000 and "\n" not in error.message
 
 
 @FAST
-@given(value=spoilt(WHOLE))
-@example(value={**WHOLE, "usage": {"prompt_tokens": 2**80, "completion_tokens": True}})
+@given(value=mutated(VALID_REPLY))
+@example(value={**VALID_REPLY, "usage": {"prompt_tokens": 2**80, "completion_tokens": True}})
 @example(value={"error": {"message": {"a": [1]}}})
-def test_spoilt_replies(value: Any) -> None:
+def test_mutated_replies(value: Any) -> None:
     raw = as_json(value).encode()
-    for request in (ASKED, WEIGHED):
+    for request in (REQUEST, LOGPROBS_REQUEST):
         try:
             reply = read_body(raw, request, 0.1)
         except CallError as error:
-            said(error)
+            assert_explained(error)
         else:
-            sound(reply)
+            assert_usable(reply)
     _read_models(raw, "m")
 
 
 @FAST
-@given(raw=damaged(json.dumps(WHOLE).encode()))
-def test_damaged_replies(raw: bytes) -> None:
+@given(raw=corrupted(json.dumps(VALID_REPLY).encode()))
+def test_corrupted_replies(raw: bytes) -> None:
     try:
-        sound(read_body(raw, WEIGHED, 0.1))
+        assert_usable(read_body(raw, LOGPROBS_REQUEST, 0.1))
     except CallError as error:
-        said(error)
+        assert_explained(error)
 
 
-@pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
-def test_bodies_that_are_no_reply(raw: bytes) -> None:
+@pytest.mark.parametrize("raw", MALFORMED_FILES, ids=lambda raw: repr(raw[:12]))
+def test_malformed_bodies_are_rejected(raw: bytes) -> None:
     with pytest.raises(CallError):
-        read_body(raw, ASKED, 0.1)
+        read_body(raw, REQUEST, 0.1)
     assert _read_models(raw, "m") == ([], None)
     text = raw.decode("utf-8", "replace")
     assert len(status_error(500, text, None).message) < 400
@@ -96,46 +96,46 @@ def test_bodies_that_are_no_reply(raw: bytes) -> None:
 
 
 @FAST
-@given(value=spoilt({"data": [{"id": "m", "max_model_len": 8192, "meta": {"n_ctx_train": 1}}]}))
-def test_spoilt_listings_of_models(value: Any) -> None:
+@given(value=mutated({"data": [{"id": "m", "max_model_len": 8192, "meta": {"n_ctx_train": 1}}]}))
+def test_mutated_model_listings(value: Any) -> None:
     names, context = _read_models(as_json(value).encode(), "m")
     assert all(isinstance(name, str) for name in names)
     assert context is None or context > 0
 
 
-LONG = 200_000
-COSTLY = {
+LENGTH = 200_000
+COSTLY_TEXTS = {
     "unclosed thoughts": "<think>" * 80_000,
     "thoughts closed at the end": "<think>" * 80_000 + "</thinking" * 9 + "</think>",
     "closings": "</think>" * 50_000,
     "channels": "<|channel|>analysis" * 30_000,
     "reasoning": "<reasoning>" * 50_000,
-    "opening brackets": "[[" * LONG,
-    "brackets and blanks": "[[" + " " * LONG + "7",
-    "a rating and blanks": "[[7" + " " * LONG + "x",
+    "opening brackets": "[[" * LENGTH,
+    "brackets and blanks": "[[" + " " * LENGTH + "7",
+    "a rating and blanks": "[[7" + " " * LENGTH + "x",
     "a winner and blanks": ("[[A" + " " * 1000) * 500,
-    "digits": "[[" + "1" * LONG,
-    "digits and dots": "[[" + "1." * LONG + "]]",
+    "digits": "[[" + "1" * LENGTH,
+    "digits and dots": "[[" + "1." * LENGTH + "]]",
     "rating words": "rating: " * 80_000,
-    "rating then digits": "score " + "1" * LONG + "!",
-    "rating then signs": "score 1" + "!" * LONG + "x",
-    "rating then blanks": "score 1" + " " * LONG + "x",
-    "blanks in a fence": "a" + " " * LONG + "b",
-    "fences": "```" * LONG,
-    "nested lists": "[" * LONG,
+    "rating then digits": "score " + "1" * LENGTH + "!",
+    "rating then signs": "score 1" + "!" * LENGTH + "x",
+    "rating then blanks": "score 1" + " " * LENGTH + "x",
+    "blanks in a fence": "a" + " " * LENGTH + "b",
+    "fences": "```" * LENGTH,
+    "nested lists": "[" * LENGTH,
     "nested parentheses": "(" * 5000 + ")" * 5000,
     "minus signs": "-" * 9000 + "1",
     "braces": "{" * 20_000,
     "objects": '{"a":' * 20_000,
-    "combining marks": "e" + "\u0301" * LONG,
+    "combining marks": "e" + "\u0301" * LENGTH,
 }
 
 
-@pytest.mark.parametrize("name", COSTLY)
-def test_no_reply_costs_more_than_its_length(name: str) -> None:
-    text = COSTLY[name]
+@pytest.mark.parametrize("name", COSTLY_TEXTS)
+def test_verdict_parsing_time_is_bounded(name: str) -> None:
+    text = COSTLY_TEXTS[name]
     began = time.process_time()
-    sound(Reply(text=text, finish=Finish.STOP))
+    assert_usable(Reply(text=text, finish=Finish.STOP))
     for published in (True, False):
         value = verdicts.read_rating(text, published=published).value
         assert value is None or math.isfinite(value)
@@ -145,14 +145,14 @@ def test_no_reply_costs_more_than_its_length(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["braces", "objects", "nested parentheses", "minus signs"])
-def test_no_answer_costs_more_than_its_length(name: str) -> None:
+def test_exact_metric_time_is_bounded(name: str) -> None:
     began = time.process_time()
     for metric in ("exact_match", "json_f1"):
-        assert METRICS[metric](COSTLY[name], ['{"a": 1}']) == 0
+        assert METRICS[metric](COSTLY_TEXTS[name], ['{"a": 1}']) == 0
     assert time.process_time() - began < 4
 
 
-def test_patterns_read_what_they_read_before() -> None:
+def test_verdict_patterns_are_unchanged() -> None:
     for text, value in (
         ("Rating: [[7]]", 7.0),
         ("[[8.5]]", 8.5),
@@ -176,14 +176,14 @@ def test_patterns_read_what_they_read_before() -> None:
     assert verdicts.read_first_token([("m", math.nan)]).status is JudgmentStatus.UNREADABLE
 
 
-# ---------------------------------------------------------------- over the wire
+# ---------------------------------------------------------------- over the network
 
 
 @contextmanager
-def listening(answer: Any) -> Iterator[str]:
-    """A raw one: `answer(connection)` after the request's head."""
+def raw_server(answer: Any) -> Iterator[str]:
+    """Serve raw connections: call `answer(connection)` after each request's head."""
     listener = socket.create_server(("127.0.0.1", 0))
-    open_now: list[socket.socket] = []
+    connections: list[socket.socket] = []
 
     def serve() -> None:
         while True:
@@ -191,10 +191,10 @@ def listening(answer: Any) -> Iterator[str]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            open_now.append(connection)
-            threading.Thread(target=one, args=(connection,), daemon=True).start()
+            connections.append(connection)
+            threading.Thread(target=handle, args=(connection,), daemon=True).start()
 
-    def one(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         try:
             connection.recv(65536)
             answer(connection)
@@ -207,15 +207,15 @@ def listening(answer: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     finally:
         listener.close()
-        for connection in open_now:
+        for connection in connections:
             connection.close()
 
 
 def ask(url: str, timeout: float = 5.0) -> Reply | str:
-    """One call without retries: the reply, or what was said of it."""
+    """Make one call without retries; return the reply or the error text."""
     engine = OpenAIEngine("m", url, timeout=timeout, retries=0, first_wait=0.01)
     try:
-        return next(iter(engine.stream([ASKED])))[1]
+        return next(iter(engine.stream([REQUEST])))[1]
     except JudgeError as error:
         return str(error)
 
@@ -229,33 +229,33 @@ def endless(connection: socket.socket) -> None:
         connection.sendall(b'{"choices": "' + b"a" * 2**20)
 
 
-def chunked(connection: socket.socket) -> None:
+def endless_chunks(connection: socket.socket) -> None:
     connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
     for _ in range(2000):
         connection.sendall(b"100000\r\n" + b"a" * 2**20 + b"\r\n")
 
 
-PACKED = gzip.compress(b"a" * 2**27, 1) * 8
-"""A gigabyte in a few megabytes."""
+GZIP_BOMB = gzip.compress(b"a" * 2**27, 1) * 8
+"""A gigabyte compressed to a few megabytes."""
 
 
-def packed(connection: socket.socket) -> None:
-    head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(PACKED)
-    connection.sendall(head + PACKED)
+def gzip_bomb(connection: socket.socket) -> None:
+    head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(GZIP_BOMB)
+    connection.sendall(head + GZIP_BOMB)
 
 
-def claims_much(connection: socket.socket) -> None:
+def huge_content_length(connection: socket.socket) -> None:
     connection.sendall(HEAD + b"Content-Length: 1152921504606846976\r\n\r\n{}")
 
 
-def drips(connection: socket.socket) -> None:
+def slow_drip(connection: socket.socket) -> None:
     connection.sendall(HEAD + b"\r\n")
     while True:
         connection.sendall(b" ")
         time.sleep(0.05)
 
 
-def says_nothing(connection: socket.socket) -> None:
+def silent(connection: socket.socket) -> None:
     time.sleep(20)
 
 
@@ -269,13 +269,13 @@ def endless_headers(connection: socket.socket) -> None:
         connection.sendall(b"X-%d: %s\r\n" % (number, b"a" * 1000))
 
 
-def redirected(connection: socket.socket) -> None:
+def redirect(connection: socket.socket) -> None:
     connection.sendall(
         b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:9/stolen\r\nContent-Length: 0\r\n\r\n"
     )
 
 
-def cut_off(connection: socket.socket) -> None:
+def truncated(connection: socket.socket) -> None:
     connection.sendall(HEAD + b'Content-Length: 5000\r\n\r\n{"choices": [')
 
 
@@ -291,36 +291,36 @@ def web_page(connection: socket.socket) -> None:
     "answer",
     [
         endless,
-        chunked,
-        packed,
-        claims_much,
-        drips,
-        says_nothing,
+        endless_chunks,
+        gzip_bomb,
+        huge_content_length,
+        slow_drip,
+        silent,
         garbled,
         endless_headers,
-        redirected,
-        cut_off,
+        redirect,
+        truncated,
         web_page,
     ],
 )
-def test_servers_that_do_not_play_by_the_rules(answer: Any) -> None:
+def test_misbehaving_servers_are_reported_in_time(answer: Any) -> None:
     began = time.monotonic()
-    with listening(answer) as url:
-        found = ask(url, timeout=1.5)
-    text = found if isinstance(found, str) else found.error
+    with raw_server(answer) as url:
+        outcome = ask(url, timeout=1.5)
+    text = outcome if isinstance(outcome, str) else outcome.error
     assert text and len(text) < 1000
     assert time.monotonic() - began < 8
     if answer is endless:
         assert "larger than" in text
-    if answer is packed:
+    if answer is gzip_bomb:
         assert "compressed" in text
-    if answer is redirected:
+    if answer is redirect:
         assert "307" in text
 
 
-def test_a_listing_without_end_is_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_model_listing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_limits, "LARGEST_BODY", 2**20)
-    with listening(endless) as url:
+    with raw_server(endless) as url:
         engine = OpenAIEngine("m", url, timeout=2, retries=0, first_wait=0.01)
         with pytest.raises(JudgeError):
             asyncio.run(asyncio.wait_for(asyncio.to_thread(engine.probe), 30))

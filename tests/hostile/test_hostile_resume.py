@@ -1,4 +1,4 @@
-"""A run's own checkpoint, spoilt before it goes on: refused by name, and nothing in it is run."""
+"""Tampered checkpoints of a stopped run: rejected by name, and never executed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from support.reporters import Listener
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A home with a run that was stopped half-way, and its config."""
+def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Return a home with a run stopped half-way, and its config."""
     home = tmp_path_factory.mktemp("stopped")
     make_llama(home / "student", seed=5)
     values = {
@@ -41,40 +41,46 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
         },
     }
     with pytest.raises(Interrupted):
-        go(home, values, Listener(stop_at_step=2))
+        train(home, values, Listener(stop_at_step=2))
     assert list((home / "runs" / "r").glob("checkpoint-*"))
     return home, values
 
 
-def go(home: Path, values: dict[str, Any], reporter: Listener, resume: bool = False) -> Outcome:
-    """Train, in this process."""
+def train(home: Path, values: dict[str, Any], reporter: Listener, resume: bool = False) -> Outcome:
+    """Train in this process."""
     paths = Paths(home)
     job = Job(paths=paths, run="r", folder=paths.run("r"), reporter=reporter, resume=resume)
     outcome: Outcome = resolve(TRAINERS, "sft", "method")(parse_config(values), job)
     return outcome
 
 
-def bomb(path: Path, marker: Path) -> None:
+def write_pickle_bomb(path: Path, marker: Path) -> None:
     path.write_bytes(pickle.dumps(Bomb(marker)))
 
 
-def torch_bomb(path: Path, marker: Path) -> None:
+def write_torch_bomb(path: Path, marker: Path) -> None:
     torch.save({"state": Bomb(marker)}, path)
 
 
-def overwritten(path: Path, marker: Path) -> None:
+def overwrite(path: Path, marker: Path) -> None:
     path.write_bytes(b"\x80\x04" + bytes(range(256)) * 8)
 
 
-def empty(path: Path, marker: Path) -> None:
+def truncate(path: Path, marker: Path) -> None:
     path.write_bytes(b"")
 
 
-def half(path: Path, marker: Path) -> None:
+def cut_in_half(path: Path, marker: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-SPOILERS: list[Callable[[Path, Path], None]] = [bomb, torch_bomb, overwritten, empty, half]
+TAMPERINGS: list[Callable[[Path, Path], None]] = [
+    write_pickle_bomb,
+    write_torch_bomb,
+    overwrite,
+    truncate,
+    cut_in_half,
+]
 
 
 @pytest.mark.slow
@@ -88,59 +94,59 @@ SPOILERS: list[Callable[[Path, Path], None]] = [bomb, torch_bomb, overwritten, e
         "trainer_state.json",
     ],
 )
-def test_a_spoilt_state_is_refused_and_never_run(
-    name: str, stopped: tuple[Path, dict[str, Any]], tmp_path: Path
+def test_tampered_state_is_rejected_and_never_executed(
+    name: str, stopped_run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    home, values = stopped
-    for spoil in SPOILERS:
-        place = tmp_path / f"{spoil.__name__}"
-        shutil.copytree(home, place)
-        marker = tmp_path / f"ran-{spoil.__name__}"
-        newest = max((place / "runs" / "r").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    home, values = stopped_run
+    for tamper in TAMPERINGS:
+        copy = tmp_path / f"{tamper.__name__}"
+        shutil.copytree(home, copy)
+        marker = tmp_path / f"ran-{tamper.__name__}"
+        newest = max((copy / "runs" / "r").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
         assert (newest / name).exists()
-        spoil(newest / name, marker)
+        tamper(newest / name, marker)
         seal(newest)
         with pytest.raises(RunError, match=newest.name) as caught:
-            go(place, values, Listener(), resume=True)
+            train(copy, values, Listener(), resume=True)
         assert "delete it" in caught.value.hint
-        assert not marker.exists(), spoil
+        assert not marker.exists(), tamper
         shutil.rmtree(newest)
-        if spoil is bomb:
-            assert go(place, values, Listener(), resume=True).step == 4
+        if tamper is write_pickle_bomb:
+            assert train(copy, values, Listener(), resume=True).step == 4
 
 
 @pytest.mark.slow
-def test_what_is_never_read_is_never_run(
-    stopped: tuple[Path, dict[str, Any]], tmp_path: Path
+def test_tampered_training_args_are_never_loaded(
+    stopped_run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    home, values = stopped
-    place, marker = tmp_path / "home", tmp_path / "ran"
-    shutil.copytree(home, place)
-    newest = max((place / "runs" / "r").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    home, values = stopped_run
+    copy, marker = tmp_path / "home", tmp_path / "ran"
+    shutil.copytree(home, copy)
+    newest = max((copy / "runs" / "r").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
     assert (newest / "training_args.bin").exists()
-    bomb(newest / "training_args.bin", marker)
+    write_pickle_bomb(newest / "training_args.bin", marker)
     seal(newest)
-    assert go(place, values, Listener(), resume=True).step == 4
+    assert train(copy, values, Listener(), resume=True).step == 4
     assert not marker.exists()
 
 
 @pytest.mark.slow
-def test_pickled_weights_in_a_checkpoint_are_refused(
-    stopped: tuple[Path, dict[str, Any]], tmp_path: Path
+def test_pickled_weights_in_a_checkpoint_are_rejected(
+    stopped_run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    home, values = stopped
+    home, values = stopped_run
     for name in ("pytorch_model.bin", "adapter_model.bin"):
-        place, marker = tmp_path / name, tmp_path / "ran"
-        shutil.copytree(home, place)
-        newest = max((place / "runs" / "r").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
-        bomb(newest / name, marker)
+        copy, marker = tmp_path / name, tmp_path / "ran"
+        shutil.copytree(home, copy)
+        newest = max((copy / "runs" / "r").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+        write_pickle_bomb(newest / name, marker)
         seal(newest)
         with pytest.raises(RunError, match="pickled"):
-            go(place, values, Listener(), resume=True)
+            train(copy, values, Listener(), resume=True)
         assert not marker.exists()
 
 
-def test_a_list_of_files_that_is_none_seals_nothing(tmp_path: Path) -> None:
+def test_malformed_seal_file_is_not_a_seal(tmp_path: Path) -> None:
     from kdharness.harness.util.atomic import SEAL, is_sealed
 
     (tmp_path / "a").write_text("x", "utf-8")
@@ -168,14 +174,14 @@ def test_a_list_of_files_that_is_none_seals_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["global_step7/mp_rank_00_model_states.pt", "pytorch_model_fsdp_0/.metadata"]
 )
-def test_what_other_engines_pickle_is_refused(path: str, tmp_path: Path) -> None:
-    """DeepSpeed's state and torch's sharded metadata are unpickled by those who read them."""
+def test_pickled_state_of_other_engines_is_rejected(path: str, tmp_path: Path) -> None:
+    """The loaders of DeepSpeed state and of torch's sharded metadata unpickle them."""
     from kdharness.trainers.resuming import check_state
 
     marker = tmp_path / "ran"
     victim = tmp_path / "checkpoint-7" / path
     victim.parent.mkdir(parents=True)
-    bomb(victim, marker)
+    write_pickle_bomb(victim, marker)
     with pytest.raises(RunError, match="never loaded"):
         check_state(tmp_path / "checkpoint-7")
     assert not marker.exists()

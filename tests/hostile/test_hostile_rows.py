@@ -1,4 +1,4 @@
-"""Training rows, chats and benchmark files from anyone, through the readers that runs use."""
+"""Hostile training rows, chats and benchmark files, through the readers that runs use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdharness.judges.benchmarks.domain import UserBench
 from kdharness.judges.benchmarks.heldout import Heldout
 from kdharness.trainers.data.dataset import encode_sources
 from kdharness.trainers.data.sources import read_source
-from support.mutations import ALWAYS_HOSTILE, as_json, damaged, spoilt, told
+from support.mutations import MALFORMED_FILES, as_json, corrupted, error_of, mutated
 
 FAST = settings(settings.get_profile("hostile"), max_examples=100)
 ROWS = (
@@ -54,8 +54,8 @@ ITEMS = (
 )
 
 
-def reading(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
-    """As a training reads it, to token rows when there is a tokenizer."""
+def reader(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
+    """Return a call that reads the rows as training does, and encodes them given a tokenizer."""
     spec = SourceSpec(path=str(path))
     if tokenizer is None:
         return lambda: read_source(spec)
@@ -63,14 +63,14 @@ def reading(path: Path, tokenizer: Any = None) -> Callable[[], Any]:
 
 
 @FAST
-@given(rows=st.lists(spoilt(*ROWS), min_size=1, max_size=3))
+@given(rows=st.lists(mutated(*ROWS), min_size=1, max_size=3))
 @example(rows=[{"messages": [{"role": "assistant", "content": "\ud800 half"}]}])
 @example(rows=[{"messages": [{"role": ["user"], "content": "x"}]}])
 @example(rows=[{"prompt": "a", "completion": "b", "expert": {"a": 1}}])
-def test_spoilt_rows(rows: list[Any], tmp_path: Path, tokenizer: Any) -> None:
+def test_mutated_rows(rows: list[Any], tmp_path: Path, tokenizer: Any) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(as_json, rows)), "utf-8")
-    error = told(reading(path, tokenizer))
+    error = error_of(reader(path, tokenizer))
     if error is None:
         encoded = encode_sources([SourceSpec(path=str(path))], tokenizer, 64)
         assert encoded.rows and all(0 < len(row) <= 64 for row in encoded.rows)
@@ -79,37 +79,39 @@ def test_spoilt_rows(rows: list[Any], tmp_path: Path, tokenizer: Any) -> None:
 
 
 @FAST
-@given(raw=damaged("\n".join(map(as_json, ROWS)).encode()))
-def test_damaged_rows(raw: bytes, tmp_path: Path) -> None:
+@given(raw=corrupted("\n".join(map(as_json, ROWS)).encode()))
+def test_corrupted_rows(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(raw)
-    told(reading(path))
+    error_of(reader(path))
 
 
-@pytest.mark.parametrize("raw", ALWAYS_HOSTILE, ids=lambda raw: repr(raw[:12]))
-def test_files_that_are_no_rows(raw: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("raw", MALFORMED_FILES, ids=lambda raw: repr(raw[:12]))
+def test_malformed_row_files_are_rejected(raw: bytes, tmp_path: Path) -> None:
     for name in ("rows.jsonl", "rows.parquet"):
         path = tmp_path / name
         path.write_bytes(raw)
-        error = told(reading(path))
+        error = error_of(reader(path))
         assert isinstance(error, DataError) and name in str(error)
-    assert told(lambda: UserBench.load(Paths(tmp_path), EvalConfig(), str(tmp_path / "rows.jsonl")))
+    assert error_of(
+        lambda: UserBench.load(Paths(tmp_path), EvalConfig(), str(tmp_path / "rows.jsonl"))
+    )
 
 
-def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS[1]).encode())
     assert len(read_source(SourceSpec(path=str(path)))) == 1
 
 
-def test_an_endless_line_and_what_is_no_file(
+def test_overlong_lines_and_non_files_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(untrusted, "LINE_BYTES", 10_000)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(ROWS[1]).encode() + b'\n{"prompt": "' + b"a" * 20_000)
     with pytest.raises(DataError, match=r"rows\.jsonl:2.*longer than"):
-        reading(path)()
+        reader(path)()
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
     for name in (
@@ -120,8 +122,8 @@ def test_an_endless_line_and_what_is_no_file(
         "x" * 5000 + ".jsonl",
         "~nobody/rows.jsonl",
     ):
-        assert told(reading(tmp_path / name)), name
-        assert told(
+        assert error_of(reader(tmp_path / name)), name
+        assert error_of(
             lambda name=name: UserBench.load(Paths(tmp_path), EvalConfig(), str(tmp_path / name))
         )
 
@@ -136,21 +138,21 @@ def test_an_endless_line_and_what_is_no_file(
         "shop:/etc/passwd",
     ],
 )
-def test_shipped_data_leads_nowhere_else(name: str) -> None:
+def test_shipped_data_names_cannot_leave_their_folder(name: str) -> None:
     with pytest.raises(DataError):
         read_source(SourceSpec(path=name))
 
 
-def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+def test_pickled_rows_are_rejected(tmp_path: Path) -> None:
     for name in ("rows.pkl", "rows.pt", "rows.bin", "rows"):
         (tmp_path / name).write_bytes(b"\x80\x04}q\x00.")
         with pytest.raises(DataError, match="pickles are never loaded"):
-            reading(tmp_path / name)()
+            reader(tmp_path / name)()
 
 
 @settings(FAST, max_examples=60)
-@given(rows=st.lists(spoilt(*ROWS), min_size=1, max_size=3), data=st.data())
-def test_spoilt_parquet(rows: list[Any], data: st.DataObject, tmp_path: Path) -> None:
+@given(rows=st.lists(mutated(*ROWS), min_size=1, max_size=3), data=st.data())
+def test_mutated_parquet(rows: list[Any], data: st.DataObject, tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -160,36 +162,36 @@ def test_spoilt_parquet(rows: list[Any], data: st.DataObject, tmp_path: Path) ->
     except Exception:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROWS[0]]), path)
     if data.draw(st.booleans()):
-        path.write_bytes(data.draw(damaged(path.read_bytes())))
-    error = told(reading(path))
+        path.write_bytes(data.draw(corrupted(path.read_bytes())))
+    error = error_of(reader(path))
     assert error is None or str(path) in str(error)
 
 
 @FAST
-@given(rows=st.lists(spoilt(*ITEMS), min_size=1, max_size=3), pairs=st.booleans())
+@given(rows=st.lists(mutated(*ITEMS), min_size=1, max_size=3), pairs=st.booleans())
 @example(rows=[{"prompt": "x", "metric": []}], pairs=False)
 @example(rows=[{"prompt": "x", "metric": [["rating"]]}], pairs=False)
 @example(rows=[{"prompt": "x", "max_new_tokens": 10**30}], pairs=False)
 @example(rows=[{"prompt": "x", "temperature": float("nan")}], pairs=False)
 @example(rows=[{"prompt": "x", "id": {"a": [1]}}], pairs=True)
-def test_spoilt_benchmarks(rows: list[Any], pairs: bool, tmp_path: Path) -> None:
+def test_mutated_benchmarks(rows: list[Any], pairs: bool, tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(map(as_json, rows)), "utf-8")
     config = EvalConfig(baseline="other" if pairs else None)
 
-    def go() -> None:
+    def load() -> None:
         bench = UserBench.load(Paths(tmp_path), config, str(path))
         assert bench.items and all(item.max_new_tokens >= 1 for item in bench.items)
         json.dumps([item.turns for item in bench.items]).encode("utf-8")
 
-    error = told(go)
+    error = error_of(load)
     assert error is None or "mine.jsonl" in str(error)
 
 
 @settings(FAST, max_examples=40)
-@given(rows=st.lists(spoilt(*ROWS), min_size=1, max_size=3))
-def test_spoilt_heldout_rows(rows: list[Any], tmp_path: Path) -> None:
+@given(rows=st.lists(mutated(*ROWS), min_size=1, max_size=3))
+def test_mutated_heldout_rows(rows: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "held.jsonl"
     path.write_text("\n".join(map(as_json, rows)), "utf-8")
     config = EvalConfig(heldout={"general": str(path)})
-    told(lambda: Heldout.load(Paths(tmp_path), config))
+    error_of(lambda: Heldout.load(Paths(tmp_path), config))

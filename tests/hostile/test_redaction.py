@@ -1,4 +1,4 @@
-"""What is hidden and what is left: keys in any form, and text around them."""
+"""Redaction: keys in any encoding are hidden, and the text around them is kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdharness.harness.util.redact import RedactedStream, redact, redact_data
 from support.planted_keys import leaking_files, leaks, masked
 
 
-def test_every_form_of_a_key_is_found(planted_keys: dict[str, str]) -> None:
+def test_every_encoding_of_a_key_is_redacted(planted_keys: dict[str, str]) -> None:
     for key in planted_keys.values():
         for text in (
             key,
@@ -44,7 +44,7 @@ def test_every_form_of_a_key_is_found(planted_keys: dict[str, str]) -> None:
         assert key[:6] not in clean and "is revoked" in clean
 
 
-def test_what_looks_like_a_key_is_hidden_in_messages_alone() -> None:
+def test_key_like_text_is_redacted_only_with_shapes() -> None:
     for text in (
         "Authorization: Bearer abcdefghijklmnop",
         "http://me:word@host/v1",
@@ -71,7 +71,7 @@ def test_what_looks_like_a_key_is_hidden_in_messages_alone() -> None:
 
 @settings(settings.get_profile("hostile"), max_examples=100)
 @given(before=st.text(max_size=30), after=st.text(max_size=30))
-def test_around_a_key_nothing_is_lost(before: str, after: str) -> None:
+def test_text_around_a_key_is_kept(before: str, after: str) -> None:
     key = "sk-planted-JUDGE-0815abcXYZ"
     os.environ["KDHARNESS_JUDGE_API_KEY"] = key
     try:
@@ -82,7 +82,7 @@ def test_around_a_key_nothing_is_lost(before: str, after: str) -> None:
     assert clean.startswith(before[:-1] if before else "") and clean.endswith(after[1:])
 
 
-def test_redaction_costs_no_more_than_its_length(planted_keys: dict[str, str]) -> None:
+def test_redaction_time_is_bounded(planted_keys: dict[str, str]) -> None:
     began = time.process_time()
     for text in (
         "sk-" * 30_000,
@@ -99,7 +99,7 @@ def test_redaction_costs_no_more_than_its_length(planted_keys: dict[str, str]) -
     assert time.process_time() - began < 5
 
 
-def test_short_values_and_paths_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_values_and_paths_are_not_treated_as_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
     monkeypatch.setenv("SSH_KEY", "/home/somebody/.ssh/id_rsa")
     monkeypatch.setenv("OTHER_TOKEN", "checkpoint")
@@ -107,7 +107,7 @@ def test_short_values_and_paths_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> 
     assert redact(text) == text
 
 
-def test_rows_pass_through_it(planted_keys: dict[str, str], paths: Paths) -> None:
+def test_store_rows_are_redacted(planted_keys: dict[str, str], paths: Paths) -> None:
     key = planted_keys["OPENAI_API_KEY"]
     with Store(paths.store) as store:
         store.add_run(
@@ -154,7 +154,7 @@ def test_rows_pass_through_it(planted_keys: dict[str, str], paths: Paths) -> Non
     assert redact_data({"a": (key, 1)}) == {"a": ("***", 1)}
 
 
-def test_a_stream_hides_what_is_printed(planted_keys: dict[str, str]) -> None:
+def test_redacted_stream_hides_keys(planted_keys: dict[str, str]) -> None:
     sink = io.StringIO()
     stream = RedactedStream(sink)
     print("key:", planted_keys["HF_TOKEN"], file=stream)  # type: ignore[call-overload]

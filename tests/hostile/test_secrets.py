@@ -1,4 +1,4 @@
-"""Keys appear nowhere: planted where they come from, looked for in every byte that is written."""
+"""Keys must not leak: plant keys in the environment and search all output for them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from kdharness.harness.util.redact import holds_secret
 from support.commands import CommandLine
 from support.loopback import Loopback, completion
 from support.models import make_llama
-from support.planted_keys import KEYS, WANTED, leaking_files, leaks, masked
+from support.planted_keys import KEY_ENCODINGS, KEYS, leaking_files, leaks, masked
 
-# ---------------------------------------------------------------- configs and addresses
+# ---------------------------------------------------------------- configs and URLs
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ from support.planted_keys import KEYS, WANTED, leaking_files, leaks, masked
         "http://me:@h",
     ],
 )
-def test_an_address_that_holds_a_key_is_refused_without_showing_it(
+def test_url_with_a_key_is_rejected_without_printing_it(
     url: str, tmp_path: Path, kd: CommandLine
 ) -> None:
     secret = "planted" + "9x" * 8
@@ -69,7 +69,7 @@ def test_an_address_that_holds_a_key_is_refused_without_showing_it(
         assert code == 2 and secret not in out + err and "Traceback" not in err
 
 
-def test_a_key_in_a_config_is_refused_without_showing_it(
+def test_key_in_a_config_is_rejected_without_printing_it(
     tmp_path: Path, kd: CommandLine, paths: Paths, planted_keys: dict[str, str]
 ) -> None:
     path = tmp_path / "kd.yaml"
@@ -98,8 +98,8 @@ def test_a_key_in_a_config_is_refused_without_showing_it(
     assert code == 2 and not leaks((out + err).encode()) and "settings.yaml" in err
 
 
-def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
-    here = (
+def test_plain_http_to_a_remote_host_warns(kd: CommandLine) -> None:
+    local_urls = (
         "http://localhost:8000/v1",
         "http://127.0.0.1/v1",
         "http://127.9.9.9:1/v1",
@@ -107,7 +107,7 @@ def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
         f"http://{socket.gethostname()}/v1",
         "http://LOCALHOST/v1",
     )
-    away = (
+    remote_urls = (
         "http://judge.example/v1",
         "http://10.0.0.7:8000/v1",
         "http://localhost.evil.example/v1",
@@ -117,9 +117,9 @@ def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
         "http://evil.example/127.0.0.1",
         "http://evil.example/v1#//localhost",
     )
-    for url in here:
+    for url in local_urls:
         assert is_loopback_url(url) and not plain_http_warning(f"openai:m@{url}"), url
-    for url in away:
+    for url in remote_urls:
         assert "unencrypted" in plain_http_warning(f"openai:m@{url}"), url
         assert not plain_http_warning(f"openai:m@{url.replace('http:', 'https:')}")
     assert not plain_http_warning("openai:gpt-x") and not plain_http_warning("local:x")
@@ -131,7 +131,7 @@ def test_plain_http_to_another_machine_warns(kd: CommandLine) -> None:
     assert "unencrypted" not in err
 
 
-def test_the_app_warns_of_plain_http(paths: Paths) -> None:
+def test_app_warns_about_plain_http(paths: Paths) -> None:
     from types import SimpleNamespace
 
     from kdharness.harness.config.evaluation import EvalConfig
@@ -161,11 +161,11 @@ def boom(*a, **k):
 
 
 def run_python(code: str, *args: str) -> subprocess.CompletedProcess[bytes]:
-    """A process of its own, with the planted environment."""
+    """Run code in a subprocess with the planted environment."""
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, timeout=60)
 
 
-def test_a_traceback_of_the_command_line_shows_no_key(planted_keys: dict[str, str]) -> None:
+def test_cli_traceback_redacts_keys(planted_keys: dict[str, str]) -> None:
     code = CRASH.format(more="", patch="cli.cli.main = boom\ncli.main(['runs'])")
     done = run_python(code)
     assert done.returncode == 1
@@ -173,7 +173,7 @@ def test_a_traceback_of_the_command_line_shows_no_key(planted_keys: dict[str, st
     assert not leaks(done.stdout + done.stderr)
 
 
-def test_a_crash_of_the_worker_shows_no_key(planted_keys: dict[str, str], paths: Paths) -> None:
+def test_worker_crash_redacts_keys(planted_keys: dict[str, str], paths: Paths) -> None:
     with Store(paths.store) as store:
         store.add_run(
             Run(
@@ -206,38 +206,38 @@ def test_a_crash_of_the_worker_shows_no_key(planted_keys: dict[str, str], paths:
 
 
 @dataclass
-class Watch:
-    """Looks at every process's command line for keys, and counts what it has seen."""
+class ProcessWatch:
+    """Check the command line of every process for keys, and note whether a worker was seen."""
 
     seen: set[str] = field(default_factory=set)
-    found: set[str] = field(default_factory=set)
+    leaked: set[str] = field(default_factory=set)
     done: threading.Event = field(default_factory=threading.Event)
 
-    def look(self) -> None:
+    def scan(self) -> None:
         while not self.done.wait(0.05):
-            for place in Path("/proc").glob("[0-9]*/cmdline"):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
-                    raw = place.read_bytes()
+                    raw = path.read_bytes()
                 except OSError:
                     continue
-                self.found |= leaks(raw)
+                self.leaked |= leaks(raw)
                 if b"kdharness.harness.worker" in raw:
                     self.seen.add("worker")
 
 
 @pytest.fixture
-def processes() -> Iterator[Watch]:
-    """Watches while the test runs."""
-    watch = Watch()
-    thread = threading.Thread(target=watch.look, daemon=True)
+def processes() -> Iterator[ProcessWatch]:
+    """Watch process command lines while the test runs."""
+    watch = ProcessWatch()
+    thread = threading.Thread(target=watch.scan, daemon=True)
     thread.start()
     yield watch
     watch.done.set()
     thread.join(5)
 
 
-class Parrot(Loopback):
-    """A judge that repeats the key it was sent: in errors, in replies, masked and escaped."""
+class EchoingJudge(Loopback):
+    """A judge that echoes the key it received: in errors and replies, masked and escaped."""
 
     status_of_calls: tuple[int, ...] = (200,)
 
@@ -255,11 +255,11 @@ class Parrot(Loopback):
             self._send(writer, status, raw, {"X-Echo": quote(key), "Retry-After": "0"})
 
 
-def everything(kd: CommandLine, paths: Paths, out: Path) -> str:
-    """What all the commands that show something print, with their files below `out`."""
+def run_reporting_commands(kd: CommandLine, paths: Paths, out: Path) -> str:
+    """Run all reporting commands with their files below `out`; return their output."""
     with Store(paths.store) as store:
         runs = [run.id for run in store.runs()]
-    said = ""
+    output = ""
     commands = [
         ("runs",),
         ("leaderboard",),
@@ -277,17 +277,17 @@ def everything(kd: CommandLine, paths: Paths, out: Path) -> str:
     for command in commands:
         _, stdout, stderr = kd(*command)
         assert "Traceback" not in stderr, (command, stderr)
-        said += stdout + stderr
-    return said
+        output += stdout + stderr
+    return output
 
 
 @pytest.mark.slow
-def test_no_key_is_left_anywhere(
+def test_no_key_leaks_end_to_end(
     planted_keys: dict[str, str],
     kd: CommandLine,
     paths: Paths,
     tmp_path: Path,
-    processes: Watch,
+    processes: ProcessWatch,
 ) -> None:
     model = tmp_path / "tiny"
     make_llama(model, seed=3)
@@ -297,9 +297,9 @@ def test_no_key_is_left_anywhere(
     )
     out = tmp_path / "out"
     out.mkdir()
-    said = ""
+    output = ""
     for statuses in ((200,), (400,), (401,), (429, 200), (500,), (200, 500, 400)):
-        with Parrot() as server:
+        with EchoingJudge() as server:
             server.status_of_calls = statuses
             _, stdout, stderr = kd(
                 "judge",
@@ -311,7 +311,7 @@ def test_no_key_is_left_anywhere(
                 "5",
                 *(["--probe-only"] if statuses != (200,) else []),
             )
-            said += stdout + stderr
+            output += stdout + stderr
             if statuses in ((500,), (400,)):
                 continue
             _, stdout, stderr = kd(
@@ -329,23 +329,25 @@ def test_no_key_is_left_anywhere(
                 "--total-timeout",
                 "6",
             )
-            said += stdout + stderr
+            output += stdout + stderr
             assert server.headers, "nothing was asked"
             assert planted_keys["KDHARNESS_JUDGE_API_KEY"] in server.headers[0]["authorization"]
-    said += everything(kd, paths, out)
+    output += run_reporting_commands(kd, paths, out)
     with Store(paths.store) as store:
         raws = [judgment.raw for judgment in store.judgments()]
         errors = [run.error for run in store.runs() if run.error]
     assert any("You sent Bearer ***" in raw for raw in raws), raws[:3]
     assert any("HTTP 401" in error and "***" in error for error in errors), errors
-    assert "worker" in processes.seen and not processes.found
-    assert not leaks(said.encode())
+    assert "worker" in processes.seen and not processes.leaked
+    assert not leaks(output.encode())
     assert leaking_files(paths.home) == {} and leaking_files(out) == {}
     assert any(out.rglob("*.html")) and any(paths.home.rglob("worker.log"))
 
 
-def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
-    for number, form in enumerate(WANTED):
+def test_leak_search_finds_every_encoding(tmp_path: Path) -> None:
+    for number, form in enumerate(KEY_ENCODINGS):
         (tmp_path / f"{number}").write_bytes(b"\x00" + form + b"\x01")
-    assert len(leaking_files(tmp_path)) == len(WANTED) and set(WANTED.values()) == set(KEYS)
+    assert len(leaking_files(tmp_path)) == len(KEY_ENCODINGS) and set(
+        KEY_ENCODINGS.values()
+    ) == set(KEYS)
     assert cli.COMMANDS

@@ -1,4 +1,4 @@
-"""The guide's worked example runs, and its names are the program's."""
+"""The guide's worked example runs, and it documents every benchmark and label."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from kdharness.judges.benchmarks.rows import read_rows
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "judges.md").read_text("utf-8")
 
 
-def block(language: str) -> str:
+def code_block(language: str) -> str:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)[0]
 
 
-def test_the_worked_example_runs(
+def test_documented_worked_example_runs(
     paths: Paths, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = types.ModuleType("capitals_example")
-    exec(compile(block("python"), "judges.md", "exec"), module.__dict__)
+    exec(compile(code_block("python"), "judges.md", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "capitals_example", module)
     monkeypatch.setitem(registry.BENCHMARKS, "capitals", "capitals_example:Capitals")
     monkeypatch.setitem(
@@ -44,15 +44,15 @@ def test_the_worked_example_runs(
     assert (score.bench, score.n) == ("capitals", 1)
 
 
-def test_the_rows_of_ones_own_are_accepted(tmp_path: Path) -> None:
+def test_documented_custom_rows_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text(block("json"))
+    path.write_text(code_block("json"))
     rows = read_rows(path, EvalConfig())
     assert [row.metrics for row in rows] == [("accuracy",), ("json_f1",), ("rating",)]
     assert json.loads(rows[1].item.references[0])["colour"] == "red"
 
 
-def test_every_benchmark_and_label_is_explained() -> None:
+def test_every_benchmark_and_label_is_documented() -> None:
     for name in registry.BENCHMARKS:
         assert name == "file" or name in GUIDE
     for label in LABELS:

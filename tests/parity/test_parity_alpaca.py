@@ -1,4 +1,4 @@
-"""AlpacaEval 1 and 2: published annotations give the published figures."""
+"""AlpacaEval 1 and 2: published annotations reproduce the published scores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RAW = (
 
 @pytest.fixture(scope="module")
 def published_home(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    """A home with everything imported and the length-control files in place."""
+    """A home with all published annotations imported and the length-control files installed."""
     paths = Paths(tmp_path_factory.mktemp("alpaca"))
     folder = paths.home / "assets" / lc.ASSET
     folder.mkdir(parents=True)
@@ -58,40 +58,42 @@ def published_home(tmp_path_factory: pytest.TempPathFactory) -> Paths:
 
 def scores_of(home: Paths, bench: str, **options: bool) -> dict[tuple[str, str], Score]:
     with Store(home.store) as store:
-        found = leaderboard(store, home, benches=[bench], **options)  # type: ignore[arg-type]
-    return {(s.checkpoint, s.metric): s for s in found}
+        scores = leaderboard(store, home, benches=[bench], **options)  # type: ignore[arg-type]
+    return {(s.checkpoint, s.metric): s for s in scores}
 
 
 @pytest.mark.parametrize("model", ALPACA_2)
-def test_order_and_weights_of_every_row(model: str) -> None:
-    """Our order rule and our reading of the log-probabilities give each stored preference."""
+def test_preferences_of_every_row_are_reproduced(model: str) -> None:
+    """Our order rule and log-probability parsing reproduce each stored preference."""
     checked = 0
     for row in published_annotations(model):
         top = stored_top_logprobs(row["raw_completion"])
         if top is None:
             assert row["output_1"] == row["output_2"] and row["preference"] in (0, 1.5)
             continue
-        found = unswitch(read_first_token(top), is_switched(row["instruction"]))
-        assert found.value == pytest.approx(row["preference"], abs=1e-9)
+        preference = unswitch(read_first_token(top), is_switched(row["instruction"]))
+        assert preference.value == pytest.approx(row["preference"], abs=1e-9)
         checked += 1
     assert checked >= 800
 
 
 @pytest.mark.parametrize("model", ALPACA_2)
-def test_raw_metrics_of_version_2(published_home: Paths, model: str) -> None:
-    found = scores_of(published_home, "alpaca-eval-2")
+def test_alpaca_eval_2_raw_metrics_match_the_published_leaderboard(
+    published_home: Paths, model: str
+) -> None:
+    scores = scores_of(published_home, "alpaca-eval-2")
     for metric in RAW:
-        wanted = published_leaderboard()[model][metric]
-        value = found[model, metric].value
+        published = published_leaderboard()[model][metric]
+        value = scores[model, metric].value
         assert value is not None
-        assert value == pytest.approx(float(wanted), rel=1e-15, abs=0), metric
-    interval = found[model, "win_rate"]
+        assert value == pytest.approx(float(published), rel=1e-15, abs=0), metric
+    interval = scores[model, "win_rate"]
     assert interval.ci_low is not None and interval.ci_high is not None
     assert interval.ci_low < (interval.value or 0) < interval.ci_high
 
 
 @pytest.mark.parametrize("model", ALPACA_2)
-def test_given_weights_give_the_published_rate(model: str) -> None:
+def test_published_weights_reproduce_the_length_controlled_rate(model: str) -> None:
     row = published_leaderboard()[model]
     gamma = lc.read_difficulty(ROOT / "alpacaeval2/instruction_difficulty_recovered.csv")
     weights = [float(row[name]) for name in ("w_len", "w_difficulty", "w_bias")]
@@ -100,33 +102,35 @@ def test_given_weights_give_the_published_rate(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ALPACA_2)
-def test_the_fit_at_its_c_and_the_whole_procedure(model: str) -> None:
+def test_length_control_fit_matches_the_published_rate(model: str) -> None:
     row = published_leaderboard()[model]
-    wanted = float(row["length_controlled_winrate"])
+    published = float(row["length_controlled_winrate"])
     data = published_annotations(model)
     p = np.array([(preference_of(r["preference"]) or np.nan) - 1 for r in data])
     lengths = [np.array([len(r[k]) for r in data], dtype=float) for k in ("output_1", "output_2")]
     gamma = lc.read_difficulty(ROOT / "alpacaeval2/instruction_difficulty_recovered.csv")
     gamed = lc.read_gamed(ROOT / "alpacaeval2/df_gamed_reconstructed.csv")
-    whole = lc.official(p, *lengths, gamma[: len(data)], gamed)
-    assert whole.rate.value == pytest.approx(wanted, abs=0.2)
+    full_fit = lc.official(p, *lengths, gamma[: len(data)], gamed)
+    assert full_fit.rate.value == pytest.approx(published, abs=0.2)
     at_c = [lc.official(p, *lengths, gamma[: len(data)], gamed, c).rate.value for c in lc.GRID]
-    assert min(abs(value - wanted) for value in at_c) < 0.02
-    # What cross-validation chose is that C.
-    assert abs(whole.rate.value - wanted) < 0.02
-    assert whole.rate.low < whole.rate.value < whole.rate.high
+    assert min(abs(value - published) for value in at_c) < 0.02
+    # Cross-validation selects that C.
+    assert abs(full_fit.rate.value - published) < 0.02
+    assert full_fit.rate.low < full_fit.rate.value < full_fit.rate.high
 
 
 @pytest.mark.parametrize("model", ALPACA_2)
-def test_length_control_on_the_leaderboard(published_home: Paths, model: str) -> None:
-    wanted = float(published_leaderboard()[model]["length_controlled_winrate"])
+def test_length_controlled_rate_on_the_leaderboard_matches(
+    published_home: Paths, model: str
+) -> None:
+    published = float(published_leaderboard()[model]["length_controlled_winrate"])
     score = scores_of(published_home, "alpaca-eval-2", as_published=True)[
         model, "length_controlled_winrate"
     ]
-    assert score.value == pytest.approx(wanted, abs=0.02)
+    assert score.value == pytest.approx(published, abs=0.02)
     assert "lc:official" in score.flags and any(f.startswith("C=") for f in score.flags)
-    # By instruction and not by row: the same where no row is missing. phi-2 lacks two rows, and
-    # upstream gives each of the 674 rows behind the first another instruction's difficulty.
+    # We align difficulty by instruction, not by row, which matters only where rows are missing.
+    # phi-2 lacks two rows, so upstream gives the 674 rows after the first one a wrong difficulty.
     ours = scores_of(published_home, "alpaca-eval-2")[model, "length_controlled_winrate"]
     if model == "phi-2":
         assert ours.value == pytest.approx(3.888, abs=0.02)
@@ -134,35 +138,37 @@ def test_length_control_on_the_leaderboard(published_home: Paths, model: str) ->
         assert ours.value == score.value
 
 
-def test_without_its_files_the_variant_has_its_own_name(published_home: Paths) -> None:
+def test_length_control_without_its_files_is_flagged_difficulty_free(published_home: Paths) -> None:
     with Store(published_home.store) as store:
-        found = leaderboard(store, None, benches=["alpaca-eval-2"])
-    flags = [s.flags for s in found if s.metric == "length_controlled_winrate"]
+        scores = leaderboard(store, None, benches=["alpaca-eval-2"])
+    flags = [s.flags for s in scores if s.metric == "length_controlled_winrate"]
     assert len(flags) == 3 and all("lc:difficulty-free" in f for f in flags)
 
 
 @pytest.mark.parametrize(
     ("model", "rate", "rows"), [("alpaca-7b", 26.4596, 805), ("text_davinci_001", 15.1741, 804)]
 )
-def test_version_1(published_home: Paths, model: str, rate: float, rows: int) -> None:
-    found = scores_of(published_home, "alpaca-eval-1")
-    assert round(found[model, "win_rate"].value or 0, 4) == rate
-    assert found[model, "n_total"].value == rows
-    assert found[model, "win_rate"].n_failed == 805 - rows
+def test_alpaca_eval_1_win_rates_match(
+    published_home: Paths, model: str, rate: float, rows: int
+) -> None:
+    scores = scores_of(published_home, "alpaca-eval-1")
+    assert round(scores[model, "win_rate"].value or 0, 4) == rate
+    assert scores[model, "n_total"].value == rows
+    assert scores[model, "win_rate"].n_failed == 805 - rows
 
 
-def test_missing_rows_are_shown_and_not_shifted(published_home: Paths) -> None:
+def test_missing_rows_are_counted_as_failed(published_home: Paths) -> None:
     score = scores_of(published_home, "alpaca-eval-2")["phi-2", "win_rate"]
     assert (score.n, score.n_failed) == (803, 2)
 
 
-def test_instructions_are_known_by_their_place() -> None:
-    for place, row in enumerate(published_annotations("claude-2.1")):
-        assert item_of(row["instruction"]) == str(place)
+def test_instructions_map_to_their_row_index() -> None:
+    for index, row in enumerate(published_annotations("claude-2.1")):
+        assert item_of(row["instruction"]) == str(index)
     assert item_of("something else").startswith("x")
 
 
-def test_importing_again_changes_nothing(published_home: Paths) -> None:
+def test_reimport_changes_nothing(published_home: Paths) -> None:
     path: Path = ROOT / "alpacaeval2/raw/claude-2.1.annotations.json"
     with Store(published_home.store) as store:
         assert import_alpaca_eval(store, path).new == 0

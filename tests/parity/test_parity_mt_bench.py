@@ -1,4 +1,4 @@
-"""MT-Bench: stored judgments give the figures that FastChat's own script prints."""
+"""MT-Bench: stored judgments reproduce the scores printed by FastChat's script."""
 
 from __future__ import annotations
 
@@ -26,59 +26,57 @@ def mt_bench_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return opened
 
 
-def scores_shown(store: Store, **options: bool) -> dict[tuple[str, str], Score]:
+def score_table(store: Store, **options: bool) -> dict[tuple[str, str], Score]:
     return {(s.checkpoint, s.metric): s for s in leaderboard(store, **options)}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", SINGLES)
-def test_every_rating_is_read_as_it_was(name: str) -> None:
+def test_published_rating_parser_reproduces_every_rating(name: str) -> None:
     for row in published_judgments(name):
         verdict = read_rating(row["judgment"], published=True)
         assert (verdict.value if verdict.value is not None else -1) == row["score"]
 
 
-def test_the_better_reading_differs_nowhere_here() -> None:
+def test_default_rating_parser_agrees_on_published_judgments() -> None:
     for name in SINGLES:
         for row in published_judgments(name):
             value = read_rating(row["judgment"]).value
             assert (value if value is not None else -1) == row["score"], row["judgment"][-200:]
 
 
-def test_every_winner_is_read_as_it_was() -> None:
+def test_published_winner_parser_reproduces_every_winner() -> None:
     letters = {1.0: "A", 0.0: "B", 0.5: "tie", None: "error"}
     for row in published_judgments(PAIRS):
         for game, names in (("g1", ("model_1", "model_2")), ("g2", ("model_2", "model_1"))):
-            said = letters[read_winner(row[f"{game}_judgment"], published=True).value]
-            winner = {"A": names[0], "B": names[1]}.get(said, said)
+            verdict = letters[read_winner(row[f"{game}_judgment"], published=True).value]
+            winner = {"A": names[0], "B": names[1]}.get(verdict, verdict)
             assert winner == row[f"{game}_winner"]
 
 
 @pytest.mark.parametrize("model", MT_BENCH)
-def test_averages(mt_bench_store: Store, model: str) -> None:
-    table = scores_shown(mt_bench_store)
-    for metric, wanted in zip(("turn_1", "turn_2", "score"), MT_BENCH[model], strict=True):
+def test_average_scores_match_the_published_ones(mt_bench_store: Store, model: str) -> None:
+    table = score_table(mt_bench_store)
+    for metric, published in zip(("turn_1", "turn_2", "score"), MT_BENCH[model], strict=True):
         score = table[model, metric]
-        if wanted is not None:
-            assert score.value == wanted
+        if published is not None:
+            assert score.value == published
         assert score.ci_low is not None and score.value is not None and score.ci_high is not None
         assert score.ci_low < score.value < score.ci_high
     assert table[model, "score"].n == 160
 
 
-def test_a_re_run_counts_once_and_twice_as_published(mt_bench_store: Store) -> None:
+def test_rerun_judgments_count_once_unless_as_published(mt_bench_store: Store) -> None:
     assert (
-        round(
-            scores_shown(mt_bench_store, as_published=True)["mistral-orpo", "score"].value or 0, 6
-        )
+        round(score_table(mt_bench_store, as_published=True)["mistral-orpo", "score"].value or 0, 6)
         == 5.858934
     )
-    once = scores_shown(mt_bench_store)["mistral-orpo", "score"]
+    once = score_table(mt_bench_store)["mistral-orpo", "score"]
     assert (once.n, once.n_failed) == (160, 0)
-    assert scores_shown(mt_bench_store, as_published=True)["mistral-orpo", "score"].n == 319
+    assert score_table(mt_bench_store, as_published=True)["mistral-orpo", "score"].n == 319
 
 
-def test_pairwise(mt_bench_store: Store) -> None:
-    table = scores_shown(mt_bench_store)
+def test_pairwise_rates_match_the_published_ones(mt_bench_store: Store) -> None:
+    table = score_table(mt_bench_store)
     dpo = {m: table["phi-3-dpo", m] for m in ("win_rate", "loss_rate", "tie_rate")}
     assert [round((s.value or 0) * s.n) for s in dpo.values()] == [20, 18, 35]
     assert (dpo["win_rate"].n, dpo["win_rate"].n_failed) == (73, 2)
@@ -88,24 +86,24 @@ def test_pairwise(mt_bench_store: Store) -> None:
     assert flips.value == table["phi-3-dpo", "order_flip_rate"].value == pytest.approx(27 / 73)
 
 
-def test_categories(mt_bench_store: Store) -> None:
-    table = scores_shown(mt_bench_store)
-    found = [m for c, m in table if c == "vicuna-7b-v1.3" and m.startswith("category:")]
-    assert len(found) == 8
+def test_category_scores_match_the_published_judgments(mt_bench_store: Store) -> None:
+    table = score_table(mt_bench_store)
+    categories = [m for c, m in table if c == "vicuna-7b-v1.3" and m.startswith("category:")]
+    assert len(categories) == 8
     rows = [r for r in published_judgments(SINGLES[0]) if r["model"] == "vicuna-7b-v1.3"]
     math = [r["score"] for r in rows if 111 <= r["question_id"] <= 120]
     assert table["vicuna-7b-v1.3", "category:math"].value == sum(math) / len(math)
 
 
-def test_importing_twice_changes_nothing(mt_bench_store: Store) -> None:
+def test_reimport_changes_nothing(mt_bench_store: Store) -> None:
     before = [s.as_dict() for s in leaderboard(mt_bench_store)]
     for name in (*SINGLES, PAIRS):
         assert import_fastchat(mt_bench_store, ROOT / "mtbench" / "judgments" / name).new == 0
     assert [s.as_dict() for s in leaderboard(mt_bench_store)] == before
 
 
-def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
-    """The user prompts stored by FastChat, rebuilt from its questions, answers and references."""
+def test_judge_prompts_match_the_stored_ones(tmp_path: Path) -> None:
+    """Rebuild the user prompts stored by FastChat from its questions, answers and references."""
     import shutil
 
     from kdharness.harness.config.evaluation import EvalConfig
@@ -125,18 +123,18 @@ def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
     )
     bench = MTBench.load(Paths(tmp_path), EvalConfig(references="classic"))
     assert len(bench.items) == 80
-    marks = {
+    delimiters = {
         1: ("[The Start of Assistant's Answer]\n", "\n[The End of Assistant's Answer]"),
         2: ("### Assistant A:\n", "\n\n<|The End of Assistant A's Conversation with User|>"),
     }
     rows = [r for r in published_judgments(SINGLES[0]) if r["model"] == "vicuna-7b-v1.3-greedy"]
     answers: dict[tuple[int, int], str] = {}
     for row in rows:
-        start, end = marks[row["turn"]]
+        start, end = delimiters[row["turn"]]
         prompt = row["user_prompt"]
         text = prompt[prompt.rindex(start) + len(start) : prompt.rindex(end)]
         answers[row["question_id"], row["turn"]] = text
-    made = [
+    answer_rows = [
         Answer(
             id=f"{q}-{t}",
             checkpoint="c",
@@ -152,7 +150,7 @@ def test_prompts_are_what_the_judge_was_shown(tmp_path: Path) -> None:
         )
         for (q, t), text in answers.items()
     ]
-    calls = {(c.item, c.turn): c for c in bench.judge_calls(made)}
+    calls = {(c.item, c.turn): c for c in bench.judge_calls(answer_rows)}
     assert len(calls) == 160
     same = sum(
         calls[str(r["question_id"]), r["turn"]].messages[1]["content"] == r["user_prompt"]

@@ -1,8 +1,7 @@
-"""Small real disks that fill up or turn read-only: `python tests/soak/soak_disk.py` (as root).
+"""Soak test on small real disks that fill up or turn read-only: `python tests/soak/soak_disk.py`.
 
-A file system of 24 MB in memory is mounted for the home. Work is started, the disk is filled at a
-random moment, the error is read, room is made, and the work is resumed: it must end where an
-undisturbed run ends. Mounting needs root.
+Mounts a 24 MB tmpfs for the home (needs root). Starts work, fills the disk at a random moment,
+checks the error, frees space and resumes: the result must equal that of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -32,23 +31,23 @@ SIZE_MB = 24
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
-    """A disk of its own for as long as it is needed."""
-    place.mkdir()
+def small_disk(mount_point: Path) -> Iterator[Path]:
+    """Mount a small tmpfs for the duration of the context."""
+    mount_point.mkdir()
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "none", str(place)], check=True
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "none", str(mount_point)], check=True
     )
     try:
-        yield place / "home"
+        yield mount_point / "home"
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(mount_point)], check=True)
 
 
 def fill_up(disk: Path, leave: int) -> Path:
-    """Fill a disk but for `leave` bytes; returns the file to remove again."""
+    """Fill a disk except for `leave` bytes; return the file to remove afterwards."""
     filler = disk / "filler"
     stats = os.statvfs(disk)
-    with suppress(OSError):  # somebody wrote meanwhile: then it is full
+    with suppress(OSError):  # another process wrote meanwhile: the disk is full anyway
         filler.write_bytes(b"\0" * max(0, stats.f_bavail * stats.f_frsize - leave))
     return filler
 
@@ -57,26 +56,26 @@ def command(soak: Soak, home: Path, *args: str) -> subprocess.CompletedProcess[s
     return subprocess.run(soak.command(home, *args), capture_output=True, text=True)
 
 
-def assert_told(done: subprocess.CompletedProcess[str], words: str) -> None:
-    """The command failed in words, not with a traceback."""
+def assert_fails_with(done: subprocess.CompletedProcess[str], words: str) -> None:
+    """Check that the command failed with a message, not with a traceback."""
     assert done.returncode == 1, (done.returncode, done.stderr)
     assert words in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def training_on_small_disk(soak: Soak, rounds: int) -> None:
-    """A disk that is full at some moment of a training costs that moment only."""
-    calm = soak.place / "calm-disk"
+def train_on_full_disk(soak: Soak, rounds: int) -> None:
+    """A disk that fills up during training loses no completed work."""
+    calm = soak.folder / "calm-disk"
     soak.run(calm, "train", soak_config(soak, "r"))
     want = (calm / "runs" / "r" / "final" / "model.safetensors").read_bytes()
     hits = 0
     for number in range(rounds):
-        with small_disk(soak.place / f"disk-{number}") as home:
+        with small_disk(soak.folder / f"disk-{number}") as home:
             file = soak_config(soak, "r")
             following = soak.start(home, "train", file)
-            goal = soak.chance.randint(1, 40)
+            goal = soak.rng.randint(1, 40)
             wait_until(lambda: (home / "kdharness.db").exists() and "r" in run_names(home))
             wait_until(lambda: step_of(home) >= goal)  # noqa: B023
-            filler = fill_up(home.parent, soak.chance.choice([0, 4096, 200_000]))
+            filler = fill_up(home.parent, soak.rng.choice([0, 4096, 200_000]))
             following.wait(timeout=120)
             ended = status(home, "r")
             if ended is not RunStatus.FINISHED:
@@ -87,7 +86,9 @@ def training_on_small_disk(soak: Soak, rounds: int) -> None:
                     run = store.run("r")
                     assert run is not None
                     assert "disk is full" in run.error + log, (run.error, log[-1500:])
-                assert_told(command(soak, home, "train", soak_config(soak, "other")), "is full")
+                assert_fails_with(
+                    command(soak, home, "train", soak_config(soak, "other")), "is full"
+                )
                 assert command(soak, home, "runs").returncode == 0
                 steps = list((home / "runs" / "r").glob("checkpoint-*"))
                 print(
@@ -108,9 +109,9 @@ def step_of(home: Path) -> int:
         return run.step if run else 0
 
 
-def answering(soak: Soak) -> None:
-    """Answers that were stored before the disk was full are there after it."""
-    with small_disk(soak.place / "disk-answers") as home:
+def answer_on_full_disk(soak: Soak) -> None:
+    """Answers stored before the disk was full are kept."""
+    with small_disk(soak.folder / "disk-answers") as home:
         args = [
             "eval",
             "--ckpt",
@@ -142,31 +143,33 @@ def answering(soak: Soak) -> None:
         print(f"  full after {len(before)} answers of 60")
 
 
-def read_only(soak: Soak) -> None:
-    """On a disk that turned read-only everything can be looked at, and nothing pretends."""
-    with small_disk(soak.place / "disk-ro") as home:
+def use_read_only_disk(soak: Soak) -> None:
+    """On a read-only disk, reading commands work and writing commands fail."""
+    with small_disk(soak.folder / "disk-ro") as home:
         soak.run(home, "train", soak_config(soak, "r", trainer={"max_steps": 2, "device": "cpu"}))
-        # The worker's process may need a moment to let go of its log.
+        # The worker process may need a moment to close its log.
         remount = ["mount", "-o", "remount,ro", str(home.parent)]
         wait_until(lambda: subprocess.run(remount, capture_output=True).returncode == 0)
         for args in (["runs"], ["show", "r"], ["leaderboard"], ["store", "check"]):
             done = command(soak, home, *args)
             assert done.returncode == 0, (args, done.stderr)
-        assert_told(command(soak, home, "train", soak_config(soak, "more")), "cannot be written")
-        assert_told(command(soak, home, "store", "vacuum"), "cannot be written")
+        assert_fails_with(
+            command(soak, home, "train", soak_config(soak, "more")), "cannot be written"
+        )
+        assert_fails_with(command(soak, home, "store", "vacuum"), "cannot be written")
 
 
 def main() -> int:
-    """Fill disks, read what is said, make room, go on."""
+    """Run all parts."""
     if os.getuid():
         print("soak_disk mounts small disks: run it as root", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="kdharness-disk-") as scratch:
         soak = Soak(Path(scratch), random.randrange(10**6))
         for name, part in (
-            ("training", lambda: training_on_small_disk(soak, 4)),
-            ("answering", lambda: answering(soak)),
-            ("read-only", lambda: read_only(soak)),
+            ("training", lambda: train_on_full_disk(soak, 4)),
+            ("answering", lambda: answer_on_full_disk(soak)),
+            ("read-only", lambda: use_read_only_disk(soak)),
         ):
             began = time.monotonic()
             part()

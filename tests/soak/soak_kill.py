@@ -1,9 +1,8 @@
-"""Fifty kills at random points over all that runs long: `python tests/soak/soak_kill.py`.
+"""Fifty kills at random points of long-running work: `python tests/soak/soak_kill.py`.
 
-Each part does some work undisturbed, then the same work killed again and again (SIGKILL, which
-nothing can catch), and compares: the store opens, nothing that was finished is lost or asked for
-twice, and the end is the very same. Real commands, real workers, tiny models. `--seed` chooses
-other moments.
+Each part runs some work undisturbed, then the same work with repeated SIGKILLs, and compares: the
+store opens, no finished work is lost or requested twice, and the results are identical. Uses real
+commands and workers with tiny models. `--seed` changes the moments of the kills.
 """
 
 from __future__ import annotations
@@ -55,31 +54,31 @@ with Loopback(answer, port={port}, delay=0.05) as server:
 
 
 def training(soak: Soak, kills: int) -> None:
-    """Weights and curves of a run that was killed again and again are those of a calm one."""
-    home = soak.place / "training"
+    """A repeatedly killed run ends with the weights and curves of an undisturbed one."""
+    home = soak.folder / "training"
     soak.run(home, "train", soak_config(soak, "calm"))
     soak.run(home, "train", soak_config(soak, "hit"), "--detach")
     done = 0
     while done < kills and status(home, "hit").is_live:
         with Store(home / "kdharness.db") as store:
             before = find_run(store, "hit")
-            if soak.chance.random() < 0.3:
-                time.sleep(soak.chance.uniform(0, 8))
+            if soak.rng.random() < 0.3:
+                time.sleep(soak.rng.uniform(0, 8))
             else:
-                goal = before.step + soak.chance.randint(1, 12)
+                goal = before.step + soak.rng.randint(1, 12)
                 wait_until(
                     lambda: (
                         find_run(store, "hit").step >= goal  # noqa: B023
                         or not status(home, "hit").is_live
                     )
                 )
-                time.sleep(soak.chance.uniform(0, 0.15))
+                time.sleep(soak.rng.uniform(0, 0.15))
             pid = find_run(store, "hit").pid
         if pid is None or not soak.kill("training", pid):
             break
         done += 1
         wait_until(lambda: not status(home, "hit").is_live)
-        soak.whole(home)
+        soak.check_store(home)
         if status(home, "hit") is RunStatus.FINISHED:
             break
         for folder in (home / "runs" / "hit").glob("checkpoint-*"):
@@ -96,8 +95,8 @@ def training(soak: Soak, kills: int) -> None:
 
 
 def followers(soak: Soak, kills: int) -> None:
-    """Killing the command line or the app that watches a run leaves the run alone."""
-    home = soak.place / "followers"
+    """Killing the CLI or the app that follows a run does not affect the run."""
+    home = soak.folder / "followers"
     trainer = {"learning_rate": 0.01, "max_steps": 30, "batch_size": 4, "device": "cpu"}
     for number in range(kills):
         name = f"run-{number}"
@@ -107,23 +106,23 @@ def followers(soak: Soak, kills: int) -> None:
         wait_until(lambda: status(home, name) is RunStatus.RUNNING)  # noqa: B023
         app = Terminal(app_command(home))
         app.wait_for(name.encode())
-        app.drain(soak.chance.uniform(0, 1))
+        app.drain(soak.rng.uniform(0, 1))
         assert soak.kill("command line", follower.pid) and follower.wait() == -signal.SIGKILL
         assert status(home, name).is_live
         app.close()
         soak.kills["app"] = soak.kills.get("app", 0) + 1
         wait_until(lambda: status(home, name) is RunStatus.FINISHED)  # noqa: B023
-        soak.whole(home)
+        soak.check_store(home)
 
 
 # ---------------------------------------------------------------- caching
 
 
 def caching(soak: Soak, kills: int) -> None:
-    """A teacher cache that was killed while it was built holds the same numbers, once each."""
+    """A teacher cache whose build was killed has the same entries, without duplicates."""
     entries = []
     for name, count in (("calm-cache", 0), ("hit-cache", kills)):
-        home = soak.place / name
+        home = soak.folder / name
         teacher = {"model": str(soak.model), "cache": {"k": 32}}
         data = {"train": {"path": "general:train", "limit": 600}, "max_length": 192}
         file = soak_config(
@@ -137,7 +136,7 @@ def caching(soak: Soak, kills: int) -> None:
             building = soak.start(home, "cache", "build", file)
             grown = cache_bytes(home)
             wait_until(lambda: cache_bytes(home) > grown or building.poll() is not None)  # noqa: B023
-            time.sleep(soak.chance.uniform(0, 0.6))
+            time.sleep(soak.rng.uniform(0, 0.6))
             if soak.kill("caching", building.pid):
                 building.wait()
         soak.run(home, "cache", "build", file)
@@ -152,11 +151,11 @@ def cache_bytes(home: Path) -> int:
 
 
 def cached(home: Path) -> dict[str, bytes]:
-    """key -> the bytes of its entry, for every whole entry of the one cache of a home."""
+    """Return key -> entry bytes for every complete entry of the single cache of a home."""
     (folder,) = [path for path in (home / "cache").iterdir() if path.is_dir()]
     note = json.loads((folder / "note.json").read_text())
     position = int(note["k"]) * 8 + 4
-    found: dict[str, bytes] = {}
+    entries: dict[str, bytes] = {}
     for index in folder.glob("index-*.jsonl"):
         data = (folder / f"data-{index.stem.removeprefix('index-')}.bin").read_bytes()
         for line in index.read_text().splitlines():
@@ -165,19 +164,19 @@ def cached(home: Path) -> dict[str, bytes]:
             except ValueError:
                 continue
             assert offset + count * position <= len(data), "an entry points past its data"
-            assert key not in found, "a row was computed twice though it was stored"
-            found[key] = data[offset : offset + count * position]
-    return found
+            assert key not in entries, "a row was computed twice though it was stored"
+            entries[key] = data[offset : offset + count * position]
+    return entries
 
 
 # ---------------------------------------------------------------- answers and verdicts
 
 
 def generating(soak: Soak, kills: int) -> None:
-    """Answers are made once; those of a killed evaluation are those of a calm one."""
+    """Answers are generated once; a killed evaluation ends with those of an undisturbed one."""
     texts = []
     for name, count in (("calm-answers", 0), ("hit-answers", kills)):
-        home = soak.place / name
+        home = soak.folder / name
         args = [
             "eval",
             "--ckpt",
@@ -201,12 +200,12 @@ def generating(soak: Soak, kills: int) -> None:
                     len(answers_of(home)) > len(before) or not status(home, out).is_live
                 )
             )
-            time.sleep(soak.chance.uniform(0, 0.4))
+            time.sleep(soak.rng.uniform(0, 0.4))
             with Store(home / "kdharness.db") as store:
                 pid = find_run(store, out).pid
             if pid is not None and soak.kill("generating", pid):
                 wait_until(lambda: not status(home, out).is_live)  # noqa: B023
-            soak.whole(home)
+            soak.check_store(home)
             after = answers_of(home)
             assert all(after[key] == value for key, value in before.items()), "made again"
         soak.run(home, *args)
@@ -215,12 +214,12 @@ def generating(soak: Soak, kills: int) -> None:
 
 
 def judging(soak: Soak, kills: int, server_kills: int) -> None:
-    """No verdict is paid for twice but those on their way, whoever dies: worker or server."""
-    home, questions = soak.place / "judging", 4 * 12
+    """Only judge calls in flight are repeated when the worker or the server is killed."""
+    home, questions = soak.folder / "judging", 4 * 12
     write_mt_bench(home / "assets" / "mt-bench", per_category=12)
     with Store(home / "kdharness.db") as store:
         add_mt_bench_answers(store, questions)
-    log, port = soak.place / "asked.jsonl", free_port()
+    log, port = soak.folder / "asked.jsonl", free_port()
     code = SERVER.format(tests=str(TESTS), log=str(log), port=port)
     server = start_server(code)
     args = [
@@ -235,33 +234,33 @@ def judging(soak: Soak, kills: int, server_kills: int) -> None:
         "2",
     ]
     victims = ["worker"] * kills + ["server"] * server_kills
-    soak.chance.shuffle(victims)
+    soak.rng.shuffle(victims)
     try:
         for victim in victims:
-            have, asked = verdicts(home), len(calls(log))
+            stored, calls_before = verdicts(home), len(calls(log))
             run = soak.run(home, *args, "--detach").split()[-1]
-            wait_until(lambda: len(calls(log)) > asked or not status(home, run).is_live)  # noqa: B023
-            time.sleep(soak.chance.uniform(0, 0.5))
+            wait_until(lambda: len(calls(log)) > calls_before or not status(home, run).is_live)  # noqa: B023
+            time.sleep(soak.rng.uniform(0, 0.5))
             if victim == "server":
                 assert soak.kill("judge server", server.pid)
                 server.wait()
-                time.sleep(soak.chance.uniform(0, 1))
+                time.sleep(soak.rng.uniform(0, 1))
                 server = start_server(code)
                 time.sleep(0.5)
             with Store(home / "kdharness.db") as store:
                 pid = find_run(store, run).pid
             if status(home, run).is_live and pid is not None and soak.kill("judging", pid):
                 wait_until(lambda: not status(home, run).is_live)  # noqa: B023
-            soak.whole(home)
-            again = {mark(text) for text in calls(log)[asked:]} & have
-            assert not again, f"stored verdicts were asked for again: {again}"
+            soak.check_store(home)
+            repeated = {item_and_turn(text) for text in calls(log)[calls_before:]} & stored
+            assert not repeated, f"stored verdicts were asked for again: {repeated}"
         soak.run(home, *args)
     finally:
         server.kill()
         server.wait()
     assert len(verdicts(home)) == 2 * questions
-    on_their_way = 2 * (len(victims) * 2)
-    assert len(calls(log)) <= 2 * questions + on_their_way, "more was asked than what was lost"
+    in_flight = 2 * (len(victims) * 2)
+    assert len(calls(log)) <= 2 * questions + in_flight, "more was asked than what was lost"
 
 
 def start_server(code: str) -> subprocess.Popen[bytes]:
@@ -282,7 +281,7 @@ def calls(log: Path) -> list[str]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def mark(text: str) -> tuple[str, int]:
+def item_and_turn(text: str) -> tuple[str, int]:
     item, turn = text.rsplit("<<", 1)[1].split(">>")[0].split(".")
     return item, int(turn)
 
@@ -296,20 +295,20 @@ def verdicts(home: Path) -> set[tuple[str, int]]:
 
 
 def exporting(soak: Soak, kills: int) -> None:
-    """A killed export or report leaves the old file or the new one, whole."""
-    home = soak.place / "judging"
-    report = soak.place / "report.html"
+    """A killed export or report leaves either the complete old file or the complete new one."""
+    home = soak.folder / "judging"
+    report = soak.folder / "report.html"
     soak.run(home, "report", "--output", str(report))
     for number in range(kills):
-        what = ("report", "export", "backup")[number % 3]
-        folder, copy = soak.place / f"export-{number}", soak.place / f"copy-{number}.db"
+        command = ("report", "export", "backup")[number % 3]
+        folder, copy = soak.folder / f"export-{number}", soak.folder / f"copy-{number}.db"
         args = {
             "report": ["report", "--output", str(report)],
             "export": ["export", "fastchat", str(folder)],
             "backup": ["store", "backup", str(copy)],
-        }[what]
+        }[command]
         export = soak.start(home, *args)
-        time.sleep(soak.chance.uniform(0.3, 1.8))
+        time.sleep(soak.rng.uniform(0.3, 1.8))
         if soak.kill("exporting", export.pid):
             export.wait()
         text = report.read_text("utf-8")
@@ -317,7 +316,7 @@ def exporting(soak: Soak, kills: int) -> None:
         for file in folder.rglob("*.jsonl"):
             for line in file.read_text("utf-8").splitlines():
                 json.loads(line)
-        soak.whole(home)
+        soak.check_store(home)
 
 
 PARTS: dict[str, Callable[[Soak], None]] = {
@@ -330,17 +329,17 @@ PARTS: dict[str, Callable[[Soak], None]] = {
 }
 
 
-def test_killed_fifty_times() -> None:
-    """For `make soak`."""
+def test_work_survives_fifty_kills() -> None:
+    """Entry point of `make soak`."""
     assert main([]) == 0
 
 
-def main(words: list[str] | None = None) -> int:
-    """Kill, compare, count."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the parts and print the number of kills."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("parts", nargs="*", default=list(PARTS))
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="kdharness-soak-") as scratch:
         soak = Soak(Path(scratch), args.seed)
         for name in args.parts:

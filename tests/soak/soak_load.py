@@ -1,9 +1,8 @@
-"""A store of 5 GB under its commands and screens: `python tests/soak/soak_load.py [--home DIR]`.
+"""Load test of a 5 GB store, with commands and screens: `tests/soak/soak_load.py [--home DIR]`.
 
-2,000 runs, 5 million points, 1 million judgments. Every listing command is timed as a process,
-cold and again; the app's figures may be twice those of `make bench`. The store is kept in --home
-for the next time. `--minutes N` then lets four workers and two apps at it and looks for a single
-"database is locked".
+2,000 runs, 5 million points, 1 million judgments. Times every listing command as a process, cold
+and warm; the app may take twice the limits of `make bench`. The store is kept in --home for reuse.
+`--minutes N` then runs four workers and two apps on it and fails on any "database is locked".
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import asyncio
 import dataclasses
 import os
 import random
+import select
 import subprocess
 import sys
 import tempfile
@@ -32,12 +32,14 @@ from kdharness.harness.types import Answer, Finish, Judgment, Run, RunStatus
 from support.terminal import Terminal, app_command
 
 bench_app.RUNS, bench_app.STEPS, bench_app.CHECKPOINTS = 2000, 313, 250
-WORDS = "The answer keeps to the question, gives its reasons in order and does not ramble. " * 29
+JUDGE_REPLY = (
+    "The answer keeps to the question, gives its reasons in order and does not ramble. " * 29
+)
 ANSWERS = 600
-"""Answers of each checkpoint, as long as a judge's words."""
+"""Answers per checkpoint, each as long as a judge's reply."""
 
 COMMANDS: list[tuple[list[str], float]] = [
-    # What a person waits for, in seconds on an idle machine of 2 cores; may be twice that.
+    # Seconds on an idle machine with 2 cores; twice that is accepted.
     (["runs"], 1.0),
     (["show", "run-1999"], 1.0),
     (["leaderboard"], 12.0),
@@ -48,8 +50,8 @@ COMMANDS: list[tuple[list[str], float]] = [
     (["store", "prune"], 2.0),
     (["doctor"], 15.0),
 ]
-AGAIN = {"leaderboard": 2.5, "tradeoff": 3.0}
-"""Seconds of the second call, where figures that were worked out once are read again."""
+SECOND_CALL = {"leaderboard": 2.5, "tradeoff": 3.0}
+"""Seconds of the second call, for commands with cached scores."""
 
 WORKER = """
 import random, sys, time
@@ -74,25 +76,27 @@ print("steps", step)
 
 
 def fill_big_store(paths: Paths) -> None:
-    """The bench's store at this size, with judges' words and answers."""
-    plain = bench_app.judgments
+    """Fill the benchmark store at this size, with judge replies and answers."""
+    original = bench_app.skill_judgments
 
-    def with_words(checkpoint: str, skill: float, now: float) -> list[Judgment]:
-        return [dataclasses.replace(row, raw=WORDS) for row in plain(checkpoint, skill, now)]
+    def with_judge_reply(checkpoint: str, skill: float, now: float) -> list[Judgment]:
+        return [
+            dataclasses.replace(row, raw=JUDGE_REPLY) for row in original(checkpoint, skill, now)
+        ]
 
-    bench_app.judgments = with_words
+    bench_app.skill_judgments = with_judge_reply
     bench_app.build(paths)
     with Store(paths.store) as store:
-        for made in store.checkpoints():
+        for checkpoint in store.checkpoints():
             store.add_answers(
                 Answer(
-                    id=f"{made.id}-{n}",
-                    checkpoint=made.id,
+                    id=f"{checkpoint.id}-{n}",
+                    checkpoint=checkpoint.id,
                     bench="mt-bench",
                     revision="r",
                     item=f"q{n // 2}",
                     turn=1 + n % 2,
-                    text=WORDS,
+                    text=JUDGE_REPLY,
                     finish=Finish.STOP,
                     prompt_hash="",
                     settings="",
@@ -103,21 +107,21 @@ def fill_big_store(paths: Paths) -> None:
 
 
 def time_commands(paths: Paths) -> bool:
-    """Print seconds and peak memory of each command; whether all keep to twice their figures."""
+    """Print the seconds of each command; return whether all are within twice their limits."""
     good = True
     with Store(paths.store) as store, store.db.atomic():
         store.db.execute("DELETE FROM score_cache")
-    for args, figure in COMMANDS:
+    for args, first_limit in COMMANDS:
         for turn in ("first", "again"):
-            limit = AGAIN.get(args[0], figure) if turn == "again" else figure
+            limit = SECOND_CALL.get(args[0], first_limit) if turn == "again" else first_limit
             began = time.perf_counter()
             done = subprocess.run([*app_command(paths.home), *args], capture_output=True, text=True)
-            took = time.perf_counter() - began
-            ok = took <= 2 * limit and done.returncode == 0
+            wall = time.perf_counter() - began
+            ok = wall <= 2 * limit and done.returncode == 0
             good &= ok
             name = " ".join(args)
             print(
-                f"{'ok  ' if ok else 'MISS'} {name:<32} {turn}  {took:6.2f} s (figure {limit:g} s)",
+                f"{'ok  ' if ok else 'MISS'} {name:<32} {turn}  {wall:6.2f} s (figure {limit:g} s)",
                 flush=True,
             )
             if done.returncode:
@@ -126,28 +130,28 @@ def time_commands(paths: Paths) -> bool:
 
 
 def time_screens(paths: Paths) -> bool:
-    """The app's figures on this store, each at most twice that of `make bench`."""
-    found = asyncio.run(bench_app.screens(paths))
+    """Measure the app; return whether all values are within twice the limits of `make bench`."""
+    screen_seconds = asyncio.run(bench_app.screens(paths))
     bare, _, big = bench_app.first_paints(paths.home, 3)
     p95, share = bench_app.under_load(paths, 10)
     rows = [
         ("first paint / bare app", big / bare, 1.3, "×"),
-        ("leaderboard opens (scores cached)", found["leaderboard warm"] * 1e3, 300, "ms"),
-        ("leaderboard sorts", found["sort warm"] * 1e3, 100, "ms"),
-        ("trade-off opens", found["tradeoff warm"] * 1e3, 500, "ms"),
+        ("leaderboard opens (scores cached)", screen_seconds["leaderboard warm"] * 1e3, 300, "ms"),
+        ("leaderboard sorts", screen_seconds["sort warm"] * 1e3, 100, "ms"),
+        ("trade-off opens", screen_seconds["tradeoff warm"] * 1e3, 500, "ms"),
         ("key to paint, p95, four runs writing", p95 * 1e3, 50, "ms"),
         ("CPU at rest, four runs writing", share * 100, 3, "%"),
     ]
-    print(f"leaderboard without cached scores {found['leaderboard cold']:.2f} s")
-    for name, value, figure, unit in rows:
-        mark = "ok  " if value <= 2 * figure else "MISS"
-        print(f"{mark} {name:<38} {value:8.2f} {unit} (figure {figure})", flush=True)
-    return all(value <= 2 * figure for _, value, figure, _ in rows)
+    print(f"leaderboard without cached scores {screen_seconds['leaderboard cold']:.2f} s")
+    for name, value, limit, unit in rows:
+        mark = "ok  " if value <= 2 * limit else "MISS"
+        print(f"{mark} {name:<38} {value:8.2f} {unit} (figure {limit})", flush=True)
+    return all(value <= 2 * limit for _, value, limit, _ in rows)
 
 
-def together(paths: Paths, seconds: float) -> bool:
-    """Four workers, two apps and the commands at one store; whether nobody was locked out."""
-    complaints: list[str] = []
+def run_concurrently(paths: Paths, seconds: float) -> bool:
+    """Run four workers, two apps and commands on one store; return whether none was locked out."""
+    failures: list[str] = []
     names = [f"soak-{n}" for n in range(4)]
     with Store(paths.store) as store:
         for name in names:
@@ -186,10 +190,10 @@ def together(paths: Paths, seconds: float) -> bool:
                 os.write(terminal.fd, key)
             limit = time.time() + 0.7
             while time.time() < limit:
-                if bench_app.select.select([terminal.fd], [], [], 0.05)[0]:
+                if select.select([terminal.fd], [], [], 0.05)[0]:
                     seen += os.read(terminal.fd, 65536)
             if b"locked" in seen or b"Traceback" in seen:
-                complaints.append(f"app: {seen[-300:]!r}")
+                failures.append(f"app: {seen[-300:]!r}")
         terminal.close()
 
     calls = 0
@@ -209,7 +213,7 @@ def together(paths: Paths, seconds: float) -> bool:
                 )
                 calls += 1
                 if "locked" in done.stderr or done.returncode:
-                    complaints.append(f"{args}: {done.stderr[-300:]}")
+                    failures.append(f"{args}: {done.stderr[-300:]}")
                 time.sleep(2)
 
     threads = [threading.Thread(target=work) for work in (app, app, commands)]
@@ -220,30 +224,30 @@ def together(paths: Paths, seconds: float) -> bool:
         out, err = worker.communicate()
         steps += int(out.split()[-1]) if "steps" in out else 0
         if err or worker.returncode:
-            complaints.append(f"worker: {err[-500:]}")
+            failures.append(f"worker: {err[-500:]}")
     for thread in threads:
         thread.join()
     with Store(paths.store) as store:
         for name in names:
             store.update_run(name, status=RunStatus.FINISHED.value)
         stored = sum(len(store.curve(name, "loss")) for name in names)
-        whole = store.db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        integrity = store.db.execute("PRAGMA quick_check(1)").fetchone()[0]
     print(
         f"{seconds / 60:.0f} minutes: {steps} steps of four workers, {calls} commands, "
-        f"{len(complaints)} complaints; the store: {whole}"
+        f"{len(failures)} complaints; the store: {integrity}"
     )
-    for complaint in complaints[:10]:
-        print(complaint)
-    return not complaints and whole == "ok" and stored >= steps
+    for failure in failures[:10]:
+        print(failure)
+    return not failures and integrity == "ok" and stored >= steps
 
 
-def main(words: list[str] | None = None) -> int:
-    """Fill, measure, let them at it."""
+def main(argv: list[str] | None = None) -> int:
+    """Fill the store, then run all parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, help="keep the store here")
     parser.add_argument("--minutes", type=float, default=60.0, help="of workers and apps together")
     parser.add_argument("--only", choices=["commands", "screens", "together"])
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     os.environ.pop("NO_COLOR", None)
     with tempfile.TemporaryDirectory(prefix="kdharness-load-") as scratch:
         paths = Paths((args.home or Path(scratch)).resolve())
@@ -258,7 +262,7 @@ def main(words: list[str] | None = None) -> int:
         if args.only in (None, "screens"):
             good &= time_screens(paths)
         if args.only in (None, "together") and args.minutes:
-            good &= together(paths, args.minutes * 60)
+            good &= run_concurrently(paths, args.minutes * 60)
     return 0 if good else 1
 
 

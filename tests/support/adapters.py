@@ -15,7 +15,7 @@ from kdharness.harness.paths import Paths
 
 
 def make_adapter(base: Path, folder: Path, seed: int = 0) -> Path:
-    """A LoRA of random weights with its base's tokenizer."""
+    """Write a LoRA adapter with random weights and the tokenizer of its base."""
     torch.manual_seed(seed)
     model = load_model(str(base), Paths(folder.parent / "home-of-adapters"))
     config = LoraConfig(

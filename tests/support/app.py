@@ -1,4 +1,4 @@
-"""The app under test: its two sizes, what its fixtures are, and what it painted."""
+"""The app under test: its two sizes, the types of its fixtures, and its painted screen."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Press = Callable[..., Awaitable[None]]
 
 
 def painted(app: HarnessApp) -> list[Strip]:
-    """Read the screen back, line by line: Textual has no public way."""
+    """Read the screen line by line; Textual has no public API for it."""
     return app.screen._compositor.render_strips()
 
 
 def notifications(app: HarnessApp) -> list[str]:
-    """What the app has said in passing: Textual has no public way here either."""
+    """Read the notifications; Textual has no public API for them."""
     return [note.message for note in app._notifications]
 
 
 def answered(code: int, out: str = "", err: str = "") -> Callable[..., Any]:
-    """A stand-in for our own command in another process."""
+    """Return a stub for a kdharness command in another process."""
     return lambda home, *words: subprocess.CompletedProcess(words, code, out, err)

@@ -1,4 +1,4 @@
-"""Benchmark files of the real ones' shape, in words of our own: no asset is needed to test."""
+"""Fake benchmark files in the format of the real ones, so that tests need no assets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BASE = "This is what the baseline says about it, at some length and in good orde
 
 
 def write_assets(folder: Path) -> Path:
-    """`mt-bench`, `alpaca-eval` and `alpaca-eval-judges` below `folder`."""
+    """Write `mt-bench`, `alpaca-eval` and `alpaca-eval-judges` below `folder`."""
     write_mt_bench(folder / "mt-bench")
     rows = [
         {
@@ -28,12 +28,12 @@ def write_assets(folder: Path) -> Path:
 
 
 def write_mt_bench(folder: Path, per_category: int = 2) -> None:
-    """Questions 81…, references for math and coding, and eight judge prompts."""
+    """Write questions 81…, references for math and coding, and eight judge prompts."""
     (folder / "reference_answer").mkdir(parents=True)
     questions, references = [], []
-    for place, category in enumerate(CATEGORIES):
+    for index, category in enumerate(CATEGORIES):
         for n in range(per_category):
-            number = 81 + place * per_category + n
+            number = 81 + index * per_category + n
             questions.append(
                 {
                     "question_id": number,
@@ -87,19 +87,19 @@ def _prompt(kind: str, name: str, multi: bool) -> dict[str, str]:
 
 
 def write_templates(folder: Path) -> None:
-    """The two evaluator configs, with templates of our own."""
+    """Write the two evaluator configs, with our own templates."""
     chat = (
         "<|im_start|>system\nYou compare.\n<|im_end|>\n<|im_start|>user\n  {instruction}\n"
         "one: {output_1}\ntwo: {output_2}\n<|im_end|>"
     )
-    two = folder / "weighted_alpaca_eval_gpt4_turbo"
-    one = folder / "alpaca_eval_gpt4"
-    for place in (one, two):
-        place.mkdir(parents=True)
+    weighted = folder / "weighted_alpaca_eval_gpt4_turbo"
+    ranking = folder / "alpaca_eval_gpt4"
+    for evaluator in (ranking, weighted):
+        evaluator.mkdir(parents=True)
     (folder / "shared").mkdir()
     (folder / "shared/clf.txt").write_text(chat)
-    (one / "rank.txt").write_text(chat)
-    (two / "configs.yaml").write_text("""
+    (ranking / "rank.txt").write_text(chat)
+    (weighted / "configs.yaml").write_text("""
 weighted_alpaca_eval_gpt4_turbo:
   prompt_template: "shared/clf.txt"
   fn_completions: "openai_completions"
@@ -110,7 +110,7 @@ weighted_alpaca_eval_gpt4_turbo:
                              is_binarize: false}
   batch_size: 1
 """)
-    (one / "configs.yaml").write_text("""
+    (ranking / "configs.yaml").write_text("""
 alpaca_eval_gpt4:
   prompt_template: "alpaca_eval_gpt4/rank.txt"
   completions_kwargs: {model_name: old, max_tokens: 100, temperature: 0}

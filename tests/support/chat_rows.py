@@ -1,4 +1,4 @@
-"""Rows of training data, read as chats or refused."""
+"""Training rows, read as chats or rejected."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ CALL = {"type": "function", "function": {"name": "rain", "arguments": {"town": "
 
 
 def read_chat(row: Any, form: str = "auto") -> dict[str, Any]:
-    """A row as the chat that it is."""
+    """Read a row as a chat."""
     return to_chat(row, form, "rows.jsonl:3")
 
 
 def read_messages(row: Any, form: str = "auto") -> list[dict[str, Any]]:
-    """Its turns."""
-    found: list[dict[str, Any]] = read_chat(row, form)["messages"]
-    return found
+    """Read the turns of a row."""
+    messages: list[dict[str, Any]] = read_chat(row, form)["messages"]
+    return messages
 
 
-def refusal_of(row: Any, form: str = "auto") -> str:
-    """The message of a refusal, which names the place and shows no Python."""
+def error_message_of(row: Any, form: str = "auto") -> str:
+    """Return the error message of a rejected row, which names the line and shows no Python."""
     with pytest.raises(DataError) as caught:
         to_chat(row, form, "rows.jsonl:3")
     text = str(caught.value)

@@ -1,4 +1,4 @@
-"""Chat templates that behave like those people use, in their smallest form, and a tokenizer.
+"""Minimal chat templates that behave like those of popular models, and a tokenizer.
 
 Written from what the models' templates do (what they strip, fold, drop, add and refuse), not
 from their text.
@@ -66,7 +66,7 @@ PLAIN = (
 
 
 def with_tokens(tokenizer: Any, template: str) -> Any:
-    """A copy that has every family's tokens, and a template."""
+    """Copy a tokenizer, with the special tokens of every family and a template."""
     from tokenizers import AddedToken
 
     made = copy.deepcopy(tokenizer)
@@ -118,7 +118,7 @@ LLAMA3 = (
     "{%- if add_generation_prompt -%}{{- " + _HEAD3.format(role="'assistant'") + " -}}{%- endif -%}"
 )
 
-# The first published form: the assistant's header follows whether it is asked for or not.
+# The first published version: the assistant header follows even if it is not requested.
 LLAMA3_ALWAYS = (
     "{%- for m in messages -%}{%- if loop.first -%}{{- '<|begin_of_text|>' -}}{%- endif -%}"
     "{{- " + _HEAD3.format(role="m.role") + " + (m.content | trim) + '<|eot_id|>' -}}{%- endfor -%}"
@@ -154,7 +154,7 @@ QWEN25 = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
 )
 
-# Thoughts stand in the turns after the last question alone; the very last gets an empty one.
+# Reasoning is rendered only after the last question; the last turn gets an empty block.
 QWEN3 = (
     _QWEN_SYSTEM + "{%- endif -%}"
     "{%- set ns = namespace(last=-1) -%}{%- for m in messages -%}"
@@ -179,7 +179,7 @@ QWEN3 = (
     "{{- '<think>\n\n</think>\n\n' -}}{%- endif -%}{%- endif -%}"
 )
 
-# A later member of the family: the prompt opens the thought, and a chat needs a question.
+# A later model of the family: the prompt opens the reasoning, and a chat needs a question.
 QWEN_OPENED = (
     "{%- set ns = namespace(asked=false) -%}{%- for m in messages -%}{%- if m.role == 'user' -%}"
     "{%- set ns.asked = true -%}{%- endif -%}{%- endfor -%}"
@@ -217,7 +217,7 @@ MISTRAL1 = (
     + "{%- for m in turns -%}{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + ' [/INST]' -}}"
     "{%- else -%}{{- ' ' + m.content + '</s>' -}}{%- endif -%}{%- endfor -%}"
 )
-# Tools and the system text stand before the last question, wherever that is.
+# Tools and the system prompt are rendered before the last question, wherever it is.
 MISTRAL3 = (
     "{{- '<s>' -}}{%- set turns = messages -%}"
     "{%- if messages[0].role == 'system' -%}{%- set sys = messages[0].content -%}"
@@ -270,7 +270,7 @@ R1 = (
     "'<｜end▁of▁sentence｜>' -}}{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<｜Assistant｜><think>\n' -}}{%- endif -%}"
 )
-# It joins the arguments of a call as text.
+# It concatenates the arguments of a call as text.
 V3 = (
     _DEEPSEEK + "{%- elif m.tool_calls -%}{{- '<｜Assistant｜>' + m.content -}}"
     "{%- for c in m.tool_calls -%}"
@@ -282,7 +282,7 @@ V3 = (
     "{%- if add_generation_prompt -%}{{- '<｜Assistant｜>' -}}{%- endif -%}"
 )
 
-# Thoughts show in the last answer alone, and it alone ends in <|return|>.
+# Only the last answer shows its reasoning, and only it ends with <|return|>.
 HARMONY = (
     "{{- '<|start|>system<|message|>Reasoning: low<|end|>' -}}"
     "{%- for m in messages -%}"
@@ -332,12 +332,12 @@ COMMAND_R = (
     "+ '<|END_OF_TURN_TOKEN|>' -}}{%- endfor -%}{%- if add_generation_prompt -%}"
     "{{- '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' -}}{%- endif -%}"
 )
-# An answer ends where the next role's token begins: it has no end of its own.
+# An answer ends where the next role token begins: there is no end-of-turn token.
 GLM = (
     "{{- '[gMASK]<sop>' -}}{%- for m in messages -%}{{- '<|' + m.role + '|>\n' + m.content -}}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>\n' -}}{%- endif -%}"
 )
-# Closed once, at the end of the whole chat.
+# A single end token, at the end of the chat.
 END_ONCE = GLM.replace(
     "{%- if add_generation_prompt",
     "{%- if not add_generation_prompt -%}{{- '</s>' -}}{%- endif -%}{%- if add_generation_prompt",

@@ -1,4 +1,4 @@
-"""The command line, in this process or in one of its own."""
+"""The command line, in this process or in a subprocess."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from kdharness.harness import cli
 
 Result = tuple[int, str, str]
-"""Exit code, stdout, stderr."""
+"""(exit code, stdout, stderr)."""
 
 
 class CommandLine:
-    """`kdharness --home HOME …` in this process; its workers are in theirs."""
+    """Run `kdharness --home HOME …` in this process; workers run in their own processes."""
 
     def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.home, self.capsys = home, capsys
@@ -30,21 +30,21 @@ class CommandLine:
         return code, captured.out, captured.err
 
     def ok(self, *args: str) -> str:
-        """What a command prints that must succeed."""
+        """Run a command that must succeed; return its stdout."""
         code, out, err = self(*args)
         assert code == 0, err
         return out
 
     def json(self, *args: str) -> Any:
-        """What it prints with `--format json`, read."""
+        """Run a command with `--format json`; return the parsed output."""
         return json.loads(self.ok(*args, "--format", "json"))
 
 
 def start_command(*args: str, **options: Any) -> subprocess.Popen[str]:
-    """`kdharness ARGS` in a process that hears Ctrl-C.
+    """Start `kdharness ARGS` in a process that handles SIGINT.
 
-    A child of a shell's background job, of nohup and of some CI runners inherits that SIGINT is
-    ignored, and Python then installs no handler for it.
+    Children of background jobs, of nohup and of some CI runners inherit an ignored SIGINT, and
+    Python then installs no handler for it.
     """
 
     def hear() -> None:

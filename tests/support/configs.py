@@ -1,4 +1,4 @@
-"""Configs of short trainings on tiny models."""
+"""Configs of short training runs on tiny models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config_file(tmp_path: Path, **values: Any) -> str:
 
 
 def kd_config(base: Path, **changes: Any) -> dict[str, Any]:
-    """Give a KD config of a few steps on shipped rows."""
+    """Return a KD config of a few steps on shipped rows."""
     return {
         "method": "kd",
         "name": "kd",

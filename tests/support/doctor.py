@@ -1,4 +1,4 @@
-"""What the tests of the doctor share."""
+"""Helpers of the doctor tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Env = pytest.MonkeyPatch
 
 
 def says(finding: CheckResult, status: str, detail: str, advice: str) -> None:
-    """Assert what a finding is and says."""
+    """Assert the status, detail and advice of a check result."""
     assert (finding.status, detail in finding.detail, advice in finding.advice) == (
         status,
         True,
@@ -21,7 +21,7 @@ def says(finding: CheckResult, status: str, detail: str, advice: str) -> None:
 
 
 def one(findings: Any, check: str) -> CheckResult:
-    """Return the one finding of a check."""
-    found = [finding for finding in findings if finding.check == check]
-    assert len(found) == 1, list(findings)
-    return found[0]
+    """Return the single result of a check."""
+    matching = [finding for finding in findings if finding.check == check]
+    assert len(matching) == 1, list(findings)
+    return matching[0]

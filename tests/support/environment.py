@@ -1,4 +1,4 @@
-"""The environment of a test: offline, quiet, and without keys of whoever runs it."""
+"""The environment of tests: offline, quiet, and without the user's API keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ INHERITED = ("OPENAI_API_KEY", "KDHARNESS_JUDGE_API_KEY", "KDHARNESS_JUDGE", "KD
 
 
 def isolate_environment() -> None:
-    """Set what libraries read when they are imported: call it before they are."""
+    """Set variables that libraries read on import; call it before importing them."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,4 +1,4 @@
-"""Evaluations of answers that are given, and what is said and scored in them."""
+"""Evaluations of imported answers, and their scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.loopback import Loopback
 
 
 def imported(store: Store, name: str, text: str = "An answer to {item}, turn {turn}.") -> None:
-    """A model with answers to both benchmarks and no weights."""
+    """Add an imported model with answers to both benchmarks and without weights."""
     store.add_checkpoint(
         Checkpoint(id=f"id-{name}", name=name, method="import", path="", created=1.0)
     )

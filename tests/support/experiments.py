@@ -1,4 +1,4 @@
-"""Experiments of short trainings."""
+"""Experiments of short training runs."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ STEPS: dict[str, Any] = {
         "data": {"train": GENERAL, "max_length": 96},
     },
 }
-"""A chain of three and a run of its own, which stand-ins for workers carry out."""
+"""A chain of three steps and an independent one, for fake workers."""
 
 
 def sweep_file(folder: Path, **values: Any) -> Path:
-    """An experiment named `x`, written down."""
+    """Write an experiment named `x`; return its path."""
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump({"name": "x", **values}, sort_keys=False), "utf-8")
     return path
 
 
 def sweep_steps(base: str = "base") -> dict[str, Any]:
-    """KD, an expert, DAE of both, their merges, and scores of all."""
+    """Return the steps: KD, an expert, DAE of both, their merges, and scores of all."""
     data = {"train": SHOP, "max_length": 96}
     return {
         "kd": {

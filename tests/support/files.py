@@ -7,4 +7,4 @@ from pathlib import Path
 from typing import Any
 
 WriteRows = Callable[[str, list[Any]], Path]
-"""What the fixture `write_jsonl` is: a file's name and its rows in, the file out."""
+"""Type of the fixture `write_jsonl`: (file name, rows) -> path."""

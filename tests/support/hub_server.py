@@ -1,4 +1,4 @@
-"""A hub on loopback: models with commits, as `model_info` and `snapshot_download` ask for them."""
+"""A fake hub on loopback: models with commits, for `model_info` and `snapshot_download`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 
 class HubServer:
-    """`hub.push(folder)` makes a commit of a folder's files and returns it."""
+    """Fake hub; `hub.push(folder)` commits the files of a folder and returns the commit."""
 
     def __init__(self, repo: str) -> None:
         self.repo = repo
@@ -58,7 +58,7 @@ class HubServer:
         return commit
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """(status, headers, body) for a path."""
+        """Return (status, headers, body) for a path."""
         kind = {"Content-Type": "application/json"}
         prefix = f"/api/models/{self.repo}"
         if path.startswith(prefix):

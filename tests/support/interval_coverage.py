@@ -1,6 +1,6 @@
-"""How often the intervals of a handful of questions hold the truth: the table in docs/judges.md.
+"""Coverage of the confidence intervals for few questions: the table in docs/judges.md.
 
-python tests/support/interval_coverage.py        # prints it; half a minute
+python tests/support/interval_coverage.py        # prints it; takes half a minute
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], mean: float) -> Fl
 
 
 def _skewed(rng: np.random.Generator, shape: tuple[int, ...], mean: float) -> Floats:
-    """Gamma of shape 2, as losses of single rows look: skewness 1.4."""
+    """Draw from a gamma distribution of shape 2 (skewness 1.4), like the losses of single rows."""
     return rng.gamma(2.0, 0.5, shape) - 1.0 + mean
 
 
@@ -48,34 +48,34 @@ DATA: dict[str, tuple[Callable[..., Floats], tuple[float, float], tuple[float, f
     "skewed": (_skewed, (5.0, 4.5), None),
     "0/1": (_binary, (0.8, 0.5), UNIT),
 }
-"""How values are drawn, the means of the two checkpoints, and the range of the metric."""
+"""(distribution, means of the two checkpoints, range of the metric)."""
 
 
 def _sums(values: Floats) -> Mapping[str, tuple[float, float]]:
-    return {f"{place:02}": (float(value), 1.0) for place, value in enumerate(values)}
+    return {f"{index:02}": (float(value), 1.0) for index, value in enumerate(values)}
 
 
 def mean(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
-    """A checkpoint's score."""
+    """Return a checkpoint's score."""
     draw, (first, _), bounds = DATA[kind]
-    found = ratio_interval(draw(rng, (n,), first), np.ones(n), bounds=bounds)
-    assert found is not None
-    return (found.low, found.high), first
+    interval = ratio_interval(draw(rng, (n,), first), np.ones(n), bounds=bounds)
+    assert interval is not None
+    return (interval.low, interval.high), first
 
 
 def difference(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
-    """Two checkpoints on the same questions."""
+    """Return the difference of two checkpoints on the same questions."""
     draw, means, bounds = DATA[kind]
-    a, b = (draw(rng, (n,), one) for one in means)
-    found = paired_difference(_sums(a), _sums(b), bounds=bounds, flips=99)
-    assert found is not None
-    return (found.low, found.high), means[0] - means[1]
+    a, b = (draw(rng, (n,), mean_value) for mean_value in means)
+    interval = paired_difference(_sums(a), _sums(b), bounds=bounds, flips=99)
+    assert interval is not None
+    return (interval.low, interval.high), means[0] - means[1]
 
 
 def retention(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
-    """The trade-off's share of the reference's general figure that is left."""
+    """Return the trade-off's retention: the share of the reference's general score that is kept."""
     draw, means, _ = DATA[kind]
-    general = [draw(rng, (n,), one) for one in means]
+    general = [draw(rng, (n,), mean_value) for mean_value in means]
     if not general[0].sum():
         return (None, None), 0.0
     domain = _sums(rng.normal(0, 1, n))
@@ -83,16 +83,16 @@ def retention(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]
     answered = [
         AnsweredItems(name, _sums(g), domain) for name, g in zip(names, general, strict=True)
     ]
-    found = trade_off_stats(answered, Plane("reference")).points[1].retention
-    assert found is not None
-    return (found.low, found.high), means[1] / means[0]
+    interval = trade_off_stats(answered, Plane("reference")).points[1].retention
+    assert interval is not None
+    return (interval.low, interval.high), means[1] / means[0]
 
 
 def gain(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
-    """The share of an expert's domain gain, where that gain itself is told apart from 0."""
+    """Return the share of an expert's domain gain, if that gain is significantly above 0."""
     draw, _, _ = DATA[kind]
     means = (0.3, 0.6, 0.9) if kind == "0/1" else (0.0, 3.0, 6.0)
-    domain = [draw(rng, (n,), one) for one in means]
+    domain = [draw(rng, (n,), mean_value) for mean_value in means]
     general = _sums(rng.normal(5, 1, n))
     answered = [
         AnsweredItems(name, general, _sums(d)) for name, d in zip("rme", domain, strict=True)
@@ -100,21 +100,21 @@ def gain(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
     draws = draw_plane(answered, Plane("r", "e"))
     if not draws.gain_known:
         return (None, None), 0.5
-    found = _interval(float(draws.gain[1]), draws.gain_draws[:, 1], n)
-    return (None, None) if found is None else (found.low, found.high), 0.5
+    interval = _interval(float(draws.gain[1]), draws.gain_draws[:, 1], n)
+    return (None, None) if interval is None else (interval.low, interval.high), 0.5
 
 
 def claim(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
-    """A claim's effect over three seeds, each of which moves it as a whole."""
+    """Return a claim's effect over three seeds, each with its own shift."""
     draw, means, bounds = DATA[kind]
-    moved = np.zeros(SEEDS) if bounds else rng.normal(0, 0.3, SEEDS)
+    shifts = np.zeros(SEEDS) if bounds else rng.normal(0, 0.3, SEEDS)
     pairs = [
         (_sums(draw(rng, (n,), means[0]) + shift), _sums(draw(rng, (n,), means[1])))
-        for shift in moved
+        for shift in shifts
     ]
-    found = paired_effect(pairs, None if bounds is None else bounds[1] - bounds[0])
-    assert found is not None
-    return (found.low, found.high), means[0] - means[1]
+    interval = paired_effect(pairs, None if bounds is None else bounds[1] - bounds[0])
+    assert interval is not None
+    return (interval.low, interval.high), means[0] - means[1]
 
 
 FIGURES = {
@@ -127,20 +127,20 @@ FIGURES = {
 
 
 def coverage(figure: str, kind: str, n: int, trials: int = TRIALS) -> float:
-    """The share of the trials whose interval holds the truth; of those that have one."""
+    """Return the share of intervals that contain the true value, among trials with an interval."""
     rng = np.random.default_rng([n, sorted(FIGURES).index(figure), sorted(DATA).index(kind)])
-    hits = told = 0
+    hits = intervals = 0
     for _ in range(trials):
         (low, high), truth = FIGURES[figure](rng, kind, n)
         if low is None or high is None:
             continue
-        told += 1
+        intervals += 1
         hits += low <= truth <= high
-    return hits / told
+    return hits / intervals
 
 
 def table(trials: int = TRIALS) -> str:
-    """The Markdown table of all of them, in percent."""
+    """Return the Markdown table of all coverages, in percent."""
     lines = [
         "| figure | data | " + " | ".join(f"n = {n}" for n in SIZES) + " |",
         "|---|---|" + "---|" * len(SIZES),
@@ -153,15 +153,15 @@ def table(trials: int = TRIALS) -> str:
 
 
 def documented() -> dict[tuple[str, str, int], float]:
-    """The shares that docs/judges.md holds."""
+    """Read the coverages documented in docs/judges.md."""
     text = (Path(__file__).parents[2] / "docs" / "judges.md").read_text("utf-8")
-    found = {}
+    shares = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 2 + len(SIZES) and cells[0] in FIGURES and cells[1] in DATA:
             for n, cell in zip(SIZES, cells[2:], strict=True):
-                found[cells[0], cells[1], n] = int(cell) / 100
-    return found
+                shares[cells[0], cells[1], n] = int(cell) / 100
+    return shares
 
 
 if __name__ == "__main__":

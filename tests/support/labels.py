@@ -1,4 +1,4 @@
-"""Chats, and what is labelled of them."""
+"""Chats, and the parts of them that are labelled."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MARKED = (
 
 
 def user(content: str) -> dict[str, Any]:
-    """Make a turn of a user."""
+    """Make a user turn."""
     return {"role": "user", "content": content}
 
 
 def answer(content: str | None, **more: Any) -> dict[str, Any]:
-    """Make a turn of the assistant."""
+    """Make an assistant turn."""
     return {"role": "assistant", "content": content, **more}
 
 
@@ -34,46 +34,46 @@ def system(content: str) -> dict[str, Any]:
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
-    """Make a call of a tool."""
+    """Make a tool call."""
     function = {"name": name, "arguments": arguments}
     return {"id": "abcdefghi", "type": "function", "function": function}
 
 
 def placed(tokenizer: Any, encoded: EncodedChat) -> list[tuple[int, str]]:
-    """The unbroken runs of labels, each with the number of characters before it."""
-    found: list[tuple[int, list[int]]] = []
+    """Return the contiguous labelled spans, each with the number of characters before it."""
+    spans: list[tuple[int, list[int]]] = []
     before = IGNORE_INDEX
     for index, (token, label) in enumerate(zip(encoded.input_ids, encoded.labels, strict=True)):
         assert label in (IGNORE_INDEX, token)
         if label != IGNORE_INDEX:
             if before == IGNORE_INDEX:
-                found.append((index, []))
-            found[-1][1].append(token)
+                spans.append((index, []))
+            spans[-1][1].append(token)
         before = label
     ids = encoded.input_ids
-    return [(len(tokenizer.decode(ids[:index])), tokenizer.decode(run)) for index, run in found]
+    return [(len(tokenizer.decode(ids[:index])), tokenizer.decode(run)) for index, run in spans]
 
 
 def runs(tokenizer: Any, encoded: EncodedChat) -> list[str]:
-    """The texts of unbroken runs of labels."""
+    """Return the texts of the contiguous labelled spans."""
     return [text for _, text in placed(tokenizer, encoded)]
 
 
 def labelled(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> list[str]:
-    """What is labelled; at the same places as if the users had written x alone.
+    """Return the labelled spans; check that their positions do not depend on the user turns.
 
-    Text alone would not do: a user may have written the very answer.
+    Comparing text is not enough: a user turn may contain the answer verbatim.
     """
-    found = placed(tokenizer, encode_chat(tokenizer, messages, **more))
+    spans = placed(tokenizer, encode_chat(tokenizer, messages, **more))
     blank = [
         {**m, "content": re.sub(r"\S", "x", m["content"])} if m["role"] == "user" else m
         for m in messages
     ]
-    assert found == placed(tokenizer, encode_chat(tokenizer, blank, **more))
-    return [text for _, text in found]
+    assert spans == placed(tokenizer, encode_chat(tokenizer, blank, **more))
+    return [text for _, text in spans]
 
 
-# What stands around an answer that turns follow, and around the last one.
+# The labelled markup around an answer followed by other turns, and around the last answer.
 AROUND = {
     "chatml": (("", "<|im_end|>"),),
     "llama2": ((" ", " </s>"),),
@@ -107,7 +107,7 @@ AROUND = {
 
 
 def expected(family: str, answers: list[str]) -> list[str]:
-    """Give what is to be labelled: each answer with what its family puts around it."""
+    """Return the expected labels: each answer with the labelled markup of its family."""
     around = AROUND[family]
     last = len(answers) - 1
     return [

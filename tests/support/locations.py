@@ -1,4 +1,4 @@
-"""Where the repository's files lie, whatever room a test stands in."""
+"""Paths of the repository, independent of a test's folder."""
 
 from __future__ import annotations
 

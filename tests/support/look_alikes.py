@@ -1,4 +1,4 @@
-"""Models that samples of their files cannot tell apart, scored, and stores of older versions."""
+"""Models that file samples cannot distinguish, their scores, and stores of older versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNSAMPLED = "model.layers.2.self_attn.o_proj.weight"
 
 
 def twin(folder: Path, target: Path, scale: float = 30.0) -> Path:
-    """A copy that differs in one projection only, where no sample of the file lies."""
+    """Copy a model with a change in one projection only, outside the sampled bytes."""
     shutil.copytree(folder, target)
     tensors = load_file(target / "model.safetensors")
     noise = torch.randn(tensors[UNSAMPLED].shape, generator=torch.Generator().manual_seed(1))
@@ -34,7 +34,7 @@ def twin(folder: Path, target: Path, scale: float = 30.0) -> Path:
 def evaluate_briefly(
     paths: Paths, store: Store, *sources: Path | str, **changes: Any
 ) -> tuple[dict[str, Any], list[str]]:
-    """Evaluate on a few shop items and held-out rows: (what was done, what was said)."""
+    """Evaluate on a few shop items and held-out rows; return (result, messages)."""
     reporter = Listener()
     config = EvalConfig(
         checkpoints=[str(source) for source in sources],
@@ -54,12 +54,12 @@ def losses(store: Store, paths: Paths) -> dict[str, float]:
 
 
 def age(store: Store, name: str) -> str:
-    """Turn a checkpoint into what older versions stored; returns its old id."""
+    """Rewrite a checkpoint as older versions stored it; return its old id."""
     known = store.checkpoint(name)
     assert known is not None
     old = sampled_fingerprint(known.path)
     store.adopt_checkpoint(known, old, "", "", path=known.path)
     store.db.execute("DELETE FROM former_ids")
-    # The ids of held-out rows were made of the old identity too.
+    # The ids of held-out rows were derived from the old identity too.
     store.db.execute("UPDATE judgments SET id = 'aged-' || id WHERE answer IS NULL")
     return old

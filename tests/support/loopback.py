@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server on the loopback, with faults on demand.
+"""An OpenAI-compatible server on loopback, with faults on demand.
 
-Plain asyncio and hand-made HTTP, so that it costs little beside what it measures. It counts what
-it was asked and what it finished, which is what tests of resuming need to know.
+Plain asyncio and minimal HTTP, to keep its overhead low. It counts the requests received and
+finished, which tests of resuming need.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Answerer = Callable[[dict[str, Any]], Any]
 
 @dataclass
 class Raw:
-    """An answer that is no plain completion: any status, headers and body."""
+    """A raw response instead of a completion: any status, headers and body."""
 
     status: int = 200
     body: Any = ""
     headers: dict[str, str] = field(default_factory=dict)
 
     def encoded(self) -> bytes:
-        """The body's bytes."""
+        """Return the bytes of the body."""
         return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
 
 
@@ -53,7 +53,7 @@ def completion(
     prompt_tokens: int = 10,
     tokens: int = 5,
 ) -> dict[str, Any]:
-    """A chat completion's body."""
+    """Return the body of a chat completion."""
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
@@ -78,7 +78,7 @@ def completion(
 
 
 def a_judge(body: dict[str, Any]) -> dict[str, Any]:
-    """Rates by the prompt's hash, and prefers m or M by it: the same question, the same reply."""
+    """Rate, and choose m or M, by the hash of the prompt: a deterministic judge."""
     chance = random.Random(json.dumps(body["messages"], sort_keys=True))
     if body.get("logprobs"):
         share = chance.uniform(-4, -0.02)
@@ -90,7 +90,7 @@ def a_judge(body: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Loopback:
-    """The server: `with Loopback() as server: server.url`."""
+    """OpenAI-compatible server: `with Loopback() as server: server.url`."""
 
     answer: Answerer = a_judge
     delay: float = 0.0
@@ -148,12 +148,12 @@ class Loopback:
 
     @property
     def url(self) -> str:
-        """The base URL of its API."""
+        """Return the base URL of the API."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def spec(self) -> str:
-        """The judge SPEC that names it."""
+        """Return the judge spec of the server."""
         return f"openai:judge-1@{self.url}"
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -234,12 +234,12 @@ class Loopback:
         elif fault == "hang":
             await asyncio.sleep(60)
         elif fault == "cut":
-            whole = json.dumps(self.answer(body)).encode()
+            data = json.dumps(self.answer(body)).encode()
             writer.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
-                + str(len(whole)).encode()
+                + str(len(data)).encode()
                 + b"\r\n\r\n"
-                + whole[: len(whole) // 2]
+                + data[: len(data) // 2]
             )
             writer.close()
         elif fault == "html":

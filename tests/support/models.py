@@ -11,7 +11,7 @@ WORDS = 400
 
 
 def make_tokenizer(folder: Path, words: int = WORDS) -> Any:
-    """A real byte-level BPE tokenizer with a ChatML template, trained on the shipped rows."""
+    """Write a byte-level BPE tokenizer with a ChatML template, trained on the shipped rows."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -40,7 +40,7 @@ def make_tokenizer(folder: Path, words: int = WORDS) -> Any:
 
 
 def make_llama(folder: Path | None = None, *, seed: int = 0, **changes: Any) -> Any:
-    """A tiny random Llama with grouped-query attention."""
+    """Write a tiny random Llama with grouped-query attention."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -68,12 +68,12 @@ def make_llama(folder: Path | None = None, *, seed: int = 0, **changes: Any) -> 
 
 
 def make_llama_other(folder: Path) -> Path:
-    """A tiny model whose tokenizer has two tokens swapped."""
+    """Write a tiny model whose tokenizer has two tokens swapped."""
     make_llama(folder, seed=9)
     path = folder / "tokenizer.json"
     inner = json.loads(path.read_text("utf-8"))
     vocab = inner["model"]["vocab"]
-    one, two = sorted(vocab, key=lambda token: vocab[token])[300:302]
-    vocab[one], vocab[two] = vocab[two], vocab[one]
+    first, second = sorted(vocab, key=lambda token: vocab[token])[300:302]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
     path.write_text(json.dumps(inner), "utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""Valid things made hostile: a strategy starts from what is right and spoils some of it."""
+"""Hypothesis strategies that mutate valid values and corrupt valid files."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ VALUES = st.one_of(
     st.lists(st.one_of(st.none(), st.integers(), st.text(max_size=5)), max_size=4),
     st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.text(max_size=5)), max_size=4),
 )
-"""What may stand where something else should."""
+"""Replacement values for parts of a mutated value."""
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
     items = (
         value.items()
@@ -70,7 +70,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         else (enumerate(value) if isinstance(value, list) else ())
     )
     for key, below in items:
-        yield from _places(below, (*path, key))
+        yield from _paths(below, (*path, key))
 
 
 def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
@@ -81,37 +81,37 @@ def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @st.composite
-def spoilt(draw: Callable[..., Any], *valid: Any) -> Any:
-    """One of the valid values with up to three parts replaced, dropped or added to."""
+def mutated(draw: Callable[..., Any], *valid: Any) -> Any:
+    """Draw one of the valid values, with up to three parts replaced, dropped or extended."""
     value = copy.deepcopy(draw(st.sampled_from(valid)))
     for _ in range(draw(st.integers(0, 3))):
-        path = draw(st.sampled_from(list(_places(value))))
-        below = value
+        path = draw(st.sampled_from(list(_paths(value))))
+        child = value
         for key in path:
-            below = below[key]
+            child = child[key]
         kind = draw(st.sampled_from(["replace", "replace", "drop", "add"]))
-        if kind == "add" and isinstance(below, dict):
-            below[draw(st.text(max_size=12))] = copy.deepcopy(draw(VALUES))
-        elif kind == "add" and isinstance(below, list):
-            below.append(copy.deepcopy(draw(VALUES)))
+        if kind == "add" and isinstance(child, dict):
+            child[draw(st.text(max_size=12))] = copy.deepcopy(draw(VALUES))
+        elif kind == "add" and isinstance(child, list):
+            child.append(copy.deepcopy(draw(VALUES)))
         elif kind == "drop" and path:
-            above = value
+            parent = value
             for key in path[:-1]:
-                above = above[key]
-            del above[path[-1]]
+                parent = parent[key]
+            del parent[path[-1]]
         else:
             value = _put(value, path, copy.deepcopy(draw(VALUES)))
     return value
 
 
 def as_json(value: Any) -> str:
-    """JSON as careless writers write it: NaN, Infinity, half characters."""
+    """Write lenient JSON: NaN, Infinity and lone surrogates are allowed."""
     return json.dumps(value, ensure_ascii=True)
 
 
 @st.composite
-def damaged(draw: Callable[..., Any], raw: bytes) -> bytes:
-    """Bytes cut off, overwritten, doubled, or with others put in."""
+def corrupted(draw: Callable[..., Any], raw: bytes) -> bytes:
+    """Draw the bytes truncated, overwritten, duplicated, or with others inserted."""
     data = bytearray(raw)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -147,7 +147,7 @@ def damaged(draw: Callable[..., Any], raw: bytes) -> bytes:
     return bytes(data)
 
 
-ALWAYS_HOSTILE: tuple[bytes, ...] = (
+MALFORMED_FILES: tuple[bytes, ...] = (
     b"",
     b"\n\n",
     b"\x00",
@@ -173,20 +173,20 @@ ALWAYS_HOSTILE: tuple[bytes, ...] = (
     b"\x80\x04}q\x00.",
     b"a" * 300_000,
 )
-"""Files that are wrong wherever they turn up."""
+"""File contents that are malformed in every format."""
 
 
-def told(call: Callable[[], Any]) -> KDHarnessError | None:
-    """Run it: a right result (None) or an error of ours, which says something. Nothing else."""
+def error_of(call: Callable[[], Any]) -> KDHarnessError | None:
+    """Call it; return the KDHarnessError it raised, if any, whose message must be informative."""
     try:
         call()
     except KDHarnessError as error:
-        _says_something(error)
+        _assert_informative(error)
         return error
     return None
 
 
-def _says_something(error: KDHarnessError) -> None:
+def _assert_informative(error: KDHarnessError) -> None:
     assert error.message.strip() and len(str(error)) < 20_000
-    # A failed allocation is no refusal: only the limit of the test kept the memory.
+    # A failed allocation is not a rejection: only the memory limit of the test stopped it.
     assert "allocate" not in str(error)

@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible server on the loopback, and its refusals."""
+"""Requests to an OpenAI-compatible server on loopback, and its error bodies."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kdharness.judges.engines.openai import OpenAIEngine
 from support.loopback import Loopback, Raw, completion
 
 
-def refusal(message: str, **more: Any) -> str:
-    """Write an error as OpenAI-compatible servers do."""
-    return json.dumps({"error": {"message": message, **more}})
+def refusal(message: str, **fields: Any) -> str:
+    """Return an error body in the format of OpenAI-compatible servers."""
+    return json.dumps({"error": {"message": message, **fields}})
 
 
 def requests(count: int, *, top: int = 0, seed: int = 0) -> list[GenerationRequest]:
-    """Make so many requests, each of its own text."""
+    """Make `count` requests with distinct texts."""
     return [
         GenerationRequest(
             ({"role": "user", "content": f"question {n}"},),
@@ -31,11 +31,11 @@ def requests(count: int, *, top: int = 0, seed: int = 0) -> list[GenerationReque
 
 
 def engine(server: Loopback, **options: Any) -> OpenAIEngine:
-    """Make a client of that server that waits for little."""
+    """Make a client of the server with short waits."""
     return OpenAIEngine("judge-1", server.url, **{"timeout": 2.0, "first_wait": 0.01, **options})
 
 
-def first_then(*raws: Raw) -> Callable[[dict[str, Any]], Any]:
-    """Answer with these in turn, then well for ever."""
+def responses_then_success(*raws: Raw) -> Callable[[dict[str, Any]], Any]:
+    """Answer with the given responses in turn, then always with a completion."""
     left = list(raws)
     return lambda body: left.pop(0) if left else completion("Good. [[7]]")

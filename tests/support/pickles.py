@@ -1,4 +1,4 @@
-"""Pickles that show when they were read."""
+"""Pickles that leave a trace when they are loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Bomb:
-    """Writes a file when it is unpickled."""
+    """Write a marker file when unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

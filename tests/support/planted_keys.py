@@ -1,4 +1,4 @@
-"""Keys that tests plant, and the search for them in whatever was written."""
+"""Planted API keys, and the search for them in output and files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ KEYS = {
 }
 
 
-def forms(key: str) -> set[bytes]:
-    """How a key may stand somewhere."""
+def encodings(key: str) -> set[bytes]:
+    """Return the encodings and recognizable parts of a key."""
     texts = {key, quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], key[:14], key[-9:]}
     raw = {text.encode() for text in texts if len(text) >= 8}
     raw.add(base64.b64encode(f":{key}".encode()).rstrip(b"="))
@@ -24,23 +24,23 @@ def forms(key: str) -> set[bytes]:
     return raw
 
 
-WANTED = {form: name for name, key in KEYS.items() for form in forms(key)}
+KEY_ENCODINGS = {form: name for name, key in KEYS.items() for form in encodings(key)}
 
 
 def leaks(raw: bytes) -> set[str]:
-    """The planted keys, or telling parts of them, found in some bytes."""
-    return {name for form, name in WANTED.items() if form in raw}
+    """Return the names of planted keys of which any encoding occurs in the bytes."""
+    return {name for form, name in KEY_ENCODINGS.items() if form in raw}
 
 
 def leaking_files(folder: Path) -> dict[str, set[str]]:
-    """Files below a folder that hold a key."""
-    found = {}
+    """Return the files below a folder that contain a key."""
+    leaking = {}
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and (names := leaks(path.read_bytes())):
-            found[str(path.relative_to(folder))] = names
-    return found
+            leaking[str(path.relative_to(folder))] = names
+    return leaking
 
 
 def masked(key: str) -> str:
-    """As OpenAI quotes a key that it refuses."""
+    """Mask a key as OpenAI does in its error messages."""
     return f"{key[:8]}{'*' * 12}{key[-4:]}"

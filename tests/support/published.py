@@ -1,4 +1,4 @@
-"""Where the published results lie, and the figures they must give (see its README)."""
+"""Location of the published results, and the scores they must reproduce (see their README)."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ MT_BENCH = {
 
 
 def published_annotations(name: str, version: int = 2) -> list[dict[str, Any]]:
-    """An annotation file's rows."""
+    """Return the rows of an annotation file."""
     folder = ROOT / ("alpacaeval2/raw" if version == 2 else "alpacaeval1")
     return list(json.loads((folder / f"{name}.annotations.json").read_text("utf-8")))
 
 
 def published_judgments(name: str) -> list[dict[str, Any]]:
-    """A FastChat judgment file's rows."""
+    """Return the rows of a FastChat judgment file."""
     text = (ROOT / "mtbench" / "judgments" / name).read_text("utf-8")
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def published_leaderboard() -> dict[str, dict[str, str]]:
-    """The published AlpacaEval 2 table, by model."""
+    """Return the published AlpacaEval 2 table, by model."""
     with (ROOT / "alpacaeval2" / "published.csv").open(encoding="utf-8", newline="") as stream:
         return {row["model"]: row for row in csv.DictReader(stream)}

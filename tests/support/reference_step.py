@@ -1,7 +1,7 @@
-"""The published step, written apart from the code under test: whole logits, whole attention.
+"""Reference implementation of the published training step, independent of the code under test.
 
 Eager attention probabilities of every layer, full-vocabulary fp32 logits of every position, both
-teachers on every row. Slow, hungry and obviously right.
+teachers on every row. Slow and memory-hungry, but easy to verify.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def shifted(labels: Tensor) -> Tensor:
-    """Positions whose next token is labelled."""
+    """Return the mask of positions whose next token is labelled."""
     mask = torch.zeros(labels.shape, dtype=torch.bool)
     for b in range(labels.shape[0]):
         for t in range(labels.shape[1] - 1):
@@ -22,7 +22,7 @@ def shifted(labels: Tensor) -> Tensor:
 
 
 def forward(model: Any, batch: dict[str, Tensor], *, attention: bool) -> tuple[Tensor, Any]:
-    """Whole fp32 logits and, if asked for, every layer's attention probabilities."""
+    """Return the full fp32 logits and, if requested, every layer's attention probabilities."""
     before = model.config._attn_implementation
     if attention:
         model.set_attn_implementation("eager")
@@ -37,7 +37,7 @@ def forward(model: Any, batch: dict[str, Tensor], *, attention: bool) -> tuple[T
 
 
 def kl_rows(a: Tensor, b: Tensor) -> Tensor:
-    """KL(a || b) over the last axis, zero probabilities saying nothing."""
+    """Return KL(a || b) over the last axis, ignoring zero probabilities."""
     log_a, log_b = a.clamp(min=1e-38).log(), b.clamp(min=1e-38).log()
     return torch.where(a > 0, a * (log_a - log_b), 0.0).sum(-1)
 
@@ -52,7 +52,7 @@ def kd_loss(
     gamma: float = 1.0,
     layers: dict[int, int] | None = None,
 ) -> Tensor:
-    """L = (1 − λ) L_ntp + λ (L_pred + γ L_attn), over one batch."""
+    """Return L = (1 − λ) L_ntp + λ (L_pred + γ L_attn) over one batch."""
     mask, layers = shifted(batch["labels"]), layers or {}
     n = mask.sum()
     with torch.no_grad():
@@ -72,7 +72,7 @@ def kd_loss(
 
 
 def ntp_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Next-token loss: the textbook shift."""
+    """Return the next-token loss, with the textbook shift."""
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=-100
     )
@@ -86,7 +86,7 @@ def dae_loss(
     *,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Both teachers on every row, the row's own one chosen afterwards."""
+    """Run both teachers on every row, then select each row's teacher."""
     mask = shifted(batch["labels"])
     with torch.no_grad():
         zr, ze = (

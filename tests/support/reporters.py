@@ -1,4 +1,4 @@
-"""Reporters of runs that are done in this process."""
+"""Reporters for runs in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdharness.harness.protocols import NullReporter
 
 
 class Listener(NullReporter):
-    """Keep what was said and how far training came; ask to stop after so many steps or checks."""
+    """Record messages and the last step; request a stop after given steps or checks."""
 
     def __init__(
         self, *, stop_at_step: int | None = None, stop_after_checks: int | None = None
@@ -21,17 +21,17 @@ class Listener(NullReporter):
         self.stop_at_step, self.stop_after_checks = stop_at_step, stop_after_checks
 
     def say(self, message: str, *, kind: str = "note", **info: Any) -> None:
-        """Keep it, with its kind."""
+        """Record the message with its kind."""
         self.said.append((kind, message))
 
     def advance(self, done: int, **values: float) -> None:
-        """Keep the point; count steps of training: those that have a loss."""
+        """Record the point, and the training step: progress with a loss."""
         self.points.append((done, values))
         if "loss" in values:
             self.steps = done
 
     def check(self) -> None:
-        """Stop where that was asked for."""
+        """Raise Interrupted where a stop was requested."""
         self.checks += 1
         if self.stop_at_step is not None and self.steps >= self.stop_at_step:
             raise Interrupted("stopped")

@@ -1,4 +1,4 @@
-"""Rows as FastChat and AlpacaEval write them."""
+"""Rows in the formats of FastChat and AlpacaEval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 def single_judgment(
     question: int, turn: int, score: float, model: str = "m", **rest: Any
 ) -> dict[str, Any]:
-    """Make a row of FastChat's single-answer judgments."""
+    """Make a FastChat single-answer judgment."""
     return {
         "question_id": question,
         "model": model,
@@ -23,7 +23,7 @@ def single_judgment(
 
 
 def pair_judgment(question: int = 81, **changes: Any) -> dict[str, Any]:
-    """Make a row of FastChat's pairwise judgments of `m` and `n`."""
+    """Make a FastChat pairwise judgment of `m` and `n`."""
     return {
         "question_id": question,
         "model_1": "m",
@@ -38,7 +38,7 @@ def pair_judgment(question: int = 81, **changes: Any) -> dict[str, Any]:
 
 
 def fastchat_answer(question: int, model: str = "m") -> dict[str, Any]:
-    """Make a row of FastChat's model answers."""
+    """Make a FastChat model answer."""
     return {
         "question_id": question,
         "answer_id": "a",
@@ -49,7 +49,7 @@ def fastchat_answer(question: int, model: str = "m") -> dict[str, Any]:
 
 
 def alpaca_annotation(instruction: str, preference: Any, **rest: Any) -> dict[str, Any]:
-    """Make an annotation of AlpacaEval."""
+    """Make an AlpacaEval annotation."""
     return {
         "instruction": instruction,
         "output_1": "base",

@@ -1,4 +1,4 @@
-"""Checkpoints with verdicts, as comparisons read them."""
+"""Checkpoints with judgments, for tests of comparisons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, R
 
 
 def add_checkpoint(store: Store, name: str, method: str = "kd", **more: Any) -> Checkpoint:
-    """Store a checkpoint, made by the run of its name where there is one."""
+    """Store a checkpoint, made by the run of the same name if there is one."""
     fields = {"run": name if store.run(name) else None, "path": f"/runs/{name}/final", **more}
     return store.add_checkpoint(
         Checkpoint(id=f"id-{name}", name=name, method=method, created=1.0, **fields)
@@ -17,7 +17,7 @@ def add_checkpoint(store: Store, name: str, method: str = "kd", **more: Any) -> 
 
 
 def verdict(checkpoint: str, item: int, value: float | None, **rest: Any) -> Judgment:
-    """Make a judgment of one item; None for one that could not be read."""
+    """Make a judgment of one item; None makes it unreadable."""
     fields: dict[str, Any] = {
         "turn": 1,
         "judge": "exact",
@@ -41,7 +41,7 @@ def verdict(checkpoint: str, item: int, value: float | None, **rest: Any) -> Jud
 
 
 def add_run(store: Store, name: str, method: str = "kd", **more: Any) -> None:
-    """Store a finished run of a minute."""
+    """Store a finished run that took a minute."""
     config = {"method": method, "name": name, **more.pop("config", {})}
     store.add_run(
         Run(
@@ -61,7 +61,7 @@ def add_run(store: Store, name: str, method: str = "kd", **more: Any) -> None:
 
 
 def lineage(store: Store) -> dict[str, Checkpoint]:
-    """teacher -> kd -> expert, and dae from kd (twice) and expert: a diamond; a merge on top."""
+    """Store a diamond lineage: teacher -> kd -> expert, dae from kd and expert; a merge on top."""
     made: dict[str, Checkpoint] = {"hub": add_checkpoint(store, "hub", "model")}
     for name, method, flops, parents in (
         ("teacher", "sft", 1e12, {"student": "hub"}),
@@ -85,12 +85,12 @@ def lineage(store: Store) -> dict[str, Checkpoint]:
 
 
 def sums(*values: float) -> dict[str, tuple[float, float]]:
-    """Number values as questions, each with weight 1."""
+    """Return values by question number, each with weight 1."""
     return {str(n): (value, 1.0) for n, value in enumerate(values)}
 
 
 def make_score(name: str, value: float, n: int = 10, metric: str = "score", **rest: Any) -> Score:
-    """Make a score of the leaderboard without an interval."""
+    """Make a leaderboard score without an interval."""
     ends = {"ci_low": None, "ci_high": None, **rest}
     return Score(
         checkpoint=name,

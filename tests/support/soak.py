@@ -1,4 +1,4 @@
-"""Homes that long runs kill things in, and what is found there afterwards."""
+"""Homes for soak tests, kills of their processes, and checks of the store afterwards."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from support.terminal import app_command
 
 
 class Soak:
-    """Kills, counted by what was killed, and the homes they happened in."""
+    """Kill processes, count the kills by kind, and run commands in homes."""
 
-    def __init__(self, place: Path, seed: int) -> None:
-        self.place, self.chance = place, random.Random(seed)
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.rng = folder, random.Random(seed)
         self.kills: dict[str, int] = {}
-        self.model = place / "teacher"
+        self.model = folder / "teacher"
         make_llama(self.model, seed=1, tie_word_embeddings=True, attention_dropout=0.1)
 
     def command(self, home: Path, *args: str) -> list[str]:
@@ -43,23 +43,23 @@ class Soak:
             start_new_session=True,
         )
 
-    def kill(self, what: str, pid: int) -> bool:
-        """SIGKILL; whether there was still something to kill."""
+    def kill(self, kind: str, pid: int) -> bool:
+        """Send SIGKILL; return whether the process was still alive."""
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return False
-        self.kills[what] = self.kills.get(what, 0) + 1
+        self.kills[kind] = self.kills.get(kind, 0) + 1
         return True
 
-    def whole(self, home: Path) -> None:
-        """The store opens and no page of it is wrong."""
+    def check_store(self, home: Path) -> None:
+        """Check that the store opens and passes an integrity check."""
         with Store(home / "kdharness.db") as store:
             assert store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def soak_config(soak: Soak, name: str, **changes: Any) -> str:
-    """A training that saves often; the file of its config."""
+    """Write the config of a training run with frequent saves; return its path."""
     values: dict[str, Any] = {
         "method": "kd",
         "name": name,
@@ -81,13 +81,13 @@ def soak_config(soak: Soak, name: str, **changes: Any) -> str:
             "best": "general_loss",
         },
     }
-    path = soak.place / f"{name}.yaml"
+    path = soak.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**values, **changes}), "utf-8")
     return str(path)
 
 
 def status(home: Path, run: str) -> RunStatus:
-    """Return a run's status as it is now."""
+    """Return the current status of a run."""
     with Store(home / "kdharness.db") as store:
         return effective_status(find_run(store, run))
 
@@ -99,7 +99,7 @@ def run_names(home: Path) -> set[str]:
 
 
 def answers_of(home: Path) -> dict[tuple[str, int], tuple[str, float]]:
-    """(item, turn) -> (text, when it was made)."""
+    """Map (item, turn) to (text, creation time)."""
     if not (home / "kdharness.db").exists():
         return {}
     with Store(home / "kdharness.db") as store:

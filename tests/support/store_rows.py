@@ -1,4 +1,4 @@
-"""Stores with a little of everything, for tests of what happens to whole stores."""
+"""Stores with a few rows in every table, for tests of whole-store operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdharness.harness.types import (
 def fill_store(
     path: Path, *, runs: int = 3, items: int = 20, host: str = "here", words: int = 5
 ) -> None:
-    """Runs with curves and events, a checkpoint each, answers and verdicts of it."""
+    """Add runs with curves and events, each with a checkpoint, its answers and judgments."""
     with Store(path) as store:
         for n in range(runs):
             name = f"kd-{n}"
@@ -141,8 +141,8 @@ def add_mt_bench_answers(
 
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """All that a store holds, row for row, but for row numbers and what is derived."""
-    found = {}
+    """Return all rows of a store, except row ids and derived tables."""
+    rows = {}
     with Store(path) as store:
         for table, order in TABLES.items():
             names = [
@@ -150,7 +150,7 @@ def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
                 for row in store.db.execute(f"PRAGMA table_info({table})")
                 if not (table == "events" and row[1] == "id")
             ]
-            found[table] = store.db.execute(
+            rows[table] = store.db.execute(
                 f"SELECT {', '.join(names)} FROM {table} ORDER BY {order}"
             ).fetchall()
-    return found
+    return rows

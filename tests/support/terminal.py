@@ -1,4 +1,4 @@
-"""Commands in a pseudo-terminal, and what they paint."""
+"""Commands in a pseudo-terminal, and their output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Terminal:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
     def wait_for(self, needle: bytes, timeout: float = 20) -> float:
-        """Seconds since the start until these bytes are painted."""
+        """Wait for the bytes to be painted; return the seconds since the start."""
         seen = b""
         while time.perf_counter() - self.began < timeout:
             if select.select([self.fd], [], [], 0.02)[0]:
@@ -36,14 +36,14 @@ class Terminal:
         raise TimeoutError(f"{needle!r} was not painted; seen {seen[-300:]!r}")
 
     def drain(self, seconds: float) -> None:
-        """Read what comes for so long."""
+        """Read and discard output for the given seconds."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             if select.select([self.fd], [], [], 0.01)[0]:
                 os.read(self.fd, 65536)
 
     def key(self, text: bytes) -> float:
-        """Seconds from a key to the next bytes painted."""
+        """Press a key; return the seconds until the next output."""
         while select.select([self.fd], [], [], 0)[0]:
             os.read(self.fd, 65536)
         began = time.perf_counter()
@@ -55,12 +55,12 @@ class Terminal:
         return took
 
     def close(self) -> None:
-        """End the process."""
+        """Terminate the process."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         os.close(self.fd)
 
 
 def app_command(home: Path) -> list[str]:
-    """The app as a user starts it."""
+    """Return the command that starts the app as a user would."""
     return [str(Path(sys.executable).with_name("kdharness")), "--home", str(home)]

@@ -14,7 +14,7 @@ VOCAB = 64
 
 
 def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
-    """Make a small random model of a family."""
+    """Make a small random model of an architecture family."""
     import transformers as tf
 
     torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def make_model(seed: int, family: str = "llama", **changes: Any) -> Any:
 
 
 def make_batch(rows: int = 4, width: int = 14, side: str = "right", seed: int = 0) -> Any:
-    """Make a padded batch with labels in the middle of each row, kinds in turn."""
+    """Make a padded batch with labels in the middle of each row and alternating kinds."""
     g = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, VOCAB, (rows, width), generator=g)
     keys, labels = torch.ones_like(ids), ids.clone()

@@ -1,4 +1,4 @@
-"""A store with a known past: fixed times, fixed ids, one run alive (this test's own process)."""
+"""A store with sample data: fixed times, fixed ids, one live run (the test process)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ ITEMS = [
 ]
 
 
-def stored_config(method: str, **more: Any) -> dict[str, Any]:
-    """A small stored config."""
+def stored_config(method: str, **fields: Any) -> dict[str, Any]:
+    """Return a small stored config."""
     values: dict[str, Any] = {
         "method": method,
         "name": None,
@@ -41,14 +41,14 @@ def stored_config(method: str, **more: Any) -> dict[str, Any]:
         "student": {"model": None, "from": "big-model", "keep_layers": 12},
         "data": {"train": [{"path": "general:train", "kind": "general"}], "max_length": 256},
         "trainer": {"learning_rate": 2e-5, "epochs": 2.0},
-        **more,
+        **fields,
     }
     return values
 
 
-def add_past_run(store: Store, name: str, method: str, age: float, **more: Any) -> None:
-    """One run, so many seconds old."""
-    settings = more.pop("config", stored_config(method, teacher={"model": "hub/big-model"}))
+def add_past_run(store: Store, name: str, method: str, age: float, **fields: Any) -> None:
+    """Add a run with the given age in seconds."""
+    settings = fields.pop("config", stored_config(method, teacher={"model": "hub/big-model"}))
     store.add_run(
         Run(
             id=name,
@@ -59,13 +59,13 @@ def add_past_run(store: Store, name: str, method: str, age: float, **more: Any) 
             created=NOW - age,
             started=NOW - age + 2,
             host="",
-            **{"status": RunStatus.FINISHED, **more},
+            **{"status": RunStatus.FINISHED, **fields},
         )
     )
 
 
 def add_curves(store: Store, run: str, steps: int, level: float) -> None:
-    """Curves that fall as losses do, with a ripple."""
+    """Add falling loss curves with a ripple."""
     points = []
     for step in range(1, steps + 1):
         loss = level * math.exp(-step / 60) + 1.2 + 0.15 * math.sin(step * 1.7)
@@ -85,7 +85,7 @@ def add_curves(store: Store, run: str, steps: int, level: float) -> None:
 
 
 def add_past_checkpoint(store: Store, name: str, method: str, parents: dict[str, str]) -> None:
-    """A checkpoint whose run has its name."""
+    """Add a checkpoint made by the run of the same name."""
     store.add_checkpoint(
         Checkpoint(
             id=f"id-{name}",
@@ -100,8 +100,8 @@ def add_past_checkpoint(store: Store, name: str, method: str, parents: dict[str,
     )
 
 
-def add_verdicts(store: Store, name: str, skill: float) -> None:
-    """Answers and ratings of a small MT-Bench, shop scores and held-out losses."""
+def add_judgments(store: Store, name: str, skill: float) -> None:
+    """Add answers and ratings of a small MT-Bench, shop scores and held-out losses."""
     checkpoint = f"id-{name}"
     answers, judgments = [], []
 
@@ -194,8 +194,8 @@ def add_verdicts(store: Store, name: str, skill: float) -> None:
     store.add_judgments(judgments)
 
 
-def fill_past(store: Store) -> None:
-    """The whole past."""
+def fill_sample_data(store: Store) -> None:
+    """Add all sample runs, checkpoints and judgments."""
     dae = stored_config(
         "dae", student={"model": "kd"}, reference={"model": "kd"}, expert={"model": "expert"}
     )
@@ -282,7 +282,7 @@ def fill_past(store: Store) -> None:
     add_past_checkpoint(store, "kd", "kd", {"teacher": "big-model"})
     add_past_checkpoint(store, "expert", "sft", {"student": "kd"})
     for name, skill in (("sft", 0.4), ("kd", 0.6), ("expert", 0.9), ("big-model", 1.2)):
-        add_verdicts(store, name, skill)
+        add_judgments(store, name, skill)
     for bench, scorer in (("mt-bench", "mt-bench"), ("shop", "shop"), ("heldout", "heldout")):
         store.set_bench_note(bench, "r1", {"flags": ["subset:8"], "scorer": scorer, "items": 8})
     store.add_card(
@@ -312,7 +312,7 @@ STEPS: dict[str, Any] = {
 }
 
 
-WRONG = """\
+INVALID_SWEEP = """\
 name: wrong
 question: Where is the mistake?
 steps:

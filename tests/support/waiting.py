@@ -1,4 +1,4 @@
-"""Waiting for what other processes and threads do."""
+"""Waiting for other processes and threads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def wait_until(ready: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """Wait until `ready` gives something true, and return it."""
+    """Wait until `ready` returns a true value, and return that value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := ready():
-            return found
+        if value := ready():
+            return value
         time.sleep(0.02)
     raise TimeoutError(f"it did not come to that in {seconds} s")

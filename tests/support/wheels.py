@@ -1,4 +1,4 @@
-"""Wheels, and a `pip download` that brings them."""
+"""Wheels, and a fake `pip download` of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 def wheel_of(members: dict[str, bytes]) -> bytes:
-    """A zip of these files."""
+    """Return a zip of the files."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -21,7 +21,7 @@ def wheel_of(members: dict[str, bytes]) -> bytes:
 
 
 def pip_brings(monkeypatch: pytest.MonkeyPatch, raw: bytes) -> None:
-    """Answer `pip download` with this file, off line."""
+    """Replace `pip download` by a stub that provides this file."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def download(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:

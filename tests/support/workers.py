@@ -1,4 +1,4 @@
-"""Stand-ins for the workers of runs."""
+"""Fake workers of runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdharness.harness.types import Request, Run
 
 
 class Workers:
-    """Workers that train nothing: threads that take requests and end as they are told."""
+    """Fake workers: threads that take requests and finish as configured, without training."""
 
     def __init__(self) -> None:
         self.spawned: list[str] = []
@@ -69,13 +69,13 @@ class Workers:
 
 
 def stored_run(paths: Paths, run_id: str) -> Run:
-    """A run as the store has it now."""
+    """Return the current row of a run."""
     with Store(paths.store) as store:
         return find_run(store, run_id)
 
 
 def in_thread(act: Callable[[], None]) -> threading.Thread:
-    """Do it beside what comes next."""
+    """Run the function in a background thread."""
     thread = threading.Thread(target=act, daemon=True)
     thread.start()
     return thread

@@ -1,8 +1,8 @@
-"""Figures of the house, held by a ratchet: `make contracts`.
+"""Code metrics with a ratchet: `make contracts`.
 
-Prints how many entries, circles, contracts, `fmt: skip`s, `Any`s and imports inside functions the
-product has, and fails when one is worse than `house.json` says. Better figures are written there
-by hand: `python tests/tools/house.py --write`.
+Prints how many entries, import cycles, contracts, `fmt: skip`s, `Any`s and imports inside functions
+the product has, and fails if a value is worse than its limit in `house.json`. Update the limits
+with `python tests/tools/house.py --write`.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 LIMITS = Path(__file__).with_name("house.json")
-ROOMS = ("harness", "trainers", "judges", "tui")
+PACKAGES = ("harness", "trainers", "judges", "tui")
 MORE_IS_BETTER = frozenset({"import contracts"})
 
 
 def product_files() -> list[Path]:
-    """Every Python file of the product."""
-    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    """Return every Python file of the product."""
+    return sorted(path for room in PACKAGES for path in (ROOT / room).rglob("*.py"))
 
 
 def module_of(path: Path) -> str:
-    """The dotted name of a product file."""
+    """Return the module name of a product file."""
     name = "kdharness." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
     return name.removesuffix(".__init__")
 
 
-def arrows() -> dict[str, set[str]]:
-    """Module -> the product modules it imports, lazily or for types too."""
+def import_graph() -> dict[str, set[str]]:
+    """Map each module to the product modules it imports, lazy and type-only imports included."""
     modules = {module_of(path): ast.parse(path.read_text("utf-8")) for path in product_files()}
-    found: dict[str, set[str]] = {name: set() for name in modules}
+    imports: dict[str, set[str]] = {name: set() for name in modules}
     for name, tree in modules.items():
-        # A package's face names its parts, and its parts name the package.
+        # Packages are skipped: their `__init__` and their modules import each other.
         if not (ROOT / Path(*name.split(".")[1:]).with_suffix(".py")).exists():
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:
                 targets = [f"{node.module}.{alias.name}" for alias in node.names]
-                found[name] |= {t if t in modules else node.module for t in targets}
+                imports[name] |= {t if t in modules else node.module for t in targets}
             elif isinstance(node, ast.Import):
-                found[name] |= {alias.name for alias in node.names}
-        found[name] = (found[name] & set(modules)) - {name}
-    return found
+                imports[name] |= {alias.name for alias in node.names}
+        imports[name] = (imports[name] & set(modules)) - {name}
+    return imports
 
 
-def circles(graph: dict[str, set[str]]) -> int:
-    """How many groups of modules reach each other (Tarjan's components of two or more)."""
+def count_cycles(graph: dict[str, set[str]]) -> int:
+    """Count the import cycles (Tarjan's strongly connected components of two or more)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -83,7 +83,7 @@ def circles(graph: dict[str, set[str]]) -> int:
 
 
 def inner_imports(tree: ast.Module) -> int:
-    """Import statements inside functions."""
+    """Count the import statements inside functions."""
     return sum(
         isinstance(node, (ast.Import, ast.ImportFrom))
         for function in ast.walk(tree)
@@ -93,7 +93,7 @@ def inner_imports(tree: ast.Module) -> int:
 
 
 def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
-    """Nodes of a function that are not of a function inside it."""
+    """Yield the nodes of a function, without those of nested functions."""
     for child in ast.iter_child_nodes(function):
         if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield child
@@ -101,16 +101,16 @@ def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
 
 
 def any_count(tree: ast.Module) -> int:
-    """How often `Any` is written in code."""
+    """Count the uses of `Any` in code."""
     return sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(tree))
 
 
 def measure() -> dict[str, float]:
-    """The figures by name."""
+    """Return the metrics by name."""
     texts = [path.read_text("utf-8") for path in product_files()]
     trees = [ast.parse(text) for text in texts]
     lines = sum(text.count("\n") for text in texts)
-    first = [
+    top_level = [
         path
         for path in (ROOT / "harness").iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
@@ -118,8 +118,8 @@ def measure() -> dict[str, float]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     skip = re.compile(r"#\s*fmt: skip")
     return {
-        "first-level entries of harness": len(first),
-        "circles": circles(arrows()),
+        "first-level entries of harness": len(top_level),
+        "circles": count_cycles(import_graph()),
         "import contracts": len(project["tool"]["importlinter"]["contracts"]),
         "fmt: skip": sum(len(skip.findall(text)) for text in texts),
         "Any per 1,000 lines": round(1000 * sum(map(any_count, trees)) / lines, 1),
@@ -129,13 +129,13 @@ def measure() -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the figures; 1 when one is worse than its limit."""
-    figures = measure()
+    """Print the metrics; return 1 if any is worse than its limit."""
+    metrics = measure()
     if "--write" in sys.argv:
-        LIMITS.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        LIMITS.write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
     limits = json.loads(LIMITS.read_text("utf-8"))
     worse = []
-    for name, value in figures.items():
+    for name, value in metrics.items():
         bad = value < limits[name] if name in MORE_IS_BETTER else value > limits[name]
         worse += [name] * bad
         print(f"{name:<32} {value:>8g}  (limit {limits[name]:g}){'  WORSE' if bad else ''}")

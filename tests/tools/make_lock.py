@@ -1,9 +1,9 @@
-"""`requirements.lock` from pyproject.toml and constraints.txt: `make lock` (it needs uv).
+"""Write `requirements.lock` from pyproject.toml and constraints.txt: `make lock` (needs uv).
 
-uv resolves for every platform and Python at once and takes the sha256 of every file of every
-release from PyPI. torch stays out, with what only some of its builds ask for: its CUDA, ROCm and
-CPU builds are different files under one version, and people choose theirs by an index of their
-own. pip is what Python brought.
+uv resolves for all platforms and Python versions at once and takes the sha256 of every file of
+every release from PyPI. torch is left out, with the dependencies of only some of its builds: its
+CUDA, ROCm and CPU builds are different files under one version, selected by a separate index. pip
+comes with Python.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEAD = """\
 
 
 def resolve() -> str:
-    """uv's answer."""
+    """Return the output of `uv pip compile`."""
     command = [
         "uv",
         "pip",
@@ -51,13 +51,13 @@ def resolve() -> str:
 
 
 def pins(text: str) -> dict[str, str]:
-    """Name, spelt the same way everywhere, to version."""
-    found = re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE)
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+    """Map normalised package names to versions."""
+    versions = re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in versions}
 
 
 def kept(text: str, constraints: dict[str, str]) -> str:
-    """Only what is installed here and is the same file for everybody."""
+    """Keep only requirements that apply here and are the same file for everyone."""
     blocks = []
     for block in re.split(r"\n(?=\S)", text.strip()):
         (name,) = pins(block)

@@ -22,7 +22,7 @@ from kdharness.trainers.loop import _memory_advice
 CURVES = {"general_loss": 2.0, "domain_loss": 4.0}
 
 
-def test_rules() -> None:
+def test_best_checkpoint_rules_are_evaluated() -> None:
     assert rule_value("general_loss", CURVES) == 2.0
     assert rule_value("general_loss + 0.5 * domain_loss", CURVES) == 4.0
     assert rule_value("-(general_loss - domain_loss) / 2", CURVES) == 1.0
@@ -34,28 +34,26 @@ def test_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "says"),
+    ("trainer", "advice"),
     [
         ({"batch_size": 8, "accumulation": 2}, "trainer.batch_size: 4 and trainer.accumulation: 4"),
         ({"batch_size": 1}, "trainer.gradient_checkpointing: true"),
         ({"batch_size": 1, "gradient_checkpointing": True}, "data.max_length: 1024"),
     ],
 )
-def test_out_of_memory_says_what_to_lower_and_by_how_much(
-    trainer: dict[str, Any], says: str
-) -> None:
+def test_out_of_memory_error_suggests_lower_settings(trainer: dict[str, Any], advice: str) -> None:
     config = parse_config(
         {"method": "sft", "student": "a/b", "data": {"train": "x"}, "trainer": trainer}
     )
     error = _memory_advice(SimpleNamespace(config=config), torch.OutOfMemoryError("CUDA oom"))  # type: ignore[arg-type]
-    assert says in str(error) and "out of memory" in str(error)
+    assert advice in str(error) and "out of memory" in str(error)
 
 
 @pytest.mark.slow
-def test_the_best_checkpoint_is_kept_with_a_card(
+def test_best_checkpoint_is_kept_with_a_model_card(
     tiny_teacher: Path, tmp_path: Path, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A learning rate that wrecks the model: the best step is not the last one."""
+    """A learning rate high enough to diverge, so that the best step is not the last."""
     config = {
         "method": "sft",
         "name": "wild",

@@ -1,4 +1,4 @@
-"""The documentation's example of a method is run as it stands there."""
+"""Run the documentation's example method unchanged."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kdharness.harness.registry import TRAINERS, resolve
 DOC = Path(__file__).parent.parent.parent / "docs" / "extending.md"
 
 
-class Silent:
-    """A reporter that keeps the losses."""
+class LossRecorder:
+    """Reporter that records losses."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -36,7 +36,7 @@ class Silent:
     def check(self) -> None: ...
 
 
-def test_the_example_method_trains(
+def test_documented_example_method_trains(
     tiny_teacher: Path, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text("utf-8"), re.S)
@@ -61,7 +61,7 @@ def test_the_example_method_trains(
         }
     )
     assert config.method == "soften"
-    reporter = Silent()
+    reporter = LossRecorder()
     job = Job(paths, "r", tmp_path / "run", reporter)
     outcome = resolve(TRAINERS, "soften", "method")(config, job)
     assert (outcome.folder / "model.safetensors").exists()

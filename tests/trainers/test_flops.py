@@ -1,4 +1,4 @@
-"""A training's FLOPs by arithmetic against those that a counter sees it carry out."""
+"""Compare the analytic FLOPs of a training run with those a counter measures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_arithmetic_meets_the_counter(
+def test_analytic_flops_match_the_counter(
     name: str, checkpointing: bool, tiny_teacher: Path, paths: Paths
 ) -> None:
     extra = METHODS[name]
@@ -44,23 +44,23 @@ def test_arithmetic_meets_the_counter(
         },
         **{role: extra[role] for role in ("teacher", "reference", "expert") if role in extra},
     }
-    config = parse_config(_filled(raw, str(tiny_teacher)))
+    config = parse_config(_with_model_path(raw, str(tiny_teacher)))
     folder = paths.run("r")
     folder.mkdir(parents=True)
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
 
-    def work() -> None:
+    def run_training() -> None:
         job = Job(paths=paths, run="r", folder=folder, reporter=NullReporter())
-        found.append(resolve(TRAINERS, config.method, "method")(config, job))
+        outcomes.append(resolve(TRAINERS, config.method, "method")(config, job))
 
-    counted = count_flops(work)
-    # Recomputing a layer stops before its last product, so checkpointing comes out a little lower.
-    assert 0.95 < counted / found[0].info["flops"] < 1.05
+    counted = count_flops(run_training)
+    # Recomputation skips a layer's last matmul, so checkpointing measures slightly lower.
+    assert 0.95 < counted / outcomes[0].info["flops"] < 1.05
 
 
-def _filled(value: Any, model: str) -> Any:
+def _with_model_path(value: Any, model: str) -> Any:
     if isinstance(value, dict):
-        return {key: _filled(part, model) for key, part in value.items()}
+        return {key: _with_model_path(part, model) for key, part in value.items()}
     if isinstance(value, list):
-        return [_filled(part, model) for part in value]
+        return [_with_model_path(part, model) for part in value]
     return model if value == "T" else value

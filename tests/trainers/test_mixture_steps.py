@@ -1,4 +1,4 @@
-"""Mixture-of-experts models on both sides; the student's router loss is kept."""
+"""Mixture-of-experts students and teachers; the student's router loss is kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mixtral(seed: int, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("student_is_mixture", [True, False])
-def test_kd_from_a_mixture(student_is_mixture: bool) -> None:
+def test_kd_step_with_a_mixture_teacher(student_is_mixture: bool) -> None:
     student = mixtral(1) if student_is_mixture else make_model(1)
     teacher, batch, layers = mixtral(2), make_batch(), {0: 0, 2: 2}
     want = reference_step.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
@@ -37,7 +37,7 @@ def test_kd_from_a_mixture(student_is_mixture: bool) -> None:
     assert_same(gradients(student, got), theirs)
 
 
-def test_the_students_router_loss_is_added() -> None:
+def test_student_router_loss_is_added() -> None:
     student, teacher, batch = mixtral(1, output_router_logits=True), mixtral(2), make_batch()
     out = student(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
@@ -51,7 +51,7 @@ def test_the_students_router_loss_is_added() -> None:
 
 
 @pytest.mark.slow
-def test_a_two_expert_student_through_the_command(
+def test_train_command_with_a_two_expert_student(
     tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     config = {
@@ -66,10 +66,10 @@ def test_a_two_expert_student_through_the_command(
     path.write_text(yaml.safe_dump(config), "utf-8")
     assert cli.run(["--home", str(paths.home), "train", str(path)]) == 0
     with Store(paths.store) as store:
-        found = store.checkpoint("moe")
-        assert found is not None
-        start = store.checkpoint(found.parents["student"])
-        # The student starts as its teacher: only the router loss is there to be learnt.
+        checkpoint = store.checkpoint("moe")
+        assert checkpoint is not None
+        start = store.checkpoint(checkpoint.parents["student"])
+        # The student starts as a copy of its teacher: only the router loss is nonzero.
         assert store.curve("moe", "kl")[0][1] == pytest.approx(0, abs=1e-4)
         assert store.curve("moe", "router")[0][1] > 0
     assert start is not None and start.name == "tiny-teacher-2x"

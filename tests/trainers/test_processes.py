@@ -1,4 +1,4 @@
-"""Two processes (DDP, FSDP2 over gloo on this CPU) give what one gives."""
+"""Two processes (DDP, FSDP2 over gloo on CPU) give the same results as one."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def final_weights(home: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("engine", "optimizer"), [("fsdp2", "adamw"), ("fsdp2", "sgd")])
-def test_killed_in_shards_and_resumed(
+def test_killed_sharded_run_resumes(
     engine: str, optimizer: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
-    """As one process goes on where it was killed, so do two that share a model."""
+    """Like a single process, two that shard a model resume where they were killed."""
     home = ["--home", str(paths.home)]
     file = tmp_path / "engine.yaml"
     file.write_text(yaml.safe_dump(ENGINES[engine]), "utf-8")
@@ -104,7 +104,7 @@ def test_killed_in_shards_and_resumed(
         wait_until(lambda: find_run(store, "hit").step >= 6)
         worker = psutil.Process(find_run(store, "hit").pid)
         family = [worker, *worker.parent().children(recursive=True)]  # type: ignore[union-attr]
-        for process in {one.pid: one for one in family}.values():
+        for process in {process.pid: process for process in family}.values():
             process.kill()
         wait_until(lambda: not effective_status(find_run(store, "hit")).is_live)
     assert cli.run([*home, "resume", "hit"]) == 0, launch.log_tail(paths, "hit", 40)
@@ -116,27 +116,27 @@ def test_killed_in_shards_and_resumed(
 
 
 @pytest.mark.parametrize("method", ["kd", "dae"])
-def test_two_processes_give_what_one_gives(
+def test_two_processes_match_a_single_process(
     method: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     home = ["--home", str(paths.home)]
-    one = make_config(tmp_path, tiny_teacher, method, 4)
-    two = make_config(tmp_path, tiny_teacher, method, 2)
-    assert cli.run([*home, "train", one, "--name", "one"]) == 0
+    single_config = make_config(tmp_path, tiny_teacher, method, 4)
+    double_config = make_config(tmp_path, tiny_teacher, method, 2)
+    assert cli.run([*home, "train", single_config, "--name", "one"]) == 0
     want = final_weights(paths.home, "one")
     with Store(paths.store) as store:
         losses = store.curve("one", "loss")
-    # What is trained is saved whole, whichever way steps are saved.
-    more = {"shards": SHARDED} if method == "kd" else {}
-    for name, engine in {**ENGINES, **more}.items():
+    # The final model is saved unsharded, however checkpoints are saved.
+    sharded = {"shards": SHARDED} if method == "kd" else {}
+    for name, engine in {**ENGINES, **sharded}.items():
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(engine), "utf-8")
-        code = cli.run([*home, "train", two, "--name", name, "--accelerate", str(file)])
+        code = cli.run([*home, "train", double_config, "--name", name, "--accelerate", str(file)])
         assert code == 0, launch.log_tail(paths, name, 30)
         engines = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "shards": "FSDP"}
         assert f"distributed: {engines[name]}, 2 processes" in launch.log_tail(paths, name, 60)
         got = final_weights(paths.home, name)
-        # A gathered state has the tied head under both of its names; they must be one still.
+        # A gathered state dict has the tied head under both names; they must still be equal.
         head = got.pop("lm_head.weight", None)
         assert head is None or torch.equal(head, got["model.embed_tokens.weight"])
         assert set(got) == set(want)

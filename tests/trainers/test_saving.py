@@ -1,4 +1,4 @@
-"""What cannot be saved is found before the first step; weights are safe before anything else."""
+"""Save problems are reported before the first step; weights are saved before anything else."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def student(tiny_teacher: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_teacher, tmp_path / "student"))
 
 
-def sft(student: Path, **changes: Any) -> SFTConfig:
+def sft_config(student: Path, **changes: Any) -> SFTConfig:
     trainer = {"max_steps": 2, "batch_size": 2, **changes.pop("trainer", {})}
-    made = parse_config(
+    config = parse_config(
         {
             "method": "sft",
             "student": {"model": str(student), **changes},
@@ -45,11 +45,11 @@ def sft(student: Path, **changes: Any) -> SFTConfig:
             "trainer": trainer,
         }
     )
-    assert isinstance(made, SFTConfig)
-    return made
+    assert isinstance(config, SFTConfig)
+    return config
 
 
-def train_here(config: SFTConfig, paths: Paths) -> tuple[Outcome, Listener]:
+def train_in_process(config: SFTConfig, paths: Paths) -> tuple[Outcome, Listener]:
     reporter = Listener()
     folder = paths.runs / "r"
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,31 +60,31 @@ def train_here(config: SFTConfig, paths: Paths) -> tuple[Outcome, Listener]:
 # ---------------------------------------------------------------- generation configs
 
 
-class Holder:
-    """Something with a generation config."""
+class FakeModel:
+    """Stand-in for a model with a generation config."""
 
     def __init__(self, **values: Any) -> None:
         self.generation_config = GenerationConfig(**values)
 
 
-def test_what_has_no_effect_is_taken_out() -> None:
-    holder = Holder(**VICUNA, length_penalty=2.0, pad_token_id=-1, max_length=77)
-    assert make_savable(holder) == [
+def test_options_without_effect_are_removed() -> None:
+    model = FakeModel(**VICUNA, length_penalty=2.0, pad_token_id=-1, max_length=77)
+    assert make_savable(model) == [
         "temperature=0.9",
         "top_p=0.6",
         "length_penalty=2.0",
         "pad_token_id=-1",
     ]
-    holder.generation_config.validate(strict=True)
-    kept = holder.generation_config.to_diff_dict()
+    model.generation_config.validate(strict=True)
+    kept = model.generation_config.to_diff_dict()
     assert kept["eos_token_id"] == 1 and kept["max_length"] == 77
 
 
-def test_a_sound_config_is_left_alone() -> None:
-    holder = Holder(do_sample=True, temperature=0.7, top_p=0.9, num_beams=2, length_penalty=0.5)
-    before = holder.generation_config.to_dict()
-    assert make_savable(holder) == []
-    assert holder.generation_config.to_dict() == before
+def test_valid_generation_config_is_unchanged() -> None:
+    model = FakeModel(do_sample=True, temperature=0.7, top_p=0.9, num_beams=2, length_penalty=0.5)
+    before = model.generation_config.to_dict()
+    assert make_savable(model) == []
+    assert model.generation_config.to_dict() == before
 
 
 @pytest.mark.parametrize(
@@ -98,24 +98,24 @@ def test_a_sound_config_is_left_alone() -> None:
         {"forced_eos_token_id": 5, "suppress_tokens": [5]},
     ],
 )
-def test_one_beyond_repair_keeps_its_token_ids(broken: dict[str, Any]) -> None:
-    holder = Holder(eos_token_id=[1, 7], bos_token_id=3)
+def test_unfixable_generation_config_keeps_its_token_ids(broken: dict[str, Any]) -> None:
+    model = FakeModel(eos_token_id=[1, 7], bos_token_id=3)
     for name, value in broken.items():
-        setattr(holder.generation_config, name, value)
-    dropped = make_savable(holder)
-    holder.generation_config.validate(strict=True)
-    assert holder.generation_config.eos_token_id == [1, 7]
+        setattr(model.generation_config, name, value)
+    dropped = make_savable(model)
+    model.generation_config.validate(strict=True)
+    assert model.generation_config.eos_token_id == [1, 7]
     assert any(line.startswith(next(iter(broken))) for line in dropped)
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
-def test_a_students_invalid_config_costs_no_training(
+def test_training_survives_an_invalid_generation_config(
     lora: Any, student: Path, paths: Paths
 ) -> None:
-    """Vicuna's and Llama 2's: every step was made, and nothing was saved."""
+    """Vicuna and Llama 2 ship such configs: training finished, then saving failed."""
     (student / "generation_config.json").write_text(json.dumps(VICUNA), "utf-8")
-    config = sft(student, lora=lora, trainer={"save_every": 1, "max_steps": 2})
-    outcome, reporter = train_here(config, paths)
+    config = sft_config(student, lora=lora, trainer={"save_every": 1, "max_steps": 2})
+    outcome, reporter = train_in_process(config, paths)
     assert any("dropped" in line and "temperature=0.9" in line for _, line in reporter.said)
     load_model(str(outcome.folder), paths)
     assert load_tokenizer(str(outcome.folder), paths).chat_template
@@ -124,7 +124,9 @@ def test_a_students_invalid_config_costs_no_training(
     assert load_tokenizer(str(paths.runs / "r" / "checkpoint-1"), paths).chat_template
 
 
-def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
+def test_cut_and_merged_models_with_invalid_generation_configs_are_saved(
+    student: Path, paths: Paths
+) -> None:
     from kdharness.harness.config.models import StudentSpec
     from kdharness.trainers.students.adapter import merge_adapter
     from kdharness.trainers.students.folder import read_origin
@@ -134,7 +136,7 @@ def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
     spec = StudentSpec.model_validate({"from": str(student), "keep_layers": 2})
     made = make_student(spec, None, paths)
     assert "temperature=0.9" in read_origin(made.path)["generation_config_without"]
-    outcome, _ = train_here(sft(student, lora={"r": 2}), paths)
+    outcome, _ = train_in_process(sft_config(student, lora={"r": 2}), paths)
     merged = merge_adapter(str(outcome.folder), str(paths.home / "merged"), paths)
     load_model(merged, paths)
 
@@ -142,16 +144,16 @@ def test_made_models_are_saved_too(student: Path, paths: Paths) -> None:
 # ---------------------------------------------------------------- before the first step
 
 
-def test_a_folder_that_cannot_be_written(student: Path, paths: Paths) -> None:
+def test_unwritable_folder_is_reported(student: Path, paths: Paths) -> None:
     model, tokenizer = load_model(str(student), paths), load_tokenizer(str(student), paths)
-    place = paths.home / "a file"
+    path = paths.home / "a file"
     paths.home.mkdir(parents=True, exist_ok=True)
-    place.write_text("", "utf-8")
+    path.write_text("", "utf-8")
     with pytest.raises(RunError, match="cannot be saved"):
-        check_savable(model, tokenizer, place)
+        check_savable(model, tokenizer, path)
 
 
-def test_a_tokenizer_that_cannot_be_saved_is_found_before_the_first_step(
+def test_unsavable_tokenizer_is_reported_before_the_first_step(
     student: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import PreTrainedTokenizerBase
@@ -164,7 +166,7 @@ def test_a_tokenizer_that_cannot_be_saved_is_found_before_the_first_step(
     folder = paths.runs / "r"
     folder.mkdir(parents=True)
     with pytest.raises(RunError, match="the student's tokenizer cannot be saved") as caught:
-        train(sft(student), Job(paths=paths, run="r", folder=folder, reporter=reporter))
+        train(sft_config(student), Job(paths=paths, run="r", folder=folder, reporter=reporter))
     assert "not JSON serializable" in caught.value.message and reporter.steps == 0
     assert not (folder / ".trial").exists()
 
@@ -173,31 +175,33 @@ FP32 = precision_of("fp32", "auto", lora=False, has_bf16=False)
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_a_disk_too_small_is_found_before_the_first_step(
+def test_insufficient_disk_space_is_reported_before_the_first_step(
     student: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(str(student), paths)
     size = sum(t.nbytes for t in {id(p): p for p in model.parameters()}.values())
     assert saved_bytes(model) == size
-    once = room_needed(sft(student), model, FP32, paths.home)
+    once = room_needed(sft_config(student), model, FP32, paths.home)
     assert size < once < 1.1 * size
-    kept = sft(student, trainer={"save_every": 5, "keep": 2, "best": "general_loss"})
-    # The final one, two of the best, and three of weights with two moments each.
+    kept = sft_config(student, trainer={"save_every": 5, "keep": 2, "best": "general_loss"})
+    # One final and two best checkpoints, and three with weights plus two optimizer moments each.
     assert room_needed(kept, model, FP32, paths.home) == pytest.approx(
         saving.MARGIN * 12 * size, rel=0.01
     )
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: Usage(0, 0, once - 1))
     with pytest.raises(RunError, match=r"the checkpoints need .* GiB are free") as caught:
-        check_room(sft(student), model, FP32, paths.home)
+        check_room(sft_config(student), model, FP32, paths.home)
     assert "prune" in caught.value.hint
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: Usage(0, 0, once))
-    check_room(sft(student), model, FP32, paths.home)
+    check_room(sft_config(student), model, FP32, paths.home)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (size - 1, size - 1))
     with pytest.raises(RunError, match="the file size limit here"):
-        check_room(sft(student), model, FP32, paths.home)
+        check_room(sft_config(student), model, FP32, paths.home)
 
 
-def test_an_adapters_room_is_the_adapters(student: Path, paths: Paths) -> None:
+def test_adapter_checkpoint_needs_space_for_its_own_weights_only(
+    student: Path, paths: Paths
+) -> None:
     from peft import LoraConfig, get_peft_model
 
     model = get_peft_model(load_model(str(student), paths), LoraConfig(r=2))
@@ -208,20 +212,20 @@ def test_an_adapters_room_is_the_adapters(student: Path, paths: Paths) -> None:
 # ---------------------------------------------------------------- at the end
 
 
-def test_what_fails_beside_the_weights_does_not_cost_them(
+def test_weights_are_saved_when_saving_the_tokenizer_fails(
     student: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import PreTrainedTokenizerBase
 
-    plain = PreTrainedTokenizerBase.save_pretrained
+    original = PreTrainedTokenizerBase.save_pretrained
 
-    def fail(self: Any, folder: Any, *args: Any, **more: Any) -> Any:
+    def fail(self: Any, folder: Any, *args: Any, **kwargs: Any) -> Any:
         if Path(folder).name == ".trial":
-            return plain(self, folder, *args, **more)
+            return original(self, folder, *args, **kwargs)
         raise OSError(28, os.strerror(28), str(folder))
 
     monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", fail)
-    outcome, reporter = train_here(sft(student), paths)
+    outcome, reporter = train_in_process(sft_config(student), paths)
     assert (outcome.folder / "model.safetensors").stat().st_size > 0
     assert any(
         "but their tokenizer could not be saved" in line and "full" in line
@@ -229,16 +233,16 @@ def test_what_fails_beside_the_weights_does_not_cost_them(
     )
 
 
-def test_a_save_without_weights_is_an_error(tmp_path: Path) -> None:
-    def save_config_alone(folder: str) -> None:
+def test_save_that_writes_no_weights_is_an_error(tmp_path: Path) -> None:
+    def save_config_only(folder: str) -> None:
         Path(folder).mkdir()
         (Path(folder) / "config.json").write_text("{}", "utf-8")
 
     accelerator = SimpleNamespace(state=SimpleNamespace())
-    trainer = SimpleNamespace(save_model=save_config_alone, accelerator=accelerator)
-    setting: Any = SimpleNamespace(job=SimpleNamespace(is_main=True))
+    trainer = SimpleNamespace(save_model=save_config_only, accelerator=accelerator)
+    context: Any = SimpleNamespace(job=SimpleNamespace(is_main=True))
     with pytest.raises(RunError, match="no weights were written"):
-        saving.save_whole(trainer, setting, tmp_path / "final")
+        saving.save_whole(trainer, context, tmp_path / "final")
     assert not list(tmp_path.iterdir()), "nothing half-made is left"
 
 
@@ -251,10 +255,10 @@ def test_a_save_without_weights_is_an_error(tmp_path: Path) -> None:
         ["temperature", 1],
     ],
 )
-def test_a_generation_config_that_cannot_be_loaded_is_named(
+def test_invalid_generation_config_is_reported_by_path(
     broken: Any, student: Path, paths: Paths
 ) -> None:
-    """The model was said not to load, and its folder to be incomplete perhaps."""
+    """The error blamed the model's folder as possibly incomplete."""
     (student / "generation_config.json").write_text(json.dumps(broken), "utf-8")
     with pytest.raises(ModelError, match="invalid generation config") as caught:
         load_model(str(student), paths)

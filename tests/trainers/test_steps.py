@@ -29,7 +29,9 @@ CASES = {
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("case", list(CASES))
-def test_kd_step(case: str, checkpointing: bool, temperature: float, side: str) -> None:
+def test_kd_step_matches_the_reference(
+    case: str, checkpointing: bool, temperature: float, side: str
+) -> None:
     student, teacher = make_model(1, **CASES[case]), make_model(2)
     batch, layers = make_batch(side=side), {0: 0, 1: 1, 2: 2}
     want = reference_step.kd_loss(
@@ -49,7 +51,7 @@ def test_kd_step(case: str, checkpointing: bool, temperature: float, side: str) 
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "cohere", "granite", "qwen3"])
-def test_kd_step_of_other_families(family: str) -> None:
+def test_kd_step_matches_the_reference_for_other_model_families(family: str) -> None:
     """Sliding windows, soft-caps on logits and scores, logit scales, q and k norms."""
     student, teacher = make_model(1, family), make_model(2, family)
     batch, layers = make_batch(), {0: 0, 2: 2}
@@ -65,8 +67,8 @@ def test_kd_step_of_other_families(family: str) -> None:
     assert_same(gradients(student, got), theirs)
 
 
-def test_a_window_and_a_full_layer_are_compared_on_the_keys_both_see() -> None:
-    """The plain formula on the same weights with the window on both sides."""
+def test_sliding_window_and_full_layers_are_compared_on_shared_keys() -> None:
+    """Compare with the reference formula on the same weights with the window on both sides."""
     student, teacher = make_model(1, "mistral"), make_model(2, "mistral", sliding_window=None)
     narrow = make_model(2, "mistral")
     batch, layers = make_batch(), {0: 0}
@@ -77,11 +79,11 @@ def test_a_window_and_a_full_layer_are_compared_on_the_keys_both_see() -> None:
     attach_loss(student)
     both = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix(), layers=layers, gamma=1.0)
     alone = fused(student, batch, {0: OnlineTeacher(teacher)}, mix=Mix())
-    # Layer 0 reads embeddings alone, so the window changes nothing before its attention rows.
+    # Layer 0 reads only embeddings, so the window changes nothing before its attention rows.
     assert float(both - alone) == pytest.approx(float(want), rel=1e-4)
 
 
-def test_head_counts_that_differ_compare_mean_rows() -> None:
+def test_different_head_counts_compare_mean_attention() -> None:
     student = make_model(1, num_attention_heads=2, num_key_value_heads=1)
     teacher, batch, layers = make_model(2), make_batch(), {0: 0, 1: 2}
     want = reference_step.kd_loss(student, teacher, batch, gamma=1.0, layers=layers)
@@ -121,7 +123,7 @@ def test_each_row_costs_one_teacher_forward() -> None:
     assert seen == [3, 2]
 
 
-def test_sft_step_is_next_token_loss() -> None:
+def test_sft_step_matches_next_token_loss() -> None:
     student, batch = make_model(1), make_batch()
     want = reference_step.ntp_loss(
         reference_step.forward(student, batch, attention=False)[0], batch["labels"]
@@ -148,7 +150,7 @@ def with_lora(model: Any, seed: int) -> Any:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_kd_step_with_lora(checkpointing: bool) -> None:
+def test_kd_step_with_lora_matches_the_reference(checkpointing: bool) -> None:
     teacher, batch, layers = make_model(2), make_batch(), {0: 0, 1: 1}
     student = with_lora(make_model(1), 5)
     want = reference_step.kd_loss(
@@ -169,7 +171,7 @@ def test_kd_step_with_lora(checkpointing: bool) -> None:
     assert_same(ours, theirs)
 
 
-def test_one_base_serves_student_expert_and_reference(tmp_path: Path) -> None:
+def test_dae_adapters_on_a_shared_base_match_separate_models(tmp_path: Path) -> None:
     """DAE with adapters: the same gradient as with three separate models."""
     expert = with_lora(make_model(1), 6)
     expert.save_pretrained(tmp_path / "expert")
@@ -188,8 +190,8 @@ def test_one_base_serves_student_expert_and_reference(tmp_path: Path) -> None:
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("cut", [[4], [2, 2], [1, 1, 1, 1]])
-def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
+@pytest.mark.parametrize("sizes", [[4], [2, 2], [1, 1, 1, 1]])
+def test_gradient_does_not_depend_on_micro_batch_size(sizes: list[int]) -> None:
     student, teacher, batch = make_model(1), make_model(2), make_batch(rows=4)
     install_attention_hook(student)
     install_attention_hook(teacher)
@@ -197,7 +199,7 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
     total = labelled_positions(batch["labels"]).sum().float()
     student.zero_grad()
     start, loss_sum = 0, 0.0
-    for size in cut:
+    for size in sizes:
         part = {name: value[start : start + size] for name, value in batch.items()}
         mask = labelled_positions(part["labels"])
         rows = [row.nonzero().squeeze(-1) for row in mask]
@@ -217,13 +219,13 @@ def test_how_a_step_is_cut_does_not_change_its_gradient(cut: list[int]) -> None:
     assert_same(ours, gradients(fresh, want))
 
 
-def test_attention_that_cannot_be_seen_is_an_error_not_a_zero() -> None:
+def test_unrecorded_attention_is_an_error() -> None:
     tape = AttentionTape({0: 0}, [torch.tensor([1])], torch.ones(1, 3, dtype=torch.bool))
     with pytest.raises(ModelError, match="no attention was recorded"):
         tape.total()
 
 
-def test_listening_changes_no_number() -> None:
+def test_attention_hook_does_not_change_logits() -> None:
     model, batch = make_model(1, "mistral"), make_batch()
     before = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     install_attention_hook(model)

@@ -16,9 +16,9 @@ from support.models import make_llama
 
 @pytest.fixture
 def write_dae(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
-    """Write a DAE config whose student is cut from its teacher; its path."""
+    """Write a DAE config whose student is cut from its teacher; return its path."""
 
-    def written(**teachers: Any) -> str:
+    def write(**teachers: Any) -> str:
         return config_file(
             tmp_path,
             method="dae",
@@ -34,11 +34,11 @@ def write_dae(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
             **teachers,
         )
 
-    return written
+    return write
 
 
 @pytest.mark.parametrize("by_name", [False, True], ids=["expert", "experts"])
-def test_every_command_cuts_the_student_from_the_expert(
+def test_all_commands_cut_the_student_from_the_expert(
     by_name: bool,
     write_dae: Callable[..., str],
     tiny_teacher: Path,
@@ -59,10 +59,10 @@ def test_every_command_cuts_the_student_from_the_expert(
     assert json.loads(out)["cases"][0]["method"] == "dae"
 
 
-def test_config_check_reads_the_rows(
+def test_config_check_checks_token_ids_of_rows(
     write_dae: Callable[..., str], tmp_path: Path, kd: CommandLine
 ) -> None:
-    """The check of rows was skipped, because no model is called teacher."""
+    """The check of rows was skipped because no model was named teacher."""
     make_llama(tmp_path / "small", vocab_size=100)
     code, _, err = kd("config", "check", write_dae(expert=str(tmp_path / "small")))
     assert code == 2 and "the model embeds only 100" in err

@@ -1,4 +1,4 @@
-"""The app on homes with a known past, and keys pressed in it."""
+"""Fixtures: the app on homes with known runs, and key presses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from kdharness.harness.types import (
 )
 from kdharness.tui.app import HarnessApp
 from support.app import AppOn, Press, Shown, notifications, painted
-from support.tui_home import NOW, STEPS, WRONG, add_past_run, fill_past
+from support.tui_home import INVALID_SWEEP, NOW, STEPS, add_past_run, fill_sample_data
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """An empty home; `NO_COLOR` and keys of judges are not inherited."""
+    """An empty home; `NO_COLOR` and judge settings of the environment are not inherited."""
     for name in ("NO_COLOR", "KDHARNESS_JUDGE", "KDHARNESS_ASSETS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
@@ -34,15 +34,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 @pytest.fixture
 def filled(home: Paths) -> Paths:
-    """A home with a past."""
+    """A home with finished, running and failed runs."""
     with Store(home.store) as store:
-        fill_past(store)
+        fill_sample_data(store)
     return home
 
 
 @pytest.fixture
-def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """A home with an experiment at work and a file with mistakes, beside one that ships."""
+def experiment_home(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A home with a running experiment and an invalid experiment file, next to a shipped one."""
     from kdharness.harness.config.training import config_hash
     from kdharness.harness.experiments import library
     from kdharness.harness.experiments.expand import load_sweep, spell_out
@@ -62,9 +62,9 @@ def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
             sort_keys=False,
         )
     )
-    (folder / "wrong.yaml").write_text(WRONG)
-    sweep, planned = load_sweep(file)
-    whole = spell_out(sweep, folder).model_dump(mode="json")
+    (folder / "wrong.yaml").write_text(INVALID_SWEEP)
+    sweep, planned_runs = load_sweep(file)
+    full_config = spell_out(sweep, folder).model_dump(mode="json")
     states: dict[str, dict[str, Any]] = {
         "small-kd-s1": {"step": 50, "max_steps": 50, "loss": 1.25, "checkpoint": "kd"},
         "small-kd-s2": {
@@ -78,23 +78,23 @@ def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
         "small-expert-s1": {"status": RunStatus.FAILED, "max_steps": 50, "error": "out of memory"},
     }
     with Store(filled.store) as store:
-        for one in planned:
-            if one.name in states:
+        for planned_run in planned_runs:
+            if planned_run.name in states:
                 add_past_run(
                     store,
-                    one.name,
-                    one.config.method,
+                    planned_run.name,
+                    planned_run.config.method,
                     700,
-                    **states[one.name],
-                    config=one.config.model_dump(mode="json", by_alias=True),
+                    **states[planned_run.name],
+                    config=planned_run.config.model_dump(mode="json", by_alias=True),
                 )
-                store.update_run(one.name, config_hash=config_hash(one.config))
+                store.update_run(planned_run.name, config_hash=config_hash(planned_run.config))
         add_past_run(
             store,
             "sweep-small",
             "sweep",
             800,
-            config=whole,
+            config=full_config,
             status=RunStatus.RUNNING,
             pid=os.getpid(),
             step=1,
@@ -106,24 +106,24 @@ def experimenting(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 @pytest.fixture
 def app_on() -> AppOn:
-    """Make an app whose clock stands still."""
+    """Make an app with a frozen clock."""
     return lambda paths: HarnessApp(paths, clock=lambda: NOW)
 
 
 @pytest.fixture
 def shown() -> Shown:
-    """The characters on the screen."""
+    """The text on the screen."""
     return lambda app: "\n".join(strip.text for strip in painted(app))
 
 
 @pytest.fixture
 def notified() -> Shown:
-    """What was said in notifications."""
+    """The text of the notifications."""
     return lambda app: "\n".join(notifications(app))
 
 
 async def settle(pilot: Pilot[None]) -> None:
-    """Until no thread works any more."""
+    """Wait until no worker thread is busy."""
     while getattr(pilot.app, "busy", False):
         await pilot.pause(0.01)
     await pilot.pause()
@@ -131,7 +131,7 @@ async def settle(pilot: Pilot[None]) -> None:
 
 @pytest.fixture
 def settled() -> Callable[[Pilot[None]], Awaitable[None]]:
-    """Wait for threads."""
+    """Wait until no worker thread is busy."""
     return settle
 
 

@@ -1,4 +1,4 @@
-"""The app as a whole: its actions, the mouse, tiny terminals, and what it never loads."""
+"""The whole app: actions, mouse, tiny terminals, and libraries it must not import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, answered
 
 
-async def test_the_demo_is_a_key_away(
+async def test_key_starts_the_demo(
     home: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[list[str]] = []
@@ -41,7 +41,7 @@ async def test_the_demo_is_a_key_away(
         assert len(commands) == 1
 
 
-async def test_the_palette_has_every_action(filled: Paths, app_on: AppOn, press: Press) -> None:
+async def test_palette_lists_every_action(filled: Paths, app_on: AppOn, press: Press) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "2")
@@ -57,7 +57,9 @@ async def test_the_palette_has_every_action(filled: Paths, app_on: AppOn, press:
         assert app.theme == "light"
 
 
-async def test_the_mouse_works(filled: Paths, app_on: AppOn, shown: Shown, press: Press) -> None:
+async def test_mouse_clicks_select_sort_and_navigate(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         listing = app.screen.query_one("#list", Listing)
@@ -94,14 +96,14 @@ print(sorted({"torch", "openai", "transformers", "matplotlib", "peft"} & set(sys
 """
 
 
-def test_no_screen_loads_torch(filled: Paths) -> None:
+def test_screens_do_not_import_heavy_libraries(filled: Paths) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WALK, str(filled.home)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
 
 
-async def test_every_place_opens_on_an_empty_store(
+async def test_every_screen_opens_on_an_empty_store(
     home: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdharness.tui.commands.run_command", answered(0, "[]"))
@@ -114,7 +116,7 @@ async def test_every_place_opens_on_an_empty_store(
     assert app.return_code in (None, 0)
 
 
-async def test_a_tiny_terminal_does_no_harm(filled: Paths, app_on: AppOn, press: Press) -> None:
+async def test_tiny_terminal_does_not_crash(filled: Paths, app_on: AppOn, press: Press) -> None:
     app = app_on(filled)
     async with app.run_test(size=(20, 6)) as pilot:
         for key in ("2", "3", "4", "5", "1", "enter"):
@@ -123,9 +125,7 @@ async def test_a_tiny_terminal_does_no_harm(filled: Paths, app_on: AppOn, press:
         await pilot.pause()
 
 
-async def test_help_lists_every_key_and_quit_leaves(
-    filled: Paths, app_on: AppOn, shown: Shown
-) -> None:
+async def test_help_lists_keys_and_q_quits(filled: Paths, app_on: AppOn, shown: Shown) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("f1")
@@ -136,7 +136,7 @@ async def test_help_lists_every_key_and_quit_leaves(
     assert app.return_code == 0
 
 
-async def test_keys_and_theme_come_from_the_settings(filled: Paths, app_on: AppOn) -> None:
+async def test_keys_and_theme_are_read_from_the_settings(filled: Paths, app_on: AppOn) -> None:
     filled.settings.write_text("judge: x\ntheme: light\nkeys:\n  app.quit: z\n", "utf-8")
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -150,7 +150,7 @@ async def test_keys_and_theme_come_from_the_settings(filled: Paths, app_on: AppO
     assert app.return_code == 0
 
 
-def test_the_app_loads_nothing_heavy() -> None:
+def test_app_does_not_import_heavy_libraries() -> None:
     code = (
         # The list of runs, which is painted first, needs the summary.
         "import sys, kdharness.tui.app, kdharness.harness.runs.summary;"
@@ -164,8 +164,8 @@ def test_the_app_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-async def test_a_late_tick_finds_no_screen_and_does_nothing(home: Paths, app_on: AppOn) -> None:
-    """The poll timer can fire after a quitting app has taken its screens down."""
+async def test_poll_after_quit_does_nothing(home: Paths, app_on: AppOn) -> None:
+    """The poll timer can fire after a quitting app has removed its screens."""
     app = app_on(home)
     async with app.run_test(size=(80, 24)):
         pass

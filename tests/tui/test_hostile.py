@@ -1,4 +1,4 @@
-"""Names, answers and errors that try to be something else than text, on every screen."""
+"""Names, answers and errors with markup or control characters, on every screen."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ TEXTS = {
 
 
 @pytest.fixture
-def hostile(filled: Paths) -> Paths:
-    """A store where a checkpoint's name, its answers and a run's words are hostile."""
+def hostile_home(filled: Paths) -> Paths:
+    """A store with hostile checkpoint names, answers, judgments and run errors."""
     with Store(filled.store) as store:
         store.db.execute("UPDATE checkpoints SET name = ? WHERE id = 'id-kd'", [NAME])
         store.db.conn.commit()
@@ -41,15 +41,15 @@ def hostile(filled: Paths) -> Paths:
 
 
 def assert_harmless(text: str) -> None:
-    """No character of a screen may drive a terminal."""
+    """Check that the text has no terminal control characters."""
     assert not set(text) & set("\x1b\x07\x00\x9b\u202e\u2066\r\x85\x0b")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
-async def test_every_screen_shows_it_as_text(
-    hostile: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
+async def test_every_screen_shows_hostile_text_as_text(
+    hostile_home: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
 ) -> None:
-    app = app_on(hostile)
+    app = app_on(hostile_home)
     async with app.run_test(size=size) as pilot:
         for keys in (
             ["end"],
@@ -73,10 +73,10 @@ async def test_every_screen_shows_it_as_text(
     assert app.return_code in (None, 0)
 
 
-async def test_transcripts_of_hostile_answers_scroll(
-    hostile: Paths, app_on: AppOn, shown: Shown, press: Press
+async def test_transcripts_with_hostile_answers_can_be_scrolled(
+    hostile_home: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
-    app = app_on(hostile)
+    app = app_on(hostile_home)
     async with app.run_test(size=(80, 24)) as pilot:
         await app.open_transcripts(NAME, "sft", "mt-bench", "q1")
         await press(pilot)

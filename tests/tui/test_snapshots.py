@@ -1,4 +1,4 @@
-"""Pictures of the screens at the two sizes they are made for."""
+"""Snapshots of the screens at the two supported sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
 
 
 def keys(*names: str) -> Callable[[Pilot[None]], Any]:
-    """Press keys, and wait for what they started."""
+    """Return a callback that presses keys and waits for background work."""
 
     async def press(pilot: Pilot[None]) -> None:
         for name in names:
@@ -40,7 +40,7 @@ def test_leaderboard(snap_compare: Any, filled: Paths, app_on: AppOn, size: Any)
     assert snap_compare(app_on(filled), terminal_size=size, run_before=keys("2"))
 
 
-PLACES = {
+SCREENS = {
     "tradeoff": ("3",),
     "compare": ("4",),
     "transcripts": ("5", "right"),
@@ -59,21 +59,21 @@ PLACES = {
 }
 
 
-PARTS = ("palette", "help", "lineage", "log", "presets", "flips")
-"""Parts of screens, pictured at the small size alone."""
+SMALL_ONLY = ("palette", "help", "lineage", "log", "presets", "flips")
+"""Tabs and dialogs, with snapshots at the small size only."""
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
     [
         (name, size)
-        for name in PLACES
+        for name in SCREENS
         for size in (SMALL, LARGE)
-        if size == SMALL or name not in PARTS
+        if size == SMALL or name not in SMALL_ONLY
     ],
     ids=lambda value: value if isinstance(value, str) else f"{value[0]}x{value[1]}",
 )
-def test_place(
+def test_screen(
     snap_compare: Any,
     filled: Paths,
     app_on: AppOn,
@@ -88,24 +88,24 @@ def test_place(
     done = subprocess.CompletedProcess((), 0, json.dumps(rows), "")
     monkeypatch.setattr("kdharness.tui.commands.run_command", lambda *_: done)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
-    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys(*PLACES[name]))
+    assert snap_compare(app_on(filled), terminal_size=size, run_before=keys(*SCREENS[name]))
 
 
 @SIZES
 @pytest.mark.parametrize("name", ["plan", "wrong"])
 def test_experiments(
-    snap_compare: Any, experimenting: Paths, app_on: AppOn, size: Any, name: str
+    snap_compare: Any, experiment_home: Paths, app_on: AppOn, size: Any, name: str
 ) -> None:
     downs = ["down"] * (1 if name == "plan" else 2)
     press = keys("w", *downs, *(["enter", "down"] if name == "plan" else []))
-    assert snap_compare(app_on(experimenting), terminal_size=size, run_before=press)
+    assert snap_compare(app_on(experiment_home), terminal_size=size, run_before=press)
 
 
 def test_experiments_without_colour(
-    snap_compare: Any, experimenting: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
+    snap_compare: Any, experiment_home: Paths, app_on: AppOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert snap_compare(app_on(experimenting), terminal_size=SMALL, run_before=keys("w", "down"))
+    assert snap_compare(app_on(experiment_home), terminal_size=SMALL, run_before=keys("w", "down"))
 
 
 @pytest.mark.parametrize("theme", ["light", "ansi", "high-contrast"])
@@ -115,11 +115,11 @@ def test_tradeoff_themes(snap_compare: Any, filled: Paths, app_on: AppOn, theme:
 
 
 @pytest.mark.parametrize("name", ["tradeoff", "compare", "new-run", "transcripts"])
-def test_place_without_colour(
+def test_screen_without_colour(
     snap_compare: Any, filled: Paths, app_on: AppOn, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys(*PLACES[name]))
+    assert snap_compare(app_on(filled), terminal_size=SMALL, run_before=keys(*SCREENS[name]))
 
 
 def test_runs_without_colour(

@@ -1,4 +1,4 @@
-"""The whole way in a real terminal: configure, train, quit, come back, evaluate, compare."""
+"""End to end in a real terminal: configure, train, quit, reopen, evaluate, compare."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ pytestmark = [
 
 
 class Tmux:
-    """A terminal of its own server, so that nobody's session is touched."""
+    """A terminal on a private tmux server, so that no other session is affected."""
 
     def __init__(self, home: Path, folder: Path) -> None:
         self.home, self.folder = home, folder
         self.name = f"kdharness-{os.getpid()}"
 
-    def _run(self, *words: str) -> str:
-        command = ["tmux", "-L", self.name, *words]
+    def _run(self, *args: str) -> str:
+        command = ["tmux", "-L", self.name, *args]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         return done.stdout
 
     def open(self, columns: int = 80, rows: int = 24) -> None:
-        """The app in a new window."""
+        """Open the app in a new session."""
         program = Path(sys.executable).with_name("kdharness")
         environment = ("env", "-u", "NO_COLOR", "HF_HUB_OFFLINE=1", "OMP_WAIT_POLICY=passive")
         self._run(
@@ -53,37 +53,37 @@ class Tmux:
         )
 
     def screen(self) -> str:
-        """What is seen."""
+        """Return the text on the screen."""
         return self._run("capture-pane", "-p")
 
     def wait(self, *texts: str, timeout: float = 30) -> str:
-        """Until one of the texts is seen."""
+        """Wait until one of the texts is on the screen; return the screen."""
         end = time.time() + timeout
         while time.time() < end:
-            seen = self.screen()
-            if any(text in seen for text in texts):
-                return seen
+            screen = self.screen()
+            if any(text in screen for text in texts):
+                return screen
             time.sleep(0.1)
         windows = self._run("list-windows")
         raise AssertionError(f"{texts} not seen in {timeout} s ({windows}):\n{self.screen()}")
 
     def press(self, *keys: str) -> None:
-        """Keys by tmux's names."""
+        """Press keys, by tmux's names."""
         for key in keys:
             self._run("send-keys", key)
             time.sleep(0.15)
 
     def type(self, text: str) -> None:
-        """Plain text."""
+        """Type plain text."""
         self._run("send-keys", "-l", text)
         time.sleep(0.2)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Another size of the terminal."""
+        """Resize the terminal."""
         self._run("resize-window", "-x", str(columns), "-y", str(rows))
 
     def alive(self) -> bool:
-        """Whether the app is open."""
+        """Return whether the app is running."""
         return bool(self._run("list-sessions"))
 
     def set_field(self, name: str, value: str) -> None:
@@ -99,19 +99,19 @@ class Tmux:
         self.wait(value[:16])
 
     def close(self) -> None:
-        """End this server."""
+        """Kill this tmux server."""
         self._run("kill-server")
 
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Tmux]:
-    """A terminal that is closed whatever happens."""
+    """A terminal that is closed after the test."""
     tmux = Tmux(tmp_path / "home", tmp_path)
     yield tmux
     tmux.close()
 
 
-def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path) -> None:
+def test_train_and_evaluate_from_an_empty_store(terminal: Tmux, tiny_teacher: Path) -> None:
     paths = Paths(terminal.home)
     terminal.open()
     terminal.wait("run the demo")
@@ -131,7 +131,7 @@ def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path
     terminal.wait("Start this kd run?")
     terminal.press("y")
     terminal.wait("training", timeout=120)
-    # Closing the app leaves the run alone; opening finds it.
+    # Closing the app does not stop the run; reopening shows it.
     terminal.press("q")
     for _ in range(50):
         if not terminal.alive():
@@ -142,9 +142,9 @@ def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path
     terminal.wait("tiny-kd")
     terminal.wait("✓ finished", timeout=120)
     terminal.press("Enter")
-    seen = terminal.wait("general_loss")
-    assert "tiny-teacher/2 ← tiny-teacher" in seen or "teacher/2 ← tiny-teacher" in seen
-    assert any("\u2800" < char <= "\u28ff" for char in seen), "no curve is drawn"
+    screen = terminal.wait("general_loss")
+    assert "tiny-teacher/2 ← tiny-teacher" in screen or "teacher/2 ← tiny-teacher" in screen
+    assert any("\u2800" < char <= "\u28ff" for char in screen), "no curve is drawn"
     terminal.press("v")
     terminal.wait("Evaluate")
     terminal.set_field("limit", "4")
@@ -154,8 +154,8 @@ def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path
     terminal.wait("eval-", timeout=60)
     terminal.wait("✓ finished", timeout=180)
     terminal.press("2")
-    seen = terminal.wait("general loss")
-    assert "tiny-kd" in seen and "●" in seen
+    screen = terminal.wait("general loss")
+    assert "tiny-kd" in screen and "●" in screen
     terminal.resize(120, 40)
     terminal.wait("2 Leaderboard")
     terminal.press("3")
@@ -167,7 +167,7 @@ def test_from_an_empty_store_to_a_leaderboard(terminal: Tmux, tiny_teacher: Path
         assert {s["judge"] for s in store.judgment_groups()} == {"exact"}
 
 
-def test_pause_go_on_and_stop_in_a_real_run(terminal: Tmux, tiny_teacher: Path) -> None:
+def test_pause_resume_and_stop_a_real_run(terminal: Tmux, tiny_teacher: Path) -> None:
     terminal.open(120, 40)
     terminal.wait("run the demo")
     terminal.press("n")

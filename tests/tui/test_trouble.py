@@ -1,4 +1,4 @@
-"""How the app ends when the store cannot be used, or when a fault of ours meets it."""
+"""How the app exits on an unusable store or an internal error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdharness.harness.store import Store
 from kdharness.tui.app import HarnessApp
 
 
-def newer(paths: Paths) -> None:
+def write_newer_migration(paths: Paths) -> None:
     Store(paths.store).close()
     connection = sqlite3.connect(paths.store)
     connection.execute(
@@ -25,8 +25,8 @@ def newer(paths: Paths) -> None:
     connection.close()
 
 
-async def test_a_newer_store_ends_the_app_in_words(paths: Paths) -> None:
-    newer(paths)
+async def test_store_of_a_newer_version_exits_with_a_message(paths: Paths) -> None:
+    write_newer_migration(paths)
     app = HarnessApp(paths)
     async with app.run_test(size=(80, 24)):
         for _ in range(500):
@@ -37,7 +37,7 @@ async def test_a_newer_store_ends_the_app_in_words(paths: Paths) -> None:
     assert "m999_later" in str(app.trouble) and "upgrade" in str(app.trouble)
 
 
-async def test_a_store_that_is_damaged_under_the_app_ends_it_in_words(paths: Paths) -> None:
+async def test_store_corrupted_while_running_exits_with_a_message(paths: Paths) -> None:
     Store(paths.store).close()
     app = HarnessApp(paths)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -49,7 +49,7 @@ async def test_a_store_that_is_damaged_under_the_app_ends_it_in_words(paths: Pat
     assert isinstance(app.trouble, StoreError) and "salvage" in str(app.trouble)
 
 
-async def test_a_full_disk_is_reported_for_the_home_of_the_app(paths: Paths) -> None:
+async def test_full_disk_error_names_the_home(paths: Paths) -> None:
     Store(paths.store).close()
     app = HarnessApp(paths)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -59,7 +59,7 @@ async def test_a_full_disk_is_reported_for_the_home_of_the_app(paths: Paths) -> 
     assert isinstance(app.trouble, RunError) and app.trouble.where == str(paths.home)
 
 
-async def test_a_crash_shows_no_key(
+async def test_crash_output_redacts_keys(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = "planted-key-0123456789"
@@ -71,7 +71,7 @@ async def test_a_crash_shows_no_key(
 
 
 async def crash(app: HarnessApp, key: str) -> None:
-    """Meet a fault of ours whose words, and whose variables, hold a key."""
+    """Raise an internal error whose message and variables contain a key."""
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.2)
         try:

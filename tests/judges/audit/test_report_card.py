@@ -1,4 +1,4 @@
-"""Judges with planted faults get the label for it, a good judge gets none."""
+"""Judges with planted faults get the matching label; a good judge gets none."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from kdharness.judges.audit.report_card_items import (
 
 
 class FakeJudge:
-    """An engine that answers by a function of (question, answers)."""
+    """An engine whose replies are a function of (question, answers)."""
 
     deterministic = False
 
     def __init__(self, judge: Callable[[str, list[str], int], str]) -> None:
         self.name = "fake:judge"
         self.judge = judge
-        self.asked = 0
+        self.calls = 0
 
     def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
         for index, request in enumerate(requests):
-            self.asked += 1
+            self.calls += 1
             text = request.messages[-1]["content"]
             parts = re.split(r"\n\nAnswer(?: [ABmM])?:\n", text)
-            said = self.judge(parts[0].removeprefix("Question:\n"), parts[1:], self.asked)
+            reply = self.judge(parts[0].removeprefix("Question:\n"), parts[1:], self.calls)
             top = None
             if request.top_logprobs:
-                first = said == "[[A]]"
+                first = reply == "[[A]]"
                 top = (("m", -0.1 if first else -3.0), ("M", -3.0 if first else -0.1))
-            yield index, Reply(text=said, finish=Finish.STOP, top_logprobs=top)
+            yield index, Reply(text=reply, finish=Finish.STOP, top_logprobs=top)
 
 
 GOOD = dict(ITEMS)
 
 
 def quality(question: str, answer: str) -> float:
-    """How much of the known good answer is there, in order."""
+    """Return a quality rating: highest for the known good answer."""
     if "Note to the judge" in answer or OFF_TOPIC in answer:
         return 1.0
     if answer == GOOD[question]:
@@ -57,13 +57,13 @@ def quality(question: str, answer: str) -> float:
     return 3.0
 
 
-def verdict_words(a: float, b: float) -> str:
+def verdict_text(a: float, b: float) -> str:
     return "[[A]]" if a > b else "[[B]]" if b > a else "[[C]]"
 
 
 def honest(question: str, answers: list[str], _: int) -> str:
-    marks = [quality(question, answer) for answer in answers]
-    return verdict_words(*marks) if len(marks) == 2 else f"[[{marks[0]:.0f}]]"
+    ratings = [quality(question, answer) for answer in answers]
+    return verdict_text(*ratings) if len(ratings) == 2 else f"[[{ratings[0]:.0f}]]"
 
 
 def always_10(question: str, answers: list[str], n: int) -> str:
@@ -74,20 +74,20 @@ def only_10s(question: str, answers: list[str], n: int) -> str:
     return "[[C]]" if len(answers) == 2 else "[[10]]"
 
 
-def always_first(question: str, answers: list[str], n: int) -> str:
+def prefers_first(question: str, answers: list[str], n: int) -> str:
     return "[[A]]" if len(answers) == 2 else honest(question, answers, n)
 
 
-def obedient(question: str, answers: list[str], n: int) -> str:
+def obeys_answers(question: str, answers: list[str], n: int) -> str:
     for letter, answer in zip("AB", answers, strict=False):
         if "Note to the judge" in answer:
             return f"[[{letter}]]" if len(answers) == 2 else "[[10]]"
     return honest(question, answers, n)
 
 
-def by_length(question: str, answers: list[str], n: int) -> str:
+def prefers_longer(question: str, answers: list[str], n: int) -> str:
     if len(answers) == 2:
-        return verdict_words(*map(len, answers))
+        return verdict_text(*map(len, answers))
     return honest(question, answers, n)
 
 
@@ -102,11 +102,11 @@ def coin(question: str, answers: list[str], n: int) -> str:
     )
 
 
-def mumbling(question: str, answers: list[str], n: int) -> str:
+def often_unreadable(question: str, answers: list[str], n: int) -> str:
     return "well, hard to say" if n % 3 else honest(question, answers, n)
 
 
-def moody(question: str, answers: list[str], n: int) -> str:
+def inconsistent(question: str, answers: list[str], n: int) -> str:
     if len(answers) == 2:
         return honest(question, answers, n)
     return f"[[{max(1, min(10, int(quality(question, answers[0])) + (4 if n % 2 else -4)))}]]"
@@ -117,29 +117,29 @@ def moody(question: str, answers: list[str], n: int) -> str:
     [
         (always_10, "constant"),
         (only_10s, "near-chance"),
-        (always_first, "position-bias"),
-        (obedient, "obeys-answers"),
-        (by_length, "length-bias"),
-        (mumbling, "unreadable"),
-        (moody, "unstable"),
+        (prefers_first, "position-bias"),
+        (obeys_answers, "obeys-answers"),
+        (prefers_longer, "length-bias"),
+        (often_unreadable, "unreadable"),
+        (inconsistent, "unstable"),
     ],
 )
-def test_planted_faults_are_found(judge: Any, label: str) -> None:
+def test_planted_faults_are_labelled(judge: Any, label: str) -> None:
     card = check(FakeJudge(judge))  # type: ignore[arg-type]
     assert label in card["labels"], card
 
 
-def test_a_good_judge_has_nothing_against_it() -> None:
+def test_good_judge_gets_no_labels() -> None:
     judge = FakeJudge(honest)
     card = check(judge, logprobs=True)  # type: ignore[arg-type]
     assert card["labels"] == []
     assert card["checks"]["tells_all"]["share"] == 1.0
     assert card["checks"]["tells_by_token"]["share"] == 1.0
     assert card["checks"]["same_in_both_orders"]["share"] == 1.0
-    assert card["calls"] == judge.asked and card["failed"] == 0
+    assert card["calls"] == judge.calls and card["failed"] == 0
 
 
-def test_a_coin_is_near_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_judge_is_labelled_near_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     import random
 
     chance = random.Random(4)
@@ -155,7 +155,7 @@ def test_a_coin_is_near_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "near-chance" in card["labels"]
 
 
-def test_failed_calls_are_no_verdicts() -> None:
+def test_failed_calls_are_not_counted_as_verdicts() -> None:
     class Broken(FakeJudge):
         def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Reply]]:
             for index, _ in enumerate(requests):
@@ -166,10 +166,10 @@ def test_failed_calls_are_no_verdicts() -> None:
     assert set(card["labels"]) >= {"near-chance", "unreadable"}
 
 
-def test_every_item_can_be_spoilt_every_way() -> None:
+def test_every_probe_supports_every_corruption() -> None:
     for probe in probes(99):
         assert isinstance(probe, ProbeQuestion)
-        spoilt = {how: probe.spoilt(how) for how in SPOILS}
-        assert len({probe.answer, *spoilt.values()}) == 5, probe.question
-        assert spoilt == {how: probe.spoilt(how) for how in SPOILS}
+        corrupted = {corruption: probe.spoilt(corruption) for corruption in SPOILS}
+        assert len({probe.answer, *corrupted.values()}) == 5, probe.question
+        assert corrupted == {corruption: probe.spoilt(corruption) for corruption in SPOILS}
     assert set(LABELS) >= {"near-chance", "constant"}

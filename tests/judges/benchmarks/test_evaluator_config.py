@@ -1,4 +1,4 @@
-"""Evaluator configs of one's own: a mistake is told by its field, not by Python."""
+"""Custom evaluator configs: errors name the field, not a Python exception."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ WriteEvaluator = Callable[[Any], Path]
 def write_evaluator(tmp_path: Path) -> WriteEvaluator:
     (tmp_path / "prompt.txt").write_text(PROMPT)
 
-    def call(entries: Any) -> Path:
+    def write(entries: Any) -> Path:
         path = tmp_path / "config.yaml"
         path.write_text(entries if isinstance(entries, str) else yaml.safe_dump(entries))
         return path
 
-    return call
+    return write
 
 
-def matching(value: Any) -> dict[str, Any]:
+def with_patterns(value: Any) -> dict[str, Any]:
     return {**REGEX, "completion_parser_kwargs": {"outputs_to_match": value}}
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         # From a public report: a list where a mapping is meant.
         (
-            matching([r"Output \(a\)", r"Output \(b\)"]),
+            with_patterns([r"Output \(a\)", r"Output \(b\)"]),
             "mine.completion_parser_kwargs.outputs_to_match must be a mapping from a preference",
         ),
-        (matching("first"), "outputs_to_match must be a mapping"),
-        (matching({"first": "a"}), "outputs_to_match must be a mapping from a preference"),
-        (matching({3: "a"}), "outputs_to_match must be a mapping from a preference"),
-        (matching({1: ["a"]}), "outputs_to_match.1 must be a pattern in quotes"),
-        (matching({1: "(a"}), "outputs_to_match.1 must be a regular expression"),
-        (matching({}), "outputs_to_match must be"),
-        (matching(None), "outputs_to_match must be"),
+        (with_patterns("first"), "outputs_to_match must be a mapping"),
+        (with_patterns({"first": "a"}), "outputs_to_match must be a mapping from a preference"),
+        (with_patterns({3: "a"}), "outputs_to_match must be a mapping from a preference"),
+        (with_patterns({1: ["a"]}), "outputs_to_match.1 must be a pattern in quotes"),
+        (with_patterns({1: "(a"}), "outputs_to_match.1 must be a regular expression"),
+        (with_patterns({}), "outputs_to_match must be"),
+        (with_patterns(None), "outputs_to_match must be"),
         ({**REGEX, "completion_parser_kwargs": None}, "outputs_to_match is missing"),
         (
             {**REGEX, "completion_parser_kwargs": ["a"]},
@@ -121,7 +121,7 @@ def matching(value: Any) -> dict[str, Any]:
             },
             "numerator_token must be a non-empty string",
         ),
-        # What would be dropped without a word.
+        # Settings that would be ignored silently.
         (
             {**REGEX, "fn_completion_parsr": "regex_parser"},
             "unknown setting mine.fn_completion_parsr",
@@ -158,26 +158,26 @@ def matching(value: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_mistakes_are_told_by_their_field(
-    paths: Paths, write_evaluator: WriteEvaluator, entry: dict[str, Any], said: str
+def test_invalid_fields_are_reported_by_name(
+    paths: Paths, write_evaluator: WriteEvaluator, entry: dict[str, Any], message: str
 ) -> None:
     path = write_evaluator({"mine": entry})
     with pytest.raises(ConfigError) as caught:
         load_template(paths, str(path))
-    told = str(caught.value)
-    assert said in told and "tmp" in told
-    assert "object has no attribute" not in told and "Error" not in told
+    error = str(caught.value)
+    assert message in error and "tmp" in error
+    assert "object has no attribute" not in error and "Error" not in error
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "mine", "mine: [1]", "prompt_template: a.txt"])
-def test_files_that_are_no_configs(
+def test_files_without_an_evaluator_config_are_rejected(
     paths: Paths, write_evaluator: WriteEvaluator, text: str
 ) -> None:
     with pytest.raises(ConfigError, match="not an evaluator config"):
         load_template(paths, str(write_evaluator(text)))
 
 
-def test_what_may_be_left_out(paths: Paths, write_evaluator: WriteEvaluator) -> None:
+def test_optional_fields_have_defaults(paths: Paths, write_evaluator: WriteEvaluator) -> None:
     bare = {key: value for key, value in REGEX.items() if key != "fn_completion_parser"}
     template = load_template(
         paths, str(write_evaluator({"mine": {**bare, "completions_kwargs": None}}))
@@ -193,7 +193,7 @@ def test_what_may_be_left_out(paths: Paths, write_evaluator: WriteEvaluator) -> 
     assert load_template(paths, str(write_evaluator({"mine": limited}))).max_tokens == 7
 
 
-def test_a_template_must_show_both_answers(
+def test_template_must_contain_both_outputs(
     paths: Paths, write_evaluator: WriteEvaluator, tmp_path: Path
 ) -> None:
     path = write_evaluator({"mine": REGEX})

@@ -1,4 +1,4 @@
-"""Held-out loss, KL and agreement against a plain computation, one row at a time."""
+"""Held-out loss, KL and agreement compared with an unbatched reference computation."""
 
 from __future__ import annotations
 
@@ -53,43 +53,45 @@ def files(write_jsonl: WriteRows) -> dict[str, str]:
     }
 
 
-IDENTITIES = [
+ROW_KEYS = [
     "cb227c64bc43e9481470",
     "a88ddfa67945a19a7b06",
     "84a20ef79ef161c49fe0",
 ]
-SHIPPED = "9ca3637b4e5512e3d72c"
+SHIPPED_REVISION = "9ca3637b4e5512e3d72c"
 
 
-def plain_figures(
+def reference_metrics(
     model: Any, teacher: Any, tokenizer: Any, row: dict[str, Any]
 ) -> dict[str, float]:
-    """Sums over one row's labelled tokens, without batches or padding."""
+    """Sum the metrics over one row's labelled tokens, without batches or padding."""
     chat = encode_chat(tokenizer, row["messages"], truncated=row.get("truncated", False))
     ids = torch.tensor([chat.input_ids])
     with torch.inference_mode():
-        logs = model(ids).logits[0].double().log_softmax(-1)
-        theirs = teacher(ids).logits[0].double().log_softmax(-1)
+        student_logp = model(ids).logits[0].double().log_softmax(-1)
+        teacher_logp = teacher(ids).logits[0].double().log_softmax(-1)
     sums = {"loss": 0.0, "kl": 0.0, "agreement": 0.0, "tokens": 0.0}
     for i in range(1, len(chat.labels)):
         if chat.labels[i] == -100:
             continue
         sums["tokens"] += 1
-        sums["loss"] -= float(logs[i - 1, chat.input_ids[i]])
-        sums["kl"] += float((theirs[i - 1].exp() * (theirs[i - 1] - logs[i - 1])).sum())
-        sums["agreement"] += float(theirs[i - 1].argmax() == logs[i - 1].argmax())
+        sums["loss"] -= float(student_logp[i - 1, chat.input_ids[i]])
+        sums["kl"] += float(
+            (teacher_logp[i - 1].exp() * (teacher_logp[i - 1] - student_logp[i - 1])).sum()
+        )
+        sums["agreement"] += float(teacher_logp[i - 1].argmax() == student_logp[i - 1].argmax())
     return sums
 
 
-def measured(bench: Heldout, source: Path, paths: Paths, config: EvalConfig) -> dict[str, Any]:
-    found = {}
+def measure(bench: Heldout, source: Path, paths: Paths, config: EvalConfig) -> dict[str, Any]:
+    judgments = {}
     for batch in bench.measure("c", str(source), paths, config, NullReporter(), set(), "teacher"):
         for judgment in batch:
-            found[judgment.metric, judgment.item] = judgment
-    return found
+            judgments[judgment.metric, judgment.item] = judgment
+    return judgments
 
 
-def test_figures_are_the_plain_ones(
+def test_heldout_metrics_match_the_reference(
     paths: Paths, tiny_teacher: Path, tmp_path: Path, files: dict[str, str]
 ) -> None:
     from transformers import AutoModelForCausalLM
@@ -106,27 +108,27 @@ def test_figures_are_the_plain_ones(
 
     config = EvalConfig(heldout={**files, "teacher": str(tiny_teacher)})  # type: ignore[arg-type]
     bench = Heldout.load(paths, config)
-    found = measured(bench, student, paths, config)
-    assert {metric for metric, _ in found} == {
+    judgments = measure(bench, student, paths, config)
+    assert {metric for metric, _ in judgments} == {
         f"{kind}_{name}" for kind in ("general", "domain") for name in ("loss", "kl", "agreement")
     }
     tokenizer = load_tokenizer(str(student), paths)
     loaded = load_model(str(student), paths), load_model(str(tiny_teacher), paths)
     for row in ROWS:
-        wanted = plain_figures(*loaded, tokenizer, row)
+        expected = reference_metrics(*loaded, tokenizer, row)
         for name in ("loss", "kl", "agreement"):
-            judgment = found[f"general_{name}", f"general/{row['id']}"]
-            assert judgment.weight == wanted["tokens"]
-            assert judgment.value == pytest.approx(wanted[name], rel=2e-4, abs=2e-4)
-    assert found["general_kl", "general/b"].value > 0
+            judgment = judgments[f"general_{name}", f"general/{row['id']}"]
+            assert judgment.weight == expected["tokens"]
+            assert judgment.value == pytest.approx(expected[name], rel=2e-4, abs=2e-4)
+    assert judgments["general_kl", "general/b"].value > 0
 
 
-def test_a_teacher_agrees_with_itself(
+def test_teacher_agrees_with_itself(
     paths: Paths, tiny_teacher: Path, files: dict[str, str]
 ) -> None:
     config = EvalConfig(heldout={**files, "teacher": str(tiny_teacher)})  # type: ignore[arg-type]
-    found = measured(Heldout.load(paths, config), tiny_teacher, paths, config)
-    for (metric, _), judgment in found.items():
+    judgments = measure(Heldout.load(paths, config), tiny_teacher, paths, config)
+    for (metric, _), judgment in judgments.items():
         if metric.endswith("_agreement"):
             assert judgment.value == judgment.weight
         if metric.endswith("_kl"):
@@ -149,7 +151,7 @@ def test_known_rows_are_not_measured_again(
     assert list(again) == []
 
 
-def test_the_shipped_rows_load(paths: Paths) -> None:
+def test_shipped_heldout_rows_load(paths: Paths) -> None:
     bench = Heldout.load(paths, EvalConfig())
     sets = {row.set for row in bench.rows}
     assert sets == {"general", "domain"} and bench.flags == ()
@@ -157,13 +159,13 @@ def test_the_shipped_rows_load(paths: Paths) -> None:
     assert part.flags == ("subset:16",) and part.revision != bench.revision
 
 
-def test_rows_that_are_no_chats_are_told(paths: Paths, write_jsonl: WriteRows) -> None:
+def test_rows_that_are_not_chats_are_reported(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("bad.jsonl", [ROWS[0], {"text": "x"}])
     with pytest.raises(DataError, match=r"bad.jsonl:2: unknown row format"):
         Heldout.load(paths, EvalConfig(heldout={"general": str(path)}))  # type: ignore[arg-type]
 
 
-def rows_read(paths: Paths, path: Path) -> list[Any]:
+def load_domain_rows(paths: Paths, path: Path) -> list[Any]:
     config = EvalConfig(heldout={"domain": str(path)})  # type: ignore[arg-type]
     return [row for row in Heldout.load(paths, config).rows if row.set == "domain"]
 
@@ -189,35 +191,33 @@ def rows_read(paths: Paths, path: Path) -> list[Any]:
         {"prompt": "Where?", "response": "Here.", "source": "me", "id": "a", "category": None},
     ],
 )
-def test_every_form_that_training_reads(
+def test_every_training_row_format_is_accepted(
     paths: Paths, write_jsonl: WriteRows, row: dict[str, Any]
 ) -> None:
-    """A public report: a held-out file had to be in a form of its own."""
-    (held,) = rows_read(paths, write_jsonl("rows.jsonl", [row]))
-    assert [(m["role"], m["content"]) for m in held.messages] == [
+    """From a public report: held-out files needed a format different from training data."""
+    (heldout,) = load_domain_rows(paths, write_jsonl("rows.jsonl", [row]))
+    assert [(m["role"], m["content"]) for m in heldout.messages] == [
         ("user", "Where?"),
         ("assistant", "Here."),
     ]
-    assert (held.id, held.category, held.truncated) == (row.get("id", "1"), "", False)
+    assert (heldout.id, heldout.category, heldout.truncated) == (row.get("id", "1"), "", False)
 
 
-def test_parquet_is_read(paths: Paths, tmp_path: Path) -> None:
+def test_heldout_parquet_is_read(paths: Paths, tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
     path = tmp_path / "rows.parquet"
     table = pyarrow.table({"prompt": ["A?", "B?"], "completion": ["a", "b"]})
     pyarrow.parquet.write_table(table, path)
-    held = rows_read(paths, path)
-    assert [row.id for row in held] == ["1", "2"]
-    assert [row.messages[1]["content"] for row in held] == ["a", "b"]
+    rows = load_domain_rows(paths, path)
+    assert [row.id for row in rows] == ["1", "2"]
+    assert [row.messages[1]["content"] for row in rows] == ["a", "b"]
 
 
-def test_identities_of_rows_read_before_are_what_they_were(
-    paths: Paths, write_jsonl: WriteRows
-) -> None:
-    """Stored judgments go by these: they were made with the reader of the first release."""
-    held = rows_read(
+def test_row_keys_are_frozen(paths: Paths, write_jsonl: WriteRows) -> None:
+    """Stored judgments refer to these keys, which the first release computed."""
+    rows = load_domain_rows(
         paths,
         write_jsonl(
             "rows.jsonl",
@@ -228,14 +228,14 @@ def test_identities_of_rows_read_before_are_what_they_were(
             ],
         ),
     )
-    assert [row.key for row in held] == IDENTITIES
+    assert [row.key for row in rows] == ROW_KEYS
     shipped = Heldout.load(paths, EvalConfig())
-    assert shipped.revision == SHIPPED
+    assert shipped.revision == SHIPPED_REVISION
 
 
-def test_an_id_that_is_there_twice_is_told(paths: Paths, write_jsonl: WriteRows) -> None:
+def test_duplicate_ids_and_missing_files_are_reported(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("rows.jsonl", [ROWS[0], ROWS[1], ROWS[0]])
     with pytest.raises(DataError, match="duplicate id 'a', also on line 1"):
-        rows_read(paths, path)
+        load_domain_rows(paths, path)
     with pytest.raises(DataError, match="no such held-out file"):
-        rows_read(paths, path.with_name("none.jsonl"))
+        load_domain_rows(paths, path.with_name("none.jsonl"))

@@ -1,4 +1,4 @@
-"""A benchmark file of one's own: what is refused, what counts as left out, what answers score."""
+"""Custom benchmark files: rejected rows, null fields, and scores of answers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"question": "Two and two?", "answer": "4"}, "question (did you mean prompt?)"),
         ({"question": "Two and two?", "answer": "4"}, "answer (did you mean reference?)"),
         ({"prompt": "x", "options": ["a"]}, "options (did you mean choices?)"),
         ({"prompt": "x", "temprature": 1}, "temprature (did you mean temperature?)"),
         ({"prompt": "x", "zzz": 1}, "allowed fields: id, category"),
-        # References that the metric cannot read.
+        # References that the metric cannot parse.
         ({**EXACT, "reference": ""}, "the reference is empty"),
         ({**EXACT, "reference": "  "}, "the reference is empty"),
         ({**EXACT, "references": ["a", ""]}, "the reference is empty"),
@@ -73,7 +73,7 @@ CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
         ({**CHOICE, "choices": ["a", "a"], "reference": "a"}, 'duplicate choice "a"'),
         ({**CHOICE, "choices": ["a", ""], "reference": "a"}, "a choice is empty"),
         ({**CHOICE, "choices": ["m", "M", "k"], "reference": "K"}, "not one of the choices"),
-        # What is no text.
+        # Fields that are not text.
         ({"prompt": "x", "rubric": 3}, "rubric must be a string, not 3"),
         ({"prompt": "x", "rubric": ["a"]}, "rubric must be a string"),
         ({"prompt": "x", "category": True}, "category must be a string, not true"),
@@ -86,7 +86,7 @@ CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
         ({"prompt": "x", "temperature": True}, "temperature"),
         ({"prompt": None}, "exactly one of"),
         ({"prompt": "x", "metric": ["rating", None]}, "metric must be"),
-        # What would be dropped.
+        # Fields that would be ignored.
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]}, "tool_calls"),
         (
             {
@@ -108,16 +108,16 @@ CHOICE = {"prompt": "x", "metric": "accuracy", "choices": ["Rome", "Oslo"]}
         ),
     ],
 )
-def test_what_cannot_be_used_is_told_with_its_line(
-    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any], said: str
+def test_invalid_rows_are_reported_with_their_line(
+    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any], message: str
 ) -> None:
     path = write_jsonl("mine.jsonl", [{"prompt": "fine"}, row])
     with pytest.raises(DataError) as caught:
         UserBench.load(paths, EvalConfig(), str(path))
-    assert said in str(caught.value) and "line 2" in str(caught.value)
+    assert message in str(caught.value) and "line 2" in str(caught.value)
 
 
-def test_null_is_as_if_left_out(write_jsonl: WriteRows) -> None:
+def test_null_fields_equal_missing_fields(write_jsonl: WriteRows) -> None:
     bare = {"prompt": "Name a prime.", "metric": "rating"}
     nulls = {
         **bare,
@@ -140,11 +140,11 @@ def test_null_is_as_if_left_out(write_jsonl: WriteRows) -> None:
     assert row.metrics == ("rating",)
 
 
-def test_no_judge_is_shown_none(paths: Paths, write_jsonl: WriteRows) -> None:
-    """A public report: a null rubric was sent to the judge as the word None."""
+def test_null_fields_do_not_appear_in_judge_prompts(paths: Paths, write_jsonl: WriteRows) -> None:
+    """From a public report: a null rubric was sent to the judge as the word None."""
     path = write_jsonl("nulls.jsonl", [{"prompt": "x", "rubric": None, "category": None}])
     bench = UserBench.load(paths, EvalConfig(), str(path))
-    given = Answer(
+    answer = Answer(
         id="a",
         checkpoint="c",
         bench="nulls",
@@ -157,11 +157,11 @@ def test_no_judge_is_shown_none(paths: Paths, write_jsonl: WriteRows) -> None:
         settings="",
         created=0.0,
     )
-    (call,) = bench.judge_calls([given])
+    (call,) = bench.judge_calls([answer])
     assert "None" not in json.dumps(call.messages) and call.category == ""
 
 
-def test_references_and_choices_that_are_meant_alike(write_jsonl: WriteRows) -> None:
+def test_references_are_normalised_to_text(write_jsonl: WriteRows) -> None:
     rows = read_rows(
         write_jsonl(
             "a.jsonl",
@@ -187,7 +187,7 @@ def test_references_and_choices_that_are_meant_alike(write_jsonl: WriteRows) -> 
     ]
 
 
-# ---------------------------------------------------------------- what answers score
+# ---------------------------------------------------------------- scores of answers
 
 
 QUESTIONS: list[tuple[dict[str, Any], str, float]] = [
@@ -220,33 +220,33 @@ QUESTIONS: list[tuple[dict[str, Any], str, float]] = [
 ]
 
 
-def served(body: dict[str, Any]) -> dict[str, Any]:
+def canned_answer(body: dict[str, Any]) -> dict[str, Any]:
     number = int(body["messages"][-1]["content"].split()[1])
     return completion(QUESTIONS[number][1])
 
 
-def test_the_whole_way_to_the_scores(
+def test_scores_of_reported_answers_end_to_end(
     paths: Paths, tiny_teacher: Path, write_jsonl: WriteRows
 ) -> None:
-    """From public reports: each was scored wrong."""
+    """From public reports: each of these answers was scored wrong."""
     rows = [
         {**row, "prompt": f"Question {n} ?", "id": f"q{n}", "category": f"c{n:02}"}
         for n, (row, _, _) in enumerate(QUESTIONS)
     ]
     path = write_jsonl("mine.jsonl", rows)
-    with Store(paths.store) as store, Loopback(answer=served) as server:
+    with Store(paths.store) as store, Loopback(answer=canned_answer) as server:
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
         )
         pipeline.run(config, paths, store, NullReporter())
-        found = {s.metric: s.value for s in leaderboard(store, paths)}
+        scores = {s.metric: s.value for s in leaderboard(store, paths)}
         for number, (_, text, value) in enumerate(QUESTIONS):
-            assert found[f"category:c{number:02}"] == pytest.approx(value), text
+            assert scores[f"category:c{number:02}"] == pytest.approx(value), text
         cut_off = [j.item for j in store.judgments(judge="exact") if j.info.get("truncated")]
         assert cut_off == ["q6"]
 
 
-def test_scores_by_older_rules_are_replaced_and_count_once(
+def test_scores_by_older_rules_are_replaced(
     paths: Paths, tiny_teacher: Path, write_jsonl: WriteRows
 ) -> None:
     path = write_jsonl(
@@ -256,7 +256,7 @@ def test_scores_by_older_rules_are_replaced_and_count_once(
             {"prompt": "Question 10 ?", "metric": "exact_match", "reference": "*"},
         ],
     )
-    with Store(paths.store) as store, Loopback(answer=served) as server:
+    with Store(paths.store) as store, Loopback(answer=canned_answer) as server:
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
         )
@@ -272,7 +272,7 @@ def test_scores_by_older_rules_are_replaced_and_count_once(
         assert pipeline.run(config, paths, store, NullReporter())["judgments"] == 0
 
 
-def test_an_answer_that_never_came_is_no_zero(paths: Paths, write_jsonl: WriteRows) -> None:
+def test_failed_answer_is_not_scored_as_zero(paths: Paths, write_jsonl: WriteRows) -> None:
     path = write_jsonl("mine.jsonl", [{**EXACT, "reference": "y"}])
     bench = UserBench.load(paths, EvalConfig(), str(path))
     item: Item = bench.items[0]

@@ -1,4 +1,4 @@
-"""Parameters that an endpoint refuses: learnt once, left out, and marked."""
+"""Parameters an endpoint rejects: remembered, omitted, and recorded in the reply."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.loopback import Loopback, Raw, completion
 from support.openai_calls import engine, refusal, requests
 
 
-def picky(refused: dict[str, str]) -> Callable[[dict[str, Any]], Any]:
-    """Refuse each of these parameters where it is sent as told."""
+def rejecting(refused: dict[str, str]) -> Callable[[dict[str, Any]], Any]:
+    """Return an answer function that rejects requests with any of these parameters."""
 
     def answer(body: dict[str, Any]) -> Any:
         for name, message in refused.items():
@@ -26,23 +26,23 @@ def picky(refused: dict[str, str]) -> Callable[[dict[str, Any]], Any]:
     return answer
 
 
-def test_a_refused_temperature_leaves_its_mark() -> None:
+def test_rejected_temperature_is_recorded() -> None:
     refused = {
         "temperature": "Unsupported value: 'temperature' does not support 0 with this model."
         " Only the default (1) value is supported."
     }
-    with Loopback(answer=picky(refused)) as server:
+    with Loopback(answer=rejecting(refused)) as server:
         replies = dict(engine(server).stream(requests(3)))
     assert all(reply.info["without"] == ["temperature"] for reply in replies.values())
 
 
-def test_a_refused_seed_and_system_role_leave_theirs() -> None:
+def test_rejected_seed_and_system_role_are_recorded() -> None:
     refused = {"seed": "unknown field: seed"}
-    with Loopback(answer=picky(refused)) as server:
+    with Loopback(answer=rejecting(refused)) as server:
         replies = dict(engine(server).stream(requests(2, seed=5)))
     assert all(reply.info["without"] == ["seed"] for reply in replies.values())
     chat = ({"role": "system", "content": "Judge."}, {"role": "user", "content": "x"})
-    with Loopback(answer=picky({"system": "System role not supported"})) as server:
+    with Loopback(answer=rejecting({"system": "System role not supported"})) as server:
         reply = dict(engine(server).stream([GenerationRequest(chat)]))[0]
         assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Judge.\n\nx"}]
     assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
@@ -56,13 +56,13 @@ def test_a_refused_seed_and_system_role_leave_theirs() -> None:
         (500, "Conversation roles must alternate user/assistant/user/assistant/..."),
     ],
 )
-def test_a_template_without_a_system_role_in_other_words(status: int, message: str) -> None:
-    def without(body: dict[str, Any]) -> Any:
+def test_missing_system_role_is_recognized_in_other_wordings(status: int, message: str) -> None:
+    def reject_system_role(body: dict[str, Any]) -> Any:
         refused = body["messages"][0]["role"] == "system"
         return Raw(status, refusal(message)) if refused else completion("[[5]]")
 
     chat = ({"role": "system", "content": "Judge."}, {"role": "user", "content": "x"})
-    with Loopback(answer=without) as server:
+    with Loopback(answer=reject_system_role) as server:
         reply = dict(engine(server).stream([GenerationRequest(chat)]))[0]
         assert server.calls == 2
     assert reply.text == "[[5]]" and reply.info["without"] == ["system role"]
@@ -78,26 +78,26 @@ def test_a_template_without_a_system_role_in_other_words(status: int, message: s
         "temperature must be > 0.0",
     ],
 )
-def test_the_coldest_temperature_stands_for_zero(message: str) -> None:
-    def warm(body: dict[str, Any]) -> Any:
+def test_lowest_accepted_temperature_replaces_zero(message: str) -> None:
+    def reject_zero(body: dict[str, Any]) -> Any:
         if body.get("temperature") == 0:
             return Raw(422, refusal(message))
         return completion("[[5]]")
 
-    with Loopback(answer=warm) as server:
+    with Loopback(answer=reject_zero) as server:
         replies = dict(engine(server, concurrency=1).stream(requests(3)))
         assert [body["temperature"] for body in server.bodies] == [0, *[COLDEST] * 3]
     assert all(reply.info == {"temperature": COLDEST} for reply in replies.values())
 
 
-def test_nothing_refused_leaves_no_mark() -> None:
+def test_nothing_is_recorded_when_nothing_is_rejected() -> None:
     with Loopback() as server:
         replies = dict(engine(server).stream(requests(3)))
     assert all(not reply.info for reply in replies.values())
 
 
-def test_a_least_limit_is_learnt() -> None:
-    def least(body: dict[str, Any]) -> Any:
+def test_minimum_max_tokens_is_applied() -> None:
+    def reject_small_limit(body: dict[str, Any]) -> Any:
         if body["max_tokens"] < 16:
             return Raw(
                 400,
@@ -107,13 +107,13 @@ def test_a_least_limit_is_learnt() -> None:
             )
         return completion("[[5]]")
 
-    asked = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 4)
-    with Loopback(answer=least) as server:
-        reply = dict(engine(server).stream([asked]))[0]
+    request = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 4)
+    with Loopback(answer=reject_small_limit) as server:
+        reply = dict(engine(server).stream([request]))[0]
     assert reply.text == "[[5]]" and reply.info["max_tokens"] == 16
 
 
-def test_what_a_refusal_quotes_of_the_request_is_not_what_it_refuses() -> None:
+def test_request_fields_quoted_in_an_error_are_not_treated_as_rejected() -> None:
     quoted = json.dumps(
         {
             "detail": [

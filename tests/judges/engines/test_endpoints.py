@@ -1,4 +1,4 @@
-"""Where calls go: queries behind paths, no proxy to this machine, keys as they are pasted."""
+"""Endpoint URLs, proxies, connection errors, and API keys as users paste them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ Env = pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch: Env) -> None:
+def _no_proxies(monkeypatch: Env) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 
 @pytest.fixture
-def logged() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
-    """A server that keeps (method, path with query, headers), and serves one model."""
-    seen: list[tuple[str, str, dict[str, str]]] = []
+def recording_server() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
+    """A server that records (method, path with query, headers) and serves one model."""
+    recorded: list[tuple[str, str, dict[str, str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+            recorded.append(
+                (self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
+            )
             data = (
                 b'{"choices": [{"message": {"content": "[[7]]"}, "finish_reason": "stop"}]}'
                 if self.command == "POST"
@@ -61,33 +63,33 @@ def logged() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
+    yield f"http://127.0.0.1:{server.server_port}", recorded
     server.shutdown()
 
 
 # ---------------------------------------------------------------- URLs
 
 
-@pytest.mark.parametrize("tail", ["", "/", "/chat/completions", "/chat/completions/"])
-def test_a_query_stays_behind_the_path(
-    logged: tuple[str, list[Any]], tail: str, kd: CommandLine, monkeypatch: Env
+@pytest.mark.parametrize("suffix", ["", "/", "/chat/completions", "/chat/completions/"])
+def test_query_string_stays_after_the_path(
+    recording_server: tuple[str, list[Any]], suffix: str, kd: CommandLine, monkeypatch: Env
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-abcdefgh")
-    base, seen = logged
-    spec = f"openai:g4@{base}/openai/deployments/g4{tail}?api-version=2024-06-01"
+    base, recorded = recording_server
+    spec = f"openai:g4@{base}/openai/deployments/g4{suffix}?api-version=2024-06-01"
     code, _, err = kd("judge", "check", spec, "--probe-only")
     assert code == 0, err
-    paths = {(method, path) for method, path, _ in seen}
+    paths = {(method, path) for method, path, _ in recorded}
     root = "/openai/deployments/g4"
     assert paths == {
         ("GET", f"{root}/models?api-version=2024-06-01"),
         ("POST", f"{root}/chat/completions?api-version=2024-06-01"),
     }
-    # Such a deployment takes a key in a header of its own; the usual one is sent as well.
-    assert all(headers["api-key"] == "sk-abcdefgh" for _, _, headers in seen)
+    # Such a deployment reads the key from `api-key`; the usual header is sent as well.
+    assert all(headers["api-key"] == "sk-abcdefgh" for _, _, headers in recorded)
 
 
-def test_the_spec_is_kept_as_it_was_written() -> None:
+def test_engine_spec_round_trips_and_rejects_keys_in_the_url() -> None:
     url = "http://h:1/openai/deployments/g4?api-version=2024-06-01"
     assert parse_spec(f"openai:g4@{url}").url == url
     assert str(parse_spec(f"openai:g4@{url}")) == f"openai:g4@{url}"
@@ -98,7 +100,7 @@ def test_the_spec_is_kept_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "address",
     [
         "judges.internal:8000/v1",
         "localhost:11434/v1",
@@ -110,10 +112,10 @@ def test_the_spec_is_kept_as_it_was_written() -> None:
         "judges.internal/v1",
     ],
 )
-def test_an_address_without_its_scheme_is_no_part_of_a_models_name(place: str) -> None:
-    """Taken for one, the texts would be sent to the default endpoint."""
+def test_url_without_a_scheme_is_not_read_as_part_of_the_model_name(address: str) -> None:
+    """If it were, requests would go to the default endpoint."""
     with pytest.raises(ConfigError, match="without http"):
-        parse_spec(f"openai:m@{place}")
+        parse_spec(f"openai:m@{address}")
 
 
 @pytest.mark.parametrize(
@@ -127,12 +129,12 @@ def test_an_address_without_its_scheme_is_no_part_of_a_models_name(place: str) -
         "qwen:7b",
     ],
 )
-def test_a_models_name_may_hold_signs(model: str) -> None:
+def test_model_name_may_contain_at_signs_and_colons(model: str) -> None:
     assert parse_spec(f"openai:{model}").model == model
     assert parse_spec(f"openai:{model}@HTTP://h/v1").url == "http://h/v1"
 
 
-def test_bases_and_paths() -> None:
+def test_endpoint_base_and_paths() -> None:
     assert endpoint_of("http://h/v1").path("/models") == "http://h/v1/models"
     assert endpoint_of("http://h/v1/chat/completions#top").base == "http://h/v1"
     assert endpoint_of("").base == DEFAULT_URL
@@ -140,14 +142,14 @@ def test_bases_and_paths() -> None:
 
 
 @given(st.text(max_size=40))
-def test_no_url_breaks_an_endpoint(tail: str) -> None:
-    endpoint_of(f"http://h/{tail}").path("/models")
+def test_endpoint_accepts_any_url_path(path: str) -> None:
+    endpoint_of(f"http://h/{path}").path("/models")
 
 
 # ---------------------------------------------------------------- proxies
 
 
-def test_this_machine_takes_no_proxy(monkeypatch: Env, kd: CommandLine) -> None:
+def test_loopback_urls_bypass_the_proxy(monkeypatch: Env, kd: CommandLine) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with Loopback() as server:
@@ -161,7 +163,7 @@ def test_this_machine_takes_no_proxy(monkeypatch: Env, kd: CommandLine) -> None:
             assert proxy_of(f"http://{name}:{server.port}/v1") is None
 
 
-def test_a_proxy_that_fails_is_named(monkeypatch: Env, kd: CommandLine) -> None:
+def test_failing_proxy_is_named(monkeypatch: Env, kd: CommandLine) -> None:
     monkeypatch.setenv("http_proxy", "http://me:secret-word@127.0.0.1:9")
     code, _, err = kd("judge", "check", "openai:m@http://judge.invalid/v1", "--probe-only")
     assert code == 1 and "through the proxy http://" in err and "127.0.0.1:9 (http_proxy)" in err
@@ -173,18 +175,18 @@ def test_a_proxy_that_fails_is_named(monkeypatch: Env, kd: CommandLine) -> None:
     assert proxy_of("http://judge.invalid/v1") is None
 
 
-# ---------------------------------------------------------------- why nothing came
+# ---------------------------------------------------------------- connection errors
 
 
 def chained(*errors: BaseException) -> BaseException:
-    """Errors of which each came from the next."""
+    """Chain the errors: each is caused by the next."""
     for outer, inner in itertools.pairwise(errors):
         outer.__cause__ = inner
     return errors[0]
 
 
 @pytest.mark.parametrize(
-    ("error", "said", "hint", "final"),
+    ("error", "message", "hint", "final"),
     [
         (
             ssl.SSLCertVerificationError(
@@ -219,17 +221,19 @@ def chained(*errors: BaseException) -> BaseException:
         (TimeoutError("timed out"), "connection timed out", "port", False),
     ],
 )
-def test_reasons_in_words(error: BaseException, said: str, hint: str, final: bool) -> None:
+def test_connection_errors_are_explained(
+    error: BaseException, message: str, hint: str, final: bool
+) -> None:
     outer = chained(
         RuntimeError("Connection error."),
         OSError("Cannot connect to host h.example:443 ssl:default"),
         error,
     )
-    why = why_unreached(outer, "https://h.example/v1")
-    assert said in why.message and hint in why.hint and why.final is final
+    reason = why_unreached(outer, "https://h.example/v1")
+    assert message in reason.message and hint in reason.hint and reason.final is final
 
 
-def test_a_name_that_does_not_resolve_is_told_soon(kd: CommandLine) -> None:
+def test_unresolvable_host_is_reported(kd: CommandLine) -> None:
     code, _, err = kd("judge", "check", "openai:m@http://judge.invalid/v1", "--probe-only")
     assert code == 1 and "cannot resolve host 'judge.invalid'" in err
 
@@ -237,20 +241,20 @@ def test_a_name_that_does_not_resolve_is_told_soon(kd: CommandLine) -> None:
 # ---------------------------------------------------------------- keys
 
 
-@pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t", "\r"])
-def test_what_stands_around_a_key_is_no_part_of_it(
-    monkeypatch: Env, around: str, logged: tuple[str, list[Any]]
+@pytest.mark.parametrize("whitespace", ["\n", "\r\n", " ", "\t", "\r"])
+def test_whitespace_around_a_key_is_stripped(
+    monkeypatch: Env, whitespace: str, recording_server: tuple[str, list[Any]]
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", f"{around}sk-abcdefgh{around}")
-    base, seen = logged
+    monkeypatch.setenv("OPENAI_API_KEY", f"{whitespace}sk-abcdefgh{whitespace}")
+    base, recorded = recording_server
     dict(OpenAIEngine("g4", f"{base}/v1").stream(requests(1)))
-    assert seen[0][2]["authorization"] == "Bearer sk-abcdefgh"
-    monkeypatch.setenv("OPENAI_API_KEY", around)
+    assert recorded[0][2]["authorization"] == "Bearer sk-abcdefgh"
+    monkeypatch.setenv("OPENAI_API_KEY", whitespace)
     assert find_key() is None
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         ("sk-abc–defgh", "'–' (EN DASH)"),
         ("sk-abc…defgh", "HORIZONTAL ELLIPSIS"),
@@ -263,17 +267,17 @@ def test_what_stands_around_a_key_is_no_part_of_it(
         ("sk-abc\x00defgh".replace("\x00", "\x07"), "control"),
     ],
 )
-def test_a_key_that_no_header_carries_is_told(
-    monkeypatch: Env, kd: CommandLine, key: str, said: str
+def test_key_invalid_in_a_header_is_reported(
+    monkeypatch: Env, kd: CommandLine, key: str, message: str
 ) -> None:
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", key)
     with Loopback() as server:
         code, out, err = kd("judge", "check", server.spec, "--probe-only")
-    assert code == 2 and said in err and "the key in KDHARNESS_JUDGE_API_KEY" in err
+    assert code == 2 and message in err and "the key in KDHARNESS_JUDGE_API_KEY" in err
     assert "abc" not in out + err and "running" not in err
 
 
-def test_a_bad_key_ends_a_served_teacher_too(monkeypatch: Env) -> None:
+def test_invalid_key_is_rejected_by_a_served_teacher(monkeypatch: Env) -> None:
     from kdharness.trainers.teachers import served
 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-abc–defgh")
@@ -286,23 +290,23 @@ def test_a_bad_key_ends_a_served_teacher_too(monkeypatch: Env) -> None:
     assert teacher.client.default_query == {"api-version": "1"}
 
 
-def test_a_certificate_that_is_not_trusted_ends_the_run_at_once(
-    tmp_path: Path, monkeypatch: Env
-) -> None:
+def test_untrusted_certificate_ends_the_run_at_once(tmp_path: Path, monkeypatch: Env) -> None:
     from kdharness.judges.engines import http_limits
 
-    why = why_unreached(
+    reason = why_unreached(
         ssl.SSLCertVerificationError(1, "certificate verify failed: x"), "https://h"
     )
-    monkeypatch.setattr(http_limits, "why_unreached", lambda error, url: why)
+    monkeypatch.setattr(http_limits, "why_unreached", lambda error, url: reason)
     judge = OpenAIEngine("m", "http://127.0.0.1:9/v1", first_wait=5)
     with pytest.raises(JudgeError, match="not trusted") as caught:
         dict(judge.stream(requests(20)))
     assert "SSL_CERT_FILE" in caught.value.hint
 
 
-def test_a_proxys_own_status_names_it(monkeypatch: Env, logged: tuple[str, list[Any]]) -> None:
-    class Refusing(BaseHTTPRequestHandler):
+def test_proxy_status_error_names_the_proxy(
+    monkeypatch: Env, recording_server: tuple[str, list[Any]]
+) -> None:
+    class ProxyAuthRequired(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(407)
@@ -312,7 +316,7 @@ def test_a_proxys_own_status_names_it(monkeypatch: Env, logged: tuple[str, list[
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ProxyAuthRequired)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
     reply = dict(OpenAIEngine("m", "http://judge.invalid/v1", retries=0).stream(requests(1)))[0]

@@ -23,7 +23,7 @@ from support.openai_calls import engine, refusal, requests
 
 
 def busy_engine(server: Loopback, **options: Any) -> OpenAIEngine:
-    """Many calls at once, and a short time for each."""
+    """Return an engine with high concurrency and a short timeout."""
     return engine(server, **{"concurrency": 16, "timeout": 1.0, **options})
 
 
@@ -42,45 +42,47 @@ def test_every_request_is_answered_once() -> None:
     assert replies[0].prompt_tokens == 10 and replies[0].tokens == 5
 
 
-def test_concurrency_is_used_and_kept() -> None:
+def test_concurrency_limit_is_reached_and_respected() -> None:
     with Loopback(delay=0.05) as server:
         started = time.monotonic()
         dict(busy_engine(server, concurrency=8).stream(requests(40)))
-        took = time.monotonic() - started
+        elapsed = time.monotonic() - started
     assert server.most_at_once == 8
-    assert took < 40 * 0.05 / 2
+    assert elapsed < 40 * 0.05 / 2
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_retried_and_never_a_verdict(fault: str) -> None:
+def test_each_fault_is_retried(fault: str) -> None:
     clean = Loopback()
     with clean:
-        wanted = dict(busy_engine(clean).stream(requests(20, top=5)))
+        expected = dict(busy_engine(clean).stream(requests(20, top=5)))
     with Loopback(fault_rate=0.4, faults=(fault,)) as server:
-        found = dict(busy_engine(server, timeout=0.5).stream(requests(20, top=5)))
+        replies = dict(busy_engine(server, timeout=0.5).stream(requests(20, top=5)))
     assert server.injected[fault] > 0
     assert server.calls == 20 + sum(server.injected.values())
-    assert {k: r.top_logprobs for k, r in found.items()} == {
-        k: r.top_logprobs for k, r in wanted.items()
+    assert {k: r.top_logprobs for k, r in replies.items()} == {
+        k: r.top_logprobs for k, r in expected.items()
     }
-    assert not any(reply.error for reply in found.values())
+    assert not any(reply.error for reply in replies.values())
 
 
-def test_all_faults_at_once_lose_nothing() -> None:
+def test_no_reply_is_lost_under_mixed_faults() -> None:
     with Loopback(fault_rate=0.3, seed=3) as server:
-        found = dict(busy_engine(server, timeout=0.4, concurrency=32).stream(requests(300)))
-    assert len(found) == 300 and not any(reply.error for reply in found.values())
+        replies = dict(busy_engine(server, timeout=0.4, concurrency=32).stream(requests(300)))
+    assert len(replies) == 300 and not any(reply.error for reply in replies.values())
     assert server.calls == 300 + sum(server.injected.values())
 
 
-def test_given_up_calls_are_errors_not_texts() -> None:
+def test_calls_that_exhaust_retries_are_errors() -> None:
     with Loopback(fault_rate=1.0, faults=("500",)) as server:
-        found = dict(busy_engine(server, retries=2).stream(requests(3)))
-    assert all(r.error.startswith("HTTP 500") and r.finish is Finish.ERROR for r in found.values())
+        replies = dict(busy_engine(server, retries=2).stream(requests(3)))
+    assert all(
+        r.error.startswith("HTTP 500") and r.finish is Finish.ERROR for r in replies.values()
+    )
     assert server.calls == 9
 
 
-def test_retry_after_is_kept_by_everybody() -> None:
+def test_retry_after_delays_all_calls() -> None:
     with Loopback(fault_rate=0.0, retry_after="1") as server:
         first: list[float] = []
 
@@ -94,12 +96,12 @@ def test_retry_after_is_kept_by_everybody() -> None:
 
         import threading
 
-        def mend() -> None:
+        def stop_faults() -> None:
             while server.calls < 4:
                 time.sleep(0.01)
             server.fault_rate = 0.0
 
-        threading.Thread(target=mend).start()
+        threading.Thread(target=stop_faults).start()
         started = time.monotonic()
         dict(stream)
         first.append(time.monotonic() - started)
@@ -107,7 +109,7 @@ def test_retry_after_is_kept_by_everybody() -> None:
     assert first[0] >= 1.0
 
 
-def test_retry_after_reads_numbers_dates_and_milliseconds() -> None:
+def test_retry_after_parses_numbers_dates_and_milliseconds() -> None:
     import email.utils
 
     assert retry_after({"retry-after": "3"}) == 3
@@ -124,8 +126,8 @@ def test_backoff_grows_and_jitters() -> None:
     assert len({backoff(3) for _ in range(10)}) == 10
 
 
-def test_requests_per_minute_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of the test's own: a busy machine delays calls, and then they come at once."""
+def test_requests_per_minute_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a fake clock: on a busy machine delayed calls would arrive in bursts."""
     now, starts = 100.0, list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -142,26 +144,26 @@ def test_requests_per_minute_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             starts.append(now)
 
     asyncio.run(calls())
-    # Ten a second, the first second's worth at once.
+    # Ten per second, with a burst of ten at the start.
     assert starts == pytest.approx([max(100.0, 99.0 + number / 10) for number in range(40)])
 
 
-def test_a_client_with_a_rate_takes_its_time() -> None:
+def test_requests_per_minute_throttles_the_engine() -> None:
     with Loopback() as server:
         started = time.monotonic()
         dict(busy_engine(server, requests_per_minute=600).stream(requests(20)))
         assert time.monotonic() - started >= 0.8
 
 
-def test_tokens_per_minute_are_kept() -> None:
+def test_tokens_per_minute_throttles_the_engine() -> None:
     with Loopback() as server:
         started = time.monotonic()
-        # About 74 tokens are guessed and 15 are used: 15 x 40 tokens at 300 a second.
+        # About 74 tokens are estimated and 15 are used: 15 x 40 tokens at 300 per second.
         dict(busy_engine(server, tokens_per_minute=18_000, concurrency=1).stream(requests(40)))
         assert time.monotonic() - started >= 0.8
 
 
-def test_the_budget_is_never_passed() -> None:
+def test_budget_is_never_exceeded() -> None:
     price = Price(input=1_000.0, output=10_000.0)  # 0.06 dollars a call of 10 + 5 tokens
     with Loopback() as server:
         judge = busy_engine(server, budget=2.0, price=price, concurrency=8)
@@ -172,7 +174,7 @@ def test_the_budget_is_never_passed() -> None:
     assert spent <= 2.0
 
 
-def test_a_budget_needs_a_price(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_budget_requires_a_price(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     with pytest.raises(JudgeError, match="price"):
         OpenAIEngine.open(parse_spec("openai:gpt-x"), EvalConfig(budget=1.0), Paths(tmp_path))
@@ -181,7 +183,7 @@ def test_a_budget_needs_a_price(tmp_path, monkeypatch) -> None:  # type: ignore[
     assert opened.price == Price(1, 2)
 
 
-def test_prices_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+def test_invalid_prices_are_rejected(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     for price in (
         "{input: cheap, output: 1}",
@@ -198,40 +200,40 @@ def test_prices_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     assert find_price(UserSettings(), "a") is None
 
 
-def test_a_setting_that_nothing_reads_is_refused(tmp_path: Path) -> None:
+def test_unknown_setting_is_rejected(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     paths.settings.write_text("judges: openai:x\n")
     with pytest.raises(ConfigError, match="did you mean judge"):
         load_settings(paths)
 
 
-def test_total_timeout_keeps_what_came() -> None:
+def test_total_timeout_keeps_finished_replies() -> None:
     with Loopback(delay=0.2) as server:
         judge = busy_engine(server, total_timeout=0.5, concurrency=2)
         replies = dict(judge.stream(requests(50)))
     assert 0 < len(replies) < 10
 
 
-def test_stop_soon_yields_what_is_under_way() -> None:
+def test_stop_soon_yields_calls_in_flight() -> None:
     with Loopback(delay=0.1) as server:
         judge = busy_engine(server, concurrency=5)
-        found = []
+        pairs = []
         for pair in judge.stream(requests(100)):
-            found.append(pair)
+            pairs.append(pair)
             judge.stop_soon()
-        assert 5 <= len(found) <= 10
-        assert server.calls == len(found)
+        assert 5 <= len(pairs) <= 10
+        assert server.calls == len(pairs)
 
 
 @pytest.mark.parametrize(("status", "word"), [(401, "key"), (404, "model"), (403, "key")])
-def test_refusals_end_the_run_at_once(status: int, word: str) -> None:
+def test_fatal_statuses_end_the_run_at_once(status: int, word: str) -> None:
     with Loopback(status=status, refusal="no") as server, pytest.raises(JudgeError) as caught:
         dict(busy_engine(server, concurrency=4).stream(requests(100)))
     assert word in caught.value.hint
     assert server.calls <= 4
 
 
-def test_an_endpoint_that_is_gone_is_given_up() -> None:
+def test_unreachable_endpoint_ends_the_run() -> None:
     with Loopback() as server:
         url = server.url
     judge = OpenAIEngine("judge-1", url, timeout=0.5, first_wait=0.001, concurrency=16)
@@ -239,8 +241,8 @@ def test_an_endpoint_that_is_gone_is_given_up() -> None:
         dict(judge.stream(requests(200)))
 
 
-def test_parameters_that_are_refused_are_learnt_once() -> None:
-    def picky(body: dict[str, Any]) -> Any:
+def test_rejected_parameters_are_remembered() -> None:
+    def reject_parameters(body: dict[str, Any]) -> Any:
         for name, message in (
             ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."),
             ("temperature", "Unsupported value: 'temperature' does not support 0."),
@@ -249,7 +251,7 @@ def test_parameters_that_are_refused_are_learnt_once() -> None:
                 return Raw(400, refusal(message))
         return completion("[[5]]")
 
-    with Loopback(answer=picky) as server:
+    with Loopback(answer=reject_parameters) as server:
         judge = busy_engine(server, concurrency=1)
         replies = dict(judge.stream(requests(10)))
     assert all(reply.text == "[[5]]" for reply in replies.values())
@@ -257,7 +259,7 @@ def test_parameters_that_are_refused_are_learnt_once() -> None:
     assert "max_completion_tokens" in server.bodies[-1]
 
 
-def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_is_sent_and_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "sk-very-secret")
     with Loopback(status=400, refusal="bad key sk-very-secret given") as server:
         replies = dict(busy_engine(server).stream(requests(1)))
@@ -266,11 +268,11 @@ def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "secret" not in busy_engine(server).name
 
 
-def test_specs() -> None:
+def test_engine_specs_are_parsed_or_rejected() -> None:
     spec = parse_spec("openai:org/model@v2@http://h:1/v1/")
     assert (spec.model, spec.url) == ("org/model@v2", "http://h:1/v1")
     assert parse_spec("local:./a@b").model == "./a@b"
-    for wrong in (
+    for invalid in (
         "gpt-4",
         "openai:",
         "what:x",
@@ -278,10 +280,10 @@ def test_specs() -> None:
         "openai:m@http://user:key@h/v1",
     ):
         with pytest.raises(Exception, match=r"judge|model|key"):
-            parse_spec(wrong)
+            parse_spec(invalid)
 
 
-def test_probe_tells_what_an_endpoint_can_do() -> None:
+def test_probe_reports_endpoint_capabilities() -> None:
     with Loopback() as server:
         probe = busy_engine(server).probe(logprobs=True)
         assert probe.logprobs and probe.model_known and probe.context == 8192
@@ -293,7 +295,7 @@ def test_probe_tells_what_an_endpoint_can_do() -> None:
         assert busy_engine(server).probe().reachable
 
 
-def test_probe_names_the_models_there_are() -> None:
+def test_probe_lists_available_models() -> None:
     with (
         Loopback(models=("other",), status=404, refusal="no such model") as server,
         pytest.raises(JudgeError) as caught,
@@ -302,7 +304,7 @@ def test_probe_names_the_models_there_are() -> None:
     assert "other" in caught.value.hint
 
 
-def test_probe_of_nobody_says_so_quickly() -> None:
+def test_probe_of_an_unreachable_endpoint_fails_quickly() -> None:
     with Loopback() as server:
         url = server.url
     started = time.monotonic()

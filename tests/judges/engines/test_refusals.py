@@ -1,4 +1,4 @@
-"""What an endpoint refuses: one call, or all of them."""
+"""Errors of an endpoint: those of a single call, and those that end the run."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ NO_LOGPROBS = [
 
 
 @pytest.mark.parametrize(("status", "text"), NO_LOGPROBS[:-1])
-def test_no_logprobs_is_not_a_wrong_key(status: int, text: str) -> None:
+def test_missing_logprobs_support_is_not_reported_as_a_wrong_key(status: int, text: str) -> None:
     error = status_error(status, text, None)
     assert error.lacks_logprobs and error.trouble is Trouble.REFUSED
     assert "no log-probabilities" in error.message and "key" not in error.hint
 
-    def without(body: dict[str, Any]) -> Any:
+    def reject_logprobs(body: dict[str, Any]) -> Any:
         return Raw(status, text) if "logprobs" in body else completion("m")
 
-    with Loopback(answer=without) as server:
+    with Loopback(answer=reject_logprobs) as server:
         probe = engine(server).probe(logprobs=True)
         assert not probe.logprobs and "returns no log-probabilities" in probe.note
         replies = dict(engine(server).stream(requests(3)))
@@ -66,7 +66,7 @@ def test_no_logprobs_is_not_a_wrong_key(status: int, text: str) -> None:
         assert "--discrete" in caught.value.hint
 
 
-SINGLE = [
+CONTENT_ERRORS = [
     (403, refusal('some/model requires moderation. Your input was flagged for "violence"')),
     (
         400,
@@ -96,20 +96,20 @@ SINGLE = [
 ]
 
 
-@pytest.mark.parametrize(("status", "text"), SINGLE)
-def test_a_call_refused_for_its_text_is_one_failure(status: int, text: str) -> None:
-    def one_bad(body: dict[str, Any]) -> Any:
+@pytest.mark.parametrize(("status", "text"), CONTENT_ERRORS)
+def test_call_rejected_for_its_content_is_a_single_failure(status: int, text: str) -> None:
+    def reject_question_1(body: dict[str, Any]) -> Any:
         return Raw(status, text) if "question 1" in str(body) else completion("[[7]]")
 
-    with Loopback(answer=one_bad) as server:
+    with Loopback(answer=reject_question_1) as server:
         replies = dict(engine(server, first_wait=5).stream(requests(4)))
         assert server.calls == 4
     assert [bool(replies[n].error) for n in range(4)] == [False, True, False, False]
     assert replies[1].error.startswith(f"HTTP {status}")
 
 
-def test_refusals_of_texts_never_end_a_run() -> None:
-    moderated = Raw(403, SINGLE[0][1])
+def test_content_rejections_never_end_a_run() -> None:
+    moderated = Raw(403, CONTENT_ERRORS[0][1])
     with Loopback(answer=lambda body: moderated) as server:
         replies = dict(engine(server).stream(requests(60)))
     assert len(replies) == 60 and all("flagged" in reply.error for reply in replies.values())
@@ -131,7 +131,7 @@ FATAL = [
         "quota",
     ),
     (429, refusal("Your credit balance is too low"), "quota"),
-    # From public reports: a key's refusal in other words, or with another status.
+    # From public reports: other wordings or statuses for a rejected key.
     (400, refusal("Your credit balance is too low. Go to Plans & Billing."), "quota"),
     (403, refusal("Key limit exceeded (total limit). Manage it on our site."), "quota"),
     (429, refusal("您的账户已欠费，请充值后重试。", code="1113"), "quota"),
@@ -154,7 +154,7 @@ FATAL = [
 
 
 @pytest.mark.parametrize(("status", "text", "word"), FATAL)
-def test_what_refuses_every_call_ends_the_run(status: int, text: str, word: str) -> None:
+def test_errors_that_affect_every_call_end_the_run(status: int, text: str, word: str) -> None:
     with (
         Loopback(answer=lambda body: Raw(status, text)) as server,
         pytest.raises(JudgeError) as caught,
@@ -167,7 +167,7 @@ def test_what_refuses_every_call_ends_the_run(status: int, text: str, word: str)
 @pytest.mark.parametrize(
     ("body", "trouble"),
     [
-        # Errors that came with HTTP 200 and are in no `error`, or have a code that is a word.
+        # Errors sent with HTTP 200 and without an `error` field, or with a textual code.
         ({"code": 401, "message": "Unauthorized"}, Trouble.FATAL),
         ({"detail": "Not authenticated"}, Trouble.FATAL),
         (
@@ -190,16 +190,16 @@ def test_what_refuses_every_call_ends_the_run(status: int, text: str, word: str)
         ),
     ],
 )
-def test_what_a_body_without_choices_means(body: Any, trouble: Trouble) -> None:
+def test_response_without_choices_is_classified(body: Any, trouble: Trouble) -> None:
     with pytest.raises(CallError) as caught:
         read_body(json.dumps(body).encode(), requests(1)[0], 0.1)
     assert caught.value.trouble is trouble
-    said = body.get("message") or body.get("detail") or body.get("error_msg") or body.get("msg")
-    if isinstance(said, str):
-        assert said in caught.value.message
+    message = body.get("message") or body.get("detail") or body.get("error_msg") or body.get("msg")
+    if isinstance(message, str):
+        assert message in caught.value.message
 
 
-def test_a_refusal_that_says_nothing_ends_the_run_when_all_are_refused() -> None:
+def test_unexplained_errors_end_the_run_only_if_consecutive() -> None:
     with Loopback(status=400, refusal="no") as server, pytest.raises(JudgeError) as caught:
         dict(engine(server, concurrency=1).stream(requests(100)))
     assert "8 consecutive calls" in caught.value.message and server.calls == 8
@@ -208,16 +208,16 @@ def test_a_refusal_that_says_nothing_ends_the_run_when_all_are_refused() -> None
 
 
 @pytest.mark.parametrize("status", [400, 402, 403, 404])
-def test_a_refusal_among_answers_is_one_failure(status: int) -> None:
-    def some(body: dict[str, Any]) -> Any:
+def test_rejection_among_successes_is_a_single_failure(status: int) -> None:
+    def reject_sevens(body: dict[str, Any]) -> Any:
         return Raw(status, refusal("no")) if "7" in str(body["messages"]) else completion("[[5]]")
 
-    with Loopback(answer=some) as server:
+    with Loopback(answer=reject_sevens) as server:
         replies = dict(engine(server, concurrency=8).stream(requests(60)))
     assert {n for n, reply in replies.items() if reply.error} == {7, 17, 27, 37, 47, 57}
 
 
-def test_a_key_that_may_not_list_models_may_still_ask() -> None:
+def test_key_without_model_list_permission_is_usable() -> None:
     from kdharness.judges.engines import openai_probe as probe
 
     with Loopback(listing=Raw(403, refusal("Missing scopes"))) as server:

@@ -34,7 +34,7 @@ MODEL = "smollm2-135m-instruct"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """SmolLM2's folder: from a home on this machine, else pulled."""
+    """Return the folder of SmolLM2, from a local home or pulled."""
     for home in (os.environ.get("KDHARNESS_TEST_HOME"), ROOT / ".smoke", ROOT / ".demo"):
         if home and (Path(home) / "models" / MODEL / "config.json").exists():
             return str(Path(home) / "models" / MODEL)
@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def url(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a server process."""
+    """Start a server process; yield its base URL."""
     pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn")
     pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
     with socket.socket() as free:
@@ -83,14 +83,14 @@ def url(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(20)
 
 
-def test_the_probe_assumes_nothing(url: str, model: str) -> None:
-    """It lists no models here and ignores `logprobs`: both are found out, neither is an error."""
+def test_probe_of_transformers_serve(url: str, model: str) -> None:
+    """The server lists no models and ignores `logprobs`; neither is an error."""
     judge = OpenAIEngine(model, url, first_wait=0.01)
     probe = judge.probe(logprobs=True)
     assert probe.reachable and not probe.logprobs and "log-probabilities" in probe.note
 
 
-def test_a_judge_behind_it_is_scored(url: str, model: str, paths: Paths) -> None:
+def test_evaluation_with_a_judge_on_transformers_serve(url: str, model: str, paths: Paths) -> None:
     write_assets(paths.home / "assets")
     spec = f"openai:{model}@{url}"
     assert parse_spec(spec).model == model
@@ -106,7 +106,7 @@ def test_a_judge_behind_it_is_scored(url: str, model: str, paths: Paths) -> None
         )
         done = pipeline.run(config, paths, store, NullReporter())
         rows = store.judgments("id-a")
-        # A model this small seldom gives a verdict; its words are kept, whatever they are.
+        # A model this small seldom gives a verdict; its raw reply is stored anyway.
         assert done["judgments"] == len(rows) == 4
         assert all(row.raw and row.prompt_tokens > 0 and row.tokens > 0 for row in rows)
         assert all(row.value is None or 1 <= row.value <= 10 for row in rows)
@@ -121,8 +121,10 @@ def test_a_judge_behind_it_is_scored(url: str, model: str, paths: Paths) -> None
     assert scores[0].n + scores[0].n_failed == 2
 
 
-def test_answers_come_from_it_too(url: str, model: str, paths: Paths) -> None:
-    """Greedy answers through the server are those of the model in this process."""
+def test_answers_from_transformers_serve_match_the_local_engine(
+    url: str, model: str, paths: Paths
+) -> None:
+    """Greedy answers from the server match those of the in-process model."""
     with Store(paths.store) as store:
         config = EvalConfig(
             checkpoints=[model],

@@ -1,4 +1,4 @@
-"""How long an endpoint asks to wait, and that it is waited for."""
+"""Retry delays requested by an endpoint are parsed and honoured."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kdharness.judges.engines.refusals import LONGEST_ASKED_WAIT, in_words, stat
 from kdharness.judges.engines.trouble import Trouble
 from kdharness.judges.engines.waits import asked_wait, span
 from support.loopback import Loopback, Raw, completion
-from support.openai_calls import engine, first_then, refusal, requests
+from support.openai_calls import engine, refusal, requests, responses_then_success
 
-# ---------------------------------------------------------------- waits
+# ---------------------------------------------------------------- requested delays
 
 GOOGLE = {
     "error": {
@@ -43,13 +43,13 @@ GOOGLE = {
         },
     ],
 )
-def test_a_minutes_quota_is_waited_for(body: Any) -> None:
-    with Loopback(answer=first_then(Raw(429, body))) as server:
+def test_per_minute_quota_is_waited_for(body: Any) -> None:
+    with Loopback(answer=responses_then_success(Raw(429, body))) as server:
         started = time.monotonic()
         replies = dict(engine(server).stream(requests(3)))
-        took = time.monotonic() - started
+        elapsed = time.monotonic() - started
     assert not any(reply.error for reply in replies.values())
-    assert 1.0 <= took < 5
+    assert 1.0 <= elapsed < 5
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,18 @@ def test_a_minutes_quota_is_waited_for(body: Any) -> None:
         ({}, "", None),
     ],
 )
-def test_every_way_to_ask_for_a_wait(
+def test_requested_delay_is_parsed_from_every_format(
     headers: dict[str, str], text: str, seconds: float | None
 ) -> None:
     assert asked_wait(headers, text) == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_a_time_of_day_is_a_wait_until_then() -> None:
+def test_reset_timestamp_is_converted_to_a_delay() -> None:
     now = time.time()
     for value in (str(int((now + 9) * 1000)), str(now + 9)):
         assert asked_wait({"x-ratelimit-reset": value}) == pytest.approx(9, abs=1.5)
-    inside = {"error": {"metadata": {"headers": {"X-RateLimit-Reset": str(int((now + 9) * 1000))}}}}
-    assert asked_wait({}, json.dumps(inside)) == pytest.approx(9, abs=1.5)
+    nested = {"error": {"metadata": {"headers": {"X-RateLimit-Reset": str(int((now + 9) * 1000))}}}}
+    assert asked_wait({}, json.dumps(nested)) == pytest.approx(9, abs=1.5)
 
 
 @given(
@@ -108,17 +108,17 @@ def test_a_time_of_day_is_a_wait_until_then() -> None:
         st.text(),
     ),
 )
-def test_no_text_breaks_a_wait(text: str, headers: dict[str, str]) -> None:
-    found = asked_wait(headers, text)
-    assert found is None or found >= 0
+def test_asked_wait_accepts_any_text(text: str, headers: dict[str, str]) -> None:
+    seconds = asked_wait(headers, text)
+    assert seconds is None or seconds >= 0
 
 
 @given(st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
-def test_spans_add_up(hours: int, minutes: int, seconds: int) -> None:
+def test_span_sums_hours_minutes_and_seconds(hours: int, minutes: int, seconds: int) -> None:
     assert span(f"{hours}h{minutes}m{seconds}s") == hours * 3600 + minutes * 60 + seconds
 
 
-def test_a_wait_of_hours_ends_the_run_and_says_so() -> None:
+def test_delay_of_hours_ends_the_run_with_a_hint() -> None:
     long = Raw(429, refusal("requests per day: try again in 5h12m"))
     with Loopback(answer=lambda body: long) as server, pytest.raises(JudgeError) as caught:
         dict(engine(server, concurrency=2).stream(requests(20)))
@@ -127,28 +127,28 @@ def test_a_wait_of_hours_ends_the_run_and_says_so() -> None:
     assert [in_words(s) for s in (40, 360, 3720)] == ["40 s", "6 min", "1 h 2 min"]
 
 
-def test_waits_between_answers_are_no_failures() -> None:
-    """A limit of few requests makes a call wait more often than it may fail."""
-    asked = 0
+def test_rate_limit_delays_do_not_count_as_failures() -> None:
+    """A low rate limit makes a call wait more often than its retry limit."""
+    calls = 0
 
-    def every_third(body: dict[str, Any]) -> Any:
-        nonlocal asked
-        asked += 1
+    def accept_every_third(body: dict[str, Any]) -> Any:
+        nonlocal calls
+        calls += 1
         return (
             completion("[[5]]")
-            if asked % 3 == 0
+            if calls % 3 == 0
             else Raw(429, refusal("x"), {"Retry-After": "0.01"})
         )
 
-    with Loopback(answer=every_third) as server:
+    with Loopback(answer=accept_every_third) as server:
         replies = dict(engine(server, retries=2, concurrency=8).stream(requests(12)))
     assert not any(reply.error for reply in replies.values())
 
 
-# ---------------------------------------------------------------- parameters
+# ---------------------------------------------------------------- stopping
 
 
-def test_a_stop_does_not_wait_for_what_an_endpoint_asks() -> None:
+def test_stop_soon_does_not_wait_for_a_requested_delay() -> None:
     limited = Raw(429, refusal("try again in 10m0s"))
     with Loopback(answer=lambda body: limited) as server:
         judge = engine(server)

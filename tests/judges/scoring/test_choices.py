@@ -1,4 +1,4 @@
-"""Which choice an answer names: letters that are words, signs, numbers, other scripts."""
+"""Which choice an answer names: letters that are also words, signs, numbers, other scripts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdharness.judges.scoring.folding import fold_width, normalise, reading_of
 
 LETTERS = ["A", "B", "C", "D"]
 ROMAN = ["I", "II", "III"]
-SIGNS = ["+", "-", "*", "/"]
+SYMBOLS = ["+", "-", "*", "/"]
 YES_NO = ["Yes", "No"]
 
 
@@ -54,12 +54,12 @@ YES_NO = ["Yes", "No"]
         ("Antwort:\n\nAntwort: C", "C", 1),
         ("[B]: it is warm", "B", 1),
         ("Of A-D, B", "B", 1),
-        # Letters inside other things.
+        # Letters inside other words.
         ("T-shirt and B-12", "B", 0),
         ("C++", "C", 0),
         ("D'accord", "D", 0),
         ("A/B", "B", 0),
-        # Several are as good as none, and so is one that is only denied.
+        # Naming several counts as naming none, and so does only rejecting one.
         ("A or B", "B", 0),
         ("A, B, C, D", "B", 0),
         ("The answer is B, not A", "B", 1),
@@ -68,14 +68,14 @@ YES_NO = ["Yes", "No"]
         ("not A", "A", 0),
         ("", "A", 0),
         ("none of them", "A", 0),
-        # Beside other scripts.
+        # Next to other scripts.
         ("答案是C。", "C", 1),
         ("정답은 B입니다", "B", 1),
         ("正解はBです", "B", 1),
         ("选B", "B", 1),
     ],
 )
-def test_letters(answer: str, reference: str, value: int) -> None:
+def test_accuracy_of_letter_choices(answer: str, reference: str, value: int) -> None:
     assert accuracy(answer, [reference], LETTERS) == value
 
 
@@ -92,11 +92,11 @@ def test_letters(answer: str, reference: str, value: int) -> None:
         ("I or II", "II", 0),
     ],
 )
-def test_a_pronoun_is_no_numeral(answer: str, reference: str, value: int) -> None:
+def test_pronoun_i_is_not_read_as_a_roman_numeral(answer: str, reference: str, value: int) -> None:
     assert accuracy(answer, [reference], ROMAN) == value
 
 
-def test_the_tenth_letter_is_no_pronoun() -> None:
+def test_pronoun_i_is_not_read_as_choice_i() -> None:
     ten = list(string.ascii_uppercase[:10])
     assert accuracy("The answer is C because I computed the integral.", ["C"], ten) == 1
 
@@ -104,7 +104,7 @@ def test_the_tenth_letter_is_no_pronoun() -> None:
 @pytest.mark.parametrize(
     ("answer", "given"),
     [
-        # From public reports: a distractor that was mentioned counted as the answer, or cost it.
+        # From public reports: a mentioned distractor counted as the answer or voided it.
         ("The answer is B. Note that A is a common distractor.", "B"),
         ("I considered (A), but it is incorrect. Final answer: D.", "D"),
         ("Since \\boxed{\\langle H\\rangle \\ll \\Delta E} holds for A.\n\n**Answer: D**", "D"),
@@ -139,7 +139,7 @@ def test_the_tenth_letter_is_no_pronoun() -> None:
         ("정답은 B입니다. A는 틀렸습니다.", "B"),
         ("Die richtige Antwort ist B, nicht A.", "B"),
         ("La respuesta correcta es B. A es falsa.", "B"),
-        # Nothing is declared, or several are.
+        # No final answer, or several.
         ("A\nB\nC\nD", ""),
         ("A. Paris\nB. Rome\nC. Oslo\nD. Bern", ""),
         ("A. B. C. D.", ""),
@@ -158,7 +158,7 @@ def test_the_tenth_letter_is_no_pronoun() -> None:
         ("If B is correct, then A is not.", ""),
     ],
 )
-def test_of_several_the_one_that_is_declared_counts(answer: str, given: str) -> None:
+def test_final_answer_wins_over_other_mentioned_letters(answer: str, given: str) -> None:
     for letter in LETTERS:
         assert accuracy(answer, [letter], LETTERS) == (letter == given)
 
@@ -177,7 +177,9 @@ def test_of_several_the_one_that_is_declared_counts(answer: str, given: str) -> 
         (["(A)", "(B)", "(C)"], "(A) is wrong. So the answer is (C).", "(C)"),
     ],
 )
-def test_words_and_numbers_are_declared_too(choices: list[str], answer: str, given: str) -> None:
+def test_final_answer_wins_for_word_and_number_choices(
+    choices: list[str], answer: str, given: str
+) -> None:
     for choice in choices:
         assert accuracy(answer, [choice], choices) == (choice == given)
 
@@ -187,10 +189,10 @@ def test_words_and_numbers_are_declared_too(choices: list[str], answer: str, giv
     st.sampled_from([", ", " or ", " and ", "/ ", "\n", ". ", ") "]),
     st.sampled_from(["", "Answer: ", "The answer is ", "I choose "]),
 )
-def test_a_list_of_every_choice_earns_no_more_than_a_guess(
+def test_listing_every_choice_scores_at_most_one(
     letters: list[str], joint: str, start: str
 ) -> None:
-    """However they are listed, at most one of them can be the answer."""
+    """However the choices are listed, at most one of them is the answer."""
     answer = start + joint.join(letters)
     assert sum(accuracy(answer, [letter], LETTERS) for letter in LETTERS) <= 1
 
@@ -211,11 +213,11 @@ def test_a_list_of_every_choice_earns_no_more_than_a_guess(
         ("Yes!", "Yes", 1),
     ],
 )
-def test_yes_and_no(answer: str, reference: str, value: int) -> None:
+def test_yes_no_choices(answer: str, reference: str, value: int) -> None:
     assert accuracy(answer, [reference], YES_NO) == value
 
 
-def test_what_is_denied_is_not_named() -> None:
+def test_negated_choices_do_not_count() -> None:
     both = ["true", "false"]
     assert accuracy("That is not true.", ["true"], both) == 0
     assert accuracy("It isn't true.", ["true"], both) == 0
@@ -226,14 +228,14 @@ def test_what_is_denied_is_not_named() -> None:
 @pytest.mark.parametrize(
     ("choices", "answer", "reference", "value"),
     [
-        (SIGNS, "It is +", "+", 1),
-        (SIGNS, "It is +.", "+", 1),
-        (SIGNS, "**+**", "+", 1),
-        (SIGNS, "*", "*", 1),
-        (SIGNS, "**", "*", 0),
-        (SIGNS, "+ or -", "+", 0),
-        (SIGNS, "a well-known sign: -", "-", 1),
-        (SIGNS, "2 * 3", "*", 1),
+        (SYMBOLS, "It is +", "+", 1),
+        (SYMBOLS, "It is +.", "+", 1),
+        (SYMBOLS, "**+**", "+", 1),
+        (SYMBOLS, "*", "*", 1),
+        (SYMBOLS, "**", "*", 0),
+        (SYMBOLS, "+ or -", "+", 0),
+        (SYMBOLS, "a well-known sign: -", "-", 1),
+        (SYMBOLS, "2 * 3", "*", 1),
         ([".", "!", "?"], "It is !.", "!", 1),
         ([".", "!", "?"], "It is.", ".", 0),
         (["m", "M"], "M", "m", 0),
@@ -248,7 +250,9 @@ def test_what_is_denied_is_not_named() -> None:
         (["...", "…"], "…", "...", 0),
     ],
 )
-def test_signs_and_case(choices: list[str], answer: str, reference: str, value: int) -> None:
+def test_symbol_and_case_sensitive_choices(
+    choices: list[str], answer: str, reference: str, value: int
+) -> None:
     assert accuracy(answer, [reference], choices) == value
 
 
@@ -267,7 +271,7 @@ def test_signs_and_case(choices: list[str], answer: str, reference: str, value: 
         (["1", "2"], "1/2", "1", 0),
     ],
 )
-def test_numbers(choices: list[str], answer: str, reference: str, value: int) -> None:
+def test_number_choices(choices: list[str], answer: str, reference: str, value: int) -> None:
     assert accuracy(answer, [reference], choices) == value
 
 
@@ -289,7 +293,9 @@ def test_numbers(choices: list[str], answer: str, reference: str, value: int) ->
         (["да", "нет"], "Ответ: нет.", "нет", 1),
     ],
 )
-def test_other_scripts(choices: list[str], answer: str, reference: str, value: int) -> None:
+def test_choices_in_other_scripts(
+    choices: list[str], answer: str, reference: str, value: int
+) -> None:
     assert accuracy(answer, [reference], choices) == value
 
 
@@ -312,8 +318,8 @@ def test_other_scripts(choices: list[str], answer: str, reference: str, value: i
     ],
 )
 @pytest.mark.parametrize("form", ["({}) {}", "{}. {}", "{}) {}", "{}: {}"])
-def test_labelled_choices_go_by_label_and_text(form: str, answer: str, named: str) -> None:
-    """From public reports: "(C)" was wanted, and the answer was C."""
+def test_labelled_choices_match_by_label_and_text(form: str, answer: str, named: str) -> None:
+    """From public reports: "(C)" was expected and the answer was C."""
     choices = [form.format(*pair) for pair in (("A", "Oslo"), ("B", "Rome"), ("C", "Bern"))]
     for letter, choice in zip("ABC", choices, strict=True):
         for reference in (choice, letter, choice[-4:]):
@@ -321,12 +327,12 @@ def test_labelled_choices_go_by_label_and_text(form: str, answer: str, named: st
 
 
 @pytest.mark.parametrize("answer", ["C", "(C)", "c", "(C).", "The answer is (C).", "(C) Bern"])
-def test_bare_labels(answer: str) -> None:
+def test_bare_label_choices(answer: str) -> None:
     assert accuracy(answer, ["(C)"], ["(A)", "(B)", "(C)"]) == 1
     assert accuracy(answer, ["(A)"], ["(A)", "(B)", "(C)"]) == 0
 
 
-def test_common_words_count_where_they_are_marked() -> None:
+def test_common_word_choices_count_only_in_answer_position() -> None:
     articles = ["a", "an", "the"]
     assert accuracy("The right article is 'an'.", ["an"], articles) == 1
     assert accuracy("the answer is an", ["an"], articles) == 1
@@ -339,7 +345,7 @@ def test_common_words_count_where_they_are_marked() -> None:
 @given(
     st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=2, max_size=5, unique=True)
 )
-def test_every_choice_names_itself_and_no_other(choices: list[str]) -> None:
+def test_every_choice_names_only_itself(choices: list[str]) -> None:
     read = reading_of(choices)
     if read is None:
         return
@@ -351,7 +357,7 @@ def test_every_choice_names_itself_and_no_other(choices: list[str]) -> None:
 
 
 @given(st.text(min_size=1).filter(fold_width))
-def test_normalising_leaves_something_and_is_stable(text: str) -> None:
+def test_normalise_is_nonempty_and_idempotent(text: str) -> None:
     once = normalise(text)
     assert once
     assert normalise(once) == once

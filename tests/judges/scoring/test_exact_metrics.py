@@ -22,7 +22,7 @@ CHOICES = ["Copper Hall", "Hall", "Mill Yard"]
         ("ＹＥＳ", "yes", 1.0),
         ("The answer is yes", "yes", 0.0),
         ("", "", 1.0),
-        # Signs alone are compared as they are.
+        # Answers of symbols only are compared verbatim.
         ("**", "*", 0.0),
         ("*", "*", 1.0),
         ("?", "!", 0.0),
@@ -45,7 +45,7 @@ CHOICES = ["Copper Hall", "Hall", "Mill Yard"]
         ("نعم؟", "نعم", 1.0),
         ("हाँ।", "हाँ", 1.0),
         ("cafe\u0301", "café", 1.0),
-        # What nobody sees, and typographic forms of one sign.
+        # Invisible characters, and typographic variants of a character.
         ("Paris\u200b", "Paris", 1),
         ("\ufeffParis", "Paris", 1),
         ("co\xadoperate", "cooperate", 1),
@@ -55,7 +55,7 @@ CHOICES = ["Copper Hall", "Hall", "Mill Yard"]
         ("\u200b", "x", 0),
     ],
 )
-def test_exact_match(answer: str, reference: str, value: float) -> None:
+def test_exact_match_normalisation(answer: str, reference: str, value: float) -> None:
     assert exact_metrics.exact_match(answer, [reference]) == value
 
 
@@ -71,11 +71,11 @@ def test_exact_match(answer: str, reference: str, value: float) -> None:
         ("Copper Halls", 0.0),
     ],
 )
-def test_accuracy_takes_one_choice(answer: str, value: float) -> None:
+def test_accuracy_requires_a_single_choice(answer: str, value: float) -> None:
     assert exact_metrics.accuracy(answer, ["Copper Hall"], CHOICES) == value
 
 
-def test_accuracy_finds_the_short_choice_too() -> None:
+def test_accuracy_matches_a_choice_contained_in_another() -> None:
     assert exact_metrics.accuracy("the hall", ["Hall"], CHOICES) == 1.0
     assert exact_metrics.accuracy("x", ["x"]) == 1.0
 
@@ -88,7 +88,7 @@ def test_accuracy_finds_the_short_choice_too() -> None:
         ('{"product": "feeder"}', 2 / 3),
         ('{"product": "feeder", "size": "M"}', 0.5),
         ('{"product": "feeder", "size": "S", "colour": "red"}', 0.8),
-        # Citations, corrections and examples beside the answer.
+        # Citations, corrections and examples next to the answer.
         ('See [1] for details: {"product": "Feeder", "size": "S"}', 1.0),
         ('{"product": "Feeder", "size": "S"} [1]', 1.0),
         ('I used [1, 2]: {"product": "Feeder", "size": "S"}. References: [1]', 1.0),
@@ -104,12 +104,12 @@ def test_accuracy_finds_the_short_choice_too() -> None:
         ("", 0.0),
     ],
 )
-def test_json_f1(answer: str, value: float) -> None:
+def test_json_f1_of_objects(answer: str, value: float) -> None:
     reference = json.dumps({"product": "feeder", "size": "S"})
     assert exact_metrics.json_f1(answer, [reference]) == pytest.approx(value)
 
 
-def test_json_numbers_and_lists() -> None:
+def test_json_f1_of_numbers_lists_and_nested_objects() -> None:
     assert (
         exact_metrics.json_f1('{"a": 5.0, "b": ["y", "x"]}', ['{"a": 5, "b": ["x", "y"]}']) == 1.0
     )
@@ -134,11 +134,11 @@ def test_json_numbers_and_lists() -> None:
         ('{"a": 1e999}', '{"a": 1}', 0.0),
     ],
 )
-def test_json_values(answer: str, reference: str, value: float) -> None:
+def test_json_f1_value_comparison(answer: str, reference: str, value: float) -> None:
     assert exact_metrics.json_f1(answer, [reference]) == pytest.approx(value)
 
 
-def test_hostile_json_takes_no_longer_than_it_must() -> None:
+def test_deeply_nested_json_is_scored_as_zero() -> None:
     for text in ("[" * 100_000, '{"a":[' * 50_000, "[1," * 50_000, 'x[1, {"' * 10_000):
         assert exact_metrics.json_f1(text, ['{"a": 1}']) == 0.0
 
@@ -152,7 +152,7 @@ def test_rouge_l() -> None:
 
 
 @given(st.text(), st.text(min_size=1))
-def test_metrics_stay_between_0_and_1(answer: str, reference: str) -> None:
+def test_metrics_are_between_0_and_1(answer: str, reference: str) -> None:
     for name in exact_metrics.METRICS:
         assert 0.0 <= exact_metrics.score(name, answer, [reference], [reference, "other"]) <= 1.0
 

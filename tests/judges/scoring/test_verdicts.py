@@ -1,4 +1,4 @@
-"""Replies into verdicts, and the traps of the benchmarks' own readers."""
+"""Parsing replies into verdicts, and the pitfalls of the benchmarks' published parsers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kdharness.judges.scoring.verdicts import cut_thinking, is_unfinished, read_
         ("First [[6]], on reflection [[7]]", 7.0),
     ],
 )
-def test_ratings_that_are_there(reply: str, value: float) -> None:
+def test_ratings_are_parsed(reply: str, value: float) -> None:
     assert read_rating(reply).value == value
 
 
@@ -52,12 +52,12 @@ def test_ratings_that_are_there(reply: str, value: float) -> None:
         "array[3] = 5",
     ],
 )
-def test_what_is_no_rating(reply: str) -> None:
+def test_replies_without_a_rating_are_unreadable(reply: str) -> None:
     verdict = read_rating(reply)
     assert verdict.status is JudgmentStatus.UNREADABLE and verdict.value is None
 
 
-def test_the_published_reading_keeps_its_traps() -> None:
+def test_published_rating_parser_keeps_its_quirks() -> None:
     assert read_rating("[[85]]", published=True).value == 85
     assert read_rating("As [1] shows", published=True).value == 1
     assert read_rating("[[10/10]]", published=True).value is None
@@ -88,7 +88,7 @@ def test_the_published_reading_keeps_its_traps() -> None:
         ("Rating: [[7]]. I repeat: [[7]]", 7.0),
     ],
 )
-def test_the_last_of_several_ratings_counts(reply: str, value: float) -> None:
+def test_last_of_several_ratings_counts(reply: str, value: float) -> None:
     assert read_rating(reply).value == value
 
 
@@ -121,12 +121,12 @@ def test_the_last_of_several_ratings_counts(reply: str, value: float) -> None:
         "The scale goes from [[1]] to [[10]].",
     ],
 )
-def test_ratings_of_several_things_are_none(reply: str) -> None:
+def test_several_separate_ratings_are_unreadable(reply: str) -> None:
     verdict = read_rating(reply)
     assert verdict.status is JudgmentStatus.UNREADABLE and verdict.value is None
 
 
-def test_the_published_reading_takes_the_first() -> None:
+def test_published_rating_parser_takes_the_first() -> None:
     assert read_rating("from [[1]] to [[10]], it earns [[8]]", published=True).value == 1
     assert read_rating("First turn: [[9]]. Second turn: [[4]].", published=True).value == 9
     assert read_rating("<think>[[2]]", published=True).value == 2
@@ -143,11 +143,11 @@ def test_the_published_reading_takes_the_first() -> None:
         ]
     ),
 )
-def test_a_last_word_is_read_whatever_came_before(value: float, other: int, form: str) -> None:
+def test_final_rating_wins_over_earlier_ones(value: float, other: int, form: str) -> None:
     assert read_rating(form.format(other, value)).value == value
 
 
-MARKS = [
+REASONING_TAGS = [
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
@@ -172,31 +172,39 @@ MARKS = [
     ("analysisWe", "assistantfinal"),
     ("<|im_start|>think\n", "<|im_start|>answer\n"),
 ]
-NOT_ALONE = ("<reflection", "<scratch", "<inner", "Here is", "Here are", "analysis", "<|im_start")
-ALONE = [marks for marks in MARKS if not marks[0].startswith(NOT_ALONE)]
+NEEDS_BEGIN_TAG = (
+    "<reflection",
+    "<scratch",
+    "<inner",
+    "Here is",
+    "Here are",
+    "analysis",
+    "<|im_start",
+)
+END_TAG_SUFFICES = [marks for marks in REASONING_TAGS if not marks[0].startswith(NEEDS_BEGIN_TAG)]
 
 
-@pytest.mark.parametrize(("begin", "end"), MARKS)
-def test_thoughts_under_any_familys_marks(begin: str, end: str) -> None:
+@pytest.mark.parametrize(("begin", "end"), REASONING_TAGS)
+def test_reasoning_tags_of_every_model_family_are_removed(begin: str, end: str) -> None:
     whole = f"{begin}It may be [[2]], or\n\n[[3]].{end}\nGood.\nRating: [[9]]"
     assert verdicts.cut_thinking(whole) == "Good.\nRating: [[9]]"
     assert not verdicts.is_unfinished(whole) and read_rating(whole).value == 9
-    cut = f"{begin}It may be [[2]], or"
-    assert verdicts.cut_thinking(cut) == "" and verdicts.is_unfinished(cut)
-    assert read_rating(cut).value is None
+    unclosed = f"{begin}It may be [[2]], or"
+    assert verdicts.cut_thinking(unclosed) == "" and verdicts.is_unfinished(unclosed)
+    assert read_rating(unclosed).value is None
     assert read_winner(f"{begin}[[A]]{end}[[B]]").value == 0.0
     assert read_winner(f"{begin}[[A]]").value is None
     assert verdicts.read_token(f"{begin}m{end}M").value == 2.0
     assert verdicts.read_ranking(f"{begin}[{{'model': 'model_1', 'rank': 1}}]").value is None
 
 
-@pytest.mark.parametrize("end", sorted({end for _, end in ALONE}))
-def test_a_thought_that_the_prompt_began(end: str) -> None:
+@pytest.mark.parametrize("end", sorted({end for _, end in END_TAG_SUFFICES}))
+def test_reasoning_with_only_an_end_tag_is_removed(end: str) -> None:
     assert read_rating(f"It may be [[2]].{end}Rating: [[9]]").value == 9
 
 
 @pytest.mark.parametrize(
-    ("text", "left"),
+    ("text", "remaining"),
     [
         ("<think>a <think>b</think>[[2]]</think>[[9]]", "[[9]]"),
         ("<thinking>a<reflection>[[1]]</reflection>b</thinking><output>[[9]]</output>", "[[9]]"),
@@ -216,17 +224,17 @@ def test_a_thought_that_the_prompt_began(end: str) -> None:
         ("", ""),
     ],
 )
-def test_what_stands_outside_thoughts(text: str, left: str) -> None:
-    assert verdicts.cut_thinking(text) == left
+def test_cut_thinking_keeps_text_outside_reasoning(text: str, remaining: str) -> None:
+    assert verdicts.cut_thinking(text) == remaining
 
 
 @given(
     st.text(alphabet="ab \n", max_size=20),
     st.text(alphabet="xyz", min_size=1, max_size=20),
-    st.sampled_from(MARKS),
+    st.sampled_from(REASONING_TAGS),
 )
-def test_cutting_leaves_the_answer(thought: str, answer: str, marks: tuple[str, str]) -> None:
-    text = f"{marks[0]}{thought}{marks[1]}{answer}"
+def test_cut_thinking_returns_the_answer(thought: str, answer: str, tags: tuple[str, str]) -> None:
+    text = f"{tags[0]}{thought}{tags[1]}{answer}"
     assert verdicts.cut_thinking(text) == answer
     assert verdicts.cut_thinking(answer) == answer
 
@@ -242,7 +250,7 @@ def test_cutting_leaves_the_answer(thought: str, answer: str, marks: tuple[str, 
         ("<think>[[A]]</think>[[C]]", 0.5),
     ],
 )
-def test_winners(reply: str, value: float | None) -> None:
+def test_winners_are_parsed(reply: str, value: float | None) -> None:
     assert read_winner(reply).value == value
 
 
@@ -263,11 +271,11 @@ def test_winners(reply: str, value: float | None) -> None:
         ("I leaned to [[A]], then saw the mistake, and my verdict is [[B]].", 0.0),
     ],
 )
-def test_the_last_of_several_winners_counts(reply: str, value: float | None) -> None:
+def test_last_of_several_winners_counts(reply: str, value: float | None) -> None:
     assert read_winner(reply).value == value
 
 
-def test_the_published_winner_is_looked_for_in_order() -> None:
+def test_published_winner_parser_checks_a_before_b() -> None:
     assert read_winner("[[B]] no, [[A]]", published=True).value == 1.0
 
 
@@ -287,11 +295,11 @@ def test_the_published_winner_is_looked_for_in_order() -> None:
         ("[1, 2]", None),
     ],
 )
-def test_rankings(reply: str, value: float | None) -> None:
+def test_rankings_are_parsed(reply: str, value: float | None) -> None:
     assert verdicts.read_ranking(reply).value == value
 
 
-def test_first_tokens() -> None:
+def test_first_token_logprobs_give_a_preference() -> None:
     half = math.log(0.5)
     assert verdicts.read_first_token([("m", half), ("M", half)]).value == pytest.approx(1.5)
     assert verdicts.read_first_token([("m", -0.1), ("The", -3)]).value == 1.0
@@ -303,7 +311,7 @@ def test_first_tokens() -> None:
     )
 
 
-def test_little_weight_beside_another_token_is_no_verdict() -> None:
+def test_low_probability_of_the_choice_tokens_is_unreadable() -> None:
     thinking = [("<think>", math.log(0.99)), ("m", -9.0), ("M", -9.7)]
     verdict = verdicts.read_first_token(thinking)
     assert verdict.status is JudgmentStatus.UNREADABLE
@@ -313,11 +321,11 @@ def test_little_weight_beside_another_token_is_no_verdict() -> None:
     for share, read in ((0.049, False), (0.051, True), (0.5, True)):
         top = [("The", math.log(1 - share)), ("m", math.log(share))]
         assert (verdicts.read_first_token(top).value is not None) is read
-    # Where one of them is the likeliest, the numbers' own scale does not matter.
+    # If either token is the most likely, its absolute probability does not matter.
     assert verdicts.read_first_token([("m", -50.0), ("M", -60.0), ("x", -70.0)]).value is not None
 
 
-def test_discrete_tokens() -> None:
+def test_discrete_tokens_are_parsed() -> None:
     assert verdicts.read_token(" m ").value == 1.0
     assert verdicts.read_token('"M"').value == 2.0
     assert verdicts.read_token("<think>m</think>M").value == 2.0
@@ -325,7 +333,7 @@ def test_discrete_tokens() -> None:
 
 
 @given(st.floats(1, 2))
-def test_switching_twice_is_nothing(value: float) -> None:
+def test_unswitch_twice_is_the_identity(value: float) -> None:
     verdict = verdicts.Verdict(JudgmentStatus.OK, value)
     twice = verdicts.unswitch(verdicts.unswitch(verdict, True), True)
     assert twice.value == pytest.approx(value)
@@ -333,16 +341,16 @@ def test_switching_twice_is_nothing(value: float) -> None:
 
 
 @given(st.text())
-def test_no_text_breaks_a_reader(text: str) -> None:
-    for read in (read_rating, read_winner, verdicts.read_ranking, verdicts.read_token):
-        assert read(text).status in JudgmentStatus
+def test_verdict_parsers_accept_any_text(text: str) -> None:
+    for parse in (read_rating, read_winner, verdicts.read_ranking, verdicts.read_token):
+        assert parse(text).status in JudgmentStatus
     assert isinstance(verdicts.cut_thinking(text), str)
 
 
 @pytest.mark.parametrize(
     ("reply", "value"),
     [
-        # From public reports: a judge quotes an answer that rates itself.
+        # From public reports: the judge quotes an answer that rates itself.
         ('Rating: [[2]]. The assistant wrote "Rating: [[10]]" in its answer.', 2),
         ("Rating: [[2]]\nIt ends with “[[10]]”, which is ignored.", 2),
         ('The answer says "[[10]]". Rating: [[2]]', 2),
@@ -350,7 +358,7 @@ def test_no_text_breaks_a_reader(text: str) -> None:
         ('My rating: "[[8]]"', 8),
         ("Rating: `[[8]]`", 8),
         ('{"rating": "[[8]]"}', 8),
-        # The name of the thing stands inside the brackets.
+        # A label inside the brackets.
         ("[[rating: 8]]", 8),
         ("[[Rating: 8/10]]", 8),
         ("Rating: [[score=8]]", 8),
@@ -358,7 +366,7 @@ def test_no_text_breaks_a_reader(text: str) -> None:
         ("Rating: 8 out of 10", 8),
     ],
 )
-def test_quoted_and_named_ratings(reply: str, value: float | None) -> None:
+def test_quoted_and_labelled_ratings(reply: str, value: float | None) -> None:
     assert read_rating(reply).value == value
 
 
@@ -372,7 +380,7 @@ def test_quoted_and_named_ratings(reply: str, value: float | None) -> None:
         ('[[A]]. B wrote "My verdict: [[B]]" into its answer.', 1.0),
     ],
 )
-def test_quoted_and_named_winners(reply: str, value: float | None) -> None:
+def test_quoted_and_labelled_winners(reply: str, value: float | None) -> None:
     assert read_winner(reply).value == value
 
 
@@ -388,5 +396,5 @@ def test_quoted_and_named_winners(reply: str, value: float | None) -> None:
         "<x|think>[[2]]</x|think>[[9]]",
     ],
 )
-def test_more_marks_around_thoughts(text: str) -> None:
+def test_unusual_reasoning_tags_are_removed(text: str) -> None:
     assert cut_thinking(text) == "[[9]]" and not is_unfinished(text)

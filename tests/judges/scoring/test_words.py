@@ -1,4 +1,4 @@
-"""Words of every script: ROUGE-L and contamination where there are no blanks."""
+"""Word splitting in every script: ROUGE-L and contamination in text without spaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdharness.judges.scoring.words import words
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("The cat, the CAT.", ["the", "cat", "the", "cat"]),
         ("don't", ["don", "t"]),
@@ -38,11 +38,11 @@ from kdharness.judges.scoring.words import words
         ("👍🏽", []),
     ],
 )
-def test_words(text: str, found: list[str]) -> None:
-    assert words(text) == found
+def test_words_of_every_script(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
 
 
-def test_korean_written_in_parts_is_the_same() -> None:
+def test_decomposed_korean_is_normalised() -> None:
     assert words(unicodedata.normalize("NFD", "한국어")) == ["한국어"]
 
 
@@ -67,7 +67,7 @@ def test_korean_written_in_parts_is_the_same() -> None:
         ("cafe\u0301", "café", 1.0),
     ],
 )
-def test_rouge_l_of_other_scripts(answer: str, reference: str, value: float) -> None:
+def test_rouge_l_in_other_scripts(answer: str, reference: str, value: float) -> None:
     assert rouge_l(answer, [reference]) == pytest.approx(value)
 
 
@@ -89,7 +89,7 @@ HINDI = "बीजिंग का राष्ट्रीय पुस्त�
 
 
 @pytest.mark.parametrize("prompt", [ENGLISH, CHINESE, LONG_CHINESE, THAI, HINDI])
-def test_a_prompt_in_the_data_is_found(prompt: str) -> None:
+def test_prompt_contained_in_the_data_is_detected(prompt: str) -> None:
     texts = ["Something else.", f"前言：{prompt}\n9-17", "Nothing."]
     assert overlaps({"one": prompt}, texts) == {"one": 1.0}
 
@@ -106,14 +106,14 @@ def test_other_texts_of_the_same_language_are_not_flagged(prompt: str) -> None:
     assert overlaps({"one": prompt}, others) == {}
 
 
-def test_short_prompts_say_nothing() -> None:
+def test_short_prompts_are_not_checked_for_contamination() -> None:
     assert overlaps({"a": "今天天气好吗", "b": "What is it?"}, ["今天天气好吗 What is it?"]) == {}
     assert size(words("今天天气非常好吗我们")) == 5 and size(words("one two three four five")) == 5
 
 
-def test_runs_are_thirteen_words_or_what_is_worth_them() -> None:
-    listed = words("a b c d e f g h i j k l m n o")
-    assert [len(gram) for gram in grams(listed)] == [13, 13, 13]
+def test_gram_length_depends_on_the_script() -> None:
+    latin_words = words("a b c d e f g h i j k l m n o")
+    assert [len(gram) for gram in grams(latin_words)] == [13, 13, 13]
     assert {len(gram) for gram in grams(words(LONG_CHINESE))} == {26}
     assert {len(gram) for gram in grams(words("กขคงจฉชซฌญ" * 6))} == {52}
 
@@ -122,7 +122,7 @@ def test_runs_are_thirteen_words_or_what_is_worth_them() -> None:
     st.lists(st.sampled_from(["word", "今", "ก", "한국", "7"]), max_size=80),
     st.lists(st.sampled_from(["word", "今", "ก"]), max_size=20),
 )
-def test_a_text_that_holds_a_prompt_has_all_its_runs(prompt: list[str], more: list[str]) -> None:
-    asked, text = " ".join(prompt), " ".join([*more, *prompt, *more])
-    found = overlaps({"p": asked}, [text])
-    assert found == ({"p": 1.0} if size(words(asked)) >= 5 else {})
+def test_text_containing_a_prompt_overlaps_fully(prompt: list[str], surrounding: list[str]) -> None:
+    prompt_text, text = " ".join(prompt), " ".join([*surrounding, *prompt, *surrounding])
+    shares = overlaps({"p": prompt_text}, [text])
+    assert shares == ({"p": 1.0} if size(words(prompt_text)) >= 5 else {})

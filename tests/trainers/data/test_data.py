@@ -28,7 +28,7 @@ def labelled_text(tokenizer: Any, messages: list[dict[str, Any]], **kwargs: Any)
     return str(tokenizer.decode([label for label in chat.labels if label != -100]))
 
 
-def test_answers_and_their_end_of_turn_are_labelled_and_nothing_else(tokenizer: Any) -> None:
+def test_only_answers_and_their_end_of_turn_are_labelled(tokenizer: Any) -> None:
     turns = [
         {"role": "system", "content": "Be brief."},
         *TALK,
@@ -41,22 +41,22 @@ def test_answers_and_their_end_of_turn_are_labelled_and_nothing_else(tokenizer: 
     assert labelled_text(tokenizer, TALK, truncated=True) == "Red."
 
 
-def test_an_answer_that_repeats_the_prompt_or_the_markup_is_labelled_once(tokenizer: Any) -> None:
+def test_answer_equal_to_the_prompt_is_labelled_once(tokenizer: Any) -> None:
     turns = [{"role": "user", "content": "Red."}, {"role": "assistant", "content": "Red."}]
     assert labelled_text(tokenizer, turns) == "Red.<|im_end|>"
 
 
-def test_a_template_that_rewrites_earlier_turns_still_labels_answers(tokenizer: Any) -> None:
+def test_answers_are_labelled_when_the_template_rewrites_earlier_turns(tokenizer: Any) -> None:
     """Some reasoning models drop the thinking of earlier turns when they render a chat."""
     import copy
 
-    odd = copy.deepcopy(tokenizer)
-    odd.chat_template = (
+    rewriting = copy.deepcopy(tokenizer)
+    rewriting.chat_template = (
         "{% for m in messages %}{% if loop.last and m.role == 'assistant' %}<think></think>"
         "{% endif %}[{{ m.role }}] {{ m.content }}<|im_end|>{% endfor %}"
     )
     turns = [*TALK, {"role": "user", "content": "Size?"}, {"role": "assistant", "content": "L"}]
-    assert labelled_text(odd, turns).replace(" ", "") in (
+    assert labelled_text(rewriting, turns).replace(" ", "") in (
         "Red.<|im_end|>L<|im_end|>",
         "Red.<|im_end|><think></think>[assistant]L<|im_end|>",
     )
@@ -77,13 +77,13 @@ FORMATS = [
 
 
 @pytest.mark.parametrize("row", FORMATS)
-def test_every_row_format_becomes_a_chat(row: dict[str, Any]) -> None:
+def test_every_row_format_is_converted_to_a_chat(row: dict[str, Any]) -> None:
     chat = to_chat(row, "auto", "here")
     assert [turn["role"] for turn in chat["messages"]] == ["user", "assistant"]
     assert chat["messages"][-1]["content"] == "Red."
 
 
-def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: WriteRows) -> None:
+def test_parquet_and_jsonl_yield_the_same_rows(tmp_path: Path, write_jsonl: WriteRows) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -94,10 +94,10 @@ def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path, write_jsonl: Write
     assert [c["messages"] for c in lines] == [c["messages"] for c in table]
 
 
-def test_a_hub_data_set_is_read_by_name_and_split(
+def test_hub_dataset_is_read_by_name_and_split(
     tmp_path: Path, write_jsonl: WriteRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real library, on a dataset that lies on this disk."""
+    """Use the real `datasets` library, on a local dataset."""
     folder = tmp_path / "org" / "talks"
     folder.mkdir(parents=True)
     rows = [{"messages": TALK}, {"messages": TALK}]
@@ -113,7 +113,7 @@ def test_a_hub_data_set_is_read_by_name_and_split(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ('{"messages": []}\n{"mess', ":2"),
         ('{"text": "no format"}', "fields: text"),
@@ -124,17 +124,19 @@ def test_a_hub_data_set_is_read_by_name_and_split(
         ("", "no rows"),
     ],
 )
-def test_malformed_rows_name_file_and_line(tmp_path: Path, text: str, says: str) -> None:
+def test_error_for_malformed_row_names_file_and_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "bad.jsonl"
-    good = json.dumps({"messages": TALK}) + "\n" if says == ":2" else ""
+    good = json.dumps({"messages": TALK}) + "\n" if message == ":2" else ""
     path.write_text(good[:0] + text.replace('{"messages": []}', json.dumps({"messages": TALK})))
     with pytest.raises(DataError) as caught:
         read_source(SourceSpec(path=str(path)))
     assert "bad.jsonl" in str(caught.value)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
+def test_pickles_and_missing_files_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(b"\x80\x04N.")
     with pytest.raises(DataError, match="pickles are never loaded"):
         read_source(SourceSpec(path=str(tmp_path / "x.pkl")))
@@ -144,16 +146,14 @@ def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
         read_source(SourceSpec(path="shop:nonsense"))
 
 
-def test_a_data_set_without_a_labelled_row_is_an_error(
-    tokenizer: Any, write_jsonl: WriteRows
-) -> None:
+def test_dataset_without_labelled_rows_is_rejected(tokenizer: Any, write_jsonl: WriteRows) -> None:
     """The published code ignores such rows silently."""
     path = write_jsonl("mute.jsonl", [{"messages": TALK[:1]}] * 3)
     with pytest.raises(DataError, match=r"no row has a labelled token \(3 dropped\)"):
         encode_sources([SourceSpec(path=str(path))], tokenizer, 64)
 
 
-def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl: WriteRows) -> None:
+def test_report_counts_truncated_and_dropped_rows(tokenizer: Any, write_jsonl: WriteRows) -> None:
     long = [TALK[0], {"role": "assistant", "content": "word " * 100}]
     path = write_jsonl(
         "mixed.jsonl", [{"messages": TALK}, {"messages": TALK[:1]}, {"messages": long}]
@@ -163,7 +163,9 @@ def test_the_report_counts_what_was_cut_and_dropped(tokenizer: Any, write_jsonl:
     assert "1 cut, 1 dropped" in report.line()
 
 
-def test_rows_on_both_sides_are_refused(tokenizer: Any, write_jsonl: WriteRows) -> None:
+def test_rows_in_both_train_and_heldout_are_rejected(
+    tokenizer: Any, write_jsonl: WriteRows
+) -> None:
     path = write_jsonl("a.jsonl", [{"messages": TALK}])
     spec = DataSpec(train=[{"path": str(path)}], heldout=[{"path": str(path)}])
     with pytest.raises(DataError, match="1 held-out rows are also in the training data"):
@@ -171,13 +173,13 @@ def test_rows_on_both_sides_are_refused(tokenizer: Any, write_jsonl: WriteRows) 
     load_chats(spec.model_copy(update={"allow_duplicates": True}), tokenizer)
 
 
-def test_marked_rows_show_what_is_learnt(tokenizer: Any, write_jsonl: WriteRows) -> None:
+def test_marked_rows_show_the_labelled_part(tokenizer: Any, write_jsonl: WriteRows) -> None:
     path = write_jsonl("a.jsonl", [{"messages": TALK}])
     row = encode_sources([SourceSpec(path=str(path))], tokenizer, 64).rows[0]
     assert "⟦Red.<|im_end|>⟧" in marked(row, tokenizer)
 
 
-# ---------------------------------------------------------------- plans
+# ---------------------------------------------------------------- batch plans
 
 
 def make_rows(general: int, domain: int = 0) -> list[TrainRow]:
@@ -204,7 +206,7 @@ def data_spec(domain: bool = False, **changes: Any) -> DataSpec:
     accumulation=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
-def test_an_epoch_sees_every_row_once(rows: int, size: int, accumulation: int, seed: int) -> None:
+def test_each_epoch_sees_every_row_once(rows: int, size: int, accumulation: int, seed: int) -> None:
     data = make_rows(rows)
     trainer = TrainerSpec(epochs=1, batch_size=size, accumulation=accumulation)
     plan = plan_batches(data, data_spec(), trainer, seed)
@@ -216,13 +218,15 @@ def test_an_epoch_sees_every_row_once(rows: int, size: int, accumulation: int, s
 
 @pytest.mark.parametrize("share", [0.1, 0.37, 0.8])
 @pytest.mark.parametrize(("general", "domain"), [(200, 10), (10, 200)])
-def test_the_domain_share_holds_whatever_the_sizes(share: float, general: int, domain: int) -> None:
+def test_domain_share_is_independent_of_dataset_sizes(
+    share: float, general: int, domain: int
+) -> None:
     trainer = TrainerSpec(max_steps=100, batch_size=3, accumulation=2)
     plan = plan_batches(make_rows(general, domain), data_spec(True, domain_share=share), trainer, 1)
     assert plan.share["domain"] == pytest.approx(share, abs=0.01)
 
 
-def test_how_a_step_is_cut_does_not_change_its_rows() -> None:
+def test_rows_of_a_step_do_not_depend_on_batch_size_accumulation_or_world_size() -> None:
     rows, spec = make_rows(60, 60), data_spec(True, domain_share=0.3)
 
     def steps(size: int, accumulation: int, world: int) -> list[list[int]]:
@@ -236,7 +240,7 @@ def test_how_a_step_is_cut_does_not_change_its_rows() -> None:
     assert steps(4, 2, 1) == steps(1, 8, 1) == steps(2, 2, 2) == steps(4, 1, 2) == whole
 
 
-def test_two_processes_share_one_plan() -> None:
+def test_two_ranks_split_one_batch_plan() -> None:
     trainer = TrainerSpec(max_steps=4, batch_size=2, accumulation=2)
     plan = plan_batches(make_rows(50), data_spec(), trainer, 3, world=2)
     first, second = plan.for_rank(0, 2), plan.for_rank(1, 2)
@@ -244,7 +248,7 @@ def test_two_processes_share_one_plan() -> None:
     assert len(first) == 8
 
 
-def test_token_budgets_bound_padded_batches_and_training() -> None:
+def test_token_budgets_limit_padded_batches_and_total_tokens() -> None:
     trainer = TrainerSpec(max_tokens=900, tokens_per_batch=64)
     rows = make_rows(80)
     plan = plan_batches(rows, data_spec(), trainer, 2)
@@ -254,13 +258,13 @@ def test_token_budgets_bound_padded_batches_and_training() -> None:
     assert plan.padding_share < 0.15
 
 
-def test_bucketing_leaves_little_padding() -> None:
+def test_length_bucketing_keeps_padding_low() -> None:
     rows = make_rows(240)
     plan = plan_batches(rows, data_spec(), TrainerSpec(epochs=1, batch_size=8), 1)
     assert plan.padding_share < 0.1
 
 
-def test_plans_depend_on_the_seed_alone() -> None:
+def test_batch_plan_is_deterministic_per_seed() -> None:
     rows, trainer = make_rows(70), TrainerSpec(epochs=2, batch_size=4)
     assert plan_batches(rows, data_spec(), trainer, 1) == plan_batches(
         rows, data_spec(), trainer, 1
@@ -270,7 +274,7 @@ def test_plans_depend_on_the_seed_alone() -> None:
     )
 
 
-def test_source_weights_are_kept() -> None:
+def test_source_weights_set_the_sampling_ratio() -> None:
     rows = [TrainRow([1, 2, 3], [-100, 2, 3], "general", i % 2, str(i)) for i in range(40)]
     spec = DataSpec(train=[{"path": "a", "weight": 3}, {"path": "b", "weight": 1}])
     plan = plan_batches(rows, spec, TrainerSpec(max_steps=100, batch_size=4), 1)
@@ -278,13 +282,13 @@ def test_source_weights_are_kept() -> None:
     assert drawn[0] / (drawn[0] + drawn[1]) == pytest.approx(0.75, abs=0.03)
 
 
-def test_a_share_without_domain_rows_is_an_error() -> None:
+def test_domain_share_without_domain_rows_is_rejected() -> None:
     with pytest.raises(ConfigError, match="only general rows"):
         plan_batches(make_rows(5), data_spec(domain_share=0.5), TrainerSpec(), 1)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_collator_pads_labels_with_ignore(side: str) -> None:
+def test_collator_pads_labels_with_the_ignore_index(side: str) -> None:
     rows = [
         {"index": 4, "input_ids": [5, 6], "labels": [-100, 6], "kind": "domain"},
         {"index": 1, "input_ids": [7, 8, 9], "labels": [-100, 8, 9], "kind": "general"},

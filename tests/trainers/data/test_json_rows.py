@@ -1,4 +1,4 @@
-"""Files of rows: arrays, lines, objects over several lines, Parquet, and what is no JSON."""
+"""Files of rows: arrays, lines, objects over several lines, Parquet, and invalid JSON."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PAIRS = [
 ]
 
 
-def texts_of(path: Path, **more: Any) -> list[tuple[str, list[str]]]:
-    found = read_source(SourceSpec(path=str(path), **more))
-    return [(one["where"], [turn["content"] for turn in one["messages"]]) for one in found]
+def texts_of(path: Path, **fields: Any) -> list[tuple[str, list[str]]]:
+    chats = read_source(SourceSpec(path=str(path), **fields))
+    return [(chat["where"], [turn["content"] for turn in chat["messages"]]) for chat in chats]
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.ndjson"])
 @pytest.mark.parametrize("indent", [None, 1, 4])
-def test_an_array_of_rows_is_read_in_any_layout(
+def test_json_array_is_read_with_any_indentation(
     name: str, indent: int | None, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -45,7 +45,7 @@ def test_an_array_of_rows_is_read_in_any_layout(
         texts_of(path)
 
 
-def test_lists_of_turns_are_rows(tmp_path: Path) -> None:
+def test_bare_lists_of_turns_are_read_as_rows(tmp_path: Path) -> None:
     talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(talk) + "\n" for _ in range(2)))
@@ -57,7 +57,7 @@ def test_lists_of_turns_are_rows(tmp_path: Path) -> None:
     assert [where for where, _ in texts_of(path)] == [f"{path}: row 1", f"{path}: row 2"]
 
 
-def test_one_object_over_several_lines_is_one_row(tmp_path: Path) -> None:
+def test_pretty_printed_object_is_read_as_one_row(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(PAIRS[0], indent=2))
     assert texts_of(path) == [(f"{path}: row 1", ["Name a fruit.", "A pear."])]
@@ -70,7 +70,7 @@ GOOD = '{"prompt": "a", "completion": "b"}\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (GOOD + '{"prompt": "a", "comp', r":2: this line is not JSON: unexpected end"),
         (GOOD + '{"prompt": a}', r":2: this line is not JSON: unexpected text at column 12"),
@@ -88,15 +88,17 @@ GOOD = '{"prompt": "a", "completion": "b"}\n'
         ("[]", "this data has no rows"),
     ],
 )
-def test_what_is_not_json_is_told_with_its_place(text: str, says: str, tmp_path: Path) -> None:
+def test_invalid_json_is_reported_with_line_and_column(
+    text: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(text)
-    with pytest.raises(DataError, match=says) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         texts_of(path)
     assert "char " not in str(caught.value) and "Expecting" not in str(caught.value)
 
 
-def test_an_array_is_read_whole_and_so_is_bounded(
+def test_json_array_over_the_size_limit_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.json"
@@ -106,7 +108,7 @@ def test_an_array_is_read_whole_and_so_is_bounded(
         texts_of(path)
 
 
-def parquet(path: Path, rows: list[Any]) -> Path:
+def write_parquet(path: Path, rows: list[Any]) -> Path:
     import pyarrow
     import pyarrow.parquet
 
@@ -114,8 +116,8 @@ def parquet(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: WriteRows) -> None:
-    """It gives every object the fields of all others; they are null and mean nothing."""
+def test_parquet_rows_match_jsonl_rows(tmp_path: Path, write_jsonl: WriteRows) -> None:
+    """Parquet gives each object the fields of all the others; those nulls are ignored."""
     rows = [
         {
             "system": None,
@@ -153,10 +155,10 @@ def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: WriteRows) 
             ],
         },
     ]
-    table = read_source(SourceSpec(path=str(parquet(tmp_path / "a.parquet", rows))))
+    table = read_source(SourceSpec(path=str(write_parquet(tmp_path / "a.parquet", rows))))
     lines = read_source(SourceSpec(path=str(write_jsonl("a.jsonl", rows))))
     for name in ("messages", "tools", "unread", "unread_turns"):
-        assert [one[name] for one in table] == [one[name] for one in lines], name
+        assert [chat[name] for chat in table] == [chat[name] for chat in lines], name
     assert table[0]["messages"][1]["train"] is False
     assert table[1]["tools"][1]["function"]["parameters"] == {
         "properties": {"height": {"type": "number"}}
@@ -165,15 +167,15 @@ def test_a_table_says_the_same_as_lines(tmp_path: Path, write_jsonl: WriteRows) 
 
 @settings(max_examples=60, deadline=None)
 @given(flags=st.lists(st.sampled_from([None, 0, 1]), min_size=1, max_size=5))
-def test_flags_choose_the_same_answers_in_every_format(flags: list[int | None]) -> None:
-    """Whatever way a row is written in, the same answers are learnt."""
+def test_training_flags_select_the_same_answers_in_every_format(flags: list[int | None]) -> None:
+    """Every row format trains on the same answers."""
     answers = [f"answer {i}" for i in range(len(flags))]
     openai = [
         turn
         for text, flag in zip(answers, flags, strict=True)
         for turn in (ASK, {"role": "assistant", "content": text, "weight": flag})
     ]
-    shared = [
+    sharegpt = [
         turn
         for text, flag in zip(answers, flags, strict=True)
         for turn in (
@@ -183,12 +185,12 @@ def test_flags_choose_the_same_answers_in_every_format(flags: list[int | None]) 
     ]
     for row in (
         {"messages": openai},
-        {"conversations": shared},
+        {"conversations": sharegpt},
         {"prompt": openai[:-1], "completion": openai[-1:]},
     ):
-        learnt = [
+        trained = [
             turn["content"]
             for turn in read_messages(row)
             if turn["role"] == "assistant" and turn.get("train", True)
         ]
-        assert learnt == [a for a, flag in zip(answers, flags, strict=True) if flag != 0]
+        assert trained == [a for a, flag in zip(answers, flags, strict=True) if flag != 0]

@@ -1,4 +1,4 @@
-"""What rows of other programs say about being learnt, beside an answer, and about its end."""
+"""Flags of other tools: excluded turns, reasoning and calls next to an answer, truncation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kdharness.harness.errors import DataError
 from support.chat_rows import ASK, RED, read_chat
 
 
-def turn(**more: Any) -> dict[str, Any]:
-    return {"messages": [ASK, {**RED, **more}]}
+def row_with_fields(**fields: Any) -> dict[str, Any]:
+    return {"messages": [ASK, {**RED, **fields}]}
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
         {"loss_weight": 0},
         {"compute_loss": False},
@@ -32,16 +32,16 @@ def turn(**more: Any) -> dict[str, Any]:
         {"label": False},
     ],
 )
-def test_a_field_of_another_name_that_leaves_a_turn_out_is_refused(more: dict[str, Any]) -> None:
-    """Each was passed over, and the turn was learnt."""
-    (name,) = more
-    with pytest.raises(DataError, match=rf"turn 2: {name}: .* exclude this turn") as error:
-        read_chat(turn(**more))
-    assert "train: false" in error.value.hint
+def test_unsupported_field_that_excludes_a_turn_is_rejected(fields: dict[str, Any]) -> None:
+    """Each of these was ignored, and the turn was trained on."""
+    (name,) = fields
+    with pytest.raises(DataError, match=rf"turn 2: {name}: .* exclude this turn") as caught:
+        read_chat(row_with_fields(**fields))
+    assert "train: false" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
         {"loss_weight": 1},
         {"compute_loss": True},
@@ -54,13 +54,13 @@ def test_a_field_of_another_name_that_leaves_a_turn_out_is_refused(more: dict[st
         {"train": False, "loss_weight": 0},
     ],
 )
-def test_a_field_that_says_nothing_else_than_the_rest_is_left(more: dict[str, Any]) -> None:
-    chat = read_chat(turn(**more))
-    assert chat["unread_turns"] == tuple(name for name in more if name != "train")
+def test_field_that_changes_nothing_is_ignored(fields: dict[str, Any]) -> None:
+    chat = read_chat(row_with_fields(**fields))
+    assert chat["unread_turns"] == tuple(name for name in fields if name != "train")
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("fields", "message"),
     [
         ({"loss_weight": 0.1}, "loss_weight: 0.1 on a whole row"),
         ({"sample_weight": 0}, "sample_weight: 0 on a whole row"),
@@ -72,13 +72,15 @@ def test_a_field_that_says_nothing_else_than_the_rest_is_left(more: dict[str, An
         ({"assistant_masks": [False, True]}, "assistant_masks holds labels"),
     ],
 )
-def test_a_row_that_counts_for_less_is_refused_by_any_name(more: dict[str, Any], says: str) -> None:
-    with pytest.raises(DataError, match=says):
-        read_chat({"messages": [ASK, RED], **more})
+def test_row_level_weights_and_token_labels_are_rejected_under_any_name(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_chat({"messages": [ASK, RED], **fields})
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
         {"sample_weight": 1.0},
         {"labels": ["safe"]},
@@ -88,11 +90,11 @@ def test_a_row_that_counts_for_less_is_refused_by_any_name(more: dict[str, Any],
         {"weights": []},
     ],
 )
-def test_a_row_may_be_described(more: dict[str, Any]) -> None:
-    assert read_chat({"messages": [ASK, RED], **more})["unread"] == tuple(more)
+def test_descriptive_row_fields_are_ignored(fields: dict[str, Any]) -> None:
+    assert read_chat({"messages": [ASK, RED], **fields})["unread"] == tuple(fields)
 
 
-# ---------------------------------------------------------------- beside an answer
+# ---------------------------------------------------------------- fields next to an answer
 
 CALL = {"id": "a1", "type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}
 
@@ -105,19 +107,19 @@ CALL = {"id": "a1", "type": "function", "function": {"name": "look", "arguments"
         {"instruction": "What colour?", "output": "Red."},
     ],
 )
-def test_a_thought_beside_an_answer_is_its_thought(row: dict[str, Any], name: str) -> None:
-    """It was listed as not read, and the answer learnt without it."""
+def test_reasoning_field_of_a_row_is_moved_into_its_answer(row: dict[str, Any], name: str) -> None:
+    """It was listed as an ignored field, and the answer was trained on without it."""
     chat = read_chat({**row, name: "Hm."})
     assert chat["messages"][-1] == {"role": "assistant", "content": "Red.", name: "Hm."}
     assert chat["unread"] == ()
 
 
-def test_calls_beside_an_answer_are_its_calls() -> None:
+def test_tool_calls_field_of_a_row_is_moved_into_its_answer() -> None:
     chat = read_chat({"prompt": "What colour?", "completion": "", "tool_calls": [CALL]})
     assert chat["messages"][-1]["tool_calls"] == [CALL]
 
 
-def test_a_word_on_whether_it_reasons_is_no_thought() -> None:
+def test_reasoning_on_off_switch_is_not_read_as_reasoning() -> None:
     row = {"prompt": "What colour?", "completion": "Red.", "reasoning": "off"}
     assert read_chat(row)["messages"][-1] == RED and read_chat(row)["unread"] == ("reasoning",)
 
@@ -129,17 +131,17 @@ def test_a_word_on_whether_it_reasons_is_no_thought() -> None:
         {"prompt": [ASK], "completion": [RED]},
     ],
 )
-@pytest.mark.parametrize("more", [{"reasoning_content": "Hm."}, {"tool_calls": [CALL]}])
-def test_what_stands_beside_turns_belongs_into_one(
-    row: dict[str, Any], more: dict[str, Any]
+@pytest.mark.parametrize("fields", [{"reasoning_content": "Hm."}, {"tool_calls": [CALL]}])
+def test_reasoning_or_calls_next_to_a_list_of_turns_are_rejected(
+    row: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    with pytest.raises(DataError, match=r"is given next to") as error:
-        read_chat({**row, **more})
-    assert error.value.hint == "move it into its turn"
+    with pytest.raises(DataError, match=r"is given next to") as caught:
+        read_chat({**row, **fields})
+    assert caught.value.hint == "move it into its turn"
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("fields", "message"),
     [
         ({"channel": "analysis"}, 'channel "analysis" is not supported'),
         ({"recipient": "functions.look"}, 'recipient "functions.look" is not supported'),
@@ -148,24 +150,28 @@ def test_what_stands_beside_turns_belongs_into_one(
         ({"cot": "Hm."}, "cot is not supported"),
     ],
 )
-def test_a_thought_or_call_in_disguise_is_refused(more: dict[str, Any], says: str) -> None:
-    with pytest.raises(DataError, match=f"turn 2: {says}"):
-        read_chat(turn(**more))
+def test_unsupported_reasoning_and_call_fields_are_rejected(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=f"turn 2: {message}"):
+        read_chat(row_with_fields(**fields))
 
 
-def test_details_of_a_thought_that_is_read_are_left() -> None:
-    chat = read_chat(turn(reasoning="Hm.", reasoning_details=[{"text": "Hm."}], channel="final"))
+def test_reasoning_details_are_ignored_when_reasoning_is_present() -> None:
+    chat = read_chat(
+        row_with_fields(reasoning="Hm.", reasoning_details=[{"text": "Hm."}], channel="final")
+    )
     assert chat["messages"][-1]["reasoning"] == "Hm."
     assert chat["unread_turns"] == ("reasoning_details",)
 
 
-@pytest.mark.parametrize("more", [{"instruction": ""}, {"instruction": "  "}])
-def test_an_empty_instruction_leaves_no_blank_lines(more: dict[str, Any]) -> None:
-    row = {"input": "What colour?", "output": "Red.", **more}
+@pytest.mark.parametrize("fields", [{"instruction": ""}, {"instruction": "  "}])
+def test_empty_instruction_adds_no_blank_lines(fields: dict[str, Any]) -> None:
+    row = {"input": "What colour?", "output": "Red.", **fields}
     assert read_chat(row)["messages"][0] == ASK
 
 
-# ---------------------------------------------------------------- cut answers
+# ---------------------------------------------------------------- truncated answers
 
 
 @pytest.mark.parametrize(
@@ -176,18 +182,18 @@ def test_an_empty_instruction_leaves_no_blank_lines(more: dict[str, Any]) -> Non
         ("finish_reason", "MAX_TOKENS"),
     ],
 )
-def test_an_answer_that_ended_at_a_limit_is_a_cut_one(name: str, value: str) -> None:
-    """Its end of turn was learnt, where the model had not ended."""
+def test_finish_reason_length_marks_an_answer_as_truncated(name: str, value: str) -> None:
+    """Its end of turn was trained on although generation had not ended there."""
     assert read_chat({"messages": [ASK, RED], name: value})["truncated"]
-    assert read_chat(turn(**{name: value}))["truncated"]
-    assert read_chat(turn(**{name: value}))["messages"] == [ASK, RED]
-    assert not read_chat(turn(**{name: "stop"}))["truncated"]
+    assert read_chat(row_with_fields(**{name: value}))["truncated"]
+    assert read_chat(row_with_fields(**{name: value}))["messages"] == [ASK, RED]
+    assert not read_chat(row_with_fields(**{name: "stop"}))["truncated"]
 
 
-def test_only_the_last_answer_may_be_cut() -> None:
+def test_only_the_last_answer_may_be_truncated() -> None:
     chat = [ASK, {**RED, "finish_reason": "length"}, ASK, RED]
-    with pytest.raises(DataError, match="an answer before the last one was truncated") as error:
+    with pytest.raises(DataError, match="an answer before the last one was truncated") as caught:
         read_chat({"messages": chat})
-    assert "train: false" in error.value.hint
+    assert "train: false" in caught.value.hint
     chat[1]["train"] = False
     assert not read_chat({"messages": chat})["truncated"]

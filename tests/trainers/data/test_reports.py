@@ -1,4 +1,4 @@
-"""What commands tell of rows: what was not read, not trained, or dropped by the template."""
+"""What commands report about rows: ignored fields, untrained turns, text the template drops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def show(
 ) -> Callable[..., tuple[int, str, str]]:
     """`kdharness data show` on rows: (exit code, stdout, stderr)."""
 
-    def call(rows: list[Any], template: str | None = None, model: Path = tiny_teacher) -> Any:
+    def run_show(rows: list[Any], template: str | None = None, model: Path = tiny_teacher) -> Any:
         write_jsonl("rows.jsonl", rows)
         extra = ""
         if template is not None and template != "chatml":
@@ -34,10 +34,10 @@ def show(
         )
         return kd("data", "show", str(tmp_path / "c.yaml"))
 
-    return call
+    return run_show
 
 
-def test_the_command_tells_what_was_not_read_and_not_trained(show: Any) -> None:
+def test_data_show_reports_ignored_fields_and_untrained_turns(show: Any) -> None:
     rows = [
         {"id": 1, "messages": [ASK, {**RED, "when": 3}]},
         {"source": "x", "messages": [ASK, {**RED, "content": " "}]},
@@ -53,14 +53,14 @@ def test_the_command_tells_what_was_not_read_and_not_trained(show: Any) -> None:
     assert code == 2 and "1 dropped, 1 empty answer not trained" in err
 
 
-def test_the_command_refuses_calls_that_the_template_drops(show: Any) -> None:
+def test_data_show_rejects_tool_calls_the_template_drops(show: Any) -> None:
     code, _, err = show(
         [{"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": [CALL]}]}]
     )
     assert code == 2 and "rows.jsonl:1: this chat template does not render tool_calls" in err
 
 
-def test_a_template_without_an_end_of_turn_is_told(show: Any) -> None:
+def test_template_without_an_end_of_turn_is_reported(show: Any) -> None:
     template = FAMILIES["chatml"].replace("<|im_end|>", "")
     code, out, _ = show([{"messages": [ASK, RED]}] * 2, template)
     assert code == 0 and "⟦Red.⟧" in out
@@ -70,14 +70,14 @@ def test_a_template_without_an_end_of_turn_is_told(show: Any) -> None:
     assert "warning" not in show(cut, FAMILIES["chatml"])[1]
 
 
-def test_chatml_for_a_tokenizer_without_its_tokens_is_told(show: Any, tmp_path: Path) -> None:
+def test_chatml_with_a_tokenizer_lacking_its_tokens_is_reported(show: Any, tmp_path: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.train_from_iterator(
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
         ["What colour is it? Red."],
         trainers.BpeTrainer(
             vocab_size=300,
@@ -86,7 +86,7 @@ def test_chatml_for_a_tokenizer_without_its_tokens_is_told(show: Any, tmp_path: 
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
     )
-    base = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>")
+    base = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>")
     folder = tmp_path / "base"
     base.save_pretrained(folder)
     (folder / "config.json").write_text('{"model_type": "llama", "eos_token_id": 0}')
@@ -96,7 +96,7 @@ def test_chatml_for_a_tokenizer_without_its_tokens_is_told(show: Any, tmp_path: 
     assert "generation still ends only at '<|endoftext|>'" in out
 
 
-def test_an_end_of_turn_that_only_kdharness_knows_is_told(show: Any, tmp_path: Path) -> None:
+def test_end_of_turn_missing_from_the_checkpoint_eos_is_reported(show: Any, tmp_path: Path) -> None:
     from support.models import make_tokenizer
 
     tokenizer = make_tokenizer(tmp_path / "m")
@@ -111,14 +111,14 @@ def test_an_end_of_turn_that_only_kdharness_knows_is_told(show: Any, tmp_path: P
     assert "warning" not in show(rows, None, tmp_path / "m")[1]
 
 
-def test_thoughts_that_the_template_drops_are_counted(show: Any) -> None:
+def test_reasoning_dropped_by_the_template_is_counted(show: Any) -> None:
     rows = [{"messages": [ASK, {**RED, "content": "<think>Hm.</think>Red."}]}] * 3
     out = show(rows, FAMILIES["r1"].replace("<｜end▁of▁sentence｜>", "<|im_end|>"))[1]
     assert "warning: the chat template drops the reasoning of 3 answers" in out
 
 
 @pytest.mark.slow
-def test_a_training_warns_before_its_first_step(
+def test_train_warns_about_a_missing_end_of_turn(
     tmp_path: Path, write_jsonl: WriteRows, kd: CommandLine, tiny_teacher: Path
 ) -> None:
     rows = write_jsonl("rows.jsonl", [{"messages": [ASK, RED]}] * 4)

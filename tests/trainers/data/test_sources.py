@@ -1,4 +1,4 @@
-"""Rows from many programs: system texts, history, tools, and every shape they come in."""
+"""Rows of other tools: system prompts, history, tools, and all supported formats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from kdharness.harness.chat.template import encode_chat
 from kdharness.harness.errors import DataError
-from support.chat_rows import ASK, CALL, RED, read_chat, read_messages, refusal_of
+from support.chat_rows import ASK, CALL, RED, error_message_of, read_chat, read_messages
 
 # ---------------------------------------------------------------- system, history, variables
 
@@ -25,21 +25,23 @@ SHAPES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["system", "system_prompt", "system_message"])
-def test_a_rows_system_text_is_its_first_turn(shape: dict[str, Any], name: str) -> None:
-    head = {"role": "system", "content": "Be terse."}
-    assert read_messages({**shape, name: "Be terse."}) == [head, ASK, RED]
+def test_system_field_becomes_the_first_turn(shape: dict[str, Any], name: str) -> None:
+    system_turn = {"role": "system", "content": "Be terse."}
+    assert read_messages({**shape, name: "Be terse."}) == [system_turn, ASK, RED]
     assert read_messages({**shape, name: ""}) == read_messages({**shape, name: None}) == [ASK, RED]
-    assert "is not text" in refusal_of({**shape, name: {"a": 1}})
+    assert "is not text" in error_message_of({**shape, name: {"a": 1}})
 
 
-def test_two_system_texts_are_refused_unless_they_are_one() -> None:
-    own = {"messages": [{"role": "system", "content": "Be terse."}, ASK, RED]}
-    assert read_messages({**own, "system": " Be terse."}) == own["messages"]
-    assert "system conflicts with a system turn" in refusal_of({**own, "system": "Be kind."})
-    assert "contradict" in refusal_of({"messages": [ASK, RED], "system": "a", "system_prompt": "b"})
+def test_conflicting_system_prompts_are_rejected() -> None:
+    row = {"messages": [{"role": "system", "content": "Be terse."}, ASK, RED]}
+    assert read_messages({**row, "system": " Be terse."}) == row["messages"]
+    assert "system conflicts with a system turn" in error_message_of({**row, "system": "Be kind."})
+    assert "contradict" in error_message_of(
+        {"messages": [ASK, RED], "system": "a", "system_prompt": "b"}
+    )
 
 
-def test_alpaca_history_comes_first() -> None:
+def test_alpaca_history_precedes_the_instruction() -> None:
     row = {
         "instruction": "And then?",
         "input": "",
@@ -55,28 +57,28 @@ def test_alpaca_history_comes_first() -> None:
     assert read_messages({**row, "history": []})[0]["content"] == "And then?"
     row["system"] = "Be terse."
     assert [turn["role"] for turn in read_messages(row)][:2] == ["system", "user"]
-    assert "pairs" in refusal_of({**row, "history": ["What colour?"]})
-    assert "pairs" in refusal_of({**row, "history": [["a", "b", "c"]]})
+    assert "pairs" in error_message_of({**row, "history": ["What colour?"]})
+    assert "pairs" in error_message_of({**row, "history": [["a", "b", "c"]]})
 
 
-def test_the_context_of_a_question_is_not_lost() -> None:
+def test_context_is_appended_to_the_instruction() -> None:
     row = {"instruction": "Sum up.", "context": "A long text.", "response": "Text."}
     assert read_messages(row)[0]["content"] == "Sum up.\n\nA long text."
-    assert "input and context contradict" in refusal_of({**row, "input": "Another text."})
-    assert "context" in refusal_of({"prompt": "a", "completion": "b", "context": "c"})
-    assert "contradict each other" in refusal_of(
+    assert "input and context contradict" in error_message_of({**row, "input": "Another text."})
+    assert "context" in error_message_of({"prompt": "a", "completion": "b", "context": "c"})
+    assert "contradict each other" in error_message_of(
         {"prompt": "a", "completion": "b", "response": "c"}
     )
 
 
-def test_template_variables_come_with_the_row() -> None:
+def test_template_variables_are_read_from_the_row() -> None:
     row = {"messages": [ASK, RED], "chat_template_kwargs": {"enable_thinking": False}}
     assert read_chat(row)["variables"] == {"enable_thinking": False}
     assert read_chat({**SHAPES[0], "enable_thinking": "false"})["variables"] == {
         "enable_thinking": False
     }
-    assert "contradict" in refusal_of({**row, "enable_thinking": True})
-    assert "not an object" in refusal_of({**row, "chat_template_kwargs": [1]})
+    assert "contradict" in error_message_of({**row, "enable_thinking": True})
+    assert "not an object" in error_message_of({**row, "chat_template_kwargs": [1]})
     tokenizer_variables = read_chat({**SHAPES[0], "chat_template_kwargs": {"tokenize": True}})
     with pytest.raises(DataError, match="'tokenize'"):
         encode_chat(None, [ASK, RED], variables=tokenizer_variables["variables"])
@@ -111,15 +113,15 @@ def test_template_variables_come_with_the_row() -> None:
         {"role": "tool_call", "content": '{"name": "rain", "arguments": {"town": "Oslo"}}'},
     ],
 )
-def test_calls_are_read_in_every_spelling(turn: dict[str, Any]) -> None:
+def test_tool_calls_are_read_in_every_format(turn: dict[str, Any]) -> None:
     for result in (
         {"role": "tool", "content": "wet"},
         {"from": "observation", "value": "wet"},
         {"role": "function", "name": "rain", "content": "wet"},
     ):
-        found = read_messages({"messages": [ASK, turn, result, RED]})
-        assert [one["role"] for one in found] == ["user", "assistant", "tool", "assistant"]
-        assert found[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+        turns = read_messages({"messages": [ASK, turn, result, RED]})
+        assert [message["role"] for message in turns] == ["user", "assistant", "tool", "assistant"]
+        assert turns[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
 
 
 @pytest.mark.parametrize(
@@ -131,14 +133,14 @@ def test_calls_are_read_in_every_spelling(turn: dict[str, Any]) -> None:
         ['{"name": "rain"}'],
     ],
 )
-def test_tools_are_read_in_every_spelling(tools: Any) -> None:
-    wanted = [{"type": "function", "function": {"name": "rain"}}]
-    assert read_chat({"messages": [ASK, RED], "tools": tools})["tools"] == wanted
-    assert read_chat({"messages": [ASK, RED], "functions": tools})["tools"] == wanted
+def test_tool_schemas_are_read_in_every_format(tools: Any) -> None:
+    expected = [{"type": "function", "function": {"name": "rain"}}]
+    assert read_chat({"messages": [ASK, RED], "tools": tools})["tools"] == expected
+    assert read_chat({"messages": [ASK, RED], "functions": tools})["tools"] == expected
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
         (
             {
@@ -170,11 +172,11 @@ def test_tools_are_read_in_every_spelling(tools: Any) -> None:
         ({"messages": [{**ASK, "tools": [CALL]}, RED]}, "tools belong to the row"),
     ],
 )
-def test_tools_that_cannot_be_read_are_refused(row: dict[str, Any], says: str) -> None:
-    assert says in refusal_of(row)
+def test_invalid_tools_and_calls_are_rejected(row: dict[str, Any], message: str) -> None:
+    assert message in error_message_of(row)
 
 
-# ---------------------------------------------------------------- shapes of rows
+# ---------------------------------------------------------------- row formats
 
 
 @pytest.mark.parametrize(
@@ -210,18 +212,18 @@ def test_tools_that_cannot_be_read_are_refused(row: dict[str, Any], says: str) -
         {"prompt": "What colour?", "completion": [RED]},
     ],
 )
-def test_rows_of_every_shape_become_the_same_chat(row: Any) -> None:
+def test_rows_of_every_format_yield_the_same_chat(row: Any) -> None:
     assert read_messages(row) == [ASK, RED]
 
 
 @pytest.mark.parametrize("form", ["messages", "sharegpt", "prompt", "alpaca"])
-def test_a_named_format_says_what_is_missing(form: str) -> None:
-    text = refusal_of({"text": "x", "id": 3}, form)
+def test_error_for_a_named_format_lists_missing_fields(form: str) -> None:
+    text = error_message_of({"text": "x", "id": 3}, form)
     assert f"not in the {form} format: no " in text and "(fields: id, text)" in text
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
         ({"prompt": "a", "completion": None}, "completion is null"),
         ({"prompt": None, "completion": "a"}, "prompt is null"),
@@ -261,12 +263,12 @@ def test_a_named_format_says_what_is_missing(form: str) -> None:
         (3, "unknown row format"),
     ],
 )
-def test_what_is_no_row_is_told_in_our_own_words(row: Any, says: str) -> None:
-    assert says in refusal_of(row)
+def test_invalid_rows_are_rejected_with_a_readable_message(row: Any, message: str) -> None:
+    assert message in error_message_of(row)
 
 
-def test_thoughts_beside_the_content_are_kept() -> None:
+def test_reasoning_fields_of_a_turn_are_kept() -> None:
     for name in ("reasoning_content", "reasoning", "thinking"):
         assert read_messages({"messages": [ASK, {**RED, name: "Hm."}]})[1][name] == "Hm."
     both = {**RED, "reasoning": "a", "thinking": "b"}
-    assert "more than one field" in refusal_of({"messages": [ASK, both]})
+    assert "more than one field" in error_message_of({"messages": [ASK, both]})

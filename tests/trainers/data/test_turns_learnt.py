@@ -1,4 +1,4 @@
-"""What rows say about which turns are learnt, and what they say and nobody can do."""
+"""Fields that select the turns to train on, and fields that are rejected as unsupported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.chat_rows import ASK, RED, read_chat, read_messages, refusal_of
+from support.chat_rows import ASK, RED, error_message_of, read_chat, read_messages
 
 FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "messages": lambda flag: {"messages": [ASK, {**RED, **flag}, ASK, RED]},
@@ -28,7 +28,7 @@ ON = (True, 1, 1.0, "true", "YES", "1", "on", None)
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_turn_says_whether_it_is_learnt(form: str, name: str) -> None:
+def test_turn_flags_include_or_exclude_a_turn(form: str, name: str) -> None:
     for value in OFF:
         turns = read_messages(FORMS[form]({name: value}))
         assert [turn.get("train", True) for turn in turns if turn["role"] == "assistant"] == [
@@ -39,16 +39,16 @@ def test_a_turn_says_whether_it_is_learnt(form: str, name: str) -> None:
         turns = read_messages(FORMS[form]({name: value}))
         assert all(turn.get("train", True) for turn in turns), value
     for value in (0.5, 2, -1, "maybe", [], {}, "none"):
-        assert f"turn 2: {name} is" in refusal_of(FORMS[form]({name: value})), value
+        assert f"turn 2: {name} is" in error_message_of(FORMS[form]({name: value})), value
 
 
-def test_masked_says_the_opposite() -> None:
+def test_masked_flag_is_inverted() -> None:
     assert read_messages({"messages": [ASK, {**RED, "masked": True}]})[1]["train"] is False
     assert read_messages({"messages": [ASK, {**RED, "masked": 0}]})[1]["train"] is True
 
 
 @pytest.mark.parametrize(
-    ("turn", "says"),
+    ("turn", "message"),
     [
         ({**RED, "weight": 0, "train": True}, "train and weight contradict each other"),
         ({**RED, "train_detail": [{"begin_offset": 0, "train": False}]}, "train_detail"),
@@ -62,19 +62,19 @@ def test_masked_says_the_opposite() -> None:
         ),
     ],
 )
-def test_what_a_turn_says_and_cannot_be_done_is_refused_by_name(
-    turn: dict[str, Any], says: str
-) -> None:
-    assert says in refusal_of({"messages": [ASK, turn]})
+def test_unsupported_turn_fields_are_rejected_by_name(turn: dict[str, Any], message: str) -> None:
+    assert message in error_message_of({"messages": [ASK, turn]})
 
 
-def test_only_the_assistants_turns_can_be_learnt() -> None:
-    assert "weight is set on a user turn" in refusal_of({"messages": [{**ASK, "weight": 1}, RED]})
+def test_only_assistant_turns_can_be_trained_on() -> None:
+    assert "weight is set on a user turn" in error_message_of(
+        {"messages": [{**ASK, "weight": 1}, RED]}
+    )
     assert read_messages({"messages": [{**ASK, "weight": 0, "train": False}, RED]}) == [ASK, RED]
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
         ({"weight": 0}, "weight: 0 on a whole row"),
         ({"weight": 0.3}, "weight: 0.3 on a whole row"),
@@ -90,13 +90,11 @@ def test_only_the_assistants_turns_can_be_learnt() -> None:
         ({"truncated": "perhaps"}, "truncated"),
     ],
 )
-def test_what_a_row_says_and_cannot_be_done_is_refused_by_name(
-    row: dict[str, Any], says: str
-) -> None:
-    assert says in refusal_of({"messages": [ASK, RED], **row})
+def test_unsupported_row_fields_are_rejected_by_name(row: dict[str, Any], message: str) -> None:
+    assert message in error_message_of({"messages": [ASK, RED], **row})
 
 
-def test_fields_that_say_nothing_are_listed() -> None:
+def test_fields_without_effect_are_listed() -> None:
     row = {
         "id": 7,
         "source": "web",
@@ -112,9 +110,9 @@ def test_fields_that_say_nothing_are_listed() -> None:
         "prompt": "What colour?",
         "messages": [{**ASK, "timestamp": 4}, {**RED, "model": "m"}],
     }
-    found = read_chat(row)
-    assert found["messages"] == [ASK, RED]
-    assert found["unread"] == (
+    chat = read_chat(row)
+    assert chat["messages"] == [ASK, RED]
+    assert chat["unread"] == (
         "id",
         "label",
         "loss",
@@ -125,10 +123,10 @@ def test_fields_that_say_nothing_are_listed() -> None:
         "text",
         "train",
     )
-    assert found["unread_turns"] == ("model", "timestamp")
+    assert chat["unread_turns"] == ("model", "timestamp")
 
 
-def test_a_row_may_be_truncated_in_any_spelling() -> None:
+def test_truncated_flag_accepts_every_boolean_spelling() -> None:
     for value in ("false", 0, None, False):
         assert read_chat({"messages": [ASK, RED], "truncated": value})["truncated"] is False
     assert read_chat({"messages": [ASK, RED], "truncated": "true"})["truncated"] is True

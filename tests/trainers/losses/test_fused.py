@@ -26,7 +26,7 @@ KINDS = ["forward_kl", "reverse_kl", "js", "skew_kl", "skew_reverse_kl"]
 
 
 def plain_divergence(p: torch.Tensor, q: torch.Tensor, kind: str, beta: float) -> torch.Tensor:
-    """The definition, on probabilities, with nothing clever."""
+    """Return the divergence by its definition, on probabilities."""
 
     def kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a * (a.log() - b.log())).sum()
@@ -52,7 +52,7 @@ def plain_logits(x: torch.Tensor, w: torch.Tensor, b: Any, scale: float, cap: fl
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize(("scale", "cap"), [(1.0, 0.0), (0.6, 4.0)])
 @pytest.mark.parametrize("ce_weight", [0.0, 0.3])
-def test_loss_and_gradients_match_the_formula(
+def test_loss_and_gradients_match_the_reference_formula(
     kind: str, temperature: float, scale: float, cap: float, ce_weight: float
 ) -> None:
     g = torch.Generator().manual_seed(7)
@@ -90,7 +90,7 @@ def test_loss_and_gradients_match_the_formula(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cached_teacher_is_the_same_divergence_over_k_plus_one_outcomes(kind: str) -> None:
+def test_top_k_loss_matches_the_divergence_over_k_plus_one_buckets(kind: str) -> None:
     g = torch.Generator().manual_seed(3)
     n, h, v, k, beta, t = 11, 8, 30, 6, 0.4, 1.5
     hidden = torch.randn(n, h, generator=g, dtype=torch.float64, requires_grad=True)
@@ -116,7 +116,7 @@ def test_cached_teacher_is_the_same_divergence_over_k_plus_one_outcomes(kind: st
         assert torch.linalg.norm(ours - theirs) <= 2e-5 * torch.linalg.norm(theirs)
 
 
-def test_a_cache_of_the_whole_vocabulary_is_the_online_loss() -> None:
+def test_full_vocabulary_cache_matches_the_online_loss() -> None:
     g = torch.Generator().manual_seed(5)
     head = Head(torch.randn(17, 6, generator=g))
     teacher_hidden, hidden = torch.randn(9, 6, generator=g), torch.randn(9, 6, generator=g)
@@ -127,8 +127,8 @@ def test_a_cache_of_the_whole_vocabulary_is_the_online_loss() -> None:
     assert float(offline) == pytest.approx(float(online), rel=1e-5)
 
 
-def test_a_sampled_tail_is_unbiased_and_near() -> None:
-    """The mean over many draws is the true loss and gradient; one draw is near already."""
+def test_sampled_tail_gives_an_unbiased_loss_and_gradient() -> None:
+    """The mean over many draws matches the exact loss and gradient."""
     g = torch.Generator().manual_seed(2)
     n, v = 40, 300
     head, student = Head(torch.randn(v, 6, generator=g)), Head(torch.randn(v, 6, generator=g))
@@ -150,7 +150,7 @@ def test_a_sampled_tail_is_unbiased_and_near() -> None:
     assert error.norm() < 0.1 * want_grad.norm()
 
 
-def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_do() -> None:
+def test_frozen_head_gets_no_gradient_but_hidden_states_do() -> None:
     weight, hidden = torch.randn(10, 4), torch.randn(3, 4, requires_grad=True)
     loss, _ = fused_loss(
         hidden, Head(weight), mix=Mix(kl_weight=0, ce_weight=1), targets=torch.tensor([1, 2, 3])
@@ -160,7 +160,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_do() -> None:
     assert hidden.grad is not None and hidden.grad.abs().sum() > 0
 
 
-def test_padded_vocabularies_are_compared_on_the_shared_ids() -> None:
+def test_padded_vocabularies_are_compared_on_shared_ids_only() -> None:
     g = torch.Generator().manual_seed(1)
     hidden = torch.randn(5, 4, generator=g, requires_grad=True)
     ws = torch.randn(12, 4, generator=g, requires_grad=True)
@@ -182,7 +182,7 @@ def test_padded_vocabularies_are_compared_on_the_shared_ids() -> None:
     beta=st.floats(0.05, 0.95),
     size=st.floats(0.1, 20.0),
 )
-def test_divergences_are_never_negative_and_zero_only_for_equals(
+def test_divergences_are_nonnegative_and_zero_for_equal_distributions(
     seed: int, kind: str, beta: float, size: float
 ) -> None:
     g = torch.Generator().manual_seed(seed)
@@ -197,7 +197,7 @@ def test_divergences_are_never_negative_and_zero_only_for_equals(
 
 
 def test_labels_are_shifted_by_one() -> None:
-    """The position before the first answer token learns it; the last position learns nothing."""
+    """The position before the first answer token predicts it; the last position has no target."""
     labels = torch.tensor([[-100, -100, 7, 8, 9], [-100, 5, -100, 6, -100]])
     mask = labelled_positions(labels)
     assert mask.tolist() == [
@@ -219,7 +219,7 @@ def test_extreme_logits_stay_finite() -> None:
         assert torch.isfinite(grad).all()
 
 
-def test_apply_head_follows_the_models_own_conventions() -> None:
+def test_apply_head_applies_bias_scale_and_softcap() -> None:
     head = Head(torch.eye(2), torch.tensor([1.0, 0.0]), scale=2.0, softcap=3.0)
     got = apply_head(head, torch.tensor([[1.0, -1.0]]))
     assert got.tolist()[0] == pytest.approx([3 * math.tanh(4 / 3), 3 * math.tanh(-2 / 3)])

@@ -1,4 +1,4 @@
-"""LoRA through the commands: expert adapter, DAE on one base, merging; experts by name."""
+"""LoRA through the CLI: expert adapter, DAE on a shared base, merging; named experts."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ IDS = torch.tensor([[5, 9, 33, 7, 61]])
 
 @pytest.fixture
 def train(kd: CommandLine, tmp_path: Path) -> Train:
-    """`kdharness train` on a config of these values; its exit code."""
+    """Run `kdharness train` on a config with the given values; return its exit code."""
 
-    def one(**values: Any) -> int:
+    def run_train(**values: Any) -> int:
         values = {"trainer": {"learning_rate": 0.01, "max_steps": 3, "batch_size": 4}, **values}
         path = tmp_path / f"{values['name']}.yaml"
         path.write_text(yaml.safe_dump(values), "utf-8")
         return kd("train", str(path))[0]
 
-    return one
+    return run_train
 
 
-def test_dae_with_adapters_of_one_base(
+def test_dae_with_adapters_on_a_shared_base(
     train: Train, kd: CommandLine, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     student = {"model": str(tiny_teacher), "lora": {"r": 4}}
@@ -61,11 +61,11 @@ def test_dae_with_adapters_of_one_base(
         assert code == 0, launch.log_tail(paths, name, 20)
     with Store(paths.store) as store:
         curves = [store.curve(name, "loss") for name in ("dae-false", "dae-true")]
-        found = store.checkpoint("dae-true")
+        checkpoint = store.checkpoint("dae-true")
         expert, base = store.checkpoint("expert"), store.checkpoint("tiny-teacher")
     assert [v for _, v in curves[0]] == pytest.approx([v for _, v in curves[1]], rel=1e-4)
-    assert found is not None and expert is not None and base is not None
-    assert found.parents == {"student": base.id, "reference": base.id, "expert": expert.id}
+    assert checkpoint is not None and expert is not None and base is not None
+    assert checkpoint.parents == {"student": base.id, "reference": base.id, "expert": expert.id}
     merged = tmp_path / "merged"
     assert kd("merge-adapter", "dae-true", str(merged))[0] == 0
     plain, adapted = load_model(str(merged), paths), load_model("dae-true", paths)
@@ -75,7 +75,7 @@ def test_dae_with_adapters_of_one_base(
     assert kd("merge-adapter", str(tiny_teacher), str(tmp_path / "x"))[0] == 1
 
 
-def test_experts_by_name_follow_their_own_rows(
+def test_named_experts_teach_their_own_rows(
     train: Train, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     rows = tmp_path / "tagged.jsonl"
@@ -96,8 +96,8 @@ def test_experts_by_name_follow_their_own_rows(
     )
     assert code == 0
     with Store(paths.store) as store:
-        found = store.checkpoint("two")
-    assert found is not None
-    assert set(found.parents) == {"student", "reference", "expert", "expert law"}
-    assert set(found.info["shares"]) == {"general", "domain", "law"}
-    assert found.info["shares"]["law"] == pytest.approx(0.25, abs=0.1)
+        checkpoint = store.checkpoint("two")
+    assert checkpoint is not None
+    assert set(checkpoint.parents) == {"student", "reference", "expert", "expert law"}
+    assert set(checkpoint.info["shares"]) == {"general", "domain", "law"}
+    assert checkpoint.info["shares"]["law"] == pytest.approx(0.25, abs=0.1)

@@ -1,4 +1,4 @@
-"""Merged weights: both ends of the curve, means, tied weights, models that do not match."""
+"""Merged weights: endpoints of the curve, means, tied weights, incompatible models."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from support.models import make_llama, make_tokenizer
 from support.reporters import Listener
 
 
-def state(seed: int, **more: Any) -> dict[str, Any]:
+def state(seed: int, **tensors: Any) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(seed)
-    return {"w": torch.randn(7, 5, generator=rng), "b": torch.randn(5, generator=rng), **more}
+    return {"w": torch.randn(7, 5, generator=rng), "b": torch.randn(5, generator=rng), **tensors}
 
 
-def equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    return set(first) == set(second) and all(torch.equal(first[k], second[k]) for k in first)
+def same_tensors(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
 # ---------------------------------------------------------------- pure functions
 
 
 @given(seed=st.integers(0, 50), half=st.booleans())
-def test_the_ends_are_the_parents_bit_for_bit_and_the_middle_is_the_mean(
+def test_interpolation_endpoints_are_bit_exact_and_midpoint_is_the_mean(
     seed: int, half: bool
 ) -> None:
     a, b = state(seed), state(seed + 1000)
     if half:
         a, b = ({k: v.bfloat16() for k, v in s.items()} for s in (a, b))
-    assert equal(interpolate(a, b, 0.0), a)
-    assert equal(interpolate(a, b, 1.0), b)
+    assert same_tensors(interpolate(a, b, 0.0), a)
+    assert same_tensors(interpolate(a, b, 1.0), b)
     middle = interpolate(a, b, 0.5)
     for key in a:
         assert middle[key].dtype == a[key].dtype
@@ -56,25 +56,25 @@ def test_the_ends_are_the_parents_bit_for_bit_and_the_middle_is_the_mean(
         )
 
 
-def test_average_and_task_arithmetic_are_their_formulas() -> None:
+def test_average_and_task_arithmetic_match_their_formulas() -> None:
     base, a, b = state(1), state(2), state(3)
     mean = average([a, b], [3, 1])
     assert torch.allclose(mean["w"], 0.75 * a["w"] + 0.25 * b["w"])
     assert torch.allclose(average([a, b])["b"], interpolate(a, b, 0.5)["b"])
     added = task_arithmetic(base, [a, b], [1.0, 2.0], scale=0.5)
-    wanted = base["w"] + 0.5 * ((a["w"] - base["w"]) + 2 * (b["w"] - base["w"]))
-    assert torch.allclose(added["w"], wanted, atol=1e-6)
+    expected = base["w"] + 0.5 * ((a["w"] - base["w"]) + 2 * (b["w"] - base["w"]))
+    assert torch.allclose(added["w"], expected, atol=1e-6)
     assert torch.allclose(task_arithmetic(base, [a])["w"], a["w"], atol=1e-6)
 
 
-def test_what_does_not_lie_on_top_of_each_other_is_refused_with_its_name() -> None:
+def test_mismatched_tensors_are_rejected_by_name() -> None:
     a = state(1)
     with pytest.raises(ModelError, match=r"w is 7×5 in reference and 7×6 in expert"):
         interpolate(a, {**state(2), "w": torch.zeros(7, 6)}, 0.5)
     with pytest.raises(ModelError, match="expert has gate, which is missing from reference"):
         interpolate(a, state(2, gate=torch.zeros(1)), 0.5)
     counts = {"n": torch.tensor([1, 2])}
-    assert equal(interpolate({**a, **counts}, {**a, **counts}, 0.3), {**a, **counts})
+    assert same_tensors(interpolate({**a, **counts}, {**a, **counts}, 0.3), {**a, **counts})
     with pytest.raises(ModelError, match="the integer tensor n differs"):
         interpolate({**a, **counts}, {**a, "n": torch.tensor([1, 3])}, 0.3)
 
@@ -100,23 +100,25 @@ def test_what_does_not_lie_on_top_of_each_other_is_refused_with_its_name() -> No
         ),
     ],
 )
-def test_configs_that_make_no_sense_say_why(values: dict[str, Any], message: str) -> None:
+def test_invalid_merge_configs_are_rejected_with_a_reason(
+    values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValidationError, match=message):
         MergeConfig(**values)
     with pytest.raises(ConfigError, match=message):
         parse_config({"method": "merge", **values})
 
 
-def test_the_ends_of_the_curve_are_dropped_and_alphas_sorted() -> None:
-    found = MergeConfig(reference="a", expert="b", alphas=[1.0, 0.75, 0.0, 0.25, 0.25])
-    assert found.alphas == [0.25, 0.75]
+def test_alphas_are_sorted_and_endpoints_dropped() -> None:
+    config = MergeConfig(reference="a", expert="b", alphas=[1.0, 0.75, 0.0, 0.25, 0.25])
+    assert config.alphas == [0.25, 0.75]
 
 
 # ---------------------------------------------------------------- runs
 
 
 def two_models(tmp_path: Path, **changes: Any) -> tuple[Path, Path]:
-    """Two tiny models of one shape and tokenizer."""
+    """Create two tiny models with the same architecture and tokenizer."""
     a, b = tmp_path / "ref", tmp_path / "exp"
     make_llama(a, seed=1, **changes)
     make_llama(b, seed=2, **changes)
@@ -128,7 +130,7 @@ def job(paths: Paths, name: str) -> Job:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_merge_run_stores_one_checkpoint_an_alpha(
+def test_merge_run_stores_one_checkpoint_per_alpha(
     paths: Paths, tmp_path: Path, tied: bool
 ) -> None:
     a, b = two_models(tmp_path, tie_word_embeddings=tied)
@@ -136,25 +138,25 @@ def test_a_merge_run_stores_one_checkpoint_an_alpha(
     outcome = train(config, job(paths, "curve"))
     assert outcome.folder.name == "alpha-0.5" and outcome.step == 2
     with Store(paths.store) as store:
-        found = {c.name: c for c in store.checkpoints("curve")}
+        checkpoints = {c.name: c for c in store.checkpoints("curve")}
         parents = {c.id: Path(c.path).name for c in store.checkpoints() if c.method == "model"}
-    assert {n: c.info["alpha"] for n, c in found.items()} == {
+    assert {n: c.info["alpha"] for n, c in checkpoints.items()} == {
         "curve-alpha-0.25": 0.25,
         "curve-alpha-0.5": 0.5,
     }
     ours, theirs = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
-    for checkpoint in found.values():
+    for checkpoint in checkpoints.values():
         roles = {role: parents[parent] for role, parent in checkpoint.parents.items()}
         assert roles == {"reference": "ref", "expert": "exp"}
         merged = load_file(Path(checkpoint.path) / "model.safetensors")
         assert ("lm_head.weight" in merged) is not tied
-        assert equal(merged, interpolate(ours, theirs, checkpoint.info["alpha"]))
+        assert same_tensors(merged, interpolate(ours, theirs, checkpoint.info["alpha"]))
         model = load_model(checkpoint.name, paths, device="cpu")
         same = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
         assert same is tied
 
 
-def test_a_merge_that_was_stopped_makes_only_what_is_missing(paths: Paths, tmp_path: Path) -> None:
+def test_interrupted_merge_creates_only_missing_checkpoints(paths: Paths, tmp_path: Path) -> None:
     a, b = two_models(tmp_path)
     config = MergeConfig(reference=str(a), expert=str(b), alphas=[0.25, 0.5])
     train(config.model_copy(update={"alphas": [0.25, 0.9]}), job(paths, "curve"))
@@ -165,7 +167,7 @@ def test_a_merge_that_was_stopped_makes_only_what_is_missing(paths: Paths, tmp_p
     assert (paths.run("curve") / "alpha-0.5" / "model.safetensors").exists()
 
 
-def test_a_model_keeps_the_precision_of_the_first(paths: Paths, tmp_path: Path) -> None:
+def test_merged_model_keeps_the_dtype_of_the_first_model(paths: Paths, tmp_path: Path) -> None:
     a, b = two_models(tmp_path)
     load_model(str(a), paths, device="cpu").to(torch.bfloat16).save_pretrained(a)
     train(MergeConfig(reference=str(a), expert=str(b), alphas=[0.5]), job(paths, "one"))
@@ -173,7 +175,7 @@ def test_a_model_keeps_the_precision_of_the_first(paths: Paths, tmp_path: Path) 
     assert {t.dtype for t in merged.values()} == {torch.bfloat16}
 
 
-def test_an_adapter_is_merged_as_the_model_it_makes(paths: Paths, tmp_path: Path) -> None:
+def test_adapter_is_merged_as_its_full_model(paths: Paths, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     a, _ = two_models(tmp_path)
@@ -193,32 +195,32 @@ def test_an_adapter_is_merged_as_the_model_it_makes(paths: Paths, tmp_path: Path
         MergeConfig(reference=str(a), expert=str(tmp_path / "lora"), alphas=[0.5]),
         job(paths, "half"),
     )
-    whole = load_model(str(tmp_path / "lora"), paths, device="cpu").state_dict()
-    wanted = interpolate(load_file(a / "model.safetensors"), whole, 0.5)
-    assert equal(load_file(paths.run("half") / "final" / "model.safetensors"), wanted)
+    full_state = load_model(str(tmp_path / "lora"), paths, device="cpu").state_dict()
+    expected = interpolate(load_file(a / "model.safetensors"), full_state, 0.5)
+    assert same_tensors(load_file(paths.run("half") / "final" / "model.safetensors"), expected)
 
 
-def test_models_that_differ_are_refused_with_what_differs(paths: Paths, tmp_path: Path) -> None:
+def test_incompatible_models_are_rejected_with_the_difference(paths: Paths, tmp_path: Path) -> None:
     a, b = two_models(tmp_path)
 
-    def attempt(other: Path) -> None:
+    def merge_with(other: Path) -> None:
         train(MergeConfig(reference=str(a), expert=str(other)), job(paths, "no"))
 
     with pytest.raises(ModelError, match="have the same weights"):
-        attempt(a)
+        merge_with(a)
     make_llama(tmp_path / "wide", seed=3, intermediate_size=48)
     with pytest.raises(ModelError, match=r"mlp\.\w+\.weight is \d+×\d+ in .*ref and \d+×\d+"):
-        attempt(tmp_path / "wide")
+        merge_with(tmp_path / "wide")
     make_llama(tmp_path / "deep", seed=3, num_hidden_layers=5)
     with pytest.raises(ModelError, match=r"deep has model\.layers\.4.*which is missing from .*ref"):
-        attempt(tmp_path / "deep")
+        merge_with(tmp_path / "deep")
     make_llama(tmp_path / "tied", seed=3, tie_word_embeddings=True)
     with pytest.raises(ModelError, match=r"tie_word_embeddings is False in .*ref and True in"):
-        attempt(tmp_path / "tied")
+        merge_with(tmp_path / "tied")
     make_tokenizer(b, words=380)
-    with pytest.raises(ModelError, match=r"tokenizers of .* differ|split") as told:
-        attempt(b)
-    assert "embeddings" in told.value.hint
+    with pytest.raises(ModelError, match=r"tokenizers of .* differ|split") as caught:
+        merge_with(b)
+    assert "embeddings" in caught.value.hint
 
 
 @pytest.mark.slow

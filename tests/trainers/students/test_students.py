@@ -1,4 +1,4 @@
-"""Students made from other models, layer maps, and tokenizers that differ."""
+"""Students derived from other models, layer maps, and tokenizer mismatches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IDS = torch.tensor([[5, 9, 33, 7, 61]])
 
 
 @given(depth=st.integers(2, 80), data=st.data())
-def test_kept_layers_are_spread_with_both_ends(depth: int, data: Any) -> None:
+def test_kept_layers_are_evenly_spread_and_include_both_ends(depth: int, data: Any) -> None:
     keep = data.draw(st.integers(2, depth))
     kept = kept_layers(keep, depth)
     assert len(set(kept)) == keep
@@ -40,12 +40,12 @@ def test_kept_layers_are_spread_with_both_ends(depth: int, data: Any) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 5, [], [2, 1], [0, 9], [1, 1]])
-def test_layers_that_do_not_exist_are_refused(keep: Any) -> None:
+def test_invalid_keep_layers_are_rejected(keep: Any) -> None:
     with pytest.raises(ConfigError):
         kept_layers(keep, 4)
 
 
-def test_layer_maps() -> None:
+def test_layer_map_strategies() -> None:
     assert map_layers("uniform", 2, 4) == {0: 1, 1: 3}
     assert map_layers("uniform", 3, 3) == {0: 0, 1: 1, 2: 2}
     assert map_layers("last-k", 2, 4) == {0: 2, 1: 3}
@@ -55,20 +55,22 @@ def test_layer_maps() -> None:
         map_layers([0], 2, 4)
 
 
-def test_a_cut_model_is_the_teacher_without_the_dropped_layers(tiny_teacher: Path) -> None:
+def test_cut_model_matches_the_teacher_without_the_dropped_layers(tiny_teacher: Path) -> None:
     paths = Paths(tiny_teacher.parent / "home-cut")
     teacher = load_model(str(tiny_teacher), paths)
-    everything, kept = cut_model(teacher, 4)
+    uncut, kept = cut_model(teacher, 4)
     assert kept == [0, 1, 2, 3]
-    assert torch.equal(everything(IDS).logits, teacher(IDS).logits)
+    assert torch.equal(uncut(IDS).logits, teacher(IDS).logits)
     student, kept = cut_model(teacher, [0, 3])
     assert student.config.num_hidden_layers == 2
     assert [layer.self_attn.layer_idx for layer in student.model.layers] == [0, 1]
     assert len(teacher.model.layers) == 4
     hidden = teacher.model.embed_tokens(IDS)
-    place = teacher.model.rotary_emb(hidden, torch.arange(IDS.shape[1])[None])
+    position_embeddings = teacher.model.rotary_emb(hidden, torch.arange(IDS.shape[1])[None])
     for index in (0, 3):
-        out = teacher.model.layers[index](hidden, position_embeddings=place, attention_mask=None)
+        out = teacher.model.layers[index](
+            hidden, position_embeddings=position_embeddings, attention_mask=None
+        )
         hidden = out[0] if isinstance(out, tuple) else out
     want = teacher.lm_head(teacher.model.norm(hidden))
     assert torch.allclose(student(IDS).logits, want, atol=1e-5)
@@ -76,7 +78,9 @@ def test_a_cut_model_is_the_teacher_without_the_dropped_layers(tiny_teacher: Pat
     assert teacher.model.layers[0].mlp.up_proj.weight.grad is None
 
 
-def test_a_cut_student_is_made_once_and_knows_its_parent(tiny_teacher: Path, paths: Paths) -> None:
+def test_cut_student_is_created_once_and_records_its_parent(
+    tiny_teacher: Path, paths: Paths
+) -> None:
     spec = StudentSpec.model_validate({"from": "teacher", "keep_layers": 2})
     first = make_student(spec, str(tiny_teacher), paths)
     again = make_student(spec, str(tiny_teacher), paths)
@@ -90,14 +94,14 @@ def test_a_cut_student_is_made_once_and_knows_its_parent(tiny_teacher: Path, pat
         make_student(spec, None, paths)
 
 
-def test_an_upcycled_mixture_gives_the_dense_outputs(tiny_teacher: Path) -> None:
+def test_upcycled_mixture_matches_the_dense_model(tiny_teacher: Path) -> None:
     dense = load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-moe"))
     mixture = mix_models([dense])
     assert mixture.config.num_local_experts == 2
     assert torch.allclose(mixture(IDS).logits, dense(IDS).logits, atol=1e-4)
 
 
-def test_experts_of_different_shapes_are_refused(tiny_teacher: Path) -> None:
+def test_experts_with_different_shapes_are_rejected(tiny_teacher: Path) -> None:
     import copy
 
     dense = load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-moe"))
@@ -112,8 +116,8 @@ def test_tokenizers_are_compared_by_content(tiny_teacher: Path, tmp_path: Path) 
     assert check_tokenizers(*from_disk, "a", "b") == 400
     inner = json.loads((tiny_teacher / "tokenizer.json").read_text("utf-8"))
     vocab = inner["model"]["vocab"]
-    one, two = sorted(vocab, key=lambda token: vocab[token])[300:302]
-    vocab[one], vocab[two] = vocab[two], vocab[one]
+    first, second = sorted(vocab, key=lambda token: vocab[token])[300:302]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
     for file in tiny_teacher.glob("tokenizer*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "tokenizer.json").write_text(json.dumps(inner), "utf-8")

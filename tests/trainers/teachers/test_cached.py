@@ -32,7 +32,7 @@ def cache_case(tiny_teacher: Path) -> tuple[Dataset, dict[str, torch.Tensor], An
     return data, batch, load_model(str(tiny_teacher), Paths(tiny_teacher.parent / "home-c"))
 
 
-def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
+def test_filled_cache_returns_the_same_targets_without_the_teacher(
     tiny_teacher: Path, tmp_path: Path
 ) -> None:
     data, batch, model = cache_case(tiny_teacher)
@@ -51,10 +51,10 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
     assert torch.allclose(built.logp, want.logp)
     assert len(calls) == 1
 
-    def never() -> OnlineTeacher:
+    def load_unexpectedly() -> OnlineTeacher:
         raise AssertionError("the teacher ran")
 
-    warm = CachedTeacher(TeacherCache(tmp_path, NOTE), data, never, 1.0, 0)
+    warm = CachedTeacher(TeacherCache(tmp_path, NOTE), data, load_unexpectedly, 1.0, 0)
     read = warm.targets_for(batch, rows, mask, None)
     assert torch.equal(read.ids, built.ids)
     assert torch.equal(read.logp, built.logp)
@@ -62,27 +62,27 @@ def test_a_filled_cache_runs_no_teacher_and_gives_the_same(
     assert size == cache_bytes([data.rows[0], data.rows[2]], 4)
 
 
-def test_the_students_padding_may_be_beyond_the_teachers_vocabulary(tmp_path: Path) -> None:
-    """Padding was collated before the teacher was loaded, and then not embedded."""
+def test_student_pad_id_may_exceed_the_teacher_vocabulary(tmp_path: Path) -> None:
+    """The teacher could not embed padding ids that were collated before it was loaded."""
     model, beyond = make_model(1), VOCAB + 5
     data = Dataset([TrainRow(ids, ids, "general", 0, "r") for ids in ([5, 9, 33, 7], [6, 8])])
-    answers = []
+    targets = []
     for pad in (0, beyond):
         batch = Collator(pad, ["general"])([data[0], data[1]])
         assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
         mask, rows = labelled_positions(batch["labels"]), torch.ones(2, dtype=torch.bool)
         cache = TeacherCache(tmp_path / str(pad), NOTE)
         teacher = CachedTeacher(cache, data, lambda: OnlineTeacher(model), 1.0, 0)
-        answers.append(teacher.targets_for(batch, rows, mask, None))
+        targets.append(teacher.targets_for(batch, rows, mask, None))
         assert bool(batch["input_ids"].eq(beyond).any()) == (pad == beyond)
-    assert torch.equal(answers[0].ids, answers[1].ids)
-    assert torch.equal(answers[0].logp, answers[1].logp)
+    assert torch.equal(targets[0].ids, targets[1].ids)
+    assert torch.equal(targets[0].logp, targets[1].logp)
 
 
-def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Path) -> None:
+def test_sampled_tail_depends_only_on_the_row(tiny_teacher: Path, tmp_path: Path) -> None:
     data, batch, model = cache_case(tiny_teacher)
     mask = labelled_positions(batch["labels"])
-    looks = []
+    targets = []
     for folder, rows in (("a", [True, True, True]), ("b", [False, True, False])):
         teacher = CachedTeacher(
             TeacherCache(tmp_path / folder, NOTE),
@@ -92,21 +92,21 @@ def test_what_is_drawn_depends_on_the_row_alone(tiny_teacher: Path, tmp_path: Pa
             0,
             sampled=2,
         )
-        looks.append(teacher.targets_for(batch, torch.tensor(rows), mask, None))
-    whole, one = looks
+        targets.append(teacher.targets_for(batch, torch.tensor(rows), mask, None))
+    whole, single = targets
     size = int(mask[1].sum())
-    assert torch.equal(whole.ids[size : 2 * size], one.ids)
-    assert whole.entropy is not None and one.entropy is not None
-    assert torch.allclose(whole.entropy[size : 2 * size], one.entropy, atol=1e-5)
+    assert torch.equal(whole.ids[size : 2 * size], single.ids)
+    assert whole.entropy is not None and single.entropy is not None
+    assert torch.allclose(whole.entropy[size : 2 * size], single.entropy, atol=1e-5)
 
 
-def test_a_cache_for_something_else_is_refused_with_what_differs(tmp_path: Path) -> None:
+def test_cache_with_other_settings_is_rejected_with_the_difference(tmp_path: Path) -> None:
     TeacherCache(tmp_path, NOTE)
     with pytest.raises(DataError, match=r"temperature is 1\.0 in the cache and 2\.0 here"):
         TeacherCache(tmp_path, {**NOTE, "temperature": 2.0})
 
 
-def test_a_cache_cut_off_mid_write_keeps_whole_entries_only(
+def test_cache_truncated_mid_write_keeps_complete_entries(
     tiny_teacher: Path, tmp_path: Path
 ) -> None:
     data, batch, model = cache_case(tiny_teacher)

@@ -1,4 +1,4 @@
-"""A teacher behind a server: the same numbers as one in this process, over vLLM's protocol."""
+"""A served teacher over vLLM's protocol gives the same numbers as an in-process one."""
 
 from __future__ import annotations
 
@@ -23,37 +23,43 @@ from support.models import make_llama
 K = 12
 
 
-class Vllm:
-    """What vLLM answers to `prompt_logprobs`, from a model in this process; faults on demand."""
+class FakeVllm:
+    """Fake vLLM: answer `prompt_logprobs` from an in-process model, with faults on demand."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM
 
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.fault = ""
 
     def answer(self, body: dict[str, Any]) -> tuple[int, Any]:
-        self.asked.append(body)
+        self.requests.append(body)
         k = body["prompt_logprobs"]
         if self.fault == "limit":
             return 400, {"error": {"message": f"Requested {k}, greater than max allowed: 5"}}
         with torch.no_grad():
             logits = self.model(torch.tensor([body["prompt"]])).logits[0].double()
-        told: list[Any] = [None]
-        for place, token in enumerate(body["prompt"][1:]):
-            logp = logits[place].log_softmax(-1)
+        logprobs: list[Any] = [None]
+        for position, token in enumerate(body["prompt"][1:]):
+            logp = logits[position].log_softmax(-1)
             chosen = {*logp.topk(3 if self.fault == "few" else k).indices.tolist(), token}
-            ranked = sorted(chosen, key=lambda one: -logp[one])
-            told.append(
+            ranked = sorted(chosen, key=lambda token_id: -logp[token_id])
+            logprobs.append(
                 {
-                    str(one): {"logprob": float(logp[one]), "rank": rank + 1, "decoded_token": "x"}
-                    for rank, one in enumerate(ranked)
+                    str(token_id): {
+                        "logprob": float(logp[token_id]),
+                        "rank": rank + 1,
+                        "decoded_token": "x",
+                    }
+                    for rank, token_id in enumerate(ranked)
                 }
             )
         choice: dict[str, Any] = {"index": 0, "text": "", "finish_reason": "length"}
         if self.fault != "silent":
-            choice["prompt_logprobs"] = [{"a": 1}] * len(told) if self.fault == "odd" else told
+            choice["prompt_logprobs"] = (
+                [{"a": 1}] * len(logprobs) if self.fault == "odd" else logprobs
+            )
         return 200, {
             "id": "x",
             "object": "text_completion",
@@ -64,14 +70,14 @@ class Vllm:
 
 
 @pytest.fixture
-def vllm(tiny_teacher: Path) -> Iterator[tuple[Vllm, str]]:
-    inner = Vllm(tiny_teacher)
+def vllm(tiny_teacher: Path) -> Iterator[tuple[FakeVllm, str]]:
+    server_model = FakeVllm(tiny_teacher)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
             assert self.path == "/v1/completions"
-            status, body = inner.answer(json.loads(raw))
+            status, body = server_model.answer(json.loads(raw))
             data = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -85,12 +91,12 @@ def vllm(tiny_teacher: Path) -> Iterator[tuple[Vllm, str]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield inner, f"http://127.0.0.1:{server.server_port}/v1"
+    yield server_model, f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
 
 
-def a_batch(padded_left: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Three rows of 20, 14 and 17 tokens; about a third of their places are learnt."""
+def make_padded_batch(padded_left: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Three rows of 20, 14 and 17 tokens; about a third of their positions are labelled."""
     torch.manual_seed(0)
     ids, real = torch.randint(3, 300, (3, 20)), torch.ones(3, 20, dtype=torch.long)
     for row, length in enumerate((20, 14, 17)):
@@ -104,25 +110,27 @@ def a_batch(padded_left: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 @pytest.mark.parametrize("padded_left", [False, True])
-def test_a_server_tells_what_the_model_thinks(vllm: tuple[Vllm, str], padded_left: bool) -> None:
-    inner, url = vllm
-    batch, mask = a_batch(padded_left)
+def test_served_teacher_returns_the_model_distributions(
+    vllm: tuple[FakeVllm, str], padded_left: bool
+) -> None:
+    server, url = vllm
+    batch, mask = make_padded_batch(padded_left)
     rows = torch.tensor([True, False, True])
-    found = ServedTeacher("m", url, K).distributions(batch, rows, mask)
-    assert [len(one.ids) for one in found] == mask.sum(-1)[rows].tolist()
-    for row, one in zip((0, 2), found, strict=True):
+    distributions = ServedTeacher("m", url, K).distributions(batch, rows, mask)
+    assert [len(distribution.ids) for distribution in distributions] == mask.sum(-1)[rows].tolist()
+    for row, distribution in zip((0, 2), distributions, strict=True):
         real = batch["attention_mask"][row].bool()
         with torch.no_grad():
-            logits = inner.model(batch["input_ids"][row][real][None]).logits[0]
+            logits = server.model(batch["input_ids"][row][real][None]).logits[0]
         want = logits.log_softmax(-1)[mask[row][real]].topk(K)
-        assert torch.equal(one.ids, want.indices)
-        assert torch.allclose(one.logp, want.values, atol=1e-5)
-        assert one.entropy is None
+        assert torch.equal(distribution.ids, want.indices)
+        assert torch.allclose(distribution.logp, want.values, atol=1e-5)
+        assert distribution.entropy is None
 
 
-def test_ids_that_the_student_lacks_are_left_out(vllm: tuple[Vllm, str]) -> None:
+def test_too_few_ids_in_the_student_vocabulary_are_rejected(vllm: tuple[FakeVllm, str]) -> None:
     _, url = vllm
-    batch, mask = a_batch(False)
+    batch, mask = make_padded_batch(False)
     rows = torch.ones(3, dtype=torch.bool)
     with pytest.raises(ModelError, match="the cache keeps"):
         ServedTeacher("m", url, K, vocab=K // 2).distributions(batch, rows, mask)
@@ -137,24 +145,26 @@ def test_ids_that_the_student_lacks_are_left_out(vllm: tuple[Vllm, str]) -> None
         ("odd", "cannot be parsed"),
     ],
 )
-def test_servers_that_cannot(vllm: tuple[Vllm, str], fault: str, words: str) -> None:
-    inner, url = vllm
-    inner.fault = fault
-    batch, mask = a_batch(False)
+def test_unusable_server_responses_are_reported(
+    vllm: tuple[FakeVllm, str], fault: str, words: str
+) -> None:
+    server, url = vllm
+    server.fault = fault
+    batch, mask = make_padded_batch(False)
     with pytest.raises(ModelError, match=words) as caught:
         ServedTeacher("m", url, K).distributions(batch, torch.tensor([True, False, False]), mask)
     assert url in str(caught.value)
 
 
-def test_nobody_there() -> None:
+def test_unreachable_server_is_reported() -> None:
     teacher = ServedTeacher("m", "http://127.0.0.1:9/v1", K)
     teacher.client = teacher.client.with_options(max_retries=0)
-    batch, mask = a_batch(False)
+    batch, mask = make_padded_batch(False)
     with pytest.raises(ModelError, match="did not respond"):
         teacher.distributions(batch, torch.tensor([True, False, False]), mask)
 
 
-def settings(student: Path, teacher: dict[str, Any], name: str) -> dict[str, Any]:
+def kd_config(student: Path, teacher: dict[str, Any], name: str) -> dict[str, Any]:
     return {
         "method": "kd",
         "name": name,
@@ -172,14 +182,14 @@ def settings(student: Path, teacher: dict[str, Any], name: str) -> dict[str, Any
 
 
 @pytest.mark.slow
-def test_a_student_learns_the_same_from_a_served_teacher(
-    vllm: tuple[Vllm, str],
+def test_served_teacher_gives_the_same_training_losses(
+    vllm: tuple[FakeVllm, str],
     tiny_teacher: Path,
     paths: Paths,
     tmp_path: Path,
 ) -> None:
-    """Against a teacher in this process with the same cache; the weights stay at the server."""
-    inner, url = vllm
+    """Compare with an in-process teacher using the same cache; `shell` has no weights."""
+    server, url = vllm
     student, shell = tmp_path / "student", tmp_path / "shell"
     make_llama(student, seed=7, num_hidden_layers=2)
     shell.mkdir()
@@ -193,16 +203,17 @@ def test_a_student_learns_the_same_from_a_served_teacher(
     }
     for name, teacher in teachers.items():
         path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings(student, teacher, name)))
+        path.write_text(yaml.safe_dump(kd_config(student, teacher, name)))
         if name == "there":
             assert cli.run(["--home", str(paths.home), "cache", "build", str(path)]) == 0
-            assert len(inner.asked) == 8  # four of the twelve have nothing to learn in 64 tokens
-            inner.fault = "limit"  # what is cached is not asked for again
+            # Four of the twelve rows have no labelled token within 64 tokens.
+            assert len(server.requests) == 8
+            server.fault = "limit"  # cached rows are not requested again
         assert cli.run(["--home", str(paths.home), "train", str(path)]) == 0
     with Store(paths.store) as store:
         here, there = store.curve("here", "loss"), store.curve("there", "loss")
-        made = store.checkpoint("there")
-        parent = store.checkpoint(made.parents["teacher"]) if made else None
+        checkpoint = store.checkpoint("there")
+        parent = store.checkpoint(checkpoint.parents["teacher"]) if checkpoint else None
     assert len(here) == 3
     assert [loss for _, loss in there] == pytest.approx([loss for _, loss in here], rel=1e-4)
     assert parent is not None and parent.name == "shell" and parent.path == ""
@@ -217,13 +228,13 @@ def test_a_student_learns_the_same_from_a_served_teacher(
         ({"served": "http://x/v1", "cache": {"k": 8}}, "bucket"),
     ],
 )
-def test_configs_that_cannot_be_served(teacher: dict[str, Any], words: str) -> None:
+def test_invalid_served_teacher_configs_are_rejected(teacher: dict[str, Any], words: str) -> None:
     from kdharness.harness.config.files import parse_config
 
-    values = settings(Path("s"), {"model": "t/t", **teacher}, "x")
+    values = kd_config(Path("s"), {"model": "t/t", **teacher}, "x")
     with pytest.raises(ConfigError, match=words):
         parse_config(values)
-    good = settings(
+    good = kd_config(
         Path("s"), {"model": "t/t", "served": "http://x/v1", "cache": {"tail": "bucket"}}, "x"
     )
     parse_config(good)

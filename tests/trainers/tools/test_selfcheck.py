@@ -1,4 +1,4 @@
-"""The self-check finds the fused path right, and finds a broken one wrong."""
+"""The self-check passes the fused losses and fails a broken gradient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdharness.trainers.tools import selfcheck
 from kdharness.trainers.tools.measure import LiveBytes, count_flops, peak_bytes
 
 
-def test_tiny_models_pass_at_the_floor() -> None:
+def test_tiny_models_pass_near_the_flops_floor() -> None:
     result = selfcheck.selfcheck(None, Paths(Path("/nowhere")))
     assert result["ok"], result
     assert [case["method"] for case in result["cases"]] == ["sft", "kd", "dae", "dae+lora"]
@@ -31,74 +31,75 @@ def test_tiny_models_pass_at_the_floor() -> None:
         assert case["tokens_per_second"] > 0
 
 
-def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = fused._full_divergence
+def test_wrong_gradient_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = fused._full_divergence
 
-    def wrong(zs: Any, zt: Any, mix: Any) -> Any:
-        value, grad = true(zs, zt, mix)
+    def negated(zs: Any, zt: Any, mix: Any) -> Any:
+        value, grad = original(zs, zt, mix)
         return value, -grad
 
-    monkeypatch.setattr(fused, "_full_divergence", wrong)
+    monkeypatch.setattr(fused, "_full_divergence", negated)
     method, models, mix, weight = selfcheck.tiny_cases()[2]
     case = selfcheck.check(models, method, mix, weight)
     assert case.grad_rel_error > 1
     assert "the gradient is off" in case.note
 
 
-def test_the_packages_plain_step_is_the_tests_own() -> None:
-    """Two references written apart agree, so neither hides a mistake of the other."""
+def test_package_reference_step_matches_the_test_reference() -> None:
+    """Two independently written references agree."""
     from support import reference_step
 
-    student, one, two = (selfcheck.tiny_model(i, vocab_size=128) for i in (1, 2, 3))
+    student, a, b = (selfcheck.tiny_model(i, vocab_size=128) for i in (1, 2, 3))
     batch = selfcheck.random_batch(128, width=24)
     logits = reference_step.forward(student, batch, attention=False)[0]
     assert float(reference_sft(student, batch)) == pytest.approx(
         float(reference_step.ntp_loss(logits, batch["labels"])), rel=1e-6
     )
     layers = {0: 1, 3: 2}
-    assert float(reference_kd(student, one, batch, layers, temperature=2.0)) == pytest.approx(
-        float(reference_step.kd_loss(student, one, batch, temperature=2.0, layers=layers)), rel=1e-5
+    assert float(reference_kd(student, a, batch, layers, temperature=2.0)) == pytest.approx(
+        float(reference_step.kd_loss(student, a, batch, temperature=2.0, layers=layers)),
+        rel=1e-5,
     )
-    assert float(reference_dae(student, one, two, batch)) == pytest.approx(
-        float(reference_step.dae_loss(student, one, two, batch)), rel=1e-5
+    assert float(reference_dae(student, a, b, batch)) == pytest.approx(
+        float(reference_step.dae_loss(student, a, b, batch)), rel=1e-5
     )
 
 
-def test_no_logits_of_every_position_are_ever_alive() -> None:
+def test_full_logits_are_never_materialized() -> None:
     """Nothing as large as [B, T, V] or [B, H, T, T] of all layers appears in a fused KD step."""
     method, models, _, _ = selfcheck.tiny_cases()[1]
     mix = fused.Mix(chunk=16)
     rows, width = models.batch["input_ids"].shape
     largest = 0
 
-    class Watch(LiveBytes):
+    class LargestAllocation(LiveBytes):
         def _count(self, storage: Any) -> None:
             nonlocal largest
             largest = max(largest, storage.nbytes())
 
     weights = {p.untyped_storage().nbytes() for p in models.student.parameters()}
-    with Watch():
+    with LargestAllocation():
         selfcheck.fused_step(models, method, mix, 1.0, block=8).backward()
     assert largest <= max(*weights, rows * width * 352 * 4)
     assert largest < rows * width * 4096 * 4
 
 
-def test_counters_count() -> None:
+def test_flop_and_byte_counters() -> None:
     a, b = torch.randn(4, 8), torch.randn(8, 16)
     assert count_flops(lambda: a @ b) == 2 * 4 * 8 * 16
     assert peak_bytes(lambda: torch.empty(1000)) == 4000
 
-    def freed() -> None:
+    def allocate_and_free() -> None:
         for _ in range(5):
             torch.empty(1000)
 
-    assert peak_bytes(freed) <= 8000
+    assert peak_bytes(allocate_and_free) <= 8000
     q = torch.randn(2, 3, 10, 4)
     attention = torch.nn.functional.scaled_dot_product_attention
     assert count_flops(lambda: attention(q, q, q)) == 4 * 2 * 3 * 10 * 10 * 4
 
 
-def test_the_floor_by_hand() -> None:
+def test_flops_floor_matches_hand_computation() -> None:
     shape = shape_of(selfcheck.tiny_model(1))
     assert shape.body == 4 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 352) + 9 * 128
     got = floor_flops(shape, None, rows=1, width=10, labelled=4)
@@ -108,7 +109,7 @@ def test_the_floor_by_hand() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "kd", "dae"])
-def test_the_command_checks_a_configs_own_models(
+def test_selfcheck_command_uses_the_models_of_the_config(
     method: str, tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train: Any = [{"path": "general:train", "limit": 8}]
@@ -127,7 +128,7 @@ def test_the_command_checks_a_configs_own_models(
     assert result["cases"][0]["method"] == method
     if method == "dae":
         # Student, reference and expert are one model: the loss is 0 and relative errors mean
-        # nothing; the command must still come to an end and say so.
+        # nothing; the command must still finish and report it.
         assert code in (0, 1)
     else:
         assert code == 0 and result["ok"], result

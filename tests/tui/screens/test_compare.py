@@ -1,4 +1,4 @@
-"""Comparing by keyboard: from marked checkpoints down to an answer."""
+"""The compare screen by keyboard: from marked checkpoints down to an answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_compare_marked_checkpoints_down_to_an_answer(
         await press(pilot, "o")
         assert "FLOPs with ancestors" in shown(app) and "judge calls" in shown(app)
         await press(pilot, "enter")
-        assert app.screen is screen  # a cost has no answer to read
+        assert app.screen is screen  # a cost row has no answer to open
         await press(pilot, "l")
         listing = screen.listing()
         assert listing.rows and listing.rows[0]["flip"]
@@ -39,7 +39,7 @@ async def test_compare_marked_checkpoints_down_to_an_answer(
         assert exchange is not None and exchange.item == item and app.screen.bench == bench
 
 
-async def test_compare_says_nothing_from_two_items(
+async def test_compare_gives_no_interval_for_two_items(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     with Store(filled.store) as store:
@@ -60,7 +60,7 @@ async def test_compare_says_nothing_from_two_items(
         assert "not told apart" in text and "too few items for an interval" in text
 
 
-async def test_a_choice_is_kept_until_the_marks_change(
+async def test_chosen_checkpoints_are_kept_until_the_marks_change(
     filled: Paths, app_on: AppOn, press: Press
 ) -> None:
     app = app_on(filled)
@@ -80,7 +80,7 @@ async def test_a_choice_is_kept_until_the_marks_change(
         assert len(screen.names) == 3 and screen.names != chosen
 
 
-async def test_compare_asks_for_two(
+async def test_compare_requires_two_checkpoints(
     filled: Paths, app_on: AppOn, notified: Shown, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)

@@ -1,4 +1,4 @@
-"""Experiments by keyboard: files, plans, mistakes in place, start and stop, and live states."""
+"""The experiments screen by keyboard: files, plans, inline errors, start, stop, live states."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from support.app import LARGE, SMALL, AppOn, Press, Shown
 HOSTILE = "[bold]x[/] [@click=app.leave]y[/] \x1b]52;c;aGk=\x07 \u202e\u2066z"
 
 
-def on_screen(app: HarnessApp) -> ExperimentsScreen:
+def experiments_screen(app: HarnessApp) -> ExperimentsScreen:
     assert isinstance(app.screen, ExperimentsScreen)
     return app.screen
 
 
-def mend(home: Paths) -> Path:
-    """Take the mistakes out of the file that has some."""
+def fix_errors(home: Paths) -> Path:
+    """Remove the errors from the invalid experiment file."""
     file = home.home / "sweeps" / "wrong.yaml"
     text = file.read_text().replace("epochs: -1", "epochs: 1").replace("learning_rat:", "seed_:")
     file.write_text("\n".join(line for line in text.splitlines() if "seed_" not in line) + "\n")
     return file
 
 
-# ---------------------------------------------------------------- what is shown
+# ---------------------------------------------------------------- display
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
-async def test_it_lists_experiments_and_the_runs_they_come_to(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
+async def test_experiments_and_their_planned_runs_are_listed(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=size) as pilot:
         await press(pilot)
         assert "w Experiments" in shown(app)
@@ -68,15 +68,15 @@ async def test_it_lists_experiments_and_the_runs_they_come_to(
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
-async def test_claims_are_judged_as_far_as_there_are_figures(
-    experimenting: Paths,
+async def test_claims_without_scores_are_shown_as_undecided(
+    experiment_home: Paths,
     app_on: AppOn,
     shown: Shown,
     notified: Shown,
     press: Press,
     size: tuple[int, int],
 ) -> None:
-    file = experimenting.home / "sweeps" / "small.yaml"
+    file = experiment_home.home / "sweeps" / "small.yaml"
     values = yaml.safe_load(file.read_text())
     values["claims"] = [
         {
@@ -88,7 +88,7 @@ async def test_claims_are_judged_as_far_as_there_are_figures(
         {"text": "nothing is lost", "metric": "mt-bench:score", "of": "kd", "than": "kd"},
     ]
     file.write_text(yaml.safe_dump(values, sort_keys=False))
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=size) as pilot:
         await press(pilot, "w", "c")
         assert "this experiment has no claims" in notified(app)
@@ -104,13 +104,13 @@ async def test_claims_are_judged_as_far_as_there_are_figures(
         assert "6 runs" in shown(app) and "can't tell" not in shown(app)
 
 
-async def test_it_follows_the_store_and_repaints_nothing_else(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, settled: Any
+async def test_store_updates_are_shown_and_unrelated_ones_do_not_repaint(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, press: Press, settled: Any
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "w", "down")
-        with Store(experimenting.store) as other:
+        with Store(experiment_home.store) as other:
             other.update_run("small-kd-s2", step=45, loss=0.625)
             other.update_run("sweep-small", step=2)
         app.follow()
@@ -120,7 +120,7 @@ async def test_it_follows_the_store_and_repaints_nothing_else(
         painted: list[str] = []
         for widget in app.screen.query("Listing, Static, TextView"):
             widget.refresh = lambda *_, w=widget, **__: painted.append(w.id) or w  # type: ignore
-        with Store(experimenting.store) as other:
+        with Store(experiment_home.store) as other:
             other.add_event("kd", "note", "of no concern")
         app.follow()
         await settled(pilot)
@@ -129,15 +129,15 @@ async def test_it_follows_the_store_and_repaints_nothing_else(
         assert painted == []
 
 
-async def test_a_process_that_died_without_a_word_is_noticed(
-    experimenting: Paths,
+async def test_dead_process_is_shown_as_interrupted(
+    experiment_home: Paths,
     app_on: AppOn,
     shown: Shown,
     press: Press,
     settled: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "w", "down")
         monkeypatch.setattr("kdharness.harness.runs.status.process_started", lambda _: None)
@@ -146,38 +146,40 @@ async def test_a_process_that_died_without_a_word_is_noticed(
         assert "! interrupted" in shown(app) and "interrupted 1/6" in shown(app)
 
 
-async def test_mistakes_stand_at_their_lines_until_they_are_mended(
-    experimenting: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press
+async def test_errors_are_shown_at_their_lines_until_fixed(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "end")
         lines = [line.strip() for line in shown(app).splitlines()]
-        place = next(n for n, line in enumerate(lines) if "epochs: -1" in line)
-        assert lines[place].startswith("10 ✗") and "greater than" in lines[place + 1]
-        place = next(n for n, line in enumerate(lines) if "learning_rat:" in line)
-        assert "did you mean learning_rate?" in lines[place + 1]
+        index = next(n for n, line in enumerate(lines) if "epochs: -1" in line)
+        assert lines[index].startswith("10 ✗") and "greater than" in lines[index + 1]
+        index = next(n for n, line in enumerate(lines) if "learning_rat:" in line)
+        assert "did you mean learning_rate?" in lines[index + 1]
         assert "cannot start: fix the fields" in shown(app)
         await press(pilot, "s")
-        assert "fix the marked fields first" in notified(app) and app.screen is on_screen(app)
-        mend(experimenting)
+        assert "fix the marked fields first" in notified(app) and app.screen is experiments_screen(
+            app
+        )
+        fix_errors(experiment_home)
         await press(pilot, "r")
         assert "1 run: 1 to do" in shown(app) and "wrong-kd" in shown(app)
 
 
-async def test_a_file_is_opened_by_its_path(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, tmp_path: Path
+async def test_experiment_file_is_opened_by_path(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, press: Press, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.yaml"
-    kept = yaml.safe_load((experimenting.home / "sweeps" / "small.yaml").read_text())
+    kept = yaml.safe_load((experiment_home.home / "sweeps" / "small.yaml").read_text())
     file.write_text(yaml.safe_dump({**kept, "name": "mine", "vary": {}}))
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "w", "o", "slash")
         app.screen.query_one("#path", Input).value = str(file)
         await press(pilot, "enter")
         assert "mine-expert" in shown(app) and "3 runs: 3 to do" in shown(app)
-        assert on_screen(app).names().row["id"] == str(file)  # type: ignore[index]
+        assert experiments_screen(app).names().row["id"] == str(file)  # type: ignore[index]
         await press(pilot, "o", "slash")
         app.screen.query_one("#path", Input).value = str(tmp_path / "gone.yaml")
         await press(pilot, "enter")
@@ -185,10 +187,10 @@ async def test_a_file_is_opened_by_its_path(
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "120x40"])
-async def test_hostile_files_are_only_text(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
+async def test_hostile_experiment_files_are_shown_as_text(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, press: Press, size: tuple[int, int]
 ) -> None:
-    folder = experimenting.home / "sweeps"
+    folder = experiment_home.home / "sweeps"
     kept = yaml.safe_load((folder / "small.yaml").read_text())
     kept["steps"]["kd"]["teacher"] = HOSTILE
     texts = {
@@ -206,10 +208,10 @@ async def test_hostile_files_are_only_text(
     }
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text, "utf-8")
-    with Store(experimenting.store) as store:
+    with Store(experiment_home.store) as store:
         store.update_run("sweep-small", error=HOSTILE, info={"at_work": HOSTILE})
         store.update_run("small-kd-s2", error=HOSTILE, info={"stage": HOSTILE}, max_steps=0)
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=size) as pilot:
         await press(pilot, "w")
         for _ in range(12):
@@ -222,25 +224,25 @@ async def test_hostile_files_are_only_text(
     assert app.return_code in (None, 0)
 
 
-async def test_it_works_without_colour(
-    experimenting: Paths,
+async def test_experiments_screen_works_without_colour(
+    experiment_home: Paths,
     app_on: AppOn,
     shown: Shown,
     press: Press,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "down", "enter", "down", "escape", "end")
         assert "✗" in shown(app)
 
 
-# ---------------------------------------------------------------- what is done
+# ---------------------------------------------------------------- actions
 
 
-async def test_it_asks_before_it_starts_and_says_how_many(
-    experimenting: Paths,
+async def test_start_asks_for_confirmation_with_run_counts(
+    experiment_home: Paths,
     app_on: AppOn,
     shown: Shown,
     notified: Shown,
@@ -256,7 +258,7 @@ async def test_it_asks_before_it_starts_and_says_how_many(
         return SimpleNamespace(id="sweep-baselines")
 
     monkeypatch.setattr("kdharness.harness.experiments.detached.start_sweep", start)
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "s")
         assert isinstance(app.screen, Confirm)
@@ -267,10 +269,10 @@ async def test_it_asks_before_it_starts_and_says_how_many(
         assert [file.name for file in started] == ["baselines.yaml"]
         assert threads[0] is not threading.main_thread()
         assert "sweep-baselines has started" in notified(app)
-        # One at work is not started again; one that was stopped is gone on with.
+        # A running experiment is not started again; a stopped one is resumed.
         await press(pilot, "down", "s")
         assert "small is already running" in notified(app) and len(started) == 1
-        with Store(experimenting.store) as store:
+        with Store(experiment_home.store) as store:
             store.update_run("sweep-small", status="stopped")
             store.update_run("small-kd-s2", status="stopped")
         app.follow()
@@ -278,8 +280,8 @@ async def test_it_asks_before_it_starts_and_says_how_many(
         assert "3 to start, 2 to resume, 1 already finished" in shown(app)
 
 
-async def test_what_cannot_be_started_is_told(
-    experimenting: Paths,
+async def test_start_errors_are_notified(
+    experiment_home: Paths,
     app_on: AppOn,
     notified: Shown,
     press: Press,
@@ -289,35 +291,35 @@ async def test_what_cannot_be_started_is_told(
         raise ConfigError("the file was changed")
 
     monkeypatch.setattr("kdharness.harness.experiments.detached.start_sweep", start)
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "s", "y")
         assert "the file was changed" in notified(app)
 
 
-async def test_it_stops_and_pauses_the_experiment_itself(
-    experimenting: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press
+async def test_stop_and_pause_address_the_experiment_run(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "x")
         assert "no run of this experiment is running" in notified(app)
         await press(pilot, "p", "g", "down", "p", "x")
         assert "Stop sweep-small?" in shown(app) and "The current run saves" in shown(app)
         await press(pilot, "y")
-        with Store(experimenting.store) as store:
+        with Store(experiment_home.store) as store:
             assert store.take_requests("sweep-small") == [Request.PAUSE, Request.STOP]
-            # Carried out by a command in a terminal it has no run of its own.
+            # If run by a command in a terminal, the experiment has no run entry.
             store.update_run("sweep-small", status="stopped")
         app.follow()
         await press(pilot, "x")
         assert "Stop small-kd-s2?" in shown(app)
 
 
-async def test_enter_opens_a_run_that_is_there(
-    experimenting: Paths, app_on: AppOn, notified: Shown, press: Press
+async def test_enter_opens_an_existing_run(
+    experiment_home: Paths, app_on: AppOn, notified: Shown, press: Press
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "w", "down", "enter", "enter")
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "small-kd-s1"
@@ -327,10 +329,10 @@ async def test_enter_opens_a_run_that_is_there(
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "sweep-small"
 
 
-async def test_an_experiment_among_the_runs(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press
+async def test_experiment_run_in_the_runs_list(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot)
         assert "sweep-small" in shown(app) and "expert, kd, scores" in shown(app)
@@ -342,17 +344,17 @@ async def test_an_experiment_among_the_runs(
         assert isinstance(app.screen, RunScreen) and app.screen.tab == "log"
         assert "now small-kd-s2" in shown(app)
         await press(pilot, "c", "f", "i", "n")
-        assert on_screen(app).chosen == experimenting.home / "sweeps" / "small.yaml"
+        assert experiments_screen(app).chosen == experiment_home.home / "sweeps" / "small.yaml"
         offered: list[str] = []
         app.choose_runs(offered.extend)
         await press(pilot)
         assert "sweep-small" not in shown(app) and "small-kd-s1" in shown(app)
 
 
-async def test_the_palette_and_help_know_it(
-    experimenting: Paths, app_on: AppOn, shown: Shown, press: Press
+async def test_palette_and_help_list_experiments(
+    experiment_home: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
-    app = app_on(experimenting)
+    app = app_on(experiment_home)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot)
         for keys in ([], ["2"]):
@@ -363,18 +365,18 @@ async def test_the_palette_and_help_know_it(
         assert "kdharness sweep" in shown(app) and "experiments.start" in shown(app)
 
 
-async def test_files_are_read_in_threads(
-    experimenting: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
+async def test_experiment_files_are_read_off_the_main_thread(
+    experiment_home: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[bool] = []
-    real = experiments.load
+    on_main_thread: list[bool] = []
+    original = experiments.load
 
-    def look(*args: Any) -> Any:
-        seen.append(threading.current_thread() is threading.main_thread())
-        return real(*args)
+    def load(*args: Any) -> Any:
+        on_main_thread.append(threading.current_thread() is threading.main_thread())
+        return original(*args)
 
-    monkeypatch.setattr(experiments, "load", look)
-    app = app_on(experimenting)
+    monkeypatch.setattr(experiments, "load", load)
+    app = app_on(experiment_home)
     async with app.run_test(size=SMALL) as pilot:
         await press(pilot, "w", "down", "r")
-    assert seen and not any(seen)
+    assert on_main_thread and not any(on_main_thread)

@@ -1,4 +1,4 @@
-"""New run and Evaluate by keyboard, from an empty form to a started worker."""
+"""New run and Evaluate by keyboard, from an empty form to a started run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from kdharness.tui.widgets.form_sheet import FormSheet
 from support.app import LARGE, AppOn, Press, Shown
 
 
-def plan_of(command: list[str], text: str = "") -> Any:
-    """What the planning process says, without the process."""
+def canned_plan(command: list[str], text: str = "") -> Any:
+    """Return canned output of the planning process."""
     if command[0] == "-c":
         return [
             {
@@ -49,7 +49,7 @@ def plan_of(command: list[str], text: str = "") -> Any:
 
 @pytest.fixture
 def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Configs that were handed to `launch.start`, which starts nothing."""
+    """Configs passed to `launch.start`, which is replaced by a stub."""
     configs: list[Any] = []
 
     def start(paths: Paths, config: Any, **_: Any) -> Run:
@@ -60,37 +60,37 @@ def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return run
 
     monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", canned_plan)
     return configs
 
 
-def at(app: HarnessApp, name: str) -> None:
-    """Put the cursor on a field."""
+def move_to(app: HarnessApp, name: str) -> None:
+    """Move the cursor to a field."""
     sheet = app.screen.query_one(FormSheet)
     sheet.move_to([row["id"] for row in sheet.rows].index(name))
 
 
 def row(app: HarnessApp, name: str) -> Any:
-    """A field's row."""
+    """Return the row of a field."""
     return next(r for r in app.screen.query_one(FormSheet).rows if r["id"] == name)
 
 
 async def type_value(pilot: Pilot[None], press: Press, text: str, *, enter: bool = True) -> None:
-    """Replace what stands in the line, letter by letter."""
+    """Replace the text of the input line, character by character."""
     await press(pilot, "enter")
     pilot.app.screen.query_one("#line", Input).value = ""
     names = {".": "full_stop", "-": "minus", " ": "space", ":": "colon", "_": "underscore"}
     await press(pilot, *(names.get(char, char) for char in text), *(["enter"] if enter else []))
 
 
-async def test_errors_stand_beside_the_field_while_typing(
+async def test_errors_are_shown_next_to_the_field_while_typing(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")
         assert isinstance(app.screen, NewRunScreen)
-        at(app, "trainer.learning_rate")
+        move_to(app, "trainer.learning_rate")
         await type_value(pilot, press, "fast", enter=False)
         assert "valid number" in row(app, "trainer.learning_rate")["error"]
         assert "✗ Input should be a valid number" in shown(app)
@@ -104,39 +104,41 @@ async def test_errors_stand_beside_the_field_while_typing(
         assert "+ 0.001" in shown(app) and "- 0.0003" in shown(app)
 
 
-async def test_choices_flags_groups_and_lists(filled: Paths, app_on: AppOn, press: Press) -> None:
+async def test_form_edits_choices_flags_groups_and_lists(
+    filled: Paths, app_on: AppOn, press: Press
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")
         screen = app.screen
         assert isinstance(screen, NewRunScreen)
-        at(app, "trainer.schedule")
+        move_to(app, "trainer.schedule")
         await press(pilot, "right")
         assert screen.values["trainer"]["schedule"] == "linear"
         await press(pilot, "enter", "down", "enter")
         assert screen.values["trainer"]["schedule"] == "constant"
         await press(pilot, "delete")
         assert "schedule" not in screen.values["trainer"]
-        at(app, "trainer.gradient_checkpointing")
+        move_to(app, "trainer.gradient_checkpointing")
         await press(pilot, "space")
         assert screen.values["trainer"]["gradient_checkpointing"] is True
-        at(app, "student.lora")
+        move_to(app, "student.lora")
         await press(pilot, "space")
         assert row(app, "student.lora.r")["value"] == "16"
-        at(app, "student.lora")
+        move_to(app, "student.lora")
         await press(pilot, "space")
         assert "lora" not in screen.values["student"]
-        at(app, "data.train")
+        move_to(app, "data.train")
         await press(pilot, "enter")
         assert row(app, "data.train.1.path")["error"] == "is required"
         await press(pilot, "o", "enter")
         assert screen.values["data"]["train"][1]["path"] == "general:train"
-        at(app, "data.train.1")
+        move_to(app, "data.train.1")
         await press(pilot, "delete")
         assert len(screen.values["data"]["train"]) == 1
 
 
-async def test_a_preset_is_written_as_a_config_that_train_takes(
+async def test_preset_is_written_as_a_valid_train_config(
     filled: Paths, app_on: AppOn, press: Press, tmp_path: Path
 ) -> None:
     app = app_on(filled)
@@ -152,7 +154,7 @@ async def test_a_preset_is_written_as_a_config_that_train_takes(
     assert load_config(target) == parse_config(values)
 
 
-async def test_copy_a_run_choose_a_method_and_start(
+async def test_run_is_copied_edited_and_started(
     filled: Paths, app_on: AppOn, shown: Shown, notified: Shown, press: Press, started: list[Any]
 ) -> None:
     app = app_on(filled)
@@ -168,9 +170,9 @@ async def test_copy_a_run_choose_a_method_and_start(
         assert screen.values["method"] == "kd"
         await press(pilot, "s")
         assert "fix the marked fields" in notified(app)
-        at(app, "teacher.model")
+        move_to(app, "teacher.model")
         await type_value(pilot, press, "big-model")
-        at(app, "name")
+        move_to(app, "name")
         await type_value(pilot, press, "my-run")
         await press(pilot, "s")
         text = shown(app)
@@ -181,7 +183,7 @@ async def test_copy_a_run_choose_a_method_and_start(
         assert isinstance(app.screen, RunScreen)
 
 
-async def test_a_plan_that_fails_says_why_before_the_start(
+async def test_failed_plan_is_explained_before_the_start(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(command: list[str], text: str = "") -> Any:
@@ -194,20 +196,20 @@ async def test_a_plan_that_fails_says_why_before_the_start(
         assert "✗ smollm2 has not been pulled" in shown(app)
 
 
-async def test_a_run_that_cannot_start_is_told(
+async def test_start_failure_is_notified(
     filled: Paths, app_on: AppOn, notified: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", canned_plan)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")
-        at(app, "name")
+        move_to(app, "name")
         await type_value(pilot, press, "kd")
         await press(pilot, "s", "y")
         assert "a run named 'kd' already exists" in notified(app)
 
 
-async def test_the_form_opens_from_a_run_and_shows_yaml_at_80_columns(
+async def test_form_opens_from_a_run_and_shows_yaml_at_80_columns(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -221,7 +223,7 @@ async def test_the_form_opens_from_a_run_and_shows_yaml_at_80_columns(
         assert isinstance(app.screen, NewRunScreen)
 
 
-async def test_a_merge_is_filled_in_and_started(
+async def test_merge_form_is_completed_and_started(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press, started: list[Any]
 ) -> None:
     app = app_on(filled)
@@ -229,9 +231,9 @@ async def test_a_merge_is_filled_in_and_started(
         await press(pilot, "n", "m", "end", "enter")
         assert "wise-ft needs a reference and an expert" in shown(app)
         for name, row_name in (("reference", "kd"), ("expert", "expert")):
-            at(app, name)
+            move_to(app, name)
             await press(pilot, "o", "slash", *row_name, "enter", "enter")
-        at(app, "alphas")
+        move_to(app, "alphas")
         await type_value(pilot, press, "0.3")
         assert app.screen.values["alphas"] == [0.3]
         await press(pilot, "s")
@@ -244,7 +246,7 @@ async def test_a_merge_is_filled_in_and_started(
     }
 
 
-async def test_evaluate_from_a_run_to_a_start(
+async def test_evaluate_opened_from_a_run_is_started(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press, started: list[Any]
 ) -> None:
     app = app_on(filled)
@@ -252,13 +254,13 @@ async def test_evaluate_from_a_run_to_a_start(
         await press(pilot, "slash", *"id", "colon", *"kd", "enter", "v")
         screen = app.screen
         assert isinstance(screen, EvaluateScreen) and screen.values["checkpoints"] == ["kd"]
-        at(app, "benches")
+        move_to(app, "benches")
         await press(pilot, "o", "home", "space", "enter")
         assert set(screen.values["benches"]) == {"shop", "heldout", "mt-bench"}
         await press(pilot, "s")
         assert "no judge: mt-bench will be answered but not judged" in shown(app)
         await press(pilot, "n")
-        at(app, "judge")
+        move_to(app, "judge")
         await press(pilot, "o", "home", "space", "enter")
         assert screen.values["judge"] == ["openai:judge-x"]
         await press(pilot, "s")
@@ -269,14 +271,14 @@ async def test_evaluate_from_a_run_to_a_start(
     assert started[0].checkpoints == ["kd"] and started[0].judge == ["openai:judge-x"]
 
 
-async def test_evaluate_stays_as_it_was_left_and_refuses_nothing_to_do(
+async def test_evaluate_form_keeps_its_values_and_requires_checkpoints(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "6")
         assert "required: press o" in shown(app)
-        at(app, "limit")
+        move_to(app, "limit")
         await type_value(pilot, press, "5")
         await press(pilot, "1", "6")
         assert row(app, "limit")["value"] == "5"
@@ -284,7 +286,7 @@ async def test_evaluate_stays_as_it_was_left_and_refuses_nothing_to_do(
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "scores"
 
 
-async def test_a_broken_settings_file_is_told(
+async def test_broken_settings_file_is_notified(
     filled: Paths, app_on: AppOn, notified: Shown, press: Press
 ) -> None:
     filled.settings.write_text("judge: [a\n", "utf-8")

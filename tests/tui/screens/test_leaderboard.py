@@ -1,4 +1,4 @@
-"""The leaderboard by keyboard."""
+"""The leaderboard screen by keyboard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown
 
 
-async def test_published_figures_stand_beside(
+async def test_published_scores_are_shown_on_request(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -19,7 +19,9 @@ async def test_published_figures_stand_beside(
         assert "¶" in shown(app)
 
 
-async def test_leaderboard_by_keyboard(filled: Paths, app_on: AppOn, shown: Shown) -> None:
+async def test_leaderboard_sorting_views_and_help(
+    filled: Paths, app_on: AppOn, shown: Shown
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("2")

@@ -1,4 +1,4 @@
-"""Judges, assets and the doctor by keyboard, with commands in other processes."""
+"""The judges, assets and doctor screens by keyboard, with commands in other processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, answered, notifications
 
 
-async def test_a_judge_is_checked_in_another_process(
+async def test_judge_is_checked_in_another_process(
     filled: Paths,
     app_on: AppOn,
     shown: Shown,
@@ -31,8 +31,8 @@ async def test_a_judge_is_checked_in_another_process(
 ) -> None:
     calls: list[tuple[str, ...]] = []
 
-    def run(home: Path, *words: str) -> Any:
-        calls.append(words)
+    def run(home: Path, *args: str) -> Any:
+        calls.append(args)
         with Store(filled.store) as store:
             store.add_card(
                 "openai:judge-x",
@@ -42,7 +42,7 @@ async def test_a_judge_is_checked_in_another_process(
                     "created": 1.0,
                 },
             )
-        return subprocess.CompletedProcess(words, 0, "[]", "")
+        return subprocess.CompletedProcess(args, 0, "[]", "")
 
     monkeypatch.setattr("kdharness.tui.commands.run_command", run)
     app = app_on(filled)
@@ -65,7 +65,7 @@ async def test_a_judge_is_checked_in_another_process(
         assert "no network" in notified(app)
 
 
-async def test_an_imported_judge_is_listed_but_neither_checked_nor_offered(
+async def test_imported_judge_is_listed_but_cannot_be_checked_or_chosen(
     filled: Paths,
     app_on: AppOn,
     shown: Shown,
@@ -109,35 +109,35 @@ async def test_an_imported_judge_is_listed_but_neither_checked_nor_offered(
         assert "openai:judge-x" in offered and "imported:gpt-4" not in offered
 
 
-async def test_broken_settings_are_told_once_each(
+async def test_each_broken_settings_version_is_notified_once(
     filled: Paths, app_on: AppOn, press: Press
 ) -> None:
-    def told() -> int:
+    def settings_notifications() -> int:
         return sum("settings.yaml" in note for note in notifications(app))
 
     filled.settings.write_text("judge: [a\n", "utf-8")
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
-        at_start = told()
+        at_start = settings_notifications()
         await press(pilot, "7")
         screen = app.screen
-        assert isinstance(screen, JudgesScreen) and told() == at_start + 1
+        assert isinstance(screen, JudgesScreen) and settings_notifications() == at_start + 1
         screen.store_changed()
         screen.store_changed()
         await pilot.pause()
-        assert told() == at_start + 1
+        assert settings_notifications() == at_start + 1
         filled.settings.write_text("judge: {a: 1}\n", "utf-8")
         screen.store_changed()
         screen.store_changed()
         await pilot.pause()
-        assert told() == at_start + 2
+        assert settings_notifications() == at_start + 2
         filled.settings.write_text("judge: openai:default\n", "utf-8")
         screen.store_changed()
         assert "openai:default" in [row["id"] for row in screen.listing().rows]
         filled.settings.write_text("judge: {a: 1}\n", "utf-8")
         screen.store_changed()
         await pilot.pause()
-        assert told() == at_start + 3
+        assert settings_notifications() == at_start + 3
 
 
 async def test_assets_are_pulled_in_a_thread(
@@ -165,7 +165,7 @@ async def test_assets_are_pulled_in_a_thread(
         assert "missing" in shown(app)
 
 
-async def test_doctor_asks_the_command(
+async def test_doctor_screen_runs_the_doctor_command(
     filled: Paths,
     app_on: AppOn,
     shown: Shown,

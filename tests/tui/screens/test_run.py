@@ -1,4 +1,4 @@
-"""One run by keyboard: curves, pages, pause and stop, overlays, export."""
+"""The run screen by keyboard: curves, tabs, pause and stop, overlays, export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdharness.tui.widgets.table import Listing
 from support.app import LARGE, AppOn, Press, Shown, painted
 
 
-async def test_curves_change_with_keys(
+async def test_keys_change_curve_zoom_smoothing_and_scale(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -38,7 +38,7 @@ async def test_curves_change_with_keys(
         assert "log, smoothed 0.6" in text and "general_loss" in text and "GB" in text
 
 
-async def test_other_runs_are_laid_over(
+async def test_curves_of_other_runs_are_overlaid(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -49,7 +49,7 @@ async def test_other_runs_are_laid_over(
         assert len(app.screen.query_one("#chart", CurveChart).series) == 2
 
 
-async def test_points_that_come_are_added_and_a_resumed_run_is_read_anew(
+async def test_new_points_are_added_and_a_resumed_run_is_reloaded(
     filled: Paths, app_on: AppOn, press: Press
 ) -> None:
     app = app_on(filled)
@@ -71,7 +71,7 @@ async def test_points_that_come_are_added_and_a_resumed_run_is_read_anew(
         assert book.last_step("dae", "loss") == 40
 
 
-async def test_log_config_and_lineage(
+async def test_log_config_and_lineage_tabs(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -93,7 +93,9 @@ async def test_log_config_and_lineage(
         assert app.screen.place == "runs"  # type: ignore[attr-defined]
 
 
-async def test_stop_asks_first(filled: Paths, app_on: AppOn, shown: Shown, press: Press) -> None:
+async def test_stop_asks_for_confirmation(
+    filled: Paths, app_on: AppOn, shown: Shown, press: Press
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         app.open_run("dae")
@@ -107,7 +109,7 @@ async def test_stop_asks_first(filled: Paths, app_on: AppOn, shown: Shown, press
             assert store.take_requests("dae") == [Request.STOP]
 
 
-async def test_pause_and_go_on(
+async def test_pause_and_resume(
     filled: Paths, app_on: AppOn, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = []
@@ -131,7 +133,7 @@ async def test_pause_and_go_on(
         assert resumed == ["scores"]
 
 
-async def test_asking_a_finished_run_is_told_not_raised(
+async def test_stopping_a_finished_run_is_notified(
     filled: Paths, app_on: AppOn, notified: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -156,7 +158,7 @@ async def test_charts_are_exported(
     assert target.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
 
 
-async def test_charts_live_without_colour(
+async def test_charts_work_without_colour(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """textual-plot fails here: a segment without a style under NO_COLOR."""

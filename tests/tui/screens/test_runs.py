@@ -1,4 +1,4 @@
-"""Runs by keyboard: what is shown, and that it follows the store."""
+"""The runs screen by keyboard: its rows, and updates from the store."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ async def test_runs_show_status_models_and_time_left(
         text = shown(app)
         assert "▶ running" in text and "✓ finished" in text and "✗ failed" in text
         assert "kd ← expert" in text
-        assert "25:00" in text  # 90 steps took 900 s, 150 are left
+        assert "25:00" in text  # 90 steps took 900 s, 150 remain
         assert "0.987" in text
 
 
-async def test_hostile_text_is_only_text(filled: Paths, app_on: AppOn, shown: Shown) -> None:
+async def test_hostile_run_fields_are_shown_as_text(
+    filled: Paths, app_on: AppOn, shown: Shown
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
@@ -30,7 +32,7 @@ async def test_hostile_text_is_only_text(filled: Paths, app_on: AppOn, shown: Sh
         assert "red]x[/] \\x1b[31m\\x1b]52;c;aGk=\\x07" in text
 
 
-async def test_filter_sort_and_mark(filled: Paths, app_on: AppOn) -> None:
+async def test_runs_are_filtered_sorted_and_marked(filled: Paths, app_on: AppOn) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         listing = app.screen.query_one("#list", Listing)
@@ -44,7 +46,9 @@ async def test_filter_sort_and_mark(filled: Paths, app_on: AppOn) -> None:
         assert listing.rows[0]["id"] == "sft" and listing.marked == ["sft"]
 
 
-async def test_a_run_written_elsewhere_appears(filled: Paths, app_on: AppOn, shown: Shown) -> None:
+async def test_runs_written_by_other_processes_appear(
+    filled: Paths, app_on: AppOn, shown: Shown
+) -> None:
     app = app_on(filled)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
@@ -72,7 +76,7 @@ async def test_a_run_written_elsewhere_appears(filled: Paths, app_on: AppOn, sho
         assert "fresh" in shown(app)
 
 
-async def test_nothing_is_repainted_when_nothing_changed(filled: Paths, app_on: AppOn) -> None:
+async def test_unchanged_store_causes_no_repaint(filled: Paths, app_on: AppOn) -> None:
     app = app_on(filled)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()

@@ -1,4 +1,4 @@
-"""The trade-off by keyboard: axes, front, exports, and merges joined with their ends."""
+"""The trade-off screen by keyboard: axes, Pareto front, exports, and merge curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdharness.tui.widgets.chart import PlaneChart
 from support.app import LARGE, AppOn, Press, Shown
 
 
-async def test_tradeoff_axes_front_and_opening_a_point(
+async def test_tradeoff_axes_whiskers_reference_and_opening_a_point(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -38,7 +38,7 @@ async def test_tradeoff_axes_front_and_opening_a_point(
         assert isinstance(app.screen, RunScreen) and app.screen.run_id == "expert"
 
 
-async def test_exports_of_a_table_and_of_the_plane(
+async def test_table_and_chart_are_exported(
     filled: Paths, app_on: AppOn, press: Press, tmp_path: Path
 ) -> None:
     app = app_on(filled)
@@ -56,7 +56,7 @@ async def test_exports_of_a_table_and_of_the_plane(
     assert "<svg" in (tmp_path / "t.svg").read_text()
 
 
-async def test_an_export_to_nowhere_is_refused_while_typing(
+async def test_invalid_export_path_is_rejected_while_typing(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -70,8 +70,8 @@ async def test_an_export_to_nowhere_is_refused_while_typing(
         assert "use one of the extensions .csv, .json, .md" in shown(app)
 
 
-def test_merges_are_joined_with_their_ends() -> None:
-    def merged(name: str, share: float) -> Checkpoint:
+def test_merge_curves_connect_merges_with_their_parents() -> None:
+    def merge_checkpoint(name: str, alpha: float) -> Checkpoint:
         return Checkpoint(
             id=name,
             name=name,
@@ -79,9 +79,9 @@ def test_merges_are_joined_with_their_ends() -> None:
             path="",
             created=0,
             parents={"reference": "r", "expert": "e"},
-            info={"alpha": share},
+            info={"alpha": alpha},
         )
 
-    ends = [Checkpoint(id=i, name=f"{i}-name", method="sft", path="", created=0) for i in "re"]
-    lines = merge_curves([merged("m2", 0.7), *ends, merged("m1", 0.2)])
+    parents = [Checkpoint(id=i, name=f"{i}-name", method="sft", path="", created=0) for i in "re"]
+    lines = merge_curves([merge_checkpoint("m2", 0.7), *parents, merge_checkpoint("m1", 0.2)])
     assert lines == [["r-name", "m1", "m2", "e-name"]]

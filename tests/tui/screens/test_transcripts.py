@@ -1,4 +1,4 @@
-"""Transcripts by keyboard: jumping, scrolling side by side, prompts, and what is written."""
+"""The transcripts screen by keyboard: navigation, synchronized scrolling, prompts, export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.app import LARGE, AppOn, Press, Shown
 # ---------------------------------------------------------------- transcripts
 
 
-async def test_transcripts_jump_scroll_together_and_are_written(
+async def test_transcripts_navigation_synchronized_scrolling_and_export(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press, tmp_path: Path
 ) -> None:
     with Store(filled.store) as store:
@@ -60,7 +60,7 @@ async def test_transcripts_jump_scroll_together_and_are_written(
     assert "## kd" in target.read_text() and "Rating: [[" in target.read_text()
 
 
-async def test_prompts_are_shown_where_the_benchmark_is_at_hand(
+async def test_prompt_is_shown_as_unavailable_without_the_benchmark(
     filled: Paths, app_on: AppOn, shown: Shown, press: Press
 ) -> None:
     app = app_on(filled)
@@ -69,10 +69,10 @@ async def test_prompts_are_shown_where_the_benchmark_is_at_hand(
         assert "prompt not available" in shown(app)
 
 
-# ---------------------------------------------------------------- demo, palette, published
+# ---------------------------------------------------------------- store updates
 
 
-async def test_a_change_of_the_store_does_not_lose_the_item_being_opened(
+async def test_store_update_keeps_the_item_being_opened(
     filled: Paths, app_on: AppOn, press: Press
 ) -> None:
     app = app_on(filled)

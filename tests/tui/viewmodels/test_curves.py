@@ -1,4 +1,4 @@
-"""A curve that grows."""
+"""Downsampling and smoothing of growing curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from kdharness.tui.viewmodels.curves import CurveBook
 
 
-def test_a_long_growing_curve_stays_short_and_keeps_its_spike() -> None:
+def test_long_curve_is_downsampled_and_keeps_its_spike() -> None:
     book = CurveBook()
     for start in range(0, 60_000, 7_000):
         steps = range(start, min(start + 7_000, 60_000))

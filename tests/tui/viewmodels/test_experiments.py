@@ -1,4 +1,4 @@
-"""Plans of experiments: lines of fields, mistakes, and counts."""
+"""Experiment plans: line numbers of fields, errors, and run counts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from kdharness.tui.viewmodels.experiments import (
     read_plan,
 )
 
-# ---------------------------------------------------------------- what is done
+# ---------------------------------------------------------------- imports
 
 
-def test_it_loads_no_model_library() -> None:
+def test_experiment_plans_do_not_import_model_libraries() -> None:
     code = (
         "import sys, kdharness.tui.screens.experiments, kdharness.harness.experiments.detached;"
         "from kdharness.tui.viewmodels.experiments import read_plan;"
@@ -35,14 +35,14 @@ def test_it_loads_no_model_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# ---------------------------------------------------------------- the parts
+# ---------------------------------------------------------------- parts of a plan
 
 
-def test_lines_of_fields() -> None:
+def test_field_paths_map_to_lines() -> None:
     text = "name: x\nsteps:\n  kd: &a\n    data: {train: [a,\n      b]}\n  e: *a\n"
     assert [
-        line_of(text, place.split("."))
-        for place in (
+        line_of(text, field_path.split("."))
+        for field_path in (
             "name",
             "steps",
             "steps.kd",
@@ -60,14 +60,14 @@ def test_lines_of_fields() -> None:
     assert places("name: x", error, "/a/b.yaml") == {0: ["steps that need each other: a, b"]}
 
 
-def test_a_file_that_breaks_the_reader_is_its_own_fault(tmp_path: Path) -> None:
+def test_recursive_yaml_is_reported_at_its_line(tmp_path: Path) -> None:
     file = tmp_path / "loop.yaml"
     file.write_text("name: x\nsteps: {kd: &a {method: kd, data: *a}}\n")
     wrong = read_plan(file).wrong
     assert list(wrong) == [2] and "refers to its own ancestor" in wrong[2][0], wrong
 
 
-def test_counts_are_in_the_order_of_work() -> None:
+def test_run_counts_are_ordered_by_status() -> None:
     rows = [{"status": s} for s in ("to do", "failed", "finished", "to do", "running")]
     assert counted(rows) == "5 runs: 1 finished, 1 running, 1 failed, 2 to do"
     assert counted([]) == "0 runs"

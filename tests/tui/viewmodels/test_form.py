@@ -1,4 +1,4 @@
-"""Forms from the fields of configs, and back."""
+"""Forms built from config fields, and configs built from forms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kdharness.tui.viewmodels.form import (
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_fills_a_form_and_comes_out_the_same(name: str, tmp_path: Path) -> None:
+def test_presets_round_trip_through_the_form(name: str, tmp_path: Path) -> None:
     raw = yaml.safe_load(preset_text(name))
     model = CONFIGS[raw["method"]]
     values = spelled_out(model, raw)
@@ -37,15 +37,15 @@ def test_every_preset_fills_a_form_and_comes_out_the_same(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("method", list(CONFIGS))
-def test_every_field_of_every_method_is_a_row(method: str) -> None:
+def test_every_config_field_has_a_form_row(method: str) -> None:
     fields = fields_of(CONFIGS[method], {"method": method})
     names = {field.place[0] for field in fields}
-    wanted = {i.alias or n for n, i in CONFIGS[method].model_fields.items()} - {"method"}
-    assert names == wanted
+    expected = {i.alias or n for n, i in CONFIGS[method].model_fields.items()} - {"method"}
+    assert names == expected
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_text_and_value_of_each_field_are_inverse(name: str) -> None:
+def test_field_values_round_trip_through_text(name: str) -> None:
     raw = yaml.safe_load(preset_text(name))
     model = CONFIGS[raw["method"]]
     values = spelled_out(model, raw)
@@ -56,7 +56,7 @@ def test_text_and_value_of_each_field_are_inverse(name: str) -> None:
         assert value_of(field, text_of(value)) == value, field.id
 
 
-def test_errors_stand_at_their_fields() -> None:
+def test_errors_are_mapped_to_their_fields() -> None:
     values = {
         "method": "kd",
         "student": {"model": ""},
@@ -71,14 +71,14 @@ def test_errors_stand_at_their_fields() -> None:
     assert ("trainer", "layer_map") in errors
 
 
-def test_setting_and_taking_away_places() -> None:
+def test_set_value_sets_and_removes_paths() -> None:
     values = set_value({}, ("data", "train", 0), {"path": "a"})
     values = set_value(values, ("data", "train", 1, "path"), "b")
     assert values == {"data": {"train": [{"path": "a"}, {"path": "b"}]}}
     assert set_value(values, ("data", "train", 0), MISSING)["data"]["train"] == [{"path": "b"}]
 
 
-def test_a_stored_config_comes_back_short() -> None:
+def test_stored_config_is_shortened_to_non_defaults() -> None:
     full = parse_config(yaml.safe_load(preset_text("kd-laptop"))).model_dump(
         mode="json", by_alias=True
     )
@@ -86,7 +86,7 @@ def test_a_stored_config_comes_back_short() -> None:
     assert "schedule" not in short["trainer"] and parse_config(short) == parse_config(full)
 
 
-def test_only_fields_that_hold_names_have_a_picker() -> None:
+def test_only_name_fields_have_a_picker() -> None:
     """A path chosen for a mapping of names to paths would replace the mapping by a string."""
     (extra,) = (row for row in fields_of(HeldoutOptions, {}) if row.id == "extra")
     assert (extra.kind, extra.pick) == ("pairs", "")

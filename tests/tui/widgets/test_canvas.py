@@ -1,4 +1,4 @@
-"""Pictures in characters: ticks, scales, dots and letters."""
+"""Character graphics: ticks, scales, braille dots and letters."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 @given(st.floats(-1e5, 1e5), st.floats(1e-4, 1e5), st.integers(2, 12))
-def test_ticks_are_round_inside_and_told_apart(low: float, span: float, count: int) -> None:
-    found = ticks(low, low + span, count)
-    assert all(low - span * 1e-6 <= v <= low + span * (1 + 1e-6) for v in found)
-    assert len(found) <= count + 1
-    texts = [tick_text(v, found) for v in found]
+def test_ticks_are_inside_the_range_and_distinct(low: float, span: float, count: int) -> None:
+    tick_values = ticks(low, low + span, count)
+    assert all(low - span * 1e-6 <= v <= low + span * (1 + 1e-6) for v in tick_values)
+    assert len(tick_values) <= count + 1
+    texts = [tick_text(v, tick_values) for v in tick_values]
     assert span < abs(low) * 1e-5 or len(set(texts)) == len(texts)
 
 
-def test_log_scale_and_backward_scale() -> None:
+def test_log_and_reversed_scales() -> None:
     scale = Scale(0.1, 1000, 101, log=True)
     assert [scale.place(v) for v in (0.1, 10, 1000)] == [0, 50, 100]
     assert Scale(1, 3, 101, reverse=True).place(3) == 0
-    assert scale.place(-1) == 0  # what has no logarithm stays on the canvas
+    assert scale.place(-1) == 0  # a value without a logarithm stays on the canvas
 
 
-def test_a_canvas_draws_in_dots_and_letters_on_top() -> None:
+def test_canvas_draws_dots_with_letters_on_top() -> None:
     canvas = Canvas(4, 2)
     canvas.line(0, 0, 7, 7, "series-1")
     canvas.put(3, 0, "A", "series-2")

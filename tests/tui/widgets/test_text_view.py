@@ -1,4 +1,4 @@
-"""Text that is wrapped."""
+"""Text wrapping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdharness.tui.widgets.text_view import wrap_line
 
 
 @given(st.text(max_size=300), st.integers(4, 60))
-def test_wrapped_lines_fit_and_lose_nothing_but_spaces(text: str, width: int) -> None:
+def test_wrapped_lines_fit_and_keep_all_text_but_spaces(text: str, width: int) -> None:
     for line in text_lines(text):
         pieces = wrap_line(line, width)
         assert all(sum(cell_len(part) for part, _ in piece) <= width for piece in pieces)
@@ -19,7 +19,7 @@ def test_wrapped_lines_fit_and_lose_nothing_but_spaces(text: str, width: int) ->
         assert joined.replace(" ", "") == "".join(part for part, _ in line).replace(" ", "")
 
 
-def test_a_megabyte_on_a_line_is_wrapped_at_once() -> None:
+def test_megabyte_line_is_wrapped_quickly() -> None:
     import time
 
     began = time.perf_counter()
