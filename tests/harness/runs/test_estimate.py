@@ -1,4 +1,4 @@
-"""The plan against what small models really use."""
+"""Compare `kdharness plan` with the measured memory and FLOPs of small models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def saved(model: Any, folder: Path) -> str:
+def save_with_tokenizer(model: Any, folder: Path) -> str:
     from support.models import make_tokenizer
 
     model.save_pretrained(folder)
@@ -50,11 +50,13 @@ def saved(model: Any, folder: Path) -> str:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("shape", list(SHAPES))
 @pytest.mark.parametrize("width", [64, 256])
-def test_memory_of_a_kd_step(shape: str, width: int, checkpointing: bool, tmp_path: Path) -> None:
-    """Everything a step of two micro-batches makes: gradients, activations, logits, q and k."""
+def test_planned_memory_of_a_kd_step_matches_the_measured_peak(
+    shape: str, width: int, checkpointing: bool, tmp_path: Path
+) -> None:
+    """Peak memory of a step of two micro-batches: gradients, activations, logits, q and k."""
     settings = {"vocab_size": 4096, **SHAPES[shape]}
     student, teacher = tiny_model(1, **settings), tiny_model(2, **settings).requires_grad_(False)
-    size = model_size(saved(student, tmp_path / "m"), Paths(tmp_path))
+    size = model_size(save_with_tokenizer(student, tmp_path / "m"), Paths(tmp_path))
     assert size.total == sum(p.numel() for p in student.parameters())
     install_attention_hook(student)
     install_attention_hook(teacher)
@@ -66,12 +68,12 @@ def test_memory_of_a_kd_step(shape: str, width: int, checkpointing: bool, tmp_pa
     layers = {i: i for i in range(size.layers)}
     models = Models(student, [teacher], batch, layers)
 
-    def work() -> None:
+    def training_step() -> None:
         student.zero_grad(set_to_none=True)
         for _ in range(2):
             fused_step(models, "kd", Mix(), 1.0).backward()
 
-    real = peak_bytes(work)
+    measured = peak_bytes(training_step)
     config = parse_config(
         {
             "method": "kd",
@@ -85,33 +87,33 @@ def test_memory_of_a_kd_step(shape: str, width: int, checkpointing: bool, tmp_pa
         config, size, {"teacher": size}, width, engine="single", processes=1, on_cpu=True
     )
     assert trained == size.total
-    made = sum(memory[name] for name in ("gradients", "activations", "logits", "attention"))
-    assert made == pytest.approx(real, rel=0.35), memory
+    planned = sum(memory[name] for name in ("gradients", "activations", "logits", "attention"))
+    assert planned == pytest.approx(measured, rel=0.35), memory
 
 
-def test_parameters_and_flops(tmp_path: Path) -> None:
+def test_planned_parameters_and_flops_match_the_measured_ones(tmp_path: Path) -> None:
     student = tiny_model(1)
-    size = model_size(saved(student, tmp_path / "m"), Paths(tmp_path))
-    cut = model_size(str(tmp_path / "m"), Paths(tmp_path), keep_layers=2)
-    assert cut.total < size.total and cut.layers == 2
+    size = model_size(save_with_tokenizer(student, tmp_path / "m"), Paths(tmp_path))
+    pruned = model_size(str(tmp_path / "m"), Paths(tmp_path), keep_layers=2)
+    assert pruned.total < size.total and pruned.layers == 2
     attach_loss(student)
     teachers = [tiny_model(2), tiny_model(3)]
     models = Models(student, teachers, random_batch(4096), {})
     labelled = int(labelled_positions(models.batch["labels"]).sum())
-    real = count_flops(lambda: fused_step(models, "dae", Mix(), 0.0).backward())
+    measured = count_flops(lambda: fused_step(models, "dae", Mix(), 0.0).backward())
     planned = step_flops(
         size, size, tokens=4 * 96, labelled=labelled, width=96, lora=False, checkpointing=False
     )
-    assert planned == pytest.approx(real, rel=0.05)
-    adapted = with_adapter(tiny_model(4))
-    adapter = sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n)
-    assert lora_parameters(size, 8) == adapter
+    assert planned == pytest.approx(measured, rel=0.05)
+    adapted_model = with_adapter(tiny_model(4))
+    adapter_parameters = sum(p.numel() for n, p in adapted_model.named_parameters() if "lora_" in n)
+    assert lora_parameters(size, 8) == adapter_parameters
 
 
-def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> None:
-    size = model_size(saved(tiny_model(1), tmp_path / "m"), Paths(tmp_path))
-    whole = activation_floats(size, 100, checkpointing=False)
-    assert activation_floats(size, 100, checkpointing=True) < whole / 2
+def test_checkpointing_and_sharding_reduce_planned_memory(tmp_path: Path) -> None:
+    size = model_size(save_with_tokenizer(tiny_model(1), tmp_path / "m"), Paths(tmp_path))
+    uncheckpointed = activation_floats(size, 100, checkpointing=False)
+    assert activation_floats(size, 100, checkpointing=True) < uncheckpointed / 2
     config = parse_config(
         {"method": "kd", "student": "a/b", "teacher": "a/b", "data": {"train": "x"}}
     )
@@ -121,26 +123,26 @@ def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> Non
             config, size, {"teacher": size}, 64, engine=engine, processes=processes, on_cpu=False
         )[0]
 
-    one, ddp, fsdp = memory("single", 1), memory("ddp", 4), memory("fsdp2", 4)
-    assert one == ddp
+    single, ddp, fsdp = memory("single", 1), memory("ddp", 4), memory("fsdp2", 4)
+    assert single == ddp
     for part in ("weights", "gradients", "optimizer", "teacher teacher"):
-        assert fsdp[part] == one[part] / 4
-    assert fsdp["activations"] == one["activations"]
+        assert fsdp[part] == single[part] / 4
+    assert fsdp["activations"] == single["activations"]
 
 
-def test_a_mixtures_flops_count_the_experts_a_token_meets(tmp_path: Path) -> None:
+def test_moe_flops_count_only_the_active_experts(tmp_path: Path) -> None:
     from kdharness.trainers.students.mixture import mix_models
 
     mixture = mix_models([tiny_model(i) for i in range(4)])
-    size = model_size(saved(mixture, tmp_path / "moe"), Paths(tmp_path))
+    size = model_size(save_with_tokenizer(mixture, tmp_path / "moe"), Paths(tmp_path))
     assert size.total == sum(p.numel() for p in mixture.parameters())
     experts = sum(p.numel() for n, p in mixture.named_parameters() if ".experts." in n)
-    outside = 2 * 4096 * 128
-    assert size.body == size.total - outside - experts // 2
+    embeddings = 2 * 4096 * 128
+    assert size.body == size.total - embeddings - experts // 2
 
 
 @pytest.mark.slow
-def test_the_command(
+def test_plan_command(
     tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = {
