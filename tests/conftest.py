@@ -1,4 +1,4 @@
-"""What every test shares: a quiet machine, an empty home, and a tiny teacher."""
+"""Shared fixtures: an isolated environment, an empty home, and a tiny teacher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ isolate_environment()
 
 @pytest.fixture(scope="session")
 def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny teacher and its tokenizer."""
+    """Return a folder with a tiny teacher and its tokenizer."""
     folder = tmp_path_factory.mktemp("models") / "tiny-teacher"
     make_llama(folder, seed=1, tie_word_embeddings=True)
     return folder
@@ -31,7 +31,7 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_teacher: Path) -> Any:
-    """Its tokenizer, with a ChatML template."""
+    """Return the tiny teacher's tokenizer, which has a ChatML template."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(tiny_teacher)
@@ -39,33 +39,33 @@ def tokenizer(tiny_teacher: Path) -> Any:
 
 @pytest.fixture
 def model_folder(tiny_teacher: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny teacher, to be changed or spoilt."""
+    """Return a copy of the tiny teacher that tests may modify."""
     return Path(shutil.copytree(tiny_teacher, tmp_path / "model"))
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    """An empty home."""
+    """Return the paths of an empty home."""
     return Paths(tmp_path / "home")
 
 
 @pytest.fixture
 def store(paths: Paths) -> Iterator[Store]:
-    """The store of that home, open."""
-    with Store(paths.store) as opened:
-        yield opened
+    """Yield the open store of that home."""
+    with Store(paths.store) as open_store:
+        yield open_store
 
 
 @pytest.fixture
 def assets_home(paths: Paths) -> Paths:
-    """That home with the files of MT-Bench and AlpacaEval in it."""
+    """Return that home with MT-Bench and AlpacaEval files in it."""
     write_assets(paths.assets)
     return paths
 
 
 @pytest.fixture
 def write_jsonl(tmp_path: Path) -> WriteRows:
-    """Write rows as a JSONL file beside the home."""
+    """Return a function that writes rows to a JSONL file beside the home."""
 
     def write(name: str, rows: list[Any]) -> Path:
         path = tmp_path / name
@@ -77,5 +77,5 @@ def write_jsonl(tmp_path: Path) -> WriteRows:
 
 @pytest.fixture
 def kd(paths: Paths, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """The command line on that home."""
+    """Return the command line with that home."""
     return CommandLine(paths.home, capsys)

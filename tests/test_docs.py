@@ -1,4 +1,4 @@
-"""Pages that are made from the program are what it would make now; links lead somewhere."""
+"""Generated pages are current; links, files, modules and commands on pages exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = [
     *(page for package in PACKAGES for page in sorted((ROOT / package).rglob("*.md"))),
 ]
 EXAMPLES = {"soften", "capitals", "constant", "make_model", "NAME"}
-"""Modules that a page lets its reader write."""
+"""Names of examples that the reader creates."""
 
 
 def page_id(page: Path) -> str:
@@ -33,14 +33,14 @@ def test_generated_pages_are_current(script: str) -> None:
     assert done.returncode == 0, "run: make docs"
 
 
-def test_the_reference_has_every_command() -> None:
+def test_command_reference_has_every_command() -> None:
     from kdharness.harness.cli.main import COMMANDS
 
     text = (ROOT / "docs" / "commands.md").read_text("utf-8")
     assert [name for name in COMMANDS if f"\n### kdharness {name}\n" not in text] == []
 
 
-def test_the_config_reference_has_every_field() -> None:
+def test_config_reference_has_every_field() -> None:
     from kdharness.harness.config.files import preset_names, preset_text
     from kdharness.harness.util.untrusted import parse_yaml
 
@@ -63,17 +63,17 @@ def test_the_config_reference_has_every_field() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_relative_links_exist(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text("utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_files_that_are_named_exist(page: Path) -> None:
+def test_mentioned_files_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     tops = "|".join((*PACKAGES, "docs", "tests", r"\.github"))
     paths = set(re.findall(rf"(?<![\w/.-])(?:{tops})/[\w./*-]*\w/?", text))
-    # A word in capitals stands for what the reader puts there.
+    # A word in capitals is a placeholder.
     real = {path for path in paths if not any(part.isupper() for part in Path(path).parts)}
     code = {path for top in (*PACKAGES, "tests", "docs") for path in (ROOT / top).rglob("*.py")}
     scripts = set(re.findall(r"(?<![\w/])\w+\.py\b", text)) - {path.name for path in code}
@@ -82,7 +82,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_modules_that_are_named_exist(page: Path) -> None:
+def test_mentioned_modules_exist(page: Path) -> None:
     named = rf"\bkdharness\.(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)*"
     names = set(re.findall(named, page.read_text("utf-8")))
     missing = [n for n in names if not EXAMPLES & set(n.split(".")) and not _exists(n)]
@@ -90,19 +90,19 @@ def test_modules_that_are_named_exist(page: Path) -> None:
 
 
 def _exists(name: str) -> bool:
-    """Whether a dotted name is a module, or an attribute of one."""
+    """Return whether a dotted name is a module or an attribute of a module."""
     parts = name.split(".")
     for end in range(len(parts), 1, -1):
         try:
-            found: object = importlib.import_module(".".join(parts[:end]))
+            value: object = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError:
             continue
-        return all((found := getattr(found, part, None)) is not None for part in parts[end:])
+        return all((value := getattr(value, part, None)) is not None for part in parts[end:])
     return False
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_commands_that_are_named_exist(page: Path) -> None:
+def test_mentioned_commands_exist(page: Path) -> None:
     from kdharness.harness.cli.main import COMMANDS
 
     text = page.read_text("utf-8")
@@ -112,19 +112,21 @@ def test_commands_that_are_named_exist(page: Path) -> None:
     assert used - set(COMMANDS) == set()
 
 
-def test_the_keys_of_every_listing_are_named() -> None:
-    """The golden listings are what programs read; the page names each of their keys."""
+def test_json_keys_of_every_listing_are_documented() -> None:
+    """docs/outputs.md documents every key of the golden listings, which programs rely on."""
     golden = json.loads((ROOT / "tests/fixtures/frozen/listings.json").read_text("utf-8"))
     text = (ROOT / "docs" / "outputs.md").read_text("utf-8")
-    named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`|```.*?```", text, re.DOTALL))))
+    documented = set(
+        re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`|```.*?```", text, re.DOTALL)))
+    )
     rows = {
-        name: found[0] if isinstance(found, list) else found
-        for name, found in golden.items()
-        if found
+        name: listing[0] if isinstance(listing, list) else listing
+        for name, listing in golden.items()
+        if listing
     }
     rows["statistics"] = golden["tradeoff"]["statistics"]
     rows["axes"], (rows["point"], *_) = golden["tradeoff"]["axes"], golden["tradeoff"]["points"]
     rows["flipped"] = next(row["items"][0] for row in golden["compare flips"] if row["items"])
     assert len(rows) > 10
     for name, row in rows.items():
-        assert set(row) - named == set(), name
+        assert set(row) - documented == set(), name

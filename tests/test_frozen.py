@@ -1,7 +1,7 @@
-"""What must not change when code moves: identities, stored words, the JSON that listings print.
+"""What must not change in a refactoring: identities, stored words, the JSON of listings.
 
-Identities are hashes of what they depend on, so that a renamed class or a reordered field could
-give everything that is stored a new name. The literals here were taken before the code was
+Identities are hashes of their inputs, so a renamed class or a reordered field could change the
+identity of all stored rows. The literals here were recorded before the code was
 rearranged (`fixtures/frozen/*.json`). When one of these tests fails, the change breaks stored
 homes: fix the change, not the literal.
 """
@@ -74,22 +74,22 @@ DATA = {"train": [{"path": "shop:train", "kind": "domain"}]}
 
 
 class JudgeEngine:
-    """Enough of an engine to name a call."""
+    """The minimal engine that identifies a judge call."""
 
     name = "openai:j"
     identity = ""
 
 
-def assert_frozen(group: str, found: Any) -> None:
-    """Compare with what `fixtures/frozen/identities.json` holds under `group`."""
+def assert_frozen(group: str, actual: Any) -> None:
+    """Compare with the values under `group` in `fixtures/frozen/identities.json`."""
     golden = json.loads((FROZEN / "identities.json").read_text("utf-8"))
-    assert json.loads(json.dumps(found)) == golden[group]
+    assert json.loads(json.dumps(actual)) == golden[group]
 
 
 # ---------------------------------------------------------------- identities
 
 
-def test_the_digest() -> None:
+def test_digest() -> None:
     assert digest("a", 1, 1.5, None, ["ü"], {"b": 1, "a": 2}) == "fdbe5dad653df281764e"
 
 
@@ -113,7 +113,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def test_config_hashes() -> None:
-    """A config that leaves a new field at its default keeps its hash; the name is not in it."""
+    """Defaults of new fields do not change a config's hash; nor does the name."""
     hashes = {name: config_hash(parse_config(values)) for name, values in CONFIGS.items()}
     named = {
         name: config_hash(parse_config({**values, "name": "other"}))
@@ -129,7 +129,7 @@ def test_run_names_of_experiments() -> None:
     assert_frozen("run names", [short, run_name("p" * 40, "step", settings, list(settings))])
 
 
-def test_answers_and_judgments(paths: Paths) -> None:
+def test_identities_of_answers_and_judgments(paths: Paths) -> None:
     greedy = request_for(ITEM, 2, ["Four."], seed=7)
     sampled = request_for(
         Item(id="q1", category="c", turns=("Say it.",), temperature=0.7), 1, [], seed=7
@@ -144,7 +144,7 @@ def test_answers_and_judgments(paths: Paths) -> None:
     shop = Shop.load(paths, EvalConfig())
     exact = exact_judgment("c1", shop, shop.items[0], ANSWER, shop.items[0].metric)
     row = TrainRow(input_ids=[5, 6, 7], labels=[-100, 6, 7], kind="general", source=0, where="")
-    found = {
+    identities = {
         "greedy answer": answer_identity("c1", "mt-bench", ITEM, 2, greedy),
         "sampled answer": answer_identity("c1", "mt-bench", ITEM, 1, sampled),
         "sampling seed": sampled.seed,
@@ -154,7 +154,7 @@ def test_answers_and_judgments(paths: Paths) -> None:
         "shard of 5": [n for n in range(12) if in_shard("2/5", str(n))],
         "cached row": row_key(row),
     }
-    assert_frozen("answers and judgments", found)
+    assert_frozen("answers and judgments", identities)
 
 
 def test_benchmark_revisions(paths: Paths, write_jsonl: Callable[..., Path]) -> None:
@@ -183,8 +183,8 @@ def test_benchmark_revisions(paths: Paths, write_jsonl: Callable[..., Path]) -> 
     assert_frozen("benchmark revisions", revisions)
 
 
-def test_models_by_content(tmp_path: Path) -> None:
-    """Written byte by byte, so that no library's version can change it."""
+def test_model_identity(tmp_path: Path) -> None:
+    """The file is written byte by byte, independent of library versions."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 4}')
@@ -192,11 +192,11 @@ def test_models_by_content(tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     body = struct.pack("<Q", len(header)) + header + struct.pack("<2f", 1.0, 2.0)
     (folder / "model.safetensors").write_bytes(body)
-    found = identify(folder, Forgetful())
-    assert_frozen("model", [found.id, found.weights, found.interface])
+    model = identify(folder, Forgetful())
+    assert_frozen("model", [model.id, model.weights, model.interface])
 
 
-def test_imported_models(paths: Paths) -> None:
+def test_identity_of_imported_models(paths: Paths) -> None:
     with Store(paths.store) as store:
         assert imported_model(store, "gpt-4").id == "1b2d6998babbfb2421e9"
 
@@ -212,15 +212,15 @@ def test_stored_words() -> None:
         "judgment": JudgmentStatus,
     }
     assert_frozen("words", {name: sorted(enum) for name, enum in enums.items()})
-    # A method may be added; those that are stored stay.
+    # Methods may be added; stored ones must remain.
     assert {"sft", "kd", "dae", "merge", "cut", "model", "import"} <= set(Method)
     assert get_args(get_type_hints(CheckResult)["status"]) == ("ok", "note", "broken")
     assert atomic.SEAL == "sealed.json"
     assert_frozen("flags", sorted(LEGEND))
 
 
-def test_migrations() -> None:
-    """Their names are in every store: what was applied is not applied again."""
+def test_migration_names() -> None:
+    """Every store records the names of applied migrations, which are not applied again."""
     names = [migration.name for migration in migrations._migrations]
     assert_frozen("migrations", [migrations.name, *names[:7]])
 
@@ -246,7 +246,7 @@ LISTINGS: dict[str, list[str]] = {
 
 
 def run_listing(name: str, kd: Call, paths: Paths) -> Any:
-    """The JSON of one listing of the stored home, with the home's path as `/kd/home`."""
+    """Return the JSON of a listing of the frozen home, with the home's path as `/kd/home`."""
     write_assets(paths.home / "assets")
     text = (FROZEN / "home.sql").read_text("utf-8").replace("/kd/home", str(paths.home))
     connection = sqlite3.connect(paths.store)
@@ -258,7 +258,7 @@ def run_listing(name: str, kd: Call, paths: Paths) -> Any:
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to six significant digits: sums differ in the last ones between machines."""
+    """Round to six significant digits, as sums differ in the last digits between machines."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -267,13 +267,13 @@ def rounded(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", LISTINGS)
-def test_listings_print_what_they_printed(
+def test_listings_match_the_golden_output(
     name: str, kd: Call, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     golden = json.loads((FROZEN / "listings.json").read_text("utf-8"))[name]
-    found = run_listing(name, kd, paths)
-    assert rounded(found) == rounded(golden)
-    for new, old in zip(found, golden, strict=True) if isinstance(golden, list) else ():
+    actual = run_listing(name, kd, paths)
+    assert rounded(actual) == rounded(golden)
+    for new, old in zip(actual, golden, strict=True) if isinstance(golden, list) else ():
         assert list(new) == list(old), "the order of the keys is part of the output"

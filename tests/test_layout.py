@@ -1,4 +1,4 @@
-"""The house itself: packages, contracts, sizes, and what may not be in the repository."""
+"""Repository layout: packages, imports, and files that must not be committed."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("harness", "trainers", "judges", "tui", "data")
+PACKAGES = ("harness", "trainers", "judges", "tui", "data")
 
 
 def project() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-def test_the_package_list_is_the_folders() -> None:
+def test_package_list_matches_the_folders() -> None:
     settings = project()["tool"]["setuptools"]  # type: ignore[index]
-    found = {
+    folders = {
         str(path.parent.relative_to(ROOT))
-        for room in ROOMS
-        for path in (ROOT / room).rglob("__init__.py")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("__init__.py")
     }
     assert {value: key for key, value in settings["package-dir"].items()} == {
-        folder: "kdharness." + folder.replace("/", ".") for folder in found
+        folder: "kdharness." + folder.replace("/", ".") for folder in folders
     }
     assert set(settings["packages"]) == set(settings["package-dir"])
-    for room in ROOMS:
-        assert (ROOT / room / "py.typed").exists()
+    for package in PACKAGES:
+        assert (ROOT / package / "py.typed").exists()
 
 
-def test_nothing_imports_a_room_by_its_bare_name() -> None:
+def test_no_module_imports_a_package_by_its_bare_name() -> None:
     for path in ROOT.rglob("*.py"):
         if any(part.startswith(".") for part in path.relative_to(ROOT).parts):
             continue
         for line in path.read_text("utf-8").splitlines():
             words = line.split()
             if len(words) >= 2 and words[0] in ("from", "import"):
-                assert words[1].split(".")[0] not in ROOMS, f"{path}: {line}"
+                assert words[1].split(".")[0] not in PACKAGES, f"{path}: {line}"
 
 
 def test_no_benchmark_text_is_committed() -> None:

@@ -1,4 +1,4 @@
-"""docs/method.md says what the code computes, under the headings that docstrings cite."""
+"""docs/method.md matches the code and has the headings that docstrings cite."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ SECTIONS = {
     "flops",
     "differences-from-the-published-code",
 }
-"""Docstrings cite these: a heading that is renamed leaves them pointing nowhere."""
+"""Docstrings link to these headings, so renaming one breaks the links."""
 
 
 def anchors(page: str) -> set[str]:
     return {line.lower().replace(" ", "-") for line in re.findall(r"^## (.+)$", page, re.MULTILINE)}
 
 
-def test_the_sections_keep_their_names() -> None:
+def test_section_headings_are_unchanged() -> None:
     assert anchors(PAGE) == SECTIONS
 
 
-def test_docstrings_cite_sections_that_exist() -> None:
+def test_docstrings_cite_existing_sections() -> None:
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             for anchor in re.findall(r"docs/method\.md#([\w-]+)", path.read_text("utf-8")):
                 assert anchor in SECTIONS, path
 
 
-def test_the_constants_are_those_of_the_code() -> None:
+def test_documented_constants_match_the_code() -> None:
     rows = re.findall(r"^\| [^|]+ \| ([\d.]+) \| `([\w.]+)` \|$", PAGE, re.MULTILINE)
     assert len(rows) == 5
     for value, name in rows:
@@ -55,7 +55,7 @@ def test_the_constants_are_those_of_the_code() -> None:
         assert getattr(importlib.import_module(module), attribute) == float(value), name
 
 
-def test_every_divergence_and_merge_is_listed() -> None:
+def test_every_divergence_and_merge_is_documented() -> None:
     from kdharness.harness.config.merging import MergeConfig
     from kdharness.harness.config.training import DistillSpec
 
@@ -65,22 +65,22 @@ def test_every_divergence_and_merge_is_listed() -> None:
 
 
 @pytest.mark.parametrize(("students", "teachers"), [(3, 4), (4, 4), (24, 30), (5, 32)])
-def test_the_uniform_layer_map_is_the_formula(students: int, teachers: int) -> None:
+def test_uniform_layer_map_matches_the_formula(students: int, teachers: int) -> None:
     from kdharness.trainers.students.cut import map_layers
 
     assert "round((i + 1) · R / S) − 1" in PAGE
-    wanted = {i: round((i + 1) * teachers / students) - 1 for i in range(students)}
-    assert map_layers("uniform", students, teachers) == wanted
-    assert wanted[students - 1] == teachers - 1
+    expected = {i: round((i + 1) * teachers / students) - 1 for i in range(students)}
+    assert map_layers("uniform", students, teachers) == expected
+    assert expected[students - 1] == teachers - 1
 
 
-def test_a_cached_position_takes_the_bytes_it_says() -> None:
+def test_documented_bytes_per_cached_position_match_the_code() -> None:
     from kdharness.trainers.teachers.cached import BYTES_PER_POSITION, BYTES_PER_TOKEN
 
     assert f"({BYTES_PER_TOKEN}k + {BYTES_PER_POSITION} bytes)" in PAGE
 
 
-def test_the_intervals_are_the_formulas() -> None:
+def test_intervals_match_the_formulas() -> None:
     from scipy.stats import norm, t
 
     from kdharness.harness.experiments.claims import two_way_interval
@@ -95,25 +95,25 @@ def test_the_intervals_are_the_formulas() -> None:
 
     effects, variance, questions = [0.1, 0.4, 0.3], 0.02, 30
     spread = sum((x - sum(effects) / 3) ** 2 for x in effects) / 2 / 3
-    half = math.sqrt(t.ppf(0.975, 29) ** 2 * variance + t.ppf(0.975, 2) ** 2 * spread)
+    half_width = math.sqrt(t.ppf(0.975, 29) ** 2 * variance + t.ppf(0.975, 2) ** 2 * spread)
     low, high = two_way_interval(effects, variance, questions)
     assert low is not None and high is not None
-    assert (high - low) / 2 == pytest.approx(half)
+    assert (high - low) / 2 == pytest.approx(half_width)
 
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_flops_table_adds_up(lora: bool, checkpointing: bool) -> None:
+def test_flops_match_the_documented_formulas(lora: bool, checkpointing: bool) -> None:
     from kdharness.trainers.flops import Shape, attention_loss_flops, floor_flops
 
     student = Shape(body=1000, layers=3, heads=4, head_size=8, hidden=32, vocab=50, adapter=70)
     teacher = Shape(body=5000, layers=6, heads=8, head_size=8, hidden=64, vocab=50)
-    rows, width, labelled, more = 5, 11, 17, int(checkpointing)
-    want = 2 * ((2 if lora else 3) + more) * 1000 * rows * width
-    want += 2 * (3 + more) * 70 * rows * width
-    want += 4 * rows * width**2 * 3 * 4 * 8 * (3.5 + more)
-    want += 2 * (2 if lora else 3) * 50 * 32 * labelled
-    want += 2 * 5000 * rows * width + 4 * rows * width**2 * 6 * 8 * 8 + 2 * 50 * 64 * labelled
+    rows, width, labelled, recomputation = 5, 11, 17, int(checkpointing)
+    expected = 2 * ((2 if lora else 3) + recomputation) * 1000 * rows * width
+    expected += 2 * (3 + recomputation) * 70 * rows * width
+    expected += 4 * rows * width**2 * 3 * 4 * 8 * (3.5 + recomputation)
+    expected += 2 * (2 if lora else 3) * 50 * 32 * labelled
+    expected += 2 * 5000 * rows * width + 4 * rows * width**2 * 6 * 8 * 8 + 2 * 50 * 64 * labelled
     assert floor_flops(
         student,
         teacher,
@@ -122,5 +122,5 @@ def test_the_flops_table_adds_up(lora: bool, checkpointing: bool) -> None:
         labelled=labelled,
         lora=lora,
         checkpointing=checkpointing,
-    ) == pytest.approx(want)
+    ) == pytest.approx(expected)
     assert attention_loss_flops(student, 2, 90) == 2 * 4 * 8 * 6 * 90 * 2

@@ -1,4 +1,4 @@
-"""docs/python-api.md, carried out on tiny models."""
+"""Run the code blocks of docs/python-api.md on tiny models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "python-api.md"
 
 
 @pytest.mark.slow
-def test_every_block_runs_as_it_is_written(
+def test_every_code_block_runs(
     tmp_path: Path,
     tiny_teacher: Path,
     monkeypatch: pytest.MonkeyPatch,

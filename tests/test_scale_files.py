@@ -1,4 +1,4 @@
-"""The files of docs/scale: what a cluster is given really reads as meant."""
+"""The cluster files in docs/scale are parsed and executed as intended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENGINES = {"ddp.yaml": "MULTI_GPU", "fsdp2.yaml": "FSDP", "deepspeed-zero2.yaml"
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
-def test_accelerate_reads_the_engines(name: str) -> None:
+def test_accelerate_parses_the_engine_configs(name: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(str(SCALE / name))
@@ -30,13 +30,13 @@ def test_accelerate_reads_the_engines(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["train.sbatch", "evaluate.sbatch"])
-def test_scripts_are_sound(name: str) -> None:
+def test_scripts_have_valid_syntax(name: str) -> None:
     subprocess.run(["bash", "-n", str(SCALE / name)], check=True)
 
 
-FAKE = {
+STUBS = {
     "scontrol": "echo node-a; echo node-b",
-    # Both machines' parts, one after the other.
+    # Run the parts of both machines one after the other.
     "srun": 'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
     "accelerate": 'echo "accelerate $*" >> "$CALLS"',
     "kdharness": 'echo "kdharness $*" >> "$CALLS"',
@@ -44,10 +44,10 @@ FAKE = {
 
 
 def run_script(tmp_path: Path, name: str, *args: str, **variables: str) -> list[str]:
-    """Run a script where SLURM's and our commands only note how they were called."""
+    """Run a script with stubs for SLURM's and our commands; return the recorded calls."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool, body in FAKE.items():
+    for tool, body in STUBS.items():
         path = folder / tool
         path.write_text(f"#!/usr/bin/env bash\n{body}\n")
         path.chmod(0o755)
@@ -65,7 +65,7 @@ def run_script(tmp_path: Path, name: str, *args: str, **variables: str) -> list[
     return calls.read_text().splitlines()
 
 
-def test_a_training_over_two_machines(tmp_path: Path) -> None:
+def test_training_script_on_two_machines(tmp_path: Path) -> None:
     calls = run_script(
         tmp_path,
         "train.sbatch",
@@ -88,7 +88,7 @@ def test_a_training_over_two_machines(tmp_path: Path) -> None:
     assert calls[3:] == ["kdharness show big"]
 
 
-def test_an_evaluation_in_parts(tmp_path: Path) -> None:
+def test_evaluation_script_of_one_shard(tmp_path: Path) -> None:
     calls = run_script(
         tmp_path,
         "evaluate.sbatch",
@@ -106,7 +106,7 @@ def test_an_evaluation_in_parts(tmp_path: Path) -> None:
     ]
 
 
-def test_a_prepared_run_is_found_again(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+def test_prepared_run_is_reused(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
     config = {"method": "sft", "student": "some/model", "data": {"train": "general:train"}}
     file = tmp_path / "sft.yaml"
     file.write_text(yaml.safe_dump(config))

@@ -1,4 +1,4 @@
-"""The docs site, the workflows and the rest of the repository's furniture fit what they name."""
+"""The docs site, workflows, hooks and citation are consistent with the repository."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 
-def read(path: Path) -> Any:
+def load_yaml(path: Path) -> Any:
     return yaml.safe_load(path.read_text("utf-8"))
 
 
@@ -41,27 +41,27 @@ SITE = site_pages()
 # ---------------------------------------------------------------- the site
 
 
-def leaves(nav: Any) -> Iterator[str]:
-    """The pages of a navigation."""
+def nav_pages(nav: Any) -> Iterator[str]:
+    """Yield the pages of a navigation."""
     if isinstance(nav, str):
         yield nav
-    for part in nav if isinstance(nav, list) else nav.values() if isinstance(nav, dict) else ():
-        yield from leaves(part)
+    for entry in nav if isinstance(nav, list) else nav.values() if isinstance(nav, dict) else ():
+        yield from nav_pages(entry)
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
     pages = [path.name for path in (ROOT / "docs").glob("*.md")]
     added = [*SITE.REPOSITORY_PAGES.values(), *(f"api/{name}.md" for name in SITE.API)]
-    assert sorted(leaves(read(ROOT / "mkdocs.yml")["nav"])) == sorted([*pages, *added])
+    assert sorted(nav_pages(load_yaml(ROOT / "mkdocs.yml")["nav"])) == sorted([*pages, *added])
 
 
-def test_no_two_pages_have_one_address() -> None:
-    pages = list(leaves(read(ROOT / "mkdocs.yml")["nav"]))
+def test_page_urls_are_unique() -> None:
+    pages = list(nav_pages(load_yaml(ROOT / "mkdocs.yml")["nav"]))
     addresses = [re.sub(r"(/?README|/?index)?\\.md$", "", page) for page in pages]
     assert len(set(addresses)) == len(pages)
 
 
-def test_the_api_reference_names_modules_that_exist() -> None:
+def test_api_reference_lists_existing_modules() -> None:
     for title, names in SITE.API.values():
         assert title
         for name in names:
@@ -72,7 +72,7 @@ def test_the_api_reference_names_modules_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "link", "turned"),
+    ("page", "link", "expected"),
     [
         ("docs/reliability.md", "../CONTRIBUTING.md", "contributing.md"),
         ("docs/extending.md", "../trainers/README.md", "extending-methods.md"),
@@ -84,19 +84,19 @@ def test_the_api_reference_names_modules_that_exist() -> None:
         ("trainers/README.md", "https://x.org/a.md", "https://x.org/a.md"),
     ],
 )
-def test_links_are_turned(page: str, link: str, turned: str) -> None:
-    assert SITE.turned(f"see [it]({link}).", page) == f"see [it]({turned})."
+def test_links_are_rewritten(page: str, link: str, expected: str) -> None:
+    assert SITE.turned(f"see [it]({link}).", page) == f"see [it]({expected})."
 
 
-def test_the_site_is_built_strictly_and_without_the_lock() -> None:
+def test_site_is_built_strictly_with_unlocked_requirements() -> None:
     recipe = MAKEFILE.split("\nsite:")[1].split("\n\n")[0]
     assert "mkdocs build --strict" in recipe
     constrained = dict(
         re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     )
-    named = list(map(Requirement, PROJECT["optional-dependencies"]["docs"]))
-    assert {"mkdocs", "mkdocs-material", "mkdocstrings"} <= {r.name for r in named}
-    for requirement in named:
+    requirements = list(map(Requirement, PROJECT["optional-dependencies"]["docs"]))
+    assert {"mkdocs", "mkdocs-material", "mkdocstrings"} <= {r.name for r in requirements}
+    for requirement in requirements:
         version = constrained.get(requirement.name)
         assert version is None or requirement.specifier.contains(version), requirement
 
@@ -105,12 +105,12 @@ def test_the_site_is_built_strictly_and_without_the_lock() -> None:
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
-    return [step for job in read(workflow)["jobs"].values() for step in job["steps"]]
+    return [step for job in load_yaml(workflow)["jobs"].values() for step in job["steps"]]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_is_whole(path: Path) -> None:
-    workflow = read(path)
+def test_workflow_structure(path: Path) -> None:
+    workflow = load_yaml(path)
     # YAML 1.1 reads the key `on` as true.
     assert workflow[True] and workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
@@ -122,9 +122,9 @@ def test_a_workflow_is_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_targets_that_a_workflow_makes_exist(path: Path) -> None:
+def test_make_targets_in_workflows_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-    made = [
+    used = [
         word
         for step in steps(path)
         for line in re.sub(r"\$\{\{.*?\}\}", "", step.get("run", "")).splitlines()
@@ -132,10 +132,10 @@ def test_targets_that_a_workflow_makes_exist(path: Path) -> None:
         for word in line.split()[1:]
         if "=" not in word
     ]
-    assert set(made) <= targets
+    assert set(used) <= targets
 
 
-def test_the_workflows_are_tests_docs_and_release() -> None:
+def test_workflows_are_tests_docs_and_release() -> None:
     runs = {path.stem: "\n".join(s.get("run", "") for s in steps(path)) for path in WORKFLOWS}
     assert set(runs) == {"tests", "docs", "release"}
     assert "make PYTHON=python${{ matrix.python }} test" in runs["tests"]
@@ -143,22 +143,22 @@ def test_the_workflows_are_tests_docs_and_release() -> None:
     assert "python -m build" in runs["release"]
 
 
-def test_tests_run_on_every_python_that_is_supported() -> None:
-    job = read(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]["test"]
+def test_test_matrix_covers_every_supported_python() -> None:
+    job = load_yaml(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]["test"]
     marker = "Programming Language :: Python :: "
     supported = [c.removeprefix(marker) for c in PROJECT["classifiers"] if c.startswith(marker)]
     assert job["strategy"]["matrix"]["python"] == supported
 
 
-def test_only_the_publishing_job_gets_a_token() -> None:
-    jobs = read(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
+def test_only_the_publish_job_has_an_id_token() -> None:
+    jobs = load_yaml(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
     assert jobs["publish"]["permissions"] == {"id-token": "write"}
     assert (jobs["publish"]["environment"], jobs["publish"]["needs"]) == ("pypi", "build")
     assert "permissions" not in jobs["build"]
 
 
-@pytest.mark.parametrize(("tag", "fits"), [(f"v{PROJECT['version']}", True), ("v99.0", False)])
-def test_a_tag_that_is_not_the_version_is_refused(tag: str, fits: bool) -> None:
+@pytest.mark.parametrize(("tag", "accepted"), [(f"v{PROJECT['version']}", True), ("v99.0", False)])
+def test_release_rejects_a_tag_that_is_not_the_version(tag: str, accepted: bool) -> None:
     release = ROOT / ".github" / "workflows" / "release.yml"
     (check,) = [step["run"] for step in steps(release) if "GITHUB_REF_NAME" in step.get("run", "")]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -166,34 +166,34 @@ def test_a_tag_that_is_not_the_version_is_refused(tag: str, fits: bool) -> None:
     done = subprocess.run(
         ["bash", "-e", "-c", check], cwd=ROOT, env=environment, capture_output=True
     )
-    assert (done.returncode == 0) is fits, done.stderr
+    assert (done.returncode == 0) is accepted, done.stderr
 
 
-def test_updates_leave_the_locked_packages_alone() -> None:
-    updates = read(ROOT / ".github" / "dependabot.yml")["updates"]
+def test_dependabot_updates_only_github_actions() -> None:
+    updates = load_yaml(ROOT / ".github" / "dependabot.yml")["updates"]
     assert [update["package-ecosystem"] for update in updates] == ["github-actions"]
 
 
 # ---------------------------------------------------------------- hooks and citation
 
 
-def test_hooks_use_the_tools_of_the_project() -> None:
-    (repository,) = read(ROOT / ".pre-commit-config.yaml")["repos"]
+def test_pre_commit_hooks_use_the_projects_tools() -> None:
+    (repository,) = load_yaml(ROOT / ".pre-commit-config.yaml")["repos"]
     assert repository["repo"] == "local"
     commands = {hook["id"]: hook["entry"].split() for hook in repository["hooks"]}
     assert set(commands) == {"ruff-format", "ruff-check"}
     for hook in repository["hooks"]:
-        program, *words = hook["entry"].split()
+        program, *arguments = hook["entry"].split()
         assert hook["language"] == "system" and program == ".venv/bin/ruff"
         tool = Path(sys.executable).parent / "ruff"
         done = subprocess.run(
-            [tool, *words, "--no-cache", __file__], cwd=ROOT, capture_output=True, text=True
+            [tool, *arguments, "--no-cache", __file__], cwd=ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_citation_is_of_this_version() -> None:
-    citation = read(ROOT / "CITATION.cff")
+def test_citation_has_the_current_version() -> None:
+    citation = load_yaml(ROOT / "CITATION.cff")
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
     assert citation["authors"] == [{"name": "kdharness contributors"}]
     (paper,) = citation["references"]

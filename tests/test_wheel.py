@@ -1,7 +1,7 @@
-"""The wheel holds the house and works without it: other folder, other home, no source beside it.
+"""The wheel has all packages and works without the source tree, from another folder and home.
 
-torch and the rest come from the running environment through a .pth, which takes seconds where an
-installation takes minutes; what is tested is that nothing of kdharness does.
+torch and other dependencies come from the running environment through a .pth file, which takes
+seconds where an installation takes minutes; kdharness itself comes only from the wheel.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
-ROOMS = ("harness", "trainers", "judges", "tui", "data")
-LEFT_OUT = shutil.ignore_patterns("__pycache__")
+PACKAGES = ("harness", "trainers", "judges", "tui", "data")
+IGNORED = shutil.ignore_patterns("__pycache__")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that no build folder appears beside the sources."""
+    """Build the wheel from a copy, so that no build folder appears beside the sources."""
     source = tmp_path_factory.mktemp("source")
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, source / room, ignore=LEFT_OUT)
-    # What lies beside the rooms in a work tree, and must not get in.
-    shutil.copytree(ROOT / "docs", source / "docs", ignore=LEFT_OUT)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=IGNORED)
+    # Other content of a work tree, which must not be included.
+    shutil.copytree(ROOT / "docs", source / "docs", ignore=IGNORED)
     (source / "tests").mkdir()
     (source / "tests" / "test_x.py").write_text("", "utf-8")
     (source / ".typing" / "kdharness").mkdir(parents=True)
@@ -60,16 +60,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=target)
     assert done.returncode == 0, done.stderr
-    (found,) = target.glob("*.whl")
-    return found
+    (built,) = target.glob("*.whl")
+    return built
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment that has kdharness from the wheel alone."""
-    place = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
-    python = place / "bin" / "python"
+    """Return the `bin` folder of an environment with kdharness installed only from the wheel."""
+    venv = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    python = venv / "bin" / "python"
     subprocess.run(
         [
             sys.executable,
@@ -86,10 +86,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         check=True,
     )
-    (site,) = place.glob("lib/python*/site-packages")
-    # Editable installs work by .pth files, which are not read in a folder that is named in one.
+    (site,) = venv.glob("lib/python*/site-packages")
+    # Editable installs use .pth files, which are not processed in a folder added by a .pth file.
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
-    return place / "bin"
+    return venv / "bin"
 
 
 @pytest.fixture
@@ -100,50 +100,50 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """A user with nothing set, who has just installed."""
+    """Return the environment of a new user with no variables set."""
     keep = {name: os.environ[name] for name in ("PATH", "HF_HUB_OFFLINE") if name in os.environ}
     return {**keep, "HOME": str(folder / "user"), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
 
 
-def test_the_wheel_holds_the_house_and_nothing_else(wheel: Path) -> None:
+def test_wheel_contains_exactly_the_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        (about,) = [name for name in archive.namelist() if name.endswith("METADATA")]
-        metadata = Parser().parsestr(archive.read(about).decode())
-        extra = {Path(name).name for name in archive.namelist() if ".dist-info/" in name}
-    mine = {
+        (metadata_file,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+        metadata = Parser().parsestr(archive.read(metadata_file).decode())
+        dist_info = {Path(name).name for name in archive.namelist() if ".dist-info/" in name}
+    expected = {
         f"kdharness/{path.relative_to(ROOT).as_posix()}"
-        for room in ROOMS
-        for path in (ROOT / room).rglob("*")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert names == mine
+    assert names == expected
     assert {
         "kdharness/tui/kdharness.tcss",
         "kdharness/data/presets/kd-laptop.yaml",
         "kdharness/data/assets.json",
         "kdharness/harness/py.typed",
     } <= names
-    assert {"entry_points.txt", "LICENSE"} <= extra
+    assert {"entry_points.txt", "LICENSE"} <= dist_info
     assert (metadata["Name"], metadata["Requires-Python"]) == ("kdharness", ">=3.11")
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
-def test_the_commands_work_from_another_folder(installed: Path, elsewhere: Path) -> None:
-    def run(*words: str) -> str:
+def test_commands_work_from_another_folder(installed: Path, elsewhere: Path) -> None:
+    def run(*args: str) -> str:
         done = subprocess.run(
-            [str(installed / words[0]), *words[1:]],
+            [str(installed / args[0]), *args[1:]],
             cwd=elsewhere,
             env=environment(elsewhere),
             capture_output=True,
             text=True,
         )
-        # The doctor may find this machine itself wanting.
-        assert done.returncode in ((0, 1) if "doctor" in words else (0,)), done.stderr
+        # The doctor may report problems of this machine.
+        assert done.returncode in ((0, 1) if "doctor" in args else (0,)), done.stderr
         return done.stdout
 
-    where = "import kdharness.harness as h, kdharness.tui as t; print(h.__file__, t.__file__)"
-    for name in run("python", "-c", where).split():
+    print_files = "import kdharness.harness as h, kdharness.tui as t; print(h.__file__, t.__file__)"
+    for name in run("python", "-c", print_files).split():
         assert name.startswith(str(installed.parent))
     assert run("kdharness", "--version").startswith("kdharness, version ")
     assert "doctor" in run("kdharness", "--help")
@@ -160,7 +160,7 @@ def test_the_commands_work_from_another_folder(installed: Path, elsewhere: Path)
     assert run("kdharness", "runs", "--format", "json").strip() == "[]"
 
 
-def test_the_app_opens_from_another_folder_and_closes(installed: Path, elsewhere: Path) -> None:
+def test_app_starts_and_quits_from_another_folder(installed: Path, elsewhere: Path) -> None:
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
@@ -174,23 +174,23 @@ def test_the_app_opens_from_another_folder_and_closes(installed: Path, elsewhere
     )
     os.close(other)
     try:
-        assert b"run the demo" in _read(main, b"run the demo", 60)
+        assert b"run the demo" in _read_until(main, b"run the demo", 60)
         os.write(main, b"q")
-        _read(main, b"\0never", 20)
+        _read_until(main, b"\0never", 20)
         assert process.wait(20) == 0
     finally:
         process.kill()
         os.close(main)
 
 
-def _read(terminal: int, word: bytes, seconds: float) -> bytes:
-    """What is drawn until a word is seen, the program ends or time is up."""
+def _read_until(terminal: int, word: bytes, seconds: float) -> bytes:
+    """Read terminal output until `word` appears, the program ends or the time is up."""
     seen, end = b"", time.monotonic() + seconds
     while word not in seen and time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
                 part = os.read(terminal, 65536)
-            except OSError:  # Linux's way to say that the other side is closed
+            except OSError:  # on Linux: the other side is closed
                 break
             if not part:
                 break

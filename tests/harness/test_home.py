@@ -20,7 +20,7 @@ from support.store_rows import fill_store
 Call = Callable[..., tuple[int, str, str]]
 
 
-def test_importing_the_api_loads_nothing_heavy() -> None:
+def test_importing_the_api_imports_no_heavy_modules() -> None:
     script = (
         "import sys\nfrom kdharness.harness import Home\n"
         "home = Home(sys.argv[1]); home.runs(); home.checkpoints()\n"
@@ -35,7 +35,7 @@ def test_importing_the_api_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_results_are_those_of_the_commands(paths: Paths, kd: Call) -> None:
+def test_results_match_the_commands(paths: Paths, kd: Call) -> None:
     fill_store(paths.store)
     home = Home(paths.home)
     assert home.leaderboard().to_rows() == json.loads(kd("leaderboard", "--format", "json")[1])
@@ -48,7 +48,7 @@ def test_results_are_those_of_the_commands(paths: Paths, kd: Call) -> None:
     assert [run.id for run in home.runs()] == ["kd-2", "kd-1", "kd-0"]
 
 
-def test_mistakes_are_errors_of_one_family(paths: Paths, tmp_path: Path) -> None:
+def test_invalid_calls_raise_kdharness_errors(paths: Paths, tmp_path: Path) -> None:
     home = Home(paths.home)
     with pytest.raises(ConfigError, match="nothing to evaluate"):
         home.evaluate([])
@@ -62,7 +62,7 @@ def test_mistakes_are_errors_of_one_family(paths: Paths, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_from_a_config_to_a_pick(
+def test_train_evaluate_and_trade_off(
     paths: Paths, tiny_teacher: Path, tmp_path: Path, kd: Call, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = Home(paths.home)
@@ -87,9 +87,11 @@ def test_from_a_config_to_a_pick(
     assert home.wait(dae.id).checkpoint == "dae"
     run = home.evaluate([kd_run.checkpoint, "expert", "dae"], limit=6, max_new_tokens=4)
     assert run.info["result"]["answers"] == 18
-    found = home.trade_off(domain="heldout:domain_loss", general="heldout:general_loss", keep=0.5)
-    assert found.view.roles == (kd_run.checkpoint, "expert")
-    assert found.pick in {kd_run.checkpoint, "expert", "dae"}
+    trade_off = home.trade_off(
+        domain="heldout:domain_loss", general="heldout:general_loss", keep=0.5
+    )
+    assert trade_off.view.roles == (kd_run.checkpoint, "expert")
+    assert trade_off.pick in {kd_run.checkpoint, "expert", "dae"}
     printed = kd(
         "tradeoff",
         "--domain",
@@ -101,7 +103,11 @@ def test_from_a_config_to_a_pick(
         "--format",
         "json",
     )
-    assert found.as_dict() == json.loads(printed[1])
-    assert {row["checkpoint"] for row in found.to_rows()} == {kd_run.checkpoint, "expert", "dae"}
+    assert trade_off.as_dict() == json.loads(printed[1])
+    assert {row["checkpoint"] for row in trade_off.to_rows()} == {
+        kd_run.checkpoint,
+        "expert",
+        "dae",
+    }
     with pytest.raises(ConfigError, match="a run named 'expert' already exists"):
         home.train(config(method="sft", student=kd_run.checkpoint), name="expert")

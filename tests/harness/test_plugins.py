@@ -1,4 +1,4 @@
-"""A method, a benchmark and an engine from a package of its own, installed beside kdharness."""
+"""A method, a benchmark and an engine from a separate plugin package."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ class Parrot:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of installed packages with the plugin in it."""
+def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the plugin into a separate site folder."""
     source = tmp_path_factory.mktemp("plugin")
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "kdharness_soft.py").write_text(MODULE)
@@ -139,11 +139,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(site: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`kdharness ARGS` with the plugin installed."""
+def run(plugin_site: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs `kdharness ARGS` with the plugin installed."""
 
     def call(*args: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(plugin_site), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
             [
                 sys.executable,
@@ -162,7 +162,7 @@ def run(site: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
 
 
 @pytest.mark.slow
-def test_all_three_through_the_commands(
+def test_plugin_method_benchmark_and_engine_through_the_commands(
     run: Callable[..., subprocess.CompletedProcess[str]], tiny_teacher: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "soft.yaml"
@@ -179,8 +179,8 @@ def test_all_three_through_the_commands(
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "softened"
     config.write_text(json.dumps({**values, "name": "other", "softnes": 1}))
-    wrong = run("train", str(config))
-    assert wrong.returncode == 2 and "softnes" in wrong.stderr
+    invalid = run("train", str(config))
+    assert invalid.returncode == 2 and "softnes" in invalid.stderr
 
     done = run(
         "eval",
@@ -206,9 +206,9 @@ def test_all_three_through_the_commands(
     assert plugins["status"] == "note" and "registers 'shop'" in plugins["detail"]
 
 
-def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"broken": ("no_such_module_at_all:X", "some-package")}
-    monkeypatch.setattr(registry, "entry_points_of", lambda group: found)
+def test_plugin_import_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry_points = {"broken": ("no_such_module_at_all:X", "some-package")}
+    monkeypatch.setattr(registry, "entry_points_of", lambda group: entry_points)
     with pytest.raises(
         registry.ConfigError, match=r"'broken' of the package some-package"
     ) as caught:
@@ -217,7 +217,7 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPat
     assert "broken" in list(registry.BENCHMARKS) and "broken" not in registry.SCORERS
 
 
-def test_built_in_names_do_not_look_through_installed_packages(
+def test_built_in_names_do_not_scan_installed_packages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(group: str) -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Curves thinned and smoothed."""
+"""Downsampling and smoothing of curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 @given(st.lists(VALUES, min_size=1, max_size=3000), st.integers(1, 120))
-def test_thinning_keeps_the_extremes_and_the_ends(values: list[float], buckets: int) -> None:
+def test_downsampling_keeps_extremes_and_endpoints(values: list[float], buckets: int) -> None:
     points = list(enumerate(values))
     kept = downsample(points, buckets)
     assert len(kept) <= max(4 * buckets, 4)
@@ -22,7 +22,7 @@ def test_thinning_keeps_the_extremes_and_the_ends(values: list[float], buckets: 
     assert [x for x, _ in kept] == sorted({x for x, _ in kept})
 
 
-def test_smoothing_starts_at_the_first_value_and_skips_what_is_no_number() -> None:
+def test_smoothing_starts_at_the_first_value_and_skips_nan() -> None:
     points = [(0.0, 4.0), (1.0, math.nan), (2.0, 4.0), (3.0, 0.0)]
     out = smooth(points, 0.9)
     assert out[0] == (0.0, 4.0) and out[1] == (2.0, 4.0) and 0 < out[2][1] < 4

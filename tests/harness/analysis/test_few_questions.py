@@ -1,4 +1,4 @@
-"""A handful of questions: no verdict, no rank and no winner from chance."""
+"""With very few items there is no verdict, no exact rank and no winner."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from support.commands import CommandLine
 from support.scored_store import add_checkpoint, make_score, verdict
 
 
-def compared_on(n: int, low: float | None = 0.1, p: float = 0.001) -> PairedComparison:
+def comparison_of(n: int, low: float | None = 0.1, p: float = 0.001) -> PairedComparison:
     gap = Difference(0.5, low, 0.9 if low is not None else None, p, n, 10)
     return PairedComparison("shop", "score", "exact", "a", "b", 0.0, 0.5, gap, p)
 
 
 @pytest.mark.parametrize(("n", "word"), [(2, ""), (3, ""), (4, ""), (5, "better"), (50, "better")])
-def test_below_five_questions_nothing_is_better(n: int, word: str) -> None:
-    assert compared_on(n).lean == word
-    assert compared_on(n).verdict == (word or "not told apart")
-    assert compared_on(n, None).lean == ""
+def test_no_winner_below_five_items(n: int, word: str) -> None:
+    assert comparison_of(n).lean == word
+    assert comparison_of(n).verdict == (word or "not told apart")
+    assert comparison_of(n, None).lean == ""
 
 
-def few_rows(store: Store, count: int) -> None:
-    """`b` is right where `a` is wrong, on a few questions."""
+def add_few_rows(store: Store, count: int) -> None:
+    """Add judgments of a few items: `b` is always correct, `a` never."""
     for name in "ab":
         add_checkpoint(store, name)
         store.add_judgments(verdict(name, n, float(name == "b")) for n in range(count))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_the_commands_say_nothing_from_a_handful(
+def test_commands_name_no_winner_with_few_items(
     store: Store, paths: Paths, kd: CommandLine, count: int
 ) -> None:
-    few_rows(store, count)
-    one = [row for row in compare_all(store, paths, ["a", "b"]) if row.metric == "score"]
-    assert [row.lean for row in one] == ([""] if count > 1 else [])
+    add_few_rows(store, count)
+    comparisons = [row for row in compare_all(store, paths, ["a", "b"]) if row.metric == "score"]
+    assert [row.lean for row in comparisons] == ([""] if count > 1 else [])
     for form in ("json", "table", "csv", "md"):
         for command in (
             ["compare", "a", "b"],
@@ -78,20 +78,22 @@ def test_the_commands_say_nothing_from_a_handful(
     assert TOO_SMALL in LEGEND
 
 
-def test_figures_of_two_questions_have_no_rank_of_their_own() -> None:
-    told = [
+def test_scores_of_two_items_share_the_full_rank_range() -> None:
+    scores = [
         make_score("a", 0.9, 2, flags=(TOO_SMALL,)),
         make_score("b", 0.1, ci_low=0.05, ci_high=0.2),
         make_score("c", 0.5, ci_low=0.4, ci_high=0.6),
     ]
-    assert rank_ranges(told) == ["1-3", "2-3", "1-2"]
-    assert {key[0] for key in unresolved(told)} == {"a", "c"}
-    # Published figures have no interval either, and are compared by value as before.
+    assert rank_ranges(scores) == ["1-3", "2-3", "1-2"]
+    assert {key[0] for key in unresolved(scores)} == {"a", "c"}
+    # Published scores have no interval either; they are ranked by value.
     assert rank_ranges([make_score("a", 0.9), make_score("b", 0.1)]) == ["1", "2"]
 
 
-def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: Paths) -> None:
-    few_rows(store, 3)
+def test_scores_cached_by_an_older_scoring_version_are_recomputed(
+    store: Store, paths: Paths
+) -> None:
+    add_few_rows(store, 3)
     fresh = {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)}
     keys = store.cached_scores([c.id for c in store.checkpoints()])
     assert keys and all(state.startswith(f"{SCORING_VERSION}:") for state, _ in keys.values())
@@ -104,7 +106,7 @@ def test_scores_cached_under_the_old_formula_are_made_anew(store: Store, paths: 
     assert {(s.checkpoint, s.metric): s.ci_low for s in leaderboard(store, paths)} == fresh
 
 
-def test_what_is_imported_with_two_rows_is_marked(store: Store, paths: Paths) -> None:
+def test_import_with_two_rows_is_flagged_too_small(store: Store, paths: Paths) -> None:
     store.add_checkpoint(Checkpoint(id="c", name="c", method="import", path="", created=1.0))
     store.add_judgments(
         Judgment(

@@ -1,4 +1,4 @@
-"""The leaderboard: cached, marked, ranked no finer than the intervals allow; and comparisons."""
+"""The leaderboard: cache, flags, rank ranges, paired comparisons and panels."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def rating(checkpoint: str, item: int, value: float | None, **rest: Any) -> Judg
 
 
 def add_rated(store: Store, spread: float = 1.0) -> None:
-    """Three checkpoints: a and b differ by half a point on shared questions, c by three."""
-    chance = random.Random(1)
+    """Add three checkpoints: on shared items b is half a point above a, and c three points."""
+    rng = random.Random(1)
     for number, name in enumerate("abc"):
         store.add_checkpoint(
             Checkpoint(id=f"id-{name}", name=name, method="kd", path="", created=float(number))
         )
     for item in range(60):
-        level = chance.uniform(2, 6.5)
-        for name, more in (("a", 0.0), ("b", 0.5), ("c", 3.0)):
-            value = min(10.0, max(1.0, level + more + chance.gauss(0, 0.3 * spread)))
+        level = rng.uniform(2, 6.5)
+        for name, bonus in (("a", 0.0), ("b", 0.5), ("c", 3.0)):
+            value = min(10.0, max(1.0, level + bonus + rng.gauss(0, 0.3 * spread)))
             store.add_judgments([rating(f"id-{name}", item, value)])
 
 
-def test_the_cache_knows_when_it_is_old(store: Store) -> None:
+def test_stale_score_cache_is_recomputed(store: Store) -> None:
     add_rated(store)
     first = leaderboard(store)
     assert leaderboard(store) == first
@@ -71,7 +71,7 @@ def test_the_cache_knows_when_it_is_old(store: Store) -> None:
     assert leaderboard(store) == second
 
 
-def test_a_cached_leaderboard_loads_no_numpy(store: Store, paths: Paths) -> None:
+def test_cached_leaderboard_does_not_import_numpy(store: Store, paths: Paths) -> None:
     add_rated(store)
     leaderboard(store, paths)
     script = (
@@ -85,13 +85,13 @@ def test_a_cached_leaderboard_loads_no_numpy(store: Store, paths: Paths) -> None
     subprocess.run([sys.executable, "-c", script, str(paths.home)], check=True)
 
 
-def test_only_what_was_asked_for(store: Store) -> None:
+def test_leaderboard_filters_by_checkpoint_and_benchmark(store: Store) -> None:
     add_rated(store)
     assert {s.checkpoint for s in leaderboard(store, checkpoints=["a", "id-b"])} == {"a", "b"}
     assert leaderboard(store, benches=["shop"]) == []
 
 
-def test_of_two_revisions_with_the_same_marks_the_newer_is_shown(store: Store) -> None:
+def test_newer_of_two_revisions_with_the_same_flags_is_shown(store: Store) -> None:
     add_rated(store)
     store.set_bench_note("mt-bench", "r", {"flags": [], "scorer": "mt-bench", "used": 1.0})
     store.set_bench_note("mt-bench", "s", {"flags": [], "scorer": "mt-bench", "used": 2.0})
@@ -101,15 +101,15 @@ def test_of_two_revisions_with_the_same_marks_the_newer_is_shown(store: Store) -
     store.add_judgments(
         [rating("id-a", 1, 9.0, revision="s"), rating("id-a", 1, 8.0, revision="t")]
     )
-    found = [
+    shown = [
         (s.value, s.flags[0] if "subset:1" in s.flags else "")
         for s in leaderboard(store)
         if s.checkpoint == "a" and s.metric == "score"
     ]
-    assert sorted(found) == [(8.0, "subset:1"), (9.0, "")]
+    assert sorted(shown) == [(8.0, "subset:1"), (9.0, "")]
 
 
-def test_ranks_are_no_finer_than_the_intervals() -> None:
+def test_overlapping_intervals_share_a_rank_range() -> None:
     def score(name: str, low: float, value: float, high: float, metric: str = "score") -> Score:
         return Score(name, None, "kd", "mt-bench", metric, value, low, high, 80, 0, "j")
 
@@ -126,38 +126,38 @@ def test_ranks_are_no_finer_than_the_intervals() -> None:
     ]
     assert rank_ranges(losses) == ["3-4", "3-4", "1-2", "1-2"]
     assert rank_ranges([score("a", 1, 2, 3), score("b", 4, 5, 6)]) == ["2", "1"]
-    told = unresolved(scores)
-    assert ("a", "mt-bench", "score", "j") in told
+    overlapping = unresolved(scores)
+    assert ("a", "mt-bench", "score", "j") in overlapping
 
 
-def test_pairing_tells_apart_what_intervals_hide(store: Store) -> None:
+def test_paired_comparison_is_more_sensitive_than_overlapping_intervals(store: Store) -> None:
     add_rated(store)
     scores = {s.checkpoint: s for s in leaderboard(store) if s.metric == "score"}
     a, b = scores["a"], scores["b"]
     assert (a.ci_high or 0) > (b.ci_low or 0)
-    found = {(c.other, c.metric): c for c in compare_all(store, None, ["a", "b", "c"])}
-    gap = found["b", "score"]
+    comparisons = {(c.other, c.metric): c for c in compare_all(store, None, ["a", "b", "c"])}
+    gap = comparisons["b", "score"]
     assert gap.verdict == "better" and gap.gap.low > 0.3 and gap.gap.n == 60
     assert gap.p_holm >= gap.gap.p and gap.gap.n_needed is not None and gap.gap.n_needed < 30
-    assert found["c", "score"].gap.value == pytest.approx(3, abs=0.35)
-    back = {(c.other, c.metric): c for c in compare_all(store, None, ["b", "a"])}
-    assert back["a", "score"].verdict == "worse"
-    assert back["a", "score"].gap.value == pytest.approx(-gap.gap.value)
-    assert ("b", "category:a") in found
+    assert comparisons["c", "score"].gap.value == pytest.approx(3, abs=0.35)
+    reverse = {(c.other, c.metric): c for c in compare_all(store, None, ["b", "a"])}
+    assert reverse["a", "score"].verdict == "worse"
+    assert reverse["a", "score"].gap.value == pytest.approx(-gap.gap.value)
+    assert ("b", "category:a") in comparisons
     with pytest.raises(ConfigError, match="nobody"):
         compare_all(store, None, ["a", "nobody"])
     with pytest.raises(ConfigError, match="two"):
         compare_all(store, None, ["a"])
 
 
-def test_nothing_is_told_apart_where_nothing_differs(store: Store) -> None:
+def test_noisy_checkpoints_are_not_significantly_different(store: Store) -> None:
     add_rated(store, spread=20)
-    for one in compare_all(store, None, ["a", "b"]):
-        if one.metric.startswith("category"):
-            assert one.verdict == "not told apart"
+    for comparison in compare_all(store, None, ["a", "b"]):
+        if comparison.metric.startswith("category"):
+            assert comparison.verdict == "not told apart"
 
 
-def test_each_thing_counts_once() -> None:
+def test_each_item_counts_once_by_its_latest_successful_judgment() -> None:
     rows = from_judgments(
         [
             rating("c", 1, 3.0, created=1.0),
@@ -170,12 +170,12 @@ def test_each_thing_counts_once() -> None:
     assert [(r.item, r.value) for r in counted_once(rows)] == [("1", 8.0), ("2", None)]
 
 
-def test_rows_come_in_the_benchmarks_order_whichever_verdict_was_first() -> None:
+def test_rows_are_ordered_by_item_not_by_judgment_time() -> None:
     rows = from_judgments([rating("c", item, 5.0) for item in (100, 9, 81, 10)])
     assert [row.item for row in counted_once(rows)] == ["9", "10", "81", "100"]
 
 
-def test_panels_mean_median_majority() -> None:
+def test_panel_mean_median_and_majority() -> None:
     judges = {
         name: from_judgments([rating("c", item, value) for item, value in enumerate(values)])
         for name, values in (("x", (2, 4, 6)), ("y", (3, 5, 7)), ("z", (10, 6, None)))
@@ -192,11 +192,11 @@ def test_panels_mean_median_majority() -> None:
     assert "kappa" in agreement(pairs)
 
 
-def test_a_panel_that_hardly_agrees_is_marked(store: Store) -> None:
+def test_panel_with_low_agreement_is_flagged(store: Store) -> None:
     store.add_checkpoint(Checkpoint(id="c", name="c", method="kd", path="", created=1.0))
-    chance = random.Random(0)
+    rng = random.Random(0)
     store.add_judgments(
-        rating("c", item, float(chance.randint(1, 10)), judge=judge)
+        rating("c", item, float(rng.randint(1, 10)), judge=judge)
         for item in range(60)
         for judge in ("one", "two")
     )
@@ -211,7 +211,7 @@ def test_a_panel_that_hardly_agrees_is_marked(store: Store) -> None:
     )
 
 
-def test_cards_mark_the_scores_of_their_judge(store: Store) -> None:
+def test_judge_card_flags_the_scores_of_its_judge(store: Store) -> None:
     add_rated(store)
     assert "judge:untested" in leaderboard(store)[0].flags
     store.add_card("openai:x", {"labels": ["position-bias"]})
@@ -220,7 +220,7 @@ def test_cards_mark_the_scores_of_their_judge(store: Store) -> None:
     assert not any(flag.startswith("judge:") for flag in leaderboard(store)[0].flags)
 
 
-def test_published_figures(paths: Paths) -> None:
+def test_published_scores(paths: Paths) -> None:
     rows = {(s.checkpoint, s.metric): s.value for s in paper_scores()}
     assert rows["Flip-7B-Instruct-β", "score"] == 7.70
     assert rows["GPT-4", "win_rate"] == 95.28 and len(rows) == 16 + 13
@@ -230,6 +230,6 @@ def test_published_figures(paths: Paths) -> None:
     (folder / "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv").write_text(
         ",win_rate,length_controlled_winrate,avg_length\nmodel-x,10.5,12.25,900\nbad,,x,\n"
     )
-    found = {(s.checkpoint, s.metric): s.value for s in alpaca_scores(paths)}
-    assert found["model-x", "length_controlled_winrate"] == 12.25
-    assert not any(name == "bad" for name, _ in found)
+    scores = {(s.checkpoint, s.metric): s.value for s in alpaca_scores(paths)}
+    assert scores["model-x", "length_controlled_winrate"] == 12.25
+    assert not any(name == "bad" for name, _ in scores)

@@ -1,4 +1,4 @@
-"""Gain, retention, front and hypervolume, by hand and by property."""
+"""Gain, retention, Pareto front and hypervolume: hand-computed values and properties."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LOSS = Axis("heldout", "general_loss", True)
 SCORE = Axis("shop", "score", False)
 
 
-def test_the_design_documents_trial() -> None:
-    """DAE takes the whole gain and pays 0.4 % where domain SFT pays 12 %."""
+def test_example_from_the_design_document() -> None:
+    """DAE reaches the full gain and loses 0.4 % of the general score; domain SFT loses 12 %."""
     points = [
         Point("reference", "model", 2.087, 0.0),
         Point("expert", "sft", 2.347, 1.0),
@@ -30,7 +30,7 @@ def test_the_design_documents_trial() -> None:
     assert [placed[n].on_front for n in ("reference", "expert", "dae")] == [True, False, True]
 
 
-def test_losses_and_scores_turn_the_same_way() -> None:
+def test_gain_and_retention_for_losses_and_for_scores() -> None:
     assert gain(3.0, 4.0, 2.0) == 0.5
     assert gain(0.5, 0.0, 1.0) == 0.5
     assert gain(1.0, 1.0, 1.0) is None
@@ -39,13 +39,13 @@ def test_losses_and_scores_turn_the_same_way() -> None:
     assert retention(0.0, 2.0, lower_is_better=True) is None
 
 
-def test_without_reference_or_expert_nothing_is_invented() -> None:
+def test_gain_and_retention_are_none_without_reference_and_expert() -> None:
     placed = place([Point("a", "kd", 1.0, 2.0)], LOSS, SCORE, None, None)
     assert (placed[0].gain, placed[0].retention) == (None, None)
     assert dominated_area(placed) is None
 
 
-def test_hypervolume_by_hand() -> None:
+def test_hypervolume_matches_hand_computed_values() -> None:
     assert hypervolume([(1.0, 1.0)], (0.0, 0.0)) == 1.0
     assert hypervolume([(1.0, 0.5), (0.5, 1.0)], (0.0, 0.0)) == pytest.approx(0.75)
     assert hypervolume([(1.0, 0.5), (0.5, 1.0)], (0.5, 0.0)) == pytest.approx(0.25)
@@ -56,22 +56,22 @@ pairs = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_si
 
 
 @given(points=pairs)
-def test_hypervolume_against_counting_cells(points: list[tuple[float, float]]) -> None:
+def test_hypervolume_matches_monte_carlo_estimate(points: list[tuple[float, float]]) -> None:
     rng = random.Random(0)
     samples = [(rng.random(), rng.random()) for _ in range(2000)]
-    hit = sum(any(x >= a and y >= b for x, y in points) for a, b in samples)
-    assert hypervolume(points, (0.0, 0.0)) == pytest.approx(hit / len(samples), abs=0.06)
+    dominated = sum(any(x >= a and y >= b for x, y in points) for a, b in samples)
+    assert hypervolume(points, (0.0, 0.0)) == pytest.approx(dominated / len(samples), abs=0.06)
 
 
 @given(points=pairs)
-def test_the_front_is_what_nothing_beats(points: list[tuple[float, float]]) -> None:
+def test_pareto_front_has_the_full_hypervolume(points: list[tuple[float, float]]) -> None:
     front = pareto_front(points)
     assert any(front)
     kept = [p for p, on in zip(points, front, strict=True) if on]
     assert hypervolume(kept, (0.0, 0.0)) == pytest.approx(hypervolume(points, (0.0, 0.0)))
 
 
-def test_the_drawing_puts_better_to_the_right_and_up() -> None:
+def test_plot_places_better_points_to_the_upper_right() -> None:
     points = [Point("bad", "sft", 3.0, 0.1), Point("good", "dae", 2.0, 0.9)]
     lines = draw(place(points, LOSS, SCORE, None, None), LOSS, SCORE, width=40, height=8)
     row_bad = next(i for i, line in enumerate(lines) if "o1" in line)

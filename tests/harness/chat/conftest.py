@@ -1,4 +1,4 @@
-"""Tokenizers of every family of chat templates."""
+"""Tokenizers for every family of chat templates."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from support.models import make_tokenizer
 
 @pytest.fixture(scope="session")
 def plain_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tokenizer of ours, to which a family's template and tokens are added."""
+    """Return a test tokenizer to which a family's template and tokens can be added."""
     return make_tokenizer(tmp_path_factory.mktemp("plain-tokenizer"))
 
 
 @pytest.fixture(scope="session")
 def families(plain_tokenizer: Any) -> dict[str, Any]:
-    """A tokenizer for each family."""
+    """Return a tokenizer for each family."""
     return {name: with_tokens(plain_tokenizer, template) for name, template in FAMILIES.items()}

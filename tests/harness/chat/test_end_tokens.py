@@ -1,4 +1,4 @@
-"""Where generation stops: the end of a turn, template by template."""
+"""The end-of-turn token of each template, at which generation stops."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from support.models import make_tokenizer
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_the_templates_own_end_of_turn_is_found(special: bool, plain_tokenizer: Any) -> None:
-    """It need not be among the tokenizer's named special tokens, nor special at all."""
+def test_end_of_turn_token_of_a_custom_template_is_detected(
+    special: bool, plain_tokenizer: Any
+) -> None:
+    """The token need not be one of the tokenizer's named special tokens, nor special at all."""
     from tokenizers import AddedToken
 
     tokenizer = copy.deepcopy(plain_tokenizer)
@@ -34,13 +36,13 @@ def test_the_templates_own_end_of_turn_is_found(special: bool, plain_tokenizer: 
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"glm"}))
-def test_every_family_ends_with_its_own_token(family: str, families: dict[str, Any]) -> None:
+def test_end_of_turn_token_of_every_family(family: str, families: dict[str, Any]) -> None:
     tokenizer = families[family]
     token = AROUND[family][-1][1].strip()
     assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids(token)
 
 
-def test_text_that_follows_an_answer_is_no_end_token(
+def test_text_after_an_answer_is_not_an_end_token(
     families: dict[str, Any], plain_tokenizer: Any
 ) -> None:
     assert end_of_turn(families["glm"]) is None
@@ -49,8 +51,8 @@ def test_text_that_follows_an_answer_is_no_end_token(
     assert labelled(split, TALK) == ["B<|stop|>", "C<|stop|>"]
 
 
-def test_a_local_engine_stops_at_it(tmp_path: Path) -> None:
-    """A model that always says the template's end token is done after one."""
+def test_local_engine_stops_at_the_end_of_turn_token(tmp_path: Path) -> None:
+    """A model that always predicts the template's end token stops immediately."""
     import torch
     from tokenizers import AddedToken
 

@@ -1,4 +1,4 @@
-"""What is labelled, template by template, against expectations written by hand."""
+"""Labels of each template family, compared with expectations written by hand."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from support.labels import (
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_answers_and_their_ends_are_labelled(family: str, families: dict[str, Any]) -> None:
-    """Questions here hold the answers, word for word, before and after them."""
+def test_answers_and_their_end_tokens_are_labelled(family: str, families: dict[str, Any]) -> None:
+    """Here the user turns contain the answers word for word."""
     chat = [
         user("Copy this line:\nThe cat sat."),
         answer("The cat sat."),
@@ -42,12 +42,12 @@ def test_the_answers_and_their_ends_are_labelled(family: str, families: dict[str
         user("Choose: A or B"),
         answer("B"),
     ]
-    found = labelled(families[family], chat)
-    assert found == expected(family, ["The cat sat.", "It rains.", "B"])
+    labelled_text = labelled(families[family], chat)
+    assert labelled_text == expected(family, ["The cat sat.", "It rains.", "B"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_turn_that_is_not_trained_has_no_label(family: str, families: dict[str, Any]) -> None:
+def test_turns_with_train_false_have_no_labels(family: str, families: dict[str, Any]) -> None:
     chat = [user("Yes"), answer("Yes", train=False), user("Yes"), answer("Yes")]
     assert labelled(families[family], chat) == expected(family, ["Yes", "Yes"])[1:]
     chat = [user("Yes"), answer("Yes"), user("Yes"), answer("Yes", train=False)]
@@ -55,24 +55,24 @@ def test_a_turn_that_is_not_trained_has_no_label(family: str, families: dict[str
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_cut_answer_teaches_no_end(family: str, families: dict[str, Any]) -> None:
-    found = labelled(families[family], [user("on and on"), answer("B and")], truncated=True)
-    assert found == [AROUND[family][-1][0] + "B and"]
+def test_truncated_answer_has_no_end_token_label(family: str, families: dict[str, Any]) -> None:
+    labelled_text = labelled(families[family], [user("on and on"), answer("B and")], truncated=True)
+    assert labelled_text == [AROUND[family][-1][0] + "B and"]
 
 
 ALTERNATING = ("llama2", "gemma2", "gemma3", "mistral1", "mistral-tekken")
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {*ALTERNATING, "text"}))
-def test_a_chat_may_begin_with_the_assistant(family: str, families: dict[str, Any]) -> None:
-    """The empty chat before its first turn is ours, and no template renders it."""
+def test_chat_may_begin_with_the_assistant(family: str, families: dict[str, Any]) -> None:
+    """The empty prefix before the first turn is artificial; no template renders it."""
     chat = [answer("Hello, how can I help?"), user("A prime."), answer("Seven.")]
-    found = labelled(families[family], chat)
-    assert found == expected(family, ["Hello, how can I help?", "Seven."])
+    labelled_text = labelled(families[family], chat)
+    assert labelled_text == expected(family, ["Hello, how can I help?", "Seven."])
 
 
 @pytest.mark.parametrize("family", ALTERNATING)
-def test_a_template_that_refuses_such_a_chat_says_why(
+def test_template_that_rejects_a_leading_assistant_turn(
     family: str, families: dict[str, Any]
 ) -> None:
     chat = [answer("Hello!"), user("A prime."), answer("Seven.")]
@@ -83,11 +83,11 @@ def test_a_template_that_refuses_such_a_chat_says_why(
     assert "begins with the assistant" in e.value.hint
 
 
-def test_a_prefix_of_only_a_system_turn_is_not_rendered_alone(families: dict[str, Any]) -> None:
-    """The template wants a question somewhere; the whole chat has one."""
+def test_prefix_with_only_a_system_turn_is_not_rendered(families: dict[str, Any]) -> None:
+    """The template requires a user turn; the whole chat has one, the prefix does not."""
     chat = [system("Be kind."), answer("Hello!"), user("A prime."), answer("Seven.")]
-    found = labelled(families["qwen-opened"], chat)
-    assert found == expected("qwen-opened", ["Hello!", "Seven."])
+    labelled_text = labelled(families["qwen-opened"], chat)
+    assert labelled_text == expected("qwen-opened", ["Hello!", "Seven."])
 
 
 @settings(max_examples=400, deadline=None)
@@ -98,7 +98,7 @@ def test_a_prefix_of_only_a_system_turn_is_not_rendered_alone(families: dict[str
     echo=st.booleans(),
     trained=st.integers(0, 15),
 )
-def test_nothing_of_a_user_is_ever_labelled(
+def test_user_text_is_never_labelled(
     family: str,
     answers: list[str],
     texts: list[str],
@@ -106,23 +106,25 @@ def test_nothing_of_a_user_is_ever_labelled(
     trained: int,
     families: dict[str, Any],
 ) -> None:
-    """Users write answers, roles, markup and end tokens; the labels are the assistant's alone."""
+    """User turns contain answers, roles, markup and end tokens; only the assistant is labelled."""
     chat = []
     for index, text in enumerate(answers):
-        asked = f"{texts[index]} {text} {texts[-1 - index]}" if echo else texts[index]
-        chat += [user(asked), answer(text, train=bool(trained >> index & 1))]
-    wanted = [one for i, one in enumerate(expected(family, answers)) if trained >> i & 1]
-    found = labelled(families[family], chat)
-    # A prompt may end in a blank that is one token with the answer's first word.
-    assert [run.lstrip(" ") for run in found] == [run.lstrip(" ") for run in wanted]
+        user_text = f"{texts[index]} {text} {texts[-1 - index]}" if echo else texts[index]
+        chat += [user(user_text), answer(text, train=bool(trained >> index & 1))]
+    expected_text = [run for i, run in enumerate(expected(family, answers)) if trained >> i & 1]
+    labelled_text = labelled(families[family], chat)
+    # A prompt may end in a space that forms one token with the answer's first word.
+    assert [run.lstrip(" ") for run in labelled_text] == [run.lstrip(" ") for run in expected_text]
 
 
-# ---------------------------------------------------------------- borders
+# ---------------------------------------------------------------- token boundaries
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["whole", "trimmed"])
-def merging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tokenizer for which " Yes" is one token; its offsets hold the blank or leave it out."""
+def merging_tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """Return a tokenizer with " Yes" as one token, whose offsets include the space or not."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -145,19 +147,22 @@ def merging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return tokenizer
 
 
-def test_the_token_that_straddles_the_prompts_end_is_learnt(merging: Any) -> None:
-    encoded = encode_chat(merging, [user("Open?"), answer("Yes the door is open")])
-    assert runs(merging, encoded) == [" Yes the door is open<|im_end|>"]
+def test_token_straddling_the_end_of_the_prompt_is_labelled(merging_tokenizer: Any) -> None:
+    encoded = encode_chat(merging_tokenizer, [user("Open?"), answer("Yes the door is open")])
+    assert runs(merging_tokenizer, encoded) == [" Yes the door is open<|im_end|>"]
     assert encoded.straddles
-    assert encode_prompt(merging, [user("Open?")])[-1] == merging(" ")["input_ids"][0]
-    one = encode_chat(merging, [user("Open?"), answer("Yes")])
-    assert runs(merging, one) == [" Yes<|im_end|>"]
-    assert one.labelled == 2
+    assert (
+        encode_prompt(merging_tokenizer, [user("Open?")])[-1]
+        == merging_tokenizer(" ")["input_ids"][0]
+    )
+    single_word = encode_chat(merging_tokenizer, [user("Open?"), answer("Yes")])
+    assert runs(merging_tokenizer, single_word) == [" Yes<|im_end|>"]
+    assert single_word.labelled == 2
 
 
-def test_blank_lines_within_an_answer_are_learnt(merging: Any) -> None:
-    """Some tokenizers give a token of blanks no characters at all."""
-    tokenizer = copy.deepcopy(merging)
+def test_blank_lines_within_an_answer_are_labelled(merging_tokenizer: Any) -> None:
+    """Some tokenizers report empty offsets for whitespace tokens."""
+    tokenizer = copy.deepcopy(merging_tokenizer)
     tokenizer.chat_template = OUR_CHATML
     encoded = encode_chat(tokenizer, [user("and\n\nso on"), answer("open\n\nand so on")])
     assert runs(tokenizer, encoded) == ["open\n\nand so on<|im_end|>"]
@@ -165,7 +170,7 @@ def test_blank_lines_within_an_answer_are_learnt(merging: Any) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "  \n ", None])
-def test_an_answer_that_says_nothing_is_not_trained(content: Any, families: dict[str, Any]) -> None:
+def test_empty_answer_is_not_labelled(content: Any, families: dict[str, Any]) -> None:
     encoded = encode_chat(families["chatml"], [user("Name a prime."), answer(content)])
     assert (encoded.labelled, encoded.empty) == (0, 1)
     chat = [user("a"), answer(content), user("b"), answer("c")]
@@ -173,18 +178,18 @@ def test_an_answer_that_says_nothing_is_not_trained(content: Any, families: dict
         assert labelled(families[family], chat) == expected(family, ["x", "c"])[1:], family
 
 
-# ---------------------------------------------------------------- never a guess
+# ---------------------------------------------------------------- ambiguous turns
 
-SHOUTS = (
+REWRITING_TEMPLATE = (
     "{%- for m in messages -%}{{- '[' + (m.role | upper) + '] ' + (m.content[:9]) + "
     "(' (' ~ (messages | length) ~ ')') + '<|im_end|>' -}}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '[ASSISTANT] ' -}}{%- endif -%}"
 )
 
 
-def test_a_turn_that_cannot_be_told_from_the_rest_is_refused(plain_tokenizer: Any) -> None:
-    """This one cuts texts to nine characters and rewrites every turn as the chat grows."""
-    tokenizer = marked_tokenizer(plain_tokenizer, SHOUTS)
+def test_turn_that_cannot_be_located_is_rejected(plain_tokenizer: Any) -> None:
+    """The template truncates texts to nine characters and rewrites all turns as the chat grows."""
+    tokenizer = marked_tokenizer(plain_tokenizer, REWRITING_TEMPLATE)
     chat = [user("B and much more"), answer("a long answer"), user("B"), answer("another answer")]
     with pytest.raises(DataError, match="assistant turn 1 cannot be located") as caught:
         labelled(tokenizer, chat)
@@ -194,7 +199,7 @@ def test_a_turn_that_cannot_be_told_from_the_rest_is_refused(plain_tokenizer: An
         labelled(tokenizer, first)
 
 
-def test_an_answer_of_nothing_but_tags_is_one(families: dict[str, Any]) -> None:
+def test_answer_consisting_only_of_tags_is_labelled(families: dict[str, Any]) -> None:
     for text in ("<b>", "[/INST]", "<think>\n<b>\n</think>\n\n<i>"):
         for family in ("qwen3", "qwen-opened", "r1", "harmony", "phi3"):
             encoded = encode_chat(families[family], [user("x"), answer(text)])
@@ -203,21 +208,21 @@ def test_an_answer_of_nothing_but_tags_is_one(families: dict[str, Any]) -> None:
             assert encoded.empty == 0
 
 
-def test_private_characters_in_a_row_do_no_harm(families: dict[str, Any]) -> None:
-    for odd in ("\U000f0000\U000f0001", "\U00100000", "\ue000"):
-        chat = [user(f"{odd} B"), answer(f"{odd} B"), user("B"), answer("B")]
-        found = labelled(families["qwen3"], chat)
-        assert found == expected("qwen3", [f"{odd} B", "B"])
+def test_private_use_characters_in_a_chat(families: dict[str, Any]) -> None:
+    for character in ("\U000f0000\U000f0001", "\U00100000", "\ue000"):
+        chat = [user(f"{character} B"), answer(f"{character} B"), user("B"), answer("B")]
+        labelled_text = labelled(families["qwen3"], chat)
+        assert labelled_text == expected("qwen3", [f"{character} B", "B"])
 
 
-# ---------------------------------------------------------------- what was right stays
+# ---------------------------------------------------------------- shipped rows
 
 
 def prefix_labels(tokenizer: Any, messages: list[dict[str, Any]], truncated: bool) -> list[int]:
-    """The straightforward way, for templates to which turns are only ever added."""
+    """Compute labels by rendering prefixes, which works for append-only templates."""
     text = tokenizer.apply_chat_template(messages, tokenize=False)
-    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    labels = [IGNORE_INDEX] * len(coded["input_ids"])
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    labels = [IGNORE_INDEX] * len(encoded["input_ids"])
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -227,21 +232,21 @@ def prefix_labels(tokenizer: Any, messages: list[dict[str, Any]], truncated: boo
         end = len(before) + len(message["content"].rstrip())
         if not (truncated and index == len(messages) - 1):
             end = text.index("<|im_end|>", end) + len("<|im_end|>")
-        for token, (start, stop) in enumerate(coded["offset_mapping"]):
+        for token, (start, stop) in enumerate(encoded["offset_mapping"]):
             if len(before) <= start < end and stop > start:
-                labels[token] = coded["input_ids"][token]
+                labels[token] = encoded["input_ids"][token]
     return labels
 
 
 @pytest.mark.parametrize("family", ["chatml", "smollm2", "ours"])
-def test_shipped_rows_have_the_labels_they_always_had(family: str, plain_tokenizer: Any) -> None:
+def test_labels_of_shipped_rows_match_prefix_labels(family: str, plain_tokenizer: Any) -> None:
     tokenizer = marked_tokenizer(plain_tokenizer, FAMILIES.get(family, OUR_CHATML))
     folder = resources.files("kdharness.data")
     for name in ("general/validation", "general/test", "shop/validation", "shop/test"):
         for line in folder.joinpath(f"{name}.jsonl").read_text("utf-8").splitlines():
             row = json.loads(line)
-            cut = bool(row.get("truncated"))
-            encoded = encode_chat(tokenizer, row["messages"], truncated=cut)
-            assert encoded.labels == prefix_labels(tokenizer, row["messages"], cut), name
+            truncated = bool(row.get("truncated"))
+            encoded = encode_chat(tokenizer, row["messages"], truncated=truncated)
+            assert encoded.labels == prefix_labels(tokenizer, row["messages"], truncated), name
             text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
             assert encoded.input_ids == tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""What is labelled where a template marks what it generates."""
+"""Labels of templates with generation markers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.labels import (
 )
 
 
-def test_generation_marks_decide(plain_tokenizer: Any) -> None:
+def test_generation_markers_determine_the_labels(plain_tokenizer: Any) -> None:
     tokenizer = marked_tokenizer(plain_tokenizer, MARKED)
     assert labelled(tokenizer, TALK) == ["B<|im_end|>", "C<|im_end|>"]
     assert labelled(tokenizer, [answer("B"), *TALK]) == ["B<|im_end|>"] * 2 + ["C<|im_end|>"]
@@ -26,17 +26,19 @@ def test_generation_marks_decide(plain_tokenizer: Any) -> None:
     assert labelled(marked_tokenizer(plain_tokenizer, bare), TALK) == ["B", "C"]
 
 
-def test_marks_around_some_turns_are_followed_turn_by_turn(plain_tokenizer: Any) -> None:
+def test_markers_around_only_some_turns(plain_tokenizer: Any) -> None:
     last = MARKED.replace(
         "{%- if m.role == 'assistant' -%}", "{%- if m.role == 'assistant' and loop.last -%}"
     )
     assert labelled(marked_tokenizer(plain_tokenizer, last), TALK) == ["C<|im_end|>"]
-    off = [*TALK[:3], answer("C", train=False)]
-    assert labelled(marked_tokenizer(plain_tokenizer, last), off) == []
+    untrained = [*TALK[:3], answer("C", train=False)]
+    assert labelled(marked_tokenizer(plain_tokenizer, last), untrained) == []
 
 
-def test_a_mark_that_ends_in_characters_of_no_token_ends_there(plain_tokenizer: Any) -> None:
-    """The mask that transformers makes of it runs on to the end of the chat."""
+def test_marker_ending_between_tokens_does_not_extend_to_the_chats_end(
+    plain_tokenizer: Any,
+) -> None:
+    """The mask that transformers computes for it extends to the end of the chat."""
     from tokenizers import AddedToken
 
     tokenizer = marked_tokenizer(

@@ -1,4 +1,4 @@
-"""Situations that people reported of other training programs, rebuilt small."""
+"""Minimal reproductions of label bugs reported against other training frameworks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kdharness.harness.errors import DataError
 from support.chat_templates import FAMILIES, with_tokens
 from support.labels import MARKED, answer, call, labelled, runs, system, user
 
-# It keeps the last answer's thought, drops the others, and opens one in the prompt.
-THINKER = (
+# It keeps the last answer's reasoning, drops earlier ones, and opens <think> in the prompt.
+REASONING_TEMPLATE = (
     "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}"
     "{%- if m.role == 'assistant' and not loop.last and '</think>' in m.content -%}"
     "{{- m.content.split('</think>')[1] | trim -}}{%- else -%}{{- m.content -}}{%- endif -%}"
@@ -23,9 +23,9 @@ THINKER = (
 )
 
 
-def test_thinking_templates_can_be_trained_on(plain_tokenizer: Any) -> None:
-    """Each row of such a template was dropped as undecidable, or labelled from its middle."""
-    tokenizer = with_tokens(plain_tokenizer, THINKER)
+def test_reasoning_templates_are_supported(plain_tokenizer: Any) -> None:
+    """Every row of such a template was dropped as ambiguous, or labelled from its middle."""
+    tokenizer = with_tokens(plain_tokenizer, REASONING_TEMPLATE)
     chat = [
         user("ONE?"),
         answer("<think>hm</think> ONE"),
@@ -33,8 +33,8 @@ def test_thinking_templates_can_be_trained_on(plain_tokenizer: Any) -> None:
         answer("<think>ho</think> TWO"),
     ]
     assert labelled(tokenizer, chat) == ["ONE<|im_end|>", "ho</think> TWO</s>"]
-    twice = [chat[0], chat[1], answer("<think>and</think> MORE")]
-    assert labelled(tokenizer, twice) == ["ONE<|im_end|>", "and</think> MORE</s>"]
+    two_answers = [chat[0], chat[1], answer("<think>and</think> MORE")]
+    assert labelled(tokenizer, two_answers) == ["ONE<|im_end|>", "and</think> MORE</s>"]
 
 
 # Two tokens close an answer, and one opens it.
@@ -48,7 +48,7 @@ RESPONSE = (
 )
 
 
-def test_an_answer_that_two_tokens_close(plain_tokenizer: Any) -> None:
+def test_answer_closed_by_two_tokens(plain_tokenizer: Any) -> None:
     from tokenizers import AddedToken
 
     tokenizer = with_tokens(plain_tokenizer, RESPONSE)
@@ -58,13 +58,13 @@ def test_an_answer_that_two_tokens_close(plain_tokenizer: Any) -> None:
             for word in ("START", "END")
         ]
     )
-    found = labelled(tokenizer, [user("B"), answer("B"), user("B"), answer("C")])
+    labelled_text = labelled(tokenizer, [user("B"), answer("B"), user("B"), answer("C")])
     close = "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
-    assert found == [f"<|START_RESPONSE|>B{close}", f"<|START_RESPONSE|>C{close}"]
+    assert labelled_text == [f"<|START_RESPONSE|>B{close}", f"<|START_RESPONSE|>C{close}"]
     assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|END_OF_TURN_TOKEN|>")
 
 
-# An answer after a tool's result goes on in the same turn, without a header.
+# An answer after a tool result continues the same turn, without a header.
 CONTINUED = (
     "{{- '<bos>' -}}{%- for m in messages -%}"
     "{%- if m.role == 'user' -%}{{- '<start_of_turn>user\n' + m.content + '<end_of_turn>\n' -}}"
@@ -80,8 +80,8 @@ CONTINUED = (
 )
 
 
-def test_a_repeated_answer_after_a_tools_result(plain_tokenizer: Any) -> None:
-    """The end of turn is not the tokenizer's end of sequence, and every answer is the same."""
+def test_repeated_answer_after_a_tool_result(plain_tokenizer: Any) -> None:
+    """The end-of-turn token differs from the EOS token, and all answers are identical."""
     tokenizer = with_tokens(plain_tokenizer, CONTINUED)
     chat = [
         user("same"),
@@ -98,8 +98,8 @@ def test_a_repeated_answer_after_a_tools_result(plain_tokenizer: Any) -> None:
     ]
 
 
-def test_marks_that_hold_the_separator_keep_two_answers_apart(plain_tokenizer: Any) -> None:
-    """One run of marked tokens may be two answers, of which one is not to be learnt."""
+def test_markers_that_include_the_separator_keep_answers_separate(plain_tokenizer: Any) -> None:
+    """A run of marked tokens may be two answers, one of them with `train: false`."""
     tokenizer = copy.deepcopy(plain_tokenizer)
     tokenizer.chat_template = (
         "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{%- generation -%}"
@@ -113,7 +113,7 @@ def test_marks_that_hold_the_separator_keep_two_answers_apart(plain_tokenizer: A
     ]
 
 
-def test_marks_and_a_template_that_drops_thoughts(plain_tokenizer: Any) -> None:
+def test_markers_in_a_template_that_drops_reasoning(plain_tokenizer: Any) -> None:
     marked = MARKED.replace(
         "{{- m.content + '<|im_end|>' -}}{%- endgen",
         "{{- (m.content.split('</think>')[-1] if not loop.last else m.content) + '<|im_end|>' -}}"
@@ -126,8 +126,8 @@ def test_marks_and_a_template_that_drops_thoughts(plain_tokenizer: Any) -> None:
     assert labelled(tokenizer, chat) == ["<think>h</think>x<|im_end|>"]
 
 
-# The prompt closes the thought for a model that is not to think.
-CLOSED_THOUGHT = (
+# The prompt closes the reasoning block for a model that should not reason.
+CLOSED_REASONING = (
     "{%- for m in messages -%}{%- if m.role == 'user' -%}{{- '<｜User｜>' + m.content -}}"
     "{%- else -%}{{- '<｜Assistant｜></think>' + m.content + '<｜end▁of▁sentence｜>' -}}"
     "{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<｜Assistant｜>' + "
@@ -135,20 +135,20 @@ CLOSED_THOUGHT = (
 )
 
 
-def test_a_prompt_that_closes_the_thought(plain_tokenizer: Any) -> None:
-    tokenizer = with_tokens(plain_tokenizer, CLOSED_THOUGHT)
+def test_prompt_that_closes_the_reasoning_block(plain_tokenizer: Any) -> None:
+    tokenizer = with_tokens(plain_tokenizer, CLOSED_REASONING)
     chat = [user("B"), answer("B"), user("B"), answer("C")]
     end = "<｜end▁of▁sentence｜>"
     assert labelled(tokenizer, chat) == [f"B{end}", f"C{end}"]
-    # A prompt that opened one differs from what is rendered behind it: that is learnt too.
-    found = labelled(tokenizer, chat, variables={"thinking": True})
-    assert [text.removeprefix("</think>") for text in found] == [f"B{end}", f"C{end}"]
+    # A prompt that opens the block differs from the rendered chat; that part is labelled too.
+    labelled_text = labelled(tokenizer, chat, variables={"thinking": True})
+    assert [text.removeprefix("</think>") for text in labelled_text] == [f"B{end}", f"C{end}"]
 
 
 @pytest.mark.parametrize("kind", ["prepended", "bare", "first", "always"])
 @pytest.mark.parametrize("family", ["llama2", "mistral3", "mistral-tekken", "zephyr", "gemma2"])
-def test_tokenizers_that_write_blanks_into_tokens(kind: str, family: str) -> None:
-    """SentencePiece's way, in the forms it has in converted tokenizers."""
+def test_tokenizers_with_sentencepiece_space_markers(kind: str, family: str) -> None:
+    """SentencePiece's space marker in the variants used by converted tokenizers."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -177,37 +177,42 @@ def test_tokenizers_that_write_blanks_into_tokens(kind: str, family: str) -> Non
         answer("非"),
     ]
     encoded = encode_chat(tokenizer, chat)
-    found = [text.replace(" ", "") for text in runs(tokenizer, encoded)]
+    labelled_text = [text.replace(" ", "") for text in runs(tokenizer, encoded)]
     end = tokenizer.convert_ids_to_tokens([end_of_turn(tokenizer)])[0]
-    assert [text.removesuffix(end) for text in found[:2]] == ["Thecatsat.", "Itrains.\n\nyesand"]
+    assert [text.removesuffix(end) for text in labelled_text[:2]] == [
+        "Thecatsat.",
+        "Itrains.\n\nyesand",
+    ]
     last = encoded.labels[-8:]
-    assert len([one for one in last if one != -100]) >= 4, "three bytes and the end"
+    assert len([label for label in last if label != -100]) >= 4, "three bytes and the end"
 
 
 @pytest.mark.parametrize("family", ["mistral1", "gemma2"])
-def test_a_template_without_a_system_role_says_so(family: str, plain_tokenizer: Any) -> None:
+def test_template_without_a_system_role_is_reported(family: str, plain_tokenizer: Any) -> None:
     with pytest.raises(DataError, match=r"the chat template rejects this chat: .*(role|System)"):
         labelled(
             with_tokens(plain_tokenizer, FAMILIES[family]), [system("Be."), user("a"), answer("b")]
         )
 
 
-def test_a_template_that_ignores_the_generation_prompt(plain_tokenizer: Any) -> None:
-    """Its headers are not the assistant's words; that generation will miss them is told."""
+def test_template_that_ignores_the_generation_prompt(plain_tokenizer: Any) -> None:
+    """Headers are not labelled, and a warning reports that generation will lack them."""
     from kdharness.trainers.data.reports import Report, Template
 
     template = FAMILIES["chatml"].partition("{%- if add_generation_prompt")[0]
     tokenizer = with_tokens(plain_tokenizer, template)
     chat = [user("B"), answer("B"), user("B"), answer("C")]
     assert labelled(tokenizer, chat) == ["B<|im_end|>", "C<|im_end|>"]
-    (told,) = Template.of(tokenizer).warnings(Report("rows.jsonl", "general", rows=1))
-    assert "no generation prompt" in told and "'<|im_start|>assistant'" in told
+    (warning,) = Template.of(tokenizer).warnings(Report("rows.jsonl", "general", rows=1))
+    assert "no generation prompt" in warning and "'<|im_start|>assistant'" in warning
 
 
-def test_a_prompt_that_ends_in_a_blank_is_told(plain_tokenizer: Any) -> None:
+def test_generation_prompt_ending_in_a_space_is_reported(plain_tokenizer: Any) -> None:
     from kdharness.trainers.data.reports import Report, Template
 
     report = Report("rows.jsonl", "general", rows=3, straddling=2)
-    (told,) = Template.of(with_tokens(plain_tokenizer, FAMILIES["text"])).warnings(report)
-    assert told.startswith("in 2 of 3 rows the first token of an answer starts inside the prompt")
-    assert "the generation prompt ends with a space" in told
+    (warning,) = Template.of(with_tokens(plain_tokenizer, FAMILIES["text"])).warnings(report)
+    assert warning.startswith(
+        "in 2 of 3 rows the first token of an answer starts inside the prompt"
+    )
+    assert "the generation prompt ends with a space" in warning

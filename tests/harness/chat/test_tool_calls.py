@@ -1,4 +1,4 @@
-"""Calls of tools are learnt and their results are not, template by template."""
+"""Tool calls are labelled and tool results are not, template by template."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ARGUMENTS = '{"town": "Oslo", "days": 2}'
             + ARGUMENTS
             + "}\n</tool_call><|im_end|>",
         ),
-        # Its tools stand before the last question, and move as the chat grows.
+        # Its tools are rendered before the last user turn and move as the chat grows.
         (
             "mistral3",
             '[TOOL_CALLS] [{"name": "rain", "arguments": '
@@ -52,24 +52,24 @@ ARGUMENTS = '{"town": "Oslo", "days": 2}'
         ),
     ],
 )
-def test_calls_are_learnt_and_results_are_not(
+def test_tool_calls_are_labelled_and_results_are_not(
     family: str, first: str, families: dict[str, Any]
 ) -> None:
-    found = labelled(families[family], WEATHER, tools=TOOLS)
-    assert found == [first, *expected(family, ["Yes, in Oslo.", "Oslo."])]
+    labelled_text = labelled(families[family], WEATHER, tools=TOOLS)
+    assert labelled_text == [first, *expected(family, ["Yes, in Oslo.", "Oslo."])]
     assert '"rain"' in render(families[family], WEATHER, prompt=False)
 
 
-def test_arguments_are_given_as_text_where_the_template_joins_texts(
+def test_arguments_are_passed_as_a_string_if_the_template_concatenates_them(
     families: dict[str, Any],
 ) -> None:
-    found = labelled(families["v3"], WEATHER)
+    labelled_text = labelled(families["v3"], WEATHER)
     end = "<｜end▁of▁sentence｜>"
-    assert found[0] == f"call rain\n```json\n{ARGUMENTS}\n```{end}"
-    assert found[1:] == [f"Yes, in Oslo.{end}", f"Oslo.{end}"]
+    assert labelled_text[0] == f"call rain\n```json\n{ARGUMENTS}\n```{end}"
+    assert labelled_text[1:] == [f"Yes, in Oslo.{end}", f"Oslo.{end}"]
 
 
-def test_a_call_of_harmony_ends_in_its_own_token(families: dict[str, Any]) -> None:
+def test_harmony_tool_call_ends_with_its_call_token(families: dict[str, Any]) -> None:
     assert labelled(families["harmony"], WEATHER) == [
         " to=functions.rain<|channel|>commentary json<|message|>" + ARGUMENTS + "<|call|>",
         *expected("harmony", ["Yes, in Oslo.", "Oslo."]),
@@ -77,10 +77,10 @@ def test_a_call_of_harmony_ends_in_its_own_token(families: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("family", ["chatml", "smollm2", "zephyr", "gemma3"])
-def test_what_a_template_does_not_render_is_refused_by_name(
+def test_fields_that_a_template_does_not_render_are_rejected(
     family: str, families: dict[str, Any]
 ) -> None:
-    """It would train the end of turn alone, or an answer to tools that nobody offered."""
+    """Training would see only the end of turn, or an answer without the tools it relies on."""
     tokenizer = families[family]
     short = [user("Rain?"), answer("", tool_calls=[call("rain")]), user("So?"), answer("Yes.")]
     with pytest.raises(DataError, match="does not render tool_calls"):
@@ -91,7 +91,7 @@ def test_what_a_template_does_not_render_is_refused_by_name(
         labelled(tokenizer, [{**user("Rain?"), "name": "Ada"}, answer("Yes.")])
 
 
-def test_results_out_of_order_need_a_template_that_shows_which_is_which(
+def test_results_out_of_order_require_a_template_that_renders_tool_call_id(
     families: dict[str, Any],
 ) -> None:
     calls = [{**call("rain", town=town), "id": town} for town in ("Oslo", "Bergen")]
@@ -107,10 +107,10 @@ def test_results_out_of_order_need_a_template_that_shows_which_is_which(
 
 
 @pytest.mark.parametrize("family", ["mistral3"])
-def test_a_system_turn_that_the_template_leaves_out_is_refused(
+def test_system_turn_that_the_template_drops_is_rejected(
     family: str, families: dict[str, Any]
 ) -> None:
-    """It is rendered with the last question when that comes last, which it never does here."""
+    """It is rendered only if the user turn is last, which it never is in training."""
     for text in ("Be terse.", "q"):
         with pytest.raises(DataError, match="does not render the system turn"):
             labelled(families[family], [system(text), user("q"), answer("a")])

@@ -33,14 +33,14 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "changes", "says"), BAD, ids=[case[0] for case in BAD])
-def test_bad_configs_get_an_error_that_says_where(
+@pytest.mark.parametrize(("name", "changes", "message"), BAD, ids=[case[0] for case in BAD])
+def test_invalid_config_error_names_the_location(
     kd: CommandLine,
     tiny_teacher: Path,
     tmp_path: Path,
     name: str,
     changes: dict[str, Any],
-    says: str,
+    message: str,
 ) -> None:
     (tmp_path / "mute.jsonl").write_text(
         '{"messages": [{"role": "user", "content": "hi"}]}\n', "utf-8"
@@ -53,7 +53,7 @@ def test_bad_configs_get_an_error_that_says_where(
         changes = {**changes, "student": str(make_llama_other(tmp_path / "other"))}
     code, out, err = kd("train", config_file(tmp_path, **kd_config(tiny_teacher, **changes)))
     assert code in (1, 2)
-    assert says in err
+    assert message in err
     assert "Traceback" not in err and out == ""
 
 
@@ -89,7 +89,7 @@ def test_config_commands(kd: CommandLine, tmp_path: Path) -> None:
     assert code == 2 and "kd-laptop" in err
 
 
-def test_doctor_tells_versions_and_what_is_missing(kd: CommandLine) -> None:
+def test_doctor_reports_versions_and_missing_assets(kd: CommandLine) -> None:
     rows = {row["check"]: row for row in kd.json("doctor")}
     assert rows["torch"]["status"] == "ok"
     assert "kdharness data pull mt-bench" in rows["asset mt-bench"]["advice"]
@@ -115,8 +115,8 @@ def test_cache_build_then_train_without_the_teacher(
     assert "24 already stored" in kd.ok("logs", "cached")
 
 
-def test_help_of_every_command_is_light() -> None:
-    """`kdharness --help` loads neither torch nor textual nor openai (nor transformers)."""
+def test_help_of_every_command_imports_no_heavy_modules() -> None:
+    """`kdharness --help` imports none of torch, textual, openai, transformers, …"""
     script = (
         "import sys\nfrom kdharness.harness import cli\n"
         "for c in [[], *[[name] for name in cli.COMMANDS]]:\n"

@@ -1,4 +1,4 @@
-"""`kdharness compare`: its four parts in every format, and names that are no plain text."""
+"""`kdharness compare`: its four parts in every format, and hostile names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ HOSTILE = "=x|[bold]\x1b]52;c;aGk=\x07\u202egnp\n| <b>"
 
 @pytest.fixture
 def compare(paths: Paths, kd: CommandLine) -> Callable[..., Result]:
-    """`kdharness compare` on a home with two trained checkpoints and an imported one."""
+    """Return a function that runs `kdharness compare` on a home with three checkpoints."""
     with Store(paths.store) as store:
-        made = lineage(store)
+        checkpoints = lineage(store)
         add_checkpoint(store, HOSTILE, "import", path="")
         store.update_run("kd", config={"method": "kd", "seed": 1, HOSTILE: HOSTILE})
         store.update_run("dae", config={"method": "dae", "seed": 2, "betas": [0.9, 0.99]})
@@ -44,16 +44,16 @@ def compare(paths: Paths, kd: CommandLine) -> Callable[..., Result]:
                 for i in range(10)
             ]
             store.add_judgments(rows)
-        assert made["dae"].name == "dae"
+        assert checkpoints["dae"].name == "dae"
 
     return lambda *args: kd("compare", *args)
 
 
-def is_harmless(text: str) -> bool:
+def has_no_control_characters(text: str) -> bool:
     return not any(unicodedata.category(c) in ("Cc", "Cf") for c in text.replace("\n", ""))
 
 
-def test_the_table_tells_all_four_parts(compare: Callable[..., Result]) -> None:
+def test_table_has_all_four_parts(compare: Callable[..., Result]) -> None:
     code, out, err = compare("kd", "dae", "--flips", "2")
     assert code == 0 and "p_holm" in err
     differences, settings, flipped, cost = out.split("\n\n")
@@ -63,13 +63,13 @@ def test_the_table_tells_all_four_parts(compare: Callable[..., Result]) -> None:
     assert "1.5e13" in cost and "8e12" in cost and "0.10" in cost and "1:00" in cost
 
 
-def test_every_part_is_a_list_in_json(compare: Callable[..., Result]) -> None:
+def test_json_output_of_every_part_is_a_list(compare: Callable[..., Result]) -> None:
     def rows(*args: str) -> list[dict[str, Any]]:
         code, out, _ = compare("kd", "dae", "--format", "json", *args)
         assert code == 0
-        found = json.loads(out)
-        assert isinstance(found, list) and found
-        return found
+        parsed = json.loads(out)
+        assert isinstance(parsed, list) and parsed
+        return parsed
 
     assert rows() == rows("--what", "differences")
     assert {"bench", "metric", "verdict", "p_holm", "ci_low"} <= set(rows()[0])
@@ -93,11 +93,11 @@ def test_every_part_is_a_list_in_json(compare: Callable[..., Result]) -> None:
 
 @pytest.mark.parametrize("what", ["differences", "settings", "flips", "cost"])
 @pytest.mark.parametrize("form", ["table", "json", "csv", "md"])
-def test_hostile_names_are_harmless_in_every_part_and_format(
+def test_hostile_names_are_escaped_in_every_part_and_format(
     compare: Callable[..., Result], what: str, form: str
 ) -> None:
     code, out, err = compare("kd", HOSTILE, "dae", "--what", what, "--format", form, "--all")
-    assert code == 0 and out.strip() and is_harmless(out + err)
+    assert code == 0 and out.strip() and has_no_control_characters(out + err)
     if form == "json":
         assert len(json.loads(out)) > 1
     elif form == "csv":
@@ -109,7 +109,7 @@ def test_hostile_names_are_harmless_in_every_part_and_format(
         assert len(bars) == 1
 
 
-def test_one_checkpoint_or_an_unknown_one_is_told(compare: Callable[..., Result]) -> None:
+def test_compare_rejects_one_checkpoint_and_unknown_names(compare: Callable[..., Result]) -> None:
     assert compare("kd")[0] == 2
     code, _, err = compare("kd", "nobody")
     assert code == 2 and "nobody" in err

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("assets_home")
 
 
 @pytest.mark.slow
-def test_eval_runs_in_a_worker_and_prints_its_rows(
+def test_eval_runs_in_a_worker_and_prints_scores(
     kd: CommandLine, tiny_teacher: Path, paths: Paths
 ) -> None:
     with Loopback() as server:
@@ -58,8 +58,8 @@ def test_eval_runs_in_a_worker_and_prints_its_rows(
     assert all(list(row) == keys for row in rows)
     score = next(r for r in rows if r["bench"] == "mt-bench" and r["metric"] == "score")
     assert score["n"] == 8 and score["flags"][0] == "subset:4"
-    # The second run starts a worker too and asks nothing.
-    with Loopback(port=server.port) as again:
+    # The second run starts a worker as well but makes no judge calls.
+    with Loopback(port=server.port) as second_server:
         code, _, err = kd(
             "eval",
             "--ckpt",
@@ -67,7 +67,7 @@ def test_eval_runs_in_a_worker_and_prints_its_rows(
             "--bench",
             "mt-bench",
             "--judge",
-            again.spec,
+            second_server.spec,
             "--limit",
             "4",
             "--max-new-tokens",
@@ -75,11 +75,11 @@ def test_eval_runs_in_a_worker_and_prints_its_rows(
             "--resume",
         )
         assert code == 0, err
-        assert again.calls == 0
+        assert second_server.calls == 0
 
 
 @pytest.mark.slow
-def test_eval_without_a_judge_says_what_waits(kd: CommandLine, tiny_teacher: Path) -> None:
+def test_eval_without_a_judge_names_the_judge_settings(kd: CommandLine, tiny_teacher: Path) -> None:
     code, _, err = kd(
         "eval",
         "--ckpt",
@@ -96,7 +96,7 @@ def test_eval_without_a_judge_says_what_waits(kd: CommandLine, tiny_teacher: Pat
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["eval"], "--ckpt"),
         (["eval", "--ckpt", "x", "--judge", "gpt-4"], "is not a valid judge spec"),
@@ -104,9 +104,11 @@ def test_eval_without_a_judge_says_what_waits(kd: CommandLine, tiny_teacher: Pat
         (["eval", "--ckpt", "x", "--timeout", "-1"], "timeout"),
     ],
 )
-def test_bad_usage_is_2_and_names_the_field(kd: CommandLine, args: list[str], said: str) -> None:
+def test_usage_error_exits_with_2_and_names_the_field(
+    kd: CommandLine, args: list[str], message: str
+) -> None:
     code, out, err = kd(*args)
-    assert code == 2 and said in err and not out and "Traceback" not in err
+    assert code == 2 and message in err and not out and "Traceback" not in err
 
 
 def test_import_leaderboard_and_export(
@@ -147,12 +149,14 @@ def test_import_alpaca_eval(kd: CommandLine, tmp_path: Path) -> None:
     assert "lc:difficulty-free" in rows["length_controlled_winrate"]["flags"]
 
 
-def test_a_file_that_is_something_else_is_told(kd: CommandLine, write_jsonl: WriteRows) -> None:
+def test_import_of_an_unrelated_file_reports_the_line(
+    kd: CommandLine, write_jsonl: WriteRows
+) -> None:
     code, out, err = kd("import", "fastchat", str(write_jsonl("x.jsonl", [{"a": 1}])))
     assert code == 2 and "line 1" in err and not out and "Traceback" not in err
 
 
-def test_dry_run_tells_calls_and_price(
+def test_dry_run_prints_calls_and_cost(
     kd: CommandLine, write_jsonl: WriteRows, paths: Paths
 ) -> None:
     kd(
@@ -170,7 +174,7 @@ def test_dry_run_tells_calls_and_price(
     assert json.loads(out)[0]["usd"] > 0 and "about $" in err
 
 
-def test_judge_check_writes_a_card_that_stands_beside_its_scores(
+def test_judge_check_stores_a_card_that_flags_the_judges_scores(
     kd: CommandLine, write_jsonl: WriteRows, paths: Paths
 ) -> None:
     from kdharness.harness.config.evaluation import EvalConfig
@@ -192,7 +196,7 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
         code, out, err = kd("judge", "check", server.spec, "--items", "4", "--format", "json")
     assert code == 0 and "log-probabilities" in err
     card = {row["key"]: row for row in json.loads(out)}
-    # It answers by the hash of the question: no better than chance.
+    # The test server answers by a hash of the prompt: no better than chance.
     assert card["readable"]["share"] > 0.9 and card["tells_all"]["low"] < 0.5
     rows = json.loads(kd("leaderboard", "--format", "json")[1])
     assert "judge:near-chance" in rows[0]["flags"]
@@ -201,7 +205,7 @@ def test_judge_check_writes_a_card_that_stands_beside_its_scores(
     assert "near-chance" in listed["card"]
 
 
-def test_judge_check_of_nobody_is_told(kd: CommandLine) -> None:
+def test_judge_check_of_an_unreachable_judge_is_reported(kd: CommandLine) -> None:
     code, _, err = kd("judge", "check", "openai:m@http://127.0.0.1:9/v1")
     assert code == 1 and "cannot be reached" in err and "Traceback" not in err
 
@@ -211,7 +215,7 @@ def test_an_empty_store_has_an_empty_leaderboard(kd: CommandLine) -> None:
     assert kd("judge", "list", "--format", "json")[:2] == (0, "[]\n")
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_heavy_modules() -> None:
     script = (
         "import sys\n"
         "from kdharness.harness import cli\n"
@@ -224,7 +228,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
+def test_unreachable_judge_fails_the_run_with_a_reason(
     kd: CommandLine, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_teacher.parent)
@@ -242,7 +246,7 @@ def test_a_judge_that_cannot_be_reached_fails_the_run_and_says_why(
     assert code == 1 and "cannot be reached" in err and "Traceback" not in err
 
 
-def test_paths_are_kept_absolute(
+def test_absolute_source_resolves_local_paths_only(
     paths: Paths, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kdharness.harness.config.evaluation import absolute_source
@@ -254,9 +258,7 @@ def test_paths_are_kept_absolute(
     assert absolute_source("openai:m@http://h/v1") == "openai:m@http://h/v1"
 
 
-def test_every_path_of_an_evaluation_becomes_absolute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_eval_config_stores_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run may be resumed from another folder."""
     from kdharness.harness.config.files import make_eval_config
 

@@ -1,4 +1,4 @@
-"""What the command line says to a slip of the finger, and on terminals that know few characters."""
+"""Messages for typos and unknown names, and output in limited terminal encodings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus
 from support.commands import CommandLine
 
 
-def scored(paths: Paths) -> None:
-    """A home with one scored checkpoint."""
+def add_scored_checkpoint(paths: Paths) -> None:
+    """Store one checkpoint with scores."""
     with Store(paths.store) as store:
         store.add_checkpoint(Checkpoint("c", "kd", "kd", "", 1.0))
         store.add_judgments(
@@ -43,7 +43,7 @@ def scored(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "suggestion"),
     [
         ("leaderbord", "leaderboard"),
         ("trian", "train"),
@@ -54,17 +54,19 @@ def scored(paths: Paths) -> None:
         ("docter", "doctor"),
     ],
 )
-def test_a_mistyped_command_names_the_nearest(typed: str, meant: str, kd: CommandLine) -> None:
+def test_mistyped_command_suggests_the_closest(
+    typed: str, suggestion: str, kd: CommandLine
+) -> None:
     code, _, err = kd(typed)
-    assert code == 2 and f"no such command {typed!r}; did you mean {meant}?" in err
+    assert code == 2 and f"no such command {typed!r}; did you mean {suggestion}?" in err
 
 
-def test_a_command_like_nothing(kd: CommandLine) -> None:
+def test_unknown_command_without_a_close_match(kd: CommandLine) -> None:
     code, _, err = kd("xyzzy")
     assert code == 2 and "no such command 'xyzzy'" in err and "did you mean" not in err
 
 
-def test_h_is_help(kd: CommandLine) -> None:
+def test_short_help_option(kd: CommandLine) -> None:
     assert kd("-h")[1] == kd("--help")[1] != ""
     assert kd("store", "merge", "-h")[0] == 0
 
@@ -73,7 +75,7 @@ def test_h_is_help(kd: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "name", "words"),
+    ("option", "name", "message"),
     [
         ("--bench", "nosuch", "no benchmark 'nosuch'"),
         ("--bench", "shpo", "no benchmark 'shpo'; did you mean shop?"),
@@ -83,26 +85,26 @@ def test_h_is_help(kd: CommandLine) -> None:
         ("--judge", "openai:gpt", "no judge 'openai:gpt'"),
     ],
 )
-def test_the_leaderboard_knows_what_there_is(
-    option: str, name: str, words: str, kd: CommandLine, paths: Paths
+def test_leaderboard_rejects_unknown_names_and_lists_available_ones(
+    option: str, name: str, message: str, kd: CommandLine, paths: Paths
 ) -> None:
-    scored(paths)
+    add_scored_checkpoint(paths)
     code, out, err = kd("leaderboard", option, name)
-    assert code == 2 and words in err and "available: " in err and out == ""
+    assert code == 2 and message in err and "available: " in err and out == ""
 
 
-def test_a_known_benchmark_without_scores_is_no_mistake(kd: CommandLine, paths: Paths) -> None:
-    scored(paths)
+def test_known_benchmark_without_scores_is_not_an_error(kd: CommandLine, paths: Paths) -> None:
+    add_scored_checkpoint(paths)
     assert kd("leaderboard", "--bench", "mt-bench")[0] == 0
     assert kd("leaderboard", "--bench", "shop", "--metric", "score", "--ckpt", "kd")[0] == 0
 
 
-def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -> None:
+def test_leaderboard_of_an_empty_home_accepts_any_filter(kd: CommandLine) -> None:
     assert kd("leaderboard", "--metric", "anything")[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "message"),
     [
         (["--ckpt", "MODEL", "--bench", "shpo"], "unknown benchmark 'shpo'; did you mean shop?"),
         (["--ckpt", "nowhere", "--bench", "shop"], "no model named 'nowhere'"),
@@ -128,8 +130,8 @@ def test_an_empty_home_shows_nothing_and_complains_of_nothing(kd: CommandLine) -
         ),
     ],
 )
-def test_a_typo_makes_no_failed_evaluation(
-    args: list[str], words: str, kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
+def test_invalid_evaluation_arguments_create_no_run(
+    args: list[str], message: str, kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     rated = tmp_path / "rated.jsonl"
     rated.write_text('{"prompt": "Say."}\n', "utf-8")
@@ -137,22 +139,22 @@ def test_a_typo_makes_no_failed_evaluation(
     adapter.mkdir()
     adapter_config = '{"peft_type": "LORA", "base_model_name_or_path": "/gone"}'
     (adapter / "adapter_config.json").write_text(adapter_config, "utf-8")
-    places = {
+    replacements = {
         "MODEL": str(tiny_teacher),
         "RATED": str(rated),
         "local:ADAPTER": f"local:{adapter}",
     }
-    code, _, err = kd("eval", *(places.get(arg, arg) for arg in args))
-    assert code in (1, 2) and words in err and "Traceback" not in err, err
+    code, _, err = kd("eval", *(replacements.get(arg, arg) for arg in args))
+    assert code in (1, 2) and message in err and "Traceback" not in err, err
     with Store(paths.store) as store:
         assert store.runs() == []
 
 
-def test_answers_without_weights_are_scored_and_not_trained_from(
+def test_checkpoint_without_weights_can_be_evaluated_but_not_trained(
     kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:
-    """What was imported, and what a folder held before it was changed."""
-    scored(paths)
+    """Imported answers, and checkpoints whose folder has changed since, have no weights."""
+    add_scored_checkpoint(paths)
     assert kd("eval", "--ckpt", "kd", "--bench", "shop", "--limit", "1")[0] == 0
     file = tmp_path / "c.yaml"
     file.write_text("method: sft\nstudent: kd\ndata: {train: 'shop:train'}\n", "utf-8")
@@ -161,7 +163,7 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("method: sft\nstudent: nowhere\ndata: {train: 'shop:train'}\n", "student.model: no model"),
         ("method: sft\nstudent: MODEL\ndata: {train: gone.jsonl}\n", "data.train.0.path: gone.jso"),
@@ -181,14 +183,14 @@ def test_answers_without_weights_are_scored_and_not_trained_from(
         ("method: merge\nkind: average\nmodels: [MODEL, gone]\n", "no model named 'gone'"),
     ],
 )
-def test_a_typo_makes_no_failed_training(
-    text: str, words: str, kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
+def test_invalid_training_config_creates_no_run(
+    text: str, message: str, kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text.replace("MODEL", str(tiny_teacher)), "utf-8")
     command = "merge" if "merge" in text else "train"
     code, _, err = kd(command, str(file), "--name", "mine")
-    assert code in (1, 2) and words in err, err
+    assert code in (1, 2) and message in err, err
     with Store(paths.store) as store:
         assert store.runs() == []
 
@@ -198,7 +200,7 @@ def test_a_typo_makes_no_failed_training(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "latin-1", "ascii"])
-def test_a_terminal_that_knows_few_characters(
+def test_output_in_limited_terminal_encodings(
     encoding: str, tmp_path: Path, tiny_teacher: Path
 ) -> None:
     rows = tmp_path / "rows.jsonl"
@@ -207,7 +209,7 @@ def test_a_terminal_that_knows_few_characters(
     config = tmp_path / "c.yaml"
     config.write_text(f"method: sft\nstudent: {tiny_teacher}\ndata: {{train: {rows}}}\n", "utf-8")
     home = ["--home", str(tmp_path / "home")]
-    scored(Paths(tmp_path / "home"))
+    add_scored_checkpoint(Paths(tmp_path / "home"))
     shown = b""
     for command in (["data", "show"], ["config", "show"], ["leaderboard"]):
         arguments = [*home, *command, *([str(config)] if len(command) > 1 else [])]
@@ -218,13 +220,13 @@ def test_a_terminal_that_knows_few_characters(
         )
         assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
         shown += done.stdout
-    # click takes ASCII for a slip of the environment and writes UTF-8 there.
+    # click treats ASCII as a misconfigured environment and writes UTF-8 instead.
     assert (b"\\u2603" if encoding != "ascii" else "☃".encode()) in shown
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_the_app_does_not_open_on_a_pipe(closed: bool, tmp_path: Path) -> None:
-    """`echo x | kdharness` in a terminal opened an app that took no key."""
+def test_app_does_not_start_without_a_terminal_on_stdin(closed: bool, tmp_path: Path) -> None:
+    """`echo x | kdharness` in a terminal opened an app that received no key presses."""
     master, slave = pty.openpty()
     try:
         done = subprocess.run(
@@ -243,14 +245,14 @@ def test_the_app_does_not_open_on_a_pipe(closed: bool, tmp_path: Path) -> None:
     assert done.returncode == 2 and "the app needs a terminal, but stdin is not one" in done.stderr
 
 
-def test_the_list_of_commands_names_all_and_cuts_none(kd: CommandLine) -> None:
+def test_help_lists_all_commands_untruncated(kd: CommandLine) -> None:
     assert list(HELP) == list(COMMANDS)
     out = kd("--help")[1]
     for name, line in HELP.items():
         assert re.search(rf"^  {name} +{re.escape(line)}$", out, flags=re.M), name
 
 
-def test_listing_the_commands_imports_none() -> None:
+def test_help_imports_no_command_modules() -> None:
     script = (
         "import sys\nfrom kdharness.harness import cli\ncli.run(['--help'])\n"
         "ours = {m for m in sys.modules if m.startswith('kdharness.harness.cli.')}\n"

@@ -1,4 +1,4 @@
-"""The story of a distillation, command after command in one home: KD, expert, DAE, scores."""
+"""A whole distillation by command line in one home: KD, expert, DAE, scores, trade-off."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ SCORING = (
 
 @pytest.fixture(scope="module")
 def trained_home(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which KD, an expert and DAE were trained, each from the one before."""
+    """Train KD, an expert and DAE in one home, the latter two from the KD checkpoint."""
     folder = tmp_path_factory.mktemp("story")
     shop = {"path": "shop:train", "kind": "domain", "limit": 24}
     general = {"path": "general:train", "limit": 24}
     data = {"train": shop, "heldout": HELDOUT, "max_length": 96}
-    later = {"student": "kd", "data": data, "trainer": TRAINER}
-    mixed = {**data, "train": [general, shop], "domain_share": 0.5}
+    from_kd = {"student": "kd", "data": data, "trainer": TRAINER}
+    mixed_data = {**data, "train": [general, shop], "domain_share": 0.5}
     configs = [
         kd_config(tiny_teacher),
-        {"method": "sft", "name": "expert", **later},
-        {"method": "dae", "name": "dae", "expert": "expert", **later, "data": mixed},
+        {"method": "sft", "name": "expert", **from_kd},
+        {"method": "dae", "name": "dae", "expert": "expert", **from_kd, "data": mixed_data},
     ]
     for config in configs:
         path = config_file(folder, **config)
@@ -48,18 +48,18 @@ def trained_home(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def scored_home(trained_home: Path) -> Path:
-    """That home once the three are scored."""
+    """Evaluate the three checkpoints in that home."""
     assert cli.run(["--home", str(trained_home), *SCORING]) == 0
     return trained_home
 
 
 @pytest.fixture
 def story(scored_home: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """The command line on that home."""
+    """Return the command line with that home."""
     return CommandLine(scored_home, capsys)
 
 
-def test_the_story_kd_expert_dae(story: CommandLine) -> None:
+def test_training_runs_and_lineage(story: CommandLine) -> None:
     runs = {run["run"]: run for run in story.json("runs") if run["method"] != "eval"}
     assert set(runs) == {"kd", "expert", "dae"}
     for name, run in runs.items():
@@ -82,15 +82,15 @@ def test_the_story_kd_expert_dae(story: CommandLine) -> None:
     assert any("tiny-teacher (model)" in line for line in shown["lineage"])
     assert "steps" in story.ok("logs", "dae")
     with Store(Paths(story.home).store) as store:
-        found = store.checkpoint("dae")
-        assert found is not None and (Path(found.path) / "model.safetensors").exists()
+        checkpoint = store.checkpoint("dae")
+        assert checkpoint is not None and (Path(checkpoint.path) / "model.safetensors").exists()
 
 
-def test_the_story_scores_and_is_asked_nothing_twice(story: CommandLine) -> None:
+def test_scores_and_no_repeated_evaluation(story: CommandLine) -> None:
     with Store(Paths(story.home).store) as store:
         total = len(store.judgments())
-    found = json.loads(story.ok(*SCORING))
-    rows = {(row["checkpoint"], row["bench"], row["metric"]): row for row in found}
+    printed = json.loads(story.ok(*SCORING))
+    rows = {(row["checkpoint"], row["bench"], row["metric"]): row for row in printed}
     assert {("dae", "shop", "score"), ("dae", "heldout", "general_loss")} <= set(rows)
     row = rows["dae", "heldout", "domain_loss"]
     assert list(row) == [
@@ -119,7 +119,7 @@ def test_the_story_scores_and_is_asked_nothing_twice(story: CommandLine) -> None
         assert len(store.judgments()) == total
 
 
-def test_the_story_ends_in_a_trade_off(story: CommandLine) -> None:
+def test_tradeoff_of_the_trained_checkpoints(story: CommandLine) -> None:
     view = story.json(
         "tradeoff", "--domain", "heldout:domain_loss", "--general", "heldout:general_loss"
     )
@@ -147,18 +147,18 @@ def test_the_story_ends_in_a_trade_off(story: CommandLine) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "md", "json"])
-def test_listings_come_in_every_format(story: CommandLine, form: str) -> None:
+def test_listings_support_every_format(story: CommandLine, form: str) -> None:
     for command in (["runs"], ["leaderboard"], ["data", "list"]):
         assert story.ok(*command, "--format", form).strip()
 
 
-def test_eval_without_a_judge_says_what_waits(story: CommandLine, paths: Paths) -> None:
+def test_eval_with_a_missing_asset_names_the_pull_command(story: CommandLine, paths: Paths) -> None:
     code, _, err = story("eval", "--ckpt", "kd", "--bench", "mt-bench", "--limit", "1")
     assert code == 1
     assert "kdharness data pull mt-bench" in err
 
 
-def test_a_taken_name_and_an_unknown_run_are_told(
+def test_existing_name_and_unknown_run_are_reported(
     story: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     code, _, err = story("train", config_file(tmp_path, **kd_config(tiny_teacher)))

@@ -1,4 +1,4 @@
-"""Configs: YAML in and out, presets, and errors that name the field."""
+"""Configs: YAML round trips, presets, and errors that name the field."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_preset_is_a_valid_config(tmp_path: Path) -> None:
         load_config(path)
 
 
-def test_yaml_out_is_the_same_config_in(tmp_path: Path) -> None:
+def test_yaml_round_trip_keeps_the_hash(tmp_path: Path) -> None:
     config = parse_config(KD)
     for full in (False, True):
         path = tmp_path / "c.yaml"
@@ -43,13 +43,13 @@ def test_yaml_out_is_the_same_config_in(tmp_path: Path) -> None:
         assert config_hash(load_config(path)) == config_hash(config)
 
 
-def test_the_hash_forgets_the_name_and_nothing_else() -> None:
+def test_config_hash_ignores_only_the_name() -> None:
     base = config_hash(parse_config(KD))
     assert config_hash(parse_config({**KD, "name": "x"})) == base
     assert config_hash(parse_config({**KD, "seed": 1})) != base
 
 
-def test_short_forms_stand_for_long_ones() -> None:
+def test_short_forms_are_expanded() -> None:
     config = parse_config(KD)
     assert isinstance(config, KDConfig)
     assert config.teacher.model == "org/model"
@@ -57,7 +57,7 @@ def test_short_forms_stand_for_long_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"trainer": {"temprature": 2}}, "trainer.temprature: unknown field; did you mean temper"),
         ({"trainer": {"learning_rate": "fast"}}, "trainer.learning_rate"),
@@ -71,14 +71,14 @@ def test_short_forms_stand_for_long_ones() -> None:
         ({"name": "a b"}, "name"),
     ],
 )
-def test_mistakes_name_their_field(changes: dict[str, Any], says: str) -> None:
+def test_validation_errors_name_the_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config({**KD, **changes}, where="c.yaml")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "c.yaml" in str(caught.value)
 
 
-def test_dae_needs_a_teacher_for_every_kind() -> None:
+def test_dae_requires_a_teacher_for_every_kind() -> None:
     config = {
         "method": "dae",
         "student": "a/b",
@@ -91,7 +91,7 @@ def test_dae_needs_a_teacher_for_every_kind() -> None:
         parse_config({**config, "data": {"train": "x.jsonl"}})
 
 
-def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+def test_invalid_yaml_error_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("method: kd\nteacher: [unclosed\nseed: 1\n", "utf-8")
     with pytest.raises(ConfigError) as caught:
@@ -104,7 +104,7 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
         load_config(path)
 
 
-def test_overrides_reach_nested_fields(tmp_path: Path) -> None:
+def test_overrides_set_nested_fields(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(KD), "utf-8")
     config = load_config(
@@ -132,15 +132,15 @@ def test_paths_are_relative_to_the_config_file(
 
 
 def test_every_field_has_a_title() -> None:
-    """The app's forms are made from these models."""
+    """The app's forms are built from these models."""
 
     def check(model: type[BaseModel]) -> None:
         for name, field in model.model_fields.items():
             if name not in ("method",):
                 assert field.title, f"{model.__name__}.{name}"
-            for part in [field.annotation, *getattr(field.annotation, "__args__", ())]:
-                if isinstance(part, type) and issubclass(part, BaseModel):
-                    check(part)
+            for annotation in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                    check(annotation)
 
     for model in CONFIGS.values():
         check(model)

@@ -1,4 +1,4 @@
-"""The table of what fields name is about the fields that configs have."""
+"""The table of field kinds covers only fields that configs have."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from kdharness.harness.config.field_kinds import FIELD_KINDS, names_model
 from kdharness.harness.config.training import CONFIGS
 
 
-def fields_below(model: type[BaseModel]) -> set[str]:
-    """Every field of a config, by the name it is written with."""
-    found = set()
+def all_fields(model: type[BaseModel]) -> set[str]:
+    """Return all fields of a config, nested ones included, by their name in YAML."""
+    names = set()
     for name, field in model.model_fields.items():
-        found.add(field.alias or name)
+        names.add(field.alias or name)
         stack: list[Any] = [field.annotation]
         while stack:
-            part = stack.pop()
-            stack += get_args(part)
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                found |= fields_below(part)
-    return found
+            annotation = stack.pop()
+            stack += get_args(annotation)
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                names |= all_fields(annotation)
+    return names
 
 
 def test_every_field_in_the_table_exists() -> None:
-    known = set().union(*(fields_below(model) for model in CONFIGS.values()))
+    known = set().union(*(all_fields(model) for model in CONFIGS.values()))
     assert set(FIELD_KINDS) <= known
 
 
-def test_which_fields_take_a_step_for_a_model() -> None:
-    """Experiments put a checkpoint in the place of a step's name in these."""
+def test_fields_that_name_a_model() -> None:
+    """In these fields experiments replace a step's name by its checkpoint."""
     assert {name for name in FIELD_KINDS if names_model(name)} == {
         "student",
         "model",

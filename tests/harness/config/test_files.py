@@ -1,4 +1,4 @@
-"""Configs are read as they are written: numbers, names, places in lists, files beside them."""
+"""Config files: YAML values, `--set` on nested fields and lists, and relative paths."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from support.commands import CommandLine
 
 @pytest.fixture
 def write_text(tmp_path: Path) -> Callable[[str], Path]:
-    def put(text: str) -> Path:
+    def write(text: str) -> Path:
         path = tmp_path / "c.yaml"
         path.write_text(text, "utf-8")
         return path
 
-    return put
+    return write
 
 
 SFT = "method: sft\nstudent: org/model\ndata: {train: rows.jsonl}\n"
 
 
-# ---------------------------------------------------------------- what a value is
+# ---------------------------------------------------------------- YAML values
 
 
 @pytest.mark.parametrize(
-    ("text", "want"),
+    ("text", "expected"),
     [
         ("1e-5", 1e-5),
         ("5E-5", 5e-5),
@@ -68,12 +68,12 @@ SFT = "method: sft\nstudent: org/model\ndata: {train: rows.jsonl}\n"
         ("1.2.3", "1.2.3"),
     ],
 )
-def test_a_value_is_what_it_looks_like(text: str, want: Any) -> None:
-    """YAML 1.1 would read 8, 202411, false and 45045 among these."""
-    assert parse_yaml(f"a: {text}", "x") == {"a": want}
+def test_yaml_scalars_follow_yaml_1_2(text: str, expected: Any) -> None:
+    """YAML 1.1 would read some of these as 8, 202411, false and 45045."""
+    assert parse_yaml(f"a: {text}", "x") == {"a": expected}
 
 
-def test_other_users_of_pyyaml_keep_theirs() -> None:
+def test_global_pyyaml_loader_is_unchanged() -> None:
     assert yaml.safe_load("a: no") == {"a": False}
 
 
@@ -94,13 +94,13 @@ def test_other_users_of_pyyaml_keep_theirs() -> None:
         max_leaves=6,
     )
 )
-def test_what_is_written_is_read_back(value: Any) -> None:
+def test_dump_yaml_round_trip(value: Any) -> None:
     assert parse_yaml(dump_yaml({"k": value}), "x") == {"k": value}
     assert yaml.safe_load(dump_yaml({"k": value})) == {"k": value} or "\x85" in str(value)
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ("name: 202411", 'name: must be text, but 202411 is a number: quote it ("202411")'),
         ("name: 1.10", 'name: must be text, but 1.10 is a number: quote it ("1.10")'),
@@ -118,26 +118,26 @@ def test_what_is_written_is_read_back(value: Any) -> None:
         ("data: {train: [{path: rows.jsonl, kind: }]}", "kind: must be text, but is empty"),
     ],
 )
-def test_a_number_where_text_belongs_is_shown_as_written(
-    line: str, words: str, write_text: Callable[[str], Path]
+def test_number_in_a_text_field_is_quoted_as_written(
+    line: str, message: str, write_text: Callable[[str], Path]
 ) -> None:
     base: dict[str, str] = dict(part.split(": ", 1) for part in SFT.strip().split("\n"))  # type: ignore[misc]
     key, _, value = line.partition(": ")
     text = "".join(f"{k}: {v}\n" for k, v in {**base, key: value}.items())
     with pytest.raises(ConfigError) as caught:
         load_config(write_text(text))
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["2024_11", "no", "on", "1.0.2", "1_0"])
-def test_names_that_yaml_1_1_misreads_are_names(
+def test_names_that_yaml_1_1_misreads_stay_text(
     name: str, write_text: Callable[[str], Path]
 ) -> None:
     assert load_config(write_text(f"{SFT}name: {name}\n")).name == name  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ("trainer: {max_steps: true}", "trainer.max_steps: must be a number, but true is a bool"),
         ("trainer: {save_every: false}", "trainer.save_every: must be a number, but false is"),
@@ -148,34 +148,36 @@ def test_names_that_yaml_1_1_misreads_are_names(
         ("data: {train: 7}", "data.train: must be a list, not 7"),
     ],
 )
-def test_what_stands_where_something_else_belongs(
-    line: str, words: str, write_text: Callable[[str], Path]
+def test_wrong_type_is_reported_in_yaml_terms(
+    line: str, message: str, write_text: Callable[[str], Path]
 ) -> None:
-    """A boolean was taken for the number 1, and classes of ours were named."""
+    """Booleans were accepted as the number 1, and errors named our Python classes."""
     key = line.partition(":")[0]
-    kept = "".join(f"{one}\n" for one in SFT.splitlines() if not one.startswith(f"{key}:"))
+    other_lines = "".join(
+        f"{existing}\n" for existing in SFT.splitlines() if not existing.startswith(f"{key}:")
+    )
     with pytest.raises(ConfigError) as caught:
-        load_config(write_text(f"{kept}{line}\n"))
-    assert words in str(caught.value)
+        load_config(write_text(f"{other_lines}{line}\n"))
+    assert message in str(caught.value)
 
 
-def test_booleans_are_read_in_any_spelling(write_text: Callable[[str], Path]) -> None:
-    for word, want in (("yes", True), ("off", False), ("True", True), ("n", False)):
+def test_boolean_fields_accept_any_yaml_spelling(write_text: Callable[[str], Path]) -> None:
+    for word, expected in (("yes", True), ("off", False), ("True", True), ("n", False)):
         text = f"{SFT}trainer: {{gradient_checkpointing: {word}}}\n"
-        assert load_config(write_text(text)).trainer.gradient_checkpointing is want  # type: ignore[union-attr]
+        assert load_config(write_text(text)).trainer.gradient_checkpointing is expected  # type: ignore[union-attr]
 
 
-def test_a_dumped_config_is_read_back(write_text: Callable[[str], Path], tmp_path: Path) -> None:
+def test_dumped_config_round_trip(write_text: Callable[[str], Path], tmp_path: Path) -> None:
     config = load_config(write_text(f"{SFT}name: '1e5'\n"))
-    again = tmp_path / "again.yaml"
-    again.write_text(dump_config(config, full=True), "utf-8")
-    assert load_config(again) == config
+    dumped = tmp_path / "again.yaml"
+    dumped.write_text(dump_config(config, full=True), "utf-8")
+    assert load_config(dumped) == config
 
 
 # ---------------------------------------------------------------- --set
 
 
-def test_lists_are_indexed() -> None:
+def test_set_field_indexes_lists() -> None:
     values: dict[str, Any] = {"data": {"train": [{"path": "a"}, "b"]}, "student": "m"}
     set_field(values, "data.train.1.path=x")
     set_field(values, "data.train.0.kind=domain")
@@ -191,7 +193,7 @@ def test_lists_are_indexed() -> None:
 
 
 @pytest.mark.parametrize("train", ["a.jsonl", {"path": "a.jsonl"}, ["a.jsonl"]])
-def test_a_source_that_stands_alone_is_a_list_of_one(train: Any) -> None:
+def test_set_field_indexes_a_single_source_as_a_list(train: Any) -> None:
     """`compare` prints data.train.0.path whichever way the config was written."""
     values = {"data": {"train": train}}
     set_field(values, "data.train.0.path=x.jsonl")
@@ -199,14 +201,14 @@ def test_a_source_that_stands_alone_is_a_list_of_one(train: Any) -> None:
 
 
 @pytest.mark.parametrize("train", ["a.jsonl", {"path": "a.jsonl"}])
-def test_a_source_without_its_list_still_takes_fields(train: Any) -> None:
+def test_set_field_on_a_single_source_without_an_index(train: Any) -> None:
     values = {"data": {"train": train}}
     set_field(values, "data.train.limit=3")
     assert values == {"data": {"train": {"path": "a.jsonl", "limit": 3}}}
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("data.train.path=x", "data.train is a list"),
         ("data.train.5.path=x", "data.train has 2 entries"),
@@ -215,23 +217,23 @@ def test_a_source_without_its_list_still_takes_fields(train: Any) -> None:
         ("nothing", "invalid --set"),
     ],
 )
-def test_names_that_lead_nowhere(override: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_set_field_rejects_invalid_field_paths(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         set_field({"data": {"train": ["a", "b"]}, "seed": 1}, override)
 
 
-def test_set_through_the_command(write_text: Callable[[str], Path], kd: CommandLine) -> None:
+def test_set_option_of_config_show(write_text: Callable[[str], Path], kd: CommandLine) -> None:
     file = write_text("method: sft\nstudent: org/model\ndata: {train: [a.jsonl, b.jsonl]}\n")
     code, out, err = kd(
         "config", "show", str(file), "--set", "data.train.1.path=x.jsonl", "--format", "json"
     )
     assert code == 0, err
-    assert [one["path"] for one in json.loads(out)["data"]["train"]] == ["a.jsonl", "x.jsonl"]
+    assert [source["path"] for source in json.loads(out)["data"]["train"]] == ["a.jsonl", "x.jsonl"]
     code, _, err = kd("config", "show", str(file), "--set", "name=1.10")
     assert code == 2 and "1.10 is a number" in err
 
 
-# ---------------------------------------------------------------- files beside the config
+# ---------------------------------------------------------------- relative paths
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_set_through_the_command(write_text: Callable[[str], Path], kd: CommandL
         ("benches", "mine.jsonl"),
     ],
 )
-def test_files_beside_the_config_are_found(field: str, name: str, tmp_path: Path) -> None:
+def test_files_are_resolved_relative_to_the_config(field: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("", "utf-8")
     assert absolute_paths({field: name}, tmp_path) == {field: str(tmp_path / name)}
     assert absolute_paths({field: [name]}, tmp_path) == {field: [str(tmp_path / name)]}
@@ -257,7 +259,7 @@ def test_files_beside_the_config_are_found(field: str, name: str, tmp_path: Path
 @pytest.mark.parametrize(
     "field", ["student", "model", "from", "teacher", "expert", "checkpoints", "baseline"]
 )
-def test_model_folders_beside_the_config_are_found(field: str, tmp_path: Path) -> None:
+def test_model_folders_are_resolved_relative_to_the_config(field: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     assert absolute_paths({field: "mine"}, tmp_path) == {field: "mine"}
     (tmp_path / "mine" / "config.json").write_text("{}", "utf-8")
@@ -273,28 +275,28 @@ def test_model_folders_beside_the_config_are_found(field: str, tmp_path: Path) -
     }
 
 
-def test_files_of_ones_home_and_of_the_folder_one_works_in_are_found(
+def test_paths_in_the_home_and_working_directory_are_resolved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is found when a run starts is found when it is resumed from elsewhere."""
-    here, home = tmp_path / "here", tmp_path / "home"
-    for folder in (here, home):
+    """A path that resolves when a run starts also resolves when it is resumed from elsewhere."""
+    cwd, home = tmp_path / "here", tmp_path / "home"
+    for folder in (cwd, home):
         (folder / "model").mkdir(parents=True)
         (folder / "model" / "config.json").write_text("{}", "utf-8")
         (folder / "rows.jsonl").write_text("", "utf-8")
-    monkeypatch.chdir(here)
+    monkeypatch.chdir(cwd)
     monkeypatch.setenv("HOME", str(home))
     values = {"model": "~/model", "train": ["~/rows.jsonl", "rows.jsonl"], "judge": ["local:model"]}
     assert absolute_paths(values, tmp_path) == {
         "model": str(home / "model"),
-        "train": [str(home / "rows.jsonl"), str(here / "rows.jsonl")],
-        "judge": [f"local:{here / 'model'}"],
+        "train": [str(home / "rows.jsonl"), str(cwd / "rows.jsonl")],
+        "judge": [f"local:{cwd / 'model'}"],
     }
     assert absolute_paths({"train": "rows.jsonl"}, home) == {"train": str(home / "rows.jsonl")}
     assert absolute_paths({"train": "~/gone.jsonl"}, home) == {"train": "~/gone.jsonl"}
 
 
-def test_words_that_are_no_files_stay_words(tmp_path: Path) -> None:
+def test_values_of_non_path_fields_are_not_resolved(tmp_path: Path) -> None:
     """A folder called `domain` beside the config does not turn a kind into a path."""
     values = {
         "name": "kd",
@@ -312,16 +314,16 @@ def test_words_that_are_no_files_stay_words(tmp_path: Path) -> None:
     assert absolute_paths(values, tmp_path) == values
 
 
-def test_a_config_is_started_from_anywhere(
+def test_config_works_from_any_working_directory(
     tmp_path: Path, tiny_teacher: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "project"
-    shutil.copytree(tiny_teacher, place / "model")
-    (place / "rows.ndjson").write_text('{"prompt": "Say.", "completion": "Yes."}\n', "utf-8")
-    shutil.copy(tiny_teacher / "chat_template.jinja", place / "t.jinja")
-    (place / "c.yaml").write_text(
+    project = tmp_path / "project"
+    shutil.copytree(tiny_teacher, project / "model")
+    (project / "rows.ndjson").write_text('{"prompt": "Say.", "completion": "Yes."}\n', "utf-8")
+    shutil.copy(tiny_teacher / "chat_template.jinja", project / "t.jinja")
+    (project / "c.yaml").write_text(
         "method: sft\nstudent: model\ndata: {train: rows.ndjson, chat_template: t.jinja}\n", "utf-8"
     )
     monkeypatch.chdir(os.sep)
-    code, out, err = kd("data", "show", str(place / "c.yaml"))
+    code, out, err = kd("data", "show", str(project / "c.yaml"))
     assert code == 0 and "⟦Yes.<|im_end|>⟧" in out, err

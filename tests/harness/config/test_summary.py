@@ -1,4 +1,4 @@
-"""Configs in a few words: figures, models, differences."""
+"""Config summaries: number formatting, models and differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kdharness.harness.config.summary import config_diff, models_of
 from kdharness.harness.util.text import figure
 
 
-def test_figures_and_names_for_people() -> None:
+def test_number_formatting_and_model_summary() -> None:
     assert [figure(v) for v in (None, math.nan, math.inf, 0.00002, 1234567, 0.5)] == [
         "–",
         "–",
@@ -25,7 +25,7 @@ def test_figures_and_names_for_people() -> None:
     assert models_of(config) == "teacher/12 ← big"
 
 
-def test_config_diff_names_fields() -> None:
-    one = {"a": 1, "data": {"train": [{"path": "x"}]}}
-    two = {"a": 1, "data": {"train": [{"path": "y"}]}, "b": True}
-    assert config_diff(one, two) == [("data.train.0.path", ["x", "y"]), ("b", [None, True])]
+def test_config_diff_lists_changed_fields() -> None:
+    first = {"a": 1, "data": {"train": [{"path": "x"}]}}
+    second = {"a": 1, "data": {"train": [{"path": "y"}]}, "b": True}
+    assert config_diff(first, second) == [("data.train.0.path", ["x", "y"]), ("b", [None, True])]

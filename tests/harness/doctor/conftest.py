@@ -1,4 +1,4 @@
-"""What tests of the doctor share."""
+"""Fixtures for the tests of `kdharness doctor`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine that runs the tests."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove environment variables of the machine that runs the tests."""
     for name in (
         "OMP_NUM_THREADS",
         "CUDA_VISIBLE_DEVICES",

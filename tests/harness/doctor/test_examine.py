@@ -1,4 +1,4 @@
-"""The doctor: every bad state is really made, and the row says how bad it is and what to do."""
+"""The doctor: create each bad state and check the reported status, detail and advice."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from support.doctor import Env, one, says
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
-    """Put a package's metadata before what is installed."""
+    """Return a function that shadows an installed package's metadata."""
     folder = tmp_path / "site"
     monkeypatch.syspath_prepend(str(folder))
 
-    def put(name: str, version: str, *requires: str) -> None:
-        place = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-        place.mkdir(parents=True)
+    def write_metadata(name: str, version: str, *requires: str) -> None:
+        dist_info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        dist_info.mkdir(parents=True)
         lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
         lines += [f"Requires-Dist: {text}" for text in requires]
-        (place / "METADATA").write_text("\n".join(lines) + "\n", "utf-8")
+        (dist_info / "METADATA").write_text("\n".join(lines) + "\n", "utf-8")
 
-    return put
+    return write_metadata
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def install(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
         ("3.12.1", "ok", ""),
     ],
 )
-def test_python(monkeypatch: Env, version: str, status: str, advice: str) -> None:
+def test_python_version(monkeypatch: Env, version: str, status: str, advice: str) -> None:
     monkeypatch.setattr("platform.python_version", lambda: version)
     says(packages.python(), status, version, advice)
 
 
-def test_a_package_out_of_range(install: Callable[..., None]) -> None:
+def test_package_version_out_of_range(install: Callable[..., None]) -> None:
     install("transformers", "4.40.0")
     says(
         one(packages.packages(), "transformers"),
@@ -58,7 +58,7 @@ def test_a_package_out_of_range(install: Callable[..., None]) -> None:
     )
 
 
-def test_a_package_that_is_missing(monkeypatch: Env) -> None:
+def test_missing_package(monkeypatch: Env) -> None:
     real = packages.installed
     monkeypatch.setattr(
         packages, "installed", lambda name: None if name == "pyarrow" else real(name)
@@ -71,13 +71,13 @@ def test_a_package_that_is_missing(monkeypatch: Env) -> None:
     )
 
 
-def test_packages_that_are_fine_are_shown() -> None:
+def test_packages_in_range_are_listed_as_ok() -> None:
     assert one(packages.packages(), "torch").status == "ok"
     assert "more packages as required" in one(packages.packages(), "kdharness").detail
     assert packages.together().status == "ok"
 
 
-def test_torchvision_that_was_built_for_another_torch(install: Callable[..., None]) -> None:
+def test_torchvision_built_for_another_torch(install: Callable[..., None]) -> None:
     install("torchvision", "0.1.0", "numpy", "torch==1.13.0")
     says(
         packages.together(),
@@ -87,22 +87,22 @@ def test_torchvision_that_was_built_for_another_torch(install: Callable[..., Non
     )
 
 
-def test_transformers_that_takes_torch_for_too_old(install: Callable[..., None]) -> None:
+def test_torch_too_old_for_transformers(install: Callable[..., None]) -> None:
     install("torch", "2.1.0")
     says(packages.together(), "broken", "transformers", "pip install 'torch>=")
 
 
-def test_extras(install: Callable[..., None]) -> None:
+def test_optional_extras(install: Callable[..., None]) -> None:
     says(packages.extras(), "ok", "8-bit and 4-bit teachers", "")
     for name in packages.EXTRAS:
         install(name, "1.0")
     says(packages.extras(), "ok", "bitsandbytes, deepspeed: installed", "")
 
 
-# ---------------------------------------------------------------- all together
+# ---------------------------------------------------------------- the whole command
 
 
-def test_the_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
+def test_doctor_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(machine, "run_checks", lambda: [machine.clock()])
     code, out, _ = kd("doctor", "--offline", "--format", "json")
     rows = json.loads(out)
@@ -117,14 +117,14 @@ def test_the_command(kd: CommandLine, paths: Paths, monkeypatch: Env) -> None:
     assert not paths.store.exists(), "looking makes no store"
 
 
-def test_a_check_that_fails_itself(paths: Paths, monkeypatch: Env) -> None:
+def test_crashing_check_is_reported_as_a_note(paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(machine, "clock", lambda: 1 / 0)
     rows = {row["check"]: row for row in examine.examine(paths, online=False)}
     assert rows["machine"]["status"] == "note" and "ZeroDivisionError" in rows["machine"]["detail"]
     assert rows["settings"]["status"] == "ok"
 
 
-def test_it_is_quick(paths: Paths) -> None:
+def test_doctor_is_fast(paths: Paths) -> None:
     with Store(paths.store):
         pass
     examine.examine(paths, online=False)

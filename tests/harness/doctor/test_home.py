@@ -1,4 +1,4 @@
-"""The doctor on the home: where it lies, the store, its runs, settings and assets."""
+"""The doctor's checks of the home: location, store, runs, settings and assets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.doctor import Env, one, says
 # ---------------------------------------------------------------- home and file system
 
 
-def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_home(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     says(
         home.home(Paths(tmp_path / "file" / "home")),
@@ -43,14 +43,14 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def network(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
-    """The home on NFS, as the kernel would list it."""
+def home_on_nfs(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
+    """Make the home appear as an NFS mount in the mount table."""
     listing = tmp_path / "mounts"
     listing.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n", "utf-8")
     monkeypatch.setattr(filesystem, "MOUNTS", listing)
 
 
-def test_a_network_file_system(paths: Paths, network: None, monkeypatch: Env) -> None:
+def test_network_file_system(paths: Paths, home_on_nfs: None, monkeypatch: Env) -> None:
     says(home.file_system(paths), "note", "nfs4", "KDHARNESS_JOURNAL_MODE=delete")
     monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "wal")
     says(home.file_system(paths), "broken", "corrupts stores", "unset KDHARNESS_JOURNAL_MODE")
@@ -68,13 +68,13 @@ def home_with_store(paths: Paths) -> Paths:
     return paths
 
 
-def change(paths: Paths, sql: str) -> None:
+def execute_sql(paths: Paths, sql: str) -> None:
     with closing(sqlite3.connect(paths.store)) as connection:
         connection.execute(sql)
         connection.commit()
 
 
-def test_a_store_that_is_whole(home_with_store: Paths) -> None:
+def test_intact_store(home_with_store: Paths) -> None:
     before = home_with_store.store.read_bytes()
     says(home.store(home_with_store), "ok", "intact", "")
     assert home_with_store.store.read_bytes() == before
@@ -85,8 +85,8 @@ def test_no_store_yet(paths: Paths) -> None:
     assert not paths.home.exists()
 
 
-def test_a_store_of_a_newer_version(home_with_store: Paths) -> None:
-    change(
+def test_store_of_a_newer_version(home_with_store: Paths) -> None:
+    execute_sql(
         home_with_store,
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
         "VALUES ('kdharness', 'm999_later', '2030-01-01')",
@@ -94,16 +94,16 @@ def test_a_store_of_a_newer_version(home_with_store: Paths) -> None:
     says(home.store(home_with_store), "broken", "m999_later", "pip install --upgrade kdharness")
 
 
-def test_a_store_of_an_older_version(home_with_store: Paths) -> None:
-    change(home_with_store, "DELETE FROM _sqlite_migrations WHERE name = 'm004_scored_facts'")
+def test_store_of_an_older_version(home_with_store: Paths) -> None:
+    execute_sql(home_with_store, "DELETE FROM _sqlite_migrations WHERE name = 'm004_scored_facts'")
     says(home.store(home_with_store), "note", "1 migration behind", "copy kdharness.db first")
     with closing(sqlite3.connect(home_with_store.store)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM _sqlite_migrations")]
     assert "m004_scored_facts" not in names, "looking must not upgrade"
 
 
-def test_a_damaged_store(home_with_store: Paths) -> None:
-    change(home_with_store, "PRAGMA journal_mode=delete")
+def test_damaged_store(home_with_store: Paths) -> None:
+    execute_sql(home_with_store, "PRAGMA journal_mode=delete")
     data = bytearray(home_with_store.store.read_bytes())
     data[4096 * 2 : 4096 * 8] = b"\xa5" * (4096 * 6)
     home_with_store.store.write_bytes(bytes(data))
@@ -112,15 +112,15 @@ def test_a_damaged_store(home_with_store: Paths) -> None:
     )
 
 
-def test_a_store_that_is_no_database(paths: Paths) -> None:
+def test_store_that_is_not_a_database(paths: Paths) -> None:
     paths.home.mkdir()
     paths.store.write_text("not a database at all, but long enough to be read" * 40, "utf-8")
     says(home.store(paths), "broken", "not a database", "kdharness store salvage")
     assert [row.status for row in home.runs(paths)] == []
 
 
-def test_a_store_that_another_process_holds(home_with_store: Paths, monkeypatch: Env) -> None:
-    change(home_with_store, "PRAGMA journal_mode=delete")
+def test_store_locked_by_another_process(home_with_store: Paths, monkeypatch: Env) -> None:
+    execute_sql(home_with_store, "PRAGMA journal_mode=delete")
     real = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **{**k, "timeout": 0.05}))
     with closing(real(home_with_store.store, isolation_level=None)) as other:
@@ -129,18 +129,18 @@ def test_a_store_that_another_process_holds(home_with_store: Paths, monkeypatch:
     assert home.store(home_with_store).status == "ok"
 
 
-def test_a_database_of_somebody_else(paths: Paths) -> None:
+def test_database_of_another_application(paths: Paths) -> None:
     paths.home.mkdir()
-    change(paths, "CREATE TABLE photos (id)")
+    execute_sql(paths, "CREATE TABLE photos (id)")
     says(home.store(paths), "broken", "not a kdharness store", "another --home")
 
 
-def test_a_store_too_big_to_read_through(home_with_store: Paths, monkeypatch: Env) -> None:
+def test_store_too_large_for_a_full_check(home_with_store: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(inspection, "CHECK_BYTES", 1000)
     says(home.store(home_with_store), "ok", "kdharness store check", "")
 
 
-def store_run(paths: Paths, name: str, **values: Any) -> None:
+def add_run(paths: Paths, name: str, **values: Any) -> None:
     run: dict[str, Any] = {
         "id": name,
         "method": "kd",
@@ -154,36 +154,36 @@ def store_run(paths: Paths, name: str, **values: Any) -> None:
         store.add_run(Run(**{**run, **values}))
 
 
-def test_runs_that_were_interrupted(home_with_store: Paths) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    store_run(
-        home_with_store, "kd-gone", pid=gone.pid, pid_started=1.0, heartbeat=time.time() - 800
+def test_interrupted_run(home_with_store: Paths) -> None:
+    exited = subprocess.Popen([sys.executable, "-c", ""])
+    exited.wait()
+    add_run(
+        home_with_store, "kd-gone", pid=exited.pid, pid_started=1.0, heartbeat=time.time() - 800
     )
-    store_run(home_with_store, "kd-done", status=RunStatus.FINISHED)
+    add_run(home_with_store, "kd-done", status=RunStatus.FINISHED)
     (row,) = home.runs(home_with_store)
     says(row, "note", "interrupted: kd-gone", "kdharness resume kd-gone")
 
 
-def test_a_run_that_hangs(home_with_store: Paths) -> None:
+def test_hung_run(home_with_store: Paths) -> None:
     from kdharness.harness.runs.status import process_started
 
     began = process_started(os.getpid())
-    store_run(
+    add_run(
         home_with_store, "kd-hung", pid=os.getpid(), pid_started=began, heartbeat=time.time() - 700
     )
     (row,) = home.runs(home_with_store)
     says(row, "note", "no heartbeat for 10 minutes: kd-hung", "kdharness stop kd-hung")
 
 
-def test_a_clock_that_went_back(home_with_store: Paths) -> None:
-    store_run(home_with_store, "kd-later", host="elsewhere", pid=1, heartbeat=time.time() + 7200)
+def test_run_with_timestamps_in_the_future(home_with_store: Paths) -> None:
+    add_run(home_with_store, "kd-later", host="elsewhere", pid=1, heartbeat=time.time() + 7200)
     row = home.runs(home_with_store)[-1]
     says(row, "note", "timestamps in the future: kd-later", "correct the clock")
 
 
-def test_runs_that_are_fine(home_with_store: Paths) -> None:
-    store_run(home_with_store, "kd-here", pid=os.getpid(), heartbeat=time.time())
+def test_run_in_progress_is_ok(home_with_store: Paths) -> None:
+    add_run(home_with_store, "kd-here", pid=os.getpid(), heartbeat=time.time())
     (row,) = home.runs(home_with_store)
     says(row, "ok", "1 in progress", "")
 

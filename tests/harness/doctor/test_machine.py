@@ -1,4 +1,4 @@
-"""The doctor on this machine: accelerator, memory, disks, limits, words, terminal."""
+"""The doctor's checks of the machine: accelerator, memory, disks, limits, encoding, terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from support.doctor import Env, one, says
 
 
 def fake_torch(**changes: Any) -> SimpleNamespace:
-    """A torch that sees no GPU."""
+    """Return a stand-in for torch that finds no GPU."""
 
     def init() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).")
@@ -45,44 +45,59 @@ def fake_torch(**changes: Any) -> SimpleNamespace:
 
 
 @pytest.fixture
-def card(tmp_path: Path, monkeypatch: Env) -> Path:
-    """A machine with an NVIDIA driver."""
+def nvidia_driver(tmp_path: Path, monkeypatch: Env) -> Path:
+    """Simulate a machine with an NVIDIA driver."""
     path = tmp_path / "nvidia"
     path.write_text("NVRM version", "utf-8")
     monkeypatch.setattr(machine, "NVIDIA", path)
     return path
 
 
-def test_no_gpu_at_all(tmp_path: Path, monkeypatch: Env) -> None:
+def test_no_gpu(tmp_path: Path, monkeypatch: Env) -> None:
     for name in ("NVIDIA", "AMD"):
         monkeypatch.setattr(machine, name, tmp_path / "none")
     monkeypatch.setenv("PATH", str(tmp_path))
     says(machine.no_gpu(fake_torch()), "note", "runs on the CPU", "kdharness plan")
 
 
-def test_a_gpu_but_a_torch_for_the_cpu(card: Path) -> None:
+def test_gpu_with_a_cpu_only_torch(nvidia_driver: Path) -> None:
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
     says(machine.no_gpu(torch), "broken", "CPU-only build", "pip uninstall torch")
 
 
-def test_a_gpu_that_nvidia_smi_alone_shows(tmp_path: Path, monkeypatch: Env) -> None:
+def test_gpu_detected_only_by_nvidia_smi(tmp_path: Path, monkeypatch: Env) -> None:
     monkeypatch.setattr(machine, "NVIDIA", tmp_path / "none")
     monkeypatch.setattr(machine, "AMD", tmp_path / "none")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     torch = fake_torch(version=SimpleNamespace(cuda=None, hip=None))
 
-    def smi(script: str) -> CheckResult:
+    def check_with_nvidia_smi(script: str) -> CheckResult:
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
         program.chmod(0o755)
         return machine.no_gpu(torch)
 
-    says(smi("echo 'GPU 0: H200'"), "broken", "found an NVIDIA GPU", "pip install torch")
-    says(smi("echo 'could not talk to the driver'; exit 9"), "broken", "found an NVIDIA GPU", "pip")
-    says(smi("echo 'No devices were found'; exit 6"), "note", "none: training runs on", "plan")
+    says(
+        check_with_nvidia_smi("echo 'GPU 0: H200'"),
+        "broken",
+        "found an NVIDIA GPU",
+        "pip install torch",
+    )
+    says(
+        check_with_nvidia_smi("echo 'could not talk to the driver'; exit 9"),
+        "broken",
+        "found an NVIDIA GPU",
+        "pip",
+    )
+    says(
+        check_with_nvidia_smi("echo 'No devices were found'; exit 6"),
+        "note",
+        "none: training runs on",
+        "plan",
+    )
 
 
-def test_a_driver_that_is_too_old(card: Path) -> None:
+def test_nvidia_driver_too_old(nvidia_driver: Path) -> None:
     says(
         machine.no_gpu(fake_torch()),
         "broken",
@@ -91,17 +106,17 @@ def test_a_driver_that_is_too_old(card: Path) -> None:
     )
 
 
-def test_a_driver_that_does_not_answer(card: Path) -> None:
+def test_unresponsive_nvidia_driver(nvidia_driver: Path) -> None:
     torch = fake_torch(cuda=SimpleNamespace(init=lambda: None))
     says(machine.no_gpu(torch), "broken", "cannot use it", "run nvidia-smi")
 
 
-def test_a_hidden_gpu(card: Path, monkeypatch: Env) -> None:
+def test_gpu_hidden_by_cuda_visible_devices(nvidia_driver: Path, monkeypatch: Env) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     says(machine.no_gpu(fake_torch()), "note", "hidden by", "unset CUDA_VISIBLE_DEVICES")
 
 
-def test_torch_that_does_not_load(tmp_path: Path, monkeypatch: Env) -> None:
+def test_torch_import_fails(tmp_path: Path, monkeypatch: Env) -> None:
     broken = tmp_path / "torch.py"
     broken.write_text("raise OSError('libcudart.so.13: cannot open shared object file')", "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -109,7 +124,7 @@ def test_torch_that_does_not_load(tmp_path: Path, monkeypatch: Env) -> None:
     says(machine.accelerator()[0], "broken", "libcudart.so.13", "--force-reinstall torch")
 
 
-def test_what_a_gpu_lacks(monkeypatch: Env) -> None:
+def test_gpu_without_bf16_and_with_little_free_memory(monkeypatch: Env) -> None:
     import torch
 
     for name, value in {
@@ -131,17 +146,17 @@ def test_what_a_gpu_lacks(monkeypatch: Env) -> None:
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: Env) -> Callable[..., None]:
-    """A container's limits."""
+    """Return a function that sets a container's cgroup limits."""
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
 
-    def limit(**values: str) -> None:
+    def set_limits(**values: str) -> None:
         for name, value in values.items():
             (tmp_path / name.replace("_", ".", 1)).write_text(value + "\n", "utf-8")
 
-    return limit
+    return set_limits
 
 
-def test_little_memory_in_a_container(cgroup: Callable[..., None]) -> None:
+def test_low_memory_in_a_container(cgroup: Callable[..., None]) -> None:
     cgroup(memory_max=str(2**30), memory_current=str(2**29))
     says(machine.memory(), "note", "0.5 of 1.0 GiB free", "raise the container's limit")
     cgroup(memory_max="max")
@@ -151,38 +166,38 @@ def test_little_memory_in_a_container(cgroup: Callable[..., None]) -> None:
 Usage = namedtuple("Usage", "total used free")
 
 
-def full_disk(monkeypatch: Env, free: int) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(2**40, 2**40 - free, free))
+def set_free_space(monkeypatch: Env, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40 - free, free))
 
 
 @pytest.mark.parametrize(("free", "status"), [(2**28, "broken"), (2**31, "note"), (2**36, "ok")])
-def test_little_disk(paths: Paths, monkeypatch: Env, free: int, status: str) -> None:
-    full_disk(monkeypatch, free)
+def test_low_disk_space(paths: Paths, monkeypatch: Env, free: int, status: str) -> None:
+    set_free_space(monkeypatch, free)
     says(home.disk(paths), status, "GiB free", "" if status == "ok" else "free some")
 
 
-def test_a_disk_without_room_for_more_files(paths: Paths, monkeypatch: Env) -> None:
-    full_disk(monkeypatch, 2**40)
-    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_favail=12))
+def test_disk_without_free_inodes(paths: Paths, monkeypatch: Env) -> None:
+    set_free_space(monkeypatch, 2**40)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_favail=12))
     says(home.disk(paths), "broken", "only 12 free inodes", "delete small files")
 
 
-def test_little_room_for_temporary_files(monkeypatch: Env) -> None:
-    full_disk(monkeypatch, 2**27)
+def test_low_space_for_temporary_files(monkeypatch: Env) -> None:
+    set_free_space(monkeypatch, 2**27)
     says(machine.temporary(), "note", "only 128 MiB", "set TMPDIR")
 
 
-def test_no_folder_for_temporary_files(monkeypatch: Env) -> None:
-    def none() -> str:
+def test_no_temporary_directory(monkeypatch: Env) -> None:
+    def raise_not_found() -> str:
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr("tempfile.gettempdir", none)
+    monkeypatch.setattr("tempfile.gettempdir", raise_not_found)
     says(machine.temporary(), "broken", "No usable temporary", "set TMPDIR")
 
 
-def test_little_shared_memory(tmp_path: Path, monkeypatch: Env) -> None:
+def test_low_shared_memory(tmp_path: Path, monkeypatch: Env) -> None:
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
-    full_disk(monkeypatch, 2**26)
+    set_free_space(monkeypatch, 2**26)
     says(machine.shared_memory(), "note", "64 MiB free", "--shm-size")
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
     assert machine.shared_memory().status == "ok"
@@ -196,20 +211,20 @@ def test_little_shared_memory(tmp_path: Path, monkeypatch: Env) -> None:
         ("many", "not a valid thread count"),
     ],
 )
-def test_odd_threads(monkeypatch: Env, value: str, detail: str) -> None:
+def test_unsuitable_thread_counts(monkeypatch: Env, value: str, detail: str) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     says(one(machine.threads(), "threads"), "note", detail, "unset")
 
 
-def test_threads_that_spin(monkeypatch: Env) -> None:
+def test_active_omp_wait_policy(monkeypatch: Env) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     says(one(machine.threads(), "threads"), "note", "active", "unset OMP_WAIT_POLICY")
 
 
-def test_a_container_with_fewer_processors(cgroup: Callable[..., None], monkeypatch: Env) -> None:
+def test_container_cpu_limit(cgroup: Callable[..., None], monkeypatch: Env) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
     cgroup(cpu_max="250000 100000")
     says(one(machine.threads(), "processors"), "note", "may use 2.5", "OMP_NUM_THREADS=2")
@@ -218,7 +233,7 @@ def test_a_container_with_fewer_processors(cgroup: Callable[..., None], monkeypa
 
 
 @contextmanager
-def limit_lowered(kind: int, soft: int) -> Iterator[None]:
+def lowered_limit(kind: int, soft: int) -> Iterator[None]:
     before = resource.getrlimit(kind)
     resource.setrlimit(kind, (soft, before[1]))
     try:
@@ -227,29 +242,29 @@ def limit_lowered(kind: int, soft: int) -> Iterator[None]:
         resource.setrlimit(kind, before)
 
 
-def test_few_open_files() -> None:
-    with limit_lowered(resource.RLIMIT_NOFILE, 256):
+def test_low_open_file_limit() -> None:
+    with lowered_limit(resource.RLIMIT_NOFILE, 256):
         says(machine.open_files(), "note", "at most 256", "ulimit -n 4096")
 
 
-def test_small_files_only() -> None:
-    with limit_lowered(resource.RLIMIT_FSIZE, 2**28):
+def test_file_size_limit() -> None:
+    with lowered_limit(resource.RLIMIT_FSIZE, 2**28):
         says(machine.file_size(), "note", "256 MiB", "ulimit -f unlimited")
 
 
-def test_a_clock_in_the_past(monkeypatch: Env) -> None:
+def test_clock_in_the_past(monkeypatch: Env) -> None:
     monkeypatch.setattr(time, "time", lambda: 86_400.0)
     says(machine.clock(), "broken", "is in the past", "set the clock")
 
 
-def test_output_that_is_not_utf8(monkeypatch: Env) -> None:
+def test_output_encoding_is_not_utf8(monkeypatch: Env) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
     says(machine.words(), "note", "output in latin-1", "LANG=C.UTF-8")
     monkeypatch.undo()
     assert machine.words().status == "ok"
 
 
-LOOK = (
+PRINT_TERMINAL_CHECK = (
     "from kdharness.harness.doctor.machine import terminal as t; f = t(); "
     "print(f.status, f.detail, f.advice, sep='|')"
 )
@@ -263,17 +278,17 @@ LOOK = (
         ("xterm-256color", 24, 80, "ok", "80×24, no colour"),
     ],
 )
-def test_a_terminal(kind: str, rows: int, columns: int, status: str, detail: str) -> None:
+def test_terminal(kind: str, rows: int, columns: int, status: str, detail: str) -> None:
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     done = subprocess.run(
-        [sys.executable, "-c", LOOK],
+        [sys.executable, "-c", PRINT_TERMINAL_CHECK],
         stdin=other,
         capture_output=True,
         env={**os.environ, "TERM": kind, "NO_COLOR": "1", "PYTHONUTF8": "1"},
     )
     os.close(main)
     os.close(other)
-    found = done.stdout.decode().strip().split("|")
-    assert found[0] == status and detail in found[1], done
-    assert bool(found[2]) == (status != "ok")
+    fields = done.stdout.decode().strip().split("|")
+    assert fields[0] == status and detail in fields[1], done
+    assert bool(fields[2]) == (status != "ok")

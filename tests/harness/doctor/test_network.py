@@ -1,4 +1,4 @@
-"""The doctor on judges, keys, the hub and proxies, against a server on the loopback."""
+"""The doctor's checks of judges, keys, the hub and proxies, against a loopback server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.doctor import Env, one, says
 
 @pytest.fixture
 def endpoint() -> Iterator[SimpleNamespace]:
-    """A server that lists models, with the status it is told, and remembers the keys it saw."""
+    """Run a server that lists models with a settable status and records the keys it receives."""
     state = SimpleNamespace(status=200, models=["judge-1"], keys=[], wait=0.0, url="")
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,12 +50,12 @@ def endpoint() -> Iterator[SimpleNamespace]:
     server.server_close()
 
 
-def test_a_judge_without_a_key() -> None:
+def test_judge_without_an_api_key() -> None:
     (row,) = network.judge("openai:gpt-4o", online=True)
     says(row, "broken", "no API key", "export OPENAI_API_KEY=")
 
 
-def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> None:
+def test_reachable_judge(endpoint: SimpleNamespace, monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     (row,) = network.judge(f"openai:judge-1@{endpoint.url}", online=True)
     says(row, "ok", "lists the model", "")
@@ -81,7 +81,7 @@ def test_a_judge_that_is_there(endpoint: SimpleNamespace, monkeypatch: Env) -> N
         (200, [], "ok", "reachable", ""),
     ],
 )
-def test_judges_that_answer_oddly(
+def test_judge_error_responses(
     endpoint: SimpleNamespace, status: int, models: list[str], kind: str, detail: str, advice: str
 ) -> None:
     endpoint.status, endpoint.models = status, models
@@ -90,7 +90,7 @@ def test_judges_that_answer_oddly(
     assert [path for path, _ in endpoint.keys] == ["/v1/models"]
 
 
-def test_a_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
+def test_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
     port = int(endpoint.url.rsplit(":", 1)[1].split("/")[0])
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
@@ -98,9 +98,7 @@ def test_a_judge_that_is_not_running(endpoint: SimpleNamespace) -> None:
     says(row, "broken", "unreachable", "is the server running")
 
 
-def test_a_judge_that_never_answers(
-    endpoint: SimpleNamespace, paths: Paths, monkeypatch: Env
-) -> None:
+def test_judge_that_times_out(endpoint: SimpleNamespace, paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(network, "SECONDS", 0.2)
     endpoint.wait = 2.0
     monkeypatch.setenv("KDHARNESS_JUDGE", f"openai:x@{endpoint.url}")
@@ -110,7 +108,7 @@ def test_a_judge_that_never_answers(
     says(row, "broken", "unreachable", "is the server running")
 
 
-def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None:
+def test_slow_name_resolution(paths: Paths, monkeypatch: Env) -> None:
     monkeypatch.setattr(network, "SECONDS", 0.1)
     monkeypatch.setattr(assets, "hub_reachable", lambda seconds: time.sleep(5) or True)
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -124,7 +122,7 @@ def test_a_name_that_resolves_too_slowly(paths: Paths, monkeypatch: Env) -> None
     assert time.monotonic() - began < 2
 
 
-def test_a_key_over_plain_http_to_another_host(monkeypatch: Env) -> None:
+def test_api_key_over_plain_http_to_another_host(monkeypatch: Env) -> None:
     monkeypatch.setenv("KDHARNESS_JUDGE_API_KEY", "secret-key")
     rows = network.judge("openai:x@http://gpu.example:8000/v1", online=False)
     says(rows[0], "note", "plain http", "use https")
@@ -133,22 +131,22 @@ def test_a_key_over_plain_http_to_another_host(monkeypatch: Env) -> None:
     assert row.status == "ok"
 
 
-def test_a_key_that_is_none(monkeypatch: Env) -> None:
+def test_malformed_api_keys(monkeypatch: Env) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test\n")
     (row,) = network.judge("openai:gpt-4o", online=False)
-    assert row.status == "ok"  # a line break around it is no part of it
-    for key, odd in (
+    assert row.status == "ok"  # surrounding line breaks are stripped
+    for key, problem in (
         ("sk-te–st", "EN DASH"),
         ("'sk-test'", "quotation marks"),
         ("sk-te\nst", "line break"),
     ):
         monkeypatch.setenv("OPENAI_API_KEY", key)
         (row,) = network.judge("openai:gpt-4o", online=True)
-        assert row.status == "broken" and odd in row.detail
+        assert row.status == "broken" and problem in row.detail
         assert "sk-te" not in str(row)
 
 
-def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
+def test_invalid_and_missing_judges(paths: Paths, tmp_path: Path, monkeypatch: Env) -> None:
     (row,) = network.judge("gpt-4o", online=True)
     says(row, "broken", "is not a valid judge spec", "openai:MODEL")
     (row,) = network.judge(f"local:{tmp_path}/none", online=True)
@@ -161,7 +159,7 @@ def test_judges_that_cannot_be(paths: Paths, tmp_path: Path, monkeypatch: Env) -
     )
 
 
-def test_the_hub(paths: Paths, monkeypatch: Env) -> None:
+def test_model_hub(paths: Paths, monkeypatch: Env) -> None:
     says(network.hub(online=True), "note", "HF_HUB_OFFLINE set", "unset HF_HUB_OFFLINE")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
@@ -170,7 +168,7 @@ def test_the_hub(paths: Paths, monkeypatch: Env) -> None:
     says(network.hub(online=True), "note", "unreachable", "HF_ENDPOINT")
 
 
-def test_the_hubs_folder_and_token(tmp_path: Path, monkeypatch: Env) -> None:
+def test_hub_folder_and_token(tmp_path: Path, monkeypatch: Env) -> None:
     monkeypatch.setenv("HF_HOME", "/proc/hub")
     says(network.hub_folder(), "broken", "/proc/hub is not writable", "export HF_HOME")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -182,7 +180,7 @@ def test_the_hubs_folder_and_token(tmp_path: Path, monkeypatch: Env) -> None:
     assert network.hub_token().status == "ok"
 
 
-def test_a_proxy_before_the_own_judge(paths: Paths, monkeypatch: Env) -> None:
+def test_proxy_and_the_configured_judge(paths: Paths, monkeypatch: Env) -> None:
     assert network.proxy(paths).detail == "none"
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("KDHARNESS_JUDGE", "openai:x@http://127.0.0.1:8000/v1")

@@ -1,4 +1,4 @@
-"""From an endpoint's odd replies to the figures: what is scored, what fails, what is said."""
+"""Unusual judge replies: what is scored, what fails, and what is reported."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from support.reporters import Listener
 pytestmark = pytest.mark.usefixtures("assets_home")
 
 
-def rated(
+def judgments_of(
     answer: Callable[[dict[str, Any]], Any],
     paths: Paths,
     store: Store,
     listener: Listener | None = None,
     **changes: Any,
 ) -> list[Judgment]:
-    """The judgments of MT-Bench's answers by a judge that answers so."""
+    """Judge MT-Bench answers with a server that replies by `answer`; return the judgments."""
     imported(store, "a")
     with Loopback(answer=answer) as server:
         config = judged(server, **{"benches": ["mt-bench"], "limit": 2, **changes})
@@ -52,54 +52,61 @@ def rated(
         "<reasoning>[[2]]",
     ],
 )
-def test_a_cut_off_reply_is_a_failure(text: str, paths: Paths, store: Store) -> None:
+def test_truncated_reply_is_unreadable(text: str, paths: Paths, store: Store) -> None:
     listener = Listener()
-    found = rated(lambda body: completion(text, finish="length"), paths, store, listener)
-    assert len(found) == 4
-    assert {(j.status, j.value, j.raw) for j in found} == {(JudgmentStatus.UNREADABLE, None, text)}
-    assert all(j.info["cut_off"] and j.error for j in found)
-    assert any(kind == "warning" and "4 failed" in said for kind, said in listener.said)
+    judgments = judgments_of(lambda body: completion(text, finish="length"), paths, store, listener)
+    assert len(judgments) == 4
+    assert {(j.status, j.value, j.raw) for j in judgments} == {
+        (JudgmentStatus.UNREADABLE, None, text)
+    }
+    assert all(j.info["cut_off"] and j.error for j in judgments)
+    assert any(kind == "warning" and "4 failed" in message for kind, message in listener.said)
 
 
-def test_a_judge_that_thinks_in_its_text_is_given_room(paths: Paths, store: Store) -> None:
-    def thinker(body: dict[str, Any]) -> Any:
+def test_max_tokens_is_raised_for_a_judge_that_reasons_in_its_text(
+    paths: Paths, store: Store
+) -> None:
+    def reasoning_judge(body: dict[str, Any]) -> Any:
         if body["max_tokens"] <= 2048:
             return completion("<think>Is it [[2]]?", finish="length")
         return completion("<think>Is it [[2]]?</think>\n[[8]]")
 
     listener = Listener()
-    found = rated(thinker, paths, store, listener)
-    assert {j.value for j in found} == {8.0} and {j.info["max_tokens"] for j in found} == {6144}
-    assert sum("max_tokens raised to 6144" in said for _, said in listener.said) == 1
+    judgments = judgments_of(reasoning_judge, paths, store, listener)
+    assert {j.value for j in judgments} == {8.0} and {j.info["max_tokens"] for j in judgments} == {
+        6144
+    }
+    assert sum("max_tokens raised to 6144" in message for _, message in listener.said) == 1
 
 
-def test_two_things_rated_are_a_failure_with_its_reason(paths: Paths, store: Store) -> None:
+def test_reply_with_several_verdicts_is_unreadable(paths: Paths, store: Store) -> None:
     listener = Listener()
-    found = rated(
+    judgments = judgments_of(
         lambda body: completion("First turn: [[9]]. Second turn: [[4]]."),
         paths,
         store,
         listener,
     )
-    assert {j.status for j in found} == {JudgmentStatus.UNREADABLE}
+    assert {j.status for j in judgments} == {JudgmentStatus.UNREADABLE}
     assert any(
-        "4 failed: the reply contains verdicts on several" in said for _, said in listener.said
+        "4 failed: the reply contains verdicts on several" in message
+        for _, message in listener.said
     )
 
 
-def test_what_is_refused_is_said_once_and_marked(paths: Paths, store: Store) -> None:
-    def picky(body: dict[str, Any]) -> Any:
+def test_rejected_parameter_is_reported_once_and_flagged(paths: Paths, store: Store) -> None:
+    def reject_temperature(body: dict[str, Any]) -> Any:
         if "temperature" in body:
             return Raw(400, refusal("Unsupported value: 'temperature' does not support 0."))
         return completion("[[7]]")
 
     listener = Listener()
-    found = rated(picky, paths, store, listener)
-    assert all(j.info["without"] == ["temperature"] for j in found)
-    assert sum("does not support temperature" in said for _, said in listener.said) == 1
+    judgments = judgments_of(reject_temperature, paths, store, listener)
+    assert all(j.info["without"] == ["temperature"] for j in judgments)
+    assert sum("does not support temperature" in message for _, message in listener.said) == 1
     assert "sampled-verdicts" in scores(store, paths)["a", "mt-bench", "score"].flags
-    # What an endpoint refuses is no part of a judgment's identity.
-    ids = {j.id for j in found}
+    # Parameters rejected by an endpoint are not part of a judgment's identity.
+    ids = {j.id for j in judgments}
     other = Paths(paths.home.parent / "other")
     from support.benchmark_files import write_assets
 
@@ -113,39 +120,39 @@ def test_what_is_refused_is_said_once_and_marked(paths: Paths, store: Store) -> 
         assert all("without" not in j.info for j in second.judgments("id-a")) and name
 
 
-def test_a_judge_without_logprobs_works_with_discrete(paths: Paths, store: Store) -> None:
-    def without(body: dict[str, Any]) -> Any:
+def test_judge_without_logprobs_needs_discrete_fallback(paths: Paths, store: Store) -> None:
+    def without_logprobs(body: dict[str, Any]) -> Any:
         if body.get("logprobs"):
             return Raw(403, refusal("You are not allowed to request logprobs from this model."))
         return completion("m")
 
     imported(store, "a")
     listener = Listener()
-    with Loopback(answer=without) as server:
+    with Loopback(answer=without_logprobs) as server:
         weighted = judged(server, benches=["alpaca-eval"])
         with pytest.raises(JudgeError, match="log-probabilities") as caught:
             pipeline.run(weighted, paths, store, listener)
         assert "--discrete" in caught.value.hint and "key" not in str(caught.value)
         config = judged(server, benches=["alpaca-eval"], discrete_fallback=True)
         pipeline.run(config, paths, store, listener)
-    assert any("returns no log-probabilities" in said for _, said in listener.said)
+    assert any("returns no log-probabilities" in message for _, message in listener.said)
     score = scores(store, paths)["a", "alpaca-eval-2", "win_rate"]
     assert score.n == 12 and score.n_failed == 0 and "discrete" in score.flags
 
 
-def test_a_first_token_that_is_no_letter_is_no_verdict(paths: Paths, store: Store) -> None:
+def test_first_token_that_is_not_a_verdict_is_unreadable(paths: Paths, store: Store) -> None:
     top = [("<think>", -0.01), ("m", -9.0), ("M", -9.7)]
     imported(store, "a")
     listener = Listener()
     with Loopback(answer=lambda body: completion("<think>", finish="length", top=top)) as server:
         pipeline.run(judged(server, benches=["alpaca-eval"]), paths, store, listener)
-    found = [j for j in store.judgments("id-a") if j.metric == "preference"]
-    assert {j.status for j in found} == {JudgmentStatus.UNREADABLE} and len(found) == 12
-    assert all("the first token is '<think>'" in j.error for j in found)
-    assert any("reasoning model" in said for _, said in listener.said)
+    preferences = [j for j in store.judgments("id-a") if j.metric == "preference"]
+    assert {j.status for j in preferences} == {JudgmentStatus.UNREADABLE} and len(preferences) == 12
+    assert all("the first token is '<think>'" in j.error for j in preferences)
+    assert any("reasoning model" in message for _, message in listener.said)
 
 
-def test_one_token_verdicts_end_at_their_limit(paths: Paths, store: Store) -> None:
+def test_one_token_verdict_may_finish_by_length(paths: Paths, store: Store) -> None:
     top = [("m", -0.1), ("M", -2.5)]
     imported(store, "a")
     with Loopback(answer=lambda body: completion("m", finish="length", top=top)) as server:
@@ -154,7 +161,7 @@ def test_one_token_verdicts_end_at_their_limit(paths: Paths, store: Store) -> No
     assert (score.n, score.n_failed) == (12, 0)
 
 
-def test_a_prompt_that_a_server_cut_is_no_verdict(
+def test_prompt_truncated_by_the_server_is_a_failed_judgment(
     paths: Paths, store: Store, tiny_teacher: Path, write_jsonl: WriteRows
 ) -> None:
     text = "Summarise this long text about kettles and how they are cleaned at paths. " * 420
@@ -175,7 +182,7 @@ def test_a_prompt_that_a_server_cut_is_no_verdict(
     assert all("read only 2,050 of about" in j.error and j.value is None for j in rows)
 
 
-def test_a_report_card_reads_no_cut_off_replies() -> None:
+def test_judge_check_does_not_read_truncated_replies() -> None:
     from kdharness.judges.engines.openai import OpenAIEngine
 
     with Loopback(answer=lambda body: completion("[[5]]", finish="length")) as server:
@@ -183,39 +190,39 @@ def test_a_report_card_reads_no_cut_off_replies() -> None:
     assert card["checks"]["readable"]["share"] == 0.0 and "unreadable" in card["labels"]
 
 
-def test_a_verdict_among_thoughts_ends_no_local_judge(
+def test_stop_string_inside_reasoning_does_not_stop_a_local_judge(
     paths: Paths, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stops of a call wait for the verdict, and a thought may hold any number of them."""
+    """Stop strings apply to the verdict only; the reasoning may contain any number of them."""
     engine = LocalEngine(str(tiny_teacher), paths)
-    said = engine.tokenizer(
+    token_ids = engine.tokenizer(
         "<think>[[2]] or</think> Rating: [[9]] and more of it", add_special_tokens=False
     )["input_ids"]
-    left = list(said)
-    monkeypatch.setattr(engine, "_choose", lambda rows, logits: [left.pop(0)])
-    asked = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 200, stops=("]]",))
-    reply = dict(engine.stream([asked]))[0]
+    remaining = list(token_ids)
+    monkeypatch.setattr(engine, "_choose", lambda rows, logits: [remaining.pop(0)])
+    request = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 200, stops=("]]",))
+    reply = dict(engine.stream([request]))[0]
     assert reply.finish is Finish.STOP and reply.text.endswith("Rating: [[9]]")
 
 
-def test_failures_are_kept_with_their_words(paths: Paths, store: Store) -> None:
-    bad = Raw(403, refusal("requires moderation: your input was flagged"))
+def test_failed_judgments_keep_the_error_text(paths: Paths, store: Store) -> None:
+    rejection = Raw(403, refusal("requires moderation: your input was flagged"))
 
-    def some(body: dict[str, Any]) -> Any:
-        return bad if "82" in json.dumps(body["messages"]) else completion("[[7]]")
+    def reject_one_item(body: dict[str, Any]) -> Any:
+        return rejection if "82" in json.dumps(body["messages"]) else completion("[[7]]")
 
-    found = rated(some, paths, store, limit=None)
-    failed = [j for j in found if j.status is JudgmentStatus.FAILED]
+    judgments = judgments_of(reject_one_item, paths, store, limit=None)
+    failed = [j for j in judgments if j.status is JudgmentStatus.FAILED]
     assert len(failed) == 2 and all("flagged" in j.error for j in failed)
     assert scores(store, paths)["a", "mt-bench", "score"].n == 14
 
 
-def test_a_limit_that_was_set_is_kept_for_thinkers_too(paths: Paths, store: Store) -> None:
+def test_explicit_max_tokens_is_kept_for_reasoning_judges(paths: Paths, store: Store) -> None:
     limits: set[int] = set()
 
-    def thinker(body: dict[str, Any]) -> Any:
+    def reasoning_judge(body: dict[str, Any]) -> Any:
         limits.add(body["max_tokens"])
         return completion("<think>Is it [[2]]?", finish="length")
 
-    found = rated(thinker, paths, store, judge_max_tokens=100)
-    assert limits == {100} and {j.status for j in found} == {JudgmentStatus.UNREADABLE}
+    judgments = judgments_of(reasoning_judge, paths, store, judge_max_tokens=100)
+    assert limits == {100} and {j.status for j in judgments} == {JudgmentStatus.UNREADABLE}

@@ -1,4 +1,4 @@
-"""Killed at random and restarted: what was stored is never asked for again."""
+"""Evaluations killed at random and restarted never repeat a stored judgment."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ paths = Paths(Path(sys.argv[1]))
 with Store(paths.store) as store:
     pipeline.run(EvalConfig.model_validate_json(sys.argv[2]), paths, store, NullReporter())
 """
-QUESTIONS = 4 * 40
+N_ITEMS = 4 * 40
 KILLS = 10
 
 
-def stored_verdicts(paths: Paths) -> set[tuple[str, int]]:
-    """(item, turn) with a verdict on disk."""
+def stored_judgments(paths: Paths) -> set[tuple[str, int]]:
+    """Return the (item, turn) pairs with a successful judgment in the store."""
     with Store(paths.store) as store:
         return {(j.item, j.turn) for j in store.judgments() if j.status is JudgmentStatus.OK}
 
 
 @pytest.mark.slow
-def test_killed_ten_times(paths: Paths) -> None:
+def test_evaluation_killed_ten_times_repeats_no_judgment(paths: Paths) -> None:
     write_mt_bench(paths.home / "assets" / "mt-bench", per_category=40)
     with Store(paths.store) as store:
-        add_mt_bench_answers(store, QUESTIONS)
-    chance = random.Random(8)
+        add_mt_bench_answers(store, N_ITEMS)
+    rng = random.Random(8)
     with Loopback(delay=0.15) as server:
         config = json.dumps(
             {
@@ -59,41 +59,41 @@ def test_killed_ten_times(paths: Paths) -> None:
         )
         kills, runs = 0, 0
         while True:
-            before, calls = stored_verdicts(paths), len(server.bodies)
+            before, calls = stored_judgments(paths), len(server.bodies)
             worker = subprocess.Popen(
                 [sys.executable, "-c", WORK, str(paths.home), config], env=dict(os.environ)
             )
             runs += 1
             if kills < KILLS:
-                # Once it has begun to ask, at any moment of the next half second.
+                # After its first request, at a random moment within half a second.
                 deadline = time.monotonic() + 60
                 while len(server.bodies) == calls and worker.poll() is None:
                     assert time.monotonic() < deadline
                     time.sleep(0.005)
-                time.sleep(chance.uniform(0, 0.5))
+                time.sleep(rng.uniform(0, 0.5))
                 if worker.poll() is None:
                     worker.send_signal(signal.SIGKILL)
                     kills += 1
             assert worker.wait(120) in (0, -signal.SIGKILL)
-            asked = {_mark(body) for body in server.bodies[calls:]}
-            assert not asked & before, "a stored verdict was asked for again"
+            requested = {_item_and_turn(body) for body in server.bodies[calls:]}
+            assert not requested & before, "a stored verdict was asked for again"
             if worker.returncode == 0:
                 break
     assert kills == KILLS and runs == KILLS + 1
-    assert len(stored_verdicts(paths)) == 2 * QUESTIONS
-    # Beyond one call a verdict, at most what was on its way at each kill, or had just arrived.
-    assert server.calls <= 2 * QUESTIONS + 2 * 4 * KILLS
+    assert len(stored_judgments(paths)) == 2 * N_ITEMS
+    # One call per judgment, plus those in flight or not yet stored at each kill.
+    assert server.calls <= 2 * N_ITEMS + 2 * 4 * KILLS
 
 
-def _mark(body: dict) -> tuple[str, int]:  # type: ignore[type-arg]
-    """Which turn a prompt is about: the last answer it shows."""
+def _item_and_turn(body: dict) -> tuple[str, int]:  # type: ignore[type-arg]
+    """Return the item and turn that a prompt asks about: those of the last answer in it."""
     text = body["messages"][-1]["content"]
     item, turn = text.rsplit("<<", 1)[1].split(">>")[0].split(".")
     return item, int(turn)
 
 
-def test_a_killed_write_leaves_whole_rows(tmp_path: Path) -> None:
-    """The store after a kill in the middle of many writes opens and holds whole rows."""
+def test_killed_writer_leaves_only_complete_rows(tmp_path: Path) -> None:
+    """After a kill during many writes, the store opens and contains only complete rows."""
     script = """
 import sys, time
 from kdharness.harness.store import Store

@@ -1,4 +1,4 @@
-"""Two benchmark files of one name: never does one hide the other in silence."""
+"""Two benchmark files with the same name never shadow each other silently."""
 
 from __future__ import annotations
 
@@ -21,70 +21,74 @@ from support.commands import CommandLine
 from support.loopback import Loopback, completion
 
 
-def rows(word: str, count: int = 4, **changes: Any) -> list[dict[str, Any]]:
+def benchmark_rows(word: str, count: int = 4, **changes: Any) -> list[dict[str, Any]]:
     return [
         {"prompt": f"{word} {n}?", "metric": "exact_match", "reference": "x", **changes}
         for n in range(count)
     ]
 
 
-def write_rows(path: Path, listed: list[dict[str, Any]]) -> Path:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(map(json.dumps, listed)))
+    path.write_text("\n".join(map(json.dumps, rows)))
     return path
 
 
 @pytest.fixture
 def evaluate(paths: Paths, store: Store, tiny_teacher: Path) -> Any:
-    """Evaluates a file with answers from a server."""
+    """Return a function that evaluates a benchmark file with answers from a server."""
     with Loopback(answer=lambda body: completion("x")) as server:
 
-        def call(path: Path) -> list[Score]:
+        def evaluate_file(path: Path) -> list[Score]:
             config = EvalConfig(
                 checkpoints=[str(tiny_teacher)], benches=[str(path)], answer_engine=server.spec
             )
             pipeline.run(config, paths, store, NullReporter())
             return [s for s in leaderboard(store, paths) if s.metric == "score"]
 
-        yield call
+        yield evaluate_file
 
 
-def test_another_file_of_the_name_is_refused(
+def test_different_file_of_the_same_name_is_rejected(
     evaluate: Callable[[Path], list[Score]], tmp_path: Path
 ) -> None:
-    """A public report: of de/faq.jsonl and fr/faq.jsonl only the second was shown."""
-    german = write_rows(tmp_path / "de/faq.jsonl", rows("Wieviel"))
-    french = write_rows(tmp_path / "fr/faq.jsonl", rows("Combien"))
+    """From a public report: of de/faq.jsonl and fr/faq.jsonl only the second was shown."""
+    german = write_rows(tmp_path / "de/faq.jsonl", benchmark_rows("Wieviel"))
+    french = write_rows(tmp_path / "fr/faq.jsonl", benchmark_rows("Combien"))
     assert len(evaluate(german)) == 1
     with pytest.raises(DataError) as caught:
         evaluate(french)
-    told = str(caught.value)
-    assert str(german) in told and str(french) in told and "rename one of the two files" in told
-    # What was refused leaves no trace that would refuse the first file in turn.
+    error_text = str(caught.value)
+    assert (
+        str(german) in error_text
+        and str(french) in error_text
+        and "rename one of the two files" in error_text
+    )
+    # The rejected file leaves no record that would cause the first one to be rejected.
     assert len(evaluate(german)) == 1
     shown = evaluate(french.rename(french.with_name("faq-fr.jsonl")))
     assert {(s.bench, s.n) for s in shown} == {("faq", 4), ("faq-fr", 4)}
 
 
-def test_what_is_the_same_benchmark_goes_on(
+def test_edited_or_copied_benchmark_file_is_accepted(
     evaluate: Callable[[Path], list[Score]], tmp_path: Path
 ) -> None:
-    path = write_rows(tmp_path / "a/faq.jsonl", rows("Wieviel"))
+    path = write_rows(tmp_path / "a/faq.jsonl", benchmark_rows("Wieviel"))
     evaluate(path)
-    # Edited in place, even altogether; then a copy in another folder, with more rows.
-    write_rows(path, rows("Wie"))
+    # Edited in place, even completely; then copied to another folder, with more rows.
+    write_rows(path, benchmark_rows("Wie"))
     assert [s.n for s in evaluate(path)] == [4]
-    copy = write_rows(tmp_path / "b/faq.jsonl", rows("Wie", 6))
+    copy = write_rows(tmp_path / "b/faq.jsonl", benchmark_rows("Wie", 6))
     assert [s.n for s in evaluate(copy)] == [6]
-    # The file went away, as on another machine.
+    # The file no longer exists, as on another machine.
     path.unlink()
-    other = write_rows(tmp_path / "c/faq.jsonl", rows("Wer", 5))
+    other = write_rows(tmp_path / "c/faq.jsonl", benchmark_rows("Wer", 5))
     copy.unlink()
     (shown,) = evaluate(other)
     assert shown.n == 5 and {"hides:a/faq.jsonl", "hides:b/faq.jsonl"} <= set(shown.flags)
 
 
-def test_held_out_sets_of_one_name(
+def test_held_out_sets_with_the_same_name_are_rejected(
     paths: Paths, store: Store, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     def losses(path: Path) -> list[Score]:
@@ -102,16 +106,19 @@ def test_held_out_sets_of_one_name(
     assert len(losses(write_rows(tmp_path / "de/rows.jsonl", first))) == 1
     with pytest.raises(DataError, match="the held-out set 'domain' already has results"):
         losses(write_rows(tmp_path / "fr/rows.jsonl", second))
-    # Marked by its file's name, another one stands beside it.
+    # With another file name, both sets are on the leaderboard.
     assert len(losses(write_rows(tmp_path / "fr/lignes.jsonl", second))) == 2
 
 
-def test_the_command_ends_in_words(kd: CommandLine, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_eval_command_reports_the_name_clash(
+    kd: CommandLine, tiny_teacher: Path, tmp_path: Path
+) -> None:
     files = [
-        write_rows(tmp_path / folder / "faq.jsonl", rows(folder, 1)) for folder in ("de", "fr")
+        write_rows(tmp_path / folder / "faq.jsonl", benchmark_rows(folder, 1))
+        for folder in ("de", "fr")
     ]
     with Loopback(answer=lambda body: completion("x")) as server:
-        found = [
+        results = [
             kd(
                 "eval",
                 "--ckpt",
@@ -123,6 +130,6 @@ def test_the_command_ends_in_words(kd: CommandLine, tiny_teacher: Path, tmp_path
             )
             for path in files
         ]
-    assert found[0][0] == 0, found[0][2]
-    assert found[1][0] in (1, 2) and "rename one of the two files" in found[1][2]
-    assert "Traceback" not in found[1][2]
+    assert results[0][0] == 0, results[0][2]
+    assert results[1][0] in (1, 2) and "rename one of the two files" in results[1][2]
+    assert "Traceback" not in results[1][2]

@@ -1,4 +1,4 @@
-"""From checkpoint to leaderboard: what is asked, what is stored, what is not asked again."""
+"""From checkpoint to leaderboard: judge calls, stored rows, and what is reused."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from support.reporters import Listener
 pytestmark = pytest.mark.usefixtures("assets_home")
 
 
-def test_the_whole_way_with_a_model(
+def test_pipeline_with_a_local_model_on_all_benchmarks(
     paths: Paths, store: Store, tiny_teacher: Path, write_jsonl: WriteRows
 ) -> None:
-    mine = write_jsonl(
+    custom = write_jsonl(
         "mine.jsonl",
         [{"prompt": "Say x", "reference": "x", "metric": "exact_match"}, {"prompt": "Rate me"}],
     )
@@ -39,16 +39,16 @@ def test_the_whole_way_with_a_model(
             checkpoints=[str(tiny_teacher)],
             max_new_tokens=6,
             limit=4,
-            benches=["shop", "heldout", "mt-bench", "alpaca-eval", str(mine)],
+            benches=["shop", "heldout", "mt-bench", "alpaca-eval", str(custom)],
         )
         done = pipeline.run(config, paths, store, NullReporter())
-        # 4 x 2 turns, 4 instructions, one rated row; the probe asks once.
+        # 4 x 2 turns, 4 instructions, one rated row, and one call of the probe.
         assert server.calls == 8 + 4 + 1 + 1
         assert done["answers"] == 4 + 8 + 4 + 2 and done["failed_judgments"] == 0
-        again = pipeline.run(config, paths, store, NullReporter())
+        repeated = pipeline.run(config, paths, store, NullReporter())
         assert server.calls == 8 + 4 + 1 + 2
-        assert again["answers"] == again["judgments"] == 0
-    found = scores(store, paths)
+        assert repeated["answers"] == repeated["judgments"] == 0
+    score_by_key = scores(store, paths)
     name = tiny_teacher.name
     for bench, metric in (
         ("shop", "score"),
@@ -57,17 +57,17 @@ def test_the_whole_way_with_a_model(
         ("alpaca-eval-2", "win_rate"),
         ("mine", "score"),
     ):
-        score = found[name, bench, metric]
+        score = score_by_key[name, bench, metric]
         assert score.value is not None and score.n_failed == 0
         assert any(flag.startswith("subset:") for flag in score.flags) == (bench != "mine")
-    assert found[name, "mt-bench", "score"].n == 8
-    assert "judge:untested" in found[name, "mt-bench", "score"].flags
+    assert score_by_key[name, "mt-bench", "score"].n == 8
+    assert "judge:untested" in score_by_key[name, "mt-bench", "score"].flags
     answers = store.answers(store.checkpoints()[0].id)
     assert {a.finish for a in answers} == {Finish.LENGTH}
-    assert any(f.startswith("truncated:") for f in found[name, "shop", "score"].flags)
+    assert any(f.startswith("truncated:") for f in score_by_key[name, "shop", "score"].flags)
 
 
-def test_without_a_judge_it_says_what_waits(paths: Paths, store: Store) -> None:
+def test_without_a_judge_pending_benchmarks_are_reported(paths: Paths, store: Store) -> None:
     imported(store, "a")
     listener = Listener()
     done = pipeline.run(EvalConfig(imported=["a"], benches=["mt-bench"]), paths, store, listener)
@@ -77,7 +77,7 @@ def test_without_a_judge_it_says_what_waits(paths: Paths, store: Store) -> None:
     assert all(part in message for part in ("16", "--judge", "KDHARNESS_JUDGE", "settings.yaml"))
 
 
-def test_the_default_judge_is_found(
+def test_default_judge_from_settings_and_environment(
     paths: Paths, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported(store, "a")
@@ -90,7 +90,7 @@ def test_the_default_judge_is_found(
             pipeline.run(config, paths, store, NullReporter())
 
 
-def test_a_subsets_verdicts_are_the_whole_runs(paths: Paths, store: Store) -> None:
+def test_judgments_of_a_subset_are_reused_by_the_full_run(paths: Paths, store: Store) -> None:
     imported(store, "a")
     with Loopback() as server:
         pipeline.run(judged(server, benches=["mt-bench"], limit=4), paths, store, NullReporter())
@@ -101,11 +101,11 @@ def test_a_subsets_verdicts_are_the_whole_runs(paths: Paths, store: Store) -> No
     assert sorted((s.n, "subset:4" in s.flags) for s in rows) == [(8, True), (16, False)]
 
 
-def test_faults_change_no_score(paths: Paths, store: Store, tmp_path: Path) -> None:
+def test_server_faults_do_not_change_scores(paths: Paths, store: Store, tmp_path: Path) -> None:
     imported(store, "a")
     with Loopback() as clean:
         pipeline.run(judged(clean), paths, store, NullReporter())
-    wanted = {k: (s.value, s.n) for k, s in scores(store, paths).items()}
+    expected = {k: (s.value, s.n) for k, s in scores(store, paths).items()}
     other = Paths(tmp_path / "other")
     write_assets(other.home / "assets")
     with Store(other.store) as second:
@@ -115,38 +115,40 @@ def test_faults_change_no_score(paths: Paths, store: Store, tmp_path: Path) -> N
             config = judged(server, timeout=1.5)
             done = pipeline.run(config, other, second, NullReporter())
         assert done["failed_judgments"] == 0
-        found = {k: (s.value, s.n) for k, s in scores(second, other).items()}
+        actual = {k: (s.value, s.n) for k, s in scores(second, other).items()}
         assert sum(server.injected.values()) > 3
         assert server.calls <= 28 + 1 + sum(server.injected.values())
-    assert found == wanted
+    assert actual == expected
 
 
-def test_failures_are_shown_kept_and_retried(paths: Paths, store: Store) -> None:
+def test_failed_judgments_are_counted_kept_and_retried(paths: Paths, store: Store) -> None:
     imported(store, "a")
 
-    def half(body: dict[str, Any]) -> dict[str, Any]:
-        asked = json.dumps(body["messages"])
-        if "82" in asked:
+    def unreadable_for_one_item(body: dict[str, Any]) -> dict[str, Any]:
+        prompt = json.dumps(body["messages"])
+        if "82" in prompt:
             return completion("I cannot say.")
         return completion("[[7]]")
 
-    with Loopback(answer=half) as server:
+    with Loopback(answer=unreadable_for_one_item) as server:
         config = judged(server, benches=["mt-bench"])
         done = pipeline.run(config, paths, store, NullReporter())
         assert done["failed_judgments"] == 2
         score = scores(store, paths)["a", "mt-bench", "score"]
         assert (score.value, score.n, score.n_failed) == (7.0, 14, 2)
-        bad = [j for j in store.judgments("id-a") if j.status is JudgmentStatus.UNREADABLE]
-        assert {j.raw for j in bad} == {"I cannot say."} and all(j.value is None for j in bad)
+        unreadable = [j for j in store.judgments("id-a") if j.status is JudgmentStatus.UNREADABLE]
+        assert {j.raw for j in unreadable} == {"I cannot say."} and all(
+            j.value is None for j in unreadable
+        )
         server.answer = lambda body: completion("[[7]]")
-        kept = judged(server, benches=["mt-bench"], retry_failed=False)
-        assert pipeline.run(kept, paths, store, NullReporter())["judgments"] == 0
+        no_retry = judged(server, benches=["mt-bench"], retry_failed=False)
+        assert pipeline.run(no_retry, paths, store, NullReporter())["judgments"] == 0
         assert pipeline.run(config, paths, store, NullReporter())["judgments"] == 2
     score = scores(store, paths)["a", "mt-bench", "score"]
     assert (score.n, score.n_failed) == (16, 0)
 
 
-def test_answers_that_never_came_are_failed_judgments(paths: Paths, store: Store) -> None:
+def test_missing_answers_are_failed_judgments(paths: Paths, store: Store) -> None:
     imported(store, "a")
     store.db.execute("DELETE FROM answers WHERE item = '81' AND turn = 2")
     store.db.conn.commit()
@@ -156,7 +158,7 @@ def test_answers_that_never_came_are_failed_judgments(paths: Paths, store: Store
     assert (score.n, score.n_failed) == (15, 1)
 
 
-def test_stopping_keeps_all_that_came(paths: Paths, store: Store) -> None:
+def test_stop_keeps_all_finished_judgments(paths: Paths, store: Store) -> None:
     imported(store, "a")
     with Loopback(delay=0.05) as server:
         config = judged(server, benches=["mt-bench"], concurrency=4)
@@ -169,7 +171,7 @@ def test_stopping_keeps_all_that_came(paths: Paths, store: Store) -> None:
         assert server.calls == 16
 
 
-def test_a_judge_without_logprobs_is_refused_before_anything(
+def test_judge_without_logprobs_is_rejected_before_generation(
     paths: Paths, store: Store, tiny_teacher: Path
 ) -> None:
     with Loopback(answer=lambda body: completion("m")) as server:
@@ -201,13 +203,13 @@ def test_pairwise_against_a_baseline_and_all_pairs(paths: Paths, store: Store) -
         config = judged(server, imported=["a", "b"], benches=["mt-bench-pair"], baseline="c")
         pipeline.run(config, paths, store, NullReporter())
         assert server.calls == 2 * 2 * 16
-        found = scores(store, paths)
-        assert "baseline:c" in found["a", "mt-bench-pair", "win_rate"].flags
-    everyone = judged(server, imported=list("abc"), benches=["mt-bench-pair"], baseline="all")
-    with Loopback(port=server.port, answer=lambda body: completion("[[A]]")) as again:
-        pipeline.run(everyone, paths, store, NullReporter())
-        # Pairs with c exist under the other revision and are not asked again.
-        assert again.calls == 2 * 16
+        score_by_key = scores(store, paths)
+        assert "baseline:c" in score_by_key["a", "mt-bench-pair", "win_rate"].flags
+    all_pairs = judged(server, imported=list("abc"), benches=["mt-bench-pair"], baseline="all")
+    with Loopback(port=server.port, answer=lambda body: completion("[[A]]")) as second_server:
+        pipeline.run(all_pairs, paths, store, NullReporter())
+        # Pairs with c exist under the other revision and are not judged again.
+        assert second_server.calls == 2 * 16
     rows = [
         s
         for s in leaderboard(store, paths)
@@ -216,10 +218,10 @@ def test_pairwise_against_a_baseline_and_all_pairs(paths: Paths, store: Store) -
     assert {(s.checkpoint, s.n) for s in rows} == {(name, 32) for name in "abc"}
 
 
-def test_a_panel_stands_beside_its_judges(paths: Paths, store: Store) -> None:
+def test_panel_is_listed_beside_its_judges(paths: Paths, store: Store) -> None:
     imported(store, "a")
-    with Loopback() as one, Loopback(answer=lambda b: completion("[[5]]")) as two:
-        config = judged(one, benches=["mt-bench"], judge=[one.spec, two.spec])
+    with Loopback() as first, Loopback(answer=lambda b: completion("[[5]]")) as second:
+        config = judged(first, benches=["mt-bench"], judge=[first.spec, second.spec])
         pipeline.run(config, paths, store, NullReporter())
     rows = [s for s in leaderboard(store, paths) if s.metric == "score"]
     by_judge = {s.judge: s.value for s in rows}
@@ -230,7 +232,7 @@ def test_a_panel_stands_beside_its_judges(paths: Paths, store: Store) -> None:
     assert "agreement_mean_difference" in metrics
 
 
-def test_answers_through_an_endpoint(paths: Paths, store: Store, tiny_teacher: Path) -> None:
+def test_answers_from_an_answer_engine(paths: Paths, store: Store, tiny_teacher: Path) -> None:
     with Loopback(answer=lambda b: completion("Copper Hall", tokens=2)) as server:
         config = EvalConfig(
             checkpoints=[str(tiny_teacher)], benches=["shop"], limit=6, answer_engine=server.spec
@@ -241,7 +243,7 @@ def test_answers_through_an_endpoint(paths: Paths, store: Store, tiny_teacher: P
     assert {a.text for a in answers} == {"Copper Hall"}
 
 
-def test_the_budget_stops_before_it_is_passed(paths: Paths, store: Store) -> None:
+def test_budget_is_never_exceeded(paths: Paths, store: Store) -> None:
     imported(store, "a")
     paths.settings.write_text("prices: {judge-1: {input: 1000, output: 1000}}\n")
     with Loopback() as server:
@@ -252,7 +254,7 @@ def test_the_budget_stops_before_it_is_passed(paths: Paths, store: Store) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"checkpoints": ["x"], "benches": ["no-such"]}, "no-such"),
         ({"benches": ["mt-bench"]}, "nothing to evaluate"),
@@ -260,20 +262,20 @@ def test_the_budget_stops_before_it_is_passed(paths: Paths, store: Store) -> Non
         ({"checkpoints": ["x"], "benches": ["mt-bench-pair"]}, "baseline"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told(
-    paths: Paths, store: Store, fields: dict[str, Any], said: str
+def test_invalid_evaluations_are_rejected(
+    paths: Paths, store: Store, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         pipeline.run(EvalConfig(**fields), paths, store, NullReporter())
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_the_same_folder_is_the_same_checkpoint(
+def test_copy_of_a_model_folder_is_the_same_checkpoint(
     paths: Paths, store: Store, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     import shutil
 
     copy = shutil.copytree(tiny_teacher, tmp_path / "copy")
-    one = pipeline.find_checkpoint(str(tiny_teacher), paths, store)
-    two = pipeline.find_checkpoint(str(copy), paths, store)
-    assert one.checkpoint.id == two.checkpoint.id and len(store.checkpoints()) == 1
+    original = pipeline.find_checkpoint(str(tiny_teacher), paths, store)
+    copied = pipeline.find_checkpoint(str(copy), paths, store)
+    assert original.checkpoint.id == copied.checkpoint.id and len(store.checkpoints()) == 1

@@ -1,4 +1,4 @@
-"""Contamination and gaming, from the training run to the leaderboard's marks."""
+"""Contamination and gaming: from training data to flags on the leaderboard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("assets_home")
 
 
 def add_trained(store: Store, run: str, data: Path, **parents: str) -> None:
-    """A checkpoint `id-…` made by a run on some data."""
+    """Store a checkpoint `id-{run}` trained by `run` on `data`."""
     store.add_run(
         Run(
             id=run,
@@ -55,7 +55,7 @@ def one_turn_chat(text: str) -> dict[str, Any]:
     }
 
 
-def test_benchmark_prompts_in_the_training_data_are_marked(
+def test_benchmark_prompts_in_the_training_data_are_flagged(
     store: Store, paths: Paths, write_jsonl: WriteRows
 ) -> None:
     clean = write_jsonl("clean.jsonl", [one_turn_chat("What is a whisk?")])
@@ -70,14 +70,14 @@ def test_benchmark_prompts_in_the_training_data_are_marked(
     add_trained(store, "leaky", dirty)
     assert not any(f.startswith("contaminated") for f in flags_of(store, paths, "honest"))
     assert "contaminated:2" in flags_of(store, paths, "leaky")
-    # What it started from counts too; what its teacher was fed does not.
+    # The training data of its student parent counts as well; that of its teacher does not.
     add_trained(store, "later", clean, student="id-leaky")
     add_trained(store, "taught", clean, teacher="id-leaky")
     assert "contaminated:2" in flags_of(store, paths, "later")
     assert not any(f.startswith("contaminated") for f in flags_of(store, paths, "taught"))
 
 
-def test_data_that_is_gone_is_said_not_guessed(store: Store, paths: Paths, tmp_path: Path) -> None:
+def test_missing_training_data_is_reported(store: Store, paths: Paths, tmp_path: Path) -> None:
     add_trained(store, "old", tmp_path / "deleted.jsonl")
     listener = Listener()
     with Loopback() as server:
@@ -104,7 +104,7 @@ def pair(user: str, answer: str) -> dict[str, Any]:
 
 
 def heldout_flags(store: Store, paths: Paths, model: Path, data: Path, heldout: Path) -> set[str]:
-    """Marks of a checkpoint's held-out losses, once it was made by a run on some data."""
+    """Return the flags of a model's held-out losses after a run on `data` is recorded for it."""
     config = EvalConfig(
         checkpoints=[str(model)], benches=["heldout"], limit=3, heldout={"domain": str(heldout)}
     )  # type: ignore[arg-type]
@@ -123,20 +123,20 @@ def heldout_flags(store: Store, paths: Paths, model: Path, data: Path, heldout: 
     store.db.execute("UPDATE checkpoints SET run = 'r'")
     store.db.conn.commit()
     pipeline.run(config, paths, store, Listener())
-    found = leaderboard(store, paths)
-    assert not any("contaminated" in " ".join(s.flags) for s in found if s.metric != "domain_loss")
-    return {flag for score in found for flag in score.flags}
+    scores = leaderboard(store, paths)
+    assert not any("contaminated" in " ".join(s.flags) for s in scores if s.metric != "domain_loss")
+    return {flag for score in scores for flag in score.flags}
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "held", "mark"),
+    ("trained_on", "held_out", "expected"),
     [
         (PAIRS, PAIRS[:2], "contaminated:2"),
         (PAIRS, [("where", "here")], "contaminated:1"),
-        # The same question with another answer, another question with the same answer.
+        # The same prompt with another answer; another prompt with the same answer.
         (PAIRS, [("Say number 1.", "No.")], ""),
         (PAIRS, [("Why?", "Here.")], ""),
-        # All of a longer row inside another.
+        # A long row contained entirely in another.
         (
             [
                 (
@@ -154,24 +154,24 @@ def heldout_flags(store: Store, paths: Paths, model: Path, data: Path, heldout: 
         ),
     ],
 )
-def test_held_out_rows_in_the_training_data_are_marked(
+def test_held_out_rows_in_the_training_data_are_flagged(
     store: Store,
     paths: Paths,
     tiny_teacher: Path,
     write_jsonl: WriteRows,
     trained_on: list[tuple[str, str]],
-    held: list[tuple[str, str]],
-    mark: str,
+    held_out: list[tuple[str, str]],
+    expected: str,
 ) -> None:
-    """A public report: the loss of the training file itself stood there without a word."""
-    data = write_jsonl("data.jsonl", [pair(*one) for one in trained_on])
-    rows = write_jsonl("rows.jsonl", [{"prompt": u, "response": a} for u, a in held])
-    found = heldout_flags(store, paths, tiny_teacher, data, rows)
-    assert {flag for flag in found if flag.startswith("contaminated")} == {mark} - {""}
+    """From a public report: the loss on the training file itself was shown without a flag."""
+    data = write_jsonl("data.jsonl", [pair(*row) for row in trained_on])
+    rows = write_jsonl("rows.jsonl", [{"prompt": u, "response": a} for u, a in held_out])
+    flags = heldout_flags(store, paths, tiny_teacher, data, rows)
+    assert {flag for flag in flags if flag.startswith("contaminated")} == {expected} - {""}
 
 
-def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> None:
-    """What is marked must not be the templates that both were made by."""
+def test_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> None:
+    """Templates shared by both sets must not be flagged as contamination."""
     from kdharness.harness.config.data import SourceSpec
     from kdharness.judges.audit.contamination import known_chats
     from kdharness.trainers.data.sources import read_source
@@ -183,13 +183,13 @@ def test_the_shipped_held_out_rows_are_not_in_the_shipped_training_data() -> Non
         ]
 
     for folder in ("shop", "general"):
-        held = dict(enumerate(texts(f"{folder}:test")))
-        assert known_chats(held, texts(f"{folder}:train")) == {}  # type: ignore[arg-type]
-        assert len(known_chats(held, texts(f"{folder}:test"))) == len(held)  # type: ignore[arg-type]
+        held_out = dict(enumerate(texts(f"{folder}:test")))
+        assert known_chats(held_out, texts(f"{folder}:train")) == {}  # type: ignore[arg-type]
+        assert len(known_chats(held_out, texts(f"{folder}:test"))) == len(held_out)  # type: ignore[arg-type]
 
 
-def test_one_answer_for_everything_is_marked(store: Store, paths: Paths) -> None:
+def test_constant_answer_is_flagged(store: Store, paths: Paths) -> None:
     store.add_checkpoint(Checkpoint(id="x", name="x", method="import", path="", created=1.0))
     imported(store, "null", "The same long answer to whatever it was that you wanted to know.")
-    found = flags_of(store, paths, "null")
-    assert "same-answer:100%" in found
+    flags = flags_of(store, paths, "null")
+    assert "same-answer:100%" in flags

@@ -1,4 +1,4 @@
-"""A benchmark in parts, on machines that know nothing of each other, comes together as one."""
+"""A benchmark evaluated in shards on independent machines merges into the full result."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from support.benchmark_files import write_mt_bench
 from support.loopback import Loopback
 from support.store_rows import add_mt_bench_answers
 
-QUESTIONS = 4 * 12
+N_ITEMS = 4 * 12
 
 
-def machine(place: Path) -> Paths:
-    """A home with the benchmark and one model's answers."""
-    paths = Paths(place)
+def make_home(folder: Path) -> Paths:
+    """Create a home with the benchmark and one model's answers."""
+    paths = Paths(folder)
     write_mt_bench(paths.assets / "mt-bench", per_category=12)
     with Store(paths.store) as store:
-        add_mt_bench_answers(store, QUESTIONS, "answer {}.{}".format)
+        add_mt_bench_answers(store, N_ITEMS, "answer {}.{}".format)
     return paths
 
 
@@ -44,66 +44,66 @@ def score_rows(paths: Paths) -> list[tuple[object, ...]]:
         ]
 
 
-def test_parts_on_three_machines_come_together_as_one(tmp_path: Path) -> None:
-    whole = machine(tmp_path / "whole")
+def test_shards_on_three_machines_merge_into_the_full_result(tmp_path: Path) -> None:
+    full = make_home(tmp_path / "whole")
     with Loopback() as server:
-        judge(whole, server.spec)
-        everything = server.calls
-        parts = [machine(tmp_path / f"m{n}") for n in (1, 2, 3)]
-        for number, paths in enumerate(parts, 1):
+        judge(full, server.spec)
+        full_calls = server.calls
+        homes = [make_home(tmp_path / f"m{n}") for n in (1, 2, 3)]
+        for number, paths in enumerate(homes, 1):
             judge(paths, server.spec, f"{number}/3")
-        # Together the machines asked what one would have.
-        assert server.calls == 2 * everything == 4 * QUESTIONS
-        home = parts[0]
+        # Together the machines made as many calls as a single one.
+        assert server.calls == 2 * full_calls == 4 * N_ITEMS
+        home = homes[0]
         for _ in range(2):
             with Store(home.store) as store:
-                for other in parts[1:]:
+                for other in homes[1:]:
                     merge(store, other.store)
-        assert score_rows(home) == score_rows(whole) and score_rows(home)
-        # Nothing is missing, so nothing more is asked.
+        assert score_rows(home) == score_rows(full) and score_rows(home)
+        # Nothing is missing, so no further calls are made.
         judge(home, server.spec)
-        assert server.calls == 2 * everything
+        assert server.calls == 2 * full_calls
 
 
-def test_parts_into_one_home_come_together_too(tmp_path: Path) -> None:
-    whole, shared = machine(tmp_path / "whole"), machine(tmp_path / "shared")
+def test_shards_in_one_home_add_up_to_the_full_result(tmp_path: Path) -> None:
+    full, shared = make_home(tmp_path / "whole"), make_home(tmp_path / "shared")
     with Loopback() as server:
-        judge(whole, server.spec)
+        judge(full, server.spec)
         for shard in ("2/2", "1/2", "1/2"):
             judge(shared, server.spec, shard)
-        assert score_rows(shared) == score_rows(whole)
-        assert server.calls == 2 * 2 * QUESTIONS
+        assert score_rows(shared) == score_rows(full)
+        assert server.calls == 2 * 2 * N_ITEMS
 
 
-def test_a_part_has_its_items_and_no_failures_of_the_others(tmp_path: Path) -> None:
-    paths = machine(tmp_path / "m")
+def test_shard_judges_only_its_items_without_failures_for_the_rest(tmp_path: Path) -> None:
+    paths = make_home(tmp_path / "m")
     with Loopback() as server:
         judge(paths, server.spec, "1/3")
     with Store(paths.store) as store:
         items = {j.item for j in store.judgments()}
         assert not [j for j in store.judgments() if j.value is None]
-    assert items == {str(n) for n in range(81, 81 + QUESTIONS) if in_shard("1/3", str(n))}
-    assert QUESTIONS / 6 < len(items) < QUESTIONS / 2
+    assert items == {str(n) for n in range(81, 81 + N_ITEMS) if in_shard("1/3", str(n))}
+    assert N_ITEMS / 6 < len(items) < N_ITEMS / 2
 
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
-def test_every_item_is_in_one_part(parts: int) -> None:
+def test_every_item_is_in_exactly_one_shard(parts: int) -> None:
     for item in map(str, range(500)):
         assert sum(in_shard(f"{part}/{parts}", item) for part in range(1, parts + 1)) == 1
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "1/2/3"])
-def test_parts_that_are_none(shard: str) -> None:
+def test_invalid_shards_are_rejected(shard: str) -> None:
     from kdharness.harness.config.files import make_eval_config
 
     with pytest.raises(ConfigError, match=r"shard|part|pattern"):
         make_eval_config(imported=["a"], shard=shard)
 
 
-def test_a_plan_of_a_part(tmp_path: Path) -> None:
+def test_dry_run_of_a_shard(tmp_path: Path) -> None:
     from kdharness.harness.evaluation.dry_run import plan
 
-    paths = machine(tmp_path / "m")
+    paths = make_home(tmp_path / "m")
     calls = []
     with Loopback() as server, Store(paths.store) as store:
         for shard in (None, "1/2", "2/2"):
@@ -111,4 +111,4 @@ def test_a_plan_of_a_part(tmp_path: Path) -> None:
                 imported=["a"], benches=["mt-bench"], judge=[server.spec], shard=shard
             )
             calls.append(sum(row["calls"] for row in plan(config, paths, store)))
-    assert calls[0] == calls[1] + calls[2] == 2 * QUESTIONS and min(calls) > 0
+    assert calls[0] == calls[1] + calls[2] == 2 * N_ITEMS and min(calls) > 0

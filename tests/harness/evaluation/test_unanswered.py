@@ -1,4 +1,4 @@
-"""Answers that are missing show as failed, in benchmarks that compare two models too."""
+"""Missing answers count as failed judgments, in pairwise benchmarks as well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdharness.harness.types import Answer, Checkpoint, Finish, Score
 from support.benchmark_files import write_assets
 from support.loopback import Loopback
 
-QUESTIONS = [str(n) for n in range(81, 89)]
+ITEMS = [str(n) for n in range(81, 89)]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def store(paths: Paths) -> Iterator[Store]:
 
 
 def add_model(store: Store, name: str, items: Iterable[str], bench: str, turns: int = 2) -> None:
-    """A model without weights that answered `items`."""
+    """Store a model without weights that has answered `items`."""
     store.add_checkpoint(
         Checkpoint(id=f"id-{name}", name=name, method="import", path="", created=1.0)
     )
@@ -65,9 +65,9 @@ def score_of(store: Store, paths: Paths, checkpoint: str, metric: str) -> Score:
     )
 
 
-def test_half_of_the_answers_are_missing(store: Store, paths: Paths) -> None:
-    add_model(store, "half", QUESTIONS[:4], "mt-bench")
-    add_model(store, "base", QUESTIONS, "mt-bench")
+def test_missing_answers_of_the_model_are_failed_pairs(store: Store, paths: Paths) -> None:
+    add_model(store, "half", ITEMS[:4], "mt-bench")
+    add_model(store, "base", ITEMS, "mt-bench")
     with Loopback() as server:
         done = evaluate(
             store, paths, server, imported=["half"], benches=["mt-bench-pair"], baseline="base"
@@ -78,9 +78,9 @@ def test_half_of_the_answers_are_missing(store: Store, paths: Paths) -> None:
         assert (score.n, score.n_failed) == (8, 8)
 
 
-def test_the_missing_answers_may_be_the_baselines(store: Store, paths: Paths) -> None:
-    add_model(store, "whole", QUESTIONS, "mt-bench")
-    add_model(store, "base", QUESTIONS[:6], "mt-bench")
+def test_missing_answers_of_the_baseline_are_failed_pairs(store: Store, paths: Paths) -> None:
+    add_model(store, "whole", ITEMS, "mt-bench")
+    add_model(store, "base", ITEMS[:6], "mt-bench")
     with Loopback() as server:
         evaluate(
             store, paths, server, imported=["whole"], benches=["mt-bench-pair"], baseline="base"
@@ -89,24 +89,24 @@ def test_the_missing_answers_may_be_the_baselines(store: Store, paths: Paths) ->
     assert (score.n, score.n_failed) == (12, 4)
 
 
-def test_an_answer_that_comes_later_is_no_failure_any_more(store: Store, paths: Paths) -> None:
+def test_failure_is_cleared_when_the_answer_is_added_later(store: Store, paths: Paths) -> None:
     config: dict[str, Any] = {"benches": ["mt-bench-pair"], "baseline": "all"}
-    add_model(store, "half", QUESTIONS[:4], "mt-bench")
-    add_model(store, "whole", QUESTIONS, "mt-bench")
+    add_model(store, "half", ITEMS[:4], "mt-bench")
+    add_model(store, "whole", ITEMS, "mt-bench")
     with Loopback() as server:
         evaluate(store, paths, server, imported=["half", "whole"], **config)
         score = score_of(store, paths, "half", "win_rate")
         assert (score.n, score.n_failed) == (8, 8)
-        add_model(store, "half", QUESTIONS[4:], "mt-bench")
+        add_model(store, "half", ITEMS[4:], "mt-bench")
         evaluate(store, paths, server, imported=["half", "whole"], **config)
     score = score_of(store, paths, "half", "win_rate")
     assert (score.n, score.n_failed) == (16, 0)
 
 
-def test_a_file_of_ratings_and_pairs(
+def test_benchmark_file_with_ratings_and_pairs(
     store: Store, paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
 ) -> None:
-    """Ratings are of one answer: asked once, whatever is compared beside them."""
+    """A rating covers one answer and is requested once, independent of the pairs."""
     rows = [{"id": f"r{n}", "prompt": f"Rate {n}", "metric": "rating"} for n in range(6)]
     rows += [{"id": f"p{n}", "prompt": f"Compare {n}", "metric": "pair"} for n in range(6)]
     path = str(write_jsonl("mine.jsonl", rows))
@@ -120,11 +120,11 @@ def test_a_file_of_ratings_and_pairs(
         )
         ratings, pairs = 5 + 6 + 6, 2 * (4 + 4 + 6)
         assert server.calls == ratings + pairs
-    # One rating of a; two pairs of a against b, and two against c.
+    # One rating of a; two pairs of a against b and two against c.
     assert done["failed_judgments"] == 1 + 2 + 2
 
 
-def test_the_baseline_of_a_file_is_rated_too(
+def test_baseline_of_a_benchmark_file_is_rated_as_well(
     store: Store, paths: Paths, write_jsonl: Callable[[str, list[Any]], Path]
 ) -> None:
     rows = [{"id": f"r{n}", "prompt": f"Rate {n}", "metric": "rating"} for n in range(5)]

@@ -1,4 +1,4 @@
-"""What tests of experiments share."""
+"""Fixtures for the tests of experiments."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from support.workers import Workers
 
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
-    """Runs are started with stand-ins that train nothing."""
-    made = Workers()
-    monkeypatch.setattr(launch, "_spawn", made.spawn)
-    # The models of these experiments are names alone.
+    """Start runs with stand-in workers that train nothing."""
+    stand_ins = Workers()
+    monkeypatch.setattr(launch, "_spawn", stand_ins.spawn)
+    # The models of these experiments exist only as names.
     monkeypatch.setattr("kdharness.harness.runs.precheck.check_request", lambda *_, **__: None)
-    yield made
-    for thread in made.threads:
+    yield stand_ins
+    for thread in stand_ins.threads:
         thread.join(timeout=20)

@@ -1,4 +1,4 @@
-"""Claims: their intervals on worlds whose truth is known, and their way from store to command."""
+"""Claims: interval coverage on simulated data, and verdicts from the store to the command."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, digest
 Sums = dict[str, tuple[float, float]]
 
 
-def planted_pairs(
+def simulated_pairs(
     rng: np.random.Generator,
     effect: float,
     *,
     seeds: int,
-    questions: int,
-    of_seeds: float,
-    of_questions: float = 1.0,
-    rest: float = 1.0,
+    n_items: int,
+    seed_sd: float,
+    item_sd: float = 1.0,
+    residual_sd: float = 1.0,
 ) -> list[tuple[Sums, Sums]]:
-    """Two checkpoints a seed whose difference is `effect` plus chance of every kind."""
-    shifts, moods = rng.normal(0, of_seeds, seeds), rng.normal(0, of_questions, questions)
-    weights = rng.integers(5, 50, questions)
-    found = []
-    for shift in shifts:
-        base = rng.normal(3, 2, questions)
-        gap = effect + shift + moods + rng.normal(0, rest, questions)
-        found.append(
+    """Simulate two checkpoints per seed that differ by `effect` plus seed, item and cell noise."""
+    seed_effects, item_effects = rng.normal(0, seed_sd, seeds), rng.normal(0, item_sd, n_items)
+    weights = rng.integers(5, 50, n_items)
+    pairs = []
+    for seed_effect in seed_effects:
+        base = rng.normal(3, 2, n_items)
+        gap = effect + seed_effect + item_effects + rng.normal(0, residual_sd, n_items)
+        pairs.append(
             (
                 {
                     f"q{i}": (float((b + g) * w), float(w))
@@ -64,34 +64,36 @@ def planted_pairs(
                 },
             )
         )
-    return found
+    return pairs
 
 
-@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.0), (3, 0.5), (5, 0.2), (2, 1.0), (1, 0.0)])
-def test_intervals_cover_a_planted_effect(seeds: int, of_seeds: float) -> None:
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.0), (3, 0.5), (5, 0.2), (2, 1.0), (1, 0.0)])
+def test_intervals_cover_the_true_effect(seeds: int, seed_sd: float) -> None:
     rng = np.random.default_rng(seeds)
     trials, hits = 600, 0
     for _ in range(trials):
-        found = paired_effect(planted_pairs(rng, 0.4, seeds=seeds, questions=40, of_seeds=of_seeds))
-        assert found is not None
-        hits += found.low <= 0.4 <= found.high
-    # What a cell holds beside its seed and question counts twice: wide rather than narrow.
+        estimate = paired_effect(
+            simulated_pairs(rng, 0.4, seeds=seeds, n_items=40, seed_sd=seed_sd)
+        )
+        assert estimate is not None
+        hits += estimate.low <= 0.4 <= estimate.high
+    # Residual noise is counted twice, so intervals are conservative.
     assert hits / trials >= 0.93
 
 
-def test_where_nothing_differs_nothing_is_claimed() -> None:
+def test_verdicts_under_the_null_and_for_a_large_effect() -> None:
     rng = np.random.default_rng(5)
     claim = ClaimSpec(text="a beats b", metric="x:y", of="a", than="b")
     verdicts = [
         ClaimResult(
-            claim, {}, paired_effect(planted_pairs(rng, 0.0, seeds=3, questions=40, of_seeds=0.3))
+            claim, {}, paired_effect(simulated_pairs(rng, 0.0, seeds=3, n_items=40, seed_sd=0.3))
         ).verdict
         for _ in range(400)
     ]
     assert verdicts.count(HOLDS) <= 14 and verdicts.count(FAILS) <= 14
     strong = [
         ClaimResult(
-            claim, {}, paired_effect(planted_pairs(rng, 2.0, seeds=3, questions=40, of_seeds=0.1))
+            claim, {}, paired_effect(simulated_pairs(rng, 2.0, seeds=3, n_items=40, seed_sd=0.1))
         ).verdict
         for _ in range(50)
     ]
@@ -103,47 +105,49 @@ def test_where_nothing_differs_nothing_is_claimed() -> None:
         st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.integers(1, 9)), min_size=3, max_size=12
     )
 )
-def test_an_effect_is_the_difference_of_both_means(cells: list[tuple[float, float, int]]) -> None:
+def test_effect_is_the_difference_of_weighted_means(cells: list[tuple[float, float, int]]) -> None:
     first = {str(i): (a * w, float(w)) for i, (a, _, w) in enumerate(cells)}
     second = {str(i): (b * w, float(w)) for i, (_, b, w) in enumerate(cells)}
-    there, back = paired_effect([(first, second)]), paired_effect([(second, first)])
-    assert there is not None and back is not None
+    forward, backward = paired_effect([(first, second)]), paired_effect([(second, first)])
+    assert forward is not None and backward is not None
     total = sum(w for _, _, w in cells)
-    plain = sum(a * w for a, _, w in cells) / total - sum(b * w for _, b, w in cells) / total
-    assert there.value == pytest.approx(plain, abs=1e-9)
-    assert (back.value, back.low, back.high) == pytest.approx(
-        (-there.value, -there.high, -there.low), abs=1e-9
+    expected = sum(a * w for a, _, w in cells) / total - sum(b * w for _, b, w in cells) / total
+    assert forward.value == pytest.approx(expected, abs=1e-9)
+    assert (backward.value, backward.low, backward.high) == pytest.approx(
+        (-forward.value, -forward.high, -forward.low), abs=1e-9
     )
 
 
-def test_the_interval_by_hand() -> None:
-    # Seeds alone: t with 2 degrees of freedom, s / sqrt(3).
+def test_interval_matches_hand_computed_values() -> None:
+    # Seeds only: t with 2 degrees of freedom, s / sqrt(3).
     low, high = two_way_interval([1.0, 2.0, 3.0], 0.0, 50)
-    reach = 4.30265 / math.sqrt(3)
-    assert (low, high) == pytest.approx((2 - reach, 2 + reach), rel=1e-4)
-    # Questions alone: t with 9 degrees of freedom.
+    half_width = 4.30265 / math.sqrt(3)
+    assert (low, high) == pytest.approx((2 - half_width, 2 + half_width), rel=1e-4)
+    # Items only: t with 9 degrees of freedom.
     low, high = two_way_interval([2.0], 0.25, 10)
     assert high - 2 == pytest.approx(2.26216 * 0.5, rel=1e-4) and 2 - low == pytest.approx(high - 2)
-    # Both: the squares of their half-widths add up.
+    # Both: half-widths add in quadrature.
     low, high = two_way_interval([1.0, 2.0, 3.0], 0.25, 10)
     assert high - 2 == pytest.approx(math.hypot(4.30265 / math.sqrt(3), 2.26216 * 0.5), rel=1e-4)
     assert two_way_interval([1.0], 0.1, 2) == (None, None)
 
 
-def test_draws_give_the_interval_that_rows_give() -> None:
+def test_effect_from_draws_matches_the_effect_from_rows() -> None:
     rng = np.random.default_rng(9)
-    world = planted_pairs(rng, 0.4, seeds=3, questions=60, of_seeds=0.2)
-    plain = paired_effect(world)
-    assert plain is not None
+    pairs = simulated_pairs(rng, 0.4, seeds=3, n_items=60, seed_sd=0.2)
+    from_rows = paired_effect(pairs)
+    assert from_rows is not None
     counts = rng.multinomial(60, [1 / 60] * 60, size=4000)
     draws = []
-    for first, second in world:
+    for first, second in pairs:
         a, b = (np.array([side[f"q{i}"] for i in range(60)]) for side in (first, second))
         top_a, top_b = counts @ a, counts @ b
         draws.append(top_a[:, 0] / top_a[:, 1] - top_b[:, 0] / top_b[:, 1])
-    drawn = drawn_effect(plain.per_seed, draws, 60)
-    assert drawn is not None and drawn.value == plain.value
-    assert drawn.high - drawn.low == pytest.approx(plain.high - plain.low, rel=0.1)
+    from_draws = drawn_effect(from_rows.per_seed, draws, 60)
+    assert from_draws is not None and from_draws.value == from_rows.value
+    assert from_draws.high - from_draws.low == pytest.approx(
+        from_rows.high - from_rows.low, rel=0.1
+    )
     assert drawn_effect([math.nan], draws[:1], 60) is None
     assert drawn_effect([1.0], [np.full(100, np.nan)], 60) is None
 
@@ -210,27 +214,27 @@ EXPERIMENT: dict[str, Any] = {
     ],
 }
 # (general loss, domain score)
-TRUTH = {"start": (2.0, 0.2), "expert": (2.6, 0.9), "wise": (2.2, 0.5), "dae": (2.05, 0.8)}
+TRUE_SCORES = {"start": (2.0, 0.2), "expert": (2.6, 0.9), "wise": (2.2, 0.5), "dae": (2.05, 0.8)}
 
 
-def written(tmp_path: Path, **changes: Any) -> Path:
+def write_experiment(tmp_path: Path, **changes: Any) -> Path:
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump({**EXPERIMENT, **changes}), "utf-8")
     return path
 
 
-def fill_planted(paths: Paths) -> None:
+def fill_simulated_store(paths: Paths) -> None:
     rng = np.random.default_rng(1)
-    hard, easy = rng.normal(0, 0.4, 50), rng.normal(0, 0.1, 50)
+    loss_difficulty, score_difficulty = rng.normal(0, 0.4, 50), rng.normal(0, 0.1, 50)
     with Store(paths.store) as store:
         for name in ["start", *(f"x-{s}-s{n}" for s in ("expert", "dae", "wise") for n in (1, 2))]:
-            loss, score = TRUTH[name.split("-")[1] if "-" in name else name]
+            loss, score = TRUE_SCORES[name.split("-")[1] if "-" in name else name]
             store.add_checkpoint(
                 Checkpoint(id=digest(name), name=name, method="sft", path="", created=1.0)
             )
             for bench, metric, mean, common, weight in (
-                ("heldout", "other_writer_loss", loss, hard, 30.0),
-                ("shop", "score", score, easy, 1.0),
+                ("heldout", "other_writer_loss", loss, loss_difficulty, 30.0),
+                ("shop", "score", score, score_difficulty, 1.0),
             ):
                 values = mean + common + rng.normal(0, 0.05, 50)
                 store.add_judgments(
@@ -253,13 +257,13 @@ def fill_planted(paths: Paths) -> None:
                 )
 
 
-def test_planted_claims_are_judged_as_they_were_planted(paths: Paths, tmp_path: Path) -> None:
-    fill_planted(paths)
-    sweep, planned = load_sweep(written(tmp_path))
+def test_claims_get_the_verdicts_of_the_true_scores(paths: Paths, tmp_path: Path) -> None:
+    fill_simulated_store(paths)
+    sweep, planned = load_sweep(write_experiment(tmp_path))
     with Store(paths.store) as store:
-        found = judge_claims(store, sweep.claims, planned)
-    assert [one.verdict for one in found] == [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, UNSURE]
-    by_text = {one.claim.text: one for one in found}
+        results = judge_claims(store, sweep.claims, planned)
+    assert [result.verdict for result in results] == [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, UNSURE]
+    by_text = {result.claim.text: result for result in results}
     loses = by_text["DAE loses less"].effect
     assert loses is not None and loses.value == pytest.approx(0.55, abs=0.03)
     assert len(loses.per_seed) == 2 and loses.questions == 50
@@ -269,22 +273,22 @@ def test_planted_claims_are_judged_as_they_were_planted(paths: Paths, tmp_path: 
     above = by_text["DAE is above the curve"].effect
     assert above is not None and above.value == pytest.approx(6 / 7 - 0.115, abs=0.07)
     assert "alpaca-eval-2:win_rate" in by_text["judges like it"].note
-    lines = finding_lines(found)
+    lines = finding_lines(results)
     assert lines[0] == "1. holds: DAE loses less" and "2 seeds (" in lines[2]
 
 
-def test_a_seed_that_is_missing_is_said(paths: Paths, tmp_path: Path) -> None:
-    fill_planted(paths)
-    sweep, planned = load_sweep(written(tmp_path, vary={"seed": [1, 2, 3]}))
+def test_missing_seed_is_reported(paths: Paths, tmp_path: Path) -> None:
+    fill_simulated_store(paths)
+    sweep, planned = load_sweep(write_experiment(tmp_path, vary={"seed": [1, 2, 3]}))
     with Store(paths.store) as store:
-        found = judge_claims(store, sweep.claims, planned)
-    assert [one.verdict for one in found] == [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, UNSURE]
-    assert found[0].note == "2 of 3 seeds: x-dae-s3 does not exist yet: finish the experiment"
-    assert "2 of 3 seeds" in "\n".join(finding_lines(found))
+        results = judge_claims(store, sweep.claims, planned)
+    assert [result.verdict for result in results] == [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, UNSURE]
+    assert results[0].note == "2 of 3 seeds: x-dae-s3 does not exist yet: finish the experiment"
+    assert "2 of 3 seeds" in "\n".join(finding_lines(results))
 
 
-def test_the_report_tells_what_holds(paths: Paths, tmp_path: Path) -> None:
-    fill_planted(paths)
+def test_report_lists_claims_and_verdicts(paths: Paths, tmp_path: Path) -> None:
+    fill_simulated_store(paths)
     (paths.home / "sweeps").mkdir()
     (paths.home / "sweeps" / "x.yaml").write_text(yaml.safe_dump(EXPERIMENT), "utf-8")
     (paths.home / "sweeps" / "broken.yaml").write_text("steps: [", "utf-8")
@@ -296,16 +300,20 @@ def test_the_report_tells_what_holds(paths: Paths, tmp_path: Path) -> None:
         assert "Cannot read the claims of broken.yaml" in text
 
 
-def test_settings_that_are_no_seeds_are_claims_of_their_own(paths: Paths, tmp_path: Path) -> None:
+def test_each_setting_other_than_the_seed_is_a_separate_claim(paths: Paths, tmp_path: Path) -> None:
     vary = {"dae.trainer.temperature": [1, 2], "seed": [1, 2]}
-    sweep, planned = load_sweep(written(tmp_path, vary=vary, claims=EXPERIMENT["claims"][:1]))
+    sweep, planned = load_sweep(
+        write_experiment(tmp_path, vary=vary, claims=EXPERIMENT["claims"][:1])
+    )
     with Store(paths.store) as store:
-        found = judge_claims(store, sweep.claims, planned)
-    assert [one.settings for one in found] == [
+        results = judge_claims(store, sweep.claims, planned)
+    assert [result.settings for result in results] == [
         {"dae.trainer.temperature": 1},
         {"dae.trainer.temperature": 2},
     ]
-    assert all(one.verdict == UNSURE and "does not exist yet" in one.note for one in found)
+    assert all(
+        result.verdict == UNSURE and "does not exist yet" in result.note for result in results
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,16 +331,16 @@ def test_settings_that_are_no_seeds_are_claims_of_their_own(paths: Paths, tmp_pa
         ({"text": "a", "of": "kd", "metric": "x:y", "than": "dae"}, "unknown step 'kd'"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, claim: dict[str, Any], message: str) -> None:
+def test_invalid_claims_are_reported(tmp_path: Path, claim: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_sweep(written(tmp_path, claims=[claim]))
+        load_sweep(write_experiment(tmp_path, claims=[claim]))
 
 
-def test_the_shipped_replication_is_matched_by_tokens() -> None:
+def test_shipped_replication_trains_on_equal_tokens() -> None:
     sweep, planned = load_sweep(find_experiment("replication"))
-    assert len(sweep.claims) >= 9 and {one.settings.get("seed") for one in planned} == {1, 2, 3}
+    assert len(sweep.claims) >= 9 and {run.settings.get("seed") for run in planned} == {1, 2, 3}
     tokens = {
-        step: {one.config.trainer.max_tokens for one in planned if one.step == step}  # type: ignore[union-attr]
+        step: {run.config.trainer.max_tokens for run in planned if run.step == step}  # type: ignore[union-attr]
         for step in ("sft", "kd", "expert", "lora", "replay", "dae")
     }
     assert tokens["sft"] == tokens["kd"] and len(tokens["kd"]) == 1
@@ -340,7 +348,7 @@ def test_the_shipped_replication_is_matched_by_tokens() -> None:
 
 
 @pytest.mark.slow
-def test_replicate_end_to_end_and_again(
+def test_replicate_end_to_end_and_repeated(
     tiny_teacher: Path, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = {"train": {"path": "general:train", "limit": 16}, "max_length": 96}
@@ -380,14 +388,14 @@ def test_replicate_end_to_end_and_again(
     assert len(json.loads(capsys.readouterr().out)) == 6
     assert cli.run(args) == 0
     first = capsys.readouterr()
-    # A student that is its own teacher stays at a divergence of nearly nothing under KD.
+    # With the student as its own teacher, KD keeps the divergence close to zero.
     assert "1. holds: KD is closer" in first.out and "2 seeds" in first.out
     assert cli.run([*args, "--format", "json"]) == 0
-    again = capsys.readouterr()
-    assert again.err.count("done before") == 6
-    (row,) = json.loads(again.out)
+    repeated = capsys.readouterr()
+    assert repeated.err.count("done before") == 6
+    (row,) = json.loads(repeated.out)
     assert row["verdict"] == "holds" and row["effect"] > 0 and len(row["per_seed"]) == 2
-    plain = tmp_path / "plain.yaml"
-    plain.write_text(yaml.safe_dump({**experiment, "claims": []}), "utf-8")
-    assert cli.run(["--home", str(paths.home), "replicate", str(plain)]) == 2
+    without_claims = tmp_path / "plain.yaml"
+    without_claims.write_text(yaml.safe_dump({**experiment, "claims": []}), "utf-8")
+    assert cli.run(["--home", str(paths.home), "replicate", str(without_claims)]) == 2
     assert "has no claims" in capsys.readouterr().err

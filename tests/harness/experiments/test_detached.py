@@ -1,4 +1,4 @@
-"""An experiment as a run of its own: started, watched, stopped, gone on with, and never doubled."""
+"""An experiment as a run: started, stopped, paused, resumed, and never started twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.workers import Workers, in_thread, stored_run
 # ---------------------------------------------------------------- the worker
 
 
-def test_it_counts_runs_and_makes_no_checkpoint(
+def test_experiment_run_counts_its_runs_and_has_no_checkpoint(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
     run = start_sweep(paths, sweep_file(tmp_path, steps=STEPS))
@@ -43,13 +43,13 @@ def test_it_counts_runs_and_makes_no_checkpoint(
         assert store.checkpoints() == []
         notes = [e["message"] for e in store.events(run.id) if e["kind"] == "note"]
     assert len(notes) == 4 and notes[0].startswith("[1/4] x-kd finished in")
-    # Once more: nothing is repeated, and a finished experiment may be gone on with.
+    # Started again: nothing is repeated, and a finished experiment can be resumed.
     start_sweep(paths, sweep_file(tmp_path, steps=STEPS))
     assert work(paths, run.id, resume=True) == 0
     assert workers.spawned[5:] == ["sweep-x"]
 
 
-def test_a_failure_is_told_after_the_rest_is_done_and_tried_again(
+def test_failed_run_is_reported_at_the_end_and_retried_on_resume(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
     workers.broken = {"x-expert"}
@@ -70,24 +70,24 @@ def test_a_failure_is_told_after_the_rest_is_done_and_tried_again(
     assert (run.status, run.error, run.step) == (RunStatus.FINISHED, "", 4)
 
 
-def test_sentences_about_failures() -> None:
-    def ended(name: str, status: str) -> Result:
+def test_failure_summary_sentences() -> None:
+    def result_of(name: str, status: str) -> Result:
         return Result(name, name, status, 1.0, "why" if status == "failed" else "")
 
-    assert what_failed([ended("a", "finished"), ended("b", "done before")]) == ""
-    assert what_failed([ended("a", "failed")]) == ("a failed; 0 of 1 runs finished. a: why")
-    many = [
-        *(ended(n, "failed") for n in "abcde"),
-        ended("f", "skipped"),
-        ended("g", "skipped"),
-        ended("h", "finished"),
+    assert what_failed([result_of("a", "finished"), result_of("b", "done before")]) == ""
+    assert what_failed([result_of("a", "failed")]) == ("a failed; 0 of 1 runs finished. a: why")
+    results = [
+        *(result_of(n, "failed") for n in "abcde"),
+        result_of("f", "skipped"),
+        result_of("g", "skipped"),
+        result_of("h", "finished"),
     ]
-    assert what_failed(many) == (
+    assert what_failed(results) == (
         "a, b, c and 2 more failed; f, g need them and were skipped; 1 of 8 runs finished. a: why"
     )
 
 
-def test_stop_is_passed_on_and_the_experiment_goes_on_later(
+def test_stop_is_forwarded_and_the_experiment_can_be_resumed(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
     workers.seconds = 60
@@ -110,7 +110,7 @@ def test_stop_is_passed_on_and_the_experiment_goes_on_later(
     assert stored_run(paths, "sweep-x").step == 4
 
 
-def test_a_run_stopped_by_itself_stops_the_experiment(
+def test_stopping_one_run_stops_the_experiment(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
     workers.seconds = 60
@@ -127,33 +127,35 @@ def test_a_run_stopped_by_itself_stops_the_experiment(
         assert "x-kd was stopped" in [event["message"] for event in store.events("sweep-x")]
 
 
-def test_pause_is_passed_on(workers: Workers, paths: Paths, tmp_path: Path) -> None:
+def test_pause_and_resume_are_forwarded(workers: Workers, paths: Paths, tmp_path: Path) -> None:
     workers.seconds = 0.6
     start_sweep(paths, sweep_file(tmp_path, steps={"kd": STEPS["kd"]}))
-    seen: list[str] = []
+    states: list[str] = []
 
     def pause() -> None:
         wait_until(lambda: "x-kd" in workers.spawned)
         launch.ask(paths, "sweep-x", Request.PAUSE)
         wait_until(lambda: stored_run(paths, "x-kd").status is RunStatus.PAUSED)
-        seen.append(stored_run(paths, "sweep-x").status.value)
+        states.append(stored_run(paths, "sweep-x").status.value)
         launch.resume(paths, "sweep-x")
         wait_until(lambda: stored_run(paths, "x-kd").status is RunStatus.RUNNING)
-        seen.append("goes on")
+        states.append("goes on")
 
     pausing = in_thread(pause)
     assert work(paths, "sweep-x", resume=False) == 0
     pausing.join()
-    assert seen == ["paused", "goes on"]
+    assert states == ["paused", "goes on"]
 
 
-# ---------------------------------------------------------------- two at once
+# ---------------------------------------------------------------- concurrency
 
 
-def test_two_processes_start_no_run_twice(workers: Workers, paths: Paths, tmp_path: Path) -> None:
+def test_concurrent_experiments_start_no_run_twice(
+    workers: Workers, paths: Paths, tmp_path: Path
+) -> None:
     _, planned = load_sweep(sweep_file(tmp_path, steps=STEPS))
     workers.seconds = 0.3
-    # One run was left behind by a process that is gone: both want to resume it.
+    # One run was left behind by a dead process: all of them try to resume it.
     with Store(paths.store) as store:
         store.add_run(
             Run(
@@ -170,24 +172,26 @@ def test_two_processes_start_no_run_twice(workers: Workers, paths: Paths, tmp_pa
             )
         )
     gate = threading.Barrier(3)
-    ended: list[list[Result]] = []
+    results_of_each: list[list[Result]] = []
 
-    def carry_out() -> None:
+    def run_experiment() -> None:
         gate.wait()
-        ended.append(run_sweep(paths, planned, lambda _: None, lambda _: None))
+        results_of_each.append(run_sweep(paths, planned, lambda _: None, lambda _: None))
 
-    both = [in_thread(carry_out) for _ in range(3)]
-    for thread in both:
+    threads = [in_thread(run_experiment) for _ in range(3)]
+    for thread in threads:
         thread.join(timeout=60)
     assert sorted(workers.spawned) == ["x-expert", "x-kd", "x-more", "x-other"]
-    assert len(ended) == 3
-    assert all(r.status in ("finished", "done before") for results in ended for r in results)
+    assert len(results_of_each) == 3
+    assert all(
+        r.status in ("finished", "done before") for results in results_of_each for r in results
+    )
 
 
-def test_of_two_that_claim_a_run_one_gets_it(paths: Paths) -> None:
+def test_only_one_of_two_claims_on_a_run_succeeds(paths: Paths) -> None:
     for pid, heartbeat in ((None, None), (7, 123.456789012345)):
-        with Store(paths.store) as one, Store(paths.store) as two:
-            one.add_run(
+        with Store(paths.store) as first, Store(paths.store) as second:
+            first.add_run(
                 Run(
                     id=f"r{pid}",
                     method="kd",
@@ -200,13 +204,13 @@ def test_of_two_that_claim_a_run_one_gets_it(paths: Paths) -> None:
                     heartbeat=heartbeat,
                 )
             )
-            read = [find_run(store, f"r{pid}") for store in (one, two)]
-            assert one.claim_run(read[0], status="starting", pid=None, heartbeat=5.0)
-            assert not two.claim_run(read[1], status="starting", pid=None, heartbeat=6.0)
-            assert find_run(two, f"r{pid}").heartbeat == 5.0
+            read = [find_run(store, f"r{pid}") for store in (first, second)]
+            assert first.claim_run(read[0], status="starting", pid=None, heartbeat=5.0)
+            assert not second.claim_run(read[1], status="starting", pid=None, heartbeat=6.0)
+            assert find_run(second, f"r{pid}").heartbeat == 5.0
 
 
-def test_a_run_just_resumed_counts_as_live_however_old_it_is() -> None:
+def test_recently_resumed_old_run_counts_as_alive() -> None:
     run = Run(
         id="r",
         method="kd",
@@ -221,7 +225,7 @@ def test_a_run_just_resumed_counts_as_live_however_old_it_is() -> None:
     assert not is_alive(replace(run, heartbeat=time.time() - 90))
 
 
-def test_a_live_experiment_is_joined_and_a_changed_one_is_not_mixed_in(
+def test_starting_a_live_experiment_joins_it_and_rejects_changes(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
     file = sweep_file(tmp_path, steps=STEPS)
@@ -245,7 +249,7 @@ def test_a_live_experiment_is_joined_and_a_changed_one_is_not_mixed_in(
         start_sweep(paths, sweep_file(tmp_path, steps=changed))
 
 
-def test_a_run_that_is_no_experiment_keeps_its_name(
+def test_name_of_a_run_that_is_not_an_experiment_is_rejected(
     workers: Workers, paths: Paths, tmp_path: Path
 ) -> None:
     with Store(paths.store) as store:
@@ -268,7 +272,7 @@ def test_a_run_that_is_no_experiment_keeps_its_name(
 
 
 @pytest.mark.slow
-def test_detached_it_is_a_run_as_any_other(
+def test_detached_experiment_appears_in_all_listings(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     steps = {
@@ -323,23 +327,23 @@ def test_detached_it_is_a_run_as_any_other(
 
 
 @pytest.mark.slow
-def test_detached_it_stops_with_a_checkpoint_and_goes_on(
+def test_detached_experiment_stops_with_a_checkpoint_and_resumes(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    one = {**STEPS["kd"], "teacher": str(tiny_teacher), "trainer": {**TRAINER, "max_steps": 5000}}
-    assert kd("sweep", str(sweep_file(tmp_path, steps={"kd": one})), "--detach")[0] == 0
+    step = {**STEPS["kd"], "teacher": str(tiny_teacher), "trainer": {**TRAINER, "max_steps": 5000}}
+    assert kd("sweep", str(sweep_file(tmp_path, steps={"kd": step})), "--detach")[0] == 0
 
-    def trained(steps: int) -> bool:
+    def has_trained(steps: int) -> bool:
         with Store(paths.store) as store:
             run = store.run("x-kd")
         return run is not None and run.status is RunStatus.RUNNING and run.step >= steps
 
-    wait_until(lambda: trained(2), 90)
+    wait_until(lambda: has_trained(2), 90)
     assert kd("stop", "sweep-x")[0] == 0
     assert stored_run(paths, "x-kd").status is RunStatus.STOPPED
-    reached = stored_run(paths, "x-kd").step
+    last_step = stored_run(paths, "x-kd").step
     assert list(paths.run("x-kd").glob("checkpoint-*"))
     assert kd("resume", "sweep-x", "--detach")[0] == 0
-    wait_until(lambda: trained(reached + 1), 90)
+    wait_until(lambda: has_trained(last_step + 1), 90)
     assert kd("stop", "sweep-x")[0] == 0
     assert stored_run(paths, "sweep-x").status is RunStatus.STOPPED

@@ -1,4 +1,4 @@
-"""A handful of questions: what claims and the demo say of them."""
+"""Verdicts of claims and of the demo with very few items."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Score
 from support.scored_store import make_score, sums
 
 
-def test_a_claim_about_a_handful_cannot_tell() -> None:
+def test_claim_with_few_items_is_inconclusive() -> None:
     claim = ClaimSpec(text="b is better", of="b", than="a", metric="shop:score")
-    for n, known in ((2, False), (3, True), (4, True), (5, True)):
+    for n, has_interval in ((2, False), (3, True), (4, True), (5, True)):
         effect = paired_effect([(sums(*(1.0 + k / 99 for k in range(n))), sums(*[0.0] * n))])
-        assert effect is not None and (effect.low is not None) == known
-        found = ClaimResult(claim, {}, effect)
-        assert found.verdict == (UNSURE if n < 5 else "holds")
-        assert ("too few for a verdict" in found.as_dict()["note"]) == (n < 5)
-        json.dumps(found.as_dict(), allow_nan=False)
-        text = "\n".join(finding_lines([found]))
+        assert effect is not None and (effect.low is not None) == has_interval
+        result = ClaimResult(claim, {}, effect)
+        assert result.verdict == (UNSURE if n < 5 else "holds")
+        assert ("too few for a verdict" in result.as_dict()["note"]) == (n < 5)
+        json.dumps(result.as_dict(), allow_nan=False)
+        text = "\n".join(finding_lines([result]))
         assert "inf" not in text and "None" not in text
 
 
-def test_a_claim_whose_questions_agree_is_not_certain() -> None:
-    alike = [(sums(*[1.0] * 5), sums(*[0.0] * 5))]
-    loose, tight = paired_effect(alike, width=1.0), paired_effect(alike)
-    assert loose is not None and tight is not None
-    assert (tight.low, tight.high) == (1.0, 1.0) and (loose.low or 0) < 0.5
+def test_identical_differences_keep_a_nonzero_interval_with_a_known_width() -> None:
+    identical = [(sums(*[1.0] * 5), sums(*[0.0] * 5))]
+    with_width, without_width = paired_effect(identical, width=1.0), paired_effect(identical)
+    assert with_width is not None and without_width is not None
+    assert (without_width.low, without_width.high) == (1.0, 1.0) and (with_width.low or 0) < 0.5
 
 
-def demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
-    """A finished demo: KD closer than SFT, DAE half-way to the expert and forgetting less."""
+def add_demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
+    """Store a finished demo: KD closer than SFT; DAE half-way to the expert, forgetting less."""
     means = {
         ("heldout", "general_kl"): {"sft": 0.9, "kd": 0.5, "expert": 0.9, "dae": 0.7},
         ("heldout", "general_loss"): {"sft": 2.0, "kd": 2.0, "expert": 3.0, "dae": 2.2},
@@ -55,7 +55,7 @@ def demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
     for name in ("sft", "kd", "expert", "dae"):
         store.add_checkpoint(Checkpoint(name, f"demo-{name}", name, "", 1.0))
         for (bench, metric), table in means.items():
-            wave = np.linspace(-0.05, 0.05, n) + noise * rng.standard_normal(n)
+            item_noise = np.linspace(-0.05, 0.05, n) + noise * rng.standard_normal(n)
             store.add_judgments(
                 Judgment(
                     id=f"{name}/{metric}/{i}",
@@ -69,7 +69,7 @@ def demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
                     metric=metric,
                     status=JudgmentStatus.OK,
                     created=1.0,
-                    value=table[name] + wave[i] + 0.002 * rng.standard_normal(),
+                    value=table[name] + item_noise[i] + 0.002 * rng.standard_normal(),
                     weight=1.0,
                 )
                 for i in range(n)
@@ -77,39 +77,39 @@ def demo_rows(store: Store, n: int, noise: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 4, 12])
-def test_the_demo_names_winners_by_tests_alone(n: int, store: Store) -> None:
-    demo_rows(store, n)
-    closer, gained, general, writer = claims_of_the_demo(store)
+def test_demo_verdicts_follow_the_tests(n: int, store: Store) -> None:
+    add_demo_rows(store, n)
+    closer, gained, general, writer = demo_verdicts(store)
     if n < 5:
         assert {closer, gained, general, writer} == {UNSURE}
         return
-    # The same loss on both sides names nobody, whichever way the last digit falls.
+    # Equal losses on both sides give no winner, regardless of rounding.
     assert (closer, general, writer) == (HOLDS, HOLDS, UNSURE)
 
 
-def test_the_demo_takes_no_side_where_rows_disagree(store: Store) -> None:
-    demo_rows(store, 12, noise=3.0)
-    closer, _, general, writer = claims_of_the_demo(store)
+def test_demo_is_inconclusive_on_noisy_rows(store: Store) -> None:
+    add_demo_rows(store, 12, noise=3.0)
+    closer, _, general, writer = demo_verdicts(store)
     assert {closer, general, writer} == {UNSURE}
 
 
-def claims_of_the_demo(store: Store) -> list[str]:
-    """The verdicts on the shipped demo's claims."""
+def demo_verdicts(store: Store) -> list[str]:
+    """Return the verdicts on the shipped demo's claims."""
     sweep, planned = load_demo(smoke=False, judge=None)
-    return [found.verdict for found in judge_claims(store, sweep.claims, planned)]
+    return [result.verdict for result in judge_claims(store, sweep.claims, planned)]
 
 
-def test_two_answers_have_no_interval_in_the_demos_table() -> None:
+def test_demo_table_shows_n_instead_of_an_interval_for_two_items() -> None:
     (row,) = summary_rows([make_score("kd", 0.5, 2, flags=(TOO_SMALL,))])[0]
     assert row["shop"] == "0.5 (n 2)"
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "shown"),
+    ("low", "high", "expected"),
     [(0.4, 0.6, "0.5 ±0.1"), (0.45, 0.6, "0.5 [0.45, 0.6]"), (0.5, 0.9, "0.5 [0.5, 0.9]")],
 )
-def test_a_lopsided_interval_is_shown_by_its_ends(low: float, high: float, shown: str) -> None:
-    """0 ±0.18 would reach below what a score can be."""
-    one = Score(**{**make_score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
-    (row,) = summary_rows([one])[0]
-    assert row["shop"] == shown
+def test_asymmetric_interval_is_shown_by_its_bounds(low: float, high: float, expected: str) -> None:
+    """A symmetric `0 ±0.18` would extend below the minimum of a score."""
+    score = Score(**{**make_score("kd", 0.5, 12).__dict__, "ci_low": low, "ci_high": high})
+    (row,) = summary_rows([score])[0]
+    assert row["shop"] == expected

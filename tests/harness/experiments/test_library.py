@@ -1,4 +1,4 @@
-"""Files of experiments: kept where workers find them, listed, and refused by name."""
+"""Experiment files: stored copies, listing, and unreadable files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.experiments import STEPS, sweep_file
 from support.workers import Workers
 
 
-def test_what_a_worker_is_given_needs_no_other_file(
+def test_stored_experiment_is_self_contained(
     workers: Workers, tmp_path: Path, paths: Paths
 ) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
@@ -31,15 +31,15 @@ def test_what_a_worker_is_given_needs_no_other_file(
     _, planned = load_sweep(file)
     run = start_sweep(paths, file)
     (tmp_path / "kd.yaml").unlink()
-    # The order counts: it is that of the work, and of the settings in the runs' names.
+    # The order matters: it is the order of execution and of the settings in run names.
     assert stored_sweep(paths, run)[1] == planned
-    own = paths.run(run.id) / "config.yaml"
-    own.write_text(own.read_text().replace("max_length: 96", "max_length: 97"))
+    stored_config = paths.run(run.id) / "config.yaml"
+    stored_config.write_text(stored_config.read_text().replace("max_length: 96", "max_length: 97"))
     with pytest.raises(ConfigError, match="no longer matches this run"):
         stored_sweep(paths, run)
 
 
-def test_a_kept_file_can_be_planned_where_it_lies(tmp_path: Path, paths: Paths) -> None:
+def test_kept_copy_can_be_planned_from_its_folder(tmp_path: Path, paths: Paths) -> None:
     file = sweep_file(tmp_path, steps=STEPS, question="Why?")
     keep_copy(paths, file, load_sweep(file)[0])
     kept = sweeps_folder(paths) / "x.yaml"
@@ -50,11 +50,11 @@ def test_a_kept_file_can_be_planned_where_it_lies(tmp_path: Path, paths: Paths) 
     keep_copy(paths, file, sweep)
     assert load_sweep(kept)[1] == planned and len(planned) == 8
     assert "claims" not in kept.read_text()
-    assert [one.origin for one in experiments(paths)][-1] == "kept"
+    assert [experiment.origin for experiment in experiments(paths)][-1] == "kept"
     assert read_experiment(kept, "kept").question == "Why?"
 
 
-def test_a_file_that_cannot_be_read_is_listed_by_its_name(tmp_path: Path) -> None:
+def test_unreadable_file_is_listed_by_its_name(tmp_path: Path) -> None:
     for number, content in enumerate([b"a: [", b"- 1", b"\xff\xfe", b"x" * 1_100_000]):
         file = tmp_path / f"e{number}.yaml"
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Experiments: what is planned, and what is done, killed, and gone on with."""
+"""Experiments: planning, execution, failures, kills and resumption."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from support.waiting import wait_until
 
 
 def plan(tmp_path: Path, **values: Any) -> dict[str, PlannedRun]:
-    return {one.name: one for one in load_sweep(sweep_file(tmp_path, **values))[1]}
+    return {run.name: run for run in load_sweep(sweep_file(tmp_path, **values))[1]}
 
 
 # ---------------------------------------------------------------- the plan
 
 
-def test_steps_alone_are_one_run_each_in_the_order_of_need(tmp_path: Path) -> None:
+def test_each_step_is_one_run_in_dependency_order(tmp_path: Path) -> None:
     shuffled = dict(reversed(sweep_steps().items()))
-    found = plan(tmp_path, steps=shuffled)
-    assert list(found) == ["x-kd", "x-expert", "x-wise", "x-dae", "x-scores"]
-    assert found["x-dae"].needs == ("x-expert", "x-kd")
-    assert found["x-dae"].config.student.model == "x-kd"  # type: ignore[union-attr]
-    assert found["x-scores"].config.checkpoints == [  # type: ignore[union-attr]
+    planned = plan(tmp_path, steps=shuffled)
+    assert list(planned) == ["x-kd", "x-expert", "x-wise", "x-dae", "x-scores"]
+    assert planned["x-dae"].needs == ("x-expert", "x-kd")
+    assert planned["x-dae"].config.student.model == "x-kd"  # type: ignore[union-attr]
+    assert planned["x-scores"].config.checkpoints == [  # type: ignore[union-attr]
         "x-kd",
         "x-expert",
         "x-dae",
@@ -53,44 +53,44 @@ def test_steps_alone_are_one_run_each_in_the_order_of_need(tmp_path: Path) -> No
     ]
 
 
-def test_a_step_runs_once_for_each_choice_that_reaches_it(tmp_path: Path) -> None:
+def test_step_runs_once_per_combination_of_settings_that_affect_it(tmp_path: Path) -> None:
     vary = {"dae.trainer.temperature": [1, 2], "data.domain_share": [0.1, 0.2], "seed": [1, 2, 3]}
-    found = plan(tmp_path, steps=sweep_steps(), vary=vary)
-    count = {step: sum(one.step == step for one in found.values()) for step in sweep_steps()}
+    planned = plan(tmp_path, steps=sweep_steps(), vary=vary)
+    count = {step: sum(run.step == step for run in planned.values()) for step in sweep_steps()}
     assert count == {"kd": 3, "expert": 3, "dae": 12, "wise": 3, "scores": 12}
-    one = found["x-dae-temperature2-domain_share0.1-s3"]
-    config: Any = one.config
+    run = planned["x-dae-temperature2-domain_share0.1-s3"]
+    config: Any = run.config
     assert (config.seed, config.trainer.temperature, config.data.domain_share) == (3, 2, 0.1)
     assert (config.student.model, config.expert.model) == ("x-kd-s3", "x-expert-s3")
-    assert found["x-kd-s3"].settings == {"seed": 3}
-    # What is asked stays the same, whatever the seed of the training.
-    assert found["x-scores-temperature1-domain_share0.1-s2"].config.seed == 0  # type: ignore[union-attr]
-    assert len({config_hash(one.config) for one in found.values()}) == len(found)
+    assert planned["x-kd-s3"].settings == {"seed": 3}
+    # The evaluation seed stays the same for every training seed.
+    assert planned["x-scores-temperature1-domain_share0.1-s2"].config.seed == 0  # type: ignore[union-attr]
+    assert len({config_hash(run.config) for run in planned.values()}) == len(planned)
 
 
-def test_a_list_of_settings_is_taken_in_turn(tmp_path: Path) -> None:
+def test_list_of_settings_is_not_crossed(tmp_path: Path) -> None:
     vary = [{"dae.trainer.temperature": 1, "seed": [1, 2]}, {"dae.trainer.temperature": 4}]
-    found = plan(tmp_path, steps=sweep_steps(), vary=vary)
-    names = [name for name, one in found.items() if one.step == "dae"]
+    planned = plan(tmp_path, steps=sweep_steps(), vary=vary)
+    names = [name for name, run in planned.items() if run.step == "dae"]
     assert names == ["x-dae-temperature1-s1", "x-dae-temperature1-s2", "x-dae-temperature4"]
 
 
-def test_a_field_written_nowhere_belongs_to_every_step_that_knows_it(tmp_path: Path) -> None:
-    found = plan(tmp_path, steps=sweep_steps(), vary={"trainer.temperature": [2]})
-    assert {one.step for one in found.values() if one.settings} == {
+def test_unset_field_applies_to_every_step_that_supports_it(tmp_path: Path) -> None:
+    planned = plan(tmp_path, steps=sweep_steps(), vary={"trainer.temperature": [2]})
+    assert {run.step for run in planned.values() if run.settings} == {
         "kd",
         "expert",
         "dae",
         "wise",
         "scores",
     }
-    assert found["x-kd-temperature2"].config.trainer.temperature == 2  # type: ignore[union-attr]
-    assert not hasattr(found["x-expert-temperature2"].config.trainer, "temperature")  # type: ignore[union-attr]
+    assert planned["x-kd-temperature2"].config.trainer.temperature == 2  # type: ignore[union-attr]
+    assert not hasattr(planned["x-expert-temperature2"].config.trainer, "temperature")  # type: ignore[union-attr]
 
 
-def test_configs_come_from_files_and_presets_too(tmp_path: Path) -> None:
+def test_steps_from_config_files_and_presets(tmp_path: Path) -> None:
     (tmp_path / "kd.yaml").write_text(yaml.safe_dump(sweep_steps()["kd"]), "utf-8")
-    found = plan(
+    planned = plan(
         tmp_path,
         steps={
             "kd": "kd.yaml",
@@ -98,10 +98,10 @@ def test_configs_come_from_files_and_presets_too(tmp_path: Path) -> None:
             "late": {"preset": "kd-laptop", "needs": "hot"},
         },
     )
-    hot: Any = found["x-hot"].config
+    hot: Any = planned["x-hot"].config
     assert (hot.trainer.temperature, hot.trainer.max_steps) == (3, 2)
-    assert found["x-late"].needs == ("x-hot",)
-    assert found["x-late"].config.name == "x-late"  # type: ignore[union-attr]
+    assert planned["x-late"].needs == ("x-hot",)
+    assert planned["x-late"].config.name == "x-late"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,14 @@ def test_configs_come_from_files_and_presets_too(tmp_path: Path) -> None:
         ({"steps": sweep_steps(), "colour": 1}, "colour"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+def test_invalid_experiments_are_reported(
+    tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         plan(tmp_path, **values)
 
 
-def test_names_stay_short_and_apart() -> None:
+def test_run_names_are_short_and_unique() -> None:
     keys = ["kd.trainer.temperature", "dae.trainer.temperature", "seed"]
     assert run_name("x", "dae", {"kd.trainer.temperature": 1, "seed": 2}, keys) == (
         "x-dae-kd.trainer.temperature1-s2"
@@ -150,26 +152,26 @@ def test_names_stay_short_and_apart() -> None:
     assert paths[0] != paths[1]
 
 
-def test_the_shipped_experiments_can_be_planned() -> None:
+def test_shipped_experiments_can_be_planned() -> None:
     assert experiment_names() == ["baselines", "demo", "replication"]
     _, planned = load_sweep(find_experiment("baselines"))
-    assert len(planned) == 3 * 8 and len({one.name for one in planned}) == len(planned)
+    assert len(planned) == 3 * 8 and len({run.name for run in planned}) == len(planned)
     tokens = {
-        one.config.trainer.max_tokens  # type: ignore[union-attr]
-        for one in planned
-        if one.config.method in ("sft", "kd", "dae")
+        run.config.trainer.max_tokens  # type: ignore[union-attr]
+        for run in planned
+        if run.config.method in ("sft", "kd", "dae")
     }
     assert len(tokens) == 1, "methods are compared at equal tokens"
-    with pytest.raises(ConfigError, match="no such file or shipped experiment") as told:
+    with pytest.raises(ConfigError, match="no such file or shipped experiment") as caught:
         find_experiment("baseline")
-    assert "baselines" in told.value.hint
+    assert "baselines" in caught.value.hint
 
 
-# ---------------------------------------------------------------- the work
+# ---------------------------------------------------------------- execution
 
 
-def trained_to(step: int, paths: Paths) -> Run:
-    """Wait for the first run to come that far."""
+def wait_for_step(step: int, paths: Paths) -> Run:
+    """Wait until the first run has reached `step`."""
 
     def ready() -> Run | None:
         if not paths.store.exists():
@@ -178,12 +180,12 @@ def trained_to(step: int, paths: Paths) -> Run:
             run = store.run("x-kd")
         return run if run is not None and run.step >= step else None
 
-    found: Run = wait_until(ready, 90)
-    return found
+    run: Run = wait_until(ready, 90)
+    return run
 
 
 @pytest.mark.slow
-def test_an_experiment_end_to_end_and_again(
+def test_experiment_end_to_end_and_repeated(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     file = str(sweep_file(tmp_path, steps=sweep_steps(str(tiny_teacher)), question="Does it?"))
@@ -220,8 +222,8 @@ def test_an_experiment_end_to_end_and_again(
     code, _, err = kd("report", "--output", str(page))
     assert code == 0, err
     text = page.read_text("utf-8")
-    for words in ("Does it?", "kdharness sweep x.yaml", "x-wise-alpha-0.6", "<svg"):
-        assert words in text, words
+    for expected in ("Does it?", "kdharness sweep x.yaml", "x-wise-alpha-0.6", "<svg"):
+        assert expected in text, expected
     changed = sweep_steps(str(tiny_teacher))
     changed["kd"] = {**changed["kd"], "trainer": {**TRAINER, "max_steps": 3}}
     code, _, err = kd("sweep", str(sweep_file(tmp_path, steps=changed)))
@@ -229,15 +231,15 @@ def test_an_experiment_end_to_end_and_again(
 
 
 @pytest.mark.slow
-def test_a_failure_stops_only_what_needs_it(
+def test_failed_step_skips_only_its_dependents(
     kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    some = sweep_steps(str(tiny_teacher))
-    some = {name: some[name] for name in ("kd", "expert", "dae")}
-    some["expert"] = {**some["expert"], "trainer": {**TRAINER, "max_loss": 1e-3}}
+    steps = sweep_steps(str(tiny_teacher))
+    steps = {name: steps[name] for name in ("kd", "expert", "dae")}
+    steps["expert"] = {**steps["expert"], "trainer": {**TRAINER, "max_loss": 1e-3}}
     code, out, _ = kd(
         "sweep",
-        str(sweep_file(tmp_path, steps={**some, "other": {**sweep_steps()["expert"]}})),
+        str(sweep_file(tmp_path, steps={**steps, "other": {**sweep_steps()["expert"]}})),
         "--format",
         "json",
     )
@@ -257,11 +259,11 @@ def test_a_failure_stops_only_what_needs_it(
 def test_ctrl_c_stops_the_run_with_a_checkpoint(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    some = {"kd": sweep_steps(str(tiny_teacher))["kd"]}
-    some["kd"] = {**some["kd"], "trainer": {**TRAINER, "max_steps": 2000}}
-    file = str(sweep_file(tmp_path, steps=some))
+    steps = {"kd": sweep_steps(str(tiny_teacher))["kd"]}
+    steps["kd"] = {**steps["kd"], "trainer": {**TRAINER, "max_steps": 2000}}
+    file = str(sweep_file(tmp_path, steps=steps))
     process = start_command("--home", str(paths.home), "sweep", file, stdout=subprocess.DEVNULL)
-    trained_to(2, paths)
+    wait_for_step(2, paths)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "run the same command again to continue" in err
@@ -271,19 +273,19 @@ def test_ctrl_c_stops_the_run_with_a_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_where_it_was(
+def test_killed_sweep_resumes_where_it_stopped(
     kd: CommandLine, paths: Paths, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    some = sweep_steps(str(tiny_teacher))
-    some = {name: some[name] for name in ("kd", "expert")}
-    some["kd"] = {**some["kd"], "trainer": {**TRAINER, "max_steps": 60, "save_every": 5}}
-    file = str(sweep_file(tmp_path, steps=some, vary={"expert.seed": [1, 2]}))
+    steps = sweep_steps(str(tiny_teacher))
+    steps = {name: steps[name] for name in ("kd", "expert")}
+    steps["kd"] = {**steps["kd"], "trainer": {**TRAINER, "max_steps": 60, "save_every": 5}}
+    file = str(sweep_file(tmp_path, steps=steps, vary={"expert.seed": [1, 2]}))
     process = subprocess.Popen(
         [sys.executable, "-m", "kdharness.harness.cli", "--home", str(paths.home), "sweep", file],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    run = trained_to(6, paths)
+    run = wait_for_step(6, paths)
     assert run.pid is not None and run.status is RunStatus.RUNNING
     process.kill()
     process.wait()

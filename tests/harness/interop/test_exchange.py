@@ -1,4 +1,4 @@
-"""Imports and exports: there and back, and what is refused."""
+"""Imports and exports: round trips and rejected files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def values(store: Store, **options: Any) -> dict[str, float | None]:
     return {s.metric: s.value for s in leaderboard(store, **options)}
 
 
-def test_kinds_are_told_apart(paths: Paths, write_jsonl: WriteRows) -> None:
+def test_fastchat_file_kinds_are_detected(paths: Paths, write_jsonl: WriteRows) -> None:
     with Store(paths.store) as store:
         assert (
             import_fastchat(store, write_jsonl("a", [fastchat_answer(81), fastchat_answer(82)])).new
@@ -39,12 +39,12 @@ def test_kinds_are_told_apart(paths: Paths, write_jsonl: WriteRows) -> None:
             import_fastchat(store, write_jsonl("s", [single_judgment(81, 1, 7)])).kind == "single"
         )
         assert import_fastchat(store, write_jsonl("p", [pair_judgment()])).new == 4
-        found = {(s.checkpoint, s.metric): s.value for s in leaderboard(store)}
-    assert found["m", "score"] == 7 and found["m", "tie_rate"] == found["n", "tie_rate"] == 1
-    assert found["m", "order_flip_rate"] == 1.0
+        scores = {(s.checkpoint, s.metric): s.value for s in leaderboard(store)}
+    assert scores["m", "score"] == 7 and scores["m", "tie_rate"] == scores["n", "tie_rate"] == 1
+    assert scores["m", "order_flip_rate"] == 1.0
 
 
-def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: WriteRows) -> None:
+def test_failed_and_out_of_range_scores(paths: Paths, write_jsonl: WriteRows) -> None:
     rows = [
         single_judgment(81, 1, 7),
         single_judgment(82, 1, -1),
@@ -59,7 +59,7 @@ def test_failures_and_scores_out_of_range(paths: Paths, write_jsonl: WriteRows) 
         assert values(store, as_published=True)["score"] == pytest.approx((7 + 85 + 8.5) / 3)
 
 
-def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: WriteRows) -> None:
+def test_repeated_judgments_of_one_turn(paths: Paths, write_jsonl: WriteRows) -> None:
     rows = [
         single_judgment(81, 1, 4, tstamp=1.0),
         single_judgment(81, 1, 9, tstamp=2.0),
@@ -72,7 +72,7 @@ def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: WriteRows) -> No
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([{"x": 1}], "line 1"),
         ([single_judgment(81, 1, 7), fastchat_answer(81)], "different kinds"),
@@ -80,15 +80,15 @@ def test_a_re_run_replaces_a_failure(paths: Paths, write_jsonl: WriteRows) -> No
         ([single_judgment(81, 1, 7), {**single_judgment(82, 1, 7), "score": "high"}], "line 2"),
     ],
 )
-def test_what_is_no_fastchat_file(
-    paths: Paths, write_jsonl: WriteRows, rows: list[Any], said: str
+def test_invalid_fastchat_files_are_rejected(
+    paths: Paths, write_jsonl: WriteRows, rows: list[Any], message: str
 ) -> None:
     with Store(paths.store) as store, pytest.raises(DataError) as caught:
         import_fastchat(store, write_jsonl("s.jsonl", rows))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_broken_lines_are_told(paths: Paths, tmp_path: Path) -> None:
+def test_invalid_lines_are_reported_by_number(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text(json.dumps(single_judgment(81, 1, 7)) + "\n{broken\n")
     with Store(paths.store) as store, pytest.raises(DataError, match="line 2"):
@@ -98,7 +98,7 @@ def test_broken_lines_are_told(paths: Paths, tmp_path: Path) -> None:
         import_alpaca_eval(store, path)
 
 
-def test_alpaca_annotations(paths: Paths, tmp_path: Path) -> None:
+def test_import_of_alpaca_annotations(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     rows = [
         alpaca_annotation("a", 2),
@@ -115,13 +115,13 @@ def test_alpaca_annotations(paths: Paths, tmp_path: Path) -> None:
         assert (score.checkpoint, score.bench) == ("mine", "alpaca-eval-2")
         assert score.value == pytest.approx(100 * (1 + 0 + 0.5 + 0.25) / 4)
         assert (score.n, score.n_failed) == (4, 2) and "subset:6" in score.flags
-        found = values(store)
-        assert (found["n_wins"], found["n_wins_base"], found["n_draws"]) == (1, 2, 1)
-        assert found["avg_length"] == 13
+        metrics = values(store)
+        assert (metrics["n_wins"], metrics["n_wins_base"], metrics["n_draws"]) == (1, 2, 1)
+        assert metrics["avg_length"] == 13
         assert import_alpaca_eval(store, path, "mine").new == 0
 
 
-def test_versions_go_by_their_baseline(paths: Paths, tmp_path: Path) -> None:
+def test_alpaca_eval_version_follows_the_baseline(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     path.write_text(
         json.dumps(
@@ -137,23 +137,23 @@ def test_versions_go_by_their_baseline(paths: Paths, tmp_path: Path) -> None:
     assert "baseline:other" in flags["alpaca-eval-2"]
 
 
-def test_imported_outputs_can_be_judged(paths: Paths, tmp_path: Path) -> None:
+def test_imported_alpaca_outputs_become_answers(paths: Paths, tmp_path: Path) -> None:
     write_assets(paths.home / "assets")
     asset = paths.assets / "alpaca-eval/alpaca_eval_gpt4_baseline.json"
     rows = json.loads(asset.read_text())
-    # Real instructions are known by their place; these stand for themselves.
+    # Real instructions are identified by their position; these are identified by their text.
     outputs = tmp_path / "model_outputs.json"
     outputs.write_text(
         json.dumps([{**row, "output": f"Mine {n}", "generator": "m"} for n, row in enumerate(rows)])
     )
     with Store(paths.store) as store:
-        found = import_alpaca_eval(store, outputs)
-        assert (found.kind, found.new) == ("outputs", 12)
+        summary = import_alpaca_eval(store, outputs)
+        assert (summary.kind, summary.new) == ("outputs", 12)
         items = [a.item for a in store.answers(store.checkpoints()[0].id)]
         assert len(set(items)) == 12 and all(item.startswith("x") for item in items)
 
 
-def test_fastchat_answers_are_judged_and_come_back(
+def test_fastchat_round_trip_of_answers_and_judgments(
     paths: Paths, tmp_path: Path, write_jsonl: WriteRows
 ) -> None:
     write_assets(paths.home / "assets")
@@ -163,7 +163,7 @@ def test_fastchat_answers_are_judged_and_come_back(
         with Loopback() as server:
             config = EvalConfig(imported=["their-model"], benches=["mt-bench"], judge=[server.spec])
             pipeline.run(config, paths, store, NullReporter())
-        wanted = values(store)
+        original = values(store)
     written = export_fastchat(paths, tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in written}
     assert names == {"model_answer/their-model.jsonl", "model_judgment/judge-1_single.jsonl"}
@@ -175,15 +175,15 @@ def test_fastchat_answers_are_judged_and_come_back(
     with Store(other.store) as store:
         for path in written:
             import_fastchat(store, path)
-        # Categories go by MT-Bench's own ids, which the small files here do not follow.
-        found = values(store)
-        assert {m: found[m] for m in ("score", "turn_1", "turn_2")} == {
-            m: wanted[m] for m in ("score", "turn_1", "turn_2")
+        # Categories depend on MT-Bench's own ids, which the small test files do not follow.
+        reimported = values(store)
+        assert {m: reimported[m] for m in ("score", "turn_1", "turn_2")} == {
+            m: original[m] for m in ("score", "turn_1", "turn_2")
         }
         assert {a.text for a in store.answers(store.checkpoints()[0].id)} == {"one", "two"}
 
 
-def test_pairs_come_back(paths: Paths, tmp_path: Path, write_jsonl: WriteRows) -> None:
+def test_fastchat_round_trip_of_pairs(paths: Paths, tmp_path: Path, write_jsonl: WriteRows) -> None:
     games = [
         ("model_1", "model_1"),
         ("model_2", "tie"),
@@ -193,23 +193,25 @@ def test_pairs_come_back(paths: Paths, tmp_path: Path, write_jsonl: WriteRows) -
     rows = [
         pair_judgment(
             81 + n,
-            g1_winner=one,
-            g2_winner=two,
+            g1_winner=first,
+            g2_winner=second,
             tstamp=float(n),
             g1_judgment="x",
             g2_judgment="y",
         )
-        for n, (one, two) in enumerate(games)
+        for n, (first, second) in enumerate(games)
     ]
     with Store(paths.store) as store:
         import_fastchat(store, write_jsonl("p", rows))
     (path,) = export_fastchat(paths, tmp_path / "out")
-    back = [json.loads(line) for line in path.read_text().splitlines()]
-    keep = ("question_id", "model_1", "model_2", "g1_winner", "g2_winner", "turn", "g1_judgment")
-    assert [{k: r[k] for k in keep} for r in back] == [{k: r[k] for k in keep} for r in rows]
+    exported = [json.loads(line) for line in path.read_text().splitlines()]
+    fields = ("question_id", "model_1", "model_2", "g1_winner", "g2_winner", "turn", "g1_judgment")
+    assert [{k: r[k] for k in fields} for r in exported] == [
+        {k: r[k] for k in fields} for r in rows
+    ]
 
 
-def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Path) -> None:
+def test_alpaca_round_trip_of_results(paths: Paths, tmp_path: Path, tiny_teacher: Path) -> None:
     write_assets(paths.home / "assets")
     with Store(paths.store) as store, Loopback() as server:
         config = EvalConfig(
@@ -219,20 +221,23 @@ def test_alpaca_results_come_back(paths: Paths, tmp_path: Path, tiny_teacher: Pa
             max_new_tokens=8,
         )
         pipeline.run(config, paths, store, NullReporter())
-        wanted = values(store)
+        original = values(store)
     written = export_alpaca_eval(paths, tmp_path / "out")
     assert [path.name for path in written] == ["model_outputs.json", "annotations.json"]
     rows = json.loads(written[1].read_text())
     assert len(rows) == 12 and rows[0]["generator_1"] == "gpt4_1106_preview"
     with Store(Paths(tmp_path / "other").store) as store:
         import_alpaca_eval(store, written[1])
-        found = values(store)
-    assert (found["n_wins"], found["avg_length"]) == (wanted["n_wins"], wanted["avg_length"])
-    # The stand-in instructions have other ids once imported: another order, another last digit.
-    assert found["win_rate"] == pytest.approx(wanted["win_rate"], rel=1e-12)
+        reimported = values(store)
+    assert (reimported["n_wins"], reimported["avg_length"]) == (
+        original["n_wins"],
+        original["avg_length"],
+    )
+    # Test instructions get other ids on import: another summation order, another last digit.
+    assert reimported["win_rate"] == pytest.approx(original["win_rate"], rel=1e-12)
 
 
-def test_a_model_card_says_what_is_known(paths: Paths, write_jsonl: WriteRows) -> None:
+def test_model_card_lists_scores_and_judge(paths: Paths, write_jsonl: WriteRows) -> None:
     with Store(paths.store) as store:
         rows = [
             single_judgment(81 + n, t, n % 10 + 1, "the | model") for n in range(80) for t in (1, 2)
@@ -245,7 +250,7 @@ def test_a_model_card_says_what_is_known(paths: Paths, write_jsonl: WriteRows) -
         model_card(paths, "nobody")
 
 
-def test_names_are_safe_as_files() -> None:
+def test_file_name_is_sanitized() -> None:
     assert file_name("../../etc/passwd") == "etc_passwd"
     assert file_name("org/model v1") == "org_model_v1"
     assert file_name("…") == "unnamed"

@@ -1,4 +1,4 @@
-"""Result files with something amiss: what they mean is imported, the rest told by its field."""
+"""Imperfect result files: import what is unambiguous; report the rest with its field."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def without(row: dict[str, Any], field: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
-        # From public reports: ids that are hashes, scores that are not there.
+        # From public reports: hash ids and missing scores.
         (
             {**fastchat_answer(81), "question_id": "328c149ed45a41c0"},
             "question_id must be a number",
@@ -67,41 +67,41 @@ def without(row: dict[str, Any], field: str) -> dict[str, Any]:
         ({"instruction": "a", "output": "b"}, "kdharness import alpaca-eval"),
     ],
 )
-def test_fastchat_mistakes(
-    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any], said: str
+def test_invalid_fastchat_fields_are_reported(
+    paths: Paths, write_jsonl: WriteRows, row: dict[str, Any], message: str
 ) -> None:
     path = write_jsonl("rows.jsonl", [row])
     with Store(paths.store) as store, pytest.raises(DataError) as caught:
         import_fastchat(store, path)
-    told = str(caught.value)
-    assert said in told and "line 1" in told
-    assert not any(word in told for word in ("invalid literal", "NoneType", "indices", "convert"))
+    error = str(caught.value)
+    assert message in error and "line 1" in error
+    assert not any(word in error for word in ("invalid literal", "NoneType", "indices", "convert"))
 
 
 @pytest.mark.parametrize("score", [None, float("nan"), -1])
-def test_a_missing_score_is_a_failure(paths: Paths, tmp_path: Path, score: Any) -> None:
+def test_missing_score_is_a_failed_judgment(paths: Paths, tmp_path: Path, score: Any) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{**single_judgment(81, 1, 7), "score": score}, single_judgment(82, 1, 8)]
     path.write_text("\n".join(map(json.dumps, rows)))
     with Store(paths.store) as store:
         assert import_fastchat(store, path).new == 2
-        found = next(s for s in leaderboard(store) if s.metric == "score")
-        assert (found.value, found.n, found.n_failed) == (8.0, 1, 1)
+        score_row = next(s for s in leaderboard(store) if s.metric == "score")
+        assert (score_row.value, score_row.n, score_row.n_failed) == (8.0, 1, 1)
         assert import_fastchat(store, path).new == 0
-        bad = [j for j in store.judgments() if j.status is not JudgmentStatus.OK]
-        assert [j.info for j in bad] == [{}]
+        failed = [j for j in store.judgments() if j.status is not JudgmentStatus.OK]
+        assert [j.info for j in failed] == [{}]
 
 
-def test_other_questions_are_not_mt_bench(paths: Paths, tmp_path: Path) -> None:
-    """Vicuna's 80 questions, and anybody's own, have FastChat's rows too."""
+def test_questions_outside_mt_bench_get_their_own_benchmark(paths: Paths, tmp_path: Path) -> None:
+    """Vicuna's 80 questions, and custom ones, use FastChat's row format as well."""
     folder = tmp_path / "data" / "vicuna_bench" / "model_judgment"
     folder.mkdir(parents=True)
     path = folder / "gpt-4_single.jsonl"
     path.write_text("\n".join(json.dumps(single_judgment(n, 1, 5)) for n in (1, 2, 85)))
     with Store(paths.store) as store:
-        found = import_fastchat(store, path)
-        assert found.benches == {"fastchat-vicuna_bench"}
-        assert "not one of MT-Bench's" in found.notes[0]
+        summary = import_fastchat(store, path)
+        assert summary.benches == {"fastchat-vicuna_bench"}
+        assert "not one of MT-Bench's" in summary.notes[0]
         own = tmp_path / "own.jsonl"
         own.write_text(json.dumps(fastchat_answer(1001)) + "\n" + json.dumps(fastchat_answer(81)))
         assert import_fastchat(store, own).benches == {"fastchat"}
@@ -114,11 +114,13 @@ def test_other_questions_are_not_mt_bench(paths: Paths, tmp_path: Path) -> None:
         assert scored["fastchat-vicuna_bench", "score"] == 5
         assert ("fastchat-pair", "win_rate") in scored
         assert not any(s.metric.startswith("category:w") for s in rows)
-        held = next(c.id for c in store.checkpoints() if c.name == "m")
-        assert {a.bench for a in store.answers(held)} == {"fastchat"}
+        checkpoint_id = next(c.id for c in store.checkpoints() if c.name == "m")
+        assert {a.bench for a in store.answers(checkpoint_id)} == {"fastchat"}
 
 
-def test_other_choices_are_told(paths: Paths, write_jsonl: WriteRows, kd: CommandLine) -> None:
+def test_ignored_choices_are_reported(
+    paths: Paths, write_jsonl: WriteRows, kd: CommandLine
+) -> None:
     row = {**fastchat_answer(81), "choices": [{"turns": ["x"]}, {"turns": ["better"]}]}
     path = write_jsonl("a.jsonl", [row, {**row, "tstamp": 2}])
     code, _, err = kd("import", "fastchat", str(path))
@@ -126,7 +128,7 @@ def test_other_choices_are_told(paths: Paths, write_jsonl: WriteRows, kd: Comman
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("question_id,model,score\n81,m,7\n", "looks like a table (CSV or TSV)"),
         (
@@ -141,17 +143,19 @@ def test_other_choices_are_told(paths: Paths, write_jsonl: WriteRows, kd: Comman
         ("[[1]]", "entry 1: not a JSON object"),
     ],
 )
-def test_what_a_file_is_instead(paths: Paths, tmp_path: Path, text: str, said: str) -> None:
+def test_wrong_file_formats_are_recognized(
+    paths: Paths, tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    for read in (import_fastchat, import_alpaca_eval):
+    for import_file in (import_fastchat, import_alpaca_eval):
         with Store(paths.store) as store, pytest.raises(DataError) as caught:
-            read(store, path)
-        assert said in str(caught.value)
+            import_file(store, path)
+        assert message in str(caught.value)
         assert "Expecting value" not in str(caught.value)
 
 
-def test_a_byte_order_mark_is_no_error(paths: Paths, tmp_path: Path) -> None:
+def test_byte_order_mark_is_accepted(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(single_judgment(81, 1, 7)).encode())
     with Store(paths.store) as store:
@@ -175,11 +179,11 @@ def test_a_byte_order_mark_is_no_error(paths: Paths, tmp_path: Path) -> None:
         ({"generator": None, "generator_1": None, "generator_2": "m"}, ("", "m")),
     ],
 )
-def test_who_is_compared(row: dict[str, Any], sides: tuple[str, str]) -> None:
+def test_generators_of_alpaca_rows(row: dict[str, Any], sides: tuple[str, str]) -> None:
     assert generators(row) == sides
 
 
-def test_a_baseline_without_a_number_is_the_baseline(paths: Paths, tmp_path: Path) -> None:
+def test_generator_without_a_number_is_the_baseline(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     rows = [
         {**without(alpaca_annotation(text, 2), "generator_1"), "generator": "gpt4_1106_preview"}
@@ -196,7 +200,7 @@ def test_a_baseline_without_a_number_is_the_baseline(paths: Paths, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "expected"),
     [
         (1, 1.0),
         (2.0, 2.0),
@@ -213,12 +217,12 @@ def test_a_baseline_without_a_number_is_the_baseline(paths: Paths, tmp_path: Pat
         (10**400, None),
     ],
 )
-def test_preferences(value: Any, found: float | None) -> None:
-    assert preference_of(value) == found
+def test_preference_values(value: Any, expected: float | None) -> None:
+    assert preference_of(value) == expected
 
 
 @pytest.mark.parametrize("value", ["model_2", True, [1], {"a": 1}, float("inf")])
-def test_preferences_that_are_none(paths: Paths, tmp_path: Path, value: Any) -> None:
+def test_invalid_preferences_are_rejected(paths: Paths, tmp_path: Path, value: Any) -> None:
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps([alpaca_annotation("a", 2), alpaca_annotation("b", value)]))
     with Store(paths.store) as store, pytest.raises(DataError) as caught:
@@ -227,7 +231,7 @@ def test_preferences_that_are_none(paths: Paths, tmp_path: Path, value: Any) -> 
     assert "entry 2" in str(caught.value)
 
 
-def test_an_answer_that_is_null_has_no_length(paths: Paths, tmp_path: Path) -> None:
+def test_null_answer_has_length_zero(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps([alpaca_annotation("a", 1, output_2=None)]))
     with Store(paths.store) as store:
@@ -236,9 +240,9 @@ def test_an_answer_that_is_null_has_no_length(paths: Paths, tmp_path: Path) -> N
         assert judgment.info == {"len_1": 4, "len_2": 0}
 
 
-def test_missing_fields_of_alpaca_rows(paths: Paths, tmp_path: Path) -> None:
+def test_missing_alpaca_fields_are_reported(paths: Paths, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    for rows, said in (
+    for rows, message in (
         ([without(alpaca_annotation("a", 2), "output_1")], "missing fields in a row: output_1"),
         ([{"instruction": "a"}], "missing fields in a row: output (fields: instruction)"),
         (
@@ -251,4 +255,4 @@ def test_missing_fields_of_alpaca_rows(paths: Paths, tmp_path: Path) -> None:
         path.write_text(json.dumps(rows))
         with Store(paths.store) as store, pytest.raises(DataError) as caught:
             import_alpaca_eval(store, path)
-        assert said in str(caught.value) and "entry 1" in str(caught.value)
+        assert message in str(caught.value) and "entry 1" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Homes brought together: again, in any order, gives the same; what failed gives way."""
+"""Merging homes is idempotent and order-independent; successes replace failures."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from support.commands import CommandLine
 from support.store_rows import contents, fill_store, stored_answer, stored_judgment
 
 
-def merged(place: Path, *sources: Path) -> Path:
-    path = place / "kdharness.db"
+def merge_into(folder: Path, *sources: Path) -> Path:
+    path = folder / "kdharness.db"
     with Store(path) as store:
         for source in sources:
             merge(store, source)
     return path
 
 
-def test_a_merge_brings_everything_and_twice_is_once(tmp_path: Path) -> None:
+def test_merge_copies_everything_and_is_idempotent(tmp_path: Path) -> None:
     source = tmp_path / "a" / "kdharness.db"
     fill_store(source)
-    target = merged(tmp_path / "b", source)
+    target = merge_into(tmp_path / "b", source)
     assert contents(target) == contents(source)
     with Store(target) as store, Store(source) as other:
         assert not any(merge(store, source).values())
@@ -40,25 +40,25 @@ def test_a_merge_brings_everything_and_twice_is_once(tmp_path: Path) -> None:
     assert contents(target) == contents(source)
 
 
-def test_two_runs_of_one_name_stay_two(tmp_path: Path) -> None:
-    here, there = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
-    fill_store(here, runs=2)
-    fill_store(there, runs=2, host="there")
-    with Store(here) as store:
-        counts = merge(store, there)
+def test_runs_with_the_same_name_stay_separate(tmp_path: Path) -> None:
+    local, remote = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
+    fill_store(local, runs=2)
+    fill_store(remote, runs=2, host="there")
+    with Store(local) as store:
+        counts = merge(store, remote)
         assert counts["runs"] == counts["checkpoints"] == 2
         names = [run.id for run in store.runs()]
         assert len(names) == len(set(names)) == 4
         for run in store.runs():
-            made = store.checkpoint(run.checkpoint or "")
-            assert made is not None and made.run == run.id, run.id
-            assert made.id.startswith(f"id-{run.host}-")
+            checkpoint = store.checkpoint(run.checkpoint or "")
+            assert checkpoint is not None and checkpoint.run == run.id, run.id
+            assert checkpoint.id.startswith(f"id-{run.host}-")
             assert len(store.curve(run.id, "loss")) == 10
             assert [event["kind"] for event in store.events(run.id)] == ["started", "ended"]
-        assert not any(merge(store, there).values())
+        assert not any(merge(store, remote).values())
 
 
-def test_what_succeeded_stands_and_what_is_older_was_paid_first(tmp_path: Path) -> None:
+def test_merge_keeps_successes_and_the_older_of_two(tmp_path: Path) -> None:
     paths = [tmp_path / name / "kdharness.db" for name in "ab"]
     for path in paths:
         with Store(path) as store:
@@ -83,12 +83,12 @@ def test_what_succeeded_stands_and_what_is_older_was_paid_first(tmp_path: Path) 
             ]
         )
         store.add_answers([stored_answer("m", 1, created=2.0)])
-    both = merged(tmp_path / "c", *paths), merged(tmp_path / "d", *reversed(paths))
-    for path in both:
+    merged_paths = merge_into(tmp_path / "c", *paths), merge_into(tmp_path / "d", *reversed(paths))
+    for path in merged_paths:
         with Store(path) as store:
             assert [j.value for j in store.judgments()] == [4.0, 7.0]
             assert [a.finish for a in store.answers("id-m")] == [Finish.STOP]
-    first, second = map(contents, both)
+    first, second = map(contents, merged_paths)
     for table in ("answers", "judgments", "bench_notes", "runs"):
         assert first[table] == second[table]
 
@@ -100,7 +100,7 @@ ROW = st.tuples(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(ROW, max_size=6), min_size=3, max_size=3))
-def test_any_order_gives_the_same(tmp_path: Path, homes: list[list[tuple[int, ...]]]) -> None:
+def test_merge_is_order_independent(tmp_path: Path, homes: list[list[tuple[int, ...]]]) -> None:
     shutil.rmtree(tmp_path, ignore_errors=True)
     sources = []
     for number, rows in enumerate(homes):
@@ -123,18 +123,18 @@ def test_any_order_gives_the_same(tmp_path: Path, homes: list[list[tuple[int, ..
         sources.append(source)
     results = []
     for number, order in enumerate(itertools.permutations(sources)):
-        path = merged(tmp_path / f"m{number}", *order, order[0])
+        path = merge_into(tmp_path / f"m{number}", *order, order[0])
         results.append(contents(path)["judgments"])
     assert all(result == results[0] for result in results)
     assert len(results[0]) == len({item for rows in homes for item, *_ in rows})
 
 
-def test_a_run_that_went_on_elsewhere_replaces_where_it_stood(tmp_path: Path) -> None:
-    here, there = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
-    fill_store(here, runs=1)
-    there.parent.mkdir()
-    merged(there.parent, here)
-    with Store(there) as store:
+def test_run_continued_elsewhere_replaces_the_older_state(tmp_path: Path) -> None:
+    local, remote = tmp_path / "a" / "kdharness.db", tmp_path / "b" / "kdharness.db"
+    fill_store(local, runs=1)
+    remote.parent.mkdir()
+    merge_into(remote.parent, local)
+    with Store(remote) as store:
         store.add_progress(
             "kd-0",
             points=[("loss", 11, 0.1, 1.0)],
@@ -144,17 +144,19 @@ def test_a_run_that_went_on_elsewhere_replaces_where_it_stood(tmp_path: Path) ->
             finished=900.0,
         )
     for _ in range(2):
-        with Store(here) as store:
-            merge(store, there)
+        with Store(local) as store:
+            merge(store, remote)
             run = store.run("kd-0")
             assert run is not None and run.step == 11
             assert store.curve("kd-0", "loss")[-1] == (11, 0.1)
             assert [event["kind"] for event in store.events("kd-0")] == ["started", "ended", "note"]
-    with Store(there) as store:
-        assert not any(merge(store, here).values())
+    with Store(remote) as store:
+        assert not any(merge(store, local).values())
 
 
-def test_files_come_along_and_point_here(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+def test_merge_with_files_copies_weights_and_updates_paths(
+    kd: CommandLine, paths: Paths, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     fill_store(other / "kdharness.db", runs=1)
     weights = other / "runs" / "kd-0" / "final" / "model.safetensors"
@@ -163,14 +165,16 @@ def test_files_come_along_and_point_here(kd: CommandLine, paths: Paths, tmp_path
     code, _, err = kd("store", "merge", str(other), "--files")
     assert code == 0 and "1 runs" in err and "1 files" in err
     with Store(paths.store) as store:
-        made = store.checkpoint("kd-0")
-        assert made is not None and made.path == str(paths.run("kd-0") / "final")
+        checkpoint = store.checkpoint("kd-0")
+        assert checkpoint is not None and checkpoint.path == str(paths.run("kd-0") / "final")
     assert (paths.run("kd-0") / "final" / "model.safetensors").read_bytes() == b"weights"
     code, _, err = kd("store", "merge", str(other), "--files")
     assert code == 0 and "nothing new" in err
 
 
-def test_what_is_no_store_is_refused(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+def test_merge_rejects_files_that_are_not_stores(
+    kd: CommandLine, paths: Paths, tmp_path: Path
+) -> None:
     (tmp_path / "text.db").write_text("hello " * 1000)
     code, _, err = kd("store", "merge", str(tmp_path / "text.db"))
     assert code == 1 and "damaged" in err and "Traceback" not in err

@@ -1,4 +1,4 @@
-"""Check, vacuum, backup, prune, archive, salvage: nothing is lost that can be kept."""
+"""Check, vacuum, backup, prune, archive and salvage a store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.commands import CommandLine
 from support.store_rows import contents, fill_store
 
 
-def test_check_tells_what_is_wrong(kd: CommandLine, paths: Paths) -> None:
+def test_check_reports_invalid_rows(kd: CommandLine, paths: Paths) -> None:
     fill_store(paths.store)
     code, out, _ = kd("store", "check", "--format", "json")
     assert code == 0 and '"ok"' in out
@@ -31,7 +31,9 @@ def test_check_tells_what_is_wrong(kd: CommandLine, paths: Paths) -> None:
     assert code == 1 and "1 rows with invalid JSON in info" in out and "salvage" in err
 
 
-def test_vacuum_gives_room_back_and_waits_for_runs(kd: CommandLine, paths: Paths) -> None:
+def test_vacuum_frees_space_and_refuses_while_runs_are_active(
+    kd: CommandLine, paths: Paths
+) -> None:
     fill_store(paths.store, runs=2, items=200, words=400)
     before = paths.store.stat().st_size
     with Store(paths.store) as store:
@@ -63,7 +65,7 @@ def test_vacuum_gives_room_back_and_waits_for_runs(kd: CommandLine, paths: Paths
     assert code == 1 and "live" in err
 
 
-def test_a_backup_is_whole_while_others_write(
+def test_backup_is_complete_during_concurrent_writes(
     kd: CommandLine, paths: Paths, tmp_path: Path
 ) -> None:
     fill_store(paths.store)
@@ -76,50 +78,52 @@ def test_a_backup_is_whole_while_others_write(
     assert code == 1 and "exists" in err
 
 
-def make_step(folder: Path, *, whole: bool) -> None:
+def make_step_checkpoint(folder: Path, *, complete: bool) -> None:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"x" * 1000)
-    if whole:
+    if complete:
         seal(folder)
 
 
-def test_prune_says_first_and_takes_only_what_nothing_needs(kd: CommandLine, paths: Paths) -> None:
+def test_prune_lists_first_and_deletes_only_unneeded_files(kd: CommandLine, paths: Paths) -> None:
     fill_store(paths.store, runs=2)
     with Store(paths.store) as store:
         store.update_run("kd-1", status=RunStatus.STOPPED.value)
     for run in ("kd-0", "kd-1"):
-        make_step(paths.run(run) / "checkpoint-5", whole=True)
-        make_step(paths.run(run) / "checkpoint-10", whole=False)
-        make_step(paths.run(run) / "final", whole=False)
+        make_step_checkpoint(paths.run(run) / "checkpoint-5", complete=True)
+        make_step_checkpoint(paths.run(run) / "checkpoint-10", complete=False)
+        make_step_checkpoint(paths.run(run) / "final", complete=False)
     code, out, err = kd("store", "prune")
     assert code == 0 and "would be freed" in err and out.count("half-written") == 2
     assert (paths.run("kd-0") / "checkpoint-5").exists()
     code, _, _ = kd("store", "prune", "--yes")
     assert code == 0
-    left = sorted(str(p.relative_to(paths.runs)) for p in paths.runs.glob("*/*"))
-    # A stopped run goes on from its step checkpoint, so that one stays.
-    assert left == ["kd-0/final", "kd-1/checkpoint-5", "kd-1/final"]
+    remaining = sorted(str(p.relative_to(paths.runs)) for p in paths.runs.glob("*/*"))
+    # A stopped run resumes from its step checkpoint, which is therefore kept.
+    assert remaining == ["kd-0/final", "kd-1/checkpoint-5", "kd-1/final"]
 
 
-def test_an_archive_is_a_home_and_comes_back(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+def test_archive_is_a_home_and_can_be_merged_back(
+    kd: CommandLine, paths: Paths, tmp_path: Path
+) -> None:
     fill_store(paths.store, runs=3)
     for n in range(3):
-        make_step(paths.run(f"kd-{n}") / "final", whole=False)
+        make_step_checkpoint(paths.run(f"kd-{n}") / "final", complete=False)
     before = contents(paths.store)
-    place = tmp_path / "archive"
-    code, _, err = kd("store", "archive", "kd-0", "kd-2", "--to", str(place))
+    archive = tmp_path / "archive"
+    code, _, err = kd("store", "archive", "kd-0", "kd-2", "--to", str(archive))
     assert code == 0 and "moved" in err
-    assert not paths.run("kd-0").exists() and (place / "runs" / "kd-0" / "final").is_dir()
+    assert not paths.run("kd-0").exists() and (archive / "runs" / "kd-0" / "final").is_dir()
     with Store(paths.store) as store:
         assert [run.id for run in store.runs()] == ["kd-1"]
-        # kd-1 descends from kd-0, whose weights are known to lie in the archive now.
+        # kd-1 descends from kd-0, whose path now points into the archive.
         parent = store.checkpoint("id-here-0")
-        assert parent is not None and parent.path == str(place / "runs" / "kd-0" / "final")
+        assert parent is not None and parent.path == str(archive / "runs" / "kd-0" / "final")
         assert store.checkpoint("id-here-2") is None
         assert {j.checkpoint for j in store.judgments()} == {"id-here-1"}
-    with Store(place / "kdharness.db") as store:
+    with Store(archive / "kdharness.db") as store:
         assert {j.checkpoint for j in store.judgments()} >= {"id-here-0", "id-here-2"}
-    code, _, _ = kd("store", "merge", str(place), "--files")
+    code, _, _ = kd("store", "merge", str(archive), "--files")
     assert code == 0
     after = contents(paths.store)
     for table in ("runs", "events", "points", "answers", "judgments"):
@@ -130,7 +134,9 @@ def test_an_archive_is_a_home_and_comes_back(kd: CommandLine, paths: Paths, tmp_
         }
 
 
-def test_an_unknown_run_archives_nothing(kd: CommandLine, paths: Paths, tmp_path: Path) -> None:
+def test_archive_with_an_unknown_run_changes_nothing(
+    kd: CommandLine, paths: Paths, tmp_path: Path
+) -> None:
     fill_store(paths.store)
     before = contents(paths.store)
     code, _, err = kd("store", "archive", "kd-0", "nope", "--to", str(tmp_path / "x"))
@@ -149,16 +155,16 @@ def break_pages(path: Path, pages: list[int]) -> None:
 
 
 def big_store(paths: Paths) -> int:
-    """A store of many pages, all in the main file; returns how many."""
+    """Fill a store with many pages, all in the main file; return their number."""
     fill_store(paths.store, runs=4, items=150, words=200)
     with Store(paths.store) as store:
         store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return paths.store.stat().st_size // 4096
 
 
-def test_damage_is_told_and_what_can_be_saved_is(kd: CommandLine, paths: Paths) -> None:
+def test_salvage_recovers_all_rows_outside_damaged_pages(kd: CommandLine, paths: Paths) -> None:
     pages = big_store(paths)
-    whole = contents(paths.store)
+    original = contents(paths.store)
     with Store(paths.store) as store:
         leaves = [
             row[0]
@@ -176,21 +182,21 @@ def test_damage_is_told_and_what_can_be_saved_is(kd: CommandLine, paths: Paths) 
     assert code == 0, err
     saved = contents(paths.store)
     for table in ("runs", "checkpoints", "events", "points", "answers"):
-        assert saved[table] == whole[table], table
-    lost = set(whole["judgments"]) - set(saved["judgments"])
-    assert set(saved["judgments"]) <= set(whole["judgments"])
-    # A page holds a few rows; only those of the three pages are gone.
+        assert saved[table] == original[table], table
+    lost = set(original["judgments"]) - set(saved["judgments"])
+    assert set(saved["judgments"]) <= set(original["judgments"])
+    # A page holds a few rows; only those of the three damaged pages are lost.
     assert 0 < len(lost) <= 3 * 12
     assert kd("store", "check")[0] == 0
-    kept = next(paths.home.glob("kdharness.db.damaged-*"))
-    assert kept.read_bytes() == damaged
+    backup = next(paths.home.glob("kdharness.db.damaged-*"))
+    assert backup.read_bytes() == damaged
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_damage_never_ends_in_a_traceback(kd: CommandLine, paths: Paths, seed: int) -> None:
+def test_random_damage_never_causes_a_traceback(kd: CommandLine, paths: Paths, seed: int) -> None:
     pages = big_store(paths)
-    chance = random.Random(seed)
-    break_pages(paths.store, chance.sample(range(1, pages), 8))
+    rng = random.Random(seed)
+    break_pages(paths.store, rng.sample(range(1, pages), 8))
     for command in (["runs"], ["leaderboard"], ["store", "check"], ["show", "kd-0"]):
         code, _, err = kd(*command)
         assert code in (0, 1), (command, err)
@@ -203,7 +209,7 @@ def test_random_damage_never_ends_in_a_traceback(kd: CommandLine, paths: Paths, 
         assert kd("runs")[0] == 0
 
 
-def test_a_file_that_is_no_store_stays_as_it_is(kd: CommandLine, paths: Paths) -> None:
+def test_file_that_is_not_a_store_is_left_unchanged(kd: CommandLine, paths: Paths) -> None:
     paths.home.mkdir(parents=True)
     paths.store.write_bytes(b"not a database at all\n" * 500)
     for command in (["runs"], ["leaderboard"], ["eval", "--ckpt", "x"], ["store", "salvage"]):
@@ -212,7 +218,7 @@ def test_a_file_that_is_no_store_stays_as_it_is(kd: CommandLine, paths: Paths) -
     assert paths.store.read_bytes() == b"not a database at all\n" * 500
 
 
-def test_salvage_reads_the_log_beside_the_store(paths: Paths) -> None:
+def test_salvage_reads_the_wal_file(paths: Paths) -> None:
     fill_store(paths.store, runs=1)
     store = Store(paths.store)
     store.add_event("kd-0", "note", "only in the log")
@@ -220,16 +226,16 @@ def test_salvage_reads_the_log_beside_the_store(paths: Paths) -> None:
     counts, _ = salvage(paths)
     store.close()
     assert counts["events"] == (3, 0)
-    with Store(paths.store) as again:
-        assert again.events("kd-0")[-1]["message"] == "only in the log"
+    with Store(paths.store) as salvaged:
+        assert salvaged.events("kd-0")[-1]["message"] == "only in the log"
 
 
-def test_nothing_to_salvage(paths: Paths) -> None:
+def test_salvage_without_a_store_fails(paths: Paths) -> None:
     with pytest.raises(StoreError, match="no store found"):
         salvage(paths)
 
 
-def test_forgetting_keeps_what_others_descend_from(paths: Paths) -> None:
+def test_forget_runs_keeps_parents_of_other_checkpoints(paths: Paths) -> None:
     fill_store(paths.store, runs=3)
     with Store(paths.store) as store:
         assert store.forget_runs(["kd-0"]) == ["id-here-0"]
@@ -240,7 +246,7 @@ def test_forgetting_keeps_what_others_descend_from(paths: Paths) -> None:
         assert {row["checkpoint"] for row in store.judgment_groups()} == {"id-here-1"}
 
 
-def test_an_infinite_limit_in_a_config_is_no_damage(kd: CommandLine, paths: Paths) -> None:
+def test_infinity_in_a_config_is_not_reported_as_damage(kd: CommandLine, paths: Paths) -> None:
     """`max_loss: .inf` is stored as `Infinity`, which SQLite's json_valid rejects."""
     fill_store(paths.store, runs=1)
     with Store(paths.store) as store:

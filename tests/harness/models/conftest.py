@@ -1,4 +1,4 @@
-"""What tests of models share."""
+"""Fixtures for the tests of models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.models import make_llama
 
 @pytest.fixture(scope="session")
 def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model large enough that samples of its file miss whole tensors."""
+    """Create a model so large that the sampled fingerprint misses whole tensors."""
     folder = tmp_path_factory.mktemp("models") / "wide"
     make_llama(folder, seed=3, **SHAPE)
     return folder
@@ -21,5 +21,5 @@ def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base_model(wide_llama: Path, tmp_path: Path) -> Path:
-    """A copy of it, in a folder named `base`."""
+    """Return a copy of that model, in a folder named `base`."""
     return Path(shutil.copytree(wide_llama, tmp_path / "base"))

@@ -1,4 +1,4 @@
-"""Every kind of adapter scores as it was trained, or is refused by the name of its kind."""
+"""Every adapter type gives the same logits as in training, or is rejected by its type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lora_base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def random_adapter(lora_base: Path, folder: Path, config: Any) -> torch.Tensor:
-    """An adapter with random weights; returns what the model with it says."""
+    """Save an adapter with random weights; return the logits of the adapted model."""
     model = load_model(str(lora_base), Paths(folder.parent / "h"), device="cpu", dtype="float32")
     adapted = peft.get_peft_model(model, config)
     torch.manual_seed(3)
@@ -36,10 +36,10 @@ def random_adapter(lora_base: Path, folder: Path, config: Any) -> torch.Tensor:
         for value in adapted.parameters():
             if value.requires_grad:
                 value.add_(torch.randn_like(value) * 0.05)
-        said: torch.Tensor = adapted.eval()(IDS).logits
+        logits: torch.Tensor = adapted.eval()(IDS).logits
     adapted.save_pretrained(folder)
     make_tokenizer(folder)
-    return said
+    return logits
 
 
 def lora(*targets: str, **more: Any) -> Any:
@@ -65,29 +65,29 @@ KINDS = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_says_merged_what_it_said_in_training(
+def test_loaded_and_merged_adapter_keep_the_training_logits(
     kind: str, lora_base: Path, tmp_path: Path, paths: Paths
 ) -> None:
-    """A LoRA on one of two tied weights changed the other when it was merged."""
+    """Merging a LoRA on one of two tied weights used to change the other."""
     folder, merged = tmp_path / "adapter", tmp_path / "merged"
-    said = random_adapter(lora_base, folder, KINDS[kind]())
+    logits = random_adapter(lora_base, folder, KINDS[kind]())
     check_adapter(folder, str(folder), paths)
     merge_adapter(str(folder), str(merged), paths)
     with torch.no_grad():
         for source in (folder, merged):
             model = load_model(str(source), paths, device="cpu", dtype="float32")
-            assert torch.allclose(model(IDS).logits, said, atol=1e-4), source.name
+            assert torch.allclose(model(IDS).logits, logits, atol=1e-4), source.name
 
 
-def test_a_kind_that_cannot_be_made_without_numbers_is_not_refused_for_it(
+def test_adapter_that_cannot_be_built_on_meta_tensors_is_accepted(
     lora_beside_base: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """BOFT asks a number of a tensor when it is made; it loads all the same."""
+    """BOFT calls Tensor.item() on construction, yet it loads correctly."""
 
-    def make(*_: Any) -> None:
+    def fail_on_meta(*_: Any) -> None:
         raise RuntimeError("Tensor.item() cannot be called on meta tensors")
 
-    monkeypatch.setattr(peft, "get_peft_model", make)
+    monkeypatch.setattr(peft, "get_peft_model", fail_on_meta)
     check_adapter(lora_beside_base, str(lora_beside_base), paths)
 
 
@@ -98,34 +98,34 @@ def edit_adapter_config(folder: Path, **changes: Any) -> None:
 
 @pytest.fixture
 def lora_beside_base(tmp_path: Path) -> Path:
-    """A LoRA beside its base."""
+    """Create a LoRA adapter beside its base model."""
     make_llama(tmp_path / "base")
     random_adapter(tmp_path / "base", tmp_path / "adapter", lora())
     return tmp_path / "adapter"
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         (peft.PromptTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PROMPT_TUNING adapter"),
         (peft.PrefixTuningConfig(num_virtual_tokens=4, task_type=TASK), "a PREFIX_TUNING adapter"),
     ],
 )
-def test_adapters_that_change_no_weights_are_refused_as_such(
-    config: Any, says: str, tmp_path: Path, paths: Paths
+def test_prompt_tuning_adapters_are_rejected_by_type(
+    config: Any, message: str, tmp_path: Path, paths: Paths
 ) -> None:
-    """They were said to fit nothing in the base, and perhaps to belong to another one."""
+    """The error used to suggest that the adapter belongs to another base model."""
     make_llama(tmp_path / "base")
     folder = tmp_path / "adapter"
     model = load_model(str(tmp_path / "base"), paths, device="cpu")
     peft.get_peft_model(model, config).save_pretrained(folder)
     for load in (load_model, lambda source, paths: check_adapter(Path(source), source, paths)):
-        with pytest.raises(ModelError, match=f"{says} does not change the model's weights"):
+        with pytest.raises(ModelError, match=f"{message} does not change the model's weights"):
             load(str(folder), paths)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"peft_type": "NEWLORA"}, "unknown peft_type 'NEWLORA'"),
         ({"peft_type": None}, "unknown peft_type ''"),
@@ -134,18 +134,18 @@ def test_adapters_that_change_no_weights_are_refused_as_such(
         ({"r": 2}, "could not load the adapter .*size mismatch"),
     ],
 )
-def test_what_is_wrong_with_an_adapter_is_found_without_its_weights(
-    changes: dict[str, Any], says: str, lora_beside_base: Path, paths: Paths
+def test_adapter_check_finds_errors_without_loading_weights(
+    changes: dict[str, Any], message: str, lora_beside_base: Path, paths: Paths
 ) -> None:
     edit_adapter_config(lora_beside_base, **changes)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         check_adapter(lora_beside_base, str(lora_beside_base), paths)
     with pytest.raises(ModelError):
         load_model(str(lora_beside_base), paths)
 
 
 @pytest.mark.parametrize("name", ["../base", "../base/", "BASE/", "BASE"])
-def test_a_base_may_be_named_beside_the_adapter(
+def test_base_path_relative_to_the_adapter(
     name: str, lora_beside_base: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(lora_beside_base.parents[1])
@@ -157,16 +157,14 @@ def test_a_base_may_be_named_beside_the_adapter(
     assert load_model(str(lora_beside_base), paths, device="cpu")
 
 
-def test_a_slash_behind_a_hub_id_is_none_of_its_name(lora_beside_base: Path, paths: Paths) -> None:
+def test_trailing_slash_is_not_part_of_a_hub_id(lora_beside_base: Path, paths: Paths) -> None:
     edit_adapter_config(lora_beside_base, base_model_name_or_path="somebody/model/", revision=None)
     with pytest.raises(ModelError, match="somebody/model is not in the local cache"):
         load_model(str(lora_beside_base), paths)
 
 
-def test_adapters_that_stand_on_each_other_without_end(
-    lora_beside_base: Path, paths: Paths
-) -> None:
-    """Python's recursion ended it, with a word about a damaged header."""
+def test_cyclic_adapter_base_is_rejected(lora_beside_base: Path, paths: Paths) -> None:
+    """It used to end in a RecursionError, reported as a damaged header."""
     edit_adapter_config(lora_beside_base, base_model_name_or_path=str(lora_beside_base))
     for load in (load_model, lambda source, paths: check_adapter(Path(source), source, paths)):
         with pytest.raises(ModelError, match="is one its own base model"):

@@ -1,4 +1,4 @@
-"""An adapter loads whole or not at all, on the base it names."""
+"""An adapter loads completely, on the base it names, or not at all."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def adapter(tiny_teacher: Path, tmp_path: Path) -> Path:
     ],
     ids=["compiled", "parallel", "vision", "layer", "named", "prefix"],
 )
-def test_tensors_that_do_not_load_are_refused(
+def test_adapter_tensors_that_do_not_load_are_rejected(
     change: Callable[[str], str], hint: str, adapter: Path, paths: Paths
 ) -> None:
-    """peft would leave them at their start, and the adapter would score as its base."""
+    """peft leaves such tensors at their initial values, so the adapter would equal its base."""
     rename(adapter, change)
     with pytest.raises(ModelError, match=r"adapter tensors are missing, first ") as caught:
         load_model(str(adapter), paths)
@@ -56,27 +56,27 @@ def test_tensors_that_do_not_load_are_refused(
     assert caught.value.where.endswith("adapter_model.safetensors")
 
 
-def test_a_tensor_too_few_and_one_too_many(adapter: Path, paths: Paths) -> None:
+def test_missing_and_extra_adapter_tensors(adapter: Path, paths: Paths) -> None:
     path = adapter / "adapter_model.safetensors"
     tensors = load_file(path)
     first = next(iter(tensors))
     save_file({k: v for k, v in tensors.items() if k != first}, path)
     with pytest.raises(ModelError, match="1 adapter tensors are missing"):
         load_model(str(adapter), paths)
-    stray = first.replace("q_proj", "v_proj")
-    save_file({**tensors, stray: tensors[first].clone()}, path)
+    extra = first.replace("q_proj", "v_proj")
+    save_file({**tensors, extra: tensors[first].clone()}, path)
     with pytest.raises(ModelError, match="1 tensors of its file do not match"):
         load_model(str(adapter), paths)
 
 
-def test_a_whole_adapter_loads(adapter: Path, tiny_teacher: Path, paths: Paths) -> None:
+def test_complete_adapter_loads(adapter: Path, tiny_teacher: Path, paths: Paths) -> None:
     with torch.no_grad():
-        ours, base = load_model(str(adapter), paths), load_model(str(tiny_teacher), paths)
-        assert float((ours(IDS).logits - base(IDS).logits).abs().max()) > 0.1
+        adapted, base = load_model(str(adapter), paths), load_model(str(tiny_teacher), paths)
+        assert float((adapted(IDS).logits - base(IDS).logits).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize(
-    ("base", "words"),
+    ("base", "message"),
     [
         ("/home/somebody/train/base-model", "no model named"),
         ("somebody/base-model", "somebody/base-model is not in the local cache"),
@@ -84,8 +84,8 @@ def test_a_whole_adapter_loads(adapter: Path, tiny_teacher: Path, paths: Paths) 
         (None, "does not name its base model"),
     ],
 )
-def test_a_base_that_is_not_here_is_named_with_who_named_it(
-    base: str | None, words: str, adapter: Path, paths: Paths
+def test_missing_base_error_names_the_base_and_the_adapter_config(
+    base: str | None, message: str, adapter: Path, paths: Paths
 ) -> None:
     path = adapter / "adapter_config.json"
     config = {**json.loads(path.read_text("utf-8")), "base_model_name_or_path": base}
@@ -93,13 +93,13 @@ def test_a_base_that_is_not_here_is_named_with_who_named_it(
     for load in (load_model, load_config_of):
         with pytest.raises(ModelError) as caught:
             load(str(adapter), paths)
-        told = str(caught.value)
-        assert words in told and "base_model_name_or_path" in told
-        assert "adapter_config.json" in told
+        error_text = str(caught.value)
+        assert message in error_text and "base_model_name_or_path" in error_text
+        assert "adapter_config.json" in error_text
 
 
-def test_an_adapter_of_another_vocabulary_says_so(adapter: Path, tmp_path: Path) -> None:
-    """peft's first line names no tensor; the ones below it do."""
+def test_adapter_with_mismatched_shapes_is_reported(adapter: Path, tmp_path: Path) -> None:
+    """The first line of peft's error names no tensor; later lines do."""
     paths = Paths(tmp_path / "home")
     bigger = tmp_path / "bigger"
     make_llama(bigger, seed=1, tie_word_embeddings=True, hidden_size=64)
@@ -112,7 +112,7 @@ def test_an_adapter_of_another_vocabulary_says_so(adapter: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"target_modules": ["nosuch"]}, "was this adapter trained on this base model?"),
         ({"peft_type": "NOSUCH"}, "unknown peft_type 'NOSUCH'"),
@@ -120,20 +120,20 @@ def test_an_adapter_of_another_vocabulary_says_so(adapter: Path, tmp_path: Path)
     ],
     ids=["modules", "kind", "itself"],
 )
-def test_an_adapter_config_that_is_not_of_this_base(
-    change: dict[str, Any], words: str, adapter: Path, paths: Paths
+def test_adapter_config_that_does_not_match_the_base(
+    change: dict[str, Any], message: str, adapter: Path, paths: Paths
 ) -> None:
-    """peft says no more than the name of the key it lacks, and an endless chain had no end."""
+    """peft reports only the missing key, and a cyclic chain of bases never terminated."""
     path = adapter / "adapter_config.json"
     changed = {k: str(adapter) if v == "ITSELF" else v for k, v in change.items()}
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changed}), "utf-8")
     with pytest.raises(ModelError) as caught:
         check_adapter(adapter, str(adapter), paths)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "words"),
+    ("file", "old", "new", "message"),
     [
         ("config.json", '"llama"', '"llama99"', "pip install --upgrade transformers"),
         ("config.json", '"silu"', '"nosuch"', "unknown key 'nosuch'"),
@@ -141,8 +141,8 @@ def test_an_adapter_config_that_is_not_of_this_base(
     ],
     ids=["architecture", "activation", "tokenizer"],
 )
-def test_a_model_newer_than_the_libraries_says_what_to_update(
-    file: str, old: str, new: str, words: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
+def test_model_newer_than_the_libraries_names_the_upgrade(
+    file: str, old: str, new: str, message: str, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     folder = Path(shutil.copytree(tiny_teacher, tmp_path / "model"))
     text = (folder / file).read_text("utf-8")
@@ -150,13 +150,13 @@ def test_a_model_newer_than_the_libraries_says_what_to_update(
     (folder / file).write_text(text.replace(old, new), "utf-8")
     with pytest.raises(ModelError) as caught:
         load_tokenizer(str(folder), paths) if "tok" in file else load_model(str(folder), paths)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_adapter_on_an_adapter_keeps_both(
+def test_adapter_on_an_adapter_applies_both(
     adapter: Path, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
-    """Training a LoRA on a LoRA checkpoint: its config must not name the first one's base."""
+    """Train a LoRA on a LoRA checkpoint: its config must not name the first one's base."""
     spec = StudentSpec.model_validate({"model": str(adapter), "lora": {"r": 2}})
     start = make_student(spec, None, paths)
     with torch.no_grad():
@@ -164,14 +164,14 @@ def test_an_adapter_on_an_adapter_keeps_both(
         first = load_model(str(adapter), paths)(IDS).logits
         assert torch.allclose(merged, first, atol=1e-5)
         second = make_adapter(Path(start.path), tmp_path / "second", seed=4)
-        both = load_model(str(second), paths)(IDS).logits
+        stacked = load_model(str(second), paths)(IDS).logits
     base = json.loads((second / "adapter_config.json").read_text("utf-8"))
     assert base["base_model_name_or_path"] == start.path
-    assert float((both - first).abs().max()) > 0.1
+    assert float((stacked - first).abs().max()) > 0.1
     assert make_student(spec, None, paths).id == start.id
-    # Named directly, an adapter may stand on another one too.
+    # An adapter may also name another adapter directly as its base.
     chained = Path(shutil.copytree(second, tmp_path / "chained"))
     config = {**base, "base_model_name_or_path": str(adapter)}
     (chained / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     with torch.no_grad():
-        assert torch.allclose(load_model(str(chained), paths)(IDS).logits, both, atol=1e-5)
+        assert torch.allclose(load_model(str(chained), paths)(IDS).logits, stacked, atol=1e-5)

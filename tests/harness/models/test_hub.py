@@ -1,4 +1,4 @@
-"""Models of the hub are pinned to commits: known by them, loaded from them, found without a net."""
+"""Hub models are pinned to commits: identified and loaded by commit, also offline."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ NAME = "org/tiny"
 def hub_server(
     tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[HubServer]:
-    made = HubServer(NAME)
-    made.push(tiny_teacher, **{"consolidated.safetensors": b"x", "pytorch_model.bin": b"pickle"})
-    made.use(monkeypatch, tmp_path / "cache")
-    yield made
-    made.server.shutdown()
+    server = HubServer(NAME)
+    server.push(tiny_teacher, **{"consolidated.safetensors": b"x", "pytorch_model.bin": b"pickle"})
+    server.use(monkeypatch, tmp_path / "cache")
+    yield server
+    server.server.shutdown()
     hub._commit.cache_clear()
 
 
-def changed(tiny_teacher: Path, tmp_path: Path) -> Path:
+def changed_copy(tiny_teacher: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(tiny_teacher, tmp_path / "changed"))
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] += 1
@@ -43,7 +43,7 @@ def changed(tiny_teacher: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "want"),
+    ("text", "expected"),
     [
         ("org/name", ("org/name", None)),
         ("org/name@main", ("org/name", "main")),
@@ -55,11 +55,11 @@ def changed(tiny_teacher: Path, tmp_path: Path) -> Path:
         ("a\nb/c", None),
     ],
 )
-def test_names_of_the_hub(text: str, want: tuple[str, str | None] | None) -> None:
-    assert split_hub_name(text) == want
+def test_split_hub_name(text: str, expected: tuple[str, str | None] | None) -> None:
+    assert split_hub_name(text) == expected
 
 
-def test_a_plain_name_is_the_commit_it_is_at(hub_server: HubServer, paths: Paths) -> None:
+def test_hub_name_resolves_to_its_current_commit(hub_server: HubServer, paths: Paths) -> None:
     commit = hub_server.refs["main"]
     assert resolve_model(NAME, paths) == f"{NAME}@{commit}"
     assert pinned(f"{NAME}@{commit}") == f"{NAME}@{commit}"
@@ -70,19 +70,21 @@ def test_a_plain_name_is_the_commit_it_is_at(hub_server: HubServer, paths: Paths
         resolve_model("org/other", paths)
 
 
-def test_it_loads_what_is_needed_and_nothing_pickled(hub_server: HubServer, paths: Paths) -> None:
+def test_only_needed_files_and_no_pickles_are_downloaded(
+    hub_server: HubServer, paths: Paths
+) -> None:
     assert load_config_of(NAME, paths).hidden_size == 32
     assert load_tokenizer(NAME, paths).chat_template
     assert not any(
         "safetensors" in line for line in hub_server.asked if line.startswith("GET /org")
     )
     assert load_model(NAME, paths).config.hidden_size == 32
-    got = [line for line in hub_server.asked if line.startswith("GET /org")]
-    assert any("/model.safetensors" in line for line in got)
-    assert not any("consolidated" in line or ".bin" in line for line in got)
+    downloads = [line for line in hub_server.asked if line.startswith("GET /org")]
+    assert any("/model.safetensors" in line for line in downloads)
+    assert not any("consolidated" in line or ".bin" in line for line in downloads)
 
 
-def test_a_hostile_header_is_refused_on_the_hub_too(
+def test_hostile_safetensors_header_from_the_hub_is_rejected(
     hub_server: HubServer, tiny_teacher: Path, paths: Paths
 ) -> None:
     hub_server.push(tiny_teacher, **{"model.safetensors": b"\xff" * 64})
@@ -90,32 +92,32 @@ def test_a_hostile_header_is_refused_on_the_hub_too(
         load_model(NAME, paths)
 
 
-def test_when_the_hub_moves_on_the_name_does_too(
+def test_hub_name_follows_a_new_commit(
     hub_server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     first_commit = hub_server.refs["main"]
     with Store(paths.store) as store:
-        first, found = find_model(NAME, paths, store)
-        assert (first.name, found) == (NAME, f"{NAME}@{first_commit}")
-        hub_server.push(changed(tiny_teacher, tmp_path))
+        first, source = find_model(NAME, paths, store)
+        assert (first.name, source) == (NAME, f"{NAME}@{first_commit}")
+        hub_server.push(changed_copy(tiny_teacher, tmp_path))
         hub._commit.cache_clear()
-        said: list[str] = []
-        second, _ = find_model(NAME, paths, store, say=said.append)
+        messages: list[str] = []
+        second, _ = find_model(NAME, paths, store, say=messages.append)
         assert second.name == NAME and second.id != first.id
-        kept = store.checkpoint(first.id)
-        assert kept is not None and kept.name == f"{NAME}@{first_commit[:7]}"
-        assert kept.path == f"{NAME}@{first_commit}"
-        assert "its weights have changed" in said[0]
-        # The earlier commit can still be named, scored and loaded.
-        again, found = find_model(f"{NAME}@{first_commit}", paths, store)
-        assert again.id == first.id and found == f"{NAME}@{first_commit}"
+        previous = store.checkpoint(first.id)
+        assert previous is not None and previous.name == f"{NAME}@{first_commit[:7]}"
+        assert previous.path == f"{NAME}@{first_commit}"
+        assert "its weights have changed" in messages[0]
+        # The earlier commit can still be named, evaluated and loaded.
+        earlier, source = find_model(f"{NAME}@{first_commit}", paths, store)
+        assert earlier.id == first.id and source == f"{NAME}@{first_commit}"
         by_name, _ = find_model(f"{NAME}@{first_commit[:7]}", paths, store)
         assert by_name.id == first.id
     old = load_model(f"{NAME}@{first_commit}", paths).model.norm.weight
     assert float((load_model(NAME, paths).model.norm.weight - old).abs().min()) > 0.5
 
 
-def test_without_a_network_the_cached_commit_is_used(
+def test_cached_commit_is_used_offline(
     hub_server: HubServer, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_model(NAME, paths)
@@ -127,7 +129,7 @@ def test_without_a_network_the_cached_commit_is_used(
         resolve_model("org/never", paths)
 
 
-def test_an_adapter_names_its_base_by_commit(
+def test_adapter_base_is_pinned_to_a_commit(
     hub_server: HubServer, tiny_teacher: Path, tmp_path: Path, paths: Paths
 ) -> None:
     import json
@@ -140,7 +142,7 @@ def test_an_adapter_names_its_base_by_commit(
     model.peft_config["default"].revision = commit
     model.save_pretrained(tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["revision"] == commit
-    hub_server.push(changed(tiny_teacher, tmp_path))
+    hub_server.push(changed_copy(tiny_teacher, tmp_path))
     hub._commit.cache_clear()
     loaded = load_model(str(tmp_path / "adapter"), paths)
     assert float(loaded.model.norm.weight.mean()) == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""What a model is: every byte of every tensor, wherever it lies and however it is sharded."""
+"""Model identity: every byte of every tensor, independent of location and sharding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kdharness.harness.store import Store
 
 @pytest.fixture
 def no_racy_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of this second count as settled."""
+    """Treat files as settled even if they were written just now."""
     monkeypatch.setattr(identity, "RACY_SECONDS", -1.0)
 
 
@@ -42,7 +42,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**values, **changes}), "utf-8")
 
 
-def test_the_place_and_what_saving_changes_do_not_count(
+def test_identity_ignores_location_and_save_metadata(
     model_folder: Path, tiny_teacher: Path
 ) -> None:
     edit(model_folder / "config.json", _name_or_path="elsewhere", transformers_version="9.9")
@@ -50,20 +50,20 @@ def test_the_place_and_what_saving_changes_do_not_count(
     assert identify(model_folder) == identify(tiny_teacher)
 
 
-def test_a_plain_reading_of_the_same_bytes_agrees(model_folder: Path) -> None:
+def test_tensor_hashes_match_a_direct_computation(model_folder: Path) -> None:
     import blake3
 
     rows = identity.hash_tensors(model_folder / "model.safetensors")
     for name, tensor in load_file(model_folder / "model.safetensors").items():
         raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
-        want = (name, "F32", list(tensor.shape), blake3.blake3(raw).hexdigest(length=16))
-        assert want in rows
+        expected = (name, "F32", list(tensor.shape), blake3.blake3(raw).hexdigest(length=16))
+        assert expected in rows
     assert len(rows) == len(load_file(model_folder / "model.safetensors"))
 
 
-def test_every_tensor_counts(model_folder: Path) -> None:
-    """Samples of a file let whole layers be exchanged unseen."""
-    seen = {identify(model_folder).weights}
+def test_identity_depends_on_every_tensor(model_folder: Path) -> None:
+    """A sampled fingerprint would miss the exchange of whole layers."""
+    identities = {identify(model_folder).weights}
     names = list(load_file(model_folder / "model.safetensors"))
     for name in names:
 
@@ -72,20 +72,20 @@ def test_every_tensor_counts(model_folder: Path) -> None:
             flat[len(flat) // 2] += 0.25
 
         rewrite_tensors(model_folder, change)
-        seen.add(identify(model_folder).weights)
-    assert len(seen) == len(names) + 1
+        identities.add(identify(model_folder).weights)
+    assert len(identities) == len(names) + 1
 
 
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(place=st.integers(0, 10**9), bit=st.integers(0, 7))
-def test_every_bit_counts(model_folder: Path, place: int, bit: int) -> None:
+@given(offset=st.integers(0, 10**9), bit=st.integers(0, 7))
+def test_identity_depends_on_every_bit(model_folder: Path, offset: int, bit: int) -> None:
     path = model_folder / "model.safetensors"
     raw = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(raw[:8], "little")
     before = identify(model_folder).weights
-    index = start + place % (len(raw) - start)
+    index = start + offset % (len(raw) - start)
     raw[index] ^= 1 << bit
     path.write_bytes(raw)
     assert identify(model_folder).weights != before
@@ -102,35 +102,35 @@ def test_every_bit_counts(model_folder: Path, place: int, bit: int) -> None:
     ],
     ids=["more", "fewer", "dtype", "shape", "name"],
 )
-def test_names_types_and_shapes_count(model_folder: Path, change: Any) -> None:
+def test_identity_depends_on_names_dtypes_and_shapes(model_folder: Path, change: Any) -> None:
     before = identify(model_folder).weights
     rewrite_tensors(model_folder, change)
     assert identify(model_folder).weights != before
 
 
-def test_how_a_model_is_sharded_does_not_count(model_folder: Path) -> None:
+def test_identity_ignores_sharding(model_folder: Path) -> None:
     before = identify(model_folder)
     tensors = load_file(model_folder / "model.safetensors")
     names = sorted(tensors, reverse=True)
-    parts = [names[:5], names[5:6], names[6:]]
+    shards = [names[:5], names[5:6], names[6:]]
     index: dict[str, str] = {}
-    for number, part in enumerate(parts, 1):
+    for number, shard in enumerate(shards, 1):
         file = f"model-{number:05}-of-00003.safetensors"
-        save_file({name: tensors[name] for name in part}, model_folder / file)
-        index |= dict.fromkeys(part, file)
+        save_file({name: tensors[name] for name in shard}, model_folder / file)
+        index |= dict.fromkeys(shard, file)
     (model_folder / "model.safetensors").unlink()
     table = {"metadata": {"total_size": 1}, "weight_map": index}
     (model_folder / "model.safetensors.index.json").write_text(json.dumps(table), "utf-8")
     assert identify(model_folder) == before
 
 
-def test_a_copy_in_another_layout_does_not_count(model_folder: Path) -> None:
+def test_identity_ignores_a_consolidated_copy(model_folder: Path) -> None:
     before = identify(model_folder)
     shutil.copy(model_folder / "model.safetensors", model_folder / "consolidated.safetensors")
     assert identify(model_folder) == before
 
 
-def test_code_that_comes_with_a_model_counts(model_folder: Path) -> None:
+def test_identity_depends_on_bundled_code(model_folder: Path) -> None:
     before = identify(model_folder)
     (model_folder / "modeling_own.py").write_text("SCALE = 2\n", "utf-8")
     assert identify(model_folder).weights != before.weights
@@ -146,7 +146,7 @@ def test_code_that_comes_with_a_model_counts(model_folder: Path) -> None:
         ("additional_chat_templates/tools.jinja", "{{ tools }}"),
     ],
 )
-def test_the_interface_is_an_identity_of_its_own(model_folder: Path, file: str, text: str) -> None:
+def test_interface_has_a_separate_identity(model_folder: Path, file: str, text: str) -> None:
     before = identify(model_folder)
     (model_folder / file).parent.mkdir(exist_ok=True)
     (model_folder / file).write_text(text, "utf-8")
@@ -156,7 +156,7 @@ def test_the_interface_is_an_identity_of_its_own(model_folder: Path, file: str, 
     assert after.id != before.id
 
 
-def test_a_template_inside_the_tokenizers_config_counts(model_folder: Path) -> None:
+def test_interface_includes_a_template_in_the_tokenizer_config(model_folder: Path) -> None:
     (model_folder / "tokenizer_config.json").write_text('{"chat_template": "a"}', "utf-8")
     before = identify(model_folder)
     edit(model_folder / "tokenizer_config.json", name_or_path="elsewhere")
@@ -176,66 +176,68 @@ def write_adapter(folder: Path, base: str, value: float = 1.0) -> Path:
     return folder
 
 
-def test_an_adapter_is_known_with_its_base(
+def test_adapter_identity_includes_its_base(
     model_folder: Path, tmp_path: Path, paths: Paths
 ) -> None:
-    one = write_adapter(tmp_path / "one", str(model_folder))
+    adapter = write_adapter(tmp_path / "one", str(model_folder))
     with Store(paths.store) as store:
 
-        def known(path: Path) -> ModelIdentity:
+        def identity_at(path: Path) -> ModelIdentity:
             return identity_of(str(path), paths, store)
 
-        before = known(one)
+        before = identity_at(adapter)
         moved = Path(shutil.copytree(model_folder, tmp_path / "elsewhere"))
-        assert known(write_adapter(tmp_path / "two", str(moved))) == before
+        assert identity_at(write_adapter(tmp_path / "two", str(moved))) == before
         assert (
-            known(write_adapter(tmp_path / "three", str(model_folder), 2.0)).weights
+            identity_at(write_adapter(tmp_path / "three", str(model_folder), 2.0)).weights
             != before.weights
         )
-        assert known(write_adapter(tmp_path / "chain", str(one))).weights != before.weights
+        assert (
+            identity_at(write_adapter(tmp_path / "chain", str(adapter))).weights != before.weights
+        )
         rewrite_tensors(model_folder, lambda t: t["model.norm.weight"].add_(1))
-        assert known(one).weights != before.weights
+        assert identity_at(adapter).weights != before.weights
         with pytest.raises(ModelError, match=r"adapter_config.json: its base model '/gone/base'"):
-            known(write_adapter(tmp_path / "four", "/gone/base"))
-        circle = write_adapter(tmp_path / "circle", str(tmp_path / "circle"))
+            identity_at(write_adapter(tmp_path / "four", "/gone/base"))
+        cyclic = write_adapter(tmp_path / "circle", str(tmp_path / "circle"))
         with pytest.raises(ModelError, match="its own base model"):
-            known(circle)
+            identity_at(cyclic)
     with pytest.raises(ModelError, match="does not name its base"):
-        identify(one)
+        identify(adapter)
 
 
-def test_nothing_to_identify(tmp_path: Path) -> None:
+def test_folder_without_weights_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match="no safetensors weights"):
         identify(tmp_path)
 
 
-# ---------------------------------------------------------------- remembered
+# ---------------------------------------------------------------- cached identities
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The weight files that were really read."""
-    found: list[Path] = []
-    plain = identity.hash_tensors
+    """Record the weight files that are actually read."""
+    files: list[Path] = []
+    original = identity.hash_tensors
 
-    def counted(path: Path, progress: Any = None) -> Any:
-        found.append(path)
-        return plain(path, progress)
+    def record_read(path: Path, progress: Any = None) -> Any:
+        files.append(path)
+        return original(path, progress)
 
-    monkeypatch.setattr(identity, "hash_tensors", counted)
-    return found
+    monkeypatch.setattr(identity, "hash_tensors", record_read)
+    return files
 
 
 @pytest.mark.usefixtures("no_racy_files")
-def test_a_known_folder_is_not_read_again(
+def test_unchanged_folder_is_not_read_again(
     model_folder: Path, paths: Paths, reads: list[Path]
 ) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     with Store(paths.store) as store:
-        first = identify(model_folder, store, progress=lambda *pair: told.append(pair))
+        first = identify(model_folder, store, progress=lambda *pair: reported.append(pair))
         size = (model_folder / "model.safetensors").stat().st_size
-        assert told[-1][1] == size
-        assert size - 20_000 < max(done for done, _ in told) <= size
+        assert reported[-1][1] == size
+        assert size - 20_000 < max(done for done, _ in reported) <= size
         assert identify(model_folder, store) == first
         assert len(reads) == 1
     with Store(paths.store) as store:
@@ -244,7 +246,7 @@ def test_a_known_folder_is_not_read_again(
 
 
 @pytest.mark.usefixtures("no_racy_files")
-def test_a_changed_file_is_read_again_whatever_its_times_say(
+def test_changed_file_is_read_again_despite_an_unchanged_mtime(
     model_folder: Path, paths: Paths, reads: list[Path]
 ) -> None:
     path = model_folder / "model.safetensors"
@@ -262,10 +264,10 @@ def test_a_changed_file_is_read_again_whatever_its_times_say(
         assert len(reads) == 2
 
 
-def test_a_file_of_this_moment_is_not_remembered(
+def test_just_written_file_is_not_cached(
     model_folder: Path, paths: Paths, reads: list[Path]
 ) -> None:
-    """Two writes within the clock's grain look like one."""
+    """Two writes within the clock's resolution have the same mtime."""
     with Store(paths.store) as store:
         os.utime(model_folder / "model.safetensors")
         identify(model_folder, store)
@@ -274,7 +276,7 @@ def test_a_file_of_this_moment_is_not_remembered(
 
 
 @pytest.mark.usefixtures("no_racy_files")
-def test_a_damaged_memory_of_another_file_is_not_used(
+def test_cache_entry_of_another_file_is_not_used(
     model_folder: Path, tmp_path: Path, paths: Paths
 ) -> None:
     with Store(paths.store) as store:
@@ -287,30 +289,30 @@ def test_a_damaged_memory_of_another_file_is_not_used(
         assert identify(model_folder, store).weights != first.weights
 
 
-def test_progress_reaches_the_end_with_many_threads(tmp_path: Path) -> None:
+def test_progress_reaches_the_total_with_many_threads(tmp_path: Path) -> None:
     tensors = {f"t{n}": torch.rand(64, 64) for n in range(200)}
     save_file(tensors, tmp_path / "model.safetensors")
-    told: list[int] = []
+    reported: list[int] = []
     began = time.monotonic()
-    identity.hash_tensors(tmp_path / "model.safetensors", told.append)
-    assert max(told) == 200 * 64 * 64 * 4
+    identity.hash_tensors(tmp_path / "model.safetensors", reported.append)
+    assert max(reported) == 200 * 64 * 64 * 4
     assert time.monotonic() - began < 30
-    whole = hashlib.sha256()
+    first_pass = hashlib.sha256()
     for row in identity.hash_tensors(tmp_path / "model.safetensors"):
-        whole.update(repr(row).encode())
-    again = hashlib.sha256()
+        first_pass.update(repr(row).encode())
+    second_pass = hashlib.sha256()
     for row in identity.hash_tensors(tmp_path / "model.safetensors"):
-        again.update(repr(row).encode())
-    assert whole.digest() == again.digest()
+        second_pass.update(repr(row).encode())
+    assert first_pass.digest() == second_pass.digest()
 
 
 # ---------------------------------------------------------------- progress
 
 
-def test_progress_is_told_where_the_work_was_asked_for(
+def test_progress_is_reported_on_the_calling_thread(
     model_folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker's reporter writes to the store, which must not be touched from other threads."""
+    """A worker's reporter writes to the store, which must not be used from other threads."""
     from kdharness.harness.models import checkpoints
     from kdharness.harness.types import Run, RunStatus
     from kdharness.harness.worker import StoreReporter
@@ -329,16 +331,16 @@ def test_progress_is_told_where_the_work_was_asked_for(
         )
         store.add_run(run)
         reporter = StoreReporter(store, run)
-        told = checkpoints.progress_callbacks(reporter, "big")
-        made, _ = checkpoints.find_model(str(model_folder), paths, store, **told)
+        callbacks = checkpoints.progress_callbacks(reporter, "big")
+        checkpoint, _ = checkpoints.find_model(str(model_folder), paths, store, **callbacks)
         reporter.flush()
-        shown = store.run("eval-1")
-    assert made.weights == identify(model_folder).weights
-    assert shown is not None and "reading the weights of big" in str(shown.info)
+        run_row = store.run("eval-1")
+    assert checkpoint.weights == identify(model_folder).weights
+    assert run_row is not None and "reading the weights of big" in str(run_row.info)
 
 
-def test_a_stop_while_weights_are_read_ends_the_reading(model_folder: Path) -> None:
-    """Not after the last tensor of a model that takes minutes."""
+def test_stop_interrupts_the_reading_of_weights(model_folder: Path) -> None:
+    """The stop takes effect at once, not after the last tensor of a large model."""
 
     class Stopped(Exception):
         pass
@@ -350,9 +352,9 @@ def test_a_stop_while_weights_are_read_ends_the_reading(model_folder: Path) -> N
         identity.hash_tensors(model_folder / "model.safetensors", stop)
 
 
-def test_progress_ends_at_the_whole(model_folder: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    identify(model_folder, progress=lambda done, total: seen.append((done, total)))
+def test_progress_ends_at_the_total(model_folder: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    identify(model_folder, progress=lambda done, total: reported.append((done, total)))
     header = 8 + int.from_bytes((model_folder / "model.safetensors").read_bytes()[:8], "little")
-    assert seen[-1][0] == seen[-1][1] - header
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert reported[-1][0] == reported[-1][1] - header
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)

@@ -1,4 +1,4 @@
-"""Token ids and lengths are held against the models before torch meets them."""
+"""Token ids and row lengths are checked against the model's limits before torch sees them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.models import make_llama, make_tokenizer
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny GPT-2 with a table of 64 positions."""
+    """Create a tiny GPT-2 with 64 learned positions."""
     folder = tmp_path_factory.mktemp("models") / "gpt2"
     tokenizer = make_tokenizer(folder)
     torch.manual_seed(0)
@@ -43,8 +43,8 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def beyond(tiny_teacher: Path, tmp_path: Path) -> Path:
-    """A model whose tokenizer has a token more than the model embeds."""
+def extra_token_model(tiny_teacher: Path, tmp_path: Path) -> Path:
+    """Create a model whose tokenizer has one more token than the model embeds."""
     folder = Path(shutil.copytree(tiny_teacher, tmp_path / "beyond"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<extra>"])
@@ -54,7 +54,7 @@ def beyond(tiny_teacher: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_config(tmp_path: Path) -> Callable[..., str]:
-    """Write an SFT config on rows of one's own; its path."""
+    """Return a function that writes an SFT config for given rows and returns its path."""
 
     def write(model: Path, rows: list[dict[str, str]], max_length: int, **more: Any) -> str:
         data = tmp_path / "rows.jsonl"
@@ -83,7 +83,7 @@ LONG = [{"prompt": "Say it.", "completion": "on and on " * 60}, {"prompt": "a", 
 EXTRA = [{"prompt": "Say it.", "completion": "so <extra> it is"}]
 
 
-def test_limits_of_models(gpt2: Path, tiny_teacher: Path, paths: Paths) -> None:
+def test_model_limits(gpt2: Path, tiny_teacher: Path, paths: Paths) -> None:
     for load in (load_model, meta_model):
         assert limits_of(load(str(gpt2), paths)) == ModelLimits(400, 64, 64)
         assert limits_of(load(str(tiny_teacher), paths)) == ModelLimits(400, None, 512)
@@ -93,7 +93,7 @@ def test_limits_of_models(gpt2: Path, tiny_teacher: Path, paths: Paths) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_rows_longer_than_the_positions(
+def test_rows_longer_than_the_position_table_are_rejected(
     command: tuple[str, ...], gpt2: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     code, _, err = kd(*command, write_config(gpt2, LONG, 256))
@@ -103,7 +103,7 @@ def test_rows_longer_than_the_positions(
 
 
 @pytest.mark.slow
-def test_shorter_rows_train_and_plan(
+def test_rows_within_the_position_table_train_and_plan(
     gpt2: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     file = write_config(gpt2, LONG, 64)
@@ -115,11 +115,11 @@ def test_shorter_rows_train_and_plan(
     assert figures["parameters student"] == sum(p.numel() for p in model.parameters())
     code, _, err = kd("train", file)
     assert code == 0, err
-    # Longer than any row: no reason to refuse.
+    # A max_length beyond the limit is accepted if no row is that long.
     assert kd("config", "check", write_config(gpt2, LONG[1:], 4096))[0] == 0
 
 
-def test_a_rotary_model_takes_longer_rows_with_a_word(
+def test_rows_longer_than_a_rotary_models_context_are_a_warning(
     tmp_path: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     make_llama(tmp_path / "short", max_position_embeddings=16)
@@ -128,28 +128,31 @@ def test_a_rotary_model_takes_longer_rows_with_a_word(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_tokens_beyond_the_embedding(
-    command: tuple[str, ...], beyond: Path, write_config: Callable[..., str], kd: CommandLine
+def test_token_ids_beyond_the_embedding_are_rejected(
+    command: tuple[str, ...],
+    extra_token_model: Path,
+    write_config: Callable[..., str],
+    kd: CommandLine,
 ) -> None:
-    code, _, err = kd(*command, write_config(beyond, EXTRA, 64))
+    code, _, err = kd(*command, write_config(extra_token_model, EXTRA, 64))
     assert code in (1, 2), err
     assert "has 401 tokens, but the model embeds only 400: '<extra>' (id 400) is out of" in err
     assert "rows.jsonl:1" in err and "Traceback" not in err
 
 
 @pytest.mark.slow
-def test_a_token_that_no_row_uses_is_no_reason_to_refuse(
-    beyond: Path, write_config: Callable[..., str], kd: CommandLine
+def test_unused_token_beyond_the_embedding_is_accepted(
+    extra_token_model: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
-    """A padding token that was added and never embedded is a common case."""
-    tokenizer = AutoTokenizer.from_pretrained(beyond)
+    """An added padding token without an embedding is common."""
+    tokenizer = AutoTokenizer.from_pretrained(extra_token_model)
     tokenizer.pad_token = "<extra>"
-    tokenizer.save_pretrained(beyond)
-    code, _, err = kd("train", write_config(beyond, LONG, 64))
+    tokenizer.save_pretrained(extra_token_model)
+    code, _, err = kd("train", write_config(extra_token_model, LONG, 64))
     assert code == 0, err
 
 
-def test_a_teacher_is_held_against_too(
+def test_teacher_limits_are_checked_as_well(
     gpt2: Path,
     tiny_teacher: Path,
     write_config: Callable[..., str],
@@ -166,10 +169,10 @@ def test_a_teacher_is_held_against_too(
 
 
 @pytest.mark.slow
-def test_answers_and_held_out_rows(
-    gpt2: Path, beyond: Path, paths: Paths, kd: CommandLine, tmp_path: Path
+def test_limits_apply_to_generation_and_held_out_rows(
+    gpt2: Path, extra_token_model: Path, paths: Paths, kd: CommandLine, tmp_path: Path
 ) -> None:
-    engine = LocalEngine(str(beyond), paths)
+    engine = LocalEngine(str(extra_token_model), paths)
     chats = [({"role": "user", "content": text},) for text in ("<extra>", "fine")]
     replies = dict(engine.stream([GenerationRequest(chat, max_new_tokens=2) for chat in chats]))
     assert replies[0].finish is Finish.ERROR and "(id 400) is out of range" in replies[0].error
@@ -182,7 +185,7 @@ def test_answers_and_held_out_rows(
     assert code == 0, err
 
 
-def test_a_broken_adapter_is_found_by_config_check(
+def test_config_check_detects_a_broken_adapter(
     tiny_teacher: Path, tmp_path: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     from support.adapters import make_adapter, rename
@@ -195,7 +198,7 @@ def test_a_broken_adapter_is_found_by_config_check(
     assert code == 1 and "8 adapter tensors are missing" in err and "_orig_mod." in err
 
 
-def test_what_is_not_here_is_said_and_not_refused(
+def test_config_check_reports_missing_models_and_data_as_not_checked(
     write_config: Callable[..., str], kd: CommandLine, tiny_teacher: Path
 ) -> None:
     code, out, err = kd("config", "check", write_config(Path("/nowhere/model"), LONG, 64))
@@ -206,7 +209,7 @@ def test_what_is_not_here_is_said_and_not_refused(
     assert code == 0 and "not checked: missing data file /nowhere/rows.jsonl" in err
 
 
-def test_ids_are_held_against_the_first_row_that_breaks(tiny_teacher: Path) -> None:
+def test_first_row_beyond_the_limit_is_named(tiny_teacher: Path) -> None:
     from kdharness.harness.models.limits import refuse_beyond
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher)
@@ -232,7 +235,7 @@ TINY: dict[str, tuple[dict[str, Any], int | None]] = {
         },
         32,
     ),
-    # It makes its table anew for longer rows.
+    # It rebuilds its position table for longer rows.
     "xglm": (
         {
             "d_model": 32,
@@ -248,8 +251,8 @@ TINY: dict[str, tuple[dict[str, Any], int | None]] = {
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_positions_are_those_that_the_model_can_take(kind: str, paths: Paths) -> None:
-    """Tables of positions that are buffers, or made in a forward pass, were overlooked."""
+def test_detected_positions_match_what_the_model_accepts(kind: str, paths: Paths) -> None:
+    """Position tables stored as buffers or created in the forward pass were missed before."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     values, positions = TINY[kind]
@@ -267,7 +270,7 @@ def test_positions_are_those_that_the_model_can_take(kind: str, paths: Paths) ->
                 model(torch.full((1, 40), 7), use_cache=False)
 
 
-def test_a_plan_for_an_architecture_that_cannot_be_built(
+def test_plan_for_a_model_that_cannot_be_built(
     tiny_teacher: Path, tmp_path: Path, write_config: Callable[..., str], kd: CommandLine
 ) -> None:
     folder = Path(shutil.copytree(tiny_teacher, tmp_path / "broken"))

@@ -1,4 +1,4 @@
-"""The report: what it tells, that it needs nothing else, and that hostile answers stay text."""
+"""The report: its sections, self-contained HTML, and escaping of hostile answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ METHODS = {"ref": "kd", "expert": "sft", "wise": "merge", "dae": "dae"}
 
 
 class Page(html.parser.HTMLParser):
-    """Tags, their attributes, and whether everything that was opened was closed."""
+    """Parse HTML: its tags and attributes, and whether every opened tag is closed."""
 
     VOID = frozenset({"meta", "line", "path", "circle", "rect", "br"})
 
@@ -81,7 +81,7 @@ class Page(html.parser.HTMLParser):
 
 
 def fill_report_home(paths: Paths, text: str = "a plain answer") -> None:
-    """A reference, an expert, a merge and a DAE checkpoint, with rows, curves and a judge."""
+    """Store a reference, an expert, a merge and a DAE checkpoint with rows, curves and a judge."""
     rng = np.random.default_rng(2)
     ids = {name: digest(name) for name in LEVELS}
     with Store(paths.store) as store:
@@ -180,7 +180,7 @@ def report(paths: Paths, tmp_path: Path, *more: str) -> tuple[str, str]:
     return out.read_text("utf-8"), out.with_suffix(".md").read_text("utf-8")
 
 
-def test_every_part_of_the_story_is_there(paths: Paths, tmp_path: Path) -> None:
+def test_report_has_all_sections(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     for text in report(paths, tmp_path, "--question", "Does it keep?"):
         for heading in (
@@ -223,34 +223,34 @@ def test_costs_count_each_training_once(paths: Paths, tmp_path: Path) -> None:
     assert rows["dae"][4:] == ["40", "0.40"] and rows["openai:judge"][0] == "160"
 
 
-def test_the_page_is_whole_and_needs_nothing_else(paths: Paths, tmp_path: Path) -> None:
+def test_html_is_well_formed_and_self_contained(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths)
     text, _ = report(paths, tmp_path)
-    found = Page(text)
-    assert not found.open
-    tags = {tag for tag, _ in found.tags}
+    parsed = Page(text)
+    assert not parsed.open
+    tags = {tag for tag, _ in parsed.tags}
     assert not tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
-    for tag, attrs in found.tags:
+    for tag, attrs in parsed.tags:
         assert not [name for name in attrs if name.startswith("on") or name == "src"], tag
         assert str(attrs.get("href", "#")).startswith("#")
     assert "url(" not in text and "@import" not in text
-    drawn = re.findall(r"<svg.*?</svg>", text, re.S)
-    assert len(drawn) >= 6
-    for svg in drawn:
+    svgs = re.findall(r"<svg.*?</svg>", text, re.S)
+    assert len(svgs) >= 6
+    for svg in svgs:
         ET.fromstring(svg)
         assert "nan" not in svg and "inf" not in svg
 
 
-def test_hostile_answers_names_and_errors_stay_text(paths: Paths, tmp_path: Path) -> None:
+def test_hostile_answers_names_and_errors_are_escaped(paths: Paths, tmp_path: Path) -> None:
     fill_report_home(paths, HOSTILE)
     text, twin = report(paths, tmp_path, "--title", HOSTILE, "--question", HOSTILE)
-    found = Page(text)
-    assert not found.open
-    assert not {tag for tag, _ in found.tags} & {"script", "img"}
-    assert "<script" not in text and "<img" not in text and "javascript:" in found.words
+    parsed = Page(text)
+    assert not parsed.open
+    assert not {tag for tag, _ in parsed.tags} & {"script", "img"}
+    assert "<script" not in text and "<img" not in text and "javascript:" in parsed.words
     for raw in (text, twin):
         assert "\x1b" not in raw and "\x07" not in raw and "\u202e" not in raw
-    # Outside of fences nothing of it can be markup; inside, no line closes the fence early.
+    # Outside fences nothing is parsed as markup; inside, no line closes the fence early.
     fence = ""
     for line in twin.splitlines():
         opened = re.match(r"(`{3,})(text)?$", line)
@@ -264,13 +264,13 @@ def test_hostile_answers_names_and_errors_stay_text(paths: Paths, tmp_path: Path
     assert not fence
 
 
-def test_an_empty_home_has_an_honest_report(paths: Paths, tmp_path: Path) -> None:
+def test_report_of_an_empty_home_states_that_data_is_missing(paths: Paths, tmp_path: Path) -> None:
     text, twin = report(paths, tmp_path)
     assert "No trade-off available yet" in text and "No scores yet" in twin
     assert not Page(text).open
 
 
-def test_mistakes_of_the_command_line(
+def test_invalid_arguments_exit_with_2(
     paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = ["--home", str(paths.home), "report"]
@@ -280,7 +280,7 @@ def test_mistakes_of_the_command_line(
     assert "no checkpoint has no:thing" in capsys.readouterr().err
 
 
-def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
+def test_non_significant_difference_is_reported_as_such(paths: Paths) -> None:
     fill_report_home(paths)
     with Store(paths.store) as store:
         twin = Checkpoint(id="t", name="twin", method="dae", path="", created=9.0)
@@ -298,7 +298,7 @@ def test_no_difference_is_never_told_as_one(paths: Paths) -> None:
 
 # ---------------------------------------------------------------- pieces
 
-ODD: list[Any] = [
+EDGE_CASES: list[Any] = [
     Scatter("t", "x", "y", (PlotPoint("only", 1.0, 1.0),)),
     Scatter(
         "t",
@@ -316,23 +316,23 @@ ODD: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("block", ODD)
-def test_pictures_of_odd_figures_are_whole(block: Any) -> None:
+@pytest.mark.parametrize("block", EDGE_CASES)
+def test_plots_of_edge_cases_are_valid_svg(block: Any) -> None:
     svg = picture(block)
     ET.fromstring(svg)
     assert "nan" not in svg and "<script" not in svg
     assert markdown("t", [block]).startswith("# t")
 
 
-def test_ticks_are_round_and_inside() -> None:
+def test_ticks_are_round_and_within_range() -> None:
     assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
     assert ticks(3, 3) == [3]
     for low, high in ((-1e-7, 3e-7), (0.013, 0.48), (-5e8, 9e9)):
-        found = ticks(low, high)
-        assert 3 <= len(found) <= 7 and low <= found[0] and found[-1] <= high * (1 + 1e-9)
+        values = ticks(low, high)
+        assert 3 <= len(values) <= 7 and low <= values[0] and values[-1] <= high * (1 + 1e-9)
 
 
-def test_blocks_escape_in_both_forms() -> None:
+def test_blocks_are_escaped_in_html_and_markdown() -> None:
     blocks: list[Any] = [
         Heading("<h>"),
         Paragraph("*a* <b>"),
@@ -347,8 +347,8 @@ def test_blocks_escape_in_both_forms() -> None:
     assert fenced("```").startswith("````text\n")
 
 
-def test_the_report_takes_no_side_from_a_handful() -> None:
-    def told(n: int, low: float | None) -> str:
+def test_report_draws_no_conclusion_from_few_items() -> None:
+    def short_answer(n: int, low: float | None) -> str:
         above = {"value": 0.3, "ci_low": low, "ci_high": None if low is None else 0.5, "n": n}
         view = {
             "x": type("X", (), {"label": "x"}),
@@ -360,5 +360,5 @@ def test_the_report_takes_no_side_from_a_handful() -> None:
         }
         return " ".join(str(block) for block in build._short_answer(view))
 
-    assert "c is above the" in told(5, 0.1)
-    assert all("not significantly" in told(*few) for few in ((4, 0.1), (2, None)))
+    assert "c is above the" in short_answer(5, 0.1)
+    assert all("not significantly" in short_answer(*few) for few in ((4, 0.1), (2, None)))

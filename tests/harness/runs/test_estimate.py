@@ -1,4 +1,4 @@
-"""The plan against what small models really use."""
+"""Compare `kdharness plan` with the measured memory and FLOPs of small models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def saved(model: Any, folder: Path) -> str:
+def save_with_tokenizer(model: Any, folder: Path) -> str:
     from support.models import make_tokenizer
 
     model.save_pretrained(folder)
@@ -77,7 +77,7 @@ def test_memory_of_a_kd_step(
         precision = "bf16"
     width, settings = 256, {"vocab_size": 4096, **SHAPES[shape]}
     student, teacher = tiny_model(1, **settings), tiny_model(2, **settings).requires_grad_(False)
-    size = model_size(saved(student, tmp_path / "m"), Paths(tmp_path))
+    size = model_size(save_with_tokenizer(student, tmp_path / "m"), Paths(tmp_path))
     assert size.total == sum(p.numel() for p in student.parameters())
     memory, trained, chosen = planned(
         size, width, lora, precision=precision, gradient_checkpointing=checkpointing
@@ -133,7 +133,7 @@ OPTIMIZERS: dict[str, Any] = {
 )
 def test_memory_of_an_optimizer(optimizer: str, precision: str, tmp_path: Path) -> None:
     model = tiny_model(1)
-    size = model_size(saved(model, tmp_path / "m"), Paths(tmp_path))
+    size = model_size(save_with_tokenizer(model, tmp_path / "m"), Paths(tmp_path))
     memory, _, chosen = planned(size, 64, precision=precision, optimizer=optimizer)
     model = model.to(getattr(torch, chosen.trained))
     spec = TrainerSpec(precision=precision, optimizer=optimizer)
@@ -163,16 +163,16 @@ def flattened(value: torch.Tensor) -> list[torch.Tensor]:
     return [getattr(value, name) for name in names]
 
 
-def test_parameters_and_flops(tmp_path: Path) -> None:
+def test_planned_parameters_and_flops_match_the_measured_ones(tmp_path: Path) -> None:
     student = tiny_model(1)
-    size = model_size(saved(student, tmp_path / "m"), Paths(tmp_path))
-    cut = model_size(str(tmp_path / "m"), Paths(tmp_path), keep_layers=2)
-    assert cut.total < size.total and cut.layers == 2
+    size = model_size(save_with_tokenizer(student, tmp_path / "m"), Paths(tmp_path))
+    pruned = model_size(str(tmp_path / "m"), Paths(tmp_path), keep_layers=2)
+    assert pruned.total < size.total and pruned.layers == 2
     attach_loss(student)
     teachers = [tiny_model(2), tiny_model(3)]
     models = Models(student, teachers, random_batch(4096), {})
     labelled = int(labelled_positions(models.batch["labels"]).sum())
-    real = count_flops(lambda: fused_step(models, "dae", Mix(), 0.0).backward())
+    measured = count_flops(lambda: fused_step(models, "dae", Mix(), 0.0).backward())
     planned = step_flops(
         size, size, tokens=4 * 96, labelled=labelled, width=96, lora=False, checkpointing=False
     )
@@ -183,7 +183,7 @@ def test_parameters_and_flops(tmp_path: Path) -> None:
 
 
 def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> None:
-    size = model_size(saved(tiny_model(1), tmp_path / "m"), Paths(tmp_path))
+    size = model_size(save_with_tokenizer(tiny_model(1), tmp_path / "m"), Paths(tmp_path))
     whole = planned(size, 100)[0]["activations"]
     assert planned(size, 100, gradient_checkpointing=True)[0]["activations"] < whole / 2
     config = parse_config(
@@ -195,8 +195,8 @@ def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> Non
             config, size, {"teacher": size}, 64, engine=engine, processes=processes, on_cpu=False
         )[0]
 
-    one, ddp, fsdp = memory("single", 1), memory("ddp", 4), memory("fsdp2", 4)
-    assert one == ddp
+    single, ddp, fsdp = memory("single", 1), memory("ddp", 4), memory("fsdp2", 4)
+    assert single == ddp
     for part in ("weights", "gradients", "optimizer", "teacher teacher"):
         assert fsdp[part] == one[part] / 4
     assert fsdp["activations"] == one["activations"]
@@ -205,19 +205,19 @@ def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> Non
     assert trained == 16 * size.total and one["teacher teacher"] == 2 * size.total
 
 
-def test_a_mixtures_flops_count_the_experts_a_token_meets(tmp_path: Path) -> None:
+def test_moe_flops_count_only_the_active_experts(tmp_path: Path) -> None:
     from kdharness.trainers.students.mixture import mix_models
 
     mixture = mix_models([tiny_model(i) for i in range(4)])
-    size = model_size(saved(mixture, tmp_path / "moe"), Paths(tmp_path))
+    size = model_size(save_with_tokenizer(mixture, tmp_path / "moe"), Paths(tmp_path))
     assert size.total == sum(p.numel() for p in mixture.parameters())
     experts = sum(p.numel() for n, p in mixture.named_parameters() if ".experts." in n)
-    outside = 2 * 4096 * 128
-    assert size.body == size.total - outside - experts // 2
+    embeddings = 2 * 4096 * 128
+    assert size.body == size.total - embeddings - experts // 2
 
 
 @pytest.mark.slow
-def test_the_command(
+def test_plan_command(
     tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = {

@@ -1,9 +1,9 @@
-"""Plans for 7B and 70B models against what others have published about them.
+"""Compare plans for 7B and 70B models with published figures.
 
 Parameter counts are those of the models' cards. LLaMA-Factory's README gives rules of thumb for
 bf16 training: 60 GB for 7B and 600 GB for 70B (all weights), 16 and 160 GB (LoRA). LongLoRA
-(arXiv 2309.12307, table 12) measured 25.7 GB a GPU for LoRA on Llama 2 7B with 8,192 tokens,
-checkpointed, with whole logits.
+(arXiv 2309.12307, table 12) measured 25.7 GB per GPU for LoRA on Llama 2 7B with 8,192 tokens,
+activation checkpointing and full logits.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ CARDS = {
 
 @pytest.fixture(scope="module")
 def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Size]:
-    found = {}
+    sizes_by_name = {}
     for name, config in MODELS.items():
         folder = tmp_path_factory.mktemp("shapes") / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config))
-        found[name] = model_size(str(folder), Paths(folder))
-    return found
+        sizes_by_name[name] = model_size(str(folder), Paths(folder))
+    return sizes_by_name
 
 
 def planned_memory(
@@ -85,7 +85,7 @@ def planned_memory(
     processes: int = 1,
     **trainer: Any,
 ) -> dict[str, float]:
-    """The parts of a plan, in GB a process."""
+    """Return the parts of a memory plan in GB per process."""
     lora = {"r": trainer.pop("lora")} if "lora" in trainer else None
     quantization = trainer.pop("quantization", None)
     values: dict[str, Any] = {
@@ -115,15 +115,15 @@ def planned_memory(
     return {name: size / GB for name, size in parts.items()}
 
 
-def test_models_have_as_many_weights_as_their_cards_say(sizes: dict[str, Size]) -> None:
+def test_parameter_counts_match_the_model_cards(sizes: dict[str, Size]) -> None:
     assert {name: size.total for name, size in sizes.items()} == CARDS
-    # A token of Mixtral meets two of eight experts: 12.9 billion of the 46.7.
+    # In Mixtral a token uses two of eight experts: 12.9 of 46.7 billion parameters.
     mixtral = sizes["mixtral-8x7b"]
     assert mixtral.body + 2 * 32000 * 4096 == pytest.approx(12.9e9, rel=0.005)
 
 
 @pytest.mark.parametrize(("student", "published"), [("llama-2-7b", 60), ("llama-2-70b", 600)])
-def test_training_all_weights_in_bf16(
+def test_memory_of_full_bf16_training(
     sizes: dict[str, Size], student: str, published: float
 ) -> None:
     total = sum(planned_memory(sizes, student).values())
@@ -131,22 +131,22 @@ def test_training_all_weights_in_bf16(
 
 
 @pytest.mark.parametrize(("student", "published"), [("llama-2-7b", 16), ("llama-2-70b", 160)])
-def test_training_an_adapter(sizes: dict[str, Size], student: str, published: float) -> None:
+def test_memory_of_lora_training(sizes: dict[str, Size], student: str, published: float) -> None:
     total = sum(planned_memory(sizes, student, lora=8).values())
     assert 0.8 * published < total < published
 
 
-def test_long_rows_cost_what_was_measured(sizes: dict[str, Size]) -> None:
-    """Ours makes no whole logits: [8192, 32000] in bf16, in fp32 and its gradient are added."""
-    ours = sum(planned_memory(sizes, "llama-2-7b", width=8192, lora=8).values())
-    whole_logits = 8192 * 32000 * (2 + 4 + 4) / GB
-    context = 1.0  # what CUDA itself takes
-    assert ours + whole_logits + context == pytest.approx(25.7, rel=0.2)
-    assert ours < 25.7
+def test_memory_of_long_rows_matches_the_published_measurement(sizes: dict[str, Size]) -> None:
+    """We never materialize full logits; add [8192, 32000] in bf16, in fp32 and its gradient."""
+    planned = sum(planned_memory(sizes, "llama-2-7b", width=8192, lora=8).values())
+    full_logits = 8192 * 32000 * (2 + 4 + 4) / GB
+    context = 1.0  # CUDA context
+    assert planned + full_logits + context == pytest.approx(25.7, rel=0.2)
+    assert planned < 25.7
 
 
-def test_7b_from_8x7b_on_eight_gpus(sizes: dict[str, Size]) -> None:
-    """The published set-up: eight 80 GB GPUs, sharded, 8 rows of 2,048 tokens a GPU."""
+def test_distilling_8x7b_into_7b_fits_on_eight_gpus(sizes: dict[str, Size]) -> None:
+    """The published setup: eight 80 GB GPUs, sharded, 8 rows of 2,048 tokens per GPU."""
     sharded = planned_memory(
         sizes, "mistral-7b", "mixtral-8x7b", width=2048, engine="fsdp2", processes=8, batch_size=8
     )
@@ -155,17 +155,17 @@ def test_7b_from_8x7b_on_eight_gpus(sizes: dict[str, Size]) -> None:
         8 * 7.24 / 8, rel=0.01
     )
     assert sum(sharded.values()) < 80
-    # Without sharding the teacher alone is bigger than a GPU; in 4 bits it is not.
+    # Without sharding the teacher alone exceeds one GPU; quantized to 4 bits it fits.
     assert planned_memory(sizes, "mistral-7b", "mixtral-8x7b")["teacher teacher"] > 80
-    four = planned_memory(
+    four_bit = planned_memory(
         sizes, "mistral-7b", "mixtral-8x7b", lora=16, quantization={"method": "bnb-4bit"}
     )
     # The published 4-bit files of Mixtral 8x7B take 23.8 (GPTQ) to 26.4 GB (GGUF Q4_K_M).
-    assert 23.8 <= four["teacher teacher"] <= 26.4
-    assert sum(four.values()) < 48
+    assert 23.8 <= four_bit["teacher teacher"] <= 26.4
+    assert sum(four_bit.values()) < 48
 
 
-def test_70b_needs_more_than_one_machine(sizes: dict[str, Size]) -> None:
-    one = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=8, width=2048)
-    two = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=16, width=2048)
-    assert sum(one.values()) > 72 > sum(two.values())
+def test_70b_does_not_fit_on_one_machine(sizes: dict[str, Size]) -> None:
+    eight_gpus = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=8, width=2048)
+    sixteen_gpus = planned_memory(sizes, "llama-2-70b", engine="fsdp2", processes=16, width=2048)
+    assert sum(eight_gpus.values()) > 72 > sum(sixteen_gpus.values())

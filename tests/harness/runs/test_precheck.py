@@ -1,4 +1,4 @@
-"""What is not there is told before a run exists, whatever form the config gives it in."""
+"""Missing files and models are reported before a run is created."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from support.commands import CommandLine
 
 @pytest.fixture
 def write_sft(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
-    """Write an SFT config beside one file of rows; its path."""
+    """Return a function that writes an SFT config beside a rows file and returns its path."""
     rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
 
-    def written(train: str = "rows.jsonl", student: Any = None, **data: Any) -> str:
+    def write(train: str = "rows.jsonl", student: Any = None, **data: Any) -> str:
         values = {
             "method": "sft",
             "student": student or str(tiny_teacher),
@@ -30,7 +30,7 @@ def write_sft(tiny_teacher: Path, tmp_path: Path) -> Callable[..., str]:
         path.write_text(yaml.safe_dump(values), "utf-8")
         return str(path)
 
-    return written
+    return write
 
 
 MISSING: dict[str, tuple[dict[str, Any], str]] = {
@@ -46,17 +46,17 @@ MISSING: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("more", [(), ("--prepare",)], ids=["train", "prepare"])
 @pytest.mark.parametrize("name", MISSING)
-def test_what_is_missing_makes_no_run(
+def test_missing_inputs_create_no_run(
     name: str, more: tuple[str, ...], write_sft: Callable[..., str], kd: CommandLine
 ) -> None:
-    """A run that could never begin stayed in the store, with the name that the next try wants."""
-    changes, says = MISSING[name]
+    """A run that could not start used to stay in the store and block its name for the next try."""
+    changes, message = MISSING[name]
     code, _, err = kd("train", write_sft(**changes), "--name", "r", *more)
-    assert code == 2 and says in err and "Traceback" not in err
+    assert code == 2 and message in err and "Traceback" not in err
     assert json.loads(kd("runs", "--format", "json")[1] or "[]") == []
 
 
-def test_a_file_in_the_home_folder_is_found(
+def test_tilde_paths_are_expanded(
     write_sft: Callable[..., str], tmp_path: Path, kd: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -66,29 +66,29 @@ def test_a_file_in_the_home_folder_is_found(
     assert code == 0, err
 
 
-def test_a_data_set_of_the_hub_is_left_to_the_run(
+def test_hub_dataset_is_not_loaded_by_config_check(
     write_sft: Callable[..., str], kd: CommandLine
 ) -> None:
-    """The check would have loaded it, and refused the config where there is no network."""
+    """Loading it in the check would reject the config on a machine without network."""
     code, out, err = kd("config", "check", write_sft("hub:somebody/chats"))
     assert code == 0, err
     assert "not checked: hub:somebody/chats is read when the run starts" in out + err
 
 
-def test_modules_that_the_student_does_not_have(
+def test_unknown_lora_target_modules_are_reported(
     write_sft: Callable[..., str], tiny_teacher: Path, kd: CommandLine
 ) -> None:
-    """peft's error ended the run after the student had been loaded."""
+    """peft raised its error only after the student had been loaded."""
     student = {"model": str(tiny_teacher), "lora": {"r": 2, "target_modules": ["c_attn"]}}
     code, _, err = kd("config", "check", write_sft(student=student))
     assert code == 2 and "student.lora.target_modules" in err and "c_attn" in err
     assert "q_proj" in err, "what it has is told"
 
 
-def test_a_served_teacher_is_looked_for_too(
+def test_served_teacher_needs_its_tokenizer_and_config(
     tiny_teacher: Path, write_sft: Callable[..., str], tmp_path: Path, kd: CommandLine
 ) -> None:
-    """Its tokenizer and config are read here; a run was made and failed for want of them."""
+    """They are read locally; without them a run was created and failed."""
     values = yaml.safe_load(Path(write_sft()).read_text("utf-8"))
     values |= {
         "method": "kd",

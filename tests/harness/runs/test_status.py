@@ -1,4 +1,4 @@
-"""Which runs are alive: clocks that are set, and two workers for one run."""
+"""Run liveness: changed clocks, and two workers for one run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kdharness.harness.runs.status import is_alive, process_started
 from kdharness.harness.store import Store
 from kdharness.harness.types import Run, RunStatus
 
-# ---------------------------------------------------------------- locks and two of everything
+# ---------------------------------------------------------------- locks
 
 WORKER = [sys.executable, "-m", "kdharness.harness.worker", "--home"]
 
 
-def test_two_workers_on_one_run_are_one(paths: Paths) -> None:
-    """However a second worker came to be started, it leaves the first alone."""
+def test_second_worker_of_a_run_exits(paths: Paths) -> None:
+    """A second worker, however it was started, leaves the first one undisturbed."""
     with Store(paths.store) as store:
         store.add_run(
             Run(
@@ -46,7 +46,7 @@ def test_two_workers_on_one_run_are_one(paths: Paths) -> None:
             run = store.run("r")
             assert run is not None and run.status is RunStatus.STARTING and run.pid is None
             assert store.events("r") == []
-    # The first one was killed: its lock died with it.
+    # The first worker was killed, which released its lock.
     third = subprocess.run(
         [*WORKER, str(paths.home), "r"], capture_output=True, text=True, timeout=60
     )
@@ -55,7 +55,7 @@ def test_two_workers_on_one_run_are_one(paths: Paths) -> None:
 
 
 class run_lock_held_by_another:
-    """A process that holds a run's lock and is killed at the end."""
+    """Hold a run's lock in another process, which is killed on exit."""
 
     def __init__(self, paths: Paths, run: str) -> None:
         script = (
@@ -96,20 +96,20 @@ def live_run(**changes: object) -> Run:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux's process table")
-def test_a_clock_that_is_set_does_not_kill_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the wall's clock a living worker looks like another one that took its number."""
+def test_run_stays_alive_when_the_clock_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the wall clock, a live worker would look like another process with a reused PID."""
     import psutil
 
     run = live_run()
-    psutil_says = psutil.Process().create_time()
+    create_time = psutil.Process().create_time()
     for shift in (-86_400.0, -3600.0, 3600.0):
         monkeypatch.setattr(time, "time", lambda shift=shift: 1_800_000_000.0 + shift)
-        monkeypatch.setattr(psutil, "boot_time", lambda shift=shift: psutil_says + shift)
+        monkeypatch.setattr(psutil, "boot_time", lambda shift=shift: create_time + shift)
         assert is_alive(run)
     assert not is_alive(live_run(pid_started=(run.pid_started or 0) - 5.0))
 
 
-def test_a_beat_from_the_future_is_no_sign_of_life() -> None:
+def test_heartbeat_from_the_future_does_not_count_as_alive() -> None:
     now = time.time()
     for age, alive in ((5.0, True), (500.0, False), (-5.0, True), (-500.0, False)):
         assert is_alive(live_run(host="elsewhere", heartbeat=now - age)) is alive, age

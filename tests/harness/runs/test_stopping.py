@@ -1,4 +1,4 @@
-"""Runs that are stopped, paused, killed or given up, and what they go on with."""
+"""Runs that are stopped, paused, killed or aborted, and how they resume."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def long_config(teacher: Path, name: str, **trainer: Any) -> dict[str, Any]:
     )
 
 
-def weights(home: Path, name: str) -> dict[str, Any]:
+def final_weights(home: Path, name: str) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     folder = home / "runs" / name / "final"
     return load_file(next(folder.glob("*.safetensors")))
 
 
-def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
+def test_killed_and_stopped_runs_resume_to_identical_weights(
     kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    """With dropout on, so that random state counts too."""
+    """Dropout is enabled, so that the random state matters as well."""
     import torch
 
     for name in ("calm", "killed", "stopped"):
@@ -51,10 +51,10 @@ def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
             continue
         with Store(Paths(kd.home).store) as store:
             wait_until(lambda s=store, n=name: find_run(s, n).step >= 7)  # type: ignore[misc]
-            found = find_run(store, name)
+            run_record = find_run(store, name)
             if name == "killed":
-                assert found.pid is not None
-                os.kill(found.pid, signal.SIGKILL)
+                assert run_record.pid is not None
+                os.kill(run_record.pid, signal.SIGKILL)
                 wait_until(
                     lambda s=store: (
                         effective_status(  # type: ignore[misc]
@@ -68,11 +68,11 @@ def test_killed_and_stopped_runs_resume_to_the_very_same_weights(
                 kd.ok("stop", name)
                 assert find_run(store, name).status is RunStatus.STOPPED
         kd.ok("resume", name)
-    calm = weights(kd.home, "calm")
+    uninterrupted = final_weights(kd.home, "calm")
     for name in ("killed", "stopped"):
-        other = weights(kd.home, name)
-        assert set(other) == set(calm)
-        assert all(torch.equal(calm[key], other[key]) for key in calm), name
+        resumed = final_weights(kd.home, name)
+        assert set(resumed) == set(uninterrupted)
+        assert all(torch.equal(uninterrupted[key], resumed[key]) for key in uninterrupted), name
     with Store(Paths(kd.home).store) as store:
         curves = [store.curve(name, "loss") for name in ("calm", "killed", "stopped")]
     assert curves[0] == curves[1] == curves[2]
@@ -100,7 +100,7 @@ def test_pause_and_resume(kd: CommandLine, tiny_teacher: Path, tmp_path: Path) -
     assert code == 1 and "not running: stopped" in err
 
 
-def test_a_loss_that_explodes_stops_the_run_and_names_its_rows(
+def test_exploding_loss_fails_the_run_and_names_the_rows(
     kd: CommandLine, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     config = kd_config(tiny_teacher, name="boom", trainer={**TRAINER, "max_loss": 1e-3})
@@ -110,16 +110,18 @@ def test_a_loss_that_explodes_stops_the_run_and_names_its_rows(
     assert kd.json("runs")[0]["status"] == "failed"
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"]
+)
 def test_ctrl_c_and_sigterm_stop_a_run_with_a_checkpoint(
-    by: signal.Signals, tiny_teacher: Path, paths: Paths, tmp_path: Path
+    signal_number: signal.Signals, tiny_teacher: Path, paths: Paths, tmp_path: Path
 ) -> None:
     config = config_file(tmp_path, **long_config(tiny_teacher, "ctrl", max_steps=2000))
     process = start_command("--home", str(paths.home), "train", config)
     wait_until(paths.store.exists)
     with Store(paths.store) as store:
         wait_until(lambda: (run := store.run("ctrl")) is not None and run.step >= 3)
-        process.send_signal(by)
+        process.send_signal(signal_number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert "stopping ctrl: saving a checkpoint" in err
@@ -128,10 +130,10 @@ def test_ctrl_c_and_sigterm_stop_a_run_with_a_checkpoint(
     assert list(paths.run("ctrl").glob("checkpoint-*"))
 
 
-def test_sigterm_on_an_evaluation_stops_its_worker(
+def test_sigterm_stops_the_worker_of_an_evaluation(
     tiny_teacher: Path, paths: Paths, tmp_path: Path
 ) -> None:
-    """`timeout 90 kdharness eval …` left the worker answering for minutes, without a word."""
+    """`timeout 90 kdharness eval …` used to leave its worker running for minutes."""
     bench = tmp_path / "many.jsonl"
     rows = [
         {

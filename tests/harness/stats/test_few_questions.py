@@ -1,4 +1,4 @@
-"""A handful of questions: intervals that hold what they say."""
+"""Confidence intervals for very few items keep their nominal coverage."""
 
 from __future__ import annotations
 
@@ -25,85 +25,88 @@ from support.scored_store import sums
 
 
 @pytest.mark.parametrize("n", [3, 5, 7])
-@pytest.mark.parametrize("figure", sorted(FIGURES))
-def test_normal_data_are_covered(figure: str, n: int) -> None:
-    """Of the bootstrap's intervals of three questions, one in four missed the truth."""
-    assert coverage(figure, "normal", n, 400) >= 0.925
+@pytest.mark.parametrize("score", sorted(FIGURES))
+def test_interval_coverage_on_normal_data(score: str, n: int) -> None:
+    """With three items, one in four bootstrap intervals missed the true value."""
+    assert coverage(score, "normal", n, 400) >= 0.925
 
 
 @pytest.mark.slow
-def test_the_documented_coverage_is_measured() -> None:
+def test_documented_coverage_matches_measured_coverage() -> None:
     table = documented()
     assert len(table) == len(FIGURES) * len(DATA) * len(SIZES)
-    for (figure, kind, n), share in table.items():
-        assert abs(coverage(figure, kind, n) - share) < 0.012, (figure, kind, n)
-        assert share >= (0.93 if kind == "normal" else 0.90)
+    for (score, distribution, n), expected in table.items():
+        assert abs(coverage(score, distribution, n) - expected) < 0.012, (score, distribution, n)
+        assert expected >= (0.93 if distribution == "normal" else 0.90)
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_two_questions_have_no_interval(n: int) -> None:
-    found = ratio_interval([1.0, 0.0][:n], [1.0] * n, bounds=(0.0, 1.0))
-    assert found is not None and (found.low, found.high, found.n) == (None, None, n)
-    alike = ratio_interval([1.0] * n, [1.0] * n, bounds=(0.0, 1.0))
-    assert alike is not None and alike.low is None
-    for part in mean_intervals(np.ones((n, 2)), bounds=(0.0, 1.0)):
-        assert part.low is None
+def test_no_interval_below_three_items(n: int) -> None:
+    estimate = ratio_interval([1.0, 0.0][:n], [1.0] * n, bounds=(0.0, 1.0))
+    assert estimate is not None and (estimate.low, estimate.high, estimate.n) == (None, None, n)
+    constant = ratio_interval([1.0] * n, [1.0] * n, bounds=(0.0, 1.0))
+    assert constant is not None and constant.low is None
+    for column in mean_intervals(np.ones((n, 2)), bounds=(0.0, 1.0)):
+        assert column.low is None
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=7))
-def test_a_handful_has_students_interval(values: list[float]) -> None:
-    found = ratio_interval(values, [1.0] * len(values))
-    assert found is not None and found.low is not None and found.high is not None
+def test_few_items_get_a_student_t_interval(values: list[float]) -> None:
+    estimate = ratio_interval(values, [1.0] * len(values))
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     if spread > 1e-6:
-        reach = float(t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
-        assert found.low == pytest.approx(mean - reach, rel=1e-6, abs=1e-6)
-        assert found.high == pytest.approx(mean + reach, rel=1e-6, abs=1e-6)
+        half_width = float(t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+        assert estimate.low == pytest.approx(mean - half_width, rel=1e-6, abs=1e-6)
+        assert estimate.high == pytest.approx(mean + half_width, rel=1e-6, abs=1e-6)
     (column,) = mean_intervals(np.array(values)[:, None])
-    assert column.low == pytest.approx(found.low) and column.high == pytest.approx(found.high)
+    assert column.low == pytest.approx(estimate.low) and column.high == pytest.approx(estimate.high)
 
 
-def test_intervals_stay_within_the_metric() -> None:
-    found = ratio_interval([1.0, 0.1, 1.0], [1.0] * 3, bounds=(0.0, 1.0))
-    assert found is not None and (found.low, found.high) == (0.0, 1.0)
+def test_intervals_are_clipped_to_the_metric_bounds() -> None:
+    estimate = ratio_interval([1.0, 0.1, 1.0], [1.0] * 3, bounds=(0.0, 1.0))
+    assert estimate is not None and (estimate.low, estimate.high) == (0.0, 1.0)
     ratings = ratio_interval([20.0, 18.0, 20.0], [2.0] * 3, bounds=(1.0, 10.0))
     assert ratings is not None and ratings.high == 10.0 and 5 < (ratings.low or 0) < 9
 
 
 @pytest.mark.parametrize("n", range(3, 8))
-def test_right_or_wrong_is_covered_whatever_the_share(n: int) -> None:
-    """Student's t covered 87 % where one of two of seven answers is right: exactly, by counting."""
-    found = [
+def test_binary_coverage_at_every_proportion(n: int) -> None:
+    """Student's t covered only 87 % with one or two of seven correct; enumerate all outcomes."""
+    intervals = [
         ratio_interval([1.0] * k + [0.0] * (n - k), [1.0] * n, bounds=(0.0, 1.0))
         for k in range(n + 1)
     ]
-    for k, one in enumerate(found):
-        assert one is not None and one.low is not None and one.high is not None
+    for k, interval in enumerate(intervals):
+        assert interval is not None and interval.low is not None and interval.high is not None
         if 0 < k < n:
             exact = binomtest(k, n).proportion_ci(0.95, method="exact")
-            assert (one.low, one.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+            assert (interval.low, interval.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
     for share in np.linspace(0.01, 0.99, 99):
-        chance = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
-        held = [one is not None and (one.low or 0) <= share <= (one.high or 0) for one in found]
-        assert sum(c for c, h in zip(chance, held, strict=True) if h) >= 0.95
+        probabilities = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+        covered = [
+            interval is not None and (interval.low or 0) <= share <= (interval.high or 0)
+            for interval in intervals
+        ]
+        assert sum(c for c, h in zip(probabilities, covered, strict=True) if h) >= 0.95
 
 
-def test_differences_that_agree_claim_no_certainty() -> None:
-    found = paired_difference(sums(1, 1, 1, 1), sums(0, 0, 0, 0), bounds=(0.0, 1.0))
-    assert found is not None and (found.low or 0) < 0 and found.high == 1.0
+def test_identical_differences_keep_a_nonzero_interval() -> None:
+    difference = paired_difference(sums(1, 1, 1, 1), sums(0, 0, 0, 0), bounds=(0.0, 1.0))
+    assert difference is not None and (difference.low or 0) < 0 and difference.high == 1.0
     same = paired_difference(sums(1, 1, 1, 1), sums(1, 1, 1, 1), bounds=(0.0, 1.0))
     assert same is not None and same.low == -(same.high or 0) and (same.high or 0) > 0.5
-    # Bounds that the values do not keep are none.
-    odd = paired_difference(sums(5, 6, 7), sums(0, 0, 0), bounds=(0.0, 1.0))
-    assert odd is not None and (odd.high or 0) > 7
+    # Bounds that the values exceed are ignored.
+    out_of_bounds = paired_difference(sums(5, 6, 7), sums(0, 0, 0), bounds=(0.0, 1.0))
+    assert out_of_bounds is not None and (out_of_bounds.high or 0) > 7
     two = paired_difference(sums(1, 3), sums(0, 0))
     assert two is not None
     assert (two.value, two.low, two.high, two.n_needed, two.n) == (2.0, None, None, None, 2)
 
 
 @pytest.mark.parametrize(
-    ("metric", "kinds", "found"),
+    ("metric", "kinds", "expected"),
     [
         ("score", ["rating"], (1.0, 10.0)),
         ("win_rate", ["preference"], (0.0, 100.0)),
@@ -114,17 +117,17 @@ def test_differences_that_agree_claim_no_certainty() -> None:
         ("score", ["rating", "accuracy"], None),
     ],
 )
-def test_ranges_of_metrics(metric: str, kinds: list[str], found: Any) -> None:
+def test_value_range_of_a_metric(metric: str, kinds: list[str], expected: Any) -> None:
     rows = [
         Row("i", 1, "", kind, "ok", 1.0, 1.0, 0, "", None, None, None, None, 0.0) for kind in kinds
     ]
-    assert value_range(rows, metric) == found
+    assert value_range(rows, metric) == expected
 
 
-# ---------------------------------------------------------------- verdict words
+# ---------------------------------------------------------------- trade-off
 
 
-def few_questions_world(n: int, spread: float = 0.01) -> list[AnsweredItems]:
+def few_item_checkpoints(n: int, spread: float = 0.01) -> list[AnsweredItems]:
     rng = np.random.default_rng(n)
     levels = {"ref": (1.0, 0.2), "expert": (0.5, 0.9), "dae": (0.95, 0.8), "low": (0.95, 0.3)}
     return [
@@ -133,9 +136,9 @@ def few_questions_world(n: int, spread: float = 0.01) -> list[AnsweredItems]:
     ]
 
 
-def test_the_trade_off_takes_nothing_from_a_handful_for_sure() -> None:
+def test_trade_off_draws_no_conclusions_from_few_items() -> None:
     for n in (1, 2, 3, 4, 6):
-        stats = trade_off_stats(few_questions_world(n), Plane("ref", "expert"), resamples=200)
+        stats = trade_off_stats(few_item_checkpoints(n), Plane("ref", "expert"), resamples=200)
         point = next(p for p in stats.points if p.checkpoint == "dae")
         assert point.retention is not None and (point.retention.low is None) == (n < 3)
         assert stats.draws.gain_known == (n >= 3)
@@ -145,7 +148,7 @@ def test_the_trade_off_takes_nothing_from_a_handful_for_sure() -> None:
             assert chosen.checkpoint == "dae" and chosen.sure == (n >= 5)
             assert set(chosen.rivals) == ({"ref", "low"} if n < 5 else set())
         assert any("too few questions" in note for note in stats.notes) == (n < 5)
-    # What is 1 by definition stays so; what merely came out alike does not.
+    # Retention is exactly 1 for the reference by definition, not for equal-looking checkpoints.
     same = [AnsweredItems(name, sums(1, 1, 1), sums(0.1, 0.3, 0.2)) for name in ("ref", "dae")]
     ref, dae = trade_off_stats(same, Plane("ref"), resamples=200).points
     assert ref.retention is not None and (ref.retention.low, ref.retention.high) == (1.0, 1.0)

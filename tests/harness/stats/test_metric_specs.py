@@ -1,4 +1,4 @@
-"""What a metric's values mean stands in one place."""
+"""Metric specs: bounds, direction, and what counts as a flip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kdharness.harness.stats.metric_specs import PREFERENCE, RATING, metric_spec
         ("category:loss", (0.0, 1.0), False),
     ],
 )
-def test_ranges_and_directions(
+def test_metric_bounds_and_direction(
     metric: str, bounds: tuple[float, float], lower_is_better: bool
 ) -> None:
     spec = metric_spec(metric)
@@ -42,5 +42,5 @@ def test_what_counts_as_a_flip() -> None:
         RATING.sign(5)
 
 
-def test_a_draw_is_half() -> None:
+def test_draw_counts_as_fifty_percent() -> None:
     assert [percent(value) for value in (1.0, 1.5, 2.0)] == [0, 50, 100]

@@ -1,4 +1,4 @@
-"""Intervals of the trade-off, held to what they promise on worlds whose truth is known."""
+"""Check the trade-off's intervals by simulation with known true values."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from kdharness.harness.stats.tradeoff import (
 from kdharness.harness.store import Store
 from kdharness.harness.types import Checkpoint, Judgment, JudgmentStatus, Run, RunStatus, digest
 
-# Truth on both axes: (general, domain). DAE keeps 0.98 and takes 0.9 of the gain; the merges
-# lie on a line that at retention 0.98 has taken 0.3.
-WORLD = {
+# True scores (general, domain). DAE has retention 0.98 and gain 0.9; the merges are on a
+# line whose gain at retention 0.98 is about 0.3.
+TRUE_SCORES = {
     "ref": (6.0, 0.2),
     "expert": (4.8, 0.7),
     "merge-25": (5.94, 0.3),
@@ -36,80 +36,82 @@ WORLD = {
 }
 PLANE = Plane("ref", "expert", curve=("merge-25", "merge-50"))
 TRUTH = {"dae": {"gain": 0.9, "retention": 0.98}, "twin": {"gain": 0.2, "retention": 0.99}}
-TRIALS, QUESTIONS = 150, 80
+TRIALS, N_ITEMS = 150, 80
 
 
-def planted_world(
-    rng: np.random.Generator, n: int = QUESTIONS, **levels: tuple[float, float]
+def simulated_items(
+    rng: np.random.Generator, n: int = N_ITEMS, **levels: tuple[float, float]
 ) -> list[AnsweredItems]:
-    """Rows of every checkpoint: what questions have in common is most of their spread."""
-    levels = levels or WORLD
-    hard, easy = rng.normal(0, 1.5, n), rng.normal(0, 0.2, n)
-    found = []
+    """Simulate rows of every checkpoint; item difficulty accounts for most of the variance."""
+    levels = levels or TRUE_SCORES
+    general_difficulty, domain_difficulty = rng.normal(0, 1.5, n), rng.normal(0, 0.2, n)
+    checkpoints = []
     for name, (general, domain) in levels.items():
-        g = general + hard + rng.normal(0, 0.5, n)
-        d = domain + easy + rng.normal(0, 0.15, n)
-        found.append(
+        g = general + general_difficulty + rng.normal(0, 0.5, n)
+        d = domain + domain_difficulty + rng.normal(0, 0.15, n)
+        checkpoints.append(
             AnsweredItems(
                 name,
                 {f"g{i}": (float(v), 1.0) for i, v in enumerate(g)},
                 {f"d{i}": (float(v), 1.0) for i, v in enumerate(d)},
             )
         )
-    return found
+    return checkpoints
 
 
 def stats_of(rng: np.random.Generator, plane: Plane = PLANE, **more: Any) -> Any:
-    return trade_off_stats(planted_world(rng, **more), plane, resamples=400)
+    return trade_off_stats(simulated_items(rng, **more), plane, resamples=400)
 
 
-def test_intervals_cover_the_planted_truth_as_often_as_they_say() -> None:
+def test_intervals_reach_nominal_coverage() -> None:
     rng = np.random.default_rng(3)
     # On the true curve at retention 0.98: from (0.99, 0.2) to (0.95, 0.5), a quarter of the way.
     truth_above = 0.9 - (0.2 + 0.25 * 0.3)
     hits: dict[str, int] = {}
     width = 0.0
     for _ in range(TRIALS):
-        found = {p.checkpoint: p for p in stats_of(rng).points}
+        points = {p.checkpoint: p for p in stats_of(rng).points}
         for name, truths in TRUTH.items():
-            for figure, truth in truths.items():
-                part = getattr(found[name], figure)
-                hits[f"{name} {figure}"] = hits.get(f"{name} {figure}", 0) + (
-                    part.low <= truth <= part.high
+            for score, truth in truths.items():
+                interval = getattr(points[name], score)
+                hits[f"{name} {score}"] = hits.get(f"{name} {score}", 0) + (
+                    interval.low <= truth <= interval.high
                 )
-        above = found["dae"].above_curve
+        above = points["dae"].above_curve
         hits["above"] = hits.get("above", 0) + (above.low <= truth_above <= above.high)
         hits["told above"] = hits.get("told above", 0) + (above.low > 0)
-        width += found["dae"].retention.high - found["dae"].retention.low
-    told = hits.pop("told above")
+        width += points["dae"].retention.high - points["dae"].retention.low
+    significant = hits.pop("told above")
     assert all(0.91 <= count / TRIALS <= 0.99 for count in hits.values()), hits
-    assert told / TRIALS > 0.99
-    # Pairing: without it retention's interval would be some 0.15 wide (1.5 / 6 · 2 · 1.96 / √80).
+    assert significant / TRIALS > 0.99
+    # Without pairing, retention's interval would be about 0.15 wide (1.5 / 6 · 2 · 1.96 / √80).
     assert width / TRIALS < 0.06
 
 
-def test_a_point_on_the_curve_is_hardly_ever_told_above_it() -> None:
-    """No difference planted: `twin` has the truth of the first merge."""
+def test_false_positive_rate_for_a_point_on_the_curve() -> None:
+    """Under the null: `twin` has the same true scores as the first merge."""
     rng = np.random.default_rng(4)
-    told = sum(
+    significant = sum(
         {p.checkpoint: p for p in stats_of(rng).points}["twin"].above_curve.low > 0
         for _ in range(TRIALS)
     )
-    assert told / TRIALS <= 0.05
+    assert significant / TRIALS <= 0.05
 
 
-def test_what_stands_on_the_curve_or_defines_an_axis_has_no_chance_of_its_own() -> None:
-    found = {p.checkpoint: p for p in stats_of(np.random.default_rng(0)).points}
+def test_points_that_define_the_curve_or_an_axis_have_no_uncertainty() -> None:
+    points = {p.checkpoint: p for p in stats_of(np.random.default_rng(0)).points}
     for name, gain in (("ref", 0.0), ("expert", 1.0)):
-        assert (found[name].gain.low, found[name].gain.value, found[name].gain.high) == (gain,) * 3
-        assert found[name].above_curve is None
-    assert found["ref"].retention.low == found["ref"].retention.high == 1.0
-    assert found["merge-25"].above_curve is None
+        assert (points[name].gain.low, points[name].gain.value, points[name].gain.high) == (
+            gain,
+        ) * 3
+        assert points[name].above_curve is None
+    assert points["ref"].retention.low == points["ref"].retention.high == 1.0
+    assert points["merge-25"].above_curve is None
 
 
-def test_hypervolume_covers_the_planted_front() -> None:
+def test_hypervolume_interval_covers_the_true_front() -> None:
     rng = np.random.default_rng(5)
-    levels = {n: WORLD[n] for n in ("ref", "expert", "dae")}
+    levels = {n: TRUE_SCORES[n] for n in ("ref", "expert", "dae")}
     # Above (0.5, 0): the expert's 0.3 × 1, the DAE's 0.18 × 0.9; the reference has no gain.
     truth = 0.3 * 1 + (0.98 - 0.8) * 0.9
     plane = Plane("ref", "expert", floor=(0.5, 0.0))
@@ -120,41 +122,41 @@ def test_hypervolume_covers_the_planted_front() -> None:
     assert hits >= 90
 
 
-def test_the_planted_best_is_picked_and_rivals_are_named() -> None:
+def test_best_checkpoint_is_picked_and_rivals_are_listed() -> None:
     rng = np.random.default_rng(6)
-    found = [pick(stats_of(rng), 0.96) for _ in range(50)]
-    assert sum(p is not None and p.checkpoint == "dae" for p in found) >= 48
-    assert all(not p.rivals for p in found if p is not None and p.checkpoint == "dae")
-    levels = {**WORLD, "other": WORLD["dae"]}
+    picks = [pick(stats_of(rng), 0.96) for _ in range(50)]
+    assert sum(p is not None and p.checkpoint == "dae" for p in picks) >= 48
+    assert all(not p.rivals for p in picks if p is not None and p.checkpoint == "dae")
+    levels = {**TRUE_SCORES, "other": TRUE_SCORES["dae"]}
     twins = [pick(stats_of(rng, **levels), 0.92) for _ in range(50)]
     assert (
         sum(p is not None and set(p.rivals) <= {"dae", "other"} and bool(p.rivals) for p in twins)
         >= 45
     )
-    everything = stats_of(rng)
-    ends = {name: WORLD[name] for name in ("ref", "expert")}
-    strict = pick(stats_of(rng, Plane("ref", "expert"), **ends), 1.0)
+    stats = stats_of(rng)
+    endpoints = {name: TRUE_SCORES[name] for name in ("ref", "expert")}
+    strict = pick(stats_of(rng, Plane("ref", "expert"), **endpoints), 1.0)
     assert strict is not None and strict.checkpoint == "ref" and strict.sure
-    assert pick(everything, 1.5) is None
-    border = [pick(stats_of(rng), 0.979) for _ in range(30)]
-    assert any(p is not None and p.checkpoint == "dae" and not p.sure for p in border)
+    assert pick(stats, 1.5) is None
+    borderline = [pick(stats_of(rng), 0.979) for _ in range(30)]
+    assert any(p is not None and p.checkpoint == "dae" and not p.sure for p in borderline)
 
 
-def test_an_expert_that_gained_nothing_makes_no_share() -> None:
+def test_gain_is_undefined_if_the_expert_gained_nothing() -> None:
     rng = np.random.default_rng(7)
-    silent = 0
+    undefined = 0
     for _ in range(40):
         stats = stats_of(rng, Plane("ref", "expert"), ref=(6, 0.2), expert=(5, 0.2), dae=(6, 0.2))
-        silent += stats.points[2].gain is None and stats.hypervolume is None
+        undefined += stats.points[2].gain is None and stats.hypervolume is None
         if not stats.draws.gain_known:
             assert "not told apart from 0" in stats.notes[0] and pick(stats, 0.5) is None
-    assert silent >= 37
-    alone = stats_of(rng, Plane("ref"))
-    assert alone.points[0].gain is None and alone.points[4].retention is not None
-    assert "unknown expert" in alone.notes[0]
+    assert undefined >= 37
+    reference_only = stats_of(rng, Plane("ref"))
+    assert reference_only.points[0].gain is None and reference_only.points[4].retention is not None
+    assert "unknown expert" in reference_only.notes[0]
 
 
-def test_losses_turn_round() -> None:
+def test_lower_is_better_metrics_are_inverted() -> None:
     loss = Plane("ref", "expert", general_lower_is_better=True, domain_lower_is_better=True)
     stats = stats_of(np.random.default_rng(8), loss, ref=(6, 2.0), expert=(9, 1.0), dae=(6, 1.2))
     dae = stats.points[2]
@@ -163,18 +165,18 @@ def test_losses_turn_round() -> None:
     assert stats.points[1].retention.value == pytest.approx(6 / 9, abs=0.05)
 
 
-def test_questions_that_one_checkpoint_lacks_keep_the_others_figures() -> None:
-    rows = planted_world(np.random.default_rng(9))
+def test_items_missing_for_one_checkpoint_do_not_change_the_others() -> None:
+    rows = simulated_items(np.random.default_rng(9))
     few = dict(list(rows[4].general.items())[:40])
     rows[4] = AnsweredItems("dae", few, rows[4].domain)
-    whole = draw_plane(planted_world(np.random.default_rng(9)), PLANE, resamples=50)
-    part = draw_plane(rows, PLANE, resamples=50)
-    assert part.retention[1] == whole.retention[1]
+    complete = draw_plane(simulated_items(np.random.default_rng(9)), PLANE, resamples=50)
+    partial = draw_plane(rows, PLANE, resamples=50)
+    assert partial.retention[1] == complete.retention[1]
     base = np.mean([v for v, _ in rows[0].general.values()])
-    assert part.retention[4] == pytest.approx(np.mean([v for v, _ in few.values()]) / base)
+    assert partial.retention[4] == pytest.approx(np.mean([v for v, _ in few.values()]) / base)
 
 
-def test_the_curve_by_hand() -> None:
+def test_above_curve_matches_hand_computed_values() -> None:
     def above(r: float, g: float, *curve: tuple[float, float]) -> float:
         rs, gs = np.array([[c[0] for c in curve]]), np.array([[c[1] for c in curve]])
         return float(above_curve(np.array([r]), np.array([g]), rs, gs)[0])
@@ -183,16 +185,16 @@ def test_the_curve_by_hand() -> None:
     assert above(0.95, 0.25, *line) == pytest.approx(0.0)
     assert above(0.7, 0.9, *line) == pytest.approx(0.15)
     assert above(0.9, 0.4, *line) == pytest.approx(-0.1)
-    # Beyond both ends: the most general corner above, the most domain below.
+    # Outside the curve's range: compare with its highest-retention or its highest-gain end.
     assert above(1.2, 0.1, *line) == pytest.approx(0.1)
     assert above(0.2, 1.0, *line) == pytest.approx(0.0)
-    # A curve that first gains generality: its bulge counts for what keeps less.
+    # A curve that first gains retention: its bulge also applies at lower retention.
     bulge = ((1.0, 0.0), (1.1, 0.4), (0.5, 1.0))
     assert above(1.0, 0.5, *bulge) == pytest.approx(0.0, abs=1e-9)
     assert above(1.1, 0.4, *bulge) == pytest.approx(0.0)
 
 
-def test_seeds_and_questions_are_kept_apart() -> None:
+def test_seed_and_item_uncertainty_are_separate() -> None:
     rng = np.random.default_rng(10)
     hits = 0
     for _ in range(200):
@@ -200,12 +202,12 @@ def test_seeds_and_questions_are_kept_apart() -> None:
         effects = rng.normal(0, 0.1, 4)
         for k, effect in enumerate(effects):
             levels[f"dae-{k}"] = (5.9, 0.55 + float(effect))
-        draws = draw_plane(planted_world(rng, n=2000, **levels), PLANE, resamples=50)
-        found = recipe_stats("dae", [(f"dae-{k}", draws) for k in range(4)], "gain")
-        assert found is not None
-        # Gain's seed spread is 0.1 / 0.5; thousands of questions leave almost no other chance.
-        hits += found.seeds.low <= 0.7 <= found.seeds.high
-        assert found.questions.high - found.questions.low < found.seeds.high - found.seeds.low
+        draws = draw_plane(simulated_items(rng, n=2000, **levels), PLANE, resamples=50)
+        recipe = recipe_stats("dae", [(f"dae-{k}", draws) for k in range(4)], "gain")
+        assert recipe is not None
+        # The gain's standard deviation over seeds is 0.1 / 0.5; 2000 items add almost no noise.
+        hits += recipe.seeds.low <= 0.7 <= recipe.seeds.high
+        assert recipe.questions.high - recipe.questions.low < recipe.seeds.high - recipe.seeds.low
     assert 0.91 <= hits / 200 <= 0.99
     assert seed_interval([1.0, 2.0, 3.0]).high == pytest.approx(2 + 4.30265 / math.sqrt(3), 1e-4)
     assert seed_interval([1.0]).high == math.inf
@@ -215,11 +217,11 @@ def test_seeds_and_questions_are_kept_apart() -> None:
 # ---------------------------------------------------------------- from the store to the command
 
 
-def planted_store(paths: Paths) -> None:
-    """Two seeds of everything, a merge, and rows with the truth of `WORLD`."""
+def simulated_store(paths: Paths) -> None:
+    """Fill a store with two seeds of each recipe, a merge, and rows simulated from TRUE_SCORES."""
     rng = np.random.default_rng(11)
     with Store(paths.store) as store:
-        made: dict[str, str] = {}
+        ids: dict[str, str] = {}
 
         def add(
             name: str,
@@ -240,27 +242,27 @@ def planted_store(paths: Paths) -> None:
                     config_hash=digest(config),
                 )
             )
-            made[name] = digest(name)
+            ids[name] = digest(name)
             store.add_checkpoint(
                 Checkpoint(
-                    id=made[name],
+                    id=ids[name],
                     name=name,
                     method=method,
                     path="",
-                    created=float(len(made)),
+                    created=float(len(ids)),
                     run=name,
-                    parents={role: made[p] for role, p in roles.items()},
+                    parents={role: ids[p] for role, p in roles.items()},
                     info=info,
                 )
             )
             for bench, mean, spread in (
-                ("mt-bench", WORLD[level][0], 0.4),
-                ("shop", WORLD[level][1], 0.1),
+                ("mt-bench", TRUE_SCORES[level][0], 0.4),
+                ("shop", TRUE_SCORES[level][1], 0.1),
             ):
                 store.add_judgments(
                     Judgment(
                         id=f"{name}-{bench}-{i}",
-                        checkpoint=made[name],
+                        checkpoint=ids[name],
                         bench=bench,
                         revision="1",
                         item=str(i),
@@ -302,10 +304,10 @@ def planted_store(paths: Paths) -> None:
             )
 
 
-def test_the_command_tells_intervals_seeds_and_the_pick(
+def test_tradeoff_command_reports_intervals_seeds_and_the_pick(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    planted_store(paths)
+    simulated_store(paths)
     args = [
         "--home",
         str(paths.home),
@@ -319,17 +321,17 @@ def test_the_command_tells_intervals_seeds_and_the_pick(
     ]
     assert cli.run([*args, "--format", "json"]) == 0
     view = json.loads(capsys.readouterr().out)
-    found = view["statistics"]
+    statistics = view["statistics"]
     assert (view["reference"], view["expert"]) == ("kd-s2", "expert-s2")
-    assert found["curve"] == ["wise-s2"] and found["notes"] == []
-    assert found["points"]["dae-s2"]["above_curve"]["ci_low"] > 0
-    assert found["points"]["expert-s2"]["gain"]["value"] == 1
-    assert found["pick"]["checkpoint"] in ("dae-s1", "dae-s2")
-    assert found["hypervolume"]["value"] == pytest.approx(view["hypervolume"])
-    recipes = {(r["recipe"], r["figure"]): r for r in found["recipes"]}
+    assert statistics["curve"] == ["wise-s2"] and statistics["notes"] == []
+    assert statistics["points"]["dae-s2"]["above_curve"]["ci_low"] > 0
+    assert statistics["points"]["expert-s2"]["gain"]["value"] == 1
+    assert statistics["pick"]["checkpoint"] in ("dae-s1", "dae-s2")
+    assert statistics["hypervolume"]["value"] == pytest.approx(view["hypervolume"])
+    recipes = {(r["recipe"], r["figure"]): r for r in statistics["recipes"]}
     dae = recipes["dae-s1", "gain"]
     assert dae["checkpoints"] == ["dae-s1", "dae-s2"]
-    # Each seed is held against its own expert, which is 1 for it by definition.
+    # Each seed is compared with its own expert, whose gain is 1 by definition.
     assert recipes["expert-s1", "gain"]["seeds"]["ci_low"] == pytest.approx(1)
     assert dae["seeds"] != dae["questions"] and dae["mean"] == pytest.approx(0.9, abs=0.15)
     assert cli.run(args) == 0

@@ -1,4 +1,4 @@
-"""What machines do to stores: no permission, full disks, locks, networks."""
+"""Store faults: missing permissions, full disks, locks and network file systems."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from kdharness.harness.util import filesystem
 from kdharness.harness.util.os_errors import as_user_error
 from support.store_rows import contents, fill_store
 
-NOBODY = 65534
+UNPRIVILEGED_UID = 65534
 
 
 # ---------------------------------------------------------------- permission
 
 
-def as_nobody(work: Callable[[], None]) -> str:
-    """Do something as a user who owns nothing; returns what it raised, or nothing.
+def run_unprivileged(work: Callable[[], None]) -> str:
+    """Call `work` in a child process as an unprivileged user; return its error text, if any.
 
-    Root may write anywhere, so a test run by root has to step down; modules are loaded before.
+    Root may write anywhere, so a test run as root drops privileges. Import modules beforehand.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -37,8 +37,8 @@ def as_nobody(work: Callable[[], None]) -> str:
         try:
             if os.getuid() == 0:
                 os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
+                os.setgid(UNPRIVILEGED_UID)
+                os.setuid(UNPRIVILEGED_UID)
             work()
         except BaseException as error:
             text = f"{type(error).__name__}: {error}"
@@ -53,7 +53,7 @@ def as_nobody(work: Callable[[], None]) -> str:
 
 @pytest.fixture
 def shared_home() -> Iterator[Paths]:
-    """A home that others may look at, in a place that they can reach."""
+    """Yield a read-only home in a folder that every user can reach."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         paths = Paths(Path(folder) / "home")
@@ -64,28 +64,28 @@ def shared_home() -> Iterator[Paths]:
         paths.home.chmod(0o755)
 
 
-def test_a_home_that_cannot_be_written_can_be_read(shared_home: Paths, tmp_path: Path) -> None:
+def test_read_only_home_can_be_read(shared_home: Paths, tmp_path: Path) -> None:
     from kdharness.harness.analysis.leaderboard import leaderboard
 
-    # Modules are loaded as they are needed, and nobody may look into root's folders.
+    # Load lazily imported modules now: the unprivileged user may not read root's folders.
     fill_store(tmp_path / "kdharness.db", runs=1)
     with Store(tmp_path / "kdharness.db") as store:
         assert leaderboard(store)
 
-    def look() -> None:
+    def read() -> None:
         with Store(shared_home.store) as store:
             assert store.read_only
             assert len(store.runs()) == 3 and len(store.judgments()) == 60
             assert {score.checkpoint for score in leaderboard(store)} == {"kd-0", "kd-1", "kd-2"}
 
-    assert as_nobody(look) == ""
+    assert run_unprivileged(read) == ""
 
 
-def test_a_home_that_cannot_be_written_can_be_merged_from(shared_home: Paths) -> None:
-    """SQLite makes files beside a store in WAL mode, even to read it."""
+def test_read_only_home_can_be_merged_from(shared_home: Paths) -> None:
+    """In WAL mode SQLite creates files beside a store even for reading."""
     from kdharness.harness.maintenance.merge import merge
 
-    def bring() -> None:
+    def merge_twice() -> None:
         with (
             tempfile.TemporaryDirectory(dir="/tmp") as folder,
             Store(Path(folder) / "kdharness.db") as store,
@@ -93,29 +93,35 @@ def test_a_home_that_cannot_be_written_can_be_merged_from(shared_home: Paths) ->
             assert merge(store, shared_home.store)["checkpoints"] == 3
             assert merge(store, shared_home.store)["checkpoints"] == 0
 
-    assert as_nobody(bring) == ""
+    assert run_unprivileged(merge_twice) == ""
 
 
-def test_writing_where_one_may_not_is_told(shared_home: Paths) -> None:
+def test_write_to_a_read_only_home_is_reported(shared_home: Paths) -> None:
     def write() -> None:
         with Store(shared_home.store) as store:
             try:
                 store.add_event("kd-0", "note", "x")
             except sqlite3.Error as error:
-                found = as_user_error(error, shared_home.home)
-                assert found is not None
-                raise found from error
+                user_error = as_user_error(error, shared_home.home)
+                assert user_error is not None
+                raise user_error from error
 
-    said = as_nobody(write)
-    assert said.startswith("StoreError") and "not writable" in said and "--home" in said
+    error_text = run_unprivileged(write)
+    assert (
+        error_text.startswith("StoreError")
+        and "not writable" in error_text
+        and "--home" in error_text
+    )
 
 
-def test_a_home_that_cannot_be_made_is_told(shared_home: Paths) -> None:
+def test_home_that_cannot_be_created_is_reported(shared_home: Paths) -> None:
     def make() -> None:
         Store(shared_home.home / "new" / "kdharness.db")
 
-    said = as_nobody(make)
-    assert said.startswith("StoreError") and "ermission" in said and "--home" in said
+    error_text = run_unprivileged(make)
+    assert (
+        error_text.startswith("StoreError") and "ermission" in error_text and "--home" in error_text
+    )
 
 
 # ---------------------------------------------------------------- a full disk
@@ -129,7 +135,7 @@ sys.exit(run(sys.argv[2:]))
 
 
 def run_with_file_limit(size: int, *args: str) -> tuple[int, str]:
-    """The command line where no file may grow past `size` bytes, as under a quota."""
+    """Run the command line with files limited to `size` bytes, as under a quota."""
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(size), *args],
         capture_output=True,
@@ -139,7 +145,9 @@ def run_with_file_limit(size: int, *args: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_no_room_for_the_store_is_told_and_nothing_is_lost(paths: Paths, tmp_path: Path) -> None:
+def test_full_disk_during_merge_is_reported_and_nothing_is_lost(
+    paths: Paths, tmp_path: Path
+) -> None:
     fill_store(paths.store)
     source = tmp_path / "other"
     fill_store(source / "kdharness.db", host="there", runs=6, items=100, words=200)
@@ -150,7 +158,7 @@ def test_no_room_for_the_store_is_told_and_nothing_is_lost(paths: Paths, tmp_pat
     assert contents(paths.store) == before
     with Store(paths.store) as store:
         assert store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    # With room again, the same command does it.
+    # Without the limit, the same command succeeds.
     from kdharness.harness import cli
 
     assert cli.run(["--home", str(paths.home), "store", "merge", str(source)]) == 0
@@ -158,15 +166,19 @@ def test_no_room_for_the_store_is_told_and_nothing_is_lost(paths: Paths, tmp_pat
         assert len(store.judgments()) == 60 + 600
 
 
-def test_a_full_store_says_so(paths: Paths) -> None:
+def test_full_database_is_reported_as_a_full_disk(paths: Paths) -> None:
     fill_store(paths.store, runs=1)
     with Store(paths.store) as store:
         pages = store.db.execute("PRAGMA page_count").fetchone()[0]
         store.db.execute(f"PRAGMA max_page_count={pages}")
         with pytest.raises(sqlite3.OperationalError, match="full") as caught:
             store.add_event("kd-0", "note", "x" * 100_000)
-        found = as_user_error(caught.value, paths.home)
-        assert found is not None and "the disk is full" in str(found) and "resume" in str(found)
+        user_error = as_user_error(caught.value, paths.home)
+        assert (
+            user_error is not None
+            and "the disk is full" in str(user_error)
+            and "resume" in str(user_error)
+        )
         assert len(store.events("kd-0")) == 2
 
 
@@ -178,23 +190,23 @@ def test_a_full_store_says_so(paths: Paths) -> None:
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_full_disks_speak_many_languages(error: Exception, tmp_path: Path) -> None:
-    found = as_user_error(error, tmp_path)
-    assert found is not None and "the disk is full" in str(found)
+def test_disk_full_errors_are_recognized(error: Exception, tmp_path: Path) -> None:
+    user_error = as_user_error(error, tmp_path)
+    assert user_error is not None and "the disk is full" in str(user_error)
 
 
-def test_our_own_faults_stay_ours(tmp_path: Path) -> None:
-    wrong = sqlite3.connect(":memory:")
+def test_programming_errors_are_not_turned_into_user_errors(tmp_path: Path) -> None:
+    connection = sqlite3.connect(":memory:")
     with pytest.raises(sqlite3.OperationalError) as caught:
-        wrong.execute("SELECT nothing FROM nowhere")
+        connection.execute("SELECT nothing FROM nowhere")
     for error in (caught.value, ValueError("no"), KeyError("k"), RuntimeError("cannot write")):
         assert as_user_error(error, tmp_path) is None
 
 
-# ---------------------------------------------------------------- locks and two of everything
+# ---------------------------------------------------------------- locks
 
 
-def test_a_store_that_stays_locked_is_told(paths: Paths) -> None:
+def test_locked_store_is_reported(paths: Paths) -> None:
     fill_store(paths.store, runs=1)
     holder = sqlite3.connect(paths.store)
     holder.execute("BEGIN IMMEDIATE")
@@ -202,18 +214,18 @@ def test_a_store_that_stays_locked_is_told(paths: Paths) -> None:
         assert store.run("kd-0") is not None
         with pytest.raises(sqlite3.OperationalError) as caught:
             store.add_event("kd-0", "note", "x")
-        found = as_user_error(caught.value, paths.home)
-        assert isinstance(found, StoreError) and "locked" in str(found)
+        user_error = as_user_error(caught.value, paths.home)
+        assert isinstance(user_error, StoreError) and "locked" in str(user_error)
         holder.rollback()
         store.add_event("kd-0", "note", "x")
 
 
-# ---------------------------------------------------------------- networks
+# ---------------------------------------------------------------- network file systems
 
 
 @pytest.fixture
 def on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's table of mounts, with a network share at a place whose name has a blank."""
+    """Return a folder on NFS, with a space in its path, according to a fake mount table."""
     share = tmp_path / "the share"
     share.mkdir()
     table = tmp_path / "mounts"
@@ -223,25 +235,25 @@ def on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return share
 
 
-def test_a_store_on_a_network_does_without_shared_memory(
+def test_store_on_a_network_file_system_does_not_use_wal(
     on_nfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert filesystem.is_network(on_nfs / "deep" / "down") and not filesystem.is_network(tmp_path)
     assert not filesystem.is_network(tmp_path / "the share too")
 
-    def mode(path: Path) -> str:
+    def journal_mode(path: Path) -> str:
         fill_store(path, runs=1)
         assert len(contents(path)["runs"]) == 1
         return str(sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone()[0])
 
-    assert mode(on_nfs / "kdharness.db") == "delete"
-    assert mode(tmp_path / "kdharness.db") == "wal"
+    assert journal_mode(on_nfs / "kdharness.db") == "delete"
+    assert journal_mode(tmp_path / "kdharness.db") == "wal"
     monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "truncate")
-    # What the user says counts; truncate is of one connection, and delete of the file.
+    # The user's setting wins; `truncate` is per connection, `delete` is stored in the file.
     assert Store(on_nfs / "k.db").db.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
 
 
-def test_a_store_moved_to_a_network_changes_its_ways(on_nfs: Path, tmp_path: Path) -> None:
+def test_store_moved_to_a_network_file_system_leaves_wal(on_nfs: Path, tmp_path: Path) -> None:
     fill_store(tmp_path / "kdharness.db", runs=1)
     moved = on_nfs / "kdharness.db"
     moved.write_bytes((tmp_path / "kdharness.db").read_bytes())

@@ -1,4 +1,4 @@
-"""Older stores are brought up to date with all they hold; newer ones are left alone."""
+"""Migrations: older stores are upgraded without loss; newer ones are left alone."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def from_fixture(step: str, path: Path) -> None:
     connection.close()
 
 
-def test_every_step_has_a_store_of_its_day() -> None:
+def test_every_migration_has_a_fixture_store() -> None:
     assert sorted(path.stem for path in STORES.glob("*.sql")) == sorted(STEPS)
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_older_store_opens_with_all_it_holds(step: str, kd: CommandLine, paths: Paths) -> None:
+def test_older_store_opens_with_all_its_rows(step: str, kd: CommandLine, paths: Paths) -> None:
     from_fixture(step, paths.store)
     with Store(paths.store) as store:
         assert not migrations.pending(store.db)
@@ -45,8 +45,8 @@ def test_an_older_store_opens_with_all_it_holds(step: str, kd: CommandLine, path
         assert run is not None and run.config == {"seed": 3, "name": "ünï"} and run.step == 7
         assert store.curve("kd-1", "loss") == [(1, 2.5)]
         assert [event["message"] for event in store.events("kd-1")] == ["hi"]
-        made = store.checkpoint("kd-1")
-        assert made is not None and made.parents == {"student": "c0"}
+        checkpoint = store.checkpoint("kd-1")
+        assert checkpoint is not None and checkpoint.parents == {"student": "c0"}
         assert [a.text for a in store.answers("c1")] == ["An answer."]
         assert [(j.value, j.status) for j in store.judgments()] == [
             (7.0, JudgmentStatus.OK),
@@ -59,8 +59,8 @@ def test_an_older_store_opens_with_all_it_holds(step: str, kd: CommandLine, path
     assert kd("store", "check")[0] == 0
 
 
-def test_an_older_store_has_its_verdicts_counted(paths: Paths) -> None:
-    """Groups came with a later step than judgments: those written before must be in them."""
+def test_judgments_of_an_older_store_are_in_the_groups(paths: Paths) -> None:
+    """Groups were added in a later migration; judgments stored before it must be in them."""
     for step in STEPS:
         path = paths.home / step / "kdharness.db"
         from_fixture(step, path)
@@ -69,7 +69,7 @@ def test_an_older_store_has_its_verdicts_counted(paths: Paths) -> None:
         assert groups == [("c1", "openai:j")], step
 
 
-def test_a_newer_store_is_refused_and_not_touched(kd: CommandLine, paths: Paths) -> None:
+def test_newer_store_is_rejected_and_left_unchanged(kd: CommandLine, paths: Paths) -> None:
     from_fixture(STEPS[-1], paths.store)
     connection = sqlite3.connect(paths.store)
     connection.execute(
@@ -96,16 +96,16 @@ Store(sys.argv[1]).close()
 """
 
 
-def test_killed_while_it_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Each step is one transaction: after a kill the store is at some step, whole."""
-    chance = random.Random(5)
+def test_killed_migration_leaves_a_consistent_store(tmp_path: Path) -> None:
+    """Each migration is one transaction: after a kill, the store is intact at some migration."""
+    rng = random.Random(5)
     path = tmp_path / "kdharness.db"
     from_fixture(STEPS[0], path)
     fill_judgments(path, 20_000)
     template = path.read_bytes()
     reached = set()
-    took = 0.0  # by the first, which is not killed
-    for turn in range(7):
+    duration = 0.0  # of the first attempt, which is not killed
+    for attempt in range(7):
         path.write_bytes(template)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -119,12 +119,12 @@ def test_killed_while_it_is_brought_up_to_date(tmp_path: Path) -> None:
         upgrade.stdin.write(b"\n")
         upgrade.stdin.flush()
         began = time.monotonic()
-        if turn == 0:
+        if attempt == 0:
             assert upgrade.wait() == 0
-            took = time.monotonic() - began
+            duration = time.monotonic() - began
         else:
-            # The first part of the time, so that a faster machine is met at work as well.
-            time.sleep(chance.uniform(0, took * 0.6))
+            # Kill in the first 60 % of that time, so that a run that is faster is hit as well.
+            time.sleep(rng.uniform(0, duration * 0.6))
             upgrade.send_signal(signal.SIGKILL)
             upgrade.wait()
         db = Database(sqlite3.connect(path))

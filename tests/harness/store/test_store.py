@@ -1,4 +1,4 @@
-"""The store: rows in and out, concurrency, requests, derived state."""
+"""The store: round trips, concurrency, requests, derived state."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_runs_round_trip_and_are_listed_newest_first(paths: Paths) -> None:
             store.add_run(make_run("old"))
 
 
-def test_progress_is_one_commit_with_events_points_and_columns(paths: Paths) -> None:
+def test_add_progress_commits_events_points_and_columns_together(paths: Paths) -> None:
     with Store(paths.store) as store, Store(paths.store) as other:
         store.add_run(make_run())
         store.add_progress(
@@ -76,8 +76,8 @@ def test_progress_is_one_commit_with_events_points_and_columns(paths: Paths) -> 
             step=1,
             loss=2.0,
         )
-        found = other.run("r")
-        assert found is not None and (found.step, found.loss) == (1, 2.0)
+        run = other.run("r")
+        assert run is not None and (run.step, run.loss) == (1, 2.0)
         assert other.curve("r", "loss") == [(1, 2.0)]
         assert other.events("r")[0]["info"] == {"k": 1}
         store.drop_points_after("r", 0)
@@ -93,8 +93,8 @@ def test_requests_are_taken_once_in_order(paths: Paths) -> None:
         assert store.take_requests("r") == []
 
 
-def test_a_run_that_came_out_at_known_weights_has_them_as_its_checkpoint(paths: Paths) -> None:
-    """Two seeds of a training without chance end alike: one checkpoint, two runs."""
+def test_run_with_identical_weights_shares_the_existing_checkpoint(paths: Paths) -> None:
+    """Two seeds of a deterministic training give the same weights: one checkpoint, two runs."""
     with Store(paths.store) as store:
         weights = Checkpoint(id="w", name="a", method="sft", path="/a", created=1.0, run="a")
         store.add_run(make_run("a", checkpoint="a"))
@@ -104,19 +104,19 @@ def test_a_run_that_came_out_at_known_weights_has_them_as_its_checkpoint(paths: 
         assert store.checkpoint("c") is None
 
 
-def test_a_checkpoint_is_known_by_fingerprint_name_and_path(paths: Paths) -> None:
+def test_checkpoint_lookup_by_fingerprint_name_and_path(paths: Paths) -> None:
     with Store(paths.store) as store:
         first = store.add_checkpoint(Checkpoint("f1", "kd", "kd", "/a", 1.0))
         second = store.add_checkpoint(Checkpoint("f2", "kd", "kd", "/b", 2.0))
-        again = store.add_checkpoint(Checkpoint("f1", "whatever", "kd", "/moved", 3.0))
-        assert (first.name, second.name, again.name) == ("kd", "kd-2", "kd")
-        assert again.path == "/moved"
+        updated = store.add_checkpoint(Checkpoint("f1", "whatever", "kd", "/moved", 3.0))
+        assert (first.name, second.name, updated.name) == ("kd", "kd-2", "kd")
+        assert updated.path == "/moved"
         for key in ("f2", "kd-2", "/b"):
-            found = store.checkpoint(key)
-            assert found is not None and found.id == "f2"
+            checkpoint = store.checkpoint(key)
+            assert checkpoint is not None and checkpoint.id == "f2"
 
 
-def test_a_judgment_cannot_be_counted_twice_and_a_retry_replaces_a_failure(paths: Paths) -> None:
+def test_retried_judgment_replaces_the_failed_one(paths: Paths) -> None:
     with Store(paths.store) as store:
         failed = make_judgment("x", status=JudgmentStatus.FAILED, value=None, error="429")
         store.add_judgments([failed, make_judgment("y")])
@@ -126,7 +126,7 @@ def test_a_judgment_cannot_be_counted_twice_and_a_retry_replaces_a_failure(paths
         assert next(iter(store.judgment_groups()))["changes"] > before
 
 
-def test_answers_with_surrogates_and_nul_survive(paths: Paths) -> None:
+def test_answers_with_lone_surrogates_and_nul_are_stored(paths: Paths) -> None:
     with Store(paths.store) as store:
         answer = Answer("a", "c", "b", "1", "q", 1, "bad \ud800 \x00 end", Finish.STOP, "p", "s", 1)
         store.add_answers([answer])
@@ -134,7 +134,7 @@ def test_answers_with_surrogates_and_nul_survive(paths: Paths) -> None:
         assert text.startswith("bad ") and text.endswith("\x00 end")
 
 
-def test_several_writers_and_a_reader_do_not_disturb_each_other(paths: Paths) -> None:
+def test_concurrent_writers_and_a_reader(paths: Paths) -> None:
     Store(paths.store).close()
     errors: list[Exception] = []
 
@@ -156,14 +156,14 @@ def test_several_writers_and_a_reader_do_not_disturb_each_other(paths: Paths) ->
         assert len(store.judgments("c")) == 200
 
 
-def test_two_processes_may_migrate_at_once(paths: Paths) -> None:
+def test_concurrent_opens_migrate_safely(paths: Paths) -> None:
     opened: list[bool] = []
 
-    def open_it() -> None:
+    def open_store() -> None:
         with Store(paths.store) as store:
             opened.append(not migrations.pending(store.db))
 
-    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    threads = [threading.Thread(target=open_store) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -171,7 +171,7 @@ def test_two_processes_may_migrate_at_once(paths: Paths) -> None:
     assert opened == [True] * 6
 
 
-def test_the_journal_mode_can_be_chosen(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_mode_is_configurable(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(paths.store) as store:
         assert store.db.journal_mode == "wal"
     monkeypatch.setenv("KDHARNESS_JOURNAL_MODE", "delete")
@@ -179,7 +179,7 @@ def test_the_journal_mode_can_be_chosen(paths: Paths, monkeypatch: pytest.Monkey
         assert store.db.journal_mode == "delete"
 
 
-def test_the_newest_card_counts(paths: Paths) -> None:
+def test_newest_judge_card_wins(paths: Paths) -> None:
     with Store(paths.store) as store:
         store.add_card("openai:x", {"n": 1})
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The order of a write: bytes, then the name, then the folder; and what is half-written is not."""
+"""Atomic writes: fsync the file, rename, fsync the folder; partial writes are detected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdharness.harness.util import atomic
 
 
 class Recorder:
-    """What reached the system, in order: `sync NAME`, `rename A B`."""
+    """Record system calls in order: `sync NAME`, `rename A B`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
@@ -30,7 +30,7 @@ class Recorder:
         monkeypatch.setattr(atomic.os, "fsync", spy_fsync)
         monkeypatch.setattr(atomic.os, "replace", spy_replace)
 
-    def place(self, call: str) -> int:
+    def index(self, call: str) -> int:
         assert self.calls.count(call) == 1, self.calls
         return self.calls.index(call)
 
@@ -39,33 +39,35 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads Lin
 
 
 @linux
-def test_a_file_is_flushed_before_it_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = Recorder(monkeypatch)
+def test_file_is_fsynced_before_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
     atomic.atomic_write_text(tmp_path / "note.json", "{}")
     scratch = f".note.json.{os.getpid()}"
-    assert seen.calls == [f"sync {scratch}", f"rename {scratch} note.json", f"sync {tmp_path.name}"]
+    assert recorder.calls == [
+        f"sync {scratch}",
+        f"rename {scratch} note.json",
+        f"sync {tmp_path.name}",
+    ]
     assert (tmp_path / "note.json").read_text() == "{}" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(
+def test_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "note.json"
     atomic.atomic_write_text(path, "old")
 
-    def full(_: int) -> None:
+    def disk_full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
         atomic.atomic_write_text(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["note.json"]
 
 
 @linux
-def test_a_folder_is_flushed_to_its_leaves_before_it_gets_its_name(
+def test_folder_is_fsynced_recursively_before_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch, target = tmp_path / ".new", tmp_path / "final"
@@ -74,29 +76,29 @@ def test_a_folder_is_flushed_to_its_leaves_before_it_gets_its_name(
     (scratch / "part" / "index").write_bytes(b"i")
     target.mkdir()
     (target / "stale").write_bytes(b"s")
-    seen = Recorder(monkeypatch)
+    recorder = Recorder(monkeypatch)
     atomic.atomic_replace_dir(scratch, target)
-    rename = seen.place("rename .new final")
+    rename = recorder.index("rename .new final")
     for name in ("weights", "index", "part", ".new"):
-        assert seen.place(f"sync {name}") < rename
-    assert seen.place(f"sync {tmp_path.name}") > rename
+        assert recorder.index(f"sync {name}") < rename
+    assert recorder.index(f"sync {tmp_path.name}") > rename
     assert sorted(p.name for p in target.iterdir()) == ["part", "weights"]
     assert [p.name for p in tmp_path.iterdir()] == ["final"]
 
 
 @linux
-def test_the_seal_comes_after_all_it_speaks_for(
+def test_seal_is_written_after_the_files_it_covers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "checkpoint-5"
     folder.mkdir()
     (folder / "optimizer.pt").write_bytes(b"o" * 100)
-    seen = Recorder(monkeypatch)
+    recorder = Recorder(monkeypatch)
     atomic.seal(folder)
     assert (
-        seen.place("sync optimizer.pt")
-        < seen.place(f"rename .sealed.json.{os.getpid()} sealed.json")
-        < seen.place(f"sync {tmp_path.name}")
+        recorder.index("sync optimizer.pt")
+        < recorder.index(f"rename .sealed.json.{os.getpid()} sealed.json")
+        < recorder.index(f"sync {tmp_path.name}")
     )
     assert atomic.is_sealed(folder)
 
@@ -108,7 +110,7 @@ def test_the_seal_comes_after_all_it_speaks_for(
     cut=st.floats(0, 0.999),
     kind=st.sampled_from(["cut", "gone", "seal"]),
 )
-def test_whatever_is_missing_is_noticed(
+def test_seal_detects_missing_and_truncated_files(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], which: int, cut: float, kind: str
 ) -> None:
     folder = tmp_path_factory.mktemp("step")

@@ -1,4 +1,4 @@
-"""Listings, and hostile text in them."""
+"""Table output, and sanitizing of hostile text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_hostile_reaches_the_terminal(text: str) -> None:
+def test_safe_text_neutralizes_hostile_text(text: str) -> None:
     shown = safe_text(text)
     assert not any(unicodedata.category(c)[0] == "C" for c in shown)
     assert len(shown.splitlines()) == 1
@@ -38,13 +38,13 @@ def test_nothing_hostile_reaches_the_terminal(text: str) -> None:
 
 
 @given(text=st.text(max_size=200))
-def test_safe_text_holds_no_control_but_newline_and_tab(text: str) -> None:
+def test_safe_text_keeps_no_control_characters_except_newline_and_tab(text: str) -> None:
     shown = safe_text(text)
     assert all(c in "\n\t" or unicodedata.category(c)[0] != "C" for c in shown)
     assert safe_text(shown) == shown
 
 
-def test_long_text_is_cut_and_the_rest_counted() -> None:
+def test_long_text_is_truncated_with_a_count() -> None:
     assert safe_text("x" * 1_000_000, 10) == "x" * 10 + "… (+999990 characters)"
 
 
@@ -54,11 +54,11 @@ ROWS = [
 ]
 
 
-def test_json_keeps_every_key_and_its_types() -> None:
+def test_json_keeps_all_keys_and_types() -> None:
     assert json.loads(format_rows(ROWS, ["name"], "json")) == ROWS
 
 
-def test_csv_runs_no_formula() -> None:
+def test_csv_escapes_formulas() -> None:
     table = list(csv.reader(io.StringIO(format_rows(ROWS, ["name", "value", "note"], "csv"))))
     assert table[0] == ["name", "value", "note"]
     assert table[2] == ["'=HYPERLINK()", "2", "x y"]
@@ -73,7 +73,7 @@ def test_tables_align_wide_characters() -> None:
     assert lines.splitlines() == ["n      v", "日本   1", "abcd  22"]
 
 
-def test_cells() -> None:
+def test_cell_formatting() -> None:
     assert [cell(v) for v in (None, True, 0.123456, 12345.6, ("a", 1))] == [
         "–",
         "yes",
