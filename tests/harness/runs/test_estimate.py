@@ -172,7 +172,7 @@ def test_planned_parameters_and_flops_match_the_measured_ones(tmp_path: Path) ->
     teachers = [tiny_model(2), tiny_model(3)]
     models = Models(student, teachers, random_batch(4096), {})
     labelled = int(labelled_positions(models.batch["labels"]).sum())
-    measured = count_flops(lambda: fused_step(models, "dae", Mix(), 0.0).backward())
+    real = count_flops(lambda: fused_step(models, "dae", Mix(), 0.0).backward())
     planned = step_flops(
         size, size, tokens=4 * 96, labelled=labelled, width=96, lora=False, checkpointing=False
     )
@@ -198,11 +198,11 @@ def test_checkpointing_and_sharding_save_what_they_should(tmp_path: Path) -> Non
     single, ddp, fsdp = memory("single", 1), memory("ddp", 4), memory("fsdp2", 4)
     assert single == ddp
     for part in ("weights", "gradients", "optimizer", "teacher teacher"):
-        assert fsdp[part] == one[part] / 4
-    assert fsdp["activations"] == one["activations"]
+        assert fsdp[part] == single[part] / 4
+    assert fsdp["activations"] == single["activations"]
     # On a GPU with bf16: fp32 weights, gradients and two moments, 16 bytes a parameter.
-    trained = sum(one[name] for name in ("weights", "gradients", "optimizer"))
-    assert trained == 16 * size.total and one["teacher teacher"] == 2 * size.total
+    trained = sum(single[name] for name in ("weights", "gradients", "optimizer"))
+    assert trained == 16 * size.total and single["teacher teacher"] == 2 * size.total
 
 
 def test_moe_flops_count_only_the_active_experts(tmp_path: Path) -> None:
