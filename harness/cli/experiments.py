@@ -57,7 +57,8 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     paths: Paths = ctx.obj
     file = find_experiment(config)
     sweep, planned = load_sweep(file)
-    states = {run.name: state_of(paths, run) for run in planned}
+    with Store(paths.store) as store:
+        states = {run.name: state_of(store, run) for run in planned}
     if dry_run:
         rows = [
             {

@@ -59,8 +59,9 @@ def start_sweep(paths: Paths, file: Path) -> Run:
             running with different settings.
     """
     sweep, planned = load_sweep(file)
-    for planned_run in planned:
-        state_of(paths, planned_run)
+    with Store(paths.store) as store:
+        for planned_run in planned:
+            state_of(store, planned_run)
     keep_copy(paths, file, sweep)
     whole = spell_out(sweep, file.resolve().parent, str(file))
     run_id = sweep_run_id(sweep.name)
@@ -172,9 +173,10 @@ class _Work:
         self.paths, self.reporter = paths, reporter
         self.at_work = ""
         self.paused = False
-        self.done = {
-            run.name for run in planned if state_of(paths, run) == RunStatus.FINISHED.value
-        }
+        with Store(paths.store) as store:
+            self.done = {
+                run.name for run in planned if state_of(store, run) == RunStatus.FINISHED.value
+            }
         reporter.on_status = self.pass_on
         reporter.stage("runs", len(planned))
         reporter.advance(len(self.done))
