@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kdharness.harness import assets
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
+from kdharness.harness.models.adapters import DEEPEST, no_base_error, too_deep_error
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.gguf import check_gguf
 from kdharness.harness.models.hub import pinned, snapshot, split_hub_name
@@ -29,9 +30,6 @@ from kdharness.harness.types import Checkpoint, Method, Run, digest
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
-
-DEEPEST = 8
-"""The maximum number of stacked adapters."""
 
 
 def find_source(source: str, paths: Paths) -> str | None:
@@ -240,15 +238,10 @@ def adapter_base(folder: Path) -> str:
     Raises:
         ModelError: it names none.
     """
-    where = folder / "adapter_config.json"
-    config = read_json_object(where, "adapter_config.json", ModelError)
+    config = read_json_object(folder / "adapter_config.json", "adapter_config.json", ModelError)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
-        raise ModelError(
-            "this adapter does not name its base model (base_model_name_or_path)",
-            where=str(where),
-            hint="set base_model_name_or_path to the model it was trained on",
-        )
+        raise no_base_error(folder)
     if exists(local_path(base), folder=True):
         return base
     beside = folder / base
@@ -269,10 +262,7 @@ def _refuse_circle(folder: Path) -> None:
         if not exists(base / "adapter_config.json", folder=False):
             return
         current = base
-    raise ModelError(
-        f"more than {DEEPEST} adapters are stacked: is one its own base model?",
-        where=str(folder / "adapter_config.json"),
-    )
+    raise too_deep_error(folder)
 
 
 @contextmanager
@@ -327,10 +317,7 @@ def identity_of(
 
     def base(_: str) -> ModelIdentity:
         if depth == DEEPEST:
-            raise ModelError(
-                f"more than {DEEPEST} adapters are stacked: is one its own base model?",
-                where=found,
-            )
+            raise too_deep_error(Path(found))
         with naming_base(Path(found)) as named:
             return identity_of(resolve_model(named, paths), paths, store, progress, depth + 1)
 
