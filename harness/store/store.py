@@ -16,6 +16,9 @@ from kdharness.harness.store.adoption import AdoptionRows
 from kdharness.harness.store.rows import JSON_FIELDS, encode, stored_json, stored_text
 from kdharness.harness.types import Answer, Judgment, Request, Run
 
+BenchNotes = dict[tuple[str, str, str], dict[str, Any]]
+"""(checkpoint or "", bench, revision) -> what was noted."""
+
 FEW_CHECKPOINTS = 32
 """Up to this many, querying each checkpoint is cheaper than reading all rows."""
 
@@ -327,8 +330,8 @@ class Store(AdoptionRows):
             note = self._json(row["info"], "a note on a benchmark")
         return note
 
-    def bench_notes(self) -> dict[tuple[str, str, str], dict[str, Any]]:
-        """Return (checkpoint or "", bench, revision) -> what was noted."""
+    def bench_notes(self) -> BenchNotes:
+        """Return all notes on benchmarks and on the answers of checkpoints."""
         return {
             (row["checkpoint"], row["bench"], row["revision"]): self._json(
                 row["info"], "a note on a benchmark"
