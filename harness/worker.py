@@ -21,7 +21,7 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.config.training import trusted_code
+from kdharness.harness.config.training import AnyConfig, trusted_code
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.evaluation.pipeline import run as evaluate
 from kdharness.harness.experiments.detached import carry_out
@@ -267,7 +267,7 @@ def _do(
     return {"checkpoint": checkpoint.name}
 
 
-def _train(config: Any, job: Job) -> Outcome:
+def _train(config: AnyConfig, job: Job) -> Outcome:
     outcome: Outcome = resolve(TRAINERS, config.method, "method")(config, job)
     return outcome
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.protocols import Job
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.data.batches import BatchPlan
 from kdharness.trainers.data.dataset import Dataset
-
-TrainConfig = SFTConfig | KDConfig | DAEConfig
 
 
 @dataclass

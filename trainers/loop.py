@@ -9,14 +9,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
-from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.config.training import TrainConfig, TrainerSpec
 from kdharness.harness.errors import DataError, Interrupted, KDHarnessError, ModelError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
@@ -28,7 +28,7 @@ from kdharness.harness.store import Store
 from kdharness.harness.util.atomic import is_sealed
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.callbacks import HeldoutCallback
-from kdharness.trainers.context import TrainConfig, TrainContext
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
@@ -234,7 +234,7 @@ def _main_first(job: Job, device: str) -> Iterator[None]:
         yield
 
 
-def _allow_fsdp_on_cpu(args: Any) -> None:
+def _allow_fsdp_on_cpu(args: TrainingArguments) -> None:
     """Allow FSDP2 with several CPU processes: it works over gloo.
 
     accelerate offers FSDP on accelerators only and silently falls back to DDP; it reads the kind
@@ -254,7 +254,9 @@ _OPTIMIZERS = {
 }
 
 
-def training_arguments(config: TrainConfig, folder: Path, plan: BatchPlan, device: str) -> object:
+def training_arguments(
+    config: TrainConfig, folder: Path, plan: BatchPlan, device: str
+) -> TrainingArguments:
     """Translate our trainer settings into transformers' TrainingArguments."""
     spec = config.trainer
     on_cpu = device == "cpu"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig, TrainConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, meta_model
@@ -61,7 +61,7 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
     return notes
 
 
-def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
+def teachers_of(config: TrainConfig) -> dict[str, str]:
     """Return role -> model of every teacher that embeds the rows' tokens, cached ones included."""
     return {
         field.removesuffix(".model"): source
@@ -70,7 +70,7 @@ def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
     }
 
 
-def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]) -> list[str]:
+def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     """Check the rows against those of the student and teachers that are available here."""
     source = tokenizer_source(config)
     if source not in here:
@@ -92,7 +92,7 @@ def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]
 
 
 def hold_rows(
-    config: SFTConfig | KDConfig | DAEConfig,
+    config: TrainConfig,
     rows: Dataset,
     tokenizer: Any,
     paths: Paths,

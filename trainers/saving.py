@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.errors import KDHarnessError, RunError
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.loading_errors import essence
@@ -17,7 +18,7 @@ from kdharness.harness.runs.estimate import optimizer_bytes
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import nearest
 from kdharness.harness.util.os_errors import as_user_error, remove_on_failure
-from kdharness.trainers.context import TrainConfig, TrainContext
+from kdharness.trainers.context import TrainContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -277,7 +277,8 @@ class DAEConfig(RunConfig):
         return self
 
 
-AnyConfig = SFTConfig | KDConfig | DAEConfig | MergeConfig | EvalConfig
+TrainConfig = SFTConfig | KDConfig | DAEConfig
+AnyConfig = TrainConfig | MergeConfig | EvalConfig
 CONFIGS: dict[str, type[AnyConfig]] = {
     "sft": SFTConfig,
     "kd": KDConfig,
