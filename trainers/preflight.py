@@ -88,10 +88,10 @@ def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     tokenizer = config_tokenizer(config, config.data, paths)
     rows = encode_sources(config.data.train, tokenizer, config.data.max_length)
     warnings = [text for report in rows.reports for text in report.warnings]
-    return [*dict.fromkeys(warnings), *hold_rows(config, rows, tokenizer, paths, here)]
+    return [*dict.fromkeys(warnings), *check_rows(config, rows, tokenizer, paths, here)]
 
 
-def hold_rows(
+def check_rows(
     config: TrainConfig,
     rows: Dataset,
     tokenizer: Any,
@@ -157,7 +157,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     data = config.data
     tokenizer = config_tokenizer(config, data, paths)
     rows = encode_sources(data.train, tokenizer, data.max_length)
-    hold_rows(config, rows, tokenizer, paths)
+    check_rows(config, rows, tokenizer, paths)
     plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)
     return {
         "steps": plan.steps,

@@ -15,7 +15,7 @@ from kdharness.harness.config.base import RunConfig, Settings
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.merging import MergeConfig
-from kdharness.harness.config.models import Student, Teacher, TeacherSpec, _spell_out
+from kdharness.harness.config.models import Student, Teacher, TeacherSpec, expand_model_spec
 from kdharness.harness.registry import method_config
 from kdharness.harness.types import digest
 
@@ -229,7 +229,7 @@ class KDConfig(RunConfig):
 
 
 def _experts(value: object) -> object:
-    return {k: _spell_out(v) for k, v in value.items()} if isinstance(value, dict) else value
+    return {k: expand_model_spec(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 class DAEConfig(RunConfig):

@@ -21,7 +21,7 @@ from kdharness.harness.types import Run, RunStatus
 Say = Callable[[str], None]
 Tick = Callable[[str], None]
 DONE = ("finished", "done before")
-TAKEN_UP = ("starting", "running", "paused", "finished")
+STARTED = ("starting", "running", "paused", "finished")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _run_one(paths: Paths, planned: PlannedRun, tick: Tick) -> tuple[str, str]:
         state = state_of(store, planned)
         if state == RunStatus.FINISHED.value:
             return "done before", ""
-        _take_up(paths, store, planned, state)
+        _start_or_join(paths, store, planned, state)
         run, stopping = _watch(store, planned.name, tick)
     status = effective_status(run)
     if status is RunStatus.STOPPED or stopping:
@@ -151,7 +151,7 @@ def _run_one(paths: Paths, planned: PlannedRun, tick: Tick) -> tuple[str, str]:
     return "finished", f"loss {run.loss:.4f}" if run.loss is not None else ""
 
 
-def _take_up(paths: Paths, store: Store, planned: PlannedRun, state: str) -> None:
+def _start_or_join(paths: Paths, store: Store, planned: PlannedRun, state: str) -> None:
     """Start or resume a run without a live worker; a live one is only joined."""
     try:
         if state == "new":
@@ -160,7 +160,7 @@ def _take_up(paths: Paths, store: Store, planned: PlannedRun, state: str) -> Non
             launch.resume(paths, planned.name)
     except (ConfigError, RunError):
         # Another process may have started it at the same moment: then it is only watched.
-        if state_of(store, planned) not in TAKEN_UP:
+        if state_of(store, planned) not in STARTED:
             raise
 
 

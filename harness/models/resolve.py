@@ -84,7 +84,7 @@ def _stored(source: str, paths: Paths) -> str | None:
     """
     with Store(paths.store) as store:
         known = store.checkpoint(source)
-        run = run_unlike(source, known, paths, store)
+        run = misattributed_run(source, known, paths, store)
         own = own_folder(known, paths, store) if known is not None else None
     if run is not None:
         return str((paths.runs / run.id / "final").resolve())
@@ -110,7 +110,9 @@ def _stored(source: str, paths: Paths) -> str | None:
     raise ModelError(f"the folder of checkpoint {source} does not exist", where=known.path)
 
 
-def run_unlike(source: str, known: Checkpoint | None, paths: Paths, store: Store) -> Run | None:
+def misattributed_run(
+    source: str, known: Checkpoint | None, paths: Paths, store: Store
+) -> Run | None:
     """Return a run whose name leads to another run's checkpoint, with weights of its own.
 
     Older versions mistook two runs for one if samples of their weights agreed.

@@ -35,7 +35,7 @@ from kdharness.harness.reports.sections import (
     summary_section,
     two_to_show,
 )
-from kdharness.harness.reports.transcripts import telling_talks
+from kdharness.harness.reports.transcripts import largest_differences
 from kdharness.harness.runs.status import effective_status
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage
@@ -53,7 +53,7 @@ def collect(
     keep: float = 0.98,
     general: str | None = None,
     domain: str | None = None,
-    talks: int = 4,
+    transcripts: int = 4,
 ) -> list[Block]:
     """Collect the blocks of the report, in order.
 
@@ -61,7 +61,7 @@ def collect(
         question: the question the report answers; by default those of the home's experiments.
         keep: the share of the general score that a picked checkpoint must retain.
         general, domain: axes of the trade-off, as for `tradeoff`.
-        talks: number of transcripts to show.
+        transcripts: number of transcripts to show.
     """
     runs = list(reversed(store.runs()))
     scores = leaderboard(store, paths)
@@ -88,7 +88,7 @@ def collect(
     if names:
         blocks += [
             Heading("Transcripts with the largest differences"),
-            *telling_talks(store, paths, names, talks),
+            *largest_differences(store, paths, names, transcripts),
         ]
     blocks += how_to_repeat(experiments, runs)
     return blocks

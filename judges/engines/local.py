@@ -61,7 +61,7 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: tuple[tuple[str, float], ...] | None = None
 
-    def anew(self) -> _Row:
+    def restarted(self) -> _Row:
         """Return the same row before its first token."""
         seeded = None
         if self.generator is not None:
@@ -197,7 +197,7 @@ class LocalEngine:
             return
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
             if half:
-                yield from self._in_room([row.anew() for row in half])
+                yield from self._in_room([row.restarted() for row in half])
 
     def _row(self, index: int, request: GenerationRequest) -> _Row | Reply:
         """Return a request prepared for a batch, or an error reply if that is not possible."""

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from kdharness.harness.config.endpoints import why_unreached
+from kdharness.harness.config.endpoints import explain_connection_error
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.protocols import Probe
 from kdharness.harness.types import GenerationRequest, Reply
@@ -134,7 +134,7 @@ async def _models(engine: ProbeTarget, client: AsyncOpenAI) -> tuple[list[str], 
             if error.status_code not in (429, 503) and (error.status_code < 500 or attempt >= 1):
                 return [], None
         except (openai.APIConnectionError, httpx2.HTTPError, TimeoutError) as error:
-            why = why_unreached(error, engine.endpoint.base)
+            why = explain_connection_error(error, engine.endpoint.base)
             if why.final or attempt == TRIES - 1 or (attempt >= 1 and why.settled):
                 raise JudgeError(
                     f"{engine.name} cannot be reached: {why.message}", hint=why.hint

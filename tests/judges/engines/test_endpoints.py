@@ -16,7 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.config.endpoints import DEFAULT_URL, endpoint_of, proxy_of, why_unreached
+from kdharness.harness.config.endpoints import (
+    DEFAULT_URL,
+    endpoint_of,
+    explain_connection_error,
+    proxy_of,
+)
 from kdharness.harness.config.evaluation import is_loopback_url, parse_spec
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.redact import find_key
@@ -225,7 +230,7 @@ def test_reasons_in_words(error: BaseException, said: str, hint: str, final: boo
         OSError("Cannot connect to host h.example:443 ssl:default"),
         error,
     )
-    why = why_unreached(outer, "https://h.example/v1")
+    why = explain_connection_error(outer, "https://h.example/v1")
     assert said in why.message and hint in why.hint and why.final is final
 
 
@@ -291,10 +296,10 @@ def test_a_certificate_that_is_not_trusted_ends_the_run_at_once(
 ) -> None:
     from kdharness.judges.engines import http_limits
 
-    why = why_unreached(
+    why = explain_connection_error(
         ssl.SSLCertVerificationError(1, "certificate verify failed: x"), "https://h"
     )
-    monkeypatch.setattr(http_limits, "why_unreached", lambda error, url: why)
+    monkeypatch.setattr(http_limits, "explain_connection_error", lambda error, url: why)
     judge = OpenAIEngine("m", "http://127.0.0.1:9/v1", first_wait=5)
     with pytest.raises(JudgeError, match="not trusted") as caught:
         dict(judge.stream(requests(20)))
