@@ -29,7 +29,7 @@ from kdharness.harness.evaluation.judging import _identity as judgment_identity
 from kdharness.harness.evaluation.judging import call_keys
 from kdharness.harness.experiments.expand import run_name
 from kdharness.harness.interop.fastchat import imported_model
-from kdharness.harness.models.identity import NullMemory, identify
+from kdharness.harness.models.identity import Forgetful, identify
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.store.migrations import migrations
@@ -192,7 +192,7 @@ def test_models_by_content(tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     body = struct.pack("<Q", len(header)) + header + struct.pack("<2f", 1.0, 2.0)
     (folder / "model.safetensors").write_bytes(body)
-    found = identify(folder, NullMemory())
+    found = identify(folder, Forgetful())
     assert_frozen("model", [found.id, found.weights, found.interface])
 
 

@@ -92,7 +92,7 @@ class Memory(Protocol):
         ...
 
 
-class NullMemory:
+class Forgetful:
     """A cache that stores nothing."""
 
     def file_digest(self, path: str, stamp: str) -> str | None:
@@ -122,7 +122,7 @@ def identify(
         AssetError: no safetensors weights in the folder.
         ModelError: damaged files, or an adapter whose base cannot be identified.
     """
-    root, keep = Path(folder), memory or NullMemory()
+    root, keep = Path(folder), memory or Forgetful()
     base_identity = None
     if (root / "adapter_config.json").exists():
         named = _object(root / "adapter_config.json").get("base_model_name_or_path")
