@@ -205,7 +205,7 @@ def _execute(
     beat.start()
     status, error, code = RunStatus.FINISHED, "", 0
     try:
-        columns = _do(paths, store, run, reporter, resume)
+        columns = do_work(paths, store, run, reporter, resume)
     except Interrupted:
         status, columns, code = RunStatus.STOPPED, {}, 130
     except KDHarnessError as problem:
@@ -234,7 +234,7 @@ def _execute(
     return code
 
 
-def _do(
+def do_work(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, object]:
     """Do the work; return the columns of the run to update."""

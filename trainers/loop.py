@@ -77,7 +77,7 @@ def train(
     if job.resume and job.is_main:
         _drop_later_points(job, checkpoint)
     if checkpoint is not None:
-        _check_state(checkpoint)
+        check_state(checkpoint)
         job.reporter.say(f"resuming from {checkpoint.name}")
     if job.world > 1:
         engine = trainer.accelerator.distributed_type.value
@@ -86,7 +86,7 @@ def train(
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
-        raise _memory_advice(setting, error) from error
+        raise out_of_memory(setting, error) from error
     except Exception as error:
         # torch seeks to offsets read from the file; in a damaged one the system reports EINVAL.
         machine = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
@@ -331,7 +331,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 _STATE_FILES = re.compile(r"(training_args|(optimizer|pytorch_model_fsdp)(_\d+)?)\.bin")
 
 
-def _check_state(folder: Path) -> None:
+def check_state(folder: Path) -> None:
     """Refuse weights that are pickled or damaged.
 
     torch reads the Trainer's own state with `weights_only`, which builds tensors and runs no code.
@@ -379,7 +379,8 @@ def _save(trainer: DistillTrainer, setting: TrainContext) -> Path:
     return folder
 
 
-def _memory_advice(setting: TrainContext, error: Exception) -> KDHarnessError:
+def out_of_memory(setting: TrainContext, error: Exception) -> KDHarnessError:
+    """Return the error for a training that ran out of memory, with the setting to change."""
     spec = setting.config.trainer
     advice: Sequence[str]
     if spec.batch_size > 1:

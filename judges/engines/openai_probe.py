@@ -121,7 +121,7 @@ async def _models(engine: ProbeTarget, client: AsyncOpenAI) -> tuple[list[str], 
         try:
             async with asyncio.timeout(min(engine.timeout, 30.0)):
                 response = await client.get("/models", cast_to=httpx2.Response)
-            return _read_models(response.content, engine.model)
+            return read_models(response.content, engine.model)
         except TooLarge:
             return [], None
         except openai.APIStatusError as error:
@@ -151,7 +151,8 @@ async def _models(engine: ProbeTarget, client: AsyncOpenAI) -> tuple[list[str], 
     return [], None
 
 
-def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
+def read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
+    """Read an endpoint's list of models: its names, and the model's context length if stated."""
     try:
         entries = parse_json(raw)["data"][:MOST_MODELS]
         names = [redact(str(entry["id"])[:200]) for entry in entries]

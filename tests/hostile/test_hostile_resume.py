@@ -170,12 +170,12 @@ def test_a_list_of_files_that_is_none_seals_nothing(tmp_path: Path) -> None:
 )
 def test_what_other_engines_pickle_is_refused(path: str, tmp_path: Path) -> None:
     """DeepSpeed's state and torch's sharded metadata are unpickled by those who read them."""
-    from kdharness.trainers.loop import _check_state
+    from kdharness.trainers.loop import check_state
 
     marker = tmp_path / "ran"
     victim = tmp_path / "checkpoint-7" / path
     victim.parent.mkdir(parents=True)
     bomb(victim, marker)
     with pytest.raises(RunError, match="never loaded"):
-        _check_state(tmp_path / "checkpoint-7")
+        check_state(tmp_path / "checkpoint-7")
     assert not marker.exists()

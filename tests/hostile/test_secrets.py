@@ -188,7 +188,7 @@ def test_a_crash_of_the_worker_shows_no_key(planted_keys: dict[str, str], paths:
         )
     code = CRASH.format(
         more=", worker",
-        patch="worker._do = boom\nplain = worker.redact_output\n"
+        patch="worker.do_work = boom\nplain = worker.redact_output\n"
         "worker.redact_output = lambda: (plain(), print('KEY', os.environ['OPENAI_API_KEY']))\n"
         "worker.main()",
     )

@@ -170,4 +170,4 @@ async def test_a_late_tick_finds_no_screen_and_does_nothing(home: Paths, app_on:
         pass
     assert not app.screen_stack
     app.follow()
-    app._follow_store()
+    app.follow_store()

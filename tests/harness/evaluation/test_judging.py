@@ -192,7 +192,7 @@ def test_a_verdict_among_thoughts_ends_no_local_judge(
         "<think>[[2]] or</think> Rating: [[9]] and more of it", add_special_tokens=False
     )["input_ids"]
     left = list(said)
-    monkeypatch.setattr(engine, "_choose", lambda rows, logits: [left.pop(0)])
+    monkeypatch.setattr(engine, "choose_tokens", lambda rows, logits: [left.pop(0)])
     asked = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 200, stops=("]]",))
     reply = dict(engine.stream([asked]))[0]
     assert reply.finish is Finish.STOP and reply.text.endswith("Rating: [[9]]")

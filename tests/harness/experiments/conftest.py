@@ -14,7 +14,7 @@ from support.workers import Workers
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     """Runs are started with stand-ins that train nothing."""
     made = Workers()
-    monkeypatch.setattr(launch, "_spawn", made.spawn)
+    monkeypatch.setattr(launch, "spawn_worker", made.spawn)
     # The models of these experiments are names alone.
     monkeypatch.setattr("kdharness.harness.runs.precheck.check_request", lambda *_, **__: None)
     yield made

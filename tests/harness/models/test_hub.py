@@ -31,7 +31,7 @@ def hub_server(
     made.use(monkeypatch, tmp_path / "cache")
     yield made
     made.server.shutdown()
-    hub._commit.cache_clear()
+    hub.commit_of.cache_clear()
 
 
 def changed(tiny_teacher: Path, tmp_path: Path) -> Path:
@@ -98,7 +98,7 @@ def test_when_the_hub_moves_on_the_name_does_too(
         first, found = find_model(NAME, paths, store)
         assert (first.name, found) == (NAME, f"{NAME}@{first_commit}")
         hub_server.push(changed(tiny_teacher, tmp_path))
-        hub._commit.cache_clear()
+        hub.commit_of.cache_clear()
         said: list[str] = []
         second, _ = find_model(NAME, paths, store, say=said.append)
         assert second.name == NAME and second.id != first.id
@@ -120,7 +120,7 @@ def test_without_a_network_the_cached_commit_is_used(
 ) -> None:
     load_model(NAME, paths)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub._commit.cache_clear()
+    hub.commit_of.cache_clear()
     assert resolve_model(NAME, paths) == f"{NAME}@{hub_server.refs['main']}"
     assert load_model(NAME, paths).config.hidden_size == 32
     with pytest.raises(ModelError, match="org/never is not in the local cache"):
@@ -141,6 +141,6 @@ def test_an_adapter_names_its_base_by_commit(
     model.save_pretrained(tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["revision"] == commit
     hub_server.push(changed(tiny_teacher, tmp_path))
-    hub._commit.cache_clear()
+    hub.commit_of.cache_clear()
     loaded = load_model(str(tmp_path / "adapter"), paths)
     assert float(loaded.model.norm.weight.mean()) == pytest.approx(1.0)

@@ -48,7 +48,7 @@ def test_greedy_is_transformers_greedy(
             **ids,
             max_new_tokens=24,
             do_sample=False,
-            eos_token_id=sorted(local_engine._ends),
+            eos_token_id=sorted(local_engine.end_tokens),
             pad_token_id=2,
         )
         wanted = local_engine.tokenizer.decode(
@@ -75,10 +75,10 @@ def test_limits_and_ends(local_engine: LocalEngine) -> None:
     assert [replies[i].tokens for i in range(3)] == [1, 5, 9]
     assert all(r.finish is Finish.LENGTH for r in replies.values())
     end = local_engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert end in local_engine._ends
+    assert end in local_engine.end_tokens
     # A row that ends leaves the batch while the others go on.
     first = local_engine.tokenizer(replies[0].text, add_special_tokens=False)["input_ids"][0]
-    local_engine._ends = local_engine._ends | {first}
+    local_engine.end_tokens = local_engine.end_tokens | {first}
     again = dict(
         local_engine.stream([asked("Hello", max_new_tokens=9), asked("size", max_new_tokens=9)])
     )
@@ -144,7 +144,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(
 ) -> None:
     requests = [asked(t, temperature=0.9, seed=i + 1) for i, t in enumerate(PROMPTS)]
     wanted = {i: r.text for i, r in local_engine.stream(requests)}
-    whole = local_engine._generate
+    whole = local_engine.generate_batch
 
     def narrow(rows):  # type: ignore[no-untyped-def]
         for place, pair in enumerate(whole(rows)):
@@ -152,14 +152,14 @@ def test_memory_that_does_not_suffice_halves_the_batch(
             if len(rows) > 1 and place == 0:
                 raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(local_engine, "_generate", narrow)
+    monkeypatch.setattr(local_engine, "generate_batch", narrow)
     assert {i: r.text for i, r in local_engine.stream(requests)} == wanted
 
     def nothing_fits(rows):  # type: ignore[no-untyped-def]
         raise torch.OutOfMemoryError("no room")
         yield
 
-    monkeypatch.setattr(local_engine, "_generate", nothing_fits)
+    monkeypatch.setattr(local_engine, "generate_batch", nothing_fits)
     replies = dict(local_engine.stream(requests))
     assert len(replies) == len(PROMPTS) and all("memory" in r.error for r in replies.values())
 

@@ -32,13 +32,13 @@ def test_tiny_models_pass_at_the_floor() -> None:
 
 
 def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = fused._full_divergence
+    true = fused.full_divergence
 
     def wrong(zs: Any, zt: Any, mix: Any) -> Any:
         value, grad = true(zs, zt, mix)
         return value, -grad
 
-    monkeypatch.setattr(fused, "_full_divergence", wrong)
+    monkeypatch.setattr(fused, "full_divergence", wrong)
     method, models, mix, weight = selfcheck.tiny_cases()[2]
     case = selfcheck.check(models, method, mix, weight)
     assert case.grad_rel_error > 1

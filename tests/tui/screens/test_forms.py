@@ -60,7 +60,7 @@ def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return run
 
     monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", plan_of)
     return configs
 
 
@@ -187,7 +187,7 @@ async def test_a_plan_that_fails_says_why_before_the_start(
     def fail(command: list[str], text: str = "") -> Any:
         raise RunError("smollm2 has not been pulled")
 
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", fail)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", fail)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n", "s")
@@ -197,7 +197,7 @@ async def test_a_plan_that_fails_says_why_before_the_start(
 async def test_a_run_that_cannot_start_is_told(
     filled: Paths, app_on: AppOn, notified: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", plan_of)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", plan_of)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")

@@ -112,7 +112,7 @@ async def test_pause_and_go_on(
 ) -> None:
     resumed = []
     monkeypatch.setattr(
-        "kdharness.harness.runs.launch._spawn",
+        "kdharness.harness.runs.launch.spawn_worker",
         lambda paths, store, run, *a, **k: resumed.append(run),
     )
     app = app_on(filled)
