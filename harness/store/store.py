@@ -259,6 +259,12 @@ class Store(AdoptionRows):
                 args.append(value)
         return self._rows(Judgment, sql + " ORDER BY created, item, turn", args)
 
+    def result_ids(self, checkpoint: str) -> set[str]:
+        """Return the ids of a checkpoint's answers and judgments."""
+        tables = ("answers", "judgments")
+        sql = " UNION ".join(f"SELECT id FROM {table} WHERE checkpoint = ?" for table in tables)
+        return {row["id"] for row in self.db.query(sql, [checkpoint, checkpoint])}
+
     def judgment_groups(self, checkpoints: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield checkpoint, bench, revision, judge and a count of writes, one row per group.
 
