@@ -56,7 +56,7 @@ def run_page(text: str, folder: Path) -> str:
         "TOKENIZERS_PARALLELISM": "false",
     }
 
-    def carry_out(match: re.Match[str]) -> str:
+    def run_block(match: re.Match[str]) -> str:
         language, title, body = match.groups()
         if title:
             (folder / title).write_text(body, "utf-8")
@@ -67,7 +67,7 @@ def run_page(text: str, folder: Path) -> str:
             shown.append(f"$ {command.line}\n{_run(command.line, folder, environment)}")
         return f"```console\n{''.join(shown)}```"
 
-    return _BLOCK.sub(carry_out, text)
+    return _BLOCK.sub(run_block, text)
 
 
 def _run(line: str, folder: Path, environment: dict[str, str]) -> str:

@@ -21,10 +21,10 @@ from typing import Any
 
 from kdharness.harness.config.evaluation import EvalConfig
 from kdharness.harness.config.files import parse_config
-from kdharness.harness.config.training import trusted_code
+from kdharness.harness.config.training import AnyConfig, trusted_code
 from kdharness.harness.errors import Interrupted, KDHarnessError
 from kdharness.harness.evaluation.pipeline import run as evaluate
-from kdharness.harness.experiments.detached import carry_out
+from kdharness.harness.experiments.detached import run_experiment
 from kdharness.harness.models.checkpoints import add_made
 from kdharness.harness.paths import Paths, find_paths
 from kdharness.harness.protocols import Job, MessageReporter, Outcome
@@ -38,7 +38,7 @@ from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.os_errors import as_user_error, reserved_space
 from kdharness.harness.util.process import quiet_torchao, set_passive_omp_wait
 from kdharness.harness.util.redact import redact, redact_output
-from kdharness.harness.util.tables import write_anything
+from kdharness.harness.util.tables import escape_unencodable
 
 FLUSH_SECONDS = 0.25
 LOCK_SECONDS = 5.0
@@ -205,7 +205,7 @@ def _execute(
     beat.start()
     status, error, code = RunStatus.FINISHED, "", 0
     try:
-        columns = _do(paths, store, run, reporter, resume)
+        columns = do_work(paths, store, run, reporter, resume)
     except Interrupted:
         status, columns, code = RunStatus.STOPPED, {}, 130
     except KDHarnessError as problem:
@@ -234,12 +234,12 @@ def _execute(
     return code
 
 
-def _do(
+def do_work(
     paths: Paths, store: Store, run: Run, reporter: StoreReporter, resume: bool
 ) -> dict[str, object]:
     """Do the work; return the columns of the run to update."""
     if run.method == Method.SWEEP:
-        carry_out(paths, run, reporter)
+        run_experiment(paths, run, reporter)
         return {}
     config = parse_config(run.config, where=f"{run.folder}/config.yaml")
     if trusted := trusted_code(config):
@@ -267,7 +267,7 @@ def _do(
     return {"checkpoint": checkpoint.name}
 
 
-def _train(config: Any, job: Job) -> Outcome:
+def _train(config: AnyConfig, job: Job) -> Outcome:
     outcome: Outcome = resolve(TRAINERS, config.method, "method")(config, job)
     return outcome
 
@@ -302,7 +302,7 @@ def _register(paths: Paths, run: Run, outcome: Outcome, reporter: StoreReporter)
     return final
 
 
-def _work_silently(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
+def _work_on_rank(paths: Paths, run_id: str, rank: int, resume: bool) -> int:
     """Run the training on a rank other than 0, without writing to the store."""
     with Store(paths.store) as store:
         run = store.run(run_id)
@@ -335,7 +335,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     # Progress bars and warnings of libraries are not shown; progress goes through the store.
-    write_anything()
+    escape_unencodable()
     redact_output()
     set_passive_omp_wait()
     quiet_torchao()
@@ -344,7 +344,7 @@ def main() -> None:
     paths = find_paths(args.home)
     rank = int(os.environ.get("RANK", "0"))
     if rank:
-        sys.exit(_work_silently(paths, args.run, rank, args.resume))
+        sys.exit(_work_on_rank(paths, args.run, rank, args.resume))
     sys.exit(work(paths, args.run, resume=args.resume))
 
 

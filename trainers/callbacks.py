@@ -24,7 +24,7 @@ from kdharness.trainers.teachers.online import Segment
 from kdharness.trainers.trainer import LossInputs
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 
 def rule_value(rule: str, curves: Mapping[str, float]) -> float:
@@ -86,7 +86,9 @@ class HeldoutCallback(TrainerCallback):
         value = stored.get("value", math.inf)
         self.best = float(value) if isinstance(value, (int, float)) else math.inf
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Measure held-out loss before the first step; an invalid rule fails the run here."""
         if state.global_step == 0:
             self._heldout(kwargs["model"], 0)
@@ -94,7 +96,14 @@ class HeldoutCallback(TrainerCallback):
         if rule and not self.setting.heldout.rows:
             rule_value(rule, {})
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **_: object,
+    ) -> None:
         """Report one point per step for every curve."""
         names = {
             "grad_norm",
@@ -111,7 +120,9 @@ class HeldoutCallback(TrainerCallback):
             values["memory_gb"] = memory_gb(self.setting.device)
             self.setting.job.reporter.advance(state.global_step, **values)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> object:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
         """Measure held-out loss when due; on a stop request, save a checkpoint and stop."""
         every = self.setting.config.trainer.eval_every
         if every and state.global_step % every == 0 and state.global_step < state.max_steps:
@@ -127,7 +138,9 @@ class HeldoutCallback(TrainerCallback):
             control.should_training_stop = True
         return control
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Measure held-out loss after the last step."""
         if state.global_step == state.max_steps:
             self._heldout(kwargs["model"], state.global_step)

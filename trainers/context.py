@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdharness.harness.config.precision import Precision
-from kdharness.harness.config.training import DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config.training import TrainConfig
 from kdharness.harness.protocols import Job
 from kdharness.harness.types import Checkpoint
 from kdharness.trainers.data.batches import BatchPlan
 from kdharness.trainers.data.dataset import Dataset
-
-TrainConfig = SFTConfig | KDConfig | DAEConfig
 
 
 @dataclass

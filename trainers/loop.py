@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from transformers import TrainingArguments, set_seed
 
 from kdharness.harness.config.precision import Precision
-from kdharness.harness.config.training import TrainerSpec
+from kdharness.harness.config.training import TrainConfig, TrainerSpec
 from kdharness.harness.errors import DataError, Interrupted, KDHarnessError, RunError
 from kdharness.harness.models.limits import limits_of, usable_pad
 from kdharness.harness.models.lm_head import causal_model
@@ -26,7 +26,7 @@ from kdharness.harness.protocols import Job, MessageReporter, Outcome
 from kdharness.harness.store import Store
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.trainers.callbacks import HeldoutCallback
-from kdharness.trainers.context import TrainConfig, TrainContext
+from kdharness.trainers.context import TrainContext
 from kdharness.trainers.data.batches import BatchPlan, Collator, plan_batches
 from kdharness.trainers.data.dataset import Dataset, load_chats, set_chat_template
 from kdharness.trainers.flops import training_flops
@@ -92,7 +92,7 @@ def train(
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
-        raise _memory_advice(setting, error) from error
+        raise out_of_memory(setting, error) from error
     except Exception as error:
         # torch seeks to offsets read from the file; in a damaged one the system reports EINVAL.
         machine = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
@@ -251,7 +251,7 @@ def _main_first(job: Job, device: str) -> Iterator[None]:
         yield
 
 
-def _allow_fsdp_on_cpu(args: Any) -> None:
+def _allow_fsdp_on_cpu(args: TrainingArguments) -> None:
     """Allow FSDP2 with several CPU processes: it works over gloo.
 
     accelerate offers FSDP on accelerators only and silently falls back to DDP; it reads the kind
@@ -273,7 +273,7 @@ _OPTIMIZERS = {
 
 def training_arguments(
     config: TrainConfig, folder: Path, plan: BatchPlan, device: str, precision: Precision
-) -> object:
+) -> TrainingArguments:
     """Translate our trainer settings into transformers' TrainingArguments."""
     spec = config.trainer
     on_cpu = device == "cpu"
@@ -350,7 +350,8 @@ def _save(trainer: DistillTrainer, setting: TrainContext) -> Path:
     return folder
 
 
-def _memory_advice(setting: TrainContext, error: Exception) -> KDHarnessError:
+def out_of_memory(setting: TrainContext, error: Exception) -> KDHarnessError:
+    """Return the error for a training that ran out of memory, with the setting to change."""
     spec = setting.config.trainer
     advice: Sequence[str]
     if spec.batch_size > 1:

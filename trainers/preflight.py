@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdharness.harness.config.data import DataSpec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.shipped_data import shipped_file
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig, TrainConfig
 from kdharness.harness.errors import AssetError, ConfigError, KDHarnessError, ModelError
 from kdharness.harness.models.limits import ModelLimits, limits_of, long_rows, refuse_beyond
 from kdharness.harness.models.loading import check_adapter, meta_model
@@ -61,7 +61,7 @@ def preflight(config: AnyConfig, paths: Paths) -> list[str]:
     return notes
 
 
-def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
+def teachers_of(config: TrainConfig) -> dict[str, str]:
     """Return role -> model of every teacher that embeds the rows' tokens, cached ones included."""
     return {
         field.removesuffix(".model"): source
@@ -70,7 +70,7 @@ def teachers_of(config: SFTConfig | KDConfig | DAEConfig) -> dict[str, str]:
     }
 
 
-def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]) -> list[str]:
+def _data(config: TrainConfig, paths: Paths, here: set[str]) -> list[str]:
     """Check the rows against those of the student and teachers that are available here."""
     source = tokenizer_source(config)
     if source not in here:
@@ -88,11 +88,11 @@ def _data(config: SFTConfig | KDConfig | DAEConfig, paths: Paths, here: set[str]
     tokenizer = config_tokenizer(config, config.data, paths)
     rows = encode_sources(config.data.train, tokenizer, config.data.max_length)
     warnings = [text for report in rows.reports for text in report.warnings]
-    return [*dict.fromkeys(warnings), *hold_rows(config, rows, tokenizer, paths, here)]
+    return [*dict.fromkeys(warnings), *check_rows(config, rows, tokenizer, paths, here)]
 
 
-def hold_rows(
-    config: SFTConfig | KDConfig | DAEConfig,
+def check_rows(
+    config: TrainConfig,
     rows: Dataset,
     tokenizer: Any,
     paths: Paths,
@@ -157,7 +157,7 @@ def planned_rows(config: AnyConfig, paths: Paths, world: int = 1) -> dict[str, A
     data = config.data
     tokenizer = config_tokenizer(config, data, paths)
     rows = encode_sources(data.train, tokenizer, data.max_length)
-    hold_rows(config, rows, tokenizer, paths)
+    check_rows(config, rows, tokenizer, paths)
     plan = plan_batches(rows.rows, data, config.trainer, config.seed, world)
     return {
         "steps": plan.steps,

@@ -130,12 +130,13 @@ class HarnessApp(Actions):
             importlib.import_module("kdharness.harness.store")
 
         def follow(_: None) -> None:
-            self._follow_store()
+            self.follow_store()
             self.in_thread(more)
 
         self.in_thread(store, follow)
 
-    def _follow_store(self) -> None:
+    def follow_store(self) -> None:
+        """Start to poll the store; the app may have quit while the store was imported."""
         if not self.screen_stack:
             return
         self._counter = self.store.data_version()

@@ -50,7 +50,7 @@ COMPARISON_COLUMNS = (
     "verdict",
 )
 LEVEL = 0.05
-NOT_TOLD = "not told apart"
+NOT_SIGNIFICANT = "not told apart"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class PairedComparison:
         The two are different tests (a bootstrap and a sign-flip test), and with few questions one
         can pass where the other fails: a winner is declared only if both agree.
         """
-        return (self.lean or NOT_TOLD) if self.p_holm < LEVEL else NOT_TOLD
+        return (self.lean or NOT_SIGNIFICANT) if self.p_holm < LEVEL else NOT_SIGNIFICANT
 
     def as_dict(self) -> dict[str, object]:
         """Return a row of `compare`."""

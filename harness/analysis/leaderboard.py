@@ -9,6 +9,7 @@ from itertools import pairwise
 from kdharness.harness.analysis.metrics import is_lower_better
 from kdharness.harness.analysis.scorebook import (
     Group,
+    ScoreCache,
     add_panels,
     figures_of,
     group_flags,
@@ -52,11 +53,11 @@ def leaderboard(
     ]
     notes = store.bench_notes()
     groups, hides = newest_revisions(groups, notes)
-    cached = store.cached_scores({group.checkpoint for group in groups})
-    figures = figures_of(store, paths, groups, notes, cached, as_published)
+    cache = ScoreCache(store, {group.checkpoint for group in groups})
+    figures = figures_of(store, paths, groups, notes, cache, as_published)
     if panels and panels != "none":
         how = panels if isinstance(panels, str) else "mean"
-        add_panels(store, paths, groups, figures, notes, cached, as_published, how)
+        add_panels(store, paths, groups, figures, notes, cache, as_published, how)
     cards = store.cards()
     scores: list[Score] = []
     for group, values in figures.items():

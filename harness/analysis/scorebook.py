@@ -7,7 +7,7 @@ writes to it. The cache can be deleted safely. numpy is imported only to compute
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from kdharness.harness.analysis.hidden_files import hidden_files
 from kdharness.harness.paths import Paths
 from kdharness.harness.registry import scorer_of
 from kdharness.harness.stats.rows import Row, ScoreContext
-from kdharness.harness.store import Store
+from kdharness.harness.store import BenchNotes, Store
 from kdharness.harness.types import MetricValue
 
 SCORING_VERSION = "4"
@@ -43,7 +43,7 @@ def groups_of(store: Store, checkpoints: Iterable[str] | None = None) -> list[Gr
 
 def group_flags(
     group: Group,
-    notes: dict[tuple[str, str, str], dict[str, Any]],
+    notes: BenchNotes,
     cards: dict[str, dict[str, Any]],
     as_published: bool,
 ) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def judge_flags(judge: str, cards: dict[str, dict[str, Any]]) -> list[str]:
     return [f"judge:{label}" for label in card.get("labels", ())]
 
 
-def single_threaded_blas() -> AbstractContextManager[Any]:
+def single_threaded_blas() -> AbstractContextManager[object]:
     """Limit BLAS to one thread.
 
     The matrix products are small: waking a thread pool for each costs three times the work itself.
@@ -79,7 +79,7 @@ def single_threaded_blas() -> AbstractContextManager[Any]:
         return nullcontext()
     import numpy  # noqa: F401  (the pools must be loaded before they can be limited)
 
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
     return limits
 
 
@@ -166,12 +166,38 @@ def _decode(value: list[Any]) -> MetricValue:
     return MetricValue(metric, estimate, low, high, n, failed, tuple(flags))
 
 
+class ScoreCache:
+    """The cached scores of checkpoints, each under a key with the state it was derived from."""
+
+    def __init__(self, store: Store, checkpoints: Collection[str]) -> None:
+        self._store = store
+        self._cached = store.cached_scores(checkpoints)
+        self._fresh: list[tuple[str, str, str]] = []
+
+    def get(self, key: str, state: str) -> list[MetricValue] | None:
+        """Return the scores stored under a key; None if they were derived from another state."""
+        entry = self._cached.get(key)
+        if entry is None or entry[0] != state:
+            return None
+        return [_decode(value) for value in json.loads(entry[1])]
+
+    def put(self, key: str, state: str, values: Iterable[MetricValue]) -> None:
+        """Add scores, to be written by `write`."""
+        self._fresh.append((key, state, json.dumps([_encode(value) for value in values])))
+
+    def write(self) -> None:
+        """Write what was added to the store, in one transaction."""
+        if self._fresh:
+            self._store.cache_scores(self._fresh)
+        self._fresh = []
+
+
 def figures_of(
     store: Store,
     paths: Paths | None,
     groups: Sequence[Group],
-    notes: dict[tuple[str, str, str], dict[str, Any]],
-    cached: Mapping[str, tuple[str, str]],
+    notes: BenchNotes,
+    cache: ScoreCache,
     as_published: bool,
 ) -> dict[Group, list[MetricValue]]:
     """Return the scores of each group, from the cache if its state is unchanged."""
@@ -186,22 +212,19 @@ def figures_of(
         state = f"{SCORING_VERSION}:{group.changes}:{asset_state}:{note.get('scorer', '')}"
         if against := note.get("against"):
             state += f":{against}"
-        entry = cached.get(key)
-        if entry is not None and entry[0] == state:
-            figures[group] = [_decode(value) for value in json.loads(entry[1])]
-        else:
-            figures[group] = []
+        known = cache.get(key, state)
+        figures[group] = known or []
+        if known is None:
             stale.append((group, key, state))
     if not stale:
         return figures
-    fresh: list[tuple[str, str, str]] = []
     with single_threaded_blas():
         for group, key, state in stale:
             note = notes.get(("", group.bench, group.revision), {})
             values = score_rows(read_group(store, group), group.bench, note, paths, as_published)
             figures[group] = values
-            fresh.append((key, state, json.dumps([_encode(value) for value in values])))
-    store.cache_scores(fresh)
+            cache.put(key, state, values)
+    cache.write()
     return figures
 
 
@@ -210,8 +233,8 @@ def add_panels(
     paths: Paths | None,
     groups: Sequence[Group],
     figures: dict[Group, list[MetricValue]],
-    notes: dict[tuple[str, str, str], dict[str, Any]],
-    cached: Mapping[str, tuple[str, str]],
+    notes: BenchNotes,
+    cache: ScoreCache,
     as_published: bool,
     how: str,
 ) -> None:
@@ -224,16 +247,15 @@ def add_panels(
     if not teams:
         return
     asset_state = _asset_state(paths)
-    fresh: list[tuple[str, str, str]] = []
     for (checkpoint, bench, revision), team in teams.items():
         members = "+".join(group.judge for group in team)
         panel = Group(checkpoint, bench, revision, f"panel:{members}", 0)
         key = "|".join([checkpoint, bench, revision, panel.judge, str(as_published), how])
         changes = ",".join(str(group.changes) for group in team)
         state = f"{SCORING_VERSION}:{changes}:{asset_state}"
-        entry = cached.get(key)
-        if entry is not None and entry[0] == state:
-            figures[panel] = [_decode(value) for value in json.loads(entry[1])]
+        known = cache.get(key, state)
+        if known is not None:
+            figures[panel] = known
             continue
         from kdharness.harness.analysis.panels import panel_figures
 
@@ -243,12 +265,12 @@ def add_panels(
             partial(score_rows, bench=bench, note=note, paths=paths, as_published=as_published),
             how,
         )
-        fresh.append((key, state, json.dumps([_encode(value) for value in figures[panel]])))
-    store.cache_scores(fresh)
+        cache.put(key, state, figures[panel])
+    cache.write()
 
 
 def newest_revisions(
-    groups: Sequence[Group], notes: dict[tuple[str, str, str], dict[str, Any]]
+    groups: Sequence[Group], notes: BenchNotes
 ) -> tuple[list[Group], dict[Group, tuple[str, ...]]]:
     """Keep the last used of the revisions with the same flags: the data of older ones has changed.
 

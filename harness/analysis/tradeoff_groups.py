@@ -23,100 +23,141 @@ from kdharness.harness.types import Checkpoint, digest
 
 if TYPE_CHECKING:
     from kdharness.harness.stats.inference import Interval
-    from kdharness.harness.stats.tradeoff import AnsweredItems, RecipeStats, Stats
+    from kdharness.harness.stats.tradeoff import (
+        AnsweredItems,
+        Draws,
+        Pick,
+        Plane,
+        PointStats,
+        RecipeStats,
+        Stats,
+    )
 
 Sums = dict[str, tuple[float, float]]
 
 
+@dataclass(frozen=True)
+class TradeOffStatistics:
+    """Intervals of a trade-off over questions and seeds; empty without a reference.
+
+    Attributes:
+        points: gain, retention and distance above the curve, with intervals.
+        hypervolume: of (retention, gain), with its interval.
+        curve: the WiSE-FT merges between reference and expert, ordered by alpha.
+        recipes: means over seeds.
+        pick: the checkpoint to choose; None if none qualifies or none was asked for.
+        keep: the retention asked for.
+        notes: what is missing, and why.
+    """
+
+    points: tuple[PointStats, ...] = ()
+    hypervolume: Interval | None = None
+    curve: tuple[str, ...] = ()
+    recipes: tuple[RecipeStats, ...] = ()
+    pick: Pick | None = None
+    keep: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the `statistics` of `tradeoff --format json`."""
+        return {
+            "points": {
+                point.checkpoint: {
+                    "gain": _ends(point.gain),
+                    "retention": _ends(point.retention),
+                    "above_curve": _ends(point.above_curve),
+                }
+                for point in self.points
+            },
+            "hypervolume": _ends(self.hypervolume),
+            "curve": list(self.curve),
+            "recipes": [
+                {
+                    "recipe": recipe.recipe,
+                    "checkpoints": list(recipe.checkpoints),
+                    "figure": recipe.figure,
+                    "mean": recipe.mean,
+                    "questions": _ends(recipe.questions),
+                    "seeds": _ends(recipe.seeds),
+                }
+                for recipe in self.recipes
+            ],
+            "pick": {
+                "checkpoint": self.pick.checkpoint,
+                "min_retention": self.pick.min_retention,
+                "sure": self.pick.sure,
+                "rivals": list(self.pick.rivals),
+            }
+            if self.pick
+            else None,
+            "keep": self.keep,
+            "notes": list(self.notes),
+        }
+
+
+def _ends(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    return {
+        "value": interval.value,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "n": interval.n,
+    }
+
+
+def _finite(interval: Interval) -> Interval:
+    """Replace infinite ends by None: JSON has no infinity."""
+    low, high = (
+        None if end is None or not math.isfinite(end) else end
+        for end in (interval.low, interval.high)
+    )
+    return replace(interval, low=low, high=high)
+
+
 def statistics(
-    store: Store,
-    general: Axis,
-    domain: Axis,
-    placed: Sequence[TradeOffPoint],
-    roles: tuple[str | None, str | None],
-    floor: tuple[float, float] = (0.0, 0.0),
-    keep: float | None = None,
-) -> dict[str, Any]:
-    """Compute the `statistics` of `tradeoff --format json`; see `stats.tradeoff`.
+    store: Store, view: TradeOffView, floor: tuple[float, float], keep: float | None
+) -> TradeOffStatistics:
+    """Compute the statistics of a trade-off; see `stats.tradeoff`.
 
     Scores that are not a mean over questions (a length-controlled rate, a panel) have no
     intervals here; the notes name their checkpoints.
     """
     from kdharness.harness.stats.tradeoff import pick, trade_off_stats
 
-    reference, expert = roles
-    answered, left_out = read_answered(store, general, domain, placed)
+    reference, expert = view.roles
+    answered, left_out = read_answered(store, view.general, view.domain, view.points)
     names = [entry.checkpoint for entry in answered]
     notes = (
         [f"{', '.join(left_out)}: scores that are not a mean over questions have no intervals"]
         if left_out
         else []
     )
-    if reference not in names:
+    if reference is None or reference not in names:
         notes.append("unknown reference: set it with --reference")
-        return _as_json(None, (), [], notes, keep)
-    chosen = _plane(store, general, domain, str(reference), expert, names, floor)
-    stats = trade_off_stats(answered, chosen)
-    picked = pick(stats, keep) if keep is not None else None
-    summary = _as_json(
-        stats, chosen.curve, seeds_of(store, answered, chosen, stats), [*notes, *stats.notes], keep
+        return TradeOffStatistics(keep=keep, notes=tuple(notes))
+    plane = _plane(store, view.general, view.domain, reference, expert, names, floor)
+    stats = trade_off_stats(answered, plane)
+    return TradeOffStatistics(
+        points=tuple(
+            replace(
+                point,
+                gain=point.gain and _finite(point.gain),
+                retention=point.retention and _finite(point.retention),
+                above_curve=point.above_curve and _finite(point.above_curve),
+            )
+            for point in stats.points
+        ),
+        hypervolume=stats.hypervolume and _finite(stats.hypervolume),
+        curve=plane.curve,
+        recipes=tuple(
+            replace(recipe, questions=_finite(recipe.questions), seeds=_finite(recipe.seeds))
+            for recipe in seeds_of(store, answered, plane, stats)
+        ),
+        pick=pick(stats, keep) if keep is not None else None,
+        keep=keep,
+        notes=(*notes, *stats.notes),
     )
-    if picked is not None:
-        summary["pick"] = {
-            "checkpoint": picked.checkpoint,
-            "min_retention": keep,
-            "sure": picked.sure,
-            "rivals": list(picked.rivals),
-        }
-    return summary
-
-
-def _as_json(
-    stats: Stats | None,
-    curve: Sequence[str],
-    recipes: Sequence[RecipeStats],
-    notes: Sequence[str],
-    keep: float | None,
-) -> dict[str, Any]:
-    points = {
-        point.checkpoint: {
-            name: _ends(getattr(point, name)) for name in ("gain", "retention", "above_curve")
-        }
-        for point in (stats.points if stats else ())
-    }
-    return {
-        "points": points,
-        "hypervolume": _ends(stats.hypervolume) if stats else None,
-        "curve": list(curve),
-        "recipes": [
-            {
-                "recipe": recipe.recipe,
-                "checkpoints": list(recipe.checkpoints),
-                "figure": recipe.figure,
-                "mean": recipe.mean,
-                "questions": _ends(recipe.questions),
-                "seeds": _ends(recipe.seeds),
-            }
-            for recipe in recipes
-        ],
-        "pick": None,
-        "keep": keep,
-        "notes": list(notes),
-    }
-
-
-def _ends(interval: Interval | None) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    ends = (
-        None if end is None or not math.isfinite(end) else end
-        for end in (interval.low, interval.high)
-    )
-    return {
-        "value": interval.value,
-        **dict(zip(("ci_low", "ci_high"), ends, strict=True)),
-        "n": interval.n,
-    }
 
 
 # ---------------------------------------------------------------- rows
@@ -162,7 +203,7 @@ def _plane(
     expert: str | None,
     names: Sequence[str],
     floor: tuple[float, float],
-) -> Any:
+) -> Plane:
     from kdharness.harness.stats.tradeoff import Plane
 
     return Plane(
@@ -230,7 +271,7 @@ def _seed(store: Store, checkpoint: Checkpoint) -> object:
 
 
 def seeds_of(
-    store: Store, answered: Sequence[AnsweredItems], plane: Any, stats: Stats
+    store: Store, answered: Sequence[AnsweredItems], plane: Plane, stats: Stats
 ) -> list[RecipeStats]:
     """Return mean gain and retention of every recipe with several seeds.
 
@@ -255,7 +296,7 @@ def seeds_of(
         return families.get(recipes.get(role or "", ""), {}).get(seed, role)
 
     summaries = []
-    planes: dict[tuple[str | None, str | None], Any] = {
+    planes: dict[tuple[str | None, str | None], Draws] = {
         (plane.reference, plane.expert): stats.draws
     }
     for members in families.values():
@@ -263,7 +304,7 @@ def seeds_of(
             continue
         drawn = []
         for seed, name in members.items():
-            ends = own(plane.reference, seed), own(plane.expert, seed)
+            ends = own(plane.reference, seed) or plane.reference, own(plane.expert, seed)
             if ends not in planes:
                 planes[ends] = draw_plane(
                     answered, replace(plane, reference=ends[0], expert=ends[1])
@@ -285,19 +326,19 @@ class TradeOff:
         view: axes, points and roles.
         floor: reference point of the hypervolume, as (retention, gain).
         hypervolume: of (retention, gain); None without a reference or expert.
-        statistics: intervals over questions and seeds; see docs/outputs.md.
+        statistics: intervals over questions and seeds.
     """
 
     view: TradeOffView
     floor: tuple[float, float]
     hypervolume: float | None
-    statistics: dict[str, Any]
+    statistics: TradeOffStatistics
 
     @property
     def pick(self) -> str | None:
         """The checkpoint with the highest domain score that retains enough of the general one."""
-        picked = self.statistics["pick"]
-        return str(picked["checkpoint"]) if picked else None
+        picked = self.statistics.pick
+        return picked.checkpoint if picked else None
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one row per checkpoint."""
@@ -312,7 +353,7 @@ class TradeOff:
             "reference": self.view.roles.reference,
             "expert": self.view.roles.expert,
             "floor": list(self.floor),
-            "statistics": self.statistics,
+            "statistics": self.statistics.as_dict(),
         }
 
 
@@ -339,5 +380,5 @@ def trade_off(
         ConfigError: an axis for which no checkpoint has a score, or a checkpoint without scores.
     """
     view = trade_off_view(store, paths, general, domain, reference, expert)
-    summary = statistics(store, view.general, view.domain, view.points, view.roles, floor, keep)
-    return TradeOff(view, floor, dominated_area(view.points, floor), summary)
+    found = statistics(store, view, floor, keep)
+    return TradeOff(view, floor, dominated_area(view.points, floor), found)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kdharness.harness.chat.probes import Located, locate
 from kdharness.harness.chat.rendering import REASONING, Extras, Message, Span, render
-from kdharness.harness.chat.traits import common_start, habits, token_marks, whole_tokens
+from kdharness.harness.chat.traits import common_start, template_traits, token_marks, whole_tokens
 from kdharness.harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Spans:
     unshown: int = 0
 
 
-def says_nothing(message: Message) -> bool:
+def is_empty_turn(message: Message) -> bool:
     """Return whether an assistant turn has no content, tool calls or reasoning."""
     if message.get("tool_calls") or any(message.get(name) for name in REASONING):
         return False
@@ -67,7 +67,7 @@ class Chat:
         self.messages = messages
         self.text = text
         self.extras = extras
-        self.habits = habits(tokenizer, extras)
+        self.traits = template_traits(tokenizer, extras)
 
     @cached_property
     def places(self) -> Located | None:
@@ -93,7 +93,7 @@ class Chat:
             message = self.messages[index]
             if message.get("train", True) is False:
                 continue
-            if says_nothing(message):
+            if is_empty_turn(message):
                 empty += 1
                 continue
             if "</think>" in str(message.get("content")) or any(map(message.get, REASONING)):
@@ -129,7 +129,7 @@ class Chat:
         start, end = self._start_by_prefix(index), None
         if start is not None:
             start = self._past_header(index, start)
-        if start is not None and self.habits.closed:
+        if start is not None and self.traits.closed:
             end = self._end_by_prefix(index, start)
         if start is None or end is None:
             start, end = self._by_words(index, number, start)
@@ -141,12 +141,12 @@ class Chat:
 
         Some templates never write one, some omit it only after a tool's result.
         """
-        header = self.habits.unopened
+        header = self.traits.unopened
         if header.strip():
             whole = self.places.whole(index) if self.places else None
             position = self.text.rfind(header, start, whole[0] if whole else start + len(header))
             return position + len(header) if position >= 0 else start
-        header = self.habits.header
+        header = self.traits.header
         if header.strip() and self.text.startswith(header, start):
             whole = self.places.whole(index) if self.places else None
             if whole and start + len(header) <= whole[0]:
@@ -212,7 +212,7 @@ class Chat:
         asked = self._prompt_tail(index)
         if asked and between.startswith(asked):
             return floor + len(asked)
-        header = self.habits.header
+        header = self.traits.header
         for size in range(len(header), 0, -1):
             part = header[:size]
             position = between.rfind(part)
@@ -223,7 +223,7 @@ class Chat:
             return floor + len(shared)
         head = self.places.heads[index].lstrip() if self.places else ""
         start = first - len(head) if head and between.endswith(head) else first
-        blank = self.habits.unopened
+        blank = self.traits.unopened
         return start - len(blank) if blank.isspace() and between.endswith(blank + head) else start
 
     def _prompt_tail(self, index: int) -> str | None:
@@ -244,7 +244,7 @@ class Chat:
         rest = self.text[last:limit]
         bare = rest.lstrip()
         skipped = last + len(rest) - len(bare)
-        known = [self.habits.end_mid, self.habits.end_last]
+        known = [self.traits.end_mid, self.traits.end_last]
         if index == len(self.messages) - 1:
             known.reverse()
         if not self._calls(index):
@@ -258,9 +258,9 @@ class Chat:
         if located is None or whole is None:
             return last
         tokens = token_marks(self.tokenizer)
-        tail = located[0][whole[1] :].rstrip().removesuffix(self.habits.after)
+        tail = located[0][whole[1] :].rstrip().removesuffix(self.traits.after)
         if index == len(self.messages) - 1:
-            rest = rest.rstrip().removesuffix(self.habits.after)
+            rest = rest.rstrip().removesuffix(self.traits.after)
         shared = whole_tokens(tokens, rest, common_start(rest, tail))
         # A turn that others follow may be rendered differently from the same turn at the end.
         for text in (shared, rest) if len(shared) < len(tail.rstrip()) else (shared,):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdharness.harness.chat.traits import habits
+from kdharness.harness.chat.traits import template_traits
 from kdharness.harness.errors import DataError, KDHarnessError
 from kdharness.harness.util.untrusted import read_json_object
 
@@ -17,7 +17,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Find the added token (special or not) with which the chat template closes an answer."""
     if not getattr(tokenizer, "chat_template", None):
         return None
-    text = habits(tokenizer).end_token
+    text = template_traits(tokenizer).end_token
     return _added(tokenizer, text) if text else None
 
 

@@ -19,7 +19,7 @@ from kdharness.harness.chat.rendering import (
     render,
     with_one_call,
 )
-from kdharness.harness.chat.traits import habits
+from kdharness.harness.chat.traits import template_traits
 from kdharness.harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,9 +76,13 @@ def _check_fields(
             "give each call its own turn, or set data.chat_template to one that renders all",
         )
     field = next((n for n in REASONING if any(m.get(n) for m in messages)), None)
-    if field and not habits(tokenizer, extras).reasoning and unchanged(_without(*REASONING)):
+    if (
+        field
+        and not template_traits(tokenizer, extras).reasoning
+        and unchanged(_without(*REASONING))
+    ):
         raise _ignored(field, _THINK)
-    named = [m for m in messages if m.get("name") and not _vouched(m, messages)]
+    named = [m for m in messages if m.get("name") and not _names_a_call(m, messages)]
     if named and unchanged(lambda m: _without("name")(m) if m in named else m):
         raise _ignored("name")
     if _out_of_order(messages) and unchanged(_without("tool_call_id")):
@@ -89,7 +93,7 @@ def _without(*names: str) -> Callable[[Message], Message]:
     return lambda message: {k: v for k, v in message.items() if k not in names}
 
 
-def _vouched(message: Message, messages: Sequence[Message]) -> bool:
+def _names_a_call(message: Message, messages: Sequence[Message]) -> bool:
     """Return whether a tool result's name is that of a call, which the chat contains anyway."""
     return message["role"] == "tool" and any(
         call["function"]["name"] == message["name"]
@@ -119,11 +123,11 @@ def _check_turns(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, extras: Extras
 ) -> None:
     """Check that the text holds the words of every turn, except an assistant's reasoning."""
-    drops_system = habits(tokenizer, extras).drops_system
+    drops_system = template_traits(tokenizer, extras).drops_system
     doubtful = [
         i
         for i, m in enumerate(messages)
-        if (content := _said(m))
+        if (content := _visible_text(m))
         and (content not in text or (m["role"] == "system" and drops_system) or m.get("tool_calls"))
     ]
     located = locate(tokenizer, messages, text, prompt=False, extras=extras) if doubtful else None
@@ -144,7 +148,7 @@ def _check_turns(
             )
 
 
-def _said(message: Message) -> str:
+def _visible_text(message: Message) -> str:
     """Return a turn's content without its reasoning."""
     content = str(message.get("content") or "")
     thoughtless = message["role"] == "assistant"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Habits:
+class TemplateTraits:
     """How a template renders chats.
 
     `end_last` closes the last answer and `end_mid` one that other turns follow (texts, with the
@@ -45,11 +45,11 @@ class Habits:
     drops_system: bool = False
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Habits]] = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, TemplateTraits]] = weakref.WeakKeyDictionary()
 _USER, _ANSWER = {"role": "user", "content": "Ab"}, {"role": "assistant", "content": "Cd"}
 
 
-def habits(tokenizer: PreTrainedTokenizerBase, extras: Extras = NOTHING) -> Habits:
+def template_traits(tokenizer: PreTrainedTokenizerBase, extras: Extras = NOTHING) -> TemplateTraits:
     """Return what the tokenizer's template does, determined once on small chats.
 
     Tokenizers may have a separate template for chats with tools.
@@ -78,7 +78,7 @@ def token_marks(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     return re.compile(rf"{added_tokens(tokenizer).pattern}|<\|[^<>|\s]{{1,40}}\|>")
 
 
-def _study(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> Habits:
+def _study(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> TemplateTraits:
     tokens = token_marks(tokenizer)
     located: tuple[str, Located] | None = None
     size = 0
@@ -88,7 +88,7 @@ def _study(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> Habits:
         if located is not None:
             break
     if located is None or located[1].whole(size - 1) is None:
-        return Habits(reasoning=_shows_reasoning(tokenizer, extras))
+        return TemplateTraits(reasoning=_shows_reasoning(tokenizer, extras))
     text, places = located
     tail = text[_end(places, size - 1) :]
     prompts = _prompts(tokenizer, extras)
@@ -100,7 +100,7 @@ def _study(tokenizer: PreTrainedTokenizerBase, extras: Extras) -> Habits:
     last = _last_end(tokens, tail, between, asked)
     middle = _mid_end(tokens, last, tail, between, asked)
     closing = list(added_tokens(tokenizer).finditer(last))
-    return Habits(
+    return TemplateTraits(
         end_last=last,
         end_mid=middle,
         end_token=closing[-1].group() if closing and closing[-1].end() == len(last) else "",

@@ -57,7 +57,8 @@ def sweep_command(ctx: click.Context, config: str, dry_run: bool, detach: bool, 
     paths: Paths = ctx.obj
     file = find_experiment(config)
     sweep, planned = load_sweep(file)
-    states = {run.name: state_of(paths, run) for run in planned}
+    with Store(paths.store) as store:
+        states = {run.name: state_of(store, run) for run in planned}
     if dry_run:
         rows = [
             {
@@ -88,7 +89,7 @@ def execute(
 ) -> list[Result]:
     """Keep a copy of an experiment in the home, pull its assets and execute its runs."""
     keep_copy(paths, file, sweep)
-    say, tick = narrators()
+    say, tick = progress_printers()
     prepare(paths, sweep, say)
     return run_sweep(paths, planned, say, tick)
 
@@ -98,7 +99,7 @@ def all_done(results: Sequence[Result]) -> bool:
     return all(result.status in DONE for result in results)
 
 
-def narrators() -> tuple[Callable[[str], None], Callable[[str], None]]:
+def progress_printers() -> tuple[Callable[[str], None], Callable[[str], None]]:
     """Return (say, tick): print lines to stderr, and on a terminal update a status line below."""
     live = sys.stderr.isatty()
 
@@ -177,7 +178,7 @@ def report_command(
             keep=keep,
             general=general,
             domain=domain,
-            talks=transcripts,
+            transcripts=transcripts,
         )
     markdown_path = target.with_suffix(".md")
     try:

@@ -22,7 +22,7 @@ from kdharness.harness.registry import TOOLS, resolve
 from kdharness.harness.util.os_errors import as_user_error
 from kdharness.harness.util.process import quiet_torchao, set_passive_omp_wait
 from kdharness.harness.util.redact import RedactedStream, redact, redact_tracebacks
-from kdharness.harness.util.tables import write_anything
+from kdharness.harness.util.tables import escape_unencodable
 from kdharness.harness.util.text import safe_text
 
 COMMANDS: dict[str, str] = {
@@ -200,7 +200,7 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     set_passive_omp_wait()
     quiet_torchao()
-    write_anything()
+    escape_unencodable()
     with sigterm_as_ctrl_c():
         return _run(args)
 

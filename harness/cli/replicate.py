@@ -13,6 +13,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import find_experiment, load_sweep
 from kdharness.harness.experiments.run import state_of
 from kdharness.harness.paths import Paths
+from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
 from kdharness.harness.util.untrusted import parse_yaml
 
@@ -60,9 +61,11 @@ def replicate_command(
             hint=f"add `claims`, or run: kdharness sweep {experiment}",
         )
     if dry_run:
-        rows = [
-            {"run": run.name, "step": run.step, "status": state_of(paths, run)} for run in planned
-        ]
+        with Store(paths.store) as store:
+            rows = [
+                {"run": run.name, "step": run.step, "status": state_of(store, run)}
+                for run in planned
+            ]
         print_table(rows, ("run", "step", "status"), form)
         return
     results = execute(paths, file, sweep, planned)

@@ -12,7 +12,7 @@ from kdharness.harness.cli.options import format_option
 from kdharness.harness.errors import StoreError
 from kdharness.harness.maintenance.merge import merge
 from kdharness.harness.maintenance.salvage import salvage
-from kdharness.harness.maintenance.upkeep import archive, backup, check, remove, vacuum, waste
+from kdharness.harness.maintenance.upkeep import archive, backup, check, prunable, remove, vacuum
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import print_table
@@ -64,7 +64,7 @@ def backup_command(paths: Paths, file: str) -> None:
 @click.pass_obj
 def prune_command(paths: Paths, cache: bool, keep_steps: bool, yes: bool, form: str) -> None:
     """Remove files that no result needs: old step checkpoints, leftovers of killed runs."""
-    candidates = waste(paths, steps=not keep_steps, cache=cache)
+    candidates = prunable(paths, steps=not keep_steps, cache=cache)
     rows: list[dict[str, object]] = [
         {"what": entry.what, "path": str(entry.path), "mib": round(entry.bytes / 2**20, 1)}
         for entry in candidates
@@ -126,13 +126,16 @@ def rehash_command(paths: Paths, form: str) -> None:
     since it was scored keeps its old identity, answers and scores.
     """
     from kdharness.harness.models.adoption import adopt_all
-    from kdharness.harness.models.checkpoints import runs_apart
+    from kdharness.harness.models.checkpoints import store_misattributed_runs
 
     report = _progress_reporter()
     with Store(paths.store) as store:
         rows = [
             {"checkpoint": name, "result": result}
-            for results in (adopt_all(paths, store, report), runs_apart(paths, store, report))
+            for results in (
+                adopt_all(paths, store, report),
+                store_misattributed_runs(paths, store, report),
+            )
             for name, result in results
         ]
     print_table(rows, ["checkpoint", "result"], form)

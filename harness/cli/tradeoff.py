@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,12 +13,15 @@ from kdharness.harness.analysis.tradeoff import (
     Axis,
     TradeOffPoint,
 )
-from kdharness.harness.analysis.tradeoff_groups import trade_off
+from kdharness.harness.analysis.tradeoff_groups import TradeOffStatistics, trade_off
 from kdharness.harness.cli.options import format_option
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.harness.util.tables import format_rows, print_table
 from kdharness.harness.util.text import safe_text
+
+if TYPE_CHECKING:
+    from kdharness.harness.stats.inference import Interval
 
 TRADE_OFF_COLUMNS = [
     "#",
@@ -101,19 +104,24 @@ def tradeoff_command(
         click.echo(line)
 
 
-def certainty_lines(found: dict[str, Any]) -> list[str]:
+def certainty_lines(found: TradeOffStatistics) -> list[str]:
     """Format the statistics of a trade-off: intervals, seeds, and the picked checkpoint."""
 
-    def text(part: dict[str, Any] | None) -> str:
+    def text(part: Interval | None) -> str:
         if part is None:
             return "–"
-        if part["ci_low"] is None or part["ci_high"] is None:
-            return f"{part['value']:.3g} [n {part['n']}: too small]"
-        return f"{part['value']:.3g} [{part['ci_low']:.3g}, {part['ci_high']:.3g}]"
+        if part.low is None or part.high is None:
+            return f"{part.value:.3g} [n {part.n}: too small]"
+        return f"{part.value:.3g} [{part.low:.3g}, {part.high:.3g}]"
 
     rows = [
-        {"checkpoint": name, **{figure: text(part) for figure, part in parts.items()}}
-        for name, parts in found["points"].items()
+        {
+            "checkpoint": point.checkpoint,
+            "gain": text(point.gain),
+            "retention": text(point.retention),
+            "above_curve": text(point.above_curve),
+        }
+        for point in found.points
     ]
     lines = []
     if rows:
@@ -122,25 +130,25 @@ def certainty_lines(found: dict[str, Any]) -> list[str]:
             "95 % intervals over questions",
             format_rows(rows, ["checkpoint", "gain", "retention", "above_curve"], "table"),
         ]
-    if found["hypervolume"]:
-        lines.append(f"hypervolume {text(found['hypervolume'])}")
-    for recipe in found["recipes"]:
+    if found.hypervolume:
+        lines.append(f"hypervolume {text(found.hypervolume)}")
+    for recipe in found.recipes:
         lines.append(
-            f"{recipe['recipe']}: mean {recipe['figure']} of {len(recipe['checkpoints'])} seeds: "
-            f"over questions {text(recipe['questions'])}, over seeds {text(recipe['seeds'])}"
+            f"{recipe.recipe}: mean {recipe.figure} of {len(recipe.checkpoints)} seeds: "
+            f"over questions {text(recipe.questions)}, over seeds {text(recipe.seeds)}"
         )
-    picked = found["pick"]
+    picked = found.pick
     if picked is not None:
-        uncertain = "" if picked["sure"] else " (but its interval extends below that)"
-        rivals = ", ".join(picked["rivals"])
+        uncertain = "" if picked.sure else " (but its interval extends below that)"
+        rivals = ", ".join(picked.rivals)
         lines.append(
-            f"pick {picked['checkpoint']}: the highest domain score that retains at least "
-            f"{picked['min_retention']:g} of the general score{uncertain}"
+            f"pick {picked.checkpoint}: the highest domain score that retains at least "
+            f"{picked.min_retention:g} of the general score{uncertain}"
             + (f"; no significant difference from: {rivals}" if rivals else "")
         )
-    elif found["keep"] is not None:
-        lines.append(f"no checkpoint retains {found['keep']:g} of the general score")
-    return [safe_text(line) for line in [*lines, *(f"note: {n}" for n in found["notes"])]]
+    elif found.keep is not None:
+        lines.append(f"no checkpoint retains {found.keep:g} of the general score")
+    return [safe_text(line) for line in [*lines, *(f"note: {n}" for n in found.notes)]]
 
 
 def draw(

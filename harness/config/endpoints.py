@@ -82,7 +82,7 @@ def proxy_of(url: str) -> tuple[str, str] | None:
 
 
 @dataclass(frozen=True)
-class Unreached:
+class ConnectionFailure:
     """Why a call failed to connect, and what to do.
 
     Attributes:
@@ -96,7 +96,7 @@ class Unreached:
     settled: bool = False
 
 
-def why_unreached(error: BaseException, url: str) -> Unreached:
+def explain_connection_error(error: BaseException, url: str) -> ConnectionFailure:
     """Explain why a request to `url` got no response."""
     chain = list(_causes(error))
     details = " | ".join(f"{type(cause).__name__}: {cause}" for cause in chain).lower()
@@ -105,7 +105,7 @@ def why_unreached(error: BaseException, url: str) -> Unreached:
     proxy = proxy_of(url)
     if proxy is not None and tls_failure is None:
         name, where = proxy
-        return Unreached(
+        return ConnectionFailure(
             f"not reached through the proxy {where} ({name}): {_reason(chain, details, where)}",
             f"is the proxy up? To bypass it: export NO_PROXY={host}",
             settled="refused" in details,
@@ -113,12 +113,12 @@ def why_unreached(error: BaseException, url: str) -> Unreached:
     if tls_failure is not None:
         return tls_failure
     if any(isinstance(cause, socket.gaierror) for cause in chain) or _UNNAMED.search(details):
-        return Unreached(
+        return ConnectionFailure(
             f"cannot resolve host {host!r}",
             "is the host name correct, and is this machine online?",
             settled="temporary" not in details,
         )
-    return Unreached(
+    return ConnectionFailure(
         _reason(chain, details, host),
         "is the server running, is the port correct, and does the URL end at the API's base "
         "(often /v1)?",
@@ -135,26 +135,26 @@ _UNNAMED = re.compile(
 _TLS_WORDS = re.compile(r"\[ssl\b|certificate|\btls\b|handshake|wrong version number")
 
 
-def _tls(chain: list[BaseException], details: str) -> Unreached | None:
+def _tls(chain: list[BaseException], details: str) -> ConnectionFailure | None:
     """Explain a TLS failure, which no retry fixes."""
     is_tls = any(isinstance(cause, ssl.SSLError) for cause in chain)
     if not is_tls and not _TLS_WORDS.search(details):
         return None
     if "wrong version number" in details or "record layer" in details or "http request" in details:
-        return Unreached(
+        return ConnectionFailure(
             "the server does not use TLS on this port",
             "should the URL begin with http:// instead of https://, or use another port?",
             final=True,
         )
     if "verify failed" in details or "self-signed" in details or "self signed" in details:
         reason = re.search(r"verify failed: ([^()\[\]|]{3,120})", details)
-        return Unreached(
+        return ConnectionFailure(
             "the server's certificate is not trusted"
             + (f": {reason[1].strip()}" if reason else ""),
             "for a private CA: export SSL_CERT_FILE=FILE with its certificate (PEM)",
             final=True,
         )
-    return Unreached(
+    return ConnectionFailure(
         "the TLS connection failed: " + details.split("|")[-1].strip()[:160],
         "is there a firewall or a proxy in between?",
     )

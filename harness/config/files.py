@@ -55,16 +55,16 @@ def parse_config(values: object, where: str = "config", written: object = None) 
         raise ConfigError(describe_errors(error, model, written), where=where) from error
 
 
-def _booleans_as_numbers(values: object, model: Any, place: str = "") -> Iterator[str]:
+def _booleans_as_numbers(values: object, model: Any, parent: str = "") -> Iterator[str]:
     """Yield a line per boolean in place of a number, which pydantic would read as 0 or 1."""
     if isinstance(values, list):
         for index, value in enumerate(values):
-            yield from _booleans_as_numbers(value, model, f"{place}.{index}")
+            yield from _booleans_as_numbers(value, model, f"{parent}.{index}")
         return
     if not isinstance(values, dict):
         return
     for name, field in getattr(model, "model_fields", {}).items():
-        value, here = values.get(field.alias or name), f"{place}.{field.alias or name}".strip(".")
+        value, here = values.get(field.alias or name), f"{parent}.{field.alias or name}".strip(".")
         kinds = _leaves(field.annotation)
         if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
             yield f"{here}: must be a number, but {str(value).lower()} is a boolean"
@@ -139,9 +139,9 @@ def _not_text(value: object, written: str | None) -> str:
     return f'must be text, but {text} is {kind}: quote it ("{text}")'
 
 
-def _written_at(written: object, place: Sequence[int | str]) -> str | None:
+def _written_at(written: object, field_path: Sequence[int | str]) -> str | None:
     """Return the text of one scalar; a single source is found with or without its list."""
-    for part in place:
+    for part in field_path:
         if isinstance(written, dict):
             written = written.get(part, written)
         elif isinstance(written, list) and isinstance(part, int):
@@ -158,10 +158,10 @@ def _shown(value: object) -> str:
     return redact(text if len(text) <= 200 else text[:200] + "…", shapes=True)
 
 
-def _field_names(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    """Return the fields of the (nested) model at `place`."""
+def _field_names(model: type[BaseModel], field_path: Sequence[int | str]) -> list[str]:
+    """Return the fields of the (nested) model at `field_path`."""
     current: Any = model
-    for part in place:
+    for part in field_path:
         if not isinstance(part, str):
             continue
         fields = getattr(current, "model_fields", {})

@@ -164,12 +164,12 @@ class StudentSpec(Settings):
         return self
 
 
-def _spell_out(value: object) -> object:
+def expand_model_spec(value: object) -> object:
     """Expand a plain string to `{model: string}`."""
     return {"model": value} if isinstance(value, str) else value
 
 
-Student = Annotated[StudentSpec, BeforeValidator(_spell_out)]
+Student = Annotated[StudentSpec, BeforeValidator(expand_model_spec)]
 
 
-Teacher = Annotated[TeacherSpec, BeforeValidator(_spell_out)]
+Teacher = Annotated[TeacherSpec, BeforeValidator(expand_model_spec)]

@@ -20,7 +20,7 @@ from kdharness.harness.config.models import (
     StudentSpec,
     Teacher,
     TeacherSpec,
-    _spell_out,
+    expand_model_spec,
 )
 from kdharness.harness.config.precision import OldPrecision, Precision, PrecisionName, precision_of
 from kdharness.harness.registry import method_config
@@ -286,7 +286,7 @@ class KDConfig(RunConfig):
 
 
 def _experts(value: object) -> object:
-    return {k: _spell_out(v) for k, v in value.items()} if isinstance(value, dict) else value
+    return {k: expand_model_spec(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 class DAEConfig(RunConfig):
@@ -335,7 +335,8 @@ class DAEConfig(RunConfig):
         return self
 
 
-AnyConfig = SFTConfig | KDConfig | DAEConfig | MergeConfig | EvalConfig
+TrainConfig = SFTConfig | KDConfig | DAEConfig
+AnyConfig = TrainConfig | MergeConfig | EvalConfig
 CONFIGS: dict[str, type[AnyConfig]] = {
     "sft": SFTConfig,
     "kd": KDConfig,

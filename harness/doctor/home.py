@@ -32,7 +32,7 @@ from kdharness.harness.store.inspection import (
 from kdharness.harness.store.migrations import migrations, unknown_steps
 from kdharness.harness.types import RunStatus
 from kdharness.harness.util import filesystem
-from kdharness.harness.util.filesystem import nearest
+from kdharness.harness.util.filesystem import nearest_existing
 from kdharness.harness.util.text import listed
 
 GIB = 2**30
@@ -55,10 +55,10 @@ def run_checks(paths: Paths) -> list[CheckResult]:
     ]
 
 
-def writable(place: Path) -> str:
+def writable(path: Path) -> str:
     """Return why a file cannot be created there, or an empty string; tries, as modes mislead."""
     try:
-        with tempfile.TemporaryFile(dir=nearest(place)):
+        with tempfile.TemporaryFile(dir=nearest_existing(path)):
             return ""
     except OSError as error:
         return error.strerror or str(error)
@@ -81,7 +81,7 @@ def home(paths: Paths) -> CheckResult:
 
 def disk(paths: Paths) -> CheckResult:
     """Check for disk space and, on some file systems, free inodes."""
-    folder = nearest(paths.home)
+    folder = nearest_existing(paths.home)
     free = shutil.disk_usage(folder).free
     text = f"{free / GIB:.1f} GiB free in the home"
     inodes = os.statvfs(folder).f_favail if hasattr(os, "statvfs") else 0
@@ -102,7 +102,7 @@ def disk(paths: Paths) -> CheckResult:
 def file_system(paths: Paths) -> CheckResult:
     """Check for network file systems, which lack the shared memory of SQLite's WAL."""
     wanted = os.environ.get("KDHARNESS_JOURNAL_MODE", "").lower()
-    kind = filesystem.file_system(nearest(paths.home))
+    kind = filesystem.file_system(nearest_existing(paths.home))
     if wanted and wanted not in JOURNALS:
         return warn(
             "file system",

@@ -17,9 +17,9 @@ from kdharness.harness import assets
 from kdharness.harness.config.endpoints import (
     Endpoint,
     endpoint_of,
+    explain_connection_error,
     goes_direct,
     proxy_of,
-    why_unreached,
 )
 from kdharness.harness.config.evaluation import Spec, is_loopback_url, parse_spec
 from kdharness.harness.config.settings import default_judges
@@ -160,7 +160,7 @@ def reach(check: str, spec: Spec, endpoint: Endpoint, key: str) -> CheckResult:
     except OSError as error:
         reason = getattr(error, "reason", None)
         cause = reason if isinstance(reason, BaseException) else error
-        why = why_unreached(cause, endpoint.base)
+        why = explain_connection_error(cause, endpoint.base)
         return fail(check, f"unreachable: {why.message}", why.hint)
     except ValueError as error:
         return fail(check, f"unreachable: {error}", "is the URL correct?")

@@ -55,14 +55,14 @@ def _another(mine: Path, theirs: Path) -> bool:
     try:
         if theirs.samefile(mine):
             return False
-        own, other = _asked(mine), _asked(theirs)
+        own, other = _questions(mine), _questions(theirs)
     except (OSError, KDHarnessError, ValueError):
         # Unreadable files cannot be compared.
         return False
     return len(own & other) < SHARED * min(len(own), len(other))
 
 
-def _asked(path: Path) -> set[str]:
+def _questions(path: Path) -> set[str]:
     """Return the question of each row of a JSONL file, as text."""
     questions = set()
     for _, line in read_lines(path, DataError):

@@ -16,9 +16,9 @@ from kdharness.harness.errors import ConfigError, Interrupted, RunError
 from kdharness.harness.experiments.expand import (
     PlannedRun,
     SweepConfig,
+    inline_files,
     keep_copy,
     load_sweep,
-    spell_out,
 )
 from kdharness.harness.experiments.run import DONE, Result, prepare, run_sweep, state_of
 from kdharness.harness.paths import Paths
@@ -31,7 +31,7 @@ from kdharness.harness.util.atomic import atomic_write_text
 from kdharness.harness.util.text import listed
 
 
-class Telling(Reporter, Protocol):
+class ExperimentReporter(Reporter, Protocol):
     """The parts of a worker's reporter that an experiment needs beyond `Reporter`."""
 
     info: dict[str, Any]
@@ -59,10 +59,11 @@ def start_sweep(paths: Paths, file: Path) -> Run:
             running with different settings.
     """
     sweep, planned = load_sweep(file)
-    for planned_run in planned:
-        state_of(paths, planned_run)
+    with Store(paths.store) as store:
+        for planned_run in planned:
+            state_of(store, planned_run)
     keep_copy(paths, file, sweep)
-    whole = spell_out(sweep, file.resolve().parent, str(file))
+    whole = inline_files(sweep, file.resolve().parent, str(file))
     run_id = sweep_run_id(sweep.name)
     run = _stored(paths, run_id)
     if run is None:
@@ -117,7 +118,7 @@ def _continue(paths: Paths, run: Run, whole: SweepConfig) -> Run:
 # ---------------------------------------------------------------- working
 
 
-def carry_out(paths: Paths, run: Run, reporter: Telling) -> None:
+def run_experiment(paths: Paths, run: Run, reporter: ExperimentReporter) -> None:
     """Run the experiment of a run.
 
     Raises:
@@ -168,13 +169,16 @@ def stored_sweep(paths: Paths, run: Run) -> tuple[SweepConfig, list[PlannedRun]]
 class _Work:
     """Reports the progress of an experiment and forwards requests to its current run."""
 
-    def __init__(self, paths: Paths, planned: Sequence[PlannedRun], reporter: Telling) -> None:
+    def __init__(
+        self, paths: Paths, planned: Sequence[PlannedRun], reporter: ExperimentReporter
+    ) -> None:
         self.paths, self.reporter = paths, reporter
         self.at_work = ""
         self.paused = False
-        self.done = {
-            run.name for run in planned if state_of(paths, run) == RunStatus.FINISHED.value
-        }
+        with Store(paths.store) as store:
+            self.done = {
+                run.name for run in planned if state_of(store, run) == RunStatus.FINISHED.value
+            }
         reporter.on_status = self.pass_on
         reporter.stage("runs", len(planned))
         reporter.advance(len(self.done))

@@ -144,7 +144,7 @@ def load_sweep(
     return sweep, plan_sweep(sweep, file.resolve().parent, str(path))
 
 
-def spell_out(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConfig:
+def inline_files(sweep: SweepConfig, base: Path, where: str = "sweep") -> SweepConfig:
     """Return the experiment with files and presets inlined, so that it needs no other file.
 
     Workers get this version: the files may change or disappear before they are needed.
@@ -373,10 +373,10 @@ def keep_copy(paths: Paths, path: str | Path, sweep: SweepConfig) -> None:
     target = sweeps_folder(paths) / f"{sweep.name}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     text = Path(path).read_text("utf-8")
-    whole = spell_out(sweep, Path(path).resolve().parent, str(path))
+    whole = inline_files(sweep, Path(path).resolve().parent, str(path))
     try:
         bare = SweepConfig.model_validate(parse_yaml(text, str(path)))
-        self_contained = spell_out(bare, target.parent) == whole
+        self_contained = inline_files(bare, target.parent) == whole
     except (ConfigError, ValidationError):
         self_contained = False
     if not self_contained:

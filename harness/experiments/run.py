@@ -13,14 +13,15 @@ from kdharness.harness.errors import ConfigError, Interrupted, KDHarnessError, R
 from kdharness.harness.experiments.expand import PlannedRun, SweepConfig
 from kdharness.harness.paths import Paths
 from kdharness.harness.runs import launch
-from kdharness.harness.runs.status import effective_status, find_run
+from kdharness.harness.runs.status import effective_status
+from kdharness.harness.runs.watch import poll
 from kdharness.harness.store import Store
-from kdharness.harness.types import Request, Run, RunStatus
+from kdharness.harness.types import Run, RunStatus
 
 Say = Callable[[str], None]
 Tick = Callable[[str], None]
 DONE = ("finished", "done before")
-TAKEN_UP = ("starting", "running", "paused", "finished")
+STARTED = ("starting", "running", "paused", "finished")
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,13 @@ def _was(status: str) -> str:
     return "was skipped" if status == "skipped" else status
 
 
-def state_of(paths: Paths, one: PlannedRun) -> str:
+def state_of(store: Store, one: PlannedRun) -> str:
     """Return the state of a planned run: `new`, or the stored run's status.
 
     Raises:
         RunError: a run of that name exists with different settings.
     """
-    with Store(paths.store) as store:
-        run = store.run(one.name)
+    run = store.run(one.name)
     if run is None:
         return "new"
     if run.config_hash != config_hash(one.config):
@@ -131,11 +131,12 @@ def state_of(paths: Paths, one: PlannedRun) -> str:
 
 def _run_one(paths: Paths, planned: PlannedRun, tick: Tick) -> tuple[str, str]:
     """Start, join or resume a run and wait for it; return (status, note)."""
-    state = state_of(paths, planned)
-    if state == RunStatus.FINISHED.value:
-        return "done before", ""
-    _take_up(paths, planned, state)
-    run, stopping = _watch(paths, planned.name, tick)
+    with Store(paths.store) as store:
+        state = state_of(store, planned)
+        if state == RunStatus.FINISHED.value:
+            return "done before", ""
+        _start_or_join(paths, store, planned, state)
+        run, stopping = _watch(store, planned.name, tick)
     status = effective_status(run)
     if status is RunStatus.STOPPED or stopping:
         raise Interrupted(
@@ -150,7 +151,7 @@ def _run_one(paths: Paths, planned: PlannedRun, tick: Tick) -> tuple[str, str]:
     return "finished", f"loss {run.loss:.4f}" if run.loss is not None else ""
 
 
-def _take_up(paths: Paths, planned: PlannedRun, state: str) -> None:
+def _start_or_join(paths: Paths, store: Store, planned: PlannedRun, state: str) -> None:
     """Start or resume a run without a live worker; a live one is only joined."""
     try:
         if state == "new":
@@ -159,35 +160,18 @@ def _take_up(paths: Paths, planned: PlannedRun, state: str) -> None:
             launch.resume(paths, planned.name)
     except (ConfigError, RunError):
         # Another process may have started it at the same moment: then it is only watched.
-        if state_of(paths, planned) not in TAKEN_UP:
+        if state_of(store, planned) not in STARTED:
             raise
 
 
-def _watch(paths: Paths, name: str, tick: Tick) -> tuple[Run, bool]:
-    """Wait for a run to end; return it, and whether it was asked to stop from here.
+def _watch(store: Store, name: str, tick: Tick) -> tuple[Run, bool]:
+    """Wait for a run to end; return it, and whether it was asked to stop from here."""
 
-    Ctrl-C, or `Interrupted` from `tick`, asks it to stop with a checkpoint; a second Ctrl-C
-    leaves it running.
-    """
-    stopping = False
-    with Store(paths.store) as store:
-        while True:
-            try:
-                run = find_run(store, name)
-                if not effective_status(run).is_live:
-                    return run, stopping
-                loss = f", loss {run.loss:.4f}" if run.loss is not None else ""
-                stage = "stopping" if stopping else run.info.get("stage", run.status.value)
-                text = f"{name} {stage} {run.step}/{run.max_steps}{loss}"
-                try:
-                    tick(text)
-                except Interrupted:
-                    if not stopping:
-                        stopping = True
-                        store.request(name, Request.STOP)
-                time.sleep(0.2)
-            except KeyboardInterrupt:
-                if stopping:
-                    raise
-                stopping = True
-                store.request(name, Request.STOP)
+    def show(run: Run, stopping: bool) -> None:
+        if not effective_status(run).is_live:
+            return
+        loss = f", loss {run.loss:.4f}" if run.loss is not None else ""
+        stage = "stopping" if stopping else run.info.get("stage", run.status.value)
+        tick(f"{name} {stage} {run.step}/{run.max_steps}{loss}")
+
+    return poll(store, name, show)

@@ -157,9 +157,7 @@ def keep(
     """Store new rows; existing rows are left unchanged."""
     known: set[str] = set()
     for name in found.models:
-        model = imported_model(store, name)
-        known |= {answer.id for answer in store.answers(model.id)}
-        known |= {judgment.id for judgment in store.judgments(model.id)}
+        known |= store.result_ids(imported_model(store, name).id)
     fresh_answers = {a.id: a for a in answers if a.id not in known}
     fresh = {j.id: j for j in judgments if j.id not in known}
     found.new = len(fresh_answers) + len(fresh)

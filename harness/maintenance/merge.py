@@ -109,7 +109,7 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
     _renamed_ids(target)
     counts["runs"] = sum(_run(target, old, new) for old, new in names.items())
     for table, order in _PRECEDENCE.items():
-        counts[table] = _standing(target, table, order)
+        counts[table] = _merge_rows(target, table, order)
     counts["notes"] = target.db.execute(
         "INSERT INTO bench_notes (checkpoint, bench, revision, info) "
         "SELECT checkpoint, bench, revision, info FROM other.bench_notes "
@@ -122,11 +122,11 @@ def _rows(target: Store, runs: Collection[str] | None) -> tuple[dict[str, int], 
         "INSERT OR IGNORE INTO cards (judge, created, card) "
         "SELECT judge, created, card FROM other.cards"
     ).rowcount
-    known = _settle_former(target)
+    known = _move_former_ids(target)
     return {name: max(0, count - known[name]) for name, count in counts.items()}, names
 
 
-def _settle_former(target: Store) -> Counter[str]:
+def _move_former_ids(target: Store) -> Counter[str]:
     """Move rows that were merged under a former id to the id that replaced it.
 
     The other store may have used that id for another model: a checkpoint with any row that is
@@ -288,7 +288,7 @@ def _run(target: Store, old: str, new: str) -> int:
     return 1
 
 
-def _standing(target: Store, table: str, order: tuple[str, ...]) -> int:
+def _merge_rows(target: Store, table: str, order: tuple[str, ...]) -> int:
     """Add rows by id; of two with the same id, keep the one with precedence."""
     columns = _columns(target, table)
     names = ", ".join(columns)

@@ -160,7 +160,7 @@ def _along_rows(source: Path, table: str) -> Iterator[Row]:
                 yield row
             return
         except sqlite3.DatabaseError:
-            beyond = _behind_hole(source, f"{select} ORDER BY rowid LIMIT 1", last)
+            beyond = _first_after_damage(source, f"{select} ORDER BY rowid LIMIT 1", last)
         end = 2**62 if beyond is None else beyond
         try:
             yield from _read(source, f"{select} AND rowid < ? ORDER BY rowid DESC", [last, end])
@@ -171,7 +171,7 @@ def _along_rows(source: Path, table: str) -> Iterator[Row]:
         last = beyond - 1
 
 
-def _behind_hole(source: Path, sql: str, last: int) -> int | None:
+def _first_after_damage(source: Path, sql: str, last: int) -> int | None:
     """Return the first readable row number after a damaged range, found by doubling steps."""
     leap = 1
     while leap < 2**40:

@@ -163,7 +163,7 @@ def backup(paths: Paths, target: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Waste:
+class Prunable:
     """Something that can be removed: what it is, its path, and its size in bytes."""
 
     what: str
@@ -171,7 +171,7 @@ class Waste:
     bytes: int
 
 
-def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Waste]:
+def prunable(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Prunable]:
     """List what can be removed without losing a result, largest first.
 
     Args:
@@ -191,10 +191,10 @@ def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Wast
             partial = not is_sealed(path)
             if partial or (steps and status is RunStatus.FINISHED):
                 found.append(
-                    _waste("half-written checkpoint" if partial else "step checkpoint", path)
+                    _prunable("half-written checkpoint" if partial else "step checkpoint", path)
                 )
-        found += [_waste("leftover", path) for path in sorted(folder.glob(".final*"))]
-        found += [_waste("leftover", path) for path in sorted(folder.glob(".best*"))]
+        found += [_prunable("leftover", path) for path in sorted(folder.glob(".final*"))]
+        found += [_prunable("leftover", path) for path in sorted(folder.glob(".best*"))]
     if not any(effective_status(run).is_live for run in runs):
         for folder, pattern in (
             (paths.models, ".making-*"),
@@ -202,14 +202,14 @@ def waste(paths: Paths, *, steps: bool = True, cache: bool = False) -> list[Wast
             (paths.assets, ".pulling-*"),
             (paths.runs, ".merging-*"),
         ):
-            found += [_waste("leftover", path) for path in sorted(folder.glob(pattern))]
+            found += [_prunable("leftover", path) for path in sorted(folder.glob(pattern))]
         if cache and paths.cache.is_dir():
-            found += [_waste("teacher cache", p) for p in sorted(paths.cache.iterdir())]
+            found += [_prunable("teacher cache", p) for p in sorted(paths.cache.iterdir())]
     return sorted(found, key=lambda item: -item.bytes)
 
 
-def _waste(what: str, path: Path) -> Waste:
-    return Waste(what, path, folder_bytes(path))
+def _prunable(what: str, path: Path) -> Prunable:
+    return Prunable(what, path, folder_bytes(path))
 
 
 def folder_bytes(path: Path) -> int:
@@ -219,7 +219,7 @@ def folder_bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.is_symlink())
 
 
-def remove(found: Sequence[Waste]) -> int:
+def remove(found: Sequence[Prunable]) -> int:
     """Remove the files and folders; return the bytes freed."""
     freed = 0
     for item in found:

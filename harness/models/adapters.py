@@ -9,6 +9,9 @@ from kdharness.harness.errors import ModelError
 from kdharness.harness.util.filesystem import exists
 from kdharness.harness.util.untrusted import read_json_object
 
+DEEPEST = 8
+"""The maximum number of stacked adapters."""
+
 _NOT_WEIGHTS = ("ADAPTION_PROMPT", "POLY", "XLORA")
 """Adapter types, besides peft's prompt learning, that do not change weights statically."""
 
@@ -16,6 +19,23 @@ _NOT_WEIGHTS = ("ADAPTION_PROMPT", "POLY", "XLORA")
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder holds an adapter instead of a whole model."""
     return exists(folder / "adapter_config.json")
+
+
+def no_base_error(folder: Path) -> ModelError:
+    """Return the error for an adapter that does not name its base model."""
+    return ModelError(
+        "this adapter does not name its base model (base_model_name_or_path)",
+        where=str(folder / "adapter_config.json"),
+        hint="set base_model_name_or_path to the model it was trained on",
+    )
+
+
+def too_deep_error(folder: Path) -> ModelError:
+    """Return the error for a chain of more than `DEEPEST` adapters, which may be circular."""
+    return ModelError(
+        f"more than {DEEPEST} adapters are stacked: is one its own base model?",
+        where=str(folder / "adapter_config.json"),
+    )
 
 
 def refuse_unmergeable(folder: Path, source: str) -> None:

@@ -18,7 +18,12 @@ from kdharness.harness.errors import KDHarnessError
 from kdharness.harness.models.adoption import adopt_folder
 from kdharness.harness.models.hub import short_name, split_hub_name
 from kdharness.harness.models.identity import ModelIdentity, Progress
-from kdharness.harness.models.resolve import identity_of, own_folder, resolve_model, run_unlike
+from kdharness.harness.models.resolve import (
+    identity_of,
+    misattributed_run,
+    own_folder,
+    resolve_model,
+)
 from kdharness.harness.paths import Paths
 from kdharness.harness.protocols import Reporter
 from kdharness.harness.store import Store
@@ -72,12 +77,12 @@ def find_model(
     if checkpoint is not None and checkpoint.id == identity.id:
         has_folder = bool(checkpoint.path) and exists(Path(checkpoint.path), folder=True)
         if not has_folder and checkpoint.path != path:
-            checkpoint = _settle(checkpoint, path, store)
+            checkpoint = _update_stored(checkpoint, path, store)
     else:
         former = _stored_at(path, paths, store)
         known = store.checkpoint(source)
         checkpoint = _add(source, path, identity, known, former, paths, store, say)
-    if run_unlike(source, known, paths, store) is not None:
+    if misattributed_run(source, known, paths, store) is not None:
         store.update_run(source, checkpoint=checkpoint.name)
     return checkpoint, path
 
@@ -94,7 +99,7 @@ def _stored_at(path: str, paths: Paths, store: Store) -> Checkpoint | None:
     return stored
 
 
-def _settle(checkpoint: Checkpoint, path: str, store: Store) -> Checkpoint:
+def _update_stored(checkpoint: Checkpoint, path: str, store: Store) -> Checkpoint:
     """Update a checkpoint whose folder has moved, or was changed and has been changed back."""
     plain = re.sub(r"@old(-[0-9a-f]+)?$", "", checkpoint.name)
     holder = store.checkpoint(plain)
@@ -126,7 +131,7 @@ def _add(
         interface=identity.interface,
     )
     new = _of_run(new, paths, store)
-    old = former or _earlier_commit(new, store) or _homeless(new, store)
+    old = former or _earlier_commit(new, store) or _row_without_folder(new, store)
     if old is not None:
         kept = _old_name(old, store)
         store.rename_checkpoint(old, kept, path=old.path if split_hub_name(old.path) else "")
@@ -183,7 +188,7 @@ def _parents_of(run: Run, paths: Paths, store: Store) -> dict[str, str]:
     return parents
 
 
-def _homeless(new: Checkpoint, store: Store) -> Checkpoint | None:
+def _row_without_folder(new: Checkpoint, store: Store) -> Checkpoint | None:
     """Return a row of an older version that has the name but no longer a folder of its own."""
     holder = store.checkpoint(new.name)
     if holder is None or holder.name != new.name or holder.path or holder.weights:
@@ -214,7 +219,7 @@ def _old_name(old: Checkpoint, store: Store) -> str:
     return store.free_name(f"{old.name}@old")
 
 
-def runs_apart(
+def store_misattributed_runs(
     paths: Paths, store: Store, progress: Progress | None = None
 ) -> Iterator[tuple[str, str]]:
     """Store the checkpoints of runs that an older version mistook for another run's.
@@ -224,7 +229,7 @@ def runs_apart(
     """
     for run in reversed(store.runs()):
         known = store.checkpoint(run.id)
-        if store.read_only or run_unlike(run.id, known, paths, store) is None:
+        if store.read_only or misattributed_run(run.id, known, paths, store) is None:
             continue
         try:
             checkpoint, _ = find_model(run.id, paths, store, progress=progress)

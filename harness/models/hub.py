@@ -45,7 +45,7 @@ def pinned(text: str) -> str:
     repo, revision = named
     if revision and _COMMIT.fullmatch(revision):
         return text
-    commit = _commit(repo, revision or "main")
+    commit = commit_of(repo, revision or "main")
     _branches[repo, commit] = revision or "main"
     return f"{repo}@{commit}"
 
@@ -57,7 +57,12 @@ def short_name(name: str) -> str:
 
 
 @cache
-def _commit(repo: str, revision: str) -> str:
+def commit_of(repo: str, revision: str) -> str:
+    """Return the commit of a branch or tag, asked once per process.
+
+    Raises:
+        ModelError: no such model or revision, no access, or no network and no cached copy.
+    """
     if not hub_reachable():
         known = _cached_commit(repo, revision)
         if known is None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
+from kdharness.harness.models.adapters import no_base_error
 from kdharness.harness.models.validate import tensor_entries, weight_files
 from kdharness.harness.types import digest
 from kdharness.harness.util.untrusted import FILE_BYTES, parse_json, read_json_object
@@ -60,7 +61,7 @@ _VOLATILE = frozenset(
     }
 )
 CHUNK = 8 * 2**20
-TOLD_SECONDS = 0.2
+PROGRESS_SECONDS = 0.2
 """Seconds between progress reports."""
 RACY_SECONDS = 2.0
 """A file younger than this may change again without a change of its times."""
@@ -126,11 +127,7 @@ def identify(
     if (root / "adapter_config.json").exists():
         named = _object(root / "adapter_config.json").get("base_model_name_or_path")
         if base is None or not isinstance(named, str) or not named:
-            raise ModelError(
-                "this adapter does not name its base model (base_model_name_or_path)",
-                where=str(root / "adapter_config.json"),
-                hint="set base_model_name_or_path to the model it was trained on",
-            )
+            raise no_base_error(root)
         base_identity = base(named)
     return ModelIdentity(
         _weights(root, keep, base_identity.weights if base_identity else "", progress),
@@ -223,7 +220,7 @@ def hash_tensors(
             try:
                 waiting: set[Future[str]] = set(hashed)
                 while waiting:
-                    done, waiting = wait(waiting, TOLD_SECONDS, FIRST_EXCEPTION)
+                    done, waiting = wait(waiting, PROGRESS_SECONDS, FIRST_EXCEPTION)
                     for future in done:
                         future.result()
                     if progress is not None:

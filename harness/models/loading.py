@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.errors import ConfigError, KDHarnessError, ModelError
-from kdharness.harness.models.adapters import refuse_unmergeable, untie_adapted
+from kdharness.harness.models.adapters import (
+    DEEPEST,
+    refuse_unmergeable,
+    too_deep_error,
+    untie_adapted,
+)
 from kdharness.harness.models.generation_config import refuse_unreadable
 from kdharness.harness.models.loading_errors import explain, quiet_transformers
-from kdharness.harness.models.resolve import DEEPEST, local_folder, naming_base
+from kdharness.harness.models.resolve import local_folder, naming_base
 from kdharness.harness.models.validate import ADAPTER, tensor_entries
 from kdharness.harness.paths import Paths
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def pick_device(device: str = "auto") -> str:
@@ -186,7 +191,7 @@ def _refuse_partial(result: Any, folder: Path, source: str) -> None:
     )
 
 
-def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) -> object:
+def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """Build a model's architecture without weights, from its config, on the meta device.
 
     Raises:
@@ -196,7 +201,9 @@ def meta_model(source: str, paths: Paths, *, trust_remote_code: bool = False) ->
     return build_meta(config, source, trust_remote_code=trust_remote_code)
 
 
-def build_meta(config: object, source: str, *, trust_remote_code: bool = False) -> Any:
+def build_meta(
+    config: PreTrainedConfig, source: str, *, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """Build the architecture of a transformers config on the meta device.
 
     Raises:
@@ -207,7 +214,10 @@ def build_meta(config: object, source: str, *, trust_remote_code: bool = False) 
 
     try:
         with quiet_transformers(), torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+            return model
     except Exception as error:  # an architecture's own code may raise anything
         raise explain(error, source) from error
 
@@ -228,10 +238,7 @@ def check_adapter(folder: Path, source: str, paths: Paths, depth: int = 0) -> No
     from peft.utils.save_and_load import set_peft_model_state_dict
 
     if depth == DEEPEST:
-        raise ModelError(
-            f"more than {DEEPEST} adapters are stacked: is one its own base model?",
-            where=str(folder / "adapter_config.json"),
-        )
+        raise too_deep_error(folder)
     refuse_unmergeable(folder, source)
     with naming_base(folder) as base:
         base_folder = local_folder(base, paths, weights=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kdharness.harness import assets
 from kdharness.harness.errors import AssetError, KDHarnessError, ModelError
+from kdharness.harness.models.adapters import DEEPEST, no_base_error, too_deep_error
 from kdharness.harness.models.generation_config import make_savable
 from kdharness.harness.models.gguf import check_gguf
 from kdharness.harness.models.hub import pinned, snapshot, split_hub_name
@@ -29,9 +30,6 @@ from kdharness.harness.types import Checkpoint, Method, Run, digest
 from kdharness.harness.util.atomic import atomic_replace_dir
 from kdharness.harness.util.filesystem import exists, local_path
 from kdharness.harness.util.untrusted import read_json_object
-
-DEEPEST = 8
-"""The maximum number of stacked adapters."""
 
 
 def find_source(source: str, paths: Paths) -> str | None:
@@ -86,7 +84,7 @@ def _stored(source: str, paths: Paths) -> str | None:
     """
     with Store(paths.store) as store:
         known = store.checkpoint(source)
-        run = run_unlike(source, known, paths, store)
+        run = misattributed_run(source, known, paths, store)
         own = own_folder(known, paths, store) if known is not None else None
     if run is not None:
         return str((paths.runs / run.id / "final").resolve())
@@ -112,7 +110,9 @@ def _stored(source: str, paths: Paths) -> str | None:
     raise ModelError(f"the folder of checkpoint {source} does not exist", where=known.path)
 
 
-def run_unlike(source: str, known: Checkpoint | None, paths: Paths, store: Store) -> Run | None:
+def misattributed_run(
+    source: str, known: Checkpoint | None, paths: Paths, store: Store
+) -> Run | None:
     """Return a run whose name leads to another run's checkpoint, with weights of its own.
 
     Older versions mistook two runs for one if samples of their weights agreed.
@@ -240,15 +240,10 @@ def adapter_base(folder: Path) -> str:
     Raises:
         ModelError: it names none.
     """
-    where = folder / "adapter_config.json"
-    config = read_json_object(where, "adapter_config.json", ModelError)
+    config = read_json_object(folder / "adapter_config.json", "adapter_config.json", ModelError)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
-        raise ModelError(
-            "this adapter does not name its base model (base_model_name_or_path)",
-            where=str(where),
-            hint="set base_model_name_or_path to the model it was trained on",
-        )
+        raise no_base_error(folder)
     if exists(local_path(base), folder=True):
         return base
     beside = folder / base
@@ -269,10 +264,7 @@ def _refuse_circle(folder: Path) -> None:
         if not exists(base / "adapter_config.json", folder=False):
             return
         current = base
-    raise ModelError(
-        f"more than {DEEPEST} adapters are stacked: is one its own base model?",
-        where=str(folder / "adapter_config.json"),
-    )
+    raise too_deep_error(folder)
 
 
 @contextmanager
@@ -327,10 +319,7 @@ def identity_of(
 
     def base(_: str) -> ModelIdentity:
         if depth == DEEPEST:
-            raise ModelError(
-                f"more than {DEEPEST} adapters are stacked: is one its own base model?",
-                where=found,
-            )
+            raise too_deep_error(Path(found))
         with naming_base(Path(found)) as named:
             return identity_of(resolve_model(named, paths), paths, store, progress, depth + 1)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdharness.harness.errors import ModelError
+from kdharness.harness.models.adapters import no_base_error
 from kdharness.harness.util.untrusted import parse_json_object, read_json_object
 
 HEADER_BYTES = 100 * 2**20
@@ -96,10 +97,7 @@ def validate_model_dir(folder: Path) -> None:
 def _check_adapter(folder: Path, config: Mapping[str, object]) -> None:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise ModelError(
-            "this adapter does not name its base model (base_model_name_or_path)",
-            where=str(folder / "adapter_config.json"),
-        )
+        raise no_base_error(folder)
     if not (folder / ADAPTER).is_file():
         raise ModelError(
             "this adapter has no adapter_model.safetensors; pickled weights are never loaded",

@@ -7,12 +7,10 @@ Everything is read from the store and derived on demand. `reports.blocks` render
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from kdharness.harness.analysis.curves import downsample
 from kdharness.harness.analysis.leaderboard import leaderboard
-from kdharness.harness.analysis.tradeoff import trade_off_view
-from kdharness.harness.analysis.tradeoff_groups import statistics
+from kdharness.harness.analysis.tradeoff_groups import TradeOff, trade_off
 from kdharness.harness.config.summary import models_of
 from kdharness.harness.errors import ConfigError
 from kdharness.harness.experiments.expand import sweeps_folder
@@ -30,16 +28,15 @@ from kdharness.harness.reports.claims import claims
 from kdharness.harness.reports.facts import costs, flags, how_to_repeat, judges, when
 from kdharness.harness.reports.sections import (
     MOST_IN_A_PICTURE,
-    _two_to_show,
     board_section,
     categories_section,
     differences_section,
-    interval_cell,
     plane_section,
+    summary_section,
+    two_to_show,
 )
-from kdharness.harness.reports.transcripts import telling_talks
+from kdharness.harness.reports.transcripts import largest_differences
 from kdharness.harness.runs.status import effective_status
-from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
 from kdharness.harness.store.lineage import lineage
 from kdharness.harness.types import Method, Run
@@ -56,7 +53,7 @@ def collect(
     keep: float = 0.98,
     general: str | None = None,
     domain: str | None = None,
-    talks: int = 4,
+    transcripts: int = 4,
 ) -> list[Block]:
     """Collect the blocks of the report, in order.
 
@@ -64,121 +61,55 @@ def collect(
         question: the question the report answers; by default those of the home's experiments.
         keep: the share of the general score that a picked checkpoint must retain.
         general, domain: axes of the trade-off, as for `tradeoff`.
-        talks: number of transcripts to show.
+        transcripts: number of transcripts to show.
     """
     runs = list(reversed(store.runs()))
     scores = leaderboard(store, paths)
-    view = _trade_off(store, paths, general, domain, keep)
+    found, missing = _trade_off(store, paths, general, domain, keep)
     experiments = _experiments(paths)
     question = question or " ".join(_questions(experiments))
     blocks: list[Block] = [
         Heading("Question"),
         Paragraph(question or "None given: use --question, or `question` in the experiment file."),
     ]
-    blocks += _short_answer(view)
+    blocks += summary_section(found, missing)
     blocks += claims(store, paths)
     blocks += _runs(runs)
     blocks += _lineage(store, runs)
     blocks += board_section(scores)
-    blocks += plane_section(view)
-    blocks += differences_section(store, paths, view)
+    blocks += plane_section(found)
+    blocks += differences_section(store, paths, found)
     blocks += _curves(store, runs)
     blocks += categories_section(scores)
     blocks += judges(store, scores)
     blocks += flags(scores)
     blocks += costs(store, runs, scores)
-    names = _two_to_show(view, scores)
+    names = two_to_show(found, scores)
     if names:
         blocks += [
             Heading("Transcripts with the largest differences"),
-            *telling_talks(store, paths, names, talks),
+            *largest_differences(store, paths, names, transcripts),
         ]
     blocks += how_to_repeat(experiments, runs)
     return blocks
 
 
-# ---------------------------------------------------------------- summary
+# ---------------------------------------------------------------- trade-off
 
 
 def _trade_off(
     store: Store, paths: Paths, general: str | None, domain: str | None, keep: float
-) -> dict[str, object]:
-    """Return the trade-off as data; `missing` says why there is none."""
+) -> tuple[TradeOff | None, str]:
+    """Return the trade-off, or None and the reason why there is none."""
     try:
-        x, y, placed, roles = trade_off_view(store, paths, general, domain, None, None)
+        found = trade_off(store, paths, general=general, domain=domain, keep=keep)
     except ConfigError as error:
         if general or domain:
             raise
-        return {"missing": str(error)}
-    if not placed:
-        return {"missing": "no checkpoint has scores on both axes"}
-    return {
-        "x": x,
-        "y": y,
-        "placed": placed,
-        "roles": roles,
-        "keep": keep,
-        "statistics": statistics(store, x, y, placed, roles, keep=keep),
-    }
-
-
-def _short_answer(view: Mapping[str, Any]) -> Iterator[Block]:
-    """Summarise which checkpoint to choose, and how certain the choice is."""
-    yield Heading("Summary")
-    if "missing" in view:
-        yield Paragraph(f"No trade-off available yet: {view['missing']}")
-        return
-    summary = view["statistics"]
-    picked, (reference, expert) = summary["pick"], view["roles"]
-    yield Paragraph(
-        f"General score: {view['x'].label}. Domain score: {view['y'].label}. Reference: "
-        f"{reference or 'unknown'}; expert: {expert or 'unknown'}."
-    )
-    if picked is None:
-        yield Paragraph(
-            f"No checkpoint with a measurable domain gain retains {view['keep']:g} of the "
-            "reference's general score."
-        )
-    else:
-        point = summary["points"][picked["checkpoint"]]
-        caveat = (
-            ""
-            if picked["sure"]
-            else (
-                f" The interval of its retention extends below {view['keep']:g}, so more questions "
-                "could change this."
-            )
-        )
-        rivals = (
-            " No significant difference in gain from: " + ", ".join(picked["rivals"]) + "."
-            if picked["rivals"]
-            else ""
-        )
-        yield Paragraph(
-            f"Highest domain score that retains at least {view['keep']:g} of the general score: "
-            f"{picked['checkpoint']}, "
-            f"gain {interval_cell(point['gain'])}, "
-            f"retention {interval_cell(point['retention'])}.{caveat}{rivals}"
-        )
-    for name, point in summary["points"].items():
-        above = point["above_curve"]
-        if above is None:
-            continue
-        few = above["ci_low"] is None or above["n"] < LEAST_FOR_VERDICT
-        side = (
-            "is not significantly above or below"
-            if few
-            else (
-                "is above"
-                if above["ci_low"] > 0
-                else "is below"
-                if above["ci_high"] < 0
-                else "is not significantly above or below"
-            )
-        )
-        yield Paragraph(f"{name} {side} the WiSE-FT curve: {interval_cell(above)} in gain.")
-    for note in summary["notes"]:
-        yield Paragraph(f"Note: {note}.")
+        return None, str(error)
+    if not found.view.points:
+        return None, "no checkpoint has scores on both axes"
+    return found, ""
 
 
 # ---------------------------------------------------------------- runs

@@ -1,13 +1,14 @@
-"""Sections of the report that show scores: board, plane, differences, categories."""
+"""Sections of the report that show scores: summary, board, plane, differences, categories."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kdharness.harness.analysis.compare import compare_all
 from kdharness.harness.analysis.metrics import is_headline, ranked
-from kdharness.harness.analysis.tradeoff import placed_row
+from kdharness.harness.analysis.tradeoff import TradeOffPoint
+from kdharness.harness.analysis.tradeoff_groups import TradeOff
 from kdharness.harness.paths import Paths
 from kdharness.harness.reports.blocks import (
     Block,
@@ -21,10 +22,76 @@ from kdharness.harness.reports.blocks import (
     interval,
     number,
 )
+from kdharness.harness.stats.rows import LEAST_FOR_VERDICT
 from kdharness.harness.store import Store
 from kdharness.harness.types import Score
 
+if TYPE_CHECKING:
+    from kdharness.harness.stats.inference import Interval
+
 MOST_IN_A_PICTURE = 7
+
+
+def summary_section(found: TradeOff | None, missing: str = "") -> Iterator[Block]:
+    """Summarise which checkpoint to choose, and how certain the choice is.
+
+    Args:
+        found: the trade-off; without one, `missing` says why.
+    """
+    yield Heading("Summary")
+    if found is None:
+        yield Paragraph(f"No trade-off available yet: {missing}")
+        return
+    view, stats = found.view, found.statistics
+    yield Paragraph(
+        f"General score: {view.general.label}. Domain score: {view.domain.label}. Reference: "
+        f"{view.roles.reference or 'unknown'}; expert: {view.roles.expert or 'unknown'}."
+    )
+    picked = stats.pick
+    if picked is None:
+        yield Paragraph(
+            f"No checkpoint with a measurable domain gain retains {stats.keep:g} of the "
+            "reference's general score."
+        )
+    else:
+        point = next(p for p in stats.points if p.checkpoint == picked.checkpoint)
+        caveat = (
+            ""
+            if picked.sure
+            else (
+                f" The interval of its retention extends below {stats.keep:g}, so more questions "
+                "could change this."
+            )
+        )
+        rivals = (
+            " No significant difference in gain from: " + ", ".join(picked.rivals) + "."
+            if picked.rivals
+            else ""
+        )
+        yield Paragraph(
+            f"Highest domain score that retains at least {stats.keep:g} of the general score: "
+            f"{picked.checkpoint}, "
+            f"gain {interval_cell(point.gain)}, "
+            f"retention {interval_cell(point.retention)}.{caveat}{rivals}"
+        )
+    for point in stats.points:
+        if point.above_curve is not None:
+            yield Paragraph(
+                f"{point.checkpoint} {_side(point.above_curve)} the WiSE-FT curve: "
+                f"{interval_cell(point.above_curve)} in gain."
+            )
+    for note in stats.notes:
+        yield Paragraph(f"Note: {note}.")
+
+
+def _side(above: Interval) -> str:
+    """Return on which side of the curve a point significantly lies, as a verb phrase."""
+    if above.n >= LEAST_FOR_VERDICT:
+        if above.low is not None and above.low > 0:
+            return "is above"
+        if above.high is not None and above.high < 0:
+            return "is below"
+    return "is not significantly above or below"
 
 
 def board_section(scores: Sequence[Score]) -> Iterator[Block]:
@@ -66,43 +133,41 @@ def board_section(scores: Sequence[Score]) -> Iterator[Block]:
             )
 
 
-def plane_section(view: Mapping[str, Any]) -> Iterator[Block]:
+def plane_section(found: TradeOff | None) -> Iterator[Block]:
     """Show general against domain scores as a plot and a table, with intervals."""
-    if "missing" in view:
+    if found is None:
         return
     yield Heading("Trade-off")
-    placed, stats = view["placed"], view["statistics"]
-    points = {item.point.checkpoint: item.point for item in placed}
-    chain = [view["roles"][0], *stats["curve"], view["roles"][1]] if stats["curve"] else []
+    view, stats = found.view, found.statistics
+    points = {item.point.checkpoint: item.point for item in view.points}
+    chain = [view.roles.reference, *stats.curve, view.roles.expert] if stats.curve else []
     line = tuple((points[n].general, points[n].domain) for n in chain if n in points)
     axes = [
         axis.label + (" (lower is better)" if axis.lower_is_better else "")
-        for axis in (view["x"], view["y"])
+        for axis in (view.general, view.domain)
     ]
     yield Scatter(
         "General against domain score; squares are on the Pareto front",
         axes[0],
         axes[1],
-        tuple(_mark(item) for item in placed),
+        tuple(_mark(item) for item in view.points),
         line,
         "WiSE-FT curve",
     )
+    by_name = {point.checkpoint: point for point in stats.points}
     rows = []
-    for item in placed:
-        row = placed_row(item)
-        intervals = stats["points"].get(row["checkpoint"], {})
+    for item in view.points:
+        known = by_name.get(item.point.checkpoint)
         rows.append(
             (
-                row["checkpoint"],
-                row["method"],
-                number(row["general"]),
-                number(row["domain"]),
-                interval_cell(intervals.get("gain")) if intervals else number(row["gain"]),
-                interval_cell(intervals.get("retention"))
-                if intervals
-                else number(row["retention"]),
-                interval_cell(intervals.get("above_curve")),
-                "yes" if row["on_front"] else "no",
+                item.point.checkpoint,
+                item.point.method,
+                number(item.point.general),
+                number(item.point.domain),
+                interval_cell(known.gain) if known else number(item.gain),
+                interval_cell(known.retention) if known else number(item.retention),
+                interval_cell(known.above_curve if known else None),
+                "yes" if item.on_front else "no",
             )
         )
     yield Table(
@@ -119,26 +184,26 @@ def plane_section(view: Mapping[str, Any]) -> Iterator[Block]:
         tuple(rows),
         "gain: 0 is the reference, 1 the expert; 95 % intervals over questions",
     )
-    if stats["hypervolume"]:
-        yield Paragraph(f"Hypervolume of (retention, gain): {interval_cell(stats['hypervolume'])}.")
-    if stats["recipes"]:
+    if stats.hypervolume:
+        yield Paragraph(f"Hypervolume of (retention, gain): {interval_cell(stats.hypervolume)}.")
+    if stats.recipes:
         yield Table(
             ("recipe", "seeds", "value", "over questions", "over seeds"),
             tuple(
                 (
-                    recipe["recipe"],
-                    str(len(recipe["checkpoints"])),
-                    recipe["figure"],
-                    interval_cell(recipe["questions"]),
-                    interval_cell(recipe["seeds"]),
+                    recipe.recipe,
+                    str(len(recipe.checkpoints)),
+                    recipe.figure,
+                    interval_cell(recipe.questions),
+                    interval_cell(recipe.seeds),
                 )
-                for recipe in stats["recipes"]
+                for recipe in stats.recipes
             ),
             "means over seeds; each interval covers one source of variance only",
         )
 
 
-def _mark(item: Any) -> PlotPoint:
+def _mark(item: TradeOffPoint) -> PlotPoint:
     point = item.point
 
     def ends(pair: tuple[float | None, float | None]) -> tuple[float, float] | None:
@@ -155,12 +220,12 @@ def _mark(item: Any) -> PlotPoint:
     )
 
 
-def differences_section(store: Store, paths: Paths, view: Mapping[str, Any]) -> Iterator[Block]:
+def differences_section(store: Store, paths: Paths, found: TradeOff | None) -> Iterator[Block]:
     """Compare every checkpoint of the trade-off with the reference, in pairs."""
-    reference = view["roles"][0] if "roles" in view else None
-    if reference is None:
+    reference = found.view.roles.reference if found else None
+    if found is None or reference is None:
         return
-    names = [i.point.checkpoint for i in view["placed"] if i.point.checkpoint != reference]
+    names = [i.point.checkpoint for i in found.view.points if i.point.checkpoint != reference]
     comparisons = compare_all(store, paths, [reference, *names]) if names else []
     rows = tuple(
         (
@@ -237,12 +302,11 @@ def categories_section(scores: Sequence[Score]) -> Iterator[Block]:
             yield Radar(title, categories, part, low, high)
 
 
-def _two_to_show(view: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str, str] | None:
+def two_to_show(found: TradeOff | None, scores: Sequence[Score]) -> tuple[str, str] | None:
     """Return the reference and the picked checkpoint (else the expert), or the first two."""
-    if "statistics" in view:
-        picked = view["statistics"]["pick"]
-        reference, expert = view["roles"]
-        other = picked["checkpoint"] if picked else None
+    if found is not None:
+        reference, expert = found.view.roles
+        other = found.pick
         if other is None or other == reference:
             other = expert
         if reference and other and reference != other:
@@ -251,6 +315,6 @@ def _two_to_show(view: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str,
     return (names[0], names[1]) if len(names) > 1 else None
 
 
-def interval_cell(part: Mapping[str, Any] | None) -> str:
+def interval_cell(estimate: Interval | None) -> str:
     """Format an estimate with its interval; None is a dash."""
-    return interval(part["value"], part["ci_low"], part["ci_high"]) if part else "–"
+    return interval(estimate.value, estimate.low, estimate.high) if estimate else "–"

@@ -16,7 +16,9 @@ from kdharness.harness.types import Answer, Checkpoint, Finish
 LONGEST = 3000
 
 
-def telling_talks(store: Store, paths: Paths, names: tuple[str, str], count: int) -> list[Block]:
+def largest_differences(
+    store: Store, paths: Paths, names: tuple[str, str], count: int
+) -> list[Block]:
     """Return the items whose scores differ most, alternating between gains and losses."""
     first, second = (store.checkpoint(name) for name in names)
     if first is None or second is None:
@@ -28,11 +30,11 @@ def telling_talks(store: Store, paths: Paths, names: tuple[str, str], count: int
         chosen = [item for pair in zip(reversed(gaps), gaps, strict=True) for item in pair]
         chosen = [i for i in dict.fromkeys(chosen) if tables[0][i] != tables[1][i]]
         candidates += [(bench, item, tables[0][item], tables[1][item]) for item in chosen[:count]]
-    talks: list[Block] = []
+    transcripts: list[Block] = []
     prompts: dict[str, dict[str, str]] = {}
     for bench, item, before, after in _in_turn(candidates, count):
         prompts.setdefault(bench, read_prompts(paths, bench))
-        talks.append(
+        transcripts.append(
             Transcript(
                 f"{bench}, {item}",
                 prompts[bench].get(item, "(prompt not available)"),
@@ -46,11 +48,11 @@ def telling_talks(store: Store, paths: Paths, names: tuple[str, str], count: int
                 ),
             )
         )
-    if not talks:
+    if not transcripts:
         return [
             Paragraph(f"{names[0]} and {names[1]} have no answered items with different scores.")
         ]
-    return talks
+    return transcripts
 
 
 def _in_turn(

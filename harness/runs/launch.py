@@ -65,7 +65,7 @@ def start(
     _check_request(config, paths)
     with Store(paths.store) as store:
         run = _add(paths, store, config, name, accelerate, RunStatus.STARTING)
-        return _spawn(paths, store, run.id, accelerate, resume=False, timeout=timeout)
+        return spawn_worker(paths, store, run.id, accelerate, resume=False, timeout=timeout)
 
 
 def _check_request(config: AnyConfig, paths: Paths, *, hub: bool = True) -> None:
@@ -143,9 +143,15 @@ def _add(
     return run
 
 
-def _spawn(
+def spawn_worker(
     paths: Paths, store: Store, run_id: str, accelerate: str | None, *, resume: bool, timeout: float
 ) -> Run:
+    """Start the worker process of a stored run and wait until it reports that it has started.
+
+    Raises:
+        RunError: it exited before that, or did not start in time.
+        Interrupted: Ctrl-C; the worker was asked to stop.
+    """
     command = [sys.executable, "-m"]
     if accelerate:
         command += ["accelerate.commands.launch", "--config_file", accelerate, "-m"]
@@ -256,4 +262,4 @@ def resume(paths: Paths, run_id: str, *, timeout: float = 120.0) -> Run:
             raise RunError(f"{run_id} is already running: it was just resumed elsewhere")
         store.take_requests(run_id)
         accelerate = run.info.get("accelerate")
-        return _spawn(paths, store, run_id, accelerate, resume=True, timeout=timeout)
+        return spawn_worker(paths, store, run_id, accelerate, resume=True, timeout=timeout)

@@ -12,7 +12,7 @@ from typing import Any
 from kdharness.harness.config.evaluation import EvalConfig, parse_spec
 from kdharness.harness.config.references import model_references
 from kdharness.harness.config.settings import default_judges
-from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig
+from kdharness.harness.config.training import AnyConfig, DAEConfig, KDConfig, SFTConfig, TrainConfig
 from kdharness.harness.errors import ConfigError, DataError, KDHarnessError
 from kdharness.harness.evaluation.name_clashes import refuse_namesake
 from kdharness.harness.evaluation.pipeline import load_benches
@@ -72,7 +72,7 @@ def _check_model(field: str, source: str, paths: Paths) -> None:
         raise type(error)(error.message, where=error.where or field, hint=error.hint) from error
 
 
-def _check_data(config: SFTConfig | KDConfig | DAEConfig) -> None:
+def _check_data(config: TrainConfig) -> None:
     """Check the template and the first row of each local data file; hub data is checked later."""
     template = config.data.chat_template
     if template and template != "chatml":

@@ -33,24 +33,57 @@ def watch(
         Interrupted: the run was stopped.
         RunError: it failed; the message is the run's error.
     """
-    stopping = False
     with Store(paths.store) as store:
         is_eval = find_run(store, run_id).method == Method.EVAL
-        while True:
-            try:
-                run = find_run(store, run_id)
-                show(run, store)
-                if not effective_status(run).is_live:
-                    break
-                time.sleep(POLL_SECONDS)
-            except KeyboardInterrupt:
-                if stopping:
-                    raise
-                stopping = True
-                what = "finishing calls in flight" if is_eval else "saving a checkpoint"
-                say(f"stopping {run_id}: {what} (Ctrl-C again to leave it running)")
-                store.request(run_id, Request.STOP)
+
+        def say_stopping() -> None:
+            what = "finishing calls in flight" if is_eval else "saving a checkpoint"
+            say(f"stopping {run_id}: {what} (Ctrl-C again to leave it running)")
+
+        run, _ = poll(store, run_id, lambda run, _: show(run, store), say_stopping)
     return finished(paths, run)
+
+
+def poll(
+    store: Store,
+    run_id: str,
+    show: Callable[[Run, bool], None],
+    on_stop: Callable[[], None] | None = None,
+) -> tuple[Run, bool]:
+    """Poll a run until it ends; return it, and whether it was asked to stop from here.
+
+    Ctrl-C, or `Interrupted` from `show`, asks the run to stop with a checkpoint; a second Ctrl-C
+    leaves it running.
+
+    Args:
+        show: called a few times per second, and once at the end, with the run and whether it was
+            asked to stop.
+        on_stop: called before the run is asked to stop.
+    """
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
+        if on_stop is not None:
+            on_stop()
+        store.request(run_id, Request.STOP)
+
+    while True:
+        try:
+            run = find_run(store, run_id)
+            try:
+                show(run, stopping)
+            except Interrupted:
+                if not stopping:
+                    stop()
+            if not effective_status(run).is_live:
+                return run, stopping
+            time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            if stopping:
+                raise
+            stop()
 
 
 def finished(paths: Paths, run: Run) -> Run:

@@ -153,7 +153,7 @@ def trade_off_stats(
         points.append(
             PointStats(
                 name,
-                _interval(
+                interval_of(
                     draws.gain[index],
                     draws.gain_draws[:, index],
                     draws.n_domain,
@@ -161,13 +161,13 @@ def trade_off_stats(
                 )
                 if draws.gain_known
                 else None,
-                _interval(
+                interval_of(
                     draws.retention[index],
                     draws.retention_draws[:, index],
                     draws.n_general,
                     name == plane.reference,
                 ),
-                _interval(*above[name], n) if name in above else None,
+                interval_of(*above[name], n) if name in above else None,
             )
         )
     volume = _volume(draws, plane.floor) if draws.gain_known else None
@@ -217,7 +217,9 @@ def _means(columns: Sequence[Sums], resamples: int, seed: int) -> tuple[Floats, 
         return (counts @ cells[:, :, 0]) / (counts @ cells[:, :, 1]), n
 
 
-def _interval(value: float, draws: Floats, n: int, by_definition: bool = False) -> Interval | None:
+def interval_of(
+    value: float, draws: Floats, n: int, by_definition: bool = False
+) -> Interval | None:
     """Return the interval of a value; None if the value is undefined.
 
     Args:
@@ -242,7 +244,7 @@ def _volume(draws: Draws, floor: tuple[float, float]) -> Interval | None:
     drawn = np.array(
         [area(r, g) for r, g in zip(draws.retention_draws, draws.gain_draws, strict=True)]
     )
-    return _interval(value, drawn, min(draws.n_general, draws.n_domain))
+    return interval_of(value, drawn, min(draws.n_general, draws.n_domain))
 
 
 # ---------------------------------------------------------------- above the WiSE-FT curve
@@ -315,7 +317,7 @@ def pick(stats: Stats, min_retention: float) -> Pick | None:
     rivals = []
     for index in candidates:
         lead = draws.gain_draws[:, best] - draws.gain_draws[:, index]
-        gap = _interval(draws.gain[best] - draws.gain[index], lead, draws.n_domain)
+        gap = interval_of(draws.gain[best] - draws.gain[index], lead, draws.n_domain)
         few = gap is None or gap.low is None or draws.n_domain < LEAST_FOR_VERDICT
         if index != best and (few or (gap is not None and (gap.low or 0.0) <= 0)):
             rivals.append(draws.names[index])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from kdharness.harness.util.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kdharness.harness.store.store import Store
+    from kdharness.harness.store.store import BenchNotes, Store
 
-__all__ = ["Store"]
+__all__ = ["BenchNotes", "Store"]
 
 
-__getattr__ = lazy_names(__name__, {"kdharness.harness.store.store": ("Store",)})
+__getattr__ = lazy_names(__name__, {"kdharness.harness.store.store": ("BenchNotes", "Store")})

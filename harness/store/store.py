@@ -16,6 +16,9 @@ from kdharness.harness.store.adoption import AdoptionRows
 from kdharness.harness.store.rows import JSON_FIELDS, encode, stored_json, stored_text
 from kdharness.harness.types import Answer, Judgment, Request, Run
 
+BenchNotes = dict[tuple[str, str, str], dict[str, Any]]
+"""(checkpoint or "", bench, revision) -> what was noted."""
+
 FEW_CHECKPOINTS = 32
 """Up to this many, querying each checkpoint is cheaper than reading all rows."""
 
@@ -256,6 +259,12 @@ class Store(AdoptionRows):
                 args.append(value)
         return self._rows(Judgment, sql + " ORDER BY created, item, turn", args)
 
+    def result_ids(self, checkpoint: str) -> set[str]:
+        """Return the ids of a checkpoint's answers and judgments."""
+        tables = ("answers", "judgments")
+        sql = " UNION ".join(f"SELECT id FROM {table} WHERE checkpoint = ?" for table in tables)
+        return {row["id"] for row in self.db.query(sql, [checkpoint, checkpoint])}
+
     def judgment_groups(self, checkpoints: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield checkpoint, bench, revision, judge and a count of writes, one row per group.
 
@@ -327,8 +336,8 @@ class Store(AdoptionRows):
             note = self._json(row["info"], "a note on a benchmark")
         return note
 
-    def bench_notes(self) -> dict[tuple[str, str, str], dict[str, Any]]:
-        """Return (checkpoint or "", bench, revision) -> what was noted."""
+    def bench_notes(self) -> BenchNotes:
+        """Return all notes on benchmarks and on the answers of checkpoints."""
         return {
             (row["checkpoint"], row["bench"], row["revision"]): self._json(
                 row["info"], "a note on a benchmark"

@@ -84,8 +84,8 @@ def exists(path: Path, *, folder: bool | None = None) -> bool:
         return False
 
 
-def nearest(place: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """Return the path itself, or the closest folder above it that exists."""
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return place
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path

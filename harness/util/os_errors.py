@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdharness.harness.errors import KDHarnessError, RunError, StoreError
-from kdharness.harness.util.filesystem import nearest
+from kdharness.harness.util.filesystem import nearest_existing
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_WORDS = (
@@ -70,7 +70,7 @@ def store_error(error: sqlite3.Error, path: Path) -> KDHarnessError | None:
             where=where,
             hint="nothing was changed; recover readable rows: kdharness store salvage",
         )
-    if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _cramped(path)):
+    if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _lacks_space(path)):
         return _disk_full(path.parent, error)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreError(
@@ -157,10 +157,10 @@ def _disk_full(home: Path, error: BaseException) -> RunError:
 
 
 def _free(path: Path) -> int:
-    return shutil.disk_usage(nearest(path)).free
+    return shutil.disk_usage(nearest_existing(path)).free
 
 
-def _cramped(path: Path) -> bool:
+def _lacks_space(path: Path) -> bool:
     """Return whether a write may have failed because of a full disk or a file size limit."""
     try:
         import resource

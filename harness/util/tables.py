@@ -17,7 +17,7 @@ from kdharness.harness.util.text import safe_text
 FORMATS = ("table", "json", "csv", "md")
 
 
-def write_anything() -> None:
+def escape_unencodable() -> None:
     """Escape characters that the output streams' encoding lacks, instead of failing.
 
     Windows consoles and `LANG=C` do not encode all of Unicode, and a listing contains whatever

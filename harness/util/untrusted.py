@@ -124,7 +124,7 @@ def parse_json(raw: str | bytes) -> Any:
     if text.count("[") + text.count("{") > DEPTH and _deeper(value, DEPTH):
         raise ValueError(f"nested deeper than {DEPTH} levels")
     suspect = "\\ud" in text or "\\uD" in text or (isinstance(raw, str) and not _whole(raw))
-    return whole_characters(value) if suspect else value
+    return replace_surrogates(value) if suspect else value
 
 
 def parse_json_object(raw: str | bytes) -> dict[str, object]:
@@ -164,14 +164,14 @@ def _deeper(value: object, limit: int) -> bool:
     return True
 
 
-def whole_characters(value: object) -> object:
+def replace_surrogates(value: object) -> object:
     """Replace lone surrogates in plain data, so that its texts can be written as UTF-8."""
     if isinstance(value, str):
         return value if value.isascii() or _whole(value) else _without_surrogates(value)
     if isinstance(value, list):
-        return [whole_characters(part) for part in value]
+        return [replace_surrogates(part) for part in value]
     if isinstance(value, dict):
-        return {whole_characters(key): whole_characters(part) for key, part in value.items()}
+        return {replace_surrogates(key): replace_surrogates(part) for key, part in value.items()}
     return value
 
 
@@ -270,7 +270,7 @@ def parse_yaml(text: str, where: str) -> Any:
         if node is None:
             return None
         _refuse_expansion(node, where)
-        return whole_characters(loader.construct_document(node))
+        return replace_surrogates(loader.construct_document(node))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None)

@@ -60,7 +60,7 @@ def read_chats(path: Path, name: str, max_length: int) -> list[HeldoutRow]:
         raise DataError("no such held-out file", where=str(path))
     numbered = _jsonl(path)
     chats: list[dict[str, Any]]
-    if numbered and all(_as_it_stands(raw) for _, raw in numbered):
+    if numbered and all(_needs_no_reading(raw) for _, raw in numbered):
         chats = [
             {"messages": _messages(raw), "truncated": raw.get("truncated")} for _, raw in numbered
         ]
@@ -119,7 +119,7 @@ def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
     return turns if isinstance(turns, list) and all(isinstance(t, dict) for t in turns) else []
 
 
-def _as_it_stands(raw: dict[str, Any]) -> bool:
+def _needs_no_reading(raw: dict[str, Any]) -> bool:
     """Return whether a row has turns of role and text, and no field that needs interpretation."""
     turns = _messages(raw)
     return (

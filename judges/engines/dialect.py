@@ -164,10 +164,10 @@ def _words(text: str) -> str:
         value = parse_json(text)
     except ValueError:
         return text[:4000]
-    return " ".join(_told(value, 0))[:4000]
+    return " ".join(_texts(value, 0))[:4000]
 
 
-def _told(value: object, depth: int) -> list[str]:
+def _texts(value: object, depth: int) -> list[str]:
     if isinstance(value, str):
         return [value]
     if depth > 8:
@@ -176,4 +176,4 @@ def _told(value: object, depth: int) -> list[str]:
         parts = [part for key, part in value.items() if key not in ("input", "body", "request")]
     else:
         parts = list(value) if isinstance(value, (list, tuple)) else []
-    return [word for part in parts for word in _told(part, depth + 1)]
+    return [word for part in parts for word in _texts(part, depth + 1)]

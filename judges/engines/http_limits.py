@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from kdharness.harness.config.endpoints import DIRECT, goes_direct, why_unreached
+from kdharness.harness.config.endpoints import DIRECT, explain_connection_error, goes_direct
 from kdharness.harness.util.redact import redact
 from kdharness.judges.engines.trouble import CallError, Trouble
 
@@ -90,7 +90,7 @@ async def send(
         late = isinstance(error, openai.APITimeoutError)
         if late and not isinstance(error.__cause__, httpx2.ConnectTimeout):
             raise CallError(f"no reply within {timeout:g} s", Trouble.RETRY) from error
-        why = why_unreached(error, url)
+        why = explain_connection_error(error, url)
         reason = why.message
         message = reason if reason.startswith("not reached") else f"not reached: {reason}"
         trouble = Trouble.FATAL if why.final else Trouble.RETRY

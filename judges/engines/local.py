@@ -61,7 +61,7 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: tuple[tuple[str, float], ...] | None = None
 
-    def anew(self) -> _Row:
+    def restarted(self) -> _Row:
         """Return the same row before its first token."""
         seeded = None
         if self.generator is not None:
@@ -91,7 +91,7 @@ class LocalEngine:
         self.name = name or f"local:{source}"
         self._model: Any = None
         self._tokenizer: Any = None
-        self._ends: frozenset[int] = frozenset()
+        self.end_tokens: frozenset[int] = frozenset()
         self._stopped = False
         self.idle: Callable[[], None] = lambda: None
 
@@ -145,7 +145,7 @@ class LocalEngine:
         """The model, loaded when first needed."""
         if self._model is None:
             self._model = load_model(self.source, self.paths, **self.options)
-            self._ends = frozenset(_end_tokens(self._model, self.tokenizer))
+            self.end_tokens = frozenset(_end_tokens(self._model, self.tokenizer))
         return self._model
 
     @property
@@ -185,7 +185,7 @@ class LocalEngine:
     def _in_room(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
         """Generate a batch; if memory runs out, retry its unfinished rows in two halves."""
         try:
-            yield from self._generate(rows)
+            yield from self.generate_batch(rows)
             return
         except torch.OutOfMemoryError as error:
             left = [row for row in rows if not row.done]
@@ -197,7 +197,7 @@ class LocalEngine:
             return
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
             if half:
-                yield from self._in_room([row.anew() for row in half])
+                yield from self._in_room([row.restarted() for row in half])
 
     def _row(self, index: int, request: GenerationRequest) -> _Row | Reply:
         """Return a request prepared for a batch, or an error reply if that is not possible."""
@@ -236,7 +236,8 @@ class LocalEngine:
             yield batch
 
     @torch.inference_mode()
-    def _generate(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
+    def generate_batch(self, rows: list[_Row]) -> Iterator[tuple[int, Reply]]:
+        """Yield each row's reply as it ends; raise torch.OutOfMemoryError if memory runs out."""
         model, started = self.model, time.monotonic()
         device = next(model.parameters()).device
         width = max(len(row.prompt) for row in rows)
@@ -257,7 +258,7 @@ class LocalEngine:
         logits = output.logits[:, -1].float()
         self._note_logprobs(rows, logits)
         while True:
-            chosen = self._choose(rows, logits)
+            chosen = self.choose_tokens(rows, logits)
             active = []
             for index, (row, token) in enumerate(zip(rows, chosen, strict=True)):
                 reason = self._ended(row, token)
@@ -290,7 +291,7 @@ class LocalEngine:
         parameters = inspect.signature(self.model.forward).parameters
         return {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
-    def _choose(self, rows: Sequence[_Row], logits: Any) -> list[int]:
+    def choose_tokens(self, rows: Sequence[_Row], logits: Any) -> list[int]:
         """Return the next token of each row: the likeliest, or drawn with the row's generator."""
         chosen: list[int] = logits.argmax(-1).tolist()
         for index, row in enumerate(rows):
@@ -301,7 +302,7 @@ class LocalEngine:
 
     def _ended(self, row: _Row, token: int) -> Finish | None:
         """Append a token to a row; return why the row ended, or None."""
-        if token in self._ends:
+        if token in self.end_tokens:
             return Finish.STOP
         row.tokens.append(token)
         if row.request.stops:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from kdharness.harness.config.endpoints import why_unreached
+from kdharness.harness.config.endpoints import explain_connection_error
 from kdharness.harness.errors import JudgeError
 from kdharness.harness.protocols import Probe
 from kdharness.harness.types import GenerationRequest, Reply
@@ -121,7 +121,7 @@ async def _models(engine: ProbeTarget, client: AsyncOpenAI) -> tuple[list[str], 
         try:
             async with asyncio.timeout(min(engine.timeout, 30.0)):
                 response = await client.get("/models", cast_to=httpx2.Response)
-            return _read_models(response.content, engine.model)
+            return read_models(response.content, engine.model)
         except TooLarge:
             return [], None
         except openai.APIStatusError as error:
@@ -134,7 +134,7 @@ async def _models(engine: ProbeTarget, client: AsyncOpenAI) -> tuple[list[str], 
             if error.status_code not in (429, 503) and (error.status_code < 500 or attempt >= 1):
                 return [], None
         except (openai.APIConnectionError, httpx2.HTTPError, TimeoutError) as error:
-            why = why_unreached(error, engine.endpoint.base)
+            why = explain_connection_error(error, engine.endpoint.base)
             if why.final or attempt == TRIES - 1 or (attempt >= 1 and why.settled):
                 raise JudgeError(
                     f"{engine.name} cannot be reached: {why.message}", hint=why.hint
@@ -151,7 +151,8 @@ async def _models(engine: ProbeTarget, client: AsyncOpenAI) -> tuple[list[str], 
     return [], None
 
 
-def _read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
+def read_models(raw: bytes, model: str) -> tuple[list[str], int | None]:
+    """Read an endpoint's list of models: its names, and the model's context length if stated."""
     try:
         entries = parse_json(raw)["data"][:MOST_MODELS]
         names = [redact(str(entry["id"])[:200]) for entry in entries]

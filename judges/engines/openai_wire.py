@@ -88,7 +88,7 @@ def read_body(raw: bytes, request: GenerationRequest, seconds: float) -> Reply:
     value = _parsed(raw)
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise _told_error(value) or _no_choices(value)
+        raise _stated_error(value) or _no_choices(value)
     choice = choices[0]
     given = choice.get("message", choice.get("delta"))
     message: Mapping[str, object] = given if isinstance(given, dict) else {}
@@ -113,7 +113,7 @@ def _finished(
     """Return the reply of a choice that is a finished answer."""
     if len(text) > LONGEST_REPLY:
         raise CallError(f"the reply is too long ({len(text):,} characters)", Trouble.GIVE_UP)
-    broken = _told_error(value) or _told_error(choice)
+    broken = _stated_error(value) or _stated_error(choice)
     if broken is not None:
         raise broken
     finish = _finish(choice.get("finish_reason"))
@@ -202,7 +202,7 @@ def _from_events(text: str) -> dict[str, object]:
     return {**whole, "choices": [{"message": message, "finish_reason": finish, "logprobs": first}]}
 
 
-def _told_error(value: Mapping[str, object]) -> CallError | None:
+def _stated_error(value: Mapping[str, object]) -> CallError | None:
     """Return the error inside a body that came with HTTP 200."""
     error = value.get("error")
     return _error_of(error, {"error": error}) if error else None

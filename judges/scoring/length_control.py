@@ -88,7 +88,7 @@ def fit(
 ) -> Floats:
     """Return the coefficients that minimise the objective for one C."""
     b = np.zeros(features.shape[1]) if start is None else start.copy()
-    current = _objective(features, preference, weight, c, b)
+    current = objective(features, preference, weight, c, b)
     for _ in range(100):
         share = sigmoid(features @ b)
         gradient = c * (features.T @ (weight * (share - preference)))
@@ -97,7 +97,7 @@ def fit(
         step = _lasso_step(b, gradient, curvature) - b
         scale, moved = 1.0, False
         while scale > 1e-8:
-            value = _objective(features, preference, weight, c, b + scale * step)
+            value = objective(features, preference, weight, c, b + scale * step)
             if value <= current:
                 moved = value < current - 1e-13 * (1 + abs(current))
                 b, current = b + scale * step, value
@@ -108,7 +108,8 @@ def fit(
     return b
 
 
-def _objective(x: Floats, p: Floats, w: Floats, c: float, b: Floats) -> float:
+def objective(x: Floats, p: Floats, w: Floats, c: float, b: Floats) -> float:
+    """Return what the fit minimises: the L1 norm of b plus c times the weighted logistic loss."""
     z = x @ b
     softplus = np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
     return float(np.abs(b).sum() + c * (w @ (softplus - p * z)))
@@ -172,7 +173,7 @@ def official(
     chosen = choose_c(features, target, weight) if c is None else c
     b = fit(features, target, weight, chosen)
     predictions = 100 * sigmoid(b[1] * difficulty + b[2])
-    draws = _refits(x[kept], preference[kept], b, chosen, extra, gamed.preference)
+    draws = refits(x[kept], preference[kept], b, chosen, extra, gamed.preference)
     rates = _resampled_rates(draws, difficulty[kept])
     return LengthControlled(
         rate=draws_interval(float(predictions.mean()), rates, int(kept.sum())),
@@ -191,7 +192,7 @@ def difficulty_free(
     x = np.column_stack([length_feature(len_1, len_2), np.ones(len(preference))])[kept]
     target = preference[kept]
     b = fit(x, target, np.ones(len(target)), c)
-    draws = _refits(x, target, b, c)
+    draws = refits(x, target, b, c)
     value = float(100 * sigmoid(b[1:])[0])
     return LengthControlled(
         rate=draws_interval(value, 100 * sigmoid(draws[:, 1]), len(target)),
@@ -202,7 +203,7 @@ def difficulty_free(
     )
 
 
-def _refits(
+def refits(
     x: Floats,
     p: Floats,
     b: Floats,

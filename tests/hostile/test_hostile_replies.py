@@ -21,7 +21,7 @@ from kdharness.harness.store.rows import stored_json
 from kdharness.harness.types import Finish, GenerationRequest, JudgmentStatus, Reply
 from kdharness.judges.engines import http_limits
 from kdharness.judges.engines.openai import OpenAIEngine
-from kdharness.judges.engines.openai_probe import _read_models
+from kdharness.judges.engines.openai_probe import read_models
 from kdharness.judges.engines.openai_wire import read_body
 from kdharness.judges.engines.refusals import status_error
 from kdharness.judges.engines.trouble import CallError, short
@@ -73,7 +73,7 @@ def test_mutated_replies(value: Any) -> None:
             assert_explained(error)
         else:
             assert_usable(reply)
-    _read_models(raw, "m")
+    read_models(raw, "m")
 
 
 @FAST
@@ -89,7 +89,7 @@ def test_corrupted_replies(raw: bytes) -> None:
 def test_malformed_bodies_are_rejected(raw: bytes) -> None:
     with pytest.raises(CallError):
         read_body(raw, REQUEST, 0.1)
-    assert _read_models(raw, "m") == ([], None)
+    assert read_models(raw, "m") == ([], None)
     text = raw.decode("utf-8", "replace")
     assert len(status_error(500, text, None).message) < 400
     assert len(short(text)) <= 301
@@ -98,7 +98,7 @@ def test_malformed_bodies_are_rejected(raw: bytes) -> None:
 @FAST
 @given(value=mutated({"data": [{"id": "m", "max_model_len": 8192, "meta": {"n_ctx_train": 1}}]}))
 def test_mutated_model_listings(value: Any) -> None:
-    names, context = _read_models(as_json(value).encode(), "m")
+    names, context = read_models(as_json(value).encode(), "m")
     assert all(isinstance(name, str) for name in names)
     assert context is None or context > 0
 

@@ -188,7 +188,7 @@ def test_worker_crash_redacts_keys(planted_keys: dict[str, str], paths: Paths) -
         )
     code = CRASH.format(
         more=", worker",
-        patch="worker._do = boom\nplain = worker.redact_output\n"
+        patch="worker.do_work = boom\nplain = worker.redact_output\n"
         "worker.redact_output = lambda: (plain(), print('KEY', os.environ['OPENAI_API_KEY']))\n"
         "worker.main()",
     )

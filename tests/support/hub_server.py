@@ -108,7 +108,7 @@ class HubServer:
             "HUGGINGFACE_CO_URL_TEMPLATE",
             self.url + "/{repo_id}/resolve/{revision}/{filename}",
         )
-        hub._commit.cache_clear()
+        hub.commit_of.cache_clear()
 
 
 def _etag(data: bytes) -> str:

@@ -17,8 +17,8 @@ from kdharness.harness.stats.inference import paired_difference, ratio_interval
 from kdharness.harness.stats.tradeoff import (
     AnsweredItems,
     Plane,
-    _interval,
     draw_plane,
+    interval_of,
     trade_off_stats,
 )
 
@@ -100,7 +100,7 @@ def gain(rng: np.random.Generator, kind: str, n: int) -> tuple[Ends, float]:
     draws = draw_plane(answered, Plane("r", "e"))
     if not draws.gain_known:
         return (None, None), 0.5
-    interval = _interval(float(draws.gain[1]), draws.gain_draws[:, 1], n)
+    interval = interval_of(float(draws.gain[1]), draws.gain_draws[:, 1], n)
     return (None, None) if interval is None else (interval.low, interval.high), 0.5
 
 

@@ -17,7 +17,7 @@ from kdharness.harness.errors import ConfigError
 from kdharness.harness.paths import Paths
 from kdharness.harness.store import Store
 from kdharness.trainers.callbacks import rule_value
-from kdharness.trainers.loop import _memory_advice
+from kdharness.trainers.loop import out_of_memory
 
 CURVES = {"general_loss": 2.0, "domain_loss": 4.0}
 
@@ -45,7 +45,7 @@ def test_out_of_memory_error_suggests_lower_settings(trainer: dict[str, Any], ad
     config = parse_config(
         {"method": "sft", "student": "a/b", "data": {"train": "x"}, "trainer": trainer}
     )
-    error = _memory_advice(SimpleNamespace(config=config), torch.OutOfMemoryError("CUDA oom"))  # type: ignore[arg-type]
+    error = out_of_memory(SimpleNamespace(config=config), torch.OutOfMemoryError("CUDA oom"))  # type: ignore[arg-type]
     assert advice in str(error) and "out of memory" in str(error)
 
 

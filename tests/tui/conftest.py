@@ -45,7 +45,7 @@ def experiment_home(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A home with a running experiment and an invalid experiment file, next to a shipped one."""
     from kdharness.harness.config.training import config_hash
     from kdharness.harness.experiments import library
-    from kdharness.harness.experiments.expand import load_sweep, spell_out
+    from kdharness.harness.experiments.expand import inline_files, load_sweep
 
     monkeypatch.setattr(library, "experiment_names", lambda: ["baselines"])
     folder = filled.home / "sweeps"
@@ -64,7 +64,7 @@ def experiment_home(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     )
     (folder / "wrong.yaml").write_text(INVALID_SWEEP)
     sweep, planned_runs = load_sweep(file)
-    full_config = spell_out(sweep, folder).model_dump(mode="json")
+    full_config = inline_files(sweep, folder).model_dump(mode="json")
     states: dict[str, dict[str, Any]] = {
         "small-kd-s1": {"step": 50, "max_steps": 50, "loss": 1.25, "checkpoint": "kd"},
         "small-kd-s2": {

@@ -171,4 +171,4 @@ async def test_poll_after_quit_does_nothing(home: Paths, app_on: AppOn) -> None:
         pass
     assert not app.screen_stack
     app.follow()
-    app._follow_store()
+    app.follow_store()

@@ -41,14 +41,14 @@ def truth(value: object, name: str) -> bool:
     Raises:
         DataError: anything else.
     """
-    flag = _said(value)
+    flag = _as_flag(value)
     if flag is not None:
         return flag
     hint = "use 1 (trained on) or 0 (not)" if name == "weight" else "use true or false"
     raise DataError(f"{name} is {shown(value)}, which is neither 0 nor 1", hint=hint)
 
 
-def _said(value: object) -> bool | None:
+def _as_flag(value: object) -> bool | None:
     word = str(value).strip().lower() if isinstance(value, (bool, int, float, str)) else ""
     return word in _TRUE if word in _TRUE or word in _FALSE else None
 
@@ -92,7 +92,7 @@ def learnt_turn(turn: Mapping[str, object], role: str) -> bool | None:
 
 def _leaves_out(name: str, value: object) -> bool:
     """Return whether an unknown field seems to exclude something from training."""
-    flag = _said(value)
+    flag = _as_flag(value)
     learnt, left_out = _LEARNT.search(name.lower()), _LEFT_OUT.search(name.lower())
     if flag is None or not (learnt or left_out):
         return name == "label" and value is False

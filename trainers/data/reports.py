@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdharness.harness.chat.end_tokens import end_of_turn, pieces, stopping_tokens
 from kdharness.harness.chat.template import CHATML, render
-from kdharness.harness.chat.traits import Habits, habits
+from kdharness.harness.chat.traits import TemplateTraits, template_traits
 from kdharness.harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Template:
     """
 
     tokenizer: Any
-    habits: Habits
+    traits: TemplateTraits
     stops: frozenset[int]
     ends: frozenset[int]
 
@@ -84,7 +84,7 @@ class Template:
         """Read a tokenizer and its template."""
         stops, own = stopping_tokens(tokenizer), end_of_turn(tokenizer)
         ends = stops if own is None else stops | {own}
-        return cls(tokenizer, habits(tokenizer), frozenset(stops), frozenset(ends))
+        return cls(tokenizer, template_traits(tokenizer), frozenset(stops), frozenset(ends))
 
     def warnings(self, report: Report) -> list[str]:
         """Return warnings about what a model cannot learn from these rows."""
@@ -95,7 +95,7 @@ class Template:
                 f"a token that ends generation, so the model will not learn to stop: {self._why()}"
             )
         elif not self.ends <= self.stops:
-            name = self.habits.end_token
+            name = self.traits.end_token
             messages.append(
                 f"answers end with {name!r}, which is not an EOS token of the checkpoint "
                 f"({self._stops()}): kdharness stops there, other programs only if configured to"
@@ -106,10 +106,10 @@ class Template:
                 f"starts inside the prompt{self._blank()}: training and generation tokenize the "
                 "text differently there"
             )
-        if self.habits.unopened.strip():
+        if self.traits.unopened.strip():
             messages.append(
                 "the chat template has no generation prompt: it writes "
-                f"{self.habits.unopened.strip()!r} before an answer, which is not trained "
+                f"{self.traits.unopened.strip()!r} before an answer, which is not trained "
                 "on and will be missing at generation"
             )
         if report.unshown:
@@ -120,11 +120,11 @@ class Template:
         return messages
 
     def _why(self) -> str:
-        end = self.habits.end_last.strip()
+        end = self.traits.end_last.strip()
         if not end:
-            which = "the last" if self.habits.end_mid.strip() else "an"
+            which = "the last" if self.traits.end_mid.strip() else "an"
             return f"the chat template adds none after {which} answer; use one that does"
-        if not self.habits.end_token:
+        if not self.traits.end_token:
             count = pieces(self.tokenizer, end)
             fix = (
                 "use the model's own template"

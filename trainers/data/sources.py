@@ -14,7 +14,7 @@ from kdharness.harness.config.data import SourceSpec
 from kdharness.harness.config.shipped_data import shipped_file
 from kdharness.harness.errors import DataError
 from kdharness.harness.util.filesystem import exists, local_path
-from kdharness.harness.util.untrusted import whole_characters
+from kdharness.harness.util.untrusted import replace_surrogates
 from kdharness.trainers.data.fields import (
     REASONING,
     joined,
@@ -88,7 +88,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, object]]:
         for batch in file.iter_batches(batch_size=PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}: row {number}", _table_row(whole_characters(row))
+                yield f"{path}: row {number}", _table_row(replace_surrogates(row))
     except (pyarrow.ArrowException, OSError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"not a readable Parquet file: {error}", where=str(path)) from error
 
@@ -110,7 +110,7 @@ def _hub_rows(source: SourceSpec) -> Iterator[tuple[str, object]]:
     except Exception as error:  # the Hub, the network and the dataset's files each raise their own
         raise DataError(f"could not load the dataset: {error}", where=source.path) from error
     for number, row in enumerate(data):
-        yield f"{source.path}: row {number}", _table_row(whole_characters(row))
+        yield f"{source.path}: row {number}", _table_row(replace_surrogates(row))
 
 
 def _table_row(row: object) -> object:

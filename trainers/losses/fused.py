@@ -81,7 +81,7 @@ def next_tokens(labels: Tensor, mask: Tensor) -> Tensor:
     return targets[mask]
 
 
-def _full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+def full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
     """Return the summed divergence of two logit chunks [c, V], and its gradient w.r.t. zs.
 
     Both chunks are overwritten: forward KL, the common case, works in place in three buffers.
@@ -100,7 +100,7 @@ def _full_divergence(zs: Tensor, zt: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
 
 
 def _topk_divergence(zs: Tensor, target: TopK, mix: Mix) -> tuple[Tensor, Tensor]:
-    """Do the same as `_full_divergence` for a cached teacher: k tokens and one tail bucket.
+    """Do the same as `full_divergence` for a cached teacher: k tokens and one tail bucket.
 
     Neither side is renormalised: both distributions are over the same k + 1 outcomes.
     """
@@ -146,7 +146,7 @@ class _FusedHead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: object,
+        ctx: Any,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -282,7 +282,7 @@ def _teacher_divergence(
     logits_t = apply_head(head, hidden[rows])
     if vocab:
         logits_t = logits_t[:, :vocab].contiguous()
-    return _full_divergence(shared, logits_t, mix)
+    return full_divergence(shared, logits_t, mix)
 
 
 def fused_loss(

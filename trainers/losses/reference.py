@@ -7,18 +7,20 @@ the fused path with it. No training uses it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Module
 
 from kdharness.harness.models.lm_head import causal_model
 from kdharness.harness.types import IGNORE_INDEX
 from kdharness.trainers.losses.fused import labelled_positions
 
 
-def forward(model: Any, batch: Mapping[str, Tensor], *, attention: bool) -> tuple[Tensor, Any]:
+def forward(
+    model: Module, batch: Mapping[str, Tensor], *, attention: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return fp32 logits [B, T, V] and, with `attention`, the probabilities of every layer."""
     causal = causal_model(model)
     used = causal.config._attn_implementation
@@ -37,7 +39,7 @@ def forward(model: Any, batch: Mapping[str, Tensor], *, attention: bool) -> tupl
     return out.logits.float(), out.attentions
 
 
-def reference_sft(student: Any, batch: Mapping[str, Tensor]) -> Tensor:
+def reference_sft(student: Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Return the mean cross-entropy over labelled positions."""
     logits, _ = forward(student, batch, attention=False)
     flat = logits[:, :-1].reshape(-1, logits.shape[-1])
@@ -53,8 +55,8 @@ def prediction_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: f
 
 
 def reference_kd(
-    student: Any,
-    teacher: Any,
+    student: Module,
+    teacher: Module,
     batch: Mapping[str, Tensor],
     layers: Mapping[int, int],
     *,
@@ -84,9 +86,9 @@ def reference_kd(
 
 
 def reference_dae(
-    student: Any,
-    reference: object,
-    expert: object,
+    student: Module,
+    reference: Module,
+    expert: Module,
     batch: Mapping[str, Tensor],
     *,
     temperature: float = 1.0,

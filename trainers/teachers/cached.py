@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ from kdharness.trainers.teachers.online import OnlineTeacher, hidden_states
 from kdharness.trainers.teachers.served import ServedTeacher
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kdharness.trainers.context import TrainContext
 
 BYTES_PER_TOKEN = 8
@@ -129,7 +131,7 @@ class TeacherCache:
         with (self.folder / f"index-{self.rank}.jsonl").open("a", encoding="utf-8") as stream_index:
             stream_index.write("\n".join(lines) + "\n")
 
-    def get(self, key: str) -> tuple[Any, Any, Any]:
+    def get(self, key: str) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
         """Return (ids [n, k], log-weights [n, k], entropy [n]) of one row, as numpy arrays."""
         name, offset, count = self.index[key]
         with (self.folder / name).open("rb") as stream:
@@ -158,7 +160,7 @@ class CachedTeacher:
         self,
         cache: TeacherCache,
         data: Dataset,
-        load: Any,
+        load: Callable[[], OnlineTeacher],
         temperature: float,
         vocab: int,
         chunk: int = 128,

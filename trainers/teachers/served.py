@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdharness.harness.config.endpoints import DIRECT, endpoint_of, goes_direct, why_unreached
+from kdharness.harness.config.endpoints import (
+    DIRECT,
+    endpoint_of,
+    explain_connection_error,
+    goes_direct,
+)
 from kdharness.harness.errors import ModelError
 from kdharness.harness.util.redact import find_key, redact
 from kdharness.trainers.losses.fused import TopK
@@ -77,7 +82,7 @@ class ServedTeacher:
                 extra_body={"prompt_logprobs": self.k},
             )
         except openai.APIConnectionError as error:
-            why = why_unreached(error, self.endpoint.base)
+            why = explain_connection_error(error, self.endpoint.base)
             raise ModelError(
                 f"the served teacher did not respond: {why.message}", where=self.url, hint=why.hint
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
@@ -17,9 +17,17 @@ from kdharness.trainers.losses.fused import labelled_positions
 from kdharness.trainers.teachers.build import parent_of, shared_vocab
 from kdharness.trainers.teachers.cached import cached_teacher
 
+Progress = Callable[[int, int], None]
 
-def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> int:
+
+def build_caches(
+    config: AnyConfig, paths: Paths, say: Callable[[str], None], progress: Progress
+) -> int:
     """Fill every teacher cache of a config; return the number of rows that were run.
+
+    Args:
+        say: called with messages.
+        progress: called with (rows run, rows to run).
 
     Raises:
         ConfigError: the config has no cached teacher.
@@ -39,7 +47,7 @@ def build_caches(config: AnyConfig, paths: Paths, say: Any, progress: Any) -> in
     return ran
 
 
-def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress: Any) -> int:
+def _build(setting: TrainContext, spec: TeacherSpec, kind: str | None, progress: Progress) -> int:
     vocab = shared_vocab(setting, spec.model)
     parent = parent_of(spec, setting.job.paths)
     teacher = cached_teacher(setting, spec, parent.model, vocab, kind)

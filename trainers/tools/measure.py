@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -28,7 +27,11 @@ class LiveBytes(TorchDispatchMode):
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
     ) -> object:
         """Run the operation and count the storages it made."""
         kwargs = kwargs or {}
@@ -46,7 +49,7 @@ class LiveBytes(TorchDispatchMode):
                     self._count(storage)
         return out
 
-    def _count(self, storage: Any) -> None:
+    def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key in self._known:
             return
@@ -63,22 +66,24 @@ class LiveBytes(TorchDispatchMode):
             self.live -= self._known.pop(key)[1]
 
 
-def _sdpa_flops(query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
+def _sdpa_flops(query: torch.Size, key: torch.Size, *args: object, **kwargs: object) -> int:
     """Count both products of attention over full rows: 2 · 2 · B · H · T · S · d."""
     batch, heads, rows, size = query
-    return int(4 * batch * heads * rows * key[2] * size)
+    return 4 * batch * heads * rows * key[2] * size
 
 
 def _sdpa_backward_flops(
-    grad: Any, query: Any, key: object, *args: object, **kwargs: object
+    grad: torch.Size, query: torch.Size, key: torch.Size, *args: object, **kwargs: object
 ) -> int:
     """Count the scores again and four products: 2.5 times the forward pass."""
-    return int(_sdpa_flops(query, key)) * 5 // 2
+    return _sdpa_flops(query, key) * 5 // 2
 
 
-def _addmm_flops(total: Any, left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
+def _addmm_flops(
+    total: torch.Size, left: torch.Size, right: torch.Size, *args: object, **kwargs: object
+) -> int:
     """Count an in-place matrix product: 2 · m · k · n."""
-    return int(2 * left[0] * left[1] * right[1])
+    return 2 * left[0] * left[1] * right[1]
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -106,7 +111,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return int(counter.peak)
 
 
-def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     """Return the shortest time of a few runs, after one warm-up."""
     work()
     best = float("inf")

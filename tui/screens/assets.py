@@ -134,7 +134,7 @@ class AssetsScreen(ListPlace):
         app, paths = self.app, self.harness.paths
 
         def say(text: str) -> None:
-            app.call_later(self.hear, text)
+            app.call_later(self.show_message, text)
 
         def work() -> None:
             assets.pull(paths, name, say=say)
@@ -150,7 +150,7 @@ class AssetsScreen(ListPlace):
 
         self.harness.in_thread(work, finished, failed=ended)
 
-    def hear(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a message of the pull."""
         self.messages.append(text)
         self._tell(self.listing().row)

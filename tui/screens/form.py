@@ -24,11 +24,11 @@ from kdharness.tui.viewmodels.form import (
     FieldPath,
     FormState,
     check,
+    expand_short_forms,
     fields_of,
     get_value,
     section,
     set_value,
-    spelled_out,
     text_of,
     value_of,
     yaml_text,
@@ -82,8 +82,8 @@ class FormScreen(Screen):
     ) -> None:
         super().__init__()
         model = CONFIGS[str(values["method"])]
-        self.values: dict[str, Any] = spelled_out(model, dict(values))
-        self.base: dict[str, Any] = spelled_out(model, dict(base))
+        self.values: dict[str, Any] = expand_short_forms(model, dict(values))
+        self.base: dict[str, Any] = expand_short_forms(model, dict(base))
         self.origin = origin
         self.fields: list[Field] = []
         self.checked = FormState(None, {})

@@ -15,7 +15,7 @@ from kdharness.harness.types import Run
 from kdharness.tui.screens.dialogs import Choose, PickFile
 from kdharness.tui.screens.form import FormScreen
 from kdharness.tui.viewmodels.estimates import training
-from kdharness.tui.viewmodels.form import fitting, spelled_out
+from kdharness.tui.viewmodels.form import expand_short_forms, fitting
 from kdharness.tui.viewmodels.rows import Column
 from kdharness.tui.widgets.form_sheet import FormSheet
 
@@ -72,8 +72,8 @@ class NewRunScreen(FormScreen):
             self.harness.complain(f"{origin}: not a training config")
             return
         model = CONFIGS[str(values["method"])]
-        self.values = spelled_out(model, dict(values))
-        self.base = spelled_out(model, dict(values))
+        self.values = expand_short_forms(model, dict(values))
+        self.base = expand_short_forms(model, dict(values))
         self.origin = origin
         self.query_one(FormSheet).cursor = 0
         self.rebuild()

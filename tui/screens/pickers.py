@@ -47,7 +47,7 @@ def pick(app: AppProtocol, field: Field, value: object, take: Callable[[Any], No
             return
         if LOCAL in names:
             rest = [name for name in names if name != LOCAL]
-            _ask_disk(app, PickFile(field.title), lambda p: take([*rest, p] if many else p))
+            _pick_from_disk(app, PickFile(field.title), lambda p: take([*rest, p] if many else p))
             return
         take(names if many else names[0])
 
@@ -69,7 +69,7 @@ def pick(app: AppProtocol, field: Field, value: object, take: Callable[[Any], No
     )
 
 
-def _ask_disk(app: AppProtocol, dialog: PickFile, take: Callable[[object], None]) -> None:
+def _pick_from_disk(app: AppProtocol, dialog: PickFile, take: Callable[[object], None]) -> None:
     def chosen(path: str | None) -> None:
         if path:
             take(path)
@@ -118,7 +118,7 @@ def _pick_file(app: AppProtocol, field: Field, take: Callable[[object], None]) -
 
     def from_disk() -> None:
         suffixes = (".jsonl", ".parquet") if field.place[-1] != "chat_template" else ()
-        _ask_disk(app, PickFile(field.title, suffixes=suffixes), take)
+        _pick_from_disk(app, PickFile(field.title, suffixes=suffixes), take)
 
     if field.place[-1] != "path":
         from_disk()

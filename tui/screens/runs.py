@@ -94,10 +94,10 @@ class RunsScreen(ListPlace):
         self.runs |= {run.id: run for run in runs}
         if look:
             self._judge_status(runs)
-        self._draw_up(runs)
+        self._rebuild_lines(runs)
         self._show()
 
-    def _draw_up(self, runs: Iterable[Run]) -> None:
+    def _rebuild_lines(self, runs: Iterable[Run]) -> None:
         """Rebuild the lines of these runs only."""
         from kdharness.harness.runs.summary import run_line
 
@@ -146,7 +146,7 @@ class RunsScreen(ListPlace):
             self._show()
         live = self.live()
         if self._judge_status(live):
-            self._draw_up(live)
+            self._rebuild_lines(live)
             self._show()
         elif self.harness.minute_passed():
             self.listing().refresh()

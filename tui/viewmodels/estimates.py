@@ -26,7 +26,7 @@ with Store(paths.store) as store:
 """
 
 
-def _ask(command: list[str], text: str = "") -> Any:
+def run_json(command: list[str], text: str = "") -> Any:
     """Run our own code in a separate process; return the JSON it prints."""
     return printed_json(run_python(command, text))
 
@@ -36,7 +36,7 @@ def training(paths: Paths, config: Any) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="kdharness-plan-") as scratch:
         file = Path(scratch) / "config.yaml"
         file.write_text(dump_config(config), encoding="utf-8")
-        rows = _ask(cli_words(paths.home, "plan", str(file), "--format", "json"))
+        rows = run_json(cli_words(paths.home, "plan", str(file), "--format", "json"))
     estimate = {row["figure"]: row["value"] for row in rows}
     sizes = ", ".join(
         f"{name.removeprefix('parameters ')} {_count(value)}"
@@ -61,7 +61,7 @@ def training(paths: Paths, config: Any) -> list[str]:
 def evaluation(paths: Paths, config: Any) -> list[str]:
     """Return answers to generate, judge calls, tokens and price, as lines."""
     values = json.dumps(config.model_dump(mode="json", by_alias=True))
-    rows = _ask(["-c", EVALUATION, str(paths.home)], values)
+    rows = run_json(["-c", EVALUATION, str(paths.home)], values)
     answers = sum(r["answers"] for r in {(r["checkpoint"], r["bench"]): r for r in rows}.values())
     lines = [f"{answers:,} answers to generate"]
     for judge in dict.fromkeys(row["judge"] for row in rows if row["judge"]):

@@ -280,7 +280,7 @@ def set_value(values: object, place: FieldPath, value: object) -> Any:
     return table
 
 
-def spelled_out(model: type[BaseModel], values: object) -> Any:
+def expand_short_forms(model: type[BaseModel], values: object) -> Any:
     """Expand short forms of YAML (`student: kd`, one source without a list)."""
     if not isinstance(values, Mapping):
         return values
@@ -293,14 +293,14 @@ def spelled_out(model: type[BaseModel], values: object) -> Any:
         value = out[key]
         if shape.kind == "group" and shape.model is not None:
             value = {"model": value} if isinstance(value, str) else value
-            out[key] = spelled_out(shape.model, value)
+            out[key] = expand_short_forms(shape.model, value)
         elif shape.kind == "groups" and shape.model is not None:
             items = value if isinstance(value, list) else [value]
             items = [{"path": item} if isinstance(item, str) else item for item in items]
-            out[key] = [spelled_out(shape.model, item) for item in items]
+            out[key] = [expand_short_forms(shape.model, item) for item in items]
         elif shape.kind == "mapping" and shape.model is not None and isinstance(value, Mapping):
             out[key] = {
-                k: spelled_out(shape.model, {"model": v} if isinstance(v, str) else v)
+                k: expand_short_forms(shape.model, {"model": v} if isinstance(v, str) else v)
                 for k, v in value.items()
             }
     return out

@@ -199,7 +199,7 @@ def test_stop_string_inside_reasoning_does_not_stop_a_local_judge(
         "<think>[[2]] or</think> Rating: [[9]] and more of it", add_special_tokens=False
     )["input_ids"]
     remaining = list(token_ids)
-    monkeypatch.setattr(engine, "_choose", lambda rows, logits: [remaining.pop(0)])
+    monkeypatch.setattr(engine, "choose_tokens", lambda rows, logits: [remaining.pop(0)])
     request = GenerationRequest(({"role": "user", "content": "x"},), 0.0, 200, stops=("]]",))
     reply = dict(engine.stream([request]))[0]
     assert reply.finish is Finish.STOP and reply.text.endswith("Rating: [[9]]")

@@ -14,7 +14,7 @@ from support.workers import Workers
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     """Start runs with stand-in workers that train nothing."""
     stand_ins = Workers()
-    monkeypatch.setattr(launch, "_spawn", stand_ins.spawn)
+    monkeypatch.setattr(launch, "spawn_worker", stand_ins.spawn)
     # The models of these experiments exist only as names.
     monkeypatch.setattr("kdharness.harness.runs.precheck.check_request", lambda *_, **__: None)
     yield stand_ins

@@ -31,7 +31,7 @@ def hub_server(
     server.use(monkeypatch, tmp_path / "cache")
     yield server
     server.server.shutdown()
-    hub._commit.cache_clear()
+    hub.commit_of.cache_clear()
 
 
 def changed_copy(tiny_teacher: Path, tmp_path: Path) -> Path:
@@ -100,7 +100,7 @@ def test_hub_name_follows_a_new_commit(
         first, source = find_model(NAME, paths, store)
         assert (first.name, source) == (NAME, f"{NAME}@{first_commit}")
         hub_server.push(changed_copy(tiny_teacher, tmp_path))
-        hub._commit.cache_clear()
+        hub.commit_of.cache_clear()
         messages: list[str] = []
         second, _ = find_model(NAME, paths, store, say=messages.append)
         assert second.name == NAME and second.id != first.id
@@ -122,7 +122,7 @@ def test_cached_commit_is_used_offline(
 ) -> None:
     load_model(NAME, paths)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub._commit.cache_clear()
+    hub.commit_of.cache_clear()
     assert resolve_model(NAME, paths) == f"{NAME}@{hub_server.refs['main']}"
     assert load_model(NAME, paths).config.hidden_size == 32
     with pytest.raises(ModelError, match="org/never is not in the local cache"):
@@ -143,6 +143,6 @@ def test_adapter_base_is_pinned_to_a_commit(
     model.save_pretrained(tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["revision"] == commit
     hub_server.push(changed_copy(tiny_teacher, tmp_path))
-    hub._commit.cache_clear()
+    hub.commit_of.cache_clear()
     loaded = load_model(str(tmp_path / "adapter"), paths)
     assert float(loaded.model.norm.weight.mean()) == pytest.approx(1.0)

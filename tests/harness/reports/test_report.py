@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from kdharness.harness import cli
+from kdharness.harness.analysis.tradeoff import Axis, Roles, TradeOffView
+from kdharness.harness.analysis.tradeoff_groups import TradeOff, TradeOffStatistics
 from kdharness.harness.paths import Paths
-from kdharness.harness.reports import build
 from kdharness.harness.reports.blocks import (
     Code,
     Heading,
@@ -31,7 +32,10 @@ from kdharness.harness.reports.blocks import (
 )
 from kdharness.harness.reports.build import collect
 from kdharness.harness.reports.html import page
+from kdharness.harness.reports.sections import summary_section
 from kdharness.harness.reports.svg import picture, ticks
+from kdharness.harness.stats.inference import Interval
+from kdharness.harness.stats.tradeoff import PointStats
 from kdharness.harness.store import Store
 from kdharness.harness.types import (
     Answer,
@@ -349,16 +353,11 @@ def test_blocks_are_escaped_in_html_and_markdown() -> None:
 
 def test_report_draws_no_conclusion_from_few_items() -> None:
     def short_answer(n: int, low: float | None) -> str:
-        above = {"value": 0.3, "ci_low": low, "ci_high": None if low is None else 0.5, "n": n}
-        view = {
-            "x": type("X", (), {"label": "x"}),
-            "y": type("Y", (), {"label": "y"}),
-            "keep": 0.9,
-            "roles": ("a", "b"),
-            "placed": [],
-            "statistics": {"pick": None, "notes": [], "points": {"c": {"above_curve": above}}},
-        }
-        return " ".join(str(block) for block in build._short_answer(view))
+        above = Interval(0.3, low, None if low is None else 0.5, n)
+        view = TradeOffView(Axis("x", "x", False), Axis("y", "y", False), [], Roles("a", "b"))
+        stats = TradeOffStatistics((PointStats("c", None, None, above),), keep=0.9)
+        trade_off = TradeOff(view, (0.0, 0.0), None, stats)
+        return " ".join(str(block) for block in summary_section(trade_off))
 
     assert "c is above the" in short_answer(5, 0.1)
     assert all("not significantly" in short_answer(*few) for few in ((4, 0.1), (2, None)))

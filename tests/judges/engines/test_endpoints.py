@@ -16,7 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdharness.harness.config.endpoints import DEFAULT_URL, endpoint_of, proxy_of, why_unreached
+from kdharness.harness.config.endpoints import (
+    DEFAULT_URL,
+    endpoint_of,
+    explain_connection_error,
+    proxy_of,
+)
 from kdharness.harness.config.evaluation import is_loopback_url, parse_spec
 from kdharness.harness.errors import ConfigError, JudgeError
 from kdharness.harness.util.redact import find_key
@@ -229,7 +234,7 @@ def test_connection_errors_are_explained(
         OSError("Cannot connect to host h.example:443 ssl:default"),
         error,
     )
-    reason = why_unreached(outer, "https://h.example/v1")
+    reason = explain_connection_error(outer, "https://h.example/v1")
     assert message in reason.message and hint in reason.hint and reason.final is final
 
 
@@ -293,10 +298,10 @@ def test_invalid_key_is_rejected_by_a_served_teacher(monkeypatch: Env) -> None:
 def test_untrusted_certificate_ends_the_run_at_once(tmp_path: Path, monkeypatch: Env) -> None:
     from kdharness.judges.engines import http_limits
 
-    reason = why_unreached(
+    reason = explain_connection_error(
         ssl.SSLCertVerificationError(1, "certificate verify failed: x"), "https://h"
     )
-    monkeypatch.setattr(http_limits, "why_unreached", lambda error, url: reason)
+    monkeypatch.setattr(http_limits, "explain_connection_error", lambda error, url: reason)
     judge = OpenAIEngine("m", "http://127.0.0.1:9/v1", first_wait=5)
     with pytest.raises(JudgeError, match="not trusted") as caught:
         dict(judge.stream(requests(20)))

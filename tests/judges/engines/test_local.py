@@ -48,7 +48,7 @@ def test_greedy_decoding_matches_transformers(
             **ids,
             max_new_tokens=24,
             do_sample=False,
-            eos_token_id=sorted(local_engine._ends),
+            eos_token_id=sorted(local_engine.end_tokens),
             pad_token_id=2,
         )
         expected = local_engine.tokenizer.decode(
@@ -77,10 +77,10 @@ def test_token_limits_and_end_tokens(local_engine: LocalEngine) -> None:
     assert [replies[i].tokens for i in range(3)] == [1, 5, 9]
     assert all(r.finish is Finish.LENGTH for r in replies.values())
     end = local_engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert end in local_engine._ends
+    assert end in local_engine.end_tokens
     # A finished row leaves the batch while the others continue.
     first = local_engine.tokenizer(replies[0].text, add_special_tokens=False)["input_ids"][0]
-    local_engine._ends = local_engine._ends | {first}
+    local_engine.end_tokens = local_engine.end_tokens | {first}
     again = dict(
         local_engine.stream(
             [make_request("Hello", max_new_tokens=9), make_request("size", max_new_tokens=9)]
@@ -154,7 +154,7 @@ def test_out_of_memory_halves_the_batch(
 ) -> None:
     requests = [make_request(t, temperature=0.9, seed=i + 1) for i, t in enumerate(PROMPTS)]
     expected = {i: r.text for i, r in local_engine.stream(requests)}
-    generate = local_engine._generate
+    generate = local_engine.generate_batch
 
     def generate_small_batches(rows):  # type: ignore[no-untyped-def]
         for index, pair in enumerate(generate(rows)):
@@ -162,14 +162,14 @@ def test_out_of_memory_halves_the_batch(
             if len(rows) > 1 and index == 0:
                 raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(local_engine, "_generate", generate_small_batches)
+    monkeypatch.setattr(local_engine, "generate_batch", generate_small_batches)
     assert {i: r.text for i, r in local_engine.stream(requests)} == expected
 
     def always_out_of_memory(rows):  # type: ignore[no-untyped-def]
         raise torch.OutOfMemoryError("no room")
         yield
 
-    monkeypatch.setattr(local_engine, "_generate", always_out_of_memory)
+    monkeypatch.setattr(local_engine, "generate_batch", always_out_of_memory)
     replies = dict(local_engine.stream(requests))
     assert len(replies) == len(PROMPTS) and all("memory" in r.error for r in replies.values())
 

@@ -45,8 +45,7 @@ def test_fit_matches_sklearn(c: float) -> None:
     )
     assert ours == pytest.approx(theirs.coef_[0], abs=1e-4)
     assert (
-        lc._objective(x, p, weight, c, ours)
-        <= lc._objective(x, p, weight, c, theirs.coef_[0]) + 1e-9
+        lc.objective(x, p, weight, c, ours) <= lc.objective(x, p, weight, c, theirs.coef_[0]) + 1e-9
     )
 
 
@@ -54,7 +53,7 @@ def test_one_step_refits_approximate_full_refits() -> None:
     p, len_1, len_2, _ = simulate()
     x = np.column_stack([lc.length_feature(len_1, len_2), np.ones(len(p))])
     b = lc.fit(x, p, np.ones(len(p)), 100.0)
-    quick = lc._refits(x, p, b, 100.0)
+    quick = lc.refits(x, p, b, 100.0)
     counts = lc.resample_counts(len(p), lc.LC_RESAMPLES)
     full = np.array([lc.fit(x, p, row.astype(float), 100.0, b) for row in counts[:60]])
     assert np.abs(quick[:60] - full).max() < 0.05 * full.std(axis=0).max() + 0.02

@@ -60,7 +60,7 @@ def started(filled: Paths, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return run
 
     monkeypatch.setattr("kdharness.harness.runs.launch.start", start)
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", canned_plan)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", canned_plan)
     return configs
 
 
@@ -189,7 +189,7 @@ async def test_failed_plan_is_explained_before_the_start(
     def fail(command: list[str], text: str = "") -> Any:
         raise RunError("smollm2 has not been pulled")
 
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", fail)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", fail)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n", "s")
@@ -199,7 +199,7 @@ async def test_failed_plan_is_explained_before_the_start(
 async def test_start_failure_is_notified(
     filled: Paths, app_on: AppOn, notified: Shown, press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdharness.tui.viewmodels.estimates._ask", canned_plan)
+    monkeypatch.setattr("kdharness.tui.viewmodels.estimates.run_json", canned_plan)
     app = app_on(filled)
     async with app.run_test(size=LARGE) as pilot:
         await press(pilot, "n")

@@ -114,7 +114,7 @@ async def test_pause_and_resume(
 ) -> None:
     resumed = []
     monkeypatch.setattr(
-        "kdharness.harness.runs.launch._spawn",
+        "kdharness.harness.runs.launch.spawn_worker",
         lambda paths, store, run, *a, **k: resumed.append(run),
     )
     app = app_on(filled)

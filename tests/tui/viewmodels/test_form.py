@@ -14,10 +14,10 @@ from kdharness.tui.screens.new_run import short_config
 from kdharness.tui.viewmodels.form import (
     MISSING,
     check,
+    expand_short_forms,
     fields_of,
     get_value,
     set_value,
-    spelled_out,
     text_of,
     value_of,
     yaml_text,
@@ -28,7 +28,7 @@ from kdharness.tui.viewmodels.form import (
 def test_presets_round_trip_through_the_form(name: str, tmp_path: Path) -> None:
     raw = yaml.safe_load(preset_text(name))
     model = CONFIGS[raw["method"]]
-    values = spelled_out(model, raw)
+    values = expand_short_forms(model, raw)
     fields = fields_of(model, values)
     assert all(field.title for field in fields)
     file = tmp_path / "config.yaml"
@@ -48,7 +48,7 @@ def test_every_config_field_has_a_form_row(method: str) -> None:
 def test_field_values_round_trip_through_text(name: str) -> None:
     raw = yaml.safe_load(preset_text(name))
     model = CONFIGS[raw["method"]]
-    values = spelled_out(model, raw)
+    values = expand_short_forms(model, raw)
     for field in fields_of(model, values):
         value = get_value(values, field.place)
         if field.kind in ("group", "groups", "mapping", "item") or value is MISSING:
