@@ -53,20 +53,21 @@ def pick_device(device: str = "auto") -> str:
     return "cpu"
 
 
-def has_bf16(device: str) -> bool:
-    """Return whether a device is a GPU that computes in bf16 in hardware."""
-    import torch
-
-    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def pick_dtype(dtype: str, device: str) -> Any:
-    """Pick a dtype; `auto` is bf16 if the hardware has it, and fp32 on a CPU."""
+    """Pick a dtype; `auto` is bf16 on a GPU that has it in hardware, else fp32."""
     import torch
 
     if dtype == "auto":
-        return torch.bfloat16 if has_bf16(device) else torch.float32
+        on_gpu = device.startswith("cuda")
+        dtype = "float32"
+        if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
+            dtype = "bfloat16"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def has_bf16(device: str) -> bool:
+    """Return whether a device is a GPU that computes in bf16 in hardware."""
+    return str(pick_dtype("auto", device)) == "torch.bfloat16"
 
 
 def load_model(
