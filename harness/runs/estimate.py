@@ -22,7 +22,10 @@ from kdharness.harness.util.untrusted import read_json_object
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """Resources of a run: memory in bytes per process, FLOPs and seconds in total."""
+    """Resources of a run: memory in bytes per process, FLOPs and seconds in total.
+
+    `loading` is the memory of whole models before they are sharded.
+    """
 
     parameters: dict[str, int]
     trained: int
@@ -34,11 +37,12 @@ class ResourceEstimate:
     flops: float
     seconds: float | None
     disk: float
+    loading: float = 0.0
 
     @property
     def peak(self) -> float:
-        """Total memory in bytes."""
-        return sum(self.memory.values())
+        """Total memory in bytes, of a step or while models are loaded."""
+        return max(sum(self.memory.values()), self.loading)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of `kdharness plan`."""
@@ -58,6 +62,9 @@ class ResourceEstimate:
             for name, size in self.memory.items()
         ]
         peak = round(self.peak / 2**30, 4)
+        if self.loading:
+            loading = round(self.loading / 2**30, 4)
+            rows.append({"figure": "memory loading", "value": loading, "unit": "GiB per process"})
         rows += [
             {"figure": "memory peak", "value": peak, "unit": "GiB per process"},
             {"figure": "FLOPs", "value": float(f"{self.flops:.4g}"), "unit": ""},

@@ -98,7 +98,8 @@ def layer_bytes(size: Size, precision: Precision, lora: LoraSpec | None, *, on_c
     if precision.autocast:
         inputs += q
     elif lora.dropout:
-        inputs = dropped
+        # The MLP's product is kept as its mask and its dropped copy, no longer itself.
+        inputs = dropped - i
     kept += compute * (inputs + 7 * lora.r)
     if lora.dropout:
         kept += dropped * (BYTES[precision.trained] if on_cpu else 1)
@@ -112,19 +113,39 @@ def activation_bytes(
     tokens: int,
     *,
     checkpointing: bool,
+    head: float,
     on_cpu: bool,
 ) -> float:
     """Return the bytes that the backward pass needs, for `tokens` positions of one micro-batch.
 
-    With gradient checkpointing each layer keeps only its input, and one layer at a time keeps
-    everything.
+    With gradient checkpointing each layer keeps only its input. In the backward pass one layer at
+    a time keeps everything, with gradients of the MLP's inner vector beside it; by then the buffers
+    of the head (`head`, in bytes) are gone, so that only what is larger than they counts.
     """
-    residual = BYTES[precision.weights]
     layer = layer_bytes(size, precision, lora, on_cpu=on_cpu)
-    per_token = size.layers * residual * size.hidden + layer if checkpointing else 0.0
-    per_token = per_token or size.layers * layer
-    ends = (4 + residual) * size.hidden
-    return tokens * (per_token + ends)
+    ends = tokens * (4 + BYTES[precision.weights]) * size.hidden
+    if checkpointing:
+        inputs = size.layers * BYTES[precision.weights] * size.hidden
+        working = layer + _gradients_beside(precision, lora) * size.intermediate
+        return ends + tokens * inputs + max(0.0, tokens * working - head)
+    kept = size.layers * layer
+    if lora:
+        # Nothing before the first adapter needs a gradient.
+        mask = BYTES[precision.trained] if on_cpu else 1
+        kept -= size.hidden * (4 + (3 * mask if lora.dropout else 0))
+    return ends + tokens * kept
+
+
+def _gradients_beside(precision: Precision, lora: LoraSpec | None) -> int:
+    """Return the bytes, per value of the MLP's inner vector, that one layer's backward pass adds.
+
+    Counted on small models: one gradient, more where adapters or autocast make copies.
+    """
+    if lora and precision.autocast:
+        return 8
+    if lora and precision.compute == "bfloat16":
+        return 6 if not lora.dropout else 4
+    return 4
 
 
 def plan_memory(
@@ -154,6 +175,11 @@ def plan_memory(
     unit = BYTES[precision.trained]
     shard = processes if engine == "fsdp2" else 1
     tokens = spec.tokens_per_batch or spec.batch_size * width
+    head = head_bytes(config, student, teachers, precision, on_cpu=on_cpu)
+    # Autocast's copies of weights live until the backward pass.
+    copies = 2.0 * (trained if lora else student.linear) if precision.autocast else 0.0
+    if shard > 1:
+        copies /= student.layers
     parts = {
         "weights": student.total * BYTES[precision.weights] / shard,
         "gradients": trained * unit / shard,
@@ -164,16 +190,18 @@ def plan_memory(
             lora,
             tokens,
             checkpointing=spec.gradient_checkpointing,
+            head=head + copies,
             on_cpu=on_cpu,
         ),
     }
     if lora:
         parts["weights"] += trained * unit / shard
-    if precision.autocast:
-        # Autocast's copies live until the backward pass; a sharded layer's only while it runs.
-        copied = trained if lora else student.linear
-        parts["bf16 copies"] = 2.0 * copied / (student.layers if shard > 1 else 1)
-    parts["logits"] = _head_bytes(config, student, teachers, precision, on_cpu=on_cpu)
+    if copies:
+        parts["bf16 copies"] = copies
+    parts["logits"] = head
+    if not lora:
+        # The head's gradient is computed in the forward pass, in addition to the accumulated one.
+        parts["logits"] += float(unit * student.vocab * student.hidden)
     for role, size in teachers.items():
         parts[f"teacher {role}"] = size.total * _teacher_unit(config, role, on_cpu) / shard
     if isinstance(config, KDConfig):
@@ -181,7 +209,7 @@ def plan_memory(
     return parts, trained
 
 
-def _head_bytes(
+def head_bytes(
     config: SFTConfig | KDConfig | DAEConfig,
     student: Size,
     teachers: Mapping[str, Size],
@@ -189,15 +217,13 @@ def _head_bytes(
     *,
     on_cpu: bool,
 ) -> float:
-    """Return the bytes of a chunk's logits, and of the copies and gradient of the head."""
+    """Return the bytes of a chunk's logits and of the head's copies: gone after the forward."""
     spec = config.trainer
     chunk = spec.chunk if isinstance(spec, DistillSpec) else 128
     weights = student.vocab * student.hidden
     total = 4.0 * (4 if teachers else 3) * chunk * student.vocab
-    if not config.student.lora:
-        # The head's gradient is computed in the forward pass, in addition to the accumulated one.
-        total += BYTES[precision.trained] * weights
-        total += 2.0 * weights if precision.autocast else 0.0
+    if precision.autocast and not config.student.lora:
+        total += 2.0 * weights
     if on_cpu and precision.compute == "bfloat16":
         # A CPU multiplies bf16 into fp32 through copies.
         total += 4.0 * weights

@@ -118,8 +118,10 @@ class _StreamedKL(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, student: Rows, teacher: Rows, tape: AttentionTape, dry: bool
     ) -> Tensor:
+        # Only saved tensors are dropped and recomputed under activation checkpointing.
         ctx.save_for_backward(q, k)
-        ctx.student, ctx.teacher, ctx.tape = student, teacher, tape
+        ctx.settings = student.scale, student.window, student.softcap
+        ctx.teacher, ctx.tape = teacher, tape
         total = torch.zeros((), dtype=torch.float32, device=q.device)
         if dry:
             # Activation checkpointing reruns the layer in the backward pass: the same tensors
@@ -141,9 +143,10 @@ class _StreamedKL(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         q, k = ctx.saved_tensors
-        student: Rows = ctx.student
-        student = Rows(q, k, student.scale, student.window, student.softcap)
+        student = Rows(q, k, *ctx.settings)
         teacher, tape = ctx.teacher, ctx.tape
+        # The graph may outlive its backward pass; what it refers to should not.
+        del ctx.teacher, ctx.tape
         grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
         groups = k.shape[1]
         with torch.autocast(q.device.type, enabled=False):

@@ -205,6 +205,7 @@ class _FusedHead(torch.autograd.Function):
                     grad_w += step.t() @ states[rows]
             if grad_b is not None:
                 grad_b += step.sum(0)
+            del step
         parts.kl, parts.ce = kl_sum, ce_sum
         ctx.grads = (grad_h, grad_w, grad_b)
         ctx.dtypes = (hidden.dtype,)

@@ -65,6 +65,7 @@ def planned(size: Any, width: int, lora: dict[str, Any] | None = None, **trainer
     return memory, trained, config.trainer.precision_on(lora=lora_spec is not None, has_bf16=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "mixed", "bf16-sr"])
 @pytest.mark.parametrize("lora", [None, {"r": 8}, {"r": 8, "dropout": 0.1}], ids=str)
@@ -101,8 +102,8 @@ def test_memory_of_a_kd_step(
         student.zero_grad(set_to_none=True)
         for _ in range(2):
             with autocast(chosen, "cpu"):
-                loss = fused_step(models, "kd", Mix(), 1.0)
-            loss.backward()
+                losses = [fused_step(models, "kd", Mix(), 1.0)]
+            losses.pop().backward()
 
     real = peak_bytes(work)
     held = sum(p.nbytes for p in student.parameters())
@@ -112,7 +113,6 @@ def test_memory_of_a_kd_step(
         memory.get(name, 0.0)
         for name in ("gradients", "activations", "logits", "attention", "bf16 copies")
     )
-    print(f"RATIO {shape} {lora} {precision} {checkpointing}: {made / real:.3f}")
     assert made == pytest.approx(real, rel=0.1), memory
 
 
